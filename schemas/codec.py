@@ -1,0 +1,49 @@
+"""Bytes and times: the few conversions everything shares.
+
+Inside attn a time is an `int`: microseconds since 1970-01-01T00:00:00Z. Outside it is RFC 3339 text.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["DAY", "HOUR", "MINUTE", "SECOND", "from_us", "to_us"]
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+# ClickHouse's DateTime64 and a target added to any accepted time must both fit, so the range is narrower than RFC 3339's.
+EARLIEST, LATEST = 0, 7_258_118_400 * SECOND  # 1970-01-01 .. 2200-01-01
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d{1,9})?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+)
+
+
+def to_us(text: str) -> int:
+    """RFC 3339 with an offset -> microseconds since the epoch (finer digits are cut). ValueError says what is wrong."""
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
+    day, hour, minute, second, fraction, offset = found.groups()
+    leap = second == "60"  # RFC 3339 allows it; it counts as the second after
+    micros = (fraction or ".")[1:7].ljust(6, "0")
+    zone = "+00:00" if offset in "Zz" else offset
+    try:
+        moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{'59' if leap else second}.{micros}{zone}")
+        us = (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("is not a date that exists") from error
+    if not EARLIEST <= us < LATEST:
+        raise ValueError("must lie between 1970 and 2200")
+    return us
+
+
+def from_us(us: int) -> str:
+    """Microseconds since the epoch -> RFC 3339 in UTC, with a fraction only where there is one."""
+    return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")

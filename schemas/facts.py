@@ -1,0 +1,66 @@
+"""What `attn.facts` holds: one fact per accepted event or command, and the outcomes that edges wait for.
+
+A fact's id is its place: the position of its pack (log offset + shift) and its index in it. The same log gives the
+same facts, so a record seen twice is recognised by its id alone (law 3).
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+__all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "encode_fact"]
+
+FACT_VERSION = 1
+
+
+class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
+    """One accepted fact. Times in microseconds; `seconds_open` is set where it closed something that was open."""
+
+    ws: str
+    pos: int
+    index: int
+    event_id: str  # source and id of the event, joined by a space; of a command: its id
+    time: int
+    type: str
+    subject: str
+    at: int = 0  # the log's clock: when attn accepted it
+    item: str | None = None
+    kind: str | None = None
+    priority: str | None = None
+    title: str | None = None
+    cluster: str | None = None
+    stack: str | None = None
+    case_id: str | None = None
+    session_id: str | None = None
+    state: str | None = None  # of a case
+    proof_id: str | None = None
+    task_id: str | None = None
+    actor: str | None = None
+    resolved_action: str | None = None
+    seconds_open: float | None = None
+    target_user_id: str | None = None
+    target_role: str | None = None
+    stale: bool = False  # older than what the view already knew: history, not news
+    derived: bool = False  # came of the clock, not of an event: told to streams, not counted in the history
+    v: int = FACT_VERSION
+
+
+class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=True):
+    """What became of a command. `status` is the HTTP status its caller gets, `body` the answer's JSON."""
+
+    ws: str
+    pos: int
+    index: int
+    command: str
+    edge: str
+    user: str
+    status: int
+    body: msgspec.Raw
+    items: list[str] = []  # noqa: RUF012 - what it changed
+    state: str | None = None
+    bulk: bool = False
+
+
+encode_fact = msgspec.json.Encoder().encode
+decode_fact = msgspec.json.Decoder(Fact | Outcome).decode

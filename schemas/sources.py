@@ -1,0 +1,202 @@
+"""CloudEvents in: one pydantic model per event type (CONTRACT §2). Unknown fields are ignored, wrong types are errors.
+
+`title` is required where an item opens: types that always open one declare it so; `streams.core.normalise` asks for it
+where that depends on the content (an AI's edit, a case that is blocked) and checks the limits, which are settings.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from schemas.codec import to_us
+
+__all__ = ["MODELS", "ROLES", "CloudEvent", "EventData", "Role"]
+
+Role = Literal["OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER"]
+ROLES: tuple[Role, ...] = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
+
+
+def _time(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return to_us(value)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _safe_url(value: str) -> str:
+    # The dashboard makes a link of it: javascript: and data: would run as the reader.
+    if not value.startswith(("/", "https://", "http://")) or value.startswith("//"):
+        raise ValueError("must be an http(s) URL or a path that begins with /")
+    return value
+
+
+Time = Annotated[int, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+# An identity: never blank, and short enough to be a key everywhere.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
+Name = Annotated[str, StringConstraints(max_length=1024)]
+Title = Annotated[str, AfterValidator(_not_blank)]
+Url = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_safe_url)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Sender(_Model):
+    type: Name | None = None
+    id: Name | None = None
+    name: Name | None = None
+
+
+class PlanStep(_Model):
+    title: Name
+    mode: Literal["auto", "confirm"]
+
+
+class DraftEditor(_Model):
+    type: Literal["user", "ai"]
+    id: Id
+    name: Name | None = None
+
+
+class EventData(_Model):
+    """The fields every type may carry."""
+
+    title: Title | None = None
+    body_md: str | None = None
+    priority: Literal["low", "normal", "high", "urgent"] | None = None
+    blocking: bool | None = None
+    target_user_id: Id | None = None
+    target_role: Role | None = None
+    sender: Sender | None = None
+    cluster: Id | None = None
+    stack: Name | None = None
+    conversation_id: Name | None = None
+    case_id: Id | None = None
+    case_title: Name | None = None
+    session_id: Id | None = None
+    action_url: Url | None = None
+    due_at: Time | None = None
+    expires_at: Time | None = None
+    payload: dict[str, Any] | None = None
+    by_user_id: Id | None = None
+
+
+class OpeningData(EventData):
+    title: Title
+
+
+class EscalationResolvedData(EventData):
+    action: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+
+
+class RunData(EventData):
+    pipeline: Name | None = None
+    step: Name | None = None
+    error: str | None = None
+    incident_key: Id | None = None
+
+
+class RunFailedData(RunData):
+    title: Title
+
+
+class PlanProposedData(OpeningData):
+    steps: Annotated[list[PlanStep], Field(max_length=500)] | None = None
+
+
+class ActionRequestedData(OpeningData):
+    risk: Literal["low", "medium", "high", "critical"] | None = None
+    reversible: bool | None = None
+
+
+class DraftData(EventData):
+    owner_user_id: Id | None = None
+
+
+class DraftEditedData(DraftData):
+    editor: DraftEditor
+
+
+class CaseData(EventData):
+    task_id: Id | None = None
+    proof_id: Id | None = None
+
+
+class CaseStateData(CaseData):
+    state: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class CaseOpeningData(CaseData):
+    title: Title
+
+
+class CloudEvent(_Model):
+    """The envelope: CloudEvents 1.0 with the extension attribute `workspaceid`; `time` and `subject` are required."""
+
+    specversion: Literal["1.0"]
+    id: Id
+    source: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    type: str
+    subject: Id
+    time: Time
+    workspaceid: Id
+    data: EventData
+
+
+def _model(event_type: str, data: type[EventData]) -> type[CloudEvent]:
+    name = "".join(part.title() for part in event_type.replace("_", ".").split("."))
+    annotations = {"type": Literal[event_type], "data": data}  # type: ignore[valid-type]
+    body = {"__annotations__": annotations, "__module__": __name__, "__doc__": f"CloudEvent `{event_type}`."}
+    if not any(field.is_required() for field in data.model_fields.values()):
+        body["data"] = Field(default_factory=data)  # a close needs no data at all
+    return type(name, (CloudEvent,), body)
+
+
+_DATA: dict[str, type[EventData]] = {
+    "waitpoint.created": OpeningData,
+    "waitpoint.approved": EventData,
+    "waitpoint.rejected": EventData,
+    "waitpoint.cancelled": EventData,
+    "waitpoint.expired": EventData,
+    "escalation.opened": OpeningData,
+    "escalation.updated": EventData,
+    "escalation.resolved": EscalationResolvedData,
+    "run.failed": RunFailedData,
+    "run.retried": RunData,
+    "run.recovered": RunData,
+    "run.cancelled": RunData,
+    "message.posted": OpeningData,
+    "message.withdrawn": EventData,
+    "session.started": EventData,
+    "session.waiting": OpeningData,
+    "session.resumed": EventData,
+    "session.completed": EventData,
+    "session.failed": EventData,
+    "plan.proposed": PlanProposedData,
+    "plan.approved": EventData,
+    "plan.rejected": EventData,
+    "plan.superseded": EventData,
+    "action.requested": ActionRequestedData,
+    "action.confirmed": EventData,
+    "action.declined": EventData,
+    "action.expired": EventData,
+    "draft.edited": DraftEditedData,
+    "draft.committed": DraftData,
+    "draft.discarded": DraftData,
+    "case.state_changed": CaseStateData,
+    "task.blocked": CaseOpeningData,
+    "task.unblocked": CaseData,
+    "session.verifying": CaseOpeningData,
+    "proof.attached": CaseData,
+    "proof.expired": CaseData,
+}
+
+MODELS: dict[str, type[CloudEvent]] = {event_type: _model(event_type, data) for event_type, data in _DATA.items()}

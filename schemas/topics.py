@@ -1,0 +1,67 @@
+"""The topic table: every topic attn reads or writes, in one place (DESIGN: Topics, CONTRACT §2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiokafka.partitioner import murmur2
+
+__all__ = [
+    "DEAD_LETTERS", "FACTS", "LOG", "SOURCE_TYPES", "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "Topic", "partition_of",
+]
+
+LOG = "attn.log"
+VIEWS = "attn.views"
+FACTS = "attn.facts"
+DEAD_LETTERS = "dead-letters"
+
+SOURCE_TYPES: dict[str, tuple[str, ...]] = {
+    "waitpoints": (
+        "waitpoint.created", "waitpoint.approved", "waitpoint.rejected", "waitpoint.cancelled", "waitpoint.expired",
+    ),
+    "escalations": ("escalation.opened", "escalation.updated", "escalation.resolved"),
+    "run-failures": ("run.failed", "run.retried", "run.recovered", "run.cancelled"),
+    "messages": ("message.posted", "message.withdrawn"),
+    "sessions": ("session.started", "session.waiting", "session.resumed", "session.completed", "session.failed"),
+    "plans": ("plan.proposed", "plan.approved", "plan.rejected", "plan.superseded"),
+    "actions": ("action.requested", "action.confirmed", "action.declined", "action.expired"),
+    "drafts": ("draft.edited", "draft.committed", "draft.discarded"),
+    "cases": (
+        "case.state_changed", "task.blocked", "task.unblocked", "session.verifying", "proof.attached", "proof.expired",
+    ),
+}
+TOPIC_OF_TYPE = {kind: topic for topic, kinds in SOURCE_TYPES.items() for kind in kinds}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the table. `partitions`: "log" = as many as the log has (setting), "source" = any (setting), or 1."""
+
+    name: str
+    key: str
+    holds: str
+    partitions: Literal["log", "source", "one"]
+    cleanup: Literal["delete", "compact"]
+    retention: Literal["source", "log", "facts", "dead-letters", "forever"]
+    model: str
+
+
+TOPICS: tuple[Topic, ...] = (
+    *(Topic(name, "free", "CloudEvents 1.0", "source", "delete", "source", "schemas.sources") for name in SOURCE_TYPES),
+    Topic(LOG, "none; the partition is the workspace's", "packs of events, commands and ticks", "log", "delete", "log",
+          "schemas.log.Pack"),
+    Topic(VIEWS, "row key", "one row a record, and one position row a batch", "log", "compact", "forever",
+          "schemas.views"),
+    Topic(FACTS, "workspace", "accepted facts and outcomes of commands", "log", "delete", "facts", "schemas.facts"),
+    Topic(DEAD_LETTERS, "source topic", "rejected records with the reason", "one", "delete", "dead-letters",
+          "schemas.deadletters.DeadLetter"),
+)
+
+# A batch holds the rows of a group of packs at once (law 3), so the log's topics take larger records than Kafka's 1 MB.
+MAX_MESSAGE_BYTES = 8 << 20
+
+
+def partition_of(workspace: str, partitions: int) -> int:
+    """The log partition of a workspace: Kafka's own default partitioner on its UTF-8 name, so that any client agrees."""
+    return int((murmur2(workspace.encode()) & 0x7FFFFFFF) % partitions)

@@ -1,0 +1,240 @@
+"""The rows of the view: the values of the compacted topic `attn.views`, one row a record (DESIGN: Topics).
+
+A key's first two bytes name its row. Keys carry digests, not names, so they are short, opaque and never need escaping:
+
+    i:{item}                item (also one that is hidden: known of, never shown)
+    m:{item}:{user}         mark: this user dismissed or snoozed this item
+    d:{draft}               draft
+    p:{digest}              preferences of one user in one workspace
+    a:{digest}              something done that counts as activity, kept for the activity window
+    g:{digest}              group of failed runs that may be an incident    (of the fold only)
+    q:{digest}              proofs of one case                              (of the fold only)
+    e:{partition}:{cursor}  digests of the events a pack brought             (of the fold only)
+    ~:{partition}           position: the last record of each batch; with it the batch is complete
+
+Batches end with the position row; a reader applies rows up to it and then is at its cursor.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from schemas.log import Data, Widget
+
+__all__ = [
+    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "GroupRow", "ItemRow", "MarkRow", "Member", "PositionRow",
+    "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of", "decode", "encode", "position_key",
+]
+
+VIEW_VERSION = 1
+
+# A cursor is a state of the view: position << CURSOR_BITS. Between two states a feed numbers its frames in the low
+# bits, so that a reader cut off between two frames of one batch resumes with the very next one. A batch yields at most
+# 3 frames a row of the largest window (1000), plus three: fewer than 4096. 41 bits are left for the position in what
+# JavaScript holds exactly (2**53).
+CURSOR_BITS = 12
+
+State = Literal["hidden", "unread", "read", "resolved"]
+
+
+def cursor_of(position: int) -> int:
+    return position << CURSOR_BITS
+
+
+class ItemRow(Struct, omit_defaults=True, kw_only=True):
+    """One source row as the view knows it. Times in microseconds. `rev` is the position of the pack that changed it."""
+
+    id: str
+    ws: str
+    kind: str
+    source_id: str
+    rev: int = 0
+    state: State = "hidden"
+    data: Data = msgspec.field(default_factory=Data)  # what it shows
+    priority: str = "normal"
+    blocking: bool = False
+    target_user_id: str | None = None
+    target_role: str | None = None
+    band: int = 2  # 0 urgent, 1 high, 2 normal, 3 low: the priority, raised once overdue
+    overdue: bool = False
+    created_at: int = 0  # when it last opened: the start of the newest period in which it is or was open
+    due_at: int = 0
+    updated_at: int = 0
+    read_at: int | None = None
+    read_by: str | None = None
+    resolved_at: int | None = None
+    resolved_by: str | None = None
+    resolved_action: str | None = None
+    incident: str | None = None  # the open incident that stands for this run; it leaves the list meanwhile
+    clusters: list[str] = []  # noqa: RUF012 - of an incident: where its members are open
+    members: list[str] = []  # noqa: RUF012 - of an incident: the ids of its open members, at most MAX_MEMBERS
+    count: int = 0  # of an incident: how many members are open
+    surge: int = 0  # goes up when it reopens or its priority rises: a mark made before no longer holds
+    wake: int | None = None  # when the clock next changes this row
+    # Of the fold only:
+    periods: list[int] = []  # noqa: RUF012 - times it opened (time*2) and closed (time*2+1), sorted
+    base: tuple[int, str] | None = None  # (time, event digest) of the opening event it shows
+    over: dict[str, tuple[int, str]] = {}  # noqa: RUF012 - field -> stamp of the newer update it shows there
+    closed: tuple[int, str, str, str | None] | None = None  # newest close: time, digest, action, by whom
+    group: str | None = None  # key of the group row its run belongs to
+    superseded: int | None = None  # of a proof: when the case's next proof came
+    done: list[str] = []  # noqa: RUF012 - keys of its activity rows
+    touched: int = 0  # the log's clock when it last changed
+
+    @property
+    def open(self) -> bool:
+        return self.state == "unread" or self.state == "read"
+
+    @property
+    def listed(self) -> bool:
+        """In the ranked list of those who may see it (their own marks aside)."""
+        return self.open and self.incident is None
+
+
+class MarkRow(Struct, omit_defaults=True):
+    """A user put an item away. It holds while the item's `surge` is still the one of then."""
+
+    ws: str
+    item: str
+    user: str
+    surge: int
+    until: int | None = None
+    rev: int = 0
+    wake: int | None = None
+
+
+class DraftEditor(Struct, omit_defaults=True):
+    type: Literal["user", "ai"]
+    id: str
+    name: str | None
+    at: int
+
+
+class DraftRow(Struct, omit_defaults=True, kw_only=True):
+    ws: str
+    draft_id: str
+    rev: int = 0
+    title: str | None = None
+    cluster: str | None = None
+    stack: str | None = None
+    owner: str | None = None
+    touched_at: int = 0  # newest edit
+    ai_at: int = 0  # newest edit by an AI
+    done_at: int = 0  # newest commit or discard
+    editors: list[DraftEditor] = []  # noqa: RUF012 - newest first
+    stamps: dict[str, tuple[int, str]] = {}  # noqa: RUF012 - of the fold only: which edit each field is from
+    touched: int = 0
+    wake: int | None = None
+
+    @property
+    def in_progress(self) -> bool:
+        return self.touched_at > self.done_at
+
+    @property
+    def has_ai_edits(self) -> bool:
+        return self.ai_at > self.done_at
+
+
+class PreferencesRow(Struct, omit_defaults=True):
+    ws: str
+    user: str
+    pinned_clusters: list[str] = []  # noqa: RUF012
+    widgets: list[Widget] = []  # noqa: RUF012
+    rev: int = 0
+
+
+class ActivityRow(Struct, omit_defaults=True, kw_only=True):
+    """A session completed, a plan approved, an action confirmed or declined within the activity window."""
+
+    ws: str
+    id: str
+    type: str
+    at: int
+    item: str
+    kind: str
+    target_user_id: str | None = None
+    target_role: str | None = None
+    title: str | None = None
+    cluster: str | None = None
+    case_id: str | None = None
+    session_id: str | None = None
+    by: str | None = None
+    rev: int = 0
+    wake: int | None = None
+
+
+class Member(Struct, omit_defaults=True):
+    """What a group knows of one failed run."""
+
+    cluster: str
+    periods: list[int]
+    priority: str
+    blocking: bool
+    due_at: int
+    title: str
+    action: str | None = None
+    by: str | None = None
+
+
+class GroupRow(Struct, omit_defaults=True):
+    ws: str
+    name: str
+    members: dict[str, Member] = {}  # noqa: RUF012
+    touched: int = 0
+    wake: int | None = None
+
+
+class ProofsRow(Struct, omit_defaults=True):
+    """The proofs of a case by time: (time attached, proof id), oldest first, the newest MAX_PROOFS of them."""
+
+    ws: str
+    proofs: list[tuple[int, str]] = []  # noqa: RUF012
+    touched: int = 0
+    wake: int | None = None
+
+
+class SeenRow(Struct):
+    """Digests of the events one pack brought: base64 of DIGEST_BYTES each, joined."""
+
+    ids: str
+    wake: int
+
+
+class PositionRow(Struct):
+    """`next`: the log offset to fold next. `next + shift` is the position, which never goes back, even where the log
+    did (a broker lost its tail): `shift` jumps then, and `incarnation` says for which life of the broker."""
+
+    next: int
+    clock: int = 0
+    shift: int = 0
+    incarnation: int = 0
+    v: int = VIEW_VERSION
+
+    @property
+    def position(self) -> int:
+        return self.next + self.shift
+
+
+Row = (
+    ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
+)
+
+ROWS: dict[bytes, type[Row]] = {
+    b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
+    b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
+}
+_DECODERS = {prefix: msgspec.json.Decoder(row).decode for prefix, row in ROWS.items()}
+
+encode = msgspec.json.Encoder().encode
+
+
+def decode(key: bytes, value: bytes) -> Row:
+    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row."""
+    return _DECODERS[key[:2]](value)
+
+
+def position_key(partition: int) -> bytes:
+    return b"~:%d" % partition

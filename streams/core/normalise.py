@@ -1,0 +1,161 @@
+"""One source record -> one event of the log, or the reason why not. Pure: bytes in, a value or `Rejected` out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+from pydantic import ValidationError
+
+from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
+from schemas.sources import MODELS, EventData
+from schemas.topics import TOPIC_OF_TYPE
+
+__all__ = ["Limits", "Rejected", "normalise"]
+
+_CE_HEADER = "ce_"
+_MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a terminal
+
+
+class Rejected(Exception):
+    """The record goes to dead-letters; `str(error)` is the reason given there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes beyond which a record is rejected (CONTRACT §2): characters of a title, else bytes."""
+
+    title: int = 512
+    body: int = 64 << 10
+    payload: int = 64 << 10
+    event: int = 1 << 20
+
+
+class _PayloadOf(msgspec.Struct):
+    payload: msgspec.Raw = NO_PAYLOAD
+
+
+class _StructuredPayload(msgspec.Struct):
+    data: _PayloadOf | None = None
+
+
+_structured = msgspec.json.Decoder(_StructuredPayload).decode
+_binary = msgspec.json.Decoder(_PayloadOf).decode
+_FIELDS = {field: field for field in Data.__struct_fields__}
+
+
+def normalise(
+    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits()  # noqa: B008
+) -> Event:
+    """A record of a source topic as an event of the log. Structured and binary CloudEvents are told apart by headers.
+
+    Raises `Rejected` with a reason a producer can act on: what is wrong and where.
+    """
+    if not value:
+        raise Rejected("the record has no value")
+    if len(value) > limits.event:
+        raise Rejected(f"the event is {len(value)} bytes; at most {limits.event} are accepted")
+    named = {name.lower(): raw for name, raw in headers}
+    binary = "ce_specversion" in named and not _is_structured(named)
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise Rejected(f"not JSON: {error}") from error
+    envelope = _from_headers(named, body) if binary else body
+    if not isinstance(envelope, dict):
+        raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}")
+    event_type = _type_for(topic, envelope)
+    if envelope.get("data") is None:
+        envelope.pop("data", None)  # null is no data, which is enough for an event that closes
+    try:
+        checked = MODELS[event_type].model_validate(envelope)
+    except ValidationError as error:
+        raise Rejected(_explain(error)) from error
+    data = _data(checked.data)
+    if checked.data.payload is not None:
+        # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
+        data.payload = _binary(value).payload if binary else _raw_payload(value)
+    _check(event_type, data, limits)
+    return Event(
+        ws=checked.workspaceid, type=event_type, subject=checked.subject, time=checked.time, source=checked.source,
+        id=checked.id, data=data, cleared=_cleared(event_type, checked.data),
+    )
+
+
+def _is_structured(headers: dict[str, bytes | None]) -> bool:
+    return (headers.get("content-type") or b"").lower().startswith(b"application/cloudevents")
+
+
+def _from_headers(headers: dict[str, bytes | None], data: Any) -> dict[str, Any]:
+    """The envelope of binary mode: attributes are `ce_*` headers in UTF-8, the value is the data."""
+    try:
+        envelope: dict[str, Any] = {
+            name.removeprefix(_CE_HEADER): (raw or b"").decode()
+            for name, raw in headers.items() if name.startswith(_CE_HEADER)
+        }
+    except UnicodeDecodeError as error:
+        raise Rejected(f"a ce_* header is not UTF-8: {error}") from error
+    envelope["data"] = data
+    return envelope
+
+
+def _type_for(topic: str, envelope: dict[str, Any]) -> str:
+    event_type = envelope.get("type")
+    if not isinstance(event_type, str):
+        raise Rejected("type: a CloudEvent needs one")
+    belongs = TOPIC_OF_TYPE.get(event_type)
+    if belongs is None:
+        raise Rejected(f"type: {event_type[:100]!r} is not one attn knows")
+    if belongs != topic:
+        raise Rejected(f"type: {event_type} belongs on topic {belongs}, not {topic}")
+    return event_type
+
+
+def _explain(error: ValidationError) -> str:
+    found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(
+        include_url=False, include_context=False, include_input=False)]
+    return "; ".join(found)[:_MAX_REASON]
+
+
+def _raw_payload(value: bytes) -> msgspec.Raw:
+    data = _structured(value).data
+    return data.payload if data is not None else NO_PAYLOAD
+
+
+def _data(checked: EventData) -> Data:
+    given = {name: item for name, item in checked.__dict__.items() if item is not None and name in _FIELDS}
+    given.pop("payload", None)
+    if "sender" in given:
+        sender = given["sender"]
+        given["sender"] = Sender(sender.type, sender.id, sender.name)
+    if "steps" in given:
+        given["steps"] = [Step(step.title, step.mode) for step in given["steps"]]
+    if "editor" in given:
+        editor = given["editor"]
+        given["editor"] = Editor(editor.type, editor.id, editor.name)
+    return Data(**given)
+
+
+def _check(event_type: str, data: Data, limits: Limits) -> None:
+    opens = (event_type == "draft.edited" and data.editor is not None and data.editor.type == "ai") or (
+        event_type == "case.state_changed" and data.state == "BLOCKED"
+    )
+    if opens and data.title is None:
+        raise Rejected("data.title: Field required, as this event opens an item")
+    if data.title is not None and len(data.title) > limits.title:
+        raise Rejected(f"data.title: {len(data.title)} characters; at most {limits.title} are accepted")
+    for name, text in (("body_md", data.body_md), ("error", data.error)):
+        if text is not None and len(text) * 4 > limits.body and len(text.encode()) > limits.body:
+            raise Rejected(f"data.{name}: {len(text.encode())} bytes; at most {limits.body} are accepted")
+    if data.payload is not NO_PAYLOAD and len(bytes(data.payload)) > limits.payload:
+        raise Rejected(f"data.payload: {len(bytes(data.payload))} bytes; at most {limits.payload} are accepted")
+
+
+def _cleared(event_type: str, checked: EventData) -> tuple[str, ...]:
+    """What an update sets to null on purpose; elsewhere a null is the same as an absent field."""
+    if event_type != "escalation.updated":
+        return ()
+    return tuple(sorted(name for name in checked.model_fields_set if getattr(checked, name) is None))

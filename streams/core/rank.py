@@ -1,0 +1,53 @@
+"""The rank: most pressing first, and why (CONTRACT §3). Pure; an item's overdue flag comes from the log's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from schemas.views import ItemRow
+
+__all__ = ["BANDS", "RankKey", "band_of", "due_of", "is_pinned", "rank_key", "reasons"]
+
+# Most pressing first; a band's number is its place here.
+BANDS = ("urgent", "high", "normal", "low")
+_PLACE = {name: place for place, name in enumerate(BANDS)}
+
+RankKey = tuple[int, bool, bool, int, int, str]
+
+
+def band_of(priority: str, overdue: bool) -> int:
+    """The priority's place, one step up once overdue; urgent is the top."""
+    return max(0, _PLACE[priority] - overdue)
+
+
+def due_of(row: ItemRow, targets: dict[str, int]) -> int:
+    """When it is due, in microseconds: the source's own time, else opened + the target of its priority."""
+    if row.data.due_at is not None:
+        return row.data.due_at
+    if row.data.expires_at is not None:
+        return row.data.expires_at
+    return row.created_at + targets[row.priority]
+
+
+def is_pinned(row: ItemRow, pins: Collection[str]) -> bool:
+    """Whether the reader pinned a cluster of it; an incident has several."""
+    if not pins:
+        return False
+    return row.data.cluster in pins or any(cluster in pins for cluster in row.clusters)
+
+
+def rank_key(row: ItemRow, pinned: bool = False) -> RankKey:
+    """Sorts ascending: band, blocking first, pinned first, due, oldest, id."""
+    return (row.band, not row.blocking, not pinned, row.due_at, row.created_at, row.id)
+
+
+def reasons(row: ItemRow, pinned: bool = False) -> list[str]:
+    """The rank in words, in the order it is decided: the band always, then what moved it up."""
+    found = [BANDS[row.band]]
+    if row.overdue:
+        found.append("overdue")
+    if row.blocking:
+        found.append("blocking")
+    if pinned:
+        found.append("pinned")
+    return found

@@ -1,0 +1,24 @@
+"""Who may see what. The one predicate: list, count, write, bulk, feed and push all ask here (law 6, C3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.sources import ROLES
+
+__all__ = ["can_see", "roles_of"]
+
+
+def can_see(target_user_id: str | None, target_role: str | None, user: str, roles: frozenset[str]) -> bool:
+    """Within one workspace: no target, or this user, or one of the roles the user acts as. Crossing workspaces is
+    impossible before this is asked: every index is kept per workspace."""
+    if target_user_id is None and target_role is None:
+        return True
+    return target_user_id == user or (target_role is not None and target_role in roles)
+
+
+def roles_of(role: str, rule: Literal["exact", "at-least"]) -> frozenset[str]:
+    """The roles a holder of `role` acts as: their own, or with `at-least` also every lower one."""
+    if rule == "exact" or role not in ROLES:
+        return frozenset({role})
+    return frozenset(ROLES[ROLES.index(role):])  # type: ignore[arg-type]
