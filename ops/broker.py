@@ -1,0 +1,178 @@
+"""The embedded Kafka broker (noida-db) as a child process: for one machine, for trying and for tests.
+
+It keeps its data in memory and saves it every moment; a clean stop saves all. When it is killed its last moment is
+lost, so the next start sees that (`unclean`) and raises `incarnation`, which tells the workers that offsets may have
+been given twice.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from ops import processes, tether
+
+__all__ = ["BrokerError", "EmbeddedBroker", "binary", "free_port"]
+
+HOST = "127.0.0.1"  # never another: the broker knows no callers
+
+
+class BrokerError(Exception):
+    """The broker did not start; `str(error)` is for the person who wanted it to."""
+
+
+def binary() -> str | None:
+    """The path of noida-db's own binary (its Python wrapper would be one more process to kill), or None."""
+    spec = importlib.util.find_spec("noida_db")
+    if spec is not None and spec.origin:
+        packaged = Path(spec.origin).with_name("noida-db")
+        if packaged.is_file():
+            if not os.access(packaged, os.X_OK):
+                packaged.chmod(0o755)
+            return str(packaged)
+    return shutil.which("noida-db")
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedBroker:
+    """One broker on 127.0.0.1, its state in `data_dir`; the caller sees to it that nobody else uses that directory.
+
+    `port` 0 takes a free one, kept over restarts of this object. Not tied to an event loop.
+    """
+
+    def __init__(self, data_dir: Path | str, port: int = 0) -> None:
+        self.data_dir = Path(data_dir)
+        self.port = port
+        self.unclean = False  # after start(): the run before this one ended without saving
+        self._process: subprocess.Popen[bytes] | None = None
+        self._state = self.data_dir / "broker"
+        self._marker = self.data_dir / "broker.pid"  # there while it runs, and after an unclean death
+        self._control = self._state / "noida.control.json"  # noida-db's own: gone once it has saved all
+        self._log = self.data_dir / "broker.log"
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def incarnation(self) -> int:
+        """How often the broker died without saving."""
+        try:
+            return int((self.data_dir / "incarnation").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    async def start(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it also ends the child
+        """Return when it takes requests. BrokerError: no binary, the port is taken, or it did not come up in time."""
+        if self.alive:
+            return
+        self._state.mkdir(parents=True, exist_ok=True)
+        await self._settle_last_run()
+        any_port = self.port == 0
+        for attempt in range(3):
+            self.port = free_port() if any_port else self.port
+            self._spawn()
+            if await self._came_up(timeout):
+                return
+            await self.stop()
+            reason = self._reason()
+            # A free port may be taken by another process before the broker has it.
+            if not (any_port and "already in use" in reason and attempt < 2):
+                self._marker.unlink(missing_ok=True)
+                raise BrokerError(f"the embedded broker did not start: {reason}")
+
+    async def stop(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109
+        """Let it save and end; kill it after `timeout` seconds. True: it saved all. May be called at any time."""
+        if self._process is None:
+            return True
+        if self.alive:
+            self._process.terminate()
+            if not await processes.become(lambda: not self.alive, timeout):
+                self._process.kill()
+        self._process.wait()
+        self._process = None
+        if self._control.exists():
+            return False
+        self._marker.unlink(missing_ok=True)
+        return True
+
+    async def wait(self) -> int:
+        """Return when it has died or was stopped: its exit code, negative for a signal."""
+        process = self._process
+        if process is None:
+            raise BrokerError("the embedded broker was not started")
+        await processes.become(lambda: process.poll() is not None, math.inf)
+        return process.returncode
+
+    def kill(self) -> None:
+        """Kill it as a crash would (for tests)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def _settle_last_run(self) -> None:
+        """End a broker that outlived its parent, and find out whether the last one saved all."""
+        before = processes.read(self._marker)
+        if before is not None:
+            await processes.end(before, patience=10.0)
+        self.unclean = self._marker.exists() and self._control.exists()
+        if self.unclean:
+            # Before the broker runs: a crash in between raises it once more, which only repeats the warning.
+            draft = self.data_dir / "incarnation.new"
+            draft.write_text(f"{self.incarnation + 1}\n")
+            draft.replace(self.data_dir / "incarnation")
+
+    def _spawn(self) -> None:
+        program = binary()
+        if program is None:
+            raise BrokerError("noida-db is not installed: pip install 'attn[embedded]', or use a Kafka with --kafka")
+        arguments = [
+            program, "start", "--data-dir", str(self._state.resolve()), "--host", HOST,
+            "--only", "kafka", "--kafka-port", str(self.port),
+        ]
+        with self._log.open("wb") as log:
+            # SIGTERM, not SIGKILL, when the parent is gone: so it saves.
+            self._process = subprocess.Popen(
+                tether.command(arguments, signal.SIGTERM), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )
+        now = processes.known(self._process.pid)
+        if now is not None:
+            processes.write(self._marker, now)
+
+    async def _came_up(self, timeout: float) -> bool:  # noqa: ASYNC109
+        """noida-db writes its control file once the port is bound and the data is loaded."""
+        await processes.become(lambda: self._took_over() or not self.alive, timeout)
+        return self._took_over() and self.alive
+
+    def _took_over(self) -> bool:
+        try:
+            return bool(json.loads(self._control.read_text())["pid"] == self.pid)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _reason(self) -> str:
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if "weak version" not in line]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return "; ".join(errors or lines[-3:]) or "no word from it; is the machine out of memory or disk?"

@@ -1,0 +1,121 @@
+"""The embedded broker: starts, keeps data over a clean stop, sees its own death, and owns up to it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from ops import processes
+from ops.broker import BrokerError, EmbeddedBroker, binary
+
+pytestmark = [pytest.mark.broker, pytest.mark.skipif(binary() is None, reason="noida-db is not installed")]
+
+
+async def put(bootstrap: str, topic: str, *values: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        for value in values:
+            await producer.send_and_wait(topic, value, partition=0)
+
+
+async def end_offset(bootstrap: str, topic: str) -> int:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
+        place = TopicPartition(topic, 0)
+        return (await consumer.end_offsets([place]))[place]
+
+
+async def test_a_clean_stop_keeps_all(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    await broker.start()
+    await put(broker.bootstrap, "t", *(b"%d" % n for n in range(100)))
+    assert await broker.stop()
+    again = EmbeddedBroker(tmp_path, broker.port)
+    await again.start()
+    try:
+        assert not again.unclean
+        assert again.incarnation == 0
+        assert await end_offset(again.bootstrap, "t") == 100
+    finally:
+        await again.stop()
+
+
+async def test_a_killed_broker_is_seen_and_counted(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    await broker.start()
+    assert broker.alive
+    broker.kill()
+    assert await broker.wait() == -signal.SIGKILL
+    assert not broker.alive
+    assert not await broker.stop()
+    await broker.start()
+    assert broker.unclean
+    assert broker.incarnation == 1
+    assert await broker.stop()
+    await broker.start()
+    assert not broker.unclean
+    assert broker.incarnation == 1
+    await broker.stop()
+
+
+async def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    first = EmbeddedBroker(tmp_path / "a")
+    await first.start()
+    try:
+        second = EmbeddedBroker(tmp_path / "b", first.port)
+        with pytest.raises(BrokerError, match=f"port {first.port} is already in use"):
+            await second.start()
+        assert not second.alive
+    finally:
+        await first.stop()
+
+
+async def test_it_ends_with_its_parent_and_saves(tmp_path: Path) -> None:
+    port = EmbeddedBroker(tmp_path)  # only for the names of its files
+    code = f"""
+import asyncio
+from ops.broker import EmbeddedBroker
+async def main():
+    broker = EmbeddedBroker({str(tmp_path)!r})
+    await broker.start()
+    print(broker.port, broker.pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        kafka_port, pid = map(int, parent.stdout.readline().split())
+        await put(f"127.0.0.1:{kafka_port}", "t", b"1", b"2")
+        child = processes.known(pid)
+        assert child is not None
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    port.port = kafka_port
+    await port.start()
+    try:
+        assert not processes.is_alive(child)
+        assert not port.unclean
+        assert await end_offset(port.bootstrap, "t") == 2
+    finally:
+        await port.stop()
+
+
+async def test_a_broker_left_over_is_taken_over(tmp_path: Path) -> None:
+    """As on systems without a parent-death signal: the old one still runs and holds port and directory."""
+    old = EmbeddedBroker(tmp_path)
+    await old.start()
+    new = EmbeddedBroker(tmp_path, old.port)
+    begun = time.monotonic()
+    await new.start()
+    try:
+        assert not old.alive
+        assert new.alive
+        assert not new.unclean
+        assert time.monotonic() - begun < 10
+    finally:
+        await new.stop()
