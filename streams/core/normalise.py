@@ -17,6 +17,7 @@ from schemas.topics import TOPIC_OF_TYPE
 __all__ = ["Limits", "Rejected", "normalise"]
 
 _CE_HEADER = "ce_"
+_MAX_DEPTH = 100  # levels: the parsers on an event's way give up at different depths, so none may come near
 _MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a terminal
 
 
@@ -64,6 +65,8 @@ def normalise(
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise Rejected(f"not JSON: {error}") from error
+    if value.count(b"[") + value.count(b"{") > _MAX_DEPTH and _depth(body) > _MAX_DEPTH:
+        raise Rejected(f"nested deeper than {_MAX_DEPTH} levels")
     envelope = _from_headers(named, body) if binary else body
     if not isinstance(envelope, dict):
         raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}")
@@ -83,6 +86,15 @@ def normalise(
         ws=checked.workspaceid, type=event_type, subject=checked.subject, time=checked.time, source=checked.source,
         id=checked.id, data=data, cleared=_cleared(event_type, checked.data),
     )
+
+
+def _depth(body: Any) -> int:
+    """How deep objects and arrays are nested; without recursion, which is what it protects."""
+    depth, layer = 0, [body]
+    while layer := [node for node in layer if isinstance(node, dict | list)]:
+        depth += 1
+        layer = [child for node in layer for child in (node.values() if isinstance(node, dict) else node)]
+    return depth
 
 
 def _is_structured(headers: dict[str, bytes | None]) -> bool:
