@@ -15,7 +15,7 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-# ClickHouse's DateTime64 and a target added to any accepted time must both fit, so the range is narrower than RFC 3339's.
+# ClickHouse's DateTime64 and a target added to any accepted time must both fit: narrower than RFC 3339.
 EARLIEST, LATEST = 0, 7_258_118_400 * SECOND  # 1970-01-01 .. 2200-01-01
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

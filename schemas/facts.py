@@ -57,7 +57,7 @@ class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=
     user: str
     status: int
     body: msgspec.Raw
-    items: list[str] = []  # noqa: RUF012 - what it changed
+    items: list[str] = []
     state: str | None = None
     bulk: bool = False
 

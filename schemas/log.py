@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
-    "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender", "SetPreferences", "SetState", "Step",
-    "Widget", "decode_pack", "encode_pack",
+    "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender", "SetPreferences",
+    "SetState", "Step", "Widget", "decode_pack", "encode_pack",
 ]
 
 LOG_VERSION = 1
@@ -135,7 +135,7 @@ class Pack(Struct):
     """One record of `attn.log`. `at` (the writer's clock) moves the log's clock forward; it never goes back."""
 
     at: int
-    entries: list[Event | SetState | Dismiss | Restore | SetPreferences] = []  # noqa: RUF012 - msgspec copies it
+    entries: list[Event | SetState | Dismiss | Restore | SetPreferences] = []
     v: int = LOG_VERSION
 
 

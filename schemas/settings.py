@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535)
     kafka_port: int = Field(19092, ge=0, le=65535, description="port of the embedded broker")
     instance: str = Field("1", description="name of this process among its like; static group membership uses it")
+    incarnation: int = Field(0, ge=0, description="raised when the broker lost its tail, so offsets were given twice")
+    metrics_port: int = Field(0, ge=0, le=65535, description="worker, history: /metrics and /readyz there; 0: off")
 
     # Topics. Eight partitions keep two cores busy; a production cluster takes 64 (a partition is the unit of scale).
     log_partitions: int = Field(8, ge=1, le=1024)

@@ -153,10 +153,13 @@ class CloudEvent(_Model):
 
 def _model(event_type: str, data: type[EventData]) -> type[CloudEvent]:
     name = "".join(part.title() for part in event_type.replace("_", ".").split("."))
-    annotations = {"type": Literal[event_type], "data": data}  # type: ignore[valid-type]
-    body = {"__annotations__": annotations, "__module__": __name__, "__doc__": f"CloudEvent `{event_type}`."}
+    body: dict[str, Any] = {
+        "__annotations__": {"type": Literal[event_type], "data": data},
+        "__module__": __name__,
+        "__doc__": f"CloudEvent `{event_type}`.",
+    }
     if not any(field.is_required() for field in data.model_fields.values()):
-        body["data"] = Field(default_factory=data)  # a close needs no data at all
+        body["data"] = data()  # a close needs no data at all
     return type(name, (CloudEvent,), body)
 
 

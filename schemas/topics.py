@@ -63,5 +63,5 @@ MAX_MESSAGE_BYTES = 8 << 20
 
 
 def partition_of(workspace: str, partitions: int) -> int:
-    """The log partition of a workspace: Kafka's own default partitioner on its UTF-8 name, so that any client agrees."""
+    """The log partition of a workspace: Kafka's default partitioner on its UTF-8 name, as any client has it."""
     return int((murmur2(workspace.encode()) & 0x7FFFFFFF) % partitions)

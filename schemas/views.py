@@ -69,19 +69,19 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     resolved_by: str | None = None
     resolved_action: str | None = None
     incident: str | None = None  # the open incident that stands for this run; it leaves the list meanwhile
-    clusters: list[str] = []  # noqa: RUF012 - of an incident: where its members are open
-    members: list[str] = []  # noqa: RUF012 - of an incident: the ids of its open members, at most MAX_MEMBERS
+    clusters: list[str] = []
+    members: list[str] = []
     count: int = 0  # of an incident: how many members are open
     surge: int = 0  # goes up when it reopens or its priority rises: a mark made before no longer holds
     wake: int | None = None  # when the clock next changes this row
     # Of the fold only:
-    periods: list[int] = []  # noqa: RUF012 - times it opened (time*2) and closed (time*2+1), sorted
+    periods: list[int] = []
     base: tuple[int, str] | None = None  # (time, event digest) of the opening event it shows
-    over: dict[str, tuple[int, str]] = {}  # noqa: RUF012 - field -> stamp of the newer update it shows there
+    over: dict[str, tuple[int, str]] = {}
     closed: tuple[int, str, str, str | None] | None = None  # newest close: time, digest, action, by whom
     group: str | None = None  # key of the group row its run belongs to
     superseded: int | None = None  # of a proof: when the case's next proof came
-    done: list[str] = []  # noqa: RUF012 - keys of its activity rows
+    done: list[str] = []
     touched: int = 0  # the log's clock when it last changed
 
     @property
@@ -124,8 +124,8 @@ class DraftRow(Struct, omit_defaults=True, kw_only=True):
     touched_at: int = 0  # newest edit
     ai_at: int = 0  # newest edit by an AI
     done_at: int = 0  # newest commit or discard
-    editors: list[DraftEditor] = []  # noqa: RUF012 - newest first
-    stamps: dict[str, tuple[int, str]] = {}  # noqa: RUF012 - of the fold only: which edit each field is from
+    editors: list[DraftEditor] = []
+    stamps: dict[str, tuple[int, str]] = {}
     touched: int = 0
     wake: int | None = None
 
@@ -141,8 +141,8 @@ class DraftRow(Struct, omit_defaults=True, kw_only=True):
 class PreferencesRow(Struct, omit_defaults=True):
     ws: str
     user: str
-    pinned_clusters: list[str] = []  # noqa: RUF012
-    widgets: list[Widget] = []  # noqa: RUF012
+    pinned_clusters: list[str] = []
+    widgets: list[Widget] = []
     rev: int = 0
 
 
@@ -181,8 +181,9 @@ class Member(Struct, omit_defaults=True):
 
 class GroupRow(Struct, omit_defaults=True):
     ws: str
-    name: str
-    members: dict[str, Member] = {}  # noqa: RUF012
+    key: str
+    members: dict[str, Member] = {}
+    regroup: list[str] = []
     touched: int = 0
     wake: int | None = None
 
@@ -191,7 +192,7 @@ class ProofsRow(Struct, omit_defaults=True):
     """The proofs of a case by time: (time attached, proof id), oldest first, the newest MAX_PROOFS of them."""
 
     ws: str
-    proofs: list[tuple[int, str]] = []  # noqa: RUF012
+    proofs: list[tuple[int, str]] = []
     touched: int = 0
     wake: int | None = None
 
@@ -204,12 +205,18 @@ class SeenRow(Struct):
 
 
 class PositionRow(Struct):
-    """`next`: the log offset to fold next. `next + shift` is the position, which never goes back, even where the log
-    did (a broker lost its tail): `shift` jumps then, and `incarnation` says for which life of the broker."""
+    """`next`: the log offset to fold next, `part`: how many entries of that pack are folded already (a pack that
+    changes more than one batch can hold is folded in parts).
+
+    `next + shift` is the position. It grows with every batch and never goes back, even where the log did (a broker
+    lost its tail): `shift` grows by one a part, and jumps when the log fell back; `incarnation` counts the broker's
+    lives as far as the operator knows of them.
+    """
 
     next: int
     clock: int = 0
     shift: int = 0
+    part: int = 0
     incarnation: int = 0
     v: int = VIEW_VERSION
 

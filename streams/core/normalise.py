@@ -49,7 +49,7 @@ _FIELDS = {field: field for field in Data.__struct_fields__}
 
 
 def normalise(
-    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits()  # noqa: B008
+    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits()
 ) -> Event:
     """A record of a source topic as an event of the log. Structured and binary CloudEvents are told apart by headers.
 

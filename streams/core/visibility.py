@@ -21,4 +21,4 @@ def roles_of(role: str, rule: Literal["exact", "at-least"]) -> frozenset[str]:
     """The roles a holder of `role` acts as: their own, or with `at-least` also every lower one."""
     if rule == "exact" or role not in ROLES:
         return frozenset({role})
-    return frozenset(ROLES[ROLES.index(role):])  # type: ignore[arg-type]
+    return frozenset(ROLES[ROLES.index(role):])

@@ -1,0 +1,57 @@
+"""Momentum: what was completed, approved and resolved lately, a row each, so that counts hold for every reader.
+
+A row takes its target from the item it is about, whichever of them arrived first, and goes when it leaves the window.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.log import Event
+from schemas.views import ActivityRow, ItemRow
+from streams.core.items import Stamp
+from streams.core.keys import activity_key, item_key
+
+if TYPE_CHECKING:
+    from streams.core.fold import Fold
+
+__all__ = ["count", "follow"]
+
+MAX_DONE = 16  # completions an item knows of; a session that completes more often keeps the older ones' targets
+
+
+def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp) -> None:
+    """Adds the event to the activity, if it is still within the window."""
+    wake = event.time + fold.rules.activity_window
+    if wake <= fold.clock:
+        return
+    key = activity_key(bytes.fromhex(stamp[1]))
+    done = ActivityRow(
+        ws=row.ws, id=key.decode(), type=event.type, at=event.time, item=row.id, kind=row.kind,
+        by=event.data.by_user_id, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
+        cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
+    )
+    _take_from(done, row)
+    done.rev = fold.at
+    fold.state.put(key, done)
+    row.done = [*row.done, key.decode()][-MAX_DONE:]
+    fold.state.put(item_key(row.id), row)
+
+
+def follow(fold: Fold, row: ItemRow) -> None:
+    """The item changed: its activity rows go where it goes."""
+    for name in row.done:
+        done = fold.state.get(name.encode())
+        if isinstance(done, ActivityRow) and _take_from(done, row):
+            done.rev = fold.at
+            fold.state.put(name.encode(), done)
+
+
+def _take_from(done: ActivityRow, row: ItemRow) -> bool:
+    """Whether anything changed. An item that never opened has no target of its own."""
+    before = (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id)
+    if row.base is not None:
+        done.target_user_id, done.target_role = row.target_user_id, row.target_role
+        done.title, done.cluster = row.data.title, row.data.cluster or done.cluster
+        done.case_id = row.data.case_id or done.case_id
+    return before != (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id)

@@ -1,0 +1,107 @@
+"""What the clock does by itself: items become overdue, snoozes end, proofs begin to expire, old rows go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from schemas.views import DraftRow, GroupRow, ItemRow, MarkRow, ProofsRow, SeenRow
+from streams.core import groups, items, proofs
+from streams.core.events import expiring
+from streams.core.keys import item_id, item_key
+from streams.core.periods import is_open
+from streams.core.state import digests
+
+if TYPE_CHECKING:
+    from streams.core.fold import Fold
+
+__all__ = ["wake_due"]
+
+
+def wake_due(fold: Fold, most: int) -> None:
+    """Wakes rows that are due at the log's clock, earliest first, until they weigh `most` bytes."""
+    while fold.state.weight < most:
+        key = fold.state.pop_due(fold.clock)
+        if key is None:
+            return
+        _BY_KIND[key[:2]](fold, key)
+
+
+def _item(fold: Fold, key: bytes) -> None:
+    row = fold.state.get(key)
+    assert isinstance(row, ItemRow)
+    row.rev = fold.at
+    row.wake = None
+    if row.open:
+        items.rank(row, fold.clock, fold.rules)
+    elif row.kind == "proof_expiring" and row.state == "hidden" and proofs.settle(row, fold.clock, fold.rules):
+        fold.tell(expiring(row, fold.clock))
+    elif _is_old(fold, row.touched):
+        groups.remove(fold, row)
+        fold.state.drop(key)
+        return
+    else:
+        row.wake = row.touched + fold.rules.retention
+    fold.state.put(key, row)
+
+
+def _is_old(fold: Fold, touched: int) -> bool:
+    return touched + fold.rules.retention <= fold.clock
+
+
+def _mark(fold: Fold, key: bytes) -> None:
+    """A snooze ends; another mark goes with its item."""
+    row = fold.state.get(key)
+    assert isinstance(row, MarkRow)
+    if row.until is not None or fold.state.get(item_key(row.item)) is None:
+        fold.state.drop(key)
+        return
+    row.wake = fold.clock + fold.rules.retention
+    fold.state.put(key, row)
+
+
+def _draft(fold: Fold, key: bytes) -> None:
+    row = fold.state.get(key)
+    assert isinstance(row, DraftRow)
+    _keep_until_old(fold, key, row)
+
+
+def _group(fold: Fold, key: bytes) -> None:
+    row = fold.state.get(key)
+    assert isinstance(row, GroupRow)
+    if row.regroup:
+        groups.regroup(fold, key.decode(), row)
+        return
+    _keep_until_old(fold, key, row, kept=any(is_open(member.periods) for member in row.members.values()))
+
+
+def _proofs(fold: Fold, key: bytes) -> None:
+    """Kept as long as any of its proofs is, for a proof may expire long after its case was last heard of."""
+    row = fold.state.get(key)
+    assert isinstance(row, ProofsRow)
+    known = (item_key(item_id(row.ws, "proof_expiring", proof)) for _, proof in row.proofs)
+    _keep_until_old(fold, key, row, kept=any(fold.state.get(item) is not None for item in known))
+
+
+def _keep_until_old(fold: Fold, key: bytes, row: DraftRow | GroupRow | ProofsRow, kept: bool = False) -> None:
+    if not kept and _is_old(fold, row.touched):
+        fold.state.drop(key)
+        return
+    row.wake = (fold.clock if kept else row.touched) + fold.rules.retention
+    fold.state.put(key, row)
+
+
+def _activity(fold: Fold, key: bytes) -> None:
+    fold.state.drop(key)
+
+
+def _seen(fold: Fold, key: bytes) -> None:
+    row = fold.state.get(key)
+    assert isinstance(row, SeenRow)
+    fold.state.seen.difference_update(digests(row))
+    fold.state.drop(key)
+
+
+_BY_KIND: dict[bytes, Callable[[Fold, bytes], None]] = {
+    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _activity, b"e:": _seen,
+}
