@@ -28,7 +28,7 @@ def attach(proofs: ProofsRow, proof: str, time: int) -> list[tuple[str, int | No
 
 def _followed(proofs: ProofsRow) -> list[tuple[str, int | None]]:
     times = [time for time, _ in proofs.proofs]
-    return [(name, after) for (_, name), after in zip(proofs.proofs, [*times[1:], None], strict=True)]
+    return [(name, after) for (_, name), after in zip(proofs.proofs, [*times[1:], None], strict=False)]
 
 
 def settle(row: ItemRow, clock: int, rules: Rules) -> bool:

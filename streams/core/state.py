@@ -119,7 +119,10 @@ class State:
         wake = self.next_wake()
         if wake is None or wake > clock:
             return None
-        return heappop(self._wakes)[1]
+        _, key = heappop(self._wakes)
+        self.get(key)
+        self._was[key] = None  # its entry is gone, so the same time set again needs a new one
+        return key
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Encoded rows that changed (None: gone), the position row last."""

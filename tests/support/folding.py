@@ -1,0 +1,101 @@
+"""A fold on a dict, driven the way a worker drives it: what unit tests of the core stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from schemas.codec import from_us, to_us
+from schemas.facts import Fact, Outcome
+from schemas.log import Event, Pack, decode_pack, encode_pack
+from schemas.topics import TOPIC_OF_TYPE
+from schemas.views import DraftRow, ItemRow, Row, decode
+from streams.core.fold import Fold
+from streams.core.normalise import normalise
+from streams.core.rank import rank_key
+from streams.core.rules import Rules
+from streams.core.visibility import can_see
+
+__all__ = ["NOON", "Folding", "at", "cloud_event", "event"]
+
+NOON = to_us("2026-05-20T12:00:00Z")
+_serial = 0
+
+
+def at(minutes: float) -> str:
+    """Minutes after noon as RFC 3339."""
+    return from_us(NOON + int(minutes * 60_000_000))
+
+
+def cloud_event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **data: Any) -> dict[str, Any]:
+    """A structured CloudEvent with its own id; `id` in data names it."""
+    global _serial
+    _serial += 1
+    given = data.pop("id", None)
+    return {
+        "specversion": "1.0", "id": given or f"e{_serial}", "source": "/test", "type": kind, "subject": subject,
+        "time": at(minutes), "workspaceid": ws, "data": data,
+    }
+
+
+def event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **data: Any) -> Event:
+    return normalise(TOPIC_OF_TYPE[kind], orjson.dumps(cloud_event(kind, subject, minutes, ws, **data)))
+
+
+class Folding:
+    """`clock` is minutes after noon. Every pack crosses the codec, as in the log."""
+
+    def __init__(self, rules: Rules = Rules()) -> None:  # noqa: B008 - frozen
+        self.rules = rules
+        self.rows: dict[bytes, bytes] = {}
+        self.facts: list[Fact | Outcome] = []
+        self.batches = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """A worker that died: only the durable rows are left."""
+        self.fold = Fold(self.rows, 0, self.rules)
+        self.fold.load()
+        self.fold.reconcile(self.fold.position.next)
+
+    def pack(self, *entries: Any, clock: float = 0) -> None:
+        pack = decode_pack(encode_pack(Pack(NOON + int(clock * 60_000_000), list(entries))))
+        while not self.fold.apply(pack, self.fold.position.next):
+            self.commit()
+        self.commit()
+
+    def commit(self) -> None:
+        batch = self.fold.take()
+        self.facts += batch.facts
+        for key, value in batch.rows:
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+        self.fold.taken()
+        self.batches += 1
+
+    def all(self, kind: type[Row]) -> list[Any]:
+        found = (decode(key, value) for key, value in self.rows.items())
+        return [row for row in found if isinstance(row, kind)]
+
+    def items(self, state: str | None = None) -> list[ItemRow]:
+        """Shown items, or those of a state, by kind and source id."""
+        rows = (row for row in self.all(ItemRow) if row.state != "hidden" and state in (None, row.state))
+        return sorted(rows, key=lambda row: (row.kind, row.source_id))
+
+    def item(self, kind: str, source_id: str = "s1") -> ItemRow:
+        return next(row for row in self.items() if (row.kind, row.source_id) == (kind, source_id))
+
+    def listed(self, user: str = "u", roles: Iterable[str] = (), ws: str = "ws") -> list[ItemRow]:
+        """What a reader without marks and pins sees, ranked."""
+        rows = [
+            row for row in self.all(ItemRow)
+            if row.ws == ws and row.listed and can_see(row.target_user_id, row.target_role, user, frozenset(roles))
+        ]
+        return sorted(rows, key=rank_key)
+
+    def drafts(self) -> list[DraftRow]:
+        return [row for row in self.all(DraftRow) if row.in_progress]

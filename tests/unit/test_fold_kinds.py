@@ -1,0 +1,247 @@
+"""Each family of kinds, as CONTRACT §2 describes it."""
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+from support.folding import NOON, Folding, at, event
+
+from schemas.codec import HOUR, MINUTE, from_us, to_us
+from schemas.log import Event
+from streams.core.rules import RULES
+
+OPENERS = {
+    "waitpoint": "waitpoint.created", "escalation": "escalation.opened", "failed_run": "run.failed",
+    "message": "message.posted", "session_waiting": "session.waiting", "plan_approval": "plan.proposed",
+    "pending_action": "action.requested", "blocked_task": "task.blocked", "verifying_no_proof": "session.verifying",
+}
+CLOSERS = [
+    (kind, rule.kind, rule.action) for kind, rule in RULES.items() if rule.effect == "close" and rule.kind in OPENERS
+]
+
+
+@pytest.mark.parametrize(("closer", "kind", "action"), CLOSERS)
+def test_opens_and_closes(closer: str, kind: str, action: str) -> None:
+    view = Folding()
+    view.pack(event(OPENERS[kind], "s1", 0, title="T"), clock=1)
+    assert [(row.kind, row.state, row.data.title) for row in view.listed()] == [(kind, "unread", "T")]
+    view.pack(event(closer, "s1", 5, by_user_id="u9"), clock=6)
+    row = view.item(kind)
+    assert (row.state, row.resolved_action, row.resolved_by) == ("resolved", action, "u9")
+    assert from_us(row.resolved_at or 0) == at(5)
+    assert view.facts[-1].seconds_open == 300
+    assert not view.listed()
+
+
+def test_close_before_open_leaves_a_resolved_item() -> None:
+    view = Folding()
+    view.pack(event("waitpoint.approved", "s1", 5))
+    assert not view.items()
+    view.pack(event("waitpoint.created", "s1", 1, title="T"))
+    assert [(row.state, row.resolved_action, row.created_at) for row in view.items()] == [
+        ("resolved", "approved", NOON + MINUTE)]
+
+
+def test_equal_times_are_closed_and_later_opening_reopens() -> None:
+    view = Folding()
+    view.pack(event("waitpoint.created", "s1", 1, title="T"), event("waitpoint.approved", "s1", 1))
+    assert view.item("waitpoint").state == "resolved"
+    view.pack(event("waitpoint.created", "s1", 2, title="T2"))
+    row = view.item("waitpoint")
+    assert (row.state, row.data.title, row.created_at, row.resolved_at, row.surge) == (
+        "unread", "T2", NOON + 2 * MINUTE, None, 2)
+
+
+def test_a_repeat_changes_nothing() -> None:
+    view = Folding()
+    view.pack(event("message.posted", id="same", title="first"))
+    rows, facts = dict(view.rows), len(view.facts)
+    view.pack(event("message.posted", id="same", minutes=3, title="second"))
+    changed = {key for key in view.rows if view.rows[key] != rows.get(key)}
+    assert changed == {b"~:0"}
+    assert len(view.facts) == facts
+    view.restart()
+    view.pack(event("message.posted", id="same", minutes=3, title="second"))
+    assert len(view.facts) == facts
+
+
+def test_escalation_update_is_by_field_and_any_order() -> None:
+    events = [
+        event("escalation.opened", "s1", 0, title="T", target_role="ADMIN", cluster="c1", body_md="b"),
+        event("escalation.updated", "s1", 3, cluster="c2", priority="high"),
+        event("escalation.updated", "s1", 5, target_user_id="u1"),
+        event("escalation.updated", "s1", 7, priority=None, body_md=None),
+    ]
+    seen = set()
+    for order in permutations(events):
+        view = Folding()
+        view.pack(*order, clock=10)
+        row = view.item("escalation")
+        target = (row.target_user_id, row.target_role)
+        seen.add((row.data.title, row.data.cluster, row.data.body_md, row.priority, *target))
+    assert seen == {("T", "c2", None, "normal", "u1", None)}
+
+
+def test_an_update_no_newer_than_what_is_shown_does_not_apply() -> None:
+    view = Folding()
+    view.pack(event("escalation.opened", "s1", 4, title="T"), event("escalation.updated", "s1", 4, title="same time"))
+    view.pack(event("escalation.updated", "s1", 3, title="older"))
+    assert view.item("escalation").data.title == "T"
+
+
+def test_escalation_action_names_the_resolution() -> None:
+    view = Folding()
+    view.pack(event("escalation.opened", title="T"), event("escalation.resolved", minutes=1, action="handed over"))
+    assert view.item("escalation").resolved_action == "handed over"
+
+
+def fail(run: str, cluster: str | None, minutes: float = 0, **data: Any) -> Event:
+    given = {"title": f"{run} failed", "pipeline": "p", "step": "s", "cluster": cluster, **data}
+    return event("run.failed", run, minutes, **given)
+
+
+def test_incident_of_two_clusters() -> None:
+    view = Folding()
+    view.pack(fail("r1", "c1", 0, priority="high"))
+    assert [row.kind for row in view.listed()] == ["failed_run"]
+    view.pack(fail("r2", "c2", 1, blocking=True))
+    [incident] = view.listed()
+    assert (incident.kind, incident.count, incident.clusters, incident.priority, incident.blocking) == (
+        "incident", 2, ["c1", "c2"], "high", True)
+    assert incident.created_at == NOON + MINUTE
+    assert incident.members == [view.item("failed_run", "r1").id, view.item("failed_run", "r2").id]
+    assert view.item("failed_run", "r1").incident == incident.id
+    view.pack(event("run.recovered", "r1", 2))
+    [incident] = view.listed()
+    assert (incident.count, incident.clusters, incident.state) == (1, ["c2"], "unread")
+    view.pack(event("run.retried", "r2", 3, by_user_id="u7"))
+    assert not view.listed()
+    incident = view.item("incident", "p/s")
+    assert (incident.state, incident.resolved_action, incident.resolved_by) == ("resolved", "retried", "u7")
+
+
+def test_incident_is_the_same_in_any_order() -> None:
+    events = [
+        fail("r1", "c1", 0), fail("r2", "c2", 1), event("run.recovered", "r1", 2), fail("r3", "c2", 3),
+        event("run.recovered", "r2", 4), fail("r1", "c1", 5),
+    ]
+    seen = set()
+    for order in permutations(events):
+        view = Folding()
+        for one in order:
+            view.pack(one, clock=10)
+        seen.add(tuple(
+            (row.kind, row.source_id, row.state, row.created_at, row.count, tuple(row.members), row.resolved_at,
+             row.resolved_action, bool(row.incident), row.data.title, row.due_at) for row in view.items()
+        ))
+    assert len(seen) == 1
+    assert [row.kind for row in view.listed()] == ["incident"]
+
+
+def test_runs_of_one_cluster_another_target_or_no_group_stay_apart() -> None:
+    view = Folding()
+    view.pack(fail("r1", "c1"), fail("r2", "c1"), fail("r3", "c2", target_role="OWNER"), fail("r4", None),
+              fail("r5", "c3", pipeline=None, step=None), fail("r6", "c4", incident_key="p/s"))
+    assert {row.kind for row in view.listed(roles=["OWNER"])} == {"failed_run"}
+    assert len(view.listed(roles=["OWNER"])) == 6
+
+
+def test_a_large_incident_marks_its_members_in_steps() -> None:
+    view = Folding()
+    view.pack(*(fail(f"r{n}", "c1") for n in range(100)))
+    view.pack(fail("r100", "c2"))
+    for tick in range(5):
+        view.pack(clock=tick)
+    assert [row.kind for row in view.listed()] == ["incident"]
+    assert view.listed()[0].count == 101
+
+
+def test_draft_review_and_recent_draft() -> None:
+    view = Folding()
+    ai, ann = {"type": "ai", "id": "claude", "name": "Claude"}, {"type": "user", "id": "ann", "name": "Ann"}
+    view.pack(event("draft.edited", "d1", 0, editor=ann, title="Web", cluster="c1", stack="web"))
+    assert not view.listed("ann")
+    assert [(draft.has_ai_edits, draft.title) for draft in view.drafts()] == [(False, "Web")]
+    view.pack(event("draft.edited", "d1", 1, editor=ai, title="Web 2"))
+    assert [row.kind for row in view.listed("ann")] == ["draft_review"]
+    assert not view.listed("bob")
+    [draft] = view.drafts()
+    assert (draft.has_ai_edits, draft.title, draft.cluster, [one.id for one in draft.editors]) == (
+        True, "Web 2", "c1", ["claude", "ann"])
+    view.pack(event("draft.edited", "d1", 2, editor=ann, owner_user_id="bob"))
+    row = view.item("draft_review", "d1")
+    assert (row.state, row.resolved_action, row.resolved_by, row.target_user_id) == ("resolved", "edited", "ann", "bob")
+    view.pack(event("draft.edited", "d1", 3, editor=ai, title="Web 3"))
+    assert [row.kind for row in view.listed("bob")] == ["draft_review"]
+    view.pack(event("draft.committed", "d1", 4))
+    assert view.item("draft_review", "d1").resolved_action == "committed"
+    assert not view.drafts()
+
+
+def test_blocked_case() -> None:
+    view = Folding()
+    view.pack(event("case.state_changed", "c1", 1, state="BLOCKED", title="Stuck", case_title="Case 1"))
+    [row] = view.listed()
+    assert (row.kind, row.data.case_id) == ("blocked_case", "c1")
+    view.pack(event("case.state_changed", "c1", 0, state="NEW"))
+    assert view.facts[-1].stale
+    assert view.listed()
+    view.pack(event("case.state_changed", "c1", 2, state="DONE", by_user_id="u1"))
+    assert view.item("blocked_case", "c1").resolved_action == "state_left"
+
+
+def test_proof_ends_verifying_and_will_expire() -> None:
+    view = Folding()
+    view.pack(event("session.verifying", "se1", 0, title="Verify", case_id="c1"), clock=1)
+    expires = at(30 * 60)
+    view.pack(event("proof.attached", "p1", 2, session_id="se1", case_id="c1", expires_at=expires), clock=2)
+    assert view.item("verifying_no_proof", "se1").resolved_action == "attached"
+    assert (view.facts[-1].kind, view.facts[-1].seconds_open) == ("verifying_no_proof", 120)
+    assert not view.listed()
+    assert view.fold.next_wake() == NOON + 6 * HOUR
+    view.pack(clock=6 * 60)
+    [row] = view.listed()
+    assert (row.kind, row.source_id, from_us(row.due_at), row.created_at) == (
+        "proof_expiring", "p1", expires, NOON + 6 * HOUR)
+    assert view.facts[-1].derived
+    assert view.facts[-1].type == "proof.expiring"
+    view.pack(event("proof.attached", "p2", 7 * 60, case_id="c1", expires_at=at(90 * 60)), clock=7 * 60)
+    row = view.item("proof_expiring", "p1")
+    assert (row.state, row.resolved_action) == ("resolved", "attached")
+    assert not view.listed()
+
+
+def test_proofs_of_a_case_in_any_order() -> None:
+    events = [
+        event("proof.attached", "p1", 0, case_id="c1", expires_at=at(60)),
+        event("proof.attached", "p2", 10, case_id="c1", expires_at=at(120)),
+        event("proof.attached", "p3", 20, case_id="c1", expires_at=at(180)),
+        event("proof.expired", "p2", 15),
+        event("proof.attached", "p1", 12, case_id="c1", expires_at=at(200)),
+    ]
+    seen = set()
+    for order in permutations(events):
+        view = Folding()
+        view.pack(*order, clock=30)
+        seen.add(tuple((row.source_id, row.state, row.created_at, row.resolved_at, row.resolved_action)
+                       for row in view.items()))
+    assert len(seen) == 1, seen
+    assert [row.source_id for row in view.listed()] == ["p3"]
+
+
+def test_activity_follows_its_item() -> None:
+    from schemas.views import ActivityRow
+
+    view = Folding()
+    view.pack(event("plan.approved", "pl", 5), event("session.completed", "se", 5), event("action.expired", "a", 5))
+    assert {row.type: row.target_user_id for row in view.all(ActivityRow)} == {
+        "plan.approved": None, "session.completed": None}
+    view.pack(event("plan.proposed", "pl", 1, title="Plan", target_user_id="ann"))
+    assert {row.type: (row.target_user_id, row.title) for row in view.all(ActivityRow)} == {
+        "plan.approved": ("ann", "Plan"), "session.completed": (None, None)}
+    view.pack(clock=24 * 60 + 5)
+    assert not view.all(ActivityRow)
+
+
+def test_titles_times_survive_the_codec() -> None:
+    assert from_us(to_us("2026-05-20T08:14:22.5+02:00")) == "2026-05-20T06:14:22.500000Z"
