@@ -1,0 +1,144 @@
+"""What is accepted, and what a producer is told where it is not (CONTRACT §2)."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.folding import cloud_event
+
+from schemas.codec import from_us, to_us
+from schemas.log import Pack, decode_pack, encode_pack
+from schemas.topics import LOG, SOURCE_TYPES, TOPIC_OF_TYPE, TOPICS, partition_of
+from streams.core.normalise import Limits, Rejected, normalise
+
+
+def created(**data: Any) -> dict[str, Any]:
+    return cloud_event("waitpoint.created", **{"title": "T", **data})
+
+
+def reason(value: bytes | dict[str, Any] | None, topic: str = "waitpoints", **limits: int) -> str:
+    raw = orjson.dumps(value) if isinstance(value, dict) else value
+    with pytest.raises(Rejected) as rejected:
+        normalise(topic, raw, (), Limits(**limits))
+    return str(rejected.value)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"time": "2026-05-20T08:14:22"}, "time:"),
+    ({"time": "2026-02-30T08:14:22Z"}, "not a date that exists"),
+    ({"time": 5}, "time:"),
+    ({"time": "1200-01-01T00:00:00Z"}, "between 1970 and 2200"),
+    ({"specversion": "0.3"}, "specversion"),
+    ({"id": ""}, "id:"),
+    ({"id": "   "}, "id:"),
+    ({"subject": None}, "subject:"),
+    ({"workspaceid": 7}, "workspaceid:"),
+    ({"type": "waitpoint.exploded"}, "not one attn knows"),
+    ({"type": "run.failed"}, "belongs on topic run-failures"),
+    ({"type": 3}, "type:"),
+    ({"data": [1]}, "data:"),
+    ({"data": {}}, "data.title: Field required"),
+    ({"data": {"title": "  "}}, "data.title:"),
+    ({"data": {"title": "T", "blocking": "yes"}}, "data.blocking:"),
+    ({"data": {"title": "T", "priority": "huge"}}, "data.priority:"),
+    ({"data": {"title": "T", "target_role": "BOSS"}}, "data.target_role:"),
+    ({"data": {"title": "T", "payload": []}}, "data.payload:"),
+    ({"data": {"title": "T", "action_url": "javascript:alert(1)"}}, "data.action_url:"),
+    ({"data": {"title": "T", "due_at": "tomorrow"}}, "data.due_at:"),
+    ({"data": {"title": 5, "sender": "me"}}, "data.sender:"),
+])
+def test_rejects_with_the_place(change: dict[str, Any], says: str) -> None:
+    assert says in reason({**created(), **change})
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b'"text"', b"{}", b"[" * 5000])
+def test_rejects_what_is_not_an_event(value: bytes | None) -> None:
+    assert reason(value)
+
+
+def test_limits() -> None:
+    assert "513 characters" in reason(created(title="x" * 513))
+    assert normalise("waitpoints", orjson.dumps(created(title="é" * 512))).data.title
+    assert "65537 bytes" in reason(created(body_md="é" * 32768 + "x"))
+    assert "data.payload:" in reason(created(payload={"a": "x" * 70_000}))
+    assert "at most 2000" in reason(created(body_md="x" * 3000), event=2000)
+
+
+def test_an_opening_needs_a_title_only_where_it_opens() -> None:
+    ai = {"type": "ai", "id": "c"}
+    assert "data.title" in reason(cloud_event("draft.edited", editor=ai), "drafts")
+    assert "data.title" in reason(cloud_event("case.state_changed", state="BLOCKED"), "cases")
+    person = {"type": "user", "id": "ann"}
+    for event in (cloud_event("draft.edited", editor=person), cloud_event("case.state_changed", state="OPEN")):
+        assert normalise(TOPIC_OF_TYPE[event["type"]], orjson.dumps(event))
+
+
+def test_a_close_needs_no_data_and_unknown_fields_are_kept_out() -> None:
+    event = cloud_event("waitpoint.approved")
+    for data in ({}, {"data": None}, {"data": {"nobody": ["knows"]}}):
+        given = {name: value for name, value in event.items() if name != "data"} | data | {"traceparent": "00-x"}
+        assert normalise("waitpoints", orjson.dumps(given)).type == "waitpoint.approved"
+
+
+def test_binary_mode() -> None:
+    event = created(payload={"n": 1})
+    headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "data"]
+    raw = orjson.dumps(event["data"])
+    assert normalise("waitpoints", raw, headers) == normalise("waitpoints", orjson.dumps(event))
+    with pytest.raises(Rejected, match="not UTF-8"):
+        normalise("waitpoints", raw, [*headers, ("ce_id", b"\xff")])
+
+
+def test_the_payload_is_carried_as_it_is() -> None:
+    payload = b'{ "n": 123456789012345678901234567890 }'
+    event = normalise("waitpoints", orjson.dumps(created(payload={"n": 1})).replace(b'{"n":1}', payload))
+    assert bytes(event.data.payload) == payload
+    assert decode_pack(encode_pack(Pack(1, [event]))) == Pack(1, [event])
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_event_or_a_reason(value: bytes) -> None:
+    for topic in SOURCE_TYPES:
+        with pytest.raises(Rejected):
+            normalise(topic, value)
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8),
+    st.sampled_from(sorted(created())) | st.sampled_from(["data.title", "data.sender", "data.payload", "data.due_at"]))
+def test_any_json_in_any_place_is_an_event_or_a_reason(value: Any, place: str) -> None:
+    event = created()
+    name, _, inner = place.partition(".")
+    event[name] = {**event["data"], inner: value} if inner else value
+    try:
+        raw = orjson.dumps(event)
+    except (TypeError, orjson.JSONEncodeError):
+        return
+    try:
+        pack = Pack(1, [normalise("waitpoints", raw)])
+    except Rejected:
+        return
+    assert decode_pack(encode_pack(pack)) == pack
+
+
+@given(st.integers(0, 7_258_118_399_999_999))
+def test_times_survive(us: int) -> None:
+    assert to_us(from_us(us)) == us
+
+
+@pytest.mark.parametrize(("text", "same"), [
+    ("2026-05-20T10:14:22+02:00", "2026-05-20T08:14:22Z"), ("2026-05-20t08:14:22.5z", "2026-05-20T08:14:22.500000Z"),
+    ("2026-05-20T08:14:22.123456789Z", "2026-05-20T08:14:22.123456Z"), ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+])
+def test_rfc3339(text: str, same: str) -> None:
+    assert from_us(to_us(text)) == same
+
+
+def test_topic_table() -> None:
+    assert len({topic.name for topic in TOPICS}) == len(TOPICS) == 13
+    assert len(TOPIC_OF_TYPE) == sum(map(len, SOURCE_TYPES.values())) == 36
+    assert next(topic for topic in TOPICS if topic.name == LOG).cleanup == "delete"
+    assert {partition_of(f"ws{n}", 8) for n in range(200)} == set(range(8))
