@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     log_retention_hours: int = Field(7 * 24, ge=1)
     source_retention_hours: int = Field(7 * 24, ge=1)
     facts_retention_hours: int = Field(7 * 24, ge=1)
+    dead_letter_retention_hours: int = Field(30 * 24, ge=1)
     # A feed can be resumed after a restart for as long as the views' changes are kept uncompacted.
     resume_hours: float = Field(1.0, gt=0)
 

@@ -1,0 +1,139 @@
+"""Creates the topics of `schemas.topics` where they are missing, and refuses to run on topics that don't fit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from schemas.settings import Settings
+from schemas.topics import MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
+
+__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "TopicError", "configs", "ensure", "partitions"]
+
+# A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
+# can see it. A dead letter is such a record and its headers.
+MAX_SOURCE_BYTES = 16 << 20
+MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
+
+_HOUR_MS = 3_600_000
+_PATIENCE = 30.0  # seconds for the broker to answer at all, and again for new topics to have leaders
+
+
+class TopicError(Exception):
+    """The broker's topics don't fit the settings, or can't be created; `str(error)` is for the operator."""
+
+
+def partitions(topic: Topic, settings: Settings) -> int:
+    return {"log": settings.log_partitions, "source": settings.source_partitions, "one": 1}[topic.partitions]
+
+
+def configs(topic: Topic, settings: Settings) -> dict[str, str]:
+    """The topic's configuration. Kafka stamps times itself: retention must not depend on the clock of a producer."""
+    limit = {"source": MAX_SOURCE_BYTES, "dead-letters": MAX_DEAD_LETTER_BYTES}.get(topic.retention, MAX_MESSAGE_BYTES)
+    found = {
+        "cleanup.policy": topic.cleanup,
+        "max.message.bytes": str(limit),
+        "message.timestamp.type": "LogAppendTime",
+        # One replica may be away and acks=all still means that two hold the record.
+        "min.insync.replicas": str(max(1, settings.replication - 1)),
+    }
+    if topic.cleanup == "compact":
+        lag = int(settings.resume_hours * _HOUR_MS)
+        # Kafka compacts closed segments only, so they are closed often: recovery and new edges read what is left.
+        return found | {
+            "min.compaction.lag.ms": str(lag), "segment.ms": str(max(lag, _HOUR_MS)), "segment.bytes": str(128 << 20),
+            "min.cleanable.dirty.ratio": "0.2",
+        }
+    hours = {
+        "source": settings.source_retention_hours, "log": settings.log_retention_hours,
+        "facts": settings.facts_retention_hours, "dead-letters": settings.dead_letter_retention_hours,
+    }[topic.retention]
+    return found | {"retention.ms": str(hours * _HOUR_MS)}
+
+
+async def ensure(settings: Settings) -> None:
+    """Create what is missing, wait until it can be used, check what was there. May run in many processes at once.
+
+    TopicError: no broker answers, it refuses, or a topic there has other partitions than the settings say.
+    """
+    admin = await _connect(settings)
+    try:
+        found = await _leaders(admin)
+        missing = [topic for topic in TOPICS if topic.name not in found]
+        if missing:
+            await _create(admin, missing, settings)
+        _check(await _until_ready(admin), settings)
+        await _check_compaction(admin)
+    except KafkaError as error:
+        raise TopicError(f"topics at {settings.kafka}: {error!r}") from error
+    finally:
+        await admin.close()
+
+
+async def _connect(settings: Settings) -> AIOKafkaAdminClient:
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=10_000)
+        try:
+            await admin.start()
+            return admin
+        except KafkaConnectionError as error:
+            await admin.close()
+            if asyncio.get_running_loop().time() > deadline:
+                raise TopicError(f"no Kafka broker answers at {settings.kafka} ({error})") from error
+            await asyncio.sleep(0.5)
+
+
+async def _leaders(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:
+    """Topic -> whether each partition has a leader. Asks for all topics: asking for one by name may create it."""
+    return {
+        topic["topic"]: [part["leader"] >= 0 for part in topic["partitions"]]
+        for topic in await admin.describe_topics() if not topic["error_code"]
+    }
+
+
+async def _create(admin: AIOKafkaAdminClient, missing: list[Topic], settings: Settings) -> None:
+    new = [
+        NewTopic(topic.name, partitions(topic, settings), settings.replication, topic_configs=configs(topic, settings))
+        for topic in missing
+    ]
+    for name, code, *message in (await admin.create_topics(new)).topic_errors:
+        # Another process of ours may have been faster.
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise TopicError(f"cannot create topic {name}: {for_code(code).__name__} {' '.join(filter(None, message))}")
+
+
+async def _until_ready(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while True:
+        found = await _leaders(admin)
+        waiting = [topic.name for topic in TOPICS if not all(found.get(topic.name) or [False])]
+        if not waiting:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            raise TopicError(f"topics whose partitions have no leader: {', '.join(waiting)}")
+        await asyncio.sleep(0.1)
+
+
+def _check(found: Mapping[str, list[bool]], settings: Settings) -> None:
+    """A workspace's partition follows from their number, so the log, the views and the facts can't have another one."""
+    wrong = [
+        f"{topic.name} has {len(found[topic.name])} partitions, ATTN_LOG_PARTITIONS says {settings.log_partitions}"
+        for topic in TOPICS if topic.partitions == "log" and len(found[topic.name]) != settings.log_partitions
+    ]
+    if wrong:
+        raise TopicError("; ".join(wrong))
+
+
+async def _check_compaction(admin: AIOKafkaAdminClient) -> None:
+    """Views that are deleted by time (a broker created the topic by itself, say) would lose the state in silence."""
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, VIEWS)])
+    entries: list[Any] = [entry for answer in answers for resource in answer.resources for entry in resource[4]]
+    policy = next((entry[1] for entry in entries if entry[0] == "cleanup.policy"), None)
+    if policy is not None and policy != "compact":
+        raise TopicError(f"topic {VIEWS} has cleanup.policy={policy}; it must be compact, or rows of the view are lost")
