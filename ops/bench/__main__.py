@@ -1,0 +1,22 @@
+"""`python -m ops.bench pipeline|feed|history`: what attn costs beside named baselines, all in the same run.
+
+Machines are noisy: read the ratios and the CPU per event; wall rates say little.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHES = ("pipeline", "feed", "history")
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
+        raise SystemExit(f"usage: python -m ops.bench {'|'.join(BENCHES)} [options]")
+    name = sys.argv.pop(1)
+    importlib.import_module(f"ops.bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
