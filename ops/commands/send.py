@@ -1,0 +1,166 @@
+"""`attn emit` and `attn replay`: files of events into the source topics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ops import config, events
+from ops.commands.options import DataDir, Kafka
+from ops.errors import UserError
+from ops.kafka import Sender, sender
+from schemas.codec import from_us
+from schemas.settings import Settings
+from schemas.topics import SOURCE_TYPES
+from streams.core.normalise import Limits
+
+__all__ = ["emit", "replay"]
+
+_SHOWN = 20  # bad lines told one by one
+
+File = Annotated[str, typer.Argument(metavar="[FILE]", help="JSON lines, .gz too; - is stdin.")]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help=f"One of {', '.join(SOURCE_TYPES)}.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Send the good lines, leave the bad ones out.")]
+Recording = Annotated[str, typer.Argument(
+    metavar="FILE", help="JSON lines of {topic, key?, value}; .gz too; - is stdin.")]
+Rate = Annotated[float | None, typer.Option(
+    "--rate", min=0.001, help="Events a second. Else as fast as Kafka takes them.", show_default=False)]
+Retime = Annotated[bool, typer.Option(
+    "--retime", help="Shift time, due_at and expires_at of all events so that the last event is now.")]
+Force = Annotated[bool, typer.Option("--force", help="Send every line as it is; bad ones end in dead-letters.")]
+
+
+def emit(
+    topic: Topic, file: File = "-", skip_bad: SkipBad = False, force: Force = False, kafka: Kafka = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check JSON lines of CloudEvents and send them to TOPIC.
+
+    All lines are checked before any is sent: where one is bad, it is named with its line number, nothing is sent and
+    the exit code is 1. With --skip-bad the good ones are sent (the exit code is still 1), with --force all of them.
+    """
+    if topic not in SOURCE_TYPES:
+        raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    limits = events.limits_of(settings)
+    with events.opened(file) as lines:
+        bad = {} if force else dict(_bad(topic, lines, limits))
+        if bad:
+            _tell(bad)
+        if bad and not skip_bad:
+            raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
+        lines.seek(0)
+        good = ((topic, line, events.workspace_of(line)) for number, line in events.numbered(lines)
+                if number not in bad)
+        count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
+    typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
+    if bad:
+        raise typer.Exit(1)
+
+
+def replay(
+    file: Recording, rate: Rate = None, retime: Retime = False, kafka: Kafka = None, data_dir: DataDir = None
+) -> None:
+    """Send recorded events, each to its topic, in the order of the file.
+
+    A line that is not such a record is named with its number, and nothing is sent. The events themselves are not
+    checked: what the stream can't read ends in dead-letters. An event seen before (source and id) changes nothing.
+    """
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    with events.opened(file) as lines:
+        total, topics, last = _survey(lines)
+        shift = 0
+        if retime and last is not None:
+            shift = time.time_ns() // 1000 - last
+            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {from_us(last)} is now", err=True)
+        lines.seek(0)
+        begun = time.monotonic()
+        count = asyncio.run(_send(settings, topics, _replayed(lines, shift), total, rate))
+    seconds = time.monotonic() - begun
+    typer.echo(f"sent {count:,} events in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f}/s)", err=True)
+
+
+Outgoing = tuple[str, bytes, bytes | None]  # topic, value, key
+
+
+def _bad(topic: str, lines: Iterable[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
+    for number, line in events.numbered(lines):
+        reason = events.check_event(topic, line, limits)
+        if reason is not None:
+            yield number, reason
+
+
+def _tell(bad: dict[int, str]) -> None:
+    for number, reason in islice(bad.items(), _SHOWN):
+        typer.echo(f"line {number}: {reason}", err=True)
+    if len(bad) > _SHOWN:
+        typer.echo(f"... and {len(bad) - _SHOWN} more", err=True)
+
+
+def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
+    """How many events, which topics, and the last event's time in microseconds. UserError: a line is not a record."""
+    total, topics, last, bad = 0, set(), None, {}
+    for number, line in events.numbered(lines):
+        try:
+            found = events.parse_line(line)
+        except ValueError as error:
+            bad[number] = str(error)
+            continue
+        total += 1
+        topics.add(found.topic)
+        at = events.time_of(found.value)
+        last = at if last is None or (at is not None and at > last) else last
+    if bad:
+        _tell(bad)
+        raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
+    return total, topics, last
+
+
+def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
+    for _, line in events.numbered(lines):
+        found = events.parse_line(line)
+        value = events.retime(found.value, shift) if shift else bytes(found.value)
+        yield found.topic, value, None if found.key is None else found.key.encode()
+
+
+async def _send(
+    settings: Settings, topics: Iterable[str], outgoing: Iterable[Outgoing], total: int | None, rate: float | None
+) -> int:
+    async with sender(settings, topics) as out:
+        with _progress(total) as step:
+            begun = time.monotonic()
+            for number, (topic, value, key) in enumerate(outgoing):
+                if rate is not None and (early := begun + number / rate - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                await out.send(topic, value, key)
+                step(out)
+        return await out.finish()
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[Sender], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if total is None or not console.is_terminal:
+        yield lambda out: None
+        return
+    columns = (
+        TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("replay", total=total)
+
+        def step(out: Sender) -> None:
+            if out.sent % 100 == 0 or out.sent == total:
+                progress.update(task, completed=out.sent)
+
+        yield step

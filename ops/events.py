@@ -1,0 +1,132 @@
+"""Files of events: lines, checks and times. Pure but for reading the file it is given."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import orjson
+
+from ops.errors import UserError
+from schemas.codec import from_us, to_us
+from schemas.settings import Settings
+from schemas.topics import SOURCE_TYPES
+from streams.core.normalise import Limits, Rejected, normalise
+
+__all__ = ["Line", "check_event", "limits_of", "numbered", "opened", "parse_line", "retime", "time_of"]
+
+_SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes them
+
+
+class Line(msgspec.Struct):
+    """A line of a replay file. `value` keeps its bytes, so that numbers no float holds arrive as they were."""
+
+    topic: str
+    value: msgspec.Raw
+    key: str | None = None
+
+
+_line = msgspec.json.Decoder(Line).decode
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+
+
+@contextmanager
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """The file (`-`: stdin; `.gz`: unpacked) as one that can be read twice."""
+    if path == "-":
+        with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            spool.seek(0)
+            yield spool
+        return
+    try:
+        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1, without the blank ones."""
+    for number, line in enumerate(lines, start=1):
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
+
+
+def check_event(topic: str, line: bytes, limits: Limits) -> str | None:
+    """Why the stream would reject this event, or None."""
+    try:
+        normalise(topic, line, (), limits)
+    except Rejected as error:
+        return str(error)
+    return None
+
+
+def workspace_of(event: bytes) -> bytes | None:
+    """The record key `attn emit` gives: events of one workspace stay in one partition, in order."""
+    try:
+        workspace = orjson.loads(event)["workspaceid"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return workspace.encode() if isinstance(workspace, str) else None
+
+
+def parse_line(line: bytes) -> Line:
+    """A line of a replay file. ValueError says what is wrong with it."""
+    try:
+        found = _line(line)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+    if found.topic not in SOURCE_TYPES:
+        raise ValueError(f"topic {found.topic[:100]!r} is not a source topic")
+    return found
+
+
+def time_of(event: bytes | msgspec.Raw) -> int | None:
+    """The event's `time` in microseconds, or None where it has none that can be read."""
+    try:
+        return to_us(_text(_object(event)["time"]))
+    except (msgspec.MsgspecError, KeyError, ValueError):
+        return None
+
+
+def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
+    """The event with `time`, `data.due_at` and `data.expires_at` later by `shift` microseconds, else as it was.
+
+    What cannot be read is left for the stream to reject.
+    """
+    try:
+        envelope = _object(event)
+    except msgspec.MsgspecError:
+        return bytes(event)
+    _shift(envelope, ("time",), shift)
+    if "data" in envelope:
+        try:
+            data = _object(envelope["data"])
+        except msgspec.MsgspecError:
+            return msgspec.json.encode(envelope)
+        _shift(data, ("due_at", "expires_at"), shift)
+        envelope["data"] = msgspec.Raw(msgspec.json.encode(data))
+    return msgspec.json.encode(envelope)
+
+
+def _shift(fields: dict[str, msgspec.Raw], names: tuple[str, ...], shift: int) -> None:
+    for name in names:
+        try:
+            fields[name] = msgspec.Raw(msgspec.json.encode(from_us(to_us(_text(fields[name])) + shift)))
+        except (KeyError, ValueError, OverflowError, msgspec.MsgspecError):
+            continue

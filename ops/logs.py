@@ -1,0 +1,137 @@
+"""Logs: readable on a terminal, one JSON object a line otherwise, and never a secret in them.
+
+Everything goes to stderr through structlog, the standard library's loggers too. What is redacted: values of fields
+whose name says so, whatever in a line looks like a credential, and the configured secrets themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any, TextIO
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from schemas.settings import Settings
+
+__all__ = ["HIDDEN", "Redactor", "configure", "is_text", "secrets_of"]
+
+HIDDEN = "[redacted]"
+
+_NAMES = r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|attn_session|attn_csrf)"
+_FIELD = re.compile(_NAMES, re.IGNORECASE)
+_IN_TEXT = (
+    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), HIDDEN),  # a JWT, wherever it stands
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{HIDDEN}@"),  # scheme://user:password@host
+    # name=value and name: value; the name may have a prefix (ATTN_JWT_SECRET) and the value quotes.
+    (re.compile(
+        rf"(?i)({_NAMES}\\?[\"']?\s*[=:]\s*\\?[\"']?)(?!\[redacted|bearer |basic )[^\s\"'\\,;&)}}]{{3,}}"
+    ), rf"\1{HIDDEN}"),
+)
+# Libraries that tell at INFO what only their authors want to know.
+_CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
+
+
+class Redactor:
+    """Takes secrets out of log events: `fields` before they are rendered, `text` after."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = {form for secret in secrets if len(secret) >= 4 for form in (secret, json.dumps(secret)[1:-1])}
+        self._known = sorted(forms, key=len, reverse=True)  # the longest first: one may hold another
+
+    def fields(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {name: HIDDEN if name != "event" and _is_secret(name, value) else self._value(value)
+                for name, value in event.items()}
+
+    def text(self, line: str) -> str:
+        for secret in self._known:
+            line = line.replace(secret, HIDDEN)
+        for pattern, instead in _IN_TEXT:
+            line = pattern.sub(instead, line)
+        return line
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: HIDDEN if _is_secret(str(name), inner) else self._value(inner)
+                    for name, inner in value.items()}
+        return [self._value(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return value is not None and not isinstance(value, bool) and _FIELD.search(name) is not None
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """The secret values of the settings: never to be seen, in whatever text."""
+    found = [settings.jwt_secret.get_secret_value()] if settings.jwt_secret is not None else []
+    password = urlsplit(settings.clickhouse).password
+    return [*found, *({password, unquote(password)} if password else ())]
+
+
+def is_text(settings: Settings, stream: TextIO | None = None) -> bool:
+    """Whether a person reads along: `log_format`, or else a terminal."""
+    stream = sys.stderr if stream is None else stream
+    return settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
+
+
+def configure(role: str, settings: Settings, stream: TextIO | None = None, prefix: str = "") -> None:
+    """Set logging up for this process. `role` is a field of each JSON line, `prefix` goes before each line of text."""
+    stream = sys.stderr if stream is None else stream
+    text = is_text(settings, stream)
+    redactor = Redactor(secrets_of(settings))
+    before = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text, key="time"),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _name_role(role) if not text else _drop_logger,
+            redactor.fields,
+            *_renderers(text, stream),
+            lambda _, __, line: (prefix if text else "") + redactor.text(line),
+        ],
+    ))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level, *before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
+    logging.captureWarnings(True)
+    if settings.log_level != "DEBUG":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+
+
+def _renderers(text: bool, stream: TextIO) -> list[Any]:
+    # Plain tracebacks: the pretty ones print local variables, and so secrets.
+    if not text:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    colors = "NO_COLOR" not in os.environ and (stream.isatty() or "FORCE_COLOR" in os.environ)
+    return [structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback, timestamp_key="time", pad_event_to=0,
+    )]
+
+
+def _name_role(role: str) -> Any:
+    return lambda _, __, event: {"role": role, **event}
+
+
+def _drop_logger(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.pop("logger", None)
+    return event
