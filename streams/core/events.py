@@ -147,7 +147,7 @@ def _proof(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
     else:
         items.close(row, stamp, RULES[event.type].action, data.by_user_id)
     was_open = row.open
-    _settle_proof(fold, key, row, event.time)
+    _settle_proof(fold, key, row)
     _tell(fact, event, row, was_open)
     if event.type == "proof.attached" and data.session_id is not None:
         _verified(fold, event, stamp, fact)
@@ -178,14 +178,13 @@ def _follow_case(fold: Fold, event: Event, row: ItemRow) -> None:
             continue
         other, older = item_of(fold, event.ws, "proof_expiring", proof)
         older.superseded = after
-        _settle_proof(fold, other, older, event.time)
+        _settle_proof(fold, other, older)
     known.touched = fold.clock
     known.wake = known.wake or fold.clock + fold.rules.retention
     fold.state.put(key, known)
 
 
-def _settle_proof(fold: Fold, key: bytes, row: ItemRow, time: int) -> None:
-    row.updated_at = max(row.updated_at, time)
+def _settle_proof(fold: Fold, key: bytes, row: ItemRow) -> None:
     row.touched = fold.clock
     row.rev = fold.at
     opened = proofs.settle(row, fold.clock, fold.rules)

@@ -45,7 +45,9 @@ def settle(row: ItemRow, clock: int, rules: Rules) -> bool:
     if row.base is not None and expires is not None:
         data.title = data.title or f"Proof of {data.case_title or data.case_id or row.source_id} expires"
         row.created_at = max(expires - rules.proof_window, row.base[0])
-        end = _end(row, row.base[0])
+        ends = _ends(row, row.base[0])
+        end = min(ends, key=lambda one: one[0]) if ends else None
+        row.updated_at = max(row.created_at, row.read_at or 0, *(one[0] for one in ends))
         over_before = end is not None and end[0] <= row.created_at
         waiting = clock < row.created_at and not over_before
         if waiting or over_before:
@@ -60,11 +62,11 @@ def settle(row: ItemRow, clock: int, rules: Rules) -> bool:
     return row.open and not was_open
 
 
-def _end(row: ItemRow, attached: int) -> tuple[int, str, str, str | None] | None:
+def _ends(row: ItemRow, attached: int) -> list[tuple[int, str, str, str | None]]:
     """When and how it was over: time, digest, resolved action, by whom."""
     ends: list[tuple[int, str, str, str | None]] = []
     if row.closed is not None and row.closed[0] >= attached:
         ends.append(row.closed)
     if row.superseded is not None:
         ends.append((row.superseded, "", "attached", None))
-    return min(ends, key=lambda end: end[0]) if ends else None
+    return ends

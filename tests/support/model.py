@@ -24,7 +24,7 @@ TARGETS = {"urgent": HOUR // 4, "high": HOUR, "normal": 8 * HOUR, "low": 72 * HO
 BLOCKING = {"waitpoint", "session_waiting", "plan_approval", "pending_action"}
 NOT_SHOWN = {"by_user_id", "action", "editor", "owner_user_id", "state"}
 
-# type -> (kind, "open" | "update" | "note" | resolved_action); types whose content decides are in `bearings`.
+# type -> (kind, "open" | "update" | resolved_action); types whose content decides are in `_bearings`.
 TABLE = {
     "waitpoint.created": ("waitpoint", "open"),
     "waitpoint.approved": ("waitpoint", "approved"),
@@ -39,7 +39,6 @@ TABLE = {
     "run.cancelled": ("failed_run", "cancelled"),
     "message.posted": ("message", "open"),
     "message.withdrawn": ("message", "withdrawn"),
-    "session.started": ("session_waiting", "note"),
     "session.waiting": ("session_waiting", "open"),
     "session.resumed": ("session_waiting", "resumed"),
     "session.completed": ("session_waiting", "completed"),
@@ -102,7 +101,7 @@ class Item:
     """One item as any reader sees it; `shown` holds the data fields it displays."""
 
     kind: str
-    source_id: str  # of an incident: its group as text
+    source_id: str  # of an incident: its incident key, or pipeline/step
     shown: dict[str, Any]
     state: str
     created_at: int
@@ -122,8 +121,10 @@ class Item:
     members: list[str] = field(default_factory=list)  # source ids
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.kind, self.source_id
+    def key(self) -> tuple[str, ...]:
+        """What tells items of a workspace apart: incidents of one name and different targets are different ones."""
+        target = tuple(part or "" for part in self.target) if self.kind == "incident" else ()
+        return self.kind, self.source_id, *target
 
     @property
     def open(self) -> bool:
@@ -161,12 +162,12 @@ class View:
     """One workspace at one clock."""
 
     clock: int
-    items: dict[tuple[str, str], Item]
+    items: dict[tuple[str, ...], Item]
     draft_rows: dict[str, Draft]
     activity_events: list[tuple[Event, tuple[str | None, str | None]]]
 
     def ranked(
-        self, reader: Reader, pins: Collection[str] = (), ids: Mapping[tuple[str, str], str] | None = None
+        self, reader: Reader, pins: Collection[str] = (), ids: Mapping[tuple[str, ...], str] | None = None
     ) -> list[Item]:
         """The reader's list, most pressing first. `ids` (item key -> id) breaks what time does not."""
         mine = [item for item in self.items.values() if item.listed and reader.sees(item.target)]
@@ -190,7 +191,7 @@ class View:
     def activity(self, reader: Reader, window: int = 24 * HOUR) -> dict[str, int]:
         found = Counter(
             ACTIVITY[event.type] for event, target in self.activity_events
-            if reader.sees(target) and self.clock - window < event.time <= self.clock
+            if reader.sees(target) and self.clock - window < event.time
         )
         return {name: found[name] for name in ("sessions_completed", "plans_approved", "actions_resolved")}
 
@@ -237,7 +238,7 @@ class Model:
         items |= {item.key: item for item in self._proofs(events, clock)}
         items |= {item.key: item for item in _incidents(items.values())}
         for item in items.values():
-            item.overdue = clock >= item.due_at
+            item.overdue = item.open and clock >= item.due_at
             item.band = BANDS[max(0, BANDS.index(item.priority) - item.overdue)]
         activity = []
         for event in events:
@@ -249,7 +250,7 @@ class Model:
     def _mirror(self, kind: str, source_id: str, borne: list[tuple[str, Event]]) -> Item | None:
         """The item of one source row; None while nothing has opened it. `borne` is by time."""
         opens = [event for role, event in borne if role == "open"]
-        closes = [(event, role) for role, event in borne if role not in ("open", "update", "note")]
+        closes = [(event, role) for role, event in borne if role not in ("open", "update")]
         if not opens:
             return None
         base = opens[-1]
@@ -259,7 +260,7 @@ class Model:
                 if event.names & {"target_user_id", "target_role"}:
                     shown.pop("target_user_id", None)
                     shown.pop("target_role", None)
-                for name in event.nulls:
+                for name in event.nulls - {"title"}:  # an open item always has a title
                     shown.pop(name, None)
                 shown |= {name: value for name, value in event.data.items() if name not in NOT_SHOWN}
         periods, started = _periods([e.time for e in opens], [e.time for e, _ in closes])
@@ -289,27 +290,29 @@ class Model:
                 continue
             opened = max(us(proof.data["expires_at"]) - self.proof_window, proof.time)
             ends = [(e.time, "expired", e) for e in events
-                    if e.type == "proof.expired" and e.subject == proof.subject and e.time >= proof.time]
+                    if e.type == "proof.expired" and e.subject == proof.subject and e.time >= proof.time][-1:]
             case = proof.data.get("case_id")
             newer = [(e.time, "attached", e) for e in events if e.type == "proof.attached" and case is not None
                      and e.data.get("case_id") == case and e.subject != proof.subject and e.time > proof.time]
             ends += newer[:1]
-            if opened > clock or any(time < opened for time, _, _ in ends):
+            if opened > clock or any(time <= opened for time, _, _ in ends):
                 continue
             shown = {name: value for name, value in proof.data.items() if name not in NOT_SHOWN}
             item = self._item("proof_expiring", proof.subject, shown, opened, [])
-            item.due_at = us(proof.data["expires_at"])
             if ends:
-                time, action, end = max(ends, key=lambda one: one[0])
+                time, action, end = min(ends, key=lambda one: one[0])
                 item.state, item.resolved_at, item.resolved_action = "resolved", time, action
-                item.resolved_by = end.data.get("by_user_id")
-            item.updated_at = max(opened, item.resolved_at or 0)
+                item.resolved_by = end.data.get("by_user_id") if action == "expired" else None
+            item.updated_at = max([opened, *(time for time, _, _ in ends)])
             yield item
 
 
 def _event(line: dict[str, Any]) -> Event:
     value = line["value"]
     data = value.get("data") or {}
+    own_id = {"session": "session_id", "case": "case_id"}.get(value["type"].split(".")[0])
+    if own_id and data.get(own_id) is None:
+        data = {**data, own_id: value["subject"]}  # the subject is the session, the case
     return Event(
         value["workspaceid"], value["type"], value["subject"], us(value["time"]), value["source"], value["id"],
         {name: field for name, field in data.items() if field is not None},
@@ -333,7 +336,7 @@ def _bearings(event: Event) -> list[tuple[str, str, str]]:
     if event.type == "proof.attached":
         session = event.data.get("session_id")
         return [("verifying_no_proof", session, "attached")] if session else []
-    if event.type == "proof.expired":
+    if event.type in ("proof.expired", "session.started"):
         return []
     kind, role = TABLE[event.type]
     return [(kind, subject, role)]
@@ -354,7 +357,7 @@ def _periods(opens: list[int], closes: list[int]) -> tuple[list[tuple[int, int |
 
 
 def _drafts(events: list[Event]) -> dict[str, Draft]:
-    """Every draft that was edited; fields are of the newest edit that names them."""
+    """Every draft that was edited; fields are of the newest event that names them."""
     found = {}
     by_draft: dict[str, list[Event]] = defaultdict(list)
     for event in events:
@@ -367,27 +370,27 @@ def _drafts(events: list[Event]) -> dict[str, Draft]:
         done = max((event.time for event in of_draft if event.type != "draft.edited"), default=0)
         ai = max((event.time for event in edits if event.data["editor"]["type"] == "ai"), default=0)
 
-        def newest(name: str, among: list[Event]) -> Any:
+        def newest(name: str, among: list[Event] = of_draft) -> Any:
             return next((event.data[name] for event in reversed(among) if name in event.data), None)
 
         editors = [(e.data["editor"]["type"], e.data["editor"]["id"]) for e in reversed(edits)]
         found[draft_id] = Draft(
-            draft_id, newest("owner_user_id", of_draft), newest("title", edits), newest("cluster", edits),
-            newest("stack", edits), edits[-1].time, ai > done, edits[-1].time > done, list(dict.fromkeys(editors)),
+            draft_id, newest("owner_user_id"), newest("title"), newest("cluster"), newest("stack"), edits[-1].time,
+            ai > done, edits[-1].time > done, list(dict.fromkeys(editors)),
         )
     return found
 
 
 def _incidents(items: Iterable[Item]) -> Iterable[Item]:
     """Groups of failed runs that were ever open on two clusters at once; marks the open members as grouped."""
-    groups: dict[tuple[Any, ...], list[Item]] = defaultdict(list)
+    groups: dict[tuple[bool, str, str | None, str | None], list[Item]] = defaultdict(list)
     for item in items:
         shown = item.shown
-        name = ("key", shown["incident_key"]) if "incident_key" in shown else (
-            "step", shown.get("pipeline"), shown.get("step"))
-        if item.kind == "failed_run" and "cluster" in shown and any(name[1:]):
-            groups[(*name, *item.target)].append(item)
-    for name, runs in groups.items():
+        keyed = "incident_key" in shown
+        name = (shown["incident_key"],) if keyed else (shown.get("pipeline"), shown.get("step"))
+        if item.kind == "failed_run" and "cluster" in shown and any(part is not None for part in name):
+            groups[keyed, "/".join(part or "" for part in name), *item.target].append(item)
+    for (_, name, *_), runs in groups.items():
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
         on: tuple[int, int | None] | None = None  # the newest time it stood: from, until
         for time in times:
@@ -402,7 +405,7 @@ def _incidents(items: Iterable[Item]) -> Iterable[Item]:
         members = [run for run in runs if run.open]
         ranked = members or runs
         incident = Item(
-            "incident", json.dumps(name), {}, "unread" if on[1] is None else "resolved",
+            "incident", name, {}, "unread" if on[1] is None else "resolved",
             created_at=on[0], due_at=min(run.due_at for run in ranked), updated_at=on[1] or on[0],
             priority=min((run.priority for run in ranked), key=BANDS.index),
             blocking=any(run.blocking for run in ranked), target=runs[0].target, periods=[], resolved_at=on[1],
@@ -413,6 +416,6 @@ def _incidents(items: Iterable[Item]) -> Iterable[Item]:
             for run in members:
                 run.grouped = True
         else:
-            last = max(runs, key=lambda run: run.resolved_at or 0)
-            incident.resolved_action = last.resolved_action
+            ends = [run for run in runs if any(period[1] == on[1] for period in run.periods)]
+            incident.resolved_action = ends[0].resolved_action if len(ends) == 1 else None
         yield incident

@@ -1,0 +1,261 @@
+"""Drives the fold as a worker does, and reads its rows as an edge does. No I/O: the topics are a list and a dict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from support.model import Draft, Item, Reader, View
+
+from schemas.facts import encode_fact
+from schemas.log import Event, Pack, decode_pack, encode_pack
+from schemas.views import ActivityRow, DraftRow, ItemRow, decode, encode, position_key
+from streams.core.fold import Fold
+from streams.core.normalise import normalise
+from streams.core.rank import is_pinned, rank_key
+from streams.core.rules import Rules
+from streams.core.visibility import can_see
+
+
+class Crash(Exception):
+    """kill -9 at this point."""
+
+
+def event_of(line: dict[str, Any]) -> Event:
+    return normalise(line["topic"], json.dumps(line["value"], ensure_ascii=False).encode())
+
+
+def packs(events: Sequence[Event], sizes: Iterable[int], clock: Callable[[int], int]) -> list[bytes]:
+    """Encoded packs of these sizes (the last takes the rest); `clock(index)` is the time of the pack's writer."""
+    log, rest = [], list(events)
+    for size in sizes:
+        log.append(encode_pack(Pack(at=clock(len(log)), entries=list(rest[:size]))))
+        del rest[:size]
+    return [*log, encode_pack(Pack(at=clock(len(log)), entries=list(rest)))]
+
+
+class Worker:
+    """One worker's life after another over the same durable log, rows and facts of partition 0."""
+
+    def __init__(self, log: Sequence[bytes] = (), rules: Rules | None = None) -> None:
+        self.log = list(log)
+        self.rules = rules or Rules()
+        self.rows: dict[bytes, bytes] = {}
+        self.facts: list[bytes] = []
+        self.start()
+
+    def start(self) -> None:
+        """A new process: knows nothing but the durable rows."""
+        self.fold = Fold(self.rows, 0, self.rules)
+        self.fold.load()
+        self.fold.reconcile(len(self.log))
+
+    def step(self) -> bool:
+        """Folds the next pack of the log, if there is one."""
+        if self.fold.position.next >= len(self.log):
+            return False
+        offset = self.fold.position.next
+        while not self.fold.apply(decode_pack(self.log[offset]), offset):
+            self.write()
+        return True
+
+    def write(self, crash_after: int | None = None) -> None:
+        """Facts, then the rows as one batch; `crash_after` 0 or more facts, or the rows (-1), the process dies."""
+        batch = self.fold.take()
+        facts = [encode_fact(fact) for fact in batch.facts]
+        if crash_after is not None and crash_after >= 0:
+            self.facts += facts[:crash_after]
+            raise Crash
+        self.facts += facts
+        for key, value in batch.rows:
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+        if crash_after is not None:
+            raise Crash
+        self.fold.taken()
+
+    def run(self) -> Worker:
+        """Everything that is in the log, a batch a pack."""
+        while self.step():
+            self.write()
+        return self
+
+    def tick(self, at: int) -> None:
+        """Ticks until nothing is due at `at`, as the worker's timer does."""
+        for _ in range(1000):
+            self.log.append(encode_pack(Pack(at=at)))
+            self.run()
+            wake = self.fold.next_wake()
+            if wake is None or wake > at:
+                return
+        raise AssertionError("the fold never gets done with what is due")
+
+    def known_facts(self) -> list[bytes]:
+        """The facts as a consumer counts them: one at or before the last place seen is a repeat."""
+        kept, last = [], (-1, -1)
+        for raw in self.facts:
+            value = json.loads(raw)
+            if (value["pos"], value["index"]) > last:
+                last = value["pos"], value["index"]
+                kept.append(raw)
+        return kept
+
+
+class Shown:
+    """What an edge reads out of the rows of one workspace."""
+
+    def __init__(self, rows: dict[bytes, bytes], ws: str) -> None:
+        found = [row for key, value in rows.items() if getattr(row := decode(key, value), "ws", None) == ws]
+        self.items = [row for row in found if isinstance(row, ItemRow) and row.state != "hidden"]
+        self.ids = {key_of(row): row.id for row in self.items}
+        self.drafts = {row.draft_id: row for row in found if isinstance(row, DraftRow)}
+        self.activity_rows = [row for row in found if isinstance(row, ActivityRow)]
+        position = decode(b"~:", rows[position_key(0)])
+        self.clock = position.clock  # type: ignore[union-attr]
+
+    def ranked(self, reader: Reader, pins: Sequence[str] = ()) -> list[ItemRow]:
+        mine = [row for row in self.items if row.listed and _sees(row, reader)]
+        return sorted(mine, key=lambda row: rank_key(row, is_pinned(row, pins)))
+
+    def activity(self, reader: Reader, window: int) -> dict[str, int]:
+        names = {"session.completed": "sessions_completed", "plan.approved": "plans_approved",
+                 "action.confirmed": "actions_resolved", "action.declined": "actions_resolved"}
+        counts = dict.fromkeys(names.values(), 0)
+        for row in self.activity_rows:
+            if _sees(row, reader) and row.at > self.clock - window:
+                counts[names[row.type]] += 1
+        return counts
+
+
+def _sees(row: ItemRow | ActivityRow, reader: Reader) -> bool:
+    return can_see(row.target_user_id, row.target_role, reader.user, frozenset({reader.role}))
+
+
+def key_of(row: ItemRow) -> tuple[str, ...]:
+    target = (row.target_user_id or "", row.target_role or "") if row.kind == "incident" else ()
+    return row.kind, row.source_id, *target
+
+
+_TEXTS = (
+    "title", "body_md", "cluster", "stack", "conversation_id", "case_id", "case_title", "session_id", "action_url",
+    "pipeline", "step", "error", "incident_key", "risk", "reversible", "task_id", "proof_id",
+)
+
+
+def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
+    """An item's row in the words of the model; `name_of`: item id -> source id."""
+    data = row.data
+    said = {
+        "state": "unread" if row.state == "read" else row.state, "created_at": row.created_at, "due_at": row.due_at,
+        "priority": row.priority, "blocking": row.blocking, "target": (row.target_user_id, row.target_role),
+        "overdue": row.overdue, "band": ("urgent", "high", "normal", "low")[row.band],
+        "grouped": row.incident is not None, "resolved_at": row.resolved_at, "resolved_by": row.resolved_by,
+        "resolved_action": row.resolved_action, "updated_at": row.updated_at,
+    }
+    if row.kind == "incident":
+        if row.open:
+            said |= {"clusters": row.clusters, "members": sorted(name_of[item] for item in row.members)}
+            assert row.count == len(row.members)
+        else:
+            for name in ("priority", "blocking", "due_at", "band"):
+                del said[name]
+        for name in ("resolved_by", "updated_at", "resolved_action"):
+            del said[name]
+        return said
+    said |= {name: getattr(data, name) for name in _TEXTS}
+    if row.kind == "proof_expiring":
+        del said["title"]  # it has one of its own where the event has none
+    sender = data.sender
+    said["sender"] = sender and (sender.type, sender.id, sender.name)
+    raw = bytes(data.payload)
+    said["payload"] = json.loads(raw) if raw else None
+    said["steps"] = None if data.steps is None else [step.mode for step in data.steps]
+    return said
+
+
+def of_item(item: Item) -> dict[str, Any]:
+    """An item of the model in the same words."""
+    shown = item.shown
+    said: dict[str, Any] = {
+        "state": item.state, "created_at": item.created_at, "due_at": item.due_at, "priority": item.priority,
+        "blocking": item.blocking, "target": item.target, "overdue": item.overdue, "band": item.band,
+        "grouped": item.grouped, "resolved_at": item.resolved_at, "resolved_by": item.resolved_by,
+        "resolved_action": item.resolved_action, "updated_at": item.updated_at,
+    }
+    if item.kind == "incident":
+        if item.open:
+            said |= {"clusters": item.clusters, "members": item.members}
+        else:
+            for name in ("priority", "blocking", "due_at", "band"):
+                del said[name]
+        for name in ("resolved_by", "updated_at", "resolved_action"):
+            del said[name]
+        return said
+    said |= {name: shown.get(name) for name in _TEXTS}
+    if item.kind == "proof_expiring":
+        del said["title"]
+    sender = shown.get("sender")
+    said["sender"] = sender and (sender.get("type"), sender.get("id"), sender.get("name"))
+    said["payload"] = shown.get("payload")
+    said["steps"] = [step["mode"] for step in shown["steps"]] if "steps" in shown else None
+    return said
+
+
+def of_draft(row: DraftRow | Draft) -> dict[str, Any]:
+    if isinstance(row, Draft):
+        return {**vars(row), "editors": row.editors}
+    return {
+        "draft_id": row.draft_id, "owner": row.owner, "title": row.title, "cluster": row.cluster, "stack": row.stack,
+        "last_touched_at": row.touched_at, "has_ai_edits": row.has_ai_edits, "in_progress": row.in_progress,
+        "editors": [(editor.type, editor.id) for editor in row.editors],
+    }
+
+
+def same(got: dict[Any, dict[str, Any]], expected: dict[Any, dict[str, Any]]) -> None:
+    """Says field by field what differs: (got, expected)."""
+    odd = {
+        key: {name: (got.get(key, {}).get(name, "none"), expected.get(key, {}).get(name, "none"))
+              for name in got.get(key, {}).keys() | expected.get(key, {}).keys()
+              if got.get(key, {}).get(name, "none") != expected.get(key, {}).get(name, "none")}
+        for key in got.keys() | expected.keys() if got.get(key) != expected.get(key)
+    }
+    assert not odd, f"got, expected: {odd}"
+
+
+def assert_equal(rows: dict[bytes, bytes], view: View, ws: str, readers: Iterable[Reader],
+                 pins: Sequence[Sequence[str]] = ((),)) -> None:
+    """The rows show what the model says: every item and draft, and every reader's list, counts and activity."""
+    shown = Shown(rows, ws)
+    names = {row.id: row.source_id for row in shown.items}
+    same({key_of(row): of_row(row, names) for row in shown.items}, {k: of_item(i) for k, i in view.items.items()})
+    edited = {name: row for name, row in shown.drafts.items() if row.editors}
+    same({name: of_draft(row) for name, row in edited.items()},
+          {name: of_draft(draft) for name, draft in view.draft_rows.items()})
+    for reader in readers:
+        for pinned in pins:
+            mine = [key_of(row) for row in shown.ranked(reader, pinned)]
+            assert mine == [item.key for item in view.ranked(reader, pinned, shown.ids)]
+        for window in (24, 6):
+            window *= 3_600_000_000
+            assert shown.activity(reader, window) == view.activity(reader, window)
+
+
+def visible(rows: dict[bytes, bytes]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """All that any reader can see, without what may depend on arrival (rev, surge): for comparing two folds."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    names = {row.id: row.source_id for key, value in rows.items() if isinstance(row := decode(key, value), ItemRow)}
+    for key, value in rows.items():
+        row = decode(key, value)
+        if isinstance(row, ItemRow) and row.state != "hidden":
+            found["item", row.ws, *key_of(row)] = of_row(row, names) | {"shown": json.loads(encode(row.data))}
+        elif isinstance(row, DraftRow):
+            found["draft", row.ws, row.draft_id] = of_draft(row)
+        elif isinstance(row, ActivityRow):
+            found["activity", row.ws, row.id] = {
+                name: getattr(row, name) for name in ("type", "at", "item", "target_user_id", "target_role", "title",
+                                                      "cluster", "case_id", "session_id", "by")
+            }
+    return found
