@@ -49,6 +49,8 @@ class Fold:
         self.rules = rules
         self.state = State(rows, partition)
         self.facts: list[Fact | Outcome] = []
+        self.at = 0  # the position of the pack, or part, being folded: `rev` of the rows it changes
+        self.clock = 0  # the log's clock
         self._index = 0
         self._new: list[bytes] = []
 
@@ -106,8 +108,11 @@ class Fold:
         if offset != position.next:
             raise ValueError(f"expected offset {position.next}, got {offset}")
         self.state.begin()
+        self.at = position.position
         if not position.part:
             position.clock = max(position.clock, pack.at)
+        self.clock = position.clock
+        if not position.part:
             wakes.wake_due(self, WAKE_BYTES)
         for entry in pack.entries[position.part:]:
             position.part += 1
@@ -139,15 +144,6 @@ class Fold:
         self.facts = []
 
     # --- the core's side ---
-
-    @property
-    def at(self) -> int:
-        """The position of the pack, or part of one, that is being folded: `rev` of the rows it changes."""
-        return self.position.position
-
-    @property
-    def clock(self) -> int:
-        return self.position.clock
 
     def tell(self, fact: Fact | Outcome) -> None:
         """Appends a fact, giving it its place in the log."""

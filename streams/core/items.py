@@ -7,6 +7,7 @@ them, open or closed by the newest time of each (law 2).
 from __future__ import annotations
 
 from copy import copy
+from operator import attrgetter
 
 from schemas.log import NO_PAYLOAD, Data
 from schemas.views import ItemRow
@@ -23,6 +24,7 @@ _TARGET_FIELDS = ("target_user_id", "target_role")
 # What an update can't change: who closed it, how, and the title, which an open item always has.
 _NOT_SHOWN = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
 _UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_SHOWN)
+_values = attrgetter(*_UPDATABLE)
 _PRESSING = {"urgent": 0, "high": 1, "normal": 2, "low": 3}
 
 
@@ -49,8 +51,7 @@ def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> 
     if row.base is not None and stamp[0] <= row.base[0]:
         return
     shown, over = row.data, row.over
-    for name in _UPDATABLE:
-        value = getattr(data, name)
+    for name, value in zip(_UPDATABLE, _values(data), strict=True):
         if (value is None or value is NO_PAYLOAD) and (name not in cleared or name == "title"):
             continue
         if stamp > over.get(name, (-1, "")):

@@ -13,9 +13,10 @@ __all__ = [
 DIGEST_BYTES = 12
 
 
-def _digest(size: int, *parts: str) -> blake2b:
+def _digest(size: int, first: str, second: str, third: str = "", fourth: str = "") -> blake2b:
     # Lengths, not separators: any character may occur in a part, and "a"+"bc" must differ from "ab"+"c".
-    return blake2b("".join([f"{len(part)}:{part}" for part in parts]).encode(), digest_size=size)
+    text = f"{len(first)}:{first}{len(second)}:{second}{len(third)}:{third}{fourth}"
+    return blake2b(text.encode(), digest_size=size)
 
 
 def event_digest(ws: str, source: str, event_id: str) -> bytes:
