@@ -66,6 +66,16 @@ class Sender:
 
 
 @asynccontextmanager
+async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator[None]:
+    """Their own `async with` leaves a client open that could not start."""
+    try:
+        await client.start()
+        yield
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
 async def sender(settings: Settings, topics: Iterable[str]) -> AsyncIterator[Sender]:
     """A sender to these topics. UserError: Kafka is not there, or a topic is not (it is never created by accident)."""
     with kafka_errors(settings):
@@ -73,7 +83,7 @@ async def sender(settings: Settings, topics: Iterable[str]) -> AsyncIterator[Sen
             bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, linger_ms=5,
             max_request_size=MAX_SOURCE_BYTES,
         )
-        async with producer:
+        async with _started(producer):
             _require(settings, (await producer.client.fetch_all_metadata()).topics(), topics)
             yield Sender(producer)
 
@@ -91,7 +101,7 @@ async def consumer(settings: Settings, topic: str, group: str | None = None) -> 
             bootstrap_servers=settings.kafka, group_id=group, enable_auto_commit=False,
             max_partition_fetch_bytes=MAX_DEAD_LETTER_BYTES,
         )
-        async with reader:
+        async with _started(reader):
             _require(settings, await reader.topics(), [topic])
             reader.assign([TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()])
             await reader.seek_to_beginning()

@@ -42,7 +42,8 @@ class Redactor:
     """Takes secrets out of log events: `fields` before they are rendered, `text` after."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = {form for secret in secrets if len(secret) >= 4 for form in (secret, json.dumps(secret)[1:-1])}
+        plain = [form for secret in secrets if len(secret) >= 4 for form in (secret, repr(secret)[1:-1])]
+        forms = {*plain, *(json.dumps(form)[1:-1] for form in plain)}
         self._known = sorted(forms, key=len, reverse=True)  # the longest first: one may hold another
 
     def fields(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

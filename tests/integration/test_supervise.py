@@ -1,0 +1,119 @@
+"""A supervised part: started again after a death, given up with a reason, stopped in time, gone with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ops import processes
+from ops.supervise import GaveUp, Part, Policy
+
+FAST = Policy(first=0.02, most=0.1, quick=10.0, limit=3)
+
+
+def program(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+STEADY = "import time; print('up', flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+@asynccontextmanager
+async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> AsyncIterator[Part]:
+    lines: list[str] = [] if said is None else said
+    part = Part("part", program(code), {}, tmp_path, lambda _, line: lines.append(line), FAST)
+    keeping = asyncio.create_task(part.keep())
+    try:
+        await until(lambda: "up" in lines)
+        yield part
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await part.stop(0.0)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    assert await processes.become(holds, seconds)
+
+
+async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    async with kept(tmp_path, STEADY, said) as part:
+        first = part.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: part.pid not in (None, first) and said.count("up") == 2)
+
+
+async def test_a_part_that_cannot_live_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+    part = Part("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
+    with pytest.raises(GaveUp, match=r"part keeps dying \(exit code 1\); it last said: no such port"):
+        await asyncio.wait_for(part.keep(), 20)
+    assert await part.stop(1.0)
+
+
+async def test_stop_is_asked_for_first_and_then_taken(tmp_path: Path) -> None:
+    async with kept(tmp_path, STEADY) as part:
+        assert await part.stop(5.0)
+    async with kept(tmp_path, STUBBORN) as part:
+        begun = time.monotonic()
+        assert not await part.stop(0.3)
+        assert time.monotonic() - begun < 2
+        assert part.pid is None
+    assert list(tmp_path.glob("*.pid")) == []
+
+
+async def test_long_and_broken_lines_arrive(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = """
+import sys, time
+sys.stdout.buffer.write(b'x' * 3_000_000 + b'\\n\\xff\\nup\\nno newline')
+sys.stdout.flush()
+time.sleep(60)
+"""
+    async with kept(tmp_path, code, said):
+        assert "".join(said).count("x") == 3_000_000
+        assert said[-2:] == ["\ufffd", "up"]
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from ops.supervise import Part
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+part = Part("part", [sys.executable, "-c", code], {}, Path(sys.argv[1]), lambda _, line: print(part.pid, flush=True))
+asyncio.run(part.keep())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+async def test_a_part_ends_with_its_supervisor(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = processes.known(int(parent.stdout.readline()))
+        assert child is not None
+        parent.kill()
+    await until(lambda: not processes.is_alive(child))
+
+
+async def test_a_part_left_over_is_ended_before_the_next_starts(tmp_path: Path) -> None:
+    with subprocess.Popen(program(STUBBORN), stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        left.stdout.readline()
+        found = processes.known(left.pid)
+        assert found is not None
+        processes.write(tmp_path / "part.pid", found)
+        part = Part("part", [], {}, tmp_path, lambda *_: None)
+        await part.end_leftover()
+        assert left.wait(5) == -signal.SIGKILL
+    assert not (tmp_path / "part.pid").exists()

@@ -1,0 +1,167 @@
+"""Flags, variables and files; the secret; tokens; schemas. Mistakes are one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import jsonschema
+import jwt
+import orjson
+import pytest
+from pydantic import SecretStr
+from support.cli import attn_here
+
+from ops import config, processes
+from ops.commands.schemas import export
+from ops.commands.token import parse_ttl
+from ops.errors import UserError
+from ops.processes import Known
+from schemas.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("ATTN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_over_variables_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ATTN_PORT=1001\nATTN_HOST=h1\nATTN_INSTANCE=i1\nOTHER=x\n")
+    monkeypatch.setenv("ATTN_PORT", "1002")
+    monkeypatch.setenv("ATTN_HOST", "h2")
+    found = config.load(port=1003, host=None)
+    assert (found.port, found.host, found.instance) == (1003, "h2", "i1")
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ATTN_PORT", "http")
+    assert attn_here("up") == 2
+    assert capsys.readouterr().err.startswith("attn: ATTN_PORT (--port): Input should be a valid integer")
+
+
+def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert config.make_secret(settings)
+    path = config.secret_path(settings)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text().strip()) >= 43
+    assert not config.make_secret(settings)
+    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
+
+
+def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.make_secret(Settings(data_dir=tmp_path))
+    monkeypatch.setenv("ATTN_JWT_SECRET", "mine")
+    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr("mine")
+    other = Settings(data_dir=tmp_path / "other")
+    other.data_dir.mkdir()
+    assert not config.make_secret(other)
+    monkeypatch.delenv("ATTN_JWT_SECRET")
+    monkeypatch.setenv("ATTN_JWKS_URL", "https://keys")
+    assert config.load(data_dir=tmp_path).jwt_secret is None
+
+
+def test_the_kafka_of_a_running_up_is_found_and_that_of_a_dead_one_is_not(tmp_path: Path) -> None:
+    config.note_up(Settings(data_dir=tmp_path, kafka="127.0.0.1:5"))
+    assert config.load(data_dir=tmp_path).kafka == "127.0.0.1:5"
+    assert config.load(data_dir=tmp_path, kafka="k:1").kafka == "k:1"
+    note = json.loads((tmp_path / "up.json").read_text())
+    (tmp_path / "up.json").write_text(json.dumps({**note, "started": "0"}))
+    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+    (tmp_path / "up.json").write_text("{")
+    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+
+
+def test_a_token_that_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "s" * 40
+    monkeypatch.setenv("ATTN_JWT_SECRET", secret)
+    assert attn_here("token", "--workspace", "ws", "--user", "u", "--role", "owner", "--name", "Ü", "--ttl", "7d") == 0
+    out = capsys.readouterr().out
+    claims = jwt.decode(out.strip(), secret, algorithms=["HS256"])
+    assert (claims["sub"], claims["workspace_id"], claims["role"], claims["name"]) == ("u", "ws", "OWNER", "Ü")
+    assert claims["exp"] - claims["iat"] == 7 * 86400
+
+
+def test_a_short_secret_is_its_owners_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_JWT_SECRET", "short")
+    assert attn_here("token", "--workspace", "ws", "--user", "u", "--role", "VIEWER") == 0
+    assert capsys.readouterr().out.count(".") == 2
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--workspace", "w", "--user", "u", "--role", "KING"], "'KING' is not one of OWNER"),
+    (["--workspace", " ", "--user", "u", "--role", "OWNER"], "must not be blank"),
+    (["--workspace", "w", "--user", "u", "--role", "OWNER", "--ttl", "soon"], "'soon' is not a time"),
+    (["--workspace", "w", "--user", "u"], "Missing option '--role'"),
+])
+def test_token_says_what_is_wrong(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_JWT_SECRET", "s" * 40)
+    assert attn_here("token", *arguments) == 2
+    found = capsys.readouterr()
+    assert message in found.err
+    assert not found.out
+
+
+def test_no_secret_to_sign_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("token", "--workspace", "w", "--user", "u", "--role", "OWNER") == 1
+    assert "no secret to sign with: set ATTN_JWT_SECRET" in capsys.readouterr().err
+    assert attn_here("edge") == 1
+    assert "nobody could call" in capsys.readouterr().err
+
+
+def test_ttl() -> None:
+    assert [parse_ttl(text) for text in ("90", "90s", "2m", "12H", " 7d ")] == [90, 90, 120, 43200, 604800]
+    for wrong in ("", "0", "-5", "1.5h", "12w", "h"):
+        with pytest.raises(UserError):
+            parse_ttl(wrong)
+
+
+def test_exported_schemas_are_schemas_and_describe_events() -> None:
+    found = export()
+    assert {"log.json", "facts.json", "views/item.json", "views/position.json"} <= found.keys()
+    for schema in found.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        orjson.dumps(schema)
+    event = {
+        "specversion": "1.0", "id": "e1", "source": "/s", "type": "waitpoint.created", "subject": "wp1",
+        "time": "2026-05-20T08:14:22Z", "workspaceid": "ws_01", "data": {"title": "Go?", "anything": 1},
+    }
+    check = jsonschema.Draft202012Validator(found["sources/waitpoint.created.json"])
+    assert check.is_valid(event)
+    assert not check.is_valid({**event, "data": {}})
+
+
+def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "json"
+    assert attn_here("schemas", "--check", "--out", str(out)) == 1
+    assert "stale in" in capsys.readouterr().err
+    assert attn_here("schemas", "--out", str(out)) == 0
+    assert attn_here("schemas", "--check", "--out", str(out)) == 0
+    (out / "log.json").write_text("{}")
+    (out / "views" / "gone.json").write_text("{}")
+    capsys.readouterr()
+    assert attn_here("schemas", "--check", "--out", str(out)) == 1
+    assert "log.json, views/gone.json" in capsys.readouterr().err
+    assert attn_here("schemas", "--out", str(out)) == 0
+    assert not (out / "views" / "gone.json").exists()
+
+
+def test_a_pid_given_to_another_process_is_not_ours(tmp_path: Path) -> None:
+    me = processes.known(os.getpid())
+    assert me is not None
+    assert processes.is_alive(me)
+    assert not processes.is_alive(Known(me.pid, "before"))
+    processes.write(tmp_path / "p.pid", me)
+    assert processes.read(tmp_path / "p.pid") == me
+    assert processes.read(tmp_path / "none.pid") is None
+    (tmp_path / "p.pid").write_text("17")
+    assert processes.read(tmp_path / "p.pid") is None

@@ -1,0 +1,113 @@
+"""Logs: no secret in them, whichever way it came in; text for people, JSON for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import jwt
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from ops import logs
+from ops.logs import HIDDEN, Redactor
+from schemas.settings import Settings
+
+SECRET = 'horse"battery\\staple and more, long enough'
+TOKEN = jwt.encode({"sub": "u"}, "k" * 32)
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before, level
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def settings(**more: object) -> Settings:
+    return Settings(
+        _env_file=None, jwt_secret=SecretStr(SECRET), clickhouse="https://ana:p%40ssw0rd@ch:8443/attn", **more)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_gets_into_a_log(log_format: str) -> None:
+    out = io.StringIO()
+    logs.configure("edge", settings(log_format=log_format), out)
+    log = structlog.get_logger("attn.test")
+    log.info("configured", secret=SECRET, nested={"password": "hunter22", "list": [{"api_key": "k-123456"}]})
+    log.info(f"said {SECRET} aloud", url="https://ana:p%40ssw0rd@ch:8443/attn")
+    log.warning("request", headers={"Authorization": f"Bearer {TOKEN}"}, path=f"/ws?token={TOKEN}")
+    log.info("bearer", line=f"Authorization: Bearer {TOKEN[:20]}")
+    logging.getLogger("other.library").warning("Cookie: attn_session=%s; theme=dark", TOKEN)
+    logging.getLogger("other.library").warning("env ATTN_JWT_SECRET=opensesame other=1")
+    try:
+        password = "p@ssw0rd"  # noqa: F841 - a local variable of a traceback
+        raise RuntimeError(f"login with {SECRET!r} as p%40ssw0rd failed")
+    except RuntimeError:
+        log.exception("failed")
+    text = out.getvalue()
+    for secret in (
+        "horse", "staple", "hunter22", "k-123456", "p%40ssw0rd", "p@ssw0rd", TOKEN, TOKEN[:20], "opensesame",
+    ):
+        assert secret not in text, text
+    assert text.count(HIDDEN) >= 8
+    assert "theme=dark" in text
+    assert "other=1" in text
+    assert "Traceback" in text
+
+
+def test_json_lines_are_json_even_when_redacted() -> None:
+    out = io.StringIO()
+    logs.configure("worker", settings(log_format="json"), out)
+    structlog.get_logger("attn.test").info("x", dsn=f'{{"password": "{SECRET}", "a": 1}}', note=SECRET)
+    logging.getLogger("foreign").error('{"token": "abcdefgh"}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("mind the gap", UserWarning, stacklevel=1)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["role"] for line in lines] == ["worker"] * 3
+    assert lines[0]["note"] == HIDDEN
+    assert lines[1]["level"] == "error"
+    assert {"time", "event", "logger"} <= lines[0].keys()
+    assert "mind the gap" in lines[2]["event"]
+
+
+def test_ordinary_words_stay() -> None:
+    redact = Redactor(["s3cr3t-value"])
+    for line in (
+        "wp_tok_abc was approved", "http://127.0.0.1:8080/org/me/inbox?limit=5", "tokens: 5 were made", "10 secrets",
+        "kafka at user@host:9092", "made a secret for tokens",
+    ):
+        assert redact.text(line) == line
+    assert redact.fields(None, "", {"event": "a token came", "count": 3}) == {"event": "a token came", "count": 3}
+
+
+def test_a_part_of_a_longer_secret_does_not_uncover_it() -> None:
+    assert Redactor(["abcd", "abcdefgh"]).text("abcdefgh") == HIDDEN
+
+
+def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
+    out = io.StringIO()
+    logs.configure("worker", settings(log_format="text"), out)
+    logging.getLogger("aiokafka.consumer").info("rebalanced")
+    structlog.get_logger("attn.worker").info("ready")
+    assert "rebalanced" not in out.getvalue()
+    assert "ready" in out.getvalue()
+
+
+def test_text_only_for_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert logs.is_text(settings(), Terminal())
+    assert not logs.is_text(settings(), io.StringIO())
+    assert logs.is_text(settings(log_format="text"), io.StringIO())
+    assert not logs.is_text(settings(log_format="json"), Terminal())

@@ -1,0 +1,66 @@
+"""When a part is started again, and when that is given up; one `up` a directory; the banner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops.commands.up import banner
+from ops.embedded import Stack, locked
+from ops.errors import UserError
+from ops.supervise import Policy, Restarts
+from schemas.settings import Settings
+
+POLICY = Policy(first=0.25, most=5.0, quick=10.0, limit=5)
+
+
+def test_waits_grow_and_then_it_is_given_up() -> None:
+    record = Restarts(POLICY)
+    assert [record.died(lived=0.1, killed=False) for _ in range(5)] == [0.25, 0.5, 1.0, 2.0, None]
+
+
+def test_who_lived_starts_over() -> None:
+    record = Restarts(POLICY)
+    for _ in range(4):
+        record.died(lived=0.1, killed=False)
+    assert record.died(lived=10.0, killed=False) == 0.25
+    assert record.died(lived=0.1, killed=False) == 0.5
+
+
+def test_being_killed_slows_down_but_never_ends() -> None:
+    record = Restarts(POLICY)
+    waits = [record.died(lived=0.1, killed=True) for _ in range(200)]
+    assert waits[:6] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0]
+    assert set(waits[6:]) == {5.0}
+    assert record.died(lived=0.1, killed=False) == 5.0
+
+
+def test_one_up_a_directory(tmp_path: Path) -> None:
+    with locked(tmp_path / "data"), pytest.raises(UserError, match="another `attn up` uses"), locked(tmp_path / "data"):
+        pass
+    with locked(tmp_path / "data"):
+        pass
+
+
+def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot use"), locked(tmp_path / "file" / "data"):
+        pass
+
+
+@pytest.mark.parametrize(("host", "url"), [
+    ("127.0.0.1", "http://127.0.0.1:80"), ("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"),
+    ("box.lan", "http://box.lan:80"),
+])
+def test_the_url_is_one_that_can_be_called(host: str, url: str) -> None:
+    stack = Stack(Settings(host=host, port=80), True, {}, lambda *_: None, lambda *_: None)
+    assert stack.url == url
+
+
+def test_the_banner_has_no_secret_and_knows_the_directory() -> None:
+    text = banner(Settings(data_dir=Path("my data"), kafka="127.0.0.1:1", jwt_secret="s" * 40), "http://h:1")
+    assert "s" * 40 not in text
+    assert text.count("--data-dir 'my data'") == 2
+    assert "http://h:1/org/me/inbox" in text
+    assert "--data-dir" not in banner(Settings(), "http://h:1")
