@@ -40,8 +40,7 @@ async def bare(bootstrap: str, source: str, target: str, events: int) -> tuple[f
         while seen < events:
             acks = []
             for records in (await consumer.getmany(timeout_ms=500, max_records=1000)).values():
-                for record in records:
-                    acks.append(await producer.send(target, record.value, key=record.key))
+                acks += [await producer.send(target, record.value, key=record.key) for record in records]
                 seen += len(records)
             await asyncio.gather(*acks)
         return cpu_seconds() - cpu, time.perf_counter() - wall
