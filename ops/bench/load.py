@@ -28,8 +28,12 @@ def source_events(count: int) -> Iterator[tuple[bytes, bytes]]:
         workspace = f"ws_{subject % 16}"
         data = {
             "title": f"Escalation {subject} needs a decision on the roll-out",
-            "priority": ("low", "normal", "high")[n % 3], "cluster": f"cluster-{subject % 7}", "stack": "web", "case_id": f"case_{subject}",
-            "case_title": f"Case {subject}", "sender": {"type": "agent", "id": f"ag_{subject % 5}", "name": "Daniel"},
+            "priority": ("low", "normal", "high")[n % 3],
+            "cluster": f"cluster-{subject % 7}",
+            "stack": "web",
+            "case_id": f"case_{subject}",
+            "case_title": f"Case {subject}",
+            "sender": {"type": "agent", "id": f"ag_{subject % 5}", "name": "Daniel"},
             "payload": {"step": step, "status": "In Progress"},
         }
         yield workspace.encode(), orjson.dumps({
