@@ -1,0 +1,255 @@
+"""Agent `fold`: packs of attn.log in, facts and rows out. One `Shard` folds one partition.
+
+Order of writes: facts, then rows and position as one batch, each acknowledged; then the table; then the offset may be
+committed. A crash between any two leaves the position where it was, and the same packs give the same facts and rows
+again (laws 1 and 3). The position alone decides what is folded; Faust's offsets only say where to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import faust
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from faust.types import TP
+
+from schemas.codec import EARLIEST, LATEST, SECOND
+from schemas.deadletters import DeadLetter
+from schemas.facts import encode_fact
+from schemas.log import Pack, decode_pack
+from schemas.settings import Settings
+from schemas.topics import FACTS, LOG, VIEWS
+from streams import metrics
+from streams.alarm import Alarm
+from streams.chunks import Budget, Portion, Records, Whole
+from streams.continuity import Continuity
+from streams.core.fold import PART_BYTES, Fold
+from streams.core.rules import Rules
+from streams.group import Group
+from streams.kafka import RecordTooLarge, bury, refuse_large, write_rows
+from streams.views import Views
+
+__all__ = ["Shard", "Shards", "agent"]
+
+log = logging.getLogger(__name__)
+
+# A group of packs is one batch of rows. Rows are a few times their events, so this keeps a batch far below its limit;
+# what a single pack may change is bounded by the fold itself.
+_GROUP_BYTES = 400_000
+_WAITING_BYTES = 32 << 20
+
+
+def agent(app: faust.App, shards: Shards, alarm: Alarm) -> None:
+    topic = app.topic(LOG, schema=Whole(), acks=False)
+
+    @app.agent(topic, name="fold")
+    async def fold(stream: faust.Stream[Records]) -> None:
+        with alarm.guard("agent fold"):
+            async for event in stream.noack().events():
+                await shards.put(event.message.tp, event.value)
+
+
+class Shard:
+    """One partition: what waits for it, its fold, the loop that folds and writes."""
+
+    def __init__(self, partition: int, settings: Settings, views: Views, out: AIOKafkaProducer, group: Group,
+                 continuity: Continuity) -> None:
+        self.tp = TP(LOG, partition)
+        self.fold: Fold | None = None  # once loaded
+        self.done = 0  # offset after the last pack that is durable
+        self.waiting: asyncio.Queue[Portion] = asyncio.Queue()
+        self.resting = False
+        self._partition = partition
+        self._settings = settings
+        self._views = views
+        self._out = out
+        self._group = group
+        self._continuity = continuity
+        self._closing = False
+        self._records: Records = []  # folded, not yet durable
+        self._bytes = 0
+
+    def close(self) -> None:
+        """Ends `run` when what is being folded is written."""
+        self._closing = True
+        self.waiting.put_nowait(Portion(self.tp, [], 0, 0))
+
+    async def run(self, budget: Budget) -> None:
+        fold = await self._open()
+        if said := await self._reconcile(fold):
+            log.error("%s/%d: %s", *self.tp, said)
+            await self._flush(fold)  # readers see the jump at once, and it is not made again
+        self.fold, self.done = fold, fold.position.next
+        self._continuity.own(self.tp, self.done)
+        while not self._closing:
+            self.resting = self.waiting.empty()
+            portion = await self.waiting.get()
+            self.resting = False
+            await self._follow(portion, budget)
+            while not self._closing and not self.waiting.empty():
+                await self._follow(self.waiting.get_nowait(), budget)
+            await self._write()
+
+    async def _open(self) -> Fold:
+        """A fold of what is durable."""
+        rows = await self._views.load(self._partition)
+        fold = Fold(rows, self._partition, Rules.from_settings(self._settings))
+        await asyncio.to_thread(fold.load)  # seconds, where there are millions of rows
+        return fold
+
+    async def _reconcile(self, fold: Fold) -> str | None:
+        begin, end = await self._group.begins([self.tp]), await self._group.ends([self.tp])
+        return fold.reconcile(end[self.tp], self._settings.incarnation, begin[self.tp])
+
+    async def _follow(self, portion: Portion, budget: Budget) -> None:
+        if not self._closing:
+            async for run in self._continuity.follow(portion):
+                for record in run:
+                    await self._take(record)
+        budget.give(portion.size)
+
+    async def _take(self, record: ConsumerRecord[bytes, bytes]) -> None:
+        """Folds one record of the log; writes first where the group is full."""
+        value = record.value or b""
+        assert self.fold is not None
+        if self._bytes + len(value) > _GROUP_BYTES or self.fold.size > PART_BYTES:
+            await self._write()
+        _skip_to(self.fold, record.offset)
+        try:
+            pack = _decode(value)
+        except (ValueError, RecursionError) as error:
+            await self._pass_over(self.fold, record, f"not a pack of the log: {error}")
+            return
+        self._bytes += len(value)
+        while self.fold.position.next == record.offset:
+            self._records.append(record)
+            if self.fold.apply(pack, record.offset):
+                break
+            await self._write()  # a part of a large pack
+
+    async def _write(self) -> None:
+        """Makes durable what was folded since the last time."""
+        records, self._records, self._bytes = self._records, [], 0
+        assert self.fold is not None
+        if not records and self.fold.position.next == self.done:
+            return  # nothing but repeats
+        try:
+            await self._flush(self.fold)
+        except RecordTooLarge:
+            await self._one_by_one(records)
+
+    async def _flush(self, fold: Fold) -> None:
+        batch = fold.take()
+        refuse_large(VIEWS, batch.rows)  # before anybody is told the facts
+        with metrics.WRITE_SECONDS.time():
+            if batch.facts:
+                facts = ((fact.ws.encode(), encode_fact(fact)) for fact in batch.facts)
+                await write_rows(self._out, FACTS, self._partition, facts)
+            await self._views.write(self._partition, batch.rows)
+        fold.taken()
+        metrics.PACKS.inc(fold.position.next - self.done)
+        metrics.FACTS.inc(len(batch.facts))
+        metrics.BATCH_ROWS.observe(len(batch.rows))
+        metrics.CLOCK.labels(self._partition).set(fold.position.clock / SECOND)
+        self.done = fold.position.next
+
+    async def _one_by_one(self, records: Records) -> None:
+        """A row became larger than any batch. Finds the pack it came of and passes over that one only: the worker would
+        fail at it for ever."""
+        fold = self.fold = await self._open()
+        for record in records:
+            whole = record.offset < fold.position.next
+            try:
+                while not whole:
+                    _skip_to(fold, record.offset)
+                    whole = fold.apply(_decode(record.value), record.offset)
+                    await self._flush(fold)
+            except RecordTooLarge as error:
+                fold = self.fold = await self._open()
+                _skip_to(fold, record.offset)
+                await self._pass_over(fold, record, str(error))
+
+    async def _pass_over(self, fold: Fold, record: ConsumerRecord[bytes, bytes], reason: str) -> None:
+        log.error("%s/%d: the record at offset %d goes to dead-letters: %s", *self.tp, record.offset, reason)
+        await bury(self._out, [DeadLetter(
+            topic=LOG, partition=self._partition, offset=record.offset, reason=reason, at=time.time_ns() // 1000,
+            key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
+        )])
+        metrics.REJECTS.labels(LOG).inc()
+        fold.skip(record.offset)
+
+
+def _skip_to(fold: Fold, offset: int) -> None:
+    """The log has no records in between: markers of somebody's transaction, or what was passed over before."""
+    for missing in range(fold.position.next, offset):
+        fold.skip(missing)
+
+
+def _decode(value: bytes | None) -> Pack:
+    """ValueError or RecursionError: not a pack."""
+    pack = decode_pack(value or b"")
+    if not EARLIEST <= pack.at < LATEST:
+        raise ValueError(f"at: {pack.at} is not a time between 1970 and 2200")
+    return pack
+
+
+class Shards:
+    """The partitions of the log that this worker owns."""
+
+    def __init__(self, make: Callable[[int], Shard], alarm: Alarm) -> None:
+        self.owned: dict[int, Shard] = {}
+        self._make = make
+        self._alarm = alarm
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._budget = Budget(_WAITING_BYTES)
+
+    async def put(self, tp: TP, records: Records) -> None:
+        portion = Portion.of(tp, records)
+        await self._budget.take(portion.size)
+        shard = self.owned.get(tp.partition)
+        if shard is None:  # revoked meanwhile
+            self._budget.give(portion.size)
+        else:
+            shard.waiting.put_nowait(portion)
+
+    def read_again(self, tp: TP, upto: int) -> None:
+        self.owned[tp.partition].waiting.put_nowait(Portion(tp, [], upto, 0))
+
+    def idle(self, tp: TP) -> bool:
+        shard = self.owned.get(tp.partition)
+        return shard is not None and shard.resting and shard.waiting.empty()
+
+    @property
+    def ready(self) -> bool:
+        return all(shard.fold is not None for shard in self.owned.values())
+
+    @property
+    def done(self) -> dict[TP, int]:
+        return {shard.tp: shard.done for shard in self.owned.values() if shard.fold is not None}
+
+    def start(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            shard = self.owned[partition] = self._make(partition)
+            name = f"fold of partition {partition}"
+            self._tasks[partition] = self._alarm.watch(shard.run(self._budget), name)
+
+    async def close(self) -> None:
+        """Returns when nothing is written any more. What waits is left to whoever owns the partition next."""
+        tasks = []
+        for partition, shard in self.owned.items():
+            task = self._tasks.pop(partition)
+            tasks.append(task)
+            if shard.fold is None:
+                task.cancel()  # it only reads yet; a write is never cut off
+            else:
+                shard.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for shard in self.owned.values():
+            while not shard.waiting.empty():
+                self._budget.give(shard.waiting.get_nowait().size)
+
+    def release(self) -> None:
+        self.owned.clear()

@@ -1,0 +1,173 @@
+"""The worker put together: `build(settings)` is its one composition root.
+
+Two Faust apps in one loop, `ingest` and `fold`, not one. An app with a table recovers it on every rebalance: it pauses
+all its streams, clears their queues and seeks to committed offsets, which is where Faust loses input; ingest without a
+table has no part in that. Partitions of sources and of the log then move independently, and a rebalance of one does
+not stop the other. The price is a second consumer thread and group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from schemas.settings import Settings
+from schemas.topics import LOG, SOURCE_TYPES
+from streams.agents import fold, ingest
+from streams.agents.ticks import Ticks
+from streams.alarm import Alarm
+from streams.chunks import Chunks
+from streams.continuity import Continuity
+from streams.group import Group
+from streams.kafka import producer, read_range
+from streams.views import Views
+from streams.watch import watch
+
+__all__ = ["Worker", "build"]
+
+log = logging.getLogger(__name__)
+
+_COMMIT_INTERVAL = 1.0  # seconds; what is done and not committed is looked at again after a crash
+_NEVER = 10.0**9
+
+
+def build(settings: Settings) -> Worker:
+    """A worker, not yet started. To be called in a running loop."""
+    return Worker(settings)
+
+
+class Worker:
+    """Both apps, their producers, and the tasks beside them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.alarm = Alarm()
+        # A new incarnation of the broker may have lost records of the log that its sources still hold: the group begins
+        # anew, reads all they hold, and the fold drops what it knows.
+        suffix = f"-{settings.incarnation}" if settings.incarnation else ""
+        self.ingest = _app(f"attn-ingest{suffix}", settings)
+        self.fold = _app("attn-fold", settings)
+        self._producers = [producer(settings, "ingest"), producer(settings, "fold")]
+        read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
+        to_log, to_views = self._producers
+
+        self._intake_from = Continuity(read)
+        self._intake_group = Group(self.ingest, settings)
+        self.intake = ingest.Intake(settings, to_log, self._intake_from)
+        ingest.agent(self.ingest, self.intake, self.alarm)
+        self.ingest.on_partitions_assigned.connect(self._sources_assigned)
+        self.ingest.on_partitions_revoked.connect(self._sources_revoked)
+
+        self._shards_from = Continuity(read)
+        self._fold_group = Group(self.fold, settings)
+        self.views = Views(self.fold, settings.log_partitions, to_views, self._fold_group, read)
+        self.fold.tables.add(self.views)
+        self.shards = fold.Shards(
+            lambda number: fold.Shard(number, settings, self.views, to_views, self._fold_group, self._shards_from),
+            self.alarm,
+        )
+        fold.agent(self.fold, self.shards, self.alarm)
+        self.fold.on_partitions_assigned.connect(self._log_assigned)
+        self.fold.on_partitions_revoked.connect(self._log_revoked)
+        self._ticks = Ticks(to_views)
+        self.drained = False  # by stop: nothing was being written when it left
+        self._tasks: list[asyncio.Task[None]] = []
+        self._assigned = {self.ingest: False, self.fold: False}
+
+    @property
+    def ready(self) -> bool:
+        """All partitions are assigned, loaded and being worked on."""
+        apps = (self.ingest, self.fold)
+        return all(self._assigned[app] and not app.rebalancing for app in apps) and self.shards.ready
+
+    async def start(self) -> None:
+        """Returns when both apps run; partitions may still be loading. Raises what they raise."""
+        await asyncio.gather(*(out.start() for out in self._producers))
+        self._tasks += [
+            self.alarm.watch(self._health(app), f"app {app.conf.id}") for app in (self.ingest, self.fold)
+        ]
+        await asyncio.gather(self.ingest.start(), self.fold.start())
+        self._tasks += [
+            self.alarm.watch(self.intake.run(), "ingest"),
+            self.alarm.watch(self._ticks.run(lambda: self.shards.owned.values()), "ticks"),
+            self.alarm.watch(self._commit(), "commit"),
+            self.alarm.watch(watch(self.ingest, self._intake_group, self._intake_from, self.intake), "sources"),
+            self.alarm.watch(watch(self.fold, self._fold_group, self._shards_from, self.shards), "log"),
+        ]
+
+    async def stop(self) -> None:
+        """Finish what is being written, commit it, leave. May be called at any time, after a failure too."""
+        if self.alarm.reason is None:
+            await asyncio.gather(self.intake.close(), self.shards.close())
+            await self._commit_once()
+            self.drained = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(
+            self.ingest.stop(), self.fold.stop(), *(out.stop() for out in self._producers), return_exceptions=True
+        )
+        for error in filter(None, ended):
+            log.warning("on the way out: %r", error)
+
+    async def _health(self, app: faust.App) -> None:
+        """Faust's services crash in tasks and threads of their own; only the app's state tells."""
+        while not app.should_stop:  # noqa: ASYNC110 - a crash sets no event that this loop could wait for
+            await asyncio.sleep(0.2)
+        raise RuntimeError(f"Faust stopped: {app.crash_reason!r}") from app.crash_reason
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(_COMMIT_INTERVAL)
+            await self._commit_once()
+
+    async def _commit_once(self) -> None:
+        if not self.ingest.rebalancing:
+            await self._intake_group.commit(self.intake.done)
+        if not self.fold.rebalancing:
+            await self._fold_group.commit(self.shards.done)
+
+    async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        self.intake.start(await self._intake_group.starts(tp for tp in assigned if tp.topic in SOURCE_TYPES))
+        self._assigned[app] = True
+
+    async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await self.intake.close()
+        await self._intake_group.commit(self.intake.done)
+        self.intake.release()
+
+    async def _log_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        mine = {tp.partition for tp in assigned if tp.topic == LOG}
+        self.views.keep(mine)
+        self.shards.start(mine)
+        self._assigned[app] = True
+
+    async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await self.shards.close()
+        await self._fold_group.commit(self.shards.done)
+        self.shards.release()
+        self._shards_from.next.clear()
+
+
+def _app(name: str, settings: Settings) -> faust.App:
+    """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
+    data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
+    return faust.App(
+        name, broker=[f"kafka://{host.strip()}" for host in settings.kafka.split(",")], datadir=data, store="memory://",
+        web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
+        topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
+        ConsumerScheduler=Chunks, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
+        stream_buffer_maxsize=8,  # chunks; more wait in our own queues, bounded in bytes
+        stream_recovery_delay=0.0, recovery_consistency_check=False,
+        # A member that was killed keeps its place: its successor gets the same partitions without waiting.
+        consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
+        broker_session_timeout=10.0, broker_heartbeat_interval=2.0, broker_rebalance_timeout=20.0,
+        broker_request_timeout=15.0,
+        # Faust's own complaints about partitions that are merely quiet; `watch` looks at offsets instead.
+        stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
+    )

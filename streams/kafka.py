@@ -1,0 +1,115 @@
+"""Kafka beside Faust: writes that are awaited, record batches of our own making, plain reads of a range of offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from schemas.deadletters import DeadLetter
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS, MAX_MESSAGE_BYTES
+from streams.topics import MAX_SOURCE_BYTES
+
+__all__ = [
+    "BATCH_BYTES", "RecordTooLarge", "acknowledged", "bury", "producer", "read_range", "refuse_large", "write_rows",
+]
+
+# What Kafka limits is the record batch, with its headers.
+BATCH_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+_RECORD_OVERHEAD = 64
+_REQUEST_SECONDS = 10
+# A write that is not acknowledged by then has an unknown end, so the worker stops and looks at what is durable.
+WRITE_SECONDS = 15.0
+_READ_SECONDS = 15.0  # without any progress
+
+
+class RecordTooLarge(Exception):
+    """A record that no batch of the topic can hold. Nothing was written."""
+
+
+def producer(settings: Settings, name: str) -> AIOKafkaProducer:
+    """An idempotent producer that waits for all replicas; to be started and stopped by the caller."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka, client_id=f"attn-{name}-{settings.instance}", acks="all",
+        enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
+        max_request_size=MAX_SOURCE_BYTES + (1 << 20), request_timeout_ms=_REQUEST_SECONDS * 1000,
+    )
+
+
+async def acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """The brokers' answers. Raises what the first failed write raised, TimeoutError after WRITE_SECONDS."""
+    async with asyncio.timeout(WRITE_SECONDS):
+        return await asyncio.gather(*writes)
+
+
+def refuse_large(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Raises RecordTooLarge where one record is more than a batch can hold."""
+    for key, value in rows:
+        if len(key) + len(value or b"") + _RECORD_OVERHEAD > BATCH_BYTES:
+            raise RecordTooLarge(f"{topic}: record {key[:80]!r} has {len(value or b'')} bytes")
+
+
+async def write_rows(
+    out: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None]]
+) -> int:
+    """Write records (at least one) as one batch, in order; as several only where one can't hold them. The offset of
+    the last one. None may be larger than a batch."""
+    batches = []
+    batch = None
+    for key, value in rows:
+        if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
+            batch = out.create_batch()
+            batch.append(key=key, value=value, timestamp=None)
+            batches.append(batch)
+    sent = []
+    for batch in batches:
+        batch.close()
+        async with asyncio.timeout(WRITE_SECONDS):
+            sent.append(await out.send_batch(batch, topic, partition=partition))
+    answers = await acknowledged(sent)
+    return int(answers[-1].offset + batches[-1].record_count() - 1)
+
+
+async def bury(out: AIOKafkaProducer, letters: Iterable[DeadLetter]) -> None:
+    """Write dead letters and wait for them. A value too large to carry is cut; its full size is in the headers."""
+    sent = []
+    for letter in letters:
+        value = letter.value[:MAX_SOURCE_BYTES] if letter.value is not None else None
+        async with asyncio.timeout(WRITE_SECONDS):
+            sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=letter.record_headers()))
+    await acknowledged(sent)
+
+
+async def read_range(
+    settings: Settings, tp: tuple[str, int], start: int, end: int
+) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+    """The records of a partition with start <= offset < end, in runs, without any group.
+
+    What the log does not hold any more, or holds as markers, is left out. TimeoutError: the broker stopped answering.
+    """
+    place = TopicPartition(*tp)
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka, client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
+        auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
+        request_timeout_ms=_REQUEST_SECONDS * 1000,
+    )
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await reader.start()
+            at = max(start, (await reader.beginning_offsets([place]))[place])
+        reader.assign([place])
+        reader.seek(place, at)
+        while at < end:
+            async with asyncio.timeout(_READ_SECONDS):
+                run: list[ConsumerRecord[bytes, bytes]] = []
+                while not run and at < end:
+                    run = (await reader.getmany(place, timeout_ms=500, max_records=2000)).get(place, [])
+                    at = await reader.position(place)
+            inside = run if not run or run[-1].offset < end else [record for record in run if record.offset < end]
+            if inside:
+                yield inside
+    finally:
+        await reader.stop()

@@ -1,0 +1,27 @@
+"""The worker's metrics, each declared once."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "LAG", "PACKS", "PACK_EVENTS", "REJECTS", "SKIPPED", "TICKS",
+    "WRITE_SECONDS",
+]
+
+EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
+REJECTS = Counter("attn_ingest_rejects_total", "Records sent to dead-letters", ["topic"])
+SKIPPED = Counter("attn_skipped_records_total", "Records Faust did not deliver, read again", ["topic"])
+# How well packing works: 1 means that every event pays for a log record of its own.
+PACK_EVENTS = Histogram("attn_ingest_pack_events", "Events in a pack", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500))
+PACKS = Counter("attn_fold_packs_total", "Packs folded")
+FACTS = Counter("attn_fold_facts_total", "Facts and outcomes written")
+# How well grouping works: rows in one record batch of attn.views.
+BATCH_ROWS = Histogram("attn_fold_batch_rows", "Rows in a batch", buckets=(1, 2, 5, 10, 20, 50, 100, 500, 1000, 5000))
+WRITE_SECONDS = Histogram(
+    "attn_fold_write_seconds", "From taking a batch until it is durable",
+    buckets=(.001, .002, .005, .01, .02, .05, .1, .5, 2, 15),
+)
+TICKS = Counter("attn_ticks_total", "Ticks of the clock logged")
+LAG = Gauge("attn_lag_records", "Records of a partition not yet worked on", ["topic", "partition"])
+CLOCK = Gauge("attn_fold_clock_seconds", "The log's clock", ["partition"])

@@ -1,0 +1,77 @@
+"""Role `worker`: ingests source events, folds the log, keeps the clock. `attn worker` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from schemas.settings import Settings
+from streams import patience, topics
+from streams.app import Worker, build
+from streams.health import serve
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 4.0
+_EXIT_STUCK = 70
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Works until `stop` is set, then finishes what is being written and returns, within 5 s.
+
+    Raises WorkerFailed or TopicError when it can't go on; nothing is lost then, and a restart resumes.
+    """
+    _quiet()
+    patience.install()
+    await topics.ensure(settings)
+    worker = build(settings)
+    async with serve(settings.metrics_port, lambda: worker.ready, settings.host):
+        try:
+            await _until(stop, worker)
+        finally:
+            await _stop(worker)
+
+
+async def _until(stop: asyncio.Event, worker: Worker) -> None:
+    """Returns when `stop` is set. Raises what the worker fails of."""
+    starting = asyncio.create_task(_start(worker))
+    stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(worker.alarm.wait())
+    tasks = [starting, stopping, failing]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is None:
+            await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _start(worker: Worker) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        await worker.start()
+    log.info("worker started")
+
+
+async def _stop(worker: Worker) -> None:
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await worker.stop()
+    except TimeoutError:
+        # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
+        log.warning("Faust did not stop within %.0f s; leaving it (%s)", _STOP_SECONDS, worker.alarm.reason or "clean")
+        logging.shutdown()
+        os._exit(0 if worker.drained else _EXIT_STUCK)
+
+
+def _quiet() -> None:
+    """Faust and its services tell of every step, with tables of offsets."""
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
