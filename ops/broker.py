@@ -17,9 +17,13 @@ import socket
 import subprocess
 from pathlib import Path
 
+import structlog
+
 from ops import processes, tether
 
 __all__ = ["BrokerError", "EmbeddedBroker", "binary", "free_port"]
+
+log = structlog.get_logger("attn.broker")
 
 HOST = "127.0.0.1"  # never another: the broker knows no callers
 
@@ -102,13 +106,18 @@ class EmbeddedBroker:
                 self._marker.unlink(missing_ok=True)
                 raise BrokerError(f"the embedded broker did not start: {reason}")
 
-    async def stop(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109
-        """Let it save and end; kill it after `timeout` seconds. True: it saved all. May be called at any time."""
+    async def stop(self, timeout: float = 10.0, leave: bool = False) -> bool:  # noqa: ASYNC109
+        """Let it save and end. True: it saved all. May be called at any time.
+
+        After `timeout` seconds it is killed, or left to end by itself; the next `start` waits for that.
+        """
         if self._process is None:
             return True
         if self.alive:
             self._process.terminate()
             if not await processes.become(lambda: not self.alive, timeout):
+                if leave:
+                    return False
                 self._process.kill()
         self._process.wait()
         self._process = None
@@ -134,8 +143,9 @@ class EmbeddedBroker:
     async def _settle_last_run(self) -> None:
         """End a broker that outlived its parent, and find out whether the last one saved all."""
         before = processes.read(self._marker)
-        if before is not None:
-            await processes.end(before, patience=10.0)
+        if before is not None and processes.is_alive(before):
+            log.info("waiting until the broker of the last run has saved its data", pid=before.pid)
+            await processes.end(before, patience=60.0)  # some 100 MB a second
         self.unclean = self._marker.exists() and self._control.exists()
         if self.unclean:
             # Before the broker runs: a crash in between raises it once more, which only repeats the warning.

@@ -212,8 +212,9 @@ class Stack:
 
         await asyncio.gather(*(stop(part, EDGE_BY) for part in self._parts if part.name == "edge"))
         await asyncio.gather(*(stop(part, ROLES_BY) for part in self._parts if part.name != "edge"))
-        if self._broker is not None and not await self._broker.stop(max(begun + ALL_BY - time.monotonic(), 1.0)):
-            log.error("the broker could not save all before it was killed")
+        left = max(begun + ALL_BY - time.monotonic(), 1.0)
+        if self._broker is not None and not await self._broker.stop(left, leave=True):
+            log.warning("the broker is still saving its data and ends by itself; the next start waits for it")
         log.info("stopped", seconds=round(time.monotonic() - begun, 1))
 
     async def _kill_parts(self) -> None:

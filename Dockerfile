@@ -1,0 +1,35 @@
+# One image for every role: `docker run attn worker|edge|history|topics|...`.
+FROM python:3.12-slim AS build
+
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY schemas schemas
+COPY streams streams
+COPY api api
+COPY ops ops
+# The wheel, not the checkout: what runs is what is released. Its own environment moves to the next stage whole.
+RUN pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /wheels . \
+ && python -m venv /opt/attn \
+ && /opt/attn/bin/pip install --quiet --no-cache-dir /wheels/*.whl
+
+FROM python:3.12-slim
+
+# A fixed number, so that volumes and Kubernetes' runAsUser can name it.
+RUN useradd --uid 10001 --create-home --home-dir /home/attn --shell /usr/sbin/nologin attn \
+ && install -d -o attn -g attn /data
+COPY --from=build /opt/attn /opt/attn
+
+ENV PATH=/opt/attn/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ATTN_HOST=0.0.0.0 \
+    ATTN_DATA_DIR=/data \
+    ATTN_LOG_FORMAT=json
+
+USER 10001
+WORKDIR /home/attn
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "ops.healthcheck"]
+ENTRYPOINT ["attn"]
+CMD ["edge"]

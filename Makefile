@@ -1,0 +1,48 @@
+# make up      everything on this machine (ARGS="--port 9000" for flags)
+# make test    the whole test suite (ARGS="-k feed" for pytest's)
+# make check   linters, types, import rules, schemas, and the fast tests: what to run before a commit
+# make bench   what attn costs beside named baselines; bench-pipeline and bench-feed alone
+# make schemas JSON Schemas of all topics into schemas/json
+
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: up test check schemas bench bench-pipeline bench-feed bench-history hooks clean
+
+up: $(READY)
+	@$(BIN)/attn up $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/attn schemas --check
+	@$(BIN)/python -m pytest -q -m "not slow and not browser" $(ARGS)
+
+schemas: $(READY)
+	@$(BIN)/attn schemas
+
+bench: bench-pipeline bench-feed bench-history
+
+bench-pipeline bench-feed bench-history: bench-%: $(READY)
+	@$(BIN)/python -m ops.bench $* $(ARGS)
+
+hooks: $(READY)
+	@$(BIN)/pre-commit install
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || { echo "attn needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.12 ...)" >&2; exit 1; }
+	@echo "installing into $(VENV) (once, a few minutes)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test,bench,dev]'
+	@touch $@

@@ -1,0 +1,40 @@
+"""What `make check` runs besides the tests, as tests: so CI is one command."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CHECKS = {
+    "ruff": ["-m", "ruff", "check", "--no-cache"],
+    "mypy": ["-m", "mypy"],
+    "imports": ["-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+    "schemas": ["-P", "-m", "ops.cli", "schemas", "--check"],
+    "pre-commit": ["-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_check(name: str) -> None:
+    done = subprocess.run([sys.executable, *CHECKS[name]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["up", "test", "check", "schemas", "bench"])
+def test_make_knows_the_targets_of_the_readme(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_ci_script_parses() -> None:
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"]).returncode == 0
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

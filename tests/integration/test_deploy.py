@@ -1,0 +1,188 @@
+"""Compose file, image and nginx: what can be said of them without a Docker engine.
+
+The compose schema is that of compose-spec (Apache-2.0), as vendored in tests/data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from ops.broker import free_port
+from schemas.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+NGINX = Path("/usr/sbin/nginx")
+JS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
+needs_nginx = pytest.mark.skipif(
+    not (NGINX.exists() and JS_MODULE.exists()), reason="Debian's nginx-light, libnginx-mod-http-js are not installed")
+
+VARIABLES = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def test_compose_fits_its_schema(compose: dict[str, Any]) -> None:
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    jsonschema.validators.validator_for(schema)(schema).validate(compose)
+
+
+def test_compose_names_what_exists(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        assert {variable for variable in service.get("environment", {}) if variable.startswith("ATTN_")} <= VARIABLES
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"], source
+        if "build" not in service:
+            assert re.search(r":\d+\.\d+", service["image"]), f"{name}: an image without a version"
+        if service.get("restart") == "unless-stopped" and name not in ("worker-1", "worker-2", "history"):
+            assert "healthcheck" in service, name
+
+
+def test_compose_has_the_promised_parts(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services.keys() >= {
+        "kafka", "clickhouse", "topics", "worker-1", "worker-2", "edge-1", "edge-2", "history", "nginx"}
+    for role in ("worker", "edge"):
+        names = {services[f"{role}-{number}"]["environment"]["ATTN_INSTANCE"] for number in (1, 2)}
+        assert len(names) == 2
+
+
+def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert text.count("${ATTN_JWT_SECRET:?") == 1
+    for variable, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
+        assert rest.startswith((":?", ":-")), f"{variable} has neither a default nor a message"
+    for variable in re.findall(r"^#?(ATTN_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE):
+        assert variable in VARIABLES
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists()
+                assert source in kept, f"{source} does not get to the builder"
+    assert "USER 10001" in lines
+    assert 'ENTRYPOINT ["attn"]' in lines
+    assert any(line.startswith("HEALTHCHECK") for line in lines)
+
+
+def nginx_conf(directory: Path, port: int, edges: tuple[int, int]) -> Path:
+    """Our nginx.conf with the paths and addresses of a test."""
+    text = (ROOT / "ops/nginx/nginx.conf").read_text()
+    for old, new in {
+        "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/nginx/",
+        "listen 8080": f"listen 127.0.0.1:{port}", "edge-1:8080": f"127.0.0.1:{edges[0]}",
+        "edge-2:8080": f"127.0.0.1:{edges[1]}", "worker_processes auto": "worker_processes 1",
+        "/dev/stdout": str(directory / "access.log"), "/dev/stderr": str(directory / "error.log"),
+        "worker_rlimit_nofile 65536": f"pid {directory}/nginx.pid;\ndaemon off",
+        "worker_connections 16384": "worker_connections 256",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = directory / "nginx.conf"
+    path.write_text(text)
+    return path
+
+
+@needs_nginx
+def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+    conf = nginx_conf(tmp_path, free_port(), (1, 2))
+    done = subprocess.run([NGINX, "-t", "-q", "-c", conf, "-e", tmp_path / "e"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@asynccontextmanager
+async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
+    """nginx before two edges that answer with their number, a moment later with a second frame."""
+    async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+                writer.write(b"transfer-encoding: chunked\r\n\r\n")
+                writer.write(b"1\r\n%d\r\n" % number)
+                if b"/feed" in head:
+                    await asyncio.sleep(2)
+                writer.write(b"1\r\n!\r\n0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        NGINX, "-c", nginx_conf(tmp_path, port, (ports[0], ports[1])), "-e", tmp_path / "error.log")
+    try:
+        for _ in range(100):
+            try:
+                (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                break
+            except OSError:
+                await asyncio.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+        for server in servers:
+            server.close()
+
+
+def token(workspace: str, user: str) -> str:
+    claims = json.dumps({"workspace_id": workspace, "sub": user}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.sig"
+
+
+async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]:
+    """The first byte of the answer's body (which edge), and the seconds until it came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    begun = time.monotonic()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readuntil(b"\r\n")
+    edge = (await reader.readexactly(1)).decode()
+    took = time.monotonic() - begun
+    writer.close()
+    return edge, took
+
+
+@needs_nginx
+async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(tmp_path: Path) -> None:
+    async with behind_nginx(tmp_path) as port:
+        edges = {}
+        for number in range(20):
+            workspace = f"ws_ü{number}"
+            answers = {(await ask(port, "/", header))[0] for header in (
+                f"Authorization: Bearer {token(workspace, 'ann')}\r\n",
+                f"authorization: bearer {token(workspace, 'bob')}\r\n",
+                f"Cookie: theme=dark; attn_session={token(workspace, 'cyd')}; x=y\r\n",
+            )}
+            assert len(answers) == 1
+            edges[workspace] = answers.pop()
+        assert set(edges.values()) == {"1", "2"}
+        for header in ("Authorization: Bearer nonsense", "Authorization: Bearer a.b.c", "Cookie: attn_session=", "X: y"):
+            assert (await ask(port, "/", f"{header}\r\n"))[0] in "12"
+        _, took = await ask(port, "/org/me/feed?last_event_id=5&token=secret", "")
+        assert took < 1.5
+    assert "secret" not in (tmp_path / "access.log").read_text()
