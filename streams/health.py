@@ -12,6 +12,7 @@ __all__ = ["serve"]
 
 _PATIENCE = 5.0  # seconds a client has for its request
 _LIMIT = 8192  # bytes of a request's head
+_CLIENT_ERRORS = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
 @contextlib.asynccontextmanager
@@ -22,7 +23,7 @@ async def serve(port: int, ready: Callable[[], bool], host: str = "127.0.0.1") -
         return
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(*_CLIENT_ERRORS):
             async with asyncio.timeout(_PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(_answer(head, ready))

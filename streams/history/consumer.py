@@ -1,0 +1,295 @@
+"""`attn.facts` -> ClickHouse: reads, batches by rows and time, writes in a thread, and commits what is written.
+
+One batch is being written while the next is gathered; when that is full too, nothing more is read. An outage of
+ClickHouse only makes it wait. After anything of unknown end (a rebalance, a long outage, a topic that fell back) it
+begins anew from what ClickHouse has (`_recover`): there is one way to start, and a crash takes it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.deadletters import DeadLetter
+from schemas.facts import Fact
+from schemas.settings import Settings
+from schemas.topics import FACTS
+from streams.history import metrics
+from streams.history.background import Background
+from streams.history.backoff import Backoff
+from streams.history.client import Unavailable
+from streams.history.columns import place
+from streams.history.lag import Lag
+from streams.history.resume import Offsets, resume
+from streams.history.store import Store
+from streams.history.writer import Batch, Writer, facts_of
+from streams.kafka import read_range
+
+__all__ = ["Consumer"]
+
+log = logging.getLogger("attn.history")
+
+# Seconds. A write that fails for longer begins anew: its token may have left ClickHouse's window.
+_STALLED = 60.0
+_REVOKE = 5.0  # a rebalance waits so long for the batch being written
+_STOP = 3.0  # a clean stop, for the last batches
+_IDLE = 0.25  # the longest wait for records, so that a stop is seen
+_BUSY = 0.05  # the shortest: while a batch is being written and the next is due
+_SAY = 30.0  # between two lines that say the same of an outage
+
+Bury = Callable[[Iterable[DeadLetter]], Awaitable[None]]
+
+
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
+    """`consumer`: started, of group `attn-history`, not subscribed; `bury` writes dead letters."""
+
+    def __init__(
+        self, settings: Settings, consumer: AIOKafkaConsumer, store: Store, background: Background, bury: Bury
+    ) -> None:
+        self._settings = settings
+        self._kafka = consumer
+        self._store = store
+        self._writer = Writer(store, settings.dedupe_days)
+        self._in_thread = background
+        self._bury = bury
+        self._gathered = Batch()
+        self._written: Batch | None = None  # the one being written
+        self._writing: asyncio.Task[None] | None = None
+        self._next: dict[int, int] = {}  # offset of the next record of each partition
+        self._owned: set[int] = set()
+        self._lost = True  # what ClickHouse has of the owned partitions is not known
+        self._epoch = 0  # counts assignments, and their ends
+        self._retry = Backoff()
+        self._lag = Lag()
+        self._said = 0.0
+        self.up = True
+
+    @property
+    def ready(self) -> bool:
+        """It has joined and works on what it owns, if anything."""
+        return self.up and self._epoch > 0 and not (self._lost and self._owned)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then what is gathered is written, if ClickHouse takes it in time."""
+        self._kafka.subscribe([FACTS], listener=self)
+        ended = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                await self._turn(ended)
+        finally:
+            ended.cancel()
+        await self._finish(_STOP)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._epoch += 1
+        if not self._lost:
+            await self._settle(_REVOKE)
+        self._drop()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._epoch += 1
+        self._drop()
+        self._owned = {tp.partition for tp in assigned}
+        self._lag.own(self._owned)
+
+    # --- one turn ---
+
+    async def _turn(self, ended: asyncio.Task[bool]) -> None:
+        if self._writing is not None and self._writing.done():
+            await self._reap(self._writing)
+        if self._lost:
+            return await self._recover(ended)
+        settings, now = self._settings, time.monotonic()
+        full = self._gathered.count >= settings.history_batch_rows
+        left = self._gathered.since + settings.history_batch_ms / 1000 - now if self._gathered.count else _IDLE
+        if self._writing is None and (full or left <= 0):
+            self._begin()
+            full, left = False, _IDLE
+        if self._lag.due(now) and (back := self._lag.measure(self._kafka, self._next, self._written, self._gathered)):
+            return self._fell_back(*back)
+        if full:
+            waits: set[asyncio.Task[Any]] = {task for task in (self._writing, ended) if task is not None}
+            await asyncio.wait(waits, timeout=_IDLE, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await self._read(min(max(left, _BUSY), _IDLE), settings.history_batch_rows - self._gathered.count)
+        return None
+
+    async def _read(self, seconds: float, most: int) -> None:
+        epoch = self._epoch
+        got = await self._kafka.getmany(timeout_ms=int(seconds * 1000), max_records=most)
+        if epoch != self._epoch or self._lost:
+            return None  # of another assignment: read again
+        for tp, records in got.items():
+            expected = self._next.get(tp.partition)
+            if expected is None or records[0].offset < expected:
+                return self._fell_back(tp.partition, records[0].offset)
+            if records[0].offset > expected:
+                log.error("partition %d: offsets %d to %d left the topic before they were read: they are missing from "
+                          "the history", tp.partition, expected, records[0].offset - 1)
+            self._next[tp.partition] = records[-1].offset + 1
+            self._gathered.add(tp.partition, records)
+        return None
+
+    def _begin(self) -> None:
+        self._written, self._gathered = self._gathered, Batch()
+        self._writing = asyncio.create_task(self._write(self._written))
+
+    async def _write(self, batch: Batch) -> None:
+        """Returns when it is in ClickHouse and committed. Unavailable: of unknown end."""
+        plan = await self._in_thread(self._writer.plan, batch.records)
+        begun, backoff = time.monotonic(), Backoff()
+        while True:
+            try:
+                await self._in_thread(self._writer.write, plan)
+                break
+            except Unavailable as unavailable:
+                self._say(f"ClickHouse: {unavailable}")
+                if time.monotonic() - begun > _STALLED:
+                    raise
+                await asyncio.sleep(backoff.next())
+        self._recovered()
+        if plan.letters:
+            log.error("%d facts could not be written and went to dead-letters; the first: %s",
+                      len(plan.letters), plan.letters[0].reason)
+            await self._bury_all(plan.letters)
+        self._lag.done.update(batch.next)
+        await self._commit(batch.next)
+
+    async def _bury_all(self, letters: Sequence[DeadLetter]) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._bury(letters)
+                break
+            except (KafkaError, TimeoutError) as error:
+                self._say(f"dead-letters: {error!r}")
+                await asyncio.sleep(backoff.next())
+        metrics.DEAD.inc(len(letters))
+
+    async def _commit(self, offsets: dict[int, int]) -> None:
+        try:
+            await self._kafka.commit({TopicPartition(FACTS, part): offset for part, offset in offsets.items()})
+        except KafkaError as error:  # the next one covers it; whoever begins there skips what ClickHouse has
+            log.info("offsets not committed: %r", error)
+
+    async def _reap(self, task: asyncio.Task[None]) -> None:
+        self._writing = self._written = None
+        try:
+            await task
+        except Unavailable as unavailable:
+            self._say(f"ClickHouse: {unavailable}")
+            self._drop()
+
+    # --- beginning, and beginning anew ---
+
+    def _drop(self) -> None:
+        """Forget what is gathered or being written: it is not committed, so it is read again."""
+        if self._writing is not None:
+            self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._writing.cancel()
+        self._writing = self._written = None
+        self._gathered = Batch()
+        self._next.clear()
+        self._lost = True
+
+    def _fell_back(self, partition: int, offset: int) -> None:
+        log.warning("partition %d: the topic fell back to offset %d, %s was next: its broker lost records",
+                    partition, offset, self._next.get(partition))
+        self._drop()
+
+    async def _recover(self, ended: asyncio.Task[bool]) -> None:
+        """One try to find out what ClickHouse has of the owned partitions, and to read on after it."""
+        epoch, owned = self._epoch, sorted(self._owned)
+        if not owned:
+            await asyncio.wait({ended}, timeout=_IDLE)
+            return
+        try:
+            starts = await self._starts(owned)
+        except (Unavailable, KafkaError, TimeoutError) as error:
+            self._say(f"{error!r}" if not isinstance(error, Unavailable) else f"ClickHouse: {error}")
+            await asyncio.wait({ended}, timeout=self._retry.next())
+            return
+        if epoch != self._epoch:
+            return
+        for partition, start in starts.items():
+            self._kafka.seek(TopicPartition(FACTS, partition), start)
+        self._next, self._lost = dict(starts), False
+        self._lag.done.update(starts)
+        self._recovered()
+        log.info("reading %d partitions of %s", len(starts), FACTS)
+
+    async def _starts(self, owned: Sequence[int]) -> dict[int, int]:
+        places = [TopicPartition(FACTS, partition) for partition in owned]
+        begins, ends = await self._kafka.beginning_offsets(places), await self._kafka.end_offsets(places)
+        self._lag.waiting({tp.partition: end for tp, end in ends.items()})
+        await self._in_thread(self._store.quiet)
+        if hours := await self._in_thread(self._store.repair, owned):
+            log.warning("%d hours of activity_hourly were incomplete after a crash and made again", hours)
+        await self._in_thread(self._writer.open, owned)
+        starts = {}
+        for tp in places:
+            offsets = Offsets(begins[tp], ends[tp], await self._kafka.committed(tp))
+            starts[tp.partition], said = await resume(offsets, self._reader(tp), self._asker(tp.partition))
+            if said:
+                log.warning("partition %d: %s", tp.partition, said)
+        return starts
+
+    def _reader(self, tp: TopicPartition) -> Callable[[int, int], Awaitable[list[tuple[int, Fact]]]]:
+        async def read(low: int, high: int) -> list[tuple[int, Fact]]:
+            return [
+                (record.offset, fact) async for run in read_range(self._settings, tp, low, high)
+                for fact, record in facts_of(run, [])
+            ]
+
+        return read
+
+    def _asker(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
+        async def present(facts: Sequence[Fact]) -> list[bool]:
+            places = [place(fact) for fact in facts]
+            there = await self._in_thread(self._store.events, partition, min(places), max(places))
+            return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
+
+        return present
+
+    # --- ending ---
+
+    async def _settle(self, seconds: float) -> bool:
+        """Wait for the batch being written. False: it is not."""
+        task = self._writing
+        if task is None:
+            return True
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds))
+        return bool(done) and not task.cancelled() and task.exception() is None
+
+    async def _finish(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._lost and (self._writing is not None or self._gathered.count):
+            if self._writing is None:
+                self._begin()
+            if not await self._settle(deadline - time.monotonic()):
+                log.warning("stopped before ClickHouse had all: the rest is read again by the next start")
+                break
+            self._writing = None
+        self._drop()
+
+    # --- telling ---
+
+    def _say(self, what: str) -> None:
+        self.up = False
+        metrics.UP.set(0)
+        if time.monotonic() - self._said > _SAY:
+            self._said = time.monotonic()
+            log.warning("waiting: %s", what)
+
+    def _recovered(self) -> None:
+        if not self.up and self._said:
+            log.info("going on")
+        self._retry.reset()
+        self._said, self.up = 0.0, True
+        metrics.UP.set(1)

@@ -1,0 +1,192 @@
+"""What the writer asks of ClickHouse. Blocking, for one thread. All may raise Unavailable, `insert` also Refused."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from array import array
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from streams.history.admission import JUMP
+from streams.history.client import Unavailable, translated
+from streams.history.columns import COLUMNS, Place
+
+__all__ = ["Store"]
+
+_PATIENCE = 60.0  # seconds for inserts of a writer before us to end
+_KEYS = 1000  # hours made again in one statement
+
+_INSERT_SETTINGS = {
+    # The answer means that it is there, in the base table and in what views make of it.
+    "async_insert": 0,
+    "wait_end_of_query": 1,
+    "materialized_views_ignore_errors": 0,
+    # The same batch sent again with its token changes nothing, and completes what a view did not get.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # Should a batch touch many months, it is as welcome.
+    "max_partitions_per_insert_block": 0,
+}
+
+_LAST = "SELECT max((position, fact_index)), count() FROM $activity WHERE log_partition = {p:UInt16}"
+
+_EVENTS = """
+SELECT position, fact_index, event_id FROM $activity
+WHERE log_partition = {p:UInt16} AND position BETWEEN {low:UInt64} AND {high:UInt64}
+"""
+
+_KNOWN = """
+SELECT DISTINCT workspace_id, event_id FROM $activity
+WHERE log_partition = {p:UInt16} AND workspace_id IN {workspaces:Array(String)}
+  AND (workspace_id, event_id) IN {events:Array(Tuple(String, String))}
+"""
+
+_STRETCHES = """
+SELECT min(position), max(position),
+       max(accepted_at) > subtractSeconds(max(max(accepted_at)) OVER (), {seconds:UInt64})
+FROM $activity WHERE log_partition = {p:UInt16}
+GROUP BY intDiv(position, {jump:UInt64}) ORDER BY 1
+"""
+
+# A broker that dies loses its last seconds, and the view may lose more of them than the facts: what was told within ten
+# minutes of the log's clock before a jump, the fold may have forgotten. The digest is that of columns.digest.
+_DIGESTS = """
+SELECT DISTINCT CRC32(concat(workspace_id, '\\n', event_id)) AS digest FROM $activity
+WHERE log_partition = {p:UInt16} AND position <= {high:UInt64} AND accepted_at >= (
+    SELECT max(accepted_at) - INTERVAL 10 MINUTE FROM $activity
+    WHERE log_partition = {p:UInt16} AND position <= {high:UInt64}
+)
+ORDER BY digest
+"""
+
+_INSERTS = """
+SELECT count() FROM system.processes
+WHERE query_kind = 'Insert' AND elapsed >= {age:Float64} AND position(query, {table:String}) > 0
+"""
+
+# An insert under way when its writer died was of rows accepted lately; a day is ample.
+_INCOMPLETE_HOURS = """
+WITH recent AS (
+    SELECT DISTINCT workspace_id, hour FROM $activity AS activity
+    INNER JOIN (
+        SELECT log_partition, max(accepted_at) - INTERVAL 1 DAY AS since FROM $activity
+        WHERE log_partition IN {partitions:Array(UInt16)} GROUP BY log_partition
+    ) AS clocks ON activity.log_partition = clocks.log_partition
+    WHERE activity.accepted_at >= since
+)
+SELECT workspace_id, toUnixTimestamp64Second(hour) FROM (
+    SELECT workspace_id, hour, toInt64(count()) AS facts FROM $activity
+    WHERE (workspace_id, hour) IN recent GROUP BY workspace_id, hour
+    UNION ALL
+    SELECT workspace_id, hour, -toInt64(sum(facts)) AS facts FROM $hourly
+    WHERE (workspace_id, hour) IN recent GROUP BY workspace_id, hour
+) GROUP BY workspace_id, hour HAVING sum(facts) != 0
+"""
+_HOURLY_VIEW = "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = 'activity_hourly_mv'"
+_FORGET_HOURS = """
+DELETE FROM $hourly WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
+"""
+_MAKE_HOURS = """
+INSERT INTO $hourly SELECT * FROM ($view)
+WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
+"""
+
+
+class Store:
+    """`client`: clickhouse-connect's. `local`: nobody else can have inserts under way (chdb)."""
+
+    def __init__(self, client: Any, database: str, local: bool = False) -> None:
+        self._client = client
+        self._database = database
+        self._activity = f"`{database}`.activity"
+        self._hourly = f"`{database}`.activity_hourly"
+        self._local = local
+        self._types: list[Any] | None = None
+
+    def close(self) -> None:
+        self._client.close()
+
+    def insert(self, data: Sequence[Sequence[Any]], token: str) -> None:
+        """Insert the columns as one block. Refused: a value does not fit, nothing was inserted."""
+        types = self._column_types()
+        with translated(rows=True):
+            context = self._client.create_insert_context(
+                self._activity, column_names=COLUMNS, column_types=types, column_oriented=True, data=data,
+                settings=_INSERT_SETTINGS | {"insert_deduplication_token": token},
+            )
+            context.block_row_count = len(data[0])
+            self._client.data_insert(context)
+
+    def last(self, partition: int) -> Place | None:
+        """The highest place of the partition."""
+        (found, count), = self._query(_LAST, p=partition)
+        return tuple(found) if count else None
+
+    def events(self, partition: int, low: Place, high: Place) -> set[tuple[int, int, str]]:
+        """Position, index and event id of every row whose position is from that of `low` to that of `high`."""
+        return set(self._query(_EVENTS, p=partition, low=low[0], high=high[0]))
+
+    def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Which of these events (workspace, event id) have a row."""
+        if not events:
+            return set()
+        workspaces = sorted({workspace for workspace, _ in events})
+        return set(self._query(_KNOWN, p=partition, workspaces=workspaces, events=sorted(events)))
+
+    def jumps(self, partition: int, days: float) -> list[int]:
+        """Positions after which the partition's positions jumped, within that many days of the log's clock."""
+        stretches = self._query(_STRETCHES, p=partition, jump=JUMP, seconds=int(days * 86400))
+        return [
+            high for (_, high, recent), (low, _, _) in itertools.pairwise(stretches) if recent and low - high >= JUMP
+        ]
+
+    def digests(self, partition: int, high: int) -> array[int]:
+        """Sorted digests of the events that a fold which fell back after position `high` may have forgotten."""
+        return array("I", [digest for digest, in self._query(_DIGESTS, p=partition, high=high)])
+
+    def quiet(self) -> None:
+        """Wait until the inserts that run now have ended: they may be of a writer that is gone."""
+        begun = time.monotonic()
+        while not self._local:
+            (running,), = self._query(_INSERTS, age=time.monotonic() - begun, table=self._activity)
+            if not running:
+                return
+            if time.monotonic() - begun > _PATIENCE:
+                raise Unavailable("inserts of another writer do not end")
+            time.sleep(0.05)
+
+    def repair(self, partitions: Collection[int]) -> int:
+        """Make the hours again whose rows of these partitions a crash kept from `activity_hourly`: how many.
+
+        An insert writes the table first and what views make of it then. A workspace has one partition and a partition
+        one writer, so nobody else adds to these hours meanwhile; when this is cut short, the next start does it again.
+        """
+        hours = self._query(_INCOMPLETE_HOURS, partitions=sorted(partitions))
+        for start in range(0, len(hours), _KEYS):
+            self._make_again(hours[start:start + _KEYS])
+        return len(hours)
+
+    def _make_again(self, hours: Sequence[tuple[str, int]]) -> None:
+        (view,), = self._query(_HOURLY_VIEW, db=self._database)
+        self._command(_FORGET_HOURS, {"lightweight_deletes_sync": 2}, hours=hours)
+        # Not deduplicated: the same hour may have been made again before.
+        once = {"insert_deduplicate": 0, "wait_end_of_query": 1}
+        self._command(_MAKE_HOURS.replace("$view", view), once, hours=hours)
+
+    def _column_types(self) -> list[Any]:
+        if self._types is None:
+            with translated():
+                context = self._client.create_insert_context(self._activity, column_names=COLUMNS)
+            self._types = list(context.column_types)
+        return self._types
+
+    def _fill(self, sql: str) -> str:
+        return sql.replace("$activity", self._activity).replace("$hourly", self._hourly)
+
+    def _query(self, sql: str, **parameters: Any) -> list[Any]:
+        with translated():
+            return list(self._client.query(self._fill(sql), parameters=parameters).result_rows)
+
+    def _command(self, sql: str, settings: dict[str, Any], **parameters: Any) -> None:
+        with translated():
+            self._client.command(self._fill(sql), parameters=parameters, settings=settings)
