@@ -1,0 +1,92 @@
+"""A reader's feed as bytes: snapshot, the frames of a batch, heartbeat. Pure; the same on every edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from api.answers import Answers
+from api.replica import Missed, Update, redo
+from api.workspace import Workspace
+from schemas.codec import from_us
+from schemas.views import CURSOR_BITS, cursor_of
+from streams.core.diff import Frame, Window
+from streams.core.readers import Reader
+
+__all__ = ["Frames", "heartbeat", "sse"]
+
+
+def sse(cursor: int, event: str, data: bytes) -> bytes:
+    """One frame of an event stream. JSON has no newline in it, so it is one `data:` line."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (cursor, event.encode(), data)
+
+
+def heartbeat(cursor: int, now: int) -> bytes:
+    """`now` in microseconds: the edge's clock, as it says that the edge is alive."""
+    return sse(cursor, "heartbeat", orjson.dumps({"at": from_us(now), "cursor": cursor}))
+
+
+class Frames:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def snapshot(self, space: Workspace, window: Window, cursor: int, user: str) -> bytes:
+        """The page of the window with what is personal. `window` may be shared; `user` is whose snapshot it is."""
+        reader = Reader(space.name, user, window.reader.roles)
+        keys = window.keys
+        if not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None:
+            keys = [*keys, b""]
+        more = self._answers.personal(space, user)
+        return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, window.limit, more))
+
+    def of(self, update: Update, window: Window) -> list[bytes]:
+        """The frames of a batch for a window, which is then after it."""
+        frames = window.apply(update.changes, update.space)
+        return self._encode(frames, window, update.space, update.before, update.after)
+
+    def missed(self, missed: Missed, reader: Reader, limit: int, most: int) -> tuple[list[bytes], int | None] | None:
+        """What a reader missed, oldest first. After about `most` bytes it ends at the cursor returned with it, to be
+        asked for the rest later. None: there is no frame such as the reader names, so only a snapshot helps."""
+        space = missed.space
+        window = Window(reader, limit, space)
+        found: list[bytes] = []
+        skip, size, cursor = missed.skip, 0, 0
+        for batch in missed.batches:
+            if size > most:
+                return found, cursor
+            changes = redo(space, batch.changed[space.name])
+            frames = self._encode(window.apply(changes, space), window, space, batch.before, batch.after)
+            if skip and skip >= len(frames):
+                return None
+            found += frames[skip:]
+            size += sum(map(len, frames))
+            skip, cursor = 0, cursor_of(batch.after)
+        return found, None
+
+    def _encode(
+        self, frames: list[Frame], window: Window, space: Workspace, before: int, after: int
+    ) -> list[bytes]:
+        counts = msgspec.json.encode(window.counts) if frames else b""
+        found = []
+        for number, frame in enumerate(frames, 1):
+            # Numbers between two cursors, so that a reader may go on after any frame (ops/decisions/0002).
+            cursor = cursor_of(after) if number == len(frames) else cursor_of(before) + number
+            found.append(sse(cursor, frame.event, self._data(frame, window.reader, space, counts)))
+        assert len(frames) < 1 << CURSOR_BITS
+        return found
+
+    def _data(self, frame: Frame, reader: Reader, space: Workspace, counts: bytes) -> bytes:
+        if frame.event in ("added", "changed"):
+            return b'{"item":%b,"counts":%b}' % (self._answers.item(space, frame.key), counts)
+        if frame.event == "removed":
+            gone: dict[str, Any] = {"id": frame.key.decode(), "reason": frame.reason}
+            if frame.action is not None:
+                gone["resolved_action"] = frame.action
+            return orjson.dumps(gone)[:-1] + b',"counts":%b}' % counts
+        if frame.event == "activity":
+            return orjson.dumps(self._answers.activity(space, reader))
+        if frame.event == "drafts":
+            return orjson.dumps(self._answers.drafts(space, reader.user))
+        return orjson.dumps(self._answers.preferences(space, reader.user))

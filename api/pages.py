@@ -1,0 +1,127 @@
+"""Walks over a workspace in the order a reader sees it. Lazy: what is not taken is not paid for (law 7). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from api.ordered import Keys, merged
+from schemas.views import DraftRow, decode
+from streams.core.rank import is_pinned
+from streams.core.readers import ID, Reader, pin
+
+if TYPE_CHECKING:
+    from api.workspace import Workspace
+
+__all__ = ["drafts", "newest", "put_away", "ranked"]
+
+# Pins reorder within these: the same band, blocking or not. They are the first two bytes of a sort key.
+_GROUPS = [bytes((band, later)) for band in range(4) for later in (False, True)]
+_PINNED, _OTHER, _END = b"\0", b"\1", b"\2"  # the third byte
+MAX_DRAFTS = 50
+
+
+class _Where(msgspec.Struct):
+    cluster: str | None = None
+
+
+class _Clusters(msgspec.Struct):
+    """As much of an item's row as pins ask for."""
+
+    data: _Where = msgspec.field(default_factory=_Where)
+    clusters: list[str] = []
+
+
+_clusters = msgspec.json.Decoder(_Clusters).decode
+
+
+def ranked(
+    space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None, kind: str = "",
+    cluster: str = "",
+) -> Iterator[bytes]:
+    """Sort keys of the reader's list beyond `after`, the reader's pins in them, without what the reader put away."""
+    lists = space.lists_of(reader, "rank", kind, cluster)
+    keys = _pinned_first(space, reader, pins, lists, after or b"", kind, cluster) if pins else merged(
+        [found.ascending(after or b"") for found in lists])
+    away = _away(space, reader)
+    if not away:
+        return keys
+    return (key for key in keys if not any(_plain(key) in found for found in away))
+
+
+def put_away(space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:
+    """Sort keys of what the reader put away. Costs what the reader put away by hand, not what the inbox holds."""
+    keys = merged([found.ascending() for found in _away(space, reader)])
+    mine = sorted(pin(key) if pins and _is_pinned(space, key, pins) else key for key in keys)
+    return (key for key in mine if after is None or key > after)
+
+
+def newest(space: Workspace, reader: Reader, states: tuple[str, ...], kind: str = "") -> Iterator[bytes]:
+    """Ids of the items the reader sees in these states, those that opened last first."""
+    runs = [found.descending() for state in states for found in space.lists_of(reader, "new", state, kind)]
+    return (key[8:] for key in merged(runs, descending=True))
+
+
+def drafts(space: Workspace, user: str) -> Iterator[DraftRow]:
+    """Drafts in progress that the user owns or edited, the last touched first."""
+    found = space.lists.get(("drafts", user))
+    for key in found.descending() if found is not None else ():
+        row = decode(key[8:], space.rows[key[8:]])
+        if isinstance(row, DraftRow):
+            yield row
+
+
+def _away(space: Workspace, reader: Reader) -> list[Keys]:
+    if not reader.user:
+        return []
+    found = (space.lists.get(("away", reader.user, audience)) for audience in reader.audiences)
+    return [keys for keys in found if keys is not None]  # type: ignore[misc]
+
+
+def _plain(key: bytes) -> bytes:
+    """The key as the indexes have it: without anybody's pins."""
+    return key if key[2:3] == _OTHER else key[:2] + _OTHER + key[3:]
+
+
+def _is_pinned(space: Workspace, key: bytes, pins: frozenset[str]) -> bool:
+    raw = space.rows.get(b"i:" + key[ID:])
+    return raw is not None and is_pinned(_clusters(raw), pins)  # type: ignore[arg-type]
+
+
+def _pinned_first(
+    space: Workspace, reader: Reader, pins: frozenset[str], lists: list[Keys], after: bytes, kind: str, cluster: str,
+) -> Iterator[bytes]:
+    """Group by group: what is pinned, from the pinned clusters' own lists, then the rest.
+
+    The rest skips what is pinned. From the beginning of a list that costs nothing extra: all of a group's pinned items
+    came before on the same page.
+    """
+    for group in _GROUPS:
+        start, middle, end = group + _PINNED, group + _OTHER, group + _END
+        if after >= end:
+            continue
+        if after < middle:
+            from_key = middle + after[3:] if after > start else middle
+            for key in _pinned_of(space, reader, pins, from_key, end, kind, cluster):
+                yield pin(key)
+        for key in merged([found.ascending(max(after, middle), end) for found in lists]):
+            if not _is_pinned(space, key, pins):
+                yield key
+
+
+def _pinned_of(
+    space: Workspace, reader: Reader, pins: frozenset[str], after: bytes, until: bytes, kind: str, cluster: str
+) -> Iterator[bytes]:
+    """Keys of the pinned items of one group."""
+    if cluster and cluster not in pins:
+        # Of one cluster's items only incidents are also in others.
+        if kind not in ("", "incident"):
+            return iter(())
+        runs = [keys.ascending(after, until) for keys in space.lists_of(reader, "rank", "incident", cluster)]
+        return (key for key in merged(runs) if _is_pinned(space, key, pins))
+    return merged([
+        keys.ascending(after, until)
+        for name in ([cluster] if cluster else sorted(pins)) for keys in space.lists_of(reader, "rank", kind, name)
+    ])

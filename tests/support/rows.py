@@ -1,0 +1,126 @@
+"""Rows and batches of the view made up at random, without the fold: whatever an edge may be given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Raw
+
+from schemas.log import Data, Editor, Sender, Step, Widget
+from schemas.views import ActivityRow, DraftEditor, DraftRow, ItemRow, MarkRow, PositionRow, PreferencesRow, encode
+from streams.core.keys import draft_key, item_id, item_key, mark_key, preferences_key
+from streams.core.rank import band_of
+
+KINDS = ("waitpoint", "escalation", "message", "incident", "failed_run", "plan_approval", "session_waiting")
+USERS = ("ann", "bob", "cyd")
+ROLES = ("OWNER", "MEMBER", "VIEWER")
+CLUSTERS = ("c1", "c2", "c3")
+DONE = ("session.completed", "plan.approved", "action.confirmed", "action.declined")
+
+
+def marker(ws: str, user: str | None, role: str | None) -> str:
+    """A word in every text of a row that tells whom it is for, so that a leak shows in the bytes."""
+    return f"<{ws}/{user or '-'}/{role or '-'}>"
+
+
+def item(ws: str = "w1", source_id: str = "s1", **fields: Any) -> tuple[bytes, ItemRow]:
+    """An open item with whatever is named; title and targets are told apart by `marker`."""
+    kind = fields.pop("kind", "waitpoint")
+    data = fields.pop("data", None) or Data()
+    row = ItemRow(id=item_id(ws, kind, source_id), ws=ws, kind=kind, source_id=source_id, data=data,
+                  **{"state": "unread", "created_at": 1000, "due_at": 2000, "base": (1, "00"), **fields})
+    row.band = fields.get("band", band_of(row.priority, row.overdue))
+    data.title = data.title or f"{source_id} {marker(ws, row.target_user_id, row.target_role)}"
+    return item_key(row.id), row
+
+
+class World:
+    """Rows of one partition and random batches that change them. All randomness comes from `seed`."""
+
+    def __init__(self, seed: int, items: int = 14) -> None:
+        self.random = random.Random(seed)
+        self.items = items
+        self.rows: dict[bytes, bytes] = {}
+        self.position = PositionRow(next=0)
+        self.surges: dict[bytes, int] = {}
+
+    def batch(self, most: int = 6) -> tuple[list[tuple[bytes, bytes | None]], PositionRow]:
+        """Up to `most` changed rows and the position row that ends them; already in `rows`."""
+        self.position = PositionRow(next=self.position.next + self.random.randint(1, 3), clock=1)
+        changed: dict[bytes, bytes | None] = {}
+        for _ in range(self.random.randint(0, most)):
+            key, row = self._row()
+            changed[key] = None if row is None else encode(row)
+        for key, raw in changed.items():
+            if raw is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = raw
+        return list(changed.items()), self.position
+
+    def batches(self, number: int, most: int = 6) -> Iterator[tuple[list[tuple[bytes, bytes | None]], PositionRow]]:
+        return (self.batch(most) for _ in range(number))
+
+    def _row(self) -> tuple[bytes, Any]:
+        kinds = ("item", "mark", "draft", "preferences", "activity")
+        made = getattr(self, "_" + self.random.choices(kinds, (12, 4, 2, 1, 3))[0])()
+        return made if self.random.random() > 0.12 or made[0][:2] == b"p:" else (made[0], None)
+
+    def _item(self) -> tuple[bytes, ItemRow]:
+        pick = self.random.choice
+        number = self.random.randrange(self.items)
+        ws = "w2" if number % 5 == 4 else "w1"
+        user, role = pick((None, None, *USERS)), pick((None, None, *ROLES))
+        kind = KINDS[number % len(KINDS)]
+        text = marker(ws, user, role)
+        data = Data(
+            title=f"title {text}", body_md=f"body\n{text}", cluster=pick((None, *CLUSTERS)), case_id=pick((None, "k1")),
+            sender=pick((None, Sender("agent", "ag", text))), payload=Raw(b'{"of":\n"%b"}' % text.encode()),
+            steps=pick((None, [Step(text, "auto"), Step("x", "confirm")])), editor=pick((None, Editor("ai", "e", text))),
+        )
+        key, row = item(
+            ws, f"s{number}", kind=kind, data=data, target_user_id=user, target_role=role,
+            state=pick(("unread", "unread", "unread", "read", "read", "resolved", "hidden")),
+            priority=pick(("urgent", "high", "normal", "low")), overdue=pick((False, True)), blocking=pick((False, True)),
+            due_at=self.random.randrange(5), created_at=self.random.randrange(5), rev=self.position.next - 1,
+            incident=pick((None, None, None, None, "ibx_other")) if kind == "failed_run" else None,
+            clusters=self.random.sample(CLUSTERS, 2) if kind == "incident" else [],
+        )
+        if kind == "incident":
+            data.cluster = None
+        row.surge = self.surges[key] = self.surges.get(key, 0) + (self.random.random() < 0.3)
+        if row.state == "resolved":
+            row.resolved_at, row.resolved_action = 9, pick((None, "approved"))
+        return key, row
+
+    def _mark(self) -> tuple[bytes, MarkRow]:
+        number, user = self.random.randrange(self.items), self.random.choice(USERS[:2])
+        ws = "w2" if number % 5 == 4 else "w1"
+        name = item_id(ws, KINDS[number % len(KINDS)], f"s{number}")
+        surge = self.surges.get(item_key(name), 0) - (self.random.random() < 0.2)
+        return mark_key(name, user), MarkRow(ws, name, user, surge, self.random.choice((None, 5)), self.position.next)
+
+    def _draft(self) -> tuple[bytes, DraftRow]:
+        pick = self.random.choice
+        name, owner, editor = f"d{self.random.randrange(4)}", pick((None, *USERS)), pick(USERS)
+        editors = [DraftEditor("ai", "ag", None, 3), DraftEditor("user", editor, "E", 2)][self.random.randrange(2):]
+        return draft_key("w1", name), DraftRow(
+            ws="w1", draft_id=name, title=f"of {owner} {editor}", owner=owner, touched_at=self.random.randrange(1, 9),
+            ai_at=3, done_at=pick((0, 0, 9)), editors=editors, rev=self.position.next,
+        )
+
+    def _preferences(self) -> tuple[bytes, PreferencesRow]:
+        user = self.random.choice(USERS[:2])
+        pins = self.random.sample(CLUSTERS, self.random.randrange(3))
+        return preferences_key("w1", user), PreferencesRow("w1", user, pins, [Widget("x", True)], self.position.next)
+
+    def _activity(self) -> tuple[bytes, ActivityRow]:
+        pick = self.random.choice
+        name, user, role = f"a:{self.random.randrange(8)}", pick((None, *USERS)), pick((None, *ROLES))
+        ws = pick(("w1", "w1", "w2"))
+        return (f"{name}{ws}".encode(), ActivityRow(
+            ws=ws, id=name, type=pick(DONE), at=self.random.randrange(9), item="ibx_1", kind="message",
+            target_user_id=user, target_role=role, title=marker(ws, user, role), rev=self.position.next,
+        ))

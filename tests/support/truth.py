@@ -1,0 +1,75 @@
+"""What a reader must see, computed from the rows alone and with nothing but loops: no index, no window."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from api import shapes
+from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode
+from streams.core.rank import is_pinned, rank_key
+from streams.core.readers import Reader
+from streams.core.visibility import can_see
+
+_DONE = {
+    "session.completed": "sessions_completed", "plan.approved": "plans_approved",
+    "action.confirmed": "actions_resolved", "action.declined": "actions_resolved",
+}
+
+
+class Truth:
+    def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
+        decoded = {key: decode(key, raw) for key, raw in rows.items()}
+        mine = {key: row for key, row in decoded.items() if row.ws == reader.ws}  # type: ignore[union-attr]
+        self.reader, self.rows = reader, mine
+        preferences = [row for row in mine.values() if isinstance(row, PreferencesRow) and row.user == reader.user]
+        self.preferences = preferences[0] if preferences else None
+        self.pins = self.preferences.pinned_clusters if self.preferences else []
+        self.marks = {row.item: row for row in mine.values() if isinstance(row, MarkRow) and row.user == reader.user}
+        self.visible = [row for row in mine.values() if isinstance(row, ItemRow) and self._sees(row)]
+
+    def _sees(self, row: ItemRow | ActivityRow) -> bool:
+        return can_see(row.target_user_id, row.target_role, self.reader.user, self.reader.roles)
+
+    def _is_away(self, row: ItemRow) -> bool:
+        return row.id in self.marks and self.marks[row.id].surge == row.surge
+
+    def ranked(self, away: bool = False) -> list[ItemRow]:
+        found = [row for row in self.visible if row.listed and self._is_away(row) is away]
+        return sorted(found, key=lambda row: rank_key(row, is_pinned(row, self.pins)))
+
+    def newest(self, *states: str) -> list[ItemRow]:
+        found = [row for row in self.visible if row.state in states and row.incident is None]
+        return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)
+
+    def page(self, limit: int) -> dict[str, Any]:
+        """As `Copy.page` has it."""
+        ranked = self.ranked()
+        return {
+            "items": [json.loads(shapes.ankra(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
+            "counts": {
+                "total": len(ranked), "unread": sum(row.state == "unread" for row in ranked),
+                "by_kind": dict(Counter(row.kind for row in ranked)),
+                "by_priority": dict(Counter(row.priority for row in ranked)),
+            },
+            "activity": self.activity(), "drafts": self.drafts(),
+            "preferences": shapes.preferences(self.preferences),
+        }
+
+    def activity(self) -> dict[str, Any]:
+        done = {key: row for key, row in self.rows.items() if isinstance(row, ActivityRow) and self._sees(row)}
+        number = Counter(_DONE[row.type] for row in done.values())
+        recent = sorted(done.items(), key=lambda pair: (pair[1].at, pair[0]), reverse=True)[:20]
+        return {"window": "24h", **{name: number[name] for name in _DONE.values()},
+                "recent": [shapes.done(row) for _, row in recent]}
+
+    def drafts(self) -> list[dict[str, Any]]:
+        user = self.reader.user
+        found = [
+            (row.touched_at, key, row) for key, row in self.rows.items()
+            if isinstance(row, DraftRow) and row.in_progress
+            and (row.owner == user or any(editor.type == "user" and editor.id == user for editor in row.editors))
+        ]
+        return [shapes.draft(row, user) for _, _, row in sorted(found, key=lambda one: one[:2], reverse=True)]
