@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -166,7 +167,17 @@ class Part:
 
     def _last_words(self) -> str:
         said = [line.strip() for line in self._last if line.strip()]
-        return said[-1][-500:] if said else "nothing"
+        return _gist(said[-1])[-500:] if said else "nothing"
+
+
+def _gist(line: str) -> str:
+    """What a log line says: of a JSON line, the event and the error itself."""
+    try:
+        entry = json.loads(line)
+        error = str(entry.get("exception", "")).strip().splitlines()
+        return ": ".join([str(entry["event"]), *error[-1:]])
+    except (ValueError, KeyError, AttributeError):
+        return line
 
 
 def _how(code: int) -> str:
