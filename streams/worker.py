@@ -75,3 +75,4 @@ def _quiet() -> None:
     """Faust and its services tell of every step, with tables of offsets."""
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance

@@ -1,0 +1,220 @@
+"""The worker on a real broker: source events in; log, views, facts and dead letters as they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from support import events, pipeline
+from support.pipeline import caught_up, check, eventually, look, send, stack, worker
+
+from ops.broker import binary
+from schemas.log import Pack, encode_pack
+from schemas.settings import Settings
+from schemas.topics import LOG, SOURCE_TYPES, VIEWS
+from schemas.views import ItemRow, decode, position_key
+from streams import topics
+from streams.alarm import WorkerFailed
+
+pytestmark = [
+    pytest.mark.broker, pytest.mark.timeout(60),
+    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"),
+]
+
+
+def items(seen: pipeline.Seen) -> list[ItemRow]:
+    return [decode(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
+
+
+def waitpoint(number: int, **data: object) -> events.Line:
+    return {"topic": "waitpoints", "key": None, "value": {
+        "specversion": "1.0", "id": f"w-{number}", "source": "/w", "type": "waitpoint.created",
+        "subject": f"wp_{number}", "time": datetime.now(UTC).isoformat(), "workspaceid": f"ws_{number % 5}",
+        "data": {"title": "T"} | data,
+    }}
+
+
+async def test_events_become_facts_then_rows(tmp_path: Path) -> None:
+    lines = events.generate(7, 1500, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        half = len(lines) // 2
+        await send(settings, lines[:half])  # some wait for the worker, some find it running
+        async with worker(settings):
+            await send(settings, lines[half:])
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+        check(seen, settings)
+        told = [fact.event_id for fact in seen.told() if not fact.derived]
+        sent = {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+        assert len(told) == len(set(told)) == len(lines)
+        assert set(told) == sent
+        assert not seen.letters
+        assert sum(len(records) for records in seen.log.values()) < len(lines) / 5  # they came in packs
+
+
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    lines = events.generate(8, 400)
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        for part in (lines[:150], lines[150:300], lines[300:]):
+            await send(settings, part)
+            so_far = lines.index(part[-1]) + 1
+            async with worker(settings):
+                seen = await eventually(lambda n=so_far: caught_up(settings, n), "all folded")
+        check(seen, settings)
+        assert len(seen.events) == len(lines)  # a clean stop commits: nothing is read twice
+
+
+async def test_garbage_goes_to_dead_letters_with_reasons(tmp_path: Path) -> None:
+    """Also values of 10 MB, empty and binary ones; what is good around it is untouched."""
+    bad: list[tuple[str, bytes | None]] = list(events.garbage())
+    for topic in SOURCE_TYPES:
+        bad += [(topic, b"\x00\xff" * 200), (topic, b""), (topic, None), (topic, b"x" * (10 << 20))]
+    good = [waitpoint(number) for number in range(60)]
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        async with worker(settings):
+            await send(settings, good[:30])
+            await send(settings, bad[: len(bad) // 2])
+            await send(settings, good[30:])
+            await send(settings, bad[len(bad) // 2:])
+            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good)), "all handled", 45)
+        check(seen, settings)
+        assert len(seen.letters) == len(bad)
+        assert all(letter.reason and not letter.truncated for letter in seen.letters)
+        assert not [letter.reason for letter in seen.letters if "attn failed" in letter.reason]
+        assert sorted((letter.topic, letter.value or b"") for letter in seen.letters) == sorted(
+            (topic, value or b"") for topic, value in bad
+        )
+        assert {item.source_id for item in items(seen)} == {line["value"]["subject"] for line in good}
+
+
+async def test_garbage_in_the_log_is_passed_over(tmp_path: Path) -> None:
+    """Only attn writes the log; should something else do so, it must not stop the partition."""
+    good = [waitpoint(number) for number in range(20)]
+    junk = [b"", b"\xff\xfe", b"[" * 5000, b'{"at":"now"}', b'{"at":99999999999999999999}', b"x" * (7 << 20), b"null",
+            b'{"at":1,"entries":[{"t":"what"}]}']
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        raw = AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=8 << 20)
+        async with worker(settings), raw as out:
+            await send(settings, good[:10])
+            for partition in range(settings.log_partitions):
+                for value in junk:
+                    await out.send_and_wait(LOG, value, partition=partition)
+                await out.send_and_wait(LOG, None, key=b"k", partition=partition)
+            await send(settings, good[10:])
+            seen = await eventually(lambda: caught_up(settings, len(good)), "all folded")
+        assert len(seen.letters) == (len(junk) + 1) * settings.log_partitions
+        assert {letter.topic for letter in seen.letters} == {LOG}
+        assert len(items(seen)) == len(good)
+        assert pipeline.position(seen.rows[0], 0).next == len(seen.log[0])
+
+
+async def test_time_passes_by_itself(tmp_path: Path) -> None:
+    """An item becomes overdue without any event: while the worker runs, and at once for the time it was away."""
+    soon = datetime.now(UTC) + timedelta(seconds=6)
+    late = datetime.now(UTC) + timedelta(seconds=11)
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        await send(settings, [waitpoint(1, due_at=soon.isoformat()), waitpoint(2, due_at=late.isoformat())])
+
+        async def overdue() -> set[str]:
+            return {item.source_id for item in items(await look(settings)) if item.overdue}
+
+        async with worker(settings):
+            await eventually(lambda: caught_up(settings, 2), "both folded")
+            assert not await overdue()
+            await eventually(overdue, "the first is overdue")
+            assert 0 <= time.time() - soon.timestamp() < 2
+        assert await overdue() == {"wp_1"}
+        await asyncio.sleep(max(0, late.timestamp() - time.time()))
+        async with worker(settings):
+            await eventually(lambda: _has(overdue, "wp_2"), "the second is overdue")
+        seen = await look(settings)
+        check(seen, settings)
+        ticks = [record for records in seen.log.values() for record in records if not pipeline.packed(record)]
+        assert len(ticks) <= 4  # none while nothing is due
+
+
+async def _has(found, what: str) -> bool:  # type: ignore[no-untyped-def]
+    return what in await found()
+
+
+async def test_rows_without_a_position_are_left_out(tmp_path: Path) -> None:
+    """A worker died between the batches of one pack too large for one: its rows count only with a position."""
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        await send(settings, [waitpoint(1)])
+        async with worker(settings):
+            seen = await eventually(lambda: caught_up(settings, 1), "folded")
+        key = next(key for key in seen.rows[0] if key[:2] == b"i:")
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+            await out.send_and_wait(VIEWS, b'{"torn":true}', key=key, partition=0)
+            await out.send_and_wait(VIEWS, b"not a row at all", key=b"garbage", partition=0)
+        at = datetime.now(UTC).isoformat()
+        close = {"topic": "waitpoints", "key": None, "value": waitpoint(1)["value"] | {
+            "id": "close", "type": "waitpoint.approved", "time": at, "data": {},
+        }}
+        async with worker(settings):
+            await send(settings, [close])
+            seen = await eventually(lambda: caught_up(settings, 2), "folded")
+        assert [item.state for item in items(seen) if item.source_id == "wp_1"] == ["resolved"]
+        assert decode(position_key(0), seen.rows[0][position_key(0)]).next == 2
+
+
+async def test_a_log_that_fell_back_makes_the_position_jump(tmp_path: Path) -> None:
+    """The broker came back without its last moment: new events must not be taken for old ones."""
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        await send(settings, [waitpoint(number) for number in range(5)])
+        async with worker(settings):
+            seen = await eventually(lambda: caught_up(settings, 5), "folded")
+        before = pipeline.position(seen.rows[0], 0)
+        again = settings.model_copy(update={"incarnation": 1})
+        async with worker(again):
+            await send(again, [waitpoint(7)])
+            seen = await eventually(lambda: caught_up(again, 6), "folded")
+        after = pipeline.position(seen.rows[0], 0)
+        assert after.position > before.position + (1 << 24)
+        assert after.incarnation == 1
+        assert len(items(seen)) == 6
+        assert len(seen.events) == 11  # all sources were read again: the log may have lost what they still hold
+        told = [fact.event_id for fact in seen.told()]
+        assert len(told) == len(set(told)) == 6
+
+
+async def test_a_fault_ends_the_worker_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> int:
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr("streams.views.write_rows", fail)
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+        await send(settings, [waitpoint(1)])
+        with pytest.raises(WorkerFailed, match="disk on fire"):
+            async with asyncio.timeout(20), worker(settings) as task:
+                await task
+
+
+async def test_partition_counts_must_fit(tmp_path: Path) -> None:
+    async with stack(tmp_path) as settings:
+        await asyncio.gather(*(topics.ensure(settings) for _ in range(4)))
+        await topics.ensure(settings)
+        with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*says 8"):
+            await topics.ensure(Settings(kafka=settings.kafka, log_partitions=8))
+
+
+async def test_a_tick_alone_is_folded(tmp_path: Path) -> None:
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+            await out.send_and_wait(LOG, encode_pack(Pack(at=1_800_000_000_000_000)), partition=0)
+        async with worker(settings):
+            seen = await eventually(lambda: caught_up(settings, 0), "folded")
+        assert json.loads(seen.rows[0][position_key(0)])["clock"] == 1_800_000_000_000_000

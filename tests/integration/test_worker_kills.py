@@ -1,0 +1,84 @@
+"""kill -9 of the worker: at random moments while events come in, and between any two of its writes. Nothing is lost,
+nothing is twice (law 8): every row and fact is compared with one fold of the log, the log with what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import pytest
+from support import events
+from support.pipeline import Seen, caught_up, check, eventually, kill, look, send, spawn, stack
+
+from ops.broker import binary
+from schemas.settings import Settings
+from streams import topics
+
+pytestmark = [
+    pytest.mark.broker, pytest.mark.timeout(60),
+    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"),
+]
+POINTS = ("loading:1", "log:1", "commit:1", "facts:1", "rows:1", "table:1", "facts:4", "rows:5", "table:6", "log:3")
+
+
+def check_all(seen: Seen, settings: Settings, lines: list[events.Line]) -> None:
+    check(seen, settings)
+    told = [fact.event_id for fact in seen.told() if not fact.derived]
+    assert len(told) == len(set(told)), "an event counted twice"
+    assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+    assert not seen.letters
+
+
+async def test_kills_at_random_moments(tmp_path: Path) -> None:
+    lines = events.generate(time.time_ns(), 3000, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
+    async with stack(tmp_path) as settings:
+        await topics.ensure(settings)
+
+        async def feed() -> None:
+            for at in range(0, len(lines), 20):
+                await send(settings, lines[at:at + 20])
+                await asyncio.sleep(0.15)
+
+        feeding, kills = asyncio.create_task(feed()), 0
+        process = spawn(settings)
+        try:
+            while not feeding.done():
+                # Starting takes about two seconds; some die before they do anything.
+                await asyncio.sleep(random.uniform(1.0, 3.5))
+                kill(process)
+                kills += 1
+                process = spawn(settings)
+            await feeding
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded", 30)
+        finally:
+            kill(process)
+        check_all(seen, settings, lines)
+        assert kills >= 5
+
+
+async def test_kills_between_any_two_writes(tmp_path: Path) -> None:
+    """Ten lives of a worker, each ending at another point, then one that finishes."""
+    lines = events.generate(11, 1200)
+    share = len(lines) // len(POINTS)
+    async with stack(tmp_path, log_partitions=2) as settings:
+        await topics.ensure(settings)
+        for number, point in enumerate(POINTS):
+            mine = lines[number * share:len(lines) if number == len(POINTS) - 1 else (number + 1) * share]
+            process = spawn(settings, point)
+            try:
+                for at in range(0, len(mine), 10):  # in lumps: each is at least one write of each kind
+                    await send(settings, mine[at:at + 10])
+                    await asyncio.sleep(0.25)
+                await eventually(lambda p=process: p.poll() is not None, f"it came to {point}", 10)
+                assert process.returncode == -9
+            finally:
+                kill(process)
+        process = spawn(settings)
+        try:
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+        check_all(await look(settings) or seen, settings, lines)

@@ -1,0 +1,242 @@
+"""A broker of one's own, workers on it (in this process, or processes that can be killed), what is on its topics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from ops.broker import EmbeddedBroker
+from schemas.deadletters import DeadLetter
+from schemas.facts import Fact, Outcome, decode_fact
+from schemas.log import decode_pack
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, VIEWS
+from schemas.views import PositionRow, decode, position_key
+from streams.core.fold import Fold
+from streams.core.rules import Rules
+from streams.worker import run
+
+Line = dict[str, Any]
+Records = dict[int, list[ConsumerRecord]]
+PROCESS = Path(__file__).with_name("worker_process.py")
+
+
+@contextlib.asynccontextmanager
+async def stack(tmp_path: Path, **given: Any) -> AsyncIterator[Settings]:
+    """Settings of a broker that runs meanwhile; few partitions, so that they are shared by workspaces."""
+    broker = EmbeddedBroker(tmp_path / "broker")
+    await broker.start()
+    try:
+        yield Settings(kafka=broker.bootstrap, **{"log_partitions": 3, "source_partitions": 2} | given)
+    finally:
+        await broker.stop()
+
+
+@contextlib.asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    """A worker in this process; stopped cleanly at the end."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(settings, stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await task
+
+
+def spawn(settings: Settings, crash: str = "") -> subprocess.Popen[bytes]:
+    """A worker process. `crash`: "POINT:N", where it kills itself at the Nth time (see worker_process.py)."""
+    given = {
+        f"ATTN_{name.upper()}": json.dumps(value) if isinstance(value, list | dict) else str(value)
+        for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
+    }
+    return subprocess.Popen([sys.executable, "-P", str(PROCESS), crash], env=os.environ | given)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+async def send(settings: Settings, lines: Iterable[Line | tuple[str, bytes | None]]) -> int:
+    """Source events, or raw values, to their topics; acknowledged. How many."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=32 << 20) as producer:
+        sent = []
+        for line in lines:
+            if isinstance(line, tuple):
+                topic, value, key = line[0], line[1], b"k"
+            else:
+                topic, value = line["topic"], json.dumps(line["value"]).encode()
+                key = None if line["key"] is None else line["key"].encode()
+            sent.append(await producer.send(topic, value, key=key))
+        await asyncio.gather(*sent)
+    return len(sent)
+
+
+async def read(settings: Settings, topic: str) -> Records:
+    """All records of a topic, by partition."""
+    found: Records = {}
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka, enable_auto_commit=False, max_partition_fetch_bytes=32 << 20
+    ) as consumer:
+        while not (numbers := consumer.partitions_for_topic(topic)):
+            await asyncio.sleep(0.05)
+        places = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        await consumer.seek_to_beginning(*places)
+        found = {place.partition: [] for place in places}
+        for place in places:
+            while await consumer.position(place) < ends[place]:
+                for records in (await consumer.getmany(place, timeout_ms=1000)).values():
+                    found[place.partition] += records
+    return found
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """What `check` (maybe async) gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        await asyncio.sleep(0.1)
+
+
+@dataclass
+class Seen:
+    """What the worker left on its topics."""
+
+    log: Records
+    views: Records
+    facts: Records
+    letters: list[DeadLetter]
+    rows: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+
+    @property
+    def events(self) -> list[Any]:
+        """Events in the log, repeats included."""
+        return [entry for records in self.log.values() for record in records for entry in packed(record)]
+
+    def told(self, *partitions: int) -> list[Fact | Outcome]:
+        """Facts as a consumer takes them: one whose place is not beyond the last is a repeat."""
+        return [fact for partition in partitions or self.facts for fact, _ in self.told_at(partition)]
+
+    def told_at(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
+        """The same with the broker's time of each, ms."""
+        found: list[tuple[Fact | Outcome, int]] = []
+        last = (-1, -1)
+        for record in self.facts[partition]:
+            fact = decode_fact(record.value)
+            if (fact.pos, fact.index) > last:
+                last = (fact.pos, fact.index)
+                found.append((fact, record.timestamp))
+        return found
+
+
+def packed(record: ConsumerRecord) -> Sequence[Any]:
+    try:
+        return decode_pack(record.value or b"").entries
+    except ValueError:
+        return ()
+
+
+async def look(settings: Settings) -> Seen:
+    log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
+    seen = Seen(log, views, facts, [
+        DeadLetter.from_record(record.key, record.value, record.headers) for record in letters.get(0, [])
+    ])
+    for partition, records in views.items():
+        rows = seen.rows[partition] = {}
+        for record in records:
+            if record.value is None:
+                rows.pop(record.key, None)
+            else:
+                rows[record.key] = record.value
+    return seen
+
+
+async def caught_up(settings: Settings, sources: int) -> Seen | None:
+    """What there is, once that many source records are in the log or rejected, and all of the log is folded."""
+    seen = await look(settings)
+    distinct = {(event.ws, event.source, event.id) for event in seen.events if hasattr(event, "source")}
+    rejected = {
+        (letter.topic, letter.partition, letter.offset) for letter in seen.letters if letter.topic in SOURCE_TYPES
+    }
+    if len(distinct) + len(rejected) < sources:
+        return None
+    for partition, records in seen.log.items():
+        if records and position(seen.rows[partition], partition).next <= records[-1].offset:
+            return None
+    return seen
+
+
+def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
+    raw = rows.get(position_key(partition))
+    return decode(position_key(partition), raw) if raw else PositionRow(next=0)
+
+
+def check(seen: Seen, settings: Settings, rules: Rules | None = None) -> None:
+    """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
+    every batch ends with a position that went on from the one before."""
+    for partition, records in seen.log.items():
+        rows: dict[bytes, bytes] = {}
+        fold = Fold(rows, partition, rules or Rules.from_settings(settings))
+        facts: list[Fact | Outcome] = []
+        for record in records:
+            _refold(fold, rows, facts, record)
+        assert seen.rows[partition] == rows
+        assert seen.told(partition) == facts
+        _check_batches(partition, seen)
+
+
+def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: ConsumerRecord) -> None:
+    try:
+        pack = decode_pack(record.value or b"")
+    except ValueError:
+        fold.skip(record.offset)
+        rows[position_key(fold.state.partition)] = fold.take().rows[-1][1] or b""
+        return
+    whole = False
+    while not whole:
+        whole = fold.apply(pack, record.offset)
+        batch = fold.take()
+        facts += batch.facts
+        for key, value in batch.rows:
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        fold.taken()
+
+
+def _check_batches(partition: int, seen: Seen) -> None:
+    """Positions go up, the last record is one, and the facts of a batch were on their topic before it."""
+    last, told = -1, deque(seen.told_at(partition))
+    records = seen.views[partition]
+    assert not records or records[-1].key == position_key(partition)
+    for record in records:
+        if record.key == position_key(partition):
+            found = decode(record.key, record.value)
+            assert found.position > last
+            last = found.position
+            while told and told[0][0].pos < last:
+                assert told.popleft()[1] <= record.timestamp
+    assert not told
