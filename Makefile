@@ -4,7 +4,10 @@
 # make bench   what attn costs beside named baselines; bench-pipeline and bench-feed alone
 # make schemas JSON Schemas of all topics into schemas/json
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and fits: a version manager may have names for what it does not have.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for each in python3.12 python3.11 python3 python; do \
+  $$each -c '$(FITS)' >/dev/null 2>&1 && echo $$each && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
@@ -39,8 +42,8 @@ clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-	  || { echo "attn needs Python 3.11 or 3.12 (make PYTHON=/path/to/python3.12 ...)" >&2; exit 1; }
+	@$(or $(PYTHON),false) -c '$(FITS)' \
+	  || { echo "attn needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 	@echo "installing into $(VENV) (once, a few minutes)" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
