@@ -163,7 +163,8 @@ class Part:
                 line = await stream.read(_LINE)
             text = line.decode(errors="replace").rstrip("\n")
             self._last.append(text)
-            self._echo(self.name, text)
+            with suppress(OSError):  # our terminal is gone; the part must not block on a pipe nobody empties
+                self._echo(self.name, text)
 
     def _last_words(self) -> str:
         said = [line.strip() for line in self._last if line.strip()]

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,8 @@ def up(
 async def _until_signal(stack: Stack) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup: it shall outlive its terminal
+            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     await stack.run(stop)
 
 
@@ -80,8 +82,9 @@ def _echo(text: bool) -> Callable[[str, str], None]:
 
 
 def _announce(settings: Settings, url: str) -> None:
-    sys.stdout.write(banner(settings, url))
-    sys.stdout.flush()
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.write(banner(settings, url))
+        sys.stdout.flush()
 
 
 def banner(settings: Settings, url: str) -> str:
