@@ -133,8 +133,10 @@ class Worker:
             await self._fold_group.commit(self.shards.done)
 
     async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
-        self.intake.start(await self._intake_group.starts(tp for tp in assigned if tp.topic in SOURCE_TYPES))
+        mine = [tp for tp in assigned if tp.topic in SOURCE_TYPES]
+        self.intake.start(await self._intake_group.starts(mine))
         self._assigned[app] = True
+        log.info("ingests %d partitions of %d source topics", len(mine), len({tp.topic for tp in mine}))
 
     async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.intake.close()
@@ -146,6 +148,7 @@ class Worker:
         self.views.keep(mine)
         self.shards.start(mine)
         self._assigned[app] = True
+        log.info("folds partitions %s of the log", ", ".join(map(str, sorted(mine))) or "none")
 
     async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.shards.close()

@@ -18,13 +18,13 @@ from faust.tables.table import Table
 from faust.types import TP, EventT
 
 from schemas.topics import VIEWS
-from schemas.views import ROWS, position_key
+from schemas.views import ROWS, PositionRow, decode, position_key
 from streams.chunks import Whole
 from streams.continuity import ReadRange
 from streams.group import Group
 from streams.kafka import write_rows
 
-__all__ = ["MemoryRows", "RowStore", "Rows", "Views"]
+__all__ = ["ForeignWrite", "MemoryRows", "RowStore", "Rows", "Views"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class RowStore(Protocol):
     def rows(self, partition: int) -> Mapping[bytes, bytes]: ...
 
     def offset(self, partition: int) -> int | None:
-        """The offset in attn.views up to which (included) the partition is held; None: nothing is."""
+        """The offset in attn.views up to which (included) it was read or written; None: nothing was."""
 
     def put(self, partition: int, rows: Rows, offset: int) -> None: ...
 
@@ -76,6 +76,19 @@ class MemoryRows:
         return set(self._rows)
 
 
+class ForeignWrite(Exception):
+    """Two workers hold the partition. Both stop; the group decides who goes on, and `load` tells right from wrong."""
+
+
+def _position(raw: bytes | None) -> int:
+    """Where a position row stands; -1 without one."""
+    if raw is None:
+        return -1
+    row = decode(b"~:", raw)
+    assert isinstance(row, PositionRow)
+    return row.position
+
+
 class Views(Table):  # type: ignore[misc]
     """`write` and `load` are what the fold uses; the rest answers Faust."""
 
@@ -95,33 +108,60 @@ class Views(Table):  # type: ignore[misc]
         self._ends: dict[TP, int] = {}
 
     async def write(self, partition: int, rows: Rows) -> None:
-        """Make rows durable, the position row last, then change the table. Any exception: whether they are durable is
-        not known, so the caller must not go on."""
+        """Make rows durable, the position row last, then change the table.
+
+        Any exception, ForeignWrite included: what is durable is not known, so the caller must not go on.
+        """
         offset = await write_rows(self._out, VIEWS, partition, rows)
+        held = self.held.offset(partition)
+        if held is not None and offset - len(rows) != held:
+            raise ForeignWrite(
+                f"{VIEWS}/{partition}: offsets {held + 1} to {offset - len(rows)} were written by somebody else"
+            )
         self.held.put(partition, rows, offset)
 
     async def load(self, partition: int) -> Mapping[bytes, bytes]:
-        """The partition's rows as they are durable: read in bulk, only the tail where some are held already."""
+        """The partition's rows as they are durable: read in bulk, only the tail where some are held already.
+
+        Left out are batches whose position lies behind (a worker that had lost the partition wrote once more) and rows
+        without a position (a worker died between the batches of one large pack). Compaction would keep those rows, so
+        the right ones are written again.
+        """
         tp = TP(VIEWS, partition)
         begin, end = (await self._group.begins([tp]))[tp], (await self._group.ends([tp]))[tp]
         held = self.held.offset(partition)
         if held is None or held >= end:
             self.held.drop(partition)
             held = begin - 1
-        last, waiting = position_key(partition), Rows()
-        async for run in self._read(tp, held + 1, end):
+        wrong = await self._take_in(tp, held + 1, end)
+        rows = self.held.rows(partition)
+        if wrong:
+            log.error("%s/%d: %d rows had been written out of turn; the right ones are written again", *tp, len(wrong))
+            last = position_key(partition)
+            right: Rows = [(key, rows.get(key)) for key in wrong if key != last]
+            await self.write(partition, [*right, (last, rows[last])] if last in rows else right)
+        return rows
+
+    async def _take_in(self, tp: TP, start: int, end: int) -> set[bytes]:
+        """Reads a range into the table. The keys of rows that were left out."""
+        key_of_last, waiting, wrong = position_key(tp.partition), Rows(), set[bytes]()
+        at = _position(self.held.rows(tp.partition).get(key_of_last))
+        async for run in self._read(tp, start, end):
             for record in run:
                 if record.key is None or record.key[:2] not in ROWS:
                     log.warning("%s/%d: the record at offset %d is not a row; ignored", *tp, record.offset)
                     continue
                 waiting.append((record.key, record.value))
-                if record.key == last:
-                    self.held.put(partition, waiting, record.offset)
-                    waiting.clear()
-        if waiting:
-            # Rows too large for one batch were being written when the worker died: their pack is folded again.
-            log.warning("%s/%d ends with %d rows without a position; left out", *tp, len(waiting))
-        return self.held.rows(partition)
+                if record.key == key_of_last:
+                    if (position := _position(record.value)) >= at:
+                        self.held.put(tp.partition, waiting, record.offset)
+                        at = position
+                    else:
+                        wrong.update(key for key, _ in waiting)
+                    waiting = Rows()
+        wrong.update(key for key, _ in waiting)
+        self.held.put(tp.partition, [], end - 1)
+        return wrong
 
     def keep(self, partitions: set[int]) -> None:
         """Forget the rows of all other partitions."""

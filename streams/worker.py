@@ -25,8 +25,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises WorkerFailed or TopicError when it can't go on; nothing is lost then, and a restart resumes.
     """
-    _quiet()
     patience.install()
+    logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     await topics.ensure(settings)
     worker = build(settings)
     async with serve(settings.metrics_port, lambda: worker.ready, settings.host):
@@ -70,9 +70,3 @@ async def _stop(worker: Worker) -> None:
         logging.shutdown()
         os._exit(0 if worker.drained else _EXIT_STUCK)
 
-
-def _quiet() -> None:
-    """Faust and its services tell of every step, with tables of offsets."""
-    for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance

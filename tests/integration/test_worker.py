@@ -146,26 +146,52 @@ async def _has(found, what: str) -> bool:  # type: ignore[no-untyped-def]
     return what in await found()
 
 
-async def test_rows_without_a_position_are_left_out(tmp_path: Path) -> None:
-    """A worker died between the batches of one pack too large for one: its rows count only with a position."""
+async def test_rows_out_of_turn_are_undone(tmp_path: Path) -> None:
+    """A worker died between two batches of one pack, and another wrote once more after it had lost the partition:
+    whoever owns it stops at its next write, leaves such rows out when it loads, and writes the right ones again."""
     async with stack(tmp_path, log_partitions=1) as settings:
         await topics.ensure(settings)
         await send(settings, [waitpoint(1)])
         async with worker(settings):
-            seen = await eventually(lambda: caught_up(settings, 1), "folded")
-        key = next(key for key in seen.rows[0] if key[:2] == b"i:")
-        async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
-            await out.send_and_wait(VIEWS, b'{"torn":true}', key=key, partition=0)
-            await out.send_and_wait(VIEWS, b"not a row at all", key=b"garbage", partition=0)
-        at = datetime.now(UTC).isoformat()
-        close = {"topic": "waitpoints", "key": None, "value": waitpoint(1)["value"] | {
-            "id": "close", "type": "waitpoint.approved", "time": at, "data": {},
-        }}
+            old = await eventually(lambda: caught_up(settings, 1), "folded")
+            await send(settings, [waitpoint(number) for number in range(2, 6)])
+            before = await eventually(lambda: caught_up(settings, 5), "folded")
+        last, key = position_key(0), next(key for key in old.rows[0] if key[:2] == b"i:")
+        zombie = [(key, b'{"out of turn":true}'), (b"i:nobody", b'{"out of turn":true}'), (last, old.rows[0][last])]
+        torn = [(key, b'{"torn":true}')]
+        await _write(settings, [*zombie, *torn, (b"garbage", b"not a row at all")])
         async with worker(settings):
-            await send(settings, [close])
-            seen = await eventually(lambda: caught_up(settings, 2), "folded")
-        assert [item.state for item in items(seen) if item.source_id == "wp_1"] == ["resolved"]
-        assert decode(position_key(0), seen.rows[0][position_key(0)]).next == 2
+            after = await eventually(_loaded(settings, len(before.views[0]) + 6), "the right rows written again")
+            assert {k: v for k, v in after.rows[0].items() if k != b"garbage"} == before.rows[0]
+
+        async def duel() -> None:
+            async with asyncio.timeout(20), worker(settings) as task:
+                await asyncio.sleep(4)
+                await _write(settings, zombie)
+                await send(settings, [waitpoint(6)])
+                await task
+
+        with pytest.raises(WorkerFailed, match="ForeignWrite"):
+            await duel()
+        async with worker(settings):
+            await send(settings, [waitpoint(7)])
+            seen = await eventually(lambda: caught_up(settings, 7), "folded")
+        seen.rows[0].pop(b"garbage")
+        assert {item.source_id for item in items(seen)} == {f"wp_{number}" for number in range(1, 8)}
+        assert seen.rows[0][key] == old.rows[0][key]
+
+
+async def _write(settings: Settings, rows: list[tuple[bytes, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+        for name, value in rows:
+            await out.send_and_wait(VIEWS, value, key=name, partition=0)
+
+
+def _loaded(settings: Settings, records: int):  # type: ignore[no-untyped-def]
+    async def loaded() -> pipeline.Seen | None:
+        seen = await look(settings)
+        return seen if len(seen.views[0]) > records else None
+    return loaded
 
 
 async def test_a_log_that_fell_back_makes_the_position_jump(tmp_path: Path) -> None:
