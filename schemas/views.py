@@ -184,6 +184,7 @@ class GroupRow(Struct, omit_defaults=True):
     key: str
     members: dict[str, Member] = {}
     regroup: list[str] = []
+    held: tuple[int, int] | None = None  # a time it was on (since, at least until), for members no longer remembered
     touched: int = 0
     wake: int | None = None
 

@@ -57,7 +57,6 @@ def _update(fold: Fold, key: str, group: GroupRow, row: ItemRow) -> None:
     was_on = incident is not None and incident.open
     if incident is not None or outage is not None:
         incident = incident or _incident(item, row)
-        incident.updated_at = max(incident.updated_at, row.updated_at)
         incident.touched, incident.rev = fold.clock, fold.at
         incidents.render(incident, group, outage, fold.clock, fold.rules)
         fold.state.put(item_key(item), incident)

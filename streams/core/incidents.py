@@ -8,7 +8,10 @@ matter (law 2).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from msgspec import json
 
@@ -67,8 +70,16 @@ def enter(group: GroupRow, row: ItemRow) -> None:
     )
     closed = [(member.periods[-1], item) for item, member in group.members.items() if member.periods[-1] & 1]
     if len(closed) > MAX_CLOSED:
-        for _, item in sorted(closed)[:-MAX_CLOSED]:
-            del group.members[item]
+        _forget(group, sorted(closed)[:-MAX_CLOSED])
+
+
+def _forget(group: GroupRow, closed: list[tuple[int, str]]) -> None:
+    """Drops closed members, but not what they proved: that the group was on while they were open."""
+    outage = sweep(group)
+    for code, item in closed:
+        del group.members[item]
+        if outage is not None and outage.since < code >> 1:
+            group.held = (outage.since, code >> 1)
 
 
 def leave(group: GroupRow, item: str) -> None:
@@ -76,55 +87,70 @@ def leave(group: GroupRow, item: str) -> None:
 
 
 def sweep(group: GroupRow) -> Outage | None:
-    """The newest time the group was on, or None. At equal times a close comes before an opening."""
-    steps = sorted(
+    """The newest time the group was on, or None; by how things stood after all that happened at one time."""
+    steps = [
         (time, opens, item, member.cluster)
         for item, member in group.members.items()
         for start, end in periods.intervals(member.periods) if start != end
         for time, opens in ((start, True), (end, False)) if time is not None
-    )
-    open_on: dict[str, int] = {}
+    ]
+    if group.held is not None:  # two clusters stand for the members forgotten
+        steps += [(time, time == group.held[0], "", place) for time in group.held for place in ("\0a", "\0b")]
+    open_on: Counter[str] = Counter()
     since: int | None = None
     found: Outage | None = None
-    for time, opens, item, cluster in steps:
-        open_on[cluster] = open_on.get(cluster, 0) + (1 if opens else -1)
-        if not open_on[cluster]:
-            del open_on[cluster]
-        if since is None and len(open_on) > 1:
+    for time, at_once in groupby(sorted(steps), key=itemgetter(0)):
+        item = ""
+        for _, opens, item, cluster in at_once:  # noqa: B007 - the last one counts
+            open_on[cluster] += 1 if opens else -1
+        there = sum(count > 0 for count in open_on.values())
+        if since is None and there > 1:
             since = time
             found = Outage(since)
-        elif since is not None and not open_on:
+        elif since is not None and not there:
             found, since = Outage(since, time, item), None
     return found
 
 
 def render(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rules: Rules) -> None:
     """The incident's own item row, from its group. It is hidden where the group never was on."""
-    opened = sorted(
-        (periods.opened_at(member.periods) or 0, item)
-        for item, member in group.members.items() if periods.is_open(member.periods)
-    )
-    members = [group.members[item] for _, item in opened]
-    row.count = len(opened) if outage is not None and outage.ended is None else 0
+    row.count, row.members = 0, []
     if outage is None:
-        row.state = "hidden"
-        row.clusters, row.members = [], []
-    elif outage.ended is not None:
-        last = group.members[outage.last]
-        row.created_at = outage.since
-        resolve(row, (outage.ended, "", last.action or "resolved", last.by))
+        row.state, row.clusters = "hidden", []
     else:
-        before = row.priority
-        row.clusters = sorted({member.cluster for member in members})
-        row.members = [item for _, item in opened[:MAX_MEMBERS]]
-        row.priority = row.data.priority = min((member.priority for member in members), key=BANDS.index)
-        row.blocking = row.data.blocking = any(member.blocking for member in members)
-        row.data.due_at = min(member.due_at for member in members)
-        row.data.title = f"{members[0].title} ({len(row.clusters)} clusters)"[:512]
+        raised = _show(row, group, outage)
         row.created_at = outage.since
-        if not row.open:
+        if outage.ended is not None:
+            last = group.members.get(outage.last)
+            action, by = (last.action, last.by) if last is not None else (None, None)
+            resolve(row, (outage.ended, "", action or "resolved", by))
+        elif not row.open:
             reopen(row)
-        elif BANDS.index(row.priority) < BANDS.index(before):
+        elif raised:
             row.surge += 1
     row.base = row.base or (row.created_at, "")
     rank(row, clock, rules)
+
+
+def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
+    """What its members make of it: the open ones, or once it is over those who took part. True: the priority rose."""
+    found = sorted({
+        item: (start, item)
+        for item, member in group.members.items()
+        for start, end in periods.intervals(member.periods)
+        if (end is None if outage.ended is None else start < outage.ended and (end or 0) > outage.since)
+    }.values())
+    members = [group.members[item] for _, item in found]
+    if not members:
+        return False
+    before = row.priority
+    row.clusters = sorted({member.cluster for member in members})
+    row.priority = row.data.priority = min((member.priority for member in members), key=BANDS.index)
+    row.blocking = row.data.blocking = any(member.blocking for member in members)
+    row.data.due_at = min(member.due_at for member in members)
+    row.data.title = f"{members[0].title} ({len(row.clusters)} clusters)"[:512]
+    newest = outage.ended or max(periods.newest(member.periods) for member in group.members.values())
+    row.updated_at = max(outage.since, newest, row.read_at or 0)
+    if outage.ended is None:
+        row.count, row.members = len(found), [item for _, item in found[:MAX_MEMBERS]]
+    return BANDS.index(row.priority) < BANDS.index(before)

@@ -37,8 +37,7 @@ def _item(fold: Fold, key: bytes) -> None:
     elif row.kind == "proof_expiring" and row.state == "hidden" and proofs.settle(row, fold.clock, fold.rules):
         fold.tell(expiring(row, fold.clock))
     elif _is_old(fold, row.touched):
-        groups.remove(fold, row)
-        fold.state.drop(key)
+        fold.state.drop(key)  # its group remembers it, for an incident that outlives it
         return
     else:
         row.wake = row.touched + fold.rules.retention

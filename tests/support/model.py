@@ -284,7 +284,7 @@ class Model:
 
     def _proofs(self, events: list[Event], clock: int) -> Iterable[Item]:
         """A proof opens by itself before it expires, unless it expired or the case got a newer one before."""
-        newest = {e.subject: e for e in events if e.type == "proof.attached"}
+        newest = {e.subject: e for e in events if e.type == "proof.attached"}  # attached again: it counts from then
         for proof in newest.values():
             if "expires_at" not in proof.data:
                 continue
@@ -292,9 +292,9 @@ class Model:
             ends = [(e.time, "expired", e) for e in events
                     if e.type == "proof.expired" and e.subject == proof.subject and e.time >= proof.time][-1:]
             case = proof.data.get("case_id")
-            newer = [(e.time, "attached", e) for e in events if e.type == "proof.attached" and case is not None
+            newer = [(e.time, "attached", e) for e in newest.values() if case is not None
                      and e.data.get("case_id") == case and e.subject != proof.subject and e.time > proof.time]
-            ends += newer[:1]
+            ends += sorted(newer, key=lambda one: one[0])[:1]
             if opened > clock or any(time <= opened for time, _, _ in ends):
                 continue
             shown = {name: value for name, value in proof.data.items() if name not in NOT_SHOWN}
@@ -389,7 +389,7 @@ def _incidents(items: Iterable[Item]) -> Iterable[Item]:
         keyed = "incident_key" in shown
         name = (shown["incident_key"],) if keyed else (shown.get("pipeline"), shown.get("step"))
         if item.kind == "failed_run" and "cluster" in shown and any(part is not None for part in name):
-            groups[keyed, "/".join(part or "" for part in name), *item.target].append(item)
+            groups[keyed, "/".join(filter(None, name)), *item.target].append(item)
     for (_, name, *_), runs in groups.items():
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
         on: tuple[int, int | None] | None = None  # the newest time it stood: from, until
@@ -402,20 +402,23 @@ def _incidents(items: Iterable[Item]) -> Iterable[Item]:
                 on = (time, None)
         if on is None:
             continue
-        members = [run for run in runs if run.open]
-        ranked = members or runs
+        since, ended = on
+        members = [run for run in runs if run.open] if ended is None else []
+        shown_by = members or [  # once it is over: those who took part
+            run for run in runs if any(a < (ended or 0) and (b or 0) > since for a, b in run.periods)]
         incident = Item(
-            "incident", name, {}, "unread" if on[1] is None else "resolved",
-            created_at=on[0], due_at=min(run.due_at for run in ranked), updated_at=on[1] or on[0],
-            priority=min((run.priority for run in ranked), key=BANDS.index),
-            blocking=any(run.blocking for run in ranked), target=runs[0].target, periods=[], resolved_at=on[1],
-            clusters=sorted({run.shown["cluster"] for run in members}) if on[1] is None else [],
-            members=sorted(run.source_id for run in members) if on[1] is None else [],
+            "incident", name, {}, "unread" if ended is None else "resolved",
+            created_at=since, due_at=min(run.due_at for run in shown_by),
+            updated_at=ended or max([since, *(run.updated_at for run in runs)]),
+            priority=min((run.priority for run in shown_by), key=BANDS.index),
+            blocking=any(run.blocking for run in shown_by), target=runs[0].target, periods=[], resolved_at=ended,
+            clusters=sorted({run.shown["cluster"] for run in shown_by}),
+            members=sorted(run.source_id for run in members),
         )
-        if on[1] is None:
-            for run in members:
-                run.grouped = True
-        else:
-            ends = [run for run in runs if any(period[1] == on[1] for period in run.periods)]
-            incident.resolved_action = ends[0].resolved_action if len(ends) == 1 else None
+        for run in members:
+            run.grouped = True
+        if ended is not None:
+            ends = [run for run in runs if any(period[1] == ended for period in run.periods)]
+            if len(ends) == 1:  # else any of those that closed at once may be named
+                incident.resolved_action, incident.resolved_by = ends[0].resolved_action, ends[0].resolved_by
         yield incident
