@@ -29,16 +29,20 @@ _DATA_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 
 _DATA_ERRORS = (DataError, UnicodeError, AttributeError, TypeError, ValueError, OverflowError, struct.error)
 
 
-class Refused(Exception):
-    """ClickHouse, or its client, does not take a value of these rows."""
-
-
-class Unavailable(Exception):
-    """ClickHouse did not do it; the rows are not to blame as far as is known. `answered`: it did reply."""
+class Failed(Exception):
+    """ClickHouse did not do it. `answered`: it said so itself, so it is there."""
 
     def __init__(self, reason: str, answered: bool = False) -> None:
         super().__init__(reason)
         self.answered = answered
+
+
+class Refused(Failed):
+    """A value of these rows is not taken, by ClickHouse or already by its client."""
+
+
+class Unavailable(Failed):
+    """The rows are not to blame, as far as is known."""
 
 
 @contextlib.contextmanager
@@ -50,7 +54,7 @@ def translated(rows: bool = False) -> Iterator[None]:
         reason = f"{type(error).__name__}: {str(error)[:500]}"
         code = error.code if isinstance(error, Error) else None
         if rows and (code in _DATA_CODES or isinstance(error, _DATA_ERRORS)):
-            raise Refused(reason) from error
+            raise Refused(reason, answered=code is not None) from error
         raise Unavailable(reason, answered=code is not None) from error
 
 

@@ -142,7 +142,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _write(self, batch: Batch) -> None:
         """Returns when it is in ClickHouse and committed. Unavailable: of unknown end."""
-        plan = await self._in_thread(self._writer.plan, batch.records)
+        plan = await self._in_thread(self._writer.plan, batch)
         begun, backoff = time.monotonic(), Backoff()
         while True:
             try:

@@ -107,7 +107,8 @@ class Store:
         self._client.close()
 
     def insert(self, data: Sequence[Sequence[Any]], token: str) -> None:
-        """Insert the columns as one block. Refused: a value does not fit, nothing was inserted."""
+        """Insert the columns as one block. Refused: a value does not fit. After any failure that ClickHouse answered
+        the rows may be in `activity` all the same: what a view makes of them comes after, and may be what failed."""
         types = self._column_types()
         with translated(rows=True):
             context = self._client.create_insert_context(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ from schemas.deadletters import DeadLetter
 from schemas.facts import Fact, decode_fact
 from streams.history import metrics
 from streams.history.admission import Admission, Entry, History
-from streams.history.client import Refused, Unavailable
-from streams.history.columns import columns
+from streams.history.client import Failed, Refused, Unavailable
+from streams.history.columns import columns, place
 
 __all__ = ["Batch", "Plan", "Writer", "facts_of"]
 
@@ -33,28 +34,25 @@ class Store(History, Protocol):
 
 
 class Batch:
-    """Records that are not in ClickHouse yet, by partition and in order. `since`: when the first came (monotonic)."""
+    """What came and is not in ClickHouse yet."""
 
     def __init__(self) -> None:
-        self.records: dict[int, list[Any]] = {}
-        self.count = 0
-        self.since = 0.0
+        self.count = 0  # records
+        self.since = 0.0  # when the first came, of the monotonic clock
+        self.oldest = math.inf  # time of the oldest, seconds since the epoch
+        self.next: dict[int, int] = {}  # partition -> offset after its last record
+        self.entries: dict[int, list[Entry]] = {}  # partition -> its facts, in order
+        self.letters: list[DeadLetter] = []
 
     def add(self, partition: int, records: Sequence[Any]) -> None:
+        """Takes over the next records of a partition, at least one. (Here, not in `plan`: while another batch is being
+        inserted, decoding costs no time.)"""
         if not self.count:
             self.since = time.monotonic()
-        self.records.setdefault(partition, []).extend(records)
         self.count += len(records)
-
-    @property
-    def next(self) -> dict[int, int]:
-        """Partition -> offset after its last record."""
-        return {partition: records[-1].offset + 1 for partition, records in self.records.items()}
-
-    @property
-    def oldest(self) -> float:
-        """Time of the oldest record, seconds since the epoch."""
-        return float(min(records[0].timestamp for records in self.records.values()) / 1000)
+        self.oldest = min(self.oldest, records[0].timestamp / 1000)
+        self.next[partition] = records[-1].offset + 1
+        self.entries.setdefault(partition, []).extend(facts_of(records, self.letters))
 
 
 @dataclass(slots=True)
@@ -96,14 +94,12 @@ class Writer:
         """Begin with these partitions and forget all others; also after a plan that was not finished."""
         self._admissions = {partition: Admission(self._store, partition, self._days) for partition in partitions}
 
-    def plan(self, records: Mapping[int, Sequence[Any]]) -> Plan:
-        """What to insert of these records. When it raises (Unavailable), nothing is known of them: `open` again."""
-        letters: list[DeadLetter] = []
+    def plan(self, batch: Batch) -> Plan:
+        """What to insert of a batch. When it raises (Unavailable), nothing is known of it: `open` again."""
         rows: list[tuple[int, Entry]] = []
-        for partition, run in records.items():
-            entries = facts_of(run, letters)
+        for partition, entries in batch.entries.items():
             rows += [(partition, entry) for entry in self._admissions[partition].admit(entries)]
-        return Plan(deque([Chunk(rows)] if rows else []), letters)
+        return Plan(deque([Chunk(rows)] if rows else []), batch.letters)
 
     def write(self, plan: Plan) -> None:
         """Carry the plan out. Unavailable: call again with the same plan, or `open` again."""
@@ -113,11 +109,14 @@ class Writer:
                 with metrics.INSERT_SECONDS.time():
                     self._store.insert(chunk.columns(), chunk.token)
             except Refused as refused:
+                if refused.answered:
+                    self._check_absent(chunk, refused)
                 _divide(plan, str(refused))
             except Unavailable as unavailable:
                 chunk.failures += unavailable.answered
                 if chunk.failures < _STUBBORN:
                     raise
+                self._check_absent(chunk, unavailable)
                 _suspect(plan, str(unavailable))
                 if plan.misses > _MISSES:
                     raise
@@ -126,6 +125,19 @@ class Writer:
                 plan.written += len(chunk.rows)
                 plan.misses = 0
                 metrics.ROWS.inc(len(chunk.rows))
+
+
+    def _check_absent(self, chunk: Chunk, why: Failed) -> None:
+        """Only rows that did not get in may be tried otherwise. Unavailable: they are in the table, and something that
+        ClickHouse makes of them (a view that somebody added, say) failed; the same chunk may complete that later."""
+        rows: dict[int, list[Fact]] = {}
+        for partition, (fact, _) in chunk.rows:
+            rows.setdefault(partition, []).append(fact)
+        for partition, facts in rows.items():
+            places = [place(fact) for fact in facts]
+            there = self._store.events(partition, min(places), max(places))
+            if any((fact.pos, fact.index, fact.event_id) in there for fact in facts):
+                raise Unavailable(f"rows got into activity, but not into a view of it: {why}") from why
 
 
 def _divide(plan: Plan, reason: str) -> None:

@@ -66,12 +66,12 @@ class Faulty:
         return None
 
     def _without_views(self, context: Any) -> None:
-        """The base table gets its rows, and what is made of them fails: as a crash between the two leaves it."""
-        self.real.command("RENAME TABLE attn.activity_hourly TO attn.away")
+        """The table gets its rows, and what is made of them fails: as a crash between the two leaves it."""
+        self.real.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
         try:
             self.real.data_insert(context)
         finally:
-            self.real.command("RENAME TABLE attn.away TO attn.activity_hourly")
+            self.real.command("ALTER TABLE attn.activity_hourly DROP CONSTRAINT full")
 
     def _away(self) -> None:
         if self.fault == "away":

@@ -20,7 +20,7 @@ from streams.history.admission import JUMP
 from streams.history.client import Unavailable
 from streams.history.columns import COLUMNS, Place, digest, place
 from streams.history.resume import Offsets, resume
-from streams.history.writer import Plan, Writer, facts_of
+from streams.history.writer import Batch, Plan, Writer, facts_of
 
 R = TypeVar("R")
 HOUR = 3600 * 1_000_000
@@ -188,18 +188,19 @@ class Process:
 
     def turn(self, size: int, fault: str) -> bool:
         """One batch. False: there is nothing to read."""
-        batch = {log.partition: found for log in self._logs
-                 if (found := records(log, self._next[log.partition], self._next[log.partition] + size))}
-        if not batch:
+        batch = Batch()
+        for log in self._logs:
+            if found := records(log, self._next[log.partition], self._next[log.partition] + size):
+                batch.add(log.partition, found)
+        if not batch.count:
             return False
         plan = self._writer.plan(batch)
         self._table.fault = fault
         if self._write(plan):
             self._table.fault = ""
-            for log in self._logs:
-                if log.partition in batch:
-                    self._next[log.partition] = batch[log.partition][-1].offset + 1
-                    log.committed.append(self._next[log.partition])
+            self._next.update(batch.next)
+            for partition, offset in batch.next.items():
+                self._logs[partition].committed.append(offset)
         else:
             self._table.fault = ""
             self._begin()

@@ -1,0 +1,194 @@
+"""What the history costs beside a bare insert: `python -m ops.bench history [--rows N] [--batch N]`.
+
+Four ways of getting the same rows into the same kind of table, in batches of the same size, in turns on one engine:
+
+    plain     clickhouse-connect's column insert of columns that are there already, into the table alone
+    bare      the same, with the hourly sums that ClickHouse makes of every insert
+    writer    from the bytes of the records: decoded, admitted, made columns, inserted as the history does
+    history   the whole process: from Kafka to ClickHouse and committed
+
+The engine (chdb) runs in this process, so its CPU is in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from prometheus_client import REGISTRY
+from rich.console import Console
+from rich.table import Table
+
+from ops.bench.baselines import cpu_seconds
+from ops.broker import EmbeddedBroker
+from schemas.facts import Fact, encode_fact
+from schemas.settings import Settings
+from schemas.topics import FACTS, partition_of
+from streams import topics
+from streams.history import client, migrate, run
+from streams.history.columns import COLUMNS, columns
+from streams.history.store import Store
+from streams.history.writer import Batch, Writer
+
+ROUNDS = 5
+PARTITIONS = 4
+_BEGIN = 1_750_000_000_000_000
+_TYPES = (
+    ("waitpoint.created", "waitpoint"), ("waitpoint.approved", "waitpoint"), ("run.failed", "failed_run"),
+    ("run.recovered", "failed_run"), ("session.completed", "session_waiting"), ("plan.approved", "plan_approval"),
+)
+
+
+def facts(count: int, start: int = 0) -> Iterator[Fact]:
+    """Facts as they are in life: 16 workspaces, 6 types, half of them close an item. About 500 bytes each."""
+    for number in range(start, start + count):
+        kind = _TYPES[number % len(_TYPES)]
+        closes = number % 2 == 1
+        yield Fact(
+            ws=f"ws_{number % 16:02}", pos=number, index=0, event_id=f"/pipelines/deploy evt-{number:012x}",
+            time=_BEGIN + number * 40_000, at=_BEGIN + number * 40_000 + 1500, type=kind[0],
+            subject=f"wp_tok_{number // 2:010x}", item=f"ibx_{number // 2:026x}", kind=kind[1],
+            priority=("low", "normal", "high", "urgent")[number % 4], title=f"Review production deploy {number % 1000}",
+            cluster=f"prod-us-east-{number % 8}", stack=f"web-{number % 20}", case_id=f"case_{number % 5000}",
+            session_id=f"ses_{number % 9000}", actor=f"user_{number % 200}" if closes else None,
+            resolved_action="approved" if closes else None, seconds_open=number % 7200 * 1.5 if closes else None,
+            target_role=("OWNER", "ADMIN", None)[number % 3],
+        )
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    work()
+    return cpu_seconds() - cpu, time.perf_counter() - wall
+
+
+class Bench:
+    """One engine with a table for each way."""
+
+    def __init__(self, directory: Path, rows: int, batch: int) -> None:
+        self.rows, self.batch = rows, batch
+        self.client = client.connect(Settings(data_dir=directory, _env_file=None))
+        for database in ("bare", "writer"):
+            migrate.apply(self.client, database)
+        self.client.command("CREATE TABLE bare.plain AS bare.activity")
+        self.writer = Writer(Store(self.client, "writer", local=True), days=30)
+        self.writer.open([0])
+        self._round = 0
+
+    def turn(self) -> dict[str, tuple[float, float]]:
+        """CPU and wall seconds of one round of each way that needs no broker."""
+        batches = [
+            list(facts(self.batch, self._round * self.rows + start)) for start in range(0, self.rows, self.batch)
+        ]
+        self._round += 1
+        data = [columns(batch, [0] * len(batch)) for batch in batches]
+        records = [
+            [SimpleNamespace(value=encode_fact(fact), offset=fact.pos, timestamp=0) for fact in batch]
+            for batch in batches
+        ]
+        return {
+            "plain": timed(lambda: self._insert("bare.plain", data)),
+            "bare": timed(lambda: self._insert("bare.activity", data)),
+            "writer": timed(lambda: self._write(records)),
+        }
+
+    def _insert(self, table: str, batches: Sequence[list[Sequence[Any]]]) -> None:
+        for data in batches:
+            self.client.insert(table, data, column_names=COLUMNS, column_oriented=True, settings={"async_insert": 0})
+
+    def _write(self, batches: Sequence[list[Any]]) -> None:
+        for records in batches:
+            batch = Batch()
+            batch.add(0, records)
+            self.writer.write(self.writer.plan(batch))
+
+    def close(self) -> None:
+        self.client.close()
+
+
+async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
+    """CPU and wall seconds of `attn history` for `rows` rows that wait in the topic, without its start and stop."""
+    broker = EmbeddedBroker(directory)
+    await broker.start()
+    try:
+        settings = Settings(
+            kafka=broker.bootstrap, data_dir=directory, log_partitions=PARTITIONS, history_batch_rows=batch,
+            _env_file=None,
+        )
+        await topics.ensure(settings)
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:
+            await _send(producer, facts(rows + batch))
+        before, stop = _rows(), asyncio.Event()
+        running = asyncio.create_task(run(settings, stop))
+        await _reach(before + 1)
+        first, cpu, wall = _rows() - before, cpu_seconds(), time.perf_counter()
+        await _reach(before + rows + batch)
+        share = rows / (rows + batch - first)
+        found = (cpu_seconds() - cpu) * share, (time.perf_counter() - wall) * share
+        stop.set()
+        await running
+        return found
+    finally:
+        await broker.stop()
+
+
+def _rows() -> float:
+    return REGISTRY.get_sample_value("attn_history_rows_total") or 0.0
+
+
+async def _reach(rows: float) -> None:
+    async with asyncio.timeout(300):
+        while _rows() < rows:  # noqa: ASYNC110 - a metric cannot be awaited
+            await asyncio.sleep(0.005)
+
+
+async def _send(producer: AIOKafkaProducer, sent: Iterator[Fact]) -> None:
+    for fact in sent:
+        await producer.send(FACTS, encode_fact(fact), partition=partition_of(fact.ws, PARTITIONS))
+    await producer.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ops.bench history", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of a round")
+    parser.add_argument("--batch", type=int, default=5000, help="rows of an insert")
+    given = parser.parse_args()
+    rows = max(1, given.rows // given.batch) * given.batch
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(Path(directory), rows, given.batch)
+        bench.turn()  # columns' types, caches
+        turns = [bench.turn() for _ in range(ROUNDS)]
+        bench.close()
+    found = {name: _median([turn[name] for turn in turns]) for name in turns[0]}
+    with tempfile.TemporaryDirectory() as directory:
+        found["history"] = asyncio.run(whole(Path(directory), rows, given.batch))
+    _show(found, rows, given.batch)
+
+
+def _median(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(cpu for cpu, _ in measured), statistics.median(wall for _, wall in measured)
+
+
+def _show(found: dict[str, tuple[float, float]], rows: int, batch: int) -> None:
+    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} rounds, history of one")
+    for name in ("", "CPU µs/row", "rows/s", "CPU: bare is", "rows/s of bare"):
+        table.add_column(name, justify="right")
+    bare_cpu, bare_wall = found["bare"]
+    for name, (cpu, wall) in found.items():
+        table.add_row(
+            name, f"{cpu / rows * 1e6:.1f}", f"{rows / wall:,.0f}", f"{bare_cpu / cpu:.2f}", f"{bare_wall / wall:.2f}",
+        )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
