@@ -87,7 +87,7 @@ class EmbeddedBroker:
         except (FileNotFoundError, ValueError):
             return 0
 
-    async def start(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it also ends the child
+    async def start(self, timeout: float = 300.0) -> None:  # noqa: ASYNC109 - it also ends the child
         """Return when it takes requests. BrokerError: no binary, the port is taken, or it did not come up in time."""
         if self.alive:
             return
@@ -173,7 +173,10 @@ class EmbeddedBroker:
 
     async def _came_up(self, timeout: float) -> bool:  # noqa: ASYNC109
         """noida-db writes its control file once the port is bound and the data is loaded."""
-        await processes.become(lambda: self._took_over() or not self.alive, timeout)
+        patience = min(5.0, timeout)
+        if not await processes.become(lambda: self._took_over() or not self.alive, patience):
+            log.info("the broker loads its data")
+            await processes.become(lambda: self._took_over() or not self.alive, timeout - patience)
         return self._took_over() and self.alive
 
     def _took_over(self) -> bool:

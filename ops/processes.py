@@ -27,7 +27,10 @@ class Known:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, or None: it is not there, or is dead and only waits to be reaped."""
+    """When the process started, or None: it is not there, or is dead and only waits to be reaped.
+
+    One whose first thread has ended still holds its ports until the others have.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -38,7 +41,7 @@ def _started(pid: int) -> str | None:
     except ProcessLookupError:
         return None
     fields = stat[stat.rindex(")") + 2:].split()  # the name before may hold anything, brackets too
-    return None if fields[0] in "ZX" else fields[19]
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
 
 
 def known(pid: int) -> Known | None:
