@@ -30,7 +30,7 @@ ROLES = ("worker", "history", "edge")  # metrics ports are counted up in this or
 
 # Seconds from the first SIGTERM by which each must have ended; the rest of 10 s is the broker's, as it alone loses
 # something when it is killed.
-EDGE_BY, ROLES_BY, ALL_BY = 3.0, 5.5, 9.5
+EDGE_BY, ROLES_BY, ALL_BY = 3.0, 5.5, 9.0
 
 
 class _BrokerDied(Exception):

@@ -81,7 +81,7 @@ async def sender(settings: Settings, topics: Iterable[str]) -> AsyncIterator[Sen
     with kafka_errors(settings):
         producer = AIOKafkaProducer(
             bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, linger_ms=5,
-            compression_type="gzip",  # a seventh of the size for 10 us an event; the embedded broker holds all in memory
+            compression_type="gzip",  # a seventh of the size for 10 us an event; noida-db holds all in memory
             max_request_size=MAX_SOURCE_BYTES,
         )
         async with _started(producer):
