@@ -32,13 +32,13 @@ class Frames:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
-    def snapshot(self, space: Workspace, window: Window, cursor: int, user: str) -> bytes:
-        """The page of the window with what is personal. `window` may be shared; `user` is whose snapshot it is."""
-        reader = Reader(space.name, user, window.reader.roles)
+    def snapshot(self, space: Workspace, window: Window, cursor: int) -> bytes:
+        """The page of the window with what is personal; a window that is shared has nothing that is."""
+        reader = window.reader
         keys = window.keys
         if not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None:
             keys = [*keys, b""]
-        more = self._answers.personal(space, user)
+        more = self._answers.personal(space, reader.user)
         return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, window.limit, more))
 
     def of(self, update: Update, window: Window) -> list[bytes]:

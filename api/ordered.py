@@ -30,7 +30,7 @@ class Keys:
 
     def add(self, key: bytes) -> None:
         keys = self._keys
-        if type(keys) is not list:
+        if not isinstance(keys, list):
             keys.add(key)
             return
         insort(keys, key)
@@ -39,7 +39,7 @@ class Keys:
 
     def discard(self, key: bytes) -> None:
         keys = self._keys
-        if type(keys) is not list:
+        if not isinstance(keys, list):
             keys.discard(key)
             return
         at = bisect_left(keys, key)
@@ -48,7 +48,7 @@ class Keys:
 
     def __contains__(self, key: bytes) -> bool:
         keys = self._keys
-        if type(keys) is not list:
+        if not isinstance(keys, list):
             return key in keys
         at = bisect_left(keys, key)
         return at < len(keys) and keys[at] == key
@@ -59,12 +59,12 @@ class Keys:
     def above(self, key: bytes) -> int:
         """How many are greater."""
         keys = self._keys
-        return len(keys) - (bisect_right(keys, key) if type(keys) is list else keys.bisect_right(key))
+        return len(keys) - (bisect_right(keys, key) if isinstance(keys, list) else keys.bisect_right(key))
 
     def ascending(self, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
         """Those with after < key < until."""
         keys = self._keys
-        if type(keys) is not list:
+        if not isinstance(keys, list):
             yield from keys.irange(after, until, (False, False))
             return
         for at in range(bisect_right(keys, after), len(keys) if until is None else bisect_left(keys, until)):

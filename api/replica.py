@@ -111,7 +111,7 @@ class Replica:
         batch = Batch(partition, part.at, position.position)
         if batch.after <= batch.before:
             raise ValueError(f"partition {partition}: position {batch.after} came after {batch.before}")
-        updates = {}
+        updates: dict[str, Update] = {}
         for key, raw in dict(rows).items():
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
@@ -167,7 +167,7 @@ class Replica:
         return self._spaces.get(workspace) or Workspace(workspace, self._parts[self.partition(workspace)].rows)
 
     def position(self, workspace: str) -> int:
-        return self._parts[self.partition(workspace)].at
+        return self.position_of(self.partition(workspace))
 
     def cursor(self, workspace: str) -> int:
         return cursor_of(self.position(workspace))
@@ -176,8 +176,8 @@ class Replica:
         """The clock of the log, in microseconds."""
         return self._parts[self.partition(workspace)].position.clock
 
-    def positions(self) -> dict[int, int]:
-        return {number: part.at for number, part in self._parts.items()}
+    def position_of(self, partition: int) -> int:
+        return self._parts[partition].at
 
     def rows(self) -> int:
         return sum(len(part.rows) for part in self._parts.values())

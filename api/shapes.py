@@ -97,7 +97,7 @@ def window_name(us: int) -> str:
 
 def _crewship(row: ItemRow) -> dict[str, Any]:
     data, sender = row.data, row.data.sender
-    item = {
+    item: dict[str, Any] = {
         "id": row.id, "workspace_id": row.ws, "kind": row.kind, "source_id": row.source_id, "title": data.title,
         "state": row.state, "priority": row.priority, "blocking": row.blocking, "created_at": from_us(row.created_at),
         "updated_at": from_us(row.updated_at), "revision": row.rev,

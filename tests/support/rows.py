@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from schemas.codec import HOUR
 from schemas.log import Data, Editor, Sender, Step, Widget
 from schemas.views import ActivityRow, DraftEditor, DraftRow, ItemRow, MarkRow, PositionRow, PreferencesRow, encode
 from streams.core.keys import draft_key, item_id, item_key, mark_key, preferences_key
@@ -17,6 +18,7 @@ KINDS = ("waitpoint", "escalation", "message", "incident", "failed_run", "plan_a
 USERS = ("ann", "bob", "cyd")
 ROLES = ("OWNER", "MEMBER", "VIEWER")
 CLUSTERS = ("c1", "c2", "c3")
+AT = 1_747_728_862_000_000  # 2025-05-20T08:14:22Z
 DONE = ("session.completed", "plan.approved", "action.confirmed", "action.declined")
 
 
@@ -76,14 +78,17 @@ class World:
         kind = KINDS[number % len(KINDS)]
         text = marker(ws, user, role)
         data = Data(
-            title=f"title {text}", body_md=f"body\n{text}", cluster=pick((None, *CLUSTERS)), case_id=pick((None, "k1")),
+            title=f"title {text}", body_md=f"body\n{text}", cluster=pick((None, *CLUSTERS)),
+            case_id=pick((None, "k1")),
             sender=pick((None, Sender("agent", "ag", text))), payload=Raw(b'{"of":\n"%b"}' % text.encode()),
-            steps=pick((None, [Step(text, "auto"), Step("x", "confirm")])), editor=pick((None, Editor("ai", "e", text))),
+            steps=pick((None, [Step(text, "auto"), Step("x", "confirm")])),
+            editor=pick((None, Editor("ai", "e", text))),
         )
         key, row = item(
             ws, f"s{number}", kind=kind, data=data, target_user_id=user, target_role=role,
             state=pick(("unread", "unread", "unread", "read", "read", "resolved", "hidden")),
-            priority=pick(("urgent", "high", "normal", "low")), overdue=pick((False, True)), blocking=pick((False, True)),
+            priority=pick(("urgent", "high", "normal", "low")),
+            overdue=pick((False, True)), blocking=pick((False, True)),
             due_at=self.random.randrange(5), created_at=self.random.randrange(5), rev=self.position.next - 1,
             incident=pick((None, None, None, None, "ibx_other")) if kind == "failed_run" else None,
             clusters=self.random.sample(CLUSTERS, 2) if kind == "incident" else [],
@@ -124,3 +129,16 @@ class World:
             ws=ws, id=name, type=pick(DONE), at=self.random.randrange(9), item="ibx_1", kind="message",
             target_user_id=user, target_role=role, title=marker(ws, user, role), rev=self.position.next,
         ))
+
+
+def waitpoint() -> tuple[bytes, ItemRow]:
+    """The example of CONTRACT §2 as a row, with everything that needs care on its way out."""
+    return item(
+        source_id="wp_tok_abc", priority="high", blocking=True, target_role="OWNER", created_at=AT, updated_at=AT,
+        due_at=AT + HOUR, rev=7,
+        data=Data(
+            title="Review production deploy", body_md="PR #128 ready", sender=Sender("agent", "ag_1", "Daniel"),
+            cluster="prod-us-east-1", stack="web", case_id="case/1", session_id="s 1",
+            payload=Raw(b'{"deploy_target":\r\n"prod", "n":12345678901234567890123}'),
+        ),
+    )

@@ -52,7 +52,7 @@ class Edge:
 
     def snapshot(self, reader: Reader, window: Window) -> bytes:
         space = self.replica.space(reader.ws)
-        return self.frames.snapshot(space, window, self.replica.cursor(reader.ws), reader.user)
+        return self.frames.snapshot(space, window, self.replica.cursor(reader.ws))
 
     def apply(self, rows: list[tuple[bytes, bytes | None]], position: object) -> None:
         for update in self.replica.apply(0, rows, position):  # type: ignore[arg-type]
@@ -187,8 +187,8 @@ def test_who_shares_has_nothing_personal(seed: int) -> None:
                 shared = Window(Reader("w1", "", frozenset({"MEMBER"})), 5, space)
                 alone = Window(Reader("w1", user, frozenset({"MEMBER"})), 5, space)
                 cursor = edge.replica.cursor("w1")
-                assert edge.frames.snapshot(space, shared, cursor, user) == edge.frames.snapshot(
-                    space, alone, cursor, user)
+                assert edge.frames.snapshot(space, shared, cursor) == edge.frames.snapshot(
+                    space, alone, cursor)
 
 
 @EXAMPLES

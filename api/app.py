@@ -1,0 +1,49 @@
+"""The HTTP application around an edge. It starts nothing by itself: `api.server` does, and tests need not."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import metrics
+from api.auth import Authenticator
+from api.edge import Edge
+from api.errors import handle_errors
+from api.routes import ankra, crewship, health, zero
+
+__all__ = ["create_app"]
+
+
+def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
+    """The routes of CONTRACT §4 on this edge. `auth` is made from the edge's settings unless it is given."""
+    app = FastAPI(title="attn", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.edge = edge
+    app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
+    handle_errors(app)
+    for routes in (health, ankra, zero, crewship):
+        app.include_router(routes.router)
+    app.add_middleware(_Timed)
+    return app
+
+
+class _Timed:
+    """Time to answer by route, not by path: paths hold ids."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, timed)

@@ -1,0 +1,158 @@
+"""Live connections: how many a person may have, and what each needs until it ends. No transport and no meaning here.
+
+A stream hands bytes to its `Outlet` and never waits: an outlet that is not `ready` still has bytes of before, and says
+so when they are gone. What was missed meanwhile is the stream's own business, and never more memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from api import metrics
+from schemas.settings import Settings
+
+__all__ = ["Connections", "Full", "Outlet", "Piece", "Stream"]
+
+# Heartbeats are spread over so many moments, so that ten thousand of them are not one pause for everybody.
+_SLOTS = 30
+_LONGEST = 30 * 86400.0  # seconds a stream may last, whatever its token says: a timer takes no more
+# Retry-After of a refused connection, seconds: a tab that was closed is known of at once, one that vanished later.
+RETRY_AFTER = 5
+
+
+class Full(Exception):
+    """The user has as many live connections as may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} live connections are open already, which is the most a user may have")
+        self.limit = limit
+
+
+class Piece:
+    """Bytes for many connections, framed once for those that write HTTP chunks themselves."""
+
+    __slots__ = ("_chunk", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._chunk: bytes | None = None
+
+    @property
+    def chunk(self) -> bytes:
+        if self._chunk is None:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.raw), self.raw)
+        return self._chunk
+
+
+class Outlet(Protocol):
+    """Where a stream's bytes go. `on_ready` is called when `ready` becomes true again."""
+
+    ready: bool
+    on_ready: Callable[[], None]
+
+    def write(self, piece: Piece) -> None: ...
+    def end(self) -> None:
+        """Ends the response properly, if the reader takes what is left."""
+    def cut(self) -> None:
+        """Drops the connection with whatever it has not taken."""
+
+
+class Stream:
+    """One live connection. Subclasses say what it carries."""
+
+    __slots__ = ("_slot", "_timer", "outlet", "user", "ws")
+
+    def __init__(self, ws: str, user: str, outlet: Outlet) -> None:
+        self.ws, self.user, self.outlet = ws, user, outlet
+        self._slot = 0
+        self._timer: asyncio.TimerHandle | None = None
+        outlet.on_ready = self.catch_up
+
+    def catch_up(self) -> None:
+        """The outlet is ready again: give it what was missed."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """It is too slow: what it has not got is not kept any longer."""
+        metrics.CUT.inc()
+        self.outlet.on_ready = _nothing
+        self.outlet.cut()
+
+    def beat(self, now: int) -> None:
+        """Time for a heartbeat; `now` in microseconds."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        raise NotImplementedError
+
+
+def _nothing() -> None:
+    pass
+
+
+class Connections:
+    """All live connections of this edge. `clock` gives microseconds."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
+        self.limit = settings.max_streams
+        self._clock = clock
+        self._interval = settings.heartbeat / _SLOTS
+        self._users: Counter[tuple[str, str]] = Counter()
+        self._slots: list[set[Stream]] = [set() for _ in range(_SLOTS)]
+        self._next = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots))
+
+    def take(self, ws: str, user: str) -> None:
+        """A place for one more connection of the user, to be given back by `give_back`. Raises Full."""
+        if self._users[ws, user] >= self.limit:
+            metrics.REFUSED.inc()
+            raise Full(self.limit)
+        self._users[ws, user] += 1
+        metrics.STREAMS.inc()
+
+    def give_back(self, ws: str, user: str) -> None:
+        metrics.STREAMS.dec()
+        self._users[ws, user] -= 1
+        if not self._users[ws, user]:
+            del self._users[ws, user]
+
+    def add(self, stream: Stream, seconds: float | None) -> None:
+        """The stream is live, for so many seconds at most (its token ends then)."""
+        self._next = (self._next + 1) % _SLOTS
+        stream._slot = self._next
+        self._slots[stream._slot].add(stream)
+        if seconds is not None:
+            seconds = min(max(0.0, seconds), _LONGEST)
+            stream._timer = asyncio.get_running_loop().call_later(seconds, stream.outlet.end)
+        if self._closed:
+            stream.outlet.end()
+
+    def remove(self, stream: Stream) -> None:
+        self._slots[stream._slot].discard(stream)
+        if stream._timer is not None:
+            stream._timer.cancel()
+            stream._timer = None
+        stream.leave()
+
+    async def beat(self) -> None:
+        """Sends heartbeats, forever."""
+        while True:
+            for slot in self._slots:
+                now = self._clock()
+                for stream in list(slot):
+                    stream.beat(now)
+                await asyncio.sleep(self._interval)
+
+    def close(self) -> None:
+        """Ends every stream, now and to come: the edge stops."""
+        self._closed = True
+        for slot in self._slots:
+            for stream in list(slot):
+                stream.outlet.end()

@@ -1,0 +1,25 @@
+"""Metrics of an edge, each declared once. `attn_edge_*`; seconds and bytes."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+STREAMS = Gauge("attn_edge_streams", "Live connections")
+REFUSED = Counter("attn_edge_streams_refused_total", "Connections beyond a user's limit")
+CUT = Counter("attn_edge_streams_cut_total", "Readers too slow to keep up")
+RESUMED = Counter("attn_edge_resumes_total", "Feeds that named a cursor, by what they were given", ["answer"])
+FRAMES = Counter("attn_edge_frames_total", "Frames made, each for one reader or for all who share a view")
+SENT = Counter("attn_edge_sent_bytes_total", "Bytes handed to connections, heartbeats left out")
+WINDOWS = Gauge("attn_edge_windows", "Views of readers kept up to date")
+BATCHES = Counter("attn_edge_batches_total", "Batches of attn.views applied")
+PUBLISH_SECONDS = Histogram(
+    "attn_edge_publish_seconds", "From a poll's records until every connection has its frames",
+    buckets=(.0005, .001, .002, .005, .01, .02, .05, .1, .25, 1, 5))
+LAG = Gauge("attn_edge_lag_records", "Records of a partition not applied yet", ["topic", "partition"])
+POSITION = Gauge("attn_edge_position", "Position of the view", ["partition"])
+ROWS = Gauge("attn_edge_rows", "Rows of the view held")
+RESUME_BYTES = Gauge("attn_edge_resume_bytes", "Changes held for feeds that resume")
+READY = Gauge("attn_edge_ready", "1 once the view has caught up")
+REQUEST_SECONDS = Histogram(
+    "attn_edge_request_seconds", "Time to answer, streams left out", ["route", "status"],
+    buckets=(.001, .002, .005, .01, .02, .05, .1, .5, 2))

@@ -1,0 +1,101 @@
+"""uvicorn, with a way past it: a response may write to its connection's transport by itself (FINDINGS: SSE edge).
+
+The protocol offers itself in the ASGI scope. Where another server runs the app, the offer is not there and the plain
+ASGI path is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.outlets import EXTENSION, Direct
+
+__all__ = ["Protocol", "Server", "listen", "server"]
+
+# What the kernel may hold of a stream that is not read: with its own choice that is 4 MB of stale frames each.
+_SEND_BUFFER = 64 << 10
+# A peer that acknowledges nothing for so long is gone, milliseconds. Heartbeats see to it that there is something.
+_USER_TIMEOUT = 30_000
+_BACKLOG = 2048
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 as uvicorn speaks it, and `Direct` outlets."""
+
+    _outlet: Direct | None = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: self._direct}  # type: ignore[dict-item]
+
+    def _direct(self) -> Direct | None:
+        """An outlet for the response that has just begun, if it can have one."""
+        cycle = self.cycle
+        if cycle.response_complete or not cycle.chunked_encoding or self.scope["method"] != "GET":
+            return None
+        self._outlet = Direct(self.transport)
+        if cycle.disconnected:
+            self._outlet.lost()
+        elif self.flow.write_paused:
+            self._outlet.pause()
+        return self._outlet
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._outlet is not None:
+            self._outlet.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._outlet is not None:
+            self._outlet.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._outlet is not None:
+            self._outlet.lost()
+            self._outlet = None
+
+    def on_response_complete(self) -> None:
+        self._outlet = None
+        super().on_response_complete()
+
+
+class Server(uvicorn.Server):
+    """Signals are the command line's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket. OSError: the address is taken or not ours."""
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(info[0], socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+        sock.bind(info[4])
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def server(app: ASGIApp) -> Server:
+    """uvicorn for `app`, run by `Server.serve(sockets=[...])` in the loop that is running."""
+    return Server(uvicorn.Config(
+        app, http=Protocol, ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
+        timeout_graceful_shutdown=3, timeout_keep_alive=65, backlog=_BACKLOG,
+    ))

@@ -1,0 +1,67 @@
+"""Zero's routes: inbox, unread count, and what happens to cases, live (CONTRACT §4, seeds Z1-Z10)."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+
+from api import pages, shapes
+from api.auth import Caller
+from api.deps import Asking, Cursor, EdgeOf, json_of
+from api.edge import Edge
+from api.errors import Problem
+from api.outlets import DOCUMENTED, EventStream
+from streams.core.readers import ID
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["cases"])
+
+MOST = 500
+
+
+@router.get("/inbox")
+async def inbox(
+    edge: EdgeOf, caller: Asking, limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MOST
+) -> Response:
+    """What waits for me, the most pressing first; `count` is all of it."""
+    space = edge.space(caller.reader)
+    keys = pages.ranked(space, caller.reader, space.pins(caller.user))
+    rows = (space.item(key[ID:]) for key in islice(keys, min(limit, MOST)))
+    items = [shapes.zero(row) for row in rows if row is not None]
+    return json_of(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
+
+
+@router.get("/inbox/count")
+async def count(edge: EdgeOf, caller: Asking) -> Response:
+    """How many of my items are unread."""
+    return json_of(orjson.dumps({"count": edge.space(caller.reader).counts(caller.reader).unread}))
+
+
+@router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
+async def stream(edge: EdgeOf, caller: Asking, cursor: Cursor) -> Response:
+    """State changes, session transitions and proof events of the workspace's cases, as they happen."""
+    edge.space(caller.reader)
+    return _stream(edge, caller, None, cursor)
+
+
+@router.get("/cases/{case}/events", response_class=Response, responses=DOCUMENTED)
+async def case_events(
+    edge: EdgeOf, caller: Asking, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
+) -> Response:
+    """The same, of one case."""
+    space = edge.space(caller.reader)
+    if not space.knows(caller.reader, case) and not edge.events.knows(caller.reader, case):
+        raise Problem(404, "not found")
+    return _stream(edge, caller, case, cursor)
+
+
+def _stream(edge: Edge, caller: Caller, case: str | None, cursor: int | None) -> EventStream:
+    edge.connections.take(caller.ws, caller.user)
+    return EventStream(
+        edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
+        lambda outlet: edge.events.open(caller.reader, case, cursor, outlet))

@@ -1,0 +1,62 @@
+"""The edge as a process: HTTP from the first moment (healthy, not ready), the view as soon as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from api.app import create_app
+from api.edge import Edge
+from api.protocol import listen, server
+from api.tailer import Tailer
+from schemas.settings import Settings
+from streams import topics
+
+__all__ = ["run"]
+
+_STOP_SECONDS = 4.0
+
+_log = structlog.get_logger("attn.edge")
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. Raises when the view can't be followed any more or the address is taken."""
+    edge = Edge(settings)
+    sock = listen(settings.host, settings.port)
+    http = server(create_app(edge))
+    _log.info("listening", host=settings.host, port=sock.getsockname()[1])
+    tasks = {
+        name: asyncio.create_task(work, name=name) for name, work in (
+            ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
+            ("heartbeats", edge.connections.beat()), ("stop", stop.wait()),
+        )
+    }
+    try:
+        await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Streams end first: an open one would keep the server waiting (FINDINGS).
+        edge.connections.close()
+        http.should_exit = True
+        await asyncio.wait({tasks["http"]}, timeout=_STOP_SECONDS)
+        for task in tasks.values():
+            task.cancel()
+        ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        sock.close()
+    for name, result in zip(tasks, ended, strict=True):
+        if isinstance(result, Exception):
+            _log.error("the edge can't go on", part=name, error=_reason(result))
+            raise result
+    if not stop.is_set():
+        raise RuntimeError("the HTTP server ended by itself")
+
+
+async def _follow(edge: Edge, settings: Settings) -> None:
+    await topics.ensure(settings)
+    await Tailer(edge, settings).run()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_reason(one) for one in error.exceptions)
+    return repr(error)

@@ -1,0 +1,215 @@
+"""Who may ask at all, and what an error looks like."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from structlog.testing import capture_logs
+from support.edges import SECRET, Fed, bearer, settings, token
+from support.rows import marker
+
+from api.app import create_app
+from api.auth import Authenticator, Unauthorized
+
+ROUTES = [
+    "/org/me/inbox", "/org/me/feed", "/org/me/recent-drafts", "/org/me/preferences", "/org/me/activity", "/inbox",
+    "/inbox/count", "/events/stream", "/cases/c/events", "/api/v1/inbox", "/api/v1/inbox/count", "/api/v1/inbox/x",
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_every_route_needs_a_caller(route: str) -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        for headers in ({}, {"authorization": "Bearer nonsense"}, {"authorization": f"Basic {token()}"}):
+            client.headers = headers  # type: ignore[assignment]
+            answer = await client.get(route)
+            assert answer.status_code == 401
+            assert set(answer.json()) == {"error"}
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_nobody_is_answered_before_the_view_has_caught_up(route: str) -> None:
+    fed = Fed()
+    fed.edge.ready = False
+    async with fed.client() as client:
+        assert (await client.get(route)).status_code == 503
+
+
+@pytest.mark.parametrize("claims", [
+    {"sub": None}, {"workspace_id": None}, {"role": None}, {"exp": None}, {"sub": ""}, {"sub": 7}, {"role": "BOSS"},
+    {"exp": int(time.time()) - 1}, {"exp": "soon"}, {"nbf": int(time.time()) + 600}, {"workspace_id": " "},
+])
+async def test_claims_that_are_missing_or_wrong_are_401(claims: dict[str, object]) -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers["authorization"] = f"Bearer {token(**{'seconds': 60, **claims})}"  # type: ignore[arg-type]
+        assert (await client.get("/inbox")).status_code == 401
+
+
+async def test_wrong_algorithms_and_signatures_are_401() -> None:
+    fed = Fed()
+    claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": int(time.time()) + 60}
+    good = token()
+    wrong = [
+        jwt.encode(claims, None, "none"), jwt.encode(claims, SECRET, "HS512"),
+        jwt.encode(claims, SECRET + "x", "HS256"),
+        good[:-2], good.rsplit(".", 1)[0] + ".", "a.b.c", "", " ", "x" * 10_000,
+    ]
+    async with fed.client() as client:
+        for one in wrong:
+            client.headers["authorization"] = f"Bearer {one}"
+            assert (await client.get("/inbox")).status_code == 401, one[:40]
+        with pytest.raises(Unauthorized):
+            await Authenticator(fed.edge.settings).caller(f"Bearer {good}é", None)
+        client.headers["authorization"] = f"bearer {good}"
+        assert (await client.get("/inbox")).status_code == 200
+
+
+async def test_the_cookie_holds_a_token_too() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        del client.headers["authorization"]
+        client.cookies.set("attn_session", token())
+        assert (await client.get("/inbox")).status_code == 200
+        client.cookies.set("attn_session", token(seconds=-5))
+        assert (await client.get("/inbox")).status_code == 401
+
+
+async def test_a_short_secret_is_the_operators_choice() -> None:
+    fed = Fed(jwt_secret="short")
+    claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": int(time.time()) + 60}
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        encoded = jwt.encode(claims, "short", "HS256")
+    async with fed.client() as client:
+        client.headers["authorization"] = f"Bearer {encoded}"
+        assert (await client.get("/inbox")).status_code == 200
+
+
+async def test_an_error_is_always_an_error_object() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        for method, path, status in (
+            ("GET", "/nowhere", 404), ("DELETE", "/inbox", 405), ("GET", "/org/me/inbox?limit=abc", 400),
+            ("GET", "/org/me/inbox?next=!!", 400), ("GET", "/org/me/inbox?next=AAAA", 400),
+            ("GET", "/org/me/inbox?dismissed=maybe", 400), ("GET", "/org/me/feed?limit=0", 400),
+            ("GET", "/inbox?limit=many", 400), ("GET", "/inbox/", 404),
+        ):
+            answer = await client.request(method, path)
+            assert answer.status_code == status, path
+            assert set(answer.json()) == {"error"}, path
+            assert isinstance(answer.json()["error"], str)
+        fed.edge.answers.inbox = None  # type: ignore[assignment,method-assign]
+        with capture_logs():
+            broken = await client.get("/org/me/inbox")
+        assert (broken.status_code, broken.json()) == (500, {"error": "internal error"})
+
+
+async def test_health_needs_nobody() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers = {}  # type: ignore[assignment]
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        fed.edge.ready = False
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        text = (await client.get("/metrics")).text
+    assert "attn_edge_streams" in text
+    assert marker("w1", None, None) not in text
+
+
+async def test_the_app_says_what_it_answers() -> None:
+    fed = Fed()
+    paths = create_app(fed.edge).openapi()["paths"]
+    assert {"/org/me/inbox", "/org/me/feed", "/inbox", "/events/stream", "/cases/{case}/events"} <= set(paths)
+    json.dumps(paths)
+
+
+async def test_partitions_of_another_edge_are_refused() -> None:
+    fed = Fed(log_partitions=4, partitions="1-2")
+    assert fed.edge.replica.served == {1, 2}
+    other = next(name for name in map(str, range(99)) if not fed.edge.replica.serves(name))
+    async with fed.client() as client:
+        client.headers.update(bearer(ws=other))
+        assert (await client.get("/inbox")).status_code == 503
+    with pytest.raises(ValueError, match="must be among"):
+        Fed(log_partitions=2, partitions="0-2")
+    assert settings(partitions="").partitions == ""
+
+
+# --- keys by URL ---
+
+
+class Issuer:
+    """Signs with keys of its own and publishes them; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.asked = 0
+        self.keys: dict[str, object] = {}
+        self.broken = False
+
+    def add(self, name: str, kind: str) -> None:
+        self.keys[name] = (
+            rsa.generate_private_key(65537, 2048) if kind == "RS256" else ec.generate_private_key(ec.SECP256R1()))
+
+    async def fetch(self) -> dict[str, object]:
+        self.asked += 1
+        if self.broken:
+            raise OSError("no route")
+        found = []
+        for name, key in self.keys.items():
+            algorithm = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
+            found.append({**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": name})  # type: ignore[attr-defined]
+        return {"keys": found}
+
+    def token(self, name: str, algorithm: str) -> str:
+        claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": self.now + 3600}
+        return jwt.encode(claims, self.keys[name], algorithm, headers={"kid": name})  # type: ignore[arg-type]
+
+
+async def test_public_keys_are_kept_rotated_and_never_mistaken() -> None:
+    issuer = Issuer()
+    issuer.add("one", "RS256")
+    issuer.add("two", "ES256")
+    auth = Authenticator(settings(jwks_url="https://issuer.test/keys"), lambda: issuer.now, issuer.fetch)
+
+    async def ask(encoded: str) -> str:
+        return (await auth.caller(f"Bearer {encoded}", None)).user
+
+    assert await ask(issuer.token("one", "RS256")) == "ann"
+    assert await ask(issuer.token("two", "ES256")) == "ann"
+    assert issuer.asked == 1
+    issuer.add("three", "ES256")
+    unknown = issuer.token("three", "ES256")
+    with pytest.raises(Unauthorized):
+        await ask(unknown)  # asked a moment ago: a flood of made-up key ids must not reach the issuer
+    assert issuer.asked == 1
+    issuer.now += 11
+    assert await ask(unknown) == "ann"
+    assert issuer.asked == 2
+    del issuer.keys["one"]
+    issuer.now += 601
+    with pytest.raises(Unauthorized):
+        await ask(jwt.encode({"sub": "x"}, "k" * 64, "HS256", headers={"kid": "three"}))
+    forged = jwt.encode(
+        {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": issuer.now + 60},
+        ec.generate_private_key(ec.SECP256R1()), "ES256", headers={"kid": "two"})
+    with pytest.raises(Unauthorized):
+        await ask(forged)
+    issuer.broken = True
+    issuer.now += 601
+    assert await ask(issuer.token("two", "ES256")) == "ann", "keys we have hold while the issuer is away"
+
+
+async def test_a_token_by_secret_needs_a_secret() -> None:
+    auth = Authenticator(settings(jwt_secret=None, jwks_url="https://issuer.test/keys"), fetch=Issuer().fetch)
+    with pytest.raises(Unauthorized):
+        await auth.caller(f"Bearer {token()}", None)

@@ -1,0 +1,87 @@
+"""Edges for tests: in memory, fed by hand, asked through ASGI or over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import jwt
+
+from api.app import create_app
+from api.edge import Edge
+from api.protocol import listen, server
+from schemas.settings import Settings
+from schemas.views import PositionRow, Row, encode
+
+SECRET = "a secret that is long enough for every one of the HMACs that the library knows"
+
+
+def settings(**more: Any) -> Settings:
+    return Settings(_env_file=None, **{"jwt_secret": SECRET, "log_partitions": 1, "heartbeat": 1e6, **more})
+
+
+def token(user: str = "ann", role: str = "OWNER", ws: str = "w1", seconds: float = 3600, **more: Any) -> str:
+    claims = {"sub": user, "role": role, "workspace_id": ws, "exp": int(time.time() + seconds), **more}
+    return jwt.encode({name: value for name, value in claims.items() if value is not None}, SECRET, "HS256")
+
+
+def bearer(*args: Any, **more: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(*args, **more)}"}
+
+
+class Fed:
+    """An edge and the hand that feeds it: every `put` is one batch."""
+
+    def __init__(self, **more: Any) -> None:
+        self.edge = Edge(settings(**more))
+        self.edge.ready = True
+        self.position = PositionRow(next=0, clock=10**15)
+
+    def put(self, *rows: tuple[bytes, Row | bytes | None], step: int = 1) -> int:
+        """One batch; its cursor."""
+        self.position.next += step
+        raw = [(key, row if row is None or isinstance(row, bytes) else encode(row)) for key, row in rows]
+        self.edge.take(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
+        self.edge.flush()
+        return self.edge.replica.cursor("w1")
+
+    def client(self, *args: Any, **more: Any) -> httpx.AsyncClient:
+        """Asks the app without a socket, as the user named."""
+        transport = httpx.ASGITransport(create_app(self.edge), raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://edge", headers=bearer(*args, **more))
+
+
+@asynccontextmanager
+async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
+    """The edge on a real socket: its address. `direct` False: plain ASGI, as any other server would run it."""
+    sock = listen("127.0.0.1", 0)
+    app = create_app(edge)
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        scope.pop("extensions", None)
+        await app(scope, receive, send)
+
+    http = server(app if direct else plain)  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat())]
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        edge.connections.close()
+        http.should_exit = True
+        await asyncio.wait({tasks[0]}, timeout=10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        sock.close()
+
+
+async def until(condition: Any, seconds: float = 10.0, what: Any = lambda: "") -> None:
+    """Waits for what must come true soon; `what` describes how it is instead."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long {what()}"
+        await asyncio.sleep(0.01)
