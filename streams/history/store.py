@@ -116,7 +116,13 @@ class Store:
                 settings=_INSERT_SETTINGS | {"insert_deduplication_token": token},
             )
             context.block_row_count = len(data[0])
-            self._client.data_insert(context)
+            try:
+                self._client.data_insert(context)
+            except Exception:
+                # Over HTTP the value that can't be written shows as a request that broke off.
+                if context.insert_exception is not None:
+                    raise context.insert_exception from None
+                raise
 
     def last(self, partition: int) -> Place | None:
         """The highest place of the partition."""

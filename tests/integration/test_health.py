@@ -1,0 +1,46 @@
+"""The small HTTP port of the worker and the history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+
+from ops.broker import free_port
+from streams import health
+
+
+async def test_it_tells_metrics_health_and_readiness() -> None:
+    port, ready = free_port(), [False]
+    async with health.serve(port, lambda: ready[0]), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        ready[0] = True
+        assert (await client.get("/readyz?x=1")).status_code == 200
+        metrics = await client.get("/metrics")
+        assert metrics.status_code == 200
+        assert "attn_" in metrics.text or "python_info" in metrics.text
+        assert (await client.head("/healthz")).status_code == 200
+        assert (await client.post("/healthz")).status_code == 405
+        assert (await client.get("/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize("request_", [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\x00\r\n\r\n", b"x" * 100_000])
+async def test_garbage_does_not_end_it(request_: bytes) -> None:
+    port = free_port()
+    async with health.serve(port, lambda: True):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(OSError):
+            writer.write(request_)
+            writer.write_eof()
+            await reader.read()
+        writer.close()
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+
+
+async def test_port_0_is_off() -> None:
+    async with health.serve(0, lambda: True):
+        pass
