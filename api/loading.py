@@ -25,7 +25,7 @@ _POSITION = b"~:"
 
 
 class Batch(NamedTuple):
-    """Rows and the position they lead to; `at` is the position record's timestamp, milliseconds."""
+    """Rows and the position they lead to; `at` is the timestamp of the first record, milliseconds."""
 
     at: int
     partition: int
@@ -41,6 +41,7 @@ class Assembler:
         self._partition = partition
         self._rows: _Rows = []
         self._size = 0
+        self._at: int | None = None
 
     def add(self, key: bytes, value: bytes | None, at: int) -> Batch | None:
         if key[:2] == _POSITION:
@@ -48,9 +49,10 @@ class Assembler:
                 return None
             position = decode(key, value)
             assert isinstance(position, PositionRow)
-            batch = Batch(at, self._partition, self._rows, position, self._size)
-            self._rows, self._size = [], 0
+            batch = Batch(self._at or at, self._partition, self._rows, position, self._size)
+            self._rows, self._size, self._at = [], 0, None
             return batch
+        self._at = at if self._at is None else self._at
         if key[:2] in PREFIXES:
             self._rows.append((key, value))
             self._size += len(key) + len(value or b"") + _OVERHEAD

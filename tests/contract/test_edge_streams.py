@@ -9,14 +9,13 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
-from httpx_sse import aconnect_sse
 from support.copy import Copy
 from support.edges import Fed, bearer, serving, until
 from support.rows import World, item
+from support.sse import Client
 from support.truth import Truth
 
 from schemas.log import Data
@@ -28,37 +27,6 @@ from streams.core.readers import Reader
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])
 def direct(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-class Client:
-    """A feed's reader: frames as (id, event, data)."""
-
-    def __init__(self, base: str, path: str = "/org/me/feed", **more: Any) -> None:
-        self.frames: list[tuple[int, str, Any]] = []
-        self._task = asyncio.create_task(self._read(base + path, **more))
-
-    async def _read(self, url: str, who: Any = ("ann", "OWNER"), **more: Any) -> None:
-        headers = {**bearer(*who), **more.pop("headers", {})}
-        async with httpx.AsyncClient(timeout=10) as client, aconnect_sse(
-            client, "GET", url, headers=headers, **more) as source:
-            source.response.raise_for_status()
-            async for event in source.aiter_sse():
-                self.frames.append((int(event.id), event.event, json.loads(event.data)))
-
-    async def get(self, number: int) -> list[tuple[int, str, Any]]:
-        """The first `number` frames."""
-        await until(lambda: len(self.frames) >= number or self._task.done(),
-                    what=lambda: f"for {number} frames, got {[(one, name) for one, name, _ in self.frames]}")
-        if self._task.done():
-            await self._task
-        return self.frames
-
-    async def ended(self) -> None:
-        await asyncio.wait_for(self._task, 5)
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def test_a10_snapshot_then_diffs_then_a_resume_on_another_edge(direct: bool) -> None:
@@ -169,7 +137,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_edge(direct: bool) -> N
         short, long = Client(base, headers=headers), Client(base)
         await asyncio.gather(short.get(1), long.get(1))
         await short.ended()
-        assert not long._task.done()
+        assert not long.task.done()
     await long.ended()
     assert len(fed.edge.connections) == 0
 

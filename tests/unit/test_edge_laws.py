@@ -8,13 +8,14 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.copy import Copy, frames
-from support.rows import ROLES, USERS, World
+from support.copy import frames
+from support.feeds import Edge, readers
+from support.rows import USERS, World
 from support.truth import Truth
 
 from api import pages
 from api.answers import Answers, read_token
-from api.frames import Frames, sse
+from api.frames import sse
 from api.replica import Replica
 from schemas.views import cursor_of
 from streams.core.diff import Window
@@ -23,48 +24,6 @@ from streams.core.visibility import can_see
 
 SEEDS = st.integers(0, 2**32)
 EXAMPLES = settings(max_examples=60, deadline=None)
-LIMITS = (1, 3, 5, 1000)
-
-
-def readers() -> list[Reader]:
-    return [
-        Reader("w1", "ann", frozenset({"OWNER"})), Reader("w1", "bob", frozenset({"MEMBER"})),
-        Reader("w1", "bob", frozenset(ROLES)), Reader("w1", "nobody", frozenset({"VIEWER"})),
-        Reader("w2", "cyd", frozenset({"MEMBER"})),
-    ]
-
-
-class Edge:
-    """A replica and the live feeds of some readers, every byte of them kept."""
-
-    def __init__(self, start: World | None = None, limits: tuple[int, ...] = LIMITS) -> None:
-        self.replica = Replica(1)
-        if start is not None:
-            self.replica.load(0, start.rows, start.position)
-        self.frames = Frames(Answers())
-        self.feeds: dict[tuple[Reader, int], tuple[Window, list[bytes], Copy]] = {}
-        for reader in readers():
-            for limit in limits:
-                window = Window(reader, limit, self.replica.space(reader.ws))
-                first = self.snapshot(reader, window)
-                self.feeds[reader, limit] = (window, [first], Copy())
-                self._tell(self.feeds[reader, limit][2], [first])
-
-    def snapshot(self, reader: Reader, window: Window) -> bytes:
-        space = self.replica.space(reader.ws)
-        return self.frames.snapshot(space, window, self.replica.cursor(reader.ws))
-
-    def apply(self, rows: list[tuple[bytes, bytes | None]], position: object) -> None:
-        for update in self.replica.apply(0, rows, position):  # type: ignore[arg-type]
-            for (reader, _), (window, sent, copy) in self.feeds.items():
-                if reader.ws == update.space.name:
-                    new = self.frames.of(update, window)
-                    sent += new
-                    self._tell(copy, new)
-
-    def _tell(self, copy: Copy, new: list[bytes]) -> None:
-        for frame in frames(b"".join(new)):
-            copy.apply(frame)
 
 
 def page_of(edge: Edge, reader: Reader, limit: int) -> dict[str, object]:

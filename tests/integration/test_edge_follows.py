@@ -1,0 +1,182 @@
+"""Edges on a broker: they load, follow, resume each other's feeds, and come back as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.copy import Copy
+from support.edges import SECRET, bearer, until
+from support.pipeline import stack
+from support.rows import World
+from support.sse import Client
+from support.truth import Truth
+
+from api.server import run
+from api.tailer import FellBack
+from ops.broker import free_port
+from schemas.facts import Fact, encode_fact
+from schemas.settings import Settings
+from schemas.topics import FACTS, VIEWS
+from schemas.views import encode, position_key
+from streams import kafka, topics
+from streams.core.readers import Reader
+
+READER = Reader("w1", "ann", frozenset({"OWNER"}))
+
+
+@contextlib.asynccontextmanager
+async def edge(settings: Settings, **more: Any) -> AsyncIterator[str]:
+    """An edge in this process, ready: its address."""
+    port = free_port()
+    stop = asyncio.Event()
+    given = settings.model_dump(include=settings.model_fields_set)
+    own = Settings(_env_file=None, **{**given, "port": port, "jwt_secret": SECRET, "heartbeat": 1e6, **more})
+    task = asyncio.create_task(run(own, stop))
+    base = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient() as client:
+            while not task.done():
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(base + "/readyz")).status_code == 200:
+                        break
+                await asyncio.sleep(0.05)
+        yield base
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 8)
+
+
+class Writer:
+    """Writes a world's batches to attn.views, as the fold does: one record batch each."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.world = World(seed)
+        self._producer = kafka.producer(settings, "test")
+
+    async def __aenter__(self) -> Writer:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def write(self, batches: int) -> None:
+        for rows, position in self.world.batches(batches):
+            await kafka.write_rows(self._producer, VIEWS, 0, [*rows, (position_key(0), encode(position))])
+
+    async def tell(self, *facts: Fact) -> None:
+        await kafka.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])
+
+
+async def page(base: str, limit: int = 5) -> dict[str, Any]:
+    async with httpx.AsyncClient() as client:
+        return dict((await client.get(f"{base}/org/me/inbox?limit={limit}", headers=bearer())).json())
+
+
+async def caught_up(base: str, world: World) -> None:
+    async with asyncio.timeout(20):
+        while (await page(base))["cursor"] >> 12 != world.position.position:
+            await asyncio.sleep(0.02)
+
+
+async def test_law_5_a_feed_crosses_edges_and_restarts_without_missing_a_frame(tmp_path: Path) -> None:
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        async with Writer(settings, 3) as writer:
+            await writer.write(10)
+            async with edge(settings) as first, edge(settings) as second:
+                client = Client(first, params={"limit": 5})
+                await client.get(1)
+                await writer.write(25)
+                await asyncio.gather(caught_up(first, writer.world), caught_up(second, writer.world))
+                truth = Truth(writer.world.rows, READER).page(5)
+                for base in (first, second):
+                    body = await page(base)
+                    assert {name: body[name] for name in ("items", "counts", "activity")} == {
+                        name: truth[name] for name in ("items", "counts", "activity")}
+                await until(lambda: bool(client.frames) and told(client).page == truth)
+                whole = list(client.frames)
+                await resumes_everywhere(second, whole)
+                await writer.write(5)
+                await caught_up(first, writer.world)
+                await asyncio.sleep(0.1)
+                whole = list(client.frames)
+                last = asyncio.create_task(client.ended())
+            await last
+            # Both are gone; a new one knows the same frames.
+            async with edge(settings) as third:
+                await caught_up(third, writer.world)
+                await resumes_everywhere(third, whole)
+
+
+def told(client: Client) -> Copy:
+    copy = Copy()
+    for frame in client.frames:
+        copy.apply(frame)
+    return copy
+
+
+async def resumes_everywhere(base: str, whole: list[tuple[int, str, Any]]) -> None:
+    for seen in range(0, len(whole) - 1, 4):
+        again = Client(base, params={"limit": 5}, headers={"last-event-id": str(whole[seen][0])})
+        await again.get(len(whole) - seen - 1)
+        assert again.frames == whole[seen + 1:]
+        await again.close()
+
+
+async def test_zeros_streams_resume_after_a_restart(tmp_path: Path) -> None:
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        async with Writer(settings, 5) as writer:
+            facts = [Fact(ws="w1", pos=pos, index=0, event_id=str(pos), time=0, type="session.started", subject="s",
+                          case_id="c", session_id=f"s{pos}") for pos in range(8)]
+            await writer.tell(*facts[:4])
+            while writer.world.position.position < 8:
+                await writer.write(1)
+            await writer.tell(*facts)  # written again after a crash, and more
+            async with edge(settings) as base:
+                await caught_up(base, writer.world)
+                for seen in (0, 3, 6):
+                    assert await sessions(base, seen << 12, 7 - seen) == [f"s{pos}" for pos in range(seen + 1, 8)]
+
+
+async def sessions(base: str, last: int, number: int) -> list[str]:
+    found: list[str] = []
+    headers = {**bearer(), "last-event-id": str(last)}
+    async with asyncio.timeout(10), httpx.AsyncClient() as client, client.stream(
+        "GET", base + "/cases/c/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                found.append(json.loads(line[6:])["session_id"])
+            if len(found) == number:
+                return found
+    return found
+
+
+async def test_a_view_that_fell_back_stops_the_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.tailer._CHECK", 0.2)
+
+    async def nothing(self: object, places: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(places, 0)
+
+    async with stack(tmp_path, log_partitions=1) as settings:
+        await topics.ensure(settings)
+        async with Writer(settings, 5) as writer:
+            await writer.write(3)
+
+            async def watched() -> None:
+                async with edge(settings) as base:
+                    await caught_up(base, writer.world)
+                    monkeypatch.setattr("aiokafka.AIOKafkaConsumer.end_offsets", nothing)
+                    await asyncio.sleep(1)
+
+            with pytest.raises(FellBack):
+                await watched()

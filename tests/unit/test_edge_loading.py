@@ -1,0 +1,106 @@
+"""How an edge begins: right after any compaction, resumable from any batch that was not compacted."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.feeds import Edge
+from support.rows import World
+
+from api.loading import Assembler, Batch, Loading
+from api.replica import Replica
+from schemas.views import cursor_of, encode, position_key
+
+Record = tuple[bytes, bytes | None, int]
+
+
+def topic(world: World, batches: int) -> list[Record]:
+    """The records of these batches, one batch a millisecond."""
+    found: list[Record] = []
+    for at in range(batches):
+        rows, position = world.batch()
+        found += [(key, raw, at) for key, raw in rows]
+        found.append((position_key(0), encode(position), at))
+    return found
+
+
+def compact(records: list[Record], until: int, chance: random.Random) -> list[Record]:
+    """What compaction may leave: of records older than `until`, any that a later such record of its key replaces may be
+    gone, and a tombstone once it has nothing left to replace."""
+    left: list[Record] = []
+    last = {key: number for number, (key, _, at) in enumerate(records) if at < until}
+    for number, (key, raw, at) in enumerate(records):
+        may_go = at < until and (
+            number < last[key] or (raw is None and not any(other == key for other, _, _ in left)))
+        if not may_go or chance.random() < 0.3:
+            left.append((key, raw, at))
+    return left
+
+
+def load(records: list[Record], room: int, horizon: int, later: int | None = None) -> Replica:
+    assembler, loading = Assembler(0), Loading(room, horizon)
+    for record in records:
+        batch = assembler.add(*record)
+        if batch is not None:
+            loading.add(batch)
+    state, batches = loading.finish(horizon if later is None else later)
+    replica = Replica(1)
+    for partition, (rows, position) in state.items():
+        replica.load(partition, rows, position)
+    for batch in batches:
+        replica.apply(batch.partition, batch.rows, batch.position)
+    return replica
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 20), st.integers(0, 4), st.sampled_from([0, 3_000, 10**9]))
+def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int, later: int, room: int) -> None:
+    world = World(seed)
+    live = Edge(limits=(3,))
+    source = World(seed)
+    records = topic(source, 20)
+    for batch in world.batches(20):
+        live.apply(*batch)
+    replica = load(compact(records, compacted, random.Random(seed)), room, max(0, compacted - later), compacted)
+    rows = live.replica._parts[0].rows
+    assert replica._parts[0].rows == rows
+    assert replica.cursor("w1") == live.replica.cursor("w1")
+    for (reader, limit), (_, sent, _) in live.feeds.items():
+        for number, frame in enumerate(sent):
+            cursor = int(frame.split(b"\n", 1)[0].removeprefix(b"id: "))
+            missed = replica.since(reader.ws, cursor)
+            if missed is None:
+                assert room < 10**9 or cursor < cursor_of(replica.position_of(0)), "all that is held resumes"
+                continue
+            assert live.frames.missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
+
+
+def test_everything_young_enough_is_held() -> None:
+    world = World(4)
+    replica = load(topic(world, 20), 10**9, 12)
+    assert len(replica._batches) == 8
+    assert len(load(topic(World(4), 20), 10**9, 0, 15)._batches) == 5, "what became too old while loading is not"
+
+
+def test_partitions_are_put_together_by_time() -> None:
+    loading = Loading(10**9, 0)
+    world = World(1)
+    for at, partition in ((1, 0), (2, 1), (3, 0), (3, 1)):
+        rows, position = world.batch()
+        loading.add(Batch(at, partition, rows, position, 10))
+    _, batches = loading.finish(0)
+    assert [batch.at for batch in batches] == [1, 2, 3, 3]
+
+
+def test_a_batch_without_its_end_waits() -> None:
+    assembler = Assembler(0)
+    world = World(2)
+    rows, position = world.batch()
+    for key, raw in rows:
+        assert assembler.add(key, raw, 0) is None
+    assert assembler.add(b"g:of the fold", b"{}", 0) is None
+    batch = assembler.add(position_key(0), encode(position), 0)
+    assert batch is not None
+    assert (batch.rows, batch.position) == (rows, position)
