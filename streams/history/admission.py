@@ -26,7 +26,7 @@ __all__ = ["JUMP", "Admission", "Entry", "History"]
 log = logging.getLogger(__name__)
 
 # A fold whose log fell back goes on this much further at least (streams.core.fold.JUMP is twice this); no other gap
-# between the positions of two facts comes near.
+# between the positions of two facts comes near. Also the size of a stretch in table `activity`.
 JUMP = 1 << 23
 
 # A fact and the record it came in.
@@ -39,7 +39,7 @@ class History(Protocol):
     """What is asked of ClickHouse (streams.history.store.Store)."""
 
     def last(self, partition: int) -> Place | None: ...
-    def events(self, partition: int, low: Place, high: Place) -> set[tuple[int, int, str]]: ...
+    def events(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]: ...
     def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]: ...
     def jumps(self, partition: int, days: float) -> list[int]: ...
     def digests(self, partition: int, high: int) -> array[int]: ...
@@ -94,8 +94,7 @@ class Admission:
 
     def _absent(self, before: Sequence[Entry], news: Sequence[Entry]) -> list[Entry]:
         """Of entries at or before the highest place: those whose fact has no row."""
-        places = [place(fact) for fact, _ in before]
-        there = self._history.events(self._partition, min(places), max(places))
+        there = self._history.events(self._partition, [fact for fact, _ in before])
         there.update((fact.pos, fact.index, fact.event_id) for fact, _ in news)
         absent = []
         for fact, record in before:

@@ -24,7 +24,6 @@ from streams.history import metrics
 from streams.history.background import Background
 from streams.history.backoff import Backoff
 from streams.history.client import Unavailable
-from streams.history.columns import place
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
 from streams.history.store import Store
@@ -251,8 +250,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _asker(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            places = [place(fact) for fact in facts]
-            there = await self._in_thread(self._store.events, partition, min(places), max(places))
+            there = await self._in_thread(self._store.events, partition, facts)
             return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
 
         return present

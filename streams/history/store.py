@@ -8,11 +8,15 @@ from array import array
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from schemas.facts import Fact
 from streams.history.admission import JUMP
 from streams.history.client import Unavailable, translated
 from streams.history.columns import COLUMNS, Place
 
 __all__ = ["Store"]
+
+# A workspace and the second its hour begins with.
+Hour = tuple[str, int]
 
 _PATIENCE = 60.0  # seconds for inserts of a writer before us to end
 _KEYS = 1000  # hours made again in one statement
@@ -28,24 +32,26 @@ _INSERT_SETTINGS = {
     "max_partitions_per_insert_block": 0,
 }
 
+# The first two are answered by projection `stretches`.
 _LAST = "SELECT max((position, fact_index)), count() FROM $activity WHERE log_partition = {p:UInt16}"
+
+_STRETCHES = """
+SELECT min(position), max(position),
+       max(accepted_at) > subtractSeconds(max(max(accepted_at)) OVER (), {seconds:UInt64})
+FROM $activity WHERE log_partition = {p:UInt16}
+GROUP BY intDiv(position, 8388608) ORDER BY 1
+"""
 
 _EVENTS = """
 SELECT position, fact_index, event_id FROM $activity
-WHERE log_partition = {p:UInt16} AND position BETWEEN {low:UInt64} AND {high:UInt64}
+WHERE log_partition = {p:UInt16} AND workspace_id IN {workspaces:Array(String)}
+  AND position BETWEEN {low:UInt64} AND {high:UInt64}
 """
 
 _KNOWN = """
 SELECT DISTINCT workspace_id, event_id FROM $activity
 WHERE log_partition = {p:UInt16} AND workspace_id IN {workspaces:Array(String)}
   AND (workspace_id, event_id) IN {events:Array(Tuple(String, String))}
-"""
-
-_STRETCHES = """
-SELECT min(position), max(position),
-       max(accepted_at) > subtractSeconds(max(max(accepted_at)) OVER (), {seconds:UInt64})
-FROM $activity WHERE log_partition = {p:UInt16}
-GROUP BY intDiv(position, {jump:UInt64}) ORDER BY 1
 """
 
 # A broker that dies loses its last seconds, and the view may lose more of them than the facts: what was told within ten
@@ -64,24 +70,29 @@ SELECT count() FROM system.processes
 WHERE query_kind = 'Insert' AND elapsed >= {age:Float64} AND position(query, {table:String}) > 0
 """
 
-# An insert under way when its writer died was of rows accepted lately; a day is ample.
-_INCOMPLETE_HOURS = """
-WITH recent AS (
-    SELECT DISTINCT workspace_id, hour FROM $activity AS activity
-    INNER JOIN (
-        SELECT log_partition, max(accepted_at) - INTERVAL 1 DAY AS since FROM $activity
+# An insert under way when its writer died was of rows accepted lately; a day is ample. The hours that these are of:
+_RECENT_HOURS = """
+SELECT DISTINCT workspace_id, toUnixTimestamp64Second(hour) FROM $activity AS activity
+INNER JOIN (
+    SELECT log_partition, max(accepted_at) - INTERVAL 1 DAY AS since FROM $activity
+    WHERE log_partition IN {partitions:Array(UInt16)} GROUP BY log_partition
+) AS clocks ON activity.log_partition = clocks.log_partition
+WHERE activity.accepted_at >= since AND activity.accepted_at >= (
+    SELECT min(newest) - INTERVAL 1 DAY FROM (
+        SELECT max(accepted_at) AS newest FROM $activity
         WHERE log_partition IN {partitions:Array(UInt16)} GROUP BY log_partition
-    ) AS clocks ON activity.log_partition = clocks.log_partition
-    WHERE activity.accepted_at >= since
+    )
 )
-SELECT workspace_id, toUnixTimestamp64Second(hour) FROM (
-    SELECT workspace_id, hour, toInt64(count()) AS facts FROM $activity
-    WHERE (workspace_id, hour) IN recent GROUP BY workspace_id, hour
-    UNION ALL
-    SELECT workspace_id, hour, -toInt64(sum(facts)) AS facts FROM $hourly
-    WHERE (workspace_id, hour) IN recent GROUP BY workspace_id, hour
-) GROUP BY workspace_id, hour HAVING sum(facts) != 0
 """
+# How many facts $table has in each hour of these workspaces and times.
+_BY_HOUR = """
+SELECT workspace_id, toUnixTimestamp64Second(hour), $count FROM $table
+WHERE workspace_id IN {workspaces:Array(String)}
+  AND $time BETWEEN fromUnixTimestamp64Second({low:Int64}, 'UTC') AND fromUnixTimestamp64Second({high:Int64}, 'UTC')
+GROUP BY workspace_id, hour
+"""
+_ACTIVITY_BY_HOUR = _BY_HOUR.replace("$count", "count()").replace("$table", "$activity").replace("$time", "occurred_at")
+_HOURLY_BY_HOUR = _BY_HOUR.replace("$count", "sum(facts)").replace("$table", "$hourly").replace("$time", "hour")
 _HOURLY_VIEW = "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = 'activity_hourly_mv'"
 _FORGET_HOURS = """
 DELETE FROM $hourly WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
@@ -129,9 +140,12 @@ class Store:
         (found, count), = self._query(_LAST, p=partition)
         return tuple(found) if count else None
 
-    def events(self, partition: int, low: Place, high: Place) -> set[tuple[int, int, str]]:
-        """Position, index and event id of every row whose position is from that of `low` to that of `high`."""
-        return set(self._query(_EVENTS, p=partition, low=low[0], high=high[0]))
+    def events(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
+        """Position, index and event id of the rows at the positions of these facts, and of others in between."""
+        workspaces, positions = sorted({fact.ws for fact in facts}), [fact.pos for fact in facts]
+        return set(self._query(
+            _EVENTS, p=partition, workspaces=workspaces, low=min(positions), high=max(positions),
+        ))
 
     def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """Which of these events (workspace, event id) have a row."""
@@ -142,7 +156,7 @@ class Store:
 
     def jumps(self, partition: int, days: float) -> list[int]:
         """Positions after which the partition's positions jumped, within that many days of the log's clock."""
-        stretches = self._query(_STRETCHES, p=partition, jump=JUMP, seconds=int(days * 86400))
+        stretches = self._query(_STRETCHES, p=partition, seconds=int(days * 86400))
         return [
             high for (_, high, recent), (low, _, _) in itertools.pairwise(stretches) if recent and low - high >= JUMP
         ]
@@ -168,12 +182,26 @@ class Store:
         An insert writes the table first and what views make of it then. A workspace has one partition and a partition
         one writer, so nobody else adds to these hours meanwhile; when this is cut short, the next start does it again.
         """
-        hours = self._query(_INCOMPLETE_HOURS, partitions=sorted(partitions))
+        hours = self._incomplete(self._query(_RECENT_HOURS, partitions=sorted(partitions)))
         for start in range(0, len(hours), _KEYS):
             self._make_again(hours[start:start + _KEYS])
         return len(hours)
 
-    def _make_again(self, hours: Sequence[tuple[str, int]]) -> None:
+    def _incomplete(self, hours: Sequence[Hour]) -> list[Hour]:
+        """Which of these hours have other numbers of facts in `activity_hourly`."""
+        if not hours:
+            return []
+        span = {
+            "workspaces": sorted({workspace for workspace, _ in hours}),
+            "low": min(hour for _, hour in hours), "high": max(hour for _, hour in hours) + 3599,
+        }
+        rows, sums = (
+            {(workspace, hour): count for workspace, hour, count in self._query(sql, **span)}
+            for sql in (_ACTIVITY_BY_HOUR, _HOURLY_BY_HOUR)
+        )
+        return [hour for hour in hours if rows.get(hour) != sums.get(hour)]
+
+    def _make_again(self, hours: Sequence[Hour]) -> None:
         (view,), = self._query(_HOURLY_VIEW, db=self._database)
         self._command(_FORGET_HOURS, {"lightweight_deletes_sync": 2}, hours=hours)
         # Not deduplicated: the same hour may have been made again before.

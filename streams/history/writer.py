@@ -17,7 +17,7 @@ from schemas.facts import Fact, decode_fact
 from streams.history import metrics
 from streams.history.admission import Admission, Entry, History
 from streams.history.client import Failed, Refused, Unavailable
-from streams.history.columns import columns, place
+from streams.history.columns import columns
 
 __all__ = ["Batch", "Plan", "Writer", "facts_of"]
 
@@ -134,8 +134,7 @@ class Writer:
         for partition, (fact, _) in chunk.rows:
             rows.setdefault(partition, []).append(fact)
         for partition, facts in rows.items():
-            places = [place(fact) for fact in facts]
-            there = self._store.events(partition, min(places), max(places))
+            there = self._store.events(partition, facts)
             if any((fact.pos, fact.index, fact.event_id) in there for fact in facts):
                 raise Unavailable(f"rows got into activity, but not into a view of it: {why}") from why
 

@@ -18,7 +18,7 @@ from schemas.facts import Fact, Outcome, decode_fact, encode_fact
 from streams.core.fold import JUMP as FOLD_JUMP
 from streams.history.admission import JUMP
 from streams.history.client import Unavailable
-from streams.history.columns import COLUMNS, Place, digest, place
+from streams.history.columns import COLUMNS, Place, digest
 from streams.history.resume import Offsets, resume
 from streams.history.writer import Batch, Plan, Writer, facts_of
 
@@ -74,10 +74,11 @@ class Table:
     def last(self, partition: int) -> Place | None:
         return max(((row["position"], row["fact_index"]) for row in self.of(partition)), default=None)
 
-    def events(self, partition: int, low: Place, high: Place) -> set[tuple[int, int, str]]:
+    def events(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
+        positions = {fact.pos for fact in facts}
         return {
             (row["position"], row["fact_index"], row["event_id"])
-            for row in self.of(partition) if low[0] <= row["position"] <= high[0]
+            for row in self.of(partition) if row["position"] in positions
         }
 
     def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -180,7 +181,7 @@ class Process:
             return [(record.offset, fact) for fact, record in facts_of(records(log, low, high), [])]
 
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = self._table.events(log.partition, min(map(place, facts)), max(map(place, facts)))
+            there = self._table.events(log.partition, facts)
             return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
 
         committed = log.committed[-1] if log.committed else None

@@ -270,7 +270,7 @@ def test_frozen() -> None:
 
 
 FROZEN = {
-    "0001_activity.sql": "ef54cdfe94027d5f",
+    "0001_activity.sql": "f9e7663afedbf677",
     "0002_activity_hourly.sql": "7a4e043d194a77c7",
 }
 

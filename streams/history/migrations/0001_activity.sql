@@ -31,7 +31,17 @@ CREATE TABLE IF NOT EXISTS {database}.activity {on_cluster}
     position        UInt64 CODEC(Delta, ZSTD) COMMENT 'Where the fact comes from: position in that partition',
     fact_index      UInt32 CODEC(Delta, ZSTD) COMMENT 'Where the fact comes from: index at that position',
     hour            DateTime64(0, 'UTC') ALIAS fromUnixTimestamp64Second(intDiv(toUnixTimestamp64Second(occurred_at), 3600) * 3600, 'UTC') COMMENT 'Start of the hour it happened in, as in activity_hourly',
-    INDEX by_place position TYPE minmax GRANULARITY 1
+    INDEX by_place position TYPE minmax GRANULARITY 1,
+    INDEX by_acceptance accepted_at TYPE minmax GRANULARITY 1,
+    -- How far the writer got in each partition, at once at any size: it asks whenever it starts. Part of the data, so
+    -- never behind it.
+    PROJECTION stretches
+    (
+        SELECT
+            log_partition, intDiv(position, 8388608) AS stretch,
+            min(position), max(position), max((position, fact_index)), max(accepted_at), count()
+        GROUP BY log_partition, stretch
+    )
 )
 ENGINE = {replicated}MergeTree
 -- By the log's clock, which only goes forward: whatever times sources send, an insert makes one part.
