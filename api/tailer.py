@@ -22,6 +22,7 @@ from schemas.facts import Fact, decode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from schemas.views import CURSOR_BITS
+from streams.pacing import PacedConsumer
 
 __all__ = ["FellBack", "Tailer"]
 
@@ -73,8 +74,8 @@ class Tailer:
             await asyncio.gather(views.stop(), facts.stop(), return_exceptions=True)
 
     def _consumer(self, name: str) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka, client_id=f"attn-edge-{name}-{self._settings.instance}",
+        return PacedConsumer(
+            rest=self._settings.poll_rest, bootstrap_servers=self._settings.kafka, client_id=f"attn-edge-{name}-{self._settings.instance}",
             enable_auto_commit=False, auto_offset_reset="none", max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_POLL_MS,
         )

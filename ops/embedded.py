@@ -26,6 +26,8 @@ __all__ = ["Stack", "locked", "readiness"]
 
 log = structlog.get_logger("attn.up")
 
+# The embedded broker holds no fetches; a rest this short is not seen by anybody who waits for a frame.
+EMBEDDED_REST = 0.02  # seconds
 ROLES = ("worker", "history", "edge")  # metrics ports are counted up in this order; the edge serves its own
 
 # Seconds from the first SIGTERM by which each must have ended; the rest of 10 s is the broker's, as it alone loses
@@ -166,7 +168,10 @@ class Stack:
                 await self._broker.start()
             except BrokerError as error:
                 raise UserError(str(error)) from None
-            found = {"kafka": self._broker.bootstrap, "incarnation": self._broker.incarnation}
+            found = {
+                "kafka": self._broker.bootstrap, "incarnation": self._broker.incarnation,
+                "poll_rest": self.settings.poll_rest or EMBEDDED_REST,
+            }
             self.settings = self.settings.model_copy(update=found)
             if self._broker.unclean:
                 log.warning(
@@ -230,4 +235,5 @@ def _environment(settings: Settings) -> dict[str, str]:
         "ATTN_HOST": settings.host,
         "ATTN_PORT": str(settings.port),
         "ATTN_INCARNATION": str(settings.incarnation),
+        "ATTN_POLL_REST": str(settings.poll_rest),
     }

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     kafka_port: int = Field(19092, ge=0, le=65535, description="port of the embedded broker")
+    poll_rest: float = Field(
+        0.0, ge=0, le=1, description="seconds a consumer rests after an empty fetch; for a broker that holds none"
+    )
     instance: str = Field("1", description="name of this process among its like; static group membership uses it")
     incarnation: int = Field(0, ge=0, description="raised when the broker lost its tail, so offsets were given twice")
     metrics_port: int = Field(0, ge=0, le=65535, description="worker, history: /metrics and /readyz there; 0: off")

@@ -18,6 +18,7 @@ from streams.history.backoff import Backoff
 from streams.history.client import Unavailable
 from streams.history.consumer import Bury, Consumer
 from streams.history.store import Store
+from streams.pacing import PacedConsumer
 
 __all__ = ["GROUP", "run"]
 
@@ -78,8 +79,9 @@ def _open(settings: Settings) -> Store:
 
 @contextlib.asynccontextmanager
 async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka, group_id=GROUP, client_id=f"attn-history-{settings.instance}",
+    reader = PacedConsumer(
+        rest=settings.poll_rest, bootstrap_servers=settings.kafka, group_id=GROUP,
+        client_id=f"attn-history-{settings.instance}",
         # Static: a killed process is back at once as the same member, and a restart moves no partitions.
         group_instance_id=f"history-{settings.instance}", session_timeout_ms=10_000, heartbeat_interval_ms=2_000,
         rebalance_timeout_ms=20_000,
