@@ -75,7 +75,8 @@ class Tailer:
 
     def _consumer(self, name: str) -> AIOKafkaConsumer:
         return PacedConsumer(
-            rest=self._settings.poll_rest, bootstrap_servers=self._settings.kafka, client_id=f"attn-edge-{name}-{self._settings.instance}",
+            rest=self._settings.poll_rest, bootstrap_servers=self._settings.kafka,
+            client_id=f"attn-edge-{name}-{self._settings.instance}",
             enable_auto_commit=False, auto_offset_reset="none", max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_POLL_MS,
         )
