@@ -217,8 +217,12 @@ class Model:
         """How many distinct events."""
         return sum(map(len, self.events.values()))
 
-    def at(self, clock: int) -> dict[str, View]:
-        return {ws: self._view(sorted(events, key=lambda e: e.time), clock) for ws, events in self.events.items()}
+    def at(self, clock: int, *workspaces: str) -> dict[str, View]:
+        """The views of these workspaces, or of all, when the log's clock stands there."""
+        return {
+            ws: self._view(sorted(self.events[ws], key=lambda event: event.time), clock)
+            for ws in workspaces or self.events
+        }
 
     def _view(self, events: list[Event], clock: int) -> View:
         bearings: dict[tuple[str, str], list[tuple[str, Event]]] = defaultdict(list)

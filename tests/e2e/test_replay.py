@@ -1,0 +1,301 @@
+"""Whole replays through `attn up` while its parts are killed: then every reader sees what the reference model says.
+
+Real incidents (tests/data) and made-up events of every kind; in order, shuffled, repeated, with garbage between them;
+worker, edge and history killed at random, at last everything at once. Feeds that followed equal the inbox, a second
+edge resumes them with exactly what they missed, and the history holds every event once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support import events
+from support.asking import READERS, Asker, check, now, settled, users_of
+from support.cli import COMMAND, clean_env
+from support.following import Follower, frames_after
+from support.history import ask
+from support.model import Model, Reader
+from support.up import Up, wait_for
+
+from ops.broker import binary, free_port
+from schemas.settings import Settings
+
+pytestmark = [
+    pytest.mark.broker, pytest.mark.clickhouse,
+    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"), pytest.mark.timeout(900),
+]
+
+TESTS = Path(__file__).parents[1]
+SAMPLE = TESTS / "data" / "incidents-sample.jsonl.gz"
+WHOLE = TESTS.parent / ".." / "shared" / "data" / "incidents.jsonl.gz"
+SAVED = 4.0  # seconds in which the embedded broker has saved what it acknowledged
+QUARTER = 900  # seconds
+
+
+@pytest.fixture
+def asker(up: Up) -> Iterator[Asker]:
+    with Asker(up.url, up.data_dir) as one:
+        yield one
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    stack = Up(tmp_path, env={"ATTN_LOG_FORMAT": "json", "ATTN_HEARTBEAT": "2", "ATTN_METRICS_PORT": str(free_port())})
+    stack.start(120)
+    yield stack
+    stack.close()
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def mixed(seed: int, size: int, workspaces: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Events of every kind whose times end now; nothing becomes due within the next ten minutes."""
+    current = int(time.time())
+    edge = current + QUARTER - 60 - (current % 30)  # times and targets are all multiples of a quarter of an hour apart
+    start = datetime.fromtimestamp(edge, UTC) - events.SLOTS * events.SLOT - timedelta(seconds=QUARTER)
+    return events.generate(seed, size, subjects=12, workspaces=workspaces, start=start)
+
+
+def replay(up: Up, found: list[dict[str, Any]], rate: float | None = None) -> subprocess.Popen[bytes]:
+    path = up.home / f"replay-{time.monotonic_ns()}.jsonl.gz"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.writelines(json.dumps(line) + "\n" for line in found)
+    flags = ["--rate", str(rate)] if rate else []
+    return subprocess.Popen(
+        [*COMMAND, "replay", str(path), *flags, "--data-dir", str(up.data_dir)], cwd=up.home, env=clean_env(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_at_random(up: Up, rng: random.Random, sending: subprocess.Popen[bytes], kills: int) -> list[str]:
+    """Kills parts while events are being sent, and goes on until so many are dead."""
+    killed = []
+    while len(killed) < kills:
+        time.sleep(rng.uniform(0.3, 3.0))
+        part = rng.choice(("worker", "worker", "edge", "history"))
+        if up.part(part) is not None:
+            up.kill(part)
+            killed.append(part)
+    assert sending.wait(300) == 0, sending.stderr.read()[-2000:] if sending.stderr else ""
+    if sending.stderr is not None:
+        sending.stderr.close()
+    up.wait_ready(120)
+    return killed
+
+
+def readers_of(model: Model, ws: str, users: int) -> list[Reader]:
+    return [*READERS, *(Reader(user, role) for user in users_of(model, ws, users) for role in ("MEMBER", "MANAGER"))]
+
+
+def compare(asker: Asker, model: Model, seconds: float = 120, users: int = 3) -> None:
+    """Every workspace, every reader, all routes."""
+    settled(asker, model.at(now()), list(model.events), seconds)
+    for ws, view in model.at(now()).items():
+        for reader in readers_of(model, ws, users):
+            check(asker, ws, view, reader)
+
+
+def kill_everything(up: Up) -> None:
+    """No process may say goodbye: the supervisor first, so that it starts nothing again."""
+    assert up.process is not None
+    found = up.parts()
+    up.process.send_signal(signal.SIGKILL)
+    for part in found.values():
+        try:
+            os.kill(part.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    up.process.wait(10)
+
+
+def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker) -> None:
+    rng = random.Random(20_261_122)
+    found = lines_of(SAMPLE)
+    model = Model(found)
+    big, small = "ws_org_line_c", "ws_org_line_g2"
+    followers = [
+        Follower(asker, up.url, big, READERS[0]), Follower(asker, up.url, big, READERS[1], limit=7),
+        Follower(asker, up.url, big, Reader(users_of(model, big, 1)[0], "MEMBER")),
+        Follower(asker, up.url, small, READERS[1], limit=40), Follower(asker, up.url, small, READERS[2], limit=1000),
+    ]
+    for follower in followers:
+        follower.start()
+    wait_for(lambda: all(one.connects for one in followers), 20, "all feeds")
+    killed = kill_at_random(up, rng, replay(up, found, rate=500), 7)
+    assert {"worker", "edge"} <= set(killed)
+    compare(asker, model)
+    for follower in followers:
+        follower.equals()
+        assert follower.snapshots == 1, "after a restart of its edge it was told what it missed, no more"
+    _second_edge(up, asker, followers)
+    for follower in followers:
+        follower.stop()
+
+    time.sleep(SAVED)
+    kill_everything(up)
+    up.start(120)
+    compare(asker, model)
+    for follower in followers:
+        _resumes_or_begins_anew(up, asker, follower)
+    _history(up, model)
+
+
+def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
+    """Law 5: from anywhere in what was followed, another edge gives exactly the rest, frame by frame."""
+    port = free_port()
+    secret = (up.data_dir / "secret").read_text().strip()
+    env = clean_env({"ATTN_JWT_SECRET": secret, "ATTN_KAFKA": f"127.0.0.1:{up.kafka_port}", "ATTN_PORT": str(port),
+                     "ATTN_INSTANCE": "2", "ATTN_DATA_DIR": str(up.data_dir), "ATTN_HEARTBEAT": "1"})
+    url = f"http://127.0.0.1:{port}"
+    with (up.home / "edge-2.log").open("wb") as output:
+        edge = subprocess.Popen([*COMMAND, "edge"], cwd=up.home, env=env, stdin=subprocess.DEVNULL, stdout=output,
+                                stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: _ready(url), 60, "the second edge")
+        for follower in followers:
+            with follower.lock:
+                seen = list(follower.frames)
+            last = max(index for index, frame in enumerate(seen) if frame[1] == "snapshot")
+            for place in {last, last + (len(seen) - 1 - last) // 2, max(last, len(seen) - 4), len(seen) - 1}:
+                rest = seen[place + 1:]
+                got = frames_after(asker, url, follower.ws, follower.reader, seen[place][0], follower.limit,
+                                   until=rest[-1][0] if rest else None)
+                assert got == rest, f"{follower.ws} {follower.reader} after {seen[place][0]}"
+            recent = frames_after(asker, url, follower.ws, follower.reader, seen[-1][0], follower.limit)
+            assert recent == [], "nothing was missed, so nothing comes"
+        with Asker(url, up.data_dir) as other:
+            for ws in {follower.ws for follower in followers}:
+                for reader in READERS:
+                    same = asker.pages(ws, reader) == other.pages(ws, reader)
+                    assert same, "the same cursor means the same state on every edge"
+    finally:
+        edge.terminate()
+        assert edge.wait(20) == 0, (up.home / "edge-2.log").read_text()[-2000:]
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _resumes_or_begins_anew(up: Up, asker: Asker, follower: Follower) -> None:
+    """After everything was killed, a feed that resumes ends where the inbox is, whichever way it is told."""
+    again = Follower(asker, up.url, follower.ws, follower.reader, follower.limit)
+    again.copy = follower.copy
+    again.start()
+    again.equals()
+    again.stop()
+
+
+def _history(up: Up, model: Model) -> None:
+    """Law 8: every event is one row, none is two, whatever was killed."""
+    wanted = sorted([ws, f"{event.source} {event.id}"] for ws, found in model.events.items() for event in found)
+    wait_for(lambda: _lag(up) == 0, 120, "history at the end of the facts")
+    assert up.stop()[0] == 0
+    answer = ask(Settings(data_dir=up.data_dir))
+    assert answer["events"] == wanted
+    assert sum(row[4] for row in answer["hours"]) == len(wanted)
+
+
+def _lag(up: Up) -> float:
+    """Facts that history has yet to write; -1: it does not say."""
+    time.sleep(1.0)  # the edge may know of facts that history has not heard of
+    port = int(up.env["ATTN_METRICS_PORT"]) + 1  # the worker's, then history's
+    try:
+        said = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2, trust_env=False).text
+    except httpx.HTTPError:
+        return -1
+    return next((float(line.split()[1]) for line in said.splitlines() if line.startswith("attn_history_lag_rows ")), -1)
+
+
+def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> None:
+    rng = random.Random(7)
+    valid = mixed(11, 5000, ("ws_01", "ws_02", "ws_03"))
+    model = Model(valid)
+    sent = [*valid, *rng.choices(valid, k=1500)]
+    rng.shuffle(sent)
+    garbage = [{"topic": topic, "value": value} for topic, value in _garbage()]
+    for line in garbage:
+        sent.insert(rng.randrange(len(sent)), line)
+    followers = [Follower(asker, up.url, "ws_01", Reader(user, role), limit=limit)
+                 for user, role, limit in (("ann", "OWNER", 500), ("bob", "MEMBER", 5), ("zoe", "VIEWER", 1000))]
+    for follower in followers:
+        follower.start()
+    kill_at_random(up, rng, replay(up, sent, rate=400), 6)
+    compare(asker, model)
+    for follower in followers:
+        follower.equals()
+        follower.stop()
+    _dead_letters(up, garbage)
+    time.sleep(SAVED)
+    kill_everything(up)
+    up.start(120)
+    compare(asker, model)
+    # The same events in another order change nothing any more.
+    rng.shuffle(sent)
+    assert replay(up, sent).wait(120) == 0
+    compare(asker, model)
+    _history(up, model)
+
+
+def _dead_letters(up: Up, garbage: list[dict[str, Any]]) -> None:
+    """All of the garbage is there with a reason, and nothing else."""
+    listed = up.attn("dead-letters", "--json", "--limit", "10000")
+    assert listed.returncode == 0, listed.stderr
+    found = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert all(letter["reason"] for letter in found)
+    assert {letter["value"] for letter in found} == {json.dumps(line["value"]) for line in garbage}
+
+
+def _garbage() -> list[tuple[str, Any]]:
+    """What of the garbage can be a JSON value in a replay file."""
+    found = []
+    for topic, raw in events.garbage():
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            continue
+        if len(raw) < 500_000:
+            found.append((topic, value))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not WHOLE.exists(), reason="the whole file of incidents is not here")
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_all_incidents(up: Up, asker: Asker, shuffled: bool) -> None:
+    rng = random.Random(3)
+    found = lines_of(WHOLE)
+    model = Model(found)
+    if shuffled:
+        rng.shuffle(found)
+    followers = [Follower(asker, up.url, "ws_org_line_c", READERS[0]), Follower(asker, up.url, "ws_other", READERS[1])]
+    for follower in followers:
+        follower.start()
+    kill_at_random(up, rng, replay(up, found), 8)
+    compare(asker, model, seconds=900, users=2)
+    for follower in followers:
+        follower.equals(60)
+        follower.stop()
+    time.sleep(SAVED)
+    kill_everything(up)
+    up.start(300)
+    compare(asker, model, seconds=300, users=1)
+    _history(up, model)

@@ -1,0 +1,111 @@
+"""A feed client that does not give up: follows, reconnects with Last-Event-ID, keeps its copy (law 4)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import httpx
+from httpx_sse import SSEError, connect_sse
+from support.asking import Asker
+from support.copy import Copy
+from support.model import Reader
+
+Frame = tuple[int, str, Any]
+
+
+class Follower(threading.Thread):
+    """One reader's live feed, over any number of edges that die."""
+
+    def __init__(self, asker: Asker, url: str, ws: str, reader: Reader, limit: int = 500) -> None:
+        super().__init__(daemon=True)
+        self.ws, self.reader, self.limit = ws, reader, limit
+        self.copy = Copy()
+        self.frames: list[Frame] = []  # without heartbeats
+        self.connects = self.snapshots = 0
+        self.error: BaseException | None = None
+        self._asker, self._url = asker, url
+        self._ended = threading.Event()
+        self.lock = threading.Lock()
+
+    def run(self) -> None:
+        try:
+            while not self._ended.is_set():
+                try:
+                    self._follow()
+                except (httpx.HTTPError, SSEError):
+                    time.sleep(0.2)
+        except BaseException as error:  # told by `stop`
+            self.error = error
+
+    def _follow(self) -> None:
+        headers = self._asker.headers(self.ws, self.reader)
+        if self.copy.cursor >= 0:
+            headers["Last-Event-ID"] = str(self.copy.cursor)
+        timeout = httpx.Timeout(5.0, read=40.0)
+        with httpx.Client(timeout=timeout, trust_env=False) as client, connect_sse(
+            client, "GET", f"{self._url}/org/me/feed?limit={self.limit}", headers=headers
+        ) as source:
+            if source.response.status_code != 200:
+                time.sleep(0.3)
+                return
+            self.connects += 1
+            for event in source.iter_sse():
+                frame = (int(event.id), event.event, json.loads(event.data))
+                with self.lock:
+                    self.copy.apply(frame)
+                    if event.event != "heartbeat":
+                        self.frames.append(frame)
+                        self.snapshots += event.event == "snapshot"
+                if self._ended.is_set():
+                    return
+
+    def stop(self) -> None:
+        """Ends with the next frame; raises what went wrong on the way."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(60)
+        if self.error is not None:
+            raise self.error
+
+    def equals(self, seconds: float = 30.0) -> None:
+        """The copy made of frames is what GET says, counts and order included, once both are at one cursor."""
+        until = time.monotonic() + seconds
+        while True:
+            if self.error is not None:
+                raise self.error
+            page = self._asker.get("/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
+            with self.lock:
+                mine, cursor = self.copy.page, self.copy.cursor
+            # A frame's id may lie between two states, or the last batches did not concern this reader.
+            if mine["items"] == page["items"] and mine["counts"] == page["counts"]:
+                assert cursor <= page["cursor"] or time.monotonic() < until
+                return
+            if time.monotonic() > until:
+                assert [item["id"] for item in mine["items"]] == [item["id"] for item in page["items"]]
+                assert mine["items"] == page["items"]
+                assert mine["counts"] == page["counts"]
+            time.sleep(0.3)
+
+
+def frames_after(
+    asker: Asker, url: str, ws: str, reader: Reader, cursor: int, limit: int, until: int | None = None
+) -> list[Frame]:
+    """What an edge answers who resumes after `cursor`: all frames up to id `until`, or until its third heartbeat."""
+    headers = asker.headers(ws, reader) | {"Last-Event-ID": str(cursor)}
+    found: list[Frame] = []
+    beats = 0
+    with httpx.Client(timeout=20, trust_env=False) as client, connect_sse(
+        client, "GET", f"{url}/org/me/feed?limit={limit}", headers=headers
+    ) as source:
+        assert source.response.status_code == 200
+        for event in source.iter_sse():
+            if event.event == "heartbeat":
+                beats += 1
+            else:
+                found.append((int(event.id), event.event, json.loads(event.data)))
+            if beats == 3 or (until is not None and int(event.id) >= until):
+                break
+    return found
