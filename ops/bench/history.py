@@ -24,7 +24,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from prometheus_client import REGISTRY
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +33,7 @@ from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
 from streams import topics
-from streams.history import client, migrate, run
+from streams.history import client, metrics, migrate, run
 from streams.history.columns import COLUMNS, columns
 from streams.history.store import Store
 from streams.history.writer import Batch, Writer
@@ -72,20 +71,27 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return cpu_seconds() - cpu, time.perf_counter() - wall
 
 
+def connect(settings: Settings, databases: Sequence[str] = ("attn",), real: Any = client.connect) -> Any:
+    """An engine that does not merge what was inserted: merges come at any time, and cost every way the same."""
+    found = real(settings)
+    for database in databases:
+        migrate.apply(found, database)
+    found.command("SYSTEM STOP MERGES")  # of the tables that are there
+    return found
+
+
 class Bench:
     """One engine with a table for each way."""
 
     def __init__(self, directory: Path, rows: int, batch: int) -> None:
         self.rows, self.batch = rows, batch
-        self.client = client.connect(Settings(data_dir=directory, _env_file=None))
-        for database in ("bare", "writer"):
-            migrate.apply(self.client, database)
+        self.client = connect(Settings(data_dir=directory, _env_file=None), ("bare", "writer"))
         self.client.command("CREATE TABLE bare.plain AS bare.activity")
+        self.client.command("SYSTEM STOP MERGES bare.plain")
         self.writer = Writer(Store(self.client, "writer", local=True), days=30)
         self.writer.open([0])
         self.types = self.client.create_insert_context("bare.activity", column_names=COLUMNS).column_types
         self._round = 0
-        self.client.command("SYSTEM STOP MERGES")  # they come at any time, and cost every way the same
 
     def turn(self) -> dict[str, tuple[float, float]]:
         """CPU and wall seconds of one round of each way that needs no broker."""
@@ -138,6 +144,7 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
         await topics.ensure(settings)
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:
             await _send(producer, facts(rows + batch))
+        client.connect = connect
         before, stop = _rows(), asyncio.Event()
         running = asyncio.create_task(run(settings, stop))
         await _reach(before + 1)
@@ -153,13 +160,14 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
 
 
 def _rows() -> float:
-    return REGISTRY.get_sample_value("attn_history_rows_total") or 0.0
+    (metric,) = metrics.ROWS.collect()
+    return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
 
 
 async def _reach(rows: float) -> None:
     async with asyncio.timeout(300):
         while _rows() < rows:  # noqa: ASYNC110 - a metric cannot be awaited
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 async def _send(producer: AIOKafkaProducer, sent: Iterator[Fact]) -> None:
