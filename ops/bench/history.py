@@ -29,6 +29,7 @@ from rich.table import Table
 
 from ops.bench.baselines import cpu_seconds
 from ops.broker import EmbeddedBroker
+from ops.embedded import EMBEDDED_REST
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
@@ -139,7 +140,7 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
     try:
         settings = Settings(
             kafka=broker.bootstrap, data_dir=directory, log_partitions=PARTITIONS, history_batch_rows=batch,
-            _env_file=None,
+            poll_rest=EMBEDDED_REST, _env_file=None,
         )
         await topics.ensure(settings)
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:

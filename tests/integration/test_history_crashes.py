@@ -122,12 +122,12 @@ async def test_the_broker_is_killed_and_forgets(embedded: EmbeddedBroker, tmp_pa
     feeder = Feeder(4)
     log = tmp_path / "history.log"
     sent: list[Fact] = []
-    for _ in range(3):
+    for _ in range(2):
         process = start_history(settings, log)
         try:
             await said(log, process)
             async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
-                for _ in range(20):
+                for _ in range(10):
                     await send(producer, feeder.some(100), 4)
                 sent = feeder.all
                 await asyncio.sleep(0.5)

@@ -154,6 +154,7 @@ def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
         "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_METRICS_PORT": str(settings.metrics_port),
         "ATTN_HISTORY_BATCH_ROWS": str(settings.history_batch_rows),
         "ATTN_HISTORY_BATCH_MS": str(settings.history_batch_ms), "ATTN_LOG_FORMAT": "json",
+        "ATTN_POLL_REST": "0.02",
     }
     with log.open("ab") as out:
         return subprocess.Popen(
