@@ -34,17 +34,11 @@ class Full(Exception):
 class Piece:
     """Bytes for many connections, framed once for those that write HTTP chunks themselves."""
 
-    __slots__ = ("_chunk", "raw")
+    __slots__ = ("chunk", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._chunk: bytes | None = None
-
-    @property
-    def chunk(self) -> bytes:
-        if self._chunk is None:
-            self._chunk = b"%x\r\n%b\r\n" % (len(self.raw), self.raw)
-        return self._chunk
+        self.chunk = b"%x\r\n%b\r\n" % (len(raw), raw)
 
 
 class Outlet(Protocol):

@@ -103,7 +103,8 @@ class _Listener(Stream):
     def beat(self, now: int) -> None:
         # An id alone moves the client's Last-Event-ID and is no event for it.
         if self.outlet.ready:
-            self.outlet.write(Piece(b"id: %d\n\n" % max(self.told, self.events.floor(self.ws))))
+            number = max(self.told, self.events.floor(self.ws))
+            self.outlet.write(Piece(b"id: %d\n\n" % number if number >= 0 else b":\n\n"))
 
     def leave(self) -> None:
         self.space.streams.discard(self)
@@ -199,7 +200,7 @@ class Events:
         space.streams.add(stream)
         if lost:
             # Nothing is known of what it missed, or of where it was: its own state has to be fetched anew.
-            outlet.write(Piece(b"event: reset\nid: %d\ndata: {}\n\n" % told))
+            outlet.write(Piece(b"event: reset\nid: %d\ndata: {}\n\n" % max(told, 0)))
         if outlet.ready:
             stream.catch_up()
         return stream

@@ -48,10 +48,11 @@ class _Channel:
         number = self.first + len(self.ring)
         lagging = 0
         for stream in self.streams:
+            outlet = stream.outlet
+            if outlet.ready and stream.lag is None:
+                outlet.write(piece)
+                continue
             if stream.lag is None:
-                if stream.outlet.ready:
-                    stream.outlet.write(piece)
-                    continue
                 stream.lag = number
             lagging += 1
         metrics.SENT.inc((len(self.streams) - lagging) * len(piece.raw))

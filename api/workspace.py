@@ -16,6 +16,7 @@ Beside the rows there are sorted sets of keys, by name:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from operator import attrgetter
 from struct import Struct
 
 from api import pages
@@ -58,6 +59,10 @@ class Workspace:
 
     def apply(self, key: bytes, raw: bytes | None, old: Row | None, new: Row | None) -> None:
         """Takes over one row: `raw` is its new value, `old` and `new` the row before and after (None: not there)."""
+        if isinstance(old, ItemRow) and isinstance(new, ItemRow) and _filed_by(old) == _filed_by(new):
+            assert raw is not None
+            self.rows[key] = raw  # it only shows something else
+            return
         gone, less = self._filed(key, old)
         if raw is None:
             self.rows.pop(key, None)
@@ -227,6 +232,12 @@ class Workspace:
         names: Iterator[Name] = iter((
             ("rank", mine, "", ""), ("marks", user), ("drafts", user), *(("done", mine, name) for name in types)))
         return any(self.lists.get(name) is not None for name in names) or self.preferences(user) is not None
+
+
+_filed_by = attrgetter(
+    "state", "incident", "kind", "target_user_id", "target_role", "priority", "surge", "band", "blocking", "due_at",
+    "created_at", "clusters", "data.cluster", "data.case_id", "base",
+)
 
 
 def _counted_as(row: ItemRow | ActivityRow) -> list[Name]:

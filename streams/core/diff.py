@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
@@ -38,10 +39,13 @@ class View(Protocol):
     def counts(self, reader: Reader) -> Counts: ...
 
 
+_counted = attrgetter("state", "kind", "priority", "target_user_id", "target_role", "surge")
+
+
 class ItemChange:
     """One item's row before and after. The keys are those without pins, None where it was not or is not listed."""
 
-    __slots__ = ("id", "new", "new_key", "old", "old_key")
+    __slots__ = ("counts_the_same", "id", "new", "new_key", "old", "old_key")
 
     def __init__(self, old: ItemRow | None, new: ItemRow | None) -> None:
         row = new if new is not None else old
@@ -50,6 +54,9 @@ class ItemChange:
         self.old, self.new = old, new
         self.old_key = sort_key(old) if old is not None and old.listed else None
         self.new_key = sort_key(new) if new is not None and new.listed else None
+        # For every reader: nothing that is counted, or decides who sees it, is another than before.
+        self.counts_the_same = (
+            self.old_key is not None and self.new_key is not None and _counted(old) == _counted(new))
 
     def concerns(self, reader: Reader) -> bool:
         """Whether it was or is in the list of the reader, marks aside."""
@@ -207,6 +214,8 @@ class Window:
                 frames.append(Frame("added", key))
             elif gone[item] != key or touched.get(item) is not None:
                 frames.append(Frame("changed", key))
+        if frames and all(change is not None and change.counts_the_same for change in touched.values()):
+            return frames
         counts = view.counts(self.reader)
         if not frames and counts != self.counts:
             # Something beyond the window changed what is counted: the frame says what, the counts are its point.
