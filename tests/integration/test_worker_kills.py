@@ -71,7 +71,7 @@ async def test_kills_between_any_two_writes(tmp_path: Path) -> None:
                 for at in range(0, len(mine), 10):  # in lumps: each is at least one write of each kind
                     await send(settings, mine[at:at + 10])
                     await asyncio.sleep(0.25)
-                await eventually(lambda p=process: p.poll() is not None, f"it came to {point}", 10)
+                await eventually(lambda p=process: p.poll() is not None, f"it came to {point}")
                 assert process.returncode == -9
             finally:
                 kill(process)

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 
 from ops.broker import EmbeddedBroker
 from schemas.deadletters import DeadLetter
 from schemas.facts import Fact, Outcome, decode_fact
-from schemas.log import decode_pack
+from schemas.log import Event, decode_pack
 from schemas.settings import Settings
-from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, VIEWS
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
 from schemas.views import PositionRow, decode, position_key
 from streams.core.fold import Fold
 from streams.core.rules import Rules
@@ -90,14 +90,11 @@ async def read(settings: Settings, topic: str) -> Records:
     """All records of a topic, by partition."""
     found: Records = {}
     async with AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka, enable_auto_commit=False, max_partition_fetch_bytes=32 << 20
+        topic, bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest",
+        max_partition_fetch_bytes=32 << 20,
     ) as consumer:
-        while not (numbers := consumer.partitions_for_topic(topic)):
-            await asyncio.sleep(0.05)
-        places = [TopicPartition(topic, number) for number in sorted(numbers)]
-        consumer.assign(places)
+        places = sorted(consumer.assignment())
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
         found = {place.partition: [] for place in places}
         for place in places:
             while await consumer.position(place) < ends[place]:
@@ -175,17 +172,24 @@ async def look(settings: Settings) -> Seen:
 
 async def caught_up(settings: Settings, sources: int) -> Seen | None:
     """What there is, once that many source records are in the log or rejected, and all of the log is folded."""
-    seen = await look(settings)
-    distinct = {(event.ws, event.source, event.id) for event in seen.events if hasattr(event, "source")}
-    rejected = {
-        (letter.topic, letter.partition, letter.offset) for letter in seen.letters if letter.topic in SOURCE_TYPES
+    log, views = await read(settings, LOG), await read(settings, VIEWS)
+    distinct = {
+        (event.ws, event.source, event.id) for records in log.values() for record in records
+        for event in packed(record) if isinstance(event, Event)
     }
-    if len(distinct) + len(rejected) < sources:
+    if len(distinct) + await count(settings, DEAD_LETTERS) < sources:
         return None
-    for partition, records in seen.log.items():
-        if records and position(seen.rows[partition], partition).next <= records[-1].offset:
+    for partition, records in log.items():
+        key = position_key(partition)
+        done = next((record.value for record in reversed(views[partition]) if record.key == key), None)
+        if records and (done is None or decode(key, done).next <= records[-1].offset):
             return None
-    return seen
+    return await look(settings)
+
+
+async def count(settings: Settings, topic: str) -> int:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka, enable_auto_commit=False) as consumer:
+        return sum((await consumer.end_offsets(list(consumer.assignment()))).values())
 
 
 def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:

@@ -65,7 +65,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=os.environ.get("LOG", "WARNING"), format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+    line = "%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
+    logging.basicConfig(level=os.environ.get("LOG", "WARNING"), format=line)
     if sys.argv[1:] and sys.argv[1]:
         arm(sys.argv[1])
     asyncio.run(main())
