@@ -129,6 +129,8 @@ class Connections:
             stream.outlet.end()
 
     def remove(self, stream: Stream) -> None:
+        """The stream is gone, and its place is free."""
+        self.give_back(stream.ws, stream.user)
         self._slots[stream._slot].discard(stream)
         if stream._timer is not None:
             stream._timer.cancel()

@@ -1,7 +1,8 @@
 """Event streams as HTTP responses, and the two ways their bytes go out.
 
-`Direct` writes HTTP chunks to the socket's transport by itself: no task wakes up and nothing is queued for a frame.
-`Queued` is plain ASGI, for any server. Which one it is, is the server's: see `api.protocol`.
+`Direct` takes the connection over from the HTTP server and writes chunks to its transport: no task waits, nothing is
+queued for a frame, and what served the request is free again. `Queued` is plain ASGI, for any server. Which one it is,
+is the server's to offer: see `api.protocol`.
 """
 
 from __future__ import annotations
@@ -31,48 +32,60 @@ def _nothing() -> None:
     pass
 
 
-class Direct:
-    """Writes to the transport of a connection whose response uses chunked encoding."""
+class Direct(asyncio.Protocol):
+    """The rest of a connection whose response, in chunked encoding, has begun. Nothing else comes on it after."""
 
-    __slots__ = ("_transport", "gone", "on_ready", "ready")
+    __slots__ = ("_connections", "_transport", "lost", "on_gone", "on_ready", "ready")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.ready = True
+    def __init__(self, transport: asyncio.Transport, connections: set[Any], ready: bool) -> None:
+        """`connections`: those the server waits for when it stops."""
+        self._transport, self._connections = transport, connections
+        self._connections.add(self)
+        self.ready = ready
+        self.lost = False
         self.on_ready: Callable[[], None] = _nothing
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_gone: Callable[[], None] = _nothing
 
     def write(self, piece: Piece) -> None:
         self._transport.write(piece.chunk)
 
     def end(self) -> None:
         if self.ready:
-            self.lost()
+            self._transport.write(b"0\r\n\r\n")
+            self._transport.close()
+            self._lost()
         else:
             self.cut()
 
     def cut(self) -> None:
-        self.lost()
         self._transport.abort()
+        self._lost()
 
-    # What the protocol reports:
+    shutdown = end  # as the server calls it
 
-    def pause(self) -> None:
+    def pause_writing(self) -> None:
         self.ready = False
 
-    def resume(self) -> None:
-        self.ready = True
-        self.on_ready()
+    def resume_writing(self) -> None:
+        if not self.lost:
+            self.ready = True
+            self.on_ready()
 
-    def lost(self) -> None:
-        self.ready = False
-        self.on_ready = _nothing
-        if not self.gone.done():
-            self.gone.set_result(None)
+    def eof_received(self) -> bool:
+        return False  # a reader who has stopped sending has gone: a browser never half-closes
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost()
+
+    def _lost(self) -> None:
+        if not self.lost:
+            self.lost, self.ready, self.on_ready = True, False, _nothing
+            self._connections.discard(self)
+            self.on_gone()
 
 
 class Queued:
-    """Holds one piece at most until the server has taken it."""
+    """Holds what was written until the server has taken it."""
 
     __slots__ = ("_pieces", "_wake", "gone", "on_ready", "ready")
 
@@ -109,7 +122,8 @@ class Queued:
 
 
 class EventStream(Response):
-    """A response that lasts as long as its stream. The caller's place in `connections` is taken already."""
+    """A response that lasts as long as its stream. The caller's place in `connections` is taken already; it is given
+    back when the stream is gone."""
 
     media_type = "text/event-stream"
 
@@ -122,43 +136,39 @@ class EventStream(Response):
         self._seconds, self._begin = seconds, begin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        offer = scope.get("extensions", {}).get(EXTENSION)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            direct = scope.get("extensions", {}).get(EXTENSION)
-            outlet: Direct | None = direct() if direct is not None else None
-            complete = await self._direct(outlet) if outlet is not None else await self._queued(receive, send)
-        finally:
+            headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            direct: Direct | None = offer() if offer is not None else None
+            outlet = direct if direct is not None else Queued()
+            stream = self._begin(outlet)
+        except BaseException:
             self._connections.give_back(*self._user)
-        if complete:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _direct(self, outlet: Direct) -> bool:
-        stream = self._begin(outlet)
+            raise
+        lost = isinstance(outlet, Direct) and outlet.lost
+        if isinstance(outlet, Direct):
+            outlet.on_gone = lambda: self._connections.remove(stream)
         self._connections.add(stream, self._seconds)
-        try:
-            await outlet.gone
-        finally:
+        if lost:  # cut off while it began
             self._connections.remove(stream)
-        return True
+        elif isinstance(outlet, Queued):
+            await self._queued(outlet, stream, receive, send)
 
-    async def _queued(self, receive: Receive, send: Send) -> bool:
-        """False: the reader has not taken what it was sent, so the response can't be ended, only dropped."""
-        outlet = Queued()
-        stream = self._begin(outlet)
-        self._connections.add(stream, self._seconds)
+    async def _queued(self, outlet: Queued, stream: Stream, receive: Receive, send: Send) -> None:
         tasks = (asyncio.create_task(outlet.run(send)), asyncio.create_task(_disconnected(receive)))
         try:
             await asyncio.wait((*tasks, outlet.gone), return_when=asyncio.FIRST_COMPLETED)
-            return outlet.ready
+            complete = outlet.ready  # else the reader has not taken what it was sent: it can only be dropped
         finally:
             self._connections.remove(stream)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if complete:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-

@@ -1,4 +1,4 @@
-"""uvicorn, with a way past it: a response may write to its connection's transport by itself (FINDINGS: SSE edge).
+"""uvicorn, with a way past it: a response may take over its connection and write to the transport by itself.
 
 The protocol offers itself in the ASGI scope. Where another server runs the app, the offer is not there and the plain
 ASGI path is used.
@@ -26,45 +26,23 @@ _BACKLOG = 2048
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn speaks it, and `Direct` outlets."""
-
-    _outlet: Direct | None = None
+    """HTTP/1.1 as uvicorn speaks it, and the offer of `Direct` outlets."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: self._direct}  # type: ignore[dict-item]
+        self.scope["extensions"] = {EXTENSION: self._hand_over}  # type: ignore[dict-item]
 
-    def _direct(self) -> Direct | None:
-        """An outlet for the response that has just begun, if it can have one."""
+    def _hand_over(self) -> Direct | None:
+        """The connection, whose response has just begun, goes to an outlet, as uvicorn itself hands one to a WebSocket.
+        None: it can't be, so the response goes on as ASGI."""
         cycle = self.cycle
-        if cycle.response_complete or not cycle.chunked_encoding or self.scope["method"] != "GET":
+        if cycle.disconnected or not cycle.chunked_encoding or self.scope["method"] != "GET" or self.pipeline:
             return None
-        self._outlet = Direct(self.transport)
-        if cycle.disconnected:
-            self._outlet.lost()
-        elif self.flow.write_paused:
-            self._outlet.pause()
-        return self._outlet
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._outlet is not None:
-            self._outlet.pause()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._outlet is not None:
-            self._outlet.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._outlet is not None:
-            self._outlet.lost()
-            self._outlet = None
-
-    def on_response_complete(self) -> None:
-        self._outlet = None
-        super().on_response_complete()
+        self.connections.discard(self)
+        cycle.response_complete = True  # for uvicorn there is nothing more to come
+        outlet = Direct(self.transport, self.connections, not self.flow.write_paused)
+        self.transport.set_protocol(outlet)
+        return outlet
 
 
 class Server(uvicorn.Server):

@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -266,15 +267,50 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
             "items", "counts", "activity", "cursor", "drafts", "preferences"}
 
 
-async def test_the_connection_serves_on_after_a_stream_has_ended() -> None:
+async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
     fed = Fed()
     async with serving(fed.edge) as base:
         reader, writer = await raw_stream(base)
         await until(lambda: len(fed.edge.connections) == 1)
         for slot in fed.edge.connections._slots:
-            for stream in slot:
+            for stream in list(slot):
                 stream.outlet.end()
-        await reader.readuntil(b"0\r\n\r\n")
+        rest = await asyncio.wait_for(reader.read(), 5)
+        assert rest.endswith(b"\r\n0\r\n\r\n")
+        assert len(fed.edge.connections) == 0
+        writer.close()
+
+
+async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = Fed()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("of the test")
+
+    async with serving(fed.edge, direct) as base:
+        with monkeypatch.context() as patched:
+            patched.setattr(fed.edge.hub, "open", broken)
+            client = Client(base)
+            with pytest.raises(httpx.TransportError):
+                await client.ended()
+        assert not fed.edge.connections._users
+        fed.edge.connections.close()
+        late = Client(base)
+        await late.ended()
+        assert [event for _, event, _ in late.frames] in ([], ["snapshot"])
+        await until(lambda: not fed.edge.connections._users)
+        assert len(fed.edge.connections) == 0
+
+
+async def test_what_comes_after_a_stream_was_asked_for_is_not_an_answer_in_it(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        reader, writer = await raw_stream(base)
+        await until(lambda: len(fed.edge.connections) == 1)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        fed.put(item())
+        got = b""
+        while b"event: added" not in got:
+            got += await asyncio.wait_for(reader.read(1 << 16), 5)
+        assert b"HTTP/1.1" not in got
         writer.close()
