@@ -7,6 +7,7 @@ broker that lost its tail: the replica can't be trusted then, so the edge stops 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -60,6 +61,8 @@ class Tailer:
             await self._load(views)
             await self._load_facts(facts)
             self._edge.flush()
+            gc.collect()
+            gc.freeze()  # what was loaded stays: looking through it again and again would be a pause for everybody
             self._edge.ready = True
             metrics.READY.set(1)
             following = (self._follow(views), self._follow_facts(facts), self._watch(views, self._views))

@@ -93,125 +93,149 @@ def _token(workspace: int, user: int) -> str:
     return jwt.encode(claims, SECRET, "HS256")
 
 
-@dataclass
-class Result:
-    """KB an idle stream, CPU µs a delivery for one frame and for eight at once, ms from publish to frame."""
+class Server:
+    """One variant in a process of its own, and its readers here."""
 
-    kb: float
-    one: float
-    eight: float
-    p50: float
-    p99: float
+    def __init__(self, variant: str, process: asyncio.subprocess.Process) -> None:
+        self.variant, self._process = variant, process
+        self.readers = _Readers()
+        self.kb = 0.0
+        self.costs: dict[int, list[float]] = {1: [], 8: []}
 
+    async def ask(self, **what: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        return await self.answer()
 
-async def measure(variant: str, connections: int, workspaces: int, rounds: int) -> Result:
-    command = [sys.executable, "-m", "ops.bench.feed_servers", variant, str(workspaces), str(_FRAME_BYTES)]
-    server = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdin is not None
-    assert server.stdout is not None
+    async def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        return dict(json.loads(await self._process.stdout.readline()))
 
-    async def ask(**what: Any) -> dict[str, Any]:
-        server.stdin.write(json.dumps(what).encode() + b"\n")  # type: ignore[union-attr]
-        return await answer()
-
-    async def answer() -> dict[str, Any]:
-        return dict(json.loads(await server.stdout.readline()))  # type: ignore[union-attr]
-
-    readers = _Readers()
-    try:
-        port = (await answer())["port"]
-        # A first reader of each workspace pays for what is made once.
-        warm = _Readers()
+    async def connect(self, connections: int, workspaces: int) -> None:
+        port = (await self.answer())["port"]
+        warm = _Readers()  # a first reader of each workspace pays for what is made once
         await warm.connect(port, workspaces, workspaces)
-        before = (await ask(do="weigh"))["rss"]
-        await readers.connect(port, connections, workspaces)
-        kb = ((await ask(do="weigh"))["rss"] - before) / connections / 1024
+        before = (await self.ask(do="weigh"))["rss"]
+        await self.readers.connect(port, connections, workspaces)
+        self.kb = ((await self.ask(do="weigh"))["rss"] - before) / connections / 1024
         for transport in warm.transports:
             transport.abort()  # type: ignore[attr-defined]
-        await publish(ask, readers, connections, 10, 1, 0.0)
-        one, eight = [
-            await publish(ask, readers, connections, max(1, rounds // each), each, 0.0) for each in (1, 8)]
-        readers.timing = True
-        await publish(ask, readers, connections, 100, 1, 0.05)
-    finally:
-        for transport in readers.transports:
+
+    async def publish(self, rounds: int, each: int, pause: float = 0.0) -> float:
+        """CPU µs of the server for one delivered frame."""
+        begun = (await self.ask(do="look"))["cpu"]
+        wanted = rounds * each * len(self.readers.transports)
+        frames = self.readers.frames + wanted
+        await self.ask(do="publish", rounds=rounds, each=each, pause=pause)
+        await self.readers.until("frames", frames)
+        return float((await self.ask(do="look"))["cpu"] - begun) / wanted * 1e6
+
+    async def stop(self) -> None:
+        for transport in self.readers.transports:
             transport.abort()  # type: ignore[attr-defined]
-        server.kill()
-        await server.wait()
-    ages = statistics.quantiles(readers.ages, n=100)
-    return Result(kb, one, eight, ages[49], ages[98])
+        self._process.kill()
+        await self._process.wait()
 
 
-async def publish(
-    ask: Any, readers: _Readers, connections: int, rounds: int, each: int, pause: float
-) -> float:
-    """CPU µs of the server for one delivered frame."""
-    begun, frames = (await ask(do="look"))["cpu"], readers.frames
-    await ask(do="publish", rounds=rounds, each=each, pause=pause)
-    await readers.until("frames", frames + rounds * each * connections)
-    return ((await ask(do="look"))["cpu"] - begun) / (rounds * each * connections) * 1e6
+async def measure(connections: int, workspaces: int, slices: int, rounds: int) -> list[Server]:
+    """All variants at once and by turns, a slice each, so that a noisy moment is everybody's."""
+    servers = []
+    try:
+        for variant in VARIANTS:
+            command = [sys.executable, "-m", "ops.bench.feed_servers", variant, str(workspaces), str(_FRAME_BYTES)]
+            servers.append(Server(variant, await asyncio.create_subprocess_exec(
+                *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
+            await servers[-1].connect(connections, workspaces)
+            await servers[-1].publish(5, 1)
+        for _ in range(slices):
+            for each in (1, 8):
+                for server in servers:
+                    server.costs[each].append(await server.publish(max(1, rounds // each), each))
+        for server in servers:
+            server.readers.timing = True
+            await server.publish(100, 1, 0.05)
+    finally:
+        for server in servers:
+            await server.stop()
+    return servers
 
 
-def pages(sizes: tuple[int, ...], times: int = 300) -> dict[int, tuple[float, float, float]]:
+class Inbox:
+    """A replica with so many open items in one workspace, and one reader's window on it."""
+
+    def __init__(self, size: int) -> None:
+        self.rows = [_row(number, size) for number in range(size)]
+        self.replica, self.reader = Replica(1), Reader("w", "u", frozenset({"MEMBER"}))
+        self.replica.load(0, dict(self.rows), PositionRow(next=1))
+        self.space, self.answers = self.replica.space("w"), Answers()
+        self.frames, self.window = Frames(self.answers), Window(self.reader, 500, self.space)
+        self.position, self.turn = 1, 0
+
+    def page(self) -> None:
+        self.answers.inbox(self.space, self.reader, 0, 100)
+
+    def counts(self) -> None:
+        self.space.counts(self.reader)
+
+    def change(self) -> None:
+        """One of the first items is resolved, or opens again: it leaves or enters the window, and every index."""
+        self.position += 1
+        self.turn += 1
+        key, raw = self.rows[self.turn // 2 % 50]
+        new = raw.replace(b'"state":"unread"', b'"state":"resolved"') if self.turn % 2 == 0 else raw
+        for update in self.replica.apply(0, [(key, new)], PositionRow(next=self.position)):
+            self.frames.of(update, self.window)
+
+
+def _row(number: int, size: int) -> tuple[bytes, bytes]:
+    row = ItemRow(
+        id=f"ibx_{number:032x}", ws="w", kind="message", source_id=str(number), state="unread",
+        data=Data(title=f"item {number}", cluster=f"c{number % 20}"), created_at=number, due_at=number)
+    return b"i:" + row.id.encode(), encode(row)
+
+
+def pages(sizes: tuple[int, ...], times: int = 50, turns: int = 9) -> dict[int, list[float]]:
     """Open items -> CPU µs of the first page of 100, of the counts, and of one change with its frames."""
-    return {size: _page(size, times) for size in sizes}
+    inboxes = [Inbox(size) for size in sizes]
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for what in (Inbox.page, Inbox.counts, Inbox.change):
+        costs: dict[int, list[float]] = {size: [] for size in sizes}
+        for _ in range(turns):  # by turns, so that a noisy moment is everybody's
+            for size, inbox in zip(sizes, inboxes, strict=True):
+                begun = time.process_time()
+                for _ in range(times):
+                    what(inbox)
+                costs[size].append((time.process_time() - begun) / times * 1e6)
+        for size in sizes:
+            found[size].append(statistics.median(costs[size]))
+    return found
 
 
-def _page(size: int, times: int) -> tuple[float, float, float]:
-    rows = {}
-    for number in range(size):
-        row = ItemRow(
-            id=f"ibx_{number:032x}", ws="w", kind="message", source_id=str(number), state="unread",
-            data=Data(title=f"item {number}", cluster=f"c{number % 20}"), created_at=number, due_at=number)
-        rows[b"i:" + row.id.encode()] = encode(row)
-    replica, reader = Replica(1), Reader("w", "u", frozenset({"MEMBER"}))
-    replica.load(0, rows, PositionRow(next=1))
-    space, answers = replica.space("w"), Answers()
-    frames, window = Frames(answers), Window(reader, 500, space)
-    page = _cpu(times, lambda: answers.inbox(space, reader, 0, 100))
-    counts = _cpu(times, lambda: space.counts(reader))
-    raws, changing, at = list(rows.items()), iter(range(1, times + 1)), iter(range(2, times + 2))
-
-    def change() -> None:
-        number = next(changing)
-        key, raw = raws[number * 7919 % len(raws)]
-        other = raw.replace(b'"title":"item', b'"title":"changed %d item' % number)
-        for update in replica.apply(0, [(key, other)], PositionRow(next=next(at))):
-            frames.of(update, window)
-
-    return page, counts, _cpu(times, change)
-
-
-def _cpu(times: int, call: Any) -> float:
-    call()
-    runs = []
-    for _ in range(5):
-        begun = time.process_time()
-        for _ in range(max(1, times // 6)):
-            call()
-        runs.append((time.process_time() - begun) / max(1, times // 6) * 1e6)
-    return min(runs)
+def _beside(costs: list[float], floor: list[float]) -> tuple[str, str]:
+    """The middle of the slices, and the middle of what each was beside the floor's slice of that moment."""
+    beside = [one / other for one, other in zip(costs, floor, strict=True)]
+    return f"{statistics.median(costs):.1f}", f"{statistics.median(beside):.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.bench feed", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--workspaces", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=200, help="times each workspace changes")
+    parser.add_argument("--slices", type=int, default=9, help="turns each server gets")
+    parser.add_argument("--rounds", type=int, default=32, help="times each workspace changes in a slice")
     parser.add_argument("--items", type=int, default=100_000, help="open items of the large inbox")
     given = parser.parse_args()
     console = Console(width=110)
-    results = {
-        variant: uvloop.run(measure(variant, given.connections, given.workspaces, given.rounds)) for variant in VARIANTS
-    }
+    servers = uvloop.run(measure(given.connections, given.workspaces, given.slices, given.rounds))
     table = Table(title=f"{given.connections} connections in {given.workspaces} workspaces")
     names = ("server", "KB a stream", "CPU µs a frame", "of the floor", "8 at once", "of the floor", "p50 ms", "p99 ms")
     for name in names:
         table.add_column(name, justify="left" if name == "server" else "right")
-    base = results["floor"]
-    for variant, one in results.items():
-        table.add_row(variant, f"{one.kb:.1f}", f"{one.one:.1f}", f"{one.one / base.one:.2f}", f"{one.eight:.1f}",
-                      f"{one.eight / base.eight:.2f}", f"{one.p50:.1f}", f"{one.p99:.1f}")
+    floor = next(server for server in servers if server.variant == "floor")
+    for server in servers:
+        ages = statistics.quantiles(server.readers.ages, n=100)
+        costs = [cell for each in (1, 8) for cell in _beside(server.costs[each], floor.costs[each])]
+        table.add_row(server.variant, f"{server.kb:.1f}", *costs, f"{ages[49]:.1f}", f"{ages[98]:.1f}")
     console.print(table)
     table = Table(title="CPU µs by open items")
     for name in ("open items", "first page of 100", "counts", "a change and its frame"):
