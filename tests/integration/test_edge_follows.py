@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.copy import Copy
-from support.edges import SECRET, bearer, until
+from support.edges import bearer, until
 from support.pipeline import stack
 from support.rows import World
+from support.running import edge
 from support.sse import Client
 from support.truth import Truth
 
-from api.server import run
 from api.tailer import FellBack
-from ops.broker import free_port
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
@@ -29,28 +26,6 @@ from streams import kafka, topics
 from streams.core.readers import Reader
 
 READER = Reader("w1", "ann", frozenset({"OWNER"}))
-
-
-@contextlib.asynccontextmanager
-async def edge(settings: Settings, **more: Any) -> AsyncIterator[str]:
-    """An edge in this process, ready: its address."""
-    port = free_port()
-    stop = asyncio.Event()
-    given = settings.model_dump(include=settings.model_fields_set)
-    own = Settings(_env_file=None, **{**given, "port": port, "jwt_secret": SECRET, "heartbeat": 1e6, **more})
-    task = asyncio.create_task(run(own, stop))
-    base = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient() as client:
-            while not task.done():
-                with contextlib.suppress(httpx.TransportError):
-                    if (await client.get(base + "/readyz")).status_code == 200:
-                        break
-                await asyncio.sleep(0.05)
-        yield base
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 8)
 
 
 class Writer:
