@@ -31,6 +31,7 @@ from support.up import Up, wait_for
 
 from ops.broker import binary, free_port
 from schemas.settings import Settings
+from schemas.topics import SOURCE_TYPES
 
 pytestmark = [
     pytest.mark.broker, pytest.mark.clickhouse,
@@ -68,7 +69,10 @@ def mixed(seed: int, size: int, workspaces: tuple[str, ...]) -> list[dict[str, A
     current = int(time.time())
     edge = current + QUARTER - 60 - (current % 30)  # times and targets are all multiples of a quarter of an hour apart
     start = datetime.fromtimestamp(edge, UTC) - events.SLOTS * events.SLOT - timedelta(seconds=QUARTER)
-    return events.generate(seed, size, subjects=12, workspaces=workspaces, start=start)
+    runs = ("run.failed",) * 5 + SOURCE_TYPES["run-failures"]
+    others = [name for topic, names in SOURCE_TYPES.items() for name in names if topic != "run-failures"]
+    found = events.generate(seed, size, types=others, subjects=12, workspaces=workspaces, start=start)
+    return found + events.generate(seed, size // 8, types=runs, subjects=40, workspaces=workspaces, start=start)
 
 
 def replay(up: Up, found: list[dict[str, Any]], rate: float | None = None) -> subprocess.Popen[bytes]:
@@ -227,6 +231,8 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
     rng = random.Random(7)
     valid = mixed(11, 5000, ("ws_01", "ws_02", "ws_03"))
     model = Model(valid)
+    assert all(any(item.kind == "incident" and item.open for item in view.items.values())
+               for view in model.at(now()).values()), "there is something to see of every kind"
     sent = [*valid, *rng.choices(valid, k=1500)]
     rng.shuffle(sent)
     garbage = [{"topic": topic, "value": value} for topic, value in _garbage()]
