@@ -123,18 +123,21 @@ class Window:
             change.id: change for change in changes.items if change.concerns(reader)
         }
         prefers = bool(user) and any(row.user == user for row in changes.preferences)
+        # Counting costs as much as the rest, and most changes leave the counts alone.
+        recount = not all(change is not None and change.counts_the_same for change in touched.values())
         if user:
             for mark in changes.marks:
                 if mark.user == user:
+                    recount = True
                     row = view.item(mark.item.encode())
                     if row is not None and row.listed and reader.sees(row.target_user_id, row.target_role):
                         touched.setdefault(mark.item.encode(), None)
         pins = view.pins(user) if prefers else self.pins
         frames: list[Frame] = []
         if pins != self.pins:
-            frames = self._rearrange(pins, touched, view)
+            frames = self._rearrange(pins, touched, view, recount)
         elif touched:
-            frames = self._move(touched, view)
+            frames = self._move(touched, view, recount)
         if any(reader.sees(row.target_user_id, row.target_role) for row in changes.activity):
             frames.append(Frame("activity"))
         if user and any(user in people(draft) for draft in changes.drafts):
@@ -148,16 +151,16 @@ class Window:
         self.complete = len(self.keys) < self.limit
 
     def _rearrange(
-        self, pins: frozenset[str], touched: dict[bytes, ItemChange | None], view: View
+        self, pins: frozenset[str], touched: dict[bytes, ItemChange | None], view: View, recount: bool
     ) -> list[Frame]:
         """Other pins are another order: read the window anew. It costs a page, and happens when a person pins."""
         gone = {key[ID:]: key for key in self.keys}
         self.pins = pins
         self._read(view)
         came = {key[ID:]: key for key in self.keys}
-        return self._frames(gone, came, touched, view)
+        return self._frames(gone, came, touched, view, recount)
 
-    def _move(self, touched: dict[bytes, ItemChange | None], view: View) -> list[Frame]:
+    def _move(self, touched: dict[bytes, ItemChange | None], view: View, recount: bool) -> list[Frame]:
         keys, bound = self.keys, None if self.complete else self.keys[-1]
         gone: dict[bytes, bytes] = {}
         came: dict[bytes, bytes] = {}
@@ -181,7 +184,7 @@ class Window:
                 keys.append(key)
                 came[key[ID:]] = key
             self.complete = len(keys) < self.limit
-        return self._frames(gone, came, touched, view)
+        return self._frames(gone, came, touched, view, recount)
 
     def _keys(self, item: bytes, change: ItemChange | None, view: View) -> tuple[bytes | None, bytes | None]:
         """Where the item may have been in the window, and where it belongs now, if anywhere."""
@@ -205,7 +208,8 @@ class Window:
         return mark if mark is not None and mark.surge == row.surge else None
 
     def _frames(
-        self, gone: dict[bytes, bytes], came: dict[bytes, bytes], touched: dict[bytes, ItemChange | None], view: View
+        self, gone: dict[bytes, bytes], came: dict[bytes, bytes], touched: dict[bytes, ItemChange | None], view: View,
+        recount: bool,
     ) -> list[Frame]:
         frames = [self._removed(item, touched.get(item), view) for item in sorted(gone.keys() - came.keys())]
         for key in sorted(came.values()):
@@ -214,7 +218,7 @@ class Window:
                 frames.append(Frame("added", key))
             elif gone[item] != key or touched.get(item) is not None:
                 frames.append(Frame("changed", key))
-        if frames and all(change is not None and change.counts_the_same for change in touched.values()):
+        if not recount:
             return frames
         counts = view.counts(self.reader)
         if not frames and counts != self.counts:

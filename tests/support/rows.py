@@ -10,7 +10,17 @@ from msgspec import Raw
 
 from schemas.codec import HOUR
 from schemas.log import Data, Editor, Sender, Step, Widget
-from schemas.views import ActivityRow, DraftEditor, DraftRow, ItemRow, MarkRow, PositionRow, PreferencesRow, encode
+from schemas.views import (
+    ActivityRow,
+    DraftEditor,
+    DraftRow,
+    ItemRow,
+    MarkRow,
+    PositionRow,
+    PreferencesRow,
+    decode,
+    encode,
+)
 from streams.core.keys import draft_key, item_id, item_key, mark_key, preferences_key
 from streams.core.rank import band_of
 
@@ -98,7 +108,30 @@ class World:
         row.surge = self.surges[key] = self.surges.get(key, 0) + (self.random.random() < 0.3)
         if row.state == "resolved":
             row.resolved_at, row.resolved_action = 9, pick((None, "approved"))
-        return key, row
+        return key, self._little(key, row)
+
+    def _little(self, key: bytes, row: ItemRow) -> ItemRow:
+        """Half the time a row that is there changes in one way only, which is what indexes are easily wrong about."""
+        known = self.rows.get(key)
+        if known is None or self.random.random() < 0.5:
+            return row
+        old = decode(key, known)
+        assert isinstance(old, ItemRow)
+        names = ("state", "priority", "overdue", "blocking", "due_at", "created_at", "clusters", "incident", "surge")
+        name = self.random.choice((*names, "cluster", "case_id", "targets"))
+        if name == "targets":
+            row.blocking, row.state, row.priority, row.surge = old.blocking, old.state, old.priority, old.surge
+            row.due_at, row.created_at, row.band, row.overdue = old.due_at, old.created_at, old.band, old.overdue
+            return row  # its texts tell whom it is for
+        if name in ("cluster", "case_id"):
+            setattr(old.data, name, getattr(row.data, name))
+        else:
+            setattr(old, name, old.surge + 1 if name == "surge" else getattr(row, name))
+        if name in ("overdue", "priority"):
+            old.band = self.random.choice((old.band, band_of(old.priority, old.overdue)))
+        self.surges[key] = old.surge
+        old.rev = row.rev
+        return old
 
     def _mark(self) -> tuple[bytes, MarkRow]:
         number, user = self.random.randrange(self.items), self.random.choice(USERS[:2])
