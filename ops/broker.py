@@ -11,10 +11,12 @@ import importlib.util
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -45,10 +47,15 @@ def binary() -> str | None:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free, and the one after it too. Below the range that systems give to outgoing connections, so
+    that none of those takes it before its server is there, or while that one restarts."""
+    for _ in range(100):
+        port = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
+        with socket.socket() as probe, socket.socket() as after, suppress(OSError):
+            probe.bind((HOST, port))
+            after.bind((HOST, port + 1))
+            return port
+    raise BrokerError("no free port between 15000 and 32000")
 
 
 class EmbeddedBroker:

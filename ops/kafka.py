@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
@@ -19,6 +19,8 @@ __all__ = ["Sender", "consumer", "kafka_errors", "records", "sender"]
 
 # Enough that batches are full, few enough that an error is told soon and memory stays small.
 _IN_FLIGHT = 2000
+_PATIENCE = 60.0  # seconds without an acknowledgement
+_CLOSE = 5.0  # seconds; a client waits for what it could not send
 
 
 @contextmanager
@@ -48,21 +50,33 @@ class Sender:
         headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None,
     ) -> None:
         try:
-            self._waiting.append(await self._producer.send(
-                topic, value=value, key=key, headers=list(headers), partition=partition))
+            async with self._patience():
+                self._waiting.append(await self._producer.send(
+                    topic, value=value, key=key, headers=list(headers), partition=partition))
         except MessageSizeTooLargeError:
             size = len(value or b"")
             raise UserError(f"a record of {size} bytes is larger than Kafka takes ({MAX_SOURCE_BYTES})") from None
         self.sent += 1
         if len(self._waiting) > _IN_FLIGHT:
-            await self._waiting.popleft()
+            async with self._patience():
+                await self._waiting.popleft()
 
     async def finish(self) -> int:
         """Wait until all of it is acknowledged: how many records that were."""
-        await self._producer.flush()
         while self._waiting:
-            await self._waiting.popleft()
+            async with self._patience():
+                await self._waiting.popleft()
         return self.sent
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """The client itself tries for ever; a person at a terminal does not."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                yield
+        except TimeoutError:
+            known = self.sent - len(self._waiting)
+            raise UserError(f"Kafka has not answered for {_PATIENCE:.0f} s; at least {known} records are sent") from None
 
 
 @asynccontextmanager
@@ -72,7 +86,9 @@ async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator
         await client.start()
         yield
     finally:
-        await client.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE):
+                await client.stop()
 
 
 @asynccontextmanager

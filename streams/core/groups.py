@@ -28,8 +28,10 @@ def follow(fold: Fold, row: ItemRow) -> None:
     row.group = key
     if key is not None:
         group = _group(fold, key, row)
-        incidents.enter(group, row)
-        _update(fold, key, group, row)
+        if incidents.enter(group, row):
+            _update(fold, key, group, row)
+        else:
+            row.group = row.incident = None
 
 
 def remove(fold: Fold, row: ItemRow) -> None:

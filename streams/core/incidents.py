@@ -26,6 +26,9 @@ from streams.core.rules import Rules
 __all__ = ["Outage", "cause_of", "enter", "group_of", "leave", "name_of", "render", "sweep"]
 
 MAX_MEMBERS = 200  # ids an incident lists; `count` goes on counting
+# Open members of a group. A change costs a sweep over all of them, about 2 µs each, and one row that names them: this
+# bounds what an outage of any size may cost an event, and keeps the row far from what a batch can hold.
+MAX_OPEN = 500
 MAX_CLOSED = 64  # closed members a group remembers, for events that come late
 
 
@@ -61,8 +64,10 @@ def group_of(row: ItemRow) -> str | None:
     return group_key(row.ws, name, row.target_user_id, row.target_role)
 
 
-def enter(group: GroupRow, row: ItemRow) -> None:
-    """Writes down what the group needs to know of a member."""
+def enter(group: GroupRow, row: ItemRow) -> bool:
+    """Writes down what the group needs to know of a member. False: the group is full, the run stays on its own."""
+    if row.open and row.id not in group.members and len(group.members) >= MAX_OPEN + MAX_CLOSED:
+        return False
     action, by = (row.closed[2], row.closed[3]) if row.closed is not None else (None, None)
     group.members[row.id] = Member(
         row.data.cluster or "", list(row.periods), row.priority, row.blocking, row.due_at, row.data.title or "",
@@ -71,6 +76,7 @@ def enter(group: GroupRow, row: ItemRow) -> None:
     closed = [(member.periods[-1], item) for item, member in group.members.items() if member.periods[-1] & 1]
     if len(closed) > MAX_CLOSED:
         _forget(group, sorted(closed)[:-MAX_CLOSED])
+    return True
 
 
 def _forget(group: GroupRow, closed: list[tuple[int, str]]) -> None:

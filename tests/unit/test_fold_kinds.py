@@ -245,3 +245,13 @@ def test_activity_follows_its_item() -> None:
 
 def test_titles_times_survive_the_codec() -> None:
     assert from_us(to_us("2026-05-20T08:14:22.5+02:00")) == "2026-05-20T06:14:22.500000Z"
+
+
+def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.core.incidents.MAX_OPEN", 3)
+    monkeypatch.setattr("streams.core.incidents.MAX_CLOSED", 0)
+    view = Folding()
+    view.pack(fail("r1", "c1"), fail("r2", "c2"), fail("r3", "c3"), fail("r4", "c4"))
+    assert sorted((row.kind, row.count) for row in view.listed()) == [("failed_run", 0), ("incident", 3)]
+    view.pack(event("run.recovered", "r4", 1), event("run.recovered", "r1", 1))
+    assert [(row.kind, row.count) for row in view.listed()] == [("incident", 2)]
