@@ -76,7 +76,7 @@ class Sender:
                 yield
         except TimeoutError:
             known = self.sent - len(self._waiting)
-            raise UserError(f"Kafka has not answered for {_PATIENCE:.0f} s; at least {known} records are sent") from None
+            raise UserError(f"Kafka has not answered for {_PATIENCE:.0f} s; {known} records are sent") from None
 
 
 @asynccontextmanager
