@@ -11,7 +11,7 @@ from api import metrics
 from api.auth import Authenticator
 from api.edge import Edge
 from api.errors import handle_errors
-from api.routes import ankra, crewship, health, zero
+from api.routes import ankra, crewship, health, page, zero
 
 __all__ = ["create_app"]
 
@@ -22,7 +22,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.state.edge = edge
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     handle_errors(app)
-    for routes in (health, ankra, zero, crewship):
+    for routes in (health, ankra, zero, crewship, page):
         app.include_router(routes.router)
     app.add_middleware(_Timed)
     return app

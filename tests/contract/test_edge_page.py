@@ -18,7 +18,8 @@ async def test_the_page_is_served_strictly() -> None:
     fed = Fed()
     async with fed.client() as client:
         client.headers = {}  # type: ignore[assignment]
-        for path, kind in (("/", "text/html"), ("/static/page.js", "text/javascript"), ("/static/page.css", "text/css")):
+        types = {"/": "text/html", "/static/page.js": "text/javascript", "/static/page.css": "text/css"}
+        for path, kind in types.items():
             answer = await client.get(path)
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith(kind)
