@@ -25,7 +25,7 @@ check: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/attn schemas --check
-	@$(BIN)/python -m pytest -q -m "not slow and not browser" $(ARGS)
+	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
 
 schemas: $(READY)
 	@$(BIN)/attn schemas
