@@ -20,7 +20,7 @@ from schemas.views import GroupRow, ItemRow, Member
 from streams.core import periods
 from streams.core.items import rank, reopen, resolve
 from streams.core.keys import group_key
-from streams.core.rank import BANDS
+from streams.core.rank import BANDS, priority_of
 from streams.core.rules import Rules
 
 __all__ = ["Outage", "cause_of", "enter", "group_of", "leave", "name_of", "render", "sweep"]
@@ -151,7 +151,7 @@ def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
         return False
     before = row.priority
     row.clusters = sorted({member.cluster for member in members})
-    row.priority = row.data.priority = min((member.priority for member in members), key=BANDS.index)
+    row.priority = row.data.priority = priority_of(min((member.priority for member in members), key=BANDS.index))
     row.blocking = row.data.blocking = any(member.blocking for member in members)
     row.data.due_at = min(member.due_at for member in members)
     row.data.title = f"{members[0].title} ({len(row.clusters)} clusters)"[:512]

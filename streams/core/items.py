@@ -12,7 +12,7 @@ from operator import attrgetter
 from schemas.log import NO_PAYLOAD, Data
 from schemas.views import ItemRow
 from streams.core import periods
-from streams.core.rank import band_of, due_of
+from streams.core.rank import band_of, due_of, priority_of
 from streams.core.rules import BLOCKING_BY_DEFAULT, Rules
 
 __all__ = ["Stamp", "close", "open_", "rank", "reopen", "resolve", "settle", "show", "update"]
@@ -89,7 +89,7 @@ def settle(row: ItemRow, clock: int, rules: Rules) -> None:
 
 
 def _show_priority(row: ItemRow) -> bool:
-    before, row.priority = row.priority, row.data.priority or "normal"
+    before, row.priority = row.priority, priority_of(row.data.priority)
     return _PRESSING[row.priority] < _PRESSING[before]
 
 

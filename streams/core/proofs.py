@@ -6,6 +6,7 @@ from bisect import insort
 
 from schemas.views import ItemRow, ProofsRow
 from streams.core import items
+from streams.core.rank import priority_of
 from streams.core.rules import Rules
 
 __all__ = ["attach", "settle"]
@@ -38,7 +39,7 @@ def settle(row: ItemRow, clock: int, rules: Rules) -> bool:
     event or the case's next proof, whichever came first; one that was over before is never shown.
     """
     data, expires = row.data, row.data.expires_at
-    row.priority, row.blocking = data.priority or "normal", bool(data.blocking)
+    row.priority, row.blocking = priority_of(data.priority), bool(data.blocking)
     row.target_user_id, row.target_role = data.target_user_id, data.target_role
     was_open, waiting = row.open, False
     row.state = "hidden" if row.base is None or expires is None else row.state

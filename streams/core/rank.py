@@ -6,13 +6,19 @@ from collections.abc import Collection
 
 from schemas.views import ItemRow
 
-__all__ = ["BANDS", "RankKey", "band_of", "due_of", "is_pinned", "rank_key", "reasons"]
+__all__ = ["BANDS", "RankKey", "band_of", "due_of", "is_pinned", "priority_of", "rank_key", "reasons"]
 
 # Most pressing first; a band's number is its place here.
 BANDS = ("urgent", "high", "normal", "low")
 _PLACE = {name: place for place, name in enumerate(BANDS)}
 
 RankKey = tuple[int, bool, bool, int, int, str]
+
+
+def priority_of(given: str | None) -> str:
+    """The priority, `normal` by default, as the very string that rows have as their default: msgspec leaves a field out
+    where it *is* its default, and the same row must always be the same bytes (law 1)."""
+    return BANDS[_PLACE[given or "normal"]]
 
 
 def band_of(priority: str, overdue: bool) -> int:

@@ -7,7 +7,7 @@ import pytest
 from support.folding import NOON, Folding, at, event
 
 from schemas.codec import HOUR, MINUTE, from_us, to_us
-from schemas.log import Event
+from schemas.log import Event, Pack
 from streams.core.rules import RULES
 
 OPENERS = {
@@ -255,3 +255,15 @@ def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pyte
     assert sorted((row.kind, row.count) for row in view.listed()) == [("failed_run", 0), ("incident", 3)]
     view.pack(event("run.recovered", "r4", 1), event("run.recovered", "r1", 1))
     assert [(row.kind, row.count) for row in view.listed()] == [("incident", 2)]
+
+
+def test_a_row_is_the_same_bytes_whether_it_was_read_back_or_not() -> None:
+    events = [fail("r1", "c1", 0, priority="normal"), fail("r2", "c2", 1), event("run.recovered", "r1", 2)]
+    calm, restarted = Folding(), Folding()
+    for one in events:
+        calm.fold.apply(Pack(NOON, [one]), calm.fold.position.next)
+        restarted.pack(one)
+        restarted.restart()
+    calm.commit()
+    assert calm.rows[b"i:" + calm.item("incident", "p/s").id.encode()] == (
+        restarted.rows[b"i:" + calm.item("incident", "p/s").id.encode()])
