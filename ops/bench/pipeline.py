@@ -157,7 +157,7 @@ async def _run(events: int, kafka: str | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.bench pipeline", description=__doc__)
-    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--child", nargs=3, metavar=("BOOTSTRAP", "SOURCES", "PACKS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
