@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["DAY", "HOUR", "MINUTE", "SECOND", "from_us", "to_us"]
+__all__ = ["DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "from_us", "is_text", "to_us"]
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -21,12 +21,16 @@ EARLIEST, LATEST = 0, 7_258_118_400 * SECOND  # 1970-01-01 .. 2200-01-01
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d{1,9})?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
 )
 
 
-def to_us(text: str) -> int:
-    """RFC 3339 with an offset -> microseconds since the epoch (finer digits are cut). ValueError says what is wrong."""
+def to_us(text: str, nearest: bool = False) -> int:
+    """RFC 3339 with an offset -> microseconds since the epoch; finer digits are cut. ValueError says what is wrong.
+
+    `nearest`: a time that can't be kept becomes the nearest that can.
+    """
     found = _RFC3339.fullmatch(text)
     if found is None:
         raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
@@ -39,6 +43,8 @@ def to_us(text: str) -> int:
         us = (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0)
     except (ValueError, OverflowError) as error:
         raise ValueError("is not a date that exists") from error
+    if nearest:
+        return min(max(us, EARLIEST), LATEST - 1)
     if not EARLIEST <= us < LATEST:
         raise ValueError("must lie between 1970 and 2200")
     return us
@@ -47,3 +53,8 @@ def to_us(text: str) -> int:
 def from_us(us: int) -> str:
     """Microseconds since the epoch -> RFC 3339 in UTC, with a fraction only where there is one."""
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+
+
+def is_text(value: str) -> bool:
+    """False where half of a surrogate pair is in it: JSON can spell that, but no answer and no record could hold it."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)

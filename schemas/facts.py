@@ -6,11 +6,16 @@ same facts, so a record seen twice is recognised by its id alone (law 3).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 from msgspec import Struct
 
-__all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "encode_fact"]
+from schemas.versions import checked
 
+__all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "decode_facts", "encode_fact"]
+
+# To be raised by what an older history would keep wrongly, or an older edge tell wrongly.
 FACT_VERSION = 1
 
 
@@ -41,9 +46,10 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     seconds_open: float | None = None
     target_user_id: str | None = None
     target_role: str | None = None
+    opened: bool = False  # it opened its item; not told before it came (a fact of then says no)
     stale: bool = False  # older than what the view already knew: history, not news
     derived: bool = False  # came of the clock, not of an event: told to streams, not counted in the history
-    v: int = FACT_VERSION
+    v: int = 1  # the first version is not written; `Fold.tell` sets the one of today
 
 
 class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=True):
@@ -60,7 +66,21 @@ class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=
     items: list[str] = []
     state: str | None = None
     bulk: bool = False
+    v: int = 1
 
 
 encode_fact = msgspec.json.Encoder().encode
-decode_fact = msgspec.json.Decoder(Fact | Outcome).decode
+_decode: Callable[[bytes], Fact | Outcome] = msgspec.json.Decoder(Fact | Outcome).decode
+# NewerVersion: of a newer attn. ValueError or RecursionError: not a fact.
+decode_fact = checked("a fact of attn.facts", FACT_VERSION, _decode)
+
+
+def decode_facts(raws: Sequence[bytes]) -> list[Fact | Outcome]:
+    """`decode_fact` of each, in less time. Raises what it raises, if not of the first that is to blame."""
+    try:
+        found = [_decode(raw) for raw in raws]
+    except (ValueError, RecursionError):
+        return [decode_fact(raw) for raw in raws]
+    if any([fact.v > FACT_VERSION for fact in found]):  # noqa: C419 - a generator takes three times as long
+        return [decode_fact(raw) for raw in raws]
+    return found

@@ -11,11 +11,14 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.versions import checked
+
 __all__ = [
-    "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender", "SetPreferences",
-    "SetState", "Step", "Widget", "decode_pack", "encode_pack",
+    "LOG_VERSION", "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender",
+    "SetPreferences", "SetState", "Step", "Widget", "decode_pack", "encode_pack",
 ]
 
+# To be raised by what an older worker would fold otherwise or not at all: a new kind of entry, a field's new meaning.
 LOG_VERSION = 1
 
 # Stands for "no payload": msgspec leaves a field out where it is its default, and has no optional Raw.
@@ -140,4 +143,5 @@ class Pack(Struct):
 
 
 encode_pack = msgspec.json.Encoder().encode
-decode_pack = msgspec.json.Decoder(Pack).decode
+# NewerVersion: of a newer attn. ValueError or RecursionError: not a pack.
+decode_pack = checked("a pack of attn.log", LOG_VERSION, msgspec.json.Decoder(Pack).decode)

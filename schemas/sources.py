@@ -24,6 +24,18 @@ def _time(value: Any) -> int:
     return to_us(value)
 
 
+def _moment(value: Any) -> int:
+    # "Never" is said as the year 9999, and Go says "not set" as the year 1: no reason to lose an item.
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return to_us(value, nearest=True)
+
+
+def _given(value: Any) -> Any:
+    # Where text can't be absent, "" says that there is none. Not of a target: what was for one must not be for all.
+    return None if value == "" else value
+
+
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
@@ -37,12 +49,18 @@ def _safe_url(value: str) -> str:
     return value
 
 
-Time = Annotated[int, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+Time = Annotated[int, BeforeValidator(_time), _DATE_TIME]
+Moment = Annotated[int, BeforeValidator(_moment), _DATE_TIME]
 # An identity: never blank, and short enough to be a key everywhere.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(max_length=1024)]
 Title = Annotated[str, AfterValidator(_not_blank)]
 Url = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_safe_url)]
+_GIVEN = BeforeValidator(_given)
+OptionalId = Annotated[Id | None, _GIVEN]
+OptionalUrl = Annotated[Url | None, _GIVEN]
+OptionalMoment = Annotated[Moment | None, _GIVEN]
 
 
 class _Model(BaseModel):
@@ -71,22 +89,22 @@ class EventData(_Model):
 
     title: Title | None = None
     body_md: str | None = None
-    priority: Literal["low", "normal", "high", "urgent"] | None = None
+    priority: Annotated[Literal["low", "normal", "high", "urgent"] | None, _GIVEN] = None
     blocking: bool | None = None
     target_user_id: Id | None = None
     target_role: Role | None = None
     sender: Sender | None = None
-    cluster: Id | None = None
+    cluster: OptionalId = None
     stack: Name | None = None
     conversation_id: Name | None = None
-    case_id: Id | None = None
+    case_id: OptionalId = None
     case_title: Name | None = None
-    session_id: Id | None = None
-    action_url: Url | None = None
-    due_at: Time | None = None
-    expires_at: Time | None = None
+    session_id: OptionalId = None
+    action_url: OptionalUrl = None
+    due_at: OptionalMoment = None
+    expires_at: OptionalMoment = None
     payload: dict[str, Any] | None = None
-    by_user_id: Id | None = None
+    by_user_id: OptionalId = None
 
 
 class OpeningData(EventData):
@@ -94,14 +112,14 @@ class OpeningData(EventData):
 
 
 class EscalationResolvedData(EventData):
-    action: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    action: Annotated[Annotated[str, StringConstraints(min_length=1, max_length=128)] | None, _GIVEN] = None
 
 
 class RunData(EventData):
     pipeline: Name | None = None
     step: Name | None = None
     error: str | None = None
-    incident_key: Id | None = None
+    incident_key: OptionalId = None
 
 
 class RunFailedData(RunData):
@@ -113,12 +131,12 @@ class PlanProposedData(OpeningData):
 
 
 class ActionRequestedData(OpeningData):
-    risk: Literal["low", "medium", "high", "critical"] | None = None
+    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, _GIVEN] = None
     reversible: bool | None = None
 
 
 class DraftData(EventData):
-    owner_user_id: Id | None = None
+    owner_user_id: OptionalId = None
 
 
 class DraftEditedData(DraftData):
@@ -126,8 +144,8 @@ class DraftEditedData(DraftData):
 
 
 class CaseData(EventData):
-    task_id: Id | None = None
-    proof_id: Id | None = None
+    task_id: OptionalId = None
+    proof_id: OptionalId = None
 
 
 class CaseStateData(CaseData):

@@ -9,26 +9,37 @@ A key's first two bytes name its row. Keys carry digests, not names, so they are
     a:{digest}              something done that counts as activity, kept for the activity window
     g:{digest}              group of failed runs that may be an incident    (of the fold only)
     q:{digest}              proofs of one case                              (of the fold only)
+    o:{digest}              what became of a command with a key of its caller's, for a day   (of the fold only)
     e:{partition}:{cursor}  digests of the events a pack brought             (of the fold only)
     ~:{partition}           position: the last record of each batch; with it the batch is complete
+    f:{partition}           fence: from here on another worker writes     (between batches, part of none)
 
-Batches end with the position row; a reader applies rows up to it and then is at its cursor.
+Batches end with the position row; a reader applies rows up to it, the last of a key, and then is at its cursor. Rows
+of a batch whose end never came (its writer died on the way) need nothing of a reader: whoever claims the partition next
+writes the right ones first, in a batch with a position. Nor do fences: dropping what waits when one comes would
+be wrong, as compaction may have taken the position that those rows had. A batch that leads to a position the reader
+has already, or one before it, changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from schemas.log import Data, Widget
+from schemas.versions import checked
 
 __all__ = [
-    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "GroupRow", "ItemRow", "MarkRow", "Member", "PositionRow",
-    "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of", "decode", "encode", "position_key",
+    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupRow", "ItemRow", "MarkRow", "Member",
+    "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of", "decode", "encode",
+    "fence_key", "position_key",
 ]
 
+# To be raised by what an older worker would lose or take for something else when it reads rows to go on from, or an
+# older edge would show wrongly. The position row says which version its partition's rows may be of.
 VIEW_VERSION = 1
 
 # A cursor is a state of the view: position << CURSOR_BITS. Between two states a feed numbers its frames in the low
@@ -198,6 +209,16 @@ class ProofsRow(Struct, omit_defaults=True):
     wake: int | None = None
 
 
+class OutcomeRow(Struct, kw_only=True):
+    """The answer to a command that carried an Idempotency-Key; `asked` is a digest of what it asked for."""
+
+    ws: str
+    asked: str
+    status: int
+    body: msgspec.Raw
+    wake: int
+
+
 class SeenRow(Struct):
     """Digests of the events one pack brought: base64 of DIGEST_BYTES each, joined."""
 
@@ -226,23 +247,42 @@ class PositionRow(Struct):
         return self.next + self.shift
 
 
+class FenceRow(Struct):
+    """Who folds the partition from here on: its `instance`, the broker's count of owners, and since when."""
+
+    by: str
+    epoch: int
+    at: int
+
+
 Row = (
     ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
+    | FenceRow | OutcomeRow
 )
 
 ROWS: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
+    b"f:": FenceRow, b"o:": OutcomeRow,
 }
-_DECODERS = {prefix: msgspec.json.Decoder(row).decode for prefix, row in ROWS.items()}
+_DECODERS: dict[bytes, Callable[[bytes], Row]] = {
+    prefix: msgspec.json.Decoder(row).decode for prefix, row in ROWS.items()
+}
+# The position speaks for all rows of its partition: whoever reads one of a newer version goes no further.
+_DECODERS[b"~:"] = checked("a view in attn.views", VIEW_VERSION, msgspec.json.Decoder(PositionRow).decode)
 
 encode = msgspec.json.Encoder().encode
 
 
 def decode(key: bytes, value: bytes) -> Row:
-    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row."""
+    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row; NewerVersion: a position
+    of a newer attn's view."""
     return _DECODERS[key[:2]](value)
 
 
 def position_key(partition: int) -> bytes:
     return b"~:%d" % partition
+
+
+def fence_key(partition: int) -> bytes:
+    return b"f:%d" % partition
