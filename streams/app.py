@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.settings import Settings
@@ -23,11 +26,13 @@ from streams.agents import fold, ingest
 from streams.agents.ticks import Ticks
 from streams.alarm import Alarm
 from streams.chunks import Chunks
+from streams.connection import connection
 from streams.continuity import Continuity
 from streams.group import Group
 from streams.kafka import producer, read_range
+from streams.progress import Progress
 from streams.views import Views
-from streams.watch import watch
+from streams.watch import Consumed, watch
 
 __all__ = ["Worker", "build"]
 
@@ -52,9 +57,9 @@ class Worker:
         suffix = f"-{settings.incarnation}" if settings.incarnation else ""
         self.ingest = _app(f"attn-ingest{suffix}", settings)
         self.fold = _app("attn-fold", settings)
-        self._producers = [producer(settings, "ingest"), producer(settings, "fold")]
+        self._producers = [producer(settings, "ingest"), producer(settings, "ticks")]
         read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
-        to_log, to_views = self._producers
+        to_log, to_ticks = self._producers
 
         self._intake_from = Continuity(read)
         self._intake_group = Group(self.ingest, settings)
@@ -65,25 +70,38 @@ class Worker:
 
         self._shards_from = Continuity(read)
         self._fold_group = Group(self.fold, settings)
-        self.views = Views(self.fold, settings.log_partitions, to_views, self._fold_group, read)
+        self.views = Views(self.fold, settings.log_partitions, self._fold_group, read)
         self.fold.tables.add(self.views)
         self.shards = fold.Shards(
-            lambda number: fold.Shard(number, settings, self.views, to_views, self._fold_group, self._shards_from),
-            self.alarm,
+            lambda number, kept: fold.Shard(number, settings, self.views, self._shards_from, kept), self.alarm,
         )
         fold.agent(self.fold, self.shards, self.alarm)
         self.fold.on_partitions_assigned.connect(self._log_assigned)
         self.fold.on_partitions_revoked.connect(self._log_revoked)
-        self._ticks = Ticks(to_views)
+        self._ticks = Ticks(to_ticks)
+        self._stopping = False
         self.drained = False  # by stop: nothing was being written when it left
         self._tasks: list[asyncio.Task[None]] = []
         self._assigned = {self.ingest: False, self.fold: False}
+        self._progress = {app: Progress(settings, time.monotonic()) for app in (self.ingest, self.fold)}
 
     @property
     def ready(self) -> bool:
         """All partitions are assigned, loaded and being worked on."""
         apps = (self.ingest, self.fold)
         return all(self._assigned[app] and not app.rebalancing for app in apps) and self.shards.ready
+
+    def unready(self) -> str | None:
+        """Why what comes is not worked on as it comes; None: it is."""
+        for app, assigned in self._assigned.items():
+            if not assigned or app.rebalancing:
+                return f"{app.conf.id} {'is rebalancing' if assigned else 'has not joined its group yet'}"
+        if loading := self.shards.loading:
+            return f"loading partitions {', '.join(map(str, loading))} of {LOG}"
+        if stopped := self.intake.gate.unready():
+            return stopped
+        reasons = (progress.unready(time.monotonic(), time.time()) for progress in self._progress.values())
+        return next(filter(None, reasons), None)
 
     async def start(self) -> None:
         """Returns when both apps run; partitions may still be loading. Raises what they raise."""
@@ -96,16 +114,25 @@ class Worker:
             self.alarm.watch(self.intake.run(), "ingest"),
             self.alarm.watch(self._ticks.run(lambda: self.shards.owned.values()), "ticks"),
             self.alarm.watch(self._commit(), "commit"),
-            self.alarm.watch(watch(self.ingest, self._intake_group, self._intake_from, self.intake), "sources"),
-            self.alarm.watch(watch(self.fold, self._fold_group, self._shards_from, self.shards), "log"),
+            self.alarm.watch(self.intake.listen(), "operators"),
+            self._watched(self.ingest, self._intake_group, self._intake_from, self.intake, "sources"),
+            self._watched(self.fold, self._fold_group, self._shards_from, self.shards, "log"),
         ]
+
+    def _watched(
+        self, app: faust.App, group: Group, continuity: Continuity, consumed: Consumed, name: str
+    ) -> asyncio.Task[None]:
+        return self.alarm.watch(watch(app, group, continuity, consumed, self._progress[app]), name)
 
     async def stop(self) -> None:
         """Finish what is being written, commit it, leave. May be called at any time, after a failure too."""
+        self._stopping = True  # a rebalance that is under way must not give us work: claims would take it from others
         if self.alarm.reason is None:
             await asyncio.gather(self.intake.close(), self.shards.close())
             await self._commit_once()
             self.drained = True
+            for group in (self._intake_group, self._fold_group):
+                group.leave()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -128,11 +155,13 @@ class Worker:
 
     async def _commit_once(self) -> None:
         if not self.ingest.rebalancing:
-            await self._intake_group.commit(self.intake.done)
+            await _committed(self._intake_group, self.intake.done)
         if not self.fold.rebalancing:
-            await self._fold_group.commit(self.shards.done)
+            await _committed(self._fold_group, self.shards.done)
 
     async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return
         mine = [tp for tp in assigned if tp.topic in SOURCE_TYPES]
         self.intake.start(await self._intake_group.starts(mine))
         self._assigned[app] = True
@@ -140,10 +169,12 @@ class Worker:
 
     async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.intake.close()
-        await self._intake_group.commit(self.intake.done)
+        await _committed(self._intake_group, self.intake.done)
         self.intake.release()
 
     async def _log_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return
         mine = {tp.partition for tp in assigned if tp.topic == LOG}
         self.views.keep(mine)
         self.shards.start(mine)
@@ -152,16 +183,27 @@ class Worker:
 
     async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.shards.close()
-        await self._fold_group.commit(self.shards.done)
+        await _committed(self._fold_group, self.shards.done)
         self.shards.release()
         self._shards_from.next.clear()
+
+
+async def _committed(group: Group, done: Mapping[TP, int]) -> None:
+    """The group's broker may be away, or another take its place: no reason to end, nor to hold a rebalance up. Who
+    begins at an older offset looks at what is done once more, and a group that is lost for good is noticed by `watch`.
+    """
+    try:
+        await group.commit(done)
+    except (TimeoutError, KafkaError) as error:
+        log.warning("offsets are not committed yet: %r", error)
 
 
 def _app(name: str, settings: Settings) -> faust.App:
     """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
     data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
     return faust.App(
-        name, broker=[f"kafka://{host.strip()}" for host in settings.kafka.split(",")], datadir=data, store="memory://",
+        name, broker=[f"kafka://{host.strip()}" for host in settings.kafka.split(",")],
+        broker_credentials=_credentials(settings), datadir=data, store="memory://",
         web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
         topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
         ConsumerScheduler=Chunks, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
@@ -169,8 +211,20 @@ def _app(name: str, settings: Settings) -> faust.App:
         stream_recovery_delay=0.0, recovery_consistency_check=False,
         # A member that was killed keeps its place: its successor gets the same partitions without waiting.
         consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
-        broker_session_timeout=10.0, broker_heartbeat_interval=2.0, broker_rebalance_timeout=20.0,
+        broker_session_timeout=10.0, broker_heartbeat_interval=1.0,
+        broker_rebalance_timeout=40.0,  # who gives a partition up ends its write first (streams.kafka)
         broker_request_timeout=15.0,
         # Faust's own complaints about partitions that are merely quiet; `watch` looks at offsets instead.
         stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
     )
+
+
+def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
+    """What `connection` says, in Faust's words."""
+    given = connection(settings)
+    context = given.get("ssl_context")
+    if "sasl_mechanism" in given:
+        return faust.SASLCredentials(
+            username=given["sasl_plain_username"], password=given["sasl_plain_password"], ssl_context=context,
+            mechanism=given["sasl_mechanism"])
+    return faust.SSLCredentials(context) if context is not None else None

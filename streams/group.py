@@ -8,16 +8,22 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import faust
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.settings import Settings
+from streams.connection import connection
 
 __all__ = ["Group"]
 
 log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 10.0
+_FETCH_SECONDS = 30.0  # a coordinator that died has a successor by then
+_REQUEST_MS = 5000
+_PAUSE = 0.2  # seconds
 
 
 class Group:
@@ -45,7 +51,7 @@ class Group:
         places = list(places)
         if not places:
             return {}
-        committed, begins, ends = await asyncio.gather(self._fetch(), self.begins(places), self.ends(places))
+        committed, begins, ends = await asyncio.gather(self._fetch(places), self.begins(places), self.ends(places))
         found = {}
         for tp in places:
             offset = committed.get(tp)
@@ -58,15 +64,26 @@ class Group:
             found[tp] = begins[tp] if offset is None else offset
         return found
 
-    async def _fetch(self) -> dict[TP, int]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka)
+    async def _fetch(self, places: list[TP]) -> dict[TP, int]:
+        """What is committed. Who is asked too early (a coordinator that has just become it) or wrongly answers without
+        any of the places, which must not be taken for a group that has committed nothing: it would read all again."""
+        async with asyncio.timeout(_FETCH_SECONDS):
+            while not set(places) <= (answer := await self._asked(places)).keys():  # noqa: ASYNC110 - it asks a broker
+                await asyncio.sleep(_PAUSE)
+        return {tp: answer[tp] for tp in places if answer[tp] >= 0}
+
+    async def _asked(self, places: list[TP]) -> dict[TP, int]:
+        admin = AIOKafkaAdminClient(**connection(self._settings), request_timeout_ms=_REQUEST_MS)
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await admin.start()
-                answer = await admin.list_consumer_group_offsets(self._app.conf.id)
+            await admin.start()
+            found = await admin.list_consumer_group_offsets(
+                self._app.conf.id, partitions=[TopicPartition(*tp) for tp in places])
+        except KafkaError as error:
+            log.warning("%s does not say what it has committed: %r", self._app.conf.id, error)
+            return {}
         finally:
             await admin.close()
-        return {TP(*place): found.offset for place, found in answer.items() if found.offset >= 0}
+        return {TP(*place): known.offset for place, known in found.items()}
 
     async def commit(self, done: Mapping[TP, int]) -> None:
         """Commits what changed. Not told when the partition was given to another meanwhile: that one begins earlier."""
@@ -75,3 +92,11 @@ class Group:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await self._app.consumer._commit(changed)  # the driver's part of Consumer.commit, without acks
             self._committed.update(changed)
+
+    def leave(self) -> None:
+        """From now on stopping means to leave: others get the partitions at once, not when the session has run out. A
+        member that dies keeps them for that long, so that its restart finds them (aiokafka's static members never
+        say goodbye, and have no setting for it)."""
+        consumer = self._app.consumer._thread._consumer
+        if consumer is not None and consumer._coordinator is not None:  # else it has not joined yet
+            consumer._coordinator._group_instance_id = None

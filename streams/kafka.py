@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from prometheus_client import Counter
 
 from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
-from schemas.topics import DEAD_LETTERS, MAX_MESSAGE_BYTES
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, MAX_MESSAGE_BYTES, SOURCE_TYPES
+from streams.connection import connection
 from streams.topics import MAX_SOURCE_BYTES
 
 __all__ = [
-    "BATCH_BYTES", "RecordTooLarge", "acknowledged", "bury", "producer", "read_range", "refuse_large", "write_rows",
+    "BATCH_BYTES", "BURIED", "RecordTooLarge", "acknowledged", "bounds", "bury", "producer", "read_range",
+    "refuse_large", "write_rows",
 ]
+
+# Every role that reads Kafka has it. `cause` is one of schemas.deadletters.CAUSES.
+BURIED = Counter("attn_dead_letters_total", "Records sent to dead-letters, by where they were", ["topic", "cause"])
+# What should never be is told as 0 from the start: Prometheus does not see an increase to a counter's first value.
+for _place in (*((topic, "fault") for topic in SOURCE_TYPES), (LOG, "pack"), (LOG, "row"), (FACTS, "fact"),
+               (FACTS, "insert")):
+    BURIED.labels(*_place)
 
 # What Kafka limits is the record batch, with its headers.
 BATCH_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
 _RECORD_OVERHEAD = 64
-_REQUEST_SECONDS = 10
-# A write that is not acknowledged by then has an unknown end, so the worker stops and looks at what is durable.
-WRITE_SECONDS = 15.0
-_READ_SECONDS = 15.0  # without any progress
+REQUEST_SECONDS = 10  # a third of what a write or a read may take: a broker that is silent is not the last one asked
+# A write that is not acknowledged by then has an unknown end, so the worker stops and looks at what is durable. With
+# Kafka's defaults a broker that dies, and led the quorum too, is replaced after some 12 s: that is waited for, as
+# starting again takes as long, and then there is everything to claim and to load.
+WRITE_SECONDS = 30.0
+_READ_SECONDS = 30.0  # without any progress
 
 
 class RecordTooLarge(Exception):
@@ -33,16 +46,25 @@ class RecordTooLarge(Exception):
 def producer(settings: Settings, name: str) -> AIOKafkaProducer:
     """An idempotent producer that waits for all replicas; to be started and stopped by the caller."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.kafka, client_id=f"attn-{name}-{settings.instance}", acks="all",
+        **connection(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
         enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
-        max_request_size=MAX_SOURCE_BYTES + (1 << 20), request_timeout_ms=_REQUEST_SECONDS * 1000,
+        max_request_size=MAX_SOURCE_BYTES + (1 << 20), request_timeout_ms=REQUEST_SECONDS * 1000,
     )
 
 
 async def acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
     """The brokers' answers. Raises what the first failed write raised, TimeoutError after WRITE_SECONDS."""
-    async with asyncio.timeout(WRITE_SECONDS):
+    async with _patience():
         return await asyncio.gather(*writes)
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"Kafka has not acknowledged a write for {WRITE_SECONDS:.0f} s") from None
 
 
 def refuse_large(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
@@ -67,20 +89,44 @@ async def write_rows(
     sent = []
     for batch in batches:
         batch.close()
-        async with asyncio.timeout(WRITE_SECONDS):
+        async with _patience():
             sent.append(await out.send_batch(batch, topic, partition=partition))
     answers = await acknowledged(sent)
     return int(answers[-1].offset + batches[-1].record_count() - 1)
 
 
-async def bury(out: AIOKafkaProducer, letters: Iterable[DeadLetter]) -> None:
+async def bury(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
     """Write dead letters and wait for them. A value too large to carry is cut; its full size is in the headers."""
     sent = []
     for letter in letters:
         value = letter.value[:MAX_SOURCE_BYTES] if letter.value is not None else None
-        async with asyncio.timeout(WRITE_SECONDS):
+        if value is None and letter.key is None:
+            value = b""  # aiokafka sends no record without both
+        async with _patience():
             sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=letter.record_headers()))
     await acknowledged(sent)
+    for letter in letters:
+        BURIED.labels(letter.topic, letter.cause).inc()
+
+
+async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
+    """The first offset that a partition still holds, and the one after its last.
+
+    Asked through a client of its own: on the connection of a consumer each question waits behind a fetch, 1.5 s on
+    Faust's. TimeoutError: the broker does not answer.
+    """
+    place = TopicPartition(*tp)
+    asking = AIOKafkaConsumer(
+        **connection(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
+        request_timeout_ms=REQUEST_SECONDS * 1000,
+    )
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await asking.start()
+            begins, ends = await asyncio.gather(asking.beginning_offsets([place]), asking.end_offsets([place]))
+    finally:
+        await asking.stop()
+    return begins[place], ends[place]
 
 
 async def read_range(
@@ -92,9 +138,9 @@ async def read_range(
     """
     place = TopicPartition(*tp)
     reader = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka, client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
+        **connection(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
         auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
-        request_timeout_ms=_REQUEST_SECONDS * 1000,
+        request_timeout_ms=REQUEST_SECONDS * 1000,
     )
     try:
         async with asyncio.timeout(_READ_SECONDS):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "LAG", "PACKS", "PACK_EVENTS", "REJECTS", "SKIPPED", "TICKS",
+    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "PACKS", "PACK_EVENTS", "SKIPPED", "STOPPED", "TICKS",
     "WRITE_SECONDS",
 ]
 
 EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
-REJECTS = Counter("attn_ingest_rejects_total", "Records sent to dead-letters", ["topic"])
+STOPPED = Gauge("attn_ingest_stopped", "1 while a source topic is not read, as most of it was rejected", ["topic"])
 SKIPPED = Counter("attn_skipped_records_total", "Records Faust did not deliver, read again", ["topic"])
 # How well packing works: 1 means that every event pays for a log record of its own.
 PACK_EVENTS = Histogram("attn_ingest_pack_events", "Events in a pack", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500))
@@ -23,5 +23,4 @@ WRITE_SECONDS = Histogram(
     buckets=(.001, .002, .005, .01, .02, .05, .1, .5, 2, 15),
 )
 TICKS = Counter("attn_ticks_total", "Ticks of the clock logged")
-LAG = Gauge("attn_lag_records", "Records of a partition not yet worked on", ["topic", "partition"])
 CLOCK = Gauge("attn_fold_clock_seconds", "The log's clock", ["partition"])

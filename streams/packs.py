@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import msgspec
 
-from schemas.log import Event, Pack, encode_pack
+from schemas.codec import EARLIEST, LATEST
+from schemas.log import Command, Event, Pack, decode_pack, encode_pack
 from schemas.topics import partition_of
 
-__all__ = ["MAX_BYTES", "MAX_EVENTS", "Packer"]
+__all__ = ["MAX_BYTES", "MAX_EVENTS", "Packer", "unpack"]
 
 # A fold takes at least a pack at a time, so a pack bounds what one batch of rows, and one wait of its loop, can be.
 MAX_EVENTS = 500
@@ -19,8 +20,16 @@ _encode = msgspec.json.Encoder().encode
 _partition_of = lru_cache(maxsize=1 << 16)(partition_of)
 
 
+def unpack(value: bytes | None) -> Pack:
+    """ValueError or RecursionError: not a pack; NewerVersion: a newer attn's."""
+    pack = decode_pack(value or b"")
+    if not EARLIEST <= pack.at < LATEST:
+        raise ValueError(f"at: {pack.at} is not a time between 1970 and 2200")
+    return pack
+
+
 class Packer:
-    """Collects events, gives packs. An event is encoded once, so its size is known before it is packed."""
+    """Collects events or commands, gives packs. Each is encoded once, so its size is known before it is packed."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
@@ -29,7 +38,7 @@ class Packer:
         self._sizes: dict[int, int] = {}
         self._full: list[tuple[int, list[msgspec.Raw]]] = []
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event | Command) -> None:
         raw = _encode(event)
         partition = _partition_of(event.ws, self.partitions)
         entries = self._open.get(partition)

@@ -38,7 +38,10 @@ def install() -> None:
     @wraps(fetch)
     async def patient(self: Fetcher, assignment: Any, node_id: int, request: Any) -> bool:
         began = time.monotonic()
-        found = bool(await fetch(self, assignment, node_id, request))
+        try:
+            found = bool(await fetch(self, assignment, node_id, request))
+        except asyncio.CancelledError:
+            return False  # it lets this one out where it waits for a broker that is away, and `stop` would fail of it
         now = time.monotonic()
         if found:
             last[self] = now

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaError,
+    LeaderNotAvailableError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from schemas.settings import Settings
 from schemas.topics import MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
+from streams.brokers import trouble
+from streams.connection import connection
 
-__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "TopicError", "configs", "ensure", "partitions"]
+__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "NoBroker", "TopicError", "configs", "ensure", "ensured",
+           "partitions"]
 
 # A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
 # can see it. A dead letter is such a record and its headers.
@@ -21,11 +31,18 @@ MAX_SOURCE_BYTES = 16 << 20
 MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
 
 _HOUR_MS = 3_600_000
-_PATIENCE = 30.0  # seconds for the broker to answer at all, and again for new topics to have leaders
+_PATIENCE = 30.0  # seconds for the brokers to answer, and for new topics to have leaders
+_PAUSE = 0.5  # seconds
+
+log = logging.getLogger(__name__)
 
 
 class TopicError(Exception):
     """The broker's topics don't fit the settings, or can't be created; `str(error)` is for the operator."""
+
+
+class NoBroker(TopicError):
+    """There is nobody to ask, or not yet: it may be tried again."""
 
 
 def partitions(topic: Topic, settings: Settings) -> int:
@@ -56,37 +73,49 @@ def configs(topic: Topic, settings: Settings) -> dict[str, str]:
     return found | {"retention.ms": str(hours * _HOUR_MS)}
 
 
-async def ensure(settings: Settings) -> None:
+async def ensure(settings: Settings, patience: float = _PATIENCE) -> None:
     """Create what is missing, wait until it can be used, check what was there. May run in many processes at once.
 
-    TopicError: no broker answers, it refuses, or a topic there has other partitions than the settings say.
+    Brokers that are away or still starting are waited for, `patience` seconds. NoBroker: they don't come, or too few.
+    TopicError: they refuse, or a topic there does not fit the settings.
     """
-    admin = await _connect(settings)
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            return await _ensured(settings, deadline)
+        except KafkaError as error:
+            if asyncio.get_running_loop().time() > deadline:
+                said = error if isinstance(error, InvalidReplicationFactorError) else await trouble(settings)
+                raise NoBroker(str(said) if said else f"topics at {settings.kafka}: {error!r}") from error
+        await asyncio.sleep(_PAUSE)
+
+
+async def ensured(settings: Settings, stop: asyncio.Event) -> bool:
+    """The same, unless `stop` is set before: False. Whoever stops a role need not wait for brokers to come."""
+    tasks = asyncio.create_task(ensure(settings)), asyncio.create_task(stop.wait())
     try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+        return tasks[0].done()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ensured(settings: Settings, deadline: float) -> None:
+    admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
+    try:
+        await admin.start()
         found = await _leaders(admin)
         missing = [topic for topic in TOPICS if topic.name not in found]
         if missing:
             await _create(admin, missing, settings)
-        _check(await _until_ready(admin), settings)
-        await _check_compaction(admin)
-    except KafkaError as error:
-        raise TopicError(f"topics at {settings.kafka}: {error!r}") from error
+        _check(await _until_ready(admin, deadline), settings)
+        await _check_configs(admin, settings)
     finally:
         await admin.close()
-
-
-async def _connect(settings: Settings) -> AIOKafkaAdminClient:
-    deadline = asyncio.get_running_loop().time() + _PATIENCE
-    while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=10_000)
-        try:
-            await admin.start()
-            return admin
-        except KafkaConnectionError as error:
-            await admin.close()
-            if asyncio.get_running_loop().time() > deadline:
-                raise TopicError(f"no Kafka broker answers at {settings.kafka} ({error})") from error
-            await asyncio.sleep(0.5)
 
 
 async def _leaders(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:
@@ -104,19 +133,23 @@ async def _create(admin: AIOKafkaAdminClient, missing: list[Topic], settings: Se
     ]
     for name, code, *message in (await admin.create_topics(new)).topic_errors:
         # Another process of ours may have been faster.
-        if code not in (0, TopicAlreadyExistsError.errno):
-            raise TopicError(f"cannot create topic {name}: {for_code(code).__name__} {' '.join(filter(None, message))}")
+        if code in (0, TopicAlreadyExistsError.errno):
+            continue
+        said = f"cannot create topic {name}: {for_code(code).__name__} {' '.join(filter(None, message))}"
+        # Too few brokers are there, perhaps not yet.
+        if for_code(code).retriable or code == InvalidReplicationFactorError.errno:
+            raise for_code(code)(f"{said} (ATTN_REPLICATION is {settings.replication})")
+        raise TopicError(said)
 
 
-async def _until_ready(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:
-    deadline = asyncio.get_running_loop().time() + _PATIENCE
+async def _until_ready(admin: AIOKafkaAdminClient, deadline: float) -> dict[str, list[bool]]:
     while True:
         found = await _leaders(admin)
         waiting = [topic.name for topic in TOPICS if not all(found.get(topic.name) or [False])]
         if not waiting:
             return found
         if asyncio.get_running_loop().time() > deadline:
-            raise TopicError(f"topics whose partitions have no leader: {', '.join(waiting)}")
+            raise LeaderNotAvailableError(f"topics whose partitions have no leader: {', '.join(waiting)}")
         await asyncio.sleep(0.1)
 
 
@@ -130,10 +163,24 @@ def _check(found: Mapping[str, list[bool]], settings: Settings) -> None:
         raise TopicError("; ".join(wrong))
 
 
-async def _check_compaction(admin: AIOKafkaAdminClient) -> None:
-    """Views that are deleted by time (a broker created the topic by itself, say) would lose the state in silence."""
-    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, VIEWS)])
-    entries: list[Any] = [entry for answer in answers for resource in answer.resources for entry in resource[4]]
-    policy = next((entry[1] for entry in entries if entry[0] == "cleanup.policy"), None)
-    if policy is not None and policy != "compact":
+async def _check_configs(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    """Views that are deleted by time (a broker created the topic by itself, say) would lose the state in silence. Less
+    safety than was asked for is told: the brokers take what is written all the same."""
+    names = [topic.name for topic in TOPICS]
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    entries: dict[str, dict[str, Any]] = {
+        resource[3]: {entry[0]: entry[1] for entry in resource[4]}
+        for answer in answers for resource in answer.resources
+    }
+    policy = entries.get(VIEWS, {}).get("cleanup.policy", "compact")
+    if policy != "compact":
         raise TopicError(f"topic {VIEWS} has cleanup.policy={policy}; it must be compact, or rows of the view are lost")
+    copies = {topic["topic"]: min(len(part["replicas"]) for part in topic["partitions"])
+              for topic in await admin.describe_topics() if topic["topic"] in names}
+    needed = {name: int(found.get("min.insync.replicas", 1)) for name, found in entries.items()}
+    if few := [f"{name} ({count})" for name, count in sorted(copies.items()) if count < settings.replication]:
+        log.warning("topics with fewer replicas than ATTN_REPLICATION=%d: %s; what is acknowledged there may be lost "
+                    "with a broker", settings.replication, ", ".join(few))
+    if settings.replication > 1 and (weak := sorted(name for name, count in needed.items() if count < 2)):
+        log.warning("topics with min.insync.replicas below 2: %s; what is acknowledged there may be lost with a broker",
+                    ", ".join(weak))

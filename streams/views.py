@@ -1,7 +1,7 @@
 """The table `Views`, whose changelog is the public topic attn.views (DESIGN: Topics, law 3).
 
 Faust's tables send one record a change and don't wait for it. Here a group of packs is one record batch, rows first and
-the partition's position last, through a producer of our own, acknowledged before the table changes. And Faust's
+the partition's position last, through the producer of its claim, acknowledged before the table changes. And Faust's
 recovery costs 70 µs a row: a partition is loaded in bulk, by whoever folds it, and Faust is told that nothing is left.
 """
 
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import faust
-from aiokafka import AIOKafkaProducer
 from faust.stores.base import Store
 from faust.tables.table import Table
 from faust.types import TP, EventT
 
+from schemas.latest import keep_latest
 from schemas.topics import VIEWS
-from schemas.views import ROWS, PositionRow, decode, position_key
+from schemas.views import ROWS, PositionRow, decode, encode, fence_key, position_key
 from streams.chunks import Whole
 from streams.continuity import ReadRange
+from streams.fence import Claim
 from streams.group import Group
-from streams.kafka import write_rows
 
 __all__ = ["ForeignWrite", "MemoryRows", "RowStore", "Rows", "Views"]
 
@@ -61,11 +61,7 @@ class MemoryRows:
 
     def put(self, partition: int, rows: Rows, offset: int) -> None:
         held = self._rows.setdefault(partition, {})
-        for key, value in rows:
-            if value is None:
-                held.pop(key, None)
-            else:
-                held[key] = value
+        keep_latest(held, rows)
         self._offsets[partition] = offset
 
     def drop(self, partition: int) -> None:
@@ -77,16 +73,20 @@ class MemoryRows:
 
 
 class ForeignWrite(Exception):
-    """Two workers hold the partition. Both stop; the group decides who goes on, and `load` tells right from wrong."""
+    """Rows of somebody else between ours, though the partition is claimed: not a worker of attn, or a broker that
+    forgot who claimed it. The worker stops; `load` tells right from wrong."""
+
+
+def _decoded(raw: bytes | None) -> PositionRow | None:
+    row = None if raw is None else decode(b"~:", raw)
+    assert row is None or isinstance(row, PositionRow)
+    return row
 
 
 def _position(raw: bytes | None) -> int:
     """Where a position row stands; -1 without one."""
-    if raw is None:
-        return -1
-    row = decode(b"~:", raw)
-    assert isinstance(row, PositionRow)
-    return row.position
+    row = _decoded(raw)
+    return -1 if row is None else row.position
 
 
 class Views(Table):  # type: ignore[misc]
@@ -95,24 +95,23 @@ class Views(Table):  # type: ignore[misc]
     mundane_level = "debug"
 
     def __init__(
-        self, app: faust.App, partitions: int, out: AIOKafkaProducer, group: Group, read: ReadRange,
-        held: RowStore | None = None,
+        self, app: faust.App, partitions: int, group: Group, read: ReadRange, held: RowStore | None = None
     ) -> None:
         changelog = app.topic(VIEWS, partitions=partitions, schema=Whole(), acks=False, compacting=True, internal=True)
         super().__init__(app, name="views", partitions=partitions, changelog_topic=changelog)
         self.held = held if held is not None else MemoryRows()
-        self._out = out
         self._group = group
         self._read = read
         self._data = _Held(self)
         self._ends: dict[TP, int] = {}
 
-    async def write(self, partition: int, rows: Rows) -> None:
+    async def write(self, claim: Claim, rows: Rows) -> None:
         """Make rows durable, the position row last, then change the table.
 
-        Any exception, ForeignWrite included: what is durable is not known, so the caller must not go on.
+        Any exception, Fenced and ForeignWrite included: what is durable is not known, so the caller must not go on.
         """
-        offset = await write_rows(self._out, VIEWS, partition, rows)
+        partition = claim.partition
+        offset = await claim.write(VIEWS, rows)
         held = self.held.offset(partition)
         if held is not None and offset - len(rows) != held:
             raise ForeignWrite(
@@ -120,47 +119,57 @@ class Views(Table):  # type: ignore[misc]
             )
         self.held.put(partition, rows, offset)
 
-    async def load(self, partition: int) -> Mapping[bytes, bytes]:
-        """The partition's rows as they are durable: read in bulk, only the tail where some are held already.
+    async def load(self, claim: Claim) -> tuple[Mapping[bytes, bytes], bool]:
+        """The partition's rows as they are durable: read in bulk, only the tail where some are held already. And
+        whether that brought anything: if not, nobody else has written since.
 
         Left out are batches whose position lies behind (a worker that had lost the partition wrote once more) and rows
         without a position (a worker died between the batches of one large pack). Compaction would keep those rows, so
         the right ones are written again.
         """
-        tp = TP(VIEWS, partition)
-        begin, end = (await self._group.begins([tp]))[tp], (await self._group.ends([tp]))[tp]
-        held = self.held.offset(partition)
-        if held is None or held >= end:
-            self.held.drop(partition)
-            held = begin - 1
-        wrong = await self._take_in(tp, held + 1, end)
-        rows = self.held.rows(partition)
+        tp = TP(VIEWS, claim.partition)
+        end = claim.offset
+        held = self.held.offset(tp.partition)
+        fresh = held is None or held > end
+        if held is None or fresh:
+            self.held.drop(tp.partition)
+            held = -1  # what the topic no longer has is passed over
+        last, rows = position_key(tp.partition), self.held.rows(tp.partition)
+        before = rows.get(last)
+        wrong = await self._take_in(tp, held + 1, end) if held + 1 < end else set()
+        self.held.put(tp.partition, [], end)  # the claim itself
         if wrong:
             log.error("%s/%d: %d rows had been written out of turn; the right ones are written again", *tp, len(wrong))
-            last = position_key(partition)
-            right: Rows = [(key, rows.get(key)) for key in wrong if key != last]
-            await self.write(partition, [*right, (last, rows[last])] if last in rows else right)
-        return rows
+            await self.write(claim, self._repair(tp.partition, wrong - {last}))
+        return rows, fresh or rows.get(last) is not before
+
+    def _repair(self, partition: int, wrong: Iterable[bytes]) -> Rows:
+        """The right rows as a batch of its own: the same state under the next position, so every reader takes it."""
+        last, rows = position_key(partition), self.held.rows(partition)
+        position = _decoded(rows.get(last)) or PositionRow(next=0)
+        position.shift += 1
+        return [*((key, rows.get(key)) for key in wrong), (last, encode(position))]
 
     async def _take_in(self, tp: TP, start: int, end: int) -> set[bytes]:
         """Reads a range into the table. The keys of rows that were left out."""
-        key_of_last, waiting, wrong = position_key(tp.partition), Rows(), set[bytes]()
+        key_of_last, key_of_fence = position_key(tp.partition), fence_key(tp.partition)
+        waiting, wrong = Rows(), set[bytes]()
         at = _position(self.held.rows(tp.partition).get(key_of_last))
         async for run in self._read(tp, start, end):
             for record in run:
                 if record.key is None or record.key[:2] not in ROWS:
                     log.warning("%s/%d: the record at offset %d is not a row; ignored", *tp, record.offset)
                     continue
-                waiting.append((record.key, record.value))
+                if record.key != key_of_fence:
+                    waiting.append((record.key, record.value))
                 if record.key == key_of_last:
-                    if (position := _position(record.value)) >= at:
+                    if (position := _position(record.value)) > at:
                         self.held.put(tp.partition, waiting, record.offset)
                         at = position
                     else:
                         wrong.update(key for key, _ in waiting)
                     waiting = Rows()
         wrong.update(key for key, _ in waiting)
-        self.held.put(tp.partition, [], end - 1)
         return wrong
 
     def keep(self, partitions: set[int]) -> None:

@@ -9,6 +9,7 @@ import os
 from schemas.settings import Settings
 from streams import patience, topics
 from streams.app import Worker, build
+from streams.brokers import answering_first, trouble
 from streams.health import serve
 
 __all__ = ["run"]
@@ -20,20 +21,31 @@ _STOP_SECONDS = 4.0
 _EXIT_STUCK = 70
 
 
-async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Works until `stop` is set, then finishes what is being written and returns, within 5 s.
+async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float = _STOP_SECONDS) -> None:
+    """Works until `stop` is set, then finishes what is being written and returns; after `stop_seconds` it ends
+    the process.
 
-    Raises WorkerFailed or TopicError when it can't go on; nothing is lost then, and a restart resumes.
+    Raises NoBroker where Kafka is why it can't go on, else WorkerFailed or TopicError; nothing is lost then, and a
+    restart resumes.
     """
     patience.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
-    await topics.ensure(settings)
-    worker = build(settings)
-    async with serve(settings.metrics_port, lambda: worker.ready, settings.host):
+    built: list[Worker] = []
+    unready = lambda: built[0].unready() if built else "looking for its topics"  # noqa: E731
+    async with serve(settings.metrics_port, unready, settings.host):
+        settings = settings.model_copy(update={"kafka": await answering_first(settings)})
+        if not await topics.ensured(settings, stop):
+            return
+        built.append(worker := build(settings))
+        away = None
         try:
             await _until(stop, worker)
+        except Exception as failed:
+            if away := await trouble(settings):
+                raise topics.NoBroker(away) from failed
+            raise
         finally:
-            await _stop(worker)
+            await _stop(worker, away, stop_seconds)
 
 
 async def _until(stop: asyncio.Event, worker: Worker) -> None:
@@ -60,13 +72,14 @@ async def _start(worker: Worker) -> None:
     log.info("worker started")
 
 
-async def _stop(worker: Worker) -> None:
+async def _stop(worker: Worker, away: str | None, seconds: float) -> None:
+    """`away`: what is wrong with Kafka, if that is why it stops."""
     try:
-        async with asyncio.timeout(_STOP_SECONDS):
+        async with asyncio.timeout(seconds):
             await worker.stop()
     except TimeoutError:
         # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
-        log.warning("Faust did not stop within %.0f s; leaving it (%s)", _STOP_SECONDS, worker.alarm.reason or "clean")
+        why = away or worker.alarm.reason or "clean"
+        log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds, why)
         logging.shutdown()
-        os._exit(0 if worker.drained else _EXIT_STUCK)
-
+        os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)

@@ -20,15 +20,15 @@ __all__ = ["count", "follow"]
 MAX_DONE = 16  # completions an item knows of; a session that completes more often keeps the older ones' targets
 
 
-def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp) -> None:
-    """Adds the event to the activity, if it is still within the window."""
+def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
+    """Adds the event to the activity, if it is still within the window. `by`: who did it, as its fact says."""
     wake = event.time + fold.rules.activity_window
     if wake <= fold.clock:
         return
     key = activity_key(bytes.fromhex(stamp[1]))
     done = ActivityRow(
         ws=row.ws, id=key.decode(), type=event.type, at=event.time, item=row.id, kind=row.kind,
-        by=event.data.by_user_id, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
+        by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
         cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
     )
     _take_from(done, row)
@@ -48,10 +48,15 @@ def follow(fold: Fold, row: ItemRow) -> None:
 
 
 def _take_from(done: ActivityRow, row: ItemRow) -> bool:
-    """Whether anything changed. An item that never opened has no target of its own."""
-    before = (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id)
-    if row.base is not None:
-        done.target_user_id, done.target_role = row.target_user_id, row.target_role
-        done.title, done.cluster = row.data.title, row.data.cluster or done.cluster
-        done.case_id = row.data.case_id or done.case_id
-    return before != (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id)
+    """It shows what its item shows, whenever it came; one whose item nobody asked for, its own. True: that changed
+    something."""
+    if row.base is None:
+        return False
+    before = _taken(done)
+    done.target_user_id, done.target_role, done.title = row.target_user_id, row.target_role, row.data.title
+    done.cluster, done.case_id, done.session_id = row.data.cluster, row.data.case_id, row.data.session_id
+    return before != _taken(done)
+
+
+def _taken(done: ActivityRow) -> tuple[str | None, ...]:
+    return (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)

@@ -1,20 +1,23 @@
 """What people do, as the fold decides it: the edge has checked already, but only the fold knows the order (law 6 too).
 
-Each command leaves an outcome (status and JSON body) for the edge that waits, and a fact for each item it changed.
+Each command leaves an outcome (status and JSON body) for the edge that waits, and a fact for each item it changed. One
+that carries a key of its caller's is decided once: sent again within a day it gets the same outcome, from any edge.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from schemas.codec import from_us
+from schemas.codec import DAY, from_us
 from schemas.facts import Fact, Outcome
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
-from schemas.views import ItemRow, MarkRow, PreferencesRow
+from schemas.views import ItemRow, MarkRow, OutcomeRow, PreferencesRow
 from streams.core import groups, items, periods
-from streams.core.keys import item_key, mark_key, preferences_key
+from streams.core.keys import item_key, mark_key, outcome_key, preferences_key
+from streams.core.rules import BY_HAND
 from streams.core.visibility import can_see
 
 if TYPE_CHECKING:
@@ -26,12 +29,20 @@ SOURCE_MANAGED = (
     "use the source endpoint for this kind (e.g. /pipelines/waitpoints/{token}/approve) — inbox PATCH only supports "
     "'read' for source-managed items"
 )
+OVER = "the runs of this incident are gone; it opens when runs fail again"
 _NOT_FOUND = {"error": "not found"}
+_OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
+# How long an outcome is kept for its key, by the log's clock (CONTRACT §4 leaves it open; a day outlives any retry).
+KEPT = DAY
 
 
 def apply(fold: Fold, command: Command) -> None:
     """Carries out a command that is not a repeat."""
-    if isinstance(command, SetState):
+    known = fold.state.get(_key(command)) if command.idempotency_key is not None else None
+    if isinstance(known, OutcomeRow):
+        same = known.asked == _asked(command)
+        _tell(fold, command, known.status if same else 422, known.body if same else _raw(_OTHER_REQUEST), [])
+    elif isinstance(command, SetState):
         _bulk(fold, command) if command.bulk else _patch(fold, command)
     elif isinstance(command, Dismiss):
         _dismiss(fold, command)
@@ -42,12 +53,33 @@ def apply(fold: Fold, command: Command) -> None:
 
 
 def _answer(fold: Fold, command: Command, status: int, body: object, changed: list[str] | None = None) -> None:
+    raw = _raw(body)
+    if command.idempotency_key is not None:
+        fold.state.put(_key(command), OutcomeRow(
+            ws=command.ws, asked=_asked(command), status=status, body=raw, wake=fold.clock + KEPT))
+    _tell(fold, command, status, raw, changed or [])
+
+
+def _tell(fold: Fold, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
     state = command.state if isinstance(command, SetState) else None
     fold.tell(Outcome(
         ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
-        body=msgspec.Raw(msgspec.json.encode(body)), items=changed or [], state=state,
-        bulk=isinstance(command, SetState) and command.bulk,
+        body=body, items=changed, state=state, bulk=isinstance(command, SetState) and command.bulk,
     ))
+
+
+def _raw(body: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(body))
+
+
+def _key(command: Command) -> bytes:
+    return outcome_key(command.ws, command.user, command.idempotency_key or "")
+
+
+def _asked(command: Command) -> str:
+    """A digest of what the caller asked for, whenever, through whichever edge and in whichever role."""
+    what = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
+    return blake2b(msgspec.json.encode(what), digest_size=16).hexdigest()
 
 
 def _visible(fold: Fold, command: Command, item: str) -> ItemRow | None:
@@ -65,6 +97,8 @@ def _patch(fold: Fold, command: SetState) -> None:
         _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
     elif command.state != "read" and row.kind in fold.rules.source_managed:
         _answer(fold, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+    elif _is_over_for_good(fold, command, row):
+        _answer(fold, command, 409, {"error": OVER, "kind": row.kind})
     else:
         _flip(fold, command, row)
         _answer(fold, command, 200, {"id": row.id, "state": command.state}, [row.id])
@@ -93,47 +127,78 @@ def _is_protected(fold: Fold, command: SetState, row: ItemRow) -> bool:
     """Decision items are left to their source (C23, C24); `read` is harmless (C25)."""
     if command.state == "read":
         return False
-    return row.kind in fold.rules.source_managed or (command.state == "resolved" and row.blocking)
+    return (row.kind in fold.rules.source_managed or (command.state == "resolved" and row.blocking)
+            or _is_over_for_good(fold, command, row))
+
+
+def _is_over_for_good(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """An incident is its runs: to be open again it needs those it had, on two clusters."""
+    if row.kind != "incident" or row.open or command.state != "unread":
+        return False
+    return len({run.data.cluster for run in groups.runs_of(fold, row)}) < 2
 
 
 def _flip(fold: Fold, command: SetState, row: ItemRow) -> None:
     """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens."""
     was_open = row.open
-    stamp = (command.time, command.id)
     if command.state == "read":
         row.read_at = row.read_at if row.read_at is not None else command.time
         row.read_by = row.read_by or command.user
         row.state = "read" if row.state == "unread" else row.state
     elif command.state == "unread":
-        if not was_open:
-            periods.insert(row.periods, max(command.time, periods.newest(row.periods) + 1), closes=False)
-        row.state = "unread"
-        row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
+        if not was_open and row.kind == "incident":
+            for run in groups.runs_of(fold, row):
+                was = run.open
+                _unread(run, command)
+                _store(fold, run, command.time)
+                _told_state(fold, command, run, was, f"command {command.id} {row.id} {run.id}")
+        _unread(row, command)
     else:
-        _resolve(fold, row, (max(command.time, periods.newest(row.periods)), command.id), command)
+        _resolve(fold, row, _after(row, (command.time, command.id)), command)
     _store(fold, row, command.time)
+    _told_state(fold, command, row, was_open, f"command {command.id} {row.id}")
+
+
+def _told_state(fold: Fold, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
     fold.tell(Fact(
-        ws=row.ws, pos=0, index=0, event_id=f"command {command.id} {row.id}", time=stamp[0],
+        ws=row.ws, pos=0, index=0, event_id=event_id, time=command.time,
         type=f"item.{command.state}", subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind,
         priority=row.priority, title=row.data.title, cluster=row.data.cluster, stack=row.data.stack,
         case_id=row.data.case_id, session_id=row.data.session_id, actor=command.user,
-        resolved_action=row.resolved_action if command.state == "resolved" else None,
-        seconds_open=(command.time - row.created_at) / 1e6 if was_open and not row.open else None,
-        target_user_id=row.target_user_id, target_role=row.target_role,
+        resolved_action=(row.resolved_action or BY_HAND) if command.state == "resolved" else None,
+        seconds_open=items.seconds_open(row, command.time) if was_open and not row.open else None,
+        target_user_id=row.target_user_id, target_role=row.target_role, opened=row.open and not was_open,
     ))
 
 
+def _unread(row: ItemRow, command: SetState) -> None:
+    if not row.open and row.kind != "incident":
+        periods.insert(row.periods, max(command.time, periods.newest(row.periods) + 1), closes=False)
+        row.surge += 1  # it returns to those who had put it away
+    row.state = "unread"
+    row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
+
+
 def _resolve(fold: Fold, row: ItemRow, stamp: tuple[int, str], command: SetState) -> None:
-    """An incident is its members: resolving it resolves them."""
-    action = command.resolved_action or "resolved"
+    """An incident is its runs: resolving it resolves them, and the history knows of each."""
+    action = command.resolved_action or ""
     if row.kind == "incident":
-        for member in list(row.members):
-            run = fold.state.item(item_key(member))
-            if run is not None and run.open:
-                items.close(run, stamp, action, command.user)
-                _store(fold, run, command.time)
+        for run in groups.runs_of(fold, row):
+            was, stamp = run.open, _after(run, stamp)
+            items.close(run, stamp, action, command.user)
+            _store(fold, run, command.time)
+            _told_state(fold, command, run, was, f"command {command.id} {row.id} {run.id}")
+        if not row.open:
+            items.resolve(row, (*stamp, action, command.user))
         return
     items.close(row, stamp, action, command.user)
+
+
+def _after(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
+    """No older than what the row knows, and newer than how it was closed: the last word holds (C20), whatever the
+    clock of its edge."""
+    stamp = max(stamp[0], periods.newest(row.periods)), stamp[1]
+    return stamp if row.closed is None or stamp > row.closed[:2] else (row.closed[0] + 1, stamp[1])
 
 
 def _store(fold: Fold, row: ItemRow, time: int) -> None:
@@ -141,11 +206,20 @@ def _store(fold: Fold, row: ItemRow, time: int) -> None:
     row.touched, row.rev = fold.clock, fold.at
     if row.kind not in ("incident", "proof_expiring"):
         items.settle(row, fold.clock, fold.rules)
-    elif row.kind == "proof_expiring" and row.closed is not None and row.open:
-        items.resolve(row, row.closed)
+    elif row.kind == "proof_expiring":
+        _settle_proof(fold, row)
     if row.kind == "failed_run":
         groups.follow(fold, row)
     fold.state.put(item_key(row.id), row)
+
+
+def _settle_proof(fold: Fold, row: ItemRow) -> None:
+    """As `proofs.settle` would, but that an item somebody sees is never taken as one that was over before it opened."""
+    if periods.is_open(row.periods):
+        row.created_at = max(row.created_at, periods.opened(row.periods))
+    elif row.closed is not None and row.open:
+        items.resolve(row, row.closed)
+    items.rank(row, fold.clock, fold.rules)
 
 
 def _dismiss(fold: Fold, command: Dismiss) -> None:

@@ -11,7 +11,7 @@ from schemas.views import DraftRow, ItemRow, ProofsRow
 from streams.core import activity, drafts, groups, items, periods, proofs
 from streams.core.items import Stamp
 from streams.core.keys import draft_key, item_id, item_key, proofs_key
-from streams.core.rules import COUNTED, RULES
+from streams.core.rules import BY_HAND, COUNTED, RULES
 
 if TYPE_CHECKING:
     from streams.core.fold import Fold
@@ -52,7 +52,7 @@ def _plain(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
     _settle(fold, key, row, event)
     _tell(fact, event, row, was_open)
     if event.type in COUNTED:
-        activity.count(fold, row, event, stamp)
+        activity.count(fold, row, event, stamp, fact.actor)
 
 
 def _settle(fold: Fold, key: bytes, row: ItemRow, event: Event) -> None:
@@ -81,11 +81,13 @@ def _tell(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     if row.base is None:  # nothing opened it yet: the event's own target is all there is to go by
         fact.target_user_id, fact.target_role = data.target_user_id, data.target_role
     fact.actor = data.by_user_id or (data.sender.id if data.sender is not None else None)
+    fact.opened = row.open and not was_open and row.kind != "proof_expiring"  # that one has a fact of its own
     if was_open and not row.open:
-        fact.resolved_action = row.resolved_action
-        fact.seconds_open = (event.time - row.created_at) / 1e6
+        # A proof that had expired before its item opened by itself leaves none that is resolved, yet was how it ended.
+        fact.resolved_action = row.resolved_action or (row.closed[2] if row.closed is not None else None) or BY_HAND
+        fact.seconds_open = items.seconds_open(row, event.time)
     elif not row.open and row.closed is not None and row.closed[0] == event.time:
-        fact.resolved_action = row.closed[2]
+        fact.resolved_action = row.closed[2] or BY_HAND
 
 
 def _session(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
@@ -142,6 +144,8 @@ def _proof(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
     key, row = item_of(fold, event.ws, "proof_expiring", event.subject)
     if event.type == "proof.attached":
         items.show(row, data, stamp)
+        if row.base == stamp:
+            row.superseded = None  # it is of this event's case from now on, if of any
         if data.case_id is not None:
             _follow_case(fold, event, row)
     else:
@@ -166,19 +170,19 @@ def _verified(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
 
 def _follow_case(fold: Fold, event: Event, row: ItemRow) -> None:
     """Tells the proofs of the case which one came after them; one changed at most beside the event's own."""
-    assert row.base is not None
-    key = proofs_key(event.ws, event.data.case_id or "")
+    case = event.data.case_id
+    key = proofs_key(event.ws, case or "")
     known = fold.state.get(key)
     if known is None:
         known = ProofsRow(event.ws)
     assert isinstance(known, ProofsRow)
-    for proof, after in proofs.attach(known, event.subject, row.base[0]):
-        if proof == event.subject:
-            row.superseded = after
-            continue
-        other, older = item_of(fold, event.ws, "proof_expiring", proof)
+    for proof, after in proofs.attach(known, event.subject, event.time):
+        other, older = (None, row) if proof == event.subject else item_of(fold, event.ws, "proof_expiring", proof)
+        if older.data.case_id != case:
+            continue  # it was attached to another case since
         older.superseded = after
-        _settle_proof(fold, other, older)
+        if other is not None:
+            _settle_proof(fold, other, older)
     known.touched = fold.clock
     known.wake = known.wake or fold.clock + fold.rules.retention
     fold.state.put(key, known)
@@ -199,7 +203,7 @@ def expiring(row: ItemRow, clock: int) -> Fact:
         ws=row.ws, pos=0, index=0, event_id=f"proof.expiring {row.id} {row.created_at}", time=row.created_at,
         type="proof.expiring", subject=row.source_id, at=clock, item=row.id, kind=row.kind, priority=row.priority,
         title=row.data.title, case_id=row.data.case_id, session_id=row.data.session_id, proof_id=row.source_id,
-        target_user_id=row.target_user_id, target_role=row.target_role, derived=True,
+        target_user_id=row.target_user_id, target_role=row.target_role, opened=True, derived=True,
     )
 
 

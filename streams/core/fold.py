@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.facts import Fact, Outcome
+from schemas.facts import FACT_VERSION, Fact, Outcome
 from schemas.log import Command, Event, Pack
 from schemas.views import PositionRow, SeenRow
 from streams.core import commands, events, wakes
@@ -147,7 +147,7 @@ class Fold:
 
     def tell(self, fact: Fact | Outcome) -> None:
         """Appends a fact, giving it its place in the log."""
-        fact.pos, fact.index = self.at, self._index
+        fact.pos, fact.index, fact.v = self.at, self._index, FACT_VERSION
         self._index += 1
         self.facts.append(fact)
 

@@ -12,7 +12,7 @@ from streams.core.keys import item_id, item_key
 if TYPE_CHECKING:
     from streams.core.fold import Fold
 
-__all__ = ["follow", "regroup", "remove"]
+__all__ = ["follow", "regroup", "remove", "runs_of"]
 
 # Members whose rows are changed at once when an incident begins or ends; the others follow with the next packs. A group
 # of a thousand runs with large texts would not fit one batch.
@@ -41,6 +41,17 @@ def remove(fold: Fold, row: ItemRow) -> None:
     group = _group(fold, row.group, row)
     incidents.leave(group, row.id)
     _update(fold, row.group, group, row)
+
+
+def runs_of(fold: Fold, incident: ItemRow) -> list[ItemRow]:
+    """The runs that an incident stands for: the open ones, or once it is over those that were open meanwhile."""
+    key = incidents.key_of(incident)
+    group = fold.state.get(key.encode()) if key is not None else None
+    outage = incidents.sweep(group) if isinstance(group, GroupRow) else None
+    if outage is None:
+        return []
+    found = (fold.state.item(item_key(member)) for member in incidents.took_part(group, outage))  # type: ignore[arg-type]
+    return [run for run in found if run is not None]
 
 
 def _group(fold: Fold, key: str, row: ItemRow) -> GroupRow:

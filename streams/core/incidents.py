@@ -18,12 +18,12 @@ from msgspec import json
 from schemas.log import Data
 from schemas.views import GroupRow, ItemRow, Member
 from streams.core import periods
-from streams.core.items import rank, reopen, resolve
+from streams.core.items import hide, rank, reopen, resolve
 from streams.core.keys import group_key
 from streams.core.rank import BANDS, priority_of
-from streams.core.rules import Rules
+from streams.core.rules import BY_HAND, Rules
 
-__all__ = ["Outage", "cause_of", "enter", "group_of", "leave", "name_of", "render", "sweep"]
+__all__ = ["Outage", "cause_of", "enter", "group_of", "key_of", "leave", "name_of", "render", "sweep", "took_part"]
 
 MAX_MEMBERS = 200  # ids an incident lists; `count` goes on counting
 # Open members of a group. A change costs a sweep over all of them, about 2 µs each, and one row that names them: this
@@ -57,8 +57,13 @@ def name_of(cause: Data) -> str:
 
 def group_of(row: ItemRow) -> str | None:
     """The key of the group a failed run belongs to, if any: it needs a cluster to be open on."""
+    return key_of(row) if row.base is not None and row.data.cluster is not None else None
+
+
+def key_of(row: ItemRow) -> str | None:
+    """The key of the group of a run with these data, or of the incident with them."""
     cause = cause_of(row.data)
-    if row.base is None or cause is None or row.data.cluster is None:
+    if cause is None:
         return None
     name = json.encode((cause.incident_key, cause.pipeline, cause.step)).decode()
     return group_key(row.ws, name, row.target_user_id, row.target_role)
@@ -122,14 +127,15 @@ def render(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rul
     """The incident's own item row, from its group. It is hidden where the group never was on."""
     row.count, row.members = 0, []
     if outage is None:
-        row.state, row.clusters = "hidden", []
+        hide(row)
+        row.clusters = []
     else:
         raised = _show(row, group, outage)
         row.created_at = outage.since
         if outage.ended is not None:
             last = group.members.get(outage.last)
             action, by = (last.action, last.by) if last is not None else (None, None)
-            resolve(row, (outage.ended, "", action or "resolved", by))
+            resolve(row, (outage.ended, "", BY_HAND if action is None else action, by))  # "": nobody said how
         elif not row.open:
             reopen(row)
         elif raised:
@@ -139,14 +145,9 @@ def render(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rul
 
 
 def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
-    """What its members make of it: the open ones, or once it is over those who took part. True: the priority rose."""
-    found = sorted({
-        item: (start, item)
-        for item, member in group.members.items()
-        for start, end in periods.intervals(member.periods)
-        if (end is None if outage.ended is None else start < outage.ended and (end or 0) > outage.since)
-    }.values())
-    members = [group.members[item] for _, item in found]
+    """What its members make of it. True: the priority rose."""
+    found = took_part(group, outage)
+    members = [group.members[item] for item in found]
     if not members:
         return False
     before = row.priority
@@ -154,9 +155,21 @@ def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
     row.priority = row.data.priority = priority_of(min((member.priority for member in members), key=BANDS.index))
     row.blocking = row.data.blocking = any(member.blocking for member in members)
     row.data.due_at = min(member.due_at for member in members)
-    row.data.title = f"{members[0].title} ({len(row.clusters)} clusters)"[:512]
+    count = len(row.clusters)
+    row.data.title = f"{members[0].title} ({count} cluster{'s' if count > 1 else ''})"[:512]
     newest = outage.ended or max(periods.newest(member.periods) for member in group.members.values())
     row.updated_at = max(outage.since, newest, row.read_at or 0)
     if outage.ended is None:
-        row.count, row.members = len(found), [item for _, item in found[:MAX_MEMBERS]]
+        row.count, row.members = len(found), found[:MAX_MEMBERS]
     return BANDS.index(row.priority) < BANDS.index(before)
+
+
+def took_part(group: GroupRow, outage: Outage) -> list[str]:
+    """The members that are open, or once it is over those that were; the one that opened first comes first."""
+    found = {
+        item: (start, item)
+        for item, member in group.members.items()
+        for start, end in periods.intervals(member.periods)
+        if (end is None if outage.ended is None else start < outage.ended and (end or 0) > outage.since)
+    }
+    return [item for _, item in sorted(found.values())]

@@ -15,7 +15,7 @@ from streams.core import periods
 from streams.core.rank import band_of, due_of, priority_of
 from streams.core.rules import BLOCKING_BY_DEFAULT, Rules
 
-__all__ = ["Stamp", "close", "open_", "rank", "reopen", "resolve", "settle", "show", "update"]
+__all__ = ["Stamp", "close", "hide", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update"]
 
 Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
 
@@ -101,12 +101,24 @@ def reopen(row: ItemRow) -> None:
     row.wake = None
 
 
+def hide(row: ItemRow) -> None:
+    """As if it had never been open, and so never resolved: what came late may show that an incident never was one."""
+    row.state = "hidden"
+    row.resolved_at = row.resolved_by = row.resolved_action = None
+
+
 def resolve(row: ItemRow, closed: tuple[int, str, str, str | None] | None) -> None:
     if row.open:
         row.wake = None
     row.state = "resolved"
     if closed is not None:
-        row.resolved_at, _, row.resolved_action, row.resolved_by = closed
+        row.resolved_at, _, action, row.resolved_by = closed
+        row.resolved_action = action or None  # who resolves by hand need not say how (C14)
+
+
+def seconds_open(row: ItemRow, until: int) -> float:
+    """Of an item that ends. Never less than none: sources' clocks are ahead of each other's and of the log's."""
+    return max(0, until - row.created_at) / 1e6
 
 
 def rank(row: ItemRow, clock: int, rules: Rules) -> None:

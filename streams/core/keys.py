@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 __all__ = [
     "DIGEST_BYTES", "activity_key", "draft_key", "event_digest", "group_key", "item_id", "item_key", "mark_key",
-    "preferences_key", "proofs_key", "seen_key",
+    "outcome_key", "preferences_key", "proofs_key", "seen_key",
 ]
 
 # 96 bits: among ten million events of a partition a false repeat (a lost event) has odds of about 1 in 10**15.
@@ -42,6 +42,11 @@ def draft_key(ws: str, draft: str) -> bytes:
 
 def preferences_key(ws: str, user: str) -> bytes:
     return b"p:" + _digest(16, ws, user).hexdigest().encode()
+
+
+def outcome_key(ws: str, user: str, key: str) -> bytes:
+    """Of a command that carries a key of its caller's (Idempotency-Key)."""
+    return b"o:" + _digest(16, ws, user, key).hexdigest().encode()
 
 
 def activity_key(digest: bytes) -> bytes:

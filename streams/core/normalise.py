@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
 from schemas.sources import MODELS, EventData
 from schemas.topics import TOPIC_OF_TYPE
+from streams.core.quick import Quick, quick
 
 __all__ = ["Limits", "Rejected", "normalise"]
 
@@ -22,7 +24,12 @@ _MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a term
 
 
 class Rejected(Exception):
-    """The record goes to dead-letters; `str(error)` is the reason given there."""
+    """The record goes to dead-letters; `str(error)` is the reason given there, `cause` what it comes to
+    (schemas.deadletters.CAUSES)."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,6 @@ class _StructuredPayload(msgspec.Struct):
 
 _structured = msgspec.json.Decoder(_StructuredPayload).decode
 _binary = msgspec.json.Decoder(_PayloadOf).decode
-_FIELDS = {field: field for field in Data.__struct_fields__}
 
 
 def normalise(
@@ -55,37 +61,47 @@ def normalise(
 
     Raises `Rejected` with a reason a producer can act on: what is wrong and where.
     """
-    if not value:
-        raise Rejected("the record has no value")
-    if len(value) > limits.event:
-        raise Rejected(f"the event is {len(value)} bytes; at most {limits.event} are accepted")
     named = {name.lower(): raw for name, raw in headers}
     binary = "ce_specversion" in named and not _is_structured(named)
+    value = value or (b"null" if binary else b"")  # an event without data, as most that close
+    if not value:
+        raise Rejected("the record has no value", "empty")
+    if len(value) > limits.event:
+        raise Rejected(f"the event is {len(value)} bytes; at most {limits.event} are accepted", "size")
+    body = _json(value)
+    envelope = _from_headers(named, body) if binary else body
+    if not isinstance(envelope, dict):
+        raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}", "envelope")
+    if not binary and "data_base64" in envelope and envelope.get("data") is None:
+        value, binary = _from_base64(envelope["data_base64"]), True
+        envelope["data"] = _json(value, "data_base64: ")
+    event_type = _type_for(topic, envelope)
+    found = None if binary else quick(event_type, value)
+    attributes, time, fields = found or _by_model(event_type, envelope, value, binary)
+    data = _data(fields)
+    _check(event_type, data, limits)
+    return Event(
+        ws=attributes.workspaceid, type=event_type, subject=attributes.subject, time=time, source=attributes.source,
+        id=attributes.id, data=data, cleared=_cleared(event_type, envelope),
+    )
+
+
+def _json(value: bytes, where: str = "") -> Any:
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise Rejected(f"not JSON: {error}") from error
+        raise Rejected(f"{where}not JSON: {error}", "json") from error
     if value.count(b"[") + value.count(b"{") > _MAX_DEPTH and _depth(body) > _MAX_DEPTH:
-        raise Rejected(f"nested deeper than {_MAX_DEPTH} levels")
-    envelope = _from_headers(named, body) if binary else body
-    if not isinstance(envelope, dict):
-        raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}")
-    event_type = _type_for(topic, envelope)
-    if envelope.get("data") is None:
-        envelope.pop("data", None)  # null is no data, which is enough for an event that closes
+        raise Rejected(f"{where}nested deeper than {_MAX_DEPTH} levels", "json")
+    return body
+
+
+def _from_base64(text: Any) -> bytes:
+    """The data of an SDK that was given bytes and does not look into them."""
     try:
-        checked = MODELS[event_type].model_validate(envelope)
-    except ValidationError as error:
-        raise Rejected(_explain(error)) from error
-    data = _data(checked.data)
-    if checked.data.payload is not None:
-        # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
-        data.payload = _binary(value).payload if binary else _raw_payload(value)
-    _check(event_type, data, limits)
-    return Event(
-        ws=checked.workspaceid, type=event_type, subject=checked.subject, time=checked.time, source=checked.source,
-        id=checked.id, data=data, cleared=_cleared(event_type, checked.data),
-    )
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise Rejected(f"data_base64: {error}", "json") from error
 
 
 def _depth(body: Any) -> int:
@@ -109,7 +125,7 @@ def _from_headers(headers: dict[str, bytes | None], data: Any) -> dict[str, Any]
             for name, raw in headers.items() if name.startswith(_CE_HEADER)
         }
     except UnicodeDecodeError as error:
-        raise Rejected(f"a ce_* header is not UTF-8: {error}") from error
+        raise Rejected(f"a ce_* header is not UTF-8: {error}", "envelope") from error
     envelope["data"] = data
     return envelope
 
@@ -117,13 +133,28 @@ def _from_headers(headers: dict[str, bytes | None], data: Any) -> dict[str, Any]
 def _type_for(topic: str, envelope: dict[str, Any]) -> str:
     event_type = envelope.get("type")
     if not isinstance(event_type, str):
-        raise Rejected("type: a CloudEvent needs one")
+        raise Rejected("type: a CloudEvent needs one", "envelope")
     belongs = TOPIC_OF_TYPE.get(event_type)
     if belongs is None:
-        raise Rejected(f"type: {event_type[:100]!r} is not one attn knows")
+        raise Rejected(f"type: {event_type[:100]!r} is not one attn knows", "type")
     if belongs != topic:
-        raise Rejected(f"type: {event_type} belongs on topic {belongs}, not {topic}")
+        raise Rejected(f"type: {event_type} belongs on topic {belongs}, not {topic}", "type")
     return event_type
+
+
+def _by_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: bool) -> Quick:
+    """What `quick` gives, or the reason why not."""
+    if envelope.get("data") is None:
+        envelope.pop("data", None)  # null is no data, which is enough for an event that closes
+    try:
+        checked = MODELS[event_type].model_validate(envelope)
+    except ValidationError as error:
+        raise Rejected(_explain(error), "fields") from error
+    fields = dict(checked.data)
+    if fields.pop("payload") is not None:
+        # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
+        fields["payload"] = _binary(value).payload if binary else _raw_payload(value)
+    return Quick(checked, checked.time, fields)
 
 
 def _explain(error: ValidationError) -> str:
@@ -137,18 +168,14 @@ def _raw_payload(value: bytes) -> msgspec.Raw:
     return data.payload if data is not None else NO_PAYLOAD
 
 
-def _data(checked: EventData) -> Data:
-    given = {name: item for name, item in checked.__dict__.items() if item is not None and name in _FIELDS}
-    given.pop("payload", None)
-    if "sender" in given:
-        sender = given["sender"]
-        given["sender"] = Sender(sender.type, sender.id, sender.name)
-    if "steps" in given:
-        given["steps"] = [Step(step.title, step.mode) for step in given["steps"]]
-    if "editor" in given:
-        editor = given["editor"]
-        given["editor"] = Editor(editor.type, editor.id, editor.name)
-    return Data(**given)
+def _data(fields: dict[str, Any]) -> Data:
+    if (sender := fields.get("sender")) is not None:
+        fields["sender"] = Sender(sender.type, sender.id, sender.name)
+    if (steps := fields.get("steps")) is not None:
+        fields["steps"] = [Step(step.title, step.mode) for step in steps]
+    if (editor := fields.get("editor")) is not None:
+        fields["editor"] = Editor(editor.type, editor.id, editor.name)
+    return Data(**fields)
 
 
 def _check(event_type: str, data: Data, limits: Limits) -> None:
@@ -156,18 +183,19 @@ def _check(event_type: str, data: Data, limits: Limits) -> None:
         event_type == "case.state_changed" and data.state == "BLOCKED"
     )
     if opens and data.title is None:
-        raise Rejected("data.title: Field required, as this event opens an item")
+        raise Rejected("data.title: Field required, as this event opens an item", "fields")
     if data.title is not None and len(data.title) > limits.title:
-        raise Rejected(f"data.title: {len(data.title)} characters; at most {limits.title} are accepted")
+        raise Rejected(f"data.title: {len(data.title)} characters; at most {limits.title} are accepted", "size")
     for name, text in (("body_md", data.body_md), ("error", data.error)):
         if text is not None and len(text) * 4 > limits.body and len(text.encode()) > limits.body:
-            raise Rejected(f"data.{name}: {len(text.encode())} bytes; at most {limits.body} are accepted")
+            raise Rejected(f"data.{name}: {len(text.encode())} bytes; at most {limits.body} are accepted", "size")
     if data.payload is not NO_PAYLOAD and len(bytes(data.payload)) > limits.payload:
-        raise Rejected(f"data.payload: {len(bytes(data.payload))} bytes; at most {limits.payload} are accepted")
+        raise Rejected(f"data.payload: {len(bytes(data.payload))} bytes; at most {limits.payload} are accepted", "size")
 
 
-def _cleared(event_type: str, checked: EventData) -> tuple[str, ...]:
-    """What an update sets to null on purpose; elsewhere a null is the same as an absent field."""
+def _cleared(event_type: str, envelope: dict[str, Any]) -> tuple[str, ...]:
+    """What an update sets to null, or to "", on purpose; elsewhere that is the same as an absent field."""
     if event_type != "escalation.updated":
         return ()
-    return tuple(sorted(name for name in checked.model_fields_set if getattr(checked, name) is None))
+    given = envelope.get("data") or {}
+    return tuple(sorted(name for name, item in given.items() if item in (None, "") and name in EventData.model_fields))

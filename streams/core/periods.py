@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-__all__ = ["insert", "intervals", "is_open", "newest", "opened_at"]
+__all__ = ["insert", "intervals", "is_open", "newest", "opened", "opened_at"]
 
 # A source that opens and closes more often than this loses the exact start of its oldest periods, nothing else.
 MAX_TIMES = 64
@@ -48,6 +48,11 @@ def is_open(periods: list[int]) -> bool:
 def newest(periods: list[int]) -> int:
     """The newest time of all, or -1."""
     return periods[-1] >> 1 if periods else -1
+
+
+def opened(periods: list[int]) -> int:
+    """The newest opening, or -1."""
+    return next((code >> 1 for code in reversed(periods) if not code & 1), -1)
 
 
 def opened_at(periods: list[int]) -> int | None:

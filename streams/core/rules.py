@@ -8,7 +8,7 @@ from typing import Literal
 from schemas.codec import DAY, HOUR, MINUTE
 from schemas.settings import Settings
 
-__all__ = ["BLOCKING_BY_DEFAULT", "COUNTED", "KINDS", "RULES", "Rule", "Rules"]
+__all__ = ["BLOCKING_BY_DEFAULT", "BY_HAND", "COUNTED", "KINDS", "RULES", "Rule", "Rules"]
 
 Effect = Literal["open", "update", "close", "note"]
 
@@ -64,6 +64,8 @@ RULES: dict[str, Rule] = {
 
 KINDS = frozenset({rule.kind for rule in RULES.values()} | {"incident"})
 BLOCKING_BY_DEFAULT = frozenset({"waitpoint", "session_waiting", "plan_approval", "pending_action"})
+# What the history calls a resolve whose action nobody named; the item shows none.
+BY_HAND = "resolved"
 # What "momentum" counts. An action that expired was resolved by nobody, so it does not count.
 COUNTED = frozenset({"session.completed", "plan.approved", "action.confirmed", "action.declined"})
 

@@ -5,24 +5,25 @@ Nothing here knows what rows mean, but for their wake-up times.
 
 from __future__ import annotations
 
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
+from struct import Struct
 
 import msgspec
 
-from schemas.views import GroupRow, ItemRow, PositionRow, Row, SeenRow, decode, encode, position_key
+from schemas.views import VIEW_VERSION, GroupRow, ItemRow, PositionRow, Row, SeenRow, decode, encode, position_key
 from streams.core.keys import DIGEST_BYTES
 
 __all__ = ["State"]
 
 
-
-class _Wake(msgspec.Struct):
+class _Wake(msgspec.Struct, gc=False):
     wake: int | None = None
 
 
 _wake_of = msgspec.json.Decoder(_Wake).decode
+_each_digest = Struct(f"{DIGEST_BYTES}s").iter_unpack
 
 
 class State:
@@ -54,8 +55,12 @@ class State:
             if kind == b"~:":
                 continue
             if kind == b"e:":
-                self.seen.update(digests(decode(key, value)))
-            wake = _wake_of(value).wake
+                row = decode(key, value)
+                assert isinstance(row, SeenRow)
+                self.seen.update(digests(row))
+                wake: int | None = row.wake
+            else:
+                wake = _wake_of(value).wake
             if wake is not None:
                 wakes.append((wake, key))
         heapify(wakes)
@@ -63,6 +68,7 @@ class State:
         if found is not None:
             position = decode(b"~:", found)
             assert isinstance(position, PositionRow)
+            position.v = VIEW_VERSION  # what is written from here on
             self.position = position
 
     def get(self, key: bytes) -> Row | None:
@@ -160,8 +166,6 @@ def _weigh(row: Row) -> int:
     return 400
 
 
-def digests(row: Row) -> list[bytes]:
+def digests(row: SeenRow) -> list[bytes]:
     """The event digests a seen row holds."""
-    assert isinstance(row, SeenRow)
-    raw = b64decode(row.ids)
-    return [raw[at:at + DIGEST_BYTES] for at in range(0, len(raw), DIGEST_BYTES)]
+    return [digest for digest, in _each_digest(a2b_base64(row.ids))]

@@ -6,7 +6,15 @@ from typing import Literal
 
 from schemas.sources import ROLES
 
-__all__ = ["can_see", "roles_of"]
+__all__ = ["CAN_SEE_SQL", "can_see", "roles_of"]
+
+# `can_see` as ClickHouse reads it, where no target is an empty text. Parameters: `user`, a String, and `roles`, an
+# Array(String). A test holds the two against each other.
+CAN_SEE_SQL = (
+    "((target_user_id = '' AND target_role = '')"
+    " OR (target_user_id != '' AND target_user_id = {user:String})"
+    " OR (target_role != '' AND target_role IN {roles:Array(String)}))"
+)
 
 
 def can_see(target_user_id: str | None, target_role: str | None, user: str, roles: frozenset[str]) -> bool:

@@ -90,7 +90,7 @@ def _keep_until_old(fold: Fold, key: bytes, row: DraftRow | GroupRow | ProofsRow
     fold.state.put(key, row)
 
 
-def _activity(fold: Fold, key: bytes) -> None:
+def _over(fold: Fold, key: bytes) -> None:
     fold.state.drop(key)
 
 
@@ -102,5 +102,6 @@ def _seen(fold: Fold, key: bytes) -> None:
 
 
 _BY_KIND: dict[bytes, Callable[[Fold, bytes], None]] = {
-    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _activity, b"e:": _seen,
+    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _over, b"o:": _over,
+    b"e:": _seen,
 }

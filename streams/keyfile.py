@@ -1,0 +1,39 @@
+"""The data directory is its owner's alone: everybody's inbox is in it, and secrets, each in a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+__all__ = ["make", "private", "read"]
+
+
+def private(directory: Path) -> None:
+    """Makes a directory that others can't look into. One that is there keeps the mode somebody gave it."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def read(path: Path) -> str:
+    """The secret. OSError: it can't be read."""
+    return path.read_text().strip()
+
+
+def make(path: Path) -> bool:
+    """Write a new secret, whole or not at all. False: there is one already."""
+    if path.exists():
+        return False
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)  # not `replace`: another process may have made one meanwhile, and goes by it
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
