@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import faust
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from faust.types import TP
 
-from schemas.codec import EARLIEST, LATEST, SECOND
+from schemas.codec import SECOND
 from schemas.deadletters import DeadLetter
 from schemas.facts import encode_fact
-from schemas.log import Pack, decode_pack
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from streams import metrics
@@ -28,8 +27,9 @@ from streams.chunks import Budget, Portion, Records, Whole
 from streams.continuity import Continuity
 from streams.core.fold import PART_BYTES, Fold
 from streams.core.rules import Rules
-from streams.group import Group
-from streams.kafka import RecordTooLarge, bury, refuse_large, write_rows
+from streams.fence import Claim, claim
+from streams.kafka import RecordTooLarge, bounds, bury, refuse_large
+from streams.packs import unpack
 from streams.views import Views
 
 __all__ = ["Shard", "Shards", "agent"]
@@ -53,21 +53,26 @@ def agent(app: faust.App, shards: Shards, alarm: Alarm) -> None:
 
 
 class Shard:
-    """One partition: what waits for it, its fold, the loop that folds and writes."""
+    """One partition: what waits for it, its fold, the loop that folds and writes.
 
-    def __init__(self, partition: int, settings: Settings, views: Views, out: AIOKafkaProducer, group: Group,
-                 continuity: Continuity) -> None:
+    `kept` is the fold of an earlier time this worker had the partition: it is still right if nobody wrote since.
+    """
+
+    def __init__(self, partition: int, settings: Settings, views: Views, continuity: Continuity,
+                 kept: Fold | None = None) -> None:
         self.tp = TP(LOG, partition)
         self.fold: Fold | None = None  # once loaded
         self.done = 0  # offset after the last pack that is durable
+        self.worked = 0.0  # the broker's time of that pack, seconds
         self.waiting: asyncio.Queue[Portion] = asyncio.Queue()
         self.resting = False
         self._partition = partition
         self._settings = settings
         self._views = views
-        self._out = out
-        self._group = group
         self._continuity = continuity
+        self._kept = kept
+        self._claim: Claim | None = None
+        self.clean = False  # ended with everything folded written
         self._closing = False
         self._records: Records = []  # folded, not yet durable
         self._bytes = 0
@@ -78,31 +83,43 @@ class Shard:
         self.waiting.put_nowait(Portion(self.tp, [], 0, 0))
 
     async def run(self, budget: Budget) -> None:
-        fold = await self._open()
+        held = self._claim = await claim(self._settings, self._partition)
+        try:
+            await self._begin(held)
+            while not self._closing:
+                self.resting = self.waiting.empty()
+                portion = await self.waiting.get()
+                self.resting = False
+                await self._follow(portion, budget)
+                while not self._closing and not self.waiting.empty():
+                    await self._follow(self.waiting.get_nowait(), budget)
+                await self._write()
+            self.clean = True
+        finally:
+            await held.close()
+
+    async def _begin(self, held: Claim) -> None:
+        fold = await self._open(held)
         if said := await self._reconcile(fold):
             log.error("%s/%d: %s", *self.tp, said)
             await self._flush(fold)  # readers see the jump at once, and it is not made again
         self.fold, self.done = fold, fold.position.next
         self._continuity.own(self.tp, self.done)
-        while not self._closing:
-            self.resting = self.waiting.empty()
-            portion = await self.waiting.get()
-            self.resting = False
-            await self._follow(portion, budget)
-            while not self._closing and not self.waiting.empty():
-                await self._follow(self.waiting.get_nowait(), budget)
-            await self._write()
 
-    async def _open(self) -> Fold:
+    async def _open(self, held: Claim) -> Fold:
         """A fold of what is durable."""
-        rows = await self._views.load(self._partition)
+        rows, news = await self._views.load(held)
+        kept, self._kept = self._kept, None
+        return kept if kept is not None and not news else await self._fold_of(rows)
+
+    async def _fold_of(self, rows: Mapping[bytes, bytes]) -> Fold:
         fold = Fold(rows, self._partition, Rules.from_settings(self._settings))
         await asyncio.to_thread(fold.load)  # seconds, where there are millions of rows
         return fold
 
     async def _reconcile(self, fold: Fold) -> str | None:
-        begin, end = await self._group.begins([self.tp]), await self._group.ends([self.tp])
-        return fold.reconcile(end[self.tp], self._settings.incarnation, begin[self.tp])
+        begin, end = await bounds(self._settings, self.tp)
+        return fold.reconcile(end, self._settings.incarnation, begin)
 
     async def _follow(self, portion: Portion, budget: Budget) -> None:
         if not self._closing:
@@ -119,9 +136,9 @@ class Shard:
             await self._write()
         _skip_to(self.fold, record.offset)
         try:
-            pack = _decode(value)
+            pack = unpack(value)
         except (ValueError, RecursionError) as error:
-            await self._pass_over(self.fold, record, f"not a pack of the log: {error}")
+            await self._pass_over(self.fold, record, f"not a pack of the log: {error}", "pack")
             return
         self._bytes += len(value)
         while self.fold.position.next == record.offset:
@@ -140,15 +157,17 @@ class Shard:
             await self._flush(self.fold)
         except RecordTooLarge:
             await self._one_by_one(records)
+        if records:
+            self.worked = records[-1].timestamp / 1000
 
     async def _flush(self, fold: Fold) -> None:
         batch = fold.take()
         refuse_large(VIEWS, batch.rows)  # before anybody is told the facts
+        assert self._claim is not None
         with metrics.WRITE_SECONDS.time():
             if batch.facts:
-                facts = ((fact.ws.encode(), encode_fact(fact)) for fact in batch.facts)
-                await write_rows(self._out, FACTS, self._partition, facts)
-            await self._views.write(self._partition, batch.rows)
+                await self._claim.write(FACTS, [(fact.ws.encode(), encode_fact(fact)) for fact in batch.facts])
+            await self._views.write(self._claim, batch.rows)
         fold.taken()
         metrics.PACKS.inc(fold.position.next - self.done)
         metrics.FACTS.inc(len(batch.facts))
@@ -159,26 +178,28 @@ class Shard:
     async def _one_by_one(self, records: Records) -> None:
         """A row became larger than any batch. Finds the pack it came of and passes over that one only: the worker would
         fail at it for ever."""
-        fold = self.fold = await self._open()
+        durable = self._views.held.rows(self._partition)
+        fold = self.fold = await self._fold_of(durable)
         for record in records:
             whole = record.offset < fold.position.next
             try:
                 while not whole:
                     _skip_to(fold, record.offset)
-                    whole = fold.apply(_decode(record.value), record.offset)
+                    whole = fold.apply(unpack(record.value), record.offset)
                     await self._flush(fold)
             except RecordTooLarge as error:
-                fold = self.fold = await self._open()
+                fold = self.fold = await self._fold_of(durable)
                 _skip_to(fold, record.offset)
-                await self._pass_over(fold, record, str(error))
+                await self._pass_over(fold, record, str(error), "row")
 
-    async def _pass_over(self, fold: Fold, record: ConsumerRecord[bytes, bytes], reason: str) -> None:
+    async def _pass_over(self, fold: Fold, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
         log.error("%s/%d: the record at offset %d goes to dead-letters: %s", *self.tp, record.offset, reason)
-        await bury(self._out, [DeadLetter(
+        assert self._claim is not None
+        await bury(self._claim.out, [DeadLetter(
             topic=LOG, partition=self._partition, offset=record.offset, reason=reason, at=time.time_ns() // 1000,
             key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
+            cause=cause,
         )])
-        metrics.REJECTS.labels(LOG).inc()
         fold.skip(record.offset)
 
 
@@ -188,19 +209,12 @@ def _skip_to(fold: Fold, offset: int) -> None:
         fold.skip(missing)
 
 
-def _decode(value: bytes | None) -> Pack:
-    """ValueError or RecursionError: not a pack."""
-    pack = decode_pack(value or b"")
-    if not EARLIEST <= pack.at < LATEST:
-        raise ValueError(f"at: {pack.at} is not a time between 1970 and 2200")
-    return pack
-
-
 class Shards:
     """The partitions of the log that this worker owns."""
 
-    def __init__(self, make: Callable[[int], Shard], alarm: Alarm) -> None:
+    def __init__(self, make: Callable[[int, Fold | None], Shard], alarm: Alarm) -> None:
         self.owned: dict[int, Shard] = {}
+        self._kept: dict[int, Fold] = {}  # of partitions owned until the rebalance that goes on
         self._make = make
         self._alarm = alarm
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -222,17 +236,29 @@ class Shards:
         shard = self.owned.get(tp.partition)
         return shard is not None and shard.resting and shard.waiting.empty()
 
+    held: Collection[TP] = ()  # none is left alone
+
     @property
     def ready(self) -> bool:
-        return all(shard.fold is not None for shard in self.owned.values())
+        return not self.loading
+
+    @property
+    def loading(self) -> list[int]:
+        """Partitions whose rows are being read."""
+        return sorted(number for number, shard in self.owned.items() if shard.fold is None)
+
+    @property
+    def worked(self) -> dict[TP, float]:
+        return {shard.tp: shard.worked for shard in self.owned.values() if shard.worked}
 
     @property
     def done(self) -> dict[TP, int]:
         return {shard.tp: shard.done for shard in self.owned.values() if shard.fold is not None}
 
     def start(self, partitions: Iterable[int]) -> None:
+        kept, self._kept = self._kept, {}
         for partition in partitions:
-            shard = self.owned[partition] = self._make(partition)
+            shard = self.owned[partition] = self._make(partition, kept.get(partition))
             name = f"fold of partition {partition}"
             self._tasks[partition] = self._alarm.watch(shard.run(self._budget), name)
 
@@ -252,4 +278,8 @@ class Shards:
                 self._budget.give(shard.waiting.get_nowait().size)
 
     def release(self) -> None:
+        """After `close`. What ended well may go on where it is, should this worker get the partition again."""
+        self._kept = {
+            partition: shard.fold for partition, shard in self.owned.items() if shard.fold is not None and shard.clean
+        }
         self.owned.clear()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import aclosing
 
 import faust
 from aiokafka import AIOKafkaProducer, ConsumerRecord
@@ -20,9 +21,11 @@ from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES
 from streams import metrics
 from streams.alarm import Alarm
+from streams.breaker import Policy
 from streams.chunks import Budget, Portion, Records, Whole
 from streams.continuity import Continuity
 from streams.core.normalise import Limits, Rejected, normalise
+from streams.gate import Gate, listen
 from streams.kafka import acknowledged, bury
 from streams.packs import Packer
 
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 _LINGER = 0.003
 _ENOUGH = 1000  # events: don't wait for more, and write before there are more
 _WAITING_BYTES = 32 << 20
+# A stopped topic that goes on is read again in pieces, so that the others have their turns.
+_PIECE = 5000  # offsets
+_LOOK = 1.0  # seconds between two looks at what is stopped
+
 
 def agent(app: faust.App, intake: Intake, alarm: Alarm) -> None:
     topic = app.topic(*SOURCE_TYPES, schema=Whole(), acks=False)
@@ -50,12 +57,15 @@ class Intake:
 
     def __init__(self, settings: Settings, out: AIOKafkaProducer, continuity: Continuity) -> None:
         self.done: dict[TP, int] = {}  # what may be committed
+        self.worked: dict[TP, float] = {}  # the broker's time of the last record before that, seconds
+        self.gate = Gate(Policy.of(settings))
+        self._settings = settings
         self._continuity = continuity
         self._out = out
         self._limits = Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
         self._packer = Packer(settings.log_partitions)
         self._rejects: list[DeadLetter] = []
-        self._handled: dict[TP, int] = {}  # what is done once the packs and rejects at hand are written
+        self._handled: dict[TP, tuple[int, float]] = {}  # done and worked, once packs and rejects at hand are written
         self._waiting: asyncio.Queue[Portion] = asyncio.Queue()
         self._budget = Budget(_WAITING_BYTES)
         self._resting = asyncio.Event()
@@ -70,11 +80,17 @@ class Intake:
         self._waiting.put_nowait(Portion(tp, [], upto, 0))
 
     def idle(self, tp: TP) -> bool:
-        return self._waiting.empty() and self._resting.is_set()
+        return self._waiting.empty() and self._resting.is_set() and not self.gate.holds(tp.topic)
+
+    @property
+    def held(self) -> Collection[TP]:
+        """Partitions of topics that are left alone."""
+        return [tp for tp in self._continuity.next if self.gate.holds(tp.topic)]
 
     def start(self, starts: Mapping[TP, int]) -> None:
         for tp, start in starts.items():
             self._continuity.own(tp, start)
+            self.done[tp] = start
 
     async def close(self) -> None:
         """Returns when nothing is being written. What waits is left to whoever owns the partition next."""
@@ -85,49 +101,116 @@ class Intake:
     def release(self) -> None:
         self._continuity.next.clear()
         self.done.clear()
+        self.worked.clear()
+        self.gate.missed.clear()
+
+    async def listen(self) -> None:
+        """Hears operators, while a topic is left alone."""
+        await listen(self._settings, self.gate)
 
     async def run(self) -> None:
         while True:
-            first = await self._waiting.get()
+            first = await self._next()
             self._resting.clear()
-            if len(first.records) < _ENOUGH and self._waiting.empty():
-                await asyncio.sleep(_LINGER)
-            await self._work(first)
-            while self._packer.events < _ENOUGH and not self._waiting.empty():
-                await self._work(self._waiting.get_nowait())
+            await self._try_again()
+            if first is not None:
+                if len(first.records) < _ENOUGH and self._waiting.empty():
+                    await asyncio.sleep(_LINGER)
+                await self._work(first)
+                while self._packer.events < _ENOUGH and not self._waiting.empty():
+                    await self._work(self._waiting.get_nowait())
             await self._write()
             self._resting.set()
 
+    async def _next(self) -> Portion | None:
+        """None: it is time to look at what is left alone."""
+        if not self.gate.missed:
+            return await self._waiting.get()
+        try:
+            async with asyncio.timeout(_LOOK):
+                return await self._waiting.get()
+        except TimeoutError:
+            return None
+
     async def _work(self, portion: Portion) -> None:
-        tp = portion.tp
-        if tp in self._continuity.next:  # else it was revoked meanwhile
-            async for run in self._continuity.follow(portion):
-                for record in run:
-                    self._take(record)
-                self._handled[tp] = run[-1].offset + 1
+        if portion.tp in self._continuity.next:  # else it was revoked meanwhile
+            if self.gate.holds(portion.tp.topic):
+                self.gate.leave(portion.tp, portion.upto)
+            else:
+                await self._follow(portion)
+        self._budget.give(portion.size)
+
+    async def _follow(self, portion: Portion) -> None:
+        tp, at = portion.tp, self.worked.get(portion.tp, 0.0)
+        async with aclosing(self._continuity.follow(portion)) as runs:
+            async for run in runs:
+                if (last := self._take_all(run)) is not None:
+                    self._stop_behind(last, portion)
+                    return
+                at = run[-1].timestamp / 1000
+                self._handled[tp] = run[-1].offset + 1, at
                 if self._packer.events >= _ENOUGH:
                     await self._write()
                 await asyncio.sleep(0)  # the fold shares this loop
-            self._handled[tp] = self._continuity.next[tp]
-        self._budget.give(portion.size)
+        self._handled[tp] = self._continuity.next[tp], at
 
-    def _take(self, record: ConsumerRecord[bytes, bytes]) -> None:
+    def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: Portion) -> None:
+        self._continuity.own(portion.tp, record.offset + 1)
+        self._handled[portion.tp] = record.offset + 1, record.timestamp / 1000
+        self.gate.leave(portion.tp, portion.upto)
+
+    async def _try_again(self) -> None:
+        """A few records of each stopped topic whose time has come; and all that was left alone of those that go on."""
+        for topic in list(self.gate.due()):
+            places = [
+                tp for tp, end in self.gate.missed.items()
+                if tp.topic == topic and self._continuity.next.get(tp, end) < end
+            ]
+            if not places:
+                continue
+            most = self.gate.begin_try(topic)
+            for tp in places:
+                upto = min(self._continuity.next[tp] + -(-most // len(places)), self.gate.missed[tp])
+                if not self.gate.holds(topic):  # it may be judged before all were looked at
+                    await self._follow(Portion(tp, [], upto, 0))
+            self.gate.judge(topic)
+        for tp, end in self.gate.let_go().items():
+            start = self._continuity.next.get(tp, end)
+            for piece in range(start, end, _PIECE):
+                self._waiting.put_nowait(Portion(tp, [], min(piece + _PIECE, end), 0))
+
+    def _take_all(self, run: Records) -> ConsumerRecord[bytes, bytes] | None:
+        """The record after which the topic is not read any further, if there is one."""
+        before, count, last = len(self._rejects), 0, None
+        for count, record in enumerate(run, start=1):  # noqa: B007 - it is used behind
+            if self._take(record):
+                last = record
+                break
+        metrics.EVENTS.labels(run[0].topic).inc(count - (len(self._rejects) - before))
+        return last
+
+    def _take(self, record: ConsumerRecord[bytes, bytes]) -> bool:
+        """True: the topic is not read any further."""
+        reason = None
         try:
             self._packer.add(normalise(record.topic, record.value, record.headers, self._limits))
-        except Rejected as reason:
-            self._reject(record, str(reason))
+        except Rejected as rejected:
+            reason = str(rejected)
+            self._reject(record, reason, rejected.cause)
         except Exception as fault:
             # Ours, not the producer's. Stopping would stop at it again after every start; so it is kept and told.
             where = f"{record.topic}/{record.partition} offset {record.offset}"
             log.exception("%s: normalise failed; the record goes to dead-letters", where)
-            self._reject(record, f"attn failed to read it: {type(fault).__name__}: {fault}")
+            reason = f"attn failed to read it: {type(fault).__name__}: {fault}"
+            self._reject(record, reason, "fault")
+        return self.gate.took(record.topic, reason)
 
-    def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str) -> None:
+    def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
         self._rejects.append(DeadLetter(
             topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=_now(),
             key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
+            cause=cause,
         ))
-        metrics.REJECTS.labels(record.topic).inc()
 
     async def _write(self) -> None:
         rejects, self._rejects = self._rejects, []
@@ -140,7 +223,8 @@ class Intake:
             metrics.PACK_EVENTS.observe(events)
         if sent:
             await acknowledged(sent)
-        self.done.update(handled)
+        self.done.update((tp, offset) for tp, (offset, _) in handled.items())
+        self.worked.update((tp, at) for tp, (_, at) in handled.items())
 
 
 def _now() -> int:

@@ -14,14 +14,17 @@ from __future__ import annotations
 import logging
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import lt
 from typing import Any, Protocol
 
 from schemas.facts import Fact
 from streams.history import metrics
 from streams.history.columns import Place, digest, place
 
-__all__ = ["JUMP", "Admission", "Entry", "History"]
+__all__ = ["JUMP", "Admission", "Entries", "Entry", "History"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,37 @@ JUMP = 1 << 23
 
 # A fact and the record it came in.
 Entry = tuple[Fact, Any]
+
+
+@dataclass(slots=True)
+class Entries:
+    """Entries, facts and records side by side. (As pairs they would be many objects that the garbage collector looks
+    at again and again.)"""
+
+    facts: list[Fact] = field(default_factory=list)
+    records: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Entries:
+        found = cls()
+        for fact, record in entries:
+            found.facts.append(fact)
+            found.records.append(record)
+        return found
+
+    def __iter__(self) -> Iterator[Entry]:
+        return zip(self.facts, self.records, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __getitem__(self, some: slice) -> Entries:
+        return Entries(self.facts[some], self.records[some])
+
+    def extend(self, others: Entries) -> None:
+        self.facts += others.facts
+        self.records += others.records
+
 
 _NOWHERE: Place = (-1, -1)
 
@@ -59,16 +93,31 @@ class Admission:
         self._forgotten = [history.digests(partition, high) for high in history.jumps(partition, days)]
         self._forgotten_here: set[int] = set()  # the same, of rows admitted by this object
 
-    def admit(self, entries: Sequence[Entry]) -> list[Entry]:
+    def admit(self, entries: Entries) -> Entries:
         """Those of the next entries of the partition that are news; they are to be inserted before the next call."""
+        if not self._forgotten and self._goes_on(entries.facts):
+            return entries
         news, before = self._by_place(entries)
         if before:
             news += self._absent(before, news)
         if self._forgotten:
             news = self._new_events(news)
-        return news
+        return Entries.of(news)
 
-    def _by_place(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    def _goes_on(self, facts: Sequence[Fact]) -> bool:
+        """Whether each fact is beyond the one before, and none far beyond: as nearly always, and told at once."""
+        if not facts or place(facts[0]) <= self._last:
+            return False
+        positions, indexes = [fact.pos for fact in facts], [fact.index for fact in facts]
+        since = positions[0] if self._last == _NOWHERE else self._last[0]
+        places, following = (zip(positions, indexes, strict=True) for _ in range(2))
+        if positions[-1] - since >= JUMP or not all(map(lt, places, islice(following, 1, None))):
+            return False
+        self._last = place(facts[-1])
+        return True
+
+    def _by_place(self, entries: Entries) -> tuple[list[Entry], list[Entry]]:
+        """Those beyond the highest place, and those at or before it."""
         news: list[Entry] = []
         before: list[Entry] = []
         last = self._last

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ R = TypeVar("R")
 
 class Background:
     def __init__(self, name: str) -> None:
+        self._since: float | None = None
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -46,10 +48,17 @@ class Background:
         self._calls.put(call)
         return await future
 
+    def busy(self) -> float:
+        """For how many seconds the call that runs now has been running; 0.0: none runs."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
     def stop(self) -> None:
         """End the thread after the calls that wait."""
         self._calls.put(None)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
+            self._since = time.monotonic()
             call()
+            self._since = None

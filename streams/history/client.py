@@ -14,13 +14,19 @@ import clickhouse_connect
 from clickhouse_connect.driver.exceptions import DataError, Error
 
 from schemas.settings import Settings
+from streams import keyfile
+from streams.history.migrate import MigrationError
 
-__all__ = ["DATABASE", "Refused", "Unavailable", "connect", "database_of", "translated"]
+__all__ = [
+    "DATABASE", "MIGRATION_SECONDS", "Failed", "Refused", "Unavailable", "connect", "database_of", "directory",
+    "translated",
+]
 
 DATABASE = "attn"
 
 # Seconds. A slow insert is no failure; one that takes longer than this is looked for in ClickHouse afterwards.
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 30
+MIGRATION_SECONDS = 3600.0  # a migration may have to make sums of all there is
 
 # ClickHouse's codes for "this value does not fit this column" (its ErrorCodes.cpp). Any other error says nothing of
 # the rows: it is waited out.
@@ -50,6 +56,8 @@ def translated(rows: bool = False) -> Iterator[None]:
     """clickhouse-connect's errors as Unavailable; where `rows` are written, as Refused where a value is to blame."""
     try:
         yield
+    except (Failed, MigrationError):
+        raise
     except Exception as error:  # the transport has many of its own
         reason = f"{type(error).__name__}: {str(error)[:500]}"
         code = error.code if isinstance(error, Error) else None
@@ -63,8 +71,14 @@ def database_of(settings: Settings) -> str:
     return unquote(urlsplit(settings.clickhouse).path.strip("/")) or DATABASE
 
 
-def connect(settings: Settings) -> Any:
-    """A client that is not bound to a database, which may not be there yet. Unavailable: nobody there.
+def directory(settings: Settings) -> Path:
+    """Where chdb keeps its data."""
+    return settings.data_dir / "clickhouse"
+
+
+def connect(settings: Settings, seconds: float | None = None) -> Any:
+    """A client that is not bound to a database, which may not be there yet. Unavailable: nobody there. `seconds`: how
+    long a server may take for an answer.
 
     One process owns the directory of chdb, and one thread at a time may use the client.
     """
@@ -72,13 +86,18 @@ def connect(settings: Settings) -> Any:
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
     with translated():
         if not settings.clickhouse:
-            path = Path(settings.data_dir) / "clickhouse"
-            path.mkdir(parents=True, exist_ok=True)
-            return clickhouse_connect.get_client(interface="chdb", path=str(path))
+            path = directory(settings)
+            keyfile.private(path)
+            try:
+                return clickhouse_connect.get_client(interface="chdb", path=str(path))
+            except Exception as error:
+                if "EmbeddedServer" not in str(error):
+                    raise
+                raise Unavailable(f"{path} is in use by another process (`attn history`, `attn up`)") from None
         url = urlsplit(settings.clickhouse)
         return clickhouse_connect.get_client(
             interface=url.scheme, dsn=urlunsplit(url._replace(path="")), connect_timeout=_CONNECT_SECONDS,
-            send_receive_timeout=_ANSWER_SECONDS, autogenerate_session_id=False,
+            send_receive_timeout=_ANSWER_SECONDS if seconds is None else seconds, autogenerate_session_id=False,
             form_encode_query_params=True,  # lists of event ids don't fit in a URL
             client_name=f"attn-history-{settings.instance}",
         )

@@ -16,7 +16,7 @@ Place = tuple[int, int]
 COLUMNS = (
     "workspace_id", "occurred_at", "accepted_at", "event_id", "type", "subject", "item_id", "kind", "priority", "title",
     "cluster", "stack", "case_id", "case_state", "session_id", "task_id", "proof_id", "actor", "resolved_action",
-    "seconds_open", "target_user_id", "target_role", "is_stale", "log_partition", "position", "fact_index",
+    "seconds_open", "target_user_id", "target_role", "is_stale", "opened", "log_partition", "position", "fact_index",
 )
 
 
@@ -55,6 +55,7 @@ def columns(facts: Sequence[Fact], partitions: Sequence[int]) -> list[Sequence[A
         [fact.target_user_id or "" for fact in facts],
         [fact.target_role or "" for fact in facts],
         [fact.stale for fact in facts],
+        [fact.opened for fact in facts],
         partitions,
         [fact.pos for fact in facts],
         [fact.index for fact in facts],

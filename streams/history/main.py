@@ -6,44 +6,61 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
-from streams import health, kafka, topics
-from streams.history import client, metrics, migrate
+from streams import health, kafka, patience, topics
+from streams.connection import connection
+from streams.history import client, metrics, migrate, reading, ttl
 from streams.history.background import Background
 from streams.history.backoff import Backoff
+from streams.history.claim import GROUP
 from streams.history.client import Unavailable
 from streams.history.consumer import Bury, Consumer
 from streams.history.store import Store
-from streams.pacing import PacedConsumer
 
-__all__ = ["GROUP", "run"]
+__all__ = ["run"]
 
 log = logging.getLogger("attn.history")
 
-GROUP = "attn-history"
-
+_TAKEN = 5.0  # seconds until a port that is taken is tried again
 _CLOSE = 1.0  # seconds for each part to close; a clean stop takes less than 5 in all
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises TopicError when no broker answers at start, MigrationError for tables of another attn."""
+    patience.install()
     state: list[Consumer] = []
-    async with health.serve(settings.metrics_port, lambda: bool(state) and state[0].ready):
-        await topics.ensure(settings)
+    away: list[str] = []  # why the tables could not be opened, the last time
+    async with health.serve(settings.metrics_port, lambda: _unready(state, away), settings.host):
+        if not await topics.ensured(settings, stop):
+            return
         background = Background("clickhouse")
-        async with _store(settings, background, stop) as store, _consumer(settings) as reader, _bury(settings) as bury:
+        async with (
+            _store(settings, background, stop, away) as store, _consumer(settings) as reader, _bury(settings) as bury,
+        ):
             if store is None:
                 return
             state.append(Consumer(settings, reader, store, background, bury))
-            await state[0].run(stop)
+            answering = asyncio.create_task(_answer(settings))
+            try:
+                await state[0].run(stop)
+            finally:
+                answering.cancel()
+                await asyncio.wait({answering})
+
+
+def _unready(state: list[Consumer], away: list[str]) -> str | None:
+    return state[0].unready() if state else next(iter(away), "starting")
 
 
 @contextlib.asynccontextmanager
-async def _store(settings: Settings, background: Background, stop: asyncio.Event) -> AsyncIterator[Store | None]:
+async def _store(
+    settings: Settings, background: Background, stop: asyncio.Event, away: list[str]
+) -> AsyncIterator[Store | None]:
     """ClickHouse with its tables, as soon as it is there. None: stopped before."""
     store = None
     backoff = Backoff()
@@ -52,6 +69,7 @@ async def _store(settings: Settings, background: Background, stop: asyncio.Event
             store = await background(_open, settings)
         except Unavailable as unavailable:
             metrics.UP.set(0)
+            away[:] = [f"waiting: ClickHouse: {unavailable}"]
             if backoff.tries % 8 == 0:
                 log.warning("waiting: ClickHouse: %s", unavailable)
             with contextlib.suppress(TimeoutError):
@@ -65,22 +83,54 @@ async def _store(settings: Settings, background: Background, stop: asyncio.Event
         background.stop()
 
 
+async def _answer(settings: Settings) -> None:
+    """Embedded ClickHouse answers queries, until cancelled. The writer does not depend on it."""
+    if settings.clickhouse or not settings.clickhouse_port:
+        return
+    while True:
+        try:
+            with reading.serve(settings, client.directory(settings)) as port:
+                log.info("ClickHouse answers on 127.0.0.1:%d", port)
+                await asyncio.Event().wait()
+        except OSError as error:
+            log.error("ClickHouse can't be asked: port %d: %s", settings.clickhouse_port, error.strerror or error)
+        await asyncio.sleep(_TAKEN)
+
+
 def _open(settings: Settings) -> Store:
     found = client.connect(settings)
-    database = client.database_of(settings)
     try:
         with client.translated():
-            migrate.apply(found, database)
+            _prepare(settings, found)
     except BaseException:
         found.close()
         raise
-    return Store(found, database, local=not settings.clickhouse)
+    local, expires = not settings.clickhouse, settings.history_days > 0
+    return Store(found, client.database_of(settings), local, expires)
+
+
+def _prepare(settings: Settings, found: Any) -> None:
+    """Tables as this attn and its settings want them. MigrationError; Unavailable: that is left to `attn migrate`."""
+    database = client.database_of(settings)
+    todo = [file.name for file in migrate.pending(found, database)]
+    if not settings.clickhouse_migrate and settings.clickhouse:
+        if todo:
+            raise Unavailable(f"{', '.join(todo)} of database {database} must be applied first: attn migrate")
+        return
+    if todo and settings.clickhouse:
+        with contextlib.closing(client.connect(settings, client.MIGRATION_SECONDS)) as patient:
+            migrate.apply(patient, database, settings.clickhouse_cluster)
+    elif todo:
+        migrate.apply(found, database)
+    for statement in ttl.statements(found, database, settings):
+        log.info("applying: %s", statement)
+        found.command(statement)
 
 
 @contextlib.asynccontextmanager
 async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = PacedConsumer(
-        rest=settings.poll_rest, bootstrap_servers=settings.kafka, group_id=GROUP,
+    reader = AIOKafkaConsumer(
+        **connection(settings), group_id=GROUP,
         client_id=f"attn-history-{settings.instance}",
         # Static: a killed process is back at once as the same member, and a restart moves no partitions.
         group_instance_id=f"history-{settings.instance}", session_timeout_ms=10_000, heartbeat_interval_ms=2_000,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["DEAD", "INSERT_SECONDS", "LAG_ROWS", "LAG_SECONDS", "ROWS", "SKIPPED", "UP"]
+__all__ = ["DEAD", "INSERT_SECONDS", "LAG_ROWS", "LAG_SECONDS", "QUERY_SECONDS", "ROWS", "SKIPPED", "UP"]
 
 ROWS = Counter("attn_history_rows_total", "Facts written to ClickHouse")
 SKIPPED = Counter("attn_history_skipped_total", "Facts that ClickHouse had already", ["why"])
 DEAD = Counter("attn_history_dead_letters_total", "Facts sent to dead-letters")
 INSERT_SECONDS = Histogram(
     "attn_history_insert_seconds", "One insert", buckets=(.005, .01, .02, .05, .1, .2, .5, 1, 5, 30),
+)
+QUERY_SECONDS = Histogram(
+    "attn_history_query_seconds", "One query of an edge or an analyst to embedded ClickHouse, with its wait",
+    buckets=(.005, .02, .05, .1, .2, .5, 1, 2, 5, 10),
 )
 LAG_ROWS = Gauge("attn_history_lag_rows", "Records of attn.facts not in ClickHouse yet")
 LAG_SECONDS = Gauge("attn_history_lag_seconds", "Age of the oldest of them")

@@ -9,10 +9,12 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from typing import Any, Protocol
 
-__all__ = ["Migration", "MigrationError", "apply", "packaged", "pending"]
+__all__ = ["Applied", "Client", "Migration", "MigrationError", "applied", "apply", "fill", "packaged", "pending",
+           "preparing"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ ENGINE = {replicated}MergeTree ORDER BY number
 COMMENT 'Which numbered changes of this database were applied'
 """
 _EXISTS = "SELECT count() FROM system.tables WHERE database = {name:String} AND name = 'migrations'"
-_APPLIED = "SELECT number, checksum FROM {database}.migrations"
+_APPLIED = "SELECT number, checksum, applied_at FROM {database}.migrations ORDER BY number, applied_at"
 _NOTE = """
 INSERT INTO {database}.migrations (number, name, checksum)
 SELECT {number:UInt32}, {name:String}, {checksum:String}
@@ -46,6 +48,12 @@ class Client(Protocol):
 
     def command(self, cmd: str, parameters: dict[str, Any] | None = None) -> Any: ...
     def query(self, query: str, parameters: dict[str, Any] | None = None) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    checksum: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +102,35 @@ def packaged() -> list[Migration]:
 def pending(client: Client, database: str, files: list[Migration] | None = None) -> list[Migration]:
     """The files that were not applied yet. MigrationError: an applied one has another text now, or is not known."""
     files = packaged() if files is None else files
-    applied: dict[int, str] = {}
-    if client.query(_EXISTS, parameters={"name": database}).result_rows[0][0]:
-        applied = dict(client.query(fill(_APPLIED, database)).result_rows)
-    known = {migration.number: migration for migration in files}
-    for number, checksum in applied.items():
+    known, done = {migration.number: migration for migration in files}, applied(client, database)
+    for number, what in done.items():
         if number not in known:
             raise MigrationError(f"database {database} has migration {number}, which this attn is too old to know")
-        if known[number].checksum != checksum:
+        if known[number].checksum != what.checksum:
             raise MigrationError(f"{known[number].name} was applied with another text; a change is a new file")
-    return [migration for migration in files if migration.number not in applied]
+    return [migration for migration in files if migration.number not in done]
+
+
+def applied(client: Client, database: str) -> dict[int, Applied]:
+    """What `migrations` says, by number. Several processes may have applied one at once: the first of them counts."""
+    if not client.query(_EXISTS, parameters={"name": database}).result_rows[0][0]:
+        return {}
+    rows = client.query(fill(_APPLIED, database)).result_rows
+    return {number: Applied(checksum, at) for number, checksum, at in reversed(rows)}
+
+
+def preparing(database: str, cluster: str = "") -> list[str]:
+    """Statements for the database and its list of migrations."""
+    create = "CREATE DATABASE IF NOT EXISTS {database} {on_cluster}"
+    return [fill(create, database, cluster), fill(_TABLE, database, cluster).strip()]
 
 
 def apply(client: Client, database: str, cluster: str = "", files: list[Migration] | None = None) -> list[str]:
     """Apply what is pending; the names of it. May run in several processes at once: every statement is idempotent."""
     todo = pending(client, database, files)
     if todo:
-        client.command(fill("CREATE DATABASE IF NOT EXISTS {database} {on_cluster}", database, cluster))
-        client.command(fill(_TABLE, database, cluster))
+        for statement in preparing(database, cluster):
+            client.command(statement)
     for migration in todo:
         for statement in migration.statements(database, cluster):
             client.command(statement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import time
 from array import array
 from collections.abc import Collection, Sequence
@@ -13,7 +14,11 @@ from streams.history.admission import JUMP
 from streams.history.client import Unavailable, translated
 from streams.history.columns import COLUMNS, Place
 
-__all__ = ["Store"]
+__all__ = ["INSERT_SETTINGS", "SUMS", "Store"]
+
+# Tables that ClickHouse makes of every insert into `activity`, by a view named like each; in the order in which
+# _ACTIVITY_BY_HOUR counts what belongs into them.
+SUMS = ("activity_hourly", "items_hourly")
 
 # A workspace and the second its hour begins with.
 Hour = tuple[str, int]
@@ -21,7 +26,7 @@ Hour = tuple[str, int]
 _PATIENCE = 60.0  # seconds for inserts of a writer before us to end
 _KEYS = 1000  # hours made again in one statement
 
-_INSERT_SETTINGS = {
+INSERT_SETTINGS = {
     # The answer means that it is there, in the base table and in what views make of it.
     "async_insert": 0,
     "wait_end_of_query": 1,
@@ -84,34 +89,40 @@ WHERE activity.accepted_at >= since AND activity.accepted_at >= (
     )
 )
 """
-# How many facts $table has in each hour of these workspaces and times.
-_BY_HOUR = """
-SELECT workspace_id, toUnixTimestamp64Second(hour), $count FROM $table
+# How many facts the hours of these workspaces and times have, and how many of them each of SUMS counts.
+_ACTIVITY_BY_HOUR = """
+SELECT workspace_id, toUnixTimestamp64Second(hour), count(), countIf(item_id != '') FROM $activity
 WHERE workspace_id IN {workspaces:Array(String)}
-  AND $time BETWEEN fromUnixTimestamp64Second({low:Int64}, 'UTC') AND fromUnixTimestamp64Second({high:Int64}, 'UTC')
+  AND occurred_at >= fromUnixTimestamp64Second({low:Int64}, 'UTC')
+  AND occurred_at < fromUnixTimestamp64Second({end:Int64}, 'UTC')
 GROUP BY workspace_id, hour
 """
-_ACTIVITY_BY_HOUR = _BY_HOUR.replace("$count", "count()").replace("$table", "$activity").replace("$time", "occurred_at")
-_HOURLY_BY_HOUR = _BY_HOUR.replace("$count", "sum(facts)").replace("$table", "$hourly").replace("$time", "hour")
-_HOURLY_VIEW = "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = 'activity_hourly_mv'"
+_SUMS_BY_HOUR = """
+SELECT workspace_id, toUnixTimestamp64Second(hour), sum(facts) FROM $sums
+WHERE workspace_id IN {workspaces:Array(String)}
+  AND hour >= fromUnixTimestamp64Second({low:Int64}, 'UTC') AND hour < fromUnixTimestamp64Second({end:Int64}, 'UTC')
+GROUP BY workspace_id, hour
+"""
+_VIEW = "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = {name:String}"
 _FORGET_HOURS = """
-DELETE FROM $hourly WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
+DELETE FROM $sums WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
 """
 _MAKE_HOURS = """
-INSERT INTO $hourly SELECT * FROM ($view)
+INSERT INTO $sums SELECT * FROM ($view)
 WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
 """
 
 
 class Store:
-    """`client`: clickhouse-connect's. `local`: nobody else can have inserts under way (chdb)."""
+    """`client`: clickhouse-connect's. `local`: nobody else can have inserts under way (chdb). `expires`: rows leave
+    `activity` with time, so hours with fewer facts there than in a sum are as they should be."""
 
-    def __init__(self, client: Any, database: str, local: bool = False) -> None:
+    def __init__(self, client: Any, database: str, local: bool = False, expires: bool = False) -> None:
         self._client = client
         self._database = database
         self._activity = f"`{database}`.activity"
-        self._hourly = f"`{database}`.activity_hourly"
         self._local = local
+        self._differ = operator.gt if expires else operator.ne
         self._types: list[Any] | None = None
 
     def close(self) -> None:
@@ -124,7 +135,7 @@ class Store:
         with translated(rows=True):
             context = self._client.create_insert_context(
                 self._activity, column_names=COLUMNS, column_types=types, column_oriented=True, data=data,
-                settings=_INSERT_SETTINGS | {"insert_deduplication_token": token},
+                settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
             )
             context.block_row_count = len(data[0])
             try:
@@ -177,36 +188,45 @@ class Store:
             time.sleep(0.05)
 
     def repair(self, partitions: Collection[int]) -> int:
-        """Make the hours again whose rows of these partitions a crash kept from `activity_hourly`: how many.
+        """Make the hours again whose rows of these partitions a crash kept from a table of SUMS: how many.
 
         An insert writes the table first and what views make of it then. A workspace has one partition and a partition
         one writer, so nobody else adds to these hours meanwhile; when this is cut short, the next start does it again.
         """
-        hours = self._incomplete(self._query(_RECENT_HOURS, partitions=sorted(partitions)))
-        for start in range(0, len(hours), _KEYS):
-            self._make_again(hours[start:start + _KEYS])
-        return len(hours)
+        hours = self._query(_RECENT_HOURS, partitions=sorted(partitions))
+        made = set()
+        for sums, incomplete in zip(SUMS, self._incomplete(hours), strict=True):
+            for start in range(0, len(incomplete), _KEYS):
+                self._make_again(sums, incomplete[start:start + _KEYS])
+            made.update(incomplete)
+        return len(made)
 
-    def _incomplete(self, hours: Sequence[Hour]) -> list[Hour]:
-        """Which of these hours have other numbers of facts in `activity_hourly`."""
+    def _incomplete(self, hours: Sequence[Hour]) -> list[list[Hour]]:
+        """Which of these hours have other numbers of facts in each table of SUMS."""
         if not hours:
-            return []
+            return [[] for _ in SUMS]
         span = {
             "workspaces": sorted({workspace for workspace, _ in hours}),
-            "low": min(hour for _, hour in hours), "high": max(hour for _, hour in hours) + 3599,
+            "low": min(hour for _, hour in hours), "end": max(hour for _, hour in hours) + 3600,
         }
-        rows, sums = (
-            {(workspace, hour): count for workspace, hour, count in self._query(sql, **span)}
-            for sql in (_ACTIVITY_BY_HOUR, _HOURLY_BY_HOUR)
-        )
-        return [hour for hour in hours if rows.get(hour) != sums.get(hour)]
+        rows = {(workspace, hour): counts for workspace, hour, *counts in self._query(_ACTIVITY_BY_HOUR, **span)}
+        found, none = [], (0,) * len(SUMS)  # none: rows that expired since they were asked for their hours
+        for number, sums in enumerate(SUMS):
+            sql = _SUMS_BY_HOUR.replace("$sums", self._table(sums))
+            told = {(workspace, hour): count for workspace, hour, count in self._query(sql, **span)}
+            found.append([hour for hour in hours if self._differ(rows.get(hour, none)[number], told.get(hour, 0))])
+        return found
 
-    def _make_again(self, hours: Sequence[Hour]) -> None:
-        (view,), = self._query(_HOURLY_VIEW, db=self._database)
-        self._command(_FORGET_HOURS, {"lightweight_deletes_sync": 2}, hours=hours)
+    def _make_again(self, sums: str, hours: Sequence[Hour]) -> None:
+        (view,), = self._query(_VIEW, db=self._database, name=f"{sums}_mv")
+        self._command(_FORGET_HOURS.replace("$sums", self._table(sums)), {"lightweight_deletes_sync": 2}, hours=hours)
         # Not deduplicated: the same hour may have been made again before.
         once = {"insert_deduplicate": 0, "wait_end_of_query": 1}
-        self._command(_MAKE_HOURS.replace("$view", view), once, hours=hours)
+        make = _MAKE_HOURS.replace("$sums", self._table(sums)).replace("$view", view)
+        self._command(make, once, hours=hours)
+
+    def _table(self, name: str) -> str:
+        return f"`{self._database}`.{name}"
 
     def _column_types(self) -> list[Any]:
         if self._types is None:
@@ -216,7 +236,7 @@ class Store:
         return self._types
 
     def _fill(self, sql: str) -> str:
-        return sql.replace("$activity", self._activity).replace("$hourly", self._hourly)
+        return sql.replace("$activity", self._activity)
 
     def _query(self, sql: str, **parameters: Any) -> list[Any]:
         with translated():

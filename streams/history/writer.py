@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
 
+from schemas.codec import DAY
 from schemas.deadletters import DeadLetter
-from schemas.facts import Fact, decode_fact
+from schemas.facts import Fact, Outcome, decode_fact, decode_facts
 from streams.history import metrics
-from streams.history.admission import Admission, Entry, History
+from streams.history.admission import Admission, Entries, History
 from streams.history.client import Failed, Refused, Unavailable
 from streams.history.columns import columns
 
@@ -23,6 +25,7 @@ __all__ = ["Batch", "Plan", "Writer", "facts_of"]
 
 # So often ClickHouse may answer an insert with an error that says nothing of its rows, before they are tried in halves.
 _STUBBORN = 4
+_LAST_DAY = 120_530  # of what DateTime64 holds: 2299-12-31, counted from 1970
 # So many of those tries may fail in a row before it counts as an outage again.
 _MISSES = 16
 
@@ -39,9 +42,9 @@ class Batch:
     def __init__(self) -> None:
         self.count = 0  # records
         self.since = 0.0  # when the first came, of the monotonic clock
-        self.oldest = math.inf  # time of the oldest, seconds since the epoch
         self.next: dict[int, int] = {}  # partition -> offset after its last record
-        self.entries: dict[int, list[Entry]] = {}  # partition -> its facts, in order
+        self.times: dict[int, float] = {}  # partition -> the broker's time of its last record, seconds
+        self.entries: dict[int, Entries] = {}  # partition -> its facts, in order
         self.letters: list[DeadLetter] = []
 
     def add(self, partition: int, records: Sequence[Any]) -> None:
@@ -50,26 +53,29 @@ class Batch:
         if not self.count:
             self.since = time.monotonic()
         self.count += len(records)
-        self.oldest = min(self.oldest, records[0].timestamp / 1000)
         self.next[partition] = records[-1].offset + 1
-        self.entries.setdefault(partition, []).extend(facts_of(records, self.letters))
+        self.times[partition] = records[-1].timestamp / 1000
+        self.entries.setdefault(partition, Entries()).extend(facts_of(records, self.letters))
 
 
 @dataclass(slots=True)
 class Chunk:
     """Rows of one insert. The token stays with exactly these rows, so that the insert can be sent again as it is."""
 
-    rows: list[tuple[int, Entry]]  # partition, entry
+    partitions: list[int]  # of each entry
+    entries: Entries
     failures: int = 0
     written_then: int = -1  # of one row that failed: how many others had got in by then
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def columns(self) -> list[Sequence[Any]]:
-        return columns([entry[0] for _, entry in self.rows], [partition for partition, _ in self.rows])
+        return columns(self.entries.facts, self.partitions)
 
     def halves(self) -> list[Chunk]:
-        middle = len(self.rows) // 2
-        return [Chunk(rows, max(0, self.failures - 1)) for rows in (self.rows[:middle], self.rows[middle:])]
+        middle, failures = len(self.entries) // 2, max(0, self.failures - 1)
+        return [
+            Chunk(self.partitions[part], self.entries[part], failures) for part in (slice(middle), slice(middle, None))
+        ]
 
 
 @dataclass(slots=True)
@@ -96,10 +102,13 @@ class Writer:
 
     def plan(self, batch: Batch) -> Plan:
         """What to insert of a batch. When it raises (Unavailable), nothing is known of it: `open` again."""
-        rows: list[tuple[int, Entry]] = []
-        for partition, entries in batch.entries.items():
-            rows += [(partition, entry) for entry in self._admissions[partition].admit(entries)]
-        return Plan(deque([Chunk(rows)] if rows else []), batch.letters)
+        partitions: list[int] = []
+        entries = Entries()
+        for partition, came in batch.entries.items():
+            news = self._admissions[partition].admit(came)
+            entries.extend(news)
+            partitions += [partition] * len(news)
+        return Plan(deque(_by_month(partitions, entries)), batch.letters)
 
     def write(self, plan: Plan) -> None:
         """Carry the plan out. Unavailable: call again with the same plan, or `open` again."""
@@ -122,16 +131,15 @@ class Writer:
                     raise
             else:
                 plan.chunks.popleft()
-                plan.written += len(chunk.rows)
+                plan.written += len(chunk.entries)
                 plan.misses = 0
-                metrics.ROWS.inc(len(chunk.rows))
-
+                metrics.ROWS.inc(len(chunk.entries))
 
     def _check_absent(self, chunk: Chunk, why: Failed) -> None:
         """Only rows that did not get in may be tried otherwise. Unavailable: they are in the table, and something that
         ClickHouse makes of them (a view that somebody added, say) failed; the same chunk may complete that later."""
         rows: dict[int, list[Fact]] = {}
-        for partition, (fact, _) in chunk.rows:
+        for partition, fact in zip(chunk.partitions, chunk.entries.facts, strict=True):
             rows.setdefault(partition, []).append(fact)
         for partition, facts in rows.items():
             there = self._store.events(partition, facts)
@@ -139,44 +147,69 @@ class Writer:
                 raise Unavailable(f"rows got into activity, but not into a view of it: {why}") from why
 
 
+def _by_month(partitions: list[int], entries: Entries) -> list[Chunk]:
+    """The inserts: rows of one partition of `activity` each, since an insert over several is not whole or absent."""
+    days = {fact.at // DAY for fact in entries.facts}
+    months = {day: f"{datetime.fromtimestamp(min(max(day, 0), _LAST_DAY) * 86_400, UTC):%Y%m}" for day in days}
+    if len(set(months.values())) < 2:
+        return [Chunk(partitions, entries)] if entries else []
+    found: dict[str, Chunk] = {}
+    for partition, fact, record in zip(partitions, entries.facts, entries.records, strict=True):
+        chunk = found.setdefault(months[fact.at // DAY], Chunk([], Entries()))
+        chunk.partitions.append(partition)
+        chunk.entries.facts.append(fact)
+        chunk.entries.records.append(record)
+    return list(found.values())
+
+
 def _divide(plan: Plan, reason: str) -> None:
     """A value of the first chunk is to blame: find its row."""
     chunk = plan.chunks.popleft()
-    if len(chunk.rows) > 1:
+    if len(chunk.entries) > 1:
         plan.chunks.extendleft(reversed(chunk.halves()))
     else:
-        plan.letters.append(_letter(chunk.rows[0][1][1], reason))
+        plan.letters.append(_letter(chunk.entries.records[0], reason))
 
 
 def _suspect(plan: Plan, reason: str) -> None:
     """Perhaps a row of the first chunk is to blame. It is if others get in after it failed alone and it fails again."""
     plan.misses += 1
     chunk = plan.chunks.popleft()
-    if len(chunk.rows) > 1:
+    if len(chunk.entries) > 1:
         plan.chunks.extend(chunk.halves())
     elif 0 <= chunk.written_then < plan.written:
-        plan.letters.append(_letter(chunk.rows[0][1][1], reason))
+        plan.letters.append(_letter(chunk.entries.records[0], reason))
     else:
         chunk.written_then = plan.written
         plan.chunks.append(chunk)
 
 
-def facts_of(records: Sequence[Any], letters: list[DeadLetter]) -> list[Entry]:
+def facts_of(records: Sequence[Any], letters: list[DeadLetter]) -> Entries:
     """The facts that belong into the history; what can't be read goes to `letters`."""
-    entries = []
+    try:
+        facts = decode_facts([record.value or b"" for record in records])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        records, facts = _readable(records, letters)
+    kept = [type(fact) is Fact and not fact.derived for fact in facts]
+    return Entries(list(compress(facts, kept)), list(compress(records, kept)))  # type: ignore[arg-type]
+
+
+def _readable(records: Sequence[Any], letters: list[DeadLetter]) -> tuple[list[Any], list[Fact | Outcome]]:
+    """Those records that are as they should be, and what they hold."""
+    readable, found = [], []
     for record in records:
         try:
-            fact = decode_fact(record.value or b"")
+            found.append(decode_fact(record.value or b""))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            letters.append(_letter(record, f"not a fact: {error}"))
-            continue
-        if type(fact) is Fact and not fact.derived:
-            entries.append((fact, record))
-    return entries
+            letters.append(_letter(record, f"not a fact: {error}", "fact"))
+        else:
+            readable.append(record)
+    return readable, found
 
 
-def _letter(record: Any, reason: str) -> DeadLetter:
+def _letter(record: Any, reason: str, cause: str = "insert") -> DeadLetter:
     return DeadLetter(
         topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=int(time.time() * 1e6),
         key=record.key, value=record.value, headers=[(name, value or b"") for name, value in record.headers],
+        cause=cause,
     )
