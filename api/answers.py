@@ -13,10 +13,12 @@ import msgspec
 import orjson
 
 from api import pages, shapes
+from api.filing import TIME
 from api.ordered import merged
-from api.workspace import TIME, Workspace
+from api.workspace import Workspace
 from schemas.codec import HOUR
 from schemas.views import ActivityRow, MarkRow, decode
+from streams.core.rank import is_pinned
 from streams.core.readers import ID, Reader
 
 __all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "read_token", "token"]
@@ -81,6 +83,15 @@ class Answers:
         while self._room < 0:
             _, (row, value) = self._cache.popitem(last=False)
             self._room += len(row) + len(value)
+
+    def one(self, space: Workspace, reader: Reader, item: str) -> bytes | None:
+        """The item with this id, if the reader may see it, whatever its state."""
+        row = space.visible(reader, item)
+        if row is None:
+            return None
+        mark = space.mark(reader.user, row.id.encode())
+        away = mark is not None and mark.surge == row.surge
+        return shapes.ankra(row, is_pinned(row, space.pins(reader.user)), mark if away else None)
 
     def inbox(
         self, space: Workspace, reader: Reader, cursor: int, limit: int, after: bytes | None = None, kind: str = "",

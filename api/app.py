@@ -9,9 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
 from api.auth import Authenticator
+from api.document import document
 from api.edge import Edge
 from api.errors import handle_errors
-from api.routes import ankra, crewship, health, page, zero
+from api.limits import Limited
+from api.routes import ankra, crewship, docs, health, history, insights, page, session, zero
 
 __all__ = ["create_app"]
 
@@ -22,10 +24,36 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.state.edge = edge
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     handle_errors(app)
-    for routes in (health, ankra, zero, crewship, page):
+    for routes in (health, session, ankra, history, insights, zero, crewship, docs, page):
         app.include_router(routes.router)
+    app.include_router(crewship.sockets)
+    document(app)
+    app.add_middleware(Limited, most=edge.settings.max_request)
     app.add_middleware(_Timed)
+    app.add_middleware(_Heads)
     return app
+
+
+class _Heads:
+    """HEAD is GET without the body (RFC 9110: every server has both). A stream ends as soon as it began."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def bare(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, gone, bare)
 
 
 class _Timed:

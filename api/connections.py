@@ -7,8 +7,10 @@ so when they are gone. What was missed meanwhile is the stream's own business, a
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from api import metrics
@@ -21,6 +23,10 @@ _SLOTS = 30
 _LONGEST = 30 * 86400.0  # seconds a stream may last, whatever its token says: a timer takes no more
 # Retry-After of a refused connection, seconds: a tab that was closed is known of at once, one that vanished later.
 RETRY_AFTER = 5
+# Connections that may wait for their first frames; beyond, they are told to come again, which costs less than waiting.
+_MOST_OPENING = 5000
+# Streams that end within a second when the edge stops, so that those who come back at once don't come all at once.
+_ENDS_A_SECOND = 500
 
 
 class Full(Exception):
@@ -99,6 +105,9 @@ class Connections:
         self._slots: list[set[Stream]] = [set() for _ in range(_SLOTS)]
         self._next = 0
         self._closed = False
+        self._reconnect = settings.reconnect
+        self._turn = asyncio.Lock()
+        self._opening = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._slots))
@@ -116,6 +125,36 @@ class Connections:
         self._users[ws, user] -= 1
         if not self._users[ws, user]:
             del self._users[ws, user]
+
+    @property
+    def closed(self) -> bool:
+        """The edge stops; nothing new begins."""
+        return self._closed
+
+    @property
+    def crowded(self) -> bool:
+        """So many wait for their first frames that another one had better come again."""
+        return self._opening >= _MOST_OPENING
+
+    def retry(self) -> Piece:
+        """Tells a client when to come back if its connection breaks: others at other times, so that they don't come
+        all at once. A field of an event stream, not an event."""
+        seconds = self._reconnect * random.uniform(0.1, 1)  # noqa: S311 - no secret
+        return Piece(b"retry: %d\n" % (1000 * seconds))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """For the work of a connection's first frames: one at a time, in the order they came, and between two of them
+        everything else that waits for the loop has its turn."""
+        self._opening += 1
+        metrics.OPENING.set(self._opening)
+        try:
+            async with self._turn:
+                await asyncio.sleep(0)
+                yield
+        finally:
+            self._opening -= 1
+            metrics.OPENING.set(self._opening)
 
     def add(self, stream: Stream, seconds: float | None) -> None:
         """The stream is live, for so many seconds at most (its token ends then)."""
@@ -145,6 +184,16 @@ class Connections:
                 for stream in list(slot):
                     stream.beat(now)
                 await asyncio.sleep(self._interval)
+
+    async def drain(self, seconds: float) -> None:
+        """Ends every stream, not all at once, within so many seconds. Nothing new begins from now on."""
+        self._closed = True
+        pause = min(seconds, len(self) / _ENDS_A_SECOND) / _SLOTS
+        for slot in self._slots:
+            for stream in list(slot):
+                stream.outlet.end()
+            if pause:
+                await asyncio.sleep(pause)
 
     def close(self) -> None:
         """Ends every stream, now and to come: the edge stops."""

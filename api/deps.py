@@ -2,31 +2,90 @@
 
 from __future__ import annotations
 
+import hmac
+import re
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.responses import Response
+from fastapi.security import APIKeyCookie, HTTPBearer
 
+from api import metrics
 from api.auth import COOKIE, Authenticator, Caller, Unauthorized
 from api.edge import Edge
 from api.errors import NO_STORE, Problem
 
-__all__ = ["Asking", "Cursor", "EdgeOf", "caller", "edge_of", "json_of", "limit_of", "read_cursor"]
+__all__ = [
+    "CSRF_COOKIE", "CSRF_HEADER", "Asking", "Cursor", "EdgeOf", "IdempotencyKey", "Revision", "Writing", "caller",
+    "check_csrf", "edge_of", "json_of", "limit_of", "read_cursor",
+]
+
+CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 
 # JavaScript's largest exact integer; a cursor never goes beyond (schemas.views.CURSOR_BITS).
 _MOST = 2**53
+_LONGEST_KEY = 255
+_REVISION = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 
 
 def edge_of(request: Request) -> Edge:
     return request.app.state.edge  # type: ignore[no-any-return]
 
 
-async def caller(request: Request) -> Caller:
+# What the OpenAPI document says of callers; `Authenticator` reads the same two.
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="a JWT with sub, workspace_id, role and exp")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="the same token; writes also need X-CSRF-Token")
+
+
+async def caller(
+    request: Request, bearer: Annotated[object, Security(_bearer)] = None,
+    cookie: Annotated[object, Security(_cookie)] = None,
+) -> Caller:
     auth: Authenticator = request.app.state.auth
     try:
         return await auth.caller(request.headers.get("authorization"), request.cookies.get(COOKIE))
     except Unauthorized as error:
         raise Problem(401, str(error), {"www-authenticate": "Bearer"}) from None
+
+
+def check_csrf(request: Request) -> None:
+    """Who comes with the cookie must show that the page could read the other one: a foreign page can't. Problem 403."""
+    sent, kept = request.headers.get(CSRF_HEADER, ""), request.cookies.get(CSRF_COOKIE, "")
+    if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
+        raise Problem(403, f"a write with the session cookie needs the header X-CSRF-Token, equal to {CSRF_COOKIE}")
+
+
+async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
+    """The caller of a write: no forged one, and not too many."""
+    if "authorization" not in request.headers:
+        check_csrf(request)
+    throttle = edge_of(request).throttle
+    if wait := throttle.take(who.ws, who.user):
+        metrics.THROTTLED.inc()
+        raise Problem(429, f"too many writes: at most {throttle.rate:g} a second", {"retry-after": str(wait)},
+                      limit=throttle.burst)
+    return who
+
+
+def _revision(
+    if_match: Annotated[str | None, Header(description='The revision the change is meant for, as `"7"`.')] = None,
+) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _REVISION.fullmatch(if_match.strip())
+    if found is None:
+        raise Problem(400, 'If-Match: must be a revision of the item in quotes, such as "7"')
+    return int(found[1] or found[2])
+
+
+def _idempotency_key(
+    idempotency_key: Annotated[
+        str | None, Header(description="Any text of up to 255 characters; the same one within a day: the same outcome.")
+    ] = None,
+) -> str | None:
+    if idempotency_key is not None and not 0 < len(idempotency_key.strip()) <= _LONGEST_KEY:
+        raise Problem(400, f"Idempotency-Key: must have 1 to {_LONGEST_KEY} characters")
+    return idempotency_key
 
 
 def read_cursor(text: str | None) -> int | None:
@@ -57,3 +116,6 @@ def limit_of(limit: int, most: int) -> int:
 EdgeOf = Annotated[Edge, Depends(edge_of)]
 Asking = Annotated[Caller, Depends(caller)]
 Cursor = Annotated[int | None, Depends(_cursor)]
+Writing = Annotated[Caller, Depends(_writer)]
+Revision = Annotated[int | None, Depends(_revision)]
+IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]

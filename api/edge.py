@@ -5,20 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable
 
+import structlog
+
 from api import metrics
 from api.answers import Answers
+from api.archive import Archive
+from api.building import Builders
 from api.connections import Connections
+from api.contact import Contact
 from api.errors import Problem
 from api.events import Events
 from api.hub import Hub
+from api.pushes import Pushes
 from api.replica import Replica
+from api.throttle import Throttle
 from api.workspace import Workspace
+from api.writes import Writes
 from schemas.codec import HOUR, SECOND
+from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.views import PositionRow
 from streams.core.readers import Reader
+from streams.progress import Progress
 
 __all__ = ["Edge", "served"]
+
+_log = structlog.get_logger("attn.edge")
 
 
 def served(text: str, partitions: int) -> Collection[int]:
@@ -48,22 +60,72 @@ class Edge:
         self.hub = Hub(self.replica, self.answers, settings.stream_buffer)
         self.events = Events(partitions, self.replica.position_of, room)
         self.connections = Connections(settings, lambda: int(clock() * SECOND))
+        self.writes = Writes(partitions, self.replica.position_of, clock, settings.write_seconds)
+        self.pushes = Pushes(self.replica)
+        self.throttle = Throttle(settings.write_rate, settings.write_burst)
+        self.archive = Archive(settings)
+        self.contact = Contact(settings.kafka)
+        self.progress = Progress(settings, time.monotonic())  # of the topics it follows
         self.ready = False
+        self._last: dict[int, tuple[int, int]] = {}  # place of the last fact, by partition
+        self._builders = Builders()
+        self._stale = 0
 
     def take(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> None:
         """One batch of the view. `flush` must follow before anybody else has a turn."""
+        at = self.replica.position_of(partition)
+        if position.position <= at:
+            self._leave_out(partition, position.position, at)
+            return
         self.hub.publish(self.replica.apply(partition, rows, position))
         metrics.BATCHES.inc()
 
     def flush(self) -> None:
         """Everybody gets what the batches since the last flush mean to them."""
         self.hub.flush()
-        self.events.release()
+        self.told()
 
-    def space(self, reader: Reader) -> Workspace:
-        """The reader's workspace. Problem 503: the view has not caught up yet, or another edge serves it."""
+    def tell(self, partition: int, fact: Fact | Outcome) -> None:
+        """One record of the facts; a repeat, which a worker that was restarted may write, is left out. `told` must
+        follow."""
+        if self._last.get(partition, (-1, -1)) >= (fact.pos, fact.index):
+            return
+        self._last[partition] = (fact.pos, fact.index)
+        if isinstance(fact, Fact):
+            self.events.add(partition, fact)
+        else:
+            self.writes.decided(partition, fact)
+            self.pushes.decided(partition, fact)
+
+    def told(self) -> None:
+        """Facts and view went on: everybody gets what the view shows now."""
+        self.events.release()
+        self.writes.release()
+        self.pushes.release()
+
+    def _leave_out(self, partition: int, position: int, at: int) -> None:
+        """A worker that had lost the partition wrote once more; the broker refuses most such writes."""
+        metrics.STALE.inc()
+        self._stale += 1
+        if self._stale == 1:
+            _log.warning("a batch of the view did not lead on; it and others like it are left out, and counted",
+                         partition=partition, position=position, at=at)
+
+    def unready(self) -> str:
+        """Why nobody should be sent here now, for the operator; "" if they may."""
+        trouble = "the edge stops" if self.connections.closed else self.contact.trouble()
+        if trouble or not self.ready:
+            return trouble or "the view has not caught up yet"
+        return self.progress.unready(time.monotonic(), self.clock()) or ""
+
+    async def space(self, reader: Reader, *families: str) -> Workspace:
+        """The reader's workspace, with indexes of these families (api.filing). Problem 503: the view has not caught up
+        yet, or another edge serves it."""
         if not self.ready:
             raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
         if not self.replica.serves(reader.ws):
             raise Problem(503, "another edge serves this workspace", {"retry-after": "1"})
+        known = self.replica.known(reader.ws)
+        if known is not None:
+            await self._builders.build(known, frozenset(families))
         return self.replica.space(reader.ws)

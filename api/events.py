@@ -15,16 +15,17 @@ from typing import NamedTuple
 import orjson
 
 from api.connections import Outlet, Piece, Stream
+from api.frames import one_line
 from schemas.codec import from_us
 from schemas.facts import Fact
 from schemas.topics import partition_of
 from schemas.views import CURSOR_BITS
 from streams.core.readers import Reader, audiences_of
 
-__all__ = ["Events", "frame_of"]
+__all__ = ["TYPES", "Events", "frame_of"]
 
 # Type of a fact -> what it is called here, and which of its fields are told.
-_TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
+TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "case.state_changed": ("case_state_changed", ("case_id", "state")),
     "session.started": ("session_started", ("case_id", "session_id")),
     "session.waiting": ("session_waiting", ("case_id", "session_id")),
@@ -51,7 +52,7 @@ class _Event(NamedTuple):
 
 def frame_of(fact: Fact) -> _Event | None:
     """A fact as an event of a stream; None if it is none, or news no longer."""
-    known = _TYPES.get(fact.type)
+    known = TYPES.get(fact.type)
     if known is None or (fact.stale and fact.type == "case.state_changed"):
         return None
     name, fields = known
@@ -60,7 +61,7 @@ def frame_of(fact: Fact) -> _Event | None:
         told.setdefault("task_id", fact.subject)
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
     data = orjson.dumps({"type": name, **told, "at": from_us(fact.time)})
-    piece = Piece(b"id: %d\ndata: %b\n\n" % (number, data))
+    piece = Piece(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
     return _Event(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece)
 
 

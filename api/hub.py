@@ -13,6 +13,7 @@ from api import metrics
 from api.answers import Answers
 from api.connections import Outlet, Piece, Stream
 from api.frames import Frames, heartbeat
+from api.given import Given
 from api.replica import Replica, Update
 from schemas.views import cursor_of
 from streams.core.diff import Window
@@ -20,6 +21,9 @@ from streams.core.readers import Reader
 
 __all__ = ["Hub"]
 
+# Answers to resumes that are kept for others who ask the same at once.
+_TOLD = 32
+_Told = tuple[Piece | None, int | None]
 _Name = tuple[str, frozenset[str], int, str]  # workspace, roles, limit, user ("": all who have nothing personal)
 
 
@@ -86,13 +90,13 @@ class _Channel:
 class _Feed(Stream):
     """`channel` None: it still gets what it missed, from `rest` on. `lag`: the number of the piece it waits for."""
 
-    __slots__ = ("channel", "hub", "lag", "limit", "reader", "rest")
+    __slots__ = ("began", "channel", "first", "hub", "lag", "limit", "reader", "rest")
 
     def __init__(self, hub: Hub, reader: Reader, limit: int, outlet: Outlet) -> None:
         super().__init__(reader.ws, reader.user, outlet)
         self.hub, self.reader, self.limit = hub, reader, limit
         self.channel: _Channel | None = None
-        self.rest = 0
+        self.rest = self.first = self.began = 0  # cursors, and which feed it is
         self.lag: int | None = None
 
     def catch_up(self) -> None:
@@ -124,14 +128,19 @@ class Hub:
     def __init__(self, replica: Replica, answers: Answers, room: int) -> None:
         self._replica, self._answers, self._room = replica, answers, room
         self._frames = Frames(answers)
+        self._given = Given()
         self._channels: dict[str, dict[_Name, _Channel]] = {}
         self._dirty: set[_Channel] = set()
+        self._told: dict[tuple[str, frozenset[str], int, int], tuple[int, _Told | None]] = {}
         self._heartbeat: tuple[int, int, Piece] = (-1, -1, Piece(b""))
 
     def open(self, reader: Reader, limit: int, cursor: int | None, outlet: Outlet) -> Stream:
         """A connection's feed: a snapshot, or what it missed since `cursor`, and from then on every frame."""
         stream = _Feed(self, reader, limit, outlet)
-        resumed = cursor is not None and self._resume(stream, cursor)
+        fits = cursor is None or self._given.fits(reader, cursor)
+        stream.began = self._given.begin(reader, None if fits else cursor)
+        resumed = cursor is not None and fits and self._resume(stream, cursor)
+        stream.first = cursor if cursor is not None and resumed else self._replica.cursor(reader.ws)
         if cursor is not None:
             metrics.RESUMED.labels("frames" if resumed else "snapshot").inc()
         if not resumed:
@@ -144,6 +153,7 @@ class Hub:
             stream.cut()
 
     def leave(self, stream: _Feed) -> None:
+        self._given.end(stream.reader, stream.began, stream.first, self._replica.cursor(stream.ws))
         channel, stream.channel = stream.channel, None
         if channel is not None:
             channel.streams.discard(stream)
@@ -190,20 +200,42 @@ class Hub:
         return channel.snapshot[1]
 
     def _resume(self, stream: _Feed, cursor: int) -> bool:
-        missed = self._replica.since(stream.ws, cursor)
-        told = self._frames.missed(missed, stream.reader, stream.limit, self._room) if missed is not None else None
+        told = self._missed(stream, cursor)
         if told is None:
             return False
-        frames, rest = told
+        piece, rest = told
         if rest is None:
             self._join(stream)
         else:
             stream.rest = rest
-        if frames:
-            stream.outlet.write(Piece(b"".join(frames)))
+        if piece is not None:
+            stream.outlet.write(piece)
         if rest is not None and stream.outlet.ready:
             self.go_on(stream)
         return True
+
+    def _missed(self, stream: _Feed, cursor: int) -> _Told | None:
+        """Frames a reader missed, and the cursor to go on from. When an edge comes back, all who look at the same ask
+        for the same: it is made once."""
+        reader, ws = stream.reader, stream.ws
+        space = self._replica.space(ws)
+        if space.is_personal(reader.user, self._answers.types) or self._replica.touched(ws, cursor, reader.user):
+            return self._tell(reader, stream.limit, cursor)
+        name, now = (ws, reader.roles, stream.limit, cursor), self._replica.cursor(ws)
+        known = self._told.get(name)
+        if known is None or known[0] != now:
+            known = self._told[name] = (now, self._tell(Reader(ws, "", reader.roles), stream.limit, cursor))
+            if len(self._told) > _TOLD:
+                del self._told[next(iter(self._told))]
+        return known[1]
+
+    def _tell(self, reader: Reader, limit: int, cursor: int) -> _Told | None:
+        missed = self._replica.since(reader.ws, cursor)
+        told = self._frames.missed(missed, reader, limit, self._room) if missed is not None else None
+        if told is None:
+            return None
+        frames, rest = told
+        return (Piece(b"".join(frames)) if frames else None), rest
 
     def _join(self, stream: _Feed) -> _Channel:
         reader, space = stream.reader, self._replica.space(stream.ws)

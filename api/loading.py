@@ -4,6 +4,11 @@ restart resume. Pure.
 Compaction takes an older record of a key once a newer one is old enough, so what is read does not add up to a state
 until everything younger than that is all that is left to read. Hence: records older than `horizon` make up the state to
 begin with, and only later ones are batches.
+
+A worker that had lost its partition may have written once more (a batch whose position lies behind), and one may have
+died on the way (rows that no position follows). The next owner writes the right rows again, in a batch with a position
+of its own. So what is young and lies behind is left out. Of what is old nobody can tell where a batch ended, so there
+the last row of a key counts, and the state is *unsure* until its owner has written again.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from api.workspace import PREFIXES
+from schemas.latest import keep_latest
 from schemas.views import PositionRow, decode
 
 __all__ = ["Assembler", "Batch", "Loading"]
@@ -44,25 +50,31 @@ class Assembler:
         self._at: int | None = None
 
     def add(self, key: bytes, value: bytes | None, at: int) -> Batch | None:
+        """The batch that this record ends, if it ends one."""
         if key[:2] == _POSITION:
             if value is None:
                 return None
             position = decode(key, value)
             assert isinstance(position, PositionRow)
-            batch = Batch(self._at or at, self._partition, self._rows, position, self._size)
+            batch = Batch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
             self._rows, self._size, self._at = [], 0, None
             return batch
-        self._at = at if self._at is None else self._at
         if key[:2] in PREFIXES:
+            self._at = at if self._at is None else self._at
             self._rows.append((key, value))
             self._size += len(key) + len(value or b"") + _OVERHEAD
         return None
+
+    def waits_since(self, horizon: int) -> bool:
+        """Whether rows wait for their position that are older than this, milliseconds."""
+        return self._at is not None and self._at < horizon
 
 
 @dataclass
 class _Part:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     position: PositionRow = field(default_factory=lambda: PositionRow(next=0))
+    unsure: bool = False
 
 
 class Loading:
@@ -87,13 +99,23 @@ class Loading:
         while self._held > self._room:
             self._settle_oldest()
 
-    def finish(self, horizon: int) -> tuple[dict[int, tuple[dict[bytes, bytes], PositionRow]], Iterator[Batch]]:
-        """State by partition, and the batches that lead on from it, oldest first. `horizon` as it is now."""
-        for recent in self._recent.values():
-            while recent and recent[0].at < horizon:
+    def settle(self, horizon: int) -> set[int]:
+        """`horizon` as it is now. The partitions whose state is unsure: they need more of their records, up to what
+        their next owner writes."""
+        self._horizon = horizon
+        for number, recent in self._recent.items():
+            while recent and (recent[0].at < horizon or not self._leads_on(number, recent[0])):
                 self._take(recent)
+        return {number for number, part in self._parts.items() if part.unsure}
+
+    def finish(self) -> tuple[dict[int, tuple[dict[bytes, bytes], PositionRow]], Iterator[Batch]]:
+        """After `settle`: state by partition, and the batches that lead on from it, oldest first."""
         state = {number: (part.rows, part.position) for number, part in self._parts.items()}
         return state, heapq.merge(*self._recent.values(), key=lambda batch: batch.at)
+
+    def _leads_on(self, number: int, batch: Batch) -> bool:
+        part = self._parts.get(number)
+        return part is None or (not part.unsure and batch.position.position > part.position.position)
 
     def _settle_oldest(self) -> None:
         self._take(min((recent for recent in self._recent.values() if recent), key=lambda recent: recent[0].at))
@@ -105,9 +127,10 @@ class Loading:
 
     def _settle(self, batch: Batch) -> None:
         part = self._parts.setdefault(batch.partition, _Part())
-        for key, value in batch.rows:
-            if value is None:
-                part.rows.pop(key, None)
-            else:
-                part.rows[key] = value
-        part.position = batch.position
+        behind = batch.position.position < part.position.position
+        if behind and batch.at >= self._horizon:
+            return  # nothing was compacted yet because of it
+        keep_latest(part.rows, batch.rows)
+        part.unsure = behind
+        if not behind:
+            part.position = batch.position

@@ -15,7 +15,10 @@ BATCHES = Counter("attn_edge_batches_total", "Batches of attn.views applied")
 PUBLISH_SECONDS = Histogram(
     "attn_edge_publish_seconds", "From a poll's records until every connection has its frames",
     buckets=(.0005, .001, .002, .005, .01, .02, .05, .1, .25, 1, 5))
-LAG = Gauge("attn_edge_lag_records", "Records of a partition not applied yet", ["topic", "partition"])
+STALE = Counter("attn_edge_stale_batches_total", "Batches of attn.views that did not lead on, and were left out")
+BROKER = Gauge("attn_edge_broker_answers", "1 while the broker answers, 0 once it has been silent for seconds")
+INDEXED = Gauge("attn_edge_indexed_workspaces", "Workspaces somebody has asked for, so that they have indexes")
+OPENING = Gauge("attn_edge_streams_opening", "Connections that wait for their first frames")
 POSITION = Gauge("attn_edge_position", "Position of the view", ["partition"])
 ROWS = Gauge("attn_edge_rows", "Rows of the view held")
 RESUME_BYTES = Gauge("attn_edge_resume_bytes", "Changes held for feeds that resume")
@@ -23,3 +26,10 @@ READY = Gauge("attn_edge_ready", "1 once the view has caught up")
 REQUEST_SECONDS = Histogram(
     "attn_edge_request_seconds", "Time to answer, streams left out", ["route", "status"],
     buckets=(.001, .002, .005, .01, .02, .05, .1, .5, 2))
+COMMANDS = Counter("attn_edge_commands_total", "Commands of people, by what became of them", ["status"])
+THROTTLED = Counter("attn_edge_writes_throttled_total", "Writes refused because their user writes too often")
+SOCKETS = Gauge("attn_edge_sockets", "Open WebSockets")
+ARCHIVE_SECONDS = Histogram(
+    "attn_edge_archive_seconds", "Time of one query to ClickHouse",
+    buckets=(.005, .01, .02, .05, .1, .25, .5, 1, 2, 5, 10))
+ARCHIVE_FAILURES = Counter("attn_edge_archive_failures_total", "Queries that ClickHouse did not answer")

@@ -136,24 +136,41 @@ class EventStream(Response):
         self._seconds, self._begin = seconds, begin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._connections.closed or self._connections.crowded:
+            await self._later(send)
+            return
         offer = scope.get("extensions", {}).get(EXTENSION)
+        direct: Direct | None = None
         try:
-            headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            direct: Direct | None = offer() if offer is not None else None
-            outlet = direct if direct is not None else Queued()
-            stream = self._begin(outlet)
+            async with self._connections.turn():
+                headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                direct = offer() if offer is not None else None
+                outlet = direct if direct is not None else Queued()
+                outlet.write(self._connections.retry())
+                stream = self._begin(outlet)
         except BaseException:
+            if direct is not None:
+                direct.cut()  # it is no longer the server's to close
             self._connections.give_back(*self._user)
             raise
+        self._add(stream, outlet)
+        if isinstance(outlet, Queued):
+            await self._queued(outlet, stream, receive, send)
+
+    async def _later(self, send: Send) -> None:
+        """An empty stream, after which a client comes again by itself: an error would make a browser give up."""
+        self._connections.give_back(*self._user)
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": self._connections.retry().raw})
+
+    def _add(self, stream: Stream, outlet: Direct | Queued) -> None:
         lost = isinstance(outlet, Direct) and outlet.lost
         if isinstance(outlet, Direct):
             outlet.on_gone = lambda: self._connections.remove(stream)
         self._connections.add(stream, self._seconds)
         if lost:  # cut off while it began
             self._connections.remove(stream)
-        elif isinstance(outlet, Queued):
-            await self._queued(outlet, stream, receive, send)
 
     async def _queued(self, outlet: Queued, stream: Stream, receive: Receive, send: Send) -> None:
         tasks = (asyncio.create_task(outlet.run(send)), asyncio.create_task(_disconnected(receive)))

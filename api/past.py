@@ -33,6 +33,9 @@ class _OverlayRows(MutableMapping[bytes, bytes]):
         self[key]
         self._over[key] = None
 
+    def __contains__(self, key: object) -> bool:
+        return (self._over[key] is not None) if key in self._over else key in self._base  # type: ignore[index]
+
     def __iter__(self) -> Iterator[bytes]:
         raise NotImplementedError("an overlay is asked by key")
 
@@ -67,7 +70,10 @@ def past(space: Workspace, changed: Iterable[tuple[bytes, bytes | None, bytes | 
     before: dict[bytes, bytes | None] = {}
     for key, old, _ in changed:
         before.setdefault(key, old)
-    then = Workspace(space.name, _OverlayRows(space.rows), OverlayLists(space.lists), _OverlayTallies(space.tallies))
+    if any(key[:2] == b"p:" for key in before):
+        space.want("cluster")  # somebody may have had pins then, which it can't make lists for any more
+    then = Workspace(space.name, _OverlayRows(space.rows), OverlayLists(space.lists), _OverlayTallies(space.tallies),
+                     space.families)
     for key, raw in before.items():
         then.apply(key, raw, _row(key, space.rows.get(key)), _row(key, raw))
     return then

@@ -7,13 +7,14 @@ ASGI path is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.heads import Guarded
 from api.outlets import EXTENSION, Direct
 
 __all__ = ["Protocol", "Server", "listen", "server"]
@@ -23,10 +24,12 @@ _SEND_BUFFER = 64 << 10
 # A peer that acknowledges nothing for so long is gone, milliseconds. Heartbeats see to it that there is something.
 _USER_TIMEOUT = 30_000
 _BACKLOG = 2048
+# What a client may send as one message, bytes, before anything looks at it; `api.sockets` takes less.
+_MESSAGE = 64 << 10
 
 
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn speaks it, and the offer of `Direct` outlets."""
+class Protocol(Guarded):
+    """uvicorn's HTTP/1.1, guarded, with the offer of `Direct` outlets."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -55,7 +58,10 @@ class Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     """The listening socket. OSError: the address is taken or not ours."""
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise OSError(errno.EADDRNOTAVAIL, f"{host}: {error.strerror}") from error
     sock = socket.socket(info[0], socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,15 +71,16 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind(info[4])
         sock.listen(_BACKLOG)
         sock.setblocking(False)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise OSError(error.errno, f"port {port} on {host}: {error.strerror}") from error
     return sock
 
 
 def server(app: ASGIApp) -> Server:
     """uvicorn for `app`, run by `Server.serve(sockets=[...])` in the loop that is running."""
     return Server(uvicorn.Config(
-        app, http=Protocol, ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
+        app, http=Protocol, ws="websockets-sansio", ws_max_size=_MESSAGE, ws_per_message_deflate=False,
+        lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=3, timeout_keep_alive=65, backlog=_BACKLOG,
     ))

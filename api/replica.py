@@ -6,8 +6,10 @@ A cursor names the state after a batch. `since` answers what happened after one,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 from api.past import past
 from api.workspace import PREFIXES, Workspace
@@ -46,6 +48,17 @@ class Batch:
     after: int
     changed: dict[str, list[Changed]] = field(default_factory=dict)
     size: int = 0
+    _users: dict[str, set[str]] = field(default_factory=dict)
+
+    def users(self, workspace: str) -> set[str]:
+        """Everybody for whom something personal may have begun or ended."""
+        found = self._users.get(workspace)
+        if found is None:
+            changes = Changes()
+            for key, old, new in self.changed[workspace]:
+                _sort_in(changes, _row(key, old), _row(key, new))
+            found = self._users[workspace] = changes.users()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +106,49 @@ class Replica:
 
     def load(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> None:
         """The partition's state to begin with."""
+        for _ in self.loading(partition, rows, position):
+            pass
+
+    def loading(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> Iterator[None]:
+        """The same, one row a step; done at the last one."""
         part = self._parts[partition]
-        part.position, part.at = position, position.position
-        spaces: dict[str, dict[bytes, bytes]] = {}
+        keys: dict[str, list[bytes]] = {}
         for key, raw in rows.items():
             if key[:2] in PREFIXES:
-                spaces.setdefault(decode(key, raw).ws, {})[key] = raw  # type: ignore[union-attr]
-        for name, own in spaces.items():
-            self._space(name, part).load(own)
+                part.rows[key] = raw
+                keys.setdefault(_workspace(raw).ws, []).append(key)
+                yield
+        for name, own in keys.items():
+            space = self._spaces[name] = Workspace(name, part.rows)
+            space.hold(own)
+        part.position, part.at = position, position.position
 
     def apply(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> list[Update]:
         """One batch; what it changed, workspace by workspace, to be published before the next one is applied.
 
-        ValueError: the position does not go forward, so this is not the view that was loaded.
+        A batch that does not lead on changes nothing: a worker that had lost the partition wrote once more, or its
+        owner wrote rows again that are held already.
         """
         part = self._parts[partition]
         batch = Batch(partition, part.at, position.position)
         if batch.after <= batch.before:
-            raise ValueError(f"partition {partition}: position {batch.after} came after {batch.before}")
+            return []
         updates: dict[str, Update] = {}
         for key, raw in dict(rows).items():
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
                 continue
-            old, new = _row(key, before), _row(key, raw)
-            space = self._space((new or old).ws, part)  # type: ignore[union-attr]
+            space = self._space(_workspace(before if raw is None else raw).ws, part)
+            batch.changed.setdefault(space.name, []).append((key, before, raw))
+            batch.size += _OVERHEAD + len(before or b"")
+            if not space.built:  # so nobody is looking
+                space.put(key, raw)
+                continue
             update = updates.get(space.name)
             if update is None:
                 update = updates[space.name] = Update(space, batch.before, batch.after, Changes())
-                batch.changed[space.name] = []
+            old, new = _row(key, before), _row(key, raw)
             space.apply(key, raw, old, new)
-            batch.changed[space.name].append((key, before, raw))
-            batch.size += _OVERHEAD + len(before or b"")
             _sort_in(update.changes, old, new)
         part.position, part.at = position, batch.after
         self._hold(part, batch)
@@ -164,7 +188,17 @@ class Replica:
 
     def space(self, workspace: str) -> Workspace:
         """The workspace, an empty one if nothing is known of it. Its partition must be one that is served."""
-        return self._spaces.get(workspace) or Workspace(workspace, self._parts[self.partition(workspace)].rows)
+        space = self._spaces.get(workspace)
+        if space is None:
+            return Workspace(workspace, self._parts[self.partition(workspace)].rows)
+        if not space.built:
+            for _ in space.build():
+                pass
+        return space
+
+    def known(self, workspace: str) -> Workspace | None:
+        """The workspace, its indexes made or not."""
+        return self._spaces.get(workspace)
 
     def position(self, workspace: str) -> int:
         return self.position_of(self.partition(workspace))
@@ -181,6 +215,15 @@ class Replica:
 
     def rows(self) -> int:
         return sum(len(part.rows) for part in self._parts.values())
+
+    def indexed(self) -> int:
+        """Workspaces whose indexes are made."""
+        return sum(space.built for space in self._spaces.values())
+
+    def touched(self, workspace: str, cursor: int, user: str) -> bool:
+        """Whether anything personal of the user's changed after a cursor."""
+        batches = _from(self._recent.get(workspace, ()), cursor >> CURSOR_BITS)
+        return any(user in batch.users(workspace) for batch in batches)
 
     def since(self, workspace: str, cursor: int) -> Missed | None:
         """What happened after a cursor. None: it is unknown, too old or of another future, so begin with a snapshot."""
@@ -214,6 +257,15 @@ def _from(batches: Collection[Batch], position: int) -> list[Batch]:
             break
         found.append(batch)
     return found[::-1]
+
+
+class _Where(msgspec.Struct):
+    """As much of any row as says whose it is."""
+
+    ws: str
+
+
+_workspace = msgspec.json.Decoder(_Where).decode
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:

@@ -10,19 +10,26 @@ from api.app import create_app
 from api.edge import Edge
 from api.protocol import listen, server
 from api.tailer import Tailer
+from api.writes import log_of
 from schemas.settings import Settings
-from streams import topics
+from streams import patience, topics
+from streams.progress import READY
 
 __all__ = ["run"]
 
 _STOP_SECONDS = 4.0
+_SECRET = 32  # characters: RFC 7518 wants as many bytes of a key for HS256, as shorter ones can be found by trying
 
 _log = structlog.get_logger("attn.edge")
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises when the view can't be followed any more or the address is taken."""
+    patience.install()
+    if settings.jwt_secret is not None and len(settings.jwt_secret) < _SECRET:
+        _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
     edge = Edge(settings)
+    READY.set_function(lambda: not edge.unready())
     sock = listen(settings.host, settings.port)
     http = server(create_app(edge))
     _log.info("listening", host=settings.host, port=sock.getsockname()[1])
@@ -36,6 +43,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
     finally:
         # Streams end first: an open one would keep the server waiting (FINDINGS).
+        if stop.is_set():
+            await edge.connections.drain(settings.drain)
         edge.connections.close()
         http.should_exit = True
         await asyncio.wait({tasks["http"]}, timeout=_STOP_SECONDS)
@@ -43,6 +52,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             task.cancel()
         ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
         sock.close()
+        await edge.archive.close()
     for name, result in zip(tasks, ended, strict=True):
         if isinstance(result, Exception):
             _log.error("the edge can't go on", part=name, error=_reason(result))
@@ -52,8 +62,22 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _follow(edge: Edge, settings: Settings) -> None:
-    await topics.ensure(settings)
-    await Tailer(edge, settings).run()
+    await _topics(edge, settings)
+    async with log_of(settings) as append:
+        edge.writes.append = append
+        await Tailer(edge, settings).run()
+
+
+async def _topics(edge: Edge, settings: Settings) -> None:
+    """Waits for a broker for as long as that takes: ending and being started again would not bring it back."""
+    while True:
+        try:
+            await topics.ensure(settings)
+        except topics.NoBroker as error:
+            edge.contact.unheard(error)
+        else:
+            edge.contact.heard()
+            return
 
 
 def _reason(error: BaseException) -> str:

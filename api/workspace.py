@@ -1,73 +1,93 @@
 """One workspace as an edge knows it: rows as bytes, and the indexes that make every page cost its own length. Pure.
 
-Beside the rows there are sorted sets of keys, by name:
+Beside the rows there are sorted sets of keys, by name. Those of items are in `api.filing`; the others:
 
-    rank   audience, kind, cluster   listed items by rank; kind and cluster "" for any
-    new    audience, state, kind     items by when they opened, for the newest-first lists; kind "" for any
     away   user, audience            listed items that the user put away, by rank
     marks  user                      items the user has a mark on; without a user: item and user
     drafts user                      drafts in progress by when they were touched
     done   audience, type            activity by when it happened; of two audiences, what is in both
-    case   audience                  case and item: who knows of a case
+
+They are made when the workspace is first asked for, and a family of places when somebody first needs it: of a million
+rows most belong to people who are not looking. `api.building` makes them without a pause for others.
 
 `rows`, `lists` and `tallies` may be overlays (`api.past`), so the same code shows the workspace as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from operator import attrgetter
-from struct import Struct
+from collections.abc import Iterable, Iterator, MutableMapping
 
 from api import pages
+from api.filing import TIME, Place, case_prefix, counted_as, family_of, filed_alike, places
 from api.ordered import Keys, Lists, Name, OverlayLists
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode
 from streams.core.diff import people
 from streams.core.keys import item_key, mark_key, preferences_key
-from streams.core.readers import Counts, Reader, Tally, audiences_of, both, for_user, sort_key
+from streams.core.readers import Counts, Reader, Tally, audiences_of, for_user, sort_key
 
-__all__ = ["PREFIXES", "TIME", "Workspace", "case_prefix"]
+__all__ = ["PREFIXES", "Workspace"]
 
 # The rows an edge keeps; the others are the fold's own.
 PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:"})
-# A key of an index by time: the time, then what it is the time of.
-TIME = Struct(">Q")
-_LENGTH = Struct(">I")
+_RANK = frozenset({"rank"})
+# Keys of rows that are gone stay in `keys` until there are so many, and more than others.
+_DEAD = 1000
 
-_Place = tuple[Name, bytes]
 _Tallied = tuple[Name, ItemRow]
-
-
-def case_prefix(case: str) -> bytes:
-    # The length first, so that no case's name is the beginning of another's.
-    return _LENGTH.pack(len(case.encode())) + case.encode()
+_Filed = dict[Name, list[bytes]]
 
 
 class Workspace:
-    """Rows and indexes of one workspace. `rows` may hold other workspaces' rows too: they are never shown."""
+    """Rows and indexes of one workspace. `rows` may hold other workspaces' rows too: they are never shown.
+
+    `built`: the indexes are there, of the `families` named; without, only rows are kept and nothing can be asked.
+    """
+
+    __slots__ = ("_dead", "built", "changes", "families", "keys", "lists", "name", "rows", "tallies")
 
     def __init__(
         self, name: str, rows: MutableMapping[bytes, bytes], lists: Lists | OverlayLists | None = None,
-        tallies: MutableMapping[Name, Tally] | None = None,
+        tallies: MutableMapping[Name, Tally] | None = None, families: frozenset[str] = _RANK,
     ) -> None:
         self.name = name
         self.rows = rows
         self.lists = lists if lists is not None else Lists()
         self.tallies = tallies if tallies is not None else {}
+        self.families = families
+        self.built = True
+        self.keys: list[bytes] = []  # of its rows, and of some that are gone
+        self._dead = 0
+        self.changes: list[tuple[bytes, bytes | None]] | None = None  # noted while its indexes are being made
 
     # --- keeping it ---
 
+    def hold(self, keys: list[bytes]) -> None:
+        """Rows with these keys are in `rows`, to be looked at when somebody asks."""
+        self.keys, self.built, self.families = keys, False, frozenset()
+
+    def put(self, key: bytes, raw: bytes | None) -> None:
+        """Takes over one row, leaving the indexes alone."""
+        if self.changes is not None:
+            self.changes.append((key, raw))
+        if raw is not None:
+            if key not in self.rows:
+                self.keys.append(key)
+            self.rows[key] = raw
+        elif self.rows.pop(key, None) is not None:
+            self._dead += 1
+            if self._dead > _DEAD and self._dead > len(self.keys) // 2:
+                self.keys, self._dead = self.own_keys(), 0
+
+    def own_keys(self) -> list[bytes]:
+        return list(dict.fromkeys(key for key in self.keys if key in self.rows))
+
     def apply(self, key: bytes, raw: bytes | None, old: Row | None, new: Row | None) -> None:
         """Takes over one row: `raw` is its new value, `old` and `new` the row before and after (None: not there)."""
-        if isinstance(old, ItemRow) and isinstance(new, ItemRow) and _filed_by(old) == _filed_by(new):
-            assert raw is not None
-            self.rows[key] = raw  # it only shows something else
+        if isinstance(old, ItemRow) and isinstance(new, ItemRow) and filed_alike(old, new):
+            self.put(key, raw)
             return
         gone, less = self._filed(key, old)
-        if raw is None:
-            self.rows.pop(key, None)
-        else:
-            self.rows[key] = raw
+        self.put(key, raw)
         come, more = self._filed(key, new)
         for name, entry in gone - come:
             self.lists.discard(name, entry)
@@ -77,72 +97,103 @@ class Workspace:
             self._count(name, row, -1)
         for name, row in more:
             self._count(name, row, 1)
+        if isinstance(new, PreferencesRow) and new.pinned_clusters:
+            self.want("cluster")
 
-    def load(self, rows: Mapping[bytes, bytes]) -> None:
-        """Fills an empty workspace; far cheaper than applying row by row."""
-        found: dict[Name, list[bytes]] = {}
-        self.rows.update(rows)
-        # Marks last: where a mark is filed depends on its item.
-        for key in sorted(rows, key=lambda key: key.startswith(b"m:")):
-            places, tallied = self._filed(key, decode(key, rows[key]))
-            for name, entry in places:
+    def build(self, families: Iterable[str] = ()) -> Iterator[None]:
+        """Makes all indexes anew, a row or a list a step, far cheaper than applying row by row. Nothing may change
+        between."""
+        self.lists, self.tallies = Lists(), {}
+        wanted, found = {*_RANK, *families}, _Filed()
+        keys, marks = self.own_keys(), []
+        self.families = frozenset(wanted)
+        for key in keys:
+            if key[:2] == b"m:":
+                marks.append(key)
+                continue
+            row = decode(key, self.rows[key])
+            if isinstance(row, PreferencesRow) and row.pinned_clusters:
+                wanted.add("cluster")
+            self._gather(key, row, found)
+            yield
+        for name in list(found):
+            self.lists.fill(name, found.pop(name))
+            yield
+        for key in marks:  # last, as where a mark is filed depends on its item
+            self.apply(key, self.rows[key], None, decode(key, self.rows[key]))
+            yield
+        for family in sorted(wanted - self.families):
+            yield from self._add(family)
+        self.built = True
+
+    def _gather(self, key: bytes, row: Row, found: _Filed) -> None:
+        """As `_filed`, of a row that no mark is known of yet."""
+        if isinstance(row, ItemRow):
+            for name, entry in places(row, self.families):
                 found.setdefault(name, []).append(entry)
-            for name, row in tallied:
-                self._count(name, row, 1)
-        assert isinstance(self.lists, Lists)
+            if row.listed:
+                for name in counted_as(row):
+                    self._count(name, row, 1)
+            return
+        for name, entry in self._filed(key, row)[0]:
+            found.setdefault(name, []).append(entry)
+
+    def want(self, family: str) -> None:
+        """Sees to it that a family of places is there."""
+        if family not in self.families:
+            for _ in self._add(family):
+                pass
+
+    def _add(self, family: str) -> Iterator[None]:
+        assert isinstance(self.lists, Lists), "the past has what the present has"
+        found = _Filed()
+        for key in self.own_keys():
+            if key[:2] == b"i:":
+                row = decode(key, self.rows[key])
+                assert isinstance(row, ItemRow)
+                for name, entry in places(row, frozenset({family})):
+                    found.setdefault(name, []).append(entry)
+            yield
         for name, entries in found.items():
             self.lists.fill(name, entries)
+            yield
+        self.families |= {family}
 
-    def _filed(self, key: bytes, row: Row | None) -> tuple[set[_Place], list[_Tallied]]:
+    def _filed(self, key: bytes, row: Row | None) -> tuple[set[Place], list[_Tallied]]:
         """Where a row belongs, given the other rows as they are."""
         if isinstance(row, ItemRow):
             return self._item_filed(row)
-        places: set[_Place] = set()
+        filed: set[Place] = set()
         tallied: list[_Tallied] = []
         if isinstance(row, MarkRow):
             item = row.item.encode()
-            places = {(("marks", row.user), item), (("marks",), item + b"\0" + row.user.encode())}
+            filed = {(("marks", row.user), item), (("marks",), item + b"\0" + row.user.encode())}
             about = self.item(item)
             if about is not None:
-                self._away(about, row, places, tallied)
+                self._away(about, row, filed, tallied)
         elif isinstance(row, DraftRow) and row.in_progress:
-            places = {(("drafts", user), TIME.pack(row.touched_at) + key) for user in people(row)}
+            filed = {(("drafts", user), TIME.pack(row.touched_at) + key) for user in people(row)}
         elif isinstance(row, ActivityRow):
-            places = {(("done", *name, row.type), TIME.pack(row.at) + key) for name in _counted_as(row)}
-        return places, tallied
+            filed = {(("done", *name, row.type), TIME.pack(row.at) + key) for name in counted_as(row)}
+        return filed, tallied
 
-    def _item_filed(self, row: ItemRow) -> tuple[set[_Place], list[_Tallied]]:
-        places: set[_Place] = set()
+    def _item_filed(self, row: ItemRow) -> tuple[set[Place], list[_Tallied]]:
+        found = set(places(row, self.families))
         tallied: list[_Tallied] = []
-        audiences = audiences_of(row.target_user_id, row.target_role)
-        case = row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
-        item = row.id.encode()
-        if case is not None and row.base is not None:  # what nothing opened yet has no target to go by
-            places.update((("case", audience), case_prefix(case) + item) for audience in audiences)
-        if row.state != "hidden" and row.incident is None:
-            newest = TIME.pack(row.created_at) + item
-            for audience in audiences:
-                places.add((("new", audience, row.state, ""), newest))
-                places.add((("new", audience, row.state, row.kind), newest))
         if row.listed:
-            rank = sort_key(row)
-            clusters = {row.data.cluster or "", *row.clusters, ""}
-            for audience in audiences:
-                for cluster in clusters:
-                    places.add((("rank", audience, "", cluster), rank))
-                    places.add((("rank", audience, row.kind, cluster), rank))
-            tallied.extend((name, row) for name in _counted_as(row))
+            item = row.id.encode()
+            tallied.extend((name, row) for name in counted_as(row))
             for user in self._marked(item):
                 mark = self.mark(user, item)
                 if mark is not None:
-                    self._away(row, mark, places, tallied)
-        return places, tallied
+                    self._away(row, mark, found, tallied)
+        return found, tallied
 
-    def _away(self, row: ItemRow, mark: MarkRow, places: set[_Place], tallied: list[_Tallied]) -> None:
+    def _away(self, row: ItemRow, mark: MarkRow, filed: set[Place], tallied: list[_Tallied]) -> None:
         if row.listed and mark.surge == row.surge:
             for audience in audiences_of(row.target_user_id, row.target_role):
-                places.add((("away", mark.user, audience), sort_key(row)))
-            tallied.extend((("away", mark.user, *name), row) for name in _counted_as(row))
+                filed.add((("away", mark.user, audience), sort_key(row)))
+            tallied.extend((("away", mark.user, *name), row) for name in counted_as(row))
 
     def _marked(self, item: bytes) -> list[str]:
         found = self.lists.get(("marks",))
@@ -217,6 +268,8 @@ class Workspace:
 
     def lists_of(self, reader: Reader, kind: str, *rest: str) -> list[Keys]:
         """The reader's lists of one kind, one for each audience that has one. `rest` is what follows the audience."""
+        if kind in ("rank", "new", "case"):
+            self.want(family_of(kind, rest))
         found = (self.lists.get((kind, audience, *rest)) for audience in reader.audiences)
         return [keys for keys in found if keys is not None]  # type: ignore[misc]
 
@@ -232,17 +285,3 @@ class Workspace:
         names: Iterator[Name] = iter((
             ("rank", mine, "", ""), ("marks", user), ("drafts", user), *(("done", mine, name) for name in types)))
         return any(self.lists.get(name) is not None for name in names) or self.preferences(user) is not None
-
-
-_filed_by = attrgetter(
-    "state", "incident", "kind", "target_user_id", "target_role", "priority", "surge", "band", "blocking", "due_at",
-    "created_at", "clusters", "data.cluster", "data.case_id", "base",
-)
-
-
-def _counted_as(row: ItemRow | ActivityRow) -> list[Name]:
-    """The names a row is counted under: each of its audiences, and one that says it is in two."""
-    names: list[Name] = [(audience,) for audience in audiences_of(row.target_user_id, row.target_role)]
-    if row.target_user_id is not None and row.target_role is not None:
-        names.append(both(row.target_user_id, row.target_role))
-    return names

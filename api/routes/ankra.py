@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
+from api import models, shapes
 from api.answers import read_token
-from api.deps import Asking, Cursor, EdgeOf, json_of
+from api.commands import carried_out, common
+from api.deps import Asking, Cursor, EdgeOf, IdempotencyKey, Revision, Writing, json_of
 from api.errors import Problem
+from api.models import answers
 from api.outlets import DOCUMENTED, EventStream
-from schemas.codec import DAY, HOUR
+from api.requests import Dismissal, Preferences
+from schemas.log import Dismiss, Restore, SetPreferences, Widget
 
 __all__ = ["router"]
 
@@ -21,21 +24,21 @@ router = APIRouter(prefix="/org/me", tags=["personal"])
 
 PAGE, MOST = 100, 500
 FEED, FEED_MOST = 500, 1000
-_WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
-_LONGEST = 90 * DAY
 
 Limit = Annotated[int, Query(ge=1, description=f"Items a page; beyond {MOST} it is {MOST}.")]
 Next = Annotated[str | None, Query(alias="next", description="The page after the one that named it.", max_length=2000)]
 Filter = Annotated[str, Query(max_length=512)]
+Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get("/inbox")
+@router.get("/inbox", responses=answers(models.Inbox))
 async def inbox(
     edge: EdgeOf, caller: Asking, limit: Limit = PAGE, after: Next = None, kind: Filter = "", cluster: Filter = "",
     dismissed: bool = False,
 ) -> Response:
     """My inbox, the most pressing first; with `dismissed`, what I put away."""
-    space = edge.space(caller.reader)
+    families = {"kind": kind, "cluster": cluster, "both": kind and cluster}
+    space = await edge.space(caller.reader, *(name for name, asked in families.items() if asked))
     try:
         start = read_token(after) if after is not None else None
     except ValueError as error:
@@ -45,43 +48,61 @@ async def inbox(
     return json_of(page(space, caller.reader, cursor, min(limit, MOST), start, kind, cluster))
 
 
+@router.get("/inbox/{item}", responses=answers(models.Item, 404))
+async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
+    """An item as the list shows it, in the list or not: put away, resolved, or a run that an incident stands for."""
+    found = edge.answers.one(await edge.space(caller.reader), caller.reader, item)
+    if found is None:
+        raise Problem(404, "not found")
+    return json_of(found)
+
+
+@router.post("/inbox/{item}/dismiss", responses=answers(models.Dismissed, 404, 412, writes=True))
+async def dismiss(
+    edge: EdgeOf, caller: Writing, key: IdempotencyKey, revision: Revision, item: Id, asked: Dismissal | None = None
+) -> Response:
+    """Puts an item away, for me alone; until a time, if one is given."""
+    until = asked.dismissed_until if asked is not None else None
+    if until is not None and until <= edge.writes.now():
+        raise Problem(400, "dismissed_until must be in the future")
+    command = Dismiss(**common(edge, caller, key), item=item, until=until, if_rev=revision)
+    return await carried_out(edge, caller, command, lambda row: shapes.ankra(row, False))
+
+
+@router.delete("/inbox/{item}/dismiss", responses=answers(models.Dismissed, 404, writes=True))
+async def restore(edge: EdgeOf, caller: Writing, key: IdempotencyKey, item: Id) -> Response:
+    """Takes an item back that I put away."""
+    return await carried_out(edge, caller, Restore(**common(edge, caller, key), item=item))
+
+
 @router.get("/feed", response_class=Response, responses=DOCUMENTED)
 async def feed(
     edge: EdgeOf, caller: Asking, cursor: Cursor,
     limit: Annotated[int, Query(ge=1, description=f"The window; beyond {FEED_MOST} it is {FEED_MOST}.")] = FEED,
 ) -> Response:
     """The live feed: a snapshot, then every change; after `Last-Event-ID`, exactly what was missed."""
-    edge.space(caller.reader)
+    await edge.space(caller.reader)
     edge.connections.take(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
         lambda outlet: edge.hub.open(caller.reader, min(limit, FEED_MOST), cursor, outlet))
 
 
-@router.get("/recent-drafts")
+@router.get("/recent-drafts", responses=answers(models.Drafts))
 async def recent_drafts(edge: EdgeOf, caller: Asking) -> Response:
     """Drafts in progress that I own or edited, the last touched first."""
-    return json_of(orjson.dumps({"drafts": edge.answers.drafts(edge.space(caller.reader), caller.user)}))
+    return json_of(orjson.dumps({"drafts": edge.answers.drafts(await edge.space(caller.reader), caller.user)}))
 
 
-@router.get("/preferences")
+@router.get("/preferences", responses=answers(models.PreferencesOf))
 async def preferences(edge: EdgeOf, caller: Asking) -> Response:
     """My pinned clusters and my widgets, in their order."""
-    return json_of(orjson.dumps(edge.answers.preferences(edge.space(caller.reader), caller.user)))
+    return json_of(orjson.dumps(edge.answers.preferences(await edge.space(caller.reader), caller.user)))
 
 
-@router.get("/activity")
-async def activity(
-    edge: EdgeOf, caller: Asking,
-    window: Annotated[str, Query(description="From 1h to 90d, in whole hours or days.")] = "24h",
-) -> Response:
-    """What was completed, approved and resolved lately."""
-    found = _WINDOW.fullmatch(window)
-    length = int(found[1]) * {"h": HOUR, "d": DAY}[found[2]] if found is not None else 0
-    if not 0 < length <= _LONGEST:
-        raise Problem(400, "window: must be hours or days such as 24h or 7d, from 1h to 90d")
-    space = edge.space(caller.reader)
-    if length > edge.answers.live_window:
-        raise Problem(503, "activity beyond the live window comes from history, which this edge can't ask yet")
-    answer = edge.answers.activity(space, caller.reader, length, edge.replica.clock(caller.ws))
-    return json_of(orjson.dumps(answer | {"window": window}))
+@router.patch("/preferences", responses=answers(models.PreferencesOf, writes=True))
+async def prefer(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Preferences) -> Response:
+    """Replaces the keys that are named."""
+    widgets = None if asked.widgets is None else [Widget(widget.id, widget.visible) for widget in asked.widgets]
+    return await carried_out(edge, caller, SetPreferences(
+        **common(edge, caller, key), pinned_clusters=asked.pinned_clusters, widgets=widgets))

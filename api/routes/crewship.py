@@ -1,4 +1,4 @@
-"""Crewship's routes, to the letter of its page (seeds C1-C30). What changes state comes with the writes."""
+"""Crewship's routes, to the letter of its page (seeds C1-C30)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from itertools import islice
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, WebSocket
 from fastapi.responses import Response
 
-from api import pages, shapes
-from api.deps import Asking, EdgeOf, json_of
+from api import models, pages, shapes
+from api.commands import carried_out, common
+from api.deps import Asking, EdgeOf, IdempotencyKey, Revision, Writing, json_of
 from api.errors import Problem
+from api.models import answers
+from api.requests import Bulk, StateChange
+from api.sockets import serve
+from schemas.log import SetState
 
-__all__ = ["router"]
+__all__ = ["router", "sockets"]
 
+sockets = APIRouter()
 router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 
 PAGE, MOST = 100, 500
@@ -23,8 +29,10 @@ STATES = {
     "all": ("unread", "read", "resolved"),
 }
 
+Id = Annotated[str, Path(max_length=2000)]
 
-@router.get("")
+
+@router.get("", responses=answers(models.Rows))
 async def rows(
     edge: EdgeOf, caller: Asking, state: str = "all", kind: Annotated[str, Query(max_length=512)] = "",
     limit: Annotated[int, Query(ge=1, description=f"Beyond {MOST} it is {MOST}.")] = PAGE,
@@ -32,7 +40,7 @@ async def rows(
     """Items I may see, those that opened last first."""
     if state not in STATES:
         raise Problem(400, "invalid state")
-    space = edge.space(caller.reader)
+    space = await edge.space(caller.reader, "new")
     ids = islice(pages.newest(space, caller.reader, STATES[state], kind), min(limit, MOST))
     found = [shapes.crewship(row) for row in map(space.item, ids) if row is not None]
     body = {"rows": [orjson.Fragment(row) for row in found], "count": len(found),
@@ -40,16 +48,42 @@ async def rows(
     return json_of(orjson.dumps(body))
 
 
-@router.get("/count")
+@router.get("/count", responses=answers(models.UnreadCount))
 async def count(edge: EdgeOf, caller: Asking) -> Response:
     """For the badge on the bell."""
-    return json_of(orjson.dumps({"unread_count": edge.space(caller.reader).unread(caller.reader)}))
+    return json_of(orjson.dumps({"unread_count": (await edge.space(caller.reader)).unread(caller.reader)}))
 
 
-@router.get("/{item}")
-async def one(edge: EdgeOf, caller: Asking, item: Annotated[str, Path(max_length=2000)]) -> Response:
+@router.post("/bulk", responses=answers(models.BulkDone, writes=True))
+async def bulk(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Bulk) -> Response:
+    """One change of state for many items; what its source must decide is left, and told."""
+    if len(asked.ids) > edge.settings.max_bulk:
+        raise Problem(400, f"too many ids (max {edge.settings.max_bulk})")
+    return await carried_out(edge, caller, SetState(
+        **common(edge, caller, key), items=tuple(asked.ids), state=asked.state, bulk=True,
+        resolved_action=asked.resolved_action))
+
+
+@router.patch("/{item}", responses=answers(models.Changed, 404, 409, 412, writes=True))
+async def change(
+    edge: EdgeOf, caller: Writing, key: IdempotencyKey, revision: Revision, asked: StateChange, item: Id
+) -> Response:
+    """Flips an item's state, for all who see it."""
+    return await carried_out(edge, caller, SetState(
+        **common(edge, caller, key), items=(item,), state=asked.state, resolved_action=asked.resolved_action,
+        if_rev=revision), shapes.crewship)
+
+
+@sockets.websocket("/api/v1/ws")
+async def push(socket: WebSocket) -> None:
+    """Tells when to ask again (api.sockets)."""
+    await serve(socket, socket.app.state.edge, socket.app.state.auth)
+
+
+@router.get("/{item}", responses=answers(models.Row, 404))
+async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
     """One item, resolved or grouped into an incident too."""
-    row = edge.space(caller.reader).visible(caller.reader, item)
+    row = (await edge.space(caller.reader)).visible(caller.reader, item)
     if row is None:
         raise Problem(404, "not found")
     return json_of(shapes.crewship(row))

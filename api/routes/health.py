@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.deps import EdgeOf
 from api.errors import Problem
+from api.models import Error
 
 __all__ = ["router"]
 
@@ -20,11 +21,11 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"model": Error, "description": "not now, and why"}})
 async def readyz(edge: EdgeOf) -> dict[str, str]:
-    """The view has caught up: what is asked for is answered from now on."""
-    if not edge.ready:
-        raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
+    """The view has caught up and is kept so. If not, the reason."""
+    if reason := edge.unready():
+        raise Problem(503, reason, {"retry-after": "1"})
     return {"status": "ready"}
 
 

@@ -9,11 +9,12 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api import pages, shapes
+from api import models, pages, shapes
 from api.auth import Caller
 from api.deps import Asking, Cursor, EdgeOf, json_of
 from api.edge import Edge
 from api.errors import Problem
+from api.models import answers
 from api.outlets import DOCUMENTED, EventStream
 from streams.core.readers import ID
 
@@ -24,28 +25,28 @@ router = APIRouter(tags=["cases"])
 MOST = 500
 
 
-@router.get("/inbox")
+@router.get("/inbox", responses=answers(models.ZeroInbox))
 async def inbox(
     edge: EdgeOf, caller: Asking, limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MOST
 ) -> Response:
     """What waits for me, the most pressing first; `count` is all of it."""
-    space = edge.space(caller.reader)
+    space = await edge.space(caller.reader)
     keys = pages.ranked(space, caller.reader, space.pins(caller.user))
     rows = (space.item(key[ID:]) for key in islice(keys, min(limit, MOST)))
     items = [shapes.zero(row) for row in rows if row is not None]
     return json_of(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
 
 
-@router.get("/inbox/count")
+@router.get("/inbox/count", responses=answers(models.ZeroCount))
 async def count(edge: EdgeOf, caller: Asking) -> Response:
     """How many of my items are unread."""
-    return json_of(orjson.dumps({"count": edge.space(caller.reader).counts(caller.reader).unread}))
+    return json_of(orjson.dumps({"count": (await edge.space(caller.reader)).counts(caller.reader).unread}))
 
 
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
 async def stream(edge: EdgeOf, caller: Asking, cursor: Cursor) -> Response:
     """State changes, session transitions and proof events of the workspace's cases, as they happen."""
-    edge.space(caller.reader)
+    await edge.space(caller.reader)
     return _stream(edge, caller, None, cursor)
 
 
@@ -54,7 +55,7 @@ async def case_events(
     edge: EdgeOf, caller: Asking, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """The same, of one case."""
-    space = edge.space(caller.reader)
+    space = await edge.space(caller.reader, "case")
     if not space.knows(caller.reader, case) and not edge.events.knows(caller.reader, case):
         raise Problem(404, "not found")
     return _stream(edge, caller, case, cursor)

@@ -1,0 +1,162 @@
+"""What ClickHouse has kept, as routes answer it: activity beyond the live window, and the events of a case."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from api import shapes
+from api.answers import ACTIVITY, MAX_RECENT
+from api.archive import Archive, Row
+from schemas.codec import from_us
+from schemas.views import ActivityRow
+from streams.core.keys import activity_key, event_digest
+from streams.core.readers import Reader
+from streams.core.rules import RULES
+
+__all__ = ["Place", "activity", "has_case", "history", "page_of", "read_place"]
+
+# An entry of the activity shows, and is seen by, what its item is now: that is in the newest fact that asked for it
+# (streams.core.activity). An item that nobody asked for has no target of its own.
+_DONE = """
+WITH done AS (
+    SELECT event_id, occurred_at, type, item_id, kind, cluster, case_id, session_id, actor, target_user_id, target_role
+    FROM activity
+    WHERE workspace_id = {ws:String} AND occurred_at > fromUnixTimestamp64Micro({since:Int64}, 'UTC')
+      AND type IN {types:Array(String)}
+),
+shown AS (
+    SELECT item_id, count() AS asked,
+        argMax((title, cluster, case_id, session_id, target_user_id, target_role), (occurred_at, position, fact_index))
+            AS last
+    FROM activity
+    WHERE workspace_id = {ws:String} AND type IN {openers:Array(String)}
+      AND item_id IN (SELECT item_id FROM done)
+    GROUP BY item_id
+),
+entries AS (
+    SELECT
+        event_id, toUnixTimestamp64Micro(occurred_at) AS at, type, item_id, kind, last.1 AS title,
+        if(asked = 0, done.cluster, last.2) AS cluster,
+        if(asked = 0, done.case_id, last.3) AS case_id,
+        if(asked = 0, done.session_id, last.4) AS session_id,
+        actor,
+        if(asked = 0, done.target_user_id, last.5) AS target_user_id,
+        if(asked = 0, done.target_role, last.6) AS target_role
+    FROM done LEFT JOIN shown ON done.item_id = shown.item_id
+)
+"""
+_COUNTS = "$DONE SELECT type, count() FROM entries WHERE $SEES GROUP BY type".replace("$DONE", _DONE)
+# Those of one moment have an order that ClickHouse can't compute, so all of the last moment are fetched; hardly more
+# than one, but a flood of them must not be.
+_RECENT = """$DONE
+SELECT * FROM (
+    SELECT event_id, at, type, item_id, kind, title, cluster, case_id, session_id, actor
+    FROM entries WHERE $SEES ORDER BY at DESC LIMIT {most:UInt32} WITH TIES
+) LIMIT 1000
+""".replace("$DONE", _DONE)
+_OPENERS = sorted(
+    name for name, rule in RULES.items()
+    if rule.effect == "open" and rule.kind in {RULES[counted].kind for counted in ACTIVITY}
+)
+
+_CASE = """
+SELECT
+    toUnixTimestamp64Micro(occurred_at), event_id, type, subject, item_id, kind, priority, title, cluster, stack,
+    case_state, session_id, task_id, proof_id, actor, resolved_action, seconds_open
+FROM activity
+WHERE workspace_id = {ws:String} AND case_id = {case:String} AND $SEES
+"""
+_BEFORE = """
+  AND occurred_at <= fromUnixTimestamp64Micro({at:Int64}, 'UTC')
+  AND (occurred_at, event_id) < (fromUnixTimestamp64Micro({at:Int64}, 'UTC'), {event:String})
+"""
+_NEWEST = "ORDER BY occurred_at DESC, event_id DESC LIMIT {limit:UInt32}"
+
+
+class Place(NamedTuple):
+    """Of an event in its case's history: when, in microseconds, and its id."""
+
+    at: int
+    event: str
+
+
+_read_place = msgspec.json.Decoder(Place).decode
+
+
+def token(place: Place) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def read_place(text: str) -> Place:
+    """ValueError: not one of ours."""
+    try:
+        place = _read_place(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (Base64Error, ValueError, msgspec.DecodeError) as error:
+        raise ValueError("next: not a page token") from error
+    if not 0 <= place.at < 1 << 53:
+        raise ValueError("next: not a page token")
+    return place
+
+
+async def activity(archive: Archive, reader: Reader, window: int, clock: int) -> dict[str, Any]:
+    """What was done within `window` before `clock`, in microseconds: as `Answers.activity` has it."""
+    given = {"since": clock - window, "types": sorted(ACTIVITY), "openers": _OPENERS}
+    counts, recent = await archive.ask_all(reader, (_COUNTS, given), (_RECENT, given | {"most": MAX_RECENT}))
+    found = dict.fromkeys(ACTIVITY.values(), 0)
+    for name, count in counts:
+        found[ACTIVITY[name]] += count
+    entries = sorted((_entry(reader.ws, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
+    return {"window": shapes.window_name(window), **found, "recent": [shapes.done(row) for row in entries[:MAX_RECENT]]}
+
+
+def _entry(ws: str, row: Row) -> ActivityRow:
+    """As the view has it: its key, which orders those of one moment, is made of the event's identity."""
+    event, at, kind_of_event, item, kind, title, cluster, case, session, by = row
+    source, _, name = event.partition(" ")
+    return ActivityRow(
+        ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=kind_of_event, at=at, item=item,
+        kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,
+    )
+
+
+async def history(
+    archive: Archive, reader: Reader, case: str, limit: int, before: Place | None
+) -> Sequence[Row]:
+    """One event more than `limit` of the case, newest first, of those the reader may see."""
+    sql, given = _CASE + _NEWEST, {"case": case, "limit": limit + 1}
+    if before is not None:
+        sql, given = _CASE + _BEFORE + _NEWEST, given | {"at": before.at, "event": before.event}
+    return await archive.ask(sql, reader, **given)
+
+
+async def has_case(archive: Archive, reader: Reader, case: str) -> bool:
+    """Whether it has any event that the reader may see."""
+    return bool(await archive.ask(_CASE + "LIMIT 1", reader, case=case))
+
+
+def page_of(case: str, rows: Sequence[Row], limit: int) -> dict[str, Any]:
+    """The answer of these rows; one more than `limit` says that there is another page."""
+    body: dict[str, Any] = {"case_id": case, "events": [_event(case, row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        body["next"] = token(Place(last[0], last[1]))
+    return body
+
+
+def _event(case: str, row: Row) -> dict[str, Any]:
+    """As the case's stream tells it, and what it leaves out there."""
+    (at, _, name, subject, item, kind, priority, title, cluster, stack, state, session, task, proof, actor, action,
+     seconds) = row
+    if name.startswith("task."):
+        task = task or subject
+    told = {
+        "type": name.replace(".", "_"), "at": from_us(at), "case_id": case, "state": state, "session_id": session,
+        "task_id": task, "proof_id": proof, "item": item, "kind": kind, "priority": priority, "title": title,
+        "cluster": cluster, "stack": stack, "actor": actor, "resolved_action": action, "seconds_open": seconds,
+    }
+    return {field: value for field, value in told.items() if value is not None and value != ""}
