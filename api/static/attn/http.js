@@ -1,0 +1,93 @@
+// Asking the edge, and what its answers mean in words.
+
+/**
+ * @typedef {object} Answer
+ * @property {number} status 0: nobody answered
+ * @property {any} data the JSON, or null
+ * @property {number | null} wait seconds, where the edge says when to come back
+ */
+
+const TRIES = 3;
+
+/** @param {string} name */
+export function cookie(name) {
+  const found = document.cookie.split("; ").find((one) => one.startsWith(`${name}=`));
+  return found ? found.slice(name.length + 1) : "";
+}
+
+/**
+ * One request. Writes carry the CSRF header. It never throws: no answer is status 0.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {Record<string, string>} [headers]
+ * @returns {Promise<Answer>}
+ */
+export async function ask(method, path, body, headers = {}) {
+  /** @type {Record<string, string>} */
+  const all = { accept: "application/json", ...headers };
+  if (method !== "GET") all["x-csrf-token"] = cookie("attn_csrf");
+  if (body !== undefined) all["content-type"] = "application/json";
+  try {
+    const answer = await fetch(path, {
+      method, headers: all, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+    });
+    const text = await answer.text();
+    const after = Number(answer.headers.get("retry-after") ?? Number.NaN);
+    return { status: answer.status, data: text ? json(text) : null, wait: Number.isFinite(after) ? after : null };
+  } catch {
+    return { status: 0, data: null, wait: null };
+  }
+}
+
+/** @param {string} text */
+function json(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null; // a proxy's page, say
+  }
+}
+
+/**
+ * A write that may be sent again: its key makes the edge do it once, whatever got lost on the way.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {number} [revision] of the item as it was shown
+ * @returns {Promise<Answer>}
+ */
+export async function write(method, path, body, revision) {
+  /** @type {Record<string, string>} */
+  const headers = { "idempotency-key": crypto.randomUUID() };
+  if (revision !== undefined) headers["if-match"] = `"${revision}"`;
+  for (let left = TRIES; ; left--) {
+    const answer = await ask(method, path, body, headers);
+    if (left === 1 || (answer.status !== 503 && answer.status !== 0)) return answer;
+    await new Promise((done) => setTimeout(done, 1000 * Math.min(answer.wait ?? 1, 5)));
+  }
+}
+
+/** @param {Answer} answer */
+export const ok = (answer) => answer.status >= 200 && answer.status < 300;
+
+/**
+ * Why something was not done, for the person who asked for it.
+ * @param {Answer} answer
+ * @returns {string}
+ */
+export function explain({ status, data, wait }) {
+  const seconds = wait === null ? "a moment" : `${wait} s`;
+  switch (status) {
+    case 0: return "No connection to attn. Nothing was changed as far as this page knows.";
+    case 401: return "Your session has ended. Please sign in again.";
+    case 403: return "attn could not tell that this came from your page. Reload it and try again.";
+    case 404: return "It is gone, or no longer addressed to you.";
+    case 409: return "Its source decides this, not the inbox. Open it there.";
+    case 412: return "It has changed since you saw it. Have another look.";
+    case 413: return "That is more than attn takes at once.";
+    case 429: return `Too many changes at once. Try again in ${seconds}.`;
+    case 503: return "attn could not confirm it in time. It may still happen; the list will tell.";
+    default: return data?.error ? `attn says: ${data.error}` : `attn answered ${status}.`;
+  }
+}

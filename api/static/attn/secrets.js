@@ -1,0 +1,19 @@
+// Values of a payload that should not be read over a shoulder. Pure. It errs on the side of hiding: one click shows.
+
+const NAMES = /pass(word|wd|phrase)?$|^pwd$|secret|token$|api[-_]?key|access[-_]?key|private[-_]?key|credential|authorization|cookie|bearer|session[-_]?id$|connection[-_]?string|dsn$/i;
+const VALUES = [
+  /^eyJ[\w-]{8,}\.[\w-]{8,}\./, // a JWT
+  /^(sk|pk|rk)[-_](live|test|proj|ant)?[-_]?\w{8,}/, /^gh[pousr]_\w{20,}/, /^xox[abprs]-/, /^AKIA[0-9A-Z]{12,}/, /^glpat-/,
+  /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
+  /:\/\/[^/\s:@]+:[^/\s@]+@/, // a URL with a password
+];
+
+/**
+ * @param {string} name of the field, or of the one it is in
+ * @param {unknown} value
+ */
+export function isSecret(name, value) {
+  if (value === null || typeof value === "boolean" || value === "") return false;
+  if (NAMES.test(name)) return true;
+  return typeof value === "string" && VALUES.some((pattern) => pattern.test(value.trim()));
+}

@@ -1,0 +1,59 @@
+// The shapes of attn's answers and frames (CONTRACT §4), for checking the modules here and those of others.
+
+export type Priority = "urgent" | "high" | "normal" | "low";
+export type State = "unread" | "read" | "resolved";
+export type Reason = "resolved" | "dismissed" | "snoozed" | "retargeted" | "grouped" | "beyond";
+
+export interface Step { title: string; mode: "auto" | "confirm" }
+export interface Person { type: "user" | "ai"; id: string; name?: string }
+
+/** One row of the inbox. Fields without a value are left out; times are RFC 3339. */
+export interface Item {
+  id: string; workspace_id: string; kind: string; source_id: string; title: string; state: State;
+  priority: Priority; blocking: boolean; created_at: string; updated_at: string; revision: number;
+  /** Why it is where it is: `band`, then `overdue`, `blocking`, `pinned`. `rank` sorts as text; equal ones by `id`. */
+  band: Priority; due_at: string; overdue: boolean; rank_reasons: string[]; rank: string;
+  target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>;
+  sender_type?: string; sender_id?: string; sender_name?: string;
+  read_at?: string; resolved_at?: string; resolved_by_user_id?: string; resolved_action?: string;
+  cluster?: string; stack?: string; conversation_id?: string; case_id?: string; case_title?: string;
+  session_id?: string; action_url?: string; expires_at?: string;
+  risk?: "low" | "medium" | "high" | "critical"; reversible?: boolean;
+  pipeline?: string; step?: string; error?: string; incident_key?: string; task_id?: string; proof_id?: string;
+  plan?: { auto: number; confirm: number; steps: Step[] };
+  editor?: Person; clusters?: string[]; count?: number; members?: string[]; dismissed_until?: string;
+}
+
+/** Of the whole inbox, not of the window. `by_priority` counts the source's priority, not the band. */
+export interface Counts {
+  total: number; unread: number; by_kind: Record<string, number>; by_priority: Partial<Record<Priority, number>>;
+}
+
+export interface Done {
+  type: string; at: string; item: string; kind: string; title?: string; cluster?: string; case_id?: string;
+  session_id?: string; by_user_id?: string;
+}
+export interface Activity {
+  window: string; sessions_completed: number; plans_approved: number; actions_resolved: number; recent: Done[];
+}
+export interface Draft {
+  draft_id: string; cluster?: string; stack?: string; title?: string; last_touched_at: string;
+  has_ai_edits: boolean; co_editors: Person[];
+}
+export interface Widget { id: string; visible: boolean }
+export interface Preferences { pinned_clusters: string[]; widgets: Widget[] }
+export interface Me { user_id: string; name?: string; workspace_id: string; role: string; expires_at: string }
+
+/** One frame of the feed, as `sse.js` reads it. `retry`: milliseconds to wait before coming back, if it says so. */
+export interface Frame { id?: string; event: string; data: any; retry?: number }
+
+/** What `fold.js` makes of frames: the reader's copy of the first N of the ranked list. */
+export interface Inbox {
+  /** Send it as `Last-Event-ID`; null before the first snapshot. */
+  readonly cursor: string | null;
+  readonly items: readonly Item[];
+  readonly counts: Counts;
+  readonly activity: Activity | null;
+  readonly drafts: readonly Draft[];
+  readonly preferences: Preferences;
+}

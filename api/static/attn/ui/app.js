@@ -1,0 +1,97 @@
+// The whole page.
+import { dismiss, hush, mark, resolve, restore } from "../actions.js";
+import { page, signIn } from "../model.js";
+import { plural } from "../words.js";
+import { Detail } from "./detail.js";
+import { Dialogs } from "./dialogs.js";
+import { html, useMedia, useState, useStore } from "./dom.js";
+import { Icon } from "./icons.js";
+import { List } from "./list.js";
+import { Overview } from "./overview.js";
+import { askSnooze } from "./row.js";
+import { Chips, Filters, Views } from "./side.js";
+import { Banner, Top } from "./top.js";
+
+/** @typedef {import("../store.js").State} State */
+
+export function App() {
+  const state = useStore();
+  const wide = useMedia("(min-width: 1100px)");
+  if (state.phase === "starting") return null;
+  if (state.phase === "out") return html`<${SignIn} said=${state.said} />`;
+  const open = state.opened !== null;
+  const show = state.overview && !open ? "overview" : open ? "item" : "list";
+  return html`
+    <div class=${`app shows-${show}`}>
+      <h1 class="hidden">Inbox</h1>
+      <a class="skip" href="#list">To the list</a>
+      <${Top} state=${state} />
+      <${Banner} state=${state} />
+      <div class="columns">
+        <nav class="side" aria-label="Inbox"><div><${Views} state=${state} />
+          ${!wide && html`<button class="nav" aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: !state.overview, open: null, opened: null })}>
+            <${Icon} name="chart" /> <span>Overview</span></button>`}</div>
+          <div class="filters"><${Filters} state=${state} /></div></nav>
+        <main class="middle">
+          <div class="narrow-bar"><${Views} state=${state} /><button class="plain" aria-label="Filters" onClick=${() => page.set({ dialog: "filters" })}><${Icon} name="filter" /></button></div>
+          ${state.chosen.size > 0 ? html`<${Bulk} state=${state} />` : html`<${Chips} state=${state} />`}
+          <${List} state=${state} />
+        </main>
+        ${(open || wide || state.overview) && html`<div class="right" role=${wide ? "complementary" : "main"} aria-label=${open ? "Item" : "Overview"}>
+          ${open ? html`<${Detail} state=${state} />` : html`<${Overview} state=${state} />`}</div>`}
+      </div>
+      <nav class="bottom" aria-label="Page">
+        <button aria-current=${show !== "overview" ? "page" : undefined} onClick=${() => page.set({ overview: false, open: null, opened: null })}><${Icon} name="inbox" /> Inbox</button>
+        <button aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: true, open: null, opened: null })}><${Icon} name="chart" /> Overview</button>
+      </nav>
+      <${Toasts} state=${state} />
+      <${Dialogs} state=${state} />
+      <p class="hidden" role="status" aria-live="polite" id="heard">${state.heard}</p>
+    </div>`;
+}
+
+/** @param {{state: State}} how */
+function Bulk({ state }) {
+  const ids = [...state.chosen], away = state.view === "away";
+  return html`<div class="bulk" role="toolbar" aria-label="What is chosen">
+    <b>${plural(ids.length, "item")} chosen</b>
+    ${away ? html`<button class="button" onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+      <button class="button" onClick=${() => resolve(ids)}><${Icon} name="check" size="16" /> Resolve</button>
+      <button class="button" onClick=${() => mark(ids, "read")}><${Icon} name="unread" size="16" /> Read</button>
+      <button class="button" onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
+      <button class="button" onClick=${() => dismiss(ids)}><${Icon} name="away" size="16" /> Put away</button>`}
+    <button class="plain" aria-label="Choose nothing" onClick=${() => page.set({ chosen: new Set(), anchor: null })}><${Icon} name="close" /></button>
+  </div>`;
+}
+
+/** @param {{state: State}} how */
+const Toasts = ({ state }) => html`<div class="toasts">
+  ${state.toasts.map((toast) => html`<div key=${toast.id} class=${`toast ${toast.tone}`}>
+    <div><p>${toast.text}</p>
+      ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer">${link.text}</a></li>`)}</ul>`}</div>
+    ${toast.undo && html`<button class="small" onClick=${() => { hush(toast.id); toast.undo?.(); }}>Undo <kbd>z</kbd></button>`}
+    <button class="plain" aria-label="Close this message" onClick=${() => hush(toast.id)}><${Icon} name="close" size="15" /></button>
+  </div>`)}</div>`;
+
+/** @param {{said: string}} how */
+function SignIn({ said }) {
+  const [problem, complain] = useState(said);
+  const [busy, work] = useState(false);
+  const submit = async (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    const token = String(new FormData(/** @type {HTMLFormElement} */ (event.target)).get("token") ?? "").trim();
+    work(true);
+    complain(await signIn(token));
+    work(false);
+  };
+  return html`<main class="sign-in"><form onSubmit=${submit}>
+    <p class="brand"><svg viewBox="0 0 24 24" width="44" height="44" aria-hidden="true"><rect x="1" y="1" width="22" height="22" rx="7" /><path d="M6 13.5h3.2l1.5 2.5h2.6l1.5-2.5H18M12 5.5v5M9.8 8.6L12 10.8l2.2-2.2" /></svg></p>
+    <h1>attn</h1>
+    <p class="lead">What needs you, most pressing first.</p>
+    <label for="token">Access token</label>
+    <input id="token" name="token" type="password" required autocomplete="off" spellcheck="false" aria-describedby="token-help token-problem" />
+    <p class="problem" id="token-problem" role="alert">${problem}</p>
+    <button class="button primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+    <p class="hint" id="token-help">In development: <code>attn token --workspace ws_01 --user ann --role OWNER</code></p>
+  </form></main>`;
+}

@@ -1,0 +1,118 @@
+// One item, whole.
+import { dismiss, mark, resolve, restore } from "../actions.js";
+import { look } from "../model.js";
+import { ago, clock, due, kind, MANAGED, plural, why } from "../words.js";
+import { Body } from "./body.js";
+import { html, useClock, useEffect, useRef } from "./dom.js";
+import { History } from "./history.js";
+import { Icon } from "./icons.js";
+import { Members } from "./members.js";
+import { Payload } from "./payload.js";
+import { askSnooze, badges, closeItem, where } from "./row.js";
+
+/** @typedef {import("../types").Item} Item */
+/** @typedef {import("../store.js").State} State */
+
+const DWELL = 700; // milliseconds on an item after which it counts as read
+
+/** @param {{state: State}} how */
+export function Detail({ state }) {
+  const item = state.opened;
+  const now = useClock(state.skew);
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const live = item !== null && state.inbox.items.some((one) => one.id === item.id);
+  useEffect(() => {
+    place.current?.scrollTo(0, 0);
+    if (document.activeElement === document.body) place.current?.focus(); // the list has made room for it
+    if (!item || item.state !== "unread" || state.view === "away") return;
+    const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
+    return () => clearTimeout(timer);
+  }, [item?.id]);
+  if (!item) return null;
+  const ends = due(item, now), gone = state.gone.get(item.id), unread = item.state === "unread";
+  return html`
+    <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
+      <header>
+        <p class="over"><span class="kind"><${Icon} name=${kind(item.kind).icon} /></span> ${kind(item.kind).name}
+          ${!item.clusters && where(item) && html`<span class="at" title=${where(item)}>${where(item)}</span>`}
+          <span class="tools"><button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
+            aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>
+          <button class="plain close" onClick=${closeItem} aria-label="Close" title="Close (Esc)"><${Icon} name="close" /></button></span></p>
+        <h2 id="detail-title" dir="auto">${item.title}</h2>
+        <p class="badges">
+          <span class=${`badge band ${item.band}`}>${item.band}</span>
+          ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
+          <span class=${`due ${ends.tone}`}>${ends.text}</span>
+        </p>
+        ${gone && !live && state.view !== "away" && html`<p class="notice" role="status">No longer in your list: ${gone}.</p>`}
+        <${Actions} item=${item} state=${state} />
+        <p class="why">${why(item)}</p>
+      </header>
+      ${item.risk && html`<${Risk} item=${item} />`}
+      ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0">${item.error}</pre></section>`}
+      ${item.body_md && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
+      ${item.plan && html`<${Plan} plan=${item.plan} />`}
+      ${item.members && html`<${Members} item=${item} />`}
+      ${item.payload && html`<${Payload} payload=${item.payload} />`}
+      <${Facts} item=${item} now=${now} />
+      ${item.case_id && html`<${History} case=${item.case_id} revision=${item.revision} />`}
+    </article>`;
+}
+
+/** @param {{item: Item, state: State}} how */
+function Actions({ item, state }) {
+  const busy = state.busy.has(item.id), ids = [item.id], away = state.view === "away";
+  const own = !MANAGED.has(item.kind);
+  return html`<div class="actions" role="group" aria-label="What to do">
+    ${item.action_url && html`<a class=${`button ${own ? "" : "primary"}`} href=${item.action_url} target="_blank" rel="noopener noreferrer">
+      ${own ? "Open at its source" : kind(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
+    ${own && html`<button class="button primary" disabled=${busy} onClick=${() => resolve(ids, item.kind === "failed_run" || item.kind === "incident" ? "retried" : undefined)}>
+      <${Icon} name="check" size="16" /> ${item.kind === "failed_run" || item.kind === "incident" ? "Resolve as retried" : "Resolve"}</button>`}
+    ${away ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+      <button class="button" disabled=${busy} onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
+      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="away" size="16" /> Put away</button>`}
+    ${!own && !item.action_url && html`<p class="hint">${kind(item.kind).verb} where it came from (${item.source_id}); it leaves the list by itself.</p>`}
+  </div>`;
+}
+
+/** @param {{item: Item}} how */
+const Risk = ({ item }) => html`
+  <section class=${`block risk risk-${item.risk}`} aria-label="Risk">
+    <span class="meter" aria-hidden="true">${["low", "medium", "high", "critical"].map((step, place, all) =>
+      html`<i class=${place <= all.indexOf(item.risk ?? "low") ? "on" : ""}></i>`)}</span>
+    <b>${item.risk} risk</b>
+    <span>${item.reversible === true ? "It can be undone." : item.reversible === false ? "It can’t be undone." : "Nothing is said about undoing it."}</span>
+  </section>`;
+
+/** @param {{plan: NonNullable<Item["plan"]>}} how */
+const Plan = ({ plan }) => html`
+  <section class="block" aria-labelledby="plan-title">
+    <h3 id="plan-title">Plan <small>${plan.auto} by itself, ${plan.confirm} after you confirm</small></h3>
+    <ol class="steps">
+      ${plan.steps.map((step, place) => html`<li key=${place} class=${step.mode}>
+        <span class="number">${place + 1}</span><span>${step.title}</span>
+        <span class=${`badge ${step.mode}`}>${step.mode === "auto" ? "auto" : "confirm"}</span></li>`)}
+    </ol>
+  </section>`;
+
+/** @param {{item: Item, now: number}} how */
+function Facts({ item, now }) {
+  /** @type {[string, any][]} */
+  const rows = [
+    ["Asked by", item.sender_name ?? item.sender_id],
+    ["Addressed to", [item.target_user_id, item.target_role].filter(Boolean).join(" or ") || "everyone in the workspace"],
+    ["Waiting", html`<span title=${item.created_at}>${ago(item.created_at, now)}, since ${clock(item.created_at)}</span>`],
+    ["Due", html`<span title=${item.due_at}>${clock(item.due_at)}</span>`],
+    ["Pipeline", [item.pipeline, item.step].filter(Boolean).join(" / ")],
+    ["Edited by", item.editor && (item.editor.name ?? item.editor.id)],
+    ["Case", item.case_id && html`<button class="link" onClick=${() => look({ view: "open", filters: { kind: "", cluster: "", case: item.case_id ?? "", text: "" } })}>
+      ${item.case_title ?? item.case_id}</button>`],
+    ["Conversation", item.conversation_id], ["Session", item.session_id],
+    ["Source", html`<code>${item.source_id}</code>`],
+  ];
+  return html`<section class="block" aria-labelledby="about-title"><h3 id="about-title">About</h3>
+    <dl class="fields">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    ${item.resolved_at && html`<p class="notice">Resolved ${clock(item.resolved_at)}${item.resolved_by_user_id ? ` by ${item.resolved_by_user_id}` : ""}.</p>`}
+    ${item.count && item.members && item.count > item.members.length ? html`<p class="hint">${plural(item.count, "run")} in all.</p>` : null}
+  </section>`;
+}

@@ -1,0 +1,50 @@
+// What every part of the page is made with.
+import htm from "../../vendor/htm.js";
+import { h, render } from "../../vendor/preact.js";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../vendor/hooks.js";
+import { page } from "../model.js";
+
+export const html = htm.bind(h);
+export { render, useEffect, useLayoutEffect, useMemo, useRef, useState };
+
+/** The page's state, and a new drawing whenever it changes. */
+export function useStore() {
+  const [state, show] = useState(page.get);
+  useEffect(() => {
+    show(page.get());
+    return page.listen((next) => show(next));
+  }, []);
+  return state;
+}
+
+/**
+ * The edge's clock, once every `step` milliseconds while anybody can see it.
+ * @param {number} skew
+ * @param {number} step
+ */
+export function useClock(skew, step = 1000) {
+  const [now, tick] = useState(() => Date.now());
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || tick(Date.now()), step);
+    const seen = () => document.hidden || tick(Date.now());
+    document.addEventListener("visibilitychange", seen);
+    return () => {
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", seen);
+    };
+  }, [step]);
+  return now + skew;
+}
+
+/** @param {string} query a media query */
+export function useMedia(query) {
+  const [matches, show] = useState(() => matchMedia(query).matches);
+  useEffect(() => {
+    const list = matchMedia(query);
+    const changed = () => show(list.matches);
+    list.addEventListener("change", changed);
+    changed();
+    return () => list.removeEventListener("change", changed);
+  }, [query]);
+  return matches;
+}

@@ -1,0 +1,4 @@
+export class Marked {
+  constructor(options?: any);
+  parse(text: string, options?: any): string;
+}
