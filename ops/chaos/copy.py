@@ -1,0 +1,63 @@
+"""A client of the feed as docs/behaviour.md describes one: keeps its copy of the inbox from the frames alone."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+BANDS = ("urgent", "high", "normal", "low")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def frames(stream: bytes) -> list[tuple[int, str, Any]]:
+    """Bytes of an event stream -> (id, event, data) each."""
+    found = []
+    for block in stream.decode().split("\n\n"):
+        if block:
+            fields = dict(line.split(": ", 1) for line in block.split("\n"))
+            assert set(fields) == {"id", "event", "data"}, block
+            found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def _us(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+def rank(item: dict[str, Any]) -> tuple[Any, ...]:
+    """CONTRACT §3, from what the item says of itself."""
+    return (
+        BANDS.index(item["band"]), not item["blocking"], "pinned" not in item["rank_reasons"], _us(item["due_at"]),
+        _us(item["created_at"]), item["id"],
+    )
+
+
+class Copy:
+    """`apply` frames in order; `page` is then what GET /org/me/inbox shows at `cursor`."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, dict[str, Any]] = {}
+        self.cursor = -1
+        self.rest: dict[str, Any] = {}
+
+    def apply(self, frame: tuple[int, str, Any]) -> None:
+        cursor, event, data = frame
+        assert cursor > self.cursor or event in ("heartbeat", "snapshot"), "ids grow"
+        self.cursor = cursor
+        if event == "snapshot":
+            self.items = {item["id"]: item for item in data["items"]}
+            self.rest = {name: data[name] for name in ("counts", "activity", "drafts", "preferences")}
+        elif event in ("added", "changed"):
+            assert (data["item"]["id"] in self.items) is (event == "changed")
+            self.items[data["item"]["id"]] = data["item"]
+            self.rest["counts"] = data["counts"]
+        elif event == "removed":
+            self.items.pop(data["id"], None)
+            self.rest["counts"] = data["counts"]
+        elif event != "heartbeat":
+            self.rest[event] = data
+
+    @property
+    def page(self) -> dict[str, Any]:
+        return {"items": sorted(self.items.values(), key=rank), **self.rest}

@@ -1,0 +1,113 @@
+"""One fold of the log from its beginning, by nobody who could have been interrupted: what rows and facts must be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from aiokafka import ConsumerRecord
+
+from schemas.facts import Fact, Outcome, decode_fact
+from schemas.latest import keep_latest
+from schemas.log import Event, decode_pack
+from schemas.settings import Settings
+from schemas.views import decode, fence_key, position_key
+from streams.core.fold import Fold
+from streams.core.rules import Rules
+
+__all__ = ["Refold", "differences", "last_rows", "told"]
+
+_SHOWN = 5  # differences of one sort that are told
+
+
+class Refold:
+    """`rows` and `facts` of one partition. `repairs`: where a new owner wrote rows again, which takes a position."""
+
+    def __init__(self, partition: int, settings: Settings, repairs: Iterable[tuple[int, int]] = ()) -> None:
+        self.partition = partition
+        self.rows: dict[bytes, bytes] = {}
+        self.facts: list[Fact | Outcome] = []
+        self.events: Counter[tuple[str, str, str]] = Counter()  # in the log, repeats counted
+        self._fold = Fold(self.rows, partition, Rules.from_settings(settings))
+        self._repairs = Counter(repairs)
+
+    def take(self, records: Sequence[ConsumerRecord]) -> None:
+        """The partition's records of the log, from the first."""
+        for record in records:
+            for missing in range(self._fold.position.next, record.offset):
+                self._fold.skip(missing)
+            self._one(record)
+
+    def _one(self, record: ConsumerRecord) -> None:
+        try:
+            pack = decode_pack(record.value or b"")
+        except ValueError:
+            self._fold.skip(record.offset)
+            self._keep()
+            return
+        self.events.update((one.ws, one.source, one.id) for one in pack.entries if isinstance(one, Event))
+        whole = False
+        while not whole:
+            position = self._fold.position
+            position.shift += self._repairs[position.next, position.part]
+            whole = self._fold.apply(pack, record.offset)
+            self._keep()
+
+    def _keep(self) -> None:
+        batch = self._fold.take()
+        self.facts += batch.facts
+        keep_latest(self.rows, batch.rows)
+        self._fold.taken()
+
+    def end(self) -> None:
+        """Repairs after the last pack."""
+        position = self._fold.position
+        if count := self._repairs[position.next, position.part]:
+            position.shift += count
+            self._keep()
+
+
+def last_rows(partition: int, records: Iterable[ConsumerRecord]) -> dict[bytes, bytes]:
+    """The last value of each key: all that compaction promises to keep."""
+    rows: dict[bytes, bytes] = {}
+    for record in records:
+        if record.value is None:
+            rows.pop(record.key, None)
+        elif record.key != fence_key(partition):
+            rows[record.key] = record.value
+    return rows
+
+
+def told(records: Iterable[ConsumerRecord]) -> tuple[list[Fact | Outcome], int, list[str]]:
+    """Facts as a consumer takes them (one whose place is not beyond the last is a repeat), the number of repeats, and
+    repeats that say something else than the first time."""
+    facts: list[Fact | Outcome] = []
+    known: dict[tuple[int, int], bytes] = {}
+    repeats, wrong, last = 0, [], (-1, -1)
+    for record in records:
+        fact = decode_fact(record.value)
+        place = (fact.pos, fact.index)
+        if place > last:
+            last = place
+            facts.append(fact)
+        else:
+            repeats += 1
+            if known.get(place) != record.value:
+                wrong.append(
+                    f"fact {place} at offset {record.offset} says {record.value!r}, first {known.get(place)!r}")
+        known.setdefault(place, record.value)
+    return facts, repeats, wrong
+
+
+def differences(partition: int, what: str, found: Mapping[bytes, bytes], wanted: Mapping[bytes, bytes]) -> list[str]:
+    """Rows that are not those of the fold, a line each, the first few."""
+    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    lines = [
+        f"{what}/{partition} row {key.decode()}: {_row(key, found.get(key))}, one fold of the log has "
+        f"{_row(key, wanted.get(key))}" for key in keys[:_SHOWN]
+    ]
+    return [*lines, *([f"{what}/{partition}: {len(keys)} rows differ in all"] if len(keys) > _SHOWN else [])]
+
+
+def _row(key: bytes, raw: bytes | None) -> str:
+    return "absent" if raw is None else repr(decode(key, raw)) if key != position_key(0) else raw.decode()

@@ -1,0 +1,210 @@
+"""The real thing as processes: Kafka, workers, edges, history; kept alive by `ops.supervise`, as `attn up` does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import httpx
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from ops import processes
+from ops.broker import free_port
+from ops.kafka import Cluster, Node
+from ops.supervise import GaveUp, Part, Policy, role_command
+from schemas.settings import Settings
+from schemas.topics import TOPICS, VIEWS
+from streams import topics
+
+__all__ = ["Stack"]
+
+_STOP = 15.0  # seconds a part has to leave
+_START = 600.0  # seconds for all to be ready; a machine may have a lot to do besides
+# As `attn up` restarts, but it never gives up: being killed at once again and again is what happens here.
+_POLICY = Policy(most=2.0, limit=1 << 30)
+_BROKER = {
+    # Flush often, so that a slow disk is felt at all.
+    "log.flush.interval.messages": "20",
+    "log.cleaner.backoff.ms": "3000",
+}
+
+
+class Stack:
+    """`async with Stack(home, ...) as stack`: all of it runs and is ready; at the end all of it is gone."""
+
+    def __init__(
+        self, home: Path, brokers: int, workers: int, edges: int, partitions: int, often: bool = False
+    ) -> None:
+        """`often`: brokers will be started so often that making their start cheap is worth half a minute."""
+        self.home = home
+        self._often = often
+        self.kafka = Cluster(home / "kafka", brokers=brokers, overrides=_BROKER)
+        self.data_dir = home / "data"
+        self.secret = secrets.token_hex(24)
+        self.settings = Settings(
+            kafka=self.kafka.bootstrap, data_dir=self.data_dir, log_partitions=partitions, source_partitions=2,
+            replication=brokers, heartbeat=1.0, resume_hours=0.05, max_streams=1000,
+        )
+        self.parts: dict[str, Part] = {}
+        self.ports: dict[str, int] = {}  # of edges: theirs; of others: their metrics
+        self._keeping: dict[str, asyncio.Task[None]] = {}
+        self._logs: dict[str, IO[str]] = {}
+        self._first = [*self._names("worker", workers), *self._names("edge", edges), "history-1"]
+
+    @staticmethod
+    def _names(role: str, count: int) -> list[str]:
+        return [f"{role}-{number}" for number in range(1, count + 1)]
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{port}" for name, port in sorted(self.ports.items()) if name.startswith("edge")]
+
+    def running(self, role: str) -> list[str]:
+        return sorted(name for name in self._keeping if name.startswith(role))
+
+    async def __aenter__(self) -> Stack:
+        for directory in (self.data_dir, self.home / "run", self.home / "logs"):
+            directory.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "secret").write_text(self.secret)
+        try:
+            os.environ["JAVA_TOOL_OPTIONS"] = await self._java()
+            await self.kafka.start(_START)
+            await self._compacting()
+            for name in self._first:
+                self.add(name)
+            await self.ready(_START)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self._keeping):
+            self.resume(name)
+        await asyncio.gather(*(self.remove(name) for name in list(self._keeping)), return_exceptions=True)
+        for node in self.kafka.nodes:
+            node.resume()
+        await self.kafka.stop(10.0)
+        for file in self._logs.values():
+            file.close()
+
+    async def _java(self) -> str:
+        """Options for JVMs that live for seconds: what makes one fast after minutes only costs here, and what it loads
+        at each start is kept as it is in memory, by one that is started for that alone."""
+        options = os.environ.get("JAVA_TOOL_OPTIONS", "") + " -XX:TieredStopAtLevel=1"
+        if not self._often:
+            return options
+        archive = self.home / "kafka.jsa"
+        os.environ["JAVA_TOOL_OPTIONS"] = f"{options} -XX:ArchiveClassesAtExit={archive}"
+        async with Cluster(self.home / "archive"):
+            pass
+        return f"{options} -XX:SharedArchiveFile={archive}"
+
+    async def _compacting(self) -> None:
+        """Create attn.views before the parts do: as they would, but with segments that are compacted while we run, so
+        that workers, edges and checks read back what has holes."""
+        topic = next(topic for topic in TOPICS if topic.name == VIEWS)
+        often = {"segment.ms": "30000", "min.cleanable.dirty.ratio": "0.01"}
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=30_000)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(
+                VIEWS, topics.partitions(topic, self.settings), self.settings.replication,
+                topic_configs=topics.configs(topic, self.settings) | often)])
+        finally:
+            await admin.close()
+
+    def add(self, name: str) -> None:
+        """Start a part, and again whenever it ends."""
+        role, _, number = name.partition("-")
+        port = self.ports.setdefault(name, free_port())
+        part = self.parts[name] = Part(
+            name, role_command(role), self._env(role, number, port), self.home / "run", self._echo, _POLICY)
+        self._keeping[name] = asyncio.create_task(part.keep(), name=name)
+
+    def _env(self, role: str, number: str, port: int) -> dict[str, str]:
+        given = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
+        found = {f"ATTN_{name.upper()}": str(value) for name, value in given.items()}
+        own = {"ATTN_PORT": str(port)} if role == "edge" else {"ATTN_METRICS_PORT": str(port)}
+        return found | own | {"ATTN_INSTANCE": number, "ATTN_JWT_SECRET": self.secret, "ATTN_LOG_FORMAT": "json"}
+
+    def _echo(self, name: str, line: str) -> None:
+        if name not in self._logs:
+            self._logs[name] = (self.home / "logs" / f"{name}.log").open("a", buffering=1)
+        self._logs[name].write(line + "\n")
+
+    async def remove(self, name: str) -> bool:
+        """Stop a part for good. True: it ended by itself in time."""
+        keeping = self._keeping.pop(name)
+        keeping.cancel()
+        with suppress(asyncio.CancelledError, GaveUp):
+            await keeping
+        return await self.parts[name].stop(_STOP)
+
+    def signal(self, name: str, signum: int) -> processes.Known | None:
+        """Send a signal to the part's process, if there is one now."""
+        pid = self.parts[name].pid
+        found = processes.known(pid) if pid is not None else None
+        if found is not None:
+            with suppress(ProcessLookupError):
+                os.kill(found.pid, signum)
+        return found
+
+    def resume(self, name: str) -> None:
+        self.signal(name, signal.SIGCONT)
+
+    def check(self) -> None:
+        """Raises what a part's keeper died of."""
+        for task in self._keeping.values():
+            if task.done():
+                task.result()
+
+    def controller(self) -> Node | None:
+        """The node that leads the quorum, as far as the nodes have written down who that is."""
+        newest: tuple[int, int] = (-1, -1)
+        for node in self.kafka.nodes:
+            path = node.directory / "data" / "__cluster_metadata-0" / "quorum-state"
+            with suppress(OSError, ValueError, KeyError):
+                said = json.loads(path.read_text())
+                newest = max(newest, (int(said["leaderEpoch"]), int(said["leaderId"])))
+        return next((node for node in self.kafka.nodes if node.number == newest[1]), None)
+
+    async def in_sync(self) -> bool:
+        """Whether each partition of every topic has all its replicas up to date. False, too, where nobody answers."""
+        try:
+            async with asyncio.timeout(15.0):
+                admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=5_000)
+                try:
+                    await admin.start()
+                    found = await admin.describe_topics()
+                finally:
+                    await admin.close()
+        except (KafkaError, OSError, TimeoutError):
+            return False
+        parts = [part for topic in found for part in topic["partitions"]]
+        return bool(parts) and all(set(part["isr"]) == set(part["replicas"]) for part in parts)
+
+    async def ready(self, seconds: float) -> None:
+        """Return when every part says so on /readyz. TimeoutError names the others."""
+        waiting = set(self._keeping)
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            until = asyncio.get_running_loop().time() + seconds
+            while waiting:
+                self.check()
+                waiting -= {name for name in waiting if await self._is_ready(client, name)}
+                if waiting and asyncio.get_running_loop().time() > until:
+                    raise TimeoutError(f"not ready after {seconds:.0f} s: {', '.join(sorted(waiting))}")
+                await asyncio.sleep(0.3)
+
+    async def _is_ready(self, client: httpx.AsyncClient, name: str) -> bool:
+        try:
+            return (await client.get(f"http://127.0.0.1:{self.ports[name]}/readyz")).status_code == 200
+        except httpx.HTTPError:
+            return False

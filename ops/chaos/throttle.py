@@ -1,0 +1,59 @@
+"""A slow disk for some processes: the kernel's I/O controller (cgroup v1 `blkio` or v2 `io`), where we may write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["Throttle"]
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+class Throttle:
+    """Limits writes to the disk under `directory`. `missing` says why it can't, or is None.
+
+    What goes to the page cache is not slowed, only what is written out: brokers of this harness flush often.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        device = os.stat(directory).st_dev
+        self._device = f"{os.major(device)}:{os.minor(device)}"
+        self._v1 = (_ROOT / "blkio").is_dir()
+        self._group = (_ROOT / "blkio" if self._v1 else _ROOT) / f"attn-chaos-{os.getpid()}"
+        self.missing = self._try()
+
+    def _try(self) -> str | None:
+        try:
+            self._group.mkdir()
+            self._limit(1 << 30)
+            self._limit(0)
+        except OSError as error:
+            self.close()
+            return f"cgroups can't be written here ({error.strerror or error}), or know no such disk ({self._device})"
+        return None
+
+    def _limit(self, rate: int) -> None:
+        """Bytes a second; 0: none."""
+        if self._v1:
+            (self._group / "blkio.throttle.write_bps_device").write_text(f"{self._device} {rate}")
+        else:
+            (self._group / "io.max").write_text(f"{self._device} wbps={rate or 'max'}")
+
+    @contextmanager
+    def slow(self, pid: int, rate: int) -> Iterator[None]:
+        """Writes of the process (all its threads) are limited to `rate` bytes a second meanwhile."""
+        self._limit(rate)
+        (self._group / "cgroup.procs").write_text(str(pid))
+        try:
+            yield
+        finally:
+            self._limit(0)
+            with suppress(OSError):  # it ended meanwhile
+                (self._group.parent / "cgroup.procs").write_text(str(pid))
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._group.rmdir()
