@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from ops import processes, tether
+from streams import keyfile
 
 __all__ = ["BrokerError", "EmbeddedBroker", "binary", "free_port"]
 
@@ -98,7 +99,7 @@ class EmbeddedBroker:
         """Return when it takes requests. BrokerError: no binary, the port is taken, or it did not come up in time."""
         if self.alive:
             return
-        self._state.mkdir(parents=True, exist_ok=True)
+        keyfile.private(self._state)
         await self._settle_last_run()
         any_port = self.port == 0
         for attempt in range(3):

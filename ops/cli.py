@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from ops.commands.dead_letters import dead_letters
-from ops.commands.roles import edge, history, worker
+from ops.commands.history import app as history
+from ops.commands.kafka import app as kafka
+from ops.commands.migrate import migrate
+from ops.commands.rank_report import rank_report
+from ops.commands.rebuild import checkpoint, rebuild
+from ops.commands.roles import demo, edge, worker
 from ops.commands.schemas import schemas
 from ops.commands.send import emit, replay
 from ops.commands.token import token
@@ -40,9 +45,14 @@ def root(
     pass
 
 
-for command in (up, worker, edge, history, topics, token, emit, replay, schemas):
+for command in (
+    up, worker, edge, demo, topics, migrate, token, emit, replay, schemas, rebuild, checkpoint,
+):
     app.command()(command)
 app.command("dead-letters")(dead_letters)
+app.add_typer(history, name="history")
+app.command("rank-report")(rank_report)
+app.add_typer(kafka, name="kafka")
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,16 +20,16 @@ import structlog
 from ops import config
 from ops.broker import BrokerError, EmbeddedBroker, free_port
 from ops.errors import UserError
-from ops.supervise import POLICY, GaveUp, Part, Policy, Restarts, role_command
+from ops.supervise import POLICY, GaveUp, Listens, Part, Policy, Restarts, role_command
 from schemas.settings import Settings
-from streams import topics
+from streams import keyfile, topics
 
 __all__ = ["Stack", "locked", "readiness"]
 
 log = structlog.get_logger("attn.up")
 
-# The embedded broker holds no fetches; a rest this short is not seen by anybody who waits for a frame.
-EMBEDDED_REST = 0.02  # seconds
+# Seconds after which a part is tried again that can't live; without the others there is no inbox, so they end it all.
+_RESTS = {"history": 60.0, "demo": 60.0}
 ROLES = ("worker", "history", "edge")  # metrics ports are counted up in this order; the edge serves its own
 
 # Seconds from the first SIGTERM by which each must have ended; the rest of 10 s is the broker's, as it alone loses
@@ -43,7 +45,7 @@ class _BrokerDied(Exception):
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the data directory. The lock goes with the process, however it ends; children do not inherit it."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        keyfile.private(data_dir)
         file = (data_dir / "lock").open("a")
     except OSError as error:
         raise UserError(f"cannot use {data_dir} as data directory: {error.strerror}") from None
@@ -88,7 +90,7 @@ class Stack:
 
     def __init__(
         self, settings: Settings, embedded: bool, env: dict[str, str], echo: Callable[[str, str], None],
-        announce: Callable[[Settings, str], None], policy: Policy = POLICY,
+        announce: Callable[[Settings, str], None], policy: Policy = POLICY, demo: bool = False,
     ) -> None:
         self.settings = settings
         self._embedded = embedded
@@ -96,13 +98,19 @@ class Stack:
         self._echo = echo
         self._announce = announce
         self._policy = policy
+        self._roles = (*ROLES, "demo") if demo else ROLES
         self._broker: EmbeddedBroker | None = None
         self._parts: list[Part] = []
 
     @property
     def url(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        host = self._reachable
         return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    @property
+    def _reachable(self) -> str:
+        """An address at which what listens on the host is reached."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop`. UserError: it could not start, or a part cannot live. Everything has ended by then."""
@@ -151,7 +159,13 @@ class Stack:
         data_dir = self.settings.data_dir
         run_dir = data_dir / "run"
         run_dir.mkdir(exist_ok=True)
-        self._parts = [Part(role, role_command(role), {}, run_dir, self._echo, self._policy) for role in ROLES]
+        patience = replace(self._policy.patience, silent=self.settings.wedged_seconds)
+        policy = replace(self._policy, patience=patience)
+        self._parts = [
+            Part(role, role_command(role), {}, run_dir, self._echo, replace(policy, rest=_RESTS.get(role)),
+                 partial(self._listens, role))
+            for role in self._roles
+        ]
         for part in self._parts:
             await part.end_leftover()
         found: dict[str, object] = {"port": take_port(self.settings.host, self.settings.port)}
@@ -159,7 +173,18 @@ class Stack:
             self._broker = EmbeddedBroker(data_dir, self.settings.kafka_port)
         if config.make_secret(self.settings):
             log.info("made a secret for tokens", file=str(config.secret_path(self.settings)))
+        if not self.settings.clickhouse:
+            keyfile.make(self.settings.clickhouse_password_file)  # before an edge looks for it
+            found["clickhouse_port"] = self.settings.clickhouse_port or free_port()
         self.settings = self.settings.model_copy(update=found)
+
+    def _listens(self, role: str) -> Listens:
+        """A free port at each start, unless one is set: what else would have to be free is not our user's to know."""
+        if role == "edge":
+            return Listens(self._reachable, self.settings.port, {})
+        fixed = self.settings.metrics_port
+        port = fixed + self._roles.index(role) if fixed else free_port()
+        return Listens(self._reachable, port, {"ATTN_METRICS_PORT": str(port)})
 
     async def _start_broker(self) -> None:
         if self._broker is not None:
@@ -168,10 +193,7 @@ class Stack:
                 await self._broker.start()
             except BrokerError as error:
                 raise UserError(str(error)) from None
-            found = {
-                "kafka": self._broker.bootstrap, "incarnation": self._broker.incarnation,
-                "poll_rest": self.settings.poll_rest or EMBEDDED_REST,
-            }
+            found = {"kafka": self._broker.bootstrap, "incarnation": self._broker.incarnation}
             self.settings = self.settings.model_copy(update=found)
             if self._broker.unclean:
                 log.warning(
@@ -180,9 +202,8 @@ class Stack:
                     incarnation=self._broker.incarnation,
                 )
         config.note_up(self.settings)
-        for number, part in enumerate(self._parts):
-            metrics = self.settings.metrics_port and self.settings.metrics_port + number
-            part.env = {**self._env, **_environment(self.settings), "ATTN_METRICS_PORT": str(metrics)}
+        for part in self._parts:
+            part.env = {**self._env, **_environment(self.settings)}
 
     async def _ensure_topics(self) -> None:
         try:
@@ -231,9 +252,9 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {
         "ATTN_KAFKA": settings.kafka,
         "ATTN_CLICKHOUSE": settings.clickhouse,
+        "ATTN_CLICKHOUSE_PORT": str(settings.clickhouse_port),
         "ATTN_DATA_DIR": str(settings.data_dir.resolve()),
         "ATTN_HOST": settings.host,
         "ATTN_PORT": str(settings.port),
         "ATTN_INCARNATION": str(settings.incarnation),
-        "ATTN_POLL_REST": str(settings.poll_rest),
     }

@@ -6,6 +6,7 @@ import gzip
 import shutil
 import sys
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,54 @@ __all__ = ["Line", "check_event", "limits_of", "numbered", "opened", "parse_line
 _SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes them
 
 
+_NOTHING = msgspec.Raw(b"")
+
+
 class Line(msgspec.Struct):
-    """A line of a replay file. `value` keeps its bytes, so that numbers no float holds arrive as they were."""
+    """A line of a replay file. `value` keeps its bytes, so that numbers no float holds arrive as they were.
+
+    What is no JSON is in `text` or `base64` instead. `dead_letter` is what the record settles (`attn dead-letters
+    --export` writes it).
+    """
 
     topic: str
-    value: msgspec.Raw
+    value: msgspec.Raw = _NOTHING
     key: str | None = None
+    text: str | None = None
+    base64: str | None = None
+    key_base64: str | None = None
+    headers: list[tuple[str, str]] = []
+    headers_base64: list[tuple[str, str]] = []
+    dead_letter: str | None = None
+
+    @property
+    def bytes_of_value(self) -> bytes:
+        if self.text is not None:
+            return self.text.encode()
+        return _unpacked(self.base64) if self.base64 is not None else bytes(self.value)
+
+    @property
+    def bytes_of_key(self) -> bytes | None:
+        if self.key_base64 is not None:
+            return _unpacked(self.key_base64)
+        return None if self.key is None else self.key.encode()
+
+    @property
+    def all_headers(self) -> list[tuple[str, bytes]]:
+        texts = [(name, text.encode()) for name, text in self.headers]
+        return texts + [(name, _unpacked(text)) for name, text in self.headers_base64]
+
+    @property
+    def settles(self) -> tuple[int, int] | None:
+        """Partition and offset of the dead letter."""
+        if self.dead_letter is None:
+            return None
+        partition, _, offset = self.dead_letter.partition(":")
+        return int(partition), int(offset)
+
+
+def _unpacked(text: str) -> bytes:
+    return b64decode(text, validate=True)
 
 
 _line = msgspec.json.Decoder(Line).decode
@@ -91,6 +134,12 @@ def parse_line(line: bytes) -> Line:
         found = _line(line)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    if (found.value != _NOTHING) + (found.text is not None) + (found.base64 is not None) != 1:
+        raise ValueError("one of value, text and base64 is needed")
+    try:
+        _ = found.bytes_of_value, found.bytes_of_key, found.all_headers, found.settles
+    except ValueError as error:
+        raise ValueError(f"base64 or dead_letter: {error}") from None
     if found.topic not in SOURCE_TYPES:
         raise ValueError(f"topic {found.topic[:100]!r} is not a source topic")
     return found

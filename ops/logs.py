@@ -1,7 +1,8 @@
 """Logs: readable on a terminal, one JSON object a line otherwise, and never a secret in them.
 
 Everything goes to stderr through structlog, the standard library's loggers too. What is redacted: values of fields
-whose name says so, whatever in a line looks like a credential, and the configured secrets themselves.
+whose name says so, whatever in a line looks like a credential, and the configured secrets themselves. What a Kafka
+client tells of each of its tries is told once in a while.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, MutableMapping
+import time
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +21,7 @@ import structlog
 
 from schemas.settings import Settings
 
-__all__ = ["HIDDEN", "Redactor", "configure", "is_text", "secrets_of"]
+__all__ = ["HIDDEN", "Calm", "Redactor", "configure", "is_text", "secrets_of"]
 
 HIDDEN = "[redacted]"
 
@@ -36,6 +38,10 @@ _IN_TEXT = (
 )
 # Libraries that tell at INFO what only their authors want to know.
 _CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
+# Those that tell of every try; a client without its broker tries ten times a second.
+_REPEATING = ("aiokafka", "kafka", "faust", "mode")
+_QUIET = 10.0  # seconds
+_KNOWN = 1000  # lines; beyond, we forget which were said
 
 
 class Redactor:
@@ -64,15 +70,41 @@ class Redactor:
         return [self._value(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+class Calm(logging.Filter):
+    """Lets a line of these libraries through once in `quiet` seconds, however its numbers differ; the next one that
+    comes through says how many were left out."""
+
+    def __init__(self, quiet: float = _QUIET, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._quiet, self._clock = quiet, clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # line -> when, how many were left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in _REPEATING or record.exc_info:
+            return True
+        line = (record.name, record.levelno, str(record.msg))  # before its arguments are put in
+        at, left_out = self._said.get(line, (-self._quiet, 0))
+        now = self._clock()
+        if now - at < self._quiet:
+            self._said[line] = at, left_out + 1
+            return False
+        if len(self._said) >= _KNOWN:
+            self._said.clear()
+        self._said[line] = now, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it since)", ()
+        return True
+
+
 def _is_secret(name: str, value: Any) -> bool:
     return value is not None and not isinstance(value, bool) and _FIELD.search(name) is not None
 
 
 def secrets_of(settings: Settings) -> list[str]:
     """The secret values of the settings: never to be seen, in whatever text."""
-    found = [settings.jwt_secret.get_secret_value()] if settings.jwt_secret is not None else []
-    password = urlsplit(settings.clickhouse).password
-    return [*found, *({password, unquote(password)} if password else ())]
+    found = [one.get_secret_value() for one in (settings.jwt_secret, settings.kafka_password) if one is not None]
+    passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read)} - {""}
+    return [*found, *(form for password in passwords for form in {password, unquote(password)})]
 
 
 def is_text(settings: Settings, stream: TextIO | None = None) -> bool:
@@ -112,6 +144,8 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if settings.log_level != "DEBUG":
+        handler.addFilter(Calm())
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
     if settings.log_level != "DEBUG":

@@ -1,4 +1,5 @@
-"""Keep processes alive: start, restart with backoff, give up on one that cannot live, stop within a time.
+"""Keep processes alive: start, restart with backoff, kill one that is wedged, give up on one that cannot live, stop
+within a time.
 
 `Restarts` decides and is pure (time is an argument); `Part` does.
 """
@@ -13,14 +14,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from ops import processes, tether
+from ops.pulse import Patience, Pulse, ask
 
-__all__ = ["POLICY", "GaveUp", "Part", "Policy", "Restarts", "role_command"]
+__all__ = ["POLICY", "GaveUp", "Listens", "Part", "Policy", "Restarts", "role_command"]
 
 log = structlog.get_logger("attn.up")
 
@@ -35,6 +37,8 @@ class Policy:
     most: float = 5.0
     quick: float = 10.0
     limit: int = 5  # quick deaths in a row; with the backoff that is some 10 s of trying
+    rest: float | None = None  # before it is tried again then; None: that is given up
+    patience: Patience = field(default_factory=Patience)
 
 
 POLICY = Policy()
@@ -49,18 +53,27 @@ class Restarts:
         self._failures = 0
 
     def died(self, lived: float, killed: bool) -> float | None:
-        """Seconds to wait before the next start; None: give up.
+        """Seconds to wait before the next start, `Policy.rest` where it can't live; None: give up.
 
         Being killed (SIGKILL: a person, or the kernel short of memory) slows restarts down but is nothing the part
-        did, so it never ends them.
+        did, so it never ends them. No more does its end because Kafka is away, which it says by EX_TEMPFAIL.
         """
         if lived >= self._policy.quick:
             self._deaths = self._failures = 0
         self._deaths += 1
         self._failures += not killed
         if self._failures >= self._policy.limit:
-            return None
+            return self._policy.rest
         return min(self._policy.first * 2 ** min(self._deaths - 1, 30), self._policy.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Where a process about to be started will answer `/healthz` and `/readyz`, and the variables that tell it so."""
+
+    host: str
+    port: int
+    env: dict[str, str]
 
 
 class GaveUp(Exception):
@@ -72,14 +85,17 @@ class Part:
 
     def __init__(
         self, name: str, arguments: Sequence[str], env: dict[str, str], run_dir: Path,
-        echo: Callable[[str, str], None], policy: Policy = POLICY,
+        echo: Callable[[str, str], None], policy: Policy = POLICY, listens: Callable[[], Listens] | None = None,
     ) -> None:
+        """`listens` is asked before each start; without it only its end tells that something is wrong with it."""
         self.name = name
         self.env = env  # over our own environment; what is changed holds from the next start
         self._arguments = list(arguments)
         self._pid_file = run_dir / f"{name}.pid"
         self._echo = echo
         self._policy = policy
+        self._listens = listens
+        self._url_file = run_dir / f"{name}.url"
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._last: deque[str] = deque(maxlen=20)
@@ -102,12 +118,21 @@ class Part:
         clock = asyncio.get_running_loop().time
         while True:
             begun = clock()
-            await self._start()
-            code = await self._ended()
-            delay = restarts.died(clock() - begun, killed=code == -signal.SIGKILL)
+            where = await self._start()
+            watching = asyncio.create_task(self._watch(where)) if where is not None else None
+            try:
+                code = await self._ended()
+            finally:
+                if watching is not None:
+                    watching.cancel()
+            delay = restarts.died(clock() - begun, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
             if delay is None:
                 raise GaveUp(f"{self.name} keeps dying ({_how(code)}); it last said: {self._last_words()}")
-            log.warning("a part died and is started again", part=self.name, how=_how(code), after=f"{delay:g} s")
+            if delay == self._policy.rest:
+                log.error("a part keeps dying; the others go on without it", part=self.name, how=_how(code),
+                          said=self._last_words(), again=f"in {delay:g} s")
+            else:
+                log.warning("a part died and is started again", part=self.name, how=_how(code), after=f"{delay:g} s")
             await asyncio.sleep(delay)
 
     async def stop(self, patience: float) -> bool:
@@ -128,17 +153,41 @@ class Part:
         self._process = None
         return clean
 
-    async def _start(self) -> None:
+    async def _watch(self, where: Listens) -> None:
+        """Returns when the process has been killed, as it did not answer any more."""
+        patience, clock = self._policy.patience, asyncio.get_running_loop().time
+        pulse = Pulse(patience, clock())
+        while True:
+            await asyncio.sleep(patience.every)
+            path = "/healthz" if pulse.was_ready else "/readyz"
+            status = await ask(where.host, where.port, path, patience.answer)
+            if status is not None:
+                pulse.answered(clock(), ready=status == 200)
+            elif pulse.missed(clock()):
+                break
+        log.error("a part does not answer any more and is killed", part=self.name,
+                  silent=f"{pulse.silence(clock()):.0f} s")
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _start(self) -> Listens | None:
         self._last.clear()
+        where = self._listens() if self._listens is not None else None
         self._process = await asyncio.create_subprocess_exec(
             *tether.command(self._arguments, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, **self.env},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **self.env, **(where.env if where is not None else {})},
             start_new_session=True, limit=_LINE,
         )
         self._reading = asyncio.create_task(self._read(self._process.stdout))
         started = processes.known(self._process.pid)
         if started is not None:
             processes.write(self._pid_file, started)
+        if where is not None:
+            host = f"[{where.host}]" if ":" in where.host else where.host
+            self._url_file.write_text(f"http://{host}:{where.port}\n")
+        return where
 
     async def _ended(self) -> int:
         """Its exit code, once it is gone and all it said is read."""

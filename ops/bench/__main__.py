@@ -1,4 +1,5 @@
-"""`python -m ops.bench pipeline|feed|history`: what attn costs beside named baselines, all in the same run.
+"""`python -m ops.bench pipeline|recovery|feed|edge|writes|history|insights`: what attn costs beside named
+baselines, in the same run.
 
 Machines are noisy: read the ratios and the CPU per event; wall rates say little.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("pipeline", "feed", "history")
+BENCHES = ("pipeline", "recovery", "feed", "edge", "writes", "history", "insights")
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ Four ways of getting the same rows into the same kind of table, in batches of th
     writer    from the bytes of the records: decoded, admitted, made columns, inserted as the history does
     history   the whole process: from Kafka to ClickHouse and committed
 
-The engine (chdb) runs in this process, so its CPU is in all of them.
+All send the same settings, and get each batch just before it is their turn. Ratios are of ways in the same turn,
+medians of the turns. The engine (chdb) runs in this process, so its CPU is in all of them. The last lines say where
+the writer's goes, on average.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import gc
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,19 +30,18 @@ from aiokafka import AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
-from ops.bench.baselines import cpu_seconds
+from ops.bench.children import cpu_seconds
 from ops.broker import EmbeddedBroker
-from ops.embedded import EMBEDDED_REST
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
 from streams import topics
 from streams.history import client, metrics, migrate, run
 from streams.history.columns import COLUMNS, columns
-from streams.history.store import Store
+from streams.history.store import INSERT_SETTINGS, Store
 from streams.history.writer import Batch, Writer
 
-ROUNDS = 6
+ROUNDS = 10
 PARTITIONS = 4
 _BEGIN = 1_750_000_000_000_000
 _TYPES = (
@@ -92,42 +94,49 @@ class Bench:
         self.writer = Writer(Store(self.client, "writer", local=True), days=30)
         self.writer.open([0])
         self.types = self.client.create_insert_context("bare.activity", column_names=COLUMNS).column_types
+        self.steps: dict[str, float] = {}  # of the writer: CPU seconds
         self._round = 0
 
     def turn(self) -> dict[str, tuple[float, float]]:
         """CPU and wall seconds of one round of each way that needs no broker."""
-        batches = [
-            list(facts(self.batch, self._round * self.rows + start)) for start in range(0, self.rows, self.batch)
-        ]
+        starts = range(self._round * self.rows, (self._round + 1) * self.rows, self.batch)
+        batches = [list(facts(self.batch, start)) for start in starts]
         self._round += 1
-        data = [columns(batch, [0] * len(batch)) for batch in batches]
-        records = [
-            [SimpleNamespace(value=encode_fact(fact), offset=fact.pos, timestamp=0) for fact in batch]
-            for batch in batches
-        ]
-        # What waits to be inserted is no garbage: in life it is not there all at once.
         gc.collect()
         gc.freeze()
-        ways = [
-            ("plain", lambda: self._insert("bare.plain", data)),
-            ("bare", lambda: self._insert("bare.activity", data)),
-            ("writer", lambda: self._write(records)),
+        ways: list[tuple[str, Callable[[list[Fact]], tuple[float, float]]]] = [
+            ("plain", lambda batch: self._insert("bare.plain", batch)),
+            ("bare", lambda batch: self._insert("bare.activity", batch)),
+            ("writer", self._write),
         ]
         first = self._round % len(ways)  # none always comes after the same other
-        return {name: timed(way) for name, way in ways[first:] + ways[:first]}
+        found = {}
+        for name, way in ways[first:] + ways[:first]:
+            measured = [way(batch) for batch in batches]
+            found[name] = sum(cpu for cpu, _ in measured), sum(wall for _, wall in measured)
+        return found
 
-    def _insert(self, table: str, batches: Sequence[list[Sequence[Any]]]) -> None:
-        for data in batches:
-            self.client.insert(
-                table, data, column_names=COLUMNS, column_types=self.types, column_oriented=True,
-                settings={"async_insert": 0},
-            )
+    def _insert(self, table: str, batch: list[Fact]) -> tuple[float, float]:
+        data = columns(batch, [0] * len(batch))
+        return timed(lambda: self.client.insert(
+            table, data, column_names=COLUMNS, column_types=self.types, column_oriented=True,
+            settings=INSERT_SETTINGS | {"insert_deduplication_token": uuid.uuid4().hex},
+        ))
 
-    def _write(self, batches: Sequence[list[Any]]) -> None:
-        for records in batches:
-            batch = Batch()
-            batch.add(0, records)
-            self.writer.write(self.writer.plan(batch))
+    def _write(self, batch: list[Fact]) -> tuple[float, float]:
+        records = [SimpleNamespace(value=encode_fact(fact), offset=fact.pos, timestamp=0) for fact in batch]
+        return timed(lambda: self._written(records))
+
+    def _written(self, records: Sequence[Any]) -> None:
+        batch, begun = Batch(), cpu_seconds()
+        batch.add(0, records)
+        decoded = cpu_seconds()
+        plan = self.writer.plan(batch)
+        admitted = cpu_seconds()
+        self.writer.write(plan)
+        ended = cpu_seconds()
+        for name, spent in (("decode", decoded - begun), ("admit", admitted - decoded), ("insert", ended - admitted)):
+            self.steps[name] = self.steps.get(name, 0.0) + spent
 
     def close(self) -> None:
         self.client.close()
@@ -140,7 +149,7 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
     try:
         settings = Settings(
             kafka=broker.bootstrap, data_dir=directory, log_partitions=PARTITIONS, history_batch_rows=batch,
-            poll_rest=EMBEDDED_REST, _env_file=None,
+            _env_file=None,
         )
         await topics.ensure(settings)
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:
@@ -186,27 +195,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory), rows, given.batch)
         bench.turn()  # columns' types, caches
+        bench.steps.clear()
         turns = [bench.turn() for _ in range(ROUNDS)]
         bench.close()
-    found = {name: _median([turn[name] for turn in turns]) for name in ("plain", "bare", "writer")}
     with tempfile.TemporaryDirectory() as directory:
-        found["history"] = asyncio.run(whole(Path(directory), rows, given.batch))
-    _show(found, rows, given.batch)
+        history = asyncio.run(whole(Path(directory), rows, given.batch))
+    _show([turn | {"history": history} for turn in turns], bench.steps, rows, given.batch)
 
 
-def _median(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return statistics.median(cpu for cpu, _ in measured), statistics.median(wall for _, wall in measured)
-
-
-def _show(found: dict[str, tuple[float, float]], rows: int, batch: int) -> None:
-    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} rounds, history of one")
+def _show(
+    turns: Sequence[dict[str, tuple[float, float]]], steps: dict[str, float], rows: int, batch: int
+) -> None:
+    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} turns, history of one")
     for name in ("", "CPU µs/row", "rows/s", "CPU: bare is", "rows/s of bare"):
         table.add_column(name, justify="right")
-    bare_cpu, bare_wall = found["bare"]
-    for name, (cpu, wall) in found.items():
+    median = statistics.median
+    for name in turns[0]:
         table.add_row(
-            name, f"{cpu / rows * 1e6:.1f}", f"{rows / wall:,.0f}", f"{bare_cpu / cpu:.2f}", f"{bare_wall / wall:.2f}",
+            name, f"{median(turn[name][0] for turn in turns) / rows * 1e6:.1f}",
+            f"{rows / median(turn[name][1] for turn in turns):,.0f}",
+            *(f"{median(turn['bare'][part] / turn[name][part] for turn in turns):.2f}" for part in (0, 1)),
         )
+    for name, seconds in steps.items():
+        table.add_row(f"writer: {name}", f"{seconds / rows / len(turns) * 1e6:.1f}", "", "", "")
     Console(width=100).print(table)
 
 

@@ -1,9 +1,10 @@
-"""Events to measure with: escalations of 500 subjects in 16 workspaces, about 450 bytes each; the same each time."""
+"""Events to measure with: escalations in 16 workspaces, about 450 bytes each; the same each time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -13,17 +14,20 @@ from schemas.log import Event, Pack, encode_pack
 from schemas.topics import LOG, partition_of
 from streams.core.normalise import normalise
 
-__all__ = ["SOURCE", "packs", "produce", "source_events"]
+__all__ = ["SOURCE", "packs", "produce", "send", "source_events"]
 
 SOURCE = "escalations"
 _BEGIN = to_us("2026-05-20T08:00:00Z")
 _TYPES = ("escalation.opened", *["escalation.updated"] * 6, "escalation.resolved")
 
 
-def source_events(count: int) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of CloudEvents: each subject is opened, updated six times and resolved, over and over."""
+def source_events(
+    count: int, subjects: int = 500, begin: int = _BEGIN, step_us: int = SECOND // 100
+) -> Iterator[tuple[bytes, bytes]]:
+    """(key, value) of CloudEvents: each subject is opened, updated six times and resolved, over and over. The first
+    is of the time `begin`, the others follow it by `step_us`."""
     for n in range(count):
-        subject, step = n % 500, n // 500
+        subject, step = n % subjects, n // subjects
         event_type = _TYPES[step % len(_TYPES)]
         workspace = f"ws_{subject % 16}"
         data = {
@@ -38,14 +42,14 @@ def source_events(count: int) -> Iterator[tuple[bytes, bytes]]:
         }
         yield workspace.encode(), orjson.dumps({
             "specversion": "1.0", "id": f"e{n}", "source": "/bench", "type": event_type, "subject": f"esc_{subject}",
-            "time": from_us(_BEGIN + n * SECOND // 100), "workspaceid": workspace, "data": data,
+            "time": from_us(begin + n * step_us), "workspaceid": workspace, "data": data,
         })
 
 
-def packs(count: int, size: int, partitions: int, at: int) -> Iterator[tuple[int, bytes]]:
+def packs(count: int, size: int, partitions: int, at: int, **shape: int) -> Iterator[tuple[int, bytes]]:
     """(log partition, record value): the same events, `size` to a pack."""
     open_packs: dict[int, list[Event]] = {}
-    for _, value in source_events(count):
+    for _, value in source_events(count, **shape):
         event = normalise(SOURCE, value)
         entries = open_packs.setdefault(partition_of(event.ws, partitions), [])
         entries.append(event)
@@ -59,15 +63,22 @@ def packs(count: int, size: int, partitions: int, at: int) -> Iterator[tuple[int
 
 async def produce(bootstrap: str, topic: str, records: Iterable[tuple[bytes | int, bytes]]) -> int:
     """Sends (key or partition, value); returns how many."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5, max_request_size=8 << 20)
+    placed = ((place, None, value) if topic == LOG else (None, place, value) for place, value in records)
+    return await send(bootstrap, topic, placed, linger_ms=5, max_request_size=8 << 20)
+
+
+async def send(
+    bootstrap: str, topic: str, records: Iterable[tuple[Any, Any, bytes]], at_once: int = 5000, **how: int,
+) -> int:
+    """Sends (partition or None, key or None, value) with a producer as told; returns how many."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", **how)
     await producer.start()
     sent, count = [], 0
     try:
-        for place, value in records:
-            where = {"partition": place} if topic == LOG else {"key": place}
-            sent.append(await producer.send(topic, value, **where))
+        for partition, key, value in records:
+            sent.append(await producer.send(topic, value, key, partition=partition))
             count += 1
-            if len(sent) == 5000:
+            if len(sent) == at_once:
                 await asyncio.gather(*sent)
                 sent.clear()
         await asyncio.gather(*sent)

@@ -1,11 +1,13 @@
-"""`attn worker`, `attn edge`, `attn history`: run one role until a signal."""
+"""`attn worker`, `attn edge`, `attn demo`: run one role until a signal. (`attn history` has a module of its own.)"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -16,8 +18,12 @@ from ops import config, logs
 from ops.commands.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
 from ops.errors import UserError
 from schemas.settings import Settings
+from schemas.versions import NewerVersion
+from streams.topics import NoBroker
 
-__all__ = ["edge", "history", "worker"]
+__all__ = ["demo", "edge", "run_role", "worker"]
+
+_NO_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -28,7 +34,7 @@ Partitions = Annotated[str | None, typer.Option(
 
 def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
     """Take source events in and fold them into the view."""
-    _run("worker", "streams.worker", config.load(data_dir=data_dir, kafka=kafka, instance=instance))
+    run_role("worker", "streams.worker", config.load(data_dir=data_dir, kafka=kafka, instance=instance))
 
 
 def edge(
@@ -42,18 +48,19 @@ def edge(
     )
     if settings.jwt_secret is None and settings.jwks_url is None:
         raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")
-    _run("edge", "api.server", settings)
+    run_role("edge", "api.server", settings)
 
 
-def history(
-    data_dir: DataDir = None, kafka: Kafka = None, clickhouse: ClickHouse = None, instance: Instance = None
-) -> None:
-    """Write what happened to ClickHouse."""
-    _run("history", "streams.history",
-         config.load(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance))
+def demo(data_dir: DataDir = None, kafka: Kafka = None, host: Host = None, port: Port = None) -> None:
+    """Play a made-up team into the workspace `demo`, until it is stopped. `attn up --demo` runs it."""
+    settings = config.load(data_dir=data_dir, kafka=kafka, host=host, port=port)
+    if settings.jwt_secret is None:
+        raise UserError("its people could not sign in: set ATTN_JWT_SECRET, or --data-dir to that of `attn up`")
+    run_role("demo", "ops.demo", settings)
 
 
-def _run(role: str, module: str, settings: Settings) -> None:
+def run_role(role: str, module: str, settings: Settings) -> None:
+    """Until a signal. UserError; SystemExit with the code that says whether a restart may help."""
     logs.configure(role, settings)
     log = structlog.get_logger(f"attn.{role}")
     try:
@@ -62,10 +69,28 @@ def _run(role: str, module: str, settings: Settings) -> None:
             runner.run(_until_signal(run, settings))
     except UserError:
         raise
-    except Exception:
-        log.exception("failed")
-        raise SystemExit(1) from None
+    except Exception as error:
+        code = 1
+        from streams.history.migrate import MigrationError
+
+        if (newer := _cause(error, NewerVersion) or _cause(error, MigrationError)) is not None:
+            log.critical("refused", reason=str(newer))
+        elif (away := _cause(error, NoBroker)) is not None:
+            log.critical("Kafka is away", reason=str(away))
+            code = os.EX_TEMPFAIL  # whoever supervises it need not give up: ours does not
+        elif isinstance(error, OSError) and (error.errno in _NO_ADDRESS or isinstance(error, socket.gaierror)):
+            raise UserError(f"cannot listen: {error.strerror}") from None
+        else:
+            log.exception("failed")
+        raise SystemExit(code) from None
     log.info("stopped")
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """What of this kind is why: one line says it then, and a traceback would say no more."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error
 
 
 async def _until_signal(run: Run, settings: Settings) -> None:

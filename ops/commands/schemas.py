@@ -1,4 +1,5 @@
-"""`attn schemas`: the JSON Schemas of everything that is on a topic, for people and programs that are not Python."""
+"""`attn schemas`: the contract for people and programs that are not Python: JSON Schemas of everything that is on
+a topic, and the OpenAPI and AsyncAPI documents of the edge."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ import typer
 import schemas as package
 from ops.errors import UserError
 from schemas import facts, log, views
+from schemas.settings import Settings
 from schemas.sources import MODELS
 
-__all__ = ["export", "schemas"]
+__all__ = ["documents", "export", "schemas"]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HOME = Path(package.__file__).parent / "json"
@@ -26,8 +28,9 @@ def schemas(
     out: Annotated[Path, typer.Option("--out", help="Directory to write to.", show_default=False)] = _HOME,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file is stale.")] = False,
 ) -> None:
-    """Write the JSON Schemas of source events, log, view rows and facts, one file each."""
-    wanted = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in export().items()}
+    """Write the JSON Schemas of source events, log, view rows and facts, the OpenAPI and the AsyncAPI document."""
+    found = export() | documents()
+    wanted = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in found.items()}
     there = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
     stale = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if check:
@@ -54,6 +57,19 @@ def export() -> dict[str, dict[str, Any]]:
         if name.endswith("Row") and isinstance(row, type):
             found[f"views/{name.removesuffix('Row').lower()}.json"] = _of(f"attn.views: {name}", row)
     return {name: {"$schema": _DIALECT, **schema} for name, schema in found.items()}
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """What an edge serves at /openapi.json and /asyncapi.json."""
+    # The edge's own packages, which the other commands of this module's kind do without.
+    from api.app import create_app
+    from api.asyncapi import asyncapi
+    from api.edge import Edge
+
+    return {
+        "openapi.json": create_app(Edge(Settings(_env_file=None))).openapi(),  # type: ignore[call-arg]
+        "asyncapi.json": asyncapi(),
+    }
 
 
 def _of(title: str, kind: Any) -> dict[str, Any]:

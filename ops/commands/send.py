@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Annotated
 
@@ -14,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ops import config, events
+from ops.clients import Sender, sender
 from ops.commands.options import DataDir, Kafka
 from ops.errors import UserError
-from ops.kafka import Sender, sender
+from ops.letters import settle
 from schemas.codec import from_us
 from schemas.settings import Settings
-from schemas.topics import SOURCE_TYPES
+from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams.core.normalise import Limits
 
 __all__ = ["emit", "replay"]
@@ -58,7 +60,7 @@ def emit(
         if bad and not skip_bad:
             raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
         lines.seek(0)
-        good = ((topic, line, events.workspace_of(line)) for number, line in events.numbered(lines)
+        good = (Outgoing(number, topic, line, events.workspace_of(line)) for number, line in events.numbered(lines)
                 if number not in bad)
         count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
     typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
@@ -72,7 +74,9 @@ def replay(
     """Send recorded events, each to its topic, in the order of the file.
 
     A line that is not such a record is named with its number, and nothing is sent. The events themselves are not
-    checked: what the stream can't read ends in dead-letters. An event seen before (source and id) changes nothing.
+    checked: what the stream can't read ends in dead-letters. An event seen before (source and id) changes nothing,
+    so what was cut off can be sent again, from the line that it says or from the first.
+    The lines of `attn dead-letters --export` settle the dead letters they were made of.
     """
     settings = config.load(kafka=kafka, data_dir=data_dir)
     with events.opened(file) as lines:
@@ -88,7 +92,16 @@ def replay(
     typer.echo(f"sent {count:,} events in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f}/s)", err=True)
 
 
-Outgoing = tuple[str, bytes, bytes | None]  # topic, value, key
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to send. `line`: where it stands; `settles`: the dead letter it was (partition, offset)."""
+
+    line: int
+    topic: str
+    value: bytes
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    settles: tuple[int, int] | None = None
 
 
 def _bad(topic: str, lines: Iterable[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
@@ -115,8 +128,8 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
             bad[number] = str(error)
             continue
         total += 1
-        topics.add(found.topic)
-        at = events.time_of(found.value)
+        topics.update([found.topic] if found.settles is None else [found.topic, DEAD_LETTERS])
+        at = events.time_of(found.bytes_of_value)
         last = at if last is None or (at is not None and at > last) else last
     if bad:
         _tell(bad)
@@ -125,24 +138,33 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
 
 
 def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
-    for _, line in events.numbered(lines):
+    for number, line in events.numbered(lines):
         found = events.parse_line(line)
-        value = events.retime(found.value, shift) if shift else bytes(found.value)
-        yield found.topic, value, None if found.key is None else found.key.encode()
+        value = found.bytes_of_value
+        yield Outgoing(
+            number, found.topic, events.retime(value, shift) if shift else value, found.bytes_of_key, found.all_headers,
+            found.settles,
+        )
 
 
 async def _send(
-    settings: Settings, topics: Iterable[str], outgoing: Iterable[Outgoing], total: int | None, rate: float | None
+    settings: Settings, topics: Collection[str], outgoing: Iterable[Outgoing], total: int | None, rate: float | None
 ) -> int:
     async with sender(settings, topics) as out:
         with _progress(total) as step:
             begun = time.monotonic()
-            for number, (topic, value, key) in enumerate(outgoing):
+            places: list[tuple[int, int]] = []
+            for number, record in enumerate(outgoing):
                 if rate is not None and (early := begun + number / rate - time.monotonic()) > 0:
                     await asyncio.sleep(early)
-                await out.send(topic, value, key)
+                await out.send(record.topic, record.value, record.key, record.headers, line=record.line)
+                places += [record.settles] if record.settles is not None else []
                 step(out)
-        return await out.finish()
+        count = await out.finish()
+        if places:
+            await settle(out, places)
+            await out.finish()
+        return count
 
 
 @contextmanager

@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ops import config
+from ops.clients import kafka_errors
 from ops.commands.options import DataDir, Kafka
 from ops.errors import UserError
-from ops.kafka import kafka_errors
 from schemas.topics import TOPICS
 from streams.topics import TopicError, ensure, partitions
 
 __all__ = ["topics"]
+
+_PATIENCE = 10.0  # seconds; a person waits
 
 
 def topics(kafka: Kafka = None, data_dir: DataDir = None) -> None:
@@ -23,7 +25,7 @@ def topics(kafka: Kafka = None, data_dir: DataDir = None) -> None:
     settings = config.load(kafka=kafka, data_dir=data_dir)
     with kafka_errors(settings):
         try:
-            asyncio.run(ensure(settings))
+            asyncio.run(ensure(settings, _PATIENCE))
         except TopicError as error:
             raise UserError(str(error)) from None
     table = Table("topic", "key", "partitions", "cleanup", "holds")

@@ -20,7 +20,10 @@ from rich.text import Text
 
 from ops import config, logs
 from ops.commands.options import ClickHouse, DataDir, Host, Port
+from ops.demo.crew import WORKSPACE
+from ops.demo.threads import PEOPLE
 from ops.embedded import Stack
+from ops.errors import UserError
 from schemas.codec import SECOND, from_us
 from schemas.settings import Settings
 
@@ -33,12 +36,14 @@ RealKafka = Annotated[str | None, typer.Option(
     "--kafka", metavar="HOST:PORT", show_default=False,
     help="Use this Kafka, not the embedded broker. [ATTN_KAFKA]")]
 
-_COLORS = {"worker": "cyan", "edge": "green", "history": "magenta"}
+Demo = Annotated[bool, typer.Option("--demo", help="With a made-up team at work in the workspace `demo`, to look at.")]
+
+_COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "demo": "yellow"}
 
 
 def up(
     data_dir: DataDir = None, host: Host = None, port: Port = None, kafka_port: KafkaPort = None,
-    kafka: RealKafka = None, clickhouse: ClickHouse = None,
+    kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False,
 ) -> None:
     """Run everything on this machine: broker, worker, edge, history. Ctrl-C or SIGTERM stops it cleanly.
 
@@ -52,7 +57,10 @@ def up(
     env = {"ATTN_LOG_FORMAT": "text" if text else "json"}
     if text and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         env["FORCE_COLOR"] = "1"
-    stack = Stack(settings, "kafka" not in settings.model_fields_set, env, _echo(text), _announce)
+    if "kafka" not in settings.model_fields_set and settings.kafka_security != "PLAINTEXT":
+        raise UserError("ATTN_KAFKA_SECURITY is of a Kafka of yours: name it (ATTN_KAFKA), or leave that out", code=2)
+    announce = _announce_demo if demo else _announce
+    stack = Stack(settings, "kafka" not in settings.model_fields_set, env, _echo(text), announce, demo=demo)
     asyncio.run(_until_signal(stack))
 
 
@@ -82,14 +90,37 @@ def _echo(text: bool) -> Callable[[str, str], None]:
 
 
 def _announce(settings: Settings, url: str) -> None:
+    _say(banner(settings, url))
+
+
+def _announce_demo(settings: Settings, url: str) -> None:
+    _say(demo_banner(settings, url))
+
+
+def _say(text: str) -> None:
     with suppress(OSError):  # nobody reads it any more
-        sys.stdout.write(banner(settings, url))
+        sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def demo_banner(settings: Settings, url: str) -> str:
+    """Where to look, and as whom."""
+    user, role, name = PEOPLE[0]
+    return f"""
+  attn is ready, and a team is at work: open {url} and sign in with what this prints:
+
+  attn token --workspace {WORKSPACE} --user {user} --role {role} --name {shlex.quote(name)}{_where(settings)}
+
+"""
+
+
+def _where(settings: Settings) -> str:
+    return "" if settings.data_dir == Path("data") else f" --data-dir {shlex.quote(str(settings.data_dir))}"
 
 
 def banner(settings: Settings, url: str) -> str:
     """What a newcomer needs next, ready to be pasted."""
-    where = "" if settings.data_dir == Path("data") else f" --data-dir {shlex.quote(str(settings.data_dir))}"
+    where = _where(settings)
     event = {
         "specversion": "1.0", "id": "hello-1", "source": "/hello", "type": "waitpoint.created", "subject": "hello",
         "time": from_us(int(time.time()) * SECOND), "workspaceid": "ws_01",
@@ -102,5 +133,14 @@ def banner(settings: Settings, url: str) -> str:
   a first event echo '{json.dumps(event, separators=(",", ":"))}' | attn emit waitpoints{where}
   the inbox     curl -s {url}/org/me/inbox -H "Authorization: Bearer $TOKEN"
   live          curl -N {url}/org/me/feed -H "Authorization: Bearer $TOKEN"
-
+{_asking(settings)}
 """
+
+
+def _asking(settings: Settings) -> str:
+    """The line of the history: where embedded ClickHouse answers."""
+    if settings.clickhouse:
+        return ""
+    password, query = shlex.quote(str(settings.clickhouse_password_file)), "FROM activity_by_hour SELECT * LIMIT 10"
+    where = f"http://127.0.0.1:{settings.clickhouse_port}"
+    return f'  the history   curl -s {where} -u "reader:$(cat {password})" -d "{query}"\n'

@@ -1,0 +1,5 @@
+"""A believable day of a team that works with AI agents: `attn up --demo`."""
+
+from ops.demo.play import run
+
+__all__ = ["run"]
