@@ -1,26 +1,43 @@
-"""Shared fixtures. Tests in tests/unit may not touch the network; a broker is the fixture `broker`."""
+"""Shared fixtures. Tests in tests/unit may not touch the network.
+
+A broker: `stack` (settings for attn, on the embedded broker and on Apache Kafka in turn), `own_broker` (one that the
+test may stop and kill, of both kinds too), `real_kafka` (Apache Kafka), `broker` (an embedded one that all share).
+Three Kafka brokers: `support.brokers.cluster`.
+"""
 
 from __future__ import annotations
 
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Generator
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # from support.x import y
 
+from support import brokers, pipeline  # noqa: E402
+
 from ops.broker import EmbeddedBroker, binary  # noqa: E402
+from ops.kafka import Cluster  # noqa: E402
+
+settings.register_profile("fixed", derandomize=True)  # see support.laws
+
+NEED_BROKER = {"broker", "stack", "own_broker", "real_kafka"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "broker" in getattr(item, "fixturenames", ()):
+        if NEED_BROKER & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
+    shared = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    assert not shared, f"of tests that share an id only one would run: {shared}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,3 +62,31 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]
     await embedded.start()
     yield embedded.bootstrap
     await embedded.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka_of_session(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Address of an Apache Kafka; what the last test left is still on it."""
+    async with brokers.shared(tmp_path_factory.mktemp("kafka")) as address:
+        yield address
+
+
+@pytest_asyncio.fixture
+async def real_kafka(kafka_of_session: str) -> str:
+    """Address of an Apache Kafka without any topic or group of attn."""
+    await brokers.wipe(kafka_of_session)
+    return kafka_of_session
+
+
+@pytest.fixture(params=brokers.BOTH)
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> pipeline.Stack:
+    """`async with stack(log_partitions=4) as settings`: settings of a broker with nothing of ours on it."""
+    kafka = request.getfixturevalue("kafka_of_session") if request.param == "kafka" else None
+    return partial(pipeline.stack, tmp_path, kafka)
+
+
+@pytest_asyncio.fixture(params=brokers.BOTH)
+async def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddedBroker | Cluster]:
+    """A broker that the test may `stop`, `kill` and `start`."""
+    async with brokers.own(request.param, tmp_path) as one:
+        yield one

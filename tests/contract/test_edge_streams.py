@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
-from support.copy import Copy
+from structlog.testing import capture_logs
 from support.edges import Fed, bearer, serving, until
 from support.rows import World, item
 from support.sse import Client
 from support.truth import Truth
 
+from ops.chaos.copy import Copy
 from schemas.log import Data
 from schemas.views import MarkRow
 from streams.core.keys import mark_key
@@ -261,6 +262,8 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
             found.append(line)
             if not line:
                 break
+        seconds = int(found.pop(0).removeprefix("retry: ")) / 1000
+        assert 0.1 * fed.edge.settings.reconnect <= seconds <= fed.edge.settings.reconnect
         assert found[0] == f"id: {fed.edge.replica.cursor('w1')}"
         assert found[1] == "event: snapshot"
         assert set(json.loads(found[2].removeprefix("data: "))) == {
@@ -281,6 +284,26 @@ async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
         writer.close()
 
 
+async def test_an_edge_that_stops_lets_its_streams_go_one_after_the_other(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        clients = [Client(base, who=(f"user{number}", "OWNER")) for number in range(12)]
+        await until(lambda: all(client.frames for client in clients), 60)
+        gone: list[int] = []
+        drain = asyncio.create_task(fed.edge.connections.drain(60))
+        while not drain.done():
+            gone.append(sum(client.task.done() for client in clients))
+            await asyncio.sleep(0)
+        for client in clients:
+            await client.ended()
+        assert len(set(gone)) > 3, "not all at once"
+        late = [line async for line in lines(base, "/org/me/feed")]
+        assert [line.partition(":")[0] for line in late] == ["retry"], "it is told when to come again, no more"
+        async with httpx.AsyncClient(base_url=base) as client:
+            answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["error"]) == (503, "the edge stops")
+
+
 async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = Fed()
 
@@ -288,7 +311,7 @@ async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeyp
         raise RuntimeError("of the test")
 
     async with serving(fed.edge, direct) as base:
-        with monkeypatch.context() as patched:
+        with monkeypatch.context() as patched, capture_logs():  # a traceback with colours takes seconds
             patched.setattr(fed.edge.hub, "open", broken)
             client = Client(base)
             with pytest.raises(httpx.TransportError):

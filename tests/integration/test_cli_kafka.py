@@ -12,26 +12,21 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from support.cli import attn
+from support.pipeline import Stack
 
-from ops.broker import EmbeddedBroker, binary, free_port
+from ops.broker import free_port
 from schemas.codec import to_us
 from schemas.deadletters import DeadLetter
 from schemas.topics import DEAD_LETTERS
 
-pytestmark = [pytest.mark.broker, pytest.mark.skipif(binary() is None, reason="noida-db is not installed")]
-
 
 @pytest_asyncio.fixture
-async def kafka(tmp_path: Path) -> AsyncIterator[str]:
+async def kafka(stack: Stack, tmp_path: Path) -> AsyncIterator[str]:
     """A fresh broker with attn's topics: these tests count all there is."""
-    broker = EmbeddedBroker(tmp_path / "broker")
-    await broker.start()
-    try:
-        done = attn("topics", "--kafka", broker.bootstrap, cwd=tmp_path)
+    async with stack() as settings:
+        done = attn("topics", "--kafka", settings.kafka, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        yield broker.bootstrap
-    finally:
-        await broker.stop()
+        yield settings.kafka
 
 
 def event(number: int, **changes: object) -> dict[str, object]:
@@ -129,29 +124,26 @@ async def test_dead_letters_are_listed_and_sent_again_once(kafka: str, tmp_path:
     second = attn("dead-letters", "--retry", "--kafka", kafka, cwd=tmp_path)
     assert second.stdout == "sent 1 again; 2 can't be sent again\n"
     third = attn("dead-letters", "--retry", "--json", "--kafka", kafka, cwd=tmp_path)
-    assert json.loads(third.stdout) == {"sent": 0, "left": 0}
+    assert json.loads(third.stdout) == {"sent": 0, "left": 2}
     found = await all_of(kafka, "plans", 2)
     assert sorted((record.value, record.key, record.headers) for record in found) == [
         (b"{oops", b"k", (("own", b"1"),)), (b"\xff\x00", b"k", (("own", b"1"),))]
-    listed = attn("dead-letters", "--json", "--kafka", kafka, cwd=tmp_path)
-    rows = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert len(rows) == 4
-    assert all(row["retried"] for row in rows)
+    open_, all_ = (
+        [json.loads(line) for line in attn("dead-letters", "--json", *more, "--kafka", kafka, cwd=tmp_path)
+            .stdout.splitlines()] for more in ([], ["--all"]))
+    assert [(row["offset"], row["retried"]) for row in open_] == [(3, False), (4, False)]
+    assert [(row["offset"], row["retried"]) for row in all_] == [(1, True), (2, True), (3, False), (4, False)]
 
 
-async def test_topics_that_are_not_there_are_named_and_not_made(tmp_path: Path) -> None:
-    broker = EmbeddedBroker(tmp_path / "broker")
-    await broker.start()
-    try:
-        done = attn("emit", "plans", "--force", "--kafka", broker.bootstrap, cwd=tmp_path, stdin="x")
+async def test_topics_that_are_not_there_are_named_and_not_made(stack: Stack, tmp_path: Path) -> None:
+    async with stack() as settings:
+        done = attn("emit", "plans", "--force", "--kafka", settings.kafka, cwd=tmp_path, stdin="x")
         assert done.returncode == 1
         assert "no topic plans at" in done.stderr
         assert "`attn topics` creates" in done.stderr
-        listed = attn("dead-letters", "--kafka", broker.bootstrap, cwd=tmp_path)
+        listed = attn("dead-letters", "--kafka", settings.kafka, cwd=tmp_path)
         assert listed.returncode == 1
         assert "no topic dead-letters" in listed.stderr
-    finally:
-        await broker.stop()
 
 
 @pytest.mark.parametrize("arguments", [["emit", "plans", "--force"], ["dead-letters"], ["dead-letters", "--retry"]])

@@ -183,6 +183,10 @@ async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(
         assert set(edges.values()) == {"1", "2"}
         for header in ("Authorization: Bearer nonsense", "Authorization: Bearer a.b.c", "Cookie: attn_session="):
             assert (await ask(port, "/", f"{header}\r\n"))[0] in "12"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404"), "an edge's metrics are not for everybody"
+        writer.close()
         _, took = await ask(port, "/org/me/feed?last_event_id=5&token=secret", "")
         assert took < 1.5
     assert "secret" not in (tmp_path / "access.log").read_text()

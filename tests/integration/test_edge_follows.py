@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.copy import Copy
 from support.edges import bearer, until
-from support.pipeline import stack
+from support.pipeline import Stack
 from support.rows import World
 from support.running import edge
 from support.sse import Client
 from support.truth import Truth
+from support.writing import Writer
 
 from api.tailer import FellBack
-from schemas.facts import Fact, encode_fact
+from ops.chaos.copy import Copy
+from schemas.facts import Fact
 from schemas.settings import Settings
-from schemas.topics import FACTS, VIEWS
-from schemas.views import encode, position_key
-from streams import kafka, topics
+from schemas.views import PositionRow
+from streams import topics
 from streams.core.readers import Reader
 
 READER = Reader("w1", "ann", frozenset({"OWNER"}))
-
-
-class Writer:
-    """Writes a world's batches to attn.views, as the fold does: one record batch each."""
-
-    def __init__(self, settings: Settings, seed: int) -> None:
-        self.world = World(seed)
-        self._producer = kafka.producer(settings, "test")
-
-    async def __aenter__(self) -> Writer:
-        await self._producer.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._producer.stop()
-
-    async def write(self, batches: int) -> None:
-        for rows, position in self.world.batches(batches):
-            await kafka.write_rows(self._producer, VIEWS, 0, [*rows, (position_key(0), encode(position))])
-
-    async def tell(self, *facts: Fact) -> None:
-        await kafka.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])
 
 
 async def page(base: str, limit: int = 5) -> dict[str, Any]:
@@ -61,8 +38,8 @@ async def caught_up(base: str, world: World) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_law_5_a_feed_crosses_edges_and_restarts_without_missing_a_frame(tmp_path: Path) -> None:
-    async with stack(tmp_path, log_partitions=1) as settings:
+async def test_law_5_a_feed_crosses_edges_and_restarts_without_missing_a_frame(stack: Stack) -> None:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         async with Writer(settings, 3) as writer:
             await writer.write(10)
@@ -106,8 +83,8 @@ async def resumes_everywhere(base: str, whole: list[tuple[int, str, Any]]) -> No
         await again.close()
 
 
-async def test_zeros_streams_resume_after_a_restart(tmp_path: Path) -> None:
-    async with stack(tmp_path, log_partitions=1) as settings:
+async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         async with Writer(settings, 5) as writer:
             facts = [Fact(ws="w1", pos=pos, index=0, event_id=str(pos), time=0, type="session.started", subject="s",
@@ -136,13 +113,53 @@ async def sessions(base: str, last: int, number: int) -> list[str]:
     return found
 
 
-async def test_a_view_that_fell_back_stops_the_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["a batch that lies behind", "a batch without an end"])
+async def test_an_edge_that_starts_waits_for_rows_to_be_repaired(stack: Stack, how: str) -> None:
+    async with stack(log_partitions=1, resume_hours=0.0001) as settings:  # all may have been compacted
+        await topics.ensure(settings)
+        async with Writer(settings, 6) as writer:
+            await writer.write(8)
+            key, raw = next(iter(writer.world.rows.items()))
+            wrong = raw.replace(b"title", b"wrong")
+            await writer.put([(key, wrong)], PositionRow(next=1) if "behind" in how else None)
+            starting = asyncio.create_task(once_ready(settings))
+            await asyncio.sleep(2)
+            assert not starting.done()
+            last = writer.world.position = PositionRow(writer.world.position.next, 1, writer.world.position.shift + 1)
+            await writer.put([(key, raw)], last)
+            body = await asyncio.wait_for(starting, 30)
+            truth = Truth(writer.world.rows, READER).page(5)
+            assert body["cursor"] >> 12 == last.position
+            assert {name: body[name] for name in ("items", "counts")} == {
+                name: truth[name] for name in ("items", "counts")}
+
+
+async def once_ready(settings: Settings) -> dict[str, Any]:
+    async with edge(settings) as base:
+        return await page(base)
+
+
+async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
+    async with stack(log_partitions=1) as settings:
+        await topics.ensure(settings)
+        async with Writer(settings, 6) as writer, edge(settings) as base:
+            rows, position = writer.world.batch()
+            await writer.put(rows, position)
+            await writer.write(3)
+            await writer.put([*rows, (b"i:ibx_odd", b"{}")], position)
+            await writer.write(1)
+            await caught_up(base, writer.world)
+            truth = Truth(writer.world.rows, READER).page(5)
+            assert (await page(base))["items"] == truth["items"]
+
+
+async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.tailer._CHECK", 0.2)
 
     async def nothing(self: object, places: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(places, 0)
 
-    async with stack(tmp_path, log_partitions=1) as settings:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         async with Writer(settings, 5) as writer:
             await writer.write(3)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.copy import Copy
 from support.edges import bearer, until
-from support.pipeline import send, stack, worker
+from support.pipeline import Stack, send, worker
 from support.running import edge
 from support.sse import Client
 
+from ops.chaos.copy import Copy
 from schemas.topics import TOPIC_OF_TYPE
 from streams import topics
 
@@ -28,9 +28,9 @@ def lines() -> list[dict[str, Any]]:
     return [{"topic": TOPIC_OF_TYPE[event["type"]], "key": None, "value": event} for event in events]
 
 
-async def test_events_move_the_feed_to_what_the_page_shows(tmp_path: Path) -> None:
+async def test_events_move_the_feed_to_what_the_page_shows(stack: Stack) -> None:
     who = ("u_maria", "OWNER", "ws_acme")
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         async with worker(settings), edge(settings) as base:
             client, told = Client(base, who=who), Copy()
@@ -41,7 +41,7 @@ async def test_events_move_the_feed_to_what_the_page_shows(tmp_path: Path) -> No
                     body = (await http.get(f"{base}/org/me/inbox?limit=500")).json()
                     return {name: body[name] for name in ("items", "counts", "activity")}
 
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(90):
                     while not (await page())["items"]:
                         await asyncio.sleep(0.05)
                 await asyncio.sleep(1)

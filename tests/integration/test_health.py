@@ -13,15 +13,20 @@ from streams import health
 
 
 async def test_it_tells_metrics_health_and_readiness() -> None:
-    port, ready = free_port(), [False]
-    async with health.serve(port, lambda: ready[0]), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    port, reasons = free_port(), ["loading partition 3"]
+    async with (
+        health.serve(port, lambda: reasons[0] if reasons else None),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
         assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/readyz")).status_code == 503
-        ready[0] = True
+        refused = await client.get("/readyz")
+        assert (refused.status_code, refused.text) == (503, "loading partition 3\n")
+        assert "attn_ready 0.0" in (await client.get("/metrics")).text
+        reasons.clear()
         assert (await client.get("/readyz?x=1")).status_code == 200
         metrics = await client.get("/metrics")
         assert metrics.status_code == 200
-        assert "attn_" in metrics.text or "python_info" in metrics.text
+        assert "attn_ready 1.0" in metrics.text
         assert (await client.head("/healthz")).status_code == 200
         assert (await client.post("/healthz")).status_code == 405
         assert (await client.get("/nothing")).status_code == 404
@@ -30,7 +35,7 @@ async def test_it_tells_metrics_health_and_readiness() -> None:
 @pytest.mark.parametrize("request_", [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\x00\r\n\r\n", b"x" * 100_000])
 async def test_garbage_does_not_end_it(request_: bytes) -> None:
     port = free_port()
-    async with health.serve(port, lambda: True):
+    async with health.serve(port, lambda: None):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(OSError):
             writer.write(request_)
@@ -42,5 +47,5 @@ async def test_garbage_does_not_end_it(request_: bytes) -> None:
 
 
 async def test_port_0_is_off() -> None:
-    async with health.serve(0, lambda: True):
+    async with health.serve(0, lambda: None):
         pass

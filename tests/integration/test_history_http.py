@@ -13,8 +13,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from support.clickhouse_http import ClickHouse
 from support.history import BEGIN, Feeder, answers, assert_exact, send
+from support.pipeline import Stack
 
-from ops.broker import EmbeddedBroker, binary, free_port
+from ops.broker import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import partition_of
@@ -24,7 +25,7 @@ from streams.history.client import Refused, Unavailable
 from streams.history.columns import columns
 from streams.history.store import Store
 
-pytestmark = [pytest.mark.clickhouse, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 
 
@@ -72,22 +73,20 @@ def test_the_store_over_http(server: ClickHouse) -> None:
     clickhouse.close()
 
 
-@pytest.mark.broker
-@pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
 async def test_a_server_with_faults_that_is_killed_too(
-    server: ClickHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ClickHouse, tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_ANSWER_SECONDS", 1)
     monkeypatch.setattr(consumer, "Backoff", lambda: backoff.Backoff(0.05, 0.2))
     monkeypatch.setattr(consumer, "_STALLED", 1.0)
-    broker = EmbeddedBroker(tmp_path / "broker")
-    broker.data_dir.mkdir()
-    await broker.start()
-    settings = Settings(
-        kafka=broker.bootstrap, clickhouse=server.url, log_partitions=4, history_batch_rows=200, history_batch_ms=10,
-        data_dir=tmp_path, _env_file=None,
-    )
-    await topics.ensure(settings)
+    async with stack(
+        clickhouse=server.url, log_partitions=4, history_batch_rows=200, history_batch_ms=10, data_dir=tmp_path
+    ) as settings:
+        await topics.ensure(settings)
+        await kill_the_server(server, settings)
+
+
+async def kill_the_server(server: ClickHouse, settings: Settings) -> None:
     feeder, over, stop, chance = Feeder(4), asyncio.Event(), asyncio.Event(), random.Random(5)
 
     async def feed() -> None:
@@ -110,15 +109,16 @@ async def test_a_server_with_faults_that_is_killed_too(
         over.set()
         await feeding
         clickhouse = await asyncio.to_thread(connect, server)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(180):
+            while await asyncio.to_thread(migrate.pending, clickhouse, "attn"):  # the server was killed that early
+                await asyncio.sleep(0.3)
             while len((await asyncio.to_thread(answers, clickhouse))["events"]) < feeder.count:
                 await asyncio.sleep(0.3)
         stop.set()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 60)
         assert_exact(answers(clickhouse), feeder.all)
         clickhouse.close()
     finally:
         over.set()
         stop.set()
         await asyncio.gather(feeding, running, return_exceptions=True)
-        await broker.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 from support.history import BEGIN, HOUR, Feeder, answers, assert_exact
 
+from schemas.codec import LATEST
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import partition_of
 from streams.history import client, migrate
 from streams.history.admission import JUMP
 from streams.history.client import Refused, Unavailable
-from streams.history.columns import columns, digest, place
+from streams.history.columns import COLUMNS, columns, digest, place
 from streams.history.store import Store
 from streams.history.writer import Batch, Writer
 
@@ -53,10 +55,33 @@ def test_migrations_run_once_and_say_what_everything_is(clickhouse: Any) -> None
         file.name for file in migrate.packaged()
     ]
     silent = clickhouse.query(
-        "SELECT table, name FROM system.columns WHERE database = 'attn' AND comment = '' "
-        "AND table IN ('activity', 'activity_hourly', 'migrations')"
+        "SELECT table, name FROM system.columns WHERE database = 'attn' AND comment = '' AND table NOT LIKE '%_mv' "
+        "UNION ALL SELECT name, '' FROM system.tables WHERE database = 'attn' AND comment = ''"
     ).result_rows
     assert silent == []
+
+
+def test_a_table_that_came_later_has_what_was_there_before(tmp_path: Path) -> None:
+    clickhouse, files = client.connect(Settings(data_dir=tmp_path, _env_file=None)), migrate.packaged()
+    migrate.apply(clickhouse, "attn", files=files[:2])
+    feeder = Feeder(4)
+    old = [columns([fact], [partition_of(fact.ws, 4)]) for fact in feeder.some(50, repeats=False)]
+    names = [name for name in COLUMNS if name != "opened"]
+    for row in old:
+        kept = [value for name, value in zip(COLUMNS, row, strict=True) if name != "opened"]
+        clickhouse.insert("attn.activity", kept, column_names=names, column_oriented=True)
+    assert migrate.apply(clickhouse, "attn") == [file.name for file in files[2:]]
+    for statement in files[2].statements("attn"):  # again: it was killed before it had noted that it was done
+        clickhouse.command(statement)
+    for fact in feeder.all:
+        fact.opened = False
+    put(Store(clickhouse, "attn", local=True), feeder.some(50, repeats=False))
+    assert_exact(answers(clickhouse), feeder.all)
+    in_order = "SELECT sum(rows) FROM system.projection_parts WHERE database = 'attn' AND name = 'by_case' AND active"
+    deadline = time.monotonic() + 60
+    while clickhouse.query(in_order).result_rows != [(100,)]:  # parts of before are done in the background
+        assert time.monotonic() < deadline
+    clickhouse.close()
 
 
 def test_rows_come_back_as_they_went_in(clickhouse: Any, store: Store) -> None:
@@ -193,6 +218,17 @@ def test_hours_that_a_crash_left_behind_are_made_again(clickhouse: Any, store: S
     assert store.repair([]) == 0
     assert store.repair(range(4)) > 0
     assert_exact(answers(clickhouse), feeder.all)
+
+
+@pytest.mark.parametrize("at", [BEGIN // HOUR * HOUR + HOUR - 1, LATEST - 1])
+def test_the_last_second_of_an_hour_is_of_it(clickhouse: Any, store: Store, at: int) -> None:
+    put(store, [
+        Fact(ws="w", pos=0, index=0, event_id="e", type="plan.approved", subject="p", item="i", time=at, at=BEGIN)
+    ])
+    assert store.repair(range(4)) == 0
+    clickhouse.command("TRUNCATE TABLE attn.activity_hourly")
+    assert store.repair(range(4)) == 1
+    assert store.repair(range(4)) == 0
 
 
 def test_many_hours_are_made_again(clickhouse: Any, store: Store) -> None:

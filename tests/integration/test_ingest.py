@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support import events
-from support.pipeline import caught_up, check, eventually, kill, look, send, spawn, stack, worker
+from support.pipeline import Stack, caught_up, check, count, eventually, kill, look, send, spawn, worker
 
-from ops.broker import EmbeddedBroker, binary
+from ops.broker import EmbeddedBroker
+from ops.kafka import Cluster
 from schemas.settings import Settings
+from schemas.topics import FACTS
 from streams import topics
 from streams.agents.fold import Shards
 from streams.agents.ingest import Intake
 
-pytestmark = [
-    pytest.mark.broker, pytest.mark.timeout(60),
-    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"),
-]
 WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
 
 
@@ -31,7 +28,7 @@ def counted_once(seen: Any, lines: list[events.Line]) -> None:
 
 @pytest.mark.parametrize("where", [Intake, Shards])
 async def test_what_faust_does_not_deliver_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
 ) -> None:
     """Every third chunk vanishes, some of them the last of their partition."""
     put, chunks = where.put, 0  # type: ignore[attr-defined]
@@ -44,7 +41,7 @@ async def test_what_faust_does_not_deliver_is_read_again(
 
     monkeypatch.setattr(where, "put", losing)
     lines = events.generate(21, 900, workspaces=WORKSPACES)
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         async with worker(settings):
             for at in range(0, len(lines), 60):
@@ -57,15 +54,16 @@ async def test_what_faust_does_not_deliver_is_read_again(
         assert len(seen.events) == len(lines)
 
 
-async def test_partitions_move_between_workers(tmp_path: Path) -> None:
+async def test_partitions_move_between_workers(stack: Stack) -> None:
     """A second worker comes while events flow, one is stopped, one is killed and started again."""
-    lines = events.generate(22, 2500, workspaces=WORKSPACES)
-    async with stack(tmp_path, log_partitions=4) as settings:
+    lines, sent, enough = events.generate(22, 9000, workspaces=WORKSPACES), 0, False
+    async with stack(log_partitions=4) as settings:
         await topics.ensure(settings)
 
         async def feed() -> None:
-            for at in range(0, len(lines), 30):
-                await send(settings, lines[at:at + 30])
+            nonlocal sent
+            while not enough and sent < len(lines):
+                sent += await send(settings, lines[sent:sent + 20])
                 await asyncio.sleep(0.25)
 
         feeding = asyncio.create_task(feed())
@@ -73,31 +71,44 @@ async def test_partitions_move_between_workers(tmp_path: Path) -> None:
         first.model_fields_set.add("instance")
         second.model_fields_set.add("instance")
         processes = [spawn(first)]
+
+        async def goes_on(records: int = 20) -> None:
+            """Facts are told meanwhile, so somebody folds."""
+            before = await count(settings, FACTS)
+
+            async def more() -> bool:
+                return await count(settings, FACTS) >= before + records
+
+            await eventually(more, "facts are told")
+
         try:
-            await asyncio.sleep(4)
+            await goes_on()
             processes.append(spawn(second))
             await asyncio.sleep(8)
+            await goes_on()
             kill(processes[1])
             processes[1] = spawn(second)
             await asyncio.sleep(4)
+            await goes_on()
             processes[0].terminate()
-            assert processes[0].wait(6) == 0
+            assert processes[0].wait(60) == 0
+            await goes_on()
+            enough = True
             await feeding
             processes[0] = spawn(first)
-            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded", 30)
+            seen = await eventually(lambda: caught_up(settings, sent), "all folded")
         finally:
             feeding.cancel()
             for process in processes:
                 kill(process)
         check(await look(settings) or seen, settings)
-        counted_once(seen, lines)
+        counted_once(seen, lines[:sent])
 
 
-async def test_a_broker_that_goes_and_comes_back(tmp_path: Path) -> None:
+async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cluster) -> None:
     """It is stopped cleanly under a running worker, which goes on, or ends for its supervisor to start it again."""
     lines = events.generate(23, 800, workspaces=WORKSPACES)
-    broker = EmbeddedBroker(tmp_path / "broker")
-    await broker.start()
+    broker = own_broker
     settings = Settings(kafka=broker.bootstrap, log_partitions=2, source_partitions=2)
     await topics.ensure(settings)
     process = spawn(settings)
@@ -116,9 +127,8 @@ async def test_a_broker_that_goes_and_comes_back(tmp_path: Path) -> None:
                 process = spawn(settings)
             return await caught_up(settings, len(lines))
 
-        seen = await eventually(done, "all folded", 40)
+        seen = await eventually(done, "all folded")
     finally:
         kill(process)
-        await broker.stop()
     check(seen, settings)
     counted_once(seen, lines)

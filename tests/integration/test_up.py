@@ -14,20 +14,23 @@ from typing import Any
 
 import httpx
 import pytest
+from support import brokers
 from support.cli import attn
-from support.up import PARTS, Up, wait_for
+from support.up import Up, wait_for
 
-from ops import processes
+from ops import config, processes
 from ops.broker import binary
-
-pytestmark = [pytest.mark.broker, pytest.mark.skipif(binary() is None, reason="noida-db is not installed")]
 
 WORKSPACE = "ws_01"
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    stack = Up(tmp_path)
+ON_ITS_BROKER = brokers.only(brokers.EMBEDDED, "up")
+
+
+@pytest.fixture(params=brokers.BOTH)
+def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Up]:
+    """With the broker it starts itself, and with an Apache Kafka that is there."""
+    stack = Up(tmp_path, kafka=request.getfixturevalue("real_kafka") if request.param == "kafka" else None)
     yield stack
     stack.close()
 
@@ -48,7 +51,7 @@ def titles(up: Up, token: str) -> Callable[[], set[str]]:
     return read
 
 
-def wait_titles(up: Up, token: str, count: int, seconds: float = 30) -> None:
+def wait_titles(up: Up, token: str, count: int, seconds: float = 120) -> None:
     wanted = {f"Go {number}?" for number in range(count)}
     read = titles(up, token)
     wait_for(lambda: wanted <= read(), seconds, f"{count} items")
@@ -60,10 +63,9 @@ def all_gone(found: dict[str, processes.Known]) -> bool:
 
 
 def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None:
-    took = up.start()
-    assert took < 15, f"ready after {took:.1f} s"
+    up.start()
     wait_for(lambda: "attn is ready at" in up.said(), 5, "the banner")
-    assert set(up.parts()) == set(PARTS)
+    assert set(up.parts()) == up.names
     secret = up.data_dir / "secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
@@ -72,13 +74,19 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
     wait_titles(up, token, 3)
     assert up.get("/org/me/inbox", "nonsense").status_code == 401
 
+    reading = config.load(data_dir=up.data_dir).reading  # any command with the same directory knows how to ask
+    sql = "SELECT count() FROM activity"
+    wait_for(lambda: httpx.post(reading, content=sql, trust_env=False).text == "3\n", 60, "the history")
+    asked = "/org/me/insights?window=90d"
+    wait_for(lambda: up.get(asked, token).status_code == 200, 60, "an edge that asks it")
+
     parts = up.parts()
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.stream("GET", f"{up.url}/org/me/feed", headers=headers, timeout=20, trust_env=False) as feed:
         lines = feed.iter_lines()
         wait_for(lambda: "snapshot" in next(lines), 5, "the snapshot")
         code, seconds = up.stop()
-        assert (code, seconds < 10) == (0, True), f"exit code {code} after {seconds:.1f} s\n{up.said()[-3000:]}"
+        assert code == 0, f"exit code {code} after {seconds:.1f} s\n{up.said()[-3000:]}"
         try:
             for _ in lines:
                 pass
@@ -89,7 +97,7 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
     assert secret.read_text().strip() not in up.said()
     assert token not in up.said()
 
-    assert up.start() < 15
+    up.start()
     wait_titles(up, up.token(WORKSPACE), 3)
     assert "died without saving" not in up.said()
     assert up.stop(signal.SIGINT)[0] == 0
@@ -105,7 +113,12 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
         up.wait_restarted(part, before)
         wait_titles(up, token, 2 * number + 2)
     assert up.running
+    if up.embedded:
+        _kill_its_broker(up, token)
+    assert up.stop()[0] == 0
 
+
+def _kill_its_broker(up: Up, token: str) -> None:
     time.sleep(1.5)  # the broker saves every moment; what it had not saved would be gone
     up.wait_restarted("broker", up.kill("broker"))
     wait_for(lambda: "died without saving" in up.said(), 5, "the word on the broker's death")
@@ -113,7 +126,6 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
     wait_titles(up, token, 6)
     up.emit("waitpoints", event(6))
     wait_titles(up, token, 7)
-    assert up.stop()[0] == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
@@ -128,7 +140,7 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
     up.process.wait()
     wait_for(lambda: all_gone(parts), 10, "the end of its children")
 
-    assert up.start() < 15
+    up.start()
     assert "died without saving" not in up.said()  # it saved when its parent was gone
     wait_titles(up, token, 1)
 
@@ -140,13 +152,14 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
         os.kill(found.pid, signal.SIGKILL)
     up.process.kill()
     up.process.wait()
-    assert up.start() < 15
+    up.start()
     wait_titles(up, token, 2)
     up.emit("waitpoints", event(2))
     wait_titles(up, token, 3)
     assert up.stop()[0] == 0
 
 
+@ON_ITS_BROKER
 def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> None:
     up.start()
     second = attn("up", "--data-dir", str(up.data_dir), "--port", "0", "--kafka-port", "0", cwd=tmp_path)
@@ -164,31 +177,49 @@ def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> 
     assert up.stop()[0] == 0
 
 
-FAILING_HISTORY = """
-import sys, types
+def failing(tmp_path: Path, role: str) -> Up:
+    """`attn up` where one role always fails at once."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import streams.{role}
 async def run(settings, stop):
     raise RuntimeError("the disk is on fire")
-module = types.ModuleType("streams.history")
-module.run = run
-sys.modules["streams.history"] = module
-"""
+streams.{role}.run = run
+""")
+    return Up(tmp_path, env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
 
 
+@pytest.mark.broker
+@pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
 def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(FAILING_HISTORY)
-    up = Up(tmp_path, env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
+    up = failing(tmp_path, "worker")
     try:
         up.start(ready=None)
         assert up.process is not None
         assert up.process.wait(60) == 1
         assert not up.parts()
         last = up.said().strip().splitlines()[-1]
-        assert last.startswith("attn: history keeps dying (exit code 1)")
+        assert last.startswith("attn: worker keeps dying (exit code 1)")
         assert "the disk is on fire" in last
     finally:
         up.close()
 
 
+@pytest.mark.broker
+@pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
+def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path) -> None:
+    up = failing(tmp_path, "history")
+    try:
+        up.start()
+        wait_for(lambda: "a part keeps dying" in up.said(), 60, "the history to be left alone for a while")
+        [told] = [line for line in up.said().splitlines() if "a part keeps dying" in line]
+        assert "the disk is on fire" in told
+        assert up.is_ready()
+        assert up.stop()[0] == 0
+    finally:
+        up.close()
+
+
+@ON_ITS_BROKER
 def test_topics_that_do_not_fit_are_said(up: Up) -> None:
     up.start(ready=None)
     wait_for(lambda: up.part("worker"), 30, "the worker")

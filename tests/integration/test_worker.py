@@ -6,25 +6,18 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from support import events, pipeline
-from support.pipeline import caught_up, check, eventually, look, send, stack, worker
+from support.pipeline import Stack, caught_up, check, eventually, look, send, worker
 
-from ops.broker import binary
 from schemas.log import Pack, encode_pack
 from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES, VIEWS
 from schemas.views import ItemRow, decode, position_key
 from streams import topics
 from streams.alarm import WorkerFailed
-
-pytestmark = [
-    pytest.mark.broker, pytest.mark.timeout(60),
-    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"),
-]
 
 
 def items(seen: pipeline.Seen) -> list[ItemRow]:
@@ -39,9 +32,9 @@ def waitpoint(number: int, **data: object) -> events.Line:
     }}
 
 
-async def test_events_become_facts_then_rows(tmp_path: Path) -> None:
+async def test_events_become_facts_then_rows(stack: Stack) -> None:
     lines = events.generate(7, 1500, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         half = len(lines) // 2
         await send(settings, lines[:half])  # some wait for the worker, some find it running
@@ -57,9 +50,9 @@ async def test_events_become_facts_then_rows(tmp_path: Path) -> None:
         assert sum(len(records) for records in seen.log.values()) < len(lines) / 5  # they came in packs
 
 
-async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
     lines = events.generate(8, 400)
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         for part in (lines[:150], lines[150:300], lines[300:]):
             await send(settings, part)
@@ -70,20 +63,20 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(seen.events) == len(lines)  # a clean stop commits: nothing is read twice
 
 
-async def test_garbage_goes_to_dead_letters_with_reasons(tmp_path: Path) -> None:
+async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
     """Also values of 10 MB, empty and binary ones; what is good around it is untouched."""
     bad: list[tuple[str, bytes | None]] = list(events.garbage())
     for topic in SOURCE_TYPES:
         bad += [(topic, b"\x00\xff" * 200), (topic, b""), (topic, None), (topic, b"x" * (10 << 20))]
     good = [waitpoint(number) for number in range(60)]
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         async with worker(settings):
             await send(settings, good[:30])
             await send(settings, bad[: len(bad) // 2])
             await send(settings, good[30:])
             await send(settings, bad[len(bad) // 2:])
-            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good)), "all handled", 45)
+            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good)), "all handled")
         check(seen, settings)
         assert len(seen.letters) == len(bad)
         assert all(letter.reason and not letter.truncated for letter in seen.letters)
@@ -94,12 +87,12 @@ async def test_garbage_goes_to_dead_letters_with_reasons(tmp_path: Path) -> None
         assert {item.source_id for item in items(seen)} == {line["value"]["subject"] for line in good}
 
 
-async def test_garbage_in_the_log_is_passed_over(tmp_path: Path) -> None:
+async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
     """Only attn writes the log; should something else do so, it must not stop the partition."""
     good = [waitpoint(number) for number in range(20)]
     junk = [b"", b"\xff\xfe", b"[" * 5000, b'{"at":"now"}', b'{"at":99999999999999999999}', b"x" * (7 << 20), b"null",
             b'{"at":1,"entries":[{"t":"what"}]}']
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
         raw = AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=8 << 20)
         async with worker(settings), raw as out:
@@ -116,13 +109,13 @@ async def test_garbage_in_the_log_is_passed_over(tmp_path: Path) -> None:
         assert pipeline.position(seen.rows[0], 0).next == len(seen.log[0])
 
 
-async def test_time_passes_by_itself(tmp_path: Path) -> None:
+async def test_time_passes_by_itself(stack: Stack) -> None:
     """An item becomes overdue without any event: while the worker runs, and at once for the time it was away."""
     def due(number: int, seconds: float) -> tuple[float, events.Line]:
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         return at.timestamp(), waitpoint(number, due_at=at.isoformat())
 
-    async with stack(tmp_path) as settings:
+    async with stack() as settings:
         await topics.ensure(settings)
 
         async def overdue() -> set[str]:
@@ -153,10 +146,10 @@ async def _has(found, what: str) -> bool:  # type: ignore[no-untyped-def]
     return what in await found()
 
 
-async def test_rows_out_of_turn_are_undone(tmp_path: Path) -> None:
+async def test_rows_out_of_turn_are_undone(stack: Stack) -> None:
     """A worker died between two batches of one pack, and another wrote once more after it had lost the partition:
     whoever owns it stops at its next write, leaves such rows out when it loads, and writes the right ones again."""
-    async with stack(tmp_path, log_partitions=1) as settings:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         await send(settings, [waitpoint(1)])
         async with worker(settings):
@@ -168,11 +161,14 @@ async def test_rows_out_of_turn_are_undone(tmp_path: Path) -> None:
         torn = [(key, b'{"torn":true}')]
         await _write(settings, [*zombie, *torn, (b"garbage", b"not a row at all")])
         async with worker(settings):
-            after = await eventually(_loaded(settings, len(before.views[0]) + 6), "the right rows written again")
-            assert {k: v for k, v in after.rows[0].items() if k != b"garbage"} == before.rows[0]
+            after = await eventually(_loaded(settings, len(before.views[0]) + 8), "the right rows written again")
+            assert {k: v for k, v in after.rows[0].items() if k not in (b"garbage", last)} == {
+                k: v for k, v in before.rows[0].items() if k != last}
+            there, then = pipeline.position(after.rows[0], 0), pipeline.position(before.rows[0], 0)
+            assert there.position == then.position + 1, "so readers take it"
 
         async def duel() -> None:
-            async with asyncio.timeout(20), worker(settings) as task:
+            async with asyncio.timeout(90), worker(settings) as task:
                 await asyncio.sleep(4)
                 await _write(settings, zombie)
                 await send(settings, [waitpoint(6)])
@@ -201,9 +197,9 @@ def _loaded(settings: Settings, records: int):  # type: ignore[no-untyped-def]
     return loaded
 
 
-async def test_a_log_that_fell_back_makes_the_position_jump(tmp_path: Path) -> None:
+async def test_a_log_that_fell_back_makes_the_position_jump(stack: Stack) -> None:
     """The broker came back without its last moment: new events must not be taken for old ones."""
-    async with stack(tmp_path, log_partitions=1) as settings:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         await send(settings, [waitpoint(number) for number in range(5)])
         async with worker(settings):
@@ -222,29 +218,29 @@ async def test_a_log_that_fell_back_makes_the_position_jump(tmp_path: Path) -> N
         assert len(told) == len(set(told)) == 6
 
 
-async def test_a_fault_ends_the_worker_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> int:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("streams.views.write_rows", fail)
-    async with stack(tmp_path) as settings:
+    monkeypatch.setattr("streams.fence.write_rows", fail)
+    async with stack() as settings:
         await topics.ensure(settings)
         await send(settings, [waitpoint(1)])
         with pytest.raises(WorkerFailed, match="disk on fire"):
-            async with asyncio.timeout(20), worker(settings) as task:
+            async with asyncio.timeout(90), worker(settings) as task:
                 await task
 
 
-async def test_partition_counts_must_fit(tmp_path: Path) -> None:
-    async with stack(tmp_path) as settings:
+async def test_partition_counts_must_fit(stack: Stack) -> None:
+    async with stack() as settings:
         await asyncio.gather(*(topics.ensure(settings) for _ in range(4)))
         await topics.ensure(settings)
         with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*says 8"):
             await topics.ensure(Settings(kafka=settings.kafka, log_partitions=8))
 
 
-async def test_a_tick_alone_is_folded(tmp_path: Path) -> None:
-    async with stack(tmp_path, log_partitions=1) as settings:
+async def test_a_tick_alone_is_folded(stack: Stack) -> None:
+    async with stack(log_partitions=1) as settings:
         await topics.ensure(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
             await out.send_and_wait(LOG, encode_pack(Pack(at=1_800_000_000_000_000)), partition=0)

@@ -8,28 +8,22 @@ POST /fault?what=refuse|reset|lost|error|slow&times=N  the next N inserts: are c
 
 from __future__ import annotations
 
-import email
-import re
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
-__all__ = ["ClickHouse"]
+from streams.history import wire
+from streams.history.wire import Asked
 
-_INSERT = re.compile(rb"(INSERT INTO .*) FORMAT Native\n", re.DOTALL)
-_NOT_SETTINGS = {
-    "query", "database", "query_id", "session_id", "client_protocol_version", "enable_http_compression", "user",
-    "password", "wait_end_of_query", "send_progress_in_http_headers", "http_headers_progress_interval_ms",
-    "default_format", "cancel_http_readonly_queries_on_client_close",
-}
+__all__ = ["ClickHouse"]
 
 
 class ClickHouse:
@@ -46,6 +40,7 @@ class ClickHouse:
     def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-P", __file__, str(self.directory), str(self.port)], stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == "ready"
@@ -71,107 +66,60 @@ class Engine:
         self._connection = chdb.connect(directory)
         self._lock = threading.Lock()
 
-    def run(self, sql: str, settings: dict[str, str], parameters: dict[str, str]) -> bytes:
+    def run(self, asked: Asked) -> bytes:
         with self._lock:
-            for name, value in settings.items():
+            for name, value in asked.settings.items():
                 self._connection.query(f"SET {name} = '{value}'", "TabSeparated")
             try:
-                return bytes(self._connection.query(sql, "TabSeparated", params=parameters).bytes() or b"")
+                answer = self._connection.query(asked.sql, asked.format, params=dict(asked.parameters))
+                return bytes(answer.bytes() or b"")
             finally:
-                for name in settings:
+                for name in asked.settings:
                     self._connection.query(f"SET {name} = DEFAULT", "TabSeparated")
 
-    def insert(self, head: str, data: bytes, settings: dict[str, str]) -> bytes:
+    def insert(self, asked: Asked, rows: bytes) -> bytes:
         with tempfile.NamedTemporaryFile(suffix=".native") as file:
-            file.write(data)
+            file.write(rows)
             file.flush()
-            return self.run(f"{head} FROM INFILE '{file.name}' FORMAT Native", settings, {})
+            return self.run(Asked(f"{asked.sql} FROM INFILE '{file.name}' FORMAT Native", asked.settings))
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(wire.Handler):
     engine: Engine
+    fault = ""
     faults: list[str] = []  # noqa: RUF012 - the server's
 
     def do_POST(self) -> None:
         url = urlsplit(self.path)
-        params = dict(parse_qsl(url.query, keep_blank_values=True))
-        try:
-            body = self._body()
-        except RuntimeError as error:  # not what its Content-Encoding says
-            return self._answer(500, str(error).encode())
-        if url.path == "/fault":
-            self.faults[:] = [params["what"]] * int(params["times"])
-            return self._answer(200, b"")
-        insert = _INSERT.match(body)
-        fault = self.faults.pop(0) if insert and self.faults else ""
-        if fault == "refuse":
-            return self._cut()
-        if fault == "error":
-            return self._answer(500, b"proxy error")
-        try:
-            result = self._run(params, body, insert)
-        except Exception as error:
-            code = re.search(r"Code: (\d+)", str(error))
-            named = {"X-ClickHouse-Exception-Code": code[1] if code else "1002"}
-            return self._answer(500, str(error).encode(), **named)
+        if url.path != "/fault":
+            return super().do_POST()
+        params = dict(parse_qsl(url.query))
+        self.faults[:] = [params["what"]] * int(params["times"])
+        self.fault = ""
+        return self.tell(200, b"")
+
+    def carry_out(self, params: dict[str, str], body: bytes) -> None:
+        self.fault = self.faults.pop(0) if body.startswith(b"INSERT INTO") and self.faults else ""
+        if self.fault == "refuse":
+            self._cut()
+        elif self.fault == "error":
+            self.tell(500, b"proxy error")
+        else:
+            super().carry_out(params, body)
+
+    def answer(self, asked: Asked) -> bytes:
+        return self.engine.run(asked) if asked.rows is None else self.engine.insert(asked, asked.rows)
+
+    def tell(self, status: int, body: bytes, **headers: str) -> None:
+        fault, self.fault = self.fault, ""
         if fault == "reset":
             return self._cut()
-        if fault == "lost":
-            time.sleep(30)
-        if fault == "slow":
-            time.sleep(2)
-        named = {"X-ClickHouse-Format": "TabSeparated"} if result else {}
-        return self._answer(200, result, **named)
-
-    def _run(self, params: dict[str, str], body: bytes, insert: re.Match[bytes] | None) -> bytes:
-        settings = {name: value for name, value in params.items()
-                    if name not in _NOT_SETTINGS and not name.startswith("param_")}
-        if insert:
-            return self.engine.insert(insert[1].decode(), body[insert.end():], settings)
-        if self.headers.get_content_maintype() == "multipart":
-            params |= self._form(body)
-            body = b""
-        parameters = {name.removeprefix("param_"): value for name, value in params.items() if name.startswith("param_")}
-        return self.engine.run(params.get("query", "") + body.decode(), settings, parameters)
-
-    def _form(self, body: bytes) -> dict[str, str]:
-        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n"
-        parts: Any = email.message_from_bytes(head.encode() + body).get_payload()
-        return {
-            part.get_param("name", header="content-disposition"): part.get_payload(decode=True).decode()
-            for part in parts
-        }
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        else:
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            body = b"".join(parts)
-        if self.headers.get("Content-Encoding") == "lz4":
-            import lz4.frame
-
-            body = lz4.frame.decompress(body)
-        return body
-
-    def _answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(body)), "X-ClickHouse-Summary": "{}"}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        time.sleep({"lost": 30, "slow": 2}.get(fault, 0))
+        return super().tell(status, body, **headers)
 
     def _cut(self) -> None:
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
 
 def main(directory: str, port: str) -> None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from support.model import Draft, Item, Reader, View
-
+from ops.chaos.model import Draft, Item, Reader, View
 from schemas.facts import encode_fact
+from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.views import ActivityRow, DraftRow, ItemRow, decode, encode, position_key
 from streams.core.fold import Fold
@@ -36,18 +36,22 @@ def packs(events: Sequence[Event], sizes: Iterable[int], clock: Callable[[int], 
 
 
 class Worker:
-    """One worker's life after another over the same durable log, rows and facts of partition 0."""
+    """One worker's life after another over the same durable log, rows and facts of one partition."""
 
-    def __init__(self, log: Sequence[bytes] = (), rules: Rules | None = None) -> None:
+    def __init__(
+        self, log: Sequence[bytes] = (), rules: Rules | None = None, partition: int = 0,
+        rows: dict[bytes, bytes] | None = None,
+    ) -> None:
         self.log = list(log)
         self.rules = rules or Rules()
-        self.rows: dict[bytes, bytes] = {}
+        self.partition = partition
+        self.rows: dict[bytes, bytes] = rows if rows is not None else {}
         self.facts: list[bytes] = []
         self.start()
 
     def start(self) -> None:
         """A new process: knows nothing but the durable rows."""
-        self.fold = Fold(self.rows, 0, self.rules)
+        self.fold = Fold(self.rows, self.partition, self.rules)
         self.fold.load()
         self.fold.reconcile(len(self.log))
 
@@ -68,11 +72,7 @@ class Worker:
             self.facts += facts[:crash_after]
             raise Crash
         self.facts += facts
-        for key, value in batch.rows:
-            if value is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = value
+        keep_latest(self.rows, batch.rows)
         if crash_after is not None:
             raise Crash
         self.fold.taken()

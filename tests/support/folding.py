@@ -9,6 +9,7 @@ import orjson
 
 from schemas.codec import from_us, to_us
 from schemas.facts import Fact, Outcome
+from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.views import DraftRow, ItemRow, Row, decode
@@ -69,11 +70,7 @@ class Folding:
     def commit(self) -> None:
         batch = self.fold.take()
         self.facts += batch.facts
-        for key, value in batch.rows:
-            if value is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = value
+        keep_latest(self.rows, batch.rows)
         self.fold.taken()
         self.batches += 1
 

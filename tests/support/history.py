@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
+from streams.history import client
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600 * 1_000_000
@@ -49,7 +51,8 @@ class Feeder:
             "time": BEGIN + self.random.randrange(20 * HOUR), "at": BEGIN + self.count, "type": kind[0],
             "subject": f"s{self.count}", "item": f"ibx_{self.count}", "kind": kind[1], "priority": "high",
             "title": "Review “it”", "seconds_open": float(self.random.randrange(1000)) if kind[2] else None,
-            "actor": f"user_{self.random.randrange(9)}" if kind[2] else None, "cluster": "prod-eu", **fields,
+            "actor": f"user_{self.random.randrange(9)}" if kind[2] else None, "cluster": f"prod-{self.count % 2}",
+            "opened": not kind[2], "case_id": f"case_{self.count % 5}", **fields,
         })
         self.told[partition].append(fact)
         return fact
@@ -100,8 +103,17 @@ def expected(facts: Sequence[Fact]) -> dict[str, Any]:
         key = (fact.ws, fact.time // HOUR * 3600, fact.type, fact.kind or "")
         hours[key] += 1
         closed[key] += fact.seconds_open is not None
+    items: dict[tuple[str, int, str, str], list[int]] = {}
+    for fact in facts:
+        if fact.item:
+            where = (fact.ws, fact.time // HOUR * 3600, fact.kind or "", fact.cluster or "")
+            found = items.setdefault(where, [0, 0, 0])
+            for index, count in enumerate((1, fact.opened, fact.seconds_open is not None)):
+                found[index] += count
     return {
+        "items": sorted([*key, *counts, counts[1] - counts[2]] for key, counts in items.items()),
         "events": sorted([fact.ws, fact.event_id] for fact in facts),
+        "cases": sorted([fact.ws, fact.case_id, fact.time, fact.event_id] for fact in facts if fact.case_id),
         "hours": sorted([*key, count, closed[key]] for key, count in hours.items()),
         "seconds": sum(fact.seconds_open or 0 for fact in facts),
     }
@@ -109,8 +121,12 @@ def expected(facts: Sequence[Fact]) -> dict[str, Any]:
 
 QUERIES = {
     "events": "SELECT workspace_id, event_id FROM attn.activity ORDER BY ALL",
+    "cases": "SELECT workspace_id, case_id, toUnixTimestamp64Micro(occurred_at), event_id FROM attn.activity "
+             "WHERE case_id != '' ORDER BY workspace_id, case_id, occurred_at, event_id",
     "hours": "SELECT workspace_id, toUnixTimestamp64Second(hour), type, kind, sum(facts), sum(closed) "
              "FROM attn.activity_hourly GROUP BY ALL ORDER BY ALL",
+    "items": "SELECT workspace_id, toUnixTimestamp64Second(hour), kind, cluster, sum(facts), sum(opened), sum(closed), "
+             "sum(open_change) FROM attn.items_hourly GROUP BY ALL ORDER BY ALL",
     "seconds": "SELECT sum(seconds_open_sum) FROM attn.activity_hourly",
 }
 
@@ -118,7 +134,8 @@ QUERIES = {
 def answers(client: Any) -> dict[str, Any]:
     found = {name: [list(row) for row in client.query(sql).result_rows] for name, sql in QUERIES.items()}
     (seconds,), = found["seconds"]
-    return {"events": sorted(found["events"]), "hours": sorted(found["hours"]), "seconds": seconds}
+    in_order = {name: sorted(found[name]) for name in ("events", "hours", "items")}
+    return in_order | {"cases": found["cases"], "seconds": seconds}
 
 
 def ask(settings: Settings) -> dict[str, Any]:
@@ -154,10 +171,23 @@ def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
         "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_METRICS_PORT": str(settings.metrics_port),
         "ATTN_HISTORY_BATCH_ROWS": str(settings.history_batch_rows),
         "ATTN_HISTORY_BATCH_MS": str(settings.history_batch_ms), "ATTN_LOG_FORMAT": "json",
-        "ATTN_POLL_REST": "0.02",
     }
     with log.open("ab") as out:
         return subprocess.Popen(
             [sys.executable, "-c", "from ops.cli import main; main()", "history"], cwd=ROOT, env=environment,
             stdout=out, stderr=out,
         )
+
+
+async def feed(settings: Settings, facts: list[Fact]) -> None:
+    """Sends facts with a producer of their own."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
+        await send(producer, facts, settings.log_partitions)
+
+
+def exact(settings: Settings, facts: list[Fact]) -> None:
+    """ClickHouse says of these facts what it must, and has no database besides."""
+    with closing(client.connect(settings)) as found:
+        assert_exact(answers(found), facts)
+        databases = found.query("SELECT name FROM system.databases WHERE name LIKE 'attn%'").result_rows
+    assert databases == [("attn",)]

@@ -17,39 +17,46 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from support import brokers, yesterday
 
-from ops.broker import EmbeddedBroker
-from schemas.deadletters import DeadLetter
+from schemas.deadletters import DeadLetter, parse
 from schemas.facts import Fact, Outcome, decode_fact
+from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
-from schemas.views import PositionRow, decode, position_key
+from schemas.views import PositionRow, decode, fence_key, position_key
 from streams.core.fold import Fold
 from streams.core.rules import Rules
 from streams.worker import run
 
 Line = dict[str, Any]
 Records = dict[int, list[ConsumerRecord]]
+Stack = Callable[..., contextlib.AbstractAsyncContextManager[Settings]]  # the fixture `stack`
 PROCESS = Path(__file__).with_name("worker_process.py")
 
 
 @contextlib.asynccontextmanager
-async def stack(tmp_path: Path, **given: Any) -> AsyncIterator[Settings]:
-    """Settings of a broker that runs meanwhile; few partitions, so that they are shared by workspaces."""
-    broker = EmbeddedBroker(tmp_path / "broker")
-    await broker.start()
-    try:
-        yield Settings(kafka=broker.bootstrap, **{"log_partitions": 3, "source_partitions": 2} | given)
-    finally:
-        await broker.stop()
+async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> AsyncIterator[Settings]:
+    """Settings of a broker that runs meanwhile; few partitions, so that they are shared by workspaces.
+
+    That is the Kafka at the address `kafka`, without anything of ours on it yet, or an embedded broker. Tests take the
+    fixture `stack`, which has the first two arguments given.
+    """
+    few = {"log_partitions": 3, "source_partitions": 2, "_env_file": None} | given
+    if kafka is not None:
+        await brokers.wipe(kafka)
+        yield Settings(kafka=kafka, **few)
+        return
+    async with brokers.own("embedded", tmp_path) as broker:
+        yield Settings(kafka=broker.bootstrap, **few)
 
 
 @contextlib.asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker in this process; stopped cleanly at the end."""
+    """A worker in this process; stopped cleanly at the end, for which it may take its time: it must not end pytest."""
     stop = asyncio.Event()
-    task = asyncio.create_task(run(settings, stop))
+    task = asyncio.create_task(run(settings, stop, stop_seconds=60))
     try:
         yield task
     finally:
@@ -103,7 +110,7 @@ async def read(settings: Settings, topic: str) -> Records:
     return found
 
 
-async def eventually(check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+async def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     """What `check` (maybe async) gives once it is true."""
     deadline = time.monotonic() + seconds
     while True:
@@ -157,12 +164,13 @@ def packed(record: ConsumerRecord) -> Sequence[Any]:
 
 async def look(settings: Settings) -> Seen:
     log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
-    seen = Seen(log, views, facts, [
-        DeadLetter.from_record(record.key, record.value, record.headers) for record in letters.get(0, [])
-    ])
+    words = (parse(record.key, record.value, record.headers) for record in letters.get(0, []))
+    seen = Seen(log, views, facts, [word for word in words if isinstance(word, DeadLetter)])
     for partition, records in views.items():
         rows = seen.rows[partition] = {}
         for record in records:
+            if record.key == fence_key(partition):
+                continue
             if record.value is None:
                 rows.pop(record.key, None)
             else:
@@ -197,18 +205,27 @@ def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
     return decode(position_key(partition), raw) if raw else PositionRow(next=0)
 
 
-def check(seen: Seen, settings: Settings, rules: Rules | None = None) -> None:
+def check(seen: Seen, settings: Settings, rules: Rules | None = None, older: bool = False) -> None:
     """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
-    every batch ends with a position that went on from the one before."""
+    every batch ends with a position that went on from the one before. `older`: some of it by an attn that knew less."""
+    kept, as_told = (yesterday.as_kept, yesterday.as_told) if older else (dict, lambda fact: fact)
     for partition, records in seen.log.items():
-        rows: dict[bytes, bytes] = {}
-        fold = Fold(rows, partition, rules or Rules.from_settings(settings))
-        facts: list[Fact | Outcome] = []
-        for record in records:
-            _refold(fold, rows, facts, record)
-        assert seen.rows[partition] == rows
-        assert seen.told(partition) == facts
+        rows, facts = refolded(records, partition, settings, rules)
+        assert kept(seen.rows[partition]) == kept(rows)
+        assert list(map(as_told, seen.told(partition))) == list(map(as_told, facts))
         _check_batches(partition, seen)
+
+
+def refolded(
+    records: list[ConsumerRecord], partition: int, settings: Settings, rules: Rules | None = None
+) -> tuple[dict[bytes, bytes], list[Fact | Outcome]]:
+    """Rows and facts of one fold of a partition of the log."""
+    rows: dict[bytes, bytes] = {}
+    fold = Fold(rows, partition, rules or Rules.from_settings(settings))
+    facts: list[Fact | Outcome] = []
+    for record in records:
+        _refold(fold, rows, facts, record)
+    return rows, facts
 
 
 def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: ConsumerRecord) -> None:
@@ -223,18 +240,14 @@ def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: Cons
         whole = fold.apply(pack, record.offset)
         batch = fold.take()
         facts += batch.facts
-        for key, value in batch.rows:
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
+        keep_latest(rows, batch.rows)
         fold.taken()
 
 
 def _check_batches(partition: int, seen: Seen) -> None:
     """Positions go up, the last record is one, and the facts of a batch were on their topic before it."""
     last, told = -1, deque(seen.told_at(partition))
-    records = seen.views[partition]
+    records = [record for record in seen.views[partition] if record.key != fence_key(partition)]
     assert not records or records[-1].key == position_key(partition)
     for record in records:
         if record.key == position_key(partition):

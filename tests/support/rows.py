@@ -60,7 +60,7 @@ class World:
 
     def batch(self, most: int = 6) -> tuple[list[tuple[bytes, bytes | None]], PositionRow]:
         """Up to `most` changed rows and the position row that ends them; already in `rows`."""
-        self.position = PositionRow(next=self.position.next + self.random.randint(1, 3), clock=1)
+        self.position = PositionRow(self.position.next + self.random.randint(1, 3), clock=1, shift=self.position.shift)
         changed: dict[bytes, bytes | None] = {}
         for _ in range(self.random.randint(0, most)):
             key, row = self._row()

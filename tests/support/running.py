@@ -34,4 +34,4 @@ async def edge(settings: Settings, **more: Any) -> AsyncIterator[str]:
         yield base
     finally:
         stop.set()
-        await asyncio.wait_for(task, 8)
+        await asyncio.wait_for(task, 30)

@@ -35,7 +35,7 @@ class Client:
         return self.frames
 
     async def ended(self) -> None:
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, 30)
 
     async def close(self) -> None:
         self.task.cancel()

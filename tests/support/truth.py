@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api import shapes
+from api.workspace import PREFIXES
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode
 from streams.core.rank import is_pinned, rank_key
 from streams.core.readers import Reader
@@ -21,7 +22,7 @@ _DONE = {
 
 class Truth:
     def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
-        decoded = {key: decode(key, raw) for key, raw in rows.items()}
+        decoded = {key: decode(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
         mine = {key: row for key, row in decoded.items() if row.ws == reader.ws}  # type: ignore[union-attr]
         self.reader, self.rows = reader, mine
         preferences = [row for row in mine.values() if isinstance(row, PreferencesRow) and row.user == reader.user]

@@ -30,13 +30,19 @@ def wait_for(holds: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Up:
-    """One data directory and its ports; `start` and end it as often as you like. Its output is kept in a file."""
+    """One data directory and its ports; `start` and end it as often as you like. Its output is kept in a file.
 
-    def __init__(self, home: Path, *flags: str, env: Mapping[str, str] = {}) -> None:
+    `kafka`: the address of one that is there, instead of the embedded broker.
+    """
+
+    def __init__(self, home: Path, *flags: str, env: Mapping[str, str] = {}, kafka: str | None = None) -> None:
         self.data_dir = home / "data"
         self.home = home
         self.port, self.kafka_port = free_port(), free_port()
-        self.flags = flags
+        self.flags = flags if kafka is None else (*flags, "--kafka", kafka)
+        self.embedded = kafka is None
+        self.kafka = kafka or f"127.0.0.1:{self.kafka_port}"
+        self.names = {*PARTS} - (set() if self.embedded else {"broker"})
         self.env = clean_env(env)
         self.output = home / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -45,7 +51,7 @@ class Up:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, ready: float | None = 60.0) -> float:
+    def start(self, ready: float | None = 120.0) -> float:
         """Start it and wait at most `ready` seconds until it is ready (None: don't wait): how long that took."""
         home = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--kafka-port", str(self.kafka_port)]
         begun = time.monotonic()
@@ -57,7 +63,7 @@ class Up:
             self.wait_ready(ready)
         return time.monotonic() - begun
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 120.0) -> None:
         wait_for(self._ready_or_dead, seconds, f"ready; {self.said()[-3000:]}")
         assert self.running, self.said()[-3000:]
 
@@ -97,7 +103,7 @@ class Up:
         os.kill(found.pid, signal.SIGKILL)
         return found
 
-    def wait_restarted(self, name: str, before: processes.Known, seconds: float = 60.0) -> processes.Known:
+    def wait_restarted(self, name: str, before: processes.Known, seconds: float = 120.0) -> processes.Known:
         """Wait until another process of that part runs and all is ready."""
         wait_for(lambda: self.part(name) not in (None, before), seconds, f"{name} started again")
         self.wait_ready(seconds)

@@ -1,11 +1,13 @@
 """A worker as a process of its own, which may kill itself at a chosen point: `worker_process.py [POINT:N]`.
 
-POINT is where the crash happens, the Nth time it comes by: `facts` (before they are written), `rows` (facts are
-durable, rows are not), `table` (rows are durable, the table does not know), `log` (packs are sent, not acknowledged),
-`commit` (packs are durable, offsets are not committed), `loading` (rows are read, nothing else has happened).
+POINT is where the crash happens, the Nth time it comes by: `claim` (a partition is claimed, not read), `loading` (rows
+are read, nothing else has happened), `facts` (before they are written), `rows` (facts are durable, rows are not),
+`table` (rows are durable, the table does not know), `log` (packs are sent, not acknowledged), `commit` (packs are
+durable, offsets are not committed). `freeze` is no crash: it stops itself (SIGSTOP) with facts durable and rows not.
 """
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -14,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.settings import Settings
-from schemas.topics import FACTS
-from streams import views
+from schemas.topics import FACTS, VIEWS
 from streams.agents import fold, ingest
 from streams.core.fold import Fold
+from streams.fence import Claim
 from streams.group import Group
 from streams.worker import run
 
@@ -26,26 +28,34 @@ def arm(crash: str) -> None:
     point, _, count = crash.partition(":")
     left = int(count)
 
-    def crashing(before: bool, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> Any:
+    def crashing(
+        before: bool, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True,
+        end: int = signal.SIGKILL,
+    ) -> Any:
         async def armed(*args: Any, **kwargs: Any) -> Any:
             nonlocal left
             if not when(*args):
                 return await function(*args, **kwargs)
             left -= 1
-            if before and left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            this = left == 0  # two partitions may be at it at once
+            if before and this:
+                os.kill(os.getpid(), end)
             found = await function(*args, **kwargs)
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if not before and this:
+                os.kill(os.getpid(), end)
             return found
         return armed
 
     if point == "facts":
-        fold.write_rows = crashing(True, fold.write_rows)
+        Claim.write = crashing(True, Claim.write, lambda _, topic, rows: topic == FACTS)
     elif point == "rows":
-        fold.write_rows = crashing(False, fold.write_rows)
+        Claim.write = crashing(False, Claim.write, lambda _, topic, rows: topic == FACTS)
     elif point == "table":
-        views.write_rows = crashing(False, views.write_rows)
+        Claim.write = crashing(False, Claim.write, _is_batch)
+    elif point == "freeze":
+        Claim.write = crashing(True, Claim.write, _is_batch, signal.SIGSTOP)
+    elif point == "claim":
+        fold.claim = crashing(False, fold.claim)
     elif point == "log":
         ingest.acknowledged = crashing(True, ingest.acknowledged)
     elif point == "commit":
@@ -55,7 +65,11 @@ def arm(crash: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         Fold.load = load
     else:
-        raise SystemExit(f"no such point: {point} ({FACTS})")
+        raise SystemExit(f"no such point: {point}")
+
+
+def _is_batch(_: Claim, topic: str, rows: list[tuple[bytes, bytes | None]]) -> bool:
+    return topic == VIEWS and rows[-1][0].startswith(b"~:")
 
 
 async def main() -> None:
@@ -65,6 +79,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     line = "%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"
     logging.basicConfig(level=os.environ.get("LOG", "WARNING"), format=line)
     if sys.argv[1:] and sys.argv[1]:

@@ -15,11 +15,16 @@ from pydantic import SecretStr
 from support.cli import attn_here
 
 from ops import config, processes
+from ops.commands.dead_letters import _show, _show_summary
+from ops.commands.roles import edge
 from ops.commands.schemas import export
 from ops.commands.token import parse_ttl
+from ops.embedded import locked
 from ops.errors import UserError
+from ops.letters import Summary
 from ops.processes import Known
 from schemas.settings import Settings
+from streams import keyfile
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +57,50 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
     assert len(path.read_text().strip()) >= 43
     assert not config.make_secret(settings)
     assert config.load(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
+
+
+def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        there = tmp_path / "there"
+        there.mkdir(mode=0o755)
+        for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
+            with locked(directory):
+                assert stat.S_IMODE(directory.stat().st_mode) == mode
+        keyfile.private(tmp_path / "b" / "broker")
+        assert stat.S_IMODE((tmp_path / "b" / "broker").stat().st_mode) == 0o700
+    finally:
+        os.umask(old_mask)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Anybody could sign with it; and `ATTN_JWT_SECRET=` is what `.env.example` leaves to be filled in."""
+    for name in ("JWT_SECRET", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"):
+        monkeypatch.setenv(f"ATTN_{name}", blank)
+    found = config.load(data_dir=tmp_path / "data")
+    assert (found.jwt_secret, found.jwks_url, found.jwt_audience, found.jwt_issuer) == (None, None, None, None)
+    assert Settings(jwt_secret=SecretStr(blank)).jwt_secret is None
+    with pytest.raises(UserError, match="nobody could call"):
+        edge(data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://id.test/keys", "id.test/keys", "HTTPS//x"])
+def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTN_JWKS_URL", url)
+    with pytest.raises(UserError, match="ATTN_JWKS_URL"):
+        config.load()
+
+
+def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n[red]x[/red] é"
+    row = {"at": "", "topic": "plans", "partition": 0, "offset": 1, "reason": evil, "value": evil, "retried": False}
+    _show([row], 1, as_json=False)
+    _show_summary([Summary("plans", "json", 1, 1, 0, 0, evil)], as_json=False)
+    _show([row], 1, as_json=True)
+    said = capsys.readouterr().out
+    assert not set(said) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
+    assert json.loads(said.splitlines()[-1]) == row
 
 
 def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

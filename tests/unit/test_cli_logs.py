@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from ops import logs
-from ops.logs import HIDDEN, Redactor
+from ops.logs import HIDDEN, Calm, Redactor
 from schemas.settings import Settings
 
 SECRET = 'horse"battery\\staple and more, long enough'
@@ -100,6 +100,37 @@ def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
     structlog.get_logger("attn.worker").info("ready")
     assert "rebalanced" not in out.getvalue()
     assert "ready" in out.getvalue()
+
+
+def test_what_a_library_repeats_is_told_once_in_a_while() -> None:
+    now = 0.0
+    calm = Calm(quiet=10.0, clock=lambda: now)
+
+    def said(name: str, line: str, *given: object) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, line, given, None)
+        return record.getMessage() if calm.filter(record) else None
+
+    assert said("aiokafka", "no node %s", 1) == "no node 1"
+    assert [said("aiokafka", "no node %s", 2) for _ in range(7)] == [None] * 7
+    assert said("aiokafka", "another line") == "another line"
+    assert [said("attn.worker", "no node %s", 1) for _ in range(2)] == ["no node 1"] * 2
+    now = 10.0
+    assert said("aiokafka", "no node %s", 3) == "no node 3 (and 7 more like it since)"
+    now = 20.0
+    assert said("aiokafka", "no node %s", 3) == "no node 3"
+
+
+def test_a_storm_of_lines_takes_no_memory_and_debug_shows_all_of_it() -> None:
+    calm = Calm()
+    for number in range(5000):
+        calm.filter(logging.LogRecord("faust", logging.ERROR, "", 0, f"line {number}", (), None))
+    assert len(calm._said) <= 1000
+    for level, count in (("INFO", 1), ("DEBUG", 3)):
+        out = io.StringIO()
+        logs.configure("worker", settings(log_format="text", log_level=level), out)
+        for number in range(3):
+            logging.getLogger("aiokafka.producer").error("no node %d", number)
+        assert out.getvalue().count("no node") == count
 
 
 def test_text_only_for_a_terminal() -> None:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.copy import frames
 from support.feeds import Edge, readers
+from support.laws import law
 from support.rows import USERS, World
 from support.truth import Truth
 
 from api import pages
 from api.answers import Answers, read_token
+from api.filing import FAMILIES
 from api.frames import sse
 from api.replica import Replica
+from ops.chaos.copy import frames
 from schemas.views import cursor_of
 from streams.core.diff import Window
 from streams.core.readers import ID, Reader
 from streams.core.visibility import can_see
 
 SEEDS = st.integers(0, 2**32)
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = law(60)
 
 
 def page_of(edge: Edge, reader: Reader, limit: int) -> dict[str, object]:
@@ -186,12 +187,21 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
 def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
     world = World(seed)
     edge = Edge(limits=())
-    for batch in world.batches(6, 10):
+    families = sorted(FAMILIES)
+    for family, batch in zip(families, world.batches(6, 10), strict=True):
         edge.apply(*batch)
+        for name in ("w1", "w2"):
+            edge.replica.space(name).want(family)
     loaded = Replica(1)
     loaded.load(0, world.rows, world.position)
+    for batch in world.batches(2):
+        edge.apply(*batch)
+        loaded.apply(0, *batch)  # nobody has asked yet
     for name in ("w1", "w2"):
         one, other = edge.replica.space(name), loaded.space(name)
+        for family in families:
+            one.want(family)
+            other.want(family)
         assert {key: list(found.ascending()) for key, found in one.lists._lists.items()} == {
             key: list(found.ascending()) for key, found in other.lists._lists.items()}
         assert {key: tally.counts() for key, tally in one.tallies.items()} == {
@@ -223,12 +233,15 @@ def test_the_ring_is_bounded() -> None:
     assert sum(map(len, replica._recent.values())) <= 2 * len(replica._batches)
 
 
-def test_a_position_that_goes_back_is_an_error() -> None:
+def test_a_batch_that_does_not_lead_on_changes_nothing() -> None:
     world, replica = World(1), Replica(1)
-    rows, position = world.batch()
-    replica.apply(0, rows, position)
-    with pytest.raises(ValueError, match="position"):
-        replica.apply(0, rows, position)
+    first = world.batch()
+    replica.apply(0, *first)
+    replica.apply(0, *world.batch())
+    before, cursor = dict(replica._parts[0].rows), replica.cursor("w1")
+    assert replica.apply(0, *first) == []
+    assert replica.apply(0, [(b"i:ibx_odd", None)], world.position) == []
+    assert (replica._parts[0].rows, replica.cursor("w1")) == (before, cursor)
 
 
 def test_a_frame_is_one_block() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.compacting import Record, compact
 from support.feeds import Edge
+from support.laws import law
 from support.rows import World
 
 from api.loading import Assembler, Batch, Loading
 from api.replica import Replica
 from schemas.views import cursor_of, encode, position_key
-
-Record = tuple[bytes, bytes | None, int]
 
 
 def topic(world: World, batches: int) -> list[Record]:
@@ -26,26 +26,14 @@ def topic(world: World, batches: int) -> list[Record]:
     return found
 
 
-def compact(records: list[Record], until: int, chance: random.Random) -> list[Record]:
-    """What compaction may leave: of records older than `until`, any that a later such record of its key replaces may be
-    gone, and a tombstone once it has nothing left to replace."""
-    left: list[Record] = []
-    last = {key: number for number, (key, _, at) in enumerate(records) if at < until}
-    for number, (key, raw, at) in enumerate(records):
-        may_go = at < until and (
-            number < last[key] or (raw is None and not any(other == key for other, _, _ in left)))
-        if not may_go or chance.random() < 0.3:
-            left.append((key, raw, at))
-    return left
-
-
 def load(records: list[Record], room: int, horizon: int, later: int | None = None) -> Replica:
     assembler, loading = Assembler(0), Loading(room, horizon)
     for record in records:
         batch = assembler.add(*record)
         if batch is not None:
             loading.add(batch)
-    state, batches = loading.finish(horizon if later is None else later)
+    assert not loading.settle(horizon if later is None else later)
+    state, batches = loading.finish()
     replica = Replica(1)
     for partition, (rows, position) in state.items():
         replica.load(partition, rows, position)
@@ -54,7 +42,7 @@ def load(records: list[Record], room: int, horizon: int, later: int | None = Non
     return replica
 
 
-@settings(max_examples=60, deadline=None)
+@law(60)
 @given(st.integers(0, 2**32), st.integers(0, 20), st.integers(0, 4), st.sampled_from([0, 3_000, 10**9]))
 def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int, later: int, room: int) -> None:
     world = World(seed)
@@ -90,7 +78,8 @@ def test_partitions_are_put_together_by_time() -> None:
     for at, partition in ((1, 0), (2, 1), (3, 0), (3, 1)):
         rows, position = world.batch()
         loading.add(Batch(at, partition, rows, position, 10))
-    _, batches = loading.finish(0)
+    loading.settle(0)
+    _, batches = loading.finish()
     assert [batch.at for batch in batches] == [1, 2, 3, 3]
 
 

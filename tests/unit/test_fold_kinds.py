@@ -7,7 +7,9 @@ import pytest
 from support.folding import NOON, Folding, at, event
 
 from schemas.codec import HOUR, MINUTE, from_us, to_us
-from schemas.log import Event, Pack
+from schemas.facts import Fact
+from schemas.log import Event, Pack, SetState
+from schemas.views import ItemRow
 from streams.core.rules import RULES
 
 OPENERS = {
@@ -138,6 +140,21 @@ def test_incident_is_the_same_in_any_order() -> None:
     assert [row.kind for row in view.listed()] == ["incident"]
 
 
+def test_an_incident_that_late_events_undo_never_was() -> None:
+    """Hidden, and with nothing left of the end it seemed to have had; a later outage is an incident as any other."""
+    view = Folding()
+    view.pack(fail("r1", "c1", 0), fail("r2", "c2", 1), event("run.recovered", "r1", 2))
+    view.pack(event("run.retried", "r2", 3, by_user_id="u7"))
+    assert view.item("incident", "p/s").resolved_by == "u7"
+    view.pack(event("run.recovered", "r1", 0.5))
+    [incident] = [row for row in view.all(ItemRow) if row.kind == "incident"]
+    assert (incident.state, incident.clusters, incident.count) == ("hidden", [], 0)
+    assert incident.resolved_at is incident.resolved_by is incident.resolved_action is None
+    view.pack(fail("r1", "c1", 4), fail("r2", "c2", 5))
+    assert [(row.kind, row.state, row.created_at) for row in view.listed()] == [
+        ("incident", "unread", NOON + 5 * MINUTE)]
+
+
 def test_runs_of_one_cluster_another_target_or_no_group_stay_apart() -> None:
     view = Folding()
     view.pack(fail("r1", "c1"), fail("r2", "c1"), fail("r3", "c2", target_role="OWNER"), fail("r4", None),
@@ -227,6 +244,50 @@ def test_proofs_of_a_case_in_any_order() -> None:
                        for row in view.items()))
     assert len(seen) == 1, seen
     assert [row.source_id for row in view.listed()] == ["p3"]
+
+
+def test_a_proof_attached_again_or_to_another_case_in_any_order() -> None:
+    events = [
+        event("proof.attached", "p1", 0, case_id="c1", expires_at=at(60)),
+        event("proof.attached", "p2", 5, case_id="c1", expires_at=at(60)),
+        event("proof.attached", "p2", 9, case_id="c2", expires_at=at(60)),
+        event("proof.attached", "p3", 12, case_id="c2", expires_at=at(60)),
+        event("proof.attached", "p2", 15, expires_at=at(60)),  # of no case: nothing supersedes it
+    ]
+    for count, listed, ended in ((3, ["p2"], {"p1": 5}), (4, ["p3"], {"p1": 5, "p2": 12}),
+                                 (5, ["p2", "p3"], {"p1": 5})):
+        for order in permutations(events[:count]):
+            view = Folding()
+            view.pack(*order, clock=30)
+            assert sorted(row.source_id for row in view.listed()) == listed
+            assert {row.source_id: (row.resolved_at - NOON) // MINUTE for row in view.items() if row.resolved_at
+                    } == ended
+
+
+def test_a_late_proof_older_than_all_that_are_remembered_is_superseded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.core.proofs.MAX_PROOFS", 3)
+    attached = [event("proof.attached", f"p{n}", n, case_id="c1", expires_at=at(60 + n)) for n in range(6)]
+    for events in (attached, attached[::-1], [*attached[3:], *attached[:3]]):
+        view = Folding()
+        view.pack(*events, clock=30)
+        assert [row.source_id for row in view.listed()] == ["p5"]
+
+
+def test_nothing_is_open_for_less_than_no_time() -> None:
+    view = Folding()
+    view.pack(event("proof.attached", "p1", 0, case_id="c1", expires_at=at(25 * 60)), clock=90)
+    assert [row.created_at for row in view.listed()] == [NOON + HOUR]
+    view.pack(event("proof.expired", "p1", 30), clock=91)  # half an hour before its item opened by itself
+    assert not view.listed()
+    assert (view.facts[-1].seconds_open, view.facts[-1].resolved_action) == (0, "expired")
+    view.pack(event("message.posted", "m", 95, title="Of a source whose clock is ahead"), clock=92)
+    view.pack(SetState(
+        ws="ws", id="c1", time=NOON + 92 * MINUTE, user="u1", roles=("OWNER",), edge="e1",
+        items=(view.item("message", "m").id,), state="resolved",
+    ), clock=92)
+    assert view.item("message", "m").state == "resolved"
+    [fact] = [fact for fact in view.facts if isinstance(fact, Fact) and fact.type == "item.resolved"]
+    assert fact.seconds_open == 0
 
 
 def test_activity_follows_its_item() -> None:

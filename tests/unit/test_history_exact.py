@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.laws import law
 
 from schemas.facts import Fact, Outcome, decode_fact, encode_fact
 from streams.core.fold import JUMP as FOLD_JUMP
@@ -244,7 +245,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@law(400)
 @given(st.lists(actions, max_size=40))
 def test_exact_whatever_happens(script: list[tuple[Any, ...]]) -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from support import events
 from support.driver import Crash, Shown, Worker, assert_equal, event_of, key_of, packs, same, visible
-from support.model import Model, Reader, us
+from support.laws import law
 
+from ops.chaos.model import Model, Reader, us
 from schemas.codec import DAY, HOUR
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.views import ItemRow, SeenRow, decode
@@ -26,9 +26,8 @@ PROOFS = ("proof.attached", "proof.attached", "proof.expired", "session.verifyin
 DRAFTS = ("draft.edited", "draft.edited", "draft.edited", "draft.committed", "draft.discarded")
 
 # A fault found is a few events long, so many small examples find more than few large ones.
-EXAMPLES = int(os.environ.get("ATTN_TEST_EXAMPLES", "100"))
 pytestmark = pytest.mark.timeout(900)  # a failing example takes minutes to shrink
-slow = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+slow = law(100, suppress_health_check=list(HealthCheck))
 lines = st.one_of(
     events.sequences(),
     events.sequences(types=RUNS, subjects=6, workspaces=("ws_01",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ POLICY = Policy(first=0.25, most=5.0, quick=10.0, limit=5)
 def test_waits_grow_and_then_it_is_given_up() -> None:
     record = Restarts(POLICY)
     assert [record.died(lived=0.1, killed=False) for _ in range(5)] == [0.25, 0.5, 1.0, 2.0, None]
+
+
+def test_a_part_the_others_can_do_without_rests_instead() -> None:
+    record = Restarts(replace(POLICY, rest=60.0))
+    assert [record.died(lived=0.1, killed=False) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
+    assert record.died(lived=10.0, killed=False) == 0.25
 
 
 def test_who_lived_starts_over() -> None:

@@ -1,0 +1,44 @@
+"""An idle consumer on a broker that does not hold fetches asks it some fifty times a second, not thousands."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer.fetcher import Fetcher
+
+from streams import patience
+
+
+async def test_an_idle_consumer_is_quiet_and_then_hears_at_once(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    fetch = Fetcher._proc_fetch_request
+
+    async def counted(self: Fetcher, *request: object) -> bool:
+        nonlocal asked
+        asked += 1
+        return bool(await fetch(self, *request))
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
+    monkeypatch.setattr(patience, "_installed", False)
+    patience.install()
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    await admin.create_topics([NewTopic("patience", 1, 1)])
+    await admin.close()
+    async with (
+        AIOKafkaConsumer("patience", bootstrap_servers=broker, auto_offset_reset="earliest") as consumer,
+        AIOKafkaProducer(bootstrap_servers=broker) as producer,
+    ):
+        await producer.send_and_wait("patience", b"first")
+        assert (await consumer.getone()).value == b"first"
+        waiting = asyncio.create_task(consumer.getone())
+        await asyncio.sleep(0.5)  # the longer nothing comes, the longer it rests
+        asked = 0
+        await asyncio.sleep(1.0)
+        assert 0 < asked < 200  # 3,500 without it
+        await producer.send_and_wait("patience", b"second")
+        assert (await asyncio.wait_for(waiting, 5)).value == b"second"

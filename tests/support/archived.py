@@ -1,0 +1,45 @@
+"""An embedded ClickHouse over HTTP for a test module, and what edges and facts need to stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.broker import free_port
+from schemas.facts import Fact
+from schemas.settings import Settings
+from streams.history import client, migrate, reading
+from streams.history.columns import columns
+from streams.history.store import Store
+
+__all__ = ["Archived", "archived"]
+
+
+class Archived:
+    """`url` is what edges read; `keep` writes facts as the history would."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self.store, self.url = store, url
+        self._batches = 0
+
+    def keep(self, facts: Iterable[object], partition: int = 0) -> list[Fact]:
+        told = [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
+        if told:
+            self._batches += 1
+            self.store.insert(columns(told, [partition] * len(told)), f"batch {self._batches}")
+        return told
+
+
+@contextmanager
+def archived(directory: Path) -> Iterator[Archived]:
+    settings = Settings(data_dir=directory, clickhouse_port=free_port(), _env_file=None)
+    writer = client.connect(settings)
+    migrate.apply(writer, "attn")
+    store = Store(writer, "attn", local=True)
+    try:
+        with reading.serve(settings, client.directory(settings)) as port:
+            password = settings.clickhouse_password_file.read_text().strip()
+            yield Archived(store, f"http://reader:{password}@127.0.0.1:{port}/attn")
+    finally:
+        store.close()

@@ -1,0 +1,149 @@
+"""Apache Kafka for tests: one that the session shares, wiped for each test, and clusters of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.admin import DeleteGroupsRequest
+from aiokafka.protocol.group import LeaveGroupRequest
+
+from ops.broker import EmbeddedBroker, binary
+from ops.kafka import Cluster, missing
+from schemas.topics import TOPICS
+
+__all__ = ["BOTH", "EMBEDDED_ONLY", "KAFKA_ONLY", "cluster", "only", "own", "shared", "wipe"]
+
+# Parameters of fixtures such as `stack`: a test runs on each of them, or says which one it is about.
+EMBEDDED = pytest.param("embedded", marks=pytest.mark.skipif(
+    binary() is None, reason="noida-db is not installed (pip install 'attn[embedded]')"))
+KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
+BOTH = (EMBEDDED, KAFKA)
+
+
+def only(kind: Any, fixture: str = "stack") -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(fixture, [kind], indirect=True)
+
+
+EMBEDDED_ONLY, KAFKA_ONLY = only(EMBEDDED), only(KAFKA)
+
+ADDRESS = "ATTN_TEST_KAFKA"
+IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1, in the packaging that testcontainers knows how to start
+# They start often and live briefly: less is spent on making them fast.
+JVM = ("-XX:TieredStopAtLevel=1",)
+# A node that was killed is gone for the others after three seconds, not nine; tests wait for that again and again.
+# And its cleaner looks for work more often than every fifteen.
+QUICK = {
+    "broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", "log.cleaner.backoff.ms": "200",
+}
+OURS = frozenset(topic.name for topic in TOPICS)
+NOT_THERE = 3  # UNKNOWN_TOPIC_OR_PARTITION
+
+
+@asynccontextmanager
+async def shared(directory: Path) -> AsyncIterator[str]:
+    """The address of a Kafka: ATTN_TEST_KAFKA, else one in Docker, else `ops.kafka`; else the test is skipped."""
+    if address := os.environ.get(ADDRESS):
+        yield address
+    elif _docker_answers():
+        from testcontainers.community.kafka import KafkaContainer  # half a second, for who has Docker
+
+        container = KafkaContainer(IMAGE).with_kraft()
+        container.with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+        with container:
+            yield container.get_bootstrap_server()
+    else:
+        async with cluster(directory, 1) as one:
+            yield one.bootstrap
+
+
+def _docker_answers() -> bool:
+    # In a process of its own: the client leaves its socket open where nobody answers.
+    probe = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
+    return subprocess.run(probe, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+@asynccontextmanager
+async def cluster(directory: Path, brokers: int = 3, overrides: Mapping[str, str] = {}) -> AsyncIterator[Cluster]:
+    """A cluster of a test's own, by `ops.kafka`: its nodes may be killed. Skips the test where Kafka can't run."""
+    if why := missing():
+        pytest.skip(f"no Apache Kafka here: {why}; {ADDRESS} names one for tests that need no own")
+    one = Cluster(directory / "kafka", brokers, overrides=QUICK | dict(overrides), jvm=JVM)
+    try:
+        await one.start()
+        yield one
+    finally:
+        one.kill()  # nobody needs its data any more
+
+
+@asynccontextmanager
+async def own(kind: str, directory: Path) -> AsyncIterator[EmbeddedBroker | Cluster]:
+    """A broker of a test's own, running: `bootstrap`, and `start`, `stop` and `kill` as often as the test likes."""
+    if kind == "kafka":
+        async with cluster(directory, 1) as one:
+            yield one
+        return
+    broker = EmbeddedBroker(directory / "broker")
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()
+
+
+async def wipe(bootstrap: str, patience: float = 30.0) -> None:
+    """Take attn's topics and groups away, and return when they are gone: topics of the same names may be made then."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    await admin.start()
+    try:
+        deadline = time.monotonic() + patience
+        while left := [*await _drop_groups(admin), *await _drop_topics(admin)]:
+            assert time.monotonic() < deadline, f"still there after {patience:.0f} s: {left}"
+            await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+
+
+def _is_ours(name: str) -> bool:
+    return name in OURS or name.startswith("attn")
+
+
+async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
+    """Those that were still there; how they come to be gone takes the broker a moment."""
+    there = [topic["topic"] for topic in await admin.describe_topics() if _is_ours(topic["topic"])]
+    if there:
+        for name, code, *_ in (await admin.delete_topics(there)).topic_error_codes:
+            assert code in (0, NOT_THERE), f"{name}: {for_code(code)}"
+    return there
+
+
+async def _drop_groups(admin: AIOKafkaAdminClient) -> list[str]:
+    """Those that were still there. Who was killed is a member until its session ends: members are taken out first."""
+    there = [name for name, _ in await admin.list_consumer_groups() if _is_ours(name)]
+    for name in there:
+        node = await admin.find_coordinator(name)
+        for answer in await admin.describe_consumer_groups([name], node):
+            for group in answer.groups:
+                for member in _members(group):
+                    await _ask(admin, node, LeaveGroupRequest(name, member))
+        await _ask(admin, node, DeleteGroupsRequest([name]))  # fails while a member is in it: asked again
+    return there
+
+
+def _members(group: tuple[Any, ...]) -> list[str]:
+    members: list[tuple[Any, ...]] = group[5]
+    return [member[0] for member in members]
+
+
+async def _ask(admin: AIOKafkaAdminClient, node: int, request: Any) -> Any:
+    return await admin._client.send(node, request)  # the admin client has no method for it

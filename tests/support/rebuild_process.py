@@ -1,0 +1,28 @@
+"""`attn rebuild` that kills itself at its Nth write, the claim being the first: `rebuild_process.py N ARGUMENTS...`."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from ops.cli import main
+from streams import rebuild
+from streams.fence import Claim
+
+left = int(sys.argv.pop(1))
+write = Claim.write
+rebuild._CHUNK = 1  # bytes: a batch a row
+
+
+async def dying(self: Claim, *arguments: Any) -> int:
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await write(self, *arguments)
+
+
+Claim.write = dying  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    main()

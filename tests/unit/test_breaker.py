@@ -1,0 +1,108 @@
+"""When a source topic is left alone, when it is tried, and when it goes on."""
+
+from __future__ import annotations
+
+import random
+
+from streams.breaker import Breaker, Policy, State
+
+POLICY = Policy(share=0.5, least=100, window=60.0, first=30.0, most=100.0)
+
+
+def fed(breaker: Breaker, now: float, good: int, bad: int) -> bool:
+    return any([breaker.took(now, False) for _ in range(good)] + [breaker.took(now, True) for _ in range(bad)])
+
+
+def test_few_bad_events_stop_nothing() -> None:
+    breaker = Breaker(POLICY)
+    assert not fed(breaker, 0.0, good=0, bad=99)
+    assert not fed(Breaker(POLICY), 0.0, good=1000, bad=900)
+
+
+def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
+    breaker = Breaker(POLICY)
+    assert [breaker.took(1.0, True) for _ in range(100)] == [False] * 99 + [True]
+    assert breaker.state is State.STOPPED
+
+
+def test_what_is_older_than_the_window_does_not_count() -> None:
+    breaker = Breaker(POLICY)
+    assert not fed(breaker, 0.0, good=0, bad=99)
+    assert not fed(breaker, 61.0, good=0, bad=99)
+    assert fed(breaker, 62.0, good=0, bad=1)
+
+
+def test_a_good_past_does_not_hide_a_bad_minute() -> None:
+    breaker = Breaker(POLICY)
+    assert not fed(breaker, 0.0, good=100_000, bad=0)
+    assert fed(breaker, 61.0, good=0, bad=100)
+
+
+def test_a_share_of_nothing_never_stops() -> None:
+    assert not fed(Breaker(Policy(share=0.0)), 0.0, good=0, bad=10_000)
+
+
+def stopped() -> Breaker:
+    breaker = Breaker(POLICY)
+    assert fed(breaker, 0.0, good=0, bad=100)
+    return breaker
+
+
+def test_it_is_tried_and_waits_twice_as_long_each_time() -> None:
+    breaker, now, waits = stopped(), 0.0, []
+    for _ in range(4):
+        waits.append(breaker.wait(now))
+        assert not breaker.due(now + breaker.wait(now) - 0.1)
+        now += breaker.wait(now)
+        assert breaker.due(now)
+        assert breaker.begin_try() == 100
+        assert [breaker.took(now, True) for _ in range(100)] == [False] * 99 + [True]
+    assert waits == [30.0, 60.0, 100.0, 100.0]
+
+
+def test_a_try_that_is_good_goes_on_with_a_clean_record() -> None:
+    breaker = stopped()
+    breaker.begin_try()
+    assert not fed(breaker, 30.0, good=60, bad=40)
+    assert breaker.state is State.READING
+    assert not fed(breaker, 31.0, good=0, bad=99)
+    assert fed(breaker, 31.0, good=0, bad=1)
+    assert breaker.wait(31.0) == 30.0
+
+
+def test_a_try_with_few_records_is_judged_by_these() -> None:
+    for good, bad, goes_on in ((1, 0, True), (2, 1, True), (1, 2, False), (0, 1, False)):
+        breaker = stopped()
+        breaker.begin_try()
+        assert not fed(breaker, 30.0, good, bad)
+        assert breaker.judge(30.0) is goes_on
+
+
+def test_a_try_that_found_nothing_is_due_again_at_once() -> None:
+    breaker = stopped()
+    breaker.begin_try()
+    assert not breaker.judge(30.0)
+    assert breaker.due(30.0)
+
+
+def test_told_to_go_on_it_takes_what_comes_until_that_is_good() -> None:
+    breaker = stopped()
+    breaker.go_on()
+    assert not fed(breaker, 1.0, good=0, bad=10_000)
+    assert breaker.state is State.TOLD
+    assert not fed(breaker, 62.0, good=100, bad=0)
+    assert breaker.state is State.READING
+    assert fed(breaker, 63.0, good=0, bad=101)
+
+
+def test_the_window_counts_what_it_holds() -> None:
+    """Against a list of all records."""
+    rng, taken, now = random.Random(5), [], 0.0
+    breaker = Breaker(Policy(share=0.0, window=10.0))
+    for _ in range(3000):
+        now += rng.choice((0.0, 0.01, 0.3, 4.0))
+        bad = rng.random() < 0.3
+        taken.append((int(now), bad))
+        breaker.took(now, bad)
+        inside = [bad for second, bad in taken if second > now - 10.0]
+        assert (breaker.count, breaker.rejected) == (len(inside), sum(inside))

@@ -1,0 +1,215 @@
+"""The chaos harness itself: what follows from a seed, and whether its checks can fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ops.chaos import history, refold
+from ops.chaos.load import beat, beating, generated, load
+from ops.chaos.model import Model
+from ops.chaos.people import Desks, acts_differ
+from ops.chaos.records import Watch
+from ops.chaos.refold import Refold
+from ops.chaos.report import Report
+from ops.chaos.schedule import HEAVIEST, KINDS, schedule
+from ops.chaos.silence import Figures, by_kind
+from schemas.facts import Fact, encode_fact
+from schemas.log import Pack, encode_pack
+from schemas.settings import Settings
+from schemas.topics import partition_of
+from schemas.views import FenceRow, PositionRow, encode, fence_key, position_key
+from streams.core.normalise import Rejected, normalise
+
+NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
+
+
+# --- what follows from the seed ---
+
+def test_the_same_seed_is_the_same_schedule() -> None:
+    assert schedule(7, 600, 2.0, 3) == schedule(7, 600, 2.0, 3)
+    assert schedule(7, 600, 2.0, 3) != schedule(8, 600, 2.0, 3)
+
+
+def test_a_schedule_has_every_kind_in_order_and_at_its_pace() -> None:
+    found = schedule(3, 3600, 2.0, 3)
+    assert 1650 <= len(found) <= 1950
+    assert [one.at for one in found] == sorted(one.at for one in found)
+    assert {one.kind for one in found} == set(KINDS)
+    assert all(KINDS[one.kind].length[0] <= one.length <= KINDS[one.kind].length[1] for one in found)
+
+
+def test_brokers_are_left_time_to_be_in_sync_again() -> None:
+    found = [one for one in schedule(3, 3600, 1.0, 3) if KINDS[one.kind].lane == "broker"]
+    for one, after in pairwise(found):
+        assert after.at - one.at >= one.length + KINDS[one.kind].apart - 0.02
+
+
+def test_one_broker_has_no_leader_to_choose() -> None:
+    kinds = {one.kind for one in schedule(3, 3600, 1.0, 1)}
+    assert kinds == {name for name, kind in KINDS.items() if 1 in kind.brokers}
+
+
+def test_the_same_seed_is_the_same_load() -> None:
+    lines = generated(5, 400, NOW)
+    assert lines == generated(5, 400, NOW)
+    assert load(5, lines, 3) == load(5, lines, 3)
+
+
+def test_the_load_repeats_skews_and_spoils_but_loses_nothing() -> None:
+    lines = generated(5, 2000, NOW)
+    found = load(5, lines, 3)
+    sends = [send for own in found.sends for send in own]
+    values = Counter(send.value for send in sends)
+    valid = Counter({value: count for value, count in values.items() if value not in found.garbage})
+    assert len(valid) == len(lines) == len(Model(found.lines))
+    assert max(valid.values()) == 2
+    assert 20 < sum(count - 1 for count in valid.values()) < 200
+    assert sum(values[value] for value in found.garbage) >= 8
+    assert len(set(found.skews)) == 3
+    assert all(abs(skew) >= 60_000_000 for skew in found.skews)
+    for send in sends:
+        if send.value in found.garbage:
+            with pytest.raises(Rejected):
+                normalise(send.topic, send.value)
+        else:
+            normalise(send.topic, send.value)
+
+
+def test_beats_reach_every_partition() -> None:
+    names = beating(6)
+    assert [partition_of(name, 6) for name in names] == list(range(6))
+    events = [normalise(send.topic, send.value) for send, _ in (beat(names[0], n, 10**15 + n) for n in range(25))]
+    assert [event.type for event in events[:11]] == ["escalation.opened"] * 10 + ["escalation.updated"]
+
+
+# --- silences ---
+
+def _steady(*gaps: tuple[float, float]) -> list[float]:
+    """Every 0.2 s for a minute, but nothing within the gaps."""
+    return [n / 5 for n in range(300) if not any(a < n / 5 < b for a, b in gaps)]
+
+
+def test_a_silence_is_put_down_to_the_fault_before_it() -> None:
+    readers = [_steady((10.0, 14.0)), _steady((10.0, 12.0))]
+    found = by_kind([("a", 10.0, 10.0), ("b", 30.0, 31.0)], readers, {}, usual=0.8)
+    assert found["a"] == Figures(1, 1, pytest.approx(4.0), pytest.approx(4.0))
+    assert found["b"] == Figures(1, 1, pytest.approx(0.2), pytest.approx(0.2))
+
+
+def test_of_several_faults_the_heaviest_has_the_silence() -> None:
+    faults = [("light", 9.9, 9.9), ("heavy", 9.0, 12.0), ("light", 40.0, 40.0)]
+    found = by_kind(faults, [_steady((10.0, 15.0))], {"heavy": 2, "light": 1}, usual=0.8)
+    assert found["heavy"].most == pytest.approx(5.0)
+    assert found["light"] == Figures(2, 1, pytest.approx(0.2), pytest.approx(0.2)), "one of them is hidden"
+
+
+def test_every_kind_has_its_weight() -> None:
+    assert sorted(HEAVIEST) == sorted(KINDS)
+
+
+# --- checks that must be able to fail ---
+
+def _record(offset: int, key: bytes | None, value: bytes | None) -> Any:
+    return SimpleNamespace(offset=offset, key=key, value=value, timestamp=0, headers=[])
+
+
+def _position(following: int, shift: int = 0) -> bytes:
+    return encode(PositionRow(next=following, shift=shift))
+
+
+@pytest.fixture
+def folded() -> Refold:
+    """Partition 0 of two, with two packs."""
+    fold = Refold(0, Settings(_env_file=None))
+    ws = next(name for name in beating(2) if partition_of(name, 2) == 0)
+    for offset in range(2):
+        events = [normalise(send.topic, send.value) for send, _ in (
+            beat(ws, n, 10**15 + n) for n in range(offset * 3, offset * 3 + 3))]
+        fold.take([_record(offset, None, encode_pack(Pack(10**15, events)))])
+    return fold
+
+
+def test_rows_that_are_absent_or_old_are_differences(folded: Refold) -> None:
+    assert refold.differences(0, "views", dict(folded.rows), folded.rows) == []
+    changed = dict(folded.rows)
+    key = next(key for key in changed if key.startswith(b"i:"))
+    changed[key] = changed[key].replace(b"Beat", b"Bent")
+    assert len(refold.differences(0, "views", changed, folded.rows)) == 1
+    del changed[key]
+    assert "absent" in refold.differences(0, "views", changed, folded.rows)[0]
+
+
+def test_a_fact_told_again_is_fine_and_one_told_otherwise_is_not(folded: Refold) -> None:
+    records = [_record(n, None, encode_fact(fact)) for n, fact in enumerate(folded.facts)]
+    assert refold.told([*records, records[-1]]) == (folded.facts, 1, [])
+    other = _record(9, None, records[-1].value.replace(b"Beat", b"Bent"))
+    assert len(refold.told([*records, other])[2]) == 1
+
+
+def test_an_act_that_is_lost_done_twice_or_nobodys_is_a_difference() -> None:
+    class Nowhere:
+        def __init__(self, *rows: dict[str, Any]) -> None:
+            self.rows = rows
+
+        def get(self, path: str, *_: object, **params: object) -> Any:
+            away = [row for row in self.rows if row["away"]]
+            return {"rows": list(self.rows)} if path.startswith("/api") else {"items": away}
+
+    desks = Desks(1, 1, [], cast("Any", None))
+    (person,) = desks.people
+    shown = [{"source_id": name, "state": "unread", "away": False} for name in person.items]
+    assert desks.differences([cast("Any", Nowhere(*shown))], []) == []
+    name = next(iter(person.items))
+    person.acts[name, "item.read"] = 1
+    assert len(acts_differ([person], [])) == 1
+    fact = Fact(ws=person.ws, pos=1, index=0, event_id="command x", time=1, type="item.read", subject=name)
+    assert acts_differ([person], [fact]) == []
+    assert len(acts_differ([person], [fact, fact])) == 1
+    assert len(acts_differ([], [fact])) == 1
+    person.items[name].state = "read"
+    assert len(desks.differences([cast("Any", Nowhere(*shown))], [fact])) == 1
+    person.items[name].state, person.items[name].away = "unread", True
+    assert len(desks.differences([cast("Any", Nowhere(*shown))], [fact])) == 1
+    assert len(desks.differences([cast("Any", Nowhere())], [fact])) == len(person.items) + 1
+
+
+def test_history_that_misses_or_repeats_is_different(folded: Refold) -> None:
+    facts = folded.facts
+    rows = [[fact.ws, fact.event_id, fact.type] for fact in facts]
+    hours = [[facts[0].ws, facts[0].time // 3_600_000_000 * 3600, facts[0].type, facts[0].kind, len(facts), 0]]
+    assert history.differences({"events": rows, "hours": hours}, facts) == []
+    assert len(history.differences({"events": rows[1:], "hours": hours}, facts)) == 1
+    assert len(history.differences({"events": [*rows, rows[0]], "hours": hours}, facts)) == 1
+    hours[0][4] += 1
+    assert len(history.differences({"events": rows, "hours": hours}, facts)) == 1
+
+
+def test_the_watch_takes_batches_as_readers_do() -> None:
+    watch = Watch(Settings(_env_file=None, log_partitions=1))
+    end, fence = position_key(0), fence_key(0)
+    records = [
+        (fence, encode(FenceRow(by="1", epoch=0, at=1))), (b"i:a", b"1"), (end, _position(1)), (b"i:b", b"1"),
+        (fence, encode(FenceRow(by="2", epoch=1, at=2))), (b"i:b", b"2"), (end, _position(2)),
+        (b"i:a", b"old"), (end, _position(1)), (b"i:b", None), (end, _position(2, shift=1)),
+    ]
+    for offset, (key, value) in enumerate(records):
+        watch._take(0, _record(offset, key, value))
+        watch._take(0, _record(offset, key, value))  # read again after a reconnect
+    assert watch.rows(0) == {b"i:a": b"1", end: _position(2, shift=1)}
+    assert (watch.claims, watch.torn, len(watch.stale), watch.repairs[0]) == (2, 1, 1, [(2, 0)])
+
+
+def test_a_report_says_what_was_found() -> None:
+    report = Report(4, "python -m ops.chaos --seed 4", "abc", 2.0, 3, 2, 2, faults=9,
+                    silent={"edge killed": Figures(9, 8, 1.0, 3.0)}, numbers={"events": 12_345}, differences=["row a"])
+    said = report.markdown()
+    assert "Seed 4: 9 faults, 1 differences" in said
+    assert "| edge killed | 9 | 8 | 1.0 s | 3.0 s |" in said
+    assert "12,345" in said
+    assert "row a" in said

@@ -1,0 +1,68 @@
+"""The demo's story: every event is one that attn takes, it follows from its place, and it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice, takewhile
+
+from ops.chaos.model import Model, Reader
+from ops.demo.play import Place, events
+from ops.demo.story import DAY
+from ops.demo.threads import PEOPLE
+from schemas.codec import SECOND, to_us
+from schemas.sources import ROLES
+from schemas.topics import SOURCE_TYPES, TOPIC_OF_TYPE
+from streams.core.normalise import normalise
+
+NOW = to_us("2026-05-20T12:00:00Z")
+
+
+def told(place: Place, now: int, count: int) -> list[tuple[Place, int, dict[str, object]]]:
+    return list(islice(events(place, now), count))
+
+
+def test_every_event_is_accepted_and_every_type_but_a_few_occurs() -> None:
+    found = told(Place(7, NOW), NOW, 4000)
+    for _, _, event in found:
+        normalise(TOPIC_OF_TYPE[str(event["type"])], json.dumps(event).encode())
+    types = {event["type"] for _, _, event in found}
+    missing = {name for names in SOURCE_TYPES.values() for name in names} - types
+    assert missing <= {"proof.expired"}
+    assert len({event["id"] for _, _, event in found}) == len(found)
+
+
+def test_the_same_place_is_the_same_story() -> None:
+    assert told(Place(7, NOW), NOW, 300) == told(Place(7, NOW), NOW, 300)
+    assert told(Place(7, NOW), NOW, 300) != told(Place(8, NOW), NOW, 300)
+
+
+def test_yesterday_comes_first_and_then_it_is_faster_than_life() -> None:
+    found = told(Place(7, NOW), NOW, 3000)
+    past = [at for place, at, _ in found if place.at < DAY]
+    assert min(past) >= NOW - DAY * SECOND
+    assert max(past) <= NOW + SECOND
+    live = [at for place, at, _ in found if place.at >= DAY]
+    assert 0.5 < (live[-1] - NOW) / SECOND / len(live) < 10, "seconds between two events"
+
+
+def test_it_goes_on_where_it_was() -> None:
+    whole = told(Place(7, NOW), NOW, 2500)
+    stopped = whole[1999][0]
+    later = NOW + 3600 * SECOND
+    rest = told(stopped, later, 500)
+    assert [event["id"] for _, _, event in rest] == [event["id"] for _, _, event in whole[2000:]]
+    assert all(at >= later for _, at, _ in rest)
+
+
+def test_there_is_something_to_do_when_it_begins() -> None:
+    yesterday = takewhile(lambda one: one[0].at < DAY, events(Place(7, NOW), NOW))
+    lines = [{"topic": TOPIC_OF_TYPE[str(event["type"])], "key": None, "value": event} for _, _, event in yesterday]
+    view = Model(lines).at(NOW, "demo")["demo"]
+    items = view.ranked(Reader("maria", "OWNER"), ids={item.key: str(item.key) for item in view.items.values()})
+    assert 15 <= len(items) <= 150
+    assert {"waitpoint", "plan_approval", "failed_run", "session_waiting", "pending_action"} <= {
+        item.kind for item in items}
+
+
+def test_people_have_roles_there_are() -> None:
+    assert {role for _, role, _ in PEOPLE} <= set(ROLES)

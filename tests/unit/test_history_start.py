@@ -1,0 +1,163 @@
+"""The history before its first insert: where it resumes, its migrations, its patience, its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from schemas.facts import Fact
+from streams.history import migrate
+from streams.history.background import Background
+from streams.history.backoff import Backoff
+from streams.history.client import database_of
+from streams.history.resume import Offsets, resume
+
+
+def _fact(position: int) -> Fact:
+    return Fact(ws="ws_1", pos=position, index=0, event_id=f"e{position}", time=0, type="plan.approved", subject="s")
+
+
+def resumed(offsets: Offsets, there: set[int], silent: Sequence[int] = ()) -> tuple[int, str | None]:
+    """`there`: offsets whose facts ClickHouse has; `silent`: offsets that hold no facts."""
+
+    async def read(low: int, high: int) -> list[tuple[int, Fact]]:
+        return [(offset, _fact(offset)) for offset in range(low, min(high, offsets.end)) if offset not in silent]
+
+    async def present(found: Sequence[Fact]) -> list[bool]:
+        return [one.pos in there for one in found]
+
+    return asyncio.run(resume(offsets, read, present))
+
+
+def test_resume_at_the_committed_offset_if_clickhouse_bears_it_out() -> None:
+    assert resumed(Offsets(0, 1000, 900), set(range(900))) == (900, None)
+    assert resumed(Offsets(0, 1000, 900), set(range(950))) == (900, None)
+    assert resumed(Offsets(0, 1000, None), set(range(900))) == (0, None)
+    assert resumed(Offsets(0, 0, None), set()) == (0, None)
+    assert resumed(Offsets(0, 50, 50), set(), silent=range(50)) == (0, None)
+    assert resumed(Offsets(900, 900, 900), set()) == (900, None)
+
+
+@pytest.mark.parametrize(("offsets", "there", "start"), [
+    (Offsets(0, 1000, 900), range(880), 880),  # the topic fell back and grew again
+    (Offsets(0, 1000, 900), range(10), 10),
+    (Offsets(0, 1000, 900), range(0), 0),  # ClickHouse is empty
+    (Offsets(400, 1000, 900), range(10), 400),
+    (Offsets(0, 800, 900), range(800), 800),  # the topic ends before
+    (Offsets(0, 800, 900), range(700), 700),
+    (Offsets(500, 1000, 400), range(400), 500),  # retention was faster
+    (Offsets(0, 10_000_000, 9_000_000), range(0), 0),
+])
+def test_resume_goes_back_to_what_clickhouse_has_and_says_so(offsets: Offsets, there: range, start: int) -> None:
+    found, said = resumed(offsets, set(there))
+    assert found == start
+    assert said
+
+
+# --- migrations ---
+
+
+class Database:
+    """Remembers commands, and answers what the runner asks."""
+
+    def __init__(self, applied: dict[int, str] | None = None) -> None:
+        self.applied = applied
+        self.commands: list[str] = []
+
+    def command(self, cmd: str, parameters: dict[str, Any] | None = None) -> None:
+        self.commands.append(cmd)
+        if parameters:
+            self.applied = {**(self.applied or {}), parameters["number"]: parameters["checksum"]}
+
+    def query(self, query: str, parameters: dict[str, Any] | None = None) -> Any:
+        applied = [(*item, datetime(2026, 1, 1)) for item in (self.applied or {}).items()]
+        rows = [(int(self.applied is not None),)] if "system.tables" in query else applied
+        return type("Result", (), {"result_rows": rows})
+
+
+def test_migrations_are_applied_once_in_order() -> None:
+    database = Database()
+    names = migrate.apply(database, "attn")
+    assert names == [migration.name for migration in migrate.packaged()]
+    assert names[:2] == ["0001_activity.sql", "0002_activity_hourly.sql"]
+    assert not [command for command in database.commands if "{on_cluster}" in command or "{database}" in command]
+    done = len(database.commands)
+    assert migrate.apply(database, "attn") == []
+    assert len(database.commands) == done
+
+
+def test_a_changed_or_unknown_migration_is_refused() -> None:
+    files = migrate.packaged()
+    database = Database({migration.number: migration.checksum for migration in files})
+    changed = [migrate.Migration(1, files[0].name, files[0].text + " "), *files[1:]]
+    with pytest.raises(migrate.MigrationError, match="another text"):
+        migrate.pending(database, "attn", changed)
+    with pytest.raises(migrate.MigrationError, match="too old"):
+        migrate.pending(database, "attn", files[:1])
+
+
+def test_a_cluster_gets_replicated_tables_everywhere() -> None:
+    text = "\n".join(statement for file in migrate.packaged() for statement in file.statements("attn", "main"))
+    assert text.count("ON CLUSTER `main`") == sum(text.count(word) for word in ("CREATE ", "ALTER ", "TRUNCATE "))
+    assert "ENGINE = ReplicatedMergeTree" in text
+    assert " replicated_deduplication_window" in text
+    assert "non_replicated" not in text
+
+
+def test_frozen() -> None:
+    """An applied file is never edited: a change is the next number. (Add its line here.)"""
+    assert {file.name: file.checksum[:16] for file in migrate.packaged()} == FROZEN
+
+
+FROZEN = {
+    "0001_activity.sql": "f9e7663afedbf677",
+    "0002_activity_hourly.sql": "7a4e043d194a77c7",
+    "0003_items.sql": "5c64a7ac0de7e78b",
+    "0004_views.sql": "2a288520b95cb8f9",
+}
+
+
+# --- small things ---
+
+
+def test_backoff_doubles_with_jitter_up_to_its_most() -> None:
+    backoff = Backoff(0.2, 10)
+    waits = [backoff.next() for _ in range(12)]
+    for number, wait in enumerate(waits):
+        most = min(10, 0.2 * 2**number)
+        assert most / 2 <= wait <= most
+    backoff.reset()
+    assert backoff.next() <= 0.2
+
+
+async def test_background_runs_in_order_and_hands_errors_back() -> None:
+    background = Background("test")
+    seen: list[int] = []
+
+    def work(number: int) -> str:
+        time.sleep(0.01)
+        seen.append(number)
+        return threading.current_thread().name
+
+    first = asyncio.ensure_future(background(work, 1))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await background(work, 2) == "test"
+    assert seen == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        await background(lambda: 1 / 0)
+    background.stop()
+
+
+def test_the_database_is_that_of_the_url_or_attn() -> None:
+    from schemas.settings import Settings
+
+    assert database_of(Settings(_env_file=None)) == "attn"
+    assert database_of(Settings(clickhouse="http://u:p@h:8123", _env_file=None)) == "attn"
+    assert database_of(Settings(clickhouse="https://u:p@h:8443/other", _env_file=None)) == "other"

@@ -1,0 +1,77 @@
+"""Lines of `attn dead-letters --export`: whatever was rejected, the same bytes are sent again."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops import events
+from ops.letters import Filter, Letter, can_retry, exported
+from schemas.deadletters import CAUSES, DeadLetter, GoOn, Settled, parse
+
+raw = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode), st.sampled_from([
+    b"{}", b'{"a":1e400}', b'{"a":\n1}', b"[1,", b"null", b'"\xff"', b" 1 ", b"NaN", b"[" * 2000,
+]))
+
+
+@given(key=st.none() | raw, value=raw, headers=st.lists(st.tuples(st.text(max_size=8), raw), max_size=3))
+def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    letter = DeadLetter("plans", 1, 2, "why\nnot", 5, key, value, headers)
+    line = msgspec.json.encode(exported(Letter((0, 17), None, letter)))
+    assert b"\n" not in line
+    found = events.parse_line(line)
+    assert (found.topic, found.bytes_of_key, found.bytes_of_value) == ("plans", key, value)
+    assert (found.all_headers, found.settles) == (headers, (0, 17))
+
+
+@pytest.mark.parametrize("wrong", [
+    b'{"topic":"plans"}', b'{"topic":"plans","value":{},"text":"x"}', b'{"topic":"plans","base64":"?"}',
+    b'{"topic":"plans","value":1,"dead_letter":"x"}', b'{"topic":"plans","value":1,"headers":[["a"]]}',
+])
+def test_lines_that_are_no_records(wrong: bytes) -> None:
+    with pytest.raises(ValueError):
+        events.parse_line(wrong)
+
+
+@given(headers=st.lists(st.tuples(st.sampled_from(["attn-settled", "attn-go-on", "attn-reason", "x"]), raw)))
+def test_what_a_producer_puts_into_headers_makes_no_word_of_ours(headers: list[tuple[str, bytes]]) -> None:
+    letter = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v", headers, cause="json")
+    found = parse(b"k", b"v", letter.record_headers())
+    assert isinstance(found, DeadLetter)
+    assert (found.topic, found.reason, found.cause) == ("plans", "why", "json")
+
+
+def test_words_are_read_as_written() -> None:
+    for word in (Settled((1, 5, 7)), GoOn("plans")):
+        assert parse(None, None, word.record_headers()) == word
+    assert parse(b"k", b"v", [("attn-settled", b"x")]) is None
+    assert parse(b"k", b"v", []) is None
+
+
+def test_letters_of_an_earlier_attn_have_no_cause() -> None:
+    old = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v")
+    headers = [(name, value) for name, value in old.record_headers() if name != "attn-cause"]
+    assert DeadLetter.from_record(b"k", b"v", headers).cause == "other"
+    assert "other" in CAUSES
+
+
+def test_what_is_chosen() -> None:
+    letter = DeadLetter("plans", 1, 2, "data.title: Field required", 5_000_000, cause="fields")
+    assert all(chosen.takes(letter) for chosen in (
+        Filter(), Filter("plans"), Filter(reason="fields"), Filter(reason="TITLE"), Filter(since=5_000_000)))
+    assert not any(chosen.takes(letter) for chosen in (
+        Filter("drafts"), Filter(reason="json"), Filter(since=5_000_001), Filter("drafts", "fields")))
+    assert Filter().takes(None)
+    assert not Filter("plans").takes(None)
+
+
+def test_what_can_be_sent_again() -> None:
+    assert can_retry(DeadLetter("plans", 0, 0, "", 0, value=b"x", size=1))
+    assert can_retry(DeadLetter("attn.log", 0, 0, "", 0, value=b"x", size=1))
+    assert not can_retry(DeadLetter("plans", 0, 0, "", 0, value=b"x", size=2))
+    assert not can_retry(DeadLetter("attn.facts", 0, 0, "", 0, value=b"x", size=1))
+    assert not can_retry(None)
+
+
