@@ -1,8 +1,10 @@
 # make up      everything on this machine (ARGS="--port 9000" for flags)
 # make test    the whole test suite (ARGS="-k feed" for pytest's)
 # make check   linters, types, import rules, schemas, and the fast tests: what to run before a commit
-# make bench   what attn costs beside named baselines; bench-pipeline and bench-feed alone
-# make schemas JSON Schemas of all topics into schemas/json
+# make laws    the properties alone, with other examples each time, TIMES=20 times as many: to hunt for faults
+# make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
+# make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
+# make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
 
 # The first that runs and fits: a version manager may have names for what it does not have.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
@@ -12,28 +14,43 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: up test check schemas bench bench-pipeline bench-feed bench-history hooks clean
+BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
+
+.PHONY: up test check laws schemas bench $(BENCHES) chaos hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
 
+# A file of tests at a time in each of two processes: most of them wait for something.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/attn schemas --check
-	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not kafka" tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
+
+TIMES ?= 20
+
+laws: $(READY)
+	@ATTN_TEST_TIMES=$(TIMES) $(BIN)/python -m pytest -q -n 2 -m hypothesis tests/unit $(ARGS)
 
 schemas: $(READY)
 	@$(BIN)/attn schemas
+	@$(BIN)/python -m ops.settings_page > docs/settings.md
 
-bench: bench-pipeline bench-feed bench-history
+bench: $(BENCHES)
 
-bench-pipeline bench-feed bench-history: bench-%: $(READY)
+$(BENCHES): bench-%: $(READY)
 	@$(BIN)/python -m ops.bench $* $(ARGS)
+
+SEED ?= 1
+MINUTES ?= 2
+
+chaos: $(READY)
+	@$(BIN)/python -m ops.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 hooks: $(READY)
 	@$(BIN)/pre-commit install
