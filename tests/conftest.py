@@ -32,6 +32,11 @@ settings.register_profile("fixed", derandomize=True)  # see support.laws
 NEED_BROKER = {"broker", "stack", "own_broker", "real_kafka"}
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long value is no name: pytest numbers those that are left alike."""
+    return argname if isinstance(val, str | bytes) and len(val) > 80 else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if NEED_BROKER & set(getattr(item, "fixturenames", ())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,21 @@ CHECKS = {
 def test_check(name: str) -> None:
     done = subprocess.run([sys.executable, *CHECKS[name]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+@pytest.mark.slow
+def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -> None:
+    """xdist refuses to start where two processes differ, as by a clock or a set's order in a parametrized value."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *request.config.args],
+        cwd=request.config.invocation_params.dir, capture_output=True, text=True,
+        env={**os.environ, "PYTHONHASHSEED": seed})
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    here = [item.nodeid for item in request.session.items]
+    known = set(here)
+    assert [line for line in done.stdout.splitlines() if line in known] == here
+    assert max(map(len, here)) < 250, "an id that long is a value, not a name"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
