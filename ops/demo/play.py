@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from itertools import count
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import orjson
 import structlog
 from aiokafka import AIOKafkaProducer
 
+from ops.demo import site
 from ops.demo.crew import WORKSPACE, Crew
+from ops.demo.desk import Desk
 from ops.demo.story import DAY, NOON, Happening, Story
 from ops.demo.threads import KINDS
 from schemas.codec import SECOND, from_us
@@ -91,18 +94,24 @@ async def _play(settings: Settings) -> None:
     file = Path(settings.data_dir) / "demo.json"
     now = time.time_ns() // 1000
     place = msgspec.json.decode(file.read_bytes(), type=Place) if file.exists() else Place(now % 1000, now)
+    desk = Desk(file.with_name("demo-desk.json"))
+    for after, _, event in islice(events(Place(place.seed, place.began), now), place.number):
+        desk.told(after.number, event)
     out = producer(settings, "demo")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    async with contextlib.aclosing(Crew(settings, f"http://{host}:{settings.port}", place.seed)) as crew:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    address = f"http://{f'[{host}]' if ':' in host else host}"
+    inbox = f"{address}:{settings.port}"
+    async with contextlib.aclosing(Crew(settings, inbox, place.seed)) as crew:
         try:
             await out.start()
-            crew.begin()
-            await _follow(out, place, now, file)
+            async with site.serve(desk, partial(_send, out), inbox, settings.host):
+                crew.begin()
+                await _follow(out, place, now, file, desk, f"{address}:{desk.port}")
         finally:
             await out.stop()
 
 
-async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path) -> None:
+async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, desk: Desk, address: str) -> None:
     waiting: list[dict[str, Any]] = []
     for after, at, event in events(place, now):
         left = at / SECOND - time.time()
@@ -114,8 +123,15 @@ async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path) -> 
             if place.at < DAY <= after.at:
                 log.info("yesterday is played, now it goes on", speed=SPEED)
             await asyncio.sleep(left)
-        waiting.append(event)
+        if desk.told(after.number, event):
+            waiting.append(linked(event, desk, address))
         place = after
+
+
+def linked(event: dict[str, Any], desk: Desk, address: str) -> dict[str, Any]:
+    """The event as its source sends it: what it opens is answered at the desk."""
+    path = desk.path(event)
+    return event if path is None else {**event, "data": {**event["data"], "action_url": address + path}}
 
 
 def _keep(file: Path, place: Place) -> None:

@@ -1,0 +1,131 @@
+"""What is open at the demo's sources, and how a person may answer it there before the story does. No I/O but its file.
+
+A real source does the same: it links to a page of its own (`action_url`), and says on Kafka what came of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schemas.topics import TOPIC_OF_TYPE
+from streams.core.rules import RULES
+
+__all__ = ["ANSWERS", "Answer", "Desk"]
+
+_HELD = 5000  # open ones that are remembered, the newest; the story has some hundreds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a button says, and the event it makes."""
+
+    label: str
+    type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+# By the type of the event that opened it. What is not here is answered by nobody: it passes by itself.
+ANSWERS: dict[str, tuple[Answer, ...]] = {
+    "waitpoint.created": (Answer("Approve", "waitpoint.approved"), Answer("Reject", "waitpoint.rejected")),
+    "escalation.opened": (
+        Answer("Answer", "escalation.resolved", {"action": "answered"}),
+        Answer("Take it over", "escalation.resolved", {"action": "took_over"})),
+    "run.failed": (Answer("Retry", "run.retried"), Answer("Cancel the run", "run.cancelled")),
+    "session.waiting": (Answer("Let it go on", "session.resumed"),),
+    "plan.proposed": (Answer("Approve", "plan.approved"), Answer("Reject", "plan.rejected")),
+    "action.requested": (Answer("Confirm", "action.confirmed"), Answer("Decline", "action.declined")),
+    "draft.edited": (Answer("Commit", "draft.committed"), Answer("Discard", "draft.discarded")),
+    "task.blocked": (Answer("Unblock", "task.unblocked"),),
+    "case.state_changed": (Answer("Go on with it", "case.state_changed", {"state": "IN_PROGRESS"}),),
+}
+
+
+class _Kept(msgspec.Struct):
+    """`answered`: by topic and subject, the number of the story's event that had opened what was answered."""
+
+    key: str
+    port: int = 0
+    answered: dict[str, int] = {}
+
+
+class Desk:
+    """`file` keeps what must outlive a restart: the key of the links, the port, and what was answered."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._kept = msgspec.json.decode(file.read_bytes(), type=_Kept) if file.exists() else _Kept(
+            secrets.token_urlsafe(24))
+        self._opened: dict[str, tuple[int, dict[str, Any]]] = {}
+
+    @property
+    def port(self) -> int:
+        """Where links point to; 0: nowhere yet."""
+        return self._kept.port
+
+    @port.setter
+    def port(self, port: int) -> None:
+        self._kept.port = port
+        self._keep()
+
+    def told(self, number: int, event: dict[str, Any]) -> bool:
+        """Takes note of an event of the story. False: somebody answered it here, so the story must not say it too."""
+        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
+        if _opens(event):
+            self._opened[name] = number, event
+            while len(self._opened) > _HELD:
+                del self._opened[next(iter(self._opened))]
+        elif _closes(event):
+            opened, _ = self._opened.pop(name, (0, event))
+            return self._kept.answered.get(name) != opened
+        return True
+
+    def path(self, event: dict[str, Any]) -> str | None:
+        """Where on the desk what the event opens is answered. Nobody can make one up: it holds a seal."""
+        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
+        return f"/{self._seal(name)}/{name}" if _opens(event) else None
+
+    def opener(self, seal: str, topic: str, subject: str) -> dict[str, Any] | None:
+        """The event that opened it. None: it is not open, or the seal is not its own."""
+        name = _name(topic, subject)
+        if not hmac.compare_digest(seal.encode(), self._seal(name).encode()):
+            return None
+        number, event = self._opened.get(name, (0, None))
+        return event if self._kept.answered.get(name) != number else None
+
+    def answered(self, event: dict[str, Any]) -> None:
+        """What `opener` gave was answered, and that was said on Kafka."""
+        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
+        self._kept.answered[name] = self._opened[name][0]
+        self._keep()
+
+    def _seal(self, name: str) -> str:
+        return hmac.new(self._kept.key.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _keep(self) -> None:
+        draft = self._file.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(self._kept))
+        draft.replace(self._file)
+
+
+def _name(topic: str, subject: str) -> str:
+    return f"{topic}/{subject}"
+
+
+def _opens(event: dict[str, Any]) -> bool:
+    if event["type"] == "draft.edited":
+        return bool(event["data"]["editor"]["type"] == "ai")
+    if event["type"] == "case.state_changed":
+        return bool(event["data"]["state"] == "BLOCKED")
+    return event["type"] in ANSWERS
+
+
+def _closes(event: dict[str, Any]) -> bool:
+    return RULES[event["type"]].effect == "close" or (event["type"] == "case.state_changed" and not _opens(event))

@@ -1,0 +1,137 @@
+"""The desk as pages: what waits, a button for each answer, and an event on Kafka for the one that is pressed.
+
+A link is what a person holds: its seal can't be guessed, so nothing here asks who they are, and no other site can make
+them press a button.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+import api
+from api.protocol import listen, server
+from ops.demo.desk import ANSWERS, Desk
+from ops.demo.threads import PEOPLE
+from schemas.codec import from_us
+
+__all__ = ["Send", "create_site", "serve"]
+
+Send = Callable[[list[dict[str, Any]]], Awaitable[None]]
+
+_STATIC = Path(api.__file__).parent / "static"
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+                               "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store",
+}
+_REPEATED = ("case_id", "case_title", "task_id", "session_id", "cluster", "stack", "title")
+_USER, _, _NAME = PEOPLE[0]
+
+log = structlog.get_logger("attn.demo")
+
+
+def create_site(desk: Desk, send: Send, inbox: str) -> Starlette:
+    """`send` returns when the events are acknowledged, or raises. `inbox`: where the way back leads."""
+    look = b"".join((_STATIC / name).read_bytes() for name in ("page.css", "parts.css"))
+    answering = asyncio.Lock()  # of two answers to one question the first is it
+
+    async def style(_: Request) -> Response:
+        return Response(look, media_type="text/css", headers=_HEADERS)
+
+    async def ask(request: Request) -> Response:
+        event = _asked(desk, request)
+        return _page(inbox, *_question(request, event)) if event else _gone(inbox)
+
+    async def answer(request: Request) -> Response:
+        async with answering:
+            event = _asked(desk, request)
+            choices, number = ANSWERS[event["type"]] if event else (), int(request.path_params["number"])
+            if event is None or number >= len(choices):
+                return _gone(inbox)
+            given = choices[number]
+            await send([{
+                **event, "id": f"desk-{secrets.token_hex(8)}", "type": given.type,
+                "time": from_us(time.time_ns() // 1000),
+                "data": {**_where(event), **given.data, "by_user_id": _USER},
+            }])
+            desk.answered(event)
+        log.info("answered at the desk", type=given.type, subject=event["subject"])
+        return _page(inbox, f"{given.label}: done", "<p>The inbox was told: it has left everybody's list by now.</p>")
+
+    where = "/{seal}/{topic}/{subject}"
+    return Starlette(routes=[
+        Route("/desk.css", style), Route(where, ask), Route(where + "/{number:int}", answer, methods=["POST"]),
+    ])
+
+
+@contextlib.asynccontextmanager
+async def serve(desk: Desk, send: Send, inbox: str, host: str) -> AsyncIterator[None]:
+    """While the body runs, at the desk's port; at another from then on if that one was taken meanwhile."""
+    try:
+        sock = listen(host, desk.port)
+    except OSError as error:
+        log.warning("links of before lead nowhere: the desk's port is taken", port=desk.port, error=str(error))
+        sock = listen(host, 0)
+    desk.port = _port(sock)
+    http = server(create_site(desk, send, inbox))
+    serving = asyncio.create_task(http.serve(sockets=[sock]))
+    try:
+        yield
+    finally:
+        http.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        sock.close()
+
+
+def _port(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def _asked(desk: Desk, request: Request) -> dict[str, Any] | None:
+    return desk.opener(*(request.path_params[name] for name in ("seal", "topic", "subject")))
+
+
+def _where(event: dict[str, Any]) -> dict[str, Any]:
+    """What a closing event repeats of the one that opened: facts of the history say where it was."""
+    return {name: event["data"][name] for name in _REPEATED if name in event["data"]}
+
+
+def _question(request: Request, event: dict[str, Any]) -> tuple[str, str]:
+    data = event["data"]
+    about = " · ".join(str(data[name]) for name in ("case_title", "cluster", "stack") if data.get(name))
+    buttons = "".join(
+        f'<form method="post" action="{escape(request.url.path)}/{number}">'
+        f'<button class="button{"" if number else " primary"}">{escape(choice.label)}</button></form>'
+        for number, choice in enumerate(ANSWERS[event["type"]]))
+    steps = "".join(f"<li>{escape(step['title'])} ({escape(step['mode'])})</li>" for step in data.get("steps", ()))
+    return data["title"], (
+        f'<p class="hint">{escape(about)}</p><p class="plain-text">{escape(data.get("body_md") or "")}</p>'
+        f'<div class="markdown"><ol>{steps}</ol></div>'
+        f'<div class="actions">{buttons}</div>'
+        f'<p class="hint">This page plays the application that asked. You answer as {escape(_NAME)}.</p>')
+
+
+def _gone(inbox: str) -> HTMLResponse:
+    return _page(inbox, "Nothing waits here", "<p>It was answered already, or never asked.</p>", 410)
+
+
+def _page(inbox: str, title: str, body: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(
+        f'<!doctype html><html lang="en" data-theme="auto"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f'<link rel="stylesheet" href="/desk.css"></head><body><main class="elsewhere"><h1>{escape(title)}</h1>{body}'
+        f'<p><a class="button" href="{escape(inbox)}">To the inbox</a></p></main></body></html>', status, _HEADERS)
