@@ -23,7 +23,7 @@ from api.loading import Assembler
 from api.opening import POLL_MS, RECORDS, Opening, each, fact_of
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["FellBack", "Stuck", "Tailer"]
 
@@ -84,10 +84,10 @@ class Tailer:
                 return consumer
             except KafkaError as error:
                 self._edge.contact.unheard(error)
-                await consumer.stop()
+                await disconnect(consumer)
                 await asyncio.sleep(1)
             except BaseException:
-                await consumer.stop()
+                await disconnect(consumer)
                 raise
 
     async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:

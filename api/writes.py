@@ -21,6 +21,7 @@ from schemas.facts import Outcome
 from schemas.log import Command
 from schemas.settings import Settings
 from schemas.topics import LOG
+from streams.connection import disconnect
 from streams.kafka import acknowledged, producer
 from streams.packs import Packer
 
@@ -127,7 +128,7 @@ async def log_of(settings: Settings) -> AsyncIterator[Append]:
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await out.stop()
+                await disconnect(out)
 
 
 async def _started(settings: Settings) -> AIOKafkaProducer:
@@ -138,8 +139,8 @@ async def _started(settings: Settings) -> AIOKafkaProducer:
             await out.start()
             return out
         except KafkaError:
-            await out.stop()
+            await disconnect(out)
             await asyncio.sleep(1.0)
         except BaseException:
-            await out.stop()
+            await disconnect(out)
             raise

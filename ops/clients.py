@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 from ops.errors import UserError
 from schemas.settings import Settings
 from streams.brokers import trouble
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.topics import MAX_DEAD_LETTER_BYTES, MAX_SOURCE_BYTES
 
 __all__ = ["Sender", "consumer", "kafka_errors", "patience", "records", "sender"]
@@ -116,7 +116,7 @@ async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE):
-                await client.stop()
+                await disconnect(client)
 
 
 @asynccontextmanager

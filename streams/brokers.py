@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from schemas.settings import Settings
 from schemas.topics import TOPICS
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["Partition", "answering_first", "complaints", "trouble"]
 
@@ -57,7 +57,7 @@ async def _answers(settings: Settings) -> bool:
     except (KafkaError, OSError, TimeoutError):
         return False
     finally:
-        await client.close()
+        await disconnect(client)
 
 
 async def trouble(settings: Settings, topics: Iterable[str] | None = None) -> str | None:
@@ -80,7 +80,7 @@ async def _ask(settings: Settings, names: set[str]) -> str | None:
         partitions = await _partitions(admin, names)
         cluster = await _answered(admin.describe_cluster)
     finally:
-        await admin.close()
+        await disconnect(admin)
     listed = {broker["node_id"]: (broker["host"], broker["port"]) for broker in cluster["brokers"]}
     answers = await asyncio.gather(*(_listens(*address) for address in listed.values()))
     alive = {number for number, yes in zip(listed, answers, strict=True) if yes}

@@ -1,15 +1,20 @@
-"""How a Kafka client reaches the brokers: where they are, how the line is protected, and who we are (decision 0035)."""
+"""How a Kafka client reaches the brokers: where they are, how the line is protected, and who we are (decision 0035);
+and how it leaves them."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
 from schemas.settings import Settings
 
-__all__ = ["connection"]
+__all__ = ["connection", "disconnect"]
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -23,6 +28,20 @@ def connection(settings: Settings) -> dict[str, Any]:
         password = settings.kafka_password
         given["sasl_plain_password"] = password.get_secret_value() if password is not None else ""
     return given
+
+
+async def disconnect(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:
+    """End a client; a cancellation that comes meanwhile is heard when it has ended.
+
+    aiokafka awaits tasks that it cancelled itself and takes any cancellation for theirs: whoever was cancelled in that
+    moment would go on as if nothing had been said, and who waits for its end would wait for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    await (client.close() if isinstance(client, AIOKafkaAdminClient | AIOKafkaClient) else client.stop())
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 @lru_cache(maxsize=8)  # a process has one; making it reads all certificates of the system

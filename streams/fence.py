@@ -21,7 +21,7 @@ from aiokafka.errors import ProducerFenced
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import FenceRow, encode, fence_key
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.kafka import REQUEST_SECONDS, WRITE_SECONDS, producer, write_rows
 
 __all__ = ["Claim", "Fenced", "claim", "transactional_id"]
@@ -57,7 +57,7 @@ class Claim:
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.out.stop()
+                await disconnect(self.out)
 
 
 def transactional_id(partition: int) -> str:
@@ -99,4 +99,4 @@ async def _number(settings: Settings, partition: int) -> tuple[int, int]:
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await asking.stop()
+                await disconnect(asking)

@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams import metrics
 from streams.breaker import Breaker, Policy, State
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["Gate", "listen"]
 
@@ -138,4 +138,4 @@ async def listen(settings: Settings, gate: Gate) -> None:
             log.info("operators can't be heard: %r", error)
             await asyncio.sleep(_POLL_MS / 1000)
         finally:
-            await reader.stop()
+            await disconnect(reader)

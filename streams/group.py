@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.settings import Settings
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["Group"]
 
@@ -82,7 +82,7 @@ class Group:
             log.warning("%s does not say what it has committed: %r", self._app.conf.id, error)
             return {}
         finally:
-            await admin.close()
+            await disconnect(admin)
         return {TP(*place): known.offset for place, known in found.items()}
 
     async def commit(self, done: Mapping[TP, int]) -> None:

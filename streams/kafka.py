@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, MAX_MESSAGE_BYTES, SOURCE_TYPES
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.topics import MAX_SOURCE_BYTES
 
 __all__ = [
@@ -125,7 +125,7 @@ async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
             await asking.start()
             begins, ends = await asyncio.gather(asking.beginning_offsets([place]), asking.end_offsets([place]))
     finally:
-        await asking.stop()
+        await disconnect(asking)
     return begins[place], ends[place]
 
 
@@ -158,4 +158,4 @@ async def read_range(
             if inside:
                 yield inside
     finally:
-        await reader.stop()
+        await disconnect(reader)

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.core.batches import View
 from streams.core.compare import Comparison, Rows, swap
 from streams.core.rules import Rules
@@ -268,4 +268,4 @@ async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.start()
         yield consumer
     finally:
-        await consumer.stop()
+        await disconnect(consumer)

@@ -20,7 +20,7 @@ from aiokafka.errors import (
 from schemas.settings import Settings
 from schemas.topics import MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
 from streams.brokers import trouble
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "NoBroker", "TopicError", "configs", "ensure", "ensured",
            "partitions"]
@@ -115,7 +115,7 @@ async def _ensured(settings: Settings, deadline: float) -> None:
         _check(await _until_ready(admin, deadline), settings)
         await _check_configs(admin, settings)
     finally:
-        await admin.close()
+        await disconnect(admin)
 
 
 async def _leaders(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:

@@ -21,9 +21,9 @@ _STOP_SECONDS = 4.0
 _EXIT_STUCK = 70
 
 
-async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float = _STOP_SECONDS) -> None:
+async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | None = _STOP_SECONDS) -> None:
     """Works until `stop` is set, then finishes what is being written and returns; after `stop_seconds` it ends
-    the process.
+    the process (None: never).
 
     Raises NoBroker where Kafka is why it can't go on, else WorkerFailed or TopicError; nothing is lost then, and a
     restart resumes.
@@ -72,7 +72,7 @@ async def _start(worker: Worker) -> None:
     log.info("worker started")
 
 
-async def _stop(worker: Worker, away: str | None, seconds: float) -> None:
+async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None:
     """`away`: what is wrong with Kafka, if that is why it stops."""
     try:
         async with asyncio.timeout(seconds):
@@ -80,6 +80,6 @@ async def _stop(worker: Worker, away: str | None, seconds: float) -> None:
     except TimeoutError:
         # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
         why = away or worker.alarm.reason or "clean"
-        log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds, why)
+        log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds or 0.0, why)
         logging.shutdown()
         os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)

@@ -268,10 +268,9 @@ class Shards:
         for partition, shard in self.owned.items():
             task = self._tasks.pop(partition)
             tasks.append(task)
+            shard.close()
             if shard.fold is None:
                 task.cancel()  # it only reads yet; a write is never cut off
-            else:
-                shard.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         for shard in self.owned.values():
             while not shard.waiting.empty():

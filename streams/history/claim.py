@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams.connection import connection
+from streams.connection import connection, disconnect
 
 __all__ = ["GROUP", "Cannot", "Claim", "alone", "claimed"]
 
@@ -79,7 +79,7 @@ async def claimed(settings: Settings) -> AsyncIterator[Claim]:
         yield claim
     finally:
         claim.release()
-        await consumer.stop()
+        await disconnect(consumer)
 
 
 async def alone(settings: Settings, seconds: float = _GONE) -> None:
@@ -98,4 +98,4 @@ async def alone(settings: Settings, seconds: float = _GONE) -> None:
                 raise Cannot(f"`attn history` runs ({members} in group {GROUP}): stop it first")
             await asyncio.sleep(1)
     finally:
-        await admin.close()
+        await disconnect(admin)

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.history import client as clients
 from streams.history import migrate, ttl
 from streams.history.background import Background
@@ -130,7 +130,7 @@ class _Rebuilding:
                 begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
                 return [(tp, begins[tp], ends[tp]) for tp in places]
             finally:
-                await reader.stop()
+                await disconnect(reader)
 
     async def _first(self, tp: TopicPartition, begin: int, end: int) -> int | None:
         """The lowest position of the first facts that are held."""

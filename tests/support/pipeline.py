@@ -56,7 +56,7 @@ async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> Async
 async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
     """A worker in this process; stopped cleanly at the end, for which it may take its time: it must not end pytest."""
     stop = asyncio.Event()
-    task = asyncio.create_task(run(settings, stop, stop_seconds=60))
+    task = asyncio.create_task(run(settings, stop, stop_seconds=None))
     try:
         yield task
     finally:
