@@ -23,7 +23,9 @@ export function Detail({ state }) {
   const live = item !== null && state.inbox.items.some((one) => one.id === item.id);
   useEffect(() => {
     place.current?.scrollTo(0, 0);
-    if (document.activeElement === document.body) place.current?.focus(); // the list has made room for it
+    // Where the list has made room for it, the row is hidden, and the focus on it as good as lost: a browser notices
+    // that only when it next draws.
+    if (document.activeElement === document.body || !document.activeElement?.getClientRects().length) place.current?.focus();
     if (!item || item.state !== "unread" || state.view === "away") return;
     const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
     return () => clearTimeout(timer);
