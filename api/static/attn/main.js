@@ -1,4 +1,5 @@
 // The page, drawn from what `start.js` set going.
+import { follow } from "./address.js";
 import { pressed } from "./keys.js";
 import { page, wake } from "./model.js";
 import { watch } from "./notify.js";
@@ -7,6 +8,7 @@ import { loadMarkdown } from "./ui/body.js";
 import { html, render } from "./ui/dom.js";
 
 watch();
+follow();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 

@@ -31,14 +31,15 @@ export function Detail({ state }) {
     return () => clearTimeout(timer);
   }, [item?.id]);
   if (!item) return null;
-  const ends = due(item, now), gone = state.gone.get(item.id), unread = item.state === "unread";
+  const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
+  const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ") : undefined);
   return html`
     <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
       <header>
         <p class="over"><span class="kind"><${Icon} name=${kind(item.kind).icon} /></span> ${kind(item.kind).name}
           ${!item.clusters && where(item) && html`<span class="at" title=${where(item)}>${where(item)}</span>`}
-          <span class="tools"><button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
-            aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>
+          <span class="tools">${!done && html`<button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
+            aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>`}
           <button class="plain close" onClick=${closeItem} aria-label="Close" title="Close (Esc)"><${Icon} name="close" /></button></span></p>
         <h2 id="detail-title" dir="auto">${item.title}</h2>
         <p class="badges">
@@ -65,6 +66,10 @@ export function Detail({ state }) {
 function Actions({ item, state }) {
   const busy = state.busy.has(item.id), ids = [item.id], away = state.view === "away";
   const own = !MANAGED.has(item.kind);
+  if (item.state === "resolved") {
+    return item.action_url ? html`<div class="actions"><a class="button" href=${item.action_url} target="_blank" rel="noopener noreferrer">
+      Open at its source <${Icon} name="open" size="15" /></a></div>` : null;
+  }
   return html`<div class="actions" role="group" aria-label="What to do">
     ${item.action_url && html`<a class=${`button ${own ? "" : "primary"}`} href=${item.action_url} target="_blank" rel="noopener noreferrer">
       ${own ? "Open at its source" : kind(item.kind).verb} <${Icon} name="open" size="15" /></a>`}

@@ -1,0 +1,137 @@
+"""The address of the page names the item that is open: to come back to, to send to somebody, to leave by Back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.browsers import CHROMIUM, Scene, shows
+from support.up import wait_for
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
+]
+
+
+def opened(page: Any, title: str) -> None:
+    page.wait_for_selector(f"#detail-title:text-is('{title}')")
+
+
+def closed(page: Any) -> None:
+    page.wait_for_selector("#detail", state="detached")
+
+
+def at(page: Any, item: str | None) -> None:
+    page.wait_for_function("(hash) => location.hash === hash", arg=f"#item={item}" if item else "")
+
+
+def listed(scene: Scene, title: str) -> str:
+    """The item's id, once it is there."""
+    def found() -> str:
+        items = scene.up.get("/org/me/inbox", scene.token()).json()["items"]
+        return next((str(item["id"]) for item in items if item["title"] == title), "")
+
+    return str(wait_for(found, 30, title))
+
+
+def click(page: Any, title: str) -> None:
+    page.locator(f".row:has-text('{title}') .main").click()
+
+
+def test_back_and_forward_open_and_close(scene: Scene) -> None:
+    scene.messages("first", "second")
+    page = scene.signed_in()
+    shows(page, "first", "second")
+    first, second = listed(scene, "first"), listed(scene, "second")
+    click(page, "first")
+    opened(page, "first")
+    at(page, first)
+    click(page, "second")
+    at(page, second)
+    page.go_back()
+    closed(page)
+    at(page, None)
+    page.go_forward()
+    opened(page, "second")
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
+    page.keyboard.press("k")
+    page.keyboard.press("o")
+    opened(page, "first")
+    at(page, first)
+    page.keyboard.press("j")
+    at(page, second)
+    page.reload()
+    opened(page, "second")
+    page.go_back()
+    closed(page)
+    shows(page, "first", "second")
+    at(page, None)
+
+
+def test_quick_hands_leave_the_address_right(scene: Scene) -> None:
+    scene.messages("only", "other")
+    page = scene.signed_in()
+    shows(page, "only", "other")
+    page.keyboard.press("j")
+    for _ in range(5):
+        page.keyboard.press("o")
+        page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    opened(page, "only")
+    at(page, listed(scene, "only"))
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
+
+
+def test_a_link_leads_whoever_may_see_it(scene: Scene) -> None:
+    scene.messages("for all")
+    scene.messages("for ann", target_user_id="ann")
+    everybodys, anns = listed(scene, "for all"), listed(scene, "for ann")
+    context = scene.context()
+    page = scene.page(context)
+    page.goto(f"{scene.up.url}/#item={everybodys}")
+    page.fill("#token", scene.token("bob", "MEMBER"))
+    page.click("text=Sign in")
+    opened(page, "for all")
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
+    page.goto(f"{scene.up.url}/#item={anns}")
+    page.wait_for_selector(".toast.bad:has-text('not there, or not meant for you')")
+    at(page, None)
+    page.goto(f"{scene.up.url}/#item=%E0%A4%A")  # no text at all
+    shows(page, "for all")
+    assert page.locator("#detail").count() == 0
+
+
+def test_what_was_resolved_is_shown_and_left_alone(scene: Scene) -> None:
+    scene.emit("waitpoints", scene.event("waitpoint.created", "w", title="gate", action_url="https://example.org/w"))
+    page = scene.signed_in()
+    shows(page, "gate")
+    gate = listed(scene, "gate")
+    scene.emit("waitpoints", scene.event("waitpoint.approved", "w", 0.1, by_user_id="bob"))
+    shows(page)
+    page.goto(f"{scene.up.url}/#item={gate}")
+    opened(page, "gate")
+    page.wait_for_selector(".notice:has-text('approved')")
+    assert page.locator("#detail .actions button").count() == 0
+    assert page.locator("#detail .actions a").get_attribute("href") == "https://example.org/w"
+
+
+def test_the_way_to_the_list_leaves_what_is_open(scene: Scene) -> None:
+    scene.messages("stays")
+    page = scene.signed_in()
+    click(page, "stays")
+    opened(page, "stays")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    at(page, listed(scene, "stays"))
+    opened(page, "stays")
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
