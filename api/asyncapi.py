@@ -68,7 +68,8 @@ def asyncapi() -> _Json:
         "channels": made.channels, "operations": made.operations,
         "components": {"messages": made.messages, "schemas": made.schemas, "securitySchemes": _SECURITY},
     }
-    return orjson.loads(orjson.dumps(document))  # type: ignore[no-any-return] - as it is read: defaults are tuples
+    as_read: _Json = orjson.loads(orjson.dumps(document))  # defaults are tuples
+    return as_read
 
 
 def _ref(*path: str) -> _Json:
@@ -136,7 +137,7 @@ class _Made:
             ("settled", Settled((0,)), "these dead letters were sent again"),
             ("go-on", GoOn("t"), "an operator's word: read on"),
         ):
-            fields = {header: {"type": "string"} for header, _ in record.record_headers()}
+            fields: _Json = {header: {"type": "string"} for header, _ in record.record_headers()}
             if "attn-cause" in fields:
                 fields["attn-cause"] = {"type": "string", "enum": list(CAUSES)}
             body: _Json = {"description": "any bytes"} if record is letter else {"type": "null"}

@@ -102,8 +102,8 @@ async def ask(archive: Archive, reader: Reader, span: Span) -> Found:
 
 def made(found: Found, span: Span) -> dict[str, Any]:
     """The answer, but for the window's name."""
-    kinds = _flows("kind", found.kinds, dict(found.kinds_before), span)  # type: ignore[arg-type]
-    clusters = _flows("cluster", found.clusters, dict(found.clusters_before), span)  # type: ignore[arg-type]
+    kinds = _flows("kind", found.kinds, dict(found.kinds_before), span)
+    clusters = _flows("cluster", found.clusters, dict(found.clusters_before), span)
     total = next((_times(row) for row in found.kinds if row[0] == 2 and row[3] + row[4]), {})
     return {
         "since": from_us(span.since), "until": from_us(span.until), "step_seconds": span.step // SECOND,

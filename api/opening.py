@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from api.building import paced
 from api.edge import Edge
-from api.loading import Assembler, Loading
+from api.loading import Assembler, Batch, Loading
 from schemas.facts import Fact, Outcome, decode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS
@@ -30,7 +30,7 @@ _STEP = 500  # records between two turns of others, while it loads
 _MARGIN_MS = 60_000
 _HOUR_MS = 3_600_000
 
-_Record = ConsumerRecord[bytes, bytes]
+_Record: TypeAlias = ConsumerRecord[bytes, bytes]
 _log = structlog.get_logger("attn.edge")
 
 
@@ -81,7 +81,12 @@ class Opening:
         state, batches = loading.finish()
         for partition in list(state):
             await paced(self._edge.replica.loading(partition, *state.pop(partition)))
-        await paced(self._edge.take(batch.partition, batch.rows, batch.position) for batch in batches)
+        await paced(self._taking(batches))
+
+    def _taking(self, batches: Iterable[Batch]) -> Iterator[None]:
+        for batch in batches:
+            self._edge.take(batch.partition, batch.rows, batch.position)
+            yield
 
     async def facts(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
         """For the event streams."""

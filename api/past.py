@@ -34,7 +34,7 @@ class _OverlayRows(MutableMapping[bytes, bytes]):
         self._over[key] = None
 
     def __contains__(self, key: object) -> bool:
-        return (self._over[key] is not None) if key in self._over else key in self._base  # type: ignore[index]
+        return (self._over[key] is not None) if key in self._over else key in self._base
 
     def __iter__(self) -> Iterator[bytes]:
         raise NotImplementedError("an overlay is asked by key")

@@ -138,7 +138,7 @@ class Replica:
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
                 continue
-            space = self._space(_workspace(before if raw is None else raw).ws, part)
+            space = self._space(_workspace(raw or before or b"").ws, part)  # one of them is there: they differ
             batch.changed.setdefault(space.name, []).append((key, before, raw))
             batch.size += _OVERHEAD + len(before or b"")
             if not space.built:  # so nobody is looking

@@ -177,10 +177,11 @@ class _Talk:
         if len(raw) > self._edge.settings.socket_message:
             raise _Closed(1009, f"a message has at most {self._edge.settings.socket_message} bytes")
         try:
-            return _decode(raw)
+            message: Received = _decode(raw)
         except (ValueError, RecursionError) as error:
             await self._say(Refused(f"not a message: {error}"))
             return None
+        return message
 
     async def _say(self, message: Authenticated | Subscribed | Unsubscribed | Pong | Refused) -> None:
         await self._socket.send_text(_encode(message).decode())

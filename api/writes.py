@@ -69,7 +69,8 @@ class Writes:
         """What the fold said; a read that follows shows it. Raises NotDone."""
         if self.append is None or len(self._waiting) >= _MOST:
             raise NotDone("the log can't be written now")
-        done = self._waiting[command.id] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting[command.id] = done
         try:
             self._send(command)
             async with asyncio.timeout(self._seconds):

@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 import orjson
@@ -91,7 +91,7 @@ def opened(path: str) -> Iterator[IO[bytes]]:
             yield spool
         return
     try:
-        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
+        with cast("IO[bytes]", gzip.open(path) if path.endswith(".gz") else Path(path).open("rb")) as file:
             yield file
     except (gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}") from None

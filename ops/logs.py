@@ -118,7 +118,7 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
     stream = sys.stderr if stream is None else stream
     text = is_text(settings, stream)
     redactor = Redactor(secrets_of(settings))
-    before = [
+    before: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -133,7 +133,7 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
             _name_role(role) if not text else _drop_logger,
             redactor.fields,
             *_renderers(text, stream),
-            lambda _, __, line: (prefix if text else "") + redactor.text(line),
+            lambda _, __, line: (prefix if text else "") + redactor.text(str(line)),  # the renderer's, so it is one
         ],
     ))
     structlog.configure(

@@ -69,11 +69,11 @@ class PolicyFile(_Strict):
 
     def over(self, today: Policy) -> Policy:
         """Criteria that are not named come after those that are, in today's order."""
-        targets = {name: int(target.total_seconds() * SECOND) for name, target in self.targets.items()}
+        targets: dict[str, int] = {name: int(target.total_seconds() * SECOND) for name, target in self.targets.items()}
         return Policy(
             {**today.targets, **targets},
-            {name: {**kind.priorities, **({"*": kind.priority} if kind.priority else {})}
-             for name, kind in self.kinds.items()},
+            {name: {str(given): str(then) for given, then in kind.priorities.items()}
+             | ({"*": kind.priority} if kind.priority else {}) for name, kind in self.kinds.items()},
             (*self.order, *(name for name in CRITERIA if name not in self.order)), self.overdue_raises,
         )
 

@@ -64,7 +64,7 @@ class Restarts:
         self._failures += not killed
         if self._failures >= self._policy.limit:
             return self._policy.rest
-        return min(self._policy.first * 2 ** min(self._deaths - 1, 30), self._policy.most)
+        return min(self._policy.first * 2.0 ** min(self._deaths - 1, 30), self._policy.most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class _Chunk:
     serialized_value_size: int = 0
 
 
-class Chunks(SchedulingStrategyT):
+class Chunks(SchedulingStrategyT):  # type: ignore[misc]
     """The scheduler."""
 
     def __init__(self) -> None: ...

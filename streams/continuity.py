@@ -9,7 +9,7 @@ is read with a plain consumer. Seeking Faust's consumer back instead is no cure:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from faust.types import TP
 
@@ -45,7 +45,7 @@ class Continuity:
     def disown(self, tp: TP) -> None:
         self.next.pop(tp, None)
 
-    async def follow(self, portion: Portion) -> AsyncIterator[Records]:
+    async def follow(self, portion: Portion) -> AsyncGenerator[Records, None]:
         """The records of a portion that are news, with what is missing before them, in runs."""
         tp, records, upto, _ = portion
         first = records[0].offset if records else upto

@@ -39,11 +39,13 @@ class Group:
 
     async def begins(self, places: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            return await self._app.consumer.earliest_offsets(*places)
+            begins: Mapping[TP, int] = await self._app.consumer.earliest_offsets(*places)
+        return begins
 
     async def ends(self, places: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            return await self._app.consumer.highwaters(*places)
+            ends: Mapping[TP, int] = await self._app.consumer.highwaters(*places)
+        return ends
 
     async def starts(self, places: Iterable[TP]) -> dict[TP, int]:
         """Where the group goes on in each partition: the committed offset where the partition still has it, else its

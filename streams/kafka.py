@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -131,7 +131,7 @@ async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
 
 async def read_range(
     settings: Settings, tp: tuple[str, int], start: int, end: int
-) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
     """The records of a partition with start <= offset < end, in runs, without any group.
 
     What the log does not hold any more, or holds as markers, is left out. TimeoutError: the broker stopped answering.

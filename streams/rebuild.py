@@ -92,9 +92,8 @@ class Rebuilding:
         still, or the new one already."""
         for _ in range(_TRIES):
             await self._catch_up((await self._bounds(VIEWS))[1])
-            found = self._report()
-            if found.odd or found.loose:
-                found = await self._mend()
+            report = self._report()
+            found = await self._mend() if report.odd or report.loose else report
             if found is not None:
                 found.checksum = checksum(self._view.rows)
                 return found

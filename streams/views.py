@@ -216,7 +216,7 @@ class _Held(Store[bytes, bytes]):  # type: ignore[misc]
     def __setitem__(self, key: bytes, value: bytes) -> None:
         raise TypeError("rows are written by Views.write, with their position")
 
-    __delitem__ = __setitem__  # type: ignore[assignment]
+    __delitem__ = __setitem__
 
     def apply_changelog_batch(self, batch: Iterable[EventT], to_key: Any = None, to_value: Any = None) -> None:
         """Rows another worker wrote after our look at the end: `load` looks again, later."""

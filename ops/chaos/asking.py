@@ -202,8 +202,8 @@ def _check_crewship(asker: Asker, ws: str, view: View, reader: Reader, unread: i
 def _same(found: Any, wanted: Any, what: str) -> None:
     """AssertionError with what differs, a line each. (A plain `assert` says so in tests only.)"""
     if found != wanted:
-        lines = [pprint.pformat(one, width=110).splitlines() for one in (wanted, found)]
-        shown = list(difflib.unified_diff(*lines, "the model", "the edge", lineterm="", n=0))[:_SHOWN_LINES]
+        model, edge = (pprint.pformat(one, width=110).splitlines() for one in (wanted, found))
+        shown = list(difflib.unified_diff(model, edge, "the model", "the edge", lineterm="", n=0))[:_SHOWN_LINES]
         raise AssertionError("\n".join([what, *shown]))
 
 

@@ -61,7 +61,7 @@ def event(
     number = pick.number(1, subjects)
     at = start + SLOT * pick.number(0, SLOTS - 1)
     data = _data(pick, kind, number, at, start)
-    value = {
+    value: dict[str, Any] = {
         "specversion": "1.0", "id": "", "source": f"/{topic}", "type": kind, "subject": _subject(kind, number),
         "time": _text(pick, at), "workspaceid": pick.one(workspaces),
     }
@@ -124,7 +124,7 @@ def _shown(pick: Pick, kind: str, at: datetime) -> dict[str, Callable[[], Any]]:
 def _data(pick: Pick, kind: str, number: int, at: datetime, start: datetime) -> dict[str, Any]:
     data: dict[str, Any] = {}
     shown = _shown(pick, kind, at)
-    title = lambda: pick.one(("Review", "Look here", "Später"))  # noqa: E731
+    title: Callable[[], str] = lambda: pick.one(("Review", "Look here", "Später"))  # noqa: E731
     if kind in OPENING or kind == "proof.attached":
         data["title"] = title()
         _maybe(pick, data, shown, 3)
@@ -189,7 +189,7 @@ def _roles(value: dict[str, Any]) -> tuple[str, ...]:
 def untied(lines: Sequence[Line]) -> list[Line]:
     """Without the events that another of their role at the same time would leave open; ids set."""
     taken: set[tuple[Any, ...]] = set()
-    kept = []
+    kept: list[Line] = []
     for line in lines:
         value = line["value"]
         moment = datetime.fromisoformat(value["time"]).astimezone(UTC)

@@ -67,7 +67,7 @@ def documents() -> dict[str, dict[str, Any]]:
     from api.edge import Edge
 
     return {
-        "openapi.json": create_app(Edge(Settings(_env_file=None))).openapi(),  # type: ignore[call-arg]
+        "openapi.json": create_app(Edge(Settings(_env_file=None))).openapi(),
         "asyncapi.json": asyncapi(),
     }
 

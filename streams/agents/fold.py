@@ -45,7 +45,7 @@ _WAITING_BYTES = 32 << 20
 def agent(app: faust.App, shards: Shards, alarm: Alarm) -> None:
     topic = app.topic(LOG, schema=Whole(), acks=False)
 
-    @app.agent(topic, name="fold")
+    @app.agent(topic, name="fold")  # type: ignore[untyped-decorator]
     async def fold(stream: faust.Stream[Records]) -> None:
         with alarm.guard("agent fold"):
             async for event in stream.noack().events():

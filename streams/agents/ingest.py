@@ -45,7 +45,7 @@ _LOOK = 1.0  # seconds between two looks at what is stopped
 def agent(app: faust.App, intake: Intake, alarm: Alarm) -> None:
     topic = app.topic(*SOURCE_TYPES, schema=Whole(), acks=False)
 
-    @app.agent(topic, name="ingest")
+    @app.agent(topic, name="ingest")  # type: ignore[untyped-decorator]
     async def ingest(stream: faust.Stream[Records]) -> None:
         with alarm.guard("agent ingest"):
             async for event in stream.noack().events():

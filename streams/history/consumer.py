@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -44,7 +44,7 @@ _BUSY = 0.05  # the shortest: while a batch is being written and the next is due
 _BEHIND = 4  # times as many rows are gathered while a batch is being written
 _SAY = 30.0  # between two lines that say the same of an outage
 
-Bury = Callable[[Iterable[DeadLetter]], Awaitable[None]]
+Bury = Callable[[Collection[DeadLetter]], Awaitable[None]]
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -85,7 +85,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Until `stop`; then what is gathered is written, if ClickHouse takes it in time. Raises Stalled."""
         self._kafka.subscribe([FACTS], listener=self)
         ended = asyncio.create_task(stop.wait())
-        work = [
+        work: list[asyncio.Task[None]] = [
             asyncio.create_task(self._work(stop, ended)),
             asyncio.create_task(self._lag.watch(
                 self._kafka, lambda: self._lost or not self.up, self._in_thread.busy)),
@@ -96,8 +96,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 if task.done():
                     task.result()
         finally:
-            for task in (ended, *work):
-                task.cancel()
+            for one in (ended, *work):
+                one.cancel()
             await asyncio.gather(*work, return_exceptions=True)
         await self._finish(_STOP)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -154,7 +154,7 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
     async with contextlib.AsyncExitStack() as stack:
         started: list[AIOKafkaProducer] = []
 
-        async def bury(letters: Iterable[DeadLetter]) -> None:
+        async def bury(letters: Collection[DeadLetter]) -> None:
             if not started:
                 out = kafka.producer(settings, "history")
                 await stack.enter_async_context(out)

@@ -241,6 +241,7 @@ class _Rebuilding:
         return {table: Counts(*self._client.query(sql).result_rows[0]) for table, sql in found.items()}
 
 
-async def _nothing() -> AsyncIterator[Any]:
-    for record in ():
-        yield record
+async def _nothing() -> AsyncIterator[list[Any]]:
+    no: tuple[list[Any], ...] = ()
+    for records in no:
+        yield records

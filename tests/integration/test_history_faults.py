@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from clickhouse_connect.driver.exceptions import OperationalError
 from prometheus_client import REGISTRY
+from support.faulty import Faulty, impatient, rows, until
 from support.history import Feeder, answers, assert_exact, send
 from support.pipeline import Stack
 
@@ -24,61 +23,11 @@ from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of
 from streams import topics
-from streams.history import backoff, client, consumer, lag, run
+from streams.history import client, consumer, lag, run
 from streams.history.writer import Batch
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
-
-
-class Faulty:
-    """A client that does as told: `fault` names what the next calls do."""
-
-    def __init__(self, real: Any) -> None:
-        self.real = real
-        self.fault = ""
-        self.random = random.Random(3)
-        self.faults = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def close(self) -> None:
-        pass  # the test asks it afterwards
-
-    def query(self, *args: Any, **kwargs: Any) -> Any:
-        self._away()
-        return self.real.query(*args, **kwargs)
-
-    def command(self, *args: Any, **kwargs: Any) -> Any:
-        self._away()
-        return self.real.command(*args, **kwargs)
-
-    def data_insert(self, context: Any) -> Any:
-        self._away()
-        what = self.random.choice(("", "", "before", "after", "views")) if self.fault == "flaky" else ""
-        self.faults += bool(what)
-        if what == "before":
-            raise OperationalError("connection reset")
-        if what == "views":
-            return self._without_views(context)
-        self.real.data_insert(context)
-        if what == "after":
-            raise OperationalError("no answer in time")
-        return None
-
-    def _without_views(self, context: Any) -> None:
-        """The table gets its rows, and what is made of them fails: as a crash between the two leaves it."""
-        self.real.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
-        try:
-            self.real.data_insert(context)
-        finally:
-            self.real.command("ALTER TABLE attn.activity_hourly DROP CONSTRAINT full")
-
-    def _away(self) -> None:
-        if self.fault == "away":
-            self.faults += 1
-            raise OperationalError("connection refused")
 
 
 @pytest.fixture
@@ -134,23 +83,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(consumer, "Batch", Counted)
     return found
-
-
-def rows(faulty: Faulty) -> int:
-    sql = "SELECT ifNull(sum(total_rows), 0) FROM system.tables WHERE database = 'attn' AND name = 'activity'"
-    return int(faulty.real.query(sql).result_rows[0][0])
-
-
-async def until(there: Callable[[], bool], seconds: float = 120) -> None:
-    async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(there):
-            await asyncio.sleep(0.05)
-
-
-def impatient(monkeypatch: pytest.MonkeyPatch, stalled: float) -> None:
-    """Shorter waits, and so long until a batch that fails is begun anew."""
-    monkeypatch.setattr(consumer, "Backoff", lambda: backoff.Backoff(0.005, 0.02))
-    monkeypatch.setattr(consumer, "_STALLED", stalled)
 
 
 @pytest.mark.parametrize("stalled", [0.03, 60])

@@ -16,9 +16,9 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
     for item in items:
         shown = item.shown
         keyed = "incident_key" in shown
-        name = (shown["incident_key"],) if keyed else (shown.get("pipeline"), shown.get("step"))
-        if item.kind == "failed_run" and "cluster" in shown and any(part is not None for part in name):
-            groups[keyed, "/".join(filter(None, name)), *item.target].append(item)
+        parts = [shown["incident_key"]] if keyed else [shown.get("pipeline"), shown.get("step")]
+        if item.kind == "failed_run" and "cluster" in shown and any(part is not None for part in parts):
+            groups[keyed, "/".join(filter(None, parts)), *item.target].append(item)
     for (_, name, *_), runs in groups.items():
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
         on: tuple[int, int | None] | None = None  # the newest time it stood: from, until
