@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from binascii import a2b_base64
 from collections.abc import Mapping
-from heapq import heapify, heappop, heappush
 from struct import Struct
 
 import msgspec
 
 from schemas.views import VIEW_VERSION, GroupRow, ItemRow, PositionRow, Row, SeenRow, decode, encode, position_key
 from streams.core.keys import DIGEST_BYTES
+from streams.core.timers import Timers
 
 __all__ = ["State"]
 
@@ -21,6 +21,9 @@ __all__ = ["State"]
 class _Wake(msgspec.Struct, gc=False):
     wake: int | None = None
 
+
+# A sweep ends long before as many entries have gone stale again: each change leaves one at most.
+_SWEPT = 4
 
 _wake_of = msgspec.json.Decoder(_Wake).decode
 _each_digest = Struct(f"{DIGEST_BYTES}s").iter_unpack
@@ -36,7 +39,7 @@ class State:
         self.seen: set[bytes] = set()
         self.size = 0  # rough bytes of what changed since the last `settle`
         self.weight = 0  # the same since the last `begin`: of one pack, or part, whatever else is in its batch
-        self._wakes: list[tuple[int, bytes]] = []
+        self._wakes = Timers(self._wake_now)
         self._live: dict[bytes, Row | None] = {}
         self._was: dict[bytes, int | None] = {}
         self._dirty: dict[bytes, None] = {}
@@ -49,7 +52,7 @@ class State:
 
     def load(self) -> None:
         """Rebuilds what is kept beside the rows: position, wake-ups, known events. Costs one pass over the rows."""
-        wakes = self._wakes = []
+        wakes: list[tuple[int, bytes]] = []
         for key, value in self.rows.items():
             kind = key[:2]
             if kind == b"~:":
@@ -63,7 +66,7 @@ class State:
                 wake = _wake_of(value).wake
             if wake is not None:
                 wakes.append((wake, key))
-        heapify(wakes)
+        self._wakes.fill(wakes)
         found = self.rows.get(position_key(self.partition))
         if found is not None:
             position = decode(b"~:", found)
@@ -89,8 +92,12 @@ class State:
             self.weight += weight
             self.size += weight
         wake: int | None = getattr(row, "wake", None)
-        if wake is not None and wake != self._was.get(key):
-            heappush(self._wakes, (wake, key))
+        was = self._was.get(key)
+        if wake != was:
+            if was is not None:
+                self._wakes.leave()
+            if wake is not None:
+                self._wakes.push(wake, key)
         self._was[key] = wake
 
     def begin(self) -> None:
@@ -101,18 +108,16 @@ class State:
     def drop(self, key: bytes) -> None:
         self._dirty[key] = None
         self._live[key] = None
+        if self._was.get(key) is not None:
+            self._wakes.leave()
         self._was[key] = None
         self.weight += len(key)
         self.size += len(key)
 
     def next_wake(self) -> int | None:
-        """The earliest wake-up, or None. Forgets those that no row stands for any more."""
-        while self._wakes:
-            wake, key = self._wakes[0]
-            if self._wake_now(key) == wake:
-                return wake
-            heappop(self._wakes)
-        return None
+        """The earliest wake-up, or None."""
+        first = self._wakes.first()
+        return None if first is None else first[0]
 
     def _wake_now(self, key: bytes) -> int | None:
         if key in self._was:
@@ -122,10 +127,11 @@ class State:
 
     def pop_due(self, clock: int) -> bytes | None:
         """The key of the next row that is due at `clock`, or None."""
-        wake = self.next_wake()
-        if wake is None or wake > clock:
+        first = self._wakes.first()
+        if first is None or first[0] > clock:
             return None
-        _, key = heappop(self._wakes)
+        _, key = first
+        self._wakes.pop()
         self.get(key)
         self._was[key] = None  # its entry is gone, so the same time set again needs a new one
         return key
@@ -144,6 +150,7 @@ class State:
 
     def settle(self) -> None:
         """What `changes` gave is durable and in `rows`: forget it here."""
+        self._wakes.sweep(_SWEPT * len(self._dirty))
         self._live.clear()
         self._was.clear()
         self._dirty.clear()
