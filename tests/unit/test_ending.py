@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -100,3 +101,50 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
         await shards.close()
     shards.release()
     assert shards.idle(TP("attn.log", 0)) is False
+
+
+class _Writing(fold.Shard):
+    """Has loaded, and ends when what it writes is written."""
+
+    written: asyncio.Event
+
+    async def run(self, budget: Any) -> None:
+        self.fold = cast("Any", object())
+        while not self.closing:
+            budget.give((await self.waiting.get()).size)
+        await self.written.wait()
+
+
+def _writing() -> fold.Shards:
+    _Writing.written = asyncio.Event()
+    nothing = cast("Any", None)
+    return fold.Shards(lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), Alarm())
+
+
+async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
+    """Both close them. Whoever came second once failed, and left Faust's threads behind: the process never ended."""
+    shards = _writing()
+    shards.start([0])
+    await asyncio.sleep(0)
+    both = [asyncio.create_task(shards.close()) for _ in range(2)]
+    await asyncio.wait(both, timeout=0)
+    _Writing.written.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*both)
+
+
+async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
+    monkeypatch.setattr(fold, "_WAITING_BYTES", 10)
+    shards, tp = _writing(), TP("attn.log", 0)
+    _Writing.written.set()
+    records = [cast("Any", SimpleNamespace(value=b"0123456789", offset=0))]
+    shards.start([0])
+    await asyncio.sleep(0)
+    await shards.close()
+    await shards.put(tp, records)  # offsets are being committed
+    shards.release()
+    shards.start([0])
+    async with asyncio.timeout(5):
+        await shards.put(tp, records)
+    await shards.close()
