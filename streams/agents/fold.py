@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
 
 import faust
 from aiokafka import ConsumerRecord
@@ -123,9 +124,12 @@ class Shard:
 
     async def _follow(self, portion: Portion, budget: Budget) -> None:
         if not self.closing:
-            async for run in self._continuity.follow(portion):
-                for record in run:
-                    await self._take(record)
+            async with aclosing(self._continuity.follow(portion)) as runs:
+                async for run in runs:
+                    for record in run:
+                        await self._take(record)
+                    if self.closing:
+                        break  # what was missing may be hours of records
         budget.give(portion.size)
 
     async def _take(self, record: ConsumerRecord[bytes, bytes]) -> None:

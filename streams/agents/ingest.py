@@ -164,6 +164,8 @@ class Intake:
                 if self._packer.events >= _ENOUGH:
                     await self._write()
                 await asyncio.sleep(0)  # the fold shares this loop
+                if self._closed:
+                    break  # what was missing may be hours of records
         self._handled[tp] = self._continuity.next[tp], at
 
     def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: Portion) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from schemas.settings import Settings
 from streams.agents import fold
 from streams.alarm import Alarm
 from streams.connection import disconnect
+from streams.continuity import Continuity
 
 
 class Deaf:
@@ -148,3 +151,39 @@ async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkey
     async with asyncio.timeout(5):
         await shards.put(tp, records)
     await shards.close()
+
+
+async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage that may be more than the group has patience for."""
+    taken: list[int] = []
+
+    async def claim(*_: Any) -> _Held:
+        return _Held()
+
+    async def endless(*_: Any) -> AsyncIterator[Any]:
+        for offset in itertools.count():
+            yield [SimpleNamespace(offset=offset)]
+            await asyncio.sleep(0)
+
+    class Reads(fold.Shard):
+        async def _begin(self, held: Any) -> None:
+            self.fold = cast("Any", object())
+            continuity.own(self.tp, 0)
+
+        async def _take(self, record: Any) -> None:
+            taken.append(record.offset)
+
+        async def _write(self) -> None: ...
+
+    monkeypatch.setattr(fold, "claim", claim)
+    continuity = Continuity(endless)
+    nothing = cast("Any", None)
+    shards = fold.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
+    shards.start([0])
+    shards.read_again(TP("attn.log", 0), 10**9)
+    async with asyncio.timeout(5):
+        while len(taken) < 3:
+            await asyncio.sleep(0)
+        await shards.close()
+    assert shards.owned[0].clean
+    assert continuity.next == {TP("attn.log", 0): taken[-1] + 1}

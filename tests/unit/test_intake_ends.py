@@ -25,15 +25,18 @@ def records(offset: int) -> Records:
 
 
 class Slow:
-    """A producer whose broker answers when it is told to."""
+    """A producer whose broker answers when it is told to, if it waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: bool = True) -> None:
+        self.waits = waits
         self.sent = asyncio.Event()
         self.answers: list[asyncio.Future[None]] = []
 
     async def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
         self.answers.append(asyncio.get_running_loop().create_future())
         self.sent.set()
+        if not self.waits:
+            self.answer()
         return self.answers[-1]
 
     def answer(self) -> None:
@@ -81,3 +84,22 @@ async def test_what_comes_while_partitions_are_given_up_is_not_written() -> None
         await intake.close()
         assert intake.done == {_TP: 2}
         assert not task.done()
+
+
+async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
+    """After an outage that may be more than the group has patience for."""
+    out, at = Slow(waits=False), 0
+
+    async def endless(*_: Any) -> AsyncIterator[Records]:
+        nonlocal at
+        while True:
+            yield records(at)
+            at += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10), ingesting(out, endless) as (intake, _):
+        intake.read_again(_TP, 10**9)
+        while at < 3:
+            await asyncio.sleep(0)
+        await intake.close()
+        assert intake.done[_TP] == len(out.answers) >= 3
