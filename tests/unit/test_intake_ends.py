@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from faust.types import TP
 
 from schemas.settings import Settings
 from streams.agents.ingest import Intake
+from streams.app import build
 from streams.chunks import Records
 from streams.continuity import Continuity
 
@@ -103,3 +105,30 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
             await asyncio.sleep(0)
         await intake.close()
         assert intake.done[_TP] == len(out.answers) >= 3
+
+
+async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, asked, answer = build(Settings(_env_file=None)), asyncio.Event(), asyncio.Event()
+
+    async def starts(places: Iterable[TP]) -> dict[TP, int]:
+        asked.set()
+        await answer.wait()
+        return dict.fromkeys(places, 0)
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(worker._intake_group, "starts", starts)
+    for group in (worker._intake_group, worker._fold_group):
+        monkeypatch.setattr(group, "leave", lambda: None)
+    for part in (worker.ingest, worker.fold):
+        monkeypatch.setattr(part, "stop", nothing)
+    async with asyncio.timeout(10):
+        assigned = asyncio.create_task(worker._sources_assigned(worker.ingest, {_TP}))
+        await asked.wait()
+        await worker.stop()
+        answer.set()
+        await assigned
+    assert worker.drained
+    assert not worker.intake.done
