@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import pytest
 from faust.types import TP
+from mode import Service
 
 from schemas.settings import Settings
+from streams import worker
 from streams.agents import fold
 from streams.alarm import Alarm
 from streams.connection import disconnect
@@ -187,3 +189,37 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
         await shards.close()
     assert shards.owned[0].clean
     assert continuity.next == {TP("attn.log", 0): taken[-1] + 1}
+
+
+class _Hangs(Service):
+    async def on_stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+class _Hanging(Service):
+    """As one of Faust's apps: what stops in it is awaited so that no cancellation gets out."""
+
+    def on_init_dependencies(self) -> list[Any]:
+        return [_Hangs(), _Hangs()]
+
+
+class _Left(Exception):
+    pass
+
+
+async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(code: int) -> None:
+        raise _Left(code)
+
+    app = _Hanging()
+    await app.start()
+    monkeypatch.setattr(worker.os, "_exit", leave)
+    monkeypatch.setattr(worker.logging, "shutdown", lambda: None)
+    part = cast("Any", SimpleNamespace(stop=app.stop, alarm=Alarm(), drained=True))
+    ending = asyncio.create_task(worker._stop(part, None, 0.01))
+    await asyncio.wait({ending}, timeout=5)
+    assert ending.done()
+    with pytest.raises(_Left, match="0"):
+        await ending
