@@ -142,9 +142,10 @@ class EventStream(Response):
         offer = scope.get("extensions", {}).get(EXTENSION)
         direct: Direct | None = None
         try:
+            headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
+            # Before its turn: it waits for a reader who has not taken an earlier answer, and the others would too.
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with self._connections.turn():
-                headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 direct = offer() if offer is not None else None
                 outlet = direct if direct is not None else Queued()
                 outlet.write(self._connections.retry())

@@ -8,6 +8,7 @@ so the edge stops and is started again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
 from typing import Any
@@ -28,6 +29,7 @@ from streams.connection import connection, disconnect
 __all__ = ["FellBack", "Stuck", "Tailer"]
 
 _FETCH_BYTES = 4 << 20
+_CLOSE_SECONDS = 1.0
 _CHECK = 2.0  # seconds between two looks at the ends of the topics
 # Seconds without a record though the broker answers and has more: the consumer is stuck, a new process is not.
 _STUCK = 60.0
@@ -69,7 +71,10 @@ class Tailer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(*(consumer.stop() for consumer in consumers), return_exceptions=True)
+            # A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes unsent longer.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await asyncio.gather(*map(disconnect, consumers), return_exceptions=True)
 
     async def _started(self, name: str) -> AIOKafkaConsumer:
         """A consumer, once there is a broker."""

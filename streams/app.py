@@ -163,7 +163,10 @@ class Worker:
         if self._stopping:
             return
         mine = [tp for tp in assigned if tp.topic in SOURCE_TYPES]
-        self.intake.start(await self._intake_group.starts(mine))
+        starts = await self._intake_group.starts(mine)
+        if self._stopping:  # meanwhile
+            return
+        self.intake.start(starts)
         self._assigned[app] = True
         log.info("ingests %d partitions of %d source topics", len(mine), len({tp.topic for tp in mine}))
 

@@ -74,12 +74,17 @@ async def _start(worker: Worker) -> None:
 
 async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None:
     """`away`: what is wrong with Kafka, if that is why it stops."""
+    # Not `asyncio.timeout`: Faust's services swallow a cancellation of their stop, and go on to what hangs next.
+    stopping = asyncio.create_task(worker.stop())
     try:
-        async with asyncio.timeout(seconds):
-            await worker.stop()
-    except TimeoutError:
-        # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
-        why = away or worker.alarm.reason or "clean"
-        log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds or 0.0, why)
-        logging.shutdown()
-        os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)
+        await asyncio.wait({stopping}, timeout=seconds)
+    finally:
+        stopped = stopping.done()
+        stopping.cancel()
+    if stopped:
+        return stopping.result()
+    # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
+    why = away or worker.alarm.reason or "clean"
+    log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds or 0.0, why)
+    logging.shutdown()
+    os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)

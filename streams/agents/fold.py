@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
 
 import faust
 from aiokafka import ConsumerRecord
@@ -73,25 +74,25 @@ class Shard:
         self._kept = kept
         self._claim: Claim | None = None
         self.clean = False  # ended with everything folded written
-        self._closing = False
+        self.closing = False
         self._records: Records = []  # folded, not yet durable
         self._bytes = 0
 
     def close(self) -> None:
         """Ends `run` when what is being folded is written."""
-        self._closing = True
+        self.closing = True
         self.waiting.put_nowait(Portion(self.tp, [], 0, 0))
 
     async def run(self, budget: Budget) -> None:
         held = self._claim = await claim(self._settings, self._partition)
         try:
             await self._begin(held)
-            while not self._closing:
+            while not self.closing:
                 self.resting = self.waiting.empty()
                 portion = await self.waiting.get()
                 self.resting = False
                 await self._follow(portion, budget)
-                while not self._closing and not self.waiting.empty():
+                while not self.closing and not self.waiting.empty():
                     await self._follow(self.waiting.get_nowait(), budget)
                 await self._write()
             self.clean = True
@@ -122,10 +123,13 @@ class Shard:
         return fold.reconcile(end, self._settings.incarnation, begin)
 
     async def _follow(self, portion: Portion, budget: Budget) -> None:
-        if not self._closing:
-            async for run in self._continuity.follow(portion):
-                for record in run:
-                    await self._take(record)
+        if not self.closing:
+            async with aclosing(self._continuity.follow(portion)) as runs:
+                async for run in runs:
+                    for record in run:
+                        await self._take(record)
+                    if self.closing:
+                        break  # what was missing may be hours of records
         budget.give(portion.size)
 
     async def _take(self, record: ConsumerRecord[bytes, bytes]) -> None:
@@ -224,7 +228,7 @@ class Shards:
         portion = Portion.of(tp, records)
         await self._budget.take(portion.size)
         shard = self.owned.get(tp.partition)
-        if shard is None:  # revoked meanwhile
+        if shard is None or shard.closing:  # revoked meanwhile
             self._budget.give(portion.size)
         else:
             shard.waiting.put_nowait(portion)
@@ -263,15 +267,16 @@ class Shards:
             self._tasks[partition] = self._alarm.watch(shard.run(self._budget), name)
 
     async def close(self) -> None:
-        """Returns when nothing is written any more. What waits is left to whoever owns the partition next."""
-        tasks = []
+        """Returns when nothing is written any more. What waits is left to whoever owns the partition next.
+
+        A worker may be told to stop while a rebalance takes its partitions: then two wait for the same.
+        """
         for partition, shard in self.owned.items():
-            task = self._tasks.pop(partition)
-            tasks.append(task)
-            shard.close()
-            if shard.fold is None:
-                task.cancel()  # it only reads yet; a write is never cut off
-        await asyncio.gather(*tasks, return_exceptions=True)
+            if not shard.closing:
+                shard.close()
+                if shard.fold is None:
+                    self._tasks[partition].cancel()  # it only reads yet; a write is never cut off
+        await asyncio.gather(*(self._tasks[partition] for partition in self.owned), return_exceptions=True)
         for shard in self.owned.values():
             while not shard.waiting.empty():
                 self._budget.give(shard.waiting.get_nowait().size)
@@ -282,3 +287,4 @@ class Shards:
             partition: shard.fold for partition, shard in self.owned.items() if shard.fold is not None and shard.clean
         }
         self.owned.clear()
+        self._tasks.clear()

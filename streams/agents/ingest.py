@@ -70,14 +70,19 @@ class Intake:
         self._budget = Budget(_WAITING_BYTES)
         self._resting = asyncio.Event()
         self._resting.set()
+        self._closed = False
 
     async def put(self, tp: TP, records: Records) -> None:
         portion = Portion.of(tp, records)
         await self._budget.take(portion.size)
-        self._waiting.put_nowait(portion)
+        if self._closed:  # `close` made the room; whoever owns the partition next reads it
+            self._budget.give(portion.size)
+        else:
+            self._waiting.put_nowait(portion)
 
     def read_again(self, tp: TP, upto: int) -> None:
-        self._waiting.put_nowait(Portion(tp, [], upto, 0))
+        if not self._closed:
+            self._waiting.put_nowait(Portion(tp, [], upto, 0))
 
     def idle(self, tp: TP) -> bool:
         return self._waiting.empty() and self._resting.is_set() and not self.gate.holds(tp.topic)
@@ -88,12 +93,15 @@ class Intake:
         return [tp for tp in self._continuity.next if self.gate.holds(tp.topic)]
 
     def start(self, starts: Mapping[TP, int]) -> None:
+        self._closed = False
         for tp, start in starts.items():
             self._continuity.own(tp, start)
             self.done[tp] = start
 
     async def close(self) -> None:
-        """Returns when nothing is being written. What waits is left to whoever owns the partition next."""
+        """Returns when nothing is being written, nor will be before `start`. What waits is left to whoever owns the
+        partition next."""
+        self._closed = True
         while not self._waiting.empty():
             self._budget.give(self._waiting.get_nowait().size)
         await self._resting.wait()
@@ -111,6 +119,10 @@ class Intake:
     async def run(self) -> None:
         while True:
             first = await self._next()
+            if self._closed:
+                if first is not None:
+                    self._budget.give(first.size)
+                continue
             self._resting.clear()
             await self._try_again()
             if first is not None:
@@ -152,6 +164,8 @@ class Intake:
                 if self._packer.events >= _ENOUGH:
                     await self._write()
                 await asyncio.sleep(0)  # the fold shares this loop
+                if self._closed:
+                    break  # what was missing may be hours of records
         self._handled[tp] = self._continuity.next[tp], at
 
     def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: Portion) -> None:

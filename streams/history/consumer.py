@@ -91,7 +91,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._kafka, lambda: self._lost or not self.up, self._in_thread.busy)),
         ]
         try:
-            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            # A stop is heard here too: what `_recover` asks may take as long as Kafka or ClickHouse are away.
+            await asyncio.wait({ended, *work}, return_when=asyncio.FIRST_COMPLETED)
             for task in work:
                 if task.done():
                     task.result()

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
 from streams import health, kafka, patience, topics
-from streams.connection import connection
+from streams.connection import connection, disconnect
 from streams.history import client, metrics, migrate, reading, ttl
 from streams.history.background import Background
 from streams.history.backoff import Backoff
@@ -151,14 +151,23 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 @contextlib.asynccontextmanager
 async def _bury(settings: Settings) -> AsyncIterator[Bury]:
     """Writes dead letters. Its producer starts with the first one."""
-    async with contextlib.AsyncExitStack() as stack:
-        started: list[AIOKafkaProducer] = []
+    started: list[AIOKafkaProducer] = []
 
-        async def bury(letters: Collection[DeadLetter]) -> None:
-            if not started:
-                out = kafka.producer(settings, "history")
-                await stack.enter_async_context(out)
-                started.append(out)
-            await kafka.bury(started[0], letters)
+    async def bury(letters: Collection[DeadLetter]) -> None:
+        if not started:
+            out = kafka.producer(settings, "history")
+            try:
+                await out.start()
+            except BaseException:
+                await disconnect(out)
+                raise
+            started.append(out)
+        await kafka.bury(started[0], letters)
 
+    try:
         yield bury
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE):
+                for out in started:
+                    await disconnect(out)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from faust.types import TP
+from mode import Service
 
 from schemas.settings import Settings
+from streams import worker
 from streams.agents import fold
 from streams.alarm import Alarm
 from streams.connection import disconnect
+from streams.continuity import Continuity
 
 
 class Deaf:
@@ -100,3 +106,120 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
         await shards.close()
     shards.release()
     assert shards.idle(TP("attn.log", 0)) is False
+
+
+class _Writing(fold.Shard):
+    """Has loaded, and ends when what it writes is written."""
+
+    written: asyncio.Event
+
+    async def run(self, budget: Any) -> None:
+        self.fold = cast("Any", object())
+        while not self.closing:
+            budget.give((await self.waiting.get()).size)
+        await self.written.wait()
+
+
+def _writing() -> fold.Shards:
+    _Writing.written = asyncio.Event()
+    nothing = cast("Any", None)
+    return fold.Shards(lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), Alarm())
+
+
+async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
+    """Both close them. Whoever came second once failed, and left Faust's threads behind: the process never ended."""
+    shards = _writing()
+    shards.start([0])
+    await asyncio.sleep(0)
+    both = [asyncio.create_task(shards.close()) for _ in range(2)]
+    await asyncio.wait(both, timeout=0)
+    _Writing.written.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*both)
+
+
+async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
+    monkeypatch.setattr(fold, "_WAITING_BYTES", 10)
+    shards, tp = _writing(), TP("attn.log", 0)
+    _Writing.written.set()
+    records = [cast("Any", SimpleNamespace(value=b"0123456789", offset=0))]
+    shards.start([0])
+    await asyncio.sleep(0)
+    await shards.close()
+    await shards.put(tp, records)  # offsets are being committed
+    shards.release()
+    shards.start([0])
+    async with asyncio.timeout(5):
+        await shards.put(tp, records)
+    await shards.close()
+
+
+async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage that may be more than the group has patience for."""
+    taken: list[int] = []
+
+    async def claim(*_: Any) -> _Held:
+        return _Held()
+
+    async def endless(*_: Any) -> AsyncIterator[Any]:
+        for offset in itertools.count():
+            yield [SimpleNamespace(offset=offset)]
+            await asyncio.sleep(0)
+
+    class Reads(fold.Shard):
+        async def _begin(self, held: Any) -> None:
+            self.fold = cast("Any", object())
+            continuity.own(self.tp, 0)
+
+        async def _take(self, record: Any) -> None:
+            taken.append(record.offset)
+
+        async def _write(self) -> None: ...
+
+    monkeypatch.setattr(fold, "claim", claim)
+    continuity = Continuity(endless)
+    nothing = cast("Any", None)
+    shards = fold.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
+    shards.start([0])
+    shards.read_again(TP("attn.log", 0), 10**9)
+    async with asyncio.timeout(5):
+        while len(taken) < 3:
+            await asyncio.sleep(0)
+        await shards.close()
+    assert shards.owned[0].clean
+    assert continuity.next == {TP("attn.log", 0): taken[-1] + 1}
+
+
+class _Hangs(Service):
+    async def on_stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+class _Hanging(Service):
+    """As one of Faust's apps: what stops in it is awaited so that no cancellation gets out."""
+
+    def on_init_dependencies(self) -> list[Any]:
+        return [_Hangs(), _Hangs()]
+
+
+class _Left(Exception):
+    pass
+
+
+async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(code: int) -> None:
+        raise _Left(code)
+
+    app = _Hanging()
+    await app.start()
+    monkeypatch.setattr(worker.os, "_exit", leave)
+    monkeypatch.setattr(worker.logging, "shutdown", lambda: None)
+    part = cast("Any", SimpleNamespace(stop=app.stop, alarm=Alarm(), drained=True))
+    ending = asyncio.create_task(worker._stop(part, None, 0.01))
+    await asyncio.wait({ending}, timeout=5)
+    assert ending.done()
+    with pytest.raises(_Left, match="0"):
+        await ending

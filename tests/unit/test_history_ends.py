@@ -1,0 +1,100 @@
+"""The history is stopped while what it asks does not answer: it ends all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
+
+from schemas.deadletters import DeadLetter
+from schemas.settings import Settings
+from schemas.topics import FACTS
+from streams.history import main
+from streams.history.background import Background
+from streams.history.consumer import Consumer
+
+
+class Silent:
+    """A group's consumer with one partition, whose coordinator is away: aiokafka asks for it for ever."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.listener: Any = None
+
+    def subscribe(self, topics: list[str], listener: Any) -> None:
+        self.listener = listener
+
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 0)
+
+    end_offsets = beginning_offsets
+
+    async def committed(self, place: TopicPartition) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_stop_while_kafka_does_not_say_what_is_committed() -> None:
+    kafka, stop, background, nothing = Silent(), asyncio.Event(), Background("test"), cast("Any", None)
+    try:
+        consumer = Consumer(Settings(_env_file=None), cast("Any", kafka), nothing, background, nothing)
+        running = asyncio.create_task(consumer.run(stop))
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+            await kafka.listener.on_partitions_assigned([TopicPartition(FACTS, 0)])
+            await kafka.asked.wait()
+            stop.set()
+            await running
+    finally:
+        background.stop()
+
+
+class Producer:
+    """Starts where `started`, sends, and does not end: a broker that is away has what it sent last."""
+
+    def __init__(self, started: bool = True) -> None:
+        self.started, self.ends = started, 0
+
+    async def start(self) -> None:
+        if not self.started:
+            raise KafkaConnectionError("away")
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
+        sent = asyncio.get_running_loop().create_future()
+        sent.set_result(None)
+        return sent
+
+    async def stop(self) -> None:
+        self.ends += 1
+        if self.started:
+            await asyncio.Event().wait()
+
+    async def __aenter__(self) -> Producer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+async def test_a_stop_does_not_wait_for_the_producer_of_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Producer()
+    monkeypatch.setattr(main.kafka, "producer", lambda *_: out)
+    monkeypatch.setattr(main, "_CLOSE", 0.01)
+    letter = DeadLetter(topic=FACTS, partition=0, offset=0, reason="", at=0, key=b"", value=b"", headers=[])
+    async with asyncio.timeout(10), main._bury(Settings(_env_file=None)) as bury:
+        await bury([letter])
+    assert out.ends == 1
+
+
+async def test_a_producer_of_dead_letters_that_finds_no_broker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again and again: each would keep its connections."""
+    out = Producer(started=False)
+    monkeypatch.setattr(main.kafka, "producer", lambda *_: out)
+    async with main._bury(Settings(_env_file=None)) as bury:
+        with pytest.raises(KafkaConnectionError):
+            await bury([])
+    assert out.ends == 1

@@ -1,0 +1,134 @@
+"""Partitions of sources are given up: nothing is written after that, whatever Faust still delivers meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from schemas.settings import Settings
+from streams.agents.ingest import Intake
+from streams.app import build
+from streams.chunks import Records
+from streams.continuity import Continuity
+
+_TP = TP("waitpoints", 0)
+
+
+def records(offset: int) -> Records:
+    """One that is rejected: it needs no more than to be written."""
+    return [cast("Any", SimpleNamespace(
+        topic=_TP.topic, partition=_TP.partition, offset=offset, timestamp=0, key=None, value=b"{", headers=[]))]
+
+
+class Slow:
+    """A producer whose broker answers when it is told to, if it waits."""
+
+    def __init__(self, waits: bool = True) -> None:
+        self.waits = waits
+        self.sent = asyncio.Event()
+        self.answers: list[asyncio.Future[None]] = []
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        self.sent.set()
+        if not self.waits:
+            self.answer()
+        return self.answers[-1]
+
+    def answer(self) -> None:
+        self.sent.clear()
+        self.answers[-1].set_result(None)
+
+    @property
+    def busy(self) -> bool:
+        return any(not answer.done() for answer in self.answers)
+
+
+@asynccontextmanager
+async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Intake, asyncio.Task[None]]]:
+    intake = Intake(Settings(_env_file=None), cast("Any", out), Continuity(read))
+    intake.start({_TP: 0})
+    task = asyncio.create_task(intake.run())
+    try:
+        yield intake, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_comes_while_partitions_are_given_up_is_not_written() -> None:
+    """The agent may wait for room, and `close` makes it."""
+    out = Slow()
+    async with asyncio.timeout(10), ingesting(out) as (intake, task):
+        await intake.put(_TP, records(0))
+        await out.sent.wait()
+        closing = asyncio.create_task(intake.close())
+        await asyncio.sleep(0)
+        for offset in (1, 2):
+            await intake.put(_TP, records(offset))
+        out.answer()
+        await closing
+        for _ in range(20):  # offsets are being committed
+            await asyncio.sleep(0)
+        assert not out.busy
+        assert intake.done == {_TP: 1}
+        intake.release()
+        intake.start({_TP: 1})
+        await intake.put(_TP, records(1))
+        await out.sent.wait()
+        out.answer()
+        await intake.close()
+        assert intake.done == {_TP: 2}
+        assert not task.done()
+
+
+async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
+    """After an outage that may be more than the group has patience for."""
+    out, at = Slow(waits=False), 0
+
+    async def endless(*_: Any) -> AsyncIterator[Records]:
+        nonlocal at
+        while True:
+            yield records(at)
+            at += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10), ingesting(out, endless) as (intake, _):
+        intake.read_again(_TP, 10**9)
+        while at < 3:
+            await asyncio.sleep(0)
+        await intake.close()
+        assert intake.done[_TP] == len(out.answers) >= 3
+
+
+async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, asked, answer = build(Settings(_env_file=None)), asyncio.Event(), asyncio.Event()
+
+    async def starts(places: Iterable[TP]) -> dict[TP, int]:
+        asked.set()
+        await answer.wait()
+        return dict.fromkeys(places, 0)
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(worker._intake_group, "starts", starts)
+    for group in (worker._intake_group, worker._fold_group):
+        monkeypatch.setattr(group, "leave", lambda: None)
+    for part in (worker.ingest, worker.fold):
+        monkeypatch.setattr(part, "stop", nothing)
+    async with asyncio.timeout(10):
+        assigned = asyncio.create_task(worker._sources_assigned(worker.ingest, {_TP}))
+        await asked.wait()
+        await worker.stop()
+        answer.set()
+        await assigned
+    assert worker.drained
+    assert not worker.intake.done
