@@ -129,8 +129,8 @@ class Worker:
         self._stopping = True  # a rebalance that is under way must not give us work: claims would take it from others
         if self.alarm.reason is None:
             await asyncio.gather(self.intake.close(), self.shards.close())
+            self.drained = True  # what is not committed by then is looked at again, and known
             await self._commit_once()
-            self.drained = True
             for group in (self._intake_group, self._fold_group):
                 group.leave()
         for task in self._tasks:

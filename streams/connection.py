@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from schemas.settings import Settings
 
 __all__ = ["connection", "disconnect"]
+
+# A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes that are not sent longer.
+_CLOSE_SECONDS = 5.0
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 
 async def disconnect(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:
-    """End a client; a cancellation that comes meanwhile is heard when it has ended.
+    """End a client, or leave it after some seconds; a cancellation that comes meanwhile is heard when it has ended.
 
     aiokafka awaits tasks that it cancelled itself and takes any cancellation for theirs: whoever was cancelled in that
     moment would go on as if nothing had been said, and who waits for its end would wait for ever.
@@ -39,7 +43,9 @@ async def disconnect(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdmin
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
-    await (client.close() if isinstance(client, AIOKafkaAdminClient | AIOKafkaClient) else client.stop())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await (client.close() if isinstance(client, AIOKafkaAdminClient | AIOKafkaClient) else client.stop())
     if task.cancelling() > before:
         raise asyncio.CancelledError
 

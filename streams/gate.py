@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from faust.types import TP
 
 from schemas.deadletters import GoOn, parse
@@ -126,7 +126,9 @@ async def listen(settings: Settings, gate: Gate) -> None:
             await reader.start()
             # The client itself knows only topics it was told to follow.
             known = await reader._client.fetch_all_metadata()
-            reader.assign([TopicPartition(DEAD_LETTERS, number) for number in known.partitions_for_topic(DEAD_LETTERS)])
+            if not (numbers := known.partitions_for_topic(DEAD_LETTERS)):
+                raise UnknownTopicOrPartitionError(DEAD_LETTERS)
+            reader.assign([TopicPartition(DEAD_LETTERS, number) for number in numbers])
             await reader.seek_to_end()  # what was said before the stop was about another one
             while gate.stopping.is_set():
                 for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():

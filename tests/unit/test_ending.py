@@ -223,3 +223,10 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
     assert ending.done()
     with pytest.raises(_Left, match="0"):
         await ending
+
+
+async def test_a_client_whose_broker_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.connection._CLOSE_SECONDS", 0.01)
+    client = Deaf()
+    await disconnect(cast("Any", client))
+    assert client.ended
