@@ -135,3 +135,88 @@ def test_the_way_to_the_list_leaves_what_is_open(scene: Scene) -> None:
     page.keyboard.press("Escape")
     closed(page)
     at(page, None)
+    entries = page.evaluate("history.length")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.activeElement.id === 'list'")
+    assert page.evaluate("history.length") == entries
+
+
+def withdrawn(scene: Scene, title: str, **data: Any) -> str:
+    """The id of a message that is in the list no more."""
+    scene.messages(title, **data)
+    item = listed(scene, title)
+    scene.emit("messages", scene.event("message.withdrawn", title, 0.1))
+    wait_for(lambda: scene.up.get(f"/org/me/inbox/{item}", scene.token()).json()["state"] == "resolved", 30, title)
+    return item
+
+
+class Slow:
+    """Answers about an item that the edge has given, but the page does not get until it is let."""
+
+    def __init__(self, page: Any, item: str) -> None:
+        self._page, self._path, self._held = page, f"/org/me/inbox/{item}", []
+        page.route(f"**{self._path}", self._hold)
+
+    def _hold(self, route: Any) -> None:
+        self._held.append((route, route.fetch()))
+
+    def come(self) -> None:
+        """The page has them, and has drawn since."""
+        for route, answer in self._held:
+            route.fulfill(response=answer)
+        self._page.unroute(f"**{self._path}")
+        self._page.evaluate("""(path) => fetch(path).then((answer) => answer.text())
+          .then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))""", self._path)
+
+
+
+def test_a_link_that_is_slow_gives_way_to_a_person(scene: Scene) -> None:
+    scene.messages("here")
+    old = withdrawn(scene, "old")
+    page = scene.signed_in()
+    shows(page, "here")
+    slow = Slow(page, old)
+    with page.expect_request(f"**/org/me/inbox/{old}"):
+        page.evaluate("(item) => { location.hash = `item=${item}`; }", old)
+    click(page, "here")
+    opened(page, "here")
+    at(page, listed(scene, "here"))
+    slow.come()
+    opened(page, "here")
+    at(page, listed(scene, "here"))
+    page.go_back()
+    opened(page, "old")
+    at(page, old)
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
+
+
+def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
+    secret = withdrawn(scene, "for ann", target_user_id="ann")
+    page = scene.signed_in()
+    slow = Slow(page, secret)
+    with page.expect_request(f"**/org/me/inbox/{secret}"):
+        page.evaluate("(item) => { location.hash = `item=${item}`; }", secret)
+    page.click(".menu summary")
+    page.click("text=Sign out")
+    page.fill("#token", scene.token("bob", "MEMBER"))
+    with page.expect_request(f"**/org/me/inbox/{secret}"):
+        page.click(".sign-in >> text=Sign in")
+    slow.come()
+    page.wait_for_selector(".toast.bad:has-text('not there, or not meant for you')")
+    at(page, None)
+    assert page.locator("#detail").count() == 0
+
+
+def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
+    old = withdrawn(scene, "old")
+    page = scene.signed_in()
+    page.route(f"**/org/me/inbox/{old}", lambda route: route.abort())
+    page.goto(f"{scene.up.url}/#item={old}")
+    page.wait_for_selector(".toast.bad:has-text('does not answer just now')")
+    at(page, old)
+    page.unroute(f"**/org/me/inbox/{old}")
+    page.reload()
+    opened(page, "old")

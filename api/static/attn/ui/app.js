@@ -24,7 +24,7 @@ export function App() {
   return html`
     <div class=${`app shows-${show}`}>
       <h1 class="hidden">Inbox</h1>
-      <a class="skip" href="#list">To the list</a>
+      <a class="skip" href="#list" onClick=${skip}>To the list</a>
       <${Top} state=${state} />
       <${Banner} state=${state} />
       <div class="columns">
@@ -48,6 +48,12 @@ export function App() {
       <${Dialogs} state=${state} />
       <p class="hidden" role="status" aria-live="polite" id="heard">${state.heard}</p>
     </div>`;
+}
+
+/** The address is the item's, not the list's. @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("list")?.focus();
 }
 
 /** @param {{state: State}} how */
