@@ -32,7 +32,7 @@ class Answer:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-# By the type of the event that opened it. What is not here is answered by nobody: it passes by itself.
+# By the type of the event that opened it. What has none here passes by itself.
 ANSWERS: dict[str, tuple[Answer, ...]] = {
     "waitpoint.created": (Answer("Approve", "waitpoint.approved"), Answer("Reject", "waitpoint.rejected")),
     "escalation.opened": (
@@ -45,6 +45,7 @@ ANSWERS: dict[str, tuple[Answer, ...]] = {
     "draft.edited": (Answer("Commit", "draft.committed"), Answer("Discard", "draft.discarded")),
     "task.blocked": (Answer("Unblock", "task.unblocked"),),
     "case.state_changed": (Answer("Go on with it", "case.state_changed", {"state": "IN_PROGRESS"}),),
+    "session.verifying": (), "proof.attached": (),
 }
 
 

@@ -117,12 +117,13 @@ def _question(request: Request, event: dict[str, Any]) -> tuple[str, str]:
         f'<form method="post" action="{escape(request.url.path)}/{number}">'
         f'<button class="button{"" if number else " primary"}">{escape(choice.label)}</button></form>'
         for number, choice in enumerate(ANSWERS[event["type"]]))
+    hint = f"You answer as {escape(_NAME)}." if buttons else "Nothing is to be decided here: it passes by itself."
     steps = "".join(f"<li>{escape(step['title'])} ({escape(step['mode'])})</li>" for step in data.get("steps", ()))
     return data["title"], (
         f'<p class="hint">{escape(about)}</p><p class="plain-text">{escape(data.get("body_md") or "")}</p>'
         f'<div class="markdown"><ol>{steps}</ol></div>'
         f'<div class="actions">{buttons}</div>'
-        f'<p class="hint">This page plays the application that asked. You answer as {escape(_NAME)}.</p>')
+        f'<p class="hint">This page plays the application that asked. {hint}</p>')
 
 
 def _gone(inbox: str) -> HTMLResponse:
