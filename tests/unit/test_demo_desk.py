@@ -128,12 +128,20 @@ async def test_the_story_goes_on_while_an_answer_is_sent(desk: Desk) -> None:
 
 async def test_text_of_the_story_stays_text(desk: Desk) -> None:
     event = opening(desk, "plan.proposed")
-    event["data"] |= {"title": "<script>x</script>", "body_md": "<img onerror=x>", "cluster": "<b>"}
+    event["data"] |= {"title": "<script>x</script>", "body_md": "<img onerror=x> **`<b>`**", "cluster": "<b>"}
     async with client(desk, []) as browser:
         page = (await browser.get(str(desk.path(event)))).text
     assert "<script" not in page
     assert "<img" not in page
     assert "<b>" not in page
+
+
+async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: Desk) -> None:
+    event = opening(desk, "plan.proposed")
+    event["data"]["body_md"] = "**a** and *b*: `c*d`\n\n```\n1 * 2 > 1\n```"
+    async with client(desk, []) as browser:
+        page = (await browser.get(str(desk.path(event)))).text
+    assert ("<strong>a</strong> and <em>b</em>: <code>c*d</code>\n\n<samp>1 * 2 &gt; 1</samp>") in page
 
 
 def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None:
