@@ -266,3 +266,18 @@ def test_filters_stay_where_they_are(scene: Scene) -> None:
     quiet.wait_for_selector("text=Nothing needs you")
     assert quiet.locator("#kinds-title, #clusters-title").count() == 0
     empty.close()
+
+
+def test_the_focus_comes_back_to_the_list_however_an_item_closes(scene: Scene) -> None:
+    scene.messages("one", "two", "three")
+    page = scene.signed_in(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    shows(page, "one", "two", "three")
+    focused = "(title) => document.activeElement.closest('.row')?.textContent.includes(title)"
+    for close in (page.go_back, lambda: page.keyboard.press("Escape"), lambda: page.click("#detail .close")):
+        page.click(".row:has-text('two') .main")
+        page.wait_for_function("() => document.activeElement.id === 'detail'")
+        close()
+        page.wait_for_function(focused, arg="two")
+    page.click(".row:has-text('two') .main")
+    page.click("#detail >> text=Resolve")
+    page.wait_for_function(focused, arg="three")

@@ -8,7 +8,7 @@ import { History } from "./history.js";
 import { Icon } from "./icons.js";
 import { Members } from "./members.js";
 import { Payload } from "./payload.js";
-import { askSnooze, badges, closeItem, where } from "./row.js";
+import { askSnooze, backToList, badges, closeItem, where } from "./row.js";
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../store.js").State} State */
@@ -30,6 +30,7 @@ export function Detail({ state }) {
     const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
     return () => clearTimeout(timer);
   }, [item?.id]);
+  useEffect(() => backToList, []);
   if (!item) return null;
   const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
   const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ") : undefined);
