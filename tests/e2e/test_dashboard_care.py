@@ -281,3 +281,22 @@ def test_the_focus_comes_back_to_the_list_however_an_item_closes(scene: Scene) -
     page.click(".row:has-text('two') .main")
     page.click("#detail >> text=Resolve")
     page.wait_for_function(focused, arg="three")
+
+
+def test_keys_are_about_what_is_on_screen(scene: Scene) -> None:
+    scene.messages("one", "two")
+    page = scene.signed_in()
+    shows(page, "one", "two")
+    page.keyboard.press("j")
+    page.wait_for_selector(".row.active:has-text('one')")
+    page.fill("#search", "two")
+    shows(page, "two")
+    page.keyboard.press("Escape")
+    for key in "oxe":
+        page.keyboard.press(key)
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert page.locator(".bulk, #detail, .toast").count() == 0
+    assert page.evaluate("location.hash") == ""

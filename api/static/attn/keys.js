@@ -1,7 +1,7 @@
 // The keyboard: one key, one thing. Off while somebody types, and when a person turned it off (WCAG 2.1.4).
 import { dismiss, mark, resolve, restore, undo } from "./actions.js";
 import { letGo, look, onScreen, page, showFresh } from "./model.js";
-import { closeItem } from "./ui/row.js";
+import { chooseItem, closeItem, openItem } from "./ui/row.js";
 
 /** @type {[string[], string][]} */
 export const SHEET = [
@@ -22,6 +22,19 @@ export function targets() {
   if (chosen.size) return [...chosen];
   const one = open ?? active;
   return one === null || !onScreen(page.get()).shown.some((row) => row.item.id === one && !row.gone) ? [] : [one];
+}
+
+/** Where the keyboard is, if that is on screen. @returns {import("./held.js").Shown | undefined} */
+const here = () => onScreen(page.get()).shown.find((row) => row.item.id === page.get().active);
+
+function openHere() {
+  const row = here();
+  if (row) openItem(row.item.id);
+}
+
+function chooseHere() {
+  const row = here();
+  if (row && !row.gone) chooseItem(row.item.id, false);
 }
 
 /** @param {number} step */
@@ -57,10 +70,8 @@ function toggleRead() {
 
 /** @type {Record<string, () => void>} */
 const KEYS = {
-  j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: escape,
-  x: () => { const { active, chosen } = page.get(); if (active) page.set({ chosen: toggled(chosen, active), anchor: active }); },
+  j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: escape, x: chooseHere, o: openHere,
   a: () => page.set({ chosen: new Set(onScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id)) }),
-  o: () => { const { active } = page.get(); if (active) page.set({ open: active, opened: onScreen(page.get()).shown.find((row) => row.item.id === active)?.item ?? null }); },
   e: () => { if (page.get().view !== "away") resolve(targets()); },
   d: () => { if (page.get().view === "away") restore(targets()); else dismiss(targets()); },
   s: () => { const ids = targets(); if (ids.length && page.get().view !== "away") page.set({ dialog: "snooze", snoozing: ids }); },
@@ -68,13 +79,6 @@ const KEYS = {
   "/": () => { const box = document.getElementById("search"); if (box instanceof HTMLInputElement) { box.focus(); box.select(); } },
   1: () => look({ view: "open" }), 2: () => look({ view: "unread" }), 3: () => look({ view: "away" }),
 };
-
-/** @param {ReadonlySet<string>} set @param {string} id */
-function toggled(set, id) {
-  const next = new Set(set);
-  if (!next.delete(id)) next.add(id);
-  return next;
-}
 
 /** @param {KeyboardEvent} event */
 export function pressed(event) {
