@@ -300,3 +300,28 @@ def test_keys_are_about_what_is_on_screen(scene: Scene) -> None:
     page.wait_for_selector("dialog[open]", state="detached")
     assert page.locator(".bulk, #detail, .toast").count() == 0
     assert page.evaluate("location.hash") == ""
+
+
+@pytest.mark.parametrize("width", [390, 900])
+def test_where_the_list_lies_below_an_item_who_asks_for_it_gets_it(scene: Scene, width: int) -> None:
+    scene.messages("one", case_id="k", case_title="Case one")
+    scene.messages("two")
+    page = scene.signed_in(viewport={"width": width, "height": 800})
+    shows(page, "one", "two")
+
+    def asked(does: Any, *wanted: str) -> None:
+        page.click(".row:has-text('one') .main")
+        page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+        does()
+        page.wait_for_selector("#list", state="visible")
+        page.wait_for_function("() => location.hash === ''")
+        shows(page, *wanted)
+
+    asked(lambda: page.click("#detail >> text=Case one"), "one")
+    page.click(".chip")
+    shows(page, "one", "two")
+    asked(lambda: page.fill("#search", "o"), "one", "two")
+    asked(lambda: page.fill("#search", "two"), "two")
+    page.fill("#search", "")
+    shows(page, "one", "two")
+    asked(lambda: page.click(".bell"), "two")

@@ -174,9 +174,13 @@ export function showFresh() {
   page.set({ held: state.held && hold(wanted(state)), mine: new Set() });
 }
 
+/** Where the list and an item are side by side. */
+export const WIDE = "(min-width: 1100px)";
+
 /** @param {Partial<Pick<State, "view" | "filters">>} changes */
 export function look(changes) {
   page.set({ ...changes, held: null, mine: new Set(), chosen: new Set(), anchor: null, overview: false });
+  if (!matchMedia(WIDE).matches) page.set({ open: null, opened: null }); // the list is asked for, and it lies below
   const state = page.get();
   if (state.view === "away") fetchAway(page);
   else if (active(state.filters) || state.view === "unread") fetchAll(page);

@@ -1,6 +1,6 @@
 // The whole page.
 import { dismiss, hush, mark, resolve, restore } from "../actions.js";
-import { page, signIn } from "../model.js";
+import { page, signIn, WIDE } from "../model.js";
 import { plural } from "../words.js";
 import { Detail } from "./detail.js";
 import { Dialogs } from "./dialogs.js";
@@ -16,7 +16,7 @@ import { Banner, Top } from "./top.js";
 
 export function App() {
   const state = useStore();
-  const wide = useMedia("(min-width: 1100px)");
+  const wide = useMedia(WIDE);
   if (state.phase === "starting") return null;
   if (state.phase === "out") return html`<${SignIn} said=${state.said} />`;
   const open = state.opened !== null;
