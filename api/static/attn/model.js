@@ -68,13 +68,15 @@ export const wake = () => line?.wake();
  * @param {Frame[]} frames
  */
 function changed(inbox, frames) {
-  const { inbox: was, held, gone, fresh, tail, skew, heard } = page.get();
+  const { inbox: was, held, gone, fresh, tail, skew, heard, open } = page.get();
   const reasons = new Map(gone), slides = new Set(fresh);
+  let { opened } = page.get();
   let told = heard, stale = tail.stale, late = skew;
   for (const { event, data } of frames) {
     if (event === "removed") {
       reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : GONE[data.reason] ?? "gone");
       stale ||= tail.loaded;
+      if (opened && opened.id === data.id && data.reason === "resolved") opened = { ...opened, state: "resolved", resolved_action: data.resolved_action };
     } else if (event === "added") {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
@@ -87,7 +89,7 @@ function changed(inbox, frames) {
   page.set({
     inbox, gone: reasons, fresh: first ? fresh : slides, heard: told, skew: late, held: first ? null : held,
     tail: stale === tail.stale ? tail : { ...tail, stale },
-    opened: inbox.items.find((item) => item.id === page.get().open) ?? page.get().opened,
+    opened: inbox.items.find((item) => item.id === open) ?? opened,
   });
 }
 
