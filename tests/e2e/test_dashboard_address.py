@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.browsers import CHROMIUM, Scene, shows
+from support.browsers import CHROMIUM, Scene, moment, shows
 from support.up import wait_for
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -220,3 +220,68 @@ def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
     page.unroute(f"**/org/me/inbox/{old}")
     page.reload()
     opened(page, "old")
+
+
+def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
+    scene.messages("resting", "other")
+    page = scene.signed_in()
+    shows(page, "resting", "other")
+    resting = listed(scene, "resting")
+    page.keyboard.press("j")
+    page.keyboard.press("d")
+    shows(page, "other")
+    page.goto(f"{scene.up.url}/#item={resting}")
+    page.reload()
+    opened(page, "resting")
+    page.wait_for_selector(".notice:has-text('put away')")
+    assert page.locator("#detail .actions >> text=Put away").count() == 0
+    page.keyboard.press("u")
+    page.wait_for_selector("#detail [aria-label='Mark read']")
+    page.click("#detail >> text=Restore")
+    page.wait_for_selector(".notice", state="detached")
+    page.wait_for_selector("#detail .actions >> text=Put away")
+    shows(page, "resting", "other")
+    page.keyboard.press("d")
+    closed(page)
+    at(page, None)
+
+
+def test_a_run_leads_to_the_incident_that_stands_for_it(scene: Scene) -> None:
+    for cluster in ("a", "b"):
+        scene.emit("run-failures", scene.event(
+            "run.failed", cluster, -5, title=f"run on {cluster}", pipeline="p", step="s", error="403",
+            cluster=cluster))
+    page = scene.signed_in()
+    page.wait_for_selector(".row:has-text('2 clusters')")
+    incident = scene.up.get("/org/me/inbox", scene.token()).json()["items"][0]
+    page.goto(f"{scene.up.url}/#item={incident['members'][0]}")
+    page.wait_for_selector(".notice:has-text('Part of an incident')")
+    page.click(".notice .link")
+    opened(page, incident["title"])
+    at(page, incident["id"])
+
+
+def test_what_is_far_down_is_worked_on_like_any_other(scene: Scene) -> None:
+    scene.emit("messages", *(
+        scene.event("message.posted", f"m{n}", -1, title=f"item {n:03}", due_at=moment(100 + n)) for n in range(520)))
+    page = scene.signed_in()
+    page.wait_for_selector(".views >> text=520")
+    first = scene.up.get("/org/me/inbox?limit=500", scene.token()).json()
+    second = scene.up.get(f"/org/me/inbox?limit=500&next={first['next']}", scene.token()).json()
+    items = {item["title"]: item["id"] for item in first["items"] + second["items"]}
+    page.goto(f"{scene.up.url}/#item={items['item 510']}")
+    opened(page, "item 510")
+    page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+    page.keyboard.press("u")
+    page.wait_for_selector("#detail [aria-label='Mark read']")
+    page.keyboard.press("e")
+    page.wait_for_selector(".toast:has-text('Resolved “item 510”')")
+    closed(page)
+    at(page, None)
+    page.goto(f"{scene.up.url}/#item={items['item 300']}")
+    opened(page, "item 300")
+    page.wait_for_function("""(id) => {
+      const row = document.querySelector(`[data-id="${id}"]`).getBoundingClientRect();
+      const list = document.querySelector("#list").getBoundingClientRect();
+      return row.top >= list.top && row.bottom <= list.bottom;
+    }""", arg=items["item 300"])

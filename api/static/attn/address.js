@@ -2,6 +2,7 @@
 import { find, say } from "./actions.js";
 import { ask, ok } from "./http.js";
 import { page } from "./model.js";
+import { fetchAway } from "./pages.js";
 
 const MARK = "#item=";
 
@@ -60,6 +61,7 @@ async function read() {
   reading = null;
   if (open !== mine.open) return write(open);
   named = id;
+  if (answer && ok(answer) && answer.data.state !== "resolved") fetchAway(page); // it may be there
   if (!answer || ok(answer)) return page.set({ open: id, opened: known ?? answer?.data ?? null, ...(id !== null && { active: id }) });
   if (answer.status === 404) say("That item is not there, or not meant for you.", { tone: "bad" });
   else {

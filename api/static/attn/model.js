@@ -128,6 +128,13 @@ export const onScreen = memo(
   (/** @type {State} */ state) => [wanted(state), state.view === "away" ? null : state.held, state.mine],
   (items, held, mine) => arrange(items, held, mine));
 
+/** Whether it was put away, as far as is known here. @param {State} state @param {string} id */
+export function isAway({ view, inbox, away, gone }, id) {
+  if (view === "away") return true;
+  if (inbox.items.some((item) => item.id === id)) return false;
+  return away.items.some((item) => item.id === id) || [GONE.dismissed, GONE.snoozed].includes(gone.get(id) ?? "");
+}
+
 /** Whether the list goes on beyond what was fetched. */
 export const hasMore = (/** @type {State} */ state) => state.view === "away"
   ? state.away.next !== null

@@ -1,6 +1,6 @@
 // One row of the list.
 import { choose } from "../rows.js";
-import { dismiss, resolve, restore } from "../actions.js";
+import { dismiss, find, resolve, restore } from "../actions.js";
 import { onScreen, page } from "../model.js";
 import { ago, due, kind, MANAGED, plural, span, why } from "../words.js";
 import { html } from "./dom.js";
@@ -11,7 +11,7 @@ import { Icon } from "./icons.js";
 
 /** @param {string} id */
 export function openItem(id) {
-  const item = onScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? null;
+  const item = onScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? find(id) ?? null;
   page.set({ open: id, opened: item, active: id });
 }
 
