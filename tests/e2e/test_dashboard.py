@@ -222,6 +222,19 @@ def test_an_edge_that_restarts_costs_nothing(scene: Scene) -> None:
     page.wait_for_selector(".link.live")
 
 
+def test_who_could_not_be_signed_out_is_told(scene: Scene) -> None:
+    scene.messages("still here")
+    page = scene.signed_in()
+    page.route("**/auth/session", lambda route: route.abort())
+    page.click(".menu summary")
+    page.click("text=Sign out")
+    page.wait_for_selector(".toast.bad:has-text('still signed in')")
+    shows(page, "still here")
+    page.unroute("**/auth/session")
+    page.click("text=Sign out")
+    page.wait_for_selector("#token")
+
+
 def test_too_many_connections_are_explained(scene: Scene) -> None:
     import httpx
 

@@ -53,12 +53,15 @@ export async function signIn(token) {
   return "";
 }
 
+/** @returns {Promise<boolean>} whether the session has ended */
 export async function signOut() {
-  await ask("DELETE", "/auth/session");
+  const { status } = await ask("DELETE", "/auth/session");
+  if (status === 0 || status >= 500) return false;
   line?.sessionChanged();
   line?.close();
   line = null;
   page.set({ ...INITIAL, phase: "out" });
+  return true;
 }
 
 export const wake = () => line?.wake();
