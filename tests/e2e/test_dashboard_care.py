@@ -325,3 +325,13 @@ def test_where_the_list_lies_below_an_item_who_asks_for_it_gets_it(scene: Scene,
     page.fill("#search", "")
     shows(page, "one", "two")
     asked(lambda: page.click(".bell"), "two")
+
+
+def test_a_low_screen_scrolls_to_what_is_below(scene: Scene) -> None:
+    page = scene.page(scene.context(viewport={"width": 844, "height": 240}))
+    page.goto(scene.up.url)
+    page.wait_for_selector("#token")
+    assert page.locator(".sign-in .brand").bounding_box()["y"] >= 0
+    page.mouse.move(422, 120)
+    page.mouse.wheel(0, 1000)
+    page.wait_for_function("() => document.querySelector('#token-help').getBoundingClientRect().bottom <= innerHeight")
