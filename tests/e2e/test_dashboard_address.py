@@ -241,8 +241,11 @@ def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
     page.wait_for_selector(".notice", state="detached")
     page.wait_for_selector("#detail .actions >> text=Put away")
     shows(page, "resting", "other")
+    number = ".side .nav:has-text('Put away') .count"
+    page.wait_for_selector(f"{number}:text-is('0')")
     page.keyboard.press("d")
     closed(page)
+    page.wait_for_selector(f"{number}:text-is('1')")
     at(page, None)
 
 

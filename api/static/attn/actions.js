@@ -190,6 +190,7 @@ export async function dismiss(ids, until) {
   if (bad) refused(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, find(ids[0]));
   if (!done.length) return;
   leave(done, next);
+  if (page.get().away.loaded) fetchAway(page); // it is counted beside the list
   say(until ? `Snoozed ${name} until ${clock(until.toISOString())}.` : `Put away ${name}, for you alone.`, { undo: () => restore(done) });
 }
 
