@@ -32,7 +32,7 @@ class Answer:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-# By the type of the event that opened it. What is not here is answered by nobody: it passes by itself.
+# By the type of the event that opened it. What has none here passes by itself.
 ANSWERS: dict[str, tuple[Answer, ...]] = {
     "waitpoint.created": (Answer("Approve", "waitpoint.approved"), Answer("Reject", "waitpoint.rejected")),
     "escalation.opened": (
@@ -45,15 +45,16 @@ ANSWERS: dict[str, tuple[Answer, ...]] = {
     "draft.edited": (Answer("Commit", "draft.committed"), Answer("Discard", "draft.discarded")),
     "task.blocked": (Answer("Unblock", "task.unblocked"),),
     "case.state_changed": (Answer("Go on with it", "case.state_changed", {"state": "IN_PROGRESS"}),),
+    "session.verifying": (), "proof.attached": (),
 }
 
 
 class _Kept(msgspec.Struct):
-    """`answered`: by topic and subject, the number of the story's event that had opened what was answered."""
+    """`answered`: by topic and subject, the id of the story's event that had opened what was answered."""
 
     key: str
     port: int = 0
-    answered: dict[str, int] = {}
+    answered: dict[str, str] = {}
 
 
 class Desk:
@@ -63,7 +64,7 @@ class Desk:
         self._file = file
         self._kept = msgspec.json.decode(file.read_bytes(), type=_Kept) if file.exists() else _Kept(
             secrets.token_urlsafe(24))
-        self._opened: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._opened: dict[str, dict[str, Any]] = {}
 
     @property
     def port(self) -> int:
@@ -75,39 +76,41 @@ class Desk:
         self._kept.port = port
         self._keep()
 
-    def told(self, number: int, event: dict[str, Any]) -> bool:
+    def told(self, event: dict[str, Any]) -> bool:
         """Takes note of an event of the story. False: somebody answered it here, so the story must not say it too."""
-        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
+        name = _name(event)
         if _opens(event):
-            self._opened[name] = number, event
+            self._opened[name] = event
             while len(self._opened) > _HELD:
                 del self._opened[next(iter(self._opened))]
         elif _closes(event):
-            opened, _ = self._opened.pop(name, (0, event))
-            return self._kept.answered.get(name) != opened
+            opened = self._opened.pop(name, None)
+            return opened is None or not self._is_answered(opened)
         return True
 
     def path(self, event: dict[str, Any]) -> str | None:
-        """Where on the desk what the event opens is answered. Nobody can make one up: it holds a seal."""
-        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
-        return f"/{self._seal(name)}/{name}" if _opens(event) else None
+        """Where on the desk what the event opens is answered. Nobody can make one up: it holds a seal. What asks a
+        second time has another: a page that is still there from the first does not answer it."""
+        return f"/{self._seal(event)}/{_name(event)}" if _opens(event) else None
 
     def opener(self, seal: str, topic: str, subject: str) -> dict[str, Any] | None:
         """The event that opened it. None: it is not open, or the seal is not its own."""
-        name = _name(topic, subject)
-        if not hmac.compare_digest(seal.encode(), self._seal(name).encode()):
+        event = self._opened.get(f"{topic}/{subject}")
+        if event is None or self._is_answered(event):
             return None
-        number, event = self._opened.get(name, (0, None))
-        return event if self._kept.answered.get(name) != number else None
+        return event if hmac.compare_digest(seal.encode(), self._seal(event).encode()) else None
 
     def answered(self, event: dict[str, Any]) -> None:
-        """What `opener` gave was answered, and that was said on Kafka."""
-        name = _name(TOPIC_OF_TYPE[event["type"]], event["subject"])
-        self._kept.answered[name] = self._opened[name][0]
+        """What `opener` gave was answered, and that was said on Kafka. The story may have gone on meanwhile."""
+        self._kept.answered[_name(event)] = event["id"]
         self._keep()
 
-    def _seal(self, name: str) -> str:
-        return hmac.new(self._kept.key.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+    def _is_answered(self, event: dict[str, Any]) -> bool:
+        return bool(self._kept.answered.get(_name(event)) == event["id"])
+
+    def _seal(self, event: dict[str, Any]) -> str:
+        sealed = f"{_name(event)} {event['id']}".encode()
+        return hmac.new(self._kept.key.encode(), sealed, hashlib.sha256).hexdigest()[:32]
 
     def _keep(self) -> None:
         draft = self._file.with_suffix(".new")
@@ -115,8 +118,8 @@ class Desk:
         draft.replace(self._file)
 
 
-def _name(topic: str, subject: str) -> str:
-    return f"{topic}/{subject}"
+def _name(event: dict[str, Any]) -> str:
+    return f"{TOPIC_OF_TYPE[event['type']]}/{event['subject']}"
 
 
 def _opens(event: dict[str, Any]) -> bool:

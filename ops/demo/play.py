@@ -95,8 +95,8 @@ async def _play(settings: Settings) -> None:
     now = time.time_ns() // 1000
     place = msgspec.json.decode(file.read_bytes(), type=Place) if file.exists() else Place(now % 1000, now)
     desk = Desk(file.with_name("demo-desk.json"))
-    for after, _, event in islice(events(Place(place.seed, place.began), now), place.number):
-        desk.told(after.number, event)
+    for _, _, event in islice(events(Place(place.seed, place.began), now), place.number):
+        desk.told(event)
     out = producer(settings, "demo")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     address = f"http://{f'[{host}]' if ':' in host else host}"
@@ -123,7 +123,7 @@ async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, des
             if place.at < DAY <= after.at:
                 log.info("yesterday is played, now it goes on", speed=SPEED)
             await asyncio.sleep(left)
-        if desk.told(after.number, event):
+        if desk.told(event):
             waiting.append(linked(event, desk, address))
         place = after
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import socket
 import time
@@ -39,6 +40,9 @@ _HEADERS = {
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store",
 }
 _REPEATED = ("case_id", "case_title", "task_id", "session_id", "cluster", "stack", "title")
+# The few marks of markdown that the story's texts have; the inbox knows them all.
+_MARKS = re.compile(
+    r"```\n(?P<samp>.+?)\n```|`(?P<code>.+?)`|\*\*(?P<strong>.+?)\*\*|\*(?P<em>.+?)\*", re.DOTALL)
 _USER, _, _NAME = PEOPLE[0]
 
 log = structlog.get_logger("attn.demo")
@@ -117,12 +121,21 @@ def _question(request: Request, event: dict[str, Any]) -> tuple[str, str]:
         f'<form method="post" action="{escape(request.url.path)}/{number}">'
         f'<button class="button{"" if number else " primary"}">{escape(choice.label)}</button></form>'
         for number, choice in enumerate(ANSWERS[event["type"]]))
+    hint = f"You answer as {escape(_NAME)}." if buttons else "Nothing is to be decided here: it passes by itself."
     steps = "".join(f"<li>{escape(step['title'])} ({escape(step['mode'])})</li>" for step in data.get("steps", ()))
     return data["title"], (
-        f'<p class="hint">{escape(about)}</p><p class="plain-text">{escape(data.get("body_md") or "")}</p>'
+        f'<p class="hint">{escape(about)}</p><p class="plain-text markdown">{_marked(data.get("body_md") or "")}</p>'
         f'<div class="markdown"><ol>{steps}</ol></div>'
         f'<div class="actions">{buttons}</div>'
-        f'<p class="hint">This page plays the application that asked. You answer as {escape(_NAME)}.</p>')
+        f'<p class="hint">This page plays the application that asked. {hint}</p>')
+
+
+def _marked(text: str) -> str:
+    def mark(found: re.Match[str]) -> str:
+        tag = str(found.lastgroup)
+        return f"<{tag}>{found[tag]}</{tag}>"
+
+    return _MARKS.sub(mark, escape(text))
 
 
 def _gone(inbox: str) -> HTMLResponse:

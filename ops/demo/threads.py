@@ -41,7 +41,8 @@ def _case(rng: random.Random) -> dict[str, Any]:
 
 
 def _by(rng: random.Random) -> dict[str, Any]:
-    return {"by_user_id": rng.choice(_USERS)}
+    """One of the others: what the newcomer has decided, they have decided."""
+    return {"by_user_id": rng.choice(_USERS[1:])}
 
 
 def deploy(rng: random.Random, name: str) -> Thread:
@@ -149,7 +150,7 @@ def draft(rng: random.Random, name: str) -> Thread:
     yield taken(rng, 10 * MINUTE)
     yield Say("draft.edited", key, {"editor": {"type": "ai", "id": number, "name": agent}, **about})
     yield taken(rng, 50 * MINUTE)
-    yield Say(rng.choices(["draft.committed", "draft.discarded"], [85, 15])[0], key, {"by_user_id": owner})
+    yield Say(rng.choices(["draft.committed", "draft.discarded"], [85, 15])[0], key, _by(rng))
 
 
 def message(rng: random.Random, name: str) -> Thread:

@@ -121,6 +121,24 @@ def test_a_source_decides_its_own(scene: Scene) -> None:
     shows(page, "gate")
 
 
+def test_what_is_resolved_while_it_is_open_is_left_alone(scene: Scene) -> None:
+    scene.emit("waitpoints", scene.event("waitpoint.created", "w", title="gate", action_url="https://example.org/w"))
+    scene.messages("note")
+    page = scene.signed_in()
+    shows(page, "gate", "note")
+    for title, topic, closing, key in (
+            ("gate", "waitpoints", scene.event("waitpoint.approved", "w", 0.1), "approved"),
+            ("note", "messages", scene.event("message.withdrawn", "note", 0.1), "withdrawn")):
+        row(page, title).locator(".main").click()
+        page.wait_for_selector(f"#detail-title:text-is('{title}')")
+        page.wait_for_selector("#detail .actions button")
+        scene.emit(topic, closing)
+        page.wait_for_selector(f".notice:has-text('{key}')")
+        page.wait_for_selector("#detail .actions button", state="detached")
+        page.keyboard.press("e")
+    assert page.locator(".toast").count() == 0
+
+
 def test_many_at_once_with_what_is_left(scene: Scene) -> None:
     scene.messages(*(f"note {n}" for n in range(1, 5)))
     scene.emit("waitpoints", *(
@@ -202,6 +220,19 @@ def test_an_edge_that_restarts_costs_nothing(scene: Scene) -> None:
     shows(page, "meanwhile", "old")
     page.wait_for_selector(".banner", state="detached")
     page.wait_for_selector(".link.live")
+
+
+def test_who_could_not_be_signed_out_is_told(scene: Scene) -> None:
+    scene.messages("still here")
+    page = scene.signed_in()
+    page.route("**/auth/session", lambda route: route.abort())
+    page.click(".menu summary")
+    page.click("text=Sign out")
+    page.wait_for_selector(".toast.bad:has-text('still signed in')")
+    shows(page, "still here")
+    page.unroute("**/auth/session")
+    page.click("text=Sign out")
+    page.wait_for_selector("#token")
 
 
 def test_too_many_connections_are_explained(scene: Scene) -> None:

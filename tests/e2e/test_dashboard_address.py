@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.browsers import CHROMIUM, Scene, shows
+from support.browsers import CHROMIUM, Scene, moment, shows
 from support.up import wait_for
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -135,3 +135,156 @@ def test_the_way_to_the_list_leaves_what_is_open(scene: Scene) -> None:
     page.keyboard.press("Escape")
     closed(page)
     at(page, None)
+    entries = page.evaluate("history.length")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.activeElement.id === 'list'")
+    assert page.evaluate("history.length") == entries
+
+
+def withdrawn(scene: Scene, title: str, **data: Any) -> str:
+    """The id of a message that is in the list no more."""
+    scene.messages(title, **data)
+    item = listed(scene, title)
+    scene.emit("messages", scene.event("message.withdrawn", title, 0.1))
+    wait_for(lambda: scene.up.get(f"/org/me/inbox/{item}", scene.token()).json()["state"] == "resolved", 30, title)
+    return item
+
+
+class Slow:
+    """Answers about an item that the edge has given, but the page does not get until it is let."""
+
+    def __init__(self, page: Any, item: str) -> None:
+        self._page, self._path, self._held = page, f"/org/me/inbox/{item}", []
+        page.route(f"**{self._path}", self._hold)
+
+    def _hold(self, route: Any) -> None:
+        self._held.append((route, route.fetch()))
+
+    def come(self) -> None:
+        """The page has them, and has drawn since."""
+        for route, answer in self._held:
+            route.fulfill(response=answer)
+        self._page.unroute(f"**{self._path}")
+        self._page.evaluate("""(path) => fetch(path).then((answer) => answer.text())
+          .then(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))""", self._path)
+
+
+
+def test_a_link_that_is_slow_gives_way_to_a_person(scene: Scene) -> None:
+    scene.messages("here")
+    old = withdrawn(scene, "old")
+    page = scene.signed_in()
+    shows(page, "here")
+    slow = Slow(page, old)
+    with page.expect_request(f"**/org/me/inbox/{old}"):
+        page.evaluate("(item) => { location.hash = `item=${item}`; }", old)
+    click(page, "here")
+    opened(page, "here")
+    at(page, listed(scene, "here"))
+    slow.come()
+    opened(page, "here")
+    at(page, listed(scene, "here"))
+    page.go_back()
+    opened(page, "old")
+    at(page, old)
+    page.keyboard.press("Escape")
+    closed(page)
+    at(page, None)
+
+
+def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
+    secret = withdrawn(scene, "for ann", target_user_id="ann")
+    page = scene.signed_in()
+    slow = Slow(page, secret)
+    with page.expect_request(f"**/org/me/inbox/{secret}"):
+        page.evaluate("(item) => { location.hash = `item=${item}`; }", secret)
+    page.click(".menu summary")
+    page.click("text=Sign out")
+    page.fill("#token", scene.token("bob", "MEMBER"))
+    with page.expect_request(f"**/org/me/inbox/{secret}"):
+        page.click(".sign-in >> text=Sign in")
+    slow.come()
+    page.wait_for_selector(".toast.bad:has-text('not there, or not meant for you')")
+    at(page, None)
+    assert page.locator("#detail").count() == 0
+
+
+def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
+    old = withdrawn(scene, "old")
+    page = scene.signed_in()
+    page.route(f"**/org/me/inbox/{old}", lambda route: route.abort())
+    page.goto(f"{scene.up.url}/#item={old}")
+    page.wait_for_selector(".toast.bad:has-text('does not answer just now')")
+    at(page, old)
+    page.unroute(f"**/org/me/inbox/{old}")
+    page.reload()
+    opened(page, "old")
+
+
+def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
+    scene.messages("resting", "other")
+    page = scene.signed_in()
+    shows(page, "resting", "other")
+    resting = listed(scene, "resting")
+    page.keyboard.press("j")
+    page.keyboard.press("d")
+    shows(page, "other")
+    page.goto(f"{scene.up.url}/#item={resting}")
+    page.reload()
+    opened(page, "resting")
+    page.wait_for_selector(".notice:has-text('put away')")
+    assert page.locator("#detail .actions >> text=Put away").count() == 0
+    page.keyboard.press("u")
+    page.wait_for_selector("#detail [aria-label='Mark read']")
+    page.click("#detail >> text=Restore")
+    page.wait_for_selector(".notice", state="detached")
+    page.wait_for_selector("#detail .actions >> text=Put away")
+    shows(page, "resting", "other")
+    number = ".side .nav:has-text('Put away') .count"
+    page.wait_for_selector(f"{number}:text-is('0')")
+    page.keyboard.press("d")
+    closed(page)
+    page.wait_for_selector(f"{number}:text-is('1')")
+    at(page, None)
+
+
+def test_a_run_leads_to_the_incident_that_stands_for_it(scene: Scene) -> None:
+    for cluster in ("a", "b"):
+        scene.emit("run-failures", scene.event(
+            "run.failed", cluster, -5, title=f"run on {cluster}", pipeline="p", step="s", error="403",
+            cluster=cluster))
+    page = scene.signed_in()
+    page.wait_for_selector(".row:has-text('2 clusters')")
+    incident = scene.up.get("/org/me/inbox", scene.token()).json()["items"][0]
+    page.goto(f"{scene.up.url}/#item={incident['members'][0]}")
+    page.wait_for_selector(".notice:has-text('Part of an incident')")
+    page.click(".notice .link")
+    opened(page, incident["title"])
+    at(page, incident["id"])
+
+
+def test_what_is_far_down_is_worked_on_like_any_other(scene: Scene) -> None:
+    scene.emit("messages", *(
+        scene.event("message.posted", f"m{n}", -1, title=f"item {n:03}", due_at=moment(100 + n)) for n in range(520)))
+    page = scene.signed_in()
+    page.wait_for_selector(".views >> text=520")
+    first = scene.up.get("/org/me/inbox?limit=500", scene.token()).json()
+    second = scene.up.get(f"/org/me/inbox?limit=500&next={first['next']}", scene.token()).json()
+    items = {item["title"]: item["id"] for item in first["items"] + second["items"]}
+    page.goto(f"{scene.up.url}/#item={items['item 510']}")
+    opened(page, "item 510")
+    page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+    page.keyboard.press("u")
+    page.wait_for_selector("#detail [aria-label='Mark read']")
+    page.keyboard.press("e")
+    page.wait_for_selector(".toast:has-text('Resolved “item 510”')")
+    closed(page)
+    at(page, None)
+    page.goto(f"{scene.up.url}/#item={items['item 300']}")
+    opened(page, "item 300")
+    page.wait_for_function("""(id) => {
+      const row = document.querySelector(`[data-id="${id}"]`).getBoundingClientRect();
+      const list = document.querySelector("#list").getBoundingClientRect();
+      return row.top >= list.top && row.bottom <= list.bottom;
+    }""", arg=items["item 300"])

@@ -266,3 +266,72 @@ def test_filters_stay_where_they_are(scene: Scene) -> None:
     quiet.wait_for_selector("text=Nothing needs you")
     assert quiet.locator("#kinds-title, #clusters-title").count() == 0
     empty.close()
+
+
+def test_the_focus_comes_back_to_the_list_however_an_item_closes(scene: Scene) -> None:
+    scene.messages("one", "two", "three")
+    page = scene.signed_in(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    shows(page, "one", "two", "three")
+    focused = "(title) => document.activeElement.closest('.row')?.textContent.includes(title)"
+    for close in (page.go_back, lambda: page.keyboard.press("Escape"), lambda: page.click("#detail .close")):
+        page.click(".row:has-text('two') .main")
+        page.wait_for_function("() => document.activeElement.id === 'detail'")
+        close()
+        page.wait_for_function(focused, arg="two")
+    page.click(".row:has-text('two') .main")
+    page.click("#detail >> text=Resolve")
+    page.wait_for_function(focused, arg="three")
+
+
+def test_keys_are_about_what_is_on_screen(scene: Scene) -> None:
+    scene.messages("one", "two")
+    page = scene.signed_in()
+    shows(page, "one", "two")
+    page.keyboard.press("j")
+    page.wait_for_selector(".row.active:has-text('one')")
+    page.fill("#search", "two")
+    shows(page, "two")
+    page.keyboard.press("Escape")
+    for key in "oxe":
+        page.keyboard.press(key)
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert page.locator(".bulk, #detail, .toast").count() == 0
+    assert page.evaluate("location.hash") == ""
+
+
+@pytest.mark.parametrize("width", [390, 900])
+def test_where_the_list_lies_below_an_item_who_asks_for_it_gets_it(scene: Scene, width: int) -> None:
+    scene.messages("one", case_id="k", case_title="Case one")
+    scene.messages("two")
+    page = scene.signed_in(viewport={"width": width, "height": 800})
+    shows(page, "one", "two")
+
+    def asked(does: Any, *wanted: str) -> None:
+        page.click(".row:has-text('one') .main")
+        page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+        does()
+        page.wait_for_selector("#list", state="visible")
+        page.wait_for_function("() => location.hash === ''")
+        shows(page, *wanted)
+
+    asked(lambda: page.click("#detail >> text=Case one"), "one")
+    page.click(".chip")
+    shows(page, "one", "two")
+    asked(lambda: page.fill("#search", "o"), "one", "two")
+    asked(lambda: page.fill("#search", "two"), "two")
+    page.fill("#search", "")
+    shows(page, "one", "two")
+    asked(lambda: page.click(".bell"), "two")
+
+
+def test_a_low_screen_scrolls_to_what_is_below(scene: Scene) -> None:
+    page = scene.page(scene.context(viewport={"width": 844, "height": 240}))
+    page.goto(scene.up.url)
+    page.wait_for_selector("#token")
+    assert page.locator(".sign-in .brand").bounding_box()["y"] >= 0
+    page.mouse.move(422, 120)
+    page.mouse.wheel(0, 1000)
+    page.wait_for_function("() => document.querySelector('#token-help').getBoundingClientRect().bottom <= innerHeight")

@@ -51,6 +51,11 @@ def test_a_question_is_answered_at_its_source(playing: tuple[Up, Any]) -> None:
             page.click("#detail .actions a.primary")
         source = opened.value
         source.wait_for_selector(f"h1:has-text('{plan['title']}')")
+        source.set_viewport_size({"width": 844, "height": 240})
+        source.mouse.move(422, 120)
+        source.mouse.wheel(0, 2000)
+        source.wait_for_function(
+            "() => document.querySelector('main > p:last-child').getBoundingClientRect().bottom <= innerHeight")
         source.click("button:has-text('Approve')")
         source.wait_for_selector("h1:has-text('Approve: done')")
         page.wait_for_selector(f"[data-id='{plan['id']}']:not(.gone)", state="detached")

@@ -64,5 +64,11 @@ def test_there_is_something_to_do_when_it_begins() -> None:
         item.kind for item in items}
 
 
+def test_nothing_is_decided_in_the_newcomers_name() -> None:
+    found = islice(events(Place(7, NOW), NOW), 3000)
+    deciders = {event["data"].get("by_user_id") for _, _, event in found} - {None}
+    assert deciders == {user for user, _, _ in PEOPLE[1:]}
+
+
 def test_people_have_roles_there_are() -> None:
     assert {role for _, role, _ in PEOPLE} <= set(ROLES)

@@ -94,7 +94,16 @@ export async function mark(ids, state, quietly = false) {
   if (!ids.length) return;
   if (ids.length > 1) return bulk(ids, state);
   const answer = await during(ids, () => write("PATCH", `/api/v1/inbox/${encodeURIComponent(ids[0])}`, { state }), false);
-  if (!ok(answer) && !quietly) refused(answer, `Not marked ${state}`, find(ids[0]));
+  if (ok(answer)) marked(ids[0], state);
+  else if (!quietly) refused(answer, `Not marked ${state}`, find(ids[0]));
+}
+
+/** What the feed does not follow has the mark from here. @param {string} id @param {"read" | "unread"} state */
+function marked(id, state) {
+  const { inbox, opened, tail, away } = page.get();
+  if (inbox.items.some((item) => item.id === id)) return;
+  const set = (/** @type {Item} */ item) => (item.id === id ? { ...item, state } : item);
+  page.set({ opened: opened && set(opened), tail: { ...tail, items: tail.items.map(set) }, away: { ...away, items: away.items.map(set) } });
 }
 
 /**
@@ -181,6 +190,7 @@ export async function dismiss(ids, until) {
   if (bad) refused(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, find(ids[0]));
   if (!done.length) return;
   leave(done, next);
+  if (page.get().away.loaded) fetchAway(page); // it is counted beside the list
   say(until ? `Snoozed ${name} until ${clock(until.toISOString())}.` : `Put away ${name}, for you alone.`, { undo: () => restore(done) });
 }
 
@@ -190,7 +200,11 @@ export async function restore(ids) {
     const answer = await during([id], () => write("DELETE", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`), false);
     if (!ok(answer)) return refused(answer, "Not restored", find(id));
   }
-  page.set({ mine: without(page.get().mine, ids), chosen: new Set() });
+  const { mine, away, gone } = page.get();
+  page.set({
+    mine: without(mine, ids), chosen: new Set(), away: { ...away, items: away.items.filter((item) => !ids.includes(item.id)) },
+    gone: new Map([...gone].filter(([id]) => !ids.includes(id))),
+  });
   letGo();
   if (page.get().view === "away") await fetchAway(page);
   say(`${ids.length === 1 ? "Back" : `${ids.length} are back`} in your list.`);

@@ -1,7 +1,8 @@
 // The address says which item is open: so it can be kept and shared, and the browser's Back closes what was opened.
 import { find, say } from "./actions.js";
-import { ask, explain, ok } from "./http.js";
+import { ask, ok } from "./http.js";
 import { page } from "./model.js";
+import { fetchAway } from "./pages.js";
 
 const MARK = "#item=";
 
@@ -9,8 +10,10 @@ const MARK = "#item=";
 let named = null;
 /** Whether the entry before this one is the list of this very page; a reload keeps it. */
 let listBefore = history.state?.list === true;
-/** From a Back of our own until the browser has gone there, and while an item is fetched: the address is as it is. */
-let leaving = false, fetching = false;
+/** From a Back of our own until the browser has gone there. */
+let leaving = false;
+/** From a look at the address until its item is there, with what was open then. @type {{open: string | null} | null} */
+let reading = null;
 let begun = false;
 
 /** The item that the address names. */
@@ -27,7 +30,8 @@ const bare = () => location.pathname + location.search;
 
 /** The address after what is open. @param {string | null} open */
 function write(open) {
-  if (open === named || leaving || fetching) return;
+  if (open !== reading?.open) reading = null; // a person went on meanwhile
+  if (open === named || leaving || reading) return;
   const from = named;
   named = open;
   if (open === null) {
@@ -46,24 +50,25 @@ function write(open) {
 
 /** What is open after the address. */
 async function read() {
-  const id = wanted();
+  const id = wanted(), mine = { open: page.get().open };
+  reading = mine;
   listBefore = history.state?.list === true;
-  const item = id === null ? null : find(id) ?? await fetched(id);
-  if (wanted() !== id) return; // it went on meanwhile
+  const known = id === null ? undefined : find(id);
+  // What is not listed was resolved, put away, or is far down.
+  const answer = id === null || known ? null : await ask("GET", `/org/me/inbox/${encodeURIComponent(id)}`);
+  const { open, phase } = page.get();
+  if (reading !== mine || phase !== "in") return;
+  reading = null;
+  if (open !== mine.open) return write(open);
   named = id;
-  const { open } = page.get();
-  if (id !== null && item === null) write(open);
-  else page.set({ open: id, opened: item, ...(id !== null && { active: id }) });
-}
-
-/** An item that is not listed: resolved, put away, or far down. @param {string} id */
-async function fetched(id) {
-  fetching = true;
-  const answer = await ask("GET", `/org/me/inbox/${encodeURIComponent(id)}`);
-  fetching = false;
-  if (ok(answer)) return answer.data;
-  say(answer.status === 404 ? "That item is not there, or not meant for you." : explain(answer), { tone: "bad" });
-  return null;
+  if (answer && ok(answer) && answer.data.state !== "resolved") fetchAway(page); // it may be there
+  if (!answer || ok(answer)) return page.set({ open: id, opened: known ?? answer?.data ?? null, ...(id !== null && { active: id }) });
+  if (answer.status === 404) say("That item is not there, or not meant for you.", { tone: "bad" });
+  else {
+    say("attn does not answer just now. Reload the page to see the item.", { tone: "bad" });
+    if (open === null) named = null; // the address stays, for that
+  }
+  write(open);
 }
 
 function moved() {
@@ -71,10 +76,7 @@ function moved() {
     leaving = false;
     named = wanted();
     listBefore = history.state?.list === true;
-    return write(page.get().open); // something else may have been opened meanwhile
-  }
-  if (location.hash && !location.hash.startsWith(MARK)) { // the way past the header to the list
-    history.replaceState(history.state, "", named === null ? bare() : MARK + encodeURIComponent(named));
+    write(page.get().open); // something else may have been opened meanwhile
   } else if (page.get().phase === "in") read();
 }
 
@@ -82,6 +84,7 @@ function moved() {
 function changed(state) {
   if (state.phase !== "in") {
     begun = false; // whoever signs in next is led where the address says
+    reading = null;
     return;
   }
   if (begun) return write(state.open);

@@ -1,7 +1,7 @@
 // The keyboard: one key, one thing. Off while somebody types, and when a person turned it off (WCAG 2.1.4).
-import { dismiss, mark, resolve, restore, undo } from "./actions.js";
-import { letGo, look, onScreen, page, showFresh } from "./model.js";
-import { closeItem } from "./ui/row.js";
+import { dismiss, find, mark, resolve, restore, undo } from "./actions.js";
+import { isAway, letGo, look, onScreen, page, showFresh } from "./model.js";
+import { chooseItem, closeItem, openItem } from "./ui/row.js";
 
 /** @type {[string[], string][]} */
 export const SHEET = [
@@ -18,10 +18,24 @@ export const enable = (on) => (on ? localStorage.removeItem(OFF) : localStorage.
 
 /** What the keys are about: what is chosen, else where the keyboard is, else what is open. */
 export function targets() {
-  const { chosen, active, open } = page.get();
+  const { chosen, opened } = page.get();
   if (chosen.size) return [...chosen];
-  const one = open ?? active;
-  return one === null || !onScreen(page.get()).shown.some((row) => row.item.id === one && !row.gone) ? [] : [one];
+  if (opened !== null) return opened.state === "resolved" ? [] : [opened.id]; // listed or not
+  const row = here();
+  return row && !row.gone ? [row.item.id] : [];
+}
+
+/** Where the keyboard is, if that is on screen. @returns {import("./held.js").Shown | undefined} */
+const here = () => onScreen(page.get()).shown.find((row) => row.item.id === page.get().active);
+
+function openHere() {
+  const row = here();
+  if (row) openItem(row.item.id);
+}
+
+function chooseHere() {
+  const row = here();
+  if (row && !row.gone) chooseItem(row.item.id, false);
 }
 
 /** @param {number} step */
@@ -50,31 +64,20 @@ function escape() {
 
 function toggleRead() {
   const ids = targets();
-  const rows = onScreen(page.get()).shown.map((row) => row.item);
-  const unread = rows.some((item) => ids.includes(item.id) && item.state === "unread");
-  mark(ids, unread ? "read" : "unread");
+  mark(ids, ids.some((id) => find(id)?.state === "unread") ? "read" : "unread");
 }
 
 /** @type {Record<string, () => void>} */
 const KEYS = {
-  j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: escape,
-  x: () => { const { active, chosen } = page.get(); if (active) page.set({ chosen: toggled(chosen, active), anchor: active }); },
+  j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: escape, x: chooseHere, o: openHere,
   a: () => page.set({ chosen: new Set(onScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id)) }),
-  o: () => { const { active } = page.get(); if (active) page.set({ open: active, opened: onScreen(page.get()).shown.find((row) => row.item.id === active)?.item ?? null }); },
   e: () => { if (page.get().view !== "away") resolve(targets()); },
-  d: () => { if (page.get().view === "away") restore(targets()); else dismiss(targets()); },
-  s: () => { const ids = targets(); if (ids.length && page.get().view !== "away") page.set({ dialog: "snooze", snoozing: ids }); },
+  d: () => { const ids = targets(); if (ids.some((id) => isAway(page.get(), id))) restore(ids); else dismiss(ids); },
+  s: () => { const ids = targets(); if (ids.length && !ids.some((id) => isAway(page.get(), id))) page.set({ dialog: "snooze", snoozing: ids }); },
   u: toggleRead, z: undo, ".": showFresh, "?": () => page.set({ dialog: "help" }),
   "/": () => { const box = document.getElementById("search"); if (box instanceof HTMLInputElement) { box.focus(); box.select(); } },
   1: () => look({ view: "open" }), 2: () => look({ view: "unread" }), 3: () => look({ view: "away" }),
 };
-
-/** @param {ReadonlySet<string>} set @param {string} id */
-function toggled(set, id) {
-  const next = new Set(set);
-  if (!next.delete(id)) next.add(id);
-  return next;
-}
 
 /** @param {KeyboardEvent} event */
 export function pressed(event) {

@@ -53,12 +53,15 @@ export async function signIn(token) {
   return "";
 }
 
+/** @returns {Promise<boolean>} whether the session has ended */
 export async function signOut() {
-  await ask("DELETE", "/auth/session");
+  const { status } = await ask("DELETE", "/auth/session");
+  if (status === 0 || status >= 500) return false;
   line?.sessionChanged();
   line?.close();
   line = null;
   page.set({ ...INITIAL, phase: "out" });
+  return true;
 }
 
 export const wake = () => line?.wake();
@@ -68,13 +71,15 @@ export const wake = () => line?.wake();
  * @param {Frame[]} frames
  */
 function changed(inbox, frames) {
-  const { inbox: was, held, gone, fresh, tail, skew, heard } = page.get();
+  const { inbox: was, held, gone, fresh, tail, skew, heard, open } = page.get();
   const reasons = new Map(gone), slides = new Set(fresh);
+  let { opened } = page.get();
   let told = heard, stale = tail.stale, late = skew;
   for (const { event, data } of frames) {
     if (event === "removed") {
       reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : GONE[data.reason] ?? "gone");
       stale ||= tail.loaded;
+      if (opened && opened.id === data.id && data.reason === "resolved") opened = { ...opened, state: "resolved", resolved_action: data.resolved_action };
     } else if (event === "added") {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
@@ -87,7 +92,7 @@ function changed(inbox, frames) {
   page.set({
     inbox, gone: reasons, fresh: first ? fresh : slides, heard: told, skew: late, held: first ? null : held,
     tail: stale === tail.stale ? tail : { ...tail, stale },
-    opened: inbox.items.find((item) => item.id === page.get().open) ?? page.get().opened,
+    opened: inbox.items.find((item) => item.id === open) ?? opened,
   });
 }
 
@@ -125,6 +130,13 @@ export const wanted = memo(
 export const onScreen = memo(
   (/** @type {State} */ state) => [wanted(state), state.view === "away" ? null : state.held, state.mine],
   (items, held, mine) => arrange(items, held, mine));
+
+/** Whether it was put away, as far as is known here. @param {State} state @param {string} id */
+export function isAway({ view, inbox, away, gone }, id) {
+  if (view === "away") return true;
+  if (inbox.items.some((item) => item.id === id)) return false;
+  return away.items.some((item) => item.id === id) || [GONE.dismissed, GONE.snoozed].includes(gone.get(id) ?? "");
+}
 
 /** Whether the list goes on beyond what was fetched. */
 export const hasMore = (/** @type {State} */ state) => state.view === "away"
@@ -174,9 +186,13 @@ export function showFresh() {
   page.set({ held: state.held && hold(wanted(state)), mine: new Set() });
 }
 
+/** Where the list and an item are side by side. */
+export const WIDE = "(min-width: 1100px)";
+
 /** @param {Partial<Pick<State, "view" | "filters">>} changes */
 export function look(changes) {
   page.set({ ...changes, held: null, mine: new Set(), chosen: new Set(), anchor: null, overview: false });
+  if (!matchMedia(WIDE).matches) page.set({ open: null, opened: null }); // the list is asked for, and it lies below
   const state = page.get();
   if (state.view === "away") fetchAway(page);
   else if (active(state.filters) || state.view === "unread") fetchAll(page);

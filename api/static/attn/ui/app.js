@@ -1,6 +1,6 @@
 // The whole page.
 import { dismiss, hush, mark, resolve, restore } from "../actions.js";
-import { page, signIn } from "../model.js";
+import { page, signIn, WIDE } from "../model.js";
 import { plural } from "../words.js";
 import { Detail } from "./detail.js";
 import { Dialogs } from "./dialogs.js";
@@ -16,7 +16,7 @@ import { Banner, Top } from "./top.js";
 
 export function App() {
   const state = useStore();
-  const wide = useMedia("(min-width: 1100px)");
+  const wide = useMedia(WIDE);
   if (state.phase === "starting") return null;
   if (state.phase === "out") return html`<${SignIn} said=${state.said} />`;
   const open = state.opened !== null;
@@ -24,7 +24,7 @@ export function App() {
   return html`
     <div class=${`app shows-${show}`}>
       <h1 class="hidden">Inbox</h1>
-      <a class="skip" href="#list">To the list</a>
+      <a class="skip" href="#list" onClick=${skip}>To the list</a>
       <${Top} state=${state} />
       <${Banner} state=${state} />
       <div class="columns">
@@ -48,6 +48,12 @@ export function App() {
       <${Dialogs} state=${state} />
       <p class="hidden" role="status" aria-live="polite" id="heard">${state.heard}</p>
     </div>`;
+}
+
+/** The address is the item's, not the list's. @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("list")?.focus();
 }
 
 /** @param {{state: State}} how */

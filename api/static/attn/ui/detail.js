@@ -1,14 +1,14 @@
 // One item, whole.
 import { dismiss, mark, resolve, restore } from "../actions.js";
-import { look } from "../model.js";
-import { ago, clock, due, kind, MANAGED, plural, why } from "../words.js";
+import { isAway, look } from "../model.js";
+import { ago, clock, due, GONE, kind, MANAGED, plural, why } from "../words.js";
 import { Body } from "./body.js";
 import { html, useClock, useEffect, useRef } from "./dom.js";
 import { History } from "./history.js";
 import { Icon } from "./icons.js";
 import { Members } from "./members.js";
 import { Payload } from "./payload.js";
-import { askSnooze, badges, closeItem, where } from "./row.js";
+import { askSnooze, backToList, badges, closeItem, openItem, where } from "./row.js";
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../store.js").State} State */
@@ -30,9 +30,12 @@ export function Detail({ state }) {
     const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
     return () => clearTimeout(timer);
   }, [item?.id]);
+  useEffect(() => backToList, []);
   if (!item) return null;
   const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
-  const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ") : undefined);
+  const incident = live || done ? undefined : state.inbox.items.find((one) => one.members?.includes(item.id));
+  const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
+    : isAway(state, item.id) ? GONE[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
   return html`
     <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
       <header>
@@ -47,7 +50,8 @@ export function Detail({ state }) {
           ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
           <span class=${`due ${ends.tone}`}>${ends.text}</span>
         </p>
-        ${gone && !live && state.view !== "away" && html`<p class="notice" role="status">No longer in your list: ${gone}.</p>`}
+        ${incident ? html`<p class="notice" role="status">Part of an incident: <button class="link" onClick=${() => openItem(incident.id)}>${incident.title}</button></p>`
+          : gone && !live && state.view !== "away" && html`<p class="notice" role="status">No longer in your list: ${gone}.</p>`}
         <${Actions} item=${item} state=${state} />
         <p class="why">${why(item)}</p>
       </header>
@@ -64,7 +68,7 @@ export function Detail({ state }) {
 
 /** @param {{item: Item, state: State}} how */
 function Actions({ item, state }) {
-  const busy = state.busy.has(item.id), ids = [item.id], away = state.view === "away";
+  const busy = state.busy.has(item.id), ids = [item.id], away = isAway(state, item.id);
   const own = !MANAGED.has(item.kind);
   if (item.state === "resolved") {
     return item.action_url ? html`<div class="actions"><a class="button" href=${item.action_url} target="_blank" rel="noopener noreferrer">

@@ -127,9 +127,10 @@ function useActive(pane, rows, id) {
   const had = useRef(false);
   useLayoutEffect(() => {
     const at = pane.current, row = rows.find((one) => one.key === id);
-    if (!at || !row || !had.current) return;
+    if (!at || !row) return;
     if (row.top - 40 < at.scrollTop) at.scrollTop = Math.max(0, row.top - 40);
     else if (row.top + row.height > at.scrollTop + at.clientHeight) at.scrollTop = row.top + row.height - at.clientHeight;
+    if (!had.current) return; // a link opened it, say
     const main = at.querySelector(`[data-id="${CSS.escape(row.key)}"] .main`);
     if (main instanceof HTMLElement && !main.contains(document.activeElement)) main.focus({ preventScroll: true });
   }, [id]);

@@ -1,6 +1,6 @@
 // One row of the list.
 import { choose } from "../rows.js";
-import { dismiss, resolve, restore } from "../actions.js";
+import { dismiss, find, resolve, restore } from "../actions.js";
 import { onScreen, page } from "../model.js";
 import { ago, due, kind, MANAGED, plural, span, why } from "../words.js";
 import { html } from "./dom.js";
@@ -11,18 +11,23 @@ import { Icon } from "./icons.js";
 
 /** @param {string} id */
 export function openItem(id) {
-  const item = onScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? null;
+  const item = onScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? find(id) ?? null;
   page.set({ open: id, opened: item, active: id });
 }
 
-/** Close what is open; on a narrow screen the row was hidden, and the focus with it, so it gets it back. */
-export function closeItem() {
-  const { open } = page.get();
-  page.set({ open: null, opened: null });
+export const closeItem = () => page.set({ open: null, opened: null });
+
+/** Where the keyboard is gets the focus back if nothing has it: on a narrow screen the list was hidden meanwhile. */
+export function backToList() {
   // After it is drawn.
   requestAnimationFrame(() => requestAnimationFrame(() => {
-    const row = open !== null && document.querySelector(`[data-id="${CSS.escape(open)}"] .main`);
-    if (row instanceof HTMLElement && document.activeElement === document.body) row.focus({ preventScroll: true });
+    if (document.activeElement !== document.body) return;
+    const { active } = page.get();
+    const row = active !== null && document.querySelector(`[data-id="${CSS.escape(active)}"] .main`);
+    const at = row || document.getElementById("list");
+    if (!(at instanceof HTMLElement)) return;
+    at.focus({ preventScroll: true });
+    if (row) row.scrollIntoView({ block: "nearest" });
   }));
 }
 

@@ -1,4 +1,5 @@
 // The bar on top: who, how live, search, bell; and the banner when the line is down.
+import { say } from "../actions.js";
 import { askToNotify } from "../notify.js";
 import { look, page, signOut, wake } from "../model.js";
 import { theme, turn } from "../theme.js";
@@ -21,6 +22,8 @@ export function Top({ state }) {
     <${Menu} state=${state} who=${who} />
   </header>`;
 }
+
+const leave = async () => await signOut() || say("attn does not answer, so you are still signed in. Try again.", { tone: "bad" });
 
 const LOOKS = { auto: { icon: "auto", name: "as the system" }, dark: { icon: "moon", name: "dark" }, light: { icon: "sun", name: "light" } };
 
@@ -49,7 +52,7 @@ function Menu({ state, who }) {
         <button class="nav" onClick=${() => setLooks(turn())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notifies} onClick=${askToNotify}><${Icon} name="bell" /> <span>${state.notifies ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keys</span></button>
-        <button class="nav" onClick=${signOut}><${Icon} name="out" /> <span>Sign out</span></button>
+        <button class="nav" onClick=${leave}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
     </details>`;
 }
