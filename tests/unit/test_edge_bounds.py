@@ -1,0 +1,38 @@
+"""Law 7 at the edge: what it keeps grows with the view, and a step costs what it is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from support.edges import Fed
+from support.rows import item
+
+from api.pushes import Subscriber
+from schemas.facts import Outcome
+from streams.core.readers import Reader
+
+
+def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed = Fed()
+    rows = [item(source_id=f"s{number}", target_user_id="ann") for number in range(500)]
+    fed.put(*rows)
+    listeners = [Subscriber(Reader("w1", user, frozenset({"MEMBER"}))) for user in ("ann", *map(str, range(200)))]
+    for one in listeners:
+        fed.edge.pushes.subscribe(one)
+    asked, sees = [], Reader.sees
+
+    def counted(reader: Reader, *target: Any) -> bool:
+        asked.append(target)
+        return sees(reader, *target)
+
+    monkeypatch.setattr(Reader, "sees", counted)
+    fed.edge.pushes.decided(0, Outcome(
+        ws="w1", pos=0, index=0, command="c", edge="1", user="ann", status=200, body=Raw(b"{}"),
+        items=[row.id for _, row in rows], state="read", bulk=True))
+    fed.edge.pushes.release()
+    assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
+    assert len(asked) < 2 * len(listeners)
