@@ -78,6 +78,11 @@ class Workspace:
             if self._dead > _DEAD and self._dead > len(self.keys) // 2:
                 self.keys, self._dead = self.own_keys(), 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no rows."""
+        return len(self.keys) == self._dead
+
     def own_keys(self) -> list[bytes]:
         return list(dict.fromkeys(key for key in self.keys if key in self.rows))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 from support.edges import Fed
+from support.outlets import Kept
 from support.rows import item
 
 from api.pushes import Subscriber
@@ -36,3 +37,28 @@ def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees
     fed.edge.pushes.release()
     assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
     assert len(asked) < 2 * len(listeners)
+
+
+def test_workspaces_whose_rows_are_gone_are_forgotten() -> None:
+    fed = Fed()
+    for number in range(300):
+        key, row = item(f"w{number}")
+        fed.put((key, row))
+        fed.put((key, None))
+    assert len(fed.edge.replica._spaces) < 5
+
+
+def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
+    fed, outlet = Fed(), Kept()
+    reader = Reader("w1", "ann", frozenset({"MEMBER"}))
+    key, row = item()
+    start = fed.put((key, row))
+    fed.edge.hub.open(reader, 5, None, outlet)
+    fed.put((key, None))
+    fed.put((key, row))
+    again = Kept()
+    fed.edge.hub.open(reader, 5, start, again)
+    assert [line for line in outlet.raw.split(b"\n") if line.startswith(b"event")] == [
+        b"event: snapshot", b"event: removed", b"event: added"]
+    assert outlet.raw.endswith(again.raw)
+    assert again.raw.count(b"event: ") == 2
