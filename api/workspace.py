@@ -30,8 +30,9 @@ __all__ = ["PREFIXES", "Workspace"]
 # The rows an edge keeps; the others are the fold's own.
 PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:"})
 _RANK = frozenset({"rank"})
-# Keys of rows that are gone stay in `keys` until there are so many, and more than others.
-_DEAD = 1000
+# Keys of rows that are gone stay in `keys` until there are so many, and more than others. Few: there may be a hundred
+# thousand workspaces whose rows come and go one by one.
+_DEAD = 30
 
 _Tallied = tuple[Name, ItemRow]
 _Filed = dict[Name, list[bytes]]

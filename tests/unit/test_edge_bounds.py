@@ -62,3 +62,15 @@ def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
         b"event: snapshot", b"event: removed", b"event: added"]
     assert outlet.raw.endswith(again.raw)
     assert again.raw.count(b"event: ") == 2
+
+
+def test_keys_of_rows_that_come_and_go_do_not_pile_up() -> None:
+    fed = Fed()
+    fed.put(item(source_id="stays"))
+    for number in range(900):
+        key, row = item(source_id=f"s{number}")
+        fed.put((key, row))
+        fed.put((key, None))
+    space = fed.edge.replica.known("w1")
+    assert space is not None
+    assert len(space.keys) < 100
