@@ -1,11 +1,17 @@
-"""What waits between Kafka and the fold is bounded, whatever the records are made of (law 7)."""
+"""Around the fold: what waits is bounded, whatever the records are made of, and what is over is let go (law 7)."""
 
 from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from schemas.log import Pack, encode_pack
+from streams.agents.ticks import Ticks
 from streams.chunks import Budget, Portion
 
 PLACE = TP("waitpoints", 0)
@@ -32,3 +38,21 @@ async def test_events_that_are_all_headers_take_room() -> None:
 
 async def test_records_of_a_few_bytes_take_what_python_needs_for_them() -> None:
     assert await _waiting(encode_pack(Pack(10**15)), []) < 5000, "in a megabyte"
+
+
+class _Log:
+    """Takes whatever is sent."""
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.set_result(SimpleNamespace(offset=7))
+        return answer
+
+
+async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
+    ticks = Ticks(_Log(), lambda: 10)  # type: ignore[arg-type]
+    shard = Mock(fold=Mock(next_wake=lambda: 5), done=3, tp=TP("attn.log", 0))
+    await ticks.look([shard])
+    assert list(ticks._logged) == [shard]
+    await ticks.look([])
+    assert not ticks._logged, "it holds all its fold knows"
