@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -10,9 +12,14 @@ from support.edges import Fed
 from support.outlets import Kept
 from support.rows import item
 
+from api import pages
+from api.ordered import Keys
 from api.pushes import Subscriber
 from schemas.facts import Outcome
-from streams.core.readers import Reader
+from schemas.log import Data
+from schemas.views import ItemRow, MarkRow, decode
+from streams.core.keys import mark_key
+from streams.core.readers import Reader, sort_key
 
 
 def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(
@@ -74,3 +81,53 @@ def test_keys_of_rows_that_come_and_go_do_not_pile_up() -> None:
     space = fed.edge.replica.known("w1")
     assert space is not None
     assert len(space.keys) < 100
+
+
+def put_away(count: int) -> tuple[Fed, Reader]:
+    """An inbox of which ann put everything away: a third of it in cluster c1."""
+    fed, rows = Fed(), []
+    for number in range(count):
+        key, row = item(source_id=f"s{number}", created_at=number, target_user_id="ann", blocking=number % 2 == 0,
+                        data=Data(cluster=f"c{number % 3}"))
+        rows += [(key, row), (mark_key(row.id, "ann"), MarkRow("w1", row.id, "ann", row.surge))]
+    fed.put(*rows)
+    return fed, Reader("w1", "ann", frozenset({"MEMBER"}))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All keys that are taken from the sorted sets."""
+    taken: list[bytes] = []
+    ascending = Keys.ascending
+
+    def counted(keys: Keys, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
+        for key in ascending(keys, after, until):
+            taken.append(key)
+            yield key
+
+    monkeypatch.setattr(Keys, "ascending", counted)
+    return taken
+
+
+def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> None:
+    fed, reader = put_away(3000)
+    space, after = fed.edge.replica.space("w1"), None
+    for _ in range(3):
+        del steps[:]
+        page = list(islice(pages.put_away(space, reader, frozenset(), after), 10))
+        assert len(page) == 10
+        assert len(steps) <= 12
+        after = page[-1]
+
+
+@pytest.mark.parametrize("pins", [frozenset(), frozenset({"c1"}), frozenset({"c0", "c2", "none"})])
+def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str]) -> None:
+    fed, reader = put_away(60)
+    space = fed.edge.replica.space("w1")
+    rows = [row for key, raw in space.rows.items() if isinstance(row := decode(key, raw), ItemRow)]
+    wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
+    found, after = [], None
+    while page := list(islice(pages.put_away(space, reader, pins, after), 7)):
+        found += page
+        after = page[-1]
+    assert found == wanted
