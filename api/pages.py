@@ -44,6 +44,8 @@ def ranked(
     cluster: str = "",
 ) -> Iterator[bytes]:
     """Sort keys of the reader's list beyond `after`, the reader's pins in them, without what the reader put away."""
+    if not (pins or kind or cluster):
+        return _unpinned(space, reader, after or b"")
     lists = space.lists_of(reader, "rank", kind, cluster)
 
     def pinned(after: bytes, until: bytes) -> Iterator[bytes]:
@@ -54,6 +56,28 @@ def ranked(
     if not away:
         return keys
     return (key for key in keys if not any(_plain(key) in found for found in away))
+
+
+def _unpinned(space: Workspace, reader: Reader, after: bytes) -> Iterator[bytes]:
+    """All of the list, for a reader without pins. Whoever put thousands away before the first that is left does not pay
+    for them again and again."""
+    runs = []
+    for audience in reader.audiences:
+        keys = space.lists.get(("rank", audience, "", ""))
+        away = space.lists.get(("away", reader.user, audience)) if reader.user else None
+        if keys is None:
+            continue
+        if isinstance(keys, Keys) and isinstance(away, Keys):
+            runs.append(keys.without(away, after))
+        elif away is None:
+            runs.append(keys.ascending(after))
+        else:  # as it was in the past
+            runs.append(_not_in(keys.ascending(after), away))  # type: ignore[arg-type]
+    return merged(runs)
+
+
+def _not_in(keys: Iterator[bytes], away: Keys) -> Iterator[bytes]:
+    return (key for key in keys if key not in away)
 
 
 def put_away(space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:

@@ -7,7 +7,10 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
+from sortedcontainers import SortedList
 from support.edges import Fed
 from support.outlets import Kept
 from support.rows import item
@@ -131,3 +134,44 @@ def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str])
         found += page
         after = page[-1]
     assert found == wanted
+
+
+class _Counted(list[bytes]):
+    """A plain set's keys, each look at one of them counted."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        _Counted.looks += 1
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize("left", [0, 1000, 1999])
+def test_what_was_put_away_before_the_first_that_is_left_is_passed_over(left: int) -> None:
+    names = [b"%04d" % number for number in range(2000)]
+    mine, away = Keys(), Keys()
+    mine._keys = _Counted(names)
+    away._keys = _Counted(name for name in names if name != names[left])
+    _Counted.looks = 0
+    assert list(mine.without(away, b"")) == [names[left]]
+    assert _Counted.looks < 120
+
+
+def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes]) -> None:
+    fed, reader = put_away(3000)
+    space = fed.edge.replica.space("w1")
+    key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
+    fed.put((key, row))
+    del steps[:]
+    assert list(islice(space.ranked(reader, frozenset()), 10)) == [sort_key(row)]
+    assert len(steps) < 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.booleans())), st.integers(0, 99), st.booleans())
+def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
+    chosen = {b"%02d" % number: left for number, left in drawn}
+    mine, away = Keys(chosen), Keys(name for name, left in chosen.items() if not left)
+    if sorted_lists:
+        mine._keys, away._keys = SortedList(mine._keys), SortedList(away._keys)
+    wanted = sorted(name for name, left in chosen.items() if left and name > b"%02d" % after)
+    assert list(mine.without(away, b"%02d" % after)) == wanted

@@ -19,7 +19,7 @@ HEADERS = [(f"ce_{name}", b"x" * 20) for name in ("specversion", "id", "source",
 
 
 def record(offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -> ConsumerRecord[bytes, bytes]:
-    return ConsumerRecord(PLACE.topic, PLACE.partition, offset, 0, 0, None, value, None, 0, 0, headers)  # type: ignore[arg-type]
+    return ConsumerRecord(PLACE.topic, PLACE.partition, offset, 0, 0, None, value, None, 0, 0, headers)
 
 
 async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int:
@@ -50,7 +50,7 @@ class _Log:
 
 
 async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
-    ticks = Ticks(_Log(), lambda: 10)  # type: ignore[arg-type]
+    ticks = Ticks(_Log(), lambda: 10)
     shard = Mock(fold=Mock(next_wake=lambda: 5), done=3, tp=TP("attn.log", 0))
     await ticks.look([shard])
     assert list(ticks._logged) == [shard]
