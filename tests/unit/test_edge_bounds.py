@@ -175,3 +175,40 @@ def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, so
         mine._keys, away._keys = SortedList(mine._keys), SortedList(away._keys)
     wanted = sorted(name for name, left in chosen.items() if left and name > b"%02d" % after)
     assert list(mine.without(away, b"%02d" % after)) == wanted
+
+
+class _Many(set[Any]):
+    """Streams, each walk over all of them counted."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_who_catches_up_or_leaves_does_not_look_at_all_who_follow_the_same() -> None:
+    fed, outlets = Fed(), [Kept() for _ in range(90)]
+    key, row = item()
+    fed.put((key, row))
+    feeds = [fed.edge.hub.open(Reader("w1", f"u{number}", frozenset({"MEMBER"})), 5, None, outlet)
+             for number, outlet in enumerate(outlets)]
+    [channel] = fed.edge.hub._channels["w1"].values()
+    many = channel.streams = _Many(channel.streams)
+    for number, outlet in enumerate(outlets):
+        outlet.ready = number % 3 == 0  # a third lags from the first frame on, a third from the second
+    fed.put((key, None))
+    for outlet in outlets:
+        outlet.ready = False
+    fed.put((key, row))
+    assert len(channel.ring) == 2
+    many.walks = 0
+    for number, outlet in enumerate(outlets):
+        outlet.ready = True
+        if number % 2:
+            feeds[number].catch_up()
+        else:
+            feeds[number].leave()
+    assert many.walks < 5
+    assert not channel.ring, "nobody waits"
+    assert len({outlet.raw for number, outlet in enumerate(outlets) if number % 2}) == 1
