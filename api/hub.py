@@ -30,7 +30,7 @@ _Name = tuple[str, frozenset[str], int, str]  # workspace, roles, limit, user ("
 class _Channel:
     """A window, who follows it, and frames for those of them who lag."""
 
-    __slots__ = ("_held", "first", "name", "pending", "ring", "snapshot", "start", "streams", "window")
+    __slots__ = ("_held", "first", "name", "pending", "ring", "snapshot", "start", "streams", "waits", "window")
 
     def __init__(self, name: _Name, window: Window) -> None:
         self.name, self.window = name, window
@@ -38,6 +38,7 @@ class _Channel:
         self.pending: list[bytes] = []
         self.start = 0  # the cursor that `pending` leads on from
         self.ring: deque[tuple[int, Piece]] = deque()  # the cursor it leads on from, frames
+        self.waits: deque[int] = deque()  # how many wait for each piece of the ring
         self.first = 0  # number of the ring's first piece
         self._held = 0
         self.snapshot: tuple[int, Piece] | None = None
@@ -62,6 +63,7 @@ class _Channel:
         metrics.SENT.inc((len(self.streams) - lagging) * len(piece.raw))
         if lagging:
             self.ring.append((self.start, piece))
+            self.waits.append(sum(stream.lag == number for stream in self.streams))
             self._held += len(piece.raw)
             self._make_room(room)
 
@@ -74,17 +76,28 @@ class _Channel:
         self.tidy()
 
     def _drop(self) -> None:
+        self.waits.popleft()
         _, piece = self.ring.popleft()
         self._held -= len(piece.raw)
         self.first += 1
 
     def tidy(self) -> None:
-        """Lets go of what nobody waits for any more."""
-        if self.ring:
-            lags = [stream.lag for stream in self.streams if stream.lag is not None]
-            keep = min(lags) if lags else self.first + len(self.ring)
-            while self.first < keep:
-                self._drop()
+        """Lets go of what nobody waits for any more: who waits for one piece has had all before it."""
+        while self.ring and not self.waits[0]:
+            self._drop()
+
+    def go_on(self, stream: _Feed, lag: int | None) -> None:
+        """The stream waits for this piece from now on, or for none."""
+        for number, more in ((stream.lag, -1), (lag, 1)):
+            if number is not None and number >= self.first:  # else it was let go of, and the stream is cut off
+                self.waits[number - self.first] += more
+        stream.lag = lag
+
+    def part_with(self, stream: _Feed) -> None:
+        """The stream is no longer of this channel, though it may still have a place in it."""
+        self.streams.discard(stream)
+        if stream.lag is not None and stream.lag >= self.first:
+            self.waits[stream.lag - self.first] -= 1
 
 
 class _Feed(Stream):
@@ -107,7 +120,7 @@ class _Feed(Stream):
         while self.lag is not None and self.outlet.ready:
             at = self.lag - channel.first
             self.outlet.write(channel.ring[at][1])
-            self.lag = self.lag + 1 if at + 1 < len(channel.ring) else None
+            channel.go_on(self, self.lag + 1 if at + 1 < len(channel.ring) else None)
         channel.tidy()
 
     def beat(self, now: int) -> None:
@@ -156,7 +169,7 @@ class Hub:
         self._given.end(stream.reader, stream.began, stream.first, self._replica.cursor(stream.ws))
         channel, stream.channel = stream.channel, None
         if channel is not None:
-            channel.streams.discard(stream)
+            channel.part_with(stream)
             channel.tidy()
             self._close_if_empty(channel)
 
@@ -278,7 +291,7 @@ class Hub:
             channel.tidy()
 
     def _move(self, stream: _Feed, channel: _Channel) -> None:
-        channel.streams.discard(stream)
+        channel.part_with(stream)
         stream.channel = None
         if stream.lag is not None:
             # It goes on from where it is, by itself, once it has taken what it was given.

@@ -73,6 +73,30 @@ class Keys:
     def descending(self) -> Iterator[bytes]:
         return reversed(self._keys)
 
+    def without(self, some: Keys, after: bytes) -> Iterator[bytes]:
+        """Those greater than `after` that are not in `some`, all of which are here too. However many of these follow
+        each other, they are passed over in a few steps: nothing lies between two that are as far apart in both."""
+        mine, theirs = self._keys, some._keys
+        at, its = (len(keys) - found.above(after) for keys, found in ((mine, self), (theirs, some)))
+        while at < len(mine):
+            passed = _alike(mine, at, theirs, its)
+            if not passed:
+                yield mine[at]
+            at, its = at + (passed or 1), its + passed
+
+
+def _alike(mine: list[bytes] | SortedList, at: int, theirs: list[bytes] | SortedList, its: int) -> int:
+    """How many keys from here on are the same."""
+    most = min(len(mine) - at, len(theirs) - its)
+    low, high = 0, 1  # as far as they are known to be the same, and where to look next
+    while high <= most and mine[at + high - 1] == theirs[its + high - 1]:
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if mine[at + middle - 1] == theirs[its + middle - 1] else (low, middle)
+    return low
+
 
 class _Overlay:
     """A set of keys as `base` less `gone` plus `added`; `base` stays as it is."""

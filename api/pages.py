@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +21,8 @@ __all__ = ["drafts", "newest", "put_away", "ranked"]
 _GROUPS = [bytes((band, later)) for band in range(4) for later in (False, True)]
 _PINNED, _OTHER, _END = b"\0", b"\1", b"\2"  # the third byte
 MAX_DRAFTS = 50
+
+_Pinned = Callable[[bytes, bytes], Iterator[bytes]]  # keys of what is pinned, after < key < until
 
 
 class _Where(msgspec.Struct):
@@ -42,20 +44,51 @@ def ranked(
     cluster: str = "",
 ) -> Iterator[bytes]:
     """Sort keys of the reader's list beyond `after`, the reader's pins in them, without what the reader put away."""
+    if not (pins or kind or cluster):
+        return _unpinned(space, reader, after or b"")
     lists = space.lists_of(reader, "rank", kind, cluster)
-    keys = _pinned_first(space, reader, pins, lists, after or b"", kind, cluster) if pins else merged(
-        [found.ascending(after or b"") for found in lists])
+
+    def pinned(after: bytes, until: bytes) -> Iterator[bytes]:
+        return _pinned_of(space, reader, pins, after, until, kind, cluster)
+
+    keys = _in_order(space, pins, lists, after, pinned)
     away = _away(space, reader)
     if not away:
         return keys
     return (key for key in keys if not any(_plain(key) in found for found in away))
 
 
+def _unpinned(space: Workspace, reader: Reader, after: bytes) -> Iterator[bytes]:
+    """All of the list, for a reader without pins. Whoever put thousands away before the first that is left does not pay
+    for them again and again."""
+    runs = []
+    for audience in reader.audiences:
+        keys = space.lists.get(("rank", audience, "", ""))
+        away = space.lists.get(("away", reader.user, audience)) if reader.user else None
+        if keys is None:
+            continue
+        if isinstance(keys, Keys) and isinstance(away, Keys):
+            runs.append(keys.without(away, after))
+        elif away is None:
+            runs.append(keys.ascending(after))
+        else:  # as it was in the past
+            runs.append(_not_in(keys.ascending(after), away))  # type: ignore[arg-type]
+    return merged(runs)
+
+
+def _not_in(keys: Iterator[bytes], away: Keys) -> Iterator[bytes]:
+    return (key for key in keys if key not in away)
+
+
 def put_away(space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:
-    """Sort keys of what the reader put away. Costs what the reader put away by hand, not what the inbox holds."""
-    keys = merged([found.ascending() for found in _away(space, reader)])
-    mine = sorted(pin(key) if pins and _is_pinned(space, key, pins) else key for key in keys)
-    return (key for key in mine if after is None or key > after)
+    """Sort keys of what the reader put away. With pins it looks at all of a group for them."""
+    lists = _away(space, reader)
+
+    def pinned(after: bytes, until: bytes) -> Iterator[bytes]:
+        return (key for key in merged([found.ascending(after, until) for found in lists])
+                if _is_pinned(space, key, pins))
+
+    return _in_order(space, pins, lists, after, pinned)
 
 
 def newest(space: Workspace, reader: Reader, states: tuple[str, ...], kind: str = "") -> Iterator[bytes]:
@@ -90,10 +123,19 @@ def _is_pinned(space: Workspace, key: bytes, pins: frozenset[str]) -> bool:
     return raw is not None and is_pinned(_clusters(raw), pins)  # type: ignore[arg-type]
 
 
-def _pinned_first(
-    space: Workspace, reader: Reader, pins: frozenset[str], lists: list[Keys], after: bytes, kind: str, cluster: str,
+def _in_order(
+    space: Workspace, pins: frozenset[str], lists: list[Keys], after: bytes | None, pinned: _Pinned,
 ) -> Iterator[bytes]:
-    """Group by group: what is pinned, from the pinned clusters' own lists, then the rest.
+    """The keys of `lists` beyond `after`, with pins those that `pinned` gives of a stretch first."""
+    if pins:
+        return _pinned_first(space, pins, lists, after or b"", pinned)
+    return merged([found.ascending(after or b"") for found in lists])
+
+
+def _pinned_first(
+    space: Workspace, pins: frozenset[str], lists: list[Keys], after: bytes, pinned: _Pinned,
+) -> Iterator[bytes]:
+    """Group by group: what is pinned, then the rest.
 
     The rest skips what is pinned. From the beginning of a list that costs nothing extra: all of a group's pinned items
     came before on the same page.
@@ -104,7 +146,7 @@ def _pinned_first(
             continue
         if after < middle:
             from_key = middle + after[3:] if after > start else middle
-            for key in _pinned_of(space, reader, pins, from_key, end, kind, cluster):
+            for key in pinned(from_key, end):
                 yield pin(key)
         for key in merged([found.ascending(max(after, middle), end) for found in lists]):
             if not _is_pinned(space, key, pins):
@@ -114,7 +156,7 @@ def _pinned_first(
 def _pinned_of(
     space: Workspace, reader: Reader, pins: frozenset[str], after: bytes, until: bytes, kind: str, cluster: str
 ) -> Iterator[bytes]:
-    """Keys of the pinned items of one group."""
+    """Keys of the pinned items of one group, from the pinned clusters' own lists."""
     if cluster and cluster not in pins:
         # Of one cluster's items only incidents are also in others.
         if kind not in ("", "incident"):

@@ -70,12 +70,13 @@ class Pushes:
             self._push(outcome)
 
     def _push(self, outcome: Outcome) -> None:
-        rows = list(self._rows(outcome.ws, outcome.items))
+        # A batch is hundreds of items, and there may be thousands who listen: but hardly ever more than two targets.
+        targets = {(row.target_user_id, row.target_role) for row in self._rows(outcome.ws, outcome.items)}
         payload = {"bulk": "true"} if outcome.bulk else {"id": outcome.items[0]}
         told = Updated(channel_of(outcome.ws), payload | {"state": outcome.state or ""})
         message = msgspec.json.encode(told)
         for one in self._subscribers.get(outcome.ws, ()):
-            if any(one.reader.sees(row.target_user_id, row.target_role) for row in rows):
+            if any(one.reader.sees(*target) for target in targets):
                 one.tell(message)
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:

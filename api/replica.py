@@ -150,6 +150,9 @@ class Replica:
             old, new = _row(key, before), _row(key, raw)
             space.apply(key, raw, old, new)
             _sort_in(update.changes, old, new)
+        for name in batch.changed:
+            if self._spaces[name].empty:  # as good as one that never had a row; it may have been the last of it
+                del self._spaces[name]
         part.position, part.at = position, batch.after
         self._hold(part, batch)
         return list(updates.values())

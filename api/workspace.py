@@ -30,8 +30,9 @@ __all__ = ["PREFIXES", "Workspace"]
 # The rows an edge keeps; the others are the fold's own.
 PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:"})
 _RANK = frozenset({"rank"})
-# Keys of rows that are gone stay in `keys` until there are so many, and more than others.
-_DEAD = 1000
+# Keys of rows that are gone stay in `keys` until there are so many, and more than others. Few: there may be a hundred
+# thousand workspaces whose rows come and go one by one.
+_DEAD = 30
 
 _Tallied = tuple[Name, ItemRow]
 _Filed = dict[Name, list[bytes]]
@@ -77,6 +78,11 @@ class Workspace:
             self._dead += 1
             if self._dead > _DEAD and self._dead > len(self.keys) // 2:
                 self.keys, self._dead = self.own_keys(), 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no rows."""
+        return len(self.keys) == self._dead
 
     def own_keys(self) -> list[bytes]:
         return list(dict.fromkeys(key for key in self.keys if key in self.rows))

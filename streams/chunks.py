@@ -21,6 +21,10 @@ __all__ = ["Budget", "Chunks", "Portion", "Records", "Whole"]
 
 Records = list[ConsumerRecord[bytes, bytes]]
 
+# Bytes of Python around a record that waits, and around each of its headers. A tick is far smaller than that, and an
+# event in binary mode may have no value at all: then headers are all there is of it.
+_OVERHEAD, _HEADER = 300, 150
+
 
 @dataclass(slots=True)
 class _Chunk:
@@ -70,7 +74,13 @@ class Portion(NamedTuple):
 
     @classmethod
     def of(cls, tp: TP, records: Records) -> Portion:
-        return cls(tp, records, records[-1].offset + 1, sum(len(record.value or b"") for record in records))
+        return cls(tp, records, records[-1].offset + 1, sum(map(_size, records)))
+
+
+def _size(record: ConsumerRecord[bytes, bytes]) -> int:
+    """What it takes in memory, roughly."""
+    headers = sum(_HEADER + len(name) + len(raw or b"") for name, raw in record.headers)
+    return _OVERHEAD + len(record.key or b"") + len(record.value or b"") + headers
 
 
 class Budget:

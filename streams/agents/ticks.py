@@ -37,6 +37,8 @@ class Ticks:
 
     async def look(self, shards: Collection[Shard]) -> None:
         """Logs a tick for each shard that is due."""
+        # At once, and not with the next tick: a shard holds all its fold knows, and who owns nothing has no next tick.
+        self._logged = {shard: offset for shard, offset in self._logged.items() if shard in shards}
         now = self._now()
         due = [shard for shard in shards if self._is_due(shard, now)]
         if not due:
@@ -44,7 +46,6 @@ class Ticks:
         value = encode_pack(Pack(now))
         sent = [await self._out.send(LOG, value, partition=shard.tp.partition) for shard in due]
         answers = await acknowledged(sent)
-        self._logged = {shard: offset for shard, offset in self._logged.items() if shard in shards}
         self._logged.update(zip(due, (answer.offset for answer in answers), strict=True))
         metrics.TICKS.inc(len(due))
 

@@ -19,6 +19,7 @@ from streams.core import groups, items, periods
 from streams.core.keys import item_key, mark_key, outcome_key, preferences_key
 from streams.core.rules import BY_HAND
 from streams.core.visibility import can_see
+from streams.core.wakes import wake_of_mark
 
 if TYPE_CHECKING:
     from streams.core.fold import Fold
@@ -230,10 +231,9 @@ def _dismiss(fold: Fold, command: Dismiss) -> None:
         return _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
     if command.until is not None and command.until <= fold.clock:
         return _answer(fold, command, 400, {"error": "dismissed_until must be in the future"})
-    wake = command.until if command.until is not None else fold.clock + fold.rules.retention
     fold.state.put(
         mark_key(row.id, command.user),
-        MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake),
+        MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake_of_mark(fold, command.until)),
     )
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:

@@ -128,6 +128,7 @@ def rank(row: ItemRow, clock: int, rules: Rules) -> None:
     row.band = band_of(row.priority, row.overdue)
     if row.open:
         row.wake = None if row.overdue else row.due_at
-    elif row.wake is None or row.wake < row.touched:
-        # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many.
+    elif row.wake is None or not row.touched <= row.wake <= row.touched + rules.retention:
+        # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many. What
+        # is later is of the time when it was open, or was to open: years ahead, perhaps.
         row.wake = row.touched + rules.retention

@@ -15,7 +15,7 @@ from streams.core.state import digests
 if TYPE_CHECKING:
     from streams.core.fold import Fold
 
-__all__ = ["wake_due"]
+__all__ = ["wake_due", "wake_of_mark"]
 
 
 def wake_due(fold: Fold, most: int) -> None:
@@ -48,14 +48,20 @@ def _is_old(fold: Fold, touched: int) -> bool:
     return touched + fold.rules.retention <= fold.clock
 
 
+def wake_of_mark(fold: Fold, until: int | None) -> int:
+    """When to look at a mark: at its end, or before that whether its item is still there, for a snooze may be long."""
+    look = fold.clock + fold.rules.retention
+    return look if until is None else min(until, look)
+
+
 def _mark(fold: Fold, key: bytes) -> None:
-    """A snooze ends; another mark goes with its item."""
+    """A snooze ends; any mark goes with its item."""
     row = fold.state.get(key)
     assert isinstance(row, MarkRow)
-    if row.until is not None or fold.state.get(item_key(row.item)) is None:
+    if (row.until is not None and row.until <= fold.clock) or fold.state.get(item_key(row.item)) is None:
         fold.state.drop(key)
         return
-    row.wake = fold.clock + fold.rules.retention
+    row.wake = wake_of_mark(fold, row.until)
     fold.state.put(key, row)
 
 

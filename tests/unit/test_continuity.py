@@ -24,7 +24,9 @@ TP0 = TP("t", 0)
 @dataclass
 class Record:
     offset: int
+    key: bytes | None = None
     value: bytes = b"x"
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Log:

@@ -1,0 +1,58 @@
+"""Around the fold: what waits is bounded, whatever the records are made of, and what is over is let go (law 7)."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+from schemas.log import Pack, encode_pack
+from streams.agents.ticks import Ticks
+from streams.chunks import Budget, Portion
+
+PLACE = TP("waitpoints", 0)
+HEADERS = [(f"ce_{name}", b"x" * 20) for name in ("specversion", "id", "source", "type", "subject", "time")]
+
+
+def record(offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(PLACE.topic, PLACE.partition, offset, 0, 0, None, value, None, 0, 0, headers)
+
+
+async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int:
+    """How many records may wait before the next ones have to; not more than ten thousand are tried."""
+    budget, count = Budget(1 << 20), 0
+    size = Portion.of(PLACE, [record(number, value, headers) for number in range(100)]).size
+    while budget.used + size <= budget.limit and count < 10_000:
+        await budget.take(size)
+        count += 100
+    return count
+
+
+async def test_events_that_are_all_headers_take_room() -> None:
+    assert await _waiting(None, HEADERS) < 5000, "in a megabyte"
+
+
+async def test_records_of_a_few_bytes_take_what_python_needs_for_them() -> None:
+    assert await _waiting(encode_pack(Pack(10**15)), []) < 5000, "in a megabyte"
+
+
+class _Log:
+    """Takes whatever is sent."""
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.set_result(SimpleNamespace(offset=7))
+        return answer
+
+
+async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
+    ticks = Ticks(_Log(), lambda: 10)
+    shard = Mock(fold=Mock(next_wake=lambda: 5), done=3, tp=TP("attn.log", 0))
+    await ticks.look([shard])
+    assert list(ticks._logged) == [shard]
+    await ticks.look([])
+    assert not ticks._logged, "it holds all its fold knows"
