@@ -231,9 +231,10 @@ def _dismiss(fold: Fold, command: Dismiss) -> None:
         return _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
     if command.until is not None and command.until <= fold.clock:
         return _answer(fold, command, 400, {"error": "dismissed_until must be in the future"})
+    wake = wake_of_mark(fold, row, command.until)
     fold.state.put(
         mark_key(row.id, command.user),
-        MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake_of_mark(fold, command.until)),
+        MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake),
     )
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:

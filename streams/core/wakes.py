@@ -48,20 +48,25 @@ def _is_old(fold: Fold, touched: int) -> bool:
     return touched + fold.rules.retention <= fold.clock
 
 
-def wake_of_mark(fold: Fold, until: int | None) -> int:
-    """When to look at a mark: at its end, or before that whether its item is still there, for a snooze may be long."""
-    look = fold.clock + fold.rules.retention
+def wake_of_mark(fold: Fold, item: ItemRow, until: int | None) -> int:
+    """When to look at a mark: at its end, or before that whether its item is still there, for a snooze may be long.
+
+    What was resolved goes when it is next looked at, and its marks with it: a subject that comes back after that is
+    something new, which nobody has put away.
+    """
+    look = fold.clock + fold.rules.retention if item.open or item.wake is None else item.wake
     return look if until is None else min(until, look)
 
 
 def _mark(fold: Fold, key: bytes) -> None:
-    """A snooze ends; any mark goes with its item."""
+    """A snooze ends; any mark goes with its item, or when that has come back."""
     row = fold.state.get(key)
     assert isinstance(row, MarkRow)
-    if (row.until is not None and row.until <= fold.clock) or fold.state.get(item_key(row.item)) is None:
+    item = fold.state.item(item_key(row.item))
+    if item is None or item.surge != row.surge or (row.until is not None and row.until <= fold.clock):
         fold.state.drop(key)
         return
-    row.wake = wake_of_mark(fold, row.until)
+    row.wake = wake_of_mark(fold, item, row.until)
     fold.state.put(key, row)
 
 

@@ -13,7 +13,7 @@ RULES = Rules(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE)
 FAR = "2190-01-01T00:00:00Z"
 
 
-def snooze(number: int, item: str, until: int) -> Dismiss:
+def dismiss(number: int, item: str, until: int | None) -> Dismiss:
     return Dismiss(ws="ws", id=f"c{number}", time=NOON, user="ann", roles=("MEMBER",), item=item, until=until)
 
 
@@ -45,11 +45,11 @@ def test_an_incident_that_never_was_one_goes() -> None:
     assert not view.all(ItemRow)
 
 
-def test_a_mark_goes_with_its_item_however_long_the_snooze() -> None:
+def test_a_mark_goes_with_its_item_however_long_the_dismiss() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("message.posted", f"m{minute}", minute, title="T"), clock=minute)
-        view.pack(snooze(minute, view.item("message", f"m{minute}").id, to_us(FAR)),
+        view.pack(dismiss(minute, view.item("message", f"m{minute}").id, to_us(FAR)),
                   event("message.withdrawn", f"m{minute}", minute + 0.5), clock=minute + 0.5)
     assert len(view.all(ItemRow)) < 5
     assert len(view.all(MarkRow)) < 5
@@ -58,10 +58,35 @@ def test_a_mark_goes_with_its_item_however_long_the_snooze() -> None:
 def test_a_long_snooze_holds_while_its_item_waits_and_ends_in_time() -> None:
     view = Folding(RULES)
     view.pack(event("message.posted", title="T"))
-    view.pack(snooze(0, view.item("message").id, NOON + 100 * MINUTE))
+    view.pack(dismiss(0, view.item("message").id, NOON + 100 * MINUTE))
     for half in range(1, 200):
         view.pack(clock=half / 2)
         assert view.all(MarkRow), half / 2
     assert view.fold.next_wake() == NOON + 100 * MINUTE
     view.pack(clock=100)
+    assert not view.all(MarkRow)
+
+
+def test_a_subject_that_comes_back_after_its_item_went_was_put_away_by_nobody() -> None:
+    view = Folding(RULES)
+    view.pack(event("message.posted", title="T"))
+    view.pack(dismiss(0, view.item("message").id, None))
+    view.pack(event("message.withdrawn", minutes=0.9), clock=0.9)
+    for clock in (1.0, 1.5):
+        view.pack(clock=clock)
+        assert view.all(MarkRow), "the item is still there, to be looked at among what was put away"
+    view.pack(clock=1.91)
+    assert not view.all(ItemRow)
+    assert not view.all(MarkRow)
+    view.pack(event("message.posted", minutes=1.95, title="T"), clock=1.95)
+    assert view.items("unread")
+
+
+def test_a_mark_that_no_longer_holds_goes() -> None:
+    view = Folding(RULES)
+    view.pack(event("message.posted", title="T"))
+    view.pack(dismiss(0, view.item("message").id, None))
+    view.pack(event("message.withdrawn", minutes=0.2), event("message.posted", minutes=0.3, title="T"), clock=0.3)
+    view.pack(clock=1)
+    assert view.items("unread")
     assert not view.all(MarkRow)
