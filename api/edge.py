@@ -125,7 +125,8 @@ class Edge:
             raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
         if not self.replica.serves(reader.ws):
             raise Problem(503, "another edge serves this workspace", {"retry-after": "1"})
-        known = self.replica.known(reader.ws)
-        if known is not None:
+        while (known := self.replica.known(reader.ws)) is not None:
             await self._builders.build(known, frozenset(families))
+            if self.replica.known(reader.ws) is known:  # else it was empty meanwhile, and begun anew
+                break
         return self.replica.space(reader.ws)

@@ -143,7 +143,7 @@ async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkey
     monkeypatch.setattr(fold, "_WAITING_BYTES", 10)
     shards, tp = _writing(), TP("attn.log", 0)
     _Writing.written.set()
-    records = [cast("Any", SimpleNamespace(value=b"0123456789", offset=0))]
+    records = [cast("Any", SimpleNamespace(key=None, value=b"0123456789", headers=(), offset=0))]
     shards.start([0])
     await asyncio.sleep(0)
     await shards.close()
