@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,12 +90,14 @@ def connect(settings: Settings, seconds: float | None = None) -> Any:
         if not settings.clickhouse:
             path = directory(settings)
             keyfile.private(path)
+            if _is_held(path / "status"):
+                raise _in_use(path)
             try:
                 return clickhouse_connect.get_client(interface="chdb", path=str(path))
             except Exception as error:
                 if "EmbeddedServer" not in str(error):
                     raise
-                raise Unavailable(f"{path} is in use by another process (`attn history`, `attn up`)") from None
+                raise _in_use(path) from None
         url = urlsplit(settings.clickhouse)
         return clickhouse_connect.get_client(
             interface=url.scheme, dsn=urlunsplit(url._replace(path="")), connect_timeout=_CONNECT_SECONDS,
@@ -101,3 +105,21 @@ def connect(settings: Settings, seconds: float | None = None) -> Any:
             form_encode_query_params=True,  # lists of event ids don't fit in a URL
             client_name=f"attn-history-{settings.instance}",
         )
+
+
+def _is_held(status: Path) -> bool:
+    """Whether another process' chdb holds its lock. It would say so itself, but past us, on stderr, at each try."""
+    try:
+        with status.open() as file:
+            if f"PID: {os.getpid()}" in file.read().splitlines():
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of with the file
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _in_use(path: Path) -> Unavailable:
+    return Unavailable(f"{path} is in use by another process (`attn history`, `attn up`)")

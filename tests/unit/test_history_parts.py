@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import zlib
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from schemas.facts import FACT_VERSION, Fact, Outcome, decode_fact, decode_facts, encode_fact
+from schemas.settings import Settings
 from schemas.versions import NewerVersion
-from streams.history.client import Refused, Unavailable
+from streams.history.client import Refused, Unavailable, connect, directory
 from streams.history.columns import COLUMNS, columns, digest
 from streams.history.writer import Batch, Writer, facts_of
 
@@ -209,3 +212,14 @@ def test_a_batch_knows_its_offsets_and_their_times() -> None:
     batch.add(0, [Record(5, b"", timestamp=9000), Record(6, b"", timestamp=9500)])
     batch.add(1, [Record(2, b"", partition=1, timestamp=8000)])
     assert (batch.count, batch.next, batch.times) == (3, {0: 7, 1: 3}, {0: 9.5, 1: 8.0})
+
+
+def test_a_directory_that_another_chdb_has_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    (status := directory(settings) / "status").parent.mkdir()
+    status.write_text("PID: 1\nStarted at: 2026-11-26 06:26:40\nRevision: 54515\n")
+    with status.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="is in use by another process"):
+            connect(settings)
+    assert capfd.readouterr().err == ""  # chdb would write there, at each try
