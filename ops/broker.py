@@ -112,7 +112,8 @@ class EmbeddedBroker:
             # A free port may be taken by another process before the broker has it.
             if not (any_port and "already in use" in reason and attempt < 2):
                 self._marker.unlink(missing_ok=True)
-                raise BrokerError(f"the embedded broker did not start: {reason}")
+                hint = "; choose another with --kafka-port" if "already in use" in reason else ""
+                raise BrokerError(f"the embedded broker did not start: {reason}{hint}")
 
     async def stop(self, timeout: float = 10.0, leave: bool = False) -> bool:  # noqa: ASYNC109
         """Let it save and end. True: it saved all. May be called at any time.
