@@ -241,11 +241,11 @@ def _show(rows: list[dict[str, Any]], total: int, as_json: bool) -> None:
     if not rows:
         typer.echo("no dead letters")
         return
-    table = Table("at", "topic", "offset", "reason", "value", title=f"{len(rows)} of {total} dead letters")
+    table = Table("at (UTC)", "topic", "offset", "reason", "value", title=f"{len(rows)} of {total} dead letters")
     for row in rows:
         value = row.get("value") or row.get("value_base64") or ""
         table.add_row(
-            row.get("at", ""), row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
+            row.get("at", "")[:19], row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
             _shown(row["reason"] + (" (settled)" if row["retried"] else "")),
             _shown(value[:80] + ("…" if len(value) > 80 else "")),
         )

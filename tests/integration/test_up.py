@@ -167,7 +167,8 @@ def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> 
     assert f"attn: another `attn up` uses {up.data_dir}" in second.stderr
     for flags, message in (
         (["--port", str(up.port), "--kafka-port", "0"], f"port {up.port} on 127.0.0.1 is already in use"),
-        (["--port", "0", "--kafka-port", str(up.kafka_port)], f"port {up.kafka_port} is already in use; choose another with --kafka-port"),
+        (["--port", "0", "--kafka-port", str(up.kafka_port)],
+         f"port {up.kafka_port} is already in use; choose another with --kafka-port"),
     ):
         other = attn("up", "--data-dir", str(tmp_path / "other"), *flags, cwd=tmp_path)
         assert other.returncode == 1
