@@ -21,7 +21,7 @@ from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES
 from streams.core.normalise import Limits, Rejected, normalise
 
-__all__ = ["Line", "check_event", "limits_of", "numbered", "opened", "parse_line", "retime", "time_of"]
+__all__ = ["Line", "check_event", "limits_of", "numbered", "of_emit", "opened", "parse_line", "retime", "time_of"]
 
 _SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes them
 
@@ -104,6 +104,27 @@ def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(lines, start=1):
         if stripped := line.strip():
             yield number, stripped
+
+
+def of_emit(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """An event a line, with its number; or one alone over many lines, as `schemas/examples` has them, put into one."""
+    first = next(numbered(lines), None)
+    lines.seek(0)
+    if first is not None and _in_one_line(first[1]) is None:
+        whole = _in_one_line(lines.read(_SPOOL))
+        lines.seek(0)
+        if whole is not None:
+            yield first[0], whole
+            return
+    yield from numbered(lines)
+
+
+def _in_one_line(text: bytes) -> bytes | None:
+    """JSON, with its numbers as they were. None: it is none."""
+    try:
+        return msgspec.json.format(text, indent=-1)
+    except msgspec.MsgspecError:
+        return None
 
 
 def limits_of(settings: Settings) -> Limits:

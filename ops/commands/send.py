@@ -28,7 +28,8 @@ __all__ = ["emit", "replay"]
 
 _SHOWN = 20  # bad lines told one by one
 
-File = Annotated[str, typer.Argument(metavar="[FILE]", help="JSON lines, .gz too; - is stdin.")]
+File = Annotated[str, typer.Argument(
+    metavar="FILE", help="JSON lines, or one event over many; .gz too; - is stdin.")]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help=f"One of {', '.join(SOURCE_TYPES)}.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Send the good lines, leave the bad ones out.")]
 Recording = Annotated[str, typer.Argument(
@@ -60,7 +61,7 @@ def emit(
         if bad and not skip_bad:
             raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
         lines.seek(0)
-        good = (Outgoing(number, topic, line, events.workspace_of(line)) for number, line in events.numbered(lines)
+        good = (Outgoing(number, topic, line, events.workspace_of(line)) for number, line in events.of_emit(lines)
                 if number not in bad)
         count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
     typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
@@ -104,8 +105,8 @@ class Outgoing:
     settles: tuple[int, int] | None = None
 
 
-def _bad(topic: str, lines: Iterable[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
-    for number, line in events.numbered(lines):
+def _bad(topic: str, lines: IO[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
+    for number, line in events.of_emit(lines):
         reason = events.check_event(topic, line, limits)
         if reason is not None:
             yield number, reason

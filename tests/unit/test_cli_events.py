@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ops.errors import UserError
 from schemas.codec import to_us
 from streams.core.normalise import Limits
 
+ROOT = Path(__file__).parents[2]
 GOOD = {
     "specversion": "1.0", "id": "e1", "source": "/s", "type": "waitpoint.created", "subject": "wp1",
     "time": "2026-05-20T08:14:22Z", "workspaceid": "ws_01", "data": {"title": "Go?"},
@@ -114,6 +116,29 @@ def test_emit_tells_bad_lines_by_number_and_sends_nothing(tmp_path: Path, capsys
     assert "line 5: type: plan.proposed belongs on topic plans" in err
     assert not err.startswith("line 1")
     assert "3 bad lines; nothing was sent" in err
+
+
+@pytest.mark.parametrize("name", ["waitpoint.created", "plan.proposed"])
+def test_an_event_alone_may_take_many_lines(name: str) -> None:
+    """As the examples do, which somebody will try first."""
+    text = (ROOT / "schemas" / "examples" / f"{name}.json").read_bytes()
+    [(number, event)] = events.of_emit(io.BytesIO(b"\n" + text))
+    assert number == 2
+    assert b"\n" not in event
+    assert json.loads(event) == json.loads(text)
+
+
+def test_an_event_over_many_lines_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "e.json"
+    file.write_text(json.dumps({**GOOD, "time": "yesterday"}, indent=2))
+    assert attn_here("emit", "waitpoints", str(file)) == 1
+    assert capsys.readouterr().err.startswith("line 1: time:")
+
+
+def test_two_events_over_many_lines_are_lines() -> None:
+    two = json.dumps(GOOD, indent=2).encode() * 2
+    assert list(events.of_emit(io.BytesIO(two))) == list(events.numbered(io.BytesIO(two)))
+    assert list(events.of_emit(io.BytesIO(b""))) == []
 
 
 def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
