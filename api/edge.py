@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 
@@ -39,10 +40,10 @@ def served(text: str, partitions: int) -> Collection[int]:
         return range(partitions)
     found: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    if not found or not found <= set(range(partitions)):
-        raise ValueError(f"partitions {text!r}: must be among 0-{partitions - 1}")
+        named = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if named is None or not int(named[1]) <= int(named[2] or named[1]) < partitions:
+            raise ValueError(f"partitions {text!r}: must be such as 0-3,7, among 0-{partitions - 1}")
+        found.update(range(int(named[1]), int(named[2] or named[1]) + 1))
     return found
 
 

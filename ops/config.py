@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,7 +32,7 @@ def load(**flags: Any) -> Settings:
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(item) for item in error.errors(include_url=False)), code=2) from None
+        raise UserError("; ".join(_explain(item, flags) for item in error.errors(include_url=False)), code=2) from None
     try:
         connection(settings)
     except OSError as error:
@@ -47,11 +48,13 @@ def load(**flags: Any) -> Settings:
     return settings.model_copy(update=found) if found else settings
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, flags: Collection[str]) -> str:
+    """`flags`: those the command has."""
     name = ".".join(str(part) for part in item["loc"])
+    said = str(item["msg"]).removeprefix("Value error, ")
     if not name:
-        return str(item["msg"]).removeprefix("Value error, ")
-    return f"ATTN_{name.upper()} (--{name.replace('_', '-')}): {item['msg']}"
+        return said
+    return f"ATTN_{name.upper()}" + (f" (--{name.replace('_', '-')})" if name in flags else "") + f": {said}"
 
 
 def secret_path(settings: Settings) -> Path:

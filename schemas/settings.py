@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -141,6 +142,25 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="the least that is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else JSON lines")
 
+    @field_validator("kafka")
+    @classmethod
+    def _brokers(cls, value: str) -> str:
+        """Its client would raise whatever comes of a port that is none. An IPv6 address may stand without brackets."""
+        for host in value.split(","):
+            port = re.fullmatch(r"(?:[^:[\]]*|\[[^]]*\]):([^:]*)", host.strip())
+            if port is not None and not _is_port(port[1]):
+                raise ValueError(f"{host.strip()!r} is not HOST:PORT")
+        return value
+
+    @field_validator("clickhouse", "clickhouse_read")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        """Its client would take what is no URL for a path, and ask localhost. The password is not repeated."""
+        port = re.fullmatch(r"https?://(?:[^/?#]*@)?(?:\[[^]/]+\]|[^:/?#@]+)(?::([^/?#]*))?(?:[/?#].*)?", value)
+        if value and (port is None or not _is_port(port[1] or "0")):
+            raise ValueError("must be a URL such as https://user:password@host:8443/database")
+        return value
+
     @field_validator("source_managed_kinds", "origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -178,3 +198,7 @@ class Settings(BaseSettings):
             name: int(getattr(self, f"target_{name}").total_seconds() * SECOND)
             for name in ("urgent", "high", "normal", "low")
         }
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) < 65536

@@ -50,6 +50,8 @@ def history(
     """Write what happened to ClickHouse, until a signal."""
     if context.invoked_subcommand is not None:
         return
+    if older != "refuse" and not rebuild:
+        raise UserError("--older goes with --rebuild", code=2)
     settings = config.load(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
     if rebuild:
         _rebuild(settings, older)

@@ -32,6 +32,13 @@ Partitions = Annotated[str | None, typer.Option(
     show_default=False)]
 
 
+EdgeHost = Annotated[str | None, typer.Option(
+    "--host", help="Address of the edge, and that its own page listens on. [ATTN_HOST, else 127.0.0.1]",
+    show_default=False)]
+EdgePort = Annotated[int | None, typer.Option(
+    "--port", min=1, max=65535, help="Port of the edge. [ATTN_PORT, else 8080]", show_default=False)]
+
+
 def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
     """Take source events in and fold them into the view."""
     run_role("worker", "streams.worker", config.load(data_dir=data_dir, kafka=kafka, instance=instance))
@@ -48,10 +55,16 @@ def edge(
     )
     if settings.jwt_secret is None and settings.jwks_url is None:
         raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")
+    from api.edge import served
+
+    try:
+        served(settings.partitions, settings.log_partitions)
+    except ValueError as error:
+        raise UserError(str(error), code=2) from None
     run_role("edge", "api.server", settings)
 
 
-def demo(data_dir: DataDir = None, kafka: Kafka = None, host: Host = None, port: Port = None) -> None:
+def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, port: EdgePort = None) -> None:
     """Play a made-up team into the workspace `demo`, until it is stopped. `attn up --demo` runs it."""
     settings = config.load(data_dir=data_dir, kafka=kafka, host=host, port=port)
     if settings.jwt_secret is None:

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from support.cli import attn_here
 
+from api.edge import served
 from ops import config, processes
 from ops.commands.dead_letters import _show, _show_summary
 from ops.commands.roles import edge
@@ -47,6 +48,60 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setenv("ATTN_PORT", "http")
     assert attn_here("up") == 2
     assert capsys.readouterr().err.startswith("attn: ATTN_PORT (--port): Input should be a valid integer")
+
+
+def test_a_flag_is_named_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_LOG_PARTITIONS", "0")
+    assert attn_here("topics") == 2
+    assert capsys.readouterr().err.startswith("attn: ATTN_LOG_PARTITIONS: Input should be greater")
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1:x", "k1:9092,k2:", "k1:65536", "[::1]:x", ":²"])
+def test_kafka_is_hosts_and_ports(hosts: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("topics", "--kafka", hosts) == 2
+    said = f"attn: ATTN_KAFKA (--kafka): {hosts.split(',')[-1]!r} is not HOST:PORT\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("hosts", ["k1", "k1:9092, k2:9093", "[::1]:9092", "::1", "[::1]"])
+def test_kafka_as_its_client_takes_it(hosts: str) -> None:
+    assert config.load(kafka=hosts).kafka == hosts
+
+
+@pytest.mark.parametrize("url", ["nonsense", "localhost:8123", "ftp://u:secret@h/attn", "http://h:x", "http://"])
+def test_clickhouse_is_a_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("migrate", "--clickhouse", url) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("attn: ATTN_CLICKHOUSE (--clickhouse): must be a URL such as https://")
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("url", [
+    "http://h", "http://h:8123/", "https://u:p%40ss@h.example:8443/attn", "http://[::1]:8123/a", "http://u:@h?secure=1"])
+def test_urls_that_clickhouse_connect_takes(url: str) -> None:
+    assert config.load(clickhouse=url).clickhouse == url
+
+
+@pytest.mark.parametrize("given", ["x", "9", "3-1", "0-8", "1,"])
+def test_partitions_are_named_as_they_are_meant(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["edge"], ["rebuild", "--check"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ATTN_JWT_SECRET", "s" * 32)
+            assert attn_here(*command, "--partitions", given) == 2
+        err = capsys.readouterr().err
+        assert err == f"attn: partitions {given!r}: must be such as 0-3,7, among 0-7\n"
+
+
+def test_partitions() -> None:
+    assert sorted(served("0-2, 7", 8)) == [0, 1, 2, 7]
+    assert sorted(served("", 2)) == [0, 1]
+
+
+def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("history", "--older", "keep") == 2
+    assert capsys.readouterr().err == "attn: --older goes with --rebuild\n"
 
 
 def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
