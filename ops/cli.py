@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -53,6 +54,20 @@ app.command("dead-letters")(dead_letters)
 app.add_typer(history, name="history")
 app.command("rank-report")(rank_report)
 app.add_typer(kafka, name="kafka")
+
+
+def _flow(group: typer.Typer) -> None:
+    """Help is as wide as the terminal: only an empty line of a docstring ends one there."""
+    for command in group.registered_commands:
+        if command.callback is not None and command.callback.__doc__:
+            text = inspect.cleandoc(command.callback.__doc__)
+            command.help = "\n\n".join(" ".join(part.split("\n")) for part in text.split("\n\n"))
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _flow(inner.typer_instance)
+
+
+_flow(app)
 
 
 def main() -> None:

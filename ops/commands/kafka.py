@@ -61,7 +61,7 @@ def fetch() -> None:
 
 @app.command()
 def stop(data_dir: DataDir = None) -> None:
-    """Stop it cleanly; its data is kept. Nothing to do is no error."""
+    """Stop it cleanly; its data is kept. That nothing runs is no error."""
     directory = _directory(data_dir)
     if not (directory / "cluster.json").exists():
         raise UserError(f"no Kafka in {directory}")

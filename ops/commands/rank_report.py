@@ -31,7 +31,7 @@ __all__ = ["rank_report"]
 
 PolicyPath = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The other policy: TOML, or JSON.")]
 Recording = Annotated[str, typer.Argument(
-    metavar="[FILE]", help="JSON lines of {topic, value} as `attn replay` takes; .gz too; - is stdin. Else attn.log.",
+    metavar="FILE", help="JSON lines of {topic, value} as `attn replay` takes; .gz too; - is stdin. Else attn.log.",
     show_default=False)]
 Workspace = Annotated[str, typer.Option("--workspace", help="This one only. Else all.", show_default=False)]
 Most = Annotated[int, typer.Option("--most", min=1, help="Events to take at most; they are held in memory.")]

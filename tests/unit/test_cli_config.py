@@ -104,6 +104,14 @@ def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "attn: --older goes with --rebuild\n"
 
 
+def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert attn_here("emit", "--help") == 0
+    said = capsys.readouterr().out
+    assert "nothing is sent and the exit code is 1. With --skip-bad" in said
+    assert "[[FILE]]" not in said
+
+
 def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     assert config.make_secret(settings)
