@@ -16,7 +16,7 @@ from typing import IO, Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ops import config
@@ -223,6 +223,15 @@ def _readable(name: str, value: bytes | None) -> dict[str, str | None]:
         return {f"{name}_base64": base64.b64encode(value or b"").decode()}
 
 
+def _times(name: str) -> Column:
+    """Wide enough for a date; where there is no room beside it the time is below."""
+    return Column(f"{name} (UTC)", min_width=len("2026-05-20"))
+
+
+def _short(time: str) -> str:
+    return time[:19].replace("T", " ")
+
+
 def _shown(text: str) -> Text:
     """Without what a terminal would obey: it came from whoever may write to a topic."""
     return Text("".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}"
@@ -241,11 +250,11 @@ def _show(rows: list[dict[str, Any]], total: int, as_json: bool) -> None:
     if not rows:
         typer.echo("no dead letters")
         return
-    table = Table("at (UTC)", "topic", "offset", "reason", "value", title=f"{len(rows)} of {total} dead letters")
+    table = Table(_times("at"), "topic", "offset", "reason", "value", title=f"{len(rows)} of {total} dead letters")
     for row in rows:
         value = row.get("value") or row.get("value_base64") or ""
         table.add_row(
-            row.get("at", "")[:19], row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
+            _short(row.get("at", "")), row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
             _shown(row["reason"] + (" (settled)" if row["retried"] else "")),
             _shown(value[:80] + ("…" if len(value) > 80 else "")),
         )
@@ -263,8 +272,8 @@ def _show_summary(rows: list[Summary], as_json: bool) -> None:
     if not rows:
         typer.echo("no dead letters")
         return
-    table = Table("topic", "cause", "open", "all", "first", "last", "the last reason")
+    table = Table("topic", "cause", "open", "all", _times("first"), _times("last"), "the last reason")
     for row in rows:
-        table.add_row(row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", from_us(row.first),
-                      from_us(row.last), _shown(row.reason[:80]))
+        table.add_row(row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", _short(from_us(row.first)),
+                      _short(from_us(row.last)), _shown(row.reason[:80]))
     Console().print(table)

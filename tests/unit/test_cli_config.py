@@ -166,6 +166,19 @@ def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFix
     assert json.loads(said.splitlines()[-1]) == row
 
 
+def test_times_are_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"at": "2026-05-20T08:14:22.123456Z", "topic": "run-failures", "partition": 0, "offset": 123456,
+           "reason": "data.title: " + "x" * 200, "value": "v" * 200, "retried": True}
+    _show([row], 1, as_json=False)
+    _show_summary([Summary("run-failures", "envelope", 1, 1, 10**15, 2 * 10**15, "r" * 200)], as_json=False)
+    said = capsys.readouterr().out
+    for time in ("2026-05-20 08:14:22", "2001-09-09 01:46:40", "2033-05-18 03:33:20"):
+        assert all(f" {part} " in said for part in time.split())
+
+
 def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.make_secret(Settings(data_dir=tmp_path))
     monkeypatch.setenv("ATTN_JWT_SECRET", "mine")
