@@ -42,7 +42,7 @@ def served(text: str, partitions: int) -> Collection[int]:
     for part in text.split(","):
         named = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
         if named is None or not int(named[1]) <= int(named[2] or named[1]) < partitions:
-            raise ValueError(f"partitions {text!r}: must be such as 0-3,7, among 0-{partitions - 1}")
+            raise ValueError(f"partitions {text!r}: must be among 0-{partitions - 1}, written as 0-3,7")
         found.update(range(int(named[1]), int(named[2] or named[1]) + 1))
     return found
 

@@ -91,7 +91,7 @@ def test_partitions_are_named_as_they_are_meant(given: str, capsys: pytest.Captu
             patch.setenv("ATTN_JWT_SECRET", "s" * 32)
             assert attn_here(*command, "--partitions", given) == 2
         err = capsys.readouterr().err
-        assert err == f"attn: partitions {given!r}: must be such as 0-3,7, among 0-7\n"
+        assert err == f"attn: partitions {given!r}: must be among 0-7, written as 0-3,7\n"
 
 
 def test_partitions() -> None:
