@@ -102,8 +102,9 @@ async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
                     await out.send_and_wait(LOG, value, partition=partition)
                 await out.send_and_wait(LOG, None, key=b"k", partition=partition)
             await send(settings, good[10:])
-            seen = await eventually(lambda: caught_up(settings, len(good)), "all folded")
-        assert len(seen.letters) == (len(junk) + 1) * settings.log_partitions
+            bad = (len(junk) + 1) * settings.log_partitions
+            seen = await eventually(lambda: caught_up(settings, len(good) + bad), "all folded")
+        assert len(seen.letters) == bad
         assert {letter.topic for letter in seen.letters} == {LOG}
         assert len(items(seen)) == len(good)
         assert pipeline.position(seen.rows[0], 0).next == len(seen.log[0])
