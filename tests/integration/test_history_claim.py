@@ -22,7 +22,7 @@ from ops.broker import free_port
 from schemas.settings import Settings
 from streams import topics
 from streams.history import client, run
-from streams.history.claim import GROUP, Cannot
+from streams.history.claim import GROUP, Cannot, Claim
 from streams.history.rebuild import _Rebuilding, rebuild
 
 # On Kafka: on the embedded broker a rebuild has the directory's lock instead.
@@ -136,12 +136,22 @@ async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
         await may.wait()
         await write(self, *args)
 
+    noticed, revoked = asyncio.Event(), Claim.on_partitions_revoked
+
+    async def told(self: Claim, partitions: Any) -> None:
+        """With its next heartbeat: a rebuild that ends before that has nothing to fear of who waits."""
+        if self._held.is_set():
+            noticed.set()
+        await revoked(self, partitions)
+
     monkeypatch.setattr(_Rebuilding, "_write", held)
+    monkeypatch.setattr(Claim, "on_partitions_revoked", told)
     making = asyncio.create_task(rebuild(settings))
     await asyncio.wait_for(filling.wait(), 120)
     await feed(settings, feeder.some(150))
     async with writer(settings):
         await until_it_waits(settings)
+        await asyncio.wait_for(noticed.wait(), 120)
         may.set()
         with pytest.raises(Cannot, match="started meanwhile: nothing was changed"):
             await making
