@@ -38,7 +38,8 @@ def server(tmp_path: Path) -> Iterator[ClickHouse]:
 
 
 def connect(server: ClickHouse) -> Any:
-    return client.connect(Settings(clickhouse=server.url, _env_file=None))
+    """To ask with: in no hurry, whatever the writer is told."""
+    return client.connect(Settings(clickhouse=server.url, _env_file=None), 60)
 
 
 def test_the_store_over_http(server: ClickHouse) -> None:
