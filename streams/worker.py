@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 
 from schemas.settings import Settings
-from streams import patience, topics
+from streams import consumer_thread, patience, topics
 from streams.app import Worker, build
 from streams.brokers import answering_first, trouble
 from streams.health import serve
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 4.0
+_BLOCKED_SECONDS = 2.0  # after the time limit, for an event loop that is blocked
 _EXIT_STUCK = 70
 
 
@@ -29,6 +31,7 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     restart resumes.
     """
     patience.install()
+    consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     built: list[Worker] = []
     unready = lambda: built[0].unready() if built else "looking for its topics"  # noqa: E731
@@ -74,17 +77,29 @@ async def _start(worker: Worker) -> None:
 
 async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None:
     """`away`: what is wrong with Kafka, if that is why it stops."""
+    deadline = None
+    if seconds is not None:  # a thread of its own: code that blocks the event loop can't hold it up
+        deadline = threading.Timer(seconds + _BLOCKED_SECONDS, _leave, (worker, away, seconds))
+        deadline.daemon = True
+        deadline.start()
     # Not `asyncio.timeout`: Faust's services swallow a cancellation of their stop, and go on to what hangs next.
     stopping = asyncio.create_task(worker.stop())
     try:
         await asyncio.wait({stopping}, timeout=seconds)
+        if stopping.done():
+            stopping.result()
+            return
     finally:
-        stopped = stopping.done()
         stopping.cancel()
-    if stopped:
-        return stopping.result()
-    # Consumer threads are not daemons: the interpreter would wait for them for ever. All that counts is durable.
+        if deadline is not None:
+            deadline.cancel()
+    _leave(worker, away, seconds)
+
+
+def _leave(worker: Worker, away: str | None, seconds: float | None) -> None:
+    """Ends the process without waiting for Faust: its consumer threads are not daemons, and the interpreter would
+    wait for them for ever. All that counts is durable."""
     why = away or worker.alarm.reason or "clean"
-    log.warning("Faust did not stop within %.0f s; leaving it (%s)", seconds or 0.0, why)
+    log.warning("Faust did not stop within %.0f s; the process exits without it (%s)", seconds or 0.0, why)
     logging.shutdown()
     os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)

@@ -7,6 +7,7 @@ Three Kafka brokers: `support.brokers.cluster`.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections import Counter
@@ -28,6 +29,11 @@ from ops.broker import EmbeddedBroker, binary  # noqa: E402
 from ops.kafka import Cluster  # noqa: E402
 
 settings.register_profile("fixed", derandomize=True)  # see support.laws
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts background jobs with SIGINT ignored, and children inherit that; a signal with
+    # a handler is back at its default in a child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEED_BROKER = {"broker", "stack", "own_broker", "real_kafka"}
 

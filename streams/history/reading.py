@@ -99,7 +99,7 @@ class Engine:
     def _connection(self) -> Iterator[Any]:
         import chdb
 
-        connection = chdb.connect(self._path)  # type: ignore[no-untyped-call]
+        connection = chdb.connect(self._path)
         try:
             yield connection
         finally:

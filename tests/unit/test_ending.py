@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,9 +13,10 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 from mode import Service
+from mode.threads import ServiceThread
 
 from schemas.settings import Settings
-from streams import worker
+from streams import consumer_thread, worker
 from streams.agents import fold
 from streams.alarm import Alarm
 from streams.connection import disconnect
@@ -230,3 +232,41 @@ async def test_a_client_whose_broker_is_silent_is_left(monkeypatch: pytest.Monke
     client = Deaf()
     await disconnect(cast("Any", client))
     assert client.ended
+
+
+class _NeedsItsParent(ServiceThread):
+    """Ends when the loop of the thread that stops it has run a callback, as a consumer does amid a rebalance."""
+
+    async def _gather_remaining_tasks(self) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.parent_loop))
+
+
+async def test_a_consumer_thread_that_needs_the_event_loop_can_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServiceThread, "stop", ServiceThread.stop)  # undone at the end
+    consumer_thread.install()
+    thread = _NeedsItsParent()
+    await thread.start()
+    async with asyncio.timeout(10):
+        await thread.stop()
+    assert thread._thread is not None
+    assert not thread._thread.is_alive()
+    thread.thread_loop.close()
+
+
+async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    async def stop() -> None:
+        assert left.wait(10)  # blocks the event loop until the process would have ended
+
+    monkeypatch.setattr(worker.os, "_exit", leave)
+    monkeypatch.setattr(worker.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(worker, "_BLOCKED_SECONDS", 0.05)
+    part = cast("Any", SimpleNamespace(stop=stop, alarm=Alarm(), drained=False))
+    await worker._stop(part, None, 0.05)
+    assert codes == [70]
