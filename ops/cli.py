@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ops.commands.dead_letters import dead_letters
-from ops.commands.history import app as history
-from ops.commands.kafka import app as kafka
-from ops.commands.migrate import migrate
-from ops.commands.rank_report import rank_report
-from ops.commands.rebuild import checkpoint, rebuild
-from ops.commands.roles import demo, edge, worker
-from ops.commands.schemas import schemas
-from ops.commands.send import emit, replay
-from ops.commands.token import token
-from ops.commands.topics import topics
-from ops.commands.up import up
 from ops.errors import UserError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "build", "main"]
 
-app = typer.Typer(
-    name="attn", no_args_is_help=True, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="A live, ranked inbox for people who work with AI agents. "
-         "Settings come from flags, else ATTN_* variables, else .env.",
-)
-
+# Command -> module and attribute: a function, or a `typer.Typer` for a command with sub-commands. The module of a
+# command is imported when the command runs: together they cost more than a second of CPU at each start.
+COMMANDS = {
+    "up": "ops.commands.up:up",
+    "worker": "ops.commands.roles:worker",
+    "edge": "ops.commands.roles:edge",
+    "history": "ops.commands.history:app",
+    "demo": "ops.commands.roles:demo",
+    "topics": "ops.commands.topics:topics",
+    "migrate": "ops.commands.migrate:migrate",
+    "token": "ops.commands.token:token",
+    "emit": "ops.commands.send:emit",
+    "replay": "ops.commands.send:replay",
+    "dead-letters": "ops.commands.dead_letters:dead_letters",
+    "schemas": "ops.commands.schemas:schemas",
+    "rebuild": "ops.commands.rebuild:rebuild",
+    "checkpoint": "ops.commands.rebuild:checkpoint",
+    "rank-report": "ops.commands.rank_report:rank_report",
+    "kafka": "ops.commands.kafka:app",
+}
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -39,21 +42,38 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     pass
 
 
-for command in (
-    up, worker, edge, demo, topics, migrate, token, emit, replay, schemas, rebuild, checkpoint,
-):
-    app.command()(command)
-app.command("dead-letters")(dead_letters)
-app.add_typer(history, name="history")
-app.command("rank-report")(rank_report)
-app.add_typer(kafka, name="kafka")
+def build(*names: str) -> typer.Typer:
+    """The command line with the commands `names`; without any, with all of them."""
+    app = typer.Typer(
+        name="attn", no_args_is_help=True, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="A live, ranked inbox for people who work with AI agents. "
+             "Settings come from flags, else ATTN_* variables, else .env.",
+    )
+    app.callback()(_root)
+    for name in names or COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command: Any = getattr(importlib.import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    _flow(app)
+    return app
+
+
+def _requested() -> tuple[str, ...]:
+    """The command that the arguments name; nothing where help, an error or completion needs all commands."""
+    if sys.argv[1:] == ["--version"]:
+        return ("token",)  # the one that imports least
+    first = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    return (first,) if first in COMMANDS and "_ATTN_COMPLETE" not in os.environ else ()
 
 
 def _flow(group: typer.Typer) -> None:
@@ -67,13 +87,10 @@ def _flow(group: typer.Typer) -> None:
             _flow(inner.typer_instance)
 
 
-_flow(app)
-
-
 def main() -> None:
     """Run the command line. What the user can mend is one line on stderr; a traceback means a bug."""
     try:
-        app()
+        build(*_requested())()
     except UserError as error:
         typer.echo(f"attn: {error}", err=True)
         sys.exit(error.code)

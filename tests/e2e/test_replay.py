@@ -126,7 +126,6 @@ def kill_everything(up: Up) -> None:
     up.process.wait(10)
 
 
-@pytest.mark.parametrize("up", brokers.BOTH, indirect=True)
 def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker) -> None:
     rng = random.Random(20_261_122)
     found = lines_of(SAMPLE)

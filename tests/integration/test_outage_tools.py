@@ -69,12 +69,15 @@ async def address_of(kind: str) -> AsyncIterator[str]:
 async def test_no_kafka_there(tmp_path: Path, kind: str) -> None:
     path = str(recording(tmp_path, 1))
     event = json.dumps(json.loads(line(1))["value"])
+    calls: tuple[tuple[tuple[str, ...], str], ...] = (
+        (("emit", "waitpoints", "-"), event), (("replay", path), ""), (("topics",), ""), (("dead-letters",), ""),
+        (("dead-letters", "--retry"), ""),
+    )
     async with address_of(kind) as address:
-        for arguments, stdin in (
-            (("emit", "waitpoints", "-"), event), (("replay", path), ""), (("topics",), ""), (("dead-letters",), ""),
-            (("dead-letters", "--retry"), ""),
-        ):
-            done = await asyncio.to_thread(attn, *arguments, "--kafka", address, cwd=tmp_path, stdin=stdin)
+        ends = await asyncio.gather(*(  # at once: each waits for its time limit
+            asyncio.to_thread(attn, *arguments, "--kafka", address, cwd=tmp_path, stdin=stdin)
+            for arguments, stdin in calls))
+        for (arguments, _), done in zip(calls, ends, strict=True):
             assert done.returncode == 1, arguments
             assert done.stderr.startswith("attn: no Kafka"), (arguments, done.stderr)
             assert address in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ops.cli import app
+from ops.cli import build
 from ops.settings_page import page
 from schemas.settings import Settings
 
@@ -113,7 +113,7 @@ def commands() -> dict[tuple[str, ...], set[str]]:
         for name, inner in getattr(command, "commands", {}).items():
             look(inner, (*path, name))
 
-    look(typer.main.get_command(app), ())
+    look(typer.main.get_command(build()), ())
     return found
 
 
