@@ -44,13 +44,13 @@ schemas: $(READY)
 bench: $(BENCHES)
 
 $(BENCHES): bench-%: $(READY)
-	@$(BIN)/python -m ops.bench $* $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench $* $(ARGS)
 
 SEED ?= 1
 MINUTES ?= 2
 
 chaos: $(READY)
-	@$(BIN)/python -m ops.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 hooks: $(READY)
 	@$(BIN)/pre-commit install

@@ -5,12 +5,12 @@ from __future__ import annotations
 import httpx
 import pytest
 from support.ankra import URL, M, filled, inbox, item_of, listed
+from support.clients.feed import Copy
 from support.deciding import WS, Deciding, message
 from support.edges import bearer, serving, token
 from support.folding import at, event
 from support.sse import Client
 
-from ops.chaos.copy import Copy
 from streams.core.keys import item_id
 
 ANN = ("ann", "OWNER", WS)

@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from support.clients.feed import frames
 from support.edges import Fed, serving
 from support.feeds import Edge
 from support.folding import cloud_event
@@ -21,7 +22,6 @@ from support.rows import World
 import api
 from api import events, messages
 from api.asyncapi import asyncapi
-from ops.chaos.copy import frames
 from ops.commands.schemas import documents
 from schemas import views
 from schemas.sources import MODELS

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 from structlog.testing import capture_logs
+from support.clients.feed import Copy
 from support.edges import Fed, bearer, serving, until
 from support.rows import World, item
 from support.sse import Client
 from support.truth import Truth
 
-from ops.chaos.copy import Copy
 from schemas.log import Data
 from schemas.views import MarkRow
 from streams.core.keys import mark_key

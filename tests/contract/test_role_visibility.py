@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from support.clients.feed import frames
 from support.deciding import WS, Deciding, message
 from support.folding import event
 from support.outlets import Kept
 
 from api.pushes import Subscriber
-from ops.chaos.copy import frames
 from schemas.sources import ROLES
 from streams.core.keys import item_id
 from streams.core.readers import Reader

@@ -26,11 +26,11 @@ from support import brokers, events
 from support.cli import COMMAND, clean_env
 from support.following import Follower, frames_after
 from support.history import ask
+from support.model import Model, Reader
 from support.up import Up, wait_for
 
+from chaos.checks.edge import READERS, Asker, check, now, settled, users_of
 from ops.broker import free_port
-from ops.chaos.asking import READERS, Asker, check, now, settled, users_of
-from ops.chaos.model import Model, Reader
 from schemas.codec import HOUR
 from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.clients.feed import Copy
 from support.edges import bearer, until
 from support.pipeline import Stack
 from support.rows import World
@@ -17,7 +18,6 @@ from support.truth import Truth
 from support.writing import Writer
 
 from api.tailer import FellBack
-from ops.chaos.copy import Copy
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.views import PositionRow

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from support.clients.feed import Copy
 from support.edges import bearer, until
 from support.pipeline import Stack, send, worker
 from support.running import edge
 from support.sse import Client
 
-from ops.chaos.copy import Copy
 from schemas.topics import TOPIC_OF_TYPE
 from streams import topics
 

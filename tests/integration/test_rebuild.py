@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import pipeline
 from support.cli import clean_env
+from support.clients.feed import Copy
 from support.edges import until
 from support.pipeline import Stack, caught_up, eventually, look, send, worker
 from support.rebuilding import (
@@ -30,7 +31,6 @@ from support.running import edge
 from support.sse import Client
 from support.truth import Truth
 
-from ops.chaos.copy import Copy
 from schemas.settings import Settings
 from streams.core.fold import JUMP
 from streams.core.readers import Reader

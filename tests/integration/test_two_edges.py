@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from support.clients.feed import Copy
 from support.edges import bearer, until
 from support.pipeline import Stack, eventually, send, worker
 from support.running import edge
 from support.sse import Client
 
-from ops.chaos.copy import Copy
 from schemas.settings import Settings
 from streams import topics
 

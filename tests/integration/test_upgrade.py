@@ -16,17 +16,17 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from support import pipeline
 from support.cli import COMMAND, clean_env
+from support.clients.feed import Copy
 from support.driver import assert_equal
 from support.edges import SECRET, bearer, until
+from support.model import Model
+from support.model import Reader as ModelReader
 from support.pipeline import Stack, caught_up, check, eventually, look, send, worker
 from support.running import edge
 from support.sse import Client
 from support.truth import Truth
 from support.yesterday import put_back, yesterday
 
-from ops.chaos.copy import Copy
-from ops.chaos.model import Model
-from ops.chaos.model import Reader as ModelReader
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from schemas.versions import NewerVersion

@@ -7,9 +7,8 @@ import json
 import re
 from typing import Any
 
+from support.clients.feed import Copy
 from support.edges import bearer
-
-from ops.chaos.copy import Copy
 
 _RETRY = re.compile(rb"(?m)^retry: (\d+)$")
 _REFUSED = 0.5  # seconds after which somebody who found nobody comes again

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ops.chaos.model import Draft, Item, Reader, View
+from support.model import Draft, Item, Reader, View
+
 from schemas.facts import encode_fact
 from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from support.clients.feed import Copy, frames
 from support.rows import ROLES, World
 
 from api.answers import Answers
 from api.frames import Frames
 from api.replica import Replica
-from ops.chaos.copy import Copy, frames
 from streams.core.diff import Window
 from streams.core.readers import Reader
 

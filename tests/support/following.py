@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 from httpx_sse import SSEError, connect_sse
+from support.clients.feed import Copy
+from support.model import Reader
 
-from ops.chaos.asking import Asker
-from ops.chaos.copy import Copy
-from ops.chaos.model import Reader
+from chaos.checks.edge import Asker
 
 Frame = tuple[int, str, Any]
 

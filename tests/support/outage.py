@@ -25,16 +25,16 @@ from aiokafka.errors import KafkaError
 from support import brokers
 from support.cli import attn
 from support.edges import SECRET
+from support.events.generator import SLOT, SLOTS, generate
+from support.model import Model, Reader
 from support.pipeline import Records, Seen, caught_up, check, eventually, read
 from support.steady import PATIENCE, Producer
 
+from chaos.checks.edge import Asker
+from chaos.checks.verify import check_edges
+from chaos.workload.feed_readers import Follower
+from chaos.workload.load import beating
 from ops.broker import free_port
-from ops.chaos.asking import Asker
-from ops.chaos.generate import SLOT, SLOTS, generate
-from ops.chaos.load import beating
-from ops.chaos.model import Model, Reader
-from ops.chaos.readers import Follower
-from ops.chaos.verify import check_edges
 from ops.kafka import Cluster, Node
 from ops.supervise import Part, role_command
 from schemas.settings import Settings

@@ -9,16 +9,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from support.model import Model
 
-from ops.chaos import history, refold
-from ops.chaos.load import beat, beating, generated, load
-from ops.chaos.model import Model
-from ops.chaos.people import Desks, acts_differ
-from ops.chaos.records import Watch
-from ops.chaos.refold import Refold
-from ops.chaos.report import Report
-from ops.chaos.schedule import HEAVIEST, KINDS, schedule
-from ops.chaos.silence import Figures, by_kind
+from chaos.checks import expected_fold as refold
+from chaos.checks import history
+from chaos.checks.expected_fold import Refold
+from chaos.checks.feed_gaps import Figures, by_kind
+from chaos.checks.topics import Watch
+from chaos.faults.schedule import HEAVIEST, KINDS, schedule
+from chaos.report import Report
+from chaos.workload.load import beat, beating, generated, load
+from chaos.workload.users import Desks, acts_differ
 from schemas.facts import Fact, encode_fact
 from schemas.log import Pack, encode_pack
 from schemas.settings import Settings
@@ -206,7 +207,7 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
 
 
 def test_a_report_says_what_was_found() -> None:
-    report = Report(4, "python -m ops.chaos --seed 4", "abc", 2.0, 3, 2, 2, faults=9,
+    report = Report(4, "python -m chaos --seed 4", "abc", 2.0, 3, 2, 2, faults=9,
                     silent={"edge killed": Figures(9, 8, 1.0, 3.0)}, numbers={"events": 12_345}, differences=["row a"])
     said = report.markdown()
     assert "Seed 4: 9 faults, 1 differences" in said

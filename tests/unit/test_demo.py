@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from itertools import islice, takewhile
 
-from ops.chaos.model import Model, Reader
+from support.model import Model, Reader
+
 from ops.demo.play import Place, events
 from ops.demo.story import DAY
 from ops.demo.threads import PEOPLE

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from bench.__main__ import BENCHES
 from ops.cli import build
 from ops.settings_page import page
 from schemas.settings import Settings
@@ -129,6 +130,7 @@ def unknown(text: str) -> list[str]:
     """Commands of attn, flags and targets of make that a document names and nobody knows."""
     found = []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets |= {f"bench-{name}" for name in BENCHES}
     for line in code(text):
         found += [f"make {name}" for name in re.findall(r"^make ([a-z-]+)", line) if name not in targets]
         for words in re.findall(r"(?:^|[|(;]\s*)attn((?: [^|;()`]+)?)", line):

@@ -7,6 +7,7 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clients.feed import frames
 from support.feeds import Edge, readers
 from support.laws import law
 from support.rows import USERS, World
@@ -17,7 +18,6 @@ from api.answers import Answers, read_token
 from api.filing import FAMILIES
 from api.frames import sse
 from api.replica import Replica
-from ops.chaos.copy import frames
 from schemas.views import cursor_of
 from streams.core.diff import Window
 from streams.core.readers import ID, Reader

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.clients.feed import frames
 from support.rows import item
 
 from api.answers import Answers
 from api.frames import Frames
 from api.replica import Replica
-from ops.chaos.copy import frames
 from schemas.log import Data
 from schemas.views import MarkRow, PositionRow, PreferencesRow, encode
 from streams.core.diff import Window

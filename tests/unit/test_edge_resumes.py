@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clients.feed import frames
 from support.edges import settings as edge_settings
 from support.laws import law
 from support.rows import USERS, World
 
 from api.connections import Piece
 from api.edge import Edge
-from ops.chaos.copy import frames
 from schemas.views import PreferencesRow, encode
 from streams.core.keys import preferences_key
 from streams.core.readers import Reader

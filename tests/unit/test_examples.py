@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 from support.driver import Shown, Worker, event_of
+from support.model import us
 
-from ops.chaos.model import us
 from schemas.codec import HOUR
 from schemas.log import Pack, encode_pack
 from schemas.sources import MODELS

@@ -8,6 +8,7 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clients.feed import Copy, frames
 from support.deciding import WS, Deciding, message
 from support.laws import law
 from support.outlets import Kept
@@ -16,7 +17,6 @@ from support.truth import Truth
 
 from api.connections import Stream
 from api.given import Given
-from ops.chaos.copy import Copy, frames
 from streams.core.readers import Reader
 
 ROLES = ("OWNER", "MEMBER", "VIEWER")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import events
 from support.driver import Crash, Shown, Worker, assert_equal, event_of, key_of, packs, same, visible
 from support.laws import law
+from support.model import Model, Reader, us
 
-from ops.chaos.model import Model, Reader, us
 from schemas.codec import DAY, HOUR
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.views import ItemRow, SeenRow, decode

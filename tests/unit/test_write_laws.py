@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clients.feed import Copy, frames
 from support.folding import NOON, event
 from support.laws import law
 from support.rows import marker
@@ -19,7 +20,6 @@ from api.answers import Answers
 from api.frames import Frames
 from api.pushes import Pushes, Subscriber
 from api.replica import Replica
-from ops.chaos.copy import Copy, frames
 from schemas.codec import MINUTE
 from schemas.facts import Outcome
 from schemas.latest import keep_latest

@@ -1,0 +1,23 @@
+"""`python -m bench pipeline|recovery|feed|edge|writes|history|insights`: what attn costs beside named
+baselines, in the same run.
+
+Machines are noisy: read the ratios and the CPU per event; wall rates say little.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHES = ("pipeline", "recovery", "feed", "edge", "writes", "history", "insights")
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
+        raise SystemExit(f"usage: python -m bench {'|'.join(BENCHES)} [options]")
+    name = sys.argv.pop(1)
+    importlib.import_module(f"bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What the feed bench measures, one process each: `python -m bench.feed.servers VARIANT WORKSPACES FRAME_BYTES`.
+
+`attn`: the edge as it runs, frames written to the transport. `asgi`: the same by plain ASGI. `sse-starlette`: a queue
+for each connection, as its documentation has it. `floor`: asyncio.Protocol and `transport.write`, no HTTP.
+Prints its port; then takes one JSON command a line: {"do": "publish", "rounds", "each", "pause"}, {"do": "weigh"} or
+{"do": "look"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psutil
+import uvloop
+
+__all__ = ["SECRET", "VARIANTS"]
+
+SECRET = "of the bench alone, and long enough for HMAC"
+
+Publish = Callable[[int, int], None]  # (workspace, how many frames at once)
+
+
+def _stamp() -> str:
+    """When a frame was published, found in it by the reader: nanoseconds of the machine's monotonic clock."""
+    return f"at={time.monotonic_ns()};"
+
+
+async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[int, Publish]:
+    from api.app import create_app
+    from api.edge import Edge
+    from api.protocol import listen, server
+    from schemas.log import Data
+    from schemas.settings import Settings
+    from schemas.views import ItemRow, PositionRow, encode
+
+    edge = Edge(Settings(_env_file=None, jwt_secret=SECRET, log_partitions=1, max_streams=10_000))  # type: ignore[call-arg, arg-type]
+    edge.ready = True
+    app = create_app(edge)
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        scope.pop("extensions", None)
+        await app(scope, receive, send)
+
+    sock = listen("127.0.0.1", 0)
+    http = server(app if direct else plain)  # type: ignore[arg-type]
+    background = (asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat()))
+    background[0].add_done_callback(lambda _: background[1].cancel())
+    position = 0
+
+    def publish(workspace: int, each: int) -> None:
+        nonlocal position
+        for number in range(each):
+            position += 1
+            name = f"w{workspace}"
+            row = ItemRow(
+                id=f"ibx_{workspace}_{number}", ws=name, kind="message", source_id="s", state="unread", rev=position,
+                data=Data(title=_stamp(), body_md="x" * frame_bytes), created_at=1, due_at=2)
+            edge.take(0, [(b"i:" + row.id.encode(), encode(row))], PositionRow(next=position))
+        edge.flush()
+
+    return sock.getsockname()[1], publish
+
+
+async def asgi(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
+    return await attn(workspaces, frame_bytes, direct=False)
+
+
+def _text(frame_bytes: int, number: int) -> str:
+    """As much as one of attn's frames."""
+    return json.dumps({"item": {"title": _stamp(), "body_md": "x" * (frame_bytes + 380), "number": number}})
+
+
+async def sse_starlette(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
+    import uvicorn
+    from sse_starlette.sse import EventSourceResponse
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.routing import Route
+
+    from api.protocol import listen
+
+    queues: dict[int, set[asyncio.Queue[dict[str, str]]]] = {number: set() for number in range(workspaces)}
+
+    async def feed(request: Request) -> EventSourceResponse:
+        mine = queues[int(request.headers["x-workspace"])]
+        queue: asyncio.Queue[dict[str, str]] = asyncio.Queue(1000)
+
+        async def frames() -> Any:
+            mine.add(queue)
+            try:
+                yield {"event": "snapshot", "data": "{}"}
+                while True:
+                    yield await queue.get()
+            finally:
+                mine.discard(queue)
+
+        return EventSourceResponse(frames())
+
+    app = Starlette(routes=[Route("/org/me/feed", feed)])
+    sock = listen("127.0.0.1", 0)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    task.add_done_callback(lambda _: None)
+
+    def publish(workspace: int, each: int) -> None:
+        for number in range(each):
+            frame = {"event": "added", "id": str(number), "data": _text(frame_bytes, number)}
+            for queue in queues[workspace]:
+                queue.put_nowait(frame)
+
+    return sock.getsockname()[1], publish
+
+
+async def floor(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
+    readers: dict[int, set[asyncio.Transport]] = {number: set() for number in range(workspaces)}
+
+    class Floor(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            name = data.split(b"x-workspace: ")[1].split(b"\r\n")[0]
+            readers[int(name)].add(self.transport)  # type: ignore[arg-type]
+            self.transport.write(b"event: snapshot\ndata: {}\n\n")  # type: ignore[attr-defined]
+
+        def connection_lost(self, error: Exception | None) -> None:
+            for found in readers.values():
+                found.discard(self.transport)  # type: ignore[arg-type]
+
+    server = await asyncio.get_running_loop().create_server(Floor, "127.0.0.1", 0)
+
+    def publish(workspace: int, each: int) -> None:
+        frames = b"".join(
+            b"id: %d\nevent: added\ndata: %b\n\n" % (number, _text(frame_bytes, number).encode())
+            for number in range(each))
+        for transport in readers[workspace]:
+            transport.write(frames)
+
+    return server.sockets[0].getsockname()[1], publish
+
+
+VARIANTS: dict[str, Callable[[int, int], Awaitable[tuple[int, Publish]]]] = {
+    "attn": attn, "asgi": asgi, "sse-starlette": sse_starlette, "floor": floor,
+}
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def serve(variant: str, workspaces: int, frame_bytes: int) -> None:
+    port, publish = await VARIANTS[variant](workspaces, frame_bytes)
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    _say({"port": port})
+    while line := await commands.readline():
+        command = json.loads(line)
+        if command["do"] == "publish":
+            for _ in range(command["rounds"]):
+                for workspace in range(workspaces):
+                    publish(workspace, command["each"])
+                await asyncio.sleep(command["pause"])
+        if command["do"] == "weigh":
+            gc.collect()
+        _say({"cpu": _cpu(), "rss": psutil.Process().memory_info().rss})
+
+
+def _say(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

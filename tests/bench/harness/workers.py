@@ -1,0 +1,79 @@
+"""Whole workers as children of a bench: `fold` until their input is done, `load` until their rows are there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+
+from bench.harness.subprocesses import Meter, ready, run
+from schemas.settings import Settings
+from streams.app import Worker
+
+__all__: list[str] = []
+
+_LOOK = 0.01  # seconds between two looks: a bench may poll
+
+
+async def _started() -> Worker:
+    """With settings of the environment, which `measure` hands on."""
+    from streams import topics
+    from streams.app import build
+
+    settings = Settings(_env_file=None)
+    await topics.ensure(settings)
+    return build(settings)
+
+
+async def fold(what: str) -> None:
+    """Works until as many records of the "sources", or of the "log", are done as a line on stdin says."""
+    worker = await _started()
+    await worker.start()
+    while not worker.ready:
+        await asyncio.sleep(_LOOK)
+    meter = Meter()
+    ready()
+    fed = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+
+    async def done() -> bool:
+        if not fed.done():
+            return False
+        folded, records = worker.shards.done, int(fed.result())
+        if what == "log":
+            return sum(folded.values()) >= records
+        if sum(worker.intake.done.values()) < records:
+            return False
+        ends = await worker._fold_group.ends(shard.tp for shard in worker.shards.owned.values())
+        return bool(ends) and all(folded.get(tp, 0) >= end for tp, end in ends.items())
+
+    while not await done():
+        if worker.alarm.reason:
+            sys.exit(worker.alarm.reason)
+        await asyncio.sleep(5 * _LOOK)
+    meter.tell()
+    await worker._commit_once()
+
+
+async def load() -> None:
+    """Measures from when it has its partitions until it folds them: what each row costs, without group and broker."""
+    worker = await _started()
+    starting = asyncio.create_task(worker.start())
+    while not worker.shards.owned:
+        await asyncio.sleep(_LOOK)
+    meter = Meter()
+    while not worker.ready:
+        if worker.alarm.reason:
+            sys.exit(worker.alarm.reason)
+        await asyncio.sleep(_LOOK)
+    meter.tell(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    await starting
+
+
+async def _main(role: str, *what: str) -> None:
+    await (fold(*what) if role == "fold" else load())
+    os._exit(0)  # how it stops is not what is measured
+
+
+if __name__ == "__main__":
+    run(_main(*sys.argv[1:]))

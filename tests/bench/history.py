@@ -1,0 +1,225 @@
+"""What the history costs beside a bare insert: `python -m bench history [--rows N] [--batch N]`.
+
+Four ways of getting the same rows into the same kind of table, in batches of the same size, in turns on one engine:
+
+    plain     clickhouse-connect's column insert of columns that are there already, into the table alone
+    bare      the same, with the hourly sums that ClickHouse makes of every insert
+    writer    from the bytes of the records: decoded, admitted, made columns, inserted as the history does
+    history   the whole process: from Kafka to ClickHouse and committed
+
+All send the same settings, and get each batch just before it is their turn. Ratios are of ways in the same turn,
+medians of the turns. The engine (chdb) runs in this process, so its CPU is in all of them. The last lines say where
+the writer's goes, on average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness.subprocesses import cpu_seconds
+from ops.broker import EmbeddedBroker
+from schemas.facts import Fact, encode_fact
+from schemas.settings import Settings
+from schemas.topics import FACTS, partition_of
+from streams import topics
+from streams.history import client, metrics, migrate, run
+from streams.history.columns import COLUMNS, columns
+from streams.history.store import INSERT_SETTINGS, Store
+from streams.history.writer import Batch, Writer
+
+ROUNDS = 10
+PARTITIONS = 4
+_BEGIN = 1_750_000_000_000_000
+_TYPES = (
+    ("waitpoint.created", "waitpoint"), ("waitpoint.approved", "waitpoint"), ("run.failed", "failed_run"),
+    ("run.recovered", "failed_run"), ("session.completed", "session_waiting"), ("plan.approved", "plan_approval"),
+)
+
+
+def facts(count: int, start: int = 0) -> Iterator[Fact]:
+    """Facts as they are in life: 16 workspaces, 6 types, half of them close an item. About 500 bytes each."""
+    for number in range(start, start + count):
+        kind = _TYPES[number % len(_TYPES)]
+        closes = number % 2 == 1
+        yield Fact(
+            ws=f"ws_{number % 16:02}", pos=number, index=0, event_id=f"/pipelines/deploy evt-{number:012x}",
+            time=_BEGIN + number * 40_000, at=_BEGIN + number * 40_000 + 1500, type=kind[0],
+            subject=f"wp_tok_{number // 2:010x}", item=f"ibx_{number // 2:026x}", kind=kind[1],
+            priority=("low", "normal", "high", "urgent")[number % 4], title=f"Review production deploy {number % 1000}",
+            cluster=f"prod-us-east-{number % 8}", stack=f"web-{number % 20}", case_id=f"case_{number % 5000}",
+            session_id=f"ses_{number % 9000}", actor=f"user_{number % 200}" if closes else None,
+            resolved_action="approved" if closes else None, seconds_open=number % 7200 * 1.5 if closes else None,
+            target_role=("OWNER", "ADMIN", None)[number % 3],
+        )
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    work()
+    return cpu_seconds() - cpu, time.perf_counter() - wall
+
+
+def connect(settings: Settings, databases: Sequence[str] = ("attn",), real: Any = client.connect) -> Any:
+    """An engine that does not merge what was inserted: merges come at any time, and cost every way the same."""
+    found = real(settings)
+    for database in databases:
+        migrate.apply(found, database)
+    found.command("SYSTEM STOP MERGES")  # of the tables that are there
+    return found
+
+
+class Bench:
+    """One engine with a table for each way."""
+
+    def __init__(self, directory: Path, rows: int, batch: int) -> None:
+        self.rows, self.batch = rows, batch
+        self.client = connect(Settings(data_dir=directory, _env_file=None), ("bare", "writer"))
+        self.client.command("CREATE TABLE bare.plain AS bare.activity")
+        self.client.command("SYSTEM STOP MERGES bare.plain")
+        self.writer = Writer(Store(self.client, "writer", local=True), days=30)
+        self.writer.open([0])
+        self.types = self.client.create_insert_context("bare.activity", column_names=COLUMNS).column_types
+        self.steps: dict[str, float] = {}  # of the writer: CPU seconds
+        self._round = 0
+
+    def turn(self) -> dict[str, tuple[float, float]]:
+        """CPU and wall seconds of one round of each way that needs no broker."""
+        starts = range(self._round * self.rows, (self._round + 1) * self.rows, self.batch)
+        batches = [list(facts(self.batch, start)) for start in starts]
+        self._round += 1
+        gc.collect()
+        gc.freeze()
+        ways: list[tuple[str, Callable[[list[Fact]], tuple[float, float]]]] = [
+            ("plain", lambda batch: self._insert("bare.plain", batch)),
+            ("bare", lambda batch: self._insert("bare.activity", batch)),
+            ("writer", self._write),
+        ]
+        first = self._round % len(ways)  # none always comes after the same other
+        found = {}
+        for name, way in ways[first:] + ways[:first]:
+            measured = [way(batch) for batch in batches]
+            found[name] = sum(cpu for cpu, _ in measured), sum(wall for _, wall in measured)
+        return found
+
+    def _insert(self, table: str, batch: list[Fact]) -> tuple[float, float]:
+        data = columns(batch, [0] * len(batch))
+        return timed(lambda: self.client.insert(
+            table, data, column_names=COLUMNS, column_types=self.types, column_oriented=True,
+            settings=INSERT_SETTINGS | {"insert_deduplication_token": uuid.uuid4().hex},
+        ))
+
+    def _write(self, batch: list[Fact]) -> tuple[float, float]:
+        records = [SimpleNamespace(value=encode_fact(fact), offset=fact.pos, timestamp=0) for fact in batch]
+        return timed(lambda: self._written(records))
+
+    def _written(self, records: Sequence[Any]) -> None:
+        batch, begun = Batch(), cpu_seconds()
+        batch.add(0, records)
+        decoded = cpu_seconds()
+        plan = self.writer.plan(batch)
+        admitted = cpu_seconds()
+        self.writer.write(plan)
+        ended = cpu_seconds()
+        for name, spent in (("decode", decoded - begun), ("admit", admitted - decoded), ("insert", ended - admitted)):
+            self.steps[name] = self.steps.get(name, 0.0) + spent
+
+    def close(self) -> None:
+        self.client.close()
+
+
+async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
+    """CPU and wall seconds of `attn history` for `rows` rows that wait in the topic, without its start and stop."""
+    broker = EmbeddedBroker(directory)
+    await broker.start()
+    try:
+        settings = Settings(
+            kafka=broker.bootstrap, data_dir=directory, log_partitions=PARTITIONS, history_batch_rows=batch,
+            _env_file=None,
+        )
+        await topics.ensure(settings)
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:
+            await _send(producer, facts(rows + batch))
+        client.connect = connect
+        before, stop = _rows(), asyncio.Event()
+        running = asyncio.create_task(run(settings, stop))
+        await _reach(before + 1)
+        first, cpu, wall = _rows() - before, cpu_seconds(), time.perf_counter()
+        await _reach(before + rows + batch)
+        share = rows / (rows + batch - first)
+        found = (cpu_seconds() - cpu) * share, (time.perf_counter() - wall) * share
+        stop.set()
+        await running
+        return found
+    finally:
+        await broker.stop()
+
+
+def _rows() -> float:
+    (metric,) = metrics.ROWS.collect()
+    return next(sample.value for sample in metric.samples if sample.name.endswith("_total"))
+
+
+async def _reach(rows: float) -> None:
+    async with asyncio.timeout(300):
+        while _rows() < rows:
+            await asyncio.sleep(0.02)
+
+
+async def _send(producer: AIOKafkaProducer, sent: Iterator[Fact]) -> None:
+    for fact in sent:
+        await producer.send(FACTS, encode_fact(fact), partition=partition_of(fact.ws, PARTITIONS))
+    await producer.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench history", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of a round")
+    parser.add_argument("--batch", type=int, default=5000, help="rows of an insert")
+    given = parser.parse_args()
+    rows = max(1, given.rows // given.batch) * given.batch
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(Path(directory), rows, given.batch)
+        bench.turn()  # columns' types, caches
+        bench.steps.clear()
+        turns = [bench.turn() for _ in range(ROUNDS)]
+        bench.close()
+    with tempfile.TemporaryDirectory() as directory:
+        history = asyncio.run(whole(Path(directory), rows, given.batch))
+    _show([turn | {"history": history} for turn in turns], bench.steps, rows, given.batch)
+
+
+def _show(
+    turns: Sequence[dict[str, tuple[float, float]]], steps: dict[str, float], rows: int, batch: int
+) -> None:
+    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} turns, history of one")
+    for name in ("", "CPU µs/row", "rows/s", "CPU: bare is", "rows/s of bare"):
+        table.add_column(name, justify="right")
+    median = statistics.median
+    for name in turns[0]:
+        table.add_row(
+            name, f"{median(turn[name][0] for turn in turns) / rows * 1e6:.1f}",
+            f"{rows / median(turn[name][1] for turn in turns):,.0f}",
+            *(f"{median(turn['bare'][part] / turn[name][part] for turn in turns):.2f}" for part in (0, 1)),
+        )
+    for name, seconds in steps.items():
+        table.add_row(f"writer: {name}", f"{seconds / rows / len(turns) * 1e6:.1f}", "", "", "")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

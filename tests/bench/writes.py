@@ -1,0 +1,224 @@
+"""Bench: what a person's write costs an edge, and how long it takes, beside a bare record's way through the broker.
+
+`attn worker` and `attn edge` run as an operator starts them, over an inbox that is filled before. Two questions, each
+with its baseline in the same run:
+
+- how long a dismiss takes, one after the other, from the request to the answer (by then it is durable, decided, and
+  shown by the edge), beside a bare aiokafka produce -> consume of one record; they take turns, as the machine is noisy;
+- how many writes a second one edge carries when many people write at once, and what CPU a write costs edge and worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import jwt
+import psutil
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from bench.harness import brokers as grounds
+from bench.harness.brokers import Ground
+from bench.harness.subprocesses import environment
+from bench.harness.workload import SOURCE, produce, source_events
+from ops.broker import free_port
+from ops.embedded import readiness
+from ops.supervise import role_command
+
+__all__ = ["main"]
+
+_SECRET = "a secret for the bench, long enough for an HMAC"
+_PARTITIONS = 4
+_SECONDS = 120.0
+_TURN = 50  # measurements of one kind before it is the other's turn
+_BARE = "bench.bare"
+
+
+class Line:
+    """One kept-alive connection, a request at a time: an HTTP client of its own would cost more than the edge."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> None:
+        self._reader, self._writer = reader, writer
+        claims = {"sub": user, "workspace_id": "ws_0", "role": "OWNER", "exp": int(time.time()) + 86_400}
+        self._token = jwt.encode(claims, _SECRET, "HS256")
+
+    @classmethod
+    async def open(cls, port: int, user: str) -> Line:
+        return cls(*await asyncio.open_connection("127.0.0.1", port), user)
+
+    async def ask(self, method: str, path: str) -> bytes:
+        """The answer's body. SystemExit: it is not a 200."""
+        self._writer.write((
+            f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
+            "Content-Length: 0\r\n\r\n").encode())
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        size = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:"))
+        body = await self._reader.readexactly(size)
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            raise SystemExit(f"{method} {path}: {head.decode()}{body.decode()}")
+        return body
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Bare:
+    """One record at a time to a topic of its own, and back."""
+
+    def __init__(self, out: AIOKafkaProducer, back: AIOKafkaConsumer) -> None:
+        self._out, self._back = out, back
+
+    async def round(self) -> None:
+        await self._out.send(_BARE, b"x" * 300, partition=0)
+        await self._back.getone()
+
+
+@asynccontextmanager
+async def _bare(ground: Ground, broker: str) -> AsyncIterator[Bare]:
+    await grounds.make(ground, broker, [_BARE], 1)
+    async with (
+        AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True, linger_ms=0) as out,
+        AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, fetch_max_wait_ms=100) as back,
+    ):
+        back.assign([place := TopicPartition(_BARE, 0)])
+        back.seek(place, 0)
+        yield Bare(out, back)
+
+
+@asynccontextmanager
+async def _role(name: str, port_setting: str, settings: dict[str, object]) -> AsyncIterator[tuple[psutil.Process, int]]:
+    """A role that is ready, and its port."""
+    port = free_port()
+    child = await asyncio.create_subprocess_exec(
+        *role_command(name), env=environment(**settings, **{port_setting: port}, log_level="ERROR"))
+    try:
+        async with asyncio.timeout(_SECONDS):
+            while not (await asyncio.to_thread(readiness, f"http://127.0.0.1:{port}"))[0]:
+                if child.returncode is not None:
+                    raise SystemExit(f"attn {name} ended with code {child.returncode}")
+                await asyncio.sleep(0.05)
+        yield psutil.Process(child.pid), port
+    finally:
+        if child.returncode is None:
+            child.terminate()
+            await child.wait()
+
+
+async def _items(port: int, expected: int) -> list[str]:
+    """Ids of what is open in the workspace, as soon as all of it is there."""
+    line = await Line.open(port, "ann")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            while json.loads(await line.ask("GET", "/org/me/inbox"))["counts"]["total"] < expected:
+                await asyncio.sleep(0.1)
+        found, after = [], ""
+        while True:
+            page = json.loads(await line.ask("GET", f"/org/me/inbox?limit=500{after}"))
+            found += [item["id"] for item in page["items"]]
+            if "next" not in page:
+                return found
+            after = f"&next={page['next']}"
+    finally:
+        line.close()
+
+
+async def _alone(port: int, bare: Bare, items: Sequence[str], count: int) -> tuple[list[float], list[float]]:
+    """Seconds of each dismiss and of each bare round, in turns."""
+    line = await Line.open(port, "ann")
+    writes: list[float] = []
+    rounds: list[float] = []
+    try:
+        for number in range(count):
+            begun = time.perf_counter()
+            await line.ask("POST", f"/org/me/inbox/{items[number % len(items)]}/dismiss")
+            writes.append(time.perf_counter() - begun)
+            if number % _TURN == _TURN - 1:
+                for _ in range(_TURN):
+                    begun = time.perf_counter()
+                    await bare.round()
+                    rounds.append(time.perf_counter() - begun)
+    finally:
+        line.close()
+    return writes[_TURN:], rounds[_TURN:]  # the first turn warms up
+
+
+async def _together(port: int, items: Sequence[str], people: int, count: int) -> float:
+    """Seconds in which `people` put away and bring back `count` items in all, each on a connection of their own."""
+    lines = [await Line.open(port, f"user_{number}") for number in range(people)]
+
+    async def work(line: Line, number: int) -> None:
+        for step in range(count // people):
+            item = items[(number + step // 2 * people) % len(items)]
+            await line.ask("DELETE" if step % 2 else "POST", f"/org/me/inbox/{item}/dismiss")
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(work(line, number) for number, line in enumerate(lines)))
+    seconds = time.perf_counter() - begun
+    for line in lines:
+        line.close()
+    return seconds
+
+
+def _cpu(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return used.user + used.system
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def latency(writes: Sequence[float], rounds: Sequence[float]) -> str:
+    """A Markdown table, milliseconds; ratios are to the bare round of the same quantile."""
+    lines = [f"| ms, {len(writes)} of each, in turns | p50 | p90 | p99 |", f"|{' --- |' * 4}"]
+    shares = (0.5, 0.9, 0.99)
+    base = [_quantile(rounds, share) for share in shares]
+    mine = [_quantile(writes, share) for share in shares]
+    lines.append("| bare aiokafka produce → consume | " + " | ".join(f"{each * 1e3:.1f}" for each in base) + " |")
+    lines.append("| dismiss, request → answer | " + " | ".join(f"{each * 1e3:.1f}" for each in mine) + " |")
+    lines.append("| × bare | " + " | ".join(f"{a / b:.2f}" for a, b in zip(mine, base, strict=True)) + " |")
+    return "\n".join(lines)
+
+
+async def _run(given: argparse.Namespace) -> None:
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(grounds.ground(given.kafka, given.replication))
+        broker = await ground.fresh()
+        settings: dict[str, object] = {
+            "kafka": broker, "replication": ground.replication, "log_partitions": _PARTITIONS,
+            "source_partitions": 1, "jwt_secret": _SECRET, "write_rate": 1e6, "write_burst": 1_000_000}
+        worker, _ = await stack.enter_async_context(_role("worker", "metrics_port", settings))
+        edge, port = await stack.enter_async_context(_role("edge", "port", settings))
+        # Each subject is opened once; every sixteenth is in the workspace that is written to.
+        await produce(broker, SOURCE, source_events(given.items * 16, subjects=given.items * 16))
+        items = await _items(port, given.items)
+        bare = await stack.enter_async_context(_bare(ground, broker))
+        sys.stdout.write(latency(*await _alone(port, bare, items, given.writes)) + "\n\n")
+        lines = ["| people at once | writes/s | edge, CPU µs/write | worker, CPU µs/write |", f"|{' --- |' * 4}"]
+        for people in given.people:
+            count = max(people * 2, given.writes * 4) // people * people
+            before = _cpu(edge), _cpu(worker)
+            seconds = await _together(port, items, people, count)
+            used = _cpu(edge) - before[0], _cpu(worker) - before[1]
+            lines.append(f"| {people} | {count / seconds:,.0f} | {used[0] / count * 1e6:.0f} "
+                         f"| {used[1] / count * 1e6:.0f} |")
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench writes", description=__doc__)
+    parser.add_argument("--writes", type=int, default=2000, help="dismisses one after the other")
+    parser.add_argument("--items", type=int, default=1000, help="open items of the workspace that is written to")
+    parser.add_argument("--people", type=int, nargs="+", default=[1, 16, 128], help="how many write at once")
+    grounds.add_options(parser)
+    asyncio.run(_run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Asks a running edge everything a reader can see, and compares it with the reference model."""
+
+from __future__ import annotations
+
+import difflib
+import pprint
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+from support.model import EPOCH, Item, Model, Reader, View
+
+READERS = (Reader("nobody", "OWNER"), Reader("nobody", "MANAGER"), Reader("nobody", "VIEWER"))
+_SHOWN_LINES = 40
+# Not the model's: derived ids and places, and texts that attn words itself.
+_OWN = {"id", "revision", "rank", "rank_reasons", "editor"}
+_WORDED = {"incident": {"title"}, "proof_expiring": {"title"}}
+_SHOWN = (
+    "title", "body_md", "cluster", "stack", "conversation_id", "case_id", "case_title", "session_id", "risk",
+    "reversible", "pipeline", "step", "error", "incident_key", "task_id", "proof_id", "payload",
+)
+
+
+def text(us: int) -> str:
+    return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+
+
+def now() -> int:
+    return (datetime.now(UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def users_of(model: Model, ws: str, most: int) -> list[str]:
+    """Those addressed by name most often."""
+    found: dict[str, int] = {}
+    for event in model.events[ws]:
+        for user in (event.data.get("target_user_id"), event.data.get("owner_user_id")):
+            if user:
+                found[user] = found.get(user, 0) + 1
+    return sorted(found, key=lambda user: -found[user])[:most]
+
+
+class Asker:
+    """One edge, asked as anybody: it makes its own tokens from the data directory's secret."""
+
+    def __init__(self, url: str, data_dir: Path) -> None:
+        self._secret = (data_dir / "secret").read_text().strip()
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def headers(self, ws: str, reader: Reader) -> dict[str, str]:
+        claims = {"sub": reader.user, "workspace_id": ws, "role": reader.role, "exp": int(time.time()) + 3600}
+        return {"Authorization": "Bearer " + jwt.encode(claims, self._secret, "HS256")}
+
+    def get(self, path: str, ws: str, reader: Reader, **params: Any) -> Any:
+        answer = self.client.get(path, params=params, headers=self.headers(ws, reader))
+        assert answer.status_code == 200, f"{path} {params}: {answer.status_code} {answer.text[:500]}"
+        return answer.json()
+
+    def pages(self, ws: str, reader: Reader, limit: int = 500) -> tuple[list[Any], Any]:
+        """(All items of all pages in order, the first page)."""
+        first = page = self.get("/org/me/inbox", ws, reader, limit=limit)
+        items = list(page["items"])
+        while page.get("next"):
+            page = self.get("/org/me/inbox", ws, reader, limit=limit, next=page["next"])
+            items += page["items"]
+        return items, first
+
+
+def said(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    """An item as Crewship's routes show it, less what is attn's own."""
+    shown, sender = item.shown, item.shown.get("sender") or {}
+    found = {
+        "workspace_id": ws, "kind": item.kind, "source_id": item.source_id, "state": item.state,
+        "priority": item.priority, "blocking": item.blocking, "created_at": text(item.created_at),
+        "updated_at": text(item.updated_at), "title": shown.get("title"), "body_md": shown.get("body_md") or None,
+        "target_user_id": item.target[0], "target_role": item.target[1], "sender_type": sender.get("type"),
+        "sender_id": sender.get("id"), "sender_name": sender.get("name"), "payload": shown.get("payload"),
+        "resolved_at": item.resolved_at and text(item.resolved_at), "resolved_by_user_id": item.resolved_by,
+        "resolved_action": item.resolved_action,
+    }
+    return {name: value for name, value in found.items() if value is not None and name not in _left_out(item.kind)}
+
+
+def said_ranked(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    """An item as Ankra's routes show it, less what is attn's own."""
+    shown = item.shown
+    found = said(item, ws, ids) | {"band": item.band, "due_at": text(item.due_at), "overdue": item.overdue}
+    more = {name: shown.get(name) for name in _SHOWN} | {"action_url": item.action_url}
+    if "expires_at" in shown:
+        more["expires_at"] = text(_us(shown["expires_at"]))
+    if "steps" in shown:
+        auto = sum(step["mode"] == "auto" for step in shown["steps"])
+        more["plan"] = {"auto": auto, "confirm": len(shown["steps"]) - auto, "steps": shown["steps"]}
+    if item.kind == "incident":
+        members = [ids.get(("failed_run", name), name) for name in item.members]
+        more |= {"clusters": item.clusters, "count": len(members), "members": sorted(members)}
+        name = item.source_id
+        more |= {"incident_key": ...} if "/" not in name else {}
+    more = {name: value for name, value in more.items() if value is not None and value != "" and value is not ...}
+    return found | {name: value for name, value in more.items() if name not in _left_out(item.kind)}
+
+
+def _left_out(kind: str) -> set[str]:
+    return _OWN | _WORDED.get(kind, set())
+
+
+def _us(moment: str) -> int:
+    return (datetime.fromisoformat(moment) - EPOCH) // timedelta(microseconds=1)
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    """What an answer says of an item, less what is attn's own."""
+    left_out = _left_out(item["kind"])
+    if item["kind"] == "incident":
+        left_out = left_out | {"pipeline", "step", "incident_key"}
+        item = item | ({"members": sorted(item["members"])} if "members" in item else {})
+    return {name: value for name, value in item.items() if name not in left_out}
+
+
+def key_of(item: dict[str, Any]) -> tuple[str, ...]:
+    target = (item.get("target_user_id", ""), item.get("target_role", "")) if item["kind"] == "incident" else ()
+    return item["kind"], item["source_id"], *target
+
+
+def check(asker: Asker, ws: str, view: View, reader: Reader) -> None:
+    """Every route of one reader says what the model says. AssertionError with the first difference."""
+    items, first = asker.pages(ws, reader)
+    ids = {key_of(item): item["id"] for item in items}
+    ranked = view.ranked(reader, ids=ids)
+    here = f"{ws} as {reader}"
+    _same([key_of(item) for item in items], [item.key for item in ranked], f"{here}: the order of the list")
+    runs = asker.get("/api/v1/inbox", ws, reader, kind="failed_run", limit=500)["rows"]
+    ids |= {key_of(run): run["id"] for run in runs}
+    for got, item in zip(items, ranked, strict=True):
+        if item.kind == "incident":  # its members are in no list, but can be asked for
+            ids |= {key_of(run): run["id"] for run in (asker.get(f"/api/v1/inbox/{one}", ws, reader)
+                                                        for one in got["members"])}
+        _same(_plain(got), said_ranked(item, ws, ids), f"{here}: item {got['id']}")
+        assert got["rank_reasons"][0] == item.band
+        assert ("overdue" in got["rank_reasons"], "blocking" in got["rank_reasons"]) == (item.overdue, item.blocking)
+    counts = view.counts(reader)
+    _same(first["counts"], counts, f"{here}: counts")
+    activity = view.activity(reader)
+    _same({name: first["activity"][name] for name in activity}, activity, f"{here}: activity")
+    _check_crewship(asker, ws, view, reader, counts["unread"])
+    zero = asker.get("/inbox", ws, reader)
+    _same([item["id"] for item in zero["items"]], [item["id"] for item in items[:500]], f"{here}: /inbox")
+    _same(zero["count"], len(items), f"{here}: the count of /inbox")
+    _same(asker.get("/inbox/count", ws, reader)["count"], counts["unread"], f"{here}: /inbox/count")
+    drafts = asker.get("/org/me/recent-drafts", ws, reader)["drafts"]
+    wanted = [
+        (draft.draft_id, draft.title, draft.cluster, draft.stack, text(draft.last_touched_at), draft.has_ai_edits,
+         [who for who in draft.editors if who != ("user", reader.user)])
+        for draft in view.drafts(reader)[:50]
+    ]
+    _same([draft["last_touched_at"] for draft in drafts], [draft[4] for draft in wanted], f"{here}: times of drafts")
+    by_id = itemgetter(0)  # among equal times any order
+    _same(sorted(map(_draft, drafts), key=by_id), sorted(wanted, key=by_id), f"{here}: drafts")
+
+
+def _draft(draft: dict[str, Any]) -> tuple[Any, ...]:
+    editors = [(one["type"], one["id"]) for one in draft["co_editors"]]
+    return (*(draft.get(name) for name in ("draft_id", "title", "cluster", "stack", "last_touched_at", "has_ai_edits")),
+            editors)
+
+
+def _check_crewship(asker: Asker, ws: str, view: View, reader: Reader, unread: int) -> None:
+    """The newest 500, newest first; among equal times any order."""
+    answer = asker.get("/api/v1/inbox", ws, reader, limit=500)
+    rows, expected = answer["rows"], view.crewship(reader)
+    here = f"{ws} as {reader}: /api/v1/inbox"
+    _same((answer["count"], answer["unread_count"]), (min(500, len(expected)), unread), f"{here} counts")
+    _same([row["created_at"] for row in rows], [text(item.created_at) for item in expected[:500]], here)
+    by_key = {item.key: item for item in expected}
+    for row in rows:
+        got = {name: value for name, value in _plain(row).items() if name not in ("resolved_by_user_id",)}
+        item = by_key[key_of(row)]
+        wanted = {name: value for name, value in said(item, ws, {}).items() if name not in ("resolved_by_user_id",)}
+        if item.kind == "incident":
+            got.pop("resolved_action", None)
+            wanted.pop("resolved_action", None)
+        _same(got, wanted, f"{here} {row['id']}")
+        if item.kind != "incident":
+            _same(row.get("resolved_by_user_id"), item.resolved_by, f"{here} {row['id']} resolved by")
+    _same(len({row["id"] for row in rows}), len(rows), f"{here}: distinct ids")
+    _same(asker.get("/api/v1/inbox/count", ws, reader)["unread_count"], unread, f"{here}/count")
+    for item in (row for row in rows[:3]):
+        _same(asker.get(f"/api/v1/inbox/{item['id']}", ws, reader)["id"], item["id"], f"{here}/{item['id']}")
+
+
+def _same(found: Any, wanted: Any, what: str) -> None:
+    """AssertionError with what differs, a line each. (A plain `assert` says so in tests only.)"""
+    if found != wanted:
+        model, edge = (pprint.pformat(one, width=110).splitlines() for one in (wanted, found))
+        shown = list(difflib.unified_diff(model, edge, "the model", "the edge", lineterm="", n=0))[:_SHOWN_LINES]
+        raise AssertionError("\n".join([what, *shown]))
+
+
+def settled(asker: Asker, views: dict[str, View], workspaces: Iterable[str], seconds: float) -> None:
+    """Waits until every workspace's total is the model's, and then until nothing moves any more."""
+    until, reader = time.monotonic() + seconds, READERS[0]
+    last: list[Any] = []
+    while time.monotonic() < until:
+        try:
+            found = [asker.get("/org/me/inbox", ws, reader, limit=1) for ws in workspaces]
+        except (httpx.HTTPError, AssertionError):
+            found = []
+        totals = [page["counts"]["total"] for page in found]
+        cursors = [page["cursor"] for page in found]
+        if found and cursors == last and totals == [views[ws].counts(reader)["total"] for ws in workspaces]:
+            return
+        last = cursors
+        time.sleep(1.0)
+    # The comparison that follows says what is wrong.

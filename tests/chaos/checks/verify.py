@@ -1,0 +1,207 @@
+"""After the faults: is everything as it would be without them? Each check gives its differences, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from support.model import Model, Reader
+
+from chaos.checks import expected_fold as refold
+from chaos.checks import history
+from chaos.checks.edge import READERS, Asker, check, now, users_of
+from chaos.checks.expected_fold import Refold
+from chaos.checks.topics import Records, Watch, committed, ends, read
+from chaos.workload.feed_readers import Follower
+from chaos.workload.users import ACTS
+from schemas.deadletters import DeadLetter
+from schemas.facts import Fact, Outcome
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, VIEWS
+
+__all__ = ["Topics", "caught_up", "check_edges", "check_readers", "check_topics"]
+
+_TRIES = 4  # an item may become due between the model's clock and the answer
+_READER_SECONDS = 60.0
+_SHOWN = 5
+
+
+async def caught_up(settings: Settings, watch: Watch, seconds: float) -> str | None:
+    """Waits until every source record is ingested, the log folded and its facts in the history; what is behind else."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            behind = await _behind(settings, watch)
+        except (KafkaError, OSError, TimeoutError) as error:
+            behind = repr(error)
+        if behind is None or time.monotonic() > until:
+            return behind
+        await asyncio.sleep(1.0)
+
+
+async def _behind(settings: Settings, watch: Watch) -> str | None:
+    there = await ends(settings, [*SOURCE_TYPES, LOG, VIEWS, FACTS])
+    for group, topics in (("attn-ingest", [*SOURCE_TYPES]), ("attn-history", [FACTS])):
+        done = await committed(settings, group)
+        left = {f"{place.topic}/{place.partition}": end - done.get(place, 0) for place, end in there.items()
+                if place.topic in topics and end > done.get(place, 0)}
+        if left:
+            return f"{group} has yet to do {left}"
+    for number in range(settings.log_partitions):
+        end, position = there[TopicPartition(LOG, number)], watch.position(number)
+        if end and (position is None or position.next < end):
+            return f"{LOG}/{number} ends at {end}, folded is {position}"
+        if watch.next(number) < there[TopicPartition(VIEWS, number)]:
+            return f"{VIEWS}/{number}: watched up to {watch.next(number)} of {there[TopicPartition(VIEWS, number)]}"
+    return None
+
+
+@dataclass
+class Topics:
+    """What is on the topics, and what one fold of the log makes of it."""
+
+    log: Records
+    views: Records
+    facts: Records
+    letters: Records
+    sources: dict[str, Records]
+    folds: dict[int, Refold] = field(default_factory=dict)
+    repeats: int = 0  # of facts
+
+    @classmethod
+    async def read(cls, settings: Settings, watch: Watch) -> Topics:
+        log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
+        found = cls(log, views, facts, letters, {topic: await read(settings, topic) for topic in SOURCE_TYPES})
+        for partition, records in log.items():
+            fold = found.folds[partition] = Refold(partition, settings, watch.repairs[partition])
+            await asyncio.to_thread(fold.take, records)
+            fold.end()
+        return found
+
+    @property
+    def all_facts(self) -> list[Fact | Outcome]:
+        return [fact for fold in self.folds.values() for fact in fold.facts]
+
+
+def check_topics(topics: Topics, watch: Watch, model: Model, garbage: set[bytes]) -> list[str]:
+    """Log, rows, facts and dead letters."""
+    found = list(watch.stale)
+    for partition, fold in topics.folds.items():
+        found += refold.differences(partition, "watched " + VIEWS, watch.rows(partition), fold.rows)
+        found += refold.differences(
+            partition, "compacted " + VIEWS, refold.last_rows(partition, topics.views[partition]), fold.rows)
+        facts, repeats, wrong = refold.told(topics.facts[partition])
+        topics.repeats += repeats
+        found += wrong[:_SHOWN]
+        found += _first_difference(partition, facts, fold.facts)
+    return [*found, *_check_events(topics, model), *_check_letters(topics, garbage)]
+
+
+def _first_difference(partition: int, found: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
+    if found == wanted:
+        return []
+    place = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b),
+                 min(len(found), len(wanted)))
+    return [f"{FACTS}/{partition}: {len(found)} facts, one fold of the log tells {len(wanted)}; the first difference "
+            f"is number {place}: {found[place:place + 1]}, the fold's {wanted[place:place + 1]}"]
+
+
+def _check_events(topics: Topics, model: Model) -> list[str]:
+    """Every valid event is in the log, and is exactly one fact."""
+    wanted = {(ws, one.source, one.id) for ws, found in model.events.items() for one in found}
+    logged: Counter[tuple[str, str, str]] = Counter()
+    for fold in topics.folds.values():
+        logged += fold.events
+    facts = Counter((fact.ws, fact.event_id) for fact in topics.all_facts
+                    if isinstance(fact, Fact) and not fact.derived and fact.type not in ACTS)
+    expected = {(ws, f"{source} {name}") for ws, source, name in wanted}
+    return [
+        *_told("events sent and not in the log", wanted - logged.keys()),
+        *_told("events in the log that nobody sent", logged.keys() - wanted),
+        *_told("events without a fact", expected - facts.keys()),
+        *_told("facts of no event", facts.keys() - expected),
+        *_told("events with several facts", {key for key, count in facts.items() if count > 1}),
+    ]
+
+
+def _told(what: str, which: set[Any]) -> list[str]:
+    return [f"{len(which)} {what}: {sorted(which)[:_SHOWN]}"] if which else []
+
+
+def _check_letters(topics: Topics, garbage: set[bytes]) -> list[str]:
+    """Exactly the garbage, each record of it, with a reason."""
+    wanted = {
+        (topic, partition, record.offset) for topic, records in topics.sources.items()
+        for partition, own in records.items() for record in own if (record.value or b"") in garbage
+    }
+    found, unfit = set(), []
+    for record in topics.letters.get(0, []):
+        letter = DeadLetter.from_record(record.key, record.value, record.headers)
+        found.add((letter.topic, letter.partition, letter.offset))
+        if (letter.value or b"") not in garbage or not letter.reason:
+            unfit.append(f"dead letter of {letter.topic}/{letter.partition}/{letter.offset}, {letter.reason!r}: "
+                         f"{(letter.value or b'')[:300]!r}")
+    return [*_told("records of garbage that are no dead letter", wanted - found),
+            *_told("dead letters of what is no garbage", found - wanted), *unfit[:_SHOWN]]
+
+
+async def check_readers(followers: Sequence[Follower], askers: Sequence[Asker]) -> list[str]:
+    """Each copy made of frames is what GET says, on each edge."""
+    found = await asyncio.gather(*(one.difference(askers, _READER_SECONDS) for one in followers))
+    return [line for line in found if line is not None]
+
+
+async def check_edges(
+    model: Model, askers: Sequence[Asker], workspaces: Sequence[str], users: int, told: Callable[[str], None]
+) -> list[str]:
+    """Every workspace, every reader, every route, on each edge, against the model; and the edges against each other."""
+    found: list[str] = []
+    for ws in workspaces:
+        readers = [*READERS, *(Reader(user, role) for user in users_of(model, ws, users)
+                               for role in ("MEMBER", "MANAGER"))]
+        for reader in readers:
+            for number, asker in enumerate(askers, start=1):
+                if line := await asyncio.to_thread(_check_reader, model, asker, ws, reader):
+                    found.append(f"edge {number}: {line}")
+            if line := await asyncio.to_thread(_same, askers, ws, reader):
+                found.append(line)
+        told(f"{ws} is compared")
+    return found
+
+
+def _check_reader(model: Model, asker: Asker, ws: str, reader: Reader) -> str | None:
+    said = ""
+    for attempt in range(_TRIES):
+        try:
+            check(asker, ws, model.at(now(), ws)[ws], reader)
+            return None
+        except (AssertionError, httpx.HTTPError) as error:
+            said = f"{ws} as {reader.user}/{reader.role}: {error!r}" if not isinstance(error, AssertionError) else (
+                str(error))
+            time.sleep(0.5 + attempt)
+    return said
+
+
+def _same(askers: Sequence[Asker], ws: str, reader: Reader) -> str | None:
+    """At one cursor every edge says the same."""
+    said = None
+    for attempt in range(_TRIES):
+        pages = [asker.pages(ws, reader) for asker in askers]
+        if len({json.dumps(page, sort_keys=True) for page in pages}) == 1:
+            return None
+        said = f"{ws} as {reader.user}/{reader.role}: edges differ at cursors {[page[1]['cursor'] for page in pages]}"
+        time.sleep(0.5 + attempt)
+    return said
+
+
+async def check_history(topics: Topics, settings: Settings) -> list[str]:
+    """Each event one row, sums right. History itself must have ended."""
+    return history.differences(await history.ask(settings.data_dir), topics.all_facts)

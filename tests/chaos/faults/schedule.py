@@ -1,0 +1,84 @@
+"""Which fault comes when: all of it follows from the seed, so a run that found something can be run again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["HEAVIEST", "KINDS", "Fault", "Kind", "schedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault. `weight`: how often, relative to the others. `length`: seconds, from and to. `apart`: seconds
+    to the next one of its lane, so that brokers have been in sync again before the next one goes."""
+
+    name: str
+    lane: str
+    weight: float
+    length: tuple[float, float] = (0.0, 0.0)
+    brokers: tuple[int, ...] = (1, 3)  # sizes of a cluster that it makes sense on
+    apart: float = 0.0
+
+
+# A session of a worker ends after 10 s without heartbeats; a broker is taken for dead after 9 s.
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (
+    Kind("worker killed", "worker", 16),
+    Kind("worker paused", "worker", 12, (0.3, 3.0)),
+    Kind("worker paused beyond its session", "worker", 1.2, (12.0, 16.0)),
+    Kind("all workers killed", "worker", 2),
+    Kind("workers restarted in turn", "worker", 1.2, apart=12.0),
+    Kind("workers scaled", "worker", 1.5, apart=8.0),
+    Kind("edge killed", "edge", 14),
+    Kind("edge paused", "edge", 12, (0.3, 6.0)),
+    Kind("both edges killed", "edge", 1.5),
+    Kind("history killed", "history", 9),
+    Kind("history paused", "history", 8, (0.5, 6.0)),
+    Kind("broker killed", "broker", 3, (0.0, 4.0), apart=14.0),
+    Kind("leader of a view killed", "broker", 3, (0.0, 4.0), (3,), apart=14.0),
+    Kind("controller killed", "broker", 3, (0.0, 4.0), (3,), apart=14.0),
+    Kind("broker paused", "broker", 5, (0.5, 12.0), apart=6.0),
+    Kind("disk of a broker slow", "disk", 4, (3.0, 8.0), apart=9.0),
+    Kind("all brokers killed", "broker", 0.3, (10.0, 60.0), (3,), apart=30.0),
+    Kind("worker, edge, history and broker killed", "broker", 1, (0.0, 3.0), apart=14.0),
+)}
+
+
+# The heaviest first: a silence is put down to the heaviest fault that was on.
+HEAVIEST = (
+    "all brokers killed", "worker, edge, history and broker killed", "broker paused", "broker killed",
+    "leader of a view killed", "controller killed", "worker paused beyond its session", "workers scaled",
+    "workers restarted in turn", "all workers killed", "worker killed", "worker paused", "disk of a broker slow",
+    "both edges killed", "edge paused", "edge killed", "history killed", "history paused",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`at` and `length` in seconds, `at` from the start. `pick` chooses the target among those there are."""
+
+    at: float
+    kind: str
+    pick: int
+    length: float
+
+
+def schedule(seed: int, seconds: float, every: float, brokers: int) -> list[Fault]:
+    """Faults of a run of so many seconds, `every` seconds apart on average (half to one and a half of that)."""
+    rng = random.Random(seed)
+    return list(_faults(rng, seconds, every, brokers))
+
+
+def _faults(rng: random.Random, seconds: float, every: float, brokers: int) -> Iterator[Fault]:
+    fitting = [kind for kind in KINDS.values() if brokers in kind.brokers]
+    free: dict[str, float] = {}  # lane -> from when it takes another fault
+    at = every
+    while at < seconds:
+        kinds = [kind for kind in fitting if free.get(kind.lane, 0.0) <= at]
+        kind = rng.choices(kinds, [one.weight for one in kinds])[0]
+        length = round(rng.uniform(*kind.length), 2)
+        if kind.apart:
+            free[kind.lane] = at + length + kind.apart
+        yield Fault(round(at, 2), kind.name, rng.randrange(1 << 16), length)
+        at += every * rng.uniform(0.5, 1.5)

@@ -1,0 +1,286 @@
+"""One run: start everything, send, break, let it settle, compare."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from support.model import Model, Reader
+
+from chaos.artifacts import dump, said_at_the_end
+from chaos.checks.edge import Asker, now
+from chaos.checks.feed_gaps import by_kind
+from chaos.checks.topics import Watch
+from chaos.checks.verify import Topics, caught_up, check_edges, check_history, check_readers, check_topics
+from chaos.environment.disk_throttle import Throttle
+from chaos.environment.stack import Stack
+from chaos.faults.injector import Faults
+from chaos.faults.schedule import HEAVIEST, Fault, schedule
+from chaos.report import Report
+from chaos.workload.feed_readers import Follower
+from chaos.workload.load import Load, beating, generated, load, retimed
+from chaos.workload.producers import Beats, Producer
+from chaos.workload.users import Desks
+from ops.events import numbered, opened
+from schemas.topics import VIEWS
+
+__all__ = ["Plan", "Stuck", "run"]
+
+_PARTITIONS = 6  # of the log: each worker has some, whether there are one, two or three
+_BEATS = 5.0  # a second, in each partition
+_PRODUCERS = 4
+_PEOPLE = 6
+_WARM = 5.0  # seconds without faults before the first
+_CALM = 8.0  # no new fault while some reader has seen nothing new for so long: something must always recover
+_STUCK = 420.0  # and when that lasts so long, that is what the run found
+_SETTLE = 600.0
+_PROGRESS = 10.0
+_LONG = 5.0  # minutes
+
+
+class Stuck(Exception):
+    """Nothing recovered."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. `every`: seconds between faults, on average; `rate`: events a second beside the beats; `file`: JSON
+    lines of real events, instead of generated ones."""
+
+    seed: int
+    minutes: float
+    brokers: int = 3
+    workers: int = 2
+    edges: int = 2
+    every: float = 2.0
+    rate: float = 25.0
+    file: Path | None = None
+    at_most: float | None = None  # minutes after which there are no more faults, however many are left
+
+
+def told(line: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+class Run:
+    """The parts of a run that know each other. `home` holds all it leaves behind."""
+
+    def __init__(self, plan: Plan, home: Path, report: Report) -> None:
+        self.plan, self.home, self.report = plan, home, report
+        self.stack = Stack(home, plan.brokers, plan.workers, plan.edges, _PARTITIONS, plan.minutes > _LONG)
+        self.throttle = Throttle(home)
+        self.faults = Faults(self.stack, self.throttle)
+        self.watch = Watch(self.stack.settings)
+        self.load = self._load()
+        self.producers = [Producer(self.stack.settings, str(number)) for number in range(_PRODUCERS)]
+        self.beats = Beats(self.stack.settings, beating(_PARTITIONS), _BEATS)
+        self.askers: list[Asker] = []
+        self.followers: list[Follower] = []  # the first ones read beats
+        self.topics: Topics | None = None
+
+    def _load(self) -> Load:
+        plan, current = self.plan, datetime.now(UTC)
+        if plan.file is None:
+            lines = generated(plan.seed, int(plan.rate * plan.minutes * 60), current)
+        else:
+            with opened(str(plan.file)) as file:
+                lines = retimed([json.loads(line) for _, line in numbered(file)], current)
+        return load(plan.seed, lines, _PRODUCERS)
+
+    async def run(self) -> None:
+        """Fills the report. Raises what stopped the run itself."""
+        async with self.stack:
+            told(f"all is ready: Kafka at {self.stack.kafka.bootstrap}, edges at {', '.join(self.stack.urls)}")
+            self.askers = [Asker(url, self.stack.data_dir) for url in self.stack.urls]
+            self.followers = self._readers()
+            self.desks = Desks(_PEOPLE, self.plan.seed, self.stack.urls, self.askers[0])
+            await self.producers[0].send(self.desks.fill(now()))
+            stop = asyncio.Event()
+            reading = [asyncio.create_task(one.run(), name=f"reader {one.name}") for one in self.followers]
+            reading.append(asyncio.create_task(self.watch.run(), name="watch"))
+            sending = [asyncio.create_task(self.beats.run(stop), name="beats")]
+            sending += [asyncio.create_task(one.run(stop), name=one.reader.user) for one in self.desks.people]
+            sending += [
+                asyncio.create_task(one.replay(sends, self.plan.minutes * 60), name="producer")
+                for one, sends in zip(self.producers, self.load.sends, strict=True)
+            ]
+            try:
+                await self._break(reading + sending)
+                stop.set()
+                told("no more faults; waiting until all is sent")
+                await asyncio.gather(*sending)
+                await self._compare()
+            finally:
+                for task in reading + sending:
+                    task.cancel()
+                await asyncio.gather(*reading, *sending, return_exceptions=True)
+                self._number()
+                for asker in self.askers:
+                    asker.client.close()
+                for producer in self.producers:
+                    await producer.close()
+                self.throttle.close()
+
+    def _readers(self) -> list[Follower]:
+        """One of each beating workspace, begun on one edge or the other; and of the others' some of every sort."""
+        beats = [(ws, Reader("pulse", "VIEWER"), 500) for ws in beating(_PARTITIONS)]
+        busy = Counter(line["value"]["workspaceid"] for line in self.load.lines)
+        names = [name for name, _ in busy.most_common(4)]
+        sorts = [(Reader("ann", "OWNER"), 500), (Reader("bob", "MEMBER"), 7), (Reader("cy", "MANAGER"), 1),
+                 (Reader("zoe", "VIEWER"), 1000)]
+        others = [(names[number % len(names)], *sort) for number, sort in enumerate(sorts * 2)]
+        return [
+            Follower(self.askers[0], self.stack.urls, ws, reader, limit, first=number)
+            for number, (ws, reader, limit) in enumerate([*beats, *beats[::-1], *others])
+        ]
+
+    @property
+    def pulses(self) -> list[Follower]:
+        return self.followers[:2 * _PARTITIONS]
+
+    async def _break(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """All faults of the schedule, later where nothing would recover otherwise."""
+        await asyncio.sleep(_WARM)
+        plan = self.plan
+        due = schedule(plan.seed, plan.minutes * 60, plan.every, plan.brokers)
+        begun, held, shown = time.monotonic(), 0.0, 0.0
+        end = begun + plan.at_most * 60 if plan.at_most is not None else math.inf
+        for number, fault in enumerate(due, start=1):
+            if time.monotonic() > end:
+                break
+            while (left := begun + held + fault.at - time.monotonic()) > 0 or self._silence() > _CALM:
+                self._check(tasks)
+                if left <= 0:
+                    waited = await self._until_calm()
+                    held += waited
+                await asyncio.sleep(max(0.05, min(left, 0.5)))
+            self.faults.inject(fault)
+            if time.monotonic() - shown > _PROGRESS:
+                shown = time.monotonic()
+                self._progress(number, due, shown - begun, held)
+        await self.faults.over()
+        self.report.minutes = (time.monotonic() - begun) / 60
+        self.report.numbers["seconds without new faults, for something to recover"] = round(held)
+
+    def _progress(self, number: int, due: list[Fault], passed: float, held: float) -> None:
+        sent = sum(one.acknowledged for one in self.producers) + len(self.beats.lines)
+        told(f"{passed / 60:.1f} min: {number} of {len(due)} faults ({self.faults.busy} on), {sent:,} sent, "
+             f"longest silence now {self._silence():.1f} s, held for {held:.0f} s, {self.watch.claims} claims, "
+             f"{sum(one.connects for one in self.followers)} connects")
+
+    def _check(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Raises what a part of the harness died of, or a reader found."""
+        self.faults.check()
+        self.stack.check()
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    def _silence(self) -> float:
+        """For how long the reader worst off has seen nothing new."""
+        now = time.monotonic()
+        return max(now - one.seen[-1] if one.seen else 0.0 for one in self.pulses if one.wrong is None)
+
+    async def _until_calm(self) -> float:
+        """Waits while readers see nothing; how long that was."""
+        begun = time.monotonic()
+        while self._silence() > _CALM / 2:
+            if time.monotonic() - begun > _STUCK:
+                silent = [one.name for one in self.pulses if time.monotonic() - one.seen[-1] > _CALM]
+                raise Stuck(f"no news for {_STUCK:.0f} s, faults on: {self.faults.busy}; silent: {silent}")
+            await asyncio.sleep(0.25)
+        return time.monotonic() - begun
+
+    async def _compare(self) -> None:
+        """Every check there is; differences go to the report."""
+        found = self.report.differences
+        settings = self.stack.settings
+        await self.stack.ready(_SETTLE)
+        begun = time.monotonic()
+        if behind := await caught_up(settings, self.watch, _SETTLE):
+            found.append(f"never caught up: {behind}")
+        self.report.numbers["seconds from the last fault until all was caught up"] = time.monotonic() - begun
+        told("caught up; comparing")
+        model = Model([*self.load.lines, *self.beats.lines, *self.desks.lines])
+        self.report.numbers["events"] = len(model)
+        found += await check_readers(self.followers, self.askers)
+        told("readers are compared")
+        self._silences()
+        # The model knows what sources do; what people did is compared with what they were told.
+        found += await check_edges(model, self.askers, sorted(model.events.keys() - self.desks.names), 3, told)
+        self.topics = await Topics.read(settings, self.watch)
+        found += await asyncio.to_thread(check_topics, self.topics, self.watch, model, self.load.garbage)
+        found += await asyncio.to_thread(self.desks.differences, self.askers, self.topics.all_facts)
+        told("topics, and what people did, are compared")
+        if not await self.stack.remove("history-1"):
+            found.append("history did not end within its time")
+        found += await check_history(self.topics, settings)
+        told("the history is compared")
+
+    def _silences(self) -> None:
+        weight = {name: order for order, name in enumerate(reversed(HEAVIEST))}
+        self.report.silent = by_kind(
+            [(one.kind, one.begun, one.ended) for one in self.faults.done], [one.seen for one in self.pulses], weight,
+            usual=4 / _BEATS)
+
+    def _number(self) -> None:
+        """What is worth knowing besides."""
+        self.report.faults = len(self.faults.done)
+        self.report.skipped = self.faults.skipped
+        self.report.ends = said_at_the_end(self.home / "logs")
+        self.report.numbers |= {
+            "records sent, garbage and repeats included":
+                sum(map(len, self.load.sends)) + len(self.beats.lines) + len(self.desks.lines),
+            **self.desks.numbers,
+            "sends whose end was not known, so sent again": sum(one.again for one in self.producers) + self.beats.again,
+            "clock skew of the producers, minutes": ", ".join(f"{skew / 6e7:+.0f}" for skew in self.load.skews),
+            "batches of rows": self.watch.batches,
+            "claims of a partition": self.watch.claims,
+            "batches cut off by the death of their writer": self.watch.torn,
+            "batches out of turn": len(self.watch.stale),
+            "readers": len(self.followers),
+            "connections they made": sum(one.connects for one in self.followers),
+            "frames they got": sum(one.frames for one in self.followers),
+            "snapshots they got": sum(one.snapshots for one in self.followers),
+        }
+        if self.topics is not None:
+            written = sum(map(self.watch.next, self.topics.views))
+            left = sum(map(len, self.topics.views.values()))
+            self.report.numbers |= {
+                "facts told again": self.topics.repeats,
+                f"records of {VIEWS}": f"{written:,}, {written - left:,} of them compacted away when compared",
+            }
+
+    def keep_topics(self) -> None:
+        """Everything that was read back, as JSON lines, for whoever looks for the cause."""
+        for follower in self.followers:
+            if follower.wrong:
+                name = re.sub(r"\W+", "-", follower.name)
+                (self.home / f"reader-{name}.json").write_text(json.dumps(follower.told(), indent=1))
+        if self.topics is not None:
+            for name in ("log", "views", "facts", "letters"):
+                dump(self.home / f"{name}.jsonl.gz", getattr(self.topics, name))
+
+
+async def run(plan: Plan, home: Path, report: Report) -> Run:
+    """Runs it; the report is filled, whatever happens."""
+    one = Run(plan, home, report)
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    try:
+        await one.run()
+    except Exception as error:
+        report.differences.append(f"the run itself stopped: {error!r}")
+    return one

@@ -1,0 +1,15 @@
+"""The reference model: what the inbox must show for a set of source events and a clock, straight from the contract.
+
+Nothing of attn is imported and nothing is incremental: every answer is computed from all events, so the order in which
+they came cannot matter. Slow and plain on purpose. Times are microseconds since the epoch, as `us` reads them.
+
+    model = Model(lines)                      # lines: dicts {"topic", "key", "value"} or their JSON
+    view = model.at(clock)["ws_01"]           # View of one workspace
+    view.ranked(Reader("u1", "OWNER"))        # open items in order; .counts, .activity, .drafts, .crewship alike
+"""
+
+from support.model.model import Model
+from support.model.types import EPOCH, HOUR, Draft, Event, Item, Reader, us
+from support.model.view import View
+
+__all__ = ["EPOCH", "HOUR", "Draft", "Event", "Item", "Model", "Reader", "View", "us"]

@@ -1,0 +1,79 @@
+"""What each event says of which items, and when an item was open."""
+
+from __future__ import annotations
+
+from support.model.types import Event
+
+__all__ = ["ACTIVITY", "TABLE", "bearings", "periods"]
+
+# type -> (kind, "open" | "update" | resolved_action); types whose content decides are in `bearings`.
+TABLE = {
+    "waitpoint.created": ("waitpoint", "open"),
+    "waitpoint.approved": ("waitpoint", "approved"),
+    "waitpoint.rejected": ("waitpoint", "rejected"),
+    "waitpoint.cancelled": ("waitpoint", "cancelled"),
+    "waitpoint.expired": ("waitpoint", "expired"),
+    "escalation.opened": ("escalation", "open"),
+    "escalation.updated": ("escalation", "update"),
+    "run.failed": ("failed_run", "open"),
+    "run.retried": ("failed_run", "retried"),
+    "run.recovered": ("failed_run", "recovered"),
+    "run.cancelled": ("failed_run", "cancelled"),
+    "message.posted": ("message", "open"),
+    "message.withdrawn": ("message", "withdrawn"),
+    "session.waiting": ("session_waiting", "open"),
+    "session.resumed": ("session_waiting", "resumed"),
+    "session.completed": ("session_waiting", "completed"),
+    "session.failed": ("session_waiting", "failed"),
+    "plan.proposed": ("plan_approval", "open"),
+    "plan.approved": ("plan_approval", "approved"),
+    "plan.rejected": ("plan_approval", "rejected"),
+    "plan.superseded": ("plan_approval", "superseded"),
+    "action.requested": ("pending_action", "open"),
+    "action.confirmed": ("pending_action", "confirmed"),
+    "action.declined": ("pending_action", "declined"),
+    "action.expired": ("pending_action", "expired"),
+    "draft.committed": ("draft_review", "committed"),
+    "draft.discarded": ("draft_review", "discarded"),
+    "task.blocked": ("blocked_task", "open"),
+    "task.unblocked": ("blocked_task", "unblocked"),
+    "session.verifying": ("verifying_no_proof", "open"),
+}
+ACTIVITY = {
+    "session.completed": "sessions_completed",
+    "plan.approved": "plans_approved",
+    "action.confirmed": "actions_resolved",
+    "action.declined": "actions_resolved",
+}
+
+
+def bearings(event: Event) -> list[tuple[str, str, str]]:
+    """[(kind, source id, "open" | "update" | "note" | resolved action)]: what an event says of which items."""
+    subject = event.subject
+    if event.type == "escalation.resolved":
+        return [("escalation", subject, event.data.get("action") or "resolved")]
+    if event.type == "draft.edited":
+        return [("draft_review", subject, "open" if event.data["editor"]["type"] == "ai" else "edited")]
+    if event.type == "case.state_changed":
+        return [("blocked_case", subject, "open" if event.data["state"] == "BLOCKED" else "state_left")]
+    if event.type == "proof.attached":
+        session = event.data.get("session_id")
+        return [("verifying_no_proof", session, "attached")] if session else []
+    if event.type in ("proof.expired", "session.started"):
+        return []
+    kind, role = TABLE[event.type]
+    return [(kind, subject, role)]
+
+
+def periods(opens: list[int], closes: list[int]) -> tuple[list[tuple[int, int | None]], int]:
+    """When it was open, as [from, until) without the empty ones; and the start of the newest, empty or not."""
+    found: list[tuple[int, int | None]] = []
+    start, started = None, 0
+    for time, closing in sorted([(t, False) for t in opens] + [(t, True) for t in closes]):
+        if not closing and start is None:
+            start = started = time
+        elif closing and start is not None:
+            if start < time:
+                found.append((start, time))
+            start = None
+    return (found if start is None else [*found, (start, None)]), started
