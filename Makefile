@@ -21,16 +21,16 @@ BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insight
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
 
-# A file of tests at a time in each of two processes: most of them wait for something.
+# A file of tests at a time in each of three processes: they wait for half of their time.
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/attn schemas --check
-	@$(BIN)/python -m pytest -q -m "not kafka" tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka" tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
 
 TIMES ?= 20
 
