@@ -19,11 +19,11 @@ from typing import Any
 from support.model import Model, Reader
 
 from chaos.artifacts import dump, said_at_the_end
-from chaos.checks.edge import Asker, now
 from chaos.checks.feed_gaps import by_kind
 from chaos.checks.topics import Watch
 from chaos.checks.verify import Topics, caught_up, check_edges, check_history, check_readers, check_topics
 from chaos.environment.disk_throttle import Throttle
+from chaos.environment.edge_client import Asker, now
 from chaos.environment.stack import Stack
 from chaos.faults.injector import Faults
 from chaos.faults.schedule import HEAVIEST, Fault, schedule

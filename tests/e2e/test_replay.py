@@ -29,7 +29,8 @@ from support.history import ask
 from support.model import Model, Reader
 from support.up import Up, wait_for
 
-from chaos.checks.edge import READERS, Asker, check, now, settled, users_of
+from chaos.checks.edge import READERS, check, settled
+from chaos.environment.edge_client import Asker, now, users_of
 from ops.broker import free_port
 from schemas.codec import HOUR
 from schemas.settings import Settings

@@ -12,7 +12,7 @@ from httpx_sse import SSEError, connect_sse
 from support.clients.feed import Copy
 from support.model import Reader
 
-from chaos.checks.edge import Asker
+from chaos.environment.edge_client import Asker
 
 Frame = tuple[int, str, Any]
 

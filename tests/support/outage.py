@@ -30,8 +30,8 @@ from support.model import Model, Reader
 from support.pipeline import Records, Seen, caught_up, check, eventually, read
 from support.steady import PATIENCE, Producer
 
-from chaos.checks.edge import Asker
 from chaos.checks.verify import check_edges
+from chaos.environment.edge_client import Asker
 from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
 from ops.broker import free_port

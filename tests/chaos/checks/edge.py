@@ -6,14 +6,14 @@ import difflib
 import pprint
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
-from support.model import EPOCH, Item, Model, Reader, View
+from support.model import EPOCH, Item, Reader, View
+
+from chaos.environment.edge_client import Asker, text
 
 READERS = (Reader("nobody", "OWNER"), Reader("nobody", "MANAGER"), Reader("nobody", "VIEWER"))
 _SHOWN_LINES = 40
@@ -24,56 +24,6 @@ _SHOWN = (
     "title", "body_md", "cluster", "stack", "conversation_id", "case_id", "case_title", "session_id", "risk",
     "reversible", "pipeline", "step", "error", "incident_key", "task_id", "proof_id", "payload",
 )
-
-
-def text(us: int) -> str:
-    return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
-
-
-def now() -> int:
-    return (datetime.now(UTC) - EPOCH) // timedelta(microseconds=1)
-
-
-def users_of(model: Model, ws: str, most: int) -> list[str]:
-    """Those addressed by name most often."""
-    found: dict[str, int] = {}
-    for event in model.events[ws]:
-        for user in (event.data.get("target_user_id"), event.data.get("owner_user_id")):
-            if user:
-                found[user] = found.get(user, 0) + 1
-    return sorted(found, key=lambda user: -found[user])[:most]
-
-
-class Asker:
-    """One edge, asked as anybody: it makes its own tokens from the data directory's secret."""
-
-    def __init__(self, url: str, data_dir: Path) -> None:
-        self._secret = (data_dir / "secret").read_text().strip()
-        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
-
-    def __enter__(self) -> Asker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def headers(self, ws: str, reader: Reader) -> dict[str, str]:
-        claims = {"sub": reader.user, "workspace_id": ws, "role": reader.role, "exp": int(time.time()) + 3600}
-        return {"Authorization": "Bearer " + jwt.encode(claims, self._secret, "HS256")}
-
-    def get(self, path: str, ws: str, reader: Reader, **params: Any) -> Any:
-        answer = self.client.get(path, params=params, headers=self.headers(ws, reader))
-        assert answer.status_code == 200, f"{path} {params}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
-
-    def pages(self, ws: str, reader: Reader, limit: int = 500) -> tuple[list[Any], Any]:
-        """(All items of all pages in order, the first page)."""
-        first = page = self.get("/org/me/inbox", ws, reader, limit=limit)
-        items = list(page["items"])
-        while page.get("next"):
-            page = self.get("/org/me/inbox", ws, reader, limit=limit, next=page["next"])
-            items += page["items"]
-        return items, first
 
 
 def said(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from support.model import Model, Reader
 
 from chaos.checks import expected_fold as refold
 from chaos.checks import history
-from chaos.checks.edge import READERS, Asker, check, now, users_of
+from chaos.checks.edge import READERS, check
 from chaos.checks.expected_fold import Refold
 from chaos.checks.topics import Records, Watch, committed, ends, read
+from chaos.environment.edge_client import Asker, now, users_of
 from chaos.workload.feed_readers import Follower
 from chaos.workload.users import ACTS
 from schemas.deadletters import DeadLetter

@@ -16,7 +16,7 @@ from httpx_sse import SSEError, aconnect_sse
 from support.clients.feed import Copy
 from support.model import Reader
 
-from chaos.checks.edge import Asker
+from chaos.environment.edge_client import Asker
 
 __all__ = ["Follower"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from support.model import Reader
 
-from chaos.checks.edge import Asker
+from chaos.environment.edge_client import Asker
 from chaos.workload.load import Send
 from schemas.codec import from_us
 from schemas.facts import Fact, Outcome
