@@ -1,4 +1,4 @@
-"""Number of hypothesis examples: `@law(60)` runs 60, multiplied by ATTN_TEST_TIMES (`make laws`: 20, `make check`: 0.4).
+"""Hypothesis examples: `@law(60)` runs 60, multiplied by ATTN_TEST_TIMES (`make laws`: 20, `make check`: 0.4).
 
 `make test` takes the same examples for the same code every time (profile `fixed` of conftest.py), so that a red build
 is the change's own doing; `make check` and `make laws` take others each time.
