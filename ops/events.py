@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, cast
 
 import msgspec
-import orjson
 
 from ops.errors import UserError
 from schemas.codec import from_us, to_us
 from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES
+from streams.core.jsontext import read
 from streams.core.normalise import Limits, Rejected, normalise
 
 __all__ = ["Line", "check_event", "limits_of", "numbered", "of_emit", "opened", "parse_line", "retime", "time_of"]
@@ -77,7 +77,7 @@ def _unpacked(text: str) -> bytes:
 
 
 _line = msgspec.json.Decoder(Line).decode
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
@@ -122,8 +122,8 @@ def of_emit(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _in_one_line(text: bytes) -> bytes | None:
     """JSON, with its numbers as they were. None: it is none."""
     try:
-        return msgspec.json.format(text, indent=-1)
-    except msgspec.MsgspecError:
+        return msgspec.json.format(read(text)[0], indent=-1)
+    except ValueError:
         return None
 
 
@@ -143,8 +143,8 @@ def check_event(topic: str, line: bytes, limits: Limits) -> str | None:
 def workspace_of(event: bytes) -> bytes | None:
     """The record key `attn emit` gives: events of one workspace stay in one partition, in order."""
     try:
-        workspace = orjson.loads(event)["workspaceid"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        workspace = read(event)[1]["workspaceid"]
+    except (ValueError, KeyError, TypeError):
         return None
     return workspace.encode() if isinstance(workspace, str) else None
 
@@ -153,8 +153,8 @@ def parse_line(line: bytes) -> Line:
     """A line of a replay file. ValueError says what is wrong with it."""
     try:
         found = _line(line)
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from None
+    except (msgspec.MsgspecError, RecursionError):
+        found = _line(read(line)[0])
     if (found.value != _NOTHING) + (found.text is not None) + (found.base64 is not None) != 1:
         raise ValueError("one of value, text and base64 is needed")
     try:
@@ -166,11 +166,19 @@ def parse_line(line: bytes) -> Line:
     return found
 
 
+def _members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object as they are written. Raises ValueError if it is none."""
+    try:
+        return _raw_members(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return _raw_members(read(bytes(text))[0])
+
+
 def time_of(event: bytes | msgspec.Raw) -> int | None:
     """The event's `time` in microseconds, or None where it has none that can be read."""
     try:
-        return to_us(_text(_object(event)["time"]))
-    except (msgspec.MsgspecError, KeyError, ValueError):
+        return to_us(_text(_members(event)["time"]))
+    except (KeyError, ValueError):
         return None
 
 
@@ -180,14 +188,14 @@ def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
     What cannot be read is left for the stream to reject.
     """
     try:
-        envelope = _object(event)
-    except msgspec.MsgspecError:
+        envelope = _members(event)
+    except ValueError:
         return bytes(event)
     _shift(envelope, ("time",), shift)
     if "data" in envelope:
         try:
-            data = _object(envelope["data"])
-        except msgspec.MsgspecError:
+            data = _members(envelope["data"])
+        except ValueError:
             return msgspec.json.encode(envelope)
         _shift(data, ("due_at", "expires_at"), shift)
         envelope["data"] = msgspec.Raw(msgspec.json.encode(data))
@@ -198,5 +206,5 @@ def _shift(fields: dict[str, msgspec.Raw], names: tuple[str, ...], shift: int) -
     for name in names:
         try:
             fields[name] = msgspec.Raw(msgspec.json.encode(from_us(to_us(_text(fields[name])) + shift)))
-        except (KeyError, ValueError, OverflowError, msgspec.MsgspecError):
+        except (KeyError, ValueError, OverflowError):
             continue

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import orjson
 from pydantic import ValidationError
 
 from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
 from schemas.sources import MODELS, EventData
 from schemas.topics import TOPIC_OF_TYPE
+from streams.core.jsontext import read
 from streams.core.quick import Quick, quick
 
 __all__ = ["Limits", "Rejected", "normalise"]
 
 _CE_HEADER = "ce_"
-_MAX_DEPTH = 100  # levels: the parsers on an event's way give up at different depths, so none may come near
 _MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a terminal
 
 
@@ -42,16 +41,7 @@ class Limits:
     event: int = 1 << 20
 
 
-class _PayloadOf(msgspec.Struct):
-    payload: msgspec.Raw = NO_PAYLOAD
-
-
-class _StructuredPayload(msgspec.Struct):
-    data: _PayloadOf | None = None
-
-
-_structured = msgspec.json.Decoder(_StructuredPayload).decode
-_binary = msgspec.json.Decoder(_PayloadOf).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def normalise(
@@ -68,13 +58,13 @@ def normalise(
         raise Rejected("the record has no value", "empty")
     if len(value) > limits.event:
         raise Rejected(f"the event is {len(value)} bytes; at most {limits.event} are accepted", "size")
-    body = _json(value)
+    value, body = _json(value)
     envelope = _from_headers(named, body) if binary else body
     if not isinstance(envelope, dict):
         raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}", "envelope")
     if not binary and "data_base64" in envelope and envelope.get("data") is None:
-        value, binary = _from_base64(envelope["data_base64"]), True
-        envelope["data"] = _json(value, "data_base64: ")
+        value, envelope["data"] = _json(_from_base64(envelope["data_base64"]), "data_base64: ")
+        binary = True
     event_type = _type_for(topic, envelope)
     found = None if binary else quick(event_type, value)
     attributes, time, fields = found or _by_model(event_type, envelope, value, binary)
@@ -86,14 +76,11 @@ def normalise(
     )
 
 
-def _json(value: bytes, where: str = "") -> Any:
+def _json(value: bytes, where: str = "") -> tuple[bytes, Any]:
     try:
-        body = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
+        return read(value)
+    except ValueError as error:
         raise Rejected(f"{where}not JSON: {error}", "json") from error
-    if value.count(b"[") + value.count(b"{") > _MAX_DEPTH and _depth(body) > _MAX_DEPTH:
-        raise Rejected(f"{where}nested deeper than {_MAX_DEPTH} levels", "json")
-    return body
 
 
 def _from_base64(text: Any) -> bytes:
@@ -102,15 +89,6 @@ def _from_base64(text: Any) -> bytes:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
         raise Rejected(f"data_base64: {error}", "json") from error
-
-
-def _depth(body: Any) -> int:
-    """How deep objects and arrays are nested; without recursion, which is what it protects."""
-    depth, layer = 0, [body]
-    while layer := [node for node in layer if isinstance(node, dict | list)]:
-        depth += 1
-        layer = [child for node in layer for child in (node.values() if isinstance(node, dict) else node)]
-    return depth
 
 
 def _is_structured(headers: dict[str, bytes | None]) -> bool:
@@ -153,7 +131,7 @@ def _by_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: b
     fields = dict(checked.data)
     if fields.pop("payload") is not None:
         # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
-        fields["payload"] = _binary(value).payload if binary else _raw_payload(value)
+        fields["payload"] = _members(value if binary else _members(value)["data"])["payload"]
     return Quick(checked, checked.time, fields)
 
 
@@ -161,11 +139,6 @@ def _explain(error: ValidationError) -> str:
     found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(
         include_url=False, include_context=False, include_input=False)]
     return "; ".join(found)[:_MAX_REASON]
-
-
-def _raw_payload(value: bytes) -> msgspec.Raw:
-    data = _structured(value).data
-    return data.payload if data is not None else NO_PAYLOAD
 
 
 def _data(fields: dict[str, Any]) -> Data:

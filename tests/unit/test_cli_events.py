@@ -152,3 +152,39 @@ def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys:
     assert "line 2: " in err
     assert "line 3: topic 'x' is not a source topic" in err
     assert "Traceback" not in err
+
+
+HALF = line(source="<half>", data={"title": "<half>", "payload": {"n": 0}}).replace('"<half>"', r'"a\ud83d"')
+
+
+@pytest.mark.parametrize("event", [
+    HALF.replace('"n": 0', '"n": 1e400'), "\ufeff" + HALF, line(extension="<n>").replace('"<n>"', "7" * 5000),
+])
+def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
+    raw = event.encode()
+    assert events.check_event("waitpoints", raw, Limits()) is None
+    assert events.workspace_of(raw) == b"ws_01"
+    assert events.time_of(raw) == to_us("2026-05-20T08:14:22Z")
+    shifted = events.retime(raw, 1_000_000)
+    assert b"2026-05-20T08:14:23Z" in shifted
+    assert (b"1e400" in shifted, b"7" * 5000 in shifted) == (b"1e400" in raw, b"7" * 5000 in raw)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    event = {**GOOD, "data": {"title": "T", "payload": {}}}
+    for text in (json.dumps(event) + "\n" + line(id="e2"), json.dumps(event, indent=2), HALF):
+        found = list(events.of_emit(io.BytesIO(("\ufeff" + text).encode())))
+        assert [events.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
+        assert len(found) == (2 if "e2" in text else 1)
+    pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
+    [(_, one)] = events.of_emit(io.BytesIO(pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400").encode()))
+    assert events.check_event("waitpoints", one, Limits()) is None
+    assert b"1e400" in one
+
+
+def test_a_line_of_a_recording_may_hold_half_a_surrogate_pair() -> None:
+    recorded = '{"topic": "waitpoints", "key": "<half>", "value": %s}' % HALF.replace('"n": 0', '"n": 1e400')
+    found = events.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
+    assert found.bytes_of_key == "\ufffd".encode()
+    assert events.check_event("waitpoints", found.bytes_of_value, Limits()) is None
+    assert b"1e400" in found.bytes_of_value
