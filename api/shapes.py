@@ -9,6 +9,7 @@ import orjson
 
 from schemas.codec import DAY, HOUR, from_us
 from schemas.log import NO_PAYLOAD
+from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
 from streams.core.rank import BANDS, reasons
 from streams.core.readers import ID, sort_key
@@ -17,6 +18,7 @@ __all__ = ["ankra", "crewship", "done", "draft", "preferences", "window_name", "
 
 _SESSIONS = ("session_waiting", "verifying_no_proof")  # kinds whose source is a session
 _ZERO_KINDS = {"session_waiting": "ask_user"}
+_DOTS = {".", ".."}  # ids that no path can name: a client drops these segments, encoded ones too
 _URGENCY = {"urgent": "high", "high": "high", "normal": "medium", "low": "low"}
 
 
@@ -132,13 +134,13 @@ def _session(row: ItemRow) -> str | None:
 
 
 def _action_url(row: ItemRow) -> str | None:
-    if row.data.action_url is not None:
+    if row.data.action_url is not None and is_link(row.data.action_url):  # a row of an older attn may have another
         return row.data.action_url
     case, session = _case(row), _session(row)
-    if case is None:
+    if case is None or case in _DOTS:
         return None
     page = f"/cases/{quote(case, safe='')}"
-    return f"{page}/sessions/{quote(session, safe='')}" if session is not None else page
+    return page if session is None or session in _DOTS else f"{page}/sessions/{quote(session, safe='')}"
 
 
 def _plain(value: Any) -> Any:

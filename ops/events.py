@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from base64 import b64decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -131,10 +131,12 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
 
 
-def check_event(topic: str, line: bytes, limits: Limits) -> str | None:
-    """Why the stream would reject this event, or None."""
+def check_event(
+    topic: str, line: bytes, limits: Limits, link_dropped: Callable[[], object] = lambda: None
+) -> str | None:
+    """Why the stream would reject this event, or None. `link_dropped` as in `normalise`."""
     try:
-        normalise(topic, line, (), limits)
+        normalise(topic, line, (), limits, link_dropped)
     except Rejected as error:
         return str(error)
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "from_us", "is_text", "to_us"]
+__all__ = ["DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "from_us", "is_text", "moment_us", "to_us"]
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -20,34 +20,48 @@ EARLIEST, LATEST = 0, 7_258_118_400 * SECOND  # 1970-01-01 .. 2200-01-01
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_2000_YEARS = 730_485 * DAY
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    r"(\d{4})(-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
 
 
-def to_us(text: str, nearest: bool = False) -> int:
-    """RFC 3339 with an offset -> microseconds since the epoch; finer digits are cut. ValueError says what is wrong.
+def to_us(text: str) -> int:
+    """RFC 3339 with an offset -> microseconds since the epoch; finer digits are cut.
 
-    `nearest`: a time that can't be kept becomes the nearest that can.
+    Raises ValueError with what is wrong.
     """
-    found = _RFC3339.fullmatch(text)
-    if found is None:
-        raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
-    day, hour, minute, second, fraction, offset = found.groups()
-    leap = second == "60"  # RFC 3339 allows it; it counts as the second after
-    micros = (fraction or ".")[1:7].ljust(6, "0")
-    zone = "+00:00" if offset in "Zz" else offset
-    try:
-        moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{'59' if leap else second}.{micros}{zone}")
-        us = (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0)
-    except (ValueError, OverflowError) as error:
-        raise ValueError("is not a date that exists") from error
-    if nearest:
-        return min(max(us, EARLIEST), LATEST - 1)
+    us = _us(text)
     if not EARLIEST <= us < LATEST:
         raise ValueError("must lie between 1970 and 2200")
     return us
+
+
+def moment_us(text: str) -> int | None:
+    """As `to_us`, of a time that need not be given. None before 1970: Go writes "not set" as the year 1.
+
+    From 2200 on it is the last microsecond before: "never" is often written as the year 9999.
+    """
+    us = _us(text)
+    return None if us < EARLIEST else min(us, LATEST - 1)
+
+
+def _us(text: str) -> int:
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
+    year, day, hour, minute, second, fraction, offset = found.groups()
+    leap = second == "60"  # RFC 3339 allows it; it counts as the second after
+    micros = (fraction or ".")[1:7].ljust(6, "0")
+    zone = "+00:00" if offset in "Zz" else offset
+    first = year == "0000"  # RFC 3339 has this year, Python has not: it is as the year 2000, 2000 years earlier
+    try:
+        moment = datetime.fromisoformat(
+            f"{'2000' if first else year}{day}T{hour}:{minute}:{'59' if leap else second}.{micros}{zone}")
+    except ValueError as error:
+        raise ValueError("is not a date that exists") from error
+    return (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0) - (_2000_YEARS if first else 0)
 
 
 def from_us(us: int) -> str:

@@ -6,16 +6,20 @@ where that depends on the content (an AI's edit, a case that is blocked) and che
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from schemas.codec import to_us
+from schemas.codec import moment_us, to_us
 
-__all__ = ["MODELS", "ROLES", "CloudEvent", "EventData", "Role"]
+__all__ = ["MAX_URL", "MODELS", "ROLES", "CloudEvent", "EventData", "Role", "is_link"]
 
 Role = Literal["OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER"]
 ROLES: tuple[Role, ...] = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
+MAX_URL = 2048  # characters of a link
+_ABSOLUTE = re.compile("https?://", re.IGNORECASE)
 
 
 def _time(value: Any) -> int:
@@ -24,11 +28,12 @@ def _time(value: Any) -> int:
     return to_us(value)
 
 
-def _moment(value: Any) -> int:
-    # "Never" is said as the year 9999, and Go says "not set" as the year 1: no reason to lose an item.
+def _moment(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
     if not isinstance(value, str):
         raise ValueError("must be a string")
-    return to_us(value, nearest=True)
+    return moment_us(value)
 
 
 def _given(value: Any) -> Any:
@@ -42,25 +47,41 @@ def _not_blank(value: str) -> str:
     return value
 
 
-def _safe_url(value: str) -> str:
-    # The dashboard makes a link of it: javascript: and data: would run as the reader.
-    if not value.startswith(("/", "https://", "http://")) or value.startswith("//"):
-        raise ValueError("must be an http(s) URL or a path that begins with /")
-    return value
+def is_link(url: str) -> bool:
+    """Whether a page may make a link of it: an absolute http(s) URL, or a path of attn's own address.
+
+    Refused is what a browser reads as another address than a person does: control characters, white space, format
+    characters (which reverse text), a backslash (which is a slash), user information, and an address without a host.
+    """
+    if len(url) > MAX_URL or not url.isprintable() or " " in url or "\\" in url:
+        return False
+    if url.startswith("/"):
+        return not url.startswith("//")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_absolute = _ABSOLUTE.match(url) is not None
+    return is_absolute and bool(parts.hostname) and "@" not in parts.netloc and port != 0
+
+
+def _link(value: Any) -> Any:
+    # An unusable link is dropped, not the event: an item without its link is seen, a rejected event is not.
+    return None if isinstance(value, str) and not is_link(value) else value
 
 
 _DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
 Time = Annotated[int, BeforeValidator(_time), _DATE_TIME]
-Moment = Annotated[int, BeforeValidator(_moment), _DATE_TIME]
+_OPTIONAL_DATE_TIME = WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]})
 # An identity: never blank, and short enough to be a key everywhere.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(max_length=1024)]
 Title = Annotated[str, AfterValidator(_not_blank)]
-Url = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_safe_url)]
 _GIVEN = BeforeValidator(_given)
 OptionalId = Annotated[Id | None, _GIVEN]
-OptionalUrl = Annotated[Url | None, _GIVEN]
-OptionalMoment = Annotated[Moment | None, _GIVEN]
+OptionalUrl = Annotated[Annotated[str, StringConstraints(max_length=MAX_URL)] | None, BeforeValidator(_link)]
+OptionalMoment = Annotated[int | None, BeforeValidator(_moment), _OPTIONAL_DATE_TIME]
 
 
 class _Model(BaseModel):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "PACKS", "PACK_EVENTS", "SKIPPED", "STOPPED", "TICKS",
+    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS", "SKIPPED", "STOPPED", "TICKS",
     "WRITE_SECONDS",
 ]
 
 EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
+LINKS_DROPPED = Counter("attn_ingest_links_dropped_total", "Source events accepted without their action_url")
 STOPPED = Gauge("attn_ingest_stopped", "1 while a source topic is not read, as most of it was rejected", ["topic"])
 SKIPPED = Counter("attn_skipped_records_total", "Records Faust did not deliver, read again", ["topic"])
 # How well packing works: 1 means that every event pays for a log record of its own.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import IO, Annotated
 
@@ -21,6 +22,7 @@ from ops.errors import UserError
 from ops.letters import settle
 from schemas.codec import from_us
 from schemas.settings import Settings
+from schemas.sources import MAX_URL
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams.core.normalise import Limits
 
@@ -106,10 +108,17 @@ class Outgoing:
 
 
 def _bad(topic: str, lines: IO[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
+    unlinked: list[int] = []
     for number, line in events.of_emit(lines):
-        reason = events.check_event(topic, line, limits)
+        reason = events.check_event(topic, line, limits, partial(unlinked.append, number))
         if reason is not None:
             yield number, reason
+    if unlinked:
+        typer.echo(
+            f"{len(unlinked)} event{'s' * (len(unlinked) > 1)} (first: line {unlinked[0]}) will be accepted without "
+            "data.action_url: it must be a path that begins with one /, or an http(s) URL with a host and without user "
+            f"information, of at most {MAX_URL} characters, none of them white space, a control or format character "
+            "or a backslash", err=True)
 
 
 def _tell(bad: dict[int, str]) -> None:

@@ -207,7 +207,8 @@ class Intake:
         """True: the topic is not read any further."""
         reason = None
         try:
-            self._packer.add(normalise(record.topic, record.value, record.headers, self._limits))
+            self._packer.add(normalise(
+                record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc))
         except Rejected as rejected:
             reason = str(rejected)
             self._reject(record, reason, rejected.cause)

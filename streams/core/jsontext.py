@@ -1,5 +1,5 @@
-"""Reads JSON text from producers as RFC 8259 allows it: a byte order mark, escapes of half a surrogate pair, and numbers
-of any length are accepted. Parsers disagree on all three, so every reader of foreign JSON goes through `read`.
+"""Reads JSON text from producers as RFC 8259 allows it: with a byte order mark, escapes of half a surrogate pair, and
+numbers of any length. Parsers disagree on all three, so every reader of foreign JSON goes through `read`.
 """
 
 from __future__ import annotations

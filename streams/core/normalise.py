@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,13 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def normalise(
-    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits()
+    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits(),
+    link_dropped: Callable[[], object] = lambda: None,
 ) -> Event:
     """A record of a source topic as an event of the log. Structured and binary CloudEvents are told apart by headers.
 
-    Raises `Rejected` with a reason a producer can act on: what is wrong and where.
+    Raises `Rejected` with a reason a producer can act on: what is wrong and where. Calls `link_dropped` where the event
+    is accepted without its `action_url`.
     """
     named = {name.lower(): raw for name, raw in headers}
     binary = "ce_specversion" in named and not _is_structured(named)
@@ -68,6 +70,8 @@ def normalise(
     event_type = _type_for(topic, envelope)
     found = None if binary else quick(event_type, value)
     attributes, time, fields = found or _by_model(event_type, envelope, value, binary)
+    if found is None and fields["action_url"] is None and (envelope.get("data") or {}).get("action_url"):
+        link_dropped()
     data = _data(fields)
     _check(event_type, data, limits)
     return Event(

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from schemas import sources
-from schemas.codec import to_us
+from schemas.codec import moment_us, to_us
 from schemas.log import NO_PAYLOAD
 from schemas.sources import MODELS, CloudEvent
 
@@ -28,7 +28,9 @@ _Limits = dict[str, Any]  # arguments of msgspec.Meta
 
 _NOT_EMPTY: _Limits = {"min_length": 1}  # and `quick` looks for blanks: cheaper than a pattern
 _NOT_BLANK: _Limits = {"pattern": r"\S"}  # of `re`, for which a space is what it is for str.isspace
-_SAFE_URL: _Limits = {"pattern": r"^(?:/(?!/)|https?://)"}
+# The links of nearly all events; what else `is_link` takes is left to the model.
+_LINK = Annotated[str, msgspec.Meta(
+    max_length=sources.MAX_URL, pattern=r"\A(?:https?://[A-Za-z0-9.-]+(?::[1-9]\d{0,3})?(?=[/?#]|\Z)|/(?!/))[!-\[\]-~]*\Z")]
 _PAYLOAD = dict[str, Any] | None
 
 
@@ -57,7 +59,7 @@ def quick(event_type: str, value: bytes) -> Quick | None:
         data = msgspec.structs.asdict(event.data) if event.data is not None else {}
         for name in times:
             if data.get(name) is not None:
-                data[name] = to_us(data[name], nearest=True)
+                data[name] = moment_us(data[name])
         return Quick(event, to_us(event.time), data) if _takes_payload(data) else None
     except ValueError:  # msgspec's errors are ones
         return None
@@ -83,8 +85,12 @@ def _carried(annotation: Any, not_blank: _Limits) -> Any:
     if origin is Annotated:
         if _says(args[1:], sources._given):
             return _carried(args[0], not_blank)  # "" is refused here, so the model has its say
-        if _says(annotation, sources._time) or _says(annotation, sources._moment):
+        if _says(annotation, sources._time):
             return str
+        if _says(annotation, sources._moment):
+            return str | None
+        if _says(args[1:], sources._link):
+            return _LINK | None
         limits = {name: limit for each in args[1:] for name, limit in _limits(each, not_blank).items()}
         return Annotated[_carried(args[0], not_blank), msgspec.Meta(**limits)]
     if origin in (Union, UnionType):
@@ -104,8 +110,6 @@ def _limits(constraint: Any, not_blank: _Limits) -> _Limits:
     if isinstance(constraint, AfterValidator):
         if constraint.func is sources._not_blank:
             return not_blank
-        if constraint.func is sources._safe_url:
-            return _SAFE_URL
     elif is_dataclass(constraint):
         said = {each.name: getattr(constraint, each.name) for each in fields(constraint)}
         given = {name: limit for name, limit in said.items() if limit is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.edges import Fed
 from support.rows import AT, World, item, waitpoint
 from support.truth import Truth
@@ -70,6 +71,31 @@ async def test_a3_to_a6_items_carry_what_is_their_own() -> None:
     assert "action_url" not in items["session_waiting"]
     assert items["verifying_no_proof"]["action_url"] == "/cases/c/sessions/ses_8"
     assert (items["verifying_no_proof"]["task_id"], items["verifying_no_proof"]["proof_id"]) == ("t", "p")
+
+
+@pytest.mark.parametrize(("case", "session", "link"), [
+    ("acme/web#42", "50% ?a=b", "/cases/acme%2Fweb%2342/sessions/50%25%20%3Fa%3Db"), ("..", None, None),
+    (".", "s", None), ("c", "..", "/cases/c"), ("../x", None, "/cases/..%2Fx"),
+    ("a\\b\u202e\0", None, "/cases/a%5Cb%E2%80%AE%00"),
+])
+async def test_the_default_link_encodes_the_ids(case: str, session: str | None, link: str | None) -> None:
+    fed = Fed()
+    fed.put(item(data=Data(case_id=case, session_id=session)))
+    async with fed.client() as client:
+        [one] = (await client.get("/org/me/inbox")).json()["items"]
+        [same] = (await client.get("/inbox")).json()["items"]
+    assert one.get("action_url") == same.get("action_url") == link
+
+
+@pytest.mark.parametrize("url", ["/\\host", "/\thost", "//host", "https://u@host", "/a\u202e", "javascript:alert(1)"])
+async def test_an_unusable_link_of_an_older_row_is_not_shown(url: str) -> None:
+    fed = Fed()
+    fed.put(item(source_id="a", data=Data(action_url=url)),
+            item(source_id="b", data=Data(action_url=url, case_id="c")))
+    async with fed.client() as client:
+        for path in ("/org/me/inbox", "/inbox"):
+            items = (await client.get(path)).json()["items"]
+            assert {one.get("action_url") for one in items} == {None, "/cases/c"}
 
 
 async def test_a7_pages_are_ranked_and_end() -> None:

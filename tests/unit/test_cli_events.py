@@ -183,7 +183,7 @@ def test_a_file_may_begin_with_a_byte_order_mark() -> None:
 
 
 def test_a_line_of_a_recording_may_hold_half_a_surrogate_pair() -> None:
-    recorded = '{"topic": "waitpoints", "key": "<half>", "value": %s}' % HALF.replace('"n": 0', '"n": 1e400')
+    recorded = '{{"topic": "waitpoints", "key": "<half>", "value": {}}}'.format(HALF.replace('"n": 0', '"n": 1e400'))
     found = events.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
     assert found.bytes_of_key == "\ufffd".encode()
     assert events.check_event("waitpoints", found.bytes_of_value, Limits()) is None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.folding import NOON, Folding, at, event
 
-from schemas.codec import HOUR, MINUTE, from_us, to_us
+from schemas.codec import DAY, HOUR, MINUTE, from_us, to_us
 from schemas.facts import Fact
 from schemas.log import Event, Pack, SetState
 from schemas.views import ItemRow
@@ -226,6 +226,16 @@ def test_proof_ends_verifying_and_will_expire() -> None:
     row = view.item("proof_expiring", "p1")
     assert (row.state, row.resolved_action) == ("resolved", "attached")
     assert not view.listed()
+
+
+def test_a_time_of_the_year_one_makes_nothing_overdue_and_no_proof_expire() -> None:
+    zero = {"due_at": "0001-01-01T00:00:00Z", "expires_at": "0001-01-01T00:00:00Z"}
+    view = Folding()
+    view.pack(
+        event("waitpoint.created", "w", title="T", priority="low", **zero),
+        event("proof.attached", "p", case_id="c1", **zero), clock=1)
+    [row] = view.listed()
+    assert (row.source_id, row.overdue, row.due_at) == ("w", False, NOON + 3 * DAY)
 
 
 def test_proofs_of_a_case_in_any_order() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.folding import cloud_event
 
-from schemas.codec import from_us, to_us
+from schemas.codec import LATEST, from_us, to_us
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.topics import LOG, SOURCE_TYPES, TOPIC_OF_TYPE, TOPICS, partition_of
 from streams.core.normalise import Limits, Rejected, normalise
@@ -46,7 +46,7 @@ def reason(value: bytes | dict[str, Any] | None, topic: str = "waitpoints", **li
     ({"data": {"title": "T", "priority": "huge"}}, "data.priority:"),
     ({"data": {"title": "T", "target_role": "BOSS"}}, "data.target_role:"),
     ({"data": {"title": "T", "payload": []}}, "data.payload:"),
-    ({"data": {"title": "T", "action_url": "javascript:alert(1)"}}, "data.action_url:"),
+    ({"data": {"title": "T", "action_url": 7}}, "data.action_url:"),
     ({"data": {"title": "T", "due_at": "tomorrow"}}, "data.due_at:"),
     ({"data": {"title": 5, "sender": "me"}}, "data.sender:"),
 ])
@@ -128,13 +128,65 @@ def test_empty_text_is_no_text_but_no_target_either() -> None:
         assert f"data.{name}" in reason(created(**{name: ""}))
 
 
-def test_a_due_time_that_can_not_be_kept_is_the_nearest_that_can() -> None:
-    for text, kept in (
-        ("9999-12-31T23:59:59Z", "2199-12-31T23:59:59.999999Z"), ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+@pytest.mark.parametrize(("text", "kept"), [
+    ("9999-12-31T23:59:59Z", "2199-12-31T23:59:59.999999Z"),
+    ("9999-12-31T23:59:60-14:00", "2199-12-31T23:59:59.999999Z"),
+    ("0001-01-01T00:00:00Z", None), ("0001-01-01T00:00:00+14:00", None), ("0001-01-01T00:00:00-23:59", None),
+    ("0001-01-01t00:00:00.000000000z", None), ("0000-02-29T00:00:00Z", None), ("0000-01-01T00:00:00+23:59", None),
+    ("1969-12-31T23:59:59." + "9" * 400 + "Z", None), ("1970-01-01T00:00:00+00:01", None),
+    ("1969-12-31T23:59:60Z", "1970-01-01T00:00:00Z"), ("1970-01-01T00:00:00-00:00", "1970-01-01T00:00:00Z"),
+    ("2016-12-31t23:59:60.5z", "2017-01-01T00:00:00.500000Z"), ("2026-05-20 08:14:22Z", "2026-05-20T08:14:22Z"),
+])
+def test_a_due_time_beyond_what_is_kept(text: str, kept: str | None) -> None:
+    """Before 1970 it is not given (CONTRACT §10), from 2200 on it is the last moment."""
+    us = None if kept is None else to_us(kept)
+    event = created(due_at=text, expires_at=text)
+    headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "data"]
+    proof = cloud_event("proof.attached", due_at=text, expires_at=text)
+    for found in (
+        normalise("waitpoints", orjson.dumps(event)), normalise("waitpoints", orjson.dumps(event["data"]), headers),
+        normalise("cases", orjson.dumps(proof)),
     ):
-        given = normalise("waitpoints", orjson.dumps(created(due_at=text, expires_at=text)))
-        assert (given.data.due_at, given.data.expires_at) == (to_us(kept), to_us(kept))
-        assert "time:" in reason({**created(), "time": text})
+        assert (found.data.due_at, found.data.expires_at) == (us, us)
+    if us is None or us == LATEST - 1:
+        assert "time: Value error, must lie between 1970 and 2200" in reason({**created(), "time": text})
+
+
+@pytest.mark.parametrize("text", [
+    "0000-02-30T00:00:00Z", "0001-02-29T00:00:00Z", "0001-01-01T00:00:00", "0001-01-01", "-0001-01-01T00:00:00Z",
+    "1969-12-31T24:00:00Z", "1969-12-31T23:59:61Z", "1969-12-31T23:59:59.Z", "1969-12-31T23:59:59,5Z", "0",
+    "1969-12-31T23:59:59+24:00", "\u0661969-12-31T23:59:59Z",
+])
+def test_what_is_no_time_is_a_reason_before_1970_too(text: str) -> None:
+    assert "data.due_at:" in reason(created(due_at=text))
+    assert "time:" in reason({**created(), "time": text})
+
+
+def test_an_update_without_a_time_keeps_the_one_that_is_shown() -> None:
+    update = cloud_event("escalation.updated", due_at="0001-01-01T00:00:00Z", expires_at=None)
+    assert normalise("escalations", orjson.dumps(update)).cleared == ("expires_at",)
+
+
+LINKS = ("/", "/a//b?c#d", "/ä", "http://h", "HTTPS://h.example:8443/x", "http://[::1]:65535/", "https://ä.example/")
+NO_LINKS = (
+    "javascript:alert(1)", "//host/x", "/\\host", "/\thost", "/a\nb", "/a b", " /a", "/a\x00", "/a\x7f", "/a\x85",
+    "/a\u202eb",
+    "/a\u2066", "/a\u200b", "/a\ufeff", "/a\u3000", "https://user@host/", "https://u:p@host/", "https://@host", "http://",
+    "http:///host", "http://?a", "http://#a", "http://:80/", "http:host", "http:/host", "http:\\\\host",
+    "ftp://h", "data:,a",
+    "http://h:0/", "http://h:65536/", "http://h:x/", "http://[::1/", "http://h\uff0fx/", "mailto:a@b",
+    "a/b", "?a", "#a",
+    "/" + "a" * 2048,
+)
+
+
+@pytest.mark.parametrize("url", [*LINKS, *NO_LINKS])
+def test_a_link_that_can_not_be_followed_is_left_out_and_its_event_is_kept(url: str) -> None:
+    dropped: list[str] = []
+    event = normalise("waitpoints", orjson.dumps(created(action_url=url)), (), Limits(), lambda: dropped.append(url))
+    assert event.data.action_url == (url if url in LINKS else None)
+    assert dropped == ([] if url in LINKS else [url])
+    assert event.data.title == "T"
 
 
 def test_the_payload_is_carried_as_it_is() -> None:
