@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 from support import events
 from support.brokers import KAFKA_ONLY
-from support.pipeline import Seen, Stack, caught_up, check, eventually, kill, look, send, spawn
+from support.pipeline import Seen, Stack, caught_up, check, eventually, handles_sigterm, kill, look, send, spawn
 
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
@@ -45,6 +45,7 @@ class Workers:
         self._processes[name].send_signal(signum)
 
     async def stop(self, name: str) -> int:
+        await eventually(lambda: handles_sigterm(self._processes[name]), f"worker {name} handles SIGTERM")
         self.signal(name, signal.SIGTERM)
         return await self.ended(name)
 

@@ -8,7 +8,7 @@ import random
 import time
 
 from support import events
-from support.pipeline import Seen, Stack, caught_up, check, eventually, kill, look, send, spawn
+from support.pipeline import Seen, Stack, caught_up, check, eventually, handles_sigterm, kill, look, send, spawn
 
 from schemas.settings import Settings
 from streams import topics
@@ -75,6 +75,7 @@ async def test_kills_between_any_two_writes(stack: Stack) -> None:
         process = spawn(settings)
         try:
             seen = await eventually(lambda: caught_up(settings, sent), "all folded")
+            await eventually(lambda: handles_sigterm(process), "the worker handles SIGTERM")
         finally:
             process.terminate()
             assert process.wait(60) == 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def spawn(settings: Settings, crash: str = "") -> subprocess.Popen[bytes]:
         for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
     }
     return subprocess.Popen([sys.executable, "-P", str(PROCESS), crash], env=os.environ | given)
+
+
+def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has installed a handler for SIGTERM yet: a signal during its imports ends it with that signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
