@@ -56,8 +56,12 @@ class _Heads:
         await self._app({**scope, "method": "GET"}, gone, bare)
 
 
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
 class _Timed:
-    """Time to answer by route, not by path: paths hold ids."""
+    """Measures the time to answer by route, not by path: paths hold ids. Adds `nosniff` to every answer: a browser must
+    not take JSON with somebody's text in it for a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -72,6 +76,8 @@ class _Timed:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
                 metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - begun)
+                if _NOSNIFF not in (headers := message.get("headers", ())):
+                    message = {**message, "headers": [*headers, _NOSNIFF]}
             await send(message)
 
         await self._app(scope, receive, timed)

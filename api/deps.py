@@ -14,6 +14,7 @@ from api import metrics
 from api.auth import COOKIE, Authenticator, Caller, Unauthorized
 from api.edge import Edge
 from api.errors import NO_STORE, Problem
+from api.strangers import known
 
 __all__ = [
     "CSRF_COOKIE", "CSRF_HEADER", "Asking", "Cursor", "EdgeOf", "IdempotencyKey", "Revision", "Writing", "caller",
@@ -43,9 +44,11 @@ async def caller(
 ) -> Caller:
     auth: Authenticator = request.app.state.auth
     try:
-        return await auth.caller(request.headers.get("authorization"), request.cookies.get(COOKIE))
+        found = await auth.caller(request.headers.get("authorization"), request.cookies.get(COOKIE))
     except Unauthorized as error:
         raise Problem(401, str(error), {"www-authenticate": "Bearer"}) from None
+    known(request.scope)
+    return found
 
 
 def check_csrf(request: Request) -> None:

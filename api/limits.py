@@ -12,6 +12,8 @@ __all__ = ["Limited"]
 
 # Seconds for the next piece of a body that is not whole yet.
 PIECE_SECONDS = 30.0
+# Seconds for all of it: 1 MiB at 9 KB a second. A byte every 29 s would hold a body for a year.
+BODY_SECONDS = 120.0
 
 
 class _Refused(Exception):
@@ -48,6 +50,7 @@ class _Body:
         self._whole = False
         self._answered = False
         self._refusal: tuple[int, dict[str, object]] | None = None
+        self._until = asyncio.get_running_loop().time() + BODY_SECONDS
 
     @property
     def too_large(self) -> tuple[int, dict[str, object]]:
@@ -63,11 +66,13 @@ class _Body:
         return message
 
     async def _soon(self) -> Message:
+        left = self._until - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(PIECE_SECONDS):
+            async with asyncio.timeout(min(PIECE_SECONDS, left)):
                 return await self._receive()
         except TimeoutError:
-            self._refusal = 408, {"error": f"nothing more of the body came for {PIECE_SECONDS:g} s"}
+            waited = f"for {PIECE_SECONDS:g} s" if left > PIECE_SECONDS else f"within {BODY_SECONDS:g} s"
+            self._refusal = 408, {"error": f"request body incomplete: nothing more came {waited}"}
             raise _Refused from None
 
     async def send(self, message: Message) -> None:

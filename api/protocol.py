@@ -10,12 +10,16 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from api.heads import Guarded
 from api.outlets import EXTENSION, Direct
+from api.socket_protocol import SocketProtocol
+from api.strangers import KNOWN, Strangers
 
 __all__ = ["Protocol", "Server", "listen", "server"]
 
@@ -33,23 +37,41 @@ class Protocol(Guarded):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: self._hand_over}  # type: ignore[dict-item]
+        offered: dict[str, Any] = {
+            EXTENSION: self._hand_over, KNOWN: lambda: self.strangers.remove(self.transport)}
+        self.scope["extensions"] = offered
 
     def _hand_over(self) -> Direct | None:
         """The connection, whose response has just begun, goes to an outlet, as uvicorn itself hands one to a WebSocket.
-        None: it can't be, so the response goes on as ASGI."""
-        cycle = self.cycle
-        if cycle.disconnected or not cycle.chunked_encoding or self.scope["method"] != "GET" or self.pipeline:
+        Requests that were sent after this one are dropped: the response says `connection: close`. None: it can't be, so
+        the response goes on as ASGI."""
+        cycle = self.running
+        if cycle is None or cycle.disconnected or not cycle.chunked_encoding or cycle.scope["method"] != "GET":
             return None
+        self.release()
         self.connections.discard(self)
+        self.pipeline.clear()
         cycle.response_complete = True  # for uvicorn there is nothing more to come
         outlet = Direct(self.transport, self.connections, not self.flow.write_paused)
         self.transport.set_protocol(outlet)
+        self.flow.resume_reading()  # so that the end of the connection is noticed
         return outlet
+
+
+class _State(ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strangers = Strangers()
 
 
 class Server(uvicorn.Server):
     """Signals are the command line's business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = _State()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -80,7 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
 def server(app: ASGIApp) -> Server:
     """uvicorn for `app`, run by `Server.serve(sockets=[...])` in the loop that is running."""
     return Server(uvicorn.Config(
-        app, http=Protocol, ws="websockets-sansio", ws_max_size=_MESSAGE, ws_per_message_deflate=False,
+        app, http=Protocol, ws=SocketProtocol, ws_max_size=_MESSAGE, ws_per_message_deflate=False,
         lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=3, timeout_keep_alive=65, backlog=_BACKLOG,
     ))

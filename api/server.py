@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 
 import structlog
 
@@ -28,6 +30,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     patience.install()
     if settings.jwt_secret is not None and len(settings.jwt_secret) < _SECRET:
         _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
+    _raise_descriptors()
     edge = Edge(settings)
     READY.set_function(lambda: not edge.unready())
     sock = listen(settings.host, settings.port)
@@ -59,6 +62,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             raise result
     if not stop.is_set():
         raise RuntimeError("the HTTP server ended by itself")
+
+
+def _raise_descriptors() -> None:
+    """Raises the limit of open files to what the system allows: each connection takes one, and the usual 1024 is less
+    than one edge can serve."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _follow(edge: Edge, settings: Settings) -> None:

@@ -32,11 +32,13 @@ from api.messages import (
     Unsubscribed,
 )
 from api.pushes import Subscriber, channel_of
+from api.strangers import known
 from api.throttle import Throttle
 
 __all__ = ["serve"]
 
-_AUTH_SECONDS = 10.0
+_AUTH_SECONDS = 10.0  # from the handshake until the caller is known and has taken the answer
+_END_SECONDS = 5.0  # for the last message and the close; then the connection is dropped
 _BURST = 30  # messages at once: a page that subscribes and pings
 _LONGEST = 30 * 86400.0  # seconds, as of streams
 # Close codes: RFC 6455 7.4.1, and 44xx as the HTTP status would be.
@@ -59,9 +61,18 @@ def _is_ours(socket: WebSocket, origins: frozenset[str]) -> bool:
     if origin is None or origin in origins:
         return True
     try:
-        return urlsplit(origin).netloc == socket.headers.get("host")
+        page = urlsplit(origin)
     except ValueError:  # no browser sends it
         return False
+    return page.scheme in _schemes(socket) and page.netloc == socket.headers.get("host")
+
+
+def _schemes(socket: WebSocket) -> tuple[str, ...]:
+    """Schemes our own page can have. A page that came without TLS may be anybody's on the way, so it is not taken for
+    ours where the browser speaks TLS. A proxy that ends TLS says so; without a word from it, either will do."""
+    forwarded = socket.headers.get("x-forwarded-proto", "").lower()
+    secure = socket.url.scheme in ("wss", "https") or "https" in forwarded or "wss" in forwarded
+    return ("https",) if secure else ("https", "http")
 
 
 async def serve(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
@@ -83,10 +94,11 @@ async def serve(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
 
 async def _end(socket: WebSocket, why: _Closed) -> None:
     try:
-        await socket.send_text(_encode(Refused(str(why), limit=why.limit)).decode())
-        await socket.close(why.code)
-    except (WebSocketDisconnect, RuntimeError):
-        pass  # it is gone already
+        async with asyncio.timeout(_END_SECONDS):
+            await socket.send_text(_encode(Refused(str(why), limit=why.limit)).decode())
+            await socket.close(why.code)
+    except (WebSocketDisconnect, RuntimeError, TimeoutError):
+        pass  # the peer is gone, or takes nothing: the server drops the connection when this task ends
 
 
 class _Talk:
@@ -121,18 +133,19 @@ class _Talk:
     async def _who(self) -> Caller:
         """The cookie's bearer, or the one of the first message."""
         try:
-            cookie = self._socket.cookies.get(COOKIE)
-            caller = await self._auth.caller(None, cookie) if cookie else await self._introduced()
+            async with asyncio.timeout(_AUTH_SECONDS):
+                cookie = self._socket.cookies.get(COOKIE)
+                caller = await self._auth.caller(None, cookie) if cookie else await self._introduced()
+                await self._say(Authenticated(caller.ws))
         except TimeoutError:
-            raise _Closed(UNKNOWN, f"nobody said who it is within {_AUTH_SECONDS:.0f} s") from None
+            raise _Closed(UNKNOWN, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
         except Unauthorized as error:
             raise _Closed(UNKNOWN, str(error)) from None
-        await self._say(Authenticated(caller.ws))
+        known(self._socket.scope)
         return caller
 
     async def _introduced(self) -> Caller:
-        async with asyncio.timeout(_AUTH_SECONDS):
-            first = await self._next()
+        first = await self._next()
         if not isinstance(first, Auth):
             raise _Closed(UNKNOWN, 'the first message must be {"type":"auth","token":...}')
         return await self._auth.caller(f"Bearer {first.token}", None)
