@@ -13,6 +13,7 @@ from api.document import document
 from api.edge import Edge
 from api.errors import handle_errors
 from api.limits import Limited
+from api.paths import Segments
 from api.routes import ankra, crewship, docs, health, history, insights, page, session, zero
 
 __all__ = ["create_app"]
@@ -31,6 +32,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.add_middleware(Limited, most=edge.settings.max_request)
     app.add_middleware(_Timed)
     app.add_middleware(_Heads)
+    app.add_middleware(Segments)
     return app
 
 
@@ -74,7 +76,7 @@ class _Timed:
 
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
+                route = getattr(scope.get("route"), "path_format", "none")
                 metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - begun)
                 if _NOSNIFF not in (headers := message.get("headers", ())):
                     message = {**message, "headers": [*headers, _NOSNIFF]}

@@ -48,7 +48,7 @@ async def inbox(
     return json_of(page(space, caller.reader, cursor, min(limit, MOST), start, kind, cluster))
 
 
-@router.get("/inbox/{item}", responses=answers(models.Item, 404))
+@router.get("/inbox/{item:id}", responses=answers(models.Item, 404))
 async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
     """An item as the list shows it, in the list or not: put away, resolved, or a run that an incident stands for."""
     found = edge.answers.one(await edge.space(caller.reader), caller.reader, item)
@@ -57,7 +57,7 @@ async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
     return json_of(found)
 
 
-@router.post("/inbox/{item}/dismiss", responses=answers(models.Dismissed, 404, 412, writes=True))
+@router.post("/inbox/{item:id}/dismiss", responses=answers(models.Dismissed, 404, 412, writes=True))
 async def dismiss(
     edge: EdgeOf, caller: Writing, key: IdempotencyKey, revision: Revision, item: Id, asked: Dismissal | None = None
 ) -> Response:
@@ -69,7 +69,7 @@ async def dismiss(
     return await carried_out(edge, caller, command, lambda row: shapes.ankra(row, False))
 
 
-@router.delete("/inbox/{item}/dismiss", responses=answers(models.Dismissed, 404, writes=True))
+@router.delete("/inbox/{item:id}/dismiss", responses=answers(models.Dismissed, 404, writes=True))
 async def restore(edge: EdgeOf, caller: Writing, key: IdempotencyKey, item: Id) -> Response:
     """Takes an item back that I put away."""
     return await carried_out(edge, caller, Restore(**common(edge, caller, key), item=item))

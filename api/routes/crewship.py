@@ -64,7 +64,7 @@ async def bulk(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Bulk) 
         resolved_action=asked.resolved_action))
 
 
-@router.patch("/{item}", responses=answers(models.Changed, 404, 409, 412, writes=True))
+@router.patch("/{item:id}", responses=answers(models.Changed, 404, 409, 412, writes=True))
 async def change(
     edge: EdgeOf, caller: Writing, key: IdempotencyKey, revision: Revision, asked: StateChange, item: Id
 ) -> Response:
@@ -80,7 +80,7 @@ async def push(socket: WebSocket) -> None:
     await serve(socket, socket.app.state.edge, socket.app.state.auth)
 
 
-@router.get("/{item}", responses=answers(models.Row, 404))
+@router.get("/{item:id}", responses=answers(models.Row, 404))
 async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
     """One item, resolved or grouped into an incident too."""
     row = (await edge.space(caller.reader)).visible(caller.reader, item)

@@ -50,7 +50,7 @@ async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     return json_of(orjson.dumps(answer | {"window": name}))
 
 
-@router.get("/cases/{case}/history", tags=["cases"], responses=answers(models.CaseHistory, 404))
+@router.get("/cases/{case:id}/history", tags=["cases"], responses=answers(models.CaseHistory, 404))
 async def history(
     edge: EdgeOf, caller: Asking, case: Annotated[str, Path(max_length=2000)],
     limit: Annotated[int, Query(ge=1, description=f"Events a page; beyond {MOST} it is {MOST}.")] = PAGE,

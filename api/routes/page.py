@@ -89,8 +89,8 @@ async def static(request: Request, name: str) -> Response:
     return _answer(request, _FILES.get(found[2]), _FOR_GOOD if found[1] == _VERSION else _EACH_TIME)
 
 
-@router.get("/cases/{case_id}")
-@router.get("/cases/{case_id}/sessions/{session_id}")
+@router.get("/cases/{case_id:id}")
+@router.get("/cases/{case_id:id}/sessions/{session_id:id}")
 async def elsewhere(request: Request) -> Response:
     """Where an item's `action_url` leads by itself: to the application that asked, if it is behind the same address.
 

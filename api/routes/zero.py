@@ -50,7 +50,7 @@ async def stream(edge: EdgeOf, caller: Asking, cursor: Cursor) -> Response:
     return _stream(edge, caller, None, cursor)
 
 
-@router.get("/cases/{case}/events", response_class=Response, responses=DOCUMENTED)
+@router.get("/cases/{case:id}/events", response_class=Response, responses=DOCUMENTED)
 async def case_events(
     edge: EdgeOf, caller: Asking, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
