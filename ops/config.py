@@ -21,8 +21,9 @@ __all__ = ["load", "make_secret", "note_up", "reading_url", "secret_path"]
 _NOTE = "up.json"
 
 
-def load(**flags: Any) -> Settings:
+def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
     """Settings with the flags that were given (None: not given). UserError names the variable that is wrong.
+    `reads_as`: the user at embedded ClickHouse's port, `reader` or `edge`.
 
     Where nothing else says so, the addresses of Kafka and of embedded ClickHouse, and the secret, are those of the
     `attn up` that uses the same data directory: so `attn emit` and `attn token` need no more than `--data-dir`.
@@ -41,7 +42,7 @@ def load(**flags: Any) -> Settings:
     if "kafka" not in settings.model_fields_set and "kafka" in note:
         found["kafka"] = str(note["kafka"])
     if not settings.reading and note.get("clickhouse_port"):
-        found["clickhouse_read"] = reading_url(settings.clickhouse_password_file, int(note["clickhouse_port"]))
+        found["clickhouse_read"] = reading_url(settings, int(note["clickhouse_port"]), reads_as)
     if settings.jwt_secret is None and settings.jwks_url is None and secret_path(settings).is_file():
         found["jwt_secret"] = SecretStr(_read_secret(secret_path(settings)))
     return settings.model_copy(update=found) if found else settings
@@ -75,9 +76,10 @@ def _read_secret(path: Path) -> str:
         raise UserError(f"cannot read the secret in {path}: {error.strerror}") from None
 
 
-def reading_url(password: Path, port: int) -> str:
-    """Of embedded ClickHouse, for whoever may read its password."""
-    return f"http://reader:{quote(_read_secret(password), safe='')}@127.0.0.1:{port}/attn"
+def reading_url(settings: Settings, port: int, user: str = "reader") -> str:
+    """URL of embedded ClickHouse for `user`, with the password of its file in the data directory."""
+    file = settings.clickhouse_edge_password_file if user == "edge" else settings.clickhouse_password_file
+    return f"http://{user}:{quote(_read_secret(file), safe='')}@127.0.0.1:{port}/attn"
 
 
 def make_secret(settings: Settings) -> bool:

@@ -174,7 +174,8 @@ class Stack:
         if config.make_secret(self.settings):
             log.info("made a secret for tokens", file=str(config.secret_path(self.settings)))
         if not self.settings.clickhouse:
-            keyfile.make(self.settings.clickhouse_password_file)  # before an edge looks for it
+            keyfile.make(self.settings.clickhouse_password_file)
+            keyfile.make(self.settings.clickhouse_edge_password_file)  # before an edge looks for it
             found["clickhouse_port"] = self.settings.clickhouse_port or free_port()
         self.settings = self.settings.model_copy(update=found)
 

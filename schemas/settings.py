@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     # Embedded ClickHouse shares two cores with the writer: so many queries at once leave it its share, and none for
     # longer than a person waits.
     clickhouse_read_seconds: float = Field(10.0, gt=0, description="a query of chdb's port is ended then")
-    clickhouse_read_at_once: int = Field(2, ge=1, le=64, description="queries of chdb's port that run at once")
+    clickhouse_read_at_once: int = Field(
+        2, ge=1, le=64, description="queries that run at once at chdb's port: for edges, and again for all others")
 
     # What an edge asks ClickHouse: people wait for it, and a hundred edges may share one server.
     archive_seconds: float = Field(8.0, gt=0, le=300, description="history, insights: how long one answer may take")
@@ -190,6 +191,11 @@ class Settings(BaseSettings):
     def clickhouse_password_file(self) -> Path:
         """Password of chdb's port, whose user may only read; `attn history` makes it."""
         return self.data_dir / "clickhouse-password"
+
+    @property
+    def clickhouse_edge_password_file(self) -> Path:
+        """Password of user `edge` at chdb's port, whose queries have slots of their own; `attn history` makes it."""
+        return self.data_dir / "clickhouse-edge-password"
 
     @property
     def targets(self) -> dict[str, int]:

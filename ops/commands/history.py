@@ -129,7 +129,7 @@ def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
             stack.enter_context(closing(clients.connect(settings)))
             settings = settings.model_copy(update={"clickhouse_port": free_port()})
             port = stack.enter_context(reading.serve(settings, clients.directory(settings)))
-            url = config.reading_url(settings.clickhouse_password_file, port)
+            url = config.reading_url(settings, port)
             settings = settings.model_copy(update={"clickhouse": url})
         else:
             settings = settings.model_copy(update={"clickhouse": settings.reading})

@@ -51,7 +51,7 @@ def edge(
     """Serve inboxes and live feeds over HTTP."""
     settings = config.load(
         data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, host=host, port=port, instance=instance,
-        partitions=partitions,
+        partitions=partitions, reads_as="edge",
     )
     if settings.jwt_secret is None and settings.jwks_url is None:
         raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")

@@ -2,25 +2,30 @@
 HTTP on this machine, as they would ask a server.
 
 Each query has a connection of its own to the engine: one costs 0.2 ms, runs beside the writer's, and what a query that
-failed leaves behind is nobody's next answer. Its settings are set, then `readonly`, which fixes them.
+failed leaves behind is nobody's next answer. `guard` decides what may run. The query's settings are set, then
+`readonly`, which fixes them.
+
+There are two users, each with a password file and query slots of its own: `reader` (analysts, dashboards, reports)
+and `edge`, so that analysts' queries never hold up what people ask an edge.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
-import re
 import shutil
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from schemas.settings import Settings
 from streams import keyfile
-from streams.history import metrics
+from streams.history import guard, metrics
 from streams.history.client import DATABASE
 from streams.history.wire import Asked, BadRequest, Handler, Overloaded
 
@@ -34,14 +39,11 @@ _ASKED = 1 << 20  # bytes of a request: a query with a page's ids is a few KiB
 _LIMITS = {
     "max_result_bytes": 64 << 20, "max_result_rows": 1_000_000, "max_memory_usage": 1 << 30, "max_threads": 2,
 }
-_EXPORT = {"max_execution_time": 600, "max_result_bytes": 0, "max_result_rows": 0}  # format Parquet goes to a file
-# A setting of these kinds would undo the others, or reach beyond the tables.
-_NOT_THEIRS = frozenset({"readonly", "allow_ddl", "profile", "result_overflow_mode", "timeout_overflow_mode"})
-_QUERIES = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN", "EXISTS")
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`")
-_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\0": "\\0"})  # as a parameter's value is written
-# clickhouse-connect asks at its start which settings it may send. Beside the query: those that are not ours.
-_MAY_SEND = re.compile(r"SELECT name, value, readonly FROM system\.settings LIMIT \d+( FORMAT Native)?")
+_EXPORT = {"max_execution_time": 600, "max_result_rows": 0}  # format Parquet goes to a file
+# Set for every query, beside `readonly`: the guard lets none of these be needed.
+_FIXED = {"allow_ddl": "0", "allow_introspection_functions": "0"}
+
+User = Literal["reader", "edge"]
 
 
 class Engine:
@@ -53,26 +55,32 @@ class Engine:
         shutil.rmtree(self._scratch, ignore_errors=True)  # of one that was killed
         self._scratch.mkdir(mode=0o700)
         self._limits = _LIMITS | {"max_execution_time": seconds}
-        self._running = threading.BoundedSemaphore(at_once)
-        self._waiting = threading.BoundedSemaphore(at_once + _WAITING)
+        self._slots: dict[User, _Slots] = {"reader": _Slots(at_once), "edge": _Slots(at_once)}
+        with self._connection() as connection:
+            self._guard = guard.Guard(connection)
 
-    def ask(self, asked: Asked) -> bytes | Path:
-        """The result. Overloaded; BadRequest: not a query; RuntimeError: what ClickHouse says."""
-        with self._turn(), self._connection() as connection:
-            sql = _canonical(connection, asked.sql)
-            settings = ", ".join(f"{name} = {_quote(value)}" for name, value in self._settings(asked).items())
-            connection.query(f"SET {settings}")
+    def ask(self, asked: Asked, user: User = "reader") -> bytes | Path:
+        """The result. Raises Overloaded if no query slot is free; BadRequest if the statement may not run; RuntimeError
+        with what ClickHouse says."""
+        with self._slots[user].taken(), self._connection() as connection:
             connection.query(f"USE {DATABASE}")
-            if asked.format == "Parquet":
-                return self._file(connection, sql.removesuffix(" FORMAT Parquet"), asked)
-            connection.query(f"SET readonly = {2 if _MAY_SEND.fullmatch(sql) else 1}")
-            answer = connection.query(asked.sql, asked.format, params=dict(asked.parameters))
+            statement = self._guard.check(connection, asked.sql, asked.format)
+            given = self._settings(asked) | _FIXED
+            connection.query("SET " + ", ".join(f"{name} = {_quote(value)}" for name, value in given.items()))
+            if (statement.format or asked.format).lower() == "parquet":
+                return self._file(connection, statement, asked)
+            connection.query("SET readonly = 1")
+            answer = connection.query(statement.sql, statement.format or asked.format, params=dict(asked.parameters))
             return bytes(answer.bytes() or b"")
 
-    def _file(self, connection: Any, sql: str, asked: Asked) -> Path:
+    def _file(self, connection: Any, statement: guard.Statement, asked: Asked) -> Path:
         """An export: as large as it comes, so not through memory, and not as soon as what a person waits for."""
-        settings = ", ".join(f"{name} = {value}" for name, value in _EXPORT.items())
+        most = _EXPORT | {"max_result_bytes": shutil.disk_usage(self._scratch).free // 2}  # the broker is on that disk
+        settings = ", ".join(f"{name} = {value}" for name, value in most.items())
         connection.query(f"SET {settings}, readonly = 1")
+        if statement.format and not statement.canonical.endswith(f" FORMAT {statement.format}"):
+            raise BadRequest("Code: 62. DB::Exception: FORMAT Parquet must be the end of the query (SYNTAX_ERROR)")
+        sql = statement.canonical.removesuffix(f" FORMAT {statement.format}")
         draft = Path(tempfile.mkdtemp(dir=self._scratch)) / "result.parquet"
         try:
             connection.query(f"{sql} INTO OUTFILE {_quote(str(draft))} FORMAT Parquet", params=dict(asked.parameters))
@@ -80,20 +88,6 @@ class Engine:
         finally:
             draft.unlink(missing_ok=True)
             draft.parent.rmdir()
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._waiting.acquire(blocking=False):
-            raise Overloaded("too many queries wait already")
-        try:
-            if not self._running.acquire(timeout=_PATIENCE):
-                raise Overloaded(f"no turn within {_PATIENCE:.0f} s")
-            try:
-                yield
-            finally:
-                self._running.release()
-        finally:
-            self._waiting.release()
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -107,10 +101,32 @@ class Engine:
 
     def _settings(self, asked: Asked) -> dict[str, str]:
         """The caller's, within our limits."""
-        found = {name: value for name, value in asked.settings.items() if name not in _NOT_THEIRS}
+        found = guard.check_settings(asked.settings)
         for name, most in self._limits.items():
             found[name] = _lower(found.get(name), most)
         return found
+
+
+class _Slots:
+    """Queries of one user: `at_once` run, `_WAITING` more wait for a slot."""
+
+    def __init__(self, at_once: int) -> None:
+        self._running = threading.BoundedSemaphore(at_once)
+        self._waiting = threading.BoundedSemaphore(at_once + _WAITING)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        if not self._waiting.acquire(blocking=False):
+            raise Overloaded(f"{_WAITING} queries wait already")
+        try:
+            if not self._running.acquire(timeout=_PATIENCE):
+                raise Overloaded(f"no query slot became free within {_PATIENCE:.0f} s")
+            try:
+                yield
+            finally:
+                self._running.release()
+        finally:
+            self._waiting.release()
 
 
 def _lower(wanted: str | None, most: float) -> str:
@@ -122,45 +138,60 @@ def _lower(wanted: str | None, most: float) -> str:
     return str(number if 0 < number < most and type(most) is float else int(number) if 0 < number < most else most)
 
 
-def _canonical(connection: Any, sql: str) -> str:
-    """The statement as ClickHouse reads it. BadRequest: more than one, none that only reads, or one that writes a file
-    (`readonly` would let KILL and INTO OUTFILE through)."""
-    given = {"q": sql.translate(_ESCAPED)}
-    answer = connection.query("SELECT formatQuerySingleLine({q:String})", "TSVRaw", params=given)
-    found = str(bytes(answer.bytes()).decode()).strip()
-    bare = _QUOTED.sub("''", found)
-    if not bare.startswith(_QUERIES) or " INTO OUTFILE " in bare:
-        raise BadRequest("Code: 164. DB::Exception: only queries are answered here (READONLY)", 403)
-    return found
-
-
 def _quote(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 class _Server(ThreadingHTTPServer):
-    """With a bounded number of connections."""
+    """With a bounded number of connections. A new one beyond the bound closes the one whose client has been silent, or
+    has been sending its request, for longest. A connection whose query runs or waits for a slot is never closed."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, port: int, handler: type[Handler]) -> None:
-        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[socket.socket, None] = OrderedDict()
+        self._open = 0
         super().__init__(("127.0.0.1", port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        with self._lock:
+            full = self._open >= _CONNECTIONS
+            oldest = self._idle.popitem(last=False)[0] if full and self._idle else None
+            accepted = not full or oldest is not None
+            if accepted:
+                self._open += 1
+                self._idle[request] = None
+        if oldest is not None:
             with contextlib.suppress(OSError):
-                request.settimeout(1.0)
-                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            self.shutdown_request(request)
+                oldest.shutdown(socket.SHUT_RDWR)  # its thread ends and counts it off
+        if accepted:
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.settimeout(1.0)
+            request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with self._lock:
+                self._open -= 1
+                self._idle.pop(request, None)
+
+    @contextlib.contextmanager
+    def busy(self, request: socket.socket) -> Iterator[None]:
+        """While the body runs, the connection is not closed in favour of another."""
+        with self._lock:
+            self._idle.pop(request, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._idle[request] = None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: a client that went away is no news."""
@@ -169,20 +200,23 @@ class _Server(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serve(settings: Settings, path: Path) -> Iterator[int]:
     """Answers on 127.0.0.1, at `clickhouse_port`, while the body runs: the port. OSError: it is taken."""
-    secret = settings.clickhouse_password_file
-    keyfile.make(secret)
-    password = keyfile.read(secret).encode()
+    passwords: Mapping[User, bytes] = {
+        "reader": _password(settings.clickhouse_password_file),
+        "edge": _password(settings.clickhouse_edge_password_file),
+    }
     engine = Engine(path, settings.clickhouse_read_seconds, settings.clickhouse_read_at_once)
 
     class Reading(Handler):
         most = _ASKED
+        user: User = "reader"
 
         def allows(self, user: str, given: str) -> bool:
-            return hmac.compare_digest(given.encode(), password)
+            self.user = "edge" if user == "edge" else "reader"  # other names are readers: clients send "default"
+            return hmac.compare_digest(given.encode(), passwords[self.user])
 
         def answer(self, asked: Asked) -> bytes | Path:
-            with metrics.QUERY_SECONDS.time():
-                return engine.ask(asked)
+            with server.busy(self.connection), metrics.QUERY_SECONDS.time():
+                return engine.ask(asked, self.user)
 
     with _Server(settings.clickhouse_port, Reading) as server:
         thread = threading.Thread(target=server.serve_forever, name="clickhouse-http", daemon=True)
@@ -191,3 +225,8 @@ def serve(settings: Settings, path: Path) -> Iterator[int]:
             yield server.server_address[1]
         finally:
             server.shutdown()
+
+
+def _password(file: Path) -> bytes:
+    keyfile.make(file)
+    return keyfile.read(file).encode()

@@ -63,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 60.0  # seconds a client may be silent
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for an acknowledgement
     most = 64 << 20  # bytes of a request's body, packed or not
 
     def answer(self, asked: Asked) -> bytes | Path:
