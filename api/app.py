@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
 from api.auth import Authenticator
+from api.cookies import SeparateCookies
 from api.document import document
 from api.edge import Edge
 from api.errors import handle_errors
@@ -33,6 +34,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.add_middleware(_Timed)
     app.add_middleware(_Heads)
     app.add_middleware(Segments)
+    app.add_middleware(SeparateCookies)
     return app
 
 

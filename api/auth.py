@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import re
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 
 import jwt
-import structlog
-from jwt.exceptions import PyJWTError
+from jwt.exceptions import InvalidSignatureError, PyJWTError
 
+from api.jwks import ALGORITHMS, Keys, download
 from schemas.codec import LATEST, SECOND, is_text
 from schemas.settings import Settings
 from schemas.sources import ROLES
 from streams.core.readers import Reader
 from streams.core.visibility import roles_of
 
-__all__ = ["COOKIE", "Authenticator", "Caller", "Keys", "Unauthorized"]
+__all__ = ["COOKIE", "LONGEST", "Authenticator", "Caller", "Keys", "Unauthorized"]
 
 COOKIE = "attn_session"
-# Seconds. Keys are asked for again after a while, at once for a key id that is new, but never more often than the
-# pause: a flood of made-up key ids must not reach the issuer.
-_KEYS_LAST = 600.0
-_KEYS_PAUSE = 10.0
-_KEYS_TIMEOUT = 5.0  # for each answer of the network; twice that for all of them
-_KEYS_LARGEST = 1 << 20  # bytes of the document
 _REMEMBERED = 4096  # checked tokens, so that a signature is not computed for every request
-_LONGEST = 8192  # characters of a token
-_ASYMMETRIC = ("RS256", "ES256")
+LONGEST = 8192  # characters of a token
+# RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip characters that do not belong.
+_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]+={0,2}\.){2}[A-Za-z0-9_-]+={0,2}", re.ASCII)
 _ENDLESS = float("inf")
 _NEVER = LATEST // SECOND  # where times end; some issuers say milliseconds, or all nines
-
-_log = structlog.get_logger("attn.edge")
 
 
 class Unauthorized(Exception):
@@ -64,92 +53,52 @@ class Caller:
         return self.reader.user
 
 
-class Keys:
-    """The public keys of `ATTN_JWKS_URL`, kept for a while, and for as long as the issuer is away. `fetch` returns the
-    document. `generation` grows when they are others than before."""
-
-    def __init__(self, fetch: Callable[[], Awaitable[Mapping[str, Any]]], clock: Callable[[], float]) -> None:
-        self._fetch, self._clock = fetch, clock
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self.generation = 0
-        self._asked = self._fetched = float("-inf")
-        self._lock = asyncio.Lock()
-        self._renewal: asyncio.Task[None] | None = None
-
-    async def get(self, key_id: str | None, algorithm: str) -> Any:
-        """The key with this id, for this algorithm. Unauthorized: there is none."""
-        if self._find(key_id, algorithm) is None:
-            await self._refresh(key_id, algorithm)
-        key = self._find(key_id, algorithm)
-        if key is None:
-            raise Unauthorized("the token's key is not known")
-        return key.key
-
-    def renew(self) -> None:
-        """Sees to it that keys that were taken back don't hold for ever. Nobody waits for it."""
-        now = self._clock()
-        if self._keys and now - self._fetched > _KEYS_LAST and now - self._asked >= _KEYS_PAUSE and not self._renewal:
-            self._renewal = asyncio.create_task(self._refresh(None, ""))
-            self._renewal.add_done_callback(self._renewed)
-
-    def _renewed(self, _: asyncio.Task[None]) -> None:
-        self._renewal = None
-
-    def _find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
-        """A token without a key id is of the only key there is."""
-        key = next(iter(self._keys.values())) if key_id is None and len(self._keys) == 1 else self._keys.get(key_id)
-        return key if key is not None and key.algorithm_name == algorithm else None
-
-    async def _refresh(self, key_id: str | None, algorithm: str) -> None:
-        async with self._lock:
-            now = self._clock()
-            fresh = now - self._fetched <= _KEYS_LAST and self._find(key_id, algorithm) is not None
-            if fresh or now - self._asked < _KEYS_PAUSE:
-                return
-            self._asked = now
-            try:
-                async with asyncio.timeout(2 * _KEYS_TIMEOUT):
-                    found = await self._fetch()
-                self._take(jwt.PyJWKSet.from_dict(dict(found)))
-                self._fetched = now
-            except (OSError, ValueError, TypeError, AttributeError, HTTPException, RecursionError, PyJWTError) as error:
-                # Those we have still hold; without any, every such token is refused until this works.
-                _log.warning("keys could not be fetched", error=repr(error))
-
-    def _take(self, found: jwt.PyJWKSet) -> None:
-        keys = {key.key_id: key for key in found.keys if key.public_key_use in (None, "sig")}
-        before, now = ({name: key._jwk_data for name, key in some.items()} for some in (self._keys, keys))
-        self.generation += before != now
-        self._keys = keys
-
-
 class Authenticator:
     """`clock`: seconds since the epoch."""
 
     def __init__(
         self, settings: Settings, clock: Callable[[], float] = time.time,
-        fetch: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
+        fetch: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret is not None else None
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
         self._visibility = settings.role_visibility
         self._clock = clock
         url = settings.jwks_url
-        self._keys = Keys(fetch or (lambda: asyncio.to_thread(_download, url)), clock) if url else None
+        self._keys = Keys(fetch or (lambda: download(url)), clock) if url else None
         self._known: OrderedDict[str, Caller] = OrderedDict()
         self._generation = 0  # of the keys that the tokens known were checked with
 
-    async def caller(self, authorization: str | None, cookie: str | None) -> Caller:
-        """The caller of a request with this Authorization header and session cookie. Raises Unauthorized."""
+    async def caller(self, authorization: str | None, cookies: Sequence[str] = ()) -> Caller:
+        """Returns the caller of a request with this Authorization header, or else with these values of the session
+        cookie. Raises Unauthorized."""
         if authorization is not None:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be a Bearer token")
-            token = token.strip()
-        elif cookie:
-            token = cookie
-        else:
-            raise Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
+            return await self._of(token.strip(" \t"))
+        found = list((await self.sessions(cookies)).values())
+        if len({(one.reader.ws, one.reader.user, one.role) for one in found}) > 1:
+            # Another host of the parent domain set one of them. Either could be the person's own.
+            raise Unauthorized(f"the browser sent {COOKIE} cookies of different callers: "
+                               "delete the cookies of this host and of its parent domains, then sign in again")
+        return max(found, key=lambda one: one.expires)
+
+    async def sessions(self, cookies: Sequence[str]) -> dict[str, Caller]:
+        """Returns the valid values of the session cookie with their callers, at least one. If there is none, raises
+        Unauthorized with the reason of the first value."""
+        found: dict[str, Caller] = {}
+        reason: Unauthorized | None = None
+        for token in cookies:
+            try:
+                found[token] = await self._of(token)
+            except Unauthorized as error:
+                reason = reason or error
+        if not found:
+            raise reason or Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
+        return found
+
+    async def _of(self, token: str) -> Caller:
         self._forget_if_keys_changed()
         known = self._known.get(token)
         if known is None:
@@ -169,31 +118,42 @@ class Authenticator:
                 self._known.clear()
 
     async def _check(self, token: str) -> Caller:
-        if not token or len(token) > _LONGEST:
-            raise Unauthorized("not a token")
+        if len(token) > LONGEST:
+            raise Unauthorized(f"the token has {len(token)} characters: at most {LONGEST} are accepted")
+        if _TOKEN.fullmatch(token) is None:
+            raise Unauthorized("not a token: three parts of base64url, joined by dots, are expected")
         try:
-            header = jwt.get_unverified_header(token)
-            algorithm, key = await self._key(header)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # how long the operator's secret is, is the operator's choice
-                # Times are checked against our own clock below.
-                claims = jwt.decode(
-                    token, key, algorithms=[algorithm], audience=self._audience, issuer=self._issuer, options={
-                        "verify_aud": self._audience is not None, "verify_exp": False, "verify_nbf": False,
-                        "verify_iat": False})
+            claims = await self._verified(token, jwt.get_unverified_header(token))
         except (PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise Unauthorized("the token is not valid") from error
         return self._read(claims)
 
-    async def _key(self, header: Mapping[str, Any]) -> tuple[str, Any]:
-        """The algorithm decides whose key it is: a public key is never taken for a secret."""
-        algorithm = header.get("alg")
+    async def _verified(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the claims. The algorithm decides whose key it is: a public key is never used as a secret."""
+        algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm == "HS256" and self._secret is not None:
-            return algorithm, self._secret
-        if algorithm in _ASYMMETRIC and self._keys is not None:
-            key_id = header.get("kid")
-            return algorithm, await self._keys.get(key_id if isinstance(key_id, str) else None, algorithm)
-        raise Unauthorized("the token's algorithm is not accepted")
+            return self._decoded(token, self._secret, algorithm)
+        if algorithm not in ALGORITHMS or self._keys is None:
+            raise Unauthorized("the token's algorithm is not accepted")
+        while True:
+            generation, fitting = self._keys.generation, self._keys.fitting(kid, algorithm)
+            for key in fitting:
+                try:
+                    return self._decoded(token, key.key, algorithm)
+                except InvalidSignatureError:
+                    continue
+            # The issuer may have a new key, under a new `kid`, the same one, or none.
+            if not await self._keys.refresh(generation):
+                raise Unauthorized("the token is not valid" if fitting else "the token's key is not known")
+
+    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # how long the operator's secret is, is the operator's choice
+            # Times are checked against our own clock.
+            return jwt.decode(
+                token, key, algorithms=[algorithm], audience=self._audience, issuer=self._issuer, options={
+                    "verify_aud": self._audience is not None, "verify_exp": False, "verify_nbf": False,
+                    "verify_iat": False})
 
     def _read(self, claims: Mapping[str, Any]) -> Caller:
         user, ws, role = (claims.get(name) for name in ("sub", "workspace_id", "role"))
@@ -214,21 +174,3 @@ class Authenticator:
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
         expires = min(max(expires, 0), _NEVER)  # type: ignore[type-var]
         return Caller(role, name if isinstance(name, str) and is_text(name) else None, float(expires), reader)  # type: ignore[arg-type]
-
-
-class _Steady(urllib.request.HTTPRedirectHandler):
-    """Goes where it is sent, but never from https to something that others can change on its way."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if not newurl.startswith("https://") and not (req.type == "http" and newurl.startswith("http://")):
-            raise urllib.error.URLError(f"sent on from {req.type} to {newurl.partition(':')[0]}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _download(url: str) -> Any:
-    # The operator names it, and the setting takes http(s) alone.
-    with urllib.request.build_opener(_Steady).open(url, timeout=_KEYS_TIMEOUT) as answer:
-        document = answer.read(_KEYS_LARGEST + 1)
-    if len(document) > _KEYS_LARGEST:
-        raise ValueError(f"more than {_KEYS_LARGEST} bytes of keys")
-    return json.loads(document)

@@ -12,6 +12,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from api import metrics
 from api.auth import COOKIE, Authenticator, Caller, Unauthorized
+from api.cookies import cookie_values, csrf_of
 from api.edge import Edge
 from api.errors import NO_STORE, Problem
 from api.strangers import known
@@ -19,6 +20,7 @@ from api.strangers import known
 __all__ = [
     "CSRF_COOKIE", "CSRF_HEADER", "Asking", "Cursor", "EdgeOf", "IdempotencyKey", "Revision", "Writing", "caller",
     "check_csrf", "edge_of", "json_of", "limit_of", "read_cursor",
+    "sessions",
 ]
 
 CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
@@ -43,25 +45,54 @@ async def caller(
     cookie: Annotated[object, Security(_cookie)] = None,
 ) -> Caller:
     auth: Authenticator = request.app.state.auth
+    given = request.headers.getlist("authorization")
     try:
-        found = await auth.caller(request.headers.get("authorization"), request.cookies.get(COOKIE))
+        if len(given) > 1:  # a proxy may have looked at the other one
+            raise Unauthorized(f"{len(given)} Authorization headers: one is expected")
+        found = await auth.caller(given[0] if given else None, cookie_values(request, COOKIE))
     except Unauthorized as error:
         raise Problem(401, str(error), {"www-authenticate": "Bearer"}) from None
     known(request.scope)
     return found
 
 
-def check_csrf(request: Request) -> None:
-    """Who comes with the cookie must show that the page could read the other one: a foreign page can't. Problem 403."""
-    sent, kept = request.headers.get(CSRF_HEADER, ""), request.cookies.get(CSRF_COOKIE, "")
-    if not kept or not hmac.compare_digest(sent.encode(), kept.encode()):
+def check_csrf(request: Request) -> str:
+    """Returns the header X-CSRF-Token, which must equal a cookie `attn_csrf`: a page of another site can't read it.
+    Raises Problem 403."""
+    sent = request.headers.get(CSRF_HEADER, "")
+    if not sent or not any(_same(sent, kept) for kept in cookie_values(request, CSRF_COOKIE)):
         raise Problem(403, f"a write with the session cookie needs the header X-CSRF-Token, equal to {CSRF_COOKIE}")
+    return sent
+
+
+async def sessions(request: Request) -> dict[str, Caller]:
+    """Returns the valid session cookies of the request, none or more, with their callers."""
+    auth: Authenticator = request.app.state.auth
+    try:
+        return await auth.sessions(cookie_values(request, COOKIE))
+    except Unauthorized:
+        return {}
+
+
+async def _check_write(request: Request) -> None:
+    """Checks the CSRF header of a write. With several cookies `attn_csrf`, another host of the parent domain set some
+    of them, and only a value that belongs to a valid session counts. Raises Problem 403."""
+    sent = check_csrf(request)
+    if len(cookie_values(request, CSRF_COOKIE)) == 1:
+        return
+    if not any(_same(sent, csrf_of(token)) for token in await sessions(request)):
+        raise Problem(403, f"the browser sent several cookies named {CSRF_COOKIE}: X-CSRF-Token must be the one of "
+                           "this session, as GET /org/me names it in its header X-CSRF-Token")
+
+
+def _same(sent: str, kept: str) -> bool:
+    return hmac.compare_digest(sent.encode(), kept.encode())
 
 
 async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
     """The caller of a write: no forged one, and not too many."""
     if "authorization" not in request.headers:
-        check_csrf(request)
+        await _check_write(request)
     throttle = edge_of(request).throttle
     if wait := throttle.take(who.ws, who.user):
         metrics.THROTTLED.inc()

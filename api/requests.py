@@ -110,4 +110,4 @@ class Preferences(_Body):
 class Session(_Body):
     """A token, to be kept as a cookie."""
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+    token: Annotated[str, StringConstraints(min_length=1)]

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from api import metrics
 from api.auth import COOKIE, Authenticator, Caller, Unauthorized
 from api.connections import Full
+from api.cookies import cookie_values
 from api.edge import Edge
 from api.messages import (
     Auth,
@@ -134,8 +135,8 @@ class _Talk:
         """The cookie's bearer, or the one of the first message."""
         try:
             async with asyncio.timeout(_AUTH_SECONDS):
-                cookie = self._socket.cookies.get(COOKIE)
-                caller = await self._auth.caller(None, cookie) if cookie else await self._introduced()
+                cookies = cookie_values(self._socket, COOKIE)
+                caller = await self._auth.caller(None, cookies) if cookies else await self._introduced()
                 await self._say(Authenticated(caller.ws))
         except TimeoutError:
             raise _Closed(UNKNOWN, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
@@ -148,7 +149,7 @@ class _Talk:
         first = await self._next()
         if not isinstance(first, Auth):
             raise _Closed(UNKNOWN, 'the first message must be {"type":"auth","token":...}')
-        return await self._auth.caller(f"Bearer {first.token}", None)
+        return await self._auth.caller(f"Bearer {first.token}")
 
     async def _listen(self, caller: Caller, one: Subscriber) -> None:
         while True:

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     # One issuer often signs for many services: what is for another one is no token here.
     jwt_audience: str | None = Field(None, description="what `aud` of a token must be, or hold; empty: anything")
     jwt_issuer: str | None = Field(None, description="what `iss` of a token must be; empty: anything")
+    # A browser drops a Secure cookie that comes over plain http from another machine. Without Secure, whoever listens
+    # on the network gets the token.
+    session_over_http: bool = Field(
+        False, description="pages of plain http beyond this machine may sign in; their cookies are not Secure")
     role_visibility: Literal["exact", "at-least"] = Field(
         "exact", description="at-least: a higher role also sees what is addressed to a lower one")
     source_managed_kinds: Annotated[frozenset[str], NoDecode] = Field(

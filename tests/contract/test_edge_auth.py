@@ -71,7 +71,7 @@ async def test_wrong_algorithms_and_signatures_are_401() -> None:
             client.headers["authorization"] = f"Bearer {one}"
             assert (await client.get("/inbox")).status_code == 401, one[:40]
         with pytest.raises(Unauthorized):
-            await Authenticator(fed.edge.settings).caller(f"Bearer {good}é", None)
+            await Authenticator(fed.edge.settings).caller(f"Bearer {good}é")
         client.headers["authorization"] = f"bearer {good}"
         assert (await client.get("/inbox")).status_code == 200
 

@@ -6,10 +6,6 @@ import asyncio
 import base64
 import hmac
 import json
-import threading
-import urllib.request
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -18,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from structlog.testing import capture_logs
-from support.edges import Fed, settings, token
+from support.edges import settings, token
 
-from api import auth
+from api import jwks
 from api.auth import Authenticator, Unauthorized
 
-RSA, EC = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+RSA = rsa.generate_private_key(65537, 2048)
+EC, OTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -60,7 +57,7 @@ class Issuer:
 
     async def knows(self, encoded: str) -> bool:
         try:
-            return (await self.auth.caller(f"Bearer {encoded}", None)).user == "ann"
+            return (await self.auth.caller(f"Bearer {encoded}")).user == "ann"
         except Unauthorized:
             return False
 
@@ -158,14 +155,48 @@ async def test_without_any_keys_nobody_is_known_and_the_issuer_is_not_flooded() 
     assert await issuer.knows(issuer.token("one"))
 
 
-async def test_a_token_without_a_key_id_is_of_the_only_key() -> None:
+async def test_a_token_without_a_key_id_is_of_any_key_that_fits_its_algorithm() -> None:
     issuer = Issuer(one=EC)
     assert await issuer.knows(issuer.token(None, EC))
-    issuer.keys["two"] = RSA
+    issuer.keys |= {"two": RSA, "three": OTHER}
     issuer.now += 601
     await issuer.knows(issuer.token(None, EC))
     await issuer.renewed()
-    assert not await issuer.knows(issuer.token(None, EC)), "which of the two?"
+    for key in (EC, RSA, OTHER):
+        assert await issuer.knows(issuer.token(None, key))
+    assert not await issuer.knows(issuer.token(None, ec.generate_private_key(ec.SECP256R1())))
+
+
+async def test_keys_without_a_key_id_are_tried_and_may_rotate() -> None:
+    issuer = Issuer()
+    issuer.keys = {None: EC}
+    assert await issuer.knows(issuer.token(None))
+    assert await issuer.knows(issuer.token("named", EC)), "a token may name a key that the set does not"
+    issuer.keys = {None: OTHER}
+    assert not await issuer.knows(issuer.token(None)), "the issuer was asked a moment ago"
+    issuer.now += 11
+    assert await issuer.knows(issuer.token(None))
+    assert not await issuer.knows(issuer.token(None, EC))
+    assert issuer.asked == 2
+
+
+async def test_a_key_that_was_replaced_under_its_name_is_fetched_with_its_first_token() -> None:
+    issuer = Issuer(one=EC)
+    old = issuer.token("one")
+    assert await issuer.knows(old)
+    issuer.keys["one"] = OTHER
+    issuer.now += 11
+    assert await issuer.knows(issuer.token("one"))
+    assert not await issuer.knows(old)
+    assert issuer.asked == 2
+
+
+async def test_a_clock_that_was_set_back_does_not_keep_old_keys() -> None:
+    issuer = Issuer(one=EC)
+    assert await issuer.knows(issuer.token("one"))
+    issuer.now -= 500_000
+    issuer.keys = {"two": OTHER}
+    assert await issuer.knows(issuer.token("two"))
 
 
 def forged(issuer: Issuer) -> dict[str, str]:
@@ -248,7 +279,7 @@ async def test_a_token_for_another_service_is_none_here(claims: dict[str, Any], 
 
 
 async def test_an_issuer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "_KEYS_TIMEOUT", 0.01)
+    monkeypatch.setattr(jwks, "_KEYS_TIMEOUT", 0.01)
     issuer = Issuer(one=EC)
 
     async def never() -> dict[str, Any]:
@@ -259,59 +290,3 @@ async def test_an_issuer_that_does_not_answer_is_given_up(monkeypatch: pytest.Mo
     with capture_logs() as logs:
         assert not await issuer.knows(issuer.token("one"))
     assert logs[0]["event"] == "keys could not be fetched"
-
-
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        status, body = self.server.answer  # type: ignore[attr-defined]
-        self.send_response(status)
-        if status == 302:
-            self.send_header("location", body.decode())
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def web() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-async def test_over_http_from_the_first_request_to_an_answer(web: ThreadingHTTPServer) -> None:
-    issuer = Issuer(one=EC)
-    fed = Fed(jwks_url=f"http://127.0.0.1:{web.server_port}/keys")
-    now = fed.edge.clock()
-    for number, (answer, status) in enumerate((
-        ((500, b"no"), 401), ((200, b"<html>"), 401), ((200, b"[]"), 401), ((200, b'{"keys":[]}'), 401),
-        ((200, json.dumps(issuer.document()).encode()), 200),
-    )):
-        web.answer = answer  # type: ignore[attr-defined]
-        with capture_logs():
-            async with fed.client() as client:
-                client.headers["authorization"] = "Bearer " + issuer.token("one", exp=now + 60 + number)
-                assert (await client.get("/inbox")).status_code == status, answer
-                client.headers["authorization"] = "Bearer " + issuer.token("one", exp=now + 60, workspace_id="w2")
-                assert (await client.get("/inbox")).status_code == status
-
-
-def test_a_document_of_keys_has_a_limit_and_does_not_come_from_anywhere(web: ThreadingHTTPServer) -> None:
-    url = f"http://127.0.0.1:{web.server_port}/keys"
-    web.answer = 200, b"[" + b" " * (2 << 20)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="more than 1048576 bytes of keys"):
-        auth._download(url)
-    for elsewhere in (b"ftp://127.0.0.1/keys", b"file:///etc/hostname"):
-        web.answer = 302, elsewhere  # type: ignore[attr-defined]
-        with pytest.raises(OSError, match=r"sent on|redirect|not allowed|302"):
-            auth._download(url)
-    steady, secure = auth._Steady(), urllib.request.Request("https://id.test/keys")
-    with pytest.raises(OSError, match="sent on from https to http"):
-        steady.redirect_request(secure, None, 302, "", {}, "http://id.test/keys")
-    assert steady.redirect_request(secure, None, 302, "", {}, "https://id.test/new") is not None
