@@ -2,6 +2,7 @@
 # make test    the whole test suite (ARGS="-k feed" for pytest's)
 # make check   linters, types, import rules, schemas, and the fast tests: what to run before a commit
 # make laws    the properties alone, with other examples each time, TIMES=20 times as many: to hunt for faults
+# make fuzz   records made at random until something breaks (MINUTES=, ARGS="events --seed 7")
 # make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
 # make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
 # make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
@@ -16,7 +17,7 @@ READY := $(VENV)/.installed
 
 BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
 
-.PHONY: up test check laws schemas bench $(BENCHES) chaos hooks clean
+.PHONY: up test check laws schemas bench $(BENCHES) chaos fuzz hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
@@ -40,6 +41,9 @@ laws: $(READY)
 schemas: $(READY)
 	@$(BIN)/attn schemas
 	@$(BIN)/python -m ops.settings_page > docs/settings.md
+
+fuzz: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(ARGS),events) --minutes $(MINUTES)
 
 bench: $(BENCHES)
 

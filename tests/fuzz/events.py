@@ -1,0 +1,248 @@
+"""Fuzzer of source records (CloudEvents): what is read, folded, served and fed of records made at random.
+
+Of every record: `normalise` gives an event or raises `Rejected`; with and without its fast path the same;
+a valid one is accepted; what is accepted crosses every codec, folds, is served and fed; and its JSON is the record's,
+digit for digit. What is found is printed as a line for tests/fuzz/seeds/events.jsonl, which a test runs again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import orjson
+from support.clients.feed import Copy, frames
+from support.folding import Folding
+
+from api.answers import Answers
+from api.events import frame_of
+from api.frames import Frames
+from api.replica import Replica
+from api.shapes import crewship, zero
+from fuzz.cloudevents import Record, make
+from ops.events import parse_line, retime, time_of, workspace_of
+from ops.letters import Letter, exported
+from schemas.deadletters import CAUSES, DeadLetter
+from schemas.facts import Fact, decode_fact, encode_fact
+from schemas.log import NO_PAYLOAD, Event, Pack, decode_pack, encode_pack
+from schemas.views import ItemRow, PositionRow, decode
+from streams.core import normalise as module
+from streams.core.diff import Window
+from streams.core.normalise import Rejected, normalise
+from streams.core.readers import Reader
+from streams.history.columns import columns
+
+__all__ = ["SEEDS", "check", "main", "of_line", "run"]
+
+SEEDS = Path(__file__).parent / "seeds" / "events.jsonl"
+READER = Reader("w1", "ann", frozenset({"OWNER"}))
+_BATCH = 40  # events folded into one view
+
+
+# --- one record ---
+
+def check(record: Record) -> Event | None:
+    """The event, if it is accepted. AssertionError or any other error: something does not hold."""
+    found = _outcome(record)
+    with _without_the_fast_path():
+        assert _outcome(record) == found, "the fast path and the model differ"
+    if isinstance(found, Event):
+        _says_the_same(record, found)
+        assert decode_pack(encode_pack(Pack(1, [found]))) == Pack(1, [found])
+    else:
+        assert not record.valid or found[1] == "size", f"a valid record is rejected: {found}"
+    _on_dead_letters(record, found)
+    _by_the_command_line(record, found)
+    return found if isinstance(found, Event) else None
+
+
+def _outcome(record: Record) -> Event | tuple[str, str]:
+    try:
+        return normalise(record.topic, record.value, record.headers)
+    except Rejected as rejected:
+        found = str(rejected), rejected.cause
+    assert found[1] in CAUSES
+    assert 0 < len(found[0]) < 1000
+    return found
+
+
+@contextmanager
+def _without_the_fast_path() -> Iterator[None]:
+    quick = module.quick
+    module.quick = lambda *_: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        module.quick = quick
+
+
+def _says_the_same(record: Record, event: Event) -> None:
+    """Against Python's own parser, with numbers as they are written."""
+    told = exact(record.value or b"null")
+    names = {name.lower(): (raw or b"").decode("utf-8", "replace") for name, raw in record.headers}
+    if "ce_specversion" in names and not names.get("content-type", "").lower().startswith("application/cloudevents"):
+        attributes = {name.removeprefix("ce_"): text for name, text in names.items() if name.startswith("ce_")}
+        told = attributes | {"data": told}
+    elif told.get("data") is None and "data_base64" in told:
+        told["data"] = exact(base64.b64decode(told["data_base64"]))
+    assert (event.id, event.subject, event.ws, event.source) == (
+        told["id"], told["subject"], told["workspaceid"], told["source"])
+    data = told.get("data") or {}
+    for name in ("title", "body_md", "case_title", "stack", "error"):
+        if hasattr(event.data, name) and (name != "error" or event.type.startswith("run.")):
+            assert getattr(event.data, name) == data.get(name)
+    payload = data.get("payload")
+    assert (None if event.data.payload is NO_PAYLOAD else exact(bytes(event.data.payload))) == payload
+
+
+def exact(raw: bytes) -> Any:
+    """JSON in Python's words; a number is ("number", its text), half a surrogate pair U+FFFD."""
+    number = lambda digits: ("number", digits)  # noqa: E731
+    return _whole(json.loads(raw.decode("utf-8-sig"), parse_int=number, parse_float=number))
+
+
+def _whole(node: Any) -> Any:
+    if isinstance(node, str):
+        return node.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(node, dict):
+        return {_whole(name): _whole(one) for name, one in node.items()}
+    return [_whole(one) for one in node] if isinstance(node, list) else node
+
+
+def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
+    reason, cause = found if isinstance(found, tuple) else ("sent by hand", "other")
+    letter = DeadLetter(
+        topic=record.topic, partition=0, offset=1, reason=reason, at=1, key=b"k", value=record.value, cause=cause,
+        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")])
+    kept = DeadLetter.from_record(b"k", record.value, letter.record_headers())
+    assert (kept.reason, kept.value, kept.headers) == (letter.reason, letter.value, letter.headers)
+    if record.value:
+        again = parse_line(msgspec.json.encode(exported(Letter((0, 1), SimpleNamespace(), kept))))  # type: ignore[arg-type]
+        assert (again.bytes_of_value, again.all_headers) == (record.value, kept.headers)
+
+
+def _by_the_command_line(record: Record, found: Event | tuple[str, str]) -> None:
+    value = record.value or b""
+    workspace, at, shifted = workspace_of(value), time_of(value), retime(value, 0)
+    if isinstance(found, Event) and not record.headers:
+        assert (workspace, at) == (found.ws.encode(), found.time)
+        again = _outcome(record._replace(value=shifted))
+        assert again == found or (isinstance(again, tuple) and again[1] == "size"), "shifted by nothing it is another"
+
+
+# --- what is accepted ---
+
+class View(Folding):
+    """A view and one reader's feed, snapshot first; every batch is served and fed."""
+
+    def __init__(self) -> None:
+        self.replica, self.answers, self.copy = Replica(1), Answers(), Copy()
+        self.frames = Frames(self.answers)
+        self.window = Window(READER, 1000, self.replica.space(READER.ws))
+        super().__init__()
+        self._tell([self.frames.snapshot(self.replica.space(READER.ws), self.window, 0)])
+
+    def commit(self) -> None:
+        batch = self.fold.take()
+        super().commit()
+        for fact in batch.facts:
+            assert decode_fact(encode_fact(fact)) == fact
+            if isinstance(fact, Fact) and (event := frame_of(fact)) is not None:
+                _one_line(event.piece.raw)
+        columns([fact for fact in batch.facts if isinstance(fact, Fact)], [0] * len(batch.facts))
+        position = decode(*batch.rows[-1])  # type: ignore[arg-type]
+        assert isinstance(position, PositionRow)
+        for update in self.replica.apply(0, batch.rows, position):
+            if update.space.name == READER.ws:
+                self._tell(self.frames.of(update, self.window))
+
+    def _tell(self, new: list[bytes]) -> None:
+        for raw in new:
+            _one_line(raw)
+        for frame in frames(b"".join(new)):
+            self.copy.apply(frame)
+
+    def served(self) -> None:
+        """What is asked for is what was fed, and what the rows say."""
+        space = self.replica.space(READER.ws)
+        page = self.answers.inbox(space, READER, 0, 1000, None, "", "")
+        assert {one["id"]: one for one in json.loads(page)["items"]} == self.copy.items
+        rows = {row.id: row for row in self.all(ItemRow)}
+        for one in exact(page)["items"]:
+            payload = rows[one["id"]].data.payload
+            assert one.get("payload") == (None if payload is NO_PAYLOAD else exact(bytes(payload)))
+        for row in rows.values():
+            if row.state != "hidden":
+                assert exact(crewship(row))["source_id"] == row.source_id
+                orjson.dumps(zero(row))
+
+
+def _one_line(raw: bytes) -> None:
+    """A frame: its fields, one line each, for whatever a client takes for the end of a line."""
+    lines = raw.decode().removesuffix("\n\n").splitlines()
+    assert [line.partition(":")[0] for line in lines] in (["id", "event", "data"], ["id", "data"]), lines
+    json.loads(lines[-1].partition(": ")[2])
+
+
+def run(rng: random.Random, records: int) -> Iterator[tuple[Record, str]]:
+    """Tries so many records; yields those of which something does not hold, with the traceback."""
+    sys.set_int_max_str_digits(0)  # Python's own limit, of the client that keeps the copy
+    view, folded = View(), 0
+    for _ in range(records):
+        record = make(rng)
+        try:
+            event = check(record)
+            if event is None:
+                continue
+            view.pack(event, clock=rng.randint(0, 60))
+            folded += 1
+            if folded % 10 == 0:
+                view.served()
+        except Exception:
+            yield record, traceback.format_exc()
+            folded = _BATCH
+        if folded >= _BATCH:
+            view, folded = View(), 0
+
+
+# --- as a command ---
+
+def line_of(record: Record) -> str:
+    headers = [(name, None if raw is None else base64.b64encode(raw).decode()) for name, raw in record.headers]
+    value = None if record.value is None else base64.b64encode(record.value).decode()
+    return json.dumps({"topic": record.topic, "value": value, "headers": headers, "valid": record.valid})
+
+
+def of_line(line: str) -> Record:
+    found = json.loads(line)
+    headers = [(name, None if raw is None else base64.b64decode(raw)) for name, raw in found["headers"]]
+    value = None if found["value"] is None else base64.b64decode(found["value"])
+    return Record(found["topic"], value, headers, found["valid"])
+
+
+def main(minutes: float, seed: int) -> int:
+    begun, rounds, found = time.monotonic(), 0, Counter[str]()
+    while time.monotonic() - begun < minutes * 60:
+        for record, trace in run(random.Random(f"{seed} {rounds}"), 500):
+            where = trace.strip().splitlines()[-1][:200]
+            found[where] += 1
+            if found[where] <= 3:
+                print(f"{trace}{record!r:.2000}\n{line_of(record)}\n", flush=True)
+        rounds += 1
+        if rounds % 20 == 0:
+            print(f"{rounds * 500} records, {sum(found.values())} faults of {len(found)} kinds", flush=True)
+    print(f"{rounds * 500} records in {time.monotonic() - begun:.0f} s, {sum(found.values())} faults", file=sys.stderr)
+    for where, times in found.most_common():
+        print(f"{times}: {where}", file=sys.stderr)
+    return int(bool(found))
