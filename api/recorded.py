@@ -14,7 +14,7 @@ from api.answers import ACTIVITY, MAX_RECENT
 from api.archive import Archive, Row
 from schemas.codec import from_us
 from schemas.views import ActivityRow
-from streams.core.keys import activity_key, event_digest
+from streams.core.keys import activity_key, event_digest, event_of
 from streams.core.readers import Reader
 from streams.core.rules import RULES
 
@@ -67,22 +67,27 @@ _OPENERS = sorted(
 _CASE = """
 SELECT
     toUnixTimestamp64Micro(occurred_at), event_id, type, subject, item_id, kind, priority, title, cluster, stack,
-    case_state, session_id, task_id, proof_id, actor, resolved_action, seconds_open
+    case_state, session_id, task_id, proof_id, actor, resolved_action, seconds_open, position, fact_index
 FROM activity
 WHERE workspace_id = {ws:String} AND case_id = {case:String} AND $SEES
 """
 _BEFORE = """
   AND occurred_at <= fromUnixTimestamp64Micro({at:Int64}, 'UTC')
-  AND (occurred_at, event_id) < (fromUnixTimestamp64Micro({at:Int64}, 'UTC'), {event:String})
+  AND (occurred_at, event_id, position, fact_index)
+    < (fromUnixTimestamp64Micro({at:Int64}, 'UTC'), {event:String}, {position:UInt64}, {nth:UInt32})
 """
-_NEWEST = "ORDER BY occurred_at DESC, event_id DESC LIMIT {limit:UInt32}"
+# Of an older attn, rows of two events may have one id: their positions differ.
+_NEWEST = "ORDER BY occurred_at DESC, event_id DESC, position DESC, fact_index DESC LIMIT {limit:UInt32}"
 
 
 class Place(NamedTuple):
-    """Of an event in its case's history: when, in microseconds, and its id."""
+    """Of an event in its case's history: when, in microseconds, its id, and where its fact comes from. A token of an
+    older attn has no position: nothing of the same id is beyond it."""
 
     at: int
     event: str
+    position: int = 0
+    nth: int = 0
 
 
 _read_place = msgspec.json.Decoder(Place).decode
@@ -98,7 +103,7 @@ def read_place(text: str) -> Place:
         place = _read_place(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (Base64Error, ValueError, msgspec.DecodeError) as error:
         raise ValueError("next: not a page token") from error
-    if not 0 <= place.at < 1 << 53:
+    if not (0 <= place.at < 1 << 53 and 0 <= place.position < 1 << 63 and 0 <= place.nth < 1 << 32):
         raise ValueError("next: not a page token")
     return place
 
@@ -117,7 +122,7 @@ async def activity(archive: Archive, reader: Reader, window: int, clock: int) ->
 def _entry(ws: str, row: Row) -> ActivityRow:
     """As the view has it: its key, which orders those of one moment, is made of the event's identity."""
     event, at, kind_of_event, item, kind, title, cluster, case, session, by = row
-    source, _, name = event.partition(" ")
+    source, name = event_of(event)
     return ActivityRow(
         ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=kind_of_event, at=at, item=item,
         kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,
@@ -130,7 +135,7 @@ async def history(
     """One event more than `limit` of the case, newest first, of those the reader may see."""
     sql, given = _CASE + _NEWEST, {"case": case, "limit": limit + 1}
     if before is not None:
-        sql, given = _CASE + _BEFORE + _NEWEST, given | {"at": before.at, "event": before.event}
+        sql, given = _CASE + _BEFORE + _NEWEST, given | before._asdict()
     return await archive.ask(sql, reader, **given)
 
 
@@ -144,14 +149,14 @@ def page_of(case: str, rows: Sequence[Row], limit: int) -> dict[str, Any]:
     body: dict[str, Any] = {"case_id": case, "events": [_event(case, row) for row in rows[:limit]]}
     if len(rows) > limit:
         last = rows[limit - 1]
-        body["next"] = token(Place(last[0], last[1]))
+        body["next"] = token(Place(last[0], last[1], last[-2], last[-1]))
     return body
 
 
 def _event(case: str, row: Row) -> dict[str, Any]:
     """As the case's stream tells it, and what it leaves out there."""
     (at, _, name, subject, item, kind, priority, title, cluster, stack, state, session, task, proof, actor, action,
-     seconds) = row
+     seconds, _, _) = row
     if name.startswith("task."):
         task = task or subject
     told = {

@@ -16,7 +16,7 @@ from schemas.facts import Fact, Outcome
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
 from schemas.views import ItemRow, MarkRow, OutcomeRow, PreferencesRow
 from streams.core import groups, items, periods
-from streams.core.keys import item_key, mark_key, outcome_key, preferences_key
+from streams.core.keys import command_name, item_key, mark_key, outcome_key, preferences_key
 from streams.core.rules import BY_HAND
 from streams.core.visibility import can_see
 from streams.core.wakes import wake_of_mark
@@ -152,12 +152,12 @@ def _flip(fold: Fold, command: SetState, row: ItemRow) -> None:
                 was = run.open
                 _unread(run, command)
                 _store(fold, run, command.time)
-                _told_state(fold, command, run, was, f"command {command.id} {row.id} {run.id}")
+                _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
         _unread(row, command)
     else:
         _resolve(fold, row, _after(row, (command.time, command.id)), command)
     _store(fold, row, command.time)
-    _told_state(fold, command, row, was_open, f"command {command.id} {row.id}")
+    _told_state(fold, command, row, was_open, command_name(command.id, row.id))
 
 
 def _told_state(fold: Fold, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
@@ -188,7 +188,7 @@ def _resolve(fold: Fold, row: ItemRow, stamp: tuple[int, str], command: SetState
             was, stamp = run.open, _after(run, stamp)
             items.close(run, stamp, action, command.user)
             _store(fold, run, command.time)
-            _told_state(fold, command, run, was, f"command {command.id} {row.id} {run.id}")
+            _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
         if not row.open:
             items.resolve(row, (*stamp, action, command.user))
         return
@@ -257,7 +257,7 @@ def _restore(fold: Fold, command: Restore) -> None:
 def _told(fold: Fold, command: Command, row: ItemRow, what: str) -> None:
     """A personal act: its fact is the person's own, and nobody else's business."""
     fold.tell(Fact(
-        ws=row.ws, pos=0, index=0, event_id=f"command {command.id} {row.id}", time=command.time, type=what,
+        ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=what,
         subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind, priority=row.priority, actor=command.user,
         case_id=row.data.case_id, target_user_id=command.user,
     ))

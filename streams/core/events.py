@@ -10,7 +10,7 @@ from schemas.log import Event
 from schemas.views import DraftRow, ItemRow, ProofsRow
 from streams.core import activity, drafts, groups, items, periods, proofs
 from streams.core.items import Stamp
-from streams.core.keys import draft_key, item_id, item_key, proofs_key
+from streams.core.keys import draft_key, event_name, expiring_name, item_id, item_key, proofs_key
 from streams.core.rules import BY_HAND, COUNTED, RULES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def apply(fold: Fold, event: Event, digest: bytes) -> None:
     """Folds an event that is not a repeat: rows, then its fact."""
     data = event.data
     fact = Fact(
-        ws=event.ws, pos=0, index=0, event_id=f"{event.source} {event.id}", time=event.time, type=event.type,
+        ws=event.ws, pos=0, index=0, event_id=event_name(event.source, event.id), time=event.time, type=event.type,
         subject=event.subject, at=fold.clock, state=data.state, proof_id=data.proof_id, task_id=data.task_id,
     )
     HANDLERS.get(event.type, _plain)(fold, event, (event.time, digest.hex()), fact)
@@ -200,7 +200,7 @@ def _settle_proof(fold: Fold, key: bytes, row: ItemRow) -> None:
 def expiring(row: ItemRow, clock: int) -> Fact:
     """The fact that a proof's item opened by itself: for the case's streams, not for the history."""
     return Fact(
-        ws=row.ws, pos=0, index=0, event_id=f"proof.expiring {row.id} {row.created_at}", time=row.created_at,
+        ws=row.ws, pos=0, index=0, event_id=expiring_name(row.id, row.created_at), time=row.created_at,
         type="proof.expiring", subject=row.source_id, at=clock, item=row.id, kind=row.kind, priority=row.priority,
         title=row.data.title, case_id=row.data.case_id, session_id=row.data.session_id, proof_id=row.source_id,
         target_user_id=row.target_user_id, target_role=row.target_role, opened=True, derived=True,

@@ -18,7 +18,7 @@ from schemas.facts import FACT_VERSION, Fact, Outcome
 from schemas.log import Command, Event, Pack
 from schemas.views import PositionRow, SeenRow
 from streams.core import commands, events, wakes
-from streams.core.keys import event_digest, seen_key
+from streams.core.keys import command_digest, event_digest, seen_key
 from streams.core.rules import Rules
 from streams.core.state import State
 
@@ -165,7 +165,7 @@ class Fold:
             events.apply(self, event, digest)
 
     def _command(self, command: Command) -> None:
-        if self._is_new(event_digest(command.ws, "\0command", command.id)):
+        if self._is_new(command_digest(command.ws, command.id)):
             commands.apply(self, command)
 
     def _finish(self) -> None:

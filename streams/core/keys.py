@@ -5,8 +5,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 __all__ = [
-    "DIGEST_BYTES", "activity_key", "draft_key", "event_digest", "group_key", "item_id", "item_key", "mark_key",
-    "outcome_key", "preferences_key", "proofs_key", "seen_key",
+    "DIGEST_BYTES", "activity_key", "command_digest", "command_name", "draft_key", "event_digest", "event_name",
+    "event_of", "expiring_name", "group_key", "item_id", "item_key", "mark_key", "old_name", "outcome_key",
+    "preferences_key", "proofs_key", "seen_key",
 ]
 
 # 96 bits: among ten million events of a partition a false repeat (a lost event) has odds of about 1 in 10**15.
@@ -21,7 +22,51 @@ def _digest(size: int, first: str, second: str, third: str = "", fourth: str = "
 
 def event_digest(ws: str, source: str, event_id: str) -> bytes:
     """An event's identity within its workspace: CloudEvents' `source` and `id`."""
+    if source.startswith("\0"):  # those of commands
+        source = "\0" + source
     return _digest(DIGEST_BYTES, ws, source, event_id).digest()
+
+
+def command_digest(ws: str, command: str) -> bytes:
+    """A command's identity: none that an event can have."""
+    return _digest(DIGEST_BYTES, ws, "\0command", command).digest()
+
+
+# First words of names that are not of source events.
+_COMMAND, _EXPIRING = "command", "proof.expiring"
+
+
+def event_name(source: str, event_id: str) -> str:
+    """The `event_id` of a fact: one for each pair (decision 0037). Source and id joined by a space; where that could be
+    another pair's or a command's, a space and the length of the source come first, as no other name begins with one."""
+    if " " in source or source in (_COMMAND, _EXPIRING):
+        return f" {len(source)} {source} {event_id}"
+    return f"{source} {event_id}"
+
+
+def event_of(name: str) -> tuple[str, str]:
+    """Source and id of the event that has this name. Rows of an older attn may have two readings: then the shortest
+    source."""
+    if name.startswith(" "):
+        length, _, rest = name[1:].partition(" ")
+        if length.isdecimal():
+            return rest[:int(length)], rest[int(length) + 1:]
+    source, _, event_id = name.partition(" ")
+    return source, event_id
+
+
+def old_name(name: str) -> str:
+    """As an attn before decision 0037 named the same event."""
+    return " ".join(event_of(name)) if name.startswith(" ") else name
+
+
+def command_name(command: str, *items: str) -> str:
+    """The `event_id` of a fact of a command. Ids of items hold no space."""
+    return " ".join((_COMMAND, command, *items))
+
+
+def expiring_name(item: str, opened_at: int) -> str:
+    return f"{_EXPIRING} {item} {opened_at}"
 
 
 def item_id(ws: str, kind: str, source_id: str) -> str:

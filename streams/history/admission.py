@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from schemas.facts import Fact
 from streams.history import metrics
-from streams.history.columns import Place, digest, place
+from streams.history.columns import Place, as_old, at, digest, place
 
 __all__ = ["JUMP", "Admission", "Entries", "Entry", "History"]
 
@@ -143,11 +143,11 @@ class Admission:
 
     def _absent(self, before: Sequence[Entry], news: Sequence[Entry]) -> list[Entry]:
         """Of entries at or before the highest place: those whose fact has no row."""
-        there = self._history.events(self._partition, [fact for fact, _ in before])
-        there.update((fact.pos, fact.index, fact.event_id) for fact, _ in news)
+        there = as_old(self._history.events(self._partition, [fact for fact, _ in before]))
+        there.update(at(fact) for fact, _ in news)
         absent = []
         for fact, record in before:
-            if (here := (fact.pos, fact.index, fact.event_id)) not in there:
+            if (here := at(fact)) not in there:
                 there.add(here)
                 absent.append((fact, record))
         metrics.SKIPPED.labels("place").inc(len(before) - len(absent))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schemas.facts import Fact
+from streams.core.keys import old_name
 
-__all__ = ["COLUMNS", "Place", "columns", "digest", "place"]
+__all__ = ["COLUMNS", "Place", "as_old", "at", "columns", "digest", "place"]
 
 # Where a fact is from within its partition: position and index (schemas.facts).
 Place = tuple[int, int]
@@ -22,6 +23,16 @@ COLUMNS = (
 
 def place(fact: Fact) -> Place:
     return (fact.pos, fact.index)
+
+
+def at(fact: Fact) -> tuple[int, int, str]:
+    """A fact by its place and its event. The event by its old name (decision 0037): the row may be of an older attn."""
+    return (fact.pos, fact.index, old_name(fact.event_id))
+
+
+def as_old(places: Iterable[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
+    """Places of rows, to be compared with `at`."""
+    return {(position, index, old_name(event)) for position, index, event in places}
 
 
 def digest(workspace: str, event_id: str) -> int:

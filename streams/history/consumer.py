@@ -25,6 +25,7 @@ from streams.history import metrics
 from streams.history.background import Background
 from streams.history.backoff import Backoff
 from streams.history.client import Unavailable
+from streams.history.columns import as_old, at
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
 from streams.history.store import Store
@@ -274,8 +275,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _asker(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = await self._in_thread(self._store.events, partition, facts)
-            return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
+            there = as_old(await self._in_thread(self._store.events, partition, facts))
+            return [at(fact) in there for fact in facts]
 
         return present
 

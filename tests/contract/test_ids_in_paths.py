@@ -13,9 +13,12 @@ import pytest
 from support.archived import Archived, archived
 from support.deciding import WS, Deciding
 from support.edges import serving, token
-from support.folding import event
+from support.folding import cloud_event, event
 
 from api.archive import Archive
+from schemas.facts import Fact
+from streams.core.keys import old_name
+from streams.core.normalise import normalise
 
 IDS = (
     "acme/web#42", "a/b/c", "/", "//", "a/", "/a", "%", "%2F", "%252F", "a%zz", "100%", "?a=b", "a b", " a", "a+b",
@@ -162,3 +165,33 @@ async def test_the_default_link_of_a_case_leads_to_its_page() -> None:
         for one in items:
             answer = await client.get(one["action_url"], headers={"accept": "text/html"})
             assert answer.headers["content-type"].startswith("text/html"), one
+
+
+@pytest.mark.clickhouse
+@pytest.mark.parametrize("older", [False, True], ids=["rows of this attn", "rows of an older attn"])
+async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archive: Archived, older: bool) -> None:
+    case, pairs = f"alike {older}", [("ci deploy", "7"), ("ci", "deploy 7"), ("ci", "deploy"), ("ci deploy 7", "x")]
+    attn = Deciding(clickhouse_read=archive.url)
+    edge = attn.edges[0]
+    attn.happen(*(
+        normalise("cases", orjson.dumps(cloud_event("case.state_changed", case, state="BLOCKED",
+                                                    title=f"{source}|{name}") | {"source": source, "id": name}))
+        for source, name in pairs))
+    facts = [fact for fact in attn.facts if isinstance(fact, Fact)]
+    assert len({fact.event_id for fact in facts}) == len(pairs)
+    if older:
+        for fact in facts:
+            fact.event_id = old_name(fact.event_id)
+        assert len({fact.event_id for fact in facts}) == len(pairs) - 1
+    archive.keep(facts)
+    edge.archive = Archive(edge.settings)
+    async with serving(edge) as base:
+        titles, more = [], ""
+        while more is not None:
+            status, body = await Client(base).ask(f"/cases/{quote(case)}/history?limit=1" + (more and f"&next={more}"))
+            assert status == 200, body
+            found = orjson.loads(body)
+            titles += [one["title"] for one in found["events"]]
+            more = found.get("next")
+    await edge.archive.close()
+    assert sorted(titles) == sorted(f"{source}|{name}" for source, name in pairs)
