@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,9 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+Edge = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
 @asynccontextmanager
 async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
     """nginx before two edges that answer with their number, a moment later with a second frame."""
@@ -129,6 +132,13 @@ async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
         finally:
             writer.close()
 
+    async with nginx_before(tmp_path, edge) as port:
+        yield port
+
+
+@asynccontextmanager
+async def nginx_before(tmp_path: Path, edge: Edge) -> AsyncIterator[int]:
+    """nginx before two edges, numbered from 1; its port."""
     servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     port = free_port()
@@ -165,6 +175,34 @@ async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]
     took = time.monotonic() - begun
     writer.close()
     return edge, took
+
+
+@needs_nginx
+async def test_nginx_passes_paths_on_as_they_are(tmp_path: Path) -> None:
+    """An edge finds any id by the segment as it was encoded; nginx refuses what leads above the root, and NUL."""
+    asked: list[bytes] = []
+
+    async def edge(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def answer(port: int, path: str) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        head = await reader.read()
+        writer.close()
+        return int(head.split(b" ")[1])
+
+    paths = ["acme%2Fweb%2342", "..%2Fx", "%2F%2F", "%2e%2e", ".", "%25", "%252F", "%3Fa", "%20", "%0A", "%5C",
+             "a%2F%2Fb", "%F0%9F%98%80" * 512]
+    async with nginx_before(tmp_path, edge) as port:
+        for path in paths:
+            assert await answer(port, f"/cases/{path}/history?limit=1") == 204
+        assert asked == [f"/cases/{path}/history?limit=1".encode() for path in paths]
+        for path in ("..%2F..%2F..%2Fx", "a%00b"):
+            assert await answer(port, f"/cases/{path}/history") == 400
+        assert await answer(port, "/%6detrics") == await answer(port, "/a/..%2Fmetrics") == 404
 
 
 @needs_nginx
