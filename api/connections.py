@@ -100,6 +100,7 @@ class Connections:
     def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
         self.limit = settings.max_streams
         self._clock = clock
+        self.heartbeat = settings.heartbeat
         self._interval = settings.heartbeat / _SLOTS
         self._users: Counter[tuple[str, str]] = Counter()
         self._slots: list[set[Stream]] = [set() for _ in range(_SLOTS)]

@@ -19,6 +19,7 @@ from api.connections import Connections, Outlet, Piece, Stream
 __all__ = ["DOCUMENTED", "EXTENSION", "Direct", "EventStream", "Queued"]
 
 EXTENSION = "attn.direct"
+# With them goes `attn-heartbeat`, the seconds between two heartbeats: a reader's limit of silence depends on it.
 HEADERS = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
 ]
@@ -142,7 +143,9 @@ class EventStream(Response):
         offer = scope.get("extensions", {}).get(EXTENSION)
         direct: Direct | None = None
         try:
-            headers = HEADERS if offer is None else [*HEADERS, (b"connection", b"close")]
+            headers = [*HEADERS, (b"attn-heartbeat", b"%g" % self._connections.heartbeat)]
+            if offer is not None:
+                headers.append((b"connection", b"close"))
             # Before its turn: it waits for a reader who has not taken an earlier answer, and the others would too.
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with self._connections.turn():

@@ -25,12 +25,13 @@ _TYPES = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml", ".json": "application/json", ".ts": "text/plain; charset=utf-8",
 }
-# Nothing but our own files, no inline script or style, and no text made into markup but by the sanitiser (its policy is
-# the one trusted type there is): text from events can't become code here.
+# Only our own files, no inline script or style. Two trusted types policies: the sanitiser's, which makes markup of text,
+# and `attn-worker`, which allows one worker script, the markdown parser. So text from events can't become code.
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "content-security-policy": "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
+                               "connect-src 'self'; "
                                "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-                               "require-trusted-types-for 'script'; trusted-types dompurify",
+                               "require-trusted-types-for 'script'; trusted-types dompurify attn-worker",
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
     "vary": "accept-encoding",
 }

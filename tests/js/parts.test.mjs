@@ -141,12 +141,12 @@ test("the feed goes on from its cursor, says why it is down, and ends with the s
   const told = [], links = [];
   const asked = edge([
     stream("retry: 1\n\nid: 1\nevent: snapshot\ndata: {}\n\n"), new TypeError("no line"),
-    new Response('{"error":"too many","limit":8}', { status: 429, headers: { "retry-after": "0.001" } }),
-    new Response('{"error":"not ready"}', { status: 503, headers: { "retry-after": "0.001" } }), stream("retry: 1\n\nid: 2\nevent: added\ndata: {}\n\n"),
+    new Response('{"error":"too many","limit":8}', { status: 429, headers: { "retry-after": "1" } }),
+    new Response('{"error":"not ready"}', { status: 503, headers: { "retry-after": "1" } }), stream("retry: 1\n\nid: 2\nevent: added\ndata: {}\n\n"),
   ]);
   await follow({
     cursor: () => cursor, limit: 500, signal: new AbortController().signal, wake: new EventTarget(),
-    tell: (frames) => frames.forEach((frame) => { told.push(frame.event); cursor = frame.id; }), status: (link) => links.push(link),
+    tell: (frames) => frames.forEach((frame) => { told.push(frame.event); cursor = frame.id; }), status: (link) => links.push(link), sleep: async () => {},
   });
   assert.deepEqual(told, ["snapshot", "added"]);
   assert.deepEqual(asked, [null, "1", "1", "1", "1", "2"]);

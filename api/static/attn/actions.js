@@ -1,13 +1,17 @@
 // What a person does to items. Each write is answered after it is durable; the feed then shows it, here and everywhere.
-import { explain, ok, write } from "./http.js";
+import { asSeen, patiently, renewed } from "./fenced.js";
+import { ask, explain, ok, write } from "./http.js";
+import { linkTo } from "./links.js";
 import { letGo, onScreen, page, without } from "./model.js";
 import { fetchAway } from "./pages.js";
-import { clock, kind, plural } from "./words.js";
+import { clock, isolated, kind, plural } from "./words.js";
 
 /** @typedef {import("./types").Item} Item */
 /** @typedef {import("./http.js").Answer} Answer */
 
 const MOST = 500; // ids in one request
+const EACH = 100; // items that are written one by one, each for its own revision; more go as one request
+const HOPELESS = new Set([0, 401, 429]); // answers after which the next item would get the same
 const STAYS = 9000, STAYS_BAD = 15_000; // milliseconds a message is shown
 let number = 0;
 
@@ -39,8 +43,8 @@ export function find(id) {
     ?? (opened?.id === id ? opened : undefined);
 }
 
-/** A title within a sentence: signs that turn the direction of text are not to turn the rest of it. @param {readonly string[]} ids */
-const title = (ids) => (ids.length === 1 ? `“${(find(ids[0])?.title ?? "Item").replace(/[\u202A-\u202E\u2066-\u2069]/g, "")}”` : plural(ids.length, "item"));
+/** A title within a sentence. @param {readonly string[]} ids */
+const title = (ids) => (ids.length === 1 ? `“${isolated(find(ids[0])?.title ?? "Item")}”` : plural(ids.length, "item"));
 
 /**
  * Busy while it lasts; then what was asked for has gone from the list at this person's own wish.
@@ -60,28 +64,13 @@ async function during(ids, work, leaves) {
   return answer;
 }
 
-/** What a person saw of an item: while this is the same, a newer revision is none of their concern. @param {Item} item */
-const seen = ({ title, body_md, priority, plan, risk, reversible, payload, error }) =>
-  JSON.stringify([title, body_md, priority, plan, risk, reversible, payload, error]);
-
-/**
- * A write meant for what was seen. If only marks have changed since, it is sent again for the newer revision.
- * @param {Item | undefined} item
- * @param {(revision: number | undefined) => Promise<Answer>} send
- */
-async function asSeen(item, send) {
-  const answer = await send(item?.revision);
-  if (answer.status !== 412 || !item || !answer.data?.item || answer.data.item.state === "resolved") return answer;
-  return seen({ ...item, ...answer.data.item }) === seen(item) ? send(answer.data.item.revision) : answer;
-}
-
 /**
  * @param {Answer} answer
  * @param {string} what
  * @param {Item} [item]
  */
 function refused(answer, what, item) {
-  const links = item?.action_url ? [{ href: item.action_url, text: kind(item.kind).verb }] : [];
+  const href = linkTo(item?.action_url), links = item && href !== null ? [{ href, text: kind(item.kind).verb }] : [];
   say(`${what}: ${explain(answer)}`, { tone: "bad", links: answer.status === 409 ? links : [] });
 }
 
@@ -92,18 +81,34 @@ function refused(answer, what, item) {
  */
 export async function mark(ids, state, quietly = false) {
   if (!ids.length) return;
-  if (ids.length > 1) return bulk(ids, state);
-  const answer = await during(ids, () => write("PATCH", `/api/v1/inbox/${encodeURIComponent(ids[0])}`, { state }), false);
-  if (ok(answer)) marked(ids[0], state);
-  else if (!quietly) refused(answer, `Not marked ${state}`, find(ids[0]));
+  if (ids.length > 1) return state === "unread" && ids.length <= EACH ? markUnread(ids) : bulk(ids, state);
+  const item = find(ids[0]);
+  const answer = await during(ids, () => markOne(ids[0], state), false);
+  if (ok(answer)) item && renewed({ ...find(ids[0]) ?? item, state });
+  else if (!quietly) refused(answer, `Not marked ${state}`, item);
 }
 
-/** What the feed does not follow has the mark from here. @param {string} id @param {"read" | "unread"} state */
-function marked(id, state) {
-  const { inbox, opened, tail, away } = page.get();
-  if (inbox.items.some((item) => item.id === id)) return;
-  const set = (/** @type {Item} */ item) => (item.id === id ? { ...item, state } : item);
-  page.set({ opened: opened && set(opened), tail: { ...tail, items: tail.items.map(set) }, away: { ...away, items: away.items.map(set) } });
+/**
+ * For the revision that was seen: a late "unread" would open what its source has closed meanwhile.
+ * @param {string} id
+ * @param {"read" | "unread"} state
+ */
+const markOne = (id, state) => asSeen(find(id), (revision) => patiently(() => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
+
+/** The request for many has no revisions; so they are sent one by one. @param {readonly string[]} ids */
+async function markUnread(ids) {
+  /** @type {Answer | null} */
+  let bad = null;
+  let marked = 0;
+  for (const id of ids) {
+    const answer = await during([id], () => markOne(id, "unread"), false);
+    if (ok(answer)) marked += 1;
+    else bad = answer;
+    if (HOPELESS.has(answer.status)) break;
+  }
+  if (bad) return refused(bad, `${marked} of ${ids.length} marked unread`);
+  page.set({ chosen: new Set() });
+  say(`${marked} marked unread.`);
 }
 
 /**
@@ -119,16 +124,34 @@ export async function resolve(ids, action) {
   const answer = await during(ids, () => asSeen(item, (revision) => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, body, revision)), true);
   if (!ok(answer)) return refused(answer, `${name} stays open`, item);
   leave(ids, next);
-  say(`Resolved ${name} for everyone.`, { undo: () => reopen([id]) });
+  say(`Resolved ${name} for everyone.`, { undo: () => reopen([id], action) });
 }
 
-/** @param {readonly string[]} ids */
-async function reopen(ids) {
-  const answer = await write("POST", "/api/v1/inbox/bulk", { ids, state: "unread" });
-  if (!ok(answer)) return refused(answer, "Not opened again");
-  page.set({ mine: without(page.get().mine, ids) });
+/**
+ * Undoes a resolve, where it is still this person's own: what its source or somebody else has closed since stays closed.
+ * @param {readonly string[]} ids
+ * @param {string} [action] as it was resolved
+ */
+async function reopen(ids, action) {
+  const { me } = page.get();
+  /** @type {string[]} */
+  const opened = [];
+  let theirs = 0;
+  for (const id of ids) {
+    const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await ask("GET", path);
+    if (HOPELESS.has(now.status) || now.status >= 500) return refused(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
+    const { state, revision, resolved_by_user_id: by, resolved_action: did } = now.data ?? {};
+    const mine = ok(now) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
+    const answer = mine ? await patiently(() => write("PATCH", path, { state: "unread" }, revision)) : now;
+    if (mine && ok(answer)) opened.push(id);
+    else if (mine && HOPELESS.has(answer.status)) return refused(answer, "Not opened again");
+    else if (state === "resolved" || !ok(now)) theirs += 1;
+  }
+  page.set({ mine: without(page.get().mine, opened) });
   letGo(); // what this person brings back does not wait behind the pill
-  say(answer.data.skipped ? `${answer.data.updated} opened again, ${answer.data.skipped} are their source's.` : "Open again.");
+  if (!theirs) return say(ids.length === 1 ? "Open again." : `${opened.length} opened again.`);
+  say(ids.length === 1 ? "It stays closed: its source or somebody else closed it meanwhile."
+    : `${opened.length} opened again, ${theirs} stay closed: their source or somebody else closed them meanwhile.`, { tone: "bad" });
 }
 
 /**
@@ -157,7 +180,10 @@ async function bulk(ids, state, action) {
   }
   if (!updated && !skipped.length && !missing) return;
   const left = skipped.map((id) => items.get(id)).filter((item) => item !== undefined);
-  const links = left.filter((item) => item.action_url).slice(0, 5).map((item) => ({ href: /** @type {string} */ (item.action_url), text: `${kind(item.kind).verb}: ${item.title}` }));
+  const links = left.flatMap((item) => {
+    const href = linkTo(item.action_url);
+    return href === null ? [] : [{ href, text: `${kind(item.kind).verb}: ${isolated(item.title)}` }];
+  }).slice(0, 5);
   const said = [state === "resolved" ? `${updated} resolved` : `${updated} marked ${state}`];
   if (skipped.length) said.push(`${skipped.length} left open`);
   if (missing) said.push(`${missing} no longer there`);
@@ -165,7 +191,7 @@ async function bulk(ids, state, action) {
   page.set({ chosen: new Set(skipped) });
   leave(state === "resolved" ? done : [], next);
   const why = skipped.length ? ". Those wait at their source: " + (links.length < left.length ? "they stay chosen." : "") : ".";
-  say(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done) : null });
+  say(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
 }
 
 /**
@@ -181,11 +207,11 @@ export async function dismiss(ids, until) {
   /** @type {Answer | null} */
   let bad = null;
   for (const id of ids) {
-    const send = (/** @type {number | undefined} */ revision) => write("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision);
-    const answer = await during([id], () => asSeen(ids.length === 1 ? find(id) : undefined, send), true);
+    const send = (/** @type {number | undefined} */ revision) => patiently(() => write("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision));
+    const answer = await during([id], () => asSeen(find(id), send), true);
     if (ok(answer)) done.push(id);
     else bad = answer;
-    if (answer.status === 0 || answer.status === 401 || answer.status === 429) break;
+    if (HOPELESS.has(answer.status)) break;
   }
   if (bad) refused(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, find(ids[0]));
   if (!done.length) return;

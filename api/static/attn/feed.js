@@ -1,14 +1,24 @@
 // One live connection: frames as they come, again and again from where it broke off.
-import { frames } from "./sse.js";
+import { LEAST, MOST, pause, retryAfter } from "./backoff.js";
+import { answered, now } from "./clock.js";
+import { parse } from "./exact.js";
+import { frames, pieces } from "./sse.js";
 
 /** @typedef {import("./types").Frame} Frame */
 /** @typedef {{state: "connecting" | "live" | "down" | "full" | "ended", text: string, until?: number}} Link */
 
-const SILENCE = 50_000; // three heartbeats of 15 s and some more: after that the line is dead
-const FIRST = 600, LONGEST = 20_000; // milliseconds between tries, when the edge names none
+const BEATS = 3, MORE = 5000; // heartbeats that may be missing, and milliseconds beyond: then the line is dead
+const BEAT = 15_000; // milliseconds between two heartbeats, where the edge does not say
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it `setTimeout` fires at once
 
 /** @type {Link} */
 export const CONNECTING = { state: "connecting", text: "Connecting" };
+
+/** Milliseconds without a byte after which a line is dead: by the interval of heartbeats that the edge names. @param {string | null} interval seconds */
+export function silence(interval) {
+  const beat = 1000 * Number(interval ?? Number.NaN);
+  return Math.min(BEATS * (beat > 0 && Number.isFinite(beat) ? Math.max(beat, BEAT) : BEAT) + MORE, LONGEST_TIMER);
+}
 
 /**
  * Follows the feed until `signal` says so or the session ends.
@@ -17,32 +27,37 @@ export const CONNECTING = { state: "connecting", text: "Connecting" };
  * @param {(frames: Frame[]) => void} how.tell
  * @param {(link: Link) => void} how.status
  * @param {AbortSignal} how.signal
- * @param {EventTarget} how.wake a `wake` event: try now rather than later
+ * @param {EventTarget} how.wake a `wake` event: try now rather than later, but not more than once a second
  * @param {number} how.limit
+ * @param {typeof rest} [how.sleep]
  */
-export async function follow({ cursor, tell, status, signal, wake, limit }) {
+export async function follow({ cursor, tell, status, signal, wake, limit, sleep = rest }) {
   let failures = 0;
   while (!signal.aborted) {
-    /** @type {number | undefined} */
-    let pause;
+    const began = performance.now();
+    /** @type {number | null} */
+    let told = null;
     /** @type {Link} */
     let link = { state: "down", text: "Connection lost" };
     const line = new AbortController();
     const stop = () => line.abort();
     signal.addEventListener("abort", stop);
-    let quiet = setTimeout(stop, SILENCE);
+    let limitOfSilence = silence(null), quiet = setTimeout(stop, limitOfSilence);
     try {
       /** @type {Record<string, string>} */
       const headers = { accept: "text/event-stream" };
       const last = cursor();
       if (last !== null) headers["last-event-id"] = last;
       const answer = await fetch(`/org/me/feed?limit=${limit}`, { headers, signal: line.signal, cache: "no-store" });
+      answered(answer);
       if (answer.status === 401) return status({ state: "ended", text: "Your session has ended" });
       if (answer.ok && answer.body) {
-        for await (const frame of frames(answer.body)) {
+        limitOfSilence = silence(answer.headers.get("attn-heartbeat"));
+        for await (const frame of frames(heard(answer.body, () => {
           clearTimeout(quiet);
-          quiet = setTimeout(stop, SILENCE);
-          pause = frame.retry ?? pause;
+          quiet = setTimeout(stop, limitOfSilence);
+        }), parse)) {
+          told = frame.retry ?? told;
           if (!frame.id) continue;
           if (link.state !== "live") status((link = { state: "live", text: "Live" }));
           failures = 0;
@@ -50,10 +65,11 @@ export async function follow({ cursor, tell, status, signal, wake, limit }) {
         }
         link = { state: "down", text: "Connection lost" };
       } else {
-        const told = await answer.json().catch(() => ({}));
-        pause = 1000 * Number(answer.headers.get("retry-after") ?? 2);
+        const wait = retryAfter(answer.headers.get("retry-after"), now());
+        told = wait === null ? null : 1000 * wait;
+        const said = await answer.json().catch(() => null);
         link = answer.status === 429
-          ? { state: "full", text: `You have ${told.limit ?? "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
+          ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
           : { state: "down", text: "attn is not ready" };
       }
     } catch {
@@ -64,10 +80,23 @@ export async function follow({ cursor, tell, status, signal, wake, limit }) {
     }
     if (signal.aborted) return;
     failures += 1;
-    // Not everybody at once, and slower while it stays away.
-    const wait = pause ?? Math.min(FIRST * 2 ** (failures - 1), LONGEST) * (0.7 + 0.6 * Math.random());
+    const took = performance.now() - began, least = Math.max(0, LEAST - took);
+    // The first wait is the edge's, which has spread its readers; one that keeps failing waits ever longer.
+    const wait = failures === 1 && told !== null && took > LEAST ? Math.min(told, MOST) : pause(failures, told);
     status({ ...link, until: Date.now() + wait });
-    await rest(wait, signal, wake);
+    await sleep(Math.max(wait, least), signal, wake, least);
+  }
+}
+
+/**
+ * The same bytes; `each` is called for every piece. A large frame takes longer than a heartbeat, and the line is alive.
+ * @param {ReadableStream<Uint8Array>} bytes
+ * @param {() => void} each
+ */
+async function* heard(bytes, each) {
+  for await (const piece of pieces(bytes)) {
+    each();
+    yield piece;
   }
 }
 
@@ -75,18 +104,24 @@ export async function follow({ cursor, tell, status, signal, wake, limit }) {
  * @param {number} wait milliseconds
  * @param {AbortSignal} signal
  * @param {EventTarget} wake
+ * @param {number} least milliseconds that a wake does not shorten
  * @returns {Promise<void>}
  */
-function rest(wait, signal, wake) {
+function rest(wait, signal, wake, least) {
   return new Promise((resolve) => {
+    const began = performance.now();
     const done = () => {
       clearTimeout(timer);
       signal.removeEventListener("abort", done);
-      wake.removeEventListener("wake", done);
+      wake.removeEventListener("wake", woken);
       resolve();
     };
-    const timer = setTimeout(done, wait);
+    let timer = setTimeout(done, wait);
+    const woken = () => {
+      clearTimeout(timer);
+      timer = setTimeout(done, Math.max(0, least - (performance.now() - began)));
+    };
     signal.addEventListener("abort", done);
-    wake.addEventListener("wake", done);
+    wake.addEventListener("wake", woken);
   });
 }

@@ -1,13 +1,19 @@
 // Asking the edge, and what its answers mean in words.
+import { pause, retryAfter } from "./backoff.js";
+import { answered, now } from "./clock.js";
+import { parse } from "./exact.js";
 
 /**
  * @typedef {object} Answer
  * @property {number} status 0: nobody answered
  * @property {any} data the JSON, or null
- * @property {number | null} wait seconds, where the edge says when to come back
+ * @property {number | null} wait seconds, where the edge says when to come back; never negative
  */
 
-const TRIES = 3;
+const TRIES = 3, LONGEST = 5000; // milliseconds: a person waits for it
+
+/** Names one write. `randomUUID` is missing where the page came over plain http. */
+const key = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** @param {string} name */
 export function cookie(name) {
@@ -32,9 +38,9 @@ export async function ask(method, path, body, headers = {}) {
     const answer = await fetch(path, {
       method, headers: all, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
     });
+    answered(answer);
     const text = await answer.text();
-    const after = Number(answer.headers.get("retry-after") ?? Number.NaN);
-    return { status: answer.status, data: text ? json(text) : null, wait: Number.isFinite(after) ? after : null };
+    return { status: answer.status, data: text ? json(text) : null, wait: retryAfter(answer.headers.get("retry-after"), now()) };
   } catch {
     return { status: 0, data: null, wait: null };
   }
@@ -43,7 +49,7 @@ export async function ask(method, path, body, headers = {}) {
 /** @param {string} text */
 function json(text) {
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     return null; // a proxy's page, say
   }
@@ -59,14 +65,17 @@ function json(text) {
  */
 export async function write(method, path, body, revision) {
   /** @type {Record<string, string>} */
-  const headers = { "idempotency-key": crypto.randomUUID() };
+  const headers = { "idempotency-key": key() };
   if (revision !== undefined) headers["if-match"] = `"${revision}"`;
-  for (let left = TRIES; ; left--) {
+  for (let tries = 1; ; tries++) {
     const answer = await ask(method, path, body, headers);
-    if (left === 1 || (answer.status !== 503 && answer.status !== 0)) return answer;
-    await new Promise((done) => setTimeout(done, 1000 * Math.min(answer.wait ?? 1, 5)));
+    if (tries === TRIES || (answer.status !== 503 && answer.status !== 0)) return answer;
+    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), LONGEST)));
   }
 }
+
+/** Milliseconds the edge asks to wait. @param {Answer} answer */
+export const waitOf = ({ wait }) => (wait === null ? null : 1000 * wait);
 
 /** @param {Answer} answer */
 export const ok = (answer) => answer.status >= 200 && answer.status < 300;

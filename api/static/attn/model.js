@@ -1,4 +1,5 @@
 // What the page knows and how it changes: the feed, the session, the pages beyond, the order on screen.
+import { heard as serverTime } from "./clock.js";
 import { CONNECTING } from "./feed.js";
 import { active, matching, NONE } from "./filters.js";
 import { before, EMPTY } from "./fold.js";
@@ -7,7 +8,7 @@ import { ask, cookie, explain, ok } from "./http.js";
 import { fetchAll, fetchAway } from "./pages.js";
 import { NO_PAGES, store } from "./store.js";
 import { share } from "./tabs.js";
-import { GONE } from "./words.js";
+import { GONE, isolated } from "./words.js";
 
 /** @typedef {import("./types").Item} Item */
 /** @typedef {import("./types").Frame} Frame */
@@ -21,7 +22,7 @@ const INITIAL = {
   phase: "starting", said: "", me: null, inbox: EMPTY, link: CONNECTING, leads: false, tail: NO_PAGES, away: NO_PAGES,
   view: "open", filters: NONE, held: null, mine: new Set(), gone: new Map(), fresh: new Set(), chosen: new Set(), anchor: null,
   active: null, open: null, opened: null, busy: new Set(), toasts: [], heard: "", dialog: null, snoozing: [], overview: false,
-  notifies: false, skew: 0,
+  notifies: false,
 };
 
 /** Who it is, where the edge can't say just now. @type {import("./types").Me} */
@@ -71,10 +72,10 @@ export const wake = () => line?.wake();
  * @param {Frame[]} frames
  */
 function changed(inbox, frames) {
-  const { inbox: was, held, gone, fresh, tail, skew, heard, open } = page.get();
+  const { inbox: was, held, gone, fresh, tail, heard, open } = page.get();
   const reasons = new Map(gone), slides = new Set(fresh);
   let { opened } = page.get();
-  let told = heard, stale = tail.stale, late = skew;
+  let told = heard, stale = tail.stale;
   for (const { event, data } of frames) {
     if (event === "removed") {
       reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : GONE[data.reason] ?? "gone");
@@ -84,13 +85,13 @@ function changed(inbox, frames) {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
       setTimeout(() => page.set({ fresh: without(page.get().fresh, [data.item.id]) }), FRESH);
-      told = `New, ${data.item.band}: ${data.item.title}`;
+      told = `New, ${data.item.band}: ${isolated(data.item.title)}`;
       stale ||= tail.loaded;
-    } else if (event === "heartbeat") late = Date.parse(data.at) - Date.now();
+    } else if (event === "heartbeat") serverTime(data.at);
   }
   const first = was.cursor === null;
   page.set({
-    inbox, gone: reasons, fresh: first ? fresh : slides, heard: told, skew: late, held: first ? null : held,
+    inbox, gone: reasons, fresh: first ? fresh : slides, heard: told, held: first ? null : held,
     tail: stale === tail.stale ? tail : { ...tail, stale },
     opened: inbox.items.find((item) => item.id === open) ?? opened,
   });

@@ -1,15 +1,18 @@
 // What says that something waits while nobody looks: the tab's title and icon, and, if asked for, the desktop.
 import { say } from "./actions.js";
 import { page } from "./model.js";
+import { cut, isolated } from "./words.js";
 
 /** @typedef {import("./store.js").State} State */
 
-const KEPT = "attn-notify";
+const KEPT = "attn-notify", LONG = 100; // characters of a name
 /** @type {Set<string>} */
 const told = new Set();
 let shown = -1, first = true;
+/** Chrome on Android has `Notification`, and throws when one is made. */
+let broken = false;
 
-const allowed = () => "Notification" in globalThis && Notification.permission === "granted" && localStorage.getItem(KEPT) !== null;
+const allowed = () => !broken && "Notification" in globalThis && Notification.permission === "granted" && localStorage.getItem(KEPT) !== null;
 
 /** A person's own choice, which they can take back. */
 export async function askToNotify() {
@@ -17,7 +20,7 @@ export async function askToNotify() {
     localStorage.removeItem(KEPT);
     return page.set({ notifies: false });
   }
-  if (!("Notification" in globalThis)) return say("This browser has no notifications.");
+  if (broken || !("Notification" in globalThis)) return say("This browser has no notifications.");
   if ((await Notification.requestPermission()) !== "granted") return say("The browser does not allow notifications of this page.");
   localStorage.setItem(KEPT, "1");
   page.set({ notifies: true });
@@ -44,14 +47,26 @@ function notice(state) {
   first = false;
 }
 
-/** @param {import("./types").Item} item */
-function show(item) {
-  const note = new Notification(item.title, { body: [item.cluster, item.sender_name].filter(Boolean).join(", "), tag: item.id });
-  note.onclick = () => {
-    window.focus();
-    page.set({ open: item.id, opened: item, active: item.id });
-    note.close();
-  };
+/** Shows it on the desktop; where the browser does not, in the page. Whatever follows goes on. @param {import("./types").Item} item */
+async function show(item) {
+  const how = { body: [item.cluster, item.sender_name].filter((text) => text !== undefined).map((text) => isolated(cut(text, LONG))).join(", "), tag: item.id };
+  const title = isolated(item.title);
+  try {
+    const note = new Notification(title, how);
+    note.onclick = () => {
+      window.focus();
+      page.set({ open: item.id, opened: item, active: item.id });
+      note.close();
+    };
+  } catch {
+    try {
+      const worker = await navigator.serviceWorker?.getRegistration();
+      if (worker) return await worker.showNotification(title, how);
+    } catch { /* nor this way */ }
+    broken = true;
+    page.set({ notifies: false });
+    say(`Urgent: ${title}. This browser shows no notifications of a page.`);
+  }
 }
 
 /** A dot on the tab's icon while something is unread. @param {number} unread */

@@ -1,6 +1,7 @@
 // What the live window does not hold: the list beyond it, and what was put away. Looked at, not followed.
+import { pause } from "./backoff.js";
 import { extend } from "./held.js";
-import { ask, ok } from "./http.js";
+import { ask, ok, waitOf } from "./http.js";
 
 /** @typedef {import("./types").Item} Item */
 /** @typedef {import("./store.js").Store} Store */
@@ -8,7 +9,11 @@ import { ask, ok } from "./http.js";
 
 const PAGE = 500, MOST = 40; // pages of one list: 20,000 items are more than anybody scrolls through
 const REST = 15_000; // milliseconds between looks at a list that changes while it is on screen
-let looked = 0;
+let looked = -REST; // milliseconds, of `performance.now()`
+/** Pages that failed in a row, and when the next one may be asked for: the list asks again whenever it is drawn. */
+let failures = 0, notBefore = 0;
+
+const mayAsk = () => performance.now() >= notBefore;
 
 /**
  * @param {string} query
@@ -17,7 +22,12 @@ let looked = 0;
  */
 async function fetchPage(query, next) {
   const answer = await ask("GET", `/org/me/inbox?limit=${PAGE}${query}${next ? `&next=${encodeURIComponent(next)}` : ""}`);
-  return ok(answer) ? { items: answer.data.items, next: answer.data.next ?? null } : null;
+  if (ok(answer)) {
+    failures = notBefore = 0;
+    return { items: answer.data.items, next: answer.data.next ?? null };
+  }
+  notBefore = performance.now() + pause(++failures, waitOf(answer));
+  return null;
 }
 
 /**
@@ -27,9 +37,9 @@ async function fetchPage(query, next) {
  */
 export async function fetchTail(page) {
   const { tail, inbox } = page.get();
-  if (tail.loading || inbox.counts.total <= inbox.items.length) return;
+  if (tail.loading || !mayAsk() || inbox.counts.total <= inbox.items.length) return;
   if (tail.loaded && !tail.stale && tail.next === null) return;
-  if (tail.stale && Date.now() - looked < REST) return;
+  if (tail.stale && performance.now() - looked < REST) return;
   page.set({ tail: { ...tail, loading: true, stale: false } });
   const anew = !tail.loaded || tail.stale;
   let items = anew ? [] : [...tail.items], next = anew ? null : tail.next;
@@ -40,7 +50,7 @@ export async function fetchTail(page) {
     items = items.concat(found.items);
     next = found.next;
   } while (next !== null && items.length < wanted);
-  looked = Date.now();
+  looked = performance.now();
   const now = page.get();
   page.set({
     tail: { items, next, loading: false, loaded: true, stale: now.tail.stale }, held: now.held && extend(now.held, beyond(now.inbox.items, items)),
@@ -65,7 +75,7 @@ export async function fetchAll(page) {
     const before = page.get().tail;
     await fetchTail(page);
     const { tail } = page.get();
-    if (tail === before || (tail.loaded && tail.next === null)) return;
+    if (tail === before || !mayAsk() || (tail.loaded && tail.next === null)) return;
   }
 }
 
@@ -83,7 +93,7 @@ export async function fetchAway(page) {
 /** @param {Store} page */
 export async function fetchMoreAway(page) {
   const { away } = page.get();
-  if (away.loading || away.next === null) return;
+  if (away.loading || !mayAsk() || away.next === null) return;
   page.set({ away: { ...away, loading: true } });
   const found = await fetchPage("&dismissed=true", away.next);
   const now = page.get().away;

@@ -2,12 +2,16 @@
 
 /** @typedef {import("./types").Frame} Frame */
 
+const BLANK = /\r?\n\r?\n/; // ends a frame
+const WIDEST = 3; // characters of it that may have come before the last one
+
 /**
  * One block of the stream (the lines between two blank ones) -> a frame, or null if it carries no data and no `retry`.
  * @param {string} block
+ * @param {(text: string) => any} [read] what makes values of JSON
  * @returns {Frame | null}
  */
-export function parse(block) {
+export function parse(block, read = JSON.parse) {
   /** @type {Record<string, string>} */
   const fields = {};
   for (const line of block.split(/\r?\n/)) {
@@ -18,22 +22,31 @@ export function parse(block) {
   }
   if (!("data" in fields) && !("retry" in fields)) return null;
   const retry = /^\d+$/.test(fields.retry ?? "") ? Number(fields.retry) : undefined;
-  return { id: fields.id, event: fields.event ?? "message", data: fields.data && JSON.parse(fields.data), retry };
+  return { id: fields.id, event: fields.event ?? "message", data: fields.data && read(fields.data), retry };
 }
 
 /**
- * A stream's bytes, in whatever pieces -> its frames, as they become whole.
+ * A stream's bytes, in whatever pieces -> its frames, as they become whole. A frame of any size costs its length once:
+ * pieces are joined when its end is there.
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
+ * @param {(text: string) => any} [read] what makes values of JSON
  * @returns {AsyncGenerator<Frame>}
  */
-export async function* frames(bytes) {
+export async function* frames(bytes, read = JSON.parse) {
   const decoder = new TextDecoder();
-  let rest = "";
+  /** @type {string[]} */
+  let parts = [];
+  let last = "";
   for await (const piece of pieces(bytes)) {
-    const blocks = (rest + decoder.decode(piece, { stream: true })).split(/\r?\n\r?\n/);
-    rest = blocks.pop() ?? "";
+    const text = decoder.decode(piece, { stream: true }), seam = last + text;
+    parts.push(text);
+    last = seam.slice(-WIDEST);
+    if (!BLANK.test(seam)) continue;
+    const blocks = parts.join("").split(BLANK), rest = blocks.pop() ?? "";
+    parts = [rest];
+    last = rest.slice(-WIDEST);
     for (const block of blocks) {
-      const frame = parse(block);
+      const frame = parse(block, read);
       if (frame) yield frame;
     }
   }
@@ -44,7 +57,7 @@ export async function* frames(bytes) {
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
  * @returns {AsyncGenerator<Uint8Array>}
  */
-async function* pieces(bytes) {
+export async function* pieces(bytes) {
   if (!("getReader" in bytes)) {
     yield* bytes;
     return;

@@ -37,7 +37,6 @@
  * @property {readonly string[]} snoozing ids the dialog is about
  * @property {boolean} overview on a narrow screen: the overview instead of the list
  * @property {boolean} notifies
- * @property {number} skew the edge's clock less this one's, milliseconds
  */
 
 /**
@@ -51,7 +50,13 @@ export function store(initial) {
   const listeners = new Set();
   const tell = () => {
     waiting = false;
-    for (const listen of listeners) listen(state);
+    for (const listen of listeners) {
+      try {
+        listen(state);
+      } catch (problem) {
+        reportError(problem); // the others hear of the change all the same
+      }
+    }
   };
   // A frame that was waited for as the tab was hidden does not come until it is shown again.
   document.addEventListener("visibilitychange", () => waiting && document.hidden && setTimeout(tell, 50));

@@ -13,7 +13,7 @@ export interface Item {
   priority: Priority; blocking: boolean; created_at: string; updated_at: string; revision: number;
   /** Why it is where it is: `band`, then `overdue`, `blocking`, `pinned`. `rank` sorts as text; equal ones by `id`. */
   band: Priority; due_at: string; overdue: boolean; rank_reasons: string[]; rank: string;
-  target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>;
+  target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>; // numbers that a double does not hold as written: `String` objects (exact.js)
   sender_type?: string; sender_id?: string; sender_name?: string;
   read_at?: string; resolved_at?: string; resolved_by_user_id?: string; resolved_action?: string;
   cluster?: string; stack?: string; conversation_id?: string; case_id?: string; case_title?: string;

@@ -58,12 +58,13 @@ export function ago(time, now) {
 }
 
 /**
- * How near its end it is.
+ * How near its end it is; no text where it has none.
  * @param {Item} item
  * @param {number} now
  * @returns {{text: string, tone: "late" | "soon" | "calm"}}
  */
 export function due(item, now) {
+  if (Number.isNaN(Date.parse(item.due_at))) return { text: "", tone: "calm" };
   const left = -since(item.due_at, now);
   if (left <= 0) return { text: `${span(-left)} late`, tone: "late" };
   return { text: `due in ${span(left)}`, tone: left < 15 * MINUTE ? "soon" : "calm" };
@@ -89,7 +90,27 @@ export function why(item) {
  * @param {string} time
  * @param {Intl.DateTimeFormatOptions} [how]
  */
-export const clock = (time, how = { dateStyle: "medium", timeStyle: "short" }) => new Intl.DateTimeFormat(undefined, how).format(new Date(time));
+export function clock(time, how = { dateStyle: "medium", timeStyle: "short" }) {
+  const at = new Date(time);
+  return Number.isNaN(at.getTime()) ? String(time) : new Intl.DateTimeFormat(undefined, how).format(at);
+}
+
+const DIRECTIONS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g; // signs that turn text around
+const RIGHT_TO_LEFT = /[\u0590-\u08FF\u200E\u200F\u202A-\u202E\u2066-\u2069\uFB1D-\uFDFF\uFE70-\uFEFC\u{10800}-\u{10FFF}\u{1E800}-\u{1EFFF}]/u;
+
+/**
+ * Foreign text for a sentence that is no markup (a message, a tooltip, a notification): it has a direction of its own,
+ * and can't turn what stands around it. In markup `<bdi>` and `dir="auto"` do this.
+ * @param {string} text
+ */
+export const isolated = (text) => (RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text);
+
+/**
+ * The beginning of a text that is too long for its place.
+ * @param {string} text
+ * @param {number} most characters
+ */
+export const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 /**
  * @param {number} count

@@ -1,4 +1,5 @@
 export class Marked {
   constructor(options?: any);
-  parse(text: string, options?: any): string;
+  lexer(text: string): any[];
+  parser(tokens: any[]): string;
 }

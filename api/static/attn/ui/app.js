@@ -1,7 +1,7 @@
 // The whole page.
 import { dismiss, hush, mark, resolve, restore } from "../actions.js";
 import { page, signIn, WIDE } from "../model.js";
-import { plural } from "../words.js";
+import { cut, plural } from "../words.js";
 import { Detail } from "./detail.js";
 import { Dialogs } from "./dialogs.js";
 import { html, useMedia, useState, useStore } from "./dom.js";
@@ -70,11 +70,13 @@ function Bulk({ state }) {
   </div>`;
 }
 
+const LONG = 600; // characters of a message
+
 /** @param {{state: State}} how */
 const Toasts = ({ state }) => html`<div class="toasts">
   ${state.toasts.map((toast) => html`<div key=${toast.id} class=${`toast ${toast.tone}`}>
-    <div><p>${toast.text}</p>
-      ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer">${link.text}</a></li>`)}</ul>`}</div>
+    <div><p>${cut(toast.text, LONG)}</p>
+      ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer"><bdi>${cut(link.text, LONG)}</bdi></a></li>`)}</ul>`}</div>
     ${toast.undo && html`<button class="small" onClick=${() => { hush(toast.id); toast.undo?.(); }}>Undo <kbd>z</kbd></button>`}
     <button class="plain" aria-label="Close this message" onClick=${() => hush(toast.id)}><${Icon} name="close" size="15" /></button>
   </div>`)}</div>`;

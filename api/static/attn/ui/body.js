@@ -1,16 +1,17 @@
-// The text of an item: markdown, once what reads it is there; until then the text as it is.
+// The text of an item: markdown, once that is made; until then, and where it is too much, the text as it is written.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
+import { Long } from "./more.js";
 
-/** @typedef {typeof import("./markdown.js").safe} Safe */
+const SHOWN = 20_000; // characters of plain text at first
 
-/** @type {Promise<Safe> | null} */
+/** @typedef {typeof import("./markdown.js")} Markdown */
+
+/** @type {Promise<Markdown> | null} */
 let loading = null;
-/** @type {Safe | null} */
-let loaded = null;
 
-/** Load it, once; another try after one that failed. @returns {Promise<Safe>} */
+/** Load it, once; another try after one that failed. @returns {Promise<Markdown>} */
 export function loadMarkdown() {
-  loading ??= import("./markdown.js").then(({ safe }) => (loaded = safe));
+  loading ??= import("./markdown.js").then((markdown) => (markdown.prepare(), markdown));
   loading.catch(() => { loading = null; });
   return loading;
 }
@@ -18,18 +19,15 @@ export function loadMarkdown() {
 /** @param {{text: string}} how */
 export function Body({ text }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
-  const [safe, show] = useState(() => loaded);
+  const [made, show] = useState(/** @type {{text: string, nodes: DocumentFragment | null} | null} */ (null));
   useEffect(() => {
-    let there = true;
-    if (!safe) loadMarkdown().then((found) => there && show(() => found), () => {});
-    return () => { there = false; };
-  }, []);
-  useLayoutEffect(() => {
-    if (!safe) return;
-    const made = safe(text);
-    for (const table of made.querySelectorAll("table, pre")) table.setAttribute("tabindex", "0"); // they scroll sideways
-    place.current?.replaceChildren(made);
-  }, [text, safe]);
-  return safe ? html`<div key="markdown" class="markdown" dir="auto" ref=${place}></div>`
-    : html`<div key="plain" class="markdown plain-text" dir="auto">${text}</div>`;
+    const unwanted = new AbortController();
+    loadMarkdown().then((markdown) => markdown.render(text, unwanted.signal))
+      .then((nodes) => unwanted.signal.aborted || show({ text, nodes }), () => {});
+    return () => unwanted.abort();
+  }, [text]);
+  const nodes = made?.text === text ? made.nodes : null;
+  useLayoutEffect(() => { if (nodes) place.current?.replaceChildren(nodes); }, [nodes]);
+  return nodes ? html`<div key="markdown" class="markdown" ref=${place}></div>`
+    : html`<div key="plain" class="markdown plain-text" dir="auto"><${Long} key=${text} text=${text} most=${SHOWN} /></div>`;
 }

@@ -38,7 +38,7 @@ export function Bars({ rows, pick }) {
   const most = Math.max(1, ...rows.map((row) => row.value));
   return html`<ul class="bars" role="list">
     ${rows.map(({ name, label, value }) => {
-      const inside = html`<span class="label">${label}</span><span class="bar" aria-hidden="true"><i style=${{ width: `${(100 * value) / most}%` }}></i></span><b>${value.toLocaleString()}</b>`;
+      const inside = html`<span class="label" dir="auto">${label}</span><span class="bar" aria-hidden="true"><i style=${{ width: `${(100 * value) / most}%` }}></i></span><b>${value.toLocaleString()}</b>`;
       return html`<li key=${name}>${pick ? html`<button class="plain" onClick=${() => pick(name)}>${inside}</button>` : html`<span class="plain">${inside}</span>`}</li>`;
     })}
   </ul>`;
@@ -53,7 +53,7 @@ export function Ranges({ rows }) {
   const most = Math.max(1, ...rows.map((row) => place(row.p90)));
   return html`<ul class="bars ranges" role="list">
     ${rows.map(({ name, label, median, p90 }) => html`<li key=${name}><span class="plain" title=${`half within ${span(median)}, 90 % within ${span(p90)}`}>
-      <span class="label">${label}</span>
+      <span class="label" dir="auto">${label}</span>
       <span class="bar" aria-hidden="true"><i class="p90" style=${{ width: `${(100 * place(p90)) / most}%` }}></i><i style=${{ width: `${(100 * place(median)) / most}%` }}></i></span>
       <b>${span(median)}<span class="hidden"> half of them, 90 % within ${span(p90)}</span></b></span></li>`)}
   </ul>`;

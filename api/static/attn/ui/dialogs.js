@@ -1,5 +1,6 @@
 // Snooze, cheat sheet, filters on a phone: dialogs of the browser's own, which keep the focus in and give it back.
 import { dismiss } from "../actions.js";
+import { now } from "../clock.js";
 import { page } from "../model.js";
 import { enabled, enable, SHEET } from "../keys.js";
 import { clock, plural } from "../words.js";
@@ -57,11 +58,11 @@ function Snooze({ ids }) {
   const [problem, complain] = useState("");
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const until = (/** @type {Date} */ time) => {
-    if (!(time.getTime() > Date.now())) return complain("That time has passed. Choose one to come.");
+    if (!(time.getTime() > now())) return complain("That time has passed. Choose one to come.");
     page.set({ dialog: null });
     dismiss(ids, time);
   };
-  const choices = presets(new Date());
+  const choices = presets(new Date(now())); // by the clock that judges them
   return html`<${Dialog} title=${`Snooze ${plural(ids.length, "item")}`} id="snooze">
     <p class="hint">It leaves your list and comes back by itself. Nobody else notices.</p>
     <div class="choices">
@@ -69,7 +70,7 @@ function Snooze({ ids }) {
         <kbd>${place + 1}</kbd><span>${name}</span><small>${clock(time.toISOString(), { weekday: "short", hour: "numeric", minute: "2-digit" })}</small></button>`)}
     </div>
     <form onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); until(new Date(input.current?.value ?? "")); }}>
-      <label>Or until <input type="datetime-local" ref=${input} required min=${local(new Date())} aria-describedby="snooze-problem" /></label>
+      <label>Or until <input type="datetime-local" ref=${input} required min=${local(new Date(now()))} aria-describedby="snooze-problem" /></label>
       <button class="button primary">Snooze</button>
     </form>
     <p class="problem" id="snooze-problem" role="alert">${problem}</p>

@@ -2,6 +2,7 @@
 import htm from "../../vendor/htm.js";
 import { h, render } from "../../vendor/preact.js";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../vendor/hooks.js";
+import { now } from "../clock.js";
 import { page } from "../model.js";
 
 export const html = htm.bind(h);
@@ -18,22 +19,22 @@ export function useStore() {
 }
 
 /**
- * The edge's clock, once every `step` milliseconds while anybody can see it.
- * @param {number} skew
- * @param {number} step
+ * A clock, the server's if no other is named, once every `step` milliseconds while anybody can see it.
+ * @param {() => number} [read]
+ * @param {number} [step]
  */
-export function useClock(skew, step = 1000) {
-  const [now, tick] = useState(() => Date.now());
+export function useClock(read = now, step = 1000) {
+  const [time, tick] = useState(read);
   useEffect(() => {
-    const timer = setInterval(() => document.hidden || tick(Date.now()), step);
-    const seen = () => document.hidden || tick(Date.now());
+    const timer = setInterval(() => document.hidden || tick(read()), step);
+    const seen = () => document.hidden || tick(read());
     document.addEventListener("visibilitychange", seen);
     return () => {
       clearInterval(timer);
       document.removeEventListener("visibilitychange", seen);
     };
   }, [step]);
-  return now + skew;
+  return time;
 }
 
 /** @param {string} query a media query */

@@ -1,6 +1,6 @@
 // What happened in the item's case, newest first, from the history of all events.
 import { ask, ok } from "../http.js";
-import { clock, span } from "../words.js";
+import { clock, cut, isolated, span } from "../words.js";
 import { html, useEffect, useState } from "./dom.js";
 
 /** @typedef {{events: any[], next: string | null, problem: string, loading: boolean}} Past */
@@ -39,16 +39,21 @@ export function History(how) {
   </section>`;
 }
 
+const LONG = 300; // characters of a name
+
+/** @param {unknown} text */
+const short = (text) => isolated(cut(String(text), LONG));
+
 /** @param {any} event as the history has it */
 function what({ type, state }) {
-  const words = String(type).replaceAll("_", " ");
-  return state ? `${words} to ${state}` : words;
+  const words = short(String(type).replaceAll("_", " "));
+  return state ? `${words} to ${short(state)}` : words;
 }
 
 /** @param {any} event */
 function about(event) {
   return [
-    event.title && `“${event.title}”`, event.cluster && `on ${event.cluster}`,
-    event.actor && `by ${event.actor}`, event.seconds_open !== undefined && `after ${span(event.seconds_open)}`,
+    event.title && `“${short(event.title)}”`, event.cluster && `on ${short(event.cluster)}`,
+    event.actor && `by ${short(event.actor)}`, event.seconds_open !== undefined && `after ${span(event.seconds_open)}`,
   ].filter(Boolean).join(" ");
 }

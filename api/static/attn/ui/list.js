@@ -19,7 +19,7 @@ const NAMES = { urgent: "Urgent", high: "High", normal: "Normal", low: "Low" };
 
 /** @param {{state: State}} how */
 export function List({ state }) {
-  const now = useClock(state.skew);
+  const now = useClock();
   const pane = useRef(/** @type {HTMLElement | null} */ (null)), whole = useRef(/** @type {HTMLElement | null} */ (null));
   const [view, setView] = useState({ top: 0, height: 800, width: NARROW + 1 });
   useHold(whole);
@@ -88,14 +88,14 @@ function useHold(pane) {
   useEffect(() => {
     const at = pane.current;
     if (!at) return;
-    let over = false, life = 0;
+    let over = false, life = -IDLE;
     const check = () => {
       const on = over || Boolean(document.activeElement?.closest(".row") && at.contains(document.activeElement));
-      if (on && Date.now() - life < IDLE) take();
+      if (on && performance.now() - life < IDLE) take();
       else letGo();
     };
     const alive = () => {
-      life = Date.now();
+      life = performance.now();
       check();
     };
     const enter = () => { over = true; alive(); };

@@ -1,11 +1,13 @@
 // The runs that an incident stands for.
 import { ask, ok } from "../http.js";
-import { ago, plural } from "../words.js";
+import { now } from "../clock.js";
+import { ago, cut, plural } from "../words.js";
 import { html, useEffect, useState } from "./dom.js";
+import { Some } from "./more.js";
 
 /** @typedef {import("../types").Item} Item */
 
-const SHOWN = 12;
+const SHOWN = 12, CLUSTERS = 60, LONG = 300; // runs, clusters, characters of a name
 
 /** @param {{item: Item}} how */
 export function Members({ item }) {
@@ -19,10 +21,10 @@ export function Members({ item }) {
   }, [ids.join(), item.revision]);
   return html`<section class="block" aria-labelledby="members-title">
     <h3 id="members-title">${plural(all, "failed run")} on ${plural(item.clusters?.length ?? 0, "cluster")}</h3>
-    <p class="tags">${item.clusters?.map((name) => html`<code key=${name}>${name}</code>`)}</p>
+    <p class="tags"><${Some} of=${item.clusters ?? []} most=${CLUSTERS} one="cluster" draw=${(/** @type {string} */ name) => html`<code key=${name} dir="auto">${cut(name, LONG)}</code>`} /></p>
     <ul class="members">
-      ${(members ?? []).map((run) => html`<li key=${run.id}><b>${run.title}</b>
-        ${run.cluster && html`<code>${run.cluster}</code>`}<span>${run.source_id}</span><span>${ago(run.created_at, Date.now())}</span>${run.state === "resolved" && html`<span class="badge quiet">resolved</span>`}</li>`)}
+      ${(members ?? []).map((run) => html`<li key=${run.id}><b dir="auto">${cut(run.title, LONG)}</b>
+        ${run.cluster && html`<code dir="auto">${cut(run.cluster, LONG)}</code>`}<bdi>${cut(run.source_id, LONG)}</bdi><span>${ago(run.created_at, now())}</span>${run.state === "resolved" && html`<span class="badge quiet">resolved</span>`}</li>`)}
     </ul>
     ${all > SHOWN && html`<p class="hint">and ${all - SHOWN} more</p>`}
   </section>`;

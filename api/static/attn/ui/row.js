@@ -2,7 +2,7 @@
 import { choose } from "../rows.js";
 import { dismiss, find, resolve, restore } from "../actions.js";
 import { onScreen, page } from "../model.js";
-import { ago, due, kind, MANAGED, plural, span, why } from "../words.js";
+import { ago, cut, due, isolated, kind, MANAGED, plural, span, why } from "../words.js";
 import { html } from "./dom.js";
 import { Icon } from "./icons.js";
 
@@ -56,8 +56,14 @@ export function badges(item) {
   return found;
 }
 
-/** @param {{cluster?: string, stack?: string, clusters?: readonly string[]}} item */
-export const where = (item) => item.clusters ? item.clusters.join(", ") : [item.cluster, item.stack].filter(Boolean).join(" / ");
+const PLACES = 12, LONG = 200, LONGEST = 600; // clusters named, characters of a name and of a title
+
+/** Each name with a direction of its own. @param {{cluster?: string, stack?: string, clusters?: readonly string[]}} item */
+export function where({ cluster, stack, clusters }) {
+  const named = (/** @type {readonly (string | undefined)[]} */ names) => names.filter((name) => name).map((name) => isolated(cut(/** @type {string} */ (name), LONG)));
+  if (!clusters) return named([cluster, stack]).join(" / ");
+  return named(clusters.slice(0, PLACES)).join(", ") + (clusters.length > PLACES ? ` and ${clusters.length - PLACES} more` : "");
+}
 
 /**
  * @param {{row: import("../rows.js").Row, state: State, now: number, size: number}} how
@@ -65,8 +71,8 @@ export const where = (item) => item.clusters ? item.clusters.join(", ") : [item.
 export function Row({ row, state, now, size }) {
   const { item, gone } = /** @type {import("../held.js").Shown} */ (row.shown);
   const chosen = state.chosen.has(item.id), away = state.view === "away";
-  const ends = due(item, now), sender = item.sender_name ?? item.sender_id;
-  const last = gone ? state.gone.get(item.id) ?? "gone" : !away ? ends.text
+  const ends = due(item, now), sender = cut(item.sender_name ?? item.sender_id ?? "", LONG), title = cut(item.title, LONGEST), spoken = isolated(title);
+  const last = gone ? cut(state.gone.get(item.id) ?? "gone", LONG) : !away ? ends.text
     : item.dismissed_until ? `back in ${span((Date.parse(item.dismissed_until) - now) / 1000)}` : "put away";
   const is = [
     "row", item.band, item.state === "unread" && !gone && "unread", state.open === item.id && "opened", chosen && "chosen",
@@ -81,18 +87,19 @@ export function Row({ row, state, now, size }) {
     <li class=${is} style=${{ transform: `translateY(${row.top}px)` }} data-id=${item.id}
         aria-setsize=${size} aria-posinset=${row.place + 1}>
       <label class="pick"><input type="checkbox" checked=${chosen} disabled=${gone} tabIndex=${first ? 0 : -1}
-        aria-label=${`Choose ${item.title}`}
+        aria-label=${`Choose ${spoken}`}
         onClick=${(/** @type {MouseEvent} */ event) => chooseItem(item.id, event.shiftKey)} /></label>
       <button class="main" tabIndex=${first ? 0 : -1} aria-current=${state.open === item.id ? "true" : undefined}
           onFocus=${() => page.get().active === item.id || page.set({ active: item.id })}
           onClick=${(/** @type {MouseEvent} */ event) => (event.shiftKey ? chooseItem(item.id, true) : openItem(item.id))}>
         <span class="kind"><${Icon} name=${kind(item.kind).icon} /></span>
         <span class="text">
-          <span class="title" dir="auto">${item.state === "unread" && !gone ? html`<span class="unseen">Unread: </span>` : ""}${item.title}</span>
+          ${item.state === "unread" && !gone && html`<span class="unseen">Unread: </span>`}
+          <span class="title" dir="auto">${title}</span>
           <span class="about">
             <span class="what">${kind(item.kind).name}</span>
-            ${where(item) && html`<span class="at">${where(item)}</span>`}
-            ${sender && html`<span class="who">${sender}</span>`}
+            ${where(item) && html`<span class="at"><bdi>${where(item)}</bdi></span>`}
+            ${sender && html`<span class="who" dir="auto">${sender}</span>`}
             <span class="waits" title=${`Waiting since ${item.created_at}`}>waits ${ago(item.created_at, now)}</span>
           </span>
           <span class="marks">
@@ -100,13 +107,13 @@ export function Row({ row, state, now, size }) {
             ${item.rank_reasons.includes("pinned") && html`<span class="badge pinned" title="In a cluster you pinned"><${Icon} name="star" size="12" /><span class="hidden">pinned</span></span>`}
           </span>
         </span>
-        <span class=${`due ${ends.tone}`} title=${why(item)}>${last}</span>
+        <span class=${`due ${ends.tone}`} title=${why(item)}><bdi>${last}</bdi></span>
       </button>
       ${!gone && html`<span class="quick">
-        ${away ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${item.title}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
-          ${!MANAGED.has(item.kind) && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${item.title}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
-          <button tabIndex="-1" title="Snooze (s)" aria-label=${`Snooze ${item.title}`} onClick=${act(() => askSnooze([item.id]))}><${Icon} name="clock" /></button>
-          <button tabIndex="-1" title="Put away for me (d)" aria-label=${`Put away ${item.title}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="away" /></button>`}
+        ${away ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${spoken}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
+          ${!MANAGED.has(item.kind) && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${spoken}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
+          <button tabIndex="-1" title="Snooze (s)" aria-label=${`Snooze ${spoken}`} onClick=${act(() => askSnooze([item.id]))}><${Icon} name="clock" /></button>
+          <button tabIndex="-1" title="Put away for me (d)" aria-label=${`Put away ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="away" /></button>`}
       </span>`}
     </li>`;
 }

@@ -2,7 +2,7 @@
 import { active, clusters } from "../filters.js";
 import { known, look, page } from "../model.js";
 import { prefer } from "../preferences.js";
-import { kind, KINDS, plural } from "../words.js";
+import { cut, isolated, kind, KINDS, plural } from "../words.js";
 import { html } from "./dom.js";
 import { Icon } from "./icons.js";
 
@@ -24,7 +24,7 @@ export const Views = ({ state }) => {
   </ul>`;
 };
 
-const MOST = 60; // clusters listed; a search finds the others
+const MOST = 60, LONG = 200; // clusters listed, of which a search finds the others; characters of a name
 const ORDER = Object.keys(KINDS);
 
 /** @param {string} name */
@@ -42,14 +42,14 @@ export function Filters({ state }) {
   });
   return html`
     ${kinds.length > 0 && html`<section aria-labelledby="kinds-title"><h2 id="kinds-title">Kinds</h2>
-      <ul role="list">${kinds.map(([name, count]) => html`<li key=${name}><button class="nav" aria-pressed=${filters.kind === name} onClick=${() => set({ kind: filters.kind === name ? "" : name })}>
-        <${Icon} name=${kind(name).icon} /> <span>${kind(name).name}</span><span class="count">${count.toLocaleString()}</span></button></li>`)}
+      <ul role="list">${kinds.slice(0, MOST).map(([name, count]) => html`<li key=${name}><button class="nav" aria-pressed=${filters.kind === name} onClick=${() => set({ kind: filters.kind === name ? "" : name })}>
+        <${Icon} name=${kind(name).icon} /> <span dir="auto">${cut(kind(name).name, LONG)}</span><span class="count">${count.toLocaleString()}</span></button></li>`)}
       </ul></section>`}
     ${all.length > 0 && html`<section aria-labelledby="clusters-title"><h2 id="clusters-title">Clusters</h2>
       <ul role="list">${all.slice(0, MOST).map(({ name, count, pinned: on }) => html`<li key=${name} class="cluster">
         <button class="nav" aria-pressed=${filters.cluster === name} onClick=${() => set({ cluster: filters.cluster === name ? "" : name })}>
-          <span>${name}</span><span class="count">${count}</span></button>
-        <button class="pin plain" aria-pressed=${on} aria-label=${`Pin ${name} to the top`} title=${on ? "Unpin" : "Pin to the top of its band"} onClick=${() => pin(name)}><${Icon} name="star" size="15" /></button></li>`)}
+          <span dir="auto">${cut(name, LONG)}</span><span class="count">${count}</span></button>
+        <button class="pin plain" aria-pressed=${on} aria-label=${`Pin ${isolated(cut(name, LONG))} to the top`} title=${on ? "Unpin" : "Pin to the top of its band"} onClick=${() => pin(name)}><${Icon} name="star" size="15" /></button></li>`)}
       </ul>${all.length > MOST && html`<p class="hint">and ${plural(all.length - MOST, "other")}</p>`}</section>`}`;
 }
 
@@ -58,9 +58,9 @@ export function Chips({ state }) {
   const { filters } = state;
   if (!active(filters)) return null;
   const chips = /** @type {[keyof typeof filters, string][]} */ ([
-    ["kind", kind(filters.kind).name], ["cluster", filters.cluster], ["case", `Case ${filters.case}`], ["text", `“${filters.text}”`],
+    ["kind", kind(filters.kind).name], ["cluster", isolated(filters.cluster)], ["case", `Case ${isolated(filters.case)}`], ["text", `“${isolated(filters.text)}”`],
   ]);
   return html`<p class="chips">${chips.filter(([name]) => filters[name].trim()).map(([name, text]) => html`
-    <button key=${name} class="chip" aria-label=${`No longer filter by ${text}`} onClick=${() => look({ filters: { ...page.get().filters, [name]: "" } })}>${text} <${Icon} name="close" size="13" /></button>`)}
+    <button key=${name} class="chip" aria-label=${`No longer filter by ${text}`} onClick=${() => look({ filters: { ...page.get().filters, [name]: "" } })}><bdi>${cut(text, LONG)}</bdi> <${Icon} name="close" size="13" /></button>`)}
   </p>`;
 }

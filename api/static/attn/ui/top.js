@@ -3,6 +3,7 @@ import { say } from "../actions.js";
 import { askToNotify } from "../notify.js";
 import { look, page, signOut, wake } from "../model.js";
 import { theme, turn } from "../theme.js";
+import { cut, isolated } from "../words.js";
 import { html, useClock, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 
@@ -12,7 +13,7 @@ const TYPED = 150; // milliseconds without a key before a search begins
 
 /** @param {{state: State}} how */
 export function Top({ state }) {
-  const { me, inbox, link } = state, who = me ? me.name ?? me.user_id : "";
+  const { me, inbox, link } = state, who = isolated(cut(me ? me.name ?? me.user_id : "", 200));
   return html`<header class="top">
     <p class="brand"><svg viewBox="0 0 24 24" width="26" height="26" aria-hidden="true"><rect x="1" y="1" width="22" height="22" rx="7" /><path d="M6 13.5h3.2l1.5 2.5h2.6l1.5-2.5H18M12 5.5v5M9.8 8.6L12 10.8l2.2-2.2" /></svg> attn</p>
     <${Search} text=${state.filters.text} />
@@ -46,9 +47,9 @@ function Menu({ state, who }) {
   };
   return html`
     <details class="menu" ref=${menu} onKeyDown=${keys}>
-      <summary aria-label=${`Menu of ${who}`}><span class="avatar" aria-hidden="true">${who.slice(0, 1).toUpperCase() || "·"}</span></summary>
+      <summary aria-label=${`Menu of ${who}`}><span class="avatar" aria-hidden="true">${[...who.replace(/[\u2066-\u2069]/g, "")][0]?.toUpperCase() ?? "·"}</span></summary>
       <div class="sheet-menu">
-        ${me?.user_id && html`<p><b>${who}</b><br />${me.role.toLowerCase()} of ${me.workspace_id}</p>`}
+        ${me?.user_id && html`<p><bdi><b>${who}</b></bdi><br />${me.role.toLowerCase()} of <bdi>${cut(me.workspace_id, 200)}</bdi></p>`}
         <button class="nav" onClick=${() => setLooks(turn())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notifies} onClick=${askToNotify}><${Icon} name="bell" /> <span>${state.notifies ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keys</span></button>
@@ -74,7 +75,7 @@ function Search({ text }) {
 /** @param {{state: State}} how */
 export function Banner({ state }) {
   const { link } = state;
-  const now = useClock(0);
+  const now = useClock(Date.now); // as `until` is
   const [late, setLate] = useState(false);
   const down = link.state === "down" || link.state === "full";
   // A line that is back within a moment is nobody's concern.

@@ -1,9 +1,10 @@
 // What the overview is made of. Each takes the page's state and says itself when it has nothing to show.
+import { now } from "../clock.js";
 import { ask, explain, ok } from "../http.js";
 import { clusters, NONE } from "../filters.js";
 import { known, look } from "../model.js";
 import { BANDS } from "../rows.js";
-import { ago, kind, plural, span } from "../words.js";
+import { ago, cut, isolated, kind, plural, span } from "../words.js";
 import { Bars, Columns, Ranges } from "./charts.js";
 import { html, useEffect, useState } from "./dom.js";
 import { Icon } from "./icons.js";
@@ -12,8 +13,11 @@ import { where } from "./row.js";
 /** @typedef {import("../store.js").State} State */
 
 const LATELY = 60_000; // milliseconds after which history is asked again while somebody looks
-const MOST = 8; // bars of one chart
+const MOST = 8, PINS = 60, LONG = 200; // bars of one chart, clusters shown, characters of a name
 const TOGETHER = 2000; // milliseconds within which one answer does for all
+
+/** Foreign text within a line of ours. @param {string} text */
+const short = (text) => isolated(cut(text, LONG));
 
 /** @type {Map<string, {at: number, answer: Promise<import("../http.js").Answer>}>} */
 const asked = new Map();
@@ -21,9 +25,9 @@ const asked = new Map();
 /** Widgets that want the same at one moment ask once. @param {string} path */
 function shared(path) {
   const last = asked.get(path);
-  if (last && Date.now() - last.at < TOGETHER) return last.answer;
+  if (last && performance.now() - last.at < TOGETHER) return last.answer;
   const answer = ask("GET", path);
-  asked.set(path, { at: Date.now(), answer });
+  asked.set(path, { at: performance.now(), answer });
   return answer;
 }
 
@@ -67,8 +71,8 @@ export function Momentum({ state }) {
       <dl class="numbers">${[["Sessions completed", found.sessions_completed], ["Plans approved", found.plans_approved], ["Actions resolved", found.actions_resolved]]
         .map(([name, value]) => html`<div key=${name}><dd>${value.toLocaleString()}</dd><dt>${name}</dt></div>`)}</dl>
       <ol class="recent">${found.recent.slice(0, 6).map((/** @type {import("../types").Done} */ done) => html`<li key=${done.type + done.at + done.item}>
-        <b title=${done.cluster}>${done.title ?? done.session_id ?? done.item}</b>
-        <small>${[done.type.replace(".", " "), done.by_user_id, `${ago(done.at, Date.now() + state.skew)} ago`].filter(Boolean).join(" · ")}</small></li>`)}
+        <b title=${done.cluster && short(done.cluster)} dir="auto">${short(done.title ?? done.session_id ?? done.item)}</b>
+        <small>${[done.type.replace(".", " "), done.by_user_id && short(done.by_user_id), `${ago(done.at, now())} ago`].filter(Boolean).join(" · ")}</small></li>`)}
         ${!found.recent.length && html`<li class="hint">Nothing was finished in this time.</li>`}</ol>`}`;
 }
 
@@ -77,10 +81,10 @@ export function Drafts({ state }) {
   const { drafts } = state.inbox;
   if (!drafts.length) return html`<p class="hint">No drafts of yours are in progress.</p>`;
   return html`<ul class="drafts" role="list">${drafts.slice(0, 8).map((draft) => html`<li key=${draft.draft_id}>
-    <b>${draft.title ?? draft.draft_id}</b>
-    <span class="about">${where(draft) && html`<span>${where(draft)}</span>`}<span>touched ${ago(draft.last_touched_at, Date.now() + state.skew)} ago</span>
+    <b dir="auto">${cut(draft.title ?? draft.draft_id, LONG)}</b>
+    <span class="about">${where(draft) && html`<span>${where(draft)}</span>`}<span>touched ${ago(draft.last_touched_at, now())} ago</span>
       ${draft.has_ai_edits && html`<span class="badge ai">AI edits</span>`}
-      ${draft.co_editors.length > 0 && html`<span>with ${draft.co_editors.slice(0, 3).map((one) => one.name ?? one.id).join(", ")}</span>`}</span></li>`)}</ul>`;
+      ${draft.co_editors.length > 0 && html`<span>with ${draft.co_editors.slice(0, 3).map((one) => short(one.name ?? one.id)).join(", ")}</span>`}</span></li>`)}</ul>`;
 }
 
 /** @param {{state: State}} how */
@@ -94,10 +98,10 @@ export function Kinds({ state }) {
 export function Clusters({ state }) {
   const pins = state.inbox.preferences.pinned_clusters, items = known(state);
   if (!pins.length) return html`<p class="hint">Pin a cluster with its star, and its items come first in their band.</p>`;
-  return html`<ul class="pins" role="list">${clusters(items, pins).filter((one) => one.pinned).map(({ name, count }) => {
+  return html`<ul class="pins" role="list">${clusters(items, pins).filter((one) => one.pinned).slice(0, PINS).map(({ name, count }) => {
     const mine = items.filter((item) => item.cluster === name || item.clusters?.includes(name));
     return html`<li key=${name}><button class="plain" onClick=${() => look({ view: "open", filters: { ...NONE, cluster: name } })}>
-      <${Icon} name="star" size="15" /><b>${name}</b><span>${plural(count, "item")}</span>
+      <${Icon} name="star" size="15" /><b dir="auto">${cut(name, LONG)}</b><span>${plural(count, "item")}</span>
       <span class="dots">${BANDS.map((band) => { const some = mine.filter((item) => item.band === band).length; return some > 0 && html`<i key=${band} class=${band} title=${`${some} ${band}`}>${some}</i>`; })}</span></button></li>`;
   })}</ul>`;
 }
@@ -124,7 +128,7 @@ export const Times = insight((found) => {
 });
 
 export const People = insight((found) => found.people.length
-  ? html`<ul class="people" role="list">${found.people.slice(0, 8).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b>${one.user_id}</b><span>${plural(one.closed, "item")}</span>
+  ? html`<ul class="people" role="list">${found.people.slice(0, 8).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${cut(one.user_id, LONG)}</b><span>${plural(one.closed, "item")}</span>
       ${one.median_seconds !== undefined && html`<small>half within ${span(one.median_seconds)}</small>`}</li>`)}</ul>`
   : html`<p class="hint">Nobody closed anything in this time.</p>`);
 

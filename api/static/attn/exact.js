@@ -1,0 +1,61 @@
+// JSON whose numbers keep their digits. `JSON.parse` rounds 9007199254740993 and forgets that 0.10 was not 0.1.
+
+// Numbers that may not be what `String(Number(text))` gives. A hit within a string costs time alone.
+const SUSPECT = /(?:^|[:,[])\s*(?:-0|-?(?:\d{16}|\d+[.eE]))/;
+const TOKENS = /"[^"\\]*(?:\\[^][^"\\]*)*"|-?\d[\d.eE+-]*/g;
+/** Marks a number within a string. Nobody outside of this page knows it, so no text can pretend to be a number. */
+const MARK = `${crypto.getRandomValues(new Uint32Array(4)).join("-")}:`;
+
+/**
+ * A number that a double can't hold as it was written. A `String` object: JSON has none, and it survives being posted
+ * to another tab.
+ * @param {unknown} value
+ * @returns {value is String}
+ */
+export const isExact = (value) => value instanceof String;
+
+/**
+ * As `JSON.parse`, but a number whose digits would be lost is a `String` object of them.
+ * @param {string} text
+ * @returns {any}
+ */
+export function parse(text) {
+  if (!SUSPECT.test(text)) return JSON.parse(text);
+  let marked = false;
+  const made = text.replace(TOKENS, (token) => {
+    if (token[0] === '"' || String(Number(token)) === token) return token;
+    marked = true;
+    return `"${MARK}${token}"`;
+  });
+  const parsed = { root: JSON.parse(made) };
+  if (marked) {
+    JSON.parse(text); // throws where the text is no JSON, as a string in place of `01` would hide
+    restore(parsed);
+  }
+  return parsed.root;
+}
+
+/** Marked strings become exact numbers. Not recursive: the depth is the text's. @param {any} top */
+function restore(top) {
+  const stack = [top];
+  for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
+    for (const name of Object.keys(at)) {
+      const value = at[name];
+      if (typeof value === "string" && value.startsWith(MARK)) at[name] = Object(value.slice(MARK.length));
+      else if (typeof value === "object" && value !== null) stack.push(value);
+    }
+  }
+}
+
+/**
+ * As `JSON.stringify`, with the digits of exact numbers.
+ * @param {unknown} value
+ * @param {number} [indent]
+ */
+export function stringify(value, indent) {
+  const text = JSON.stringify(value, function (name, one) {
+    const held = /** @type {any} */ (this)[name]; // `one` is what its toJSON, or a String's text, gives
+    return isExact(held) ? MARK + held : one;
+  }, indent);
+  return text?.replaceAll(new RegExp(`"${MARK}([^"]*)"`, "g"), "$1") ?? "";
+}

@@ -1,0 +1,49 @@
+// Writes that are meant for what a person saw: they carry its revision, and what changed meanwhile is looked at again.
+import { pause } from "./backoff.js";
+import { stringify } from "./exact.js";
+import { waitOf } from "./http.js";
+import { page } from "./model.js";
+
+/** @typedef {import("./types").Item} Item */
+/** @typedef {import("./http.js").Answer} Answer */
+
+const TRIES = 4, LONGEST = 10_000; // after a 429, and milliseconds between two of them
+
+/** What a person saw of an item: while this is the same, a newer revision is none of their concern. @param {Item} item */
+const seen = ({ title, body_md, priority, plan, risk, reversible, payload, error }) =>
+  stringify([title, body_md, priority, plan, risk, reversible, payload, error]);
+
+/**
+ * A write meant for what was seen. If only marks have changed since, it is sent again for the newer revision; else the
+ * item is shown as it is now.
+ * @param {Item | undefined} item
+ * @param {(revision: number | undefined) => Promise<Answer>} send
+ */
+export async function asSeen(item, send) {
+  const answer = await send(item?.revision);
+  if (answer.status !== 412 || !item || !answer.data?.item) return answer;
+  const newest = { ...item, ...answer.data.item };
+  if (newest.state !== "resolved" && seen(newest) === seen(item)) return send(newest.revision);
+  renewed(newest);
+  return answer;
+}
+
+/** What the feed does not follow is shown as an answer has it. @param {Item} item */
+export function renewed(item) {
+  const { inbox, opened, tail, away } = page.get();
+  if (inbox.items.some((one) => one.id === item.id)) return; // the feed brings it
+  const put = (/** @type {Item} */ one) => (one.id === item.id ? item : one);
+  page.set({ opened: opened && put(opened), tail: { ...tail, items: tail.items.map(put) }, away: { ...away, items: away.items.map(put) } });
+}
+
+/**
+ * Again, where the edge says that it was too much at once.
+ * @param {() => Promise<Answer>} send
+ */
+export async function patiently(send) {
+  for (let tries = 1; ; tries++) {
+    const answer = await send();
+    if (answer.status !== 429 || tries === TRIES) return answer;
+    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), LONGEST)));
+  }
+}

@@ -1,0 +1,52 @@
+// Markdown -> HTML in a thread of its own: a text that the parser needs minutes for stops nobody but this worker, which
+// `markdown.js` then ends. What would be too much for a page to lay out is no markup either.
+import { Marked } from "../../vendor/marked.js";
+
+const DEEPEST = 24, COLUMNS = 60, NODES = 6000; // lists and quotes within each other, cells of a table row, tokens in all
+
+/** @param {string} text */
+const escaped = (text) => text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+
+const marked = new Marked({
+  gfm: true, breaks: true,
+  renderer: {
+    html: (/** @type {{text: string}} */ { text }) => escaped(text), // markup in a text is text
+    // The page fetches nothing from elsewhere.
+    image: (/** @type {{href: string, text: string}} */ { href, text }) => `<a href="${escaped(href)}">${escaped(text || "image")}</a>`,
+    checkbox: (/** @type {{checked: boolean}} */ { checked }) =>
+      `<span class="task${checked ? " done" : ""}" role="img" aria-label="${checked ? "done" : "not done"}"></span> `,
+  },
+});
+
+/** Throws where there is too much of it. @param {any[]} tokens */
+function limit(tokens) {
+  /** @type {[any, number][]} */
+  const stack = tokens.map((token) => [token, 1]);
+  let nodes = stack.length;
+  for (let next = stack.pop(); next; next = stack.pop()) {
+    const [token, depth] = next;
+    const { header, rows } = token; // of a table; a cell has a boolean of that name
+    if (depth > DEEPEST || (Array.isArray(header) && header.length > COLUMNS)) throw new RangeError("too deep or too wide");
+    for (const children of [token.tokens, token.items, header, ...(rows ?? [])].filter(Array.isArray)) {
+      nodes += children.length;
+      if (nodes > NODES) throw new RangeError("too much");
+      for (const child of children) stack.push([child, depth + 1]);
+    }
+  }
+}
+
+/** @param {string} text @returns {string | null} null: show the text as it is */
+export function toHtml(text) {
+  try {
+    const tokens = marked.lexer(text);
+    limit(tokens);
+    return marked.parser(tokens);
+  } catch {
+    return null; // too deep for the parser itself, mostly
+  }
+}
+
+if ("WorkerGlobalScope" in globalThis) {
+  addEventListener("message", ({ data }) => postMessage({ html: toHtml(data.text) }));
+  postMessage({ ready: true });
+}
