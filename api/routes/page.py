@@ -25,8 +25,8 @@ _TYPES = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml", ".json": "application/json", ".ts": "text/plain; charset=utf-8",
 }
-# Only our own files, no inline script or style. Two trusted types policies: the sanitiser's, which makes markup of text,
-# and `attn-worker`, which allows one worker script, the markdown parser. So text from events can't become code.
+# Only our own files, no inline script or style. There are two trusted types policies: the sanitiser's makes markup of
+# text, `attn-worker` allows one worker script, the markdown parser. So text from events can't become code.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
                                "connect-src 'self'; "

@@ -270,6 +270,15 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
             "items", "counts", "activity", "cursor", "drafts", "preferences"}
 
 
+async def test_a_stream_names_its_interval_of_heartbeats(direct: bool) -> None:
+    fed = Fed(heartbeat=75.5)
+    async with serving(fed.edge, direct) as base, httpx.AsyncClient(timeout=10) as client:
+        for path in ("/org/me/feed", "/events/stream"):
+            async with client.stream("GET", base + path, headers=bearer()) as answer:
+                assert float(answer.headers["attn-heartbeat"]) == 75.5
+                assert "date" in answer.headers, "a reader's clock is set by it before the first heartbeat"
+
+
 async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
     fed = Fed()
     async with serving(fed.edge) as base:

@@ -30,7 +30,8 @@ def furnish(scene: Scene) -> None:
     scene.emit("waitpoints", scene.event(
         "waitpoint.created", "w", -20, title="Review deploy", priority="urgent", cluster="prod", stack="web",
         case_id="c1", case_title="Checkout",
-        body_md="# Ready\n\n- **three** services\n\n- [x] tested\n- [ ] told\n\n```sh\nmake\n```\n\n|a|b|\n|-|-|\n|1|2|",
+        body_md="# Ready\n\n- **three** services\n\n- [x] tested\n- [ ] deployed\n\n"
+                "```sh\nmake\n```\n\n|a|b|\n|-|-|\n|1|2|",
         payload={"target": "prod", "api_token": "sk_live_123456789", "nested": {"password": "hunter2", "on": True}},
         sender={"type": "agent", "id": "ag", "name": "Daniel"}, action_url="https://example.org/w"))
     scene.emit("actions", scene.event(
