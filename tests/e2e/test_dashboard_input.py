@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,13 +74,19 @@ def test_no_text_stops_the_page(scene: Scene) -> None:
 
 
 def test_digits_are_the_sources(scene: Scene) -> None:
-    event = scene.event("action.requested", "a", title="digits", payload={"big": 9007199254740993, "port": 8080})
+    literals = ["9007199254740993", "8080", "1e400", "0.10", "-0", "12345678901234567890.123456789"]
+    payload = {f"n{place}": f"literal {place}" for place in range(len(literals))}
+    event = json.dumps(scene.event("action.requested", "a", title="digits", payload=payload))
+    for place, literal in enumerate(literals):
+        event = event.replace(f'"literal {place}"', literal)
     scene.emit("actions", event)
-    page = scene.signed_in()
-    page.click(".row .main")
-    page.wait_for_selector("#payload-title")
-    numbers = page.locator("section:has(#payload-title) code.number")
-    assert numbers.all_inner_texts() == ["9007199254740993", "8080"]
+    context = scene.context()
+    leader, follower = scene.signed_in(context=context), scene.page(context)
+    follower.goto(scene.up.url)  # it gets the item from the other tab
+    for page in (leader, follower):
+        page.click(".row .main")
+        page.wait_for_selector("#payload-title")
+        assert page.locator("section:has(#payload-title) code.number").all_inner_texts() == literals
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
@@ -189,7 +196,7 @@ def test_a_title_keeps_its_direction_and_turns_nothing_else(scene: Scene) -> Non
     shows(page, "\u202eevil", "שלום עולם")
     sides = "(at) => getComputedStyle(at).direction"
     assert page.locator(".row.unread .title").nth(1).evaluate(sides) == "rtl"
-    for part in (".row .title", ".row .at bdi", ".side .cluster .nav span:first-child"):
+    for part in (".row .title", ".row .at", ".side .cluster .nav span:first-child"):
         isolation = page.locator(part).first.evaluate("(at) => getComputedStyle(at).unicodeBidi")
         assert isolation in ("isolate", "plaintext"), part
     page.click(".row:has-text('שלום') .main")

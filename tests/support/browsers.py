@@ -52,14 +52,15 @@ class Scene:
         return {"specversion": "1.0", "id": f"{self.ws}-{self._number}", "source": "/test", "type": kind,
                 "subject": subject, "time": moment(minutes), "workspaceid": self.ws, "data": data}
 
-    def emit(self, topic: str, *events: dict[str, Any]) -> None:
-        """Straight to the broker, in a thread: Playwright has this one's loop."""
+    def emit(self, topic: str, *events: dict[str, Any] | str) -> None:
+        """Straight to the broker, in a thread: Playwright has this one's loop. A string is JSON as it stands."""
+        values = [event if isinstance(event, str) else json.dumps(event) for event in events]
 
         async def send() -> None:
             producer = AIOKafkaProducer(bootstrap_servers=self.up.kafka, linger_ms=5)
             await producer.start()
             try:
-                sent = [await producer.send(topic, json.dumps(event).encode()) for event in events]
+                sent = [await producer.send(topic, value.encode()) for value in values]
                 await asyncio.gather(*sent)
             finally:
                 await producer.stop()

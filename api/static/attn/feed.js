@@ -72,7 +72,9 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
           ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
           : { state: "down", text: "attn is not ready" };
       }
-    } catch {
+    } catch (problem) {
+      // A network that fails is a TypeError, silence an AbortError. Another one is a fault of a frame, or of this page.
+      if (!(problem instanceof TypeError || problem instanceof DOMException)) globalThis.reportError?.(problem);
       link = { state: "down", text: "Connection lost" };
     } finally {
       clearTimeout(quiet);

@@ -98,7 +98,7 @@ export function Row({ row, state, now, size }) {
           <span class="title" dir="auto">${title}</span>
           <span class="about">
             <span class="what">${kind(item.kind).name}</span>
-            ${where(item) && html`<span class="at"><bdi>${where(item)}</bdi></span>`}
+            ${where(item) && html`<span class="at" dir="auto">${where(item)}</span>`}
             ${sender && html`<span class="who" dir="auto">${sender}</span>`}
             <span class="waits" title=${`Waiting since ${item.created_at}`}>waits ${ago(item.created_at, now)}</span>
           </span>
