@@ -27,6 +27,7 @@ from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.views import PositionRow
 from streams.core.readers import Reader
+from streams.core.visibility import Targets
 from streams.progress import Progress
 
 __all__ = ["Edge", "served"]
@@ -59,7 +60,7 @@ class Edge:
         self.replica = Replica(partitions, served(settings.partitions, partitions), settings.resume_bytes - room)
         self.answers = Answers(int(settings.activity_window_hours * HOUR))
         self.hub = Hub(self.replica, self.answers, settings.stream_buffer)
-        self.events = Events(partitions, self.replica.position_of, room)
+        self.events = Events(partitions, self.replica.position_of, room, self._targets_of)
         self.connections = Connections(settings, lambda: int(clock() * SECOND))
         self.writes = Writes(partitions, self.replica.position_of, clock, settings.write_seconds)
         self.pushes = Pushes(self.replica)
@@ -111,6 +112,10 @@ class Edge:
         if self._stale == 1:
             _log.warning("a batch of the view did not lead on; it and others like it are left out, and counted",
                          partition=partition, position=position, at=at)
+
+    def _targets_of(self, ws: str, item: str) -> Targets | None:
+        space = self.replica.known(ws)
+        return space.targets_of(item) if space is not None else None
 
     def unready(self) -> str:
         """Why nobody should be sent here now, for the operator; "" if they may."""

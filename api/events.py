@@ -20,7 +20,9 @@ from schemas.codec import from_us
 from schemas.facts import Fact
 from schemas.topics import partition_of
 from schemas.views import CURSOR_BITS
+from streams.core.keys import item_id
 from streams.core.readers import Reader, audiences_of
+from streams.core.visibility import Targets
 
 __all__ = ["TYPES", "Events", "frame_of"]
 
@@ -38,6 +40,7 @@ TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _OVERHEAD = 400  # bytes an event costs beside its text
 _CASES = 100_000  # cases known of from facts alone, the last heard of
+_EARLY = 8  # items kept of a case of which all events arrived before their items opened
 
 
 class _Event(NamedTuple):
@@ -48,6 +51,7 @@ class _Event(NamedTuple):
     user: str | None
     role: str | None
     piece: Piece
+    item: str | None = None  # the event arrived before this item opened
 
 
 def frame_of(fact: Fact) -> _Event | None:
@@ -62,7 +66,8 @@ def frame_of(fact: Fact) -> _Event | None:
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
     data = orjson.dumps({"type": name, **told, "at": from_us(fact.time)})
     piece = Piece(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
-    return _Event(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece)
+    early = item_id(fact.ws, fact.kind, fact.subject) if fact.item is None and fact.kind is not None else None
+    return _Event(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)
 
 
 class _Workspace:
@@ -88,7 +93,9 @@ class _Listener(Stream):
         self.events, self.space, self.reader, self.case, self.told = events, space, reader, case, told
 
     def hears(self, event: _Event) -> bool:
-        return (self.case is None or event.case == self.case) and self.reader.sees(event.user, event.role)
+        if self.case is not None and event.case != self.case:
+            return False
+        return self.reader.sees(*self.events.targets(event))
 
     def catch_up(self) -> None:
         if self.told < self.space.dropped:
@@ -113,17 +120,22 @@ class _Listener(Stream):
 
 
 class Events:
-    """`position` tells how far the view of a partition is; `room` is bytes of events kept."""
+    """`position` tells how far the view of a partition is; `room` is bytes of events kept; `targets_of` says who an
+    item of a workspace is for, None if the view doesn't know."""
 
-    def __init__(self, partitions: int, position: Callable[[int], int], room: int) -> None:
-        self._partitions, self._position, self._room = partitions, position, room
+    def __init__(
+        self, partitions: int, position: Callable[[int], int], room: int,
+        targets_of: Callable[[str, str], Targets | None] = lambda *_: None,
+    ) -> None:
+        self._partitions, self._position, self._room, self._targets_of = partitions, position, room, targets_of
         self._spaces: dict[str, _Workspace] = {}
         self._waiting: dict[int, deque[_Event]] = {}
         self._seen: dict[int, tuple[int, int]] = {}
         self._since: dict[int, int] = {}  # by partition: what was told up to this id is not known
         self._order: deque[_Event] = deque()
         self._held = 0
-        self._cases: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        # By workspace, case, audience: None, or the items that had not opened when all its events arrived.
+        self._cases: OrderedDict[tuple[str, str, str], tuple[str, ...] | None] = OrderedDict()
 
     def begin(self, partition: int, known_after: int) -> None:
         """Nothing is known of events up to this id: the facts are read from there on."""
@@ -154,8 +166,13 @@ class Events:
         self._held += _OVERHEAD + len(event.piece.raw)
         if event.case is not None:
             for audience in audiences_of(event.user, event.role):
-                self._cases[event.ws, event.case, audience] = None
-                self._cases.move_to_end((event.ws, event.case, audience))
+                key = event.ws, event.case, audience
+                known = self._cases.get(key, ())
+                if known is None or event.item is None:
+                    self._cases[key] = None
+                else:
+                    self._cases[key] = tuple(dict.fromkeys((*known, event.item)))[-_EARLY:]
+                self._cases.move_to_end(key)
         while len(self._cases) > _CASES:
             self._cases.popitem(last=False)
         while self._held > self._room:
@@ -187,8 +204,21 @@ class Events:
         return (self._position(self._partition(ws)) << CURSOR_BITS) - 1
 
     def knows(self, reader: Reader, case: str) -> bool:
-        """Whether anything was told of the case that this reader could hear."""
-        return any((reader.ws, case, audience) in self._cases for audience in reader.audiences)
+        """Whether an event of the case was sent that this reader may see."""
+        for audience in reader.audiences:
+            items = self._cases.get((reader.ws, case, audience), ())
+            if items is None or any(self._may_see(reader, item) for item in items):
+                return True
+        return False
+
+    def _may_see(self, reader: Reader, item: str) -> bool:
+        targets = self._targets_of(reader.ws, item)
+        return targets is None or reader.sees(*targets)
+
+    def targets(self, event: _Event) -> Targets:
+        """Returns who may see the event: if it arrived before its item opened, those the item is for now."""
+        now = self._targets_of(event.ws, event.item) if event.item is not None else None
+        return now if now is not None else (event.user, event.role)
 
     def open(self, reader: Reader, case: str | None, after: int | None, outlet: Outlet) -> Stream:
         """A connection's events: those after the one it names, as far as they are kept, and all to come."""

@@ -78,7 +78,7 @@ def _new(row: ItemRow) -> Iterator[Place]:
 
 def _case(row: ItemRow) -> Iterator[Place]:
     case = row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
-    if case is not None and row.base is not None:  # what nothing opened yet has no target to go by
+    if case is not None and row.state != "hidden":  # a case must not be known by an item that nobody is shown
         entry = case_prefix(case) + row.id.encode()
         for audience in audiences_of(row.target_user_id, row.target_role):
             yield ("case", audience), entry
@@ -103,7 +103,7 @@ def places(row: ItemRow, families: frozenset[str]) -> Iterator[Place]:
 
 _filed_by = attrgetter(
     "state", "incident", "kind", "target_user_id", "target_role", "priority", "surge", "band", "blocking", "due_at",
-    "created_at", "clusters", "data.cluster", "data.case_id", "base",
+    "created_at", "clusters", "data.cluster", "data.case_id",
 )
 
 

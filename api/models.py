@@ -116,7 +116,7 @@ class Counts(_Model):
 class Done(_Model):
     type: str = Field(examples=["session.completed"])
     at: datetime
-    item: str
+    item: str | None = Field(None, description="left out where no item ever opened")
     kind: str
     title: str | None = None
     cluster: str | None = None

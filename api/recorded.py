@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,42 +12,49 @@ import msgspec
 from api import shapes
 from api.answers import ACTIVITY, MAX_RECENT
 from api.archive import Archive, Row
+from api.workspace import Workspace
 from schemas.codec import from_us
 from schemas.views import ActivityRow
+<<<<<<< HEAD
 from streams.core.keys import activity_key, event_digest, event_of
+=======
+from streams.core.keys import activity_key, event_digest, item_id
+>>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
 from streams.core.readers import Reader
 from streams.core.rules import RULES
+from streams.core.visibility import Targets
 
-__all__ = ["Place", "activity", "has_case", "history", "page_of", "read_place"]
+__all__ = ["Place", "activity", "history", "page_of", "read_place"]
 
 # An entry of the activity shows, and is seen by, what its item is now: that is in the newest fact that asked for it
 # (streams.core.activity). An item that nobody asked for has no target of its own.
 _DONE = """
 WITH done AS (
-    SELECT event_id, occurred_at, type, item_id, kind, cluster, case_id, session_id, actor, target_user_id, target_role
+    SELECT event_id, occurred_at, type, subject, kind, cluster, case_id, session_id, actor, target_user_id, target_role
     FROM activity
     WHERE workspace_id = {ws:String} AND occurred_at > fromUnixTimestamp64Micro({since:Int64}, 'UTC')
       AND type IN {types:Array(String)}
 ),
 shown AS (
-    SELECT item_id, count() AS asked,
+    SELECT kind, subject, count() AS asked,
         argMax((title, cluster, case_id, session_id, target_user_id, target_role), (occurred_at, position, fact_index))
             AS last
     FROM activity
     WHERE workspace_id = {ws:String} AND type IN {openers:Array(String)}
-      AND item_id IN (SELECT item_id FROM done)
-    GROUP BY item_id
+      AND (kind, subject) IN (SELECT kind, subject FROM done)
+    GROUP BY kind, subject
 ),
 entries AS (
     SELECT
-        event_id, toUnixTimestamp64Micro(occurred_at) AS at, type, item_id, kind, last.1 AS title,
+        event_id, toUnixTimestamp64Micro(occurred_at) AS at, type, done.subject AS subject, done.kind AS kind, asked,
+        last.1 AS title,
         if(asked = 0, done.cluster, last.2) AS cluster,
         if(asked = 0, done.case_id, last.3) AS case_id,
         if(asked = 0, done.session_id, last.4) AS session_id,
         actor,
         if(asked = 0, done.target_user_id, last.5) AS target_user_id,
         if(asked = 0, done.target_role, last.6) AS target_role
-    FROM done LEFT JOIN shown ON done.item_id = shown.item_id
+    FROM done LEFT JOIN shown ON done.kind = shown.kind AND done.subject = shown.subject
 )
 """
 _COUNTS = "$DONE SELECT type, count() FROM entries WHERE $SEES GROUP BY type".replace("$DONE", _DONE)
@@ -55,7 +62,7 @@ _COUNTS = "$DONE SELECT type, count() FROM entries WHERE $SEES GROUP BY type".re
 # than one, but a flood of them must not be.
 _RECENT = """$DONE
 SELECT * FROM (
-    SELECT event_id, at, type, item_id, kind, title, cluster, case_id, session_id, actor
+    SELECT event_id, at, type, if(asked = 0, '', subject), kind, title, cluster, case_id, session_id, actor
     FROM entries WHERE $SEES ORDER BY at DESC LIMIT {most:UInt32} WITH TIES
 ) LIMIT 1000
 """.replace("$DONE", _DONE)
@@ -76,8 +83,24 @@ _BEFORE = """
   AND (occurred_at, event_id, position, fact_index)
     < (fromUnixTimestamp64Micro({at:Int64}, 'UTC'), {event:String}, {position:UInt64}, {nth:UInt32})
 """
+<<<<<<< HEAD
 # Of an older attn, rows of two events may have one id: their positions differ.
 _NEWEST = "ORDER BY occurred_at DESC, event_id DESC, position DESC, fact_index DESC LIMIT {limit:UInt32}"
+=======
+# Who the items are for, by what was last said of them. A person's own acts (item.dismissed) are for that person.
+_TARGETS = """
+SELECT item_id, argMax(target_user_id, (occurred_at, position, fact_index)),
+    argMax(target_role, (occurred_at, position, fact_index))
+FROM activity
+WHERE workspace_id = {ws:String} AND item_id IN {items:Array(String)} AND NOT startsWith(type, 'item.')
+GROUP BY item_id
+"""
+_NEWEST = "ORDER BY occurred_at DESC, event_id DESC LIMIT {limit:UInt32}"
+>>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
+
+
+_SUBJECT, _ITEM, _KIND = 3, 4, 5  # columns of _CASE
+_ROUNDS, _FURTHER = 20, 500
 
 
 class Place(NamedTuple):
@@ -121,8 +144,14 @@ async def activity(archive: Archive, reader: Reader, window: int, clock: int) ->
 
 def _entry(ws: str, row: Row) -> ActivityRow:
     """As the view has it: its key, which orders those of one moment, is made of the event's identity."""
+<<<<<<< HEAD
     event, at, kind_of_event, item, kind, title, cluster, case, session, by = row
     source, name = event_of(event)
+=======
+    event, at, kind_of_event, subject, kind, title, cluster, case, session, by = row
+    item = item_id(ws, kind, subject) if subject else ""
+    source, _, name = event.partition(" ")
+>>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
     return ActivityRow(
         ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=kind_of_event, at=at, item=item,
         kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,
@@ -130,18 +159,57 @@ def _entry(ws: str, row: Row) -> ActivityRow:
 
 
 async def history(
-    archive: Archive, reader: Reader, case: str, limit: int, before: Place | None
+    archive: Archive, reader: Reader, case: str, limit: int, before: Place | None, space: Workspace
 ) -> Sequence[Row]:
+<<<<<<< HEAD
     """One event more than `limit` of the case, newest first, of those the reader may see."""
     sql, given = _CASE + _NEWEST, {"case": case, "limit": limit + 1}
     if before is not None:
         sql, given = _CASE + _BEFORE + _NEWEST, given | before._asdict()
     return await archive.ask(sql, reader, **given)
+=======
+    """Returns at most `limit` + 1 events of the case that the reader may see, newest first.
+
+    Fetches further pages where a whole one was dropped by `_shown`: at most `_ROUNDS`, so the cost is bounded whatever
+    a producer sends.
+    """
+    found: list[Row] = []
+    size = limit + 1
+    for _ in range(_ROUNDS):
+        sql, given = _CASE + _NEWEST, {"case": case, "limit": size}
+        if before is not None:
+            sql, given = _CASE + _BEFORE + _NEWEST, given | {"at": before.at, "event": before.event}
+        rows = await archive.ask(sql, reader, **given)
+        found += await _shown(archive, reader, rows, space)
+        if len(found) > limit or len(rows) < size:
+            break
+        before, size = Place(rows[-1][0], rows[-1][1]), _FURTHER
+    return found[:limit + 1]
+>>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
 
 
-async def has_case(archive: Archive, reader: Reader, case: str) -> bool:
-    """Whether it has any event that the reader may see."""
-    return bool(await archive.ask(_CASE + "LIMIT 1", reader, case=case))
+async def _shown(archive: Archive, reader: Reader, rows: Sequence[Row], space: Workspace) -> Iterable[Row]:
+    """Drops events that arrived before their item opened if the item, as it is now, is for other readers.
+
+    Such an event was recorded without an item, for those its source named. The view knows its item for as long as
+    resolved items are kept; ClickHouse is asked for the others.
+    """
+    early = {item_id(reader.ws, row[_KIND], row[_SUBJECT]) for row in rows if _is_early(row)}
+    targets: dict[str, Targets | None] = {item: space.targets_of(item) for item in early}
+    gone = [item for item in early if not space.has(item)]
+    if gone:
+        for item, user, role in await archive.ask(_TARGETS, reader, items=gone):
+            targets[item] = user or None, role or None
+
+    def hidden(row: Row) -> bool:
+        target = targets[item_id(reader.ws, row[_KIND], row[_SUBJECT])] if _is_early(row) else None
+        return target is not None and not reader.sees(*target)
+
+    return [row for row in rows if not hidden(row)]
+
+
+def _is_early(row: Row) -> bool:
+    return not row[_ITEM] and bool(row[_KIND])
 
 
 def page_of(case: str, rows: Sequence[Row], limit: int) -> dict[str, Any]:

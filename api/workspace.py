@@ -24,6 +24,7 @@ from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRo
 from streams.core.diff import people
 from streams.core.keys import item_key, mark_key, preferences_key
 from streams.core.readers import Counts, Reader, Tally, audiences_of, for_user, sort_key
+from streams.core.visibility import Targets
 
 __all__ = ["PREFIXES", "Workspace"]
 
@@ -231,6 +232,17 @@ class Workspace:
             return None
         return row
 
+    def has(self, item: str) -> bool:
+        """Whether the view knows of this item, shown or not."""
+        return self.item(item_key(item)[2:]) is not None
+
+    def targets_of(self, item: str) -> Targets | None:
+        """Returns who the item is for; None while nothing says so: no opening has arrived, or the row is gone."""
+        row = self.item(item_key(item)[2:])
+        if row is None or (row.base is None and row.target_user_id is None and row.target_role is None):
+            return None
+        return row.target_user_id, row.target_role
+
     def mark(self, user: str, item: bytes) -> MarkRow | None:
         marks = self.lists.get(("marks", user))
         if marks is None or item not in marks:
@@ -280,7 +292,7 @@ class Workspace:
         return [keys for keys in found if keys is not None]  # type: ignore[misc]
 
     def knows(self, reader: Reader, case: str) -> bool:
-        """Whether anything about the case was ever for this reader."""
+        """Whether an item of the case is shown to this reader."""
         prefix = case_prefix(case)
         return any(
             next(iter(keys.ascending(prefix)), b"").startswith(prefix) for keys in self.lists_of(reader, "case"))

@@ -164,7 +164,7 @@ class ActivityRow(Struct, omit_defaults=True, kw_only=True):
     id: str
     type: str
     at: int
-    item: str
+    item: str  # empty: nothing opened it
     kind: str
     target_user_id: str | None = None
     target_role: str | None = None

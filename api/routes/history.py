@@ -64,8 +64,8 @@ async def history(
         raise Problem(400, str(error)) from None
     limit = min(limit, MOST)
     space = await edge.space(caller.reader, "case")
-    rows = await recorded.history(edge.archive, caller.reader, case, limit, place)
+    rows = await recorded.history(edge.archive, caller.reader, case, limit, place, space)
     known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
-    if not known and (place is None or not await recorded.has_case(edge.archive, caller.reader, case)):
+    if not known and (place is None or not await recorded.history(edge.archive, caller.reader, case, 1, None, space)):
         raise Problem(404, "not found")
     return json_of(orjson.dumps(recorded.page_of(case, rows, limit)))

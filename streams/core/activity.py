@@ -27,7 +27,7 @@ def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp, by: str | None) 
         return
     key = activity_key(bytes.fromhex(stamp[1]))
     done = ActivityRow(
-        ws=row.ws, id=key.decode(), type=event.type, at=event.time, item=row.id, kind=row.kind,
+        ws=row.ws, id=key.decode(), type=event.type, at=event.time, item="", kind=row.kind,
         by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
         cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
     )
@@ -48,15 +48,16 @@ def follow(fold: Fold, row: ItemRow) -> None:
 
 
 def _take_from(done: ActivityRow, row: ItemRow) -> bool:
-    """It shows what its item shows, whenever it came; one whose item nobody asked for, its own. True: that changed
-    something."""
+    """Copies what the item shows; returns whether that changed something. An entry whose item nothing opened keeps its
+    event's own fields and names no item."""
     if row.base is None:
         return False
     before = _taken(done)
+    done.item = row.id
     done.target_user_id, done.target_role, done.title = row.target_user_id, row.target_role, row.data.title
     done.cluster, done.case_id, done.session_id = row.data.cluster, row.data.case_id, row.data.session_id
     return before != _taken(done)
 
 
 def _taken(done: ActivityRow) -> tuple[str | None, ...]:
-    return (done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)
+    return (done.item, done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)

@@ -69,17 +69,28 @@ def _settle(fold: Fold, key: bytes, row: ItemRow, event: Event) -> None:
 
 
 def _tell(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
-    """What the fact says of the item: what the event names itself, else what the item shows."""
-    data, shown = event.data, row.data
+    """Fills the fact's fields about the item: what the event names itself, else what the item shows.
+
+    An item that was never shown (no opening has arrived yet, or a proof that waits for its time) gives the fact no id
+    and no priority: nobody may see that item.
+    """
+    data, named, shown = event.data, event.data, row.data
     fact.item, fact.kind, fact.priority = row.id, row.kind, row.priority
-    fact.title = data.title or shown.title
-    fact.cluster = data.cluster or shown.cluster
-    fact.stack = data.stack or shown.stack
-    fact.case_id = data.case_id or shown.case_id
-    fact.session_id = data.session_id or shown.session_id
-    fact.target_user_id, fact.target_role = row.target_user_id, row.target_role
-    if row.base is None:  # nothing opened it yet: the event's own target is all there is to go by
-        fact.target_user_id, fact.target_role = data.target_user_id, data.target_role
+    fact.target_user_id, fact.target_role = _addressed(event, row)
+    if (fact.target_user_id, fact.target_role) != (row.target_user_id, row.target_role):
+        if row.open != was_open:  # the fact counts the item as opened or closed: with its readers and its texts
+            fact.target_user_id, fact.target_role, named = row.target_user_id, row.target_role, shown
+        else:  # what the item shows is for other readers
+            fact.item = fact.kind = fact.priority = None
+            shown = named
+    if row.state == "hidden" and not was_open:
+        fact.item = fact.priority = None
+        fact.kind = row.kind if row.base is None else None
+    fact.title = named.title or shown.title
+    fact.cluster = named.cluster or shown.cluster
+    fact.stack = named.stack or shown.stack
+    fact.case_id = named.case_id or shown.case_id
+    fact.session_id = named.session_id or shown.session_id
     fact.actor = data.by_user_id or (data.sender.id if data.sender is not None else None)
     fact.opened = row.open and not was_open and row.kind != "proof_expiring"  # that one has a fact of its own
     if was_open and not row.open:
@@ -88,6 +99,24 @@ def _tell(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
         fact.seconds_open = items.seconds_open(row, event.time)
     elif not row.open and row.closed is not None and row.closed[0] == event.time:
         fact.resolved_action = row.closed[2] or BY_HAND
+
+
+def _addressed(event: Event, row: ItemRow) -> tuple[str | None, str | None]:
+    """Returns the targets that decide who may read the fact.
+
+    The item's targets, with two exceptions: an opening or update that names its own targets keeps them (it may be older
+    than what the item shows, and its texts were written for them), and an event whose item has no known targets yet has
+    its own. A draft's review always goes to the draft's owner or last editor (streams.core.drafts); where neither is
+    known, a draft's event is for the person who did it.
+    """
+    data, known = event.data, (row.target_user_id, row.target_role)
+    own = (data.target_user_id, data.target_role)
+    opens = RULES[event.type].effect in ("open", "update") and data.state in (None, "BLOCKED")
+    if any(own) and opens and row.kind != "draft_review":
+        return own
+    if any(known) or row.base is not None:
+        return known
+    return (data.by_user_id, None) if row.kind == "draft_review" and not any(own) else own
 
 
 def _session(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
@@ -166,6 +195,8 @@ def _verified(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
     _settle(fold, key, row, event)
     if was_open:
         _tell(fact, event, row, was_open)
+        fact.title = row.data.title  # readers of this item need not be those of the proof
+        fact.target_user_id, fact.target_role = row.target_user_id, row.target_role
 
 
 def _follow_case(fold: Fold, event: Event, row: ItemRow) -> None:

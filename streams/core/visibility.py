@@ -6,7 +6,9 @@ from typing import Literal
 
 from schemas.sources import ROLES
 
-__all__ = ["CAN_SEE_SQL", "can_see", "roles_of"]
+__all__ = ["CAN_SEE_SQL", "Targets", "can_see", "roles_of"]
+
+Targets = tuple[str | None, str | None]  # a user and a role; neither: the whole workspace
 
 # `can_see` as ClickHouse reads it, where no target is an empty text. Parameters: `user`, a String, and `roles`, an
 # Array(String). A test holds the two against each other.

@@ -216,11 +216,13 @@ def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
 def check(seen: Seen, settings: Settings, rules: Rules | None = None, older: bool = False) -> None:
     """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
     every batch ends with a position that went on from the one before. `older`: some of it by an attn that knew less."""
-    kept, as_told = (yesterday.as_kept, yesterday.as_told) if older else (dict, lambda fact: fact)
+    kept, as_told = (yesterday.as_kept, yesterday.as_told) if older else (dict, lambda fact, _: fact)
     for partition, records in seen.log.items():
         rows, facts = refolded(records, partition, settings, rules)
         assert kept(seen.rows[partition]) == kept(rows)
-        assert list(map(as_told, seen.told(partition))) == list(map(as_told, facts))
+        told = seen.told(partition)
+        assert len(told) == len(facts)
+        assert list(map(as_told, told, facts)) == facts
         _check_batches(partition, seen)
 
 

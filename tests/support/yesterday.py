@@ -106,10 +106,20 @@ def as_kept(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     for key, value in rows.items():
         row = decode(key, value)
         if isinstance(row, ActivityRow):
-            found[key] = encode(msgspec.structs.replace(row, session_id=None, by=None, rev=0))
+            found[key] = encode(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
     return found
 
 
-def as_told(fact: Fact | Outcome) -> Fact | Outcome:
-    """A fact without the optional fields that came within version 1 (decision 0017)."""
-    return msgspec.structs.replace(fact, opened=False) if isinstance(fact, Fact) else fact
+def as_told(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outcome:
+    """A fact of then without what changed within version 1: optional fields (decision 0017), and who may read it where
+    its item was not shown yet or it is older than what the item shows (decision 0041)."""
+    if not isinstance(fact, Fact) or not isinstance(today, Fact):
+        return fact
+    about = {"opened": today.opened}
+    readers = [(one.target_user_id, one.target_role) for one in (fact, today)]
+    if fact.item is not None and today.item is None:
+        about |= {"item": None, "priority": None, "kind": today.kind}
+    if readers[0] != readers[1]:
+        about |= {name: getattr(today, name) for name in (
+            "target_user_id", "target_role", "title", "cluster", "stack", "case_id", "session_id")}
+    return msgspec.structs.replace(fact, **about)

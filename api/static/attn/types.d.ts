@@ -30,7 +30,7 @@ export interface Counts {
 }
 
 export interface Done {
-  type: string; at: string; item: string; kind: string; title?: string; cluster?: string; case_id?: string;
+  type: string; at: string; item?: string; kind: string; title?: string; cluster?: string; case_id?: string;
   session_id?: string; by_user_id?: string;
 }
 export interface Activity {

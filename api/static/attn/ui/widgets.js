@@ -71,7 +71,7 @@ export function Momentum({ state }) {
       <dl class="numbers">${[["Sessions completed", found.sessions_completed], ["Plans approved", found.plans_approved], ["Actions resolved", found.actions_resolved]]
         .map(([name, value]) => html`<div key=${name}><dd>${value.toLocaleString()}</dd><dt>${name}</dt></div>`)}</dl>
       <ol class="recent">${found.recent.slice(0, 6).map((/** @type {import("../types").Done} */ done) => html`<li key=${done.type + done.at + done.item}>
-        <b title=${done.cluster && short(done.cluster)} dir="auto">${short(done.title ?? done.session_id ?? done.item)}</b>
+        <b title=${done.cluster && short(done.cluster)} dir="auto">${short(done.title ?? done.session_id ?? done.case_id ?? done.kind)}</b>
         <small>${[done.type.replace(".", " "), done.by_user_id && short(done.by_user_id), `${ago(done.at, now())} ago`].filter(Boolean).join(" · ")}</small></li>`)}
         ${!found.recent.length && html`<li class="hint">Nothing was finished in this time.</li>`}</ol>`}`;
 }
