@@ -15,11 +15,7 @@ from api.archive import Archive, Row
 from api.workspace import Workspace
 from schemas.codec import from_us
 from schemas.views import ActivityRow
-<<<<<<< HEAD
-from streams.core.keys import activity_key, event_digest, event_of
-=======
-from streams.core.keys import activity_key, event_digest, item_id
->>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
+from streams.core.keys import activity_key, event_digest, event_of, item_id
 from streams.core.readers import Reader
 from streams.core.rules import RULES
 from streams.core.visibility import Targets
@@ -83,10 +79,6 @@ _BEFORE = """
   AND (occurred_at, event_id, position, fact_index)
     < (fromUnixTimestamp64Micro({at:Int64}, 'UTC'), {event:String}, {position:UInt64}, {nth:UInt32})
 """
-<<<<<<< HEAD
-# Of an older attn, rows of two events may have one id: their positions differ.
-_NEWEST = "ORDER BY occurred_at DESC, event_id DESC, position DESC, fact_index DESC LIMIT {limit:UInt32}"
-=======
 # Who the items are for, by what was last said of them. A person's own acts (item.dismissed) are for that person.
 _TARGETS = """
 SELECT item_id, argMax(target_user_id, (occurred_at, position, fact_index)),
@@ -95,8 +87,8 @@ FROM activity
 WHERE workspace_id = {ws:String} AND item_id IN {items:Array(String)} AND NOT startsWith(type, 'item.')
 GROUP BY item_id
 """
-_NEWEST = "ORDER BY occurred_at DESC, event_id DESC LIMIT {limit:UInt32}"
->>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
+# Of an older attn, rows of two events may have one id: their positions differ.
+_NEWEST = "ORDER BY occurred_at DESC, event_id DESC, position DESC, fact_index DESC LIMIT {limit:UInt32}"
 
 
 _SUBJECT, _ITEM, _KIND = 3, 4, 5  # columns of _CASE
@@ -144,14 +136,9 @@ async def activity(archive: Archive, reader: Reader, window: int, clock: int) ->
 
 def _entry(ws: str, row: Row) -> ActivityRow:
     """As the view has it: its key, which orders those of one moment, is made of the event's identity."""
-<<<<<<< HEAD
-    event, at, kind_of_event, item, kind, title, cluster, case, session, by = row
-    source, name = event_of(event)
-=======
     event, at, kind_of_event, subject, kind, title, cluster, case, session, by = row
     item = item_id(ws, kind, subject) if subject else ""
-    source, _, name = event.partition(" ")
->>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
+    source, name = event_of(event)
     return ActivityRow(
         ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=kind_of_event, at=at, item=item,
         kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,
@@ -161,13 +148,6 @@ def _entry(ws: str, row: Row) -> ActivityRow:
 async def history(
     archive: Archive, reader: Reader, case: str, limit: int, before: Place | None, space: Workspace
 ) -> Sequence[Row]:
-<<<<<<< HEAD
-    """One event more than `limit` of the case, newest first, of those the reader may see."""
-    sql, given = _CASE + _NEWEST, {"case": case, "limit": limit + 1}
-    if before is not None:
-        sql, given = _CASE + _BEFORE + _NEWEST, given | before._asdict()
-    return await archive.ask(sql, reader, **given)
-=======
     """Returns at most `limit` + 1 events of the case that the reader may see, newest first.
 
     Fetches further pages where a whole one was dropped by `_shown`: at most `_ROUNDS`, so the cost is bounded whatever
@@ -178,14 +158,13 @@ async def history(
     for _ in range(_ROUNDS):
         sql, given = _CASE + _NEWEST, {"case": case, "limit": size}
         if before is not None:
-            sql, given = _CASE + _BEFORE + _NEWEST, given | {"at": before.at, "event": before.event}
+            sql, given = _CASE + _BEFORE + _NEWEST, given | before._asdict()
         rows = await archive.ask(sql, reader, **given)
         found += await _shown(archive, reader, rows, space)
         if len(found) > limit or len(rows) < size:
             break
-        before, size = Place(rows[-1][0], rows[-1][1]), _FURTHER
+        before, size = _place(rows[-1]), _FURTHER
     return found[:limit + 1]
->>>>>>> e576ac4 (One predicate for readers of facts: draft edits, events before their item's opening, hidden cases)
 
 
 async def _shown(archive: Archive, reader: Reader, rows: Sequence[Row], space: Workspace) -> Iterable[Row]:
@@ -212,12 +191,15 @@ def _is_early(row: Row) -> bool:
     return not row[_ITEM] and bool(row[_KIND])
 
 
+def _place(row: Row) -> Place:
+    return Place(row[0], row[1], row[-2], row[-1])
+
+
 def page_of(case: str, rows: Sequence[Row], limit: int) -> dict[str, Any]:
     """The answer of these rows; one more than `limit` says that there is another page."""
     body: dict[str, Any] = {"case_id": case, "events": [_event(case, row) for row in rows[:limit]]}
     if len(rows) > limit:
-        last = rows[limit - 1]
-        body["next"] = token(Place(last[0], last[1], last[-2], last[-1]))
+        body["next"] = token(_place(rows[limit - 1]))
     return body
 
 
