@@ -18,6 +18,7 @@ from api.ordered import merged
 from api.workspace import Workspace
 from schemas.codec import HOUR
 from schemas.views import ActivityRow, MarkRow, decode
+from streams.core.diff import first
 from streams.core.rank import is_pinned
 from streams.core.readers import ID, Reader
 
@@ -98,44 +99,45 @@ class Answers:
         cluster: str = "", more: dict[str, Any] | None = None,
     ) -> bytes:
         """A page of the ranked list. `more` is added to it."""
-        keys = pages.ranked(space, reader, space.pins(reader.user), after, kind, cluster)
-        return self.page(space, reader, cursor, list(islice(keys, limit + 1)), limit, more)
+        keys, goes_on = first(
+            pages.ranked(space, reader, space.pins(reader.user), after, kind, cluster), space, limit)
+        return self.page(space, reader, cursor, keys, goes_on, more)
 
     def page(
-        self, space: Workspace, reader: Reader, cursor: int, keys: list[bytes], limit: int,
+        self, space: Workspace, reader: Reader, cursor: int, keys: list[bytes], goes_on: bool,
         more: dict[str, Any] | None = None,
     ) -> bytes:
-        """The page of these sort keys; one more than `limit` says that there is another."""
-        items = b",".join([self.item(space, key) for key in keys[:limit]])
-        return self._page(space, reader, cursor, items, keys, limit, more)
+        """The page of these sort keys; `goes_on`: there is another one."""
+        items = b",".join([self.item(space, key) for key in keys])
+        return self._page(space, reader, cursor, items, keys[-1] if goes_on else None, more)
 
     def dismissed(
         self, space: Workspace, reader: Reader, cursor: int, limit: int, after: bytes | None, kind: str, cluster: str
     ) -> bytes:
         """A page of what the reader put away."""
-        keys = []
-        for key in pages.put_away(space, reader, space.pins(reader.user), after):
+        def asked_for(key: bytes) -> bool:
             row = space.item(key[ID:])
             if row is None or (kind and row.kind != kind):
-                continue
-            if not cluster or cluster == row.data.cluster or cluster in row.clusters:
-                keys.append(key)
-                if len(keys) > limit:
-                    break
-        items = b",".join([self.item(space, key, space.mark(reader.user, key[ID:])) for key in keys[:limit]])
-        return self._page(space, reader, cursor, items, keys, limit, None)
+                return False
+            return not cluster or cluster == row.data.cluster or cluster in row.clusters
+
+        away = pages.put_away(space, reader, space.pins(reader.user), after)
+        keys, goes_on = first(filter(asked_for, away), space, limit)
+        items = b",".join([self.item(space, key, space.mark(reader.user, key[ID:])) for key in keys])
+        return self._page(space, reader, cursor, items, keys[-1] if goes_on else None, None)
 
     def _page(
-        self, space: Workspace, reader: Reader, cursor: int, items: bytes, keys: list[bytes], limit: int,
+        self, space: Workspace, reader: Reader, cursor: int, items: bytes, last: bytes | None,
         more: dict[str, Any] | None,
     ) -> bytes:
+        """`last`: the sort key after which the next page begins."""
         body: dict[str, Any] = {
             "items": orjson.Fragment(b"[" + items + b"]"),
             "counts": orjson.Fragment(msgspec.json.encode(space.counts(reader))),
             "activity": self.activity(space, reader), "cursor": cursor,
         }
-        if len(keys) > limit:
-            body["next"] = token(keys[limit - 1])
+        if last is not None:
+            body["next"] = token(last)
         return orjson.dumps(body | more if more else body)
 
     def personal(self, space: Workspace, user: str) -> dict[str, Any]:

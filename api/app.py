@@ -10,10 +10,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import metrics
 from api.auth import Authenticator
 from api.cookies import SeparateCookies
+from api.deps import HELD
 from api.document import document
 from api.edge import Edge
 from api.errors import handle_errors
 from api.limits import Limited
+from api.outlets import DRAIN
 from api.paths import Segments
 from api.routes import ankra, crewship, docs, health, history, insights, page, session, zero
 
@@ -31,6 +33,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.include_router(crewship.sockets)
     document(app)
     app.add_middleware(Limited, most=edge.settings.max_request)
+    app.add_middleware(_Held)
     app.add_middleware(_Timed)
     app.add_middleware(_Heads)
     app.add_middleware(Segments)
@@ -58,6 +61,24 @@ class _Heads:
             await send(message)
 
         await self._app({**scope, "method": "GET"}, gone, bare)
+
+
+class _Held:
+    """Gives back what a request holds (api.deps: its user's turn) when its reader has taken the answer, or is gone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = scope[HELD] = []
+        try:
+            await self._app(scope, receive, send)
+            drain = (scope.get("extensions") or {}).get(DRAIN)
+            if held and drain is not None:
+                await drain()
+        finally:
+            for give_back in held:
+                give_back()
 
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")

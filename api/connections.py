@@ -37,14 +37,18 @@ class Full(Exception):
         self.limit = limit
 
 
+# Bytes up to which a piece is copied to be one write; a larger one is written in parts, and held once.
+_ONE_WRITE = 64 << 10
+
+
 class Piece:
-    """Bytes for many connections, framed once for those that write HTTP chunks themselves."""
+    """Bytes for many connections. `chunk`: framed once for those that write HTTP chunks themselves; None: too large."""
 
     __slots__ = ("chunk", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.chunk = b"%x\r\n%b\r\n" % (len(raw), raw)
+        self.chunk = b"%x\r\n%b\r\n" % (len(raw), raw) if len(raw) <= _ONE_WRITE else None
 
 
 class Outlet(Protocol):

@@ -16,13 +16,15 @@ from api.cookies import cookie_values, csrf_of
 from api.edge import Edge
 from api.errors import NO_STORE, Problem
 from api.strangers import known
+from api.throttle import Crowded
 
 __all__ = [
-    "CSRF_COOKIE", "CSRF_HEADER", "Asking", "Cursor", "EdgeOf", "IdempotencyKey", "Revision", "Writing", "caller",
-    "check_csrf", "edge_of", "json_of", "limit_of", "read_cursor",
-    "sessions",
+    "CSRF_COOKIE", "CSRF_HEADER", "HELD", "Asking", "Cursor", "EdgeOf", "IdempotencyKey", "Listening", "Revision",
+    "Writing", "caller", "check_csrf", "edge_of", "json_of", "limit_of", "read_cursor", "sessions",
 ]
 
+# In the ASGI scope: what is to be called once the request's answer was taken.
+HELD = "attn.held"
 CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 
 # JavaScript's largest exact integer; a cursor never goes beyond (schemas.views.CURSOR_BITS).
@@ -89,6 +91,19 @@ def _same(sent: str, kept: str) -> bool:
     return hmac.compare_digest(sent.encode(), kept.encode())
 
 
+async def _reader(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
+    """The caller of a read, once it is the user's turn. The turn ends when the answer was taken (api.app)."""
+    turns = edge_of(request).turns
+    try:
+        give_back = await turns.take(who.ws, who.user)
+    except Crowded:
+        metrics.WAITED.inc()
+        raise Problem(429, f"too many reads in progress: at most {turns.at_once} at once", {"retry-after": "1"},
+                      limit=turns.at_once) from None
+    request.scope[HELD].append(give_back)
+    return who
+
+
 async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
     """The caller of a write: no forged one, and not too many."""
     if "authorization" not in request.headers:
@@ -148,7 +163,8 @@ def limit_of(limit: int, most: int) -> int:
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]
-Asking = Annotated[Caller, Depends(caller)]
+Asking = Annotated[Caller, Depends(_reader)]
+Listening = Annotated[Caller, Depends(caller)]
 Cursor = Annotated[int | None, Depends(_cursor)]
 Writing = Annotated[Caller, Depends(_writer)]
 Revision = Annotated[int | None, Depends(_revision)]

@@ -19,7 +19,7 @@ from api.events import Events
 from api.hub import Hub
 from api.pushes import Pushes
 from api.replica import Replica
-from api.throttle import Throttle
+from api.throttle import Throttle, Turns
 from api.workspace import Workspace
 from api.writes import Writes
 from schemas.codec import HOUR, SECOND
@@ -65,6 +65,7 @@ class Edge:
         self.writes = Writes(partitions, self.replica.position_of, clock, settings.write_seconds)
         self.pushes = Pushes(self.replica)
         self.throttle = Throttle(settings.write_rate, settings.write_burst)
+        self.turns = Turns()
         self.archive = Archive(settings)
         self.contact = Contact(settings.kafka)
         self.progress = Progress(settings, time.monotonic())  # of the topics it follows

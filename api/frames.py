@@ -45,12 +45,10 @@ class Frames:
 
     def snapshot(self, space: Workspace, window: Window, cursor: int) -> bytes:
         """The page of the window with what is personal; a window that is shared has nothing that is."""
-        reader = window.reader
-        keys = window.keys
-        if not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None:
-            keys = [*keys, b""]
-        more = self._answers.personal(space, reader.user)
-        return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, window.limit, more))
+        reader, keys = window.reader, window.keys
+        more = not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None
+        personal = self._answers.personal(space, reader.user)
+        return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, more, personal))
 
     def of(self, update: Update, window: Window) -> list[bytes]:
         """The frames of a batch for a window, which is then after it."""

@@ -14,6 +14,7 @@ from api.answers import Answers
 from api.connections import Outlet, Piece, Stream
 from api.frames import Frames, heartbeat
 from api.given import Given
+from api.kept import Kept
 from api.replica import Replica, Update
 from schemas.views import cursor_of
 from streams.core.diff import Window
@@ -21,8 +22,8 @@ from streams.core.readers import Reader
 
 __all__ = ["Hub"]
 
-# Answers to resumes that are kept for others who ask the same at once.
-_TOLD = 32
+# Snapshots and answers to resumes that are kept for others who ask the same at once, bytes and number.
+_KEPT_BYTES, _KEPT = 8 << 20, 32
 _Told = tuple[Piece | None, int | None]
 _Name = tuple[str, frozenset[str], int, str]  # workspace, roles, limit, user ("": all who have nothing personal)
 
@@ -30,18 +31,18 @@ _Name = tuple[str, frozenset[str], int, str]  # workspace, roles, limit, user ("
 class _Channel:
     """A window, who follows it, and frames for those of them who lag."""
 
-    __slots__ = ("_held", "first", "name", "pending", "ring", "snapshot", "start", "streams", "waits", "window")
+    __slots__ = ("_held", "first", "name", "pending", "ring", "start", "streams", "waiting", "waits", "window")
 
     def __init__(self, name: _Name, window: Window) -> None:
         self.name, self.window = name, window
         self.streams: set[_Feed] = set()
         self.pending: list[bytes] = []
+        self.waiting = 0  # bytes of `pending`
         self.start = 0  # the cursor that `pending` leads on from
         self.ring: deque[tuple[int, Piece]] = deque()  # the cursor it leads on from, frames
         self.waits: deque[int] = deque()  # how many wait for each piece of the ring
         self.first = 0  # number of the ring's first piece
         self._held = 0
-        self.snapshot: tuple[int, Piece] | None = None
 
     def flush(self, room: int) -> None:
         """Hands the pending frames to everybody who can take them; keeps them, up to `room` bytes, for the others."""
@@ -49,7 +50,7 @@ class _Channel:
             return
         piece = Piece(b"".join(self.pending))
         metrics.FRAMES.inc(len(self.pending))
-        self.pending = []
+        self.pending, self.waiting = [], 0
         number = self.first + len(self.ring)
         lagging = 0
         for stream in self.streams:
@@ -144,7 +145,8 @@ class Hub:
         self._given = Given()
         self._channels: dict[str, dict[_Name, _Channel]] = {}
         self._dirty: set[_Channel] = set()
-        self._told: dict[tuple[str, frozenset[str], int, int], tuple[int, _Told | None]] = {}
+        self._snapshots: Kept[_Name, Piece] = Kept(_KEPT, _KEPT_BYTES)
+        self._told: Kept[tuple[str, frozenset[str], int, int], _Told | None] = Kept(_KEPT, _KEPT_BYTES)
         self._heartbeat: tuple[int, int, Piece] = (-1, -1, Piece(b""))
 
     def open(self, reader: Reader, limit: int, cursor: int | None, outlet: Outlet) -> Stream:
@@ -196,6 +198,9 @@ class Hub:
                     channel.start = channel.start if channel.pending else cursor_of(update.before)
                     channel.pending += frames
                     self._dirty.add(channel)
+                    channel.waiting += sum(map(len, frames))
+                    if channel.waiting > self._room:  # a poll may bring many batches of large items
+                        channel.flush(self._room)
 
     def flush(self) -> None:
         for channel in self._dirty:
@@ -207,10 +212,11 @@ class Hub:
 
     def _snapshot(self, channel: _Channel, stream: _Feed) -> Piece:
         cursor = self._replica.cursor(stream.ws)
-        if channel.snapshot is None or channel.snapshot[0] != cursor:
-            space = self._replica.space(stream.ws)
-            channel.snapshot = (cursor, Piece(self._frames.snapshot(space, channel.window, cursor)))
-        return channel.snapshot[1]
+        known = self._snapshots.get(channel.name, cursor)
+        if known is None:
+            known = Piece(self._frames.snapshot(self._replica.space(stream.ws), channel.window, cursor))
+            self._snapshots.put(channel.name, cursor, known, len(known.raw))
+        return known
 
     def _resume(self, stream: _Feed, cursor: int) -> bool:
         told = self._missed(stream, cursor)
@@ -235,12 +241,11 @@ class Hub:
         if space.is_personal(reader.user, self._answers.types) or self._replica.touched(ws, cursor, reader.user):
             return self._tell(reader, stream.limit, cursor)
         name, now = (ws, reader.roles, stream.limit, cursor), self._replica.cursor(ws)
-        known = self._told.get(name)
-        if known is None or known[0] != now:
-            known = self._told[name] = (now, self._tell(Reader(ws, "", reader.roles), stream.limit, cursor))
-            if len(self._told) > _TOLD:
-                del self._told[next(iter(self._told))]
-        return known[1]
+        if (name, now) in self._told:
+            return self._told.get(name, now)
+        told = self._tell(Reader(ws, "", reader.roles), stream.limit, cursor)
+        self._told.put(name, now, told, len(told[0].raw) if told is not None and told[0] is not None else 0)
+        return told
 
     def _tell(self, reader: Reader, limit: int, cursor: int) -> _Told | None:
         missed = self._replica.since(reader.ws, cursor)

@@ -311,7 +311,7 @@ ERRORS = {
     429: "too many of these at once; `limit` says how many may be",
     503: "not now; Retry-After says when to ask again",
 }
-_EVERY = (400, 401, 503)
+_EVERY = (400, 401, 429, 503)
 _WRITE = (403, 413, 422, 429)
 
 

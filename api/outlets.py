@@ -16,9 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from api.connections import Connections, Outlet, Piece, Stream
 
-__all__ = ["DOCUMENTED", "EXTENSION", "Direct", "EventStream", "Queued"]
+__all__ = ["DOCUMENTED", "DRAIN", "EXTENSION", "Direct", "EventStream", "Queued"]
 
 EXTENSION = "attn.direct"
+# Waits until the connection has few unsent bytes, or is gone.
+DRAIN = "attn.drain"
 # With them goes `attn-heartbeat`, the seconds between two heartbeats: a reader's limit of silence depends on it.
 HEADERS = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
@@ -29,6 +31,10 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
+# A reader takes what is unsent (a snapshot at most) within so many seconds, or is cut off and may resume.
+STALLED_SECONDS = 60.0
+
+
 def _nothing() -> None:
     pass
 
@@ -36,7 +42,7 @@ def _nothing() -> None:
 class Direct(asyncio.Protocol):
     """The rest of a connection whose response, in chunked encoding, has begun. Nothing else comes on it after."""
 
-    __slots__ = ("_connections", "_transport", "lost", "on_gone", "on_ready", "ready")
+    __slots__ = ("_connections", "_stalled", "_transport", "lost", "on_gone", "on_ready", "ready")
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], ready: bool) -> None:
         """`connections`: those the server waits for when it stops."""
@@ -44,11 +50,15 @@ class Direct(asyncio.Protocol):
         self._connections.add(self)
         self.ready = ready
         self.lost = False
+        self._stalled: asyncio.TimerHandle | None = None
         self.on_ready: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
 
     def write(self, piece: Piece) -> None:
-        self._transport.write(piece.chunk)
+        if piece.chunk is None:
+            self._transport.writelines((b"%x\r\n" % len(piece.raw), piece.raw, b"\r\n"))
+        else:
+            self._transport.write(piece.chunk)
 
     def end(self) -> None:
         if self.ready:
@@ -66,8 +76,11 @@ class Direct(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.ready = False
+        if self._stalled is None:
+            self._stalled = asyncio.get_running_loop().call_later(STALLED_SECONDS, self.cut)
 
     def resume_writing(self) -> None:
+        self._forget_stall()
         if not self.lost:
             self.ready = True
             self.on_ready()
@@ -81,8 +94,15 @@ class Direct(asyncio.Protocol):
     def _lost(self) -> None:
         if not self.lost:
             self.lost, self.ready, self.on_ready = True, False, _nothing
+            self._forget_stall()
             self._connections.discard(self)
             self.on_gone()
+
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
 
 class Queued:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from api.ordered import Keys, merged
-from schemas.views import DraftRow, decode
+from schemas.views import DraftRow, ItemRow, decode
+from streams.core.diff import first
 from streams.core.rank import is_pinned
 from streams.core.readers import ID, Reader, pin
 
 if TYPE_CHECKING:
     from api.workspace import Workspace
 
-__all__ = ["drafts", "newest", "put_away", "ranked"]
+__all__ = ["drafts", "newest", "put_away", "ranked", "rows"]
 
 # Pins reorder within these: the same band, blocking or not. They are the first two bytes of a sort key.
 _GROUPS = [bytes((band, later)) for band in range(4) for later in (False, True)]
@@ -95,6 +96,12 @@ def newest(space: Workspace, reader: Reader, states: tuple[str, ...], kind: str 
     """Ids of the items the reader sees in these states, those that opened last first."""
     runs = [found.descending() for state in states for found in space.lists_of(reader, "new", state, kind)]
     return (key[8:] for key in merged(runs, descending=True))
+
+
+def rows(space: Workspace, ids: Iterator[bytes], limit: int) -> list[ItemRow]:
+    """The first of these items: at most `limit`, and PAGE_BYTES of rows, as on any page."""
+    keys, _ = first((bytes(ID) + item for item in ids), space, limit)
+    return [row for key in keys if (row := space.item(key[ID:])) is not None]
 
 
 def drafts(space: Workspace, user: str) -> Iterator[DraftRow]:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from api.heads import Guarded
-from api.outlets import EXTENSION, Direct
+from api.outlets import DRAIN, EXTENSION, Direct
 from api.socket_protocol import SocketProtocol
 from api.strangers import KNOWN, Strangers
 
@@ -38,7 +38,8 @@ class Protocol(Guarded):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         offered: dict[str, Any] = {
-            EXTENSION: self._hand_over, KNOWN: lambda: self.strangers.remove(self.transport)}
+            EXTENSION: self._hand_over, DRAIN: self.flow.drain,
+            KNOWN: lambda: self.strangers.remove(self.transport)}
         self.scope["extensions"] = offered
 
     def _hand_over(self) -> Direct | None:

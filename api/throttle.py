@@ -1,19 +1,21 @@
-"""How often somebody may write: a bucket of tokens for each user. Pure; `clock` gives seconds that only go forward."""
+"""Limits per user: writes a second (a token bucket), and reads in progress (turns)."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["Throttle"]
+__all__ = ["Crowded", "Throttle", "Turns"]
 
 _REMEMBERED = 10_000  # users; one who is forgotten begins with a full bucket
 
 
 class Throttle:
-    """`rate` tokens a second flow in, up to `burst`."""
+    """`rate` tokens a second flow in, up to `burst`. `clock` gives seconds that only go forward."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst = rate, burst
@@ -30,3 +32,55 @@ class Throttle:
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
         return wait
+
+
+class Crowded(Exception):
+    """The user has too many reads in progress."""
+
+
+@dataclass
+class _Turn:
+    turns: asyncio.Semaphore
+    held: int = 0  # in progress or waiting
+
+
+class Turns:
+    """At most `at_once` reads of a user in progress. Others wait for their turn in the order they came: at most
+    `waiting` of them, for `seconds`."""
+
+    def __init__(self, at_once: int = 8, waiting: int = 128, seconds: float = 10.0) -> None:
+        self.at_once, self._waiting, self._seconds = at_once, waiting, seconds
+        self._users: dict[tuple[str, str], _Turn] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    async def take(self, ws: str, user: str) -> Callable[[], None]:
+        """Waits for a turn; what is returned gives it back, and must be called once. Raises Crowded."""
+        mine = self._users.get((ws, user))
+        if mine is None:
+            mine = self._users[ws, user] = _Turn(asyncio.Semaphore(self.at_once))
+        if mine.held >= self.at_once + self._waiting:
+            raise Crowded
+        mine.held += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await mine.turns.acquire()
+        except TimeoutError:
+            self._leave(ws, user)
+            raise Crowded from None
+        except BaseException:
+            self._leave(ws, user)
+            raise
+
+        def give_back() -> None:
+            mine.turns.release()
+            self._leave(ws, user)
+
+        return give_back
+
+    def _leave(self, ws: str, user: str) -> None:
+        mine = self._users[ws, user]
+        mine.held -= 1
+        if not mine.held:
+            del self._users[ws, user]

@@ -23,7 +23,7 @@ from api.ordered import Keys, Lists, Name, OverlayLists
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode
 from streams.core.diff import people
 from streams.core.keys import item_key, mark_key, preferences_key
-from streams.core.readers import Counts, Reader, Tally, audiences_of, for_user, sort_key
+from streams.core.readers import ID, Counts, Reader, Tally, audiences_of, for_user, sort_key
 from streams.core.visibility import Targets
 
 __all__ = ["PREFIXES", "Workspace"]
@@ -283,6 +283,10 @@ class Workspace:
 
     def ranked(self, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:
         return pages.ranked(self, reader, pins, after)
+
+    def size(self, key: bytes) -> int:
+        """Bytes of the row of the item with this sort key."""
+        return len(self.rows[b"i:" + key[ID:]])
 
     def lists_of(self, reader: Reader, kind: str, *rest: str) -> list[Keys]:
         """The reader's lists of one kind, one for each audience that has one. `rest` is what follows the audience."""

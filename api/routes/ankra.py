@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from api import models, shapes
 from api.answers import read_token
 from api.commands import carried_out, common
-from api.deps import Asking, Cursor, EdgeOf, IdempotencyKey, Revision, Writing, json_of
+from api.deps import Asking, Cursor, EdgeOf, IdempotencyKey, Listening, Revision, Writing, json_of
 from api.errors import Problem
 from api.models import answers
 from api.outlets import DOCUMENTED, EventStream
@@ -77,7 +77,7 @@ async def restore(edge: EdgeOf, caller: Writing, key: IdempotencyKey, item: Id) 
 
 @router.get("/feed", response_class=Response, responses=DOCUMENTED)
 async def feed(
-    edge: EdgeOf, caller: Asking, cursor: Cursor,
+    edge: EdgeOf, caller: Listening, cursor: Cursor,
     limit: Annotated[int, Query(ge=1, description=f"The window; beyond {FEED_MOST} it is {FEED_MOST}.")] = FEED,
 ) -> Response:
     """The live feed: a snapshot, then every change; after `Last-Event-ID`, exactly what was missed."""

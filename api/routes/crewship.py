@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 import orjson
@@ -41,8 +40,8 @@ async def rows(
     if state not in STATES:
         raise Problem(400, "invalid state")
     space = await edge.space(caller.reader, "new")
-    ids = islice(pages.newest(space, caller.reader, STATES[state], kind), min(limit, MOST))
-    found = [shapes.crewship(row) for row in map(space.item, ids) if row is not None]
+    ids = pages.newest(space, caller.reader, STATES[state], kind)
+    found = [shapes.crewship(row) for row in pages.rows(space, ids, min(limit, MOST))]
     body = {"rows": [orjson.Fragment(row) for row in found], "count": len(found),
             "unread_count": space.unread(caller.reader)}
     return json_of(orjson.dumps(body))

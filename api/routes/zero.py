@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 import orjson
@@ -11,7 +10,7 @@ from fastapi.responses import Response
 
 from api import models, pages, shapes
 from api.auth import Caller
-from api.deps import Asking, Cursor, EdgeOf, json_of
+from api.deps import Asking, Cursor, EdgeOf, Listening, json_of
 from api.edge import Edge
 from api.errors import Problem
 from api.models import answers
@@ -32,8 +31,7 @@ async def inbox(
     """What waits for me, the most pressing first; `count` is all of it."""
     space = await edge.space(caller.reader)
     keys = pages.ranked(space, caller.reader, space.pins(caller.user))
-    rows = (space.item(key[ID:]) for key in islice(keys, min(limit, MOST)))
-    items = [shapes.zero(row) for row in rows if row is not None]
+    items = [shapes.zero(row) for row in pages.rows(space, (key[ID:] for key in keys), min(limit, MOST))]
     return json_of(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
 
 
@@ -44,7 +42,7 @@ async def count(edge: EdgeOf, caller: Asking) -> Response:
 
 
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
-async def stream(edge: EdgeOf, caller: Asking, cursor: Cursor) -> Response:
+async def stream(edge: EdgeOf, caller: Listening, cursor: Cursor) -> Response:
     """State changes, session transitions and proof events of the workspace's cases, as they happen."""
     await edge.space(caller.reader)
     return _stream(edge, caller, None, cursor)
@@ -52,7 +50,7 @@ async def stream(edge: EdgeOf, caller: Asking, cursor: Cursor) -> Response:
 
 @router.get("/cases/{case:id}/events", response_class=Response, responses=DOCUMENTED)
 async def case_events(
-    edge: EdgeOf, caller: Asking, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
+    edge: EdgeOf, caller: Listening, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """The same, of one case."""
     space = await edge.space(caller.reader, "case")

@@ -1,15 +1,17 @@
 """A reader's window and what a batch changes in it: fold(snapshot, frames) is the fresh page (law 4). Pure.
 
-The window is the first `limit` sort keys of the reader's ranked list. A batch costs it what the batch changed, never
-the length of the inbox: items that move are found by their keys, and what leaves room is filled from below the window.
+The window is the first `limit` sort keys of the reader's ranked list, or fewer: it ends before the item that would make
+its rows more than `PAGE_BYTES`. A page ends at the same item (`first`), so both stay equal whatever the items weigh. A
+batch costs it what the batch changed, never the length of the inbox: items that move are found by their keys, and what
+leaves room is filled from below the window.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
@@ -17,7 +19,11 @@ from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRo
 from streams.core.rank import is_pinned
 from streams.core.readers import ID, Counts, Reader, pin, sort_key
 
-__all__ = ["Changes", "Frame", "ItemChange", "View", "Window"]
+__all__ = ["PAGE_BYTES", "Changes", "Frame", "ItemChange", "View", "Window", "first"]
+
+# Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB, so
+# without it a page could have 64 MB, which takes half a second to make and several times its size in memory.
+PAGE_BYTES = 4 << 20
 
 
 class Frame(NamedTuple):
@@ -37,6 +43,21 @@ class View(Protocol):
     def pins(self, user: str) -> frozenset[str]: ...
     def ranked(self, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]: ...
     def counts(self, reader: Reader) -> Counts: ...
+    def size(self, key: bytes) -> int:
+        """Bytes of the row of the item with this sort key."""
+
+
+def first(keys: Iterator[bytes], view: View, limit: int) -> tuple[list[bytes], bool]:
+    """The page of these sort keys: at most `limit` of them and PAGE_BYTES of rows, but at least one. Also returns
+    whether more keys follow."""
+    found: list[bytes] = []
+    left = PAGE_BYTES
+    for key in keys:
+        left -= view.size(key)
+        if len(found) == limit or (found and left < 0):
+            return found, True
+        found.append(key)
+    return found, False
 
 
 _counted = attrgetter("state", "kind", "priority", "target_user_id", "target_role", "surge")
@@ -95,9 +116,9 @@ def people(draft: DraftRow) -> set[str]:
 
 
 class Window:
-    """The first `limit` items of a reader's list, kept up to date batch by batch."""
+    """The first items of a reader's list, at most `limit`, kept up to date batch by batch."""
 
-    __slots__ = ("complete", "counts", "keys", "limit", "pins", "reader")
+    __slots__ = ("_bytes", "_sizes", "complete", "counts", "keys", "limit", "pins", "reader")
 
     def __init__(self, reader: Reader, limit: int, view: View) -> None:
         self.reader = reader
@@ -105,6 +126,8 @@ class Window:
         self.pins = view.pins(reader.user)
         self.counts = view.counts(reader)
         self.keys: list[bytes] = []
+        self._sizes = array("Q")  # of the rows of `keys`
+        self._bytes = 0  # their sum
         self.complete = False  # it holds the whole list: nothing lies below it
         self._read(view)
 
@@ -114,6 +137,7 @@ class Window:
         new.reader = Reader(self.reader.ws, user, self.reader.roles)
         new.limit, new.pins, new.counts = self.limit, self.pins, self.counts
         new.keys, new.complete = self.keys.copy(), self.complete
+        new._sizes, new._bytes = self._sizes[:], self._bytes
         return new
 
     def apply(self, changes: Changes, view: View) -> list[Frame]:
@@ -147,8 +171,34 @@ class Window:
         return frames
 
     def _read(self, view: View) -> None:
-        self.keys = list(islice(view.ranked(self.reader, self.pins), self.limit))
+        self.keys, self._sizes, self._bytes = [], array("Q"), 0
+        self._fill(view)
+
+    def _fill(self, view: View) -> list[bytes]:
+        """Takes in what fits from below the window; the keys taken."""
+        found = []
         self.complete = len(self.keys) < self.limit
+        if self.complete:
+            for key in view.ranked(self.reader, self.pins, self.keys[-1] if self.keys else None):
+                size = view.size(key)
+                if self.keys and self._bytes + size > PAGE_BYTES:
+                    self.complete = False
+                    break
+                self._put(len(self.keys), key, size)
+                found.append(key)
+                if len(self.keys) == self.limit:
+                    self.complete = False
+                    break
+        return found
+
+    def _put(self, at: int, key: bytes, size: int) -> None:
+        self.keys.insert(at, key)
+        self._sizes.insert(at, size)
+        self._bytes += size
+
+    def _pop(self, at: int) -> bytes:
+        self._bytes -= self._sizes.pop(at)
+        return self.keys.pop(at)
 
     def _rearrange(
         self, pins: frozenset[str], touched: dict[bytes, ItemChange | None], view: View, recount: bool
@@ -169,21 +219,19 @@ class Window:
             if old is not None:
                 at = bisect_left(keys, old)
                 if at < len(keys) and keys[at] == old:
-                    del keys[at]
+                    self._pop(at)
                     gone[item] = old
             if new is not None and (bound is None or new <= bound):
-                insort(keys, new)
+                self._put(bisect_left(keys, new), new, view.size(new))
                 came[item] = new
-        for key in keys[self.limit:]:
+        while len(keys) > self.limit or (self._bytes > PAGE_BYTES and len(keys) > 1):
             self.complete = False
+            key = self._pop(-1)
             if came.pop(key[ID:], None) is None:
                 gone[key[ID:]] = key
-        del keys[self.limit:]
-        if not self.complete and len(keys) < self.limit:
-            for key in islice(view.ranked(self.reader, self.pins, bound), self.limit - len(keys)):
-                keys.append(key)
-                came[key[ID:]] = key
-            self.complete = len(keys) < self.limit
+        if not self.complete:
+            # Also where nothing left: what is just below the window may weigh less than before.
+            came.update((key[ID:], key) for key in self._fill(view))
         return self._frames(gone, came, touched, view, recount)
 
     def _keys(self, item: bytes, change: ItemChange | None, view: View) -> tuple[bytes | None, bytes | None]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import struct
 from contextlib import suppress
 
 import pytest
+from msgspec import Raw
+from support.clients.feed import frames
 from support.edges import Fed, serving, token, until
+from support.outlets import Kept
 from support.rows import item
 
-from api import heads, metrics, socket_protocol, sockets
+from api import heads, metrics, outlets, socket_protocol, sockets
 from api.strangers import Strangers
+from api.throttle import Crowded, Turns
+from schemas.log import Data
+from schemas.views import ItemRow, PositionRow, encode
+from streams.core.diff import PAGE_BYTES
+from streams.core.readers import Reader
 
 HOST = "host: x\r\n"
 UPGRADE = (f"GET /api/v1/ws HTTP/1.1\r\n{HOST}upgrade: websocket\r\nconnection: upgrade\r\n"
@@ -29,7 +38,12 @@ def text(message: str) -> bytes:
 
 
 async def opened(base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", int(base.rsplit(":", 1)[1]), limit=1 << 16)
+    """A connection of which the kernel holds little, so that what is not read stays with the edge."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(base.rsplit(":", 1)[1])))
+    return await asyncio.open_connection(sock=sock, limit=1 << 16)
 
 
 async def upgraded(base: str, head: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -182,6 +196,104 @@ async def test_the_scheme_of_an_origin_counts(origin: str, forwarded: str, statu
         writer.write(f"{UPGRADE}origin: {origin}\r\n{proxied}\r\n".encode())
         head = await asyncio.wait_for(reader.readuntil(b"\r\n"), 60)
         assert head.split(b" ")[1] == b"%d" % status
+        writer.close()
+
+
+def large(number: int) -> tuple[bytes, ItemRow]:
+    data = Data(body_md="x" * 60_000, payload=Raw(b'"%b"' % (b"y" * 60_000)))
+    return item(source_id=f"s{number}", created_at=number, data=data)
+
+
+async def test_pages_of_large_items_end_at_bytes_and_go_on() -> None:
+    fed = Fed()
+    fed.put(*[large(number) for number in range(120)])
+    async with fed.client() as client:
+        found, query = [], ""
+        while query is not None:
+            said = await client.get(f"/org/me/inbox?limit=500{query}")
+            assert len(said.content) < PAGE_BYTES + 100_000
+            found += [one["source_id"] for one in said.json()["items"]]
+            query = f"&next={said.json()['next']}" if "next" in said.json() else None
+        assert len(found) == len(set(found)) == 120
+        for path, name in (("/inbox?limit=500", "items"), ("/api/v1/inbox?limit=500", "rows")):
+            said = await client.get(path)
+            assert 30 <= len(said.json()[name]) < 120
+            assert len(said.content) < PAGE_BYTES + 100_000
+
+
+async def test_a_feed_of_large_items_begins_with_the_page_of_its_limit() -> None:
+    fed = Fed()
+    fed.put(*[large(number) for number in range(60)])
+    given = [Kept() for _ in range(8)]
+    for number, outlet in enumerate(given):
+        fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 400 + number, None, outlet)
+    async with fed.client() as client:
+        page = (await client.get("/org/me/inbox?limit=400")).json()
+    for outlet in given:
+        [(_, event, data)] = frames(outlet.raw)
+        assert (event, data["items"], data["next"]) == ("snapshot", page["items"], page["next"])
+    assert fed.edge.hub._snapshots.size <= 8 << 20
+
+
+async def test_frames_of_many_batches_of_large_items_are_not_held_until_all_are_read() -> None:
+    fed, outlet = Fed(), Kept()
+    fed.put(large(0))
+    fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 500, None, outlet)
+    [channel] = fed.edge.hub._channels["w1"].values()
+    for position in range(2, 40):
+        key, row = large(position)
+        fed.edge.take(0, [(key, encode(row))], PositionRow(next=position, clock=10**15))
+        assert sum(map(len, channel.pending)) <= fed.edge.settings.stream_buffer + 200_000
+    fed.edge.flush()
+
+
+async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:
+    fed = Fed()
+    fed.put(item())
+    fed.edge.turns = Turns(2, 3, 60.0)
+    held = [await fed.edge.turns.take("w1", "ann") for _ in range(2)]
+    async with fed.client() as client, fed.client("bob") as other:
+        waiting = [asyncio.create_task(client.get("/org/me/inbox")) for _ in range(3)]
+        await until(lambda: fed.edge.turns._users["w1", "ann"].held == 5)
+        refused = await client.get("/org/me/inbox")
+        assert (refused.status_code, refused.headers["retry-after"], refused.json()["limit"]) == (429, "1", 2)
+        assert (await other.get("/org/me/inbox")).status_code == 200
+        for give_back in held:
+            give_back()
+        assert [(await one).status_code for one in waiting] == [200] * 3
+    assert not len(fed.edge.turns)
+
+
+async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
+    turns = Turns(1, 5, 0.01)
+    give_back = await turns.take("w1", "ann")
+    with pytest.raises(Crowded):
+        await turns.take("w1", "ann")
+    give_back()
+    assert not len(turns)
+
+
+async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "STALLED_SECONDS", 1.0)
+    fed = Fed()
+    fed.put(*[large(number) for number in range(40)])
+    async with serving(fed.edge) as base:
+        _, writer = await opened(base)
+        writer.write(f"GET /org/me/inbox?limit=500 HTTP/1.1\r\n{HOST}authorization: Bearer {token()}\r\n\r\n".encode())
+        await until(lambda: len(fed.edge.turns) == 1)
+        await until(lambda: not len(fed.edge.turns))
+        writer.close()
+
+
+async def test_a_feed_that_is_not_taken_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlets, "STALLED_SECONDS", 0.2)
+    fed = Fed()
+    fed.put(*[large(number) for number in range(40)])
+    async with serving(fed.edge) as base:
+        _, writer = await opened(base)
+        writer.write(f"GET /org/me/feed HTTP/1.1\r\n{HOST}authorization: Bearer {token()}\r\n\r\n".encode())
+        await until(lambda: len(fed.edge.connections) == 1)
+        await until(lambda: not len(fed.edge.connections))
         writer.close()
 
 

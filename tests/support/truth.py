@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from api import shapes
@@ -25,6 +26,7 @@ class Truth:
         decoded = {key: decode(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
         mine = {key: row for key, row in decoded.items() if row.ws == reader.ws}  # type: ignore[union-attr]
         self.reader, self.rows = reader, mine
+        self._sizes = {row.id: len(rows[key]) for key, row in mine.items() if isinstance(row, ItemRow)}
         preferences = [row for row in mine.values() if isinstance(row, PreferencesRow) and row.user == reader.user]
         self.preferences = preferences[0] if preferences else None
         self.pins = self.preferences.pinned_clusters if self.preferences else []
@@ -45,9 +47,11 @@ class Truth:
         found = [row for row in self.visible if row.state in states and row.incident is None]
         return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)
 
-    def page(self, limit: int) -> dict[str, Any]:
-        """As `Copy.page` has it."""
+    def page(self, limit: int, most: int = 1 << 40) -> dict[str, Any]:
+        """As `Copy.page` has it. It ends before the item that would make more than `most` bytes of rows."""
         ranked = self.ranked()
+        sums = accumulate(self._sizes[row.id] for row in ranked)
+        limit = min(limit, max(1, sum(size <= most for size in sums)))
         return {
             "items": [json.loads(shapes.ankra(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
             "counts": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from api.answers import Answers, read_token
 from api.filing import FAMILIES
 from api.frames import sse
 from api.replica import Replica
-from schemas.views import cursor_of
+from schemas.views import ItemRow, cursor_of
+from streams.core import diff
 from streams.core.diff import Window
 from streams.core.readers import ID, Reader
 from streams.core.visibility import can_see
@@ -47,6 +49,54 @@ def test_law_4_snapshot_and_frames_are_the_page(seed: int, before: int) -> None:
             assert copy.page == truth
             assert page_of(edge, reader, limit) == {name: truth[name] for name in ("items", "counts", "activity")}
             assert copy.cursor <= edge.replica.cursor(reader.ws)
+
+
+class _Weighty(World):
+    """Bodies of many sizes, which change in the same place of the list too."""
+
+    def _item(self) -> tuple[bytes, ItemRow]:
+        key, row = super()._item()
+        text, _, _ = (row.data.body_md or "").partition("\0")
+        row.data.body_md = f"{text}\0{'x' * self.random.choice((0, 0, 300, 2000))}"
+        return key, row
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(1, 6000))
+def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
+    world = _Weighty(seed)
+    with mock.patch.object(diff, "PAGE_BYTES", most):
+        edge, resuming = Edge(world, limits=(1, 4, 1000)), Edge(limits=(4,))
+        for batch in world.batches(12):
+            edge.apply(*batch)
+            resuming.apply(*batch)
+            for (reader, limit), (_, _, copy) in edge.feeds.items():
+                truth = Truth(world.rows, reader).page(limit, most)
+                assert copy.page == truth
+                assert page_of(edge, reader, limit) == {name: truth[name] for name in ("items", "counts", "activity")}
+        for (reader, limit), (_, sent, _) in resuming.feeds.items():
+            missed = resuming.replica.since(reader.ws, cursor_of(0))
+            assert missed is not None
+            assert resuming.frames.missed(missed, reader, limit, 1 << 30) == (sent[1:], None)
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(1, 6000), st.booleans())
+def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int, dismissed: bool) -> None:
+    world = _Weighty(seed, items=30)
+    for _ in range(6):
+        world.batch(30)
+    edge, answers = Edge(world, limits=()), Answers()
+    with mock.patch.object(diff, "PAGE_BYTES", most):
+        for reader in readers():
+            found, after = [], b""
+            while after is not None:
+                page = answers.dismissed if dismissed else answers.inbox
+                body = json.loads(page(edge.replica.space(reader.ws), reader, 0, 9, after or None, "", ""))
+                assert len(body["items"]) <= 9
+                found += [item["id"] for item in body["items"]]
+                after = read_token(body["next"]) if "next" in body else None
+            assert found == [row.id for row in Truth(world.rows, reader).ranked(dismissed)]
 
 
 @EXAMPLES
