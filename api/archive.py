@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import Error
 
 from api import metrics
 from api.errors import Problem
+from api.fair import Busy, FairSlots
 from schemas.settings import Settings
 from streams.core.readers import Reader
 from streams.core.visibility import CAN_SEE_SQL
@@ -27,8 +28,8 @@ __all__ = ["Archive", "Row"]
 Row = tuple[Any, ...]
 
 _CONNECT_SECONDS = 3.0
-# Who finds so many others waiting is told to come again: beyond that nobody would be answered in time.
-_MOST_WAITING = 64
+# Beyond that many waiting, nobody would be answered in time. A page asks up to seven questions at once.
+_MOST_WAITING, _MOST_OF_A_USER = 64, 16
 # Seconds after which somebody tries again whether it is back; doubles with every failure.
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0
 
@@ -42,33 +43,34 @@ class Archive:
         self._url = settings.reading
         self._name = f"attn-edge-{settings.instance}"
         self._seconds = settings.archive_seconds
-        self._turns = asyncio.Semaphore(settings.archive_at_once)
+        self._slots = FairSlots(settings.archive_at_once, _MOST_WAITING, _MOST_OF_A_USER)
         self._clock = clock
         self._connecting = asyncio.Lock()
         self._client: Any = None
-        self._waiting = 0
         self._failures = 0
         self._again = 0.0
 
     async def ask(self, sql: str, reader: Reader, **parameters: Any) -> Sequence[Row]:
         """The rows. `$SEES` in the query is the predicate of who may see what; parameters `ws`, `user` and `roles` are
-        the reader's. Problem 503: ClickHouse is away, busy, or has no such tables yet."""
+        the reader's. Raises Problem 503 if ClickHouse is away, busy, or has no such tables yet; Problem 429 if this
+        user has too many questions running and waiting."""
         if not self._url:
             raise Problem(503, "this edge knows no ClickHouse to ask (ATTN_CLICKHOUSE_READ)", {"retry-after": "60"})
-        if self._waiting >= _MOST_WAITING:
-            raise Problem(503, "too many questions to the history at once", {"retry-after": "2"})
         given = parameters | {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
-        self._waiting += 1
         try:
-            async with self._turns:
+            async with self._slots.taken(reader.ws, reader.user):
                 return await self._query(sql.replace("$SEES", CAN_SEE_SQL), given)
-        finally:
-            self._waiting -= 1
+        except Busy as busy:
+            metrics.ARCHIVE_REFUSED.labels("user" if busy.own else "all").inc()
+            if busy.own:
+                raise Problem(429, f"too many history queries at once: at most {_MOST_OF_A_USER} of one user",
+                              {"retry-after": "2"}, limit=_MOST_OF_A_USER) from None
+            raise Problem(503, "too many concurrent history queries", {"retry-after": "2"}) from None
 
     async def ask_all(
         self, reader: Reader, *questions: tuple[str, dict[str, Any]]
     ) -> list[Sequence[Row]]:
-        """The answers to several at once. Problem 503: one of them has none."""
+        """The answers to several at once. Raises Problem 503 or 429 if one of them has none."""
         found = await asyncio.gather(
             *(self.ask(sql, reader, **given) for sql, given in questions), return_exceptions=True)
         for one in found:

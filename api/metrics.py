@@ -33,5 +33,7 @@ ARCHIVE_SECONDS = Histogram(
     "attn_edge_archive_seconds", "Time of one query to ClickHouse",
     buckets=(.005, .01, .02, .05, .1, .25, .5, 1, 2, 5, 10))
 ARCHIVE_FAILURES = Counter("attn_edge_archive_failures_total", "Queries that ClickHouse did not answer")
+ARCHIVE_REFUSED = Counter(
+    "attn_edge_archive_refused_total", "Questions to ClickHouse refused: too many of one user, or of all", ["share"])
 EVICTED = Counter("attn_edge_connections_evicted_total", "Connections without a known caller closed for newer ones")
 WAITED = Counter("attn_edge_reads_refused_total", "Reads refused because their user has too many in progress")

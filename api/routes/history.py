@@ -38,7 +38,7 @@ def _window(
 Window = Annotated[tuple[str, int], Depends(_window)]
 
 
-@router.get("/org/me/activity", tags=["personal"], responses=answers(models.Activity))
+@router.get("/org/me/activity", tags=["personal"], responses=answers(models.Activity, 429))
 async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     """What was completed, approved and resolved lately: live within a day, from the history beyond."""
     name, length = window
@@ -50,7 +50,7 @@ async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     return json_of(orjson.dumps(answer | {"window": name}))
 
 
-@router.get("/cases/{case:id}/history", tags=["cases"], responses=answers(models.CaseHistory, 404))
+@router.get("/cases/{case:id}/history", tags=["cases"], responses=answers(models.CaseHistory, 404, 429))
 async def history(
     edge: EdgeOf, caller: Asking, case: Annotated[str, Path(max_length=2000)],
     limit: Annotated[int, Query(ge=1, description=f"Events a page; beyond {MOST} it is {MOST}.")] = PAGE,

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/org/me", tags=["personal"])
 ALLOWED = ("OWNER", "ADMIN", "MANAGER")
 
 
-@router.get("/insights", responses=answers(models.Insights, 403))
+@router.get("/insights", responses=answers(models.Insights, 403, 429))
 async def insights(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     """What opens and closes, how fast, where, and who does it; for owners, admins and managers."""
     if caller.role not in ALLOWED:

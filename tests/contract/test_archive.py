@@ -104,7 +104,7 @@ async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     async with server() as silent:
         archive = away(silent.port, archive_seconds=0.5, archive_at_once=1)
-        waiting = [asyncio.create_task(refused(archive)) for _ in range(3)]
+        waiting = [asyncio.create_task(refused(archive)) for _ in range(4)]
         await asyncio.sleep(0)
         assert "too many" in str(await refused(archive))
         assert "away" in str((await asyncio.gather(*waiting))[-1])
@@ -123,3 +123,31 @@ async def test_the_inbox_and_the_live_activity_go_on() -> None:
         assert (await client.get("/org/me/inbox")).json()["counts"]["total"] == 1
         assert (await client.get("/org/me/activity?window=24h")).status_code == 200
     await attn.edges[0].archive.close()
+
+
+async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ClickHouse answers nothing to the loud one meanwhile: whoever else asks still gets an answer."""
+    gate = asyncio.Event()
+
+    async def query(_: Archive, __: str, parameters: dict[str, object]) -> list[object]:
+        if parameters["ws"] == "loud":
+            await gate.wait()
+        return []
+
+    monkeypatch.setattr(Archive, "_query", query)
+    attn = Deciding(clickhouse_read="http://reader:secret@127.0.0.1:1/attn")
+    attn.happen(waitpoint("w", ws="loud"), waitpoint("w"))
+    async with attn.client() as calm, attn.client("viewer", "VIEWER", ws="loud") as loud:
+        flood = [asyncio.create_task(loud.get("/org/me/activity?window=90d")) for _ in range(90)]
+        while sum(task.done() for task in flood) < 60:
+            await asyncio.sleep(0)
+        for path in (*ROUTES[:1], ROUTES[2]):
+            assert (await calm.get(path)).status_code == 200, path
+        gate.set()
+        answers = await asyncio.gather(*flood)
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 60
+    assert all(int(answer.headers["retry-after"]) >= 1 and "error" in answer.json() for answer in refused)
+    assert {answer.status_code for answer in answers} == {200, 429}
