@@ -166,6 +166,7 @@ async def consumer(settings: Settings, topic: str, group: str | None = None) -> 
         reader = AIOKafkaConsumer(
             **connection(settings), group_id=group, enable_auto_commit=False,
             max_partition_fetch_bytes=MAX_DEAD_LETTER_BYTES, request_timeout_ms=_REQUEST_MS,
+            isolation_level="read_committed",
         )
         try:
             async with _started(reader):

@@ -7,13 +7,17 @@ Between them are records without a value that say what was done about dead lette
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["CAUSES", "DeadLetter", "GoOn", "Settled", "parse"]
 
 _PREFIX = "attn-"
 
 Headers = list[tuple[str, bytes]]
+
+_RESERVED = 4096  # bytes: attn's own headers without the reason, and what Kafka adds to a batch
+_HEADER_BYTES = 10  # the lengths of one header's name and value
+_MOST_HEADERS = 1000  # that are kept of a record which is too large
 
 # What a reason comes to: few enough to count by. The reason itself is free text.
 CAUSES = {
@@ -24,6 +28,7 @@ CAUSES = {
     "type": "an event type that attn does not know, or of another topic",
     "fields": "a field is missing or is not what the schema says",
     "fault": "attn itself failed to read it",
+    "unreadable": "no Kafka record: a broken or too large record batch, of which the bytes are kept",
     "pack": "a record of the log that is no pack",
     "row": "a row became larger than Kafka takes",
     "fact": "not a fact",
@@ -35,7 +40,12 @@ CAUSES = {
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """`at` is microseconds, the worker's clock. `size` is the value's full length in bytes: more than `len(value)`
-    where it was too large to carry whole. `cause` is one of CAUSES."""
+    where it was too large to carry whole. `cause` is one of CAUSES.
+
+    `cut` names what else is not the rejected record's own: "key" and "headers" were too large to carry whole
+    (`key_size`, `headers_size` and `header_count` are those of the record); "names" of headers were not UTF-8, so
+    their odd bytes are written as \\xNN.
+    """
 
     topic: str
     partition: int
@@ -47,17 +57,49 @@ class DeadLetter:
     headers: Headers = field(default_factory=list)
     size: int = 0
     cause: str = "other"
+    cut: tuple[str, ...] = ()
+    key_size: int = 0
+    headers_size: int = 0
+    header_count: int = 0
 
     @property
     def truncated(self) -> bool:
-        return self.size > len(self.value or b"")
+        """Whether it is not the whole of the rejected record."""
+        return self.size > len(self.value or b"") or bool(self.cut)
+
+    def fitted(self, limit: int) -> DeadLetter:
+        """The same, cut where its Kafka record would be larger than `limit` bytes: key and headers to a quarter of the
+        room at most, the value to the rest. Its record can be written by any client."""
+        room = max(0, limit - _RESERVED - len(self.reason.encode()))
+        cut = dict.fromkeys(self.cut)
+        headers = [(_named(name), raw) for name, raw in self.headers]
+        if headers != self.headers:
+            cut["names"] = None
+        key, value, weight = self.key, self.value, _weight(headers)
+        if len(key or b"") + len(value or b"") + weight > room:
+            if key is not None and len(key) > room // 4:
+                key, cut["key"] = key[:room // 4], None
+            if weight > room // 4 or len(headers) > _MOST_HEADERS:
+                headers, cut["headers"] = _first(headers, room // 4), None
+            value = None if value is None else value[:max(0, room - len(key or b"") - _weight(headers))]
+        return replace(
+            self, key=key, value=value, headers=headers, size=self.size or len(self.value or b""), cut=tuple(cut),
+            key_size=self.key_size or len(self.key or b""), headers_size=self.headers_size or weight,
+            header_count=self.header_count or len(self.headers),
+        )
 
     def record_headers(self) -> Headers:
         """The Kafka headers of this dead letter's record."""
         return [*self.headers, *_headers(
             topic=self.topic, partition=self.partition, offset=self.offset, reason=self.reason, at=self.at,
-            size=self.size or len(self.value or b""), cause=self.cause,
+            size=self.size or len(self.value or b""), cause=self.cause, **self._cut_headers(),
         )]
+
+    def _cut_headers(self) -> dict[str, object]:
+        if not self.cut:
+            return {}
+        return {"cut": ",".join(self.cut), "key-size": self.key_size, "headers-size": self.headers_size,
+                "headers": self.header_count}
 
     @classmethod
     def from_record(
@@ -72,6 +114,8 @@ class DeadLetter:
                 reason=ours["reason"], at=int(ours["at"]), size=int(ours["size"]), key=key, value=value,
                 headers=[(name, raw or b"") for name, raw in headers if not name.startswith(_PREFIX)],
                 cause=cause if cause in CAUSES else "other",
+                cut=tuple(filter(None, ours.get("cut", "").split(","))), key_size=int(ours.get("key-size", 0)),
+                headers_size=int(ours.get("headers-size", 0)), header_count=int(ours.get("headers", 0)),
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"not a dead letter of attn: header {error}") from error
@@ -124,3 +168,26 @@ def _ours(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
         name[len(_PREFIX):]: (raw or b"").decode(errors="replace")
         for name, raw in headers if name.startswith(_PREFIX)
     }
+
+
+def _named(name: str) -> str:
+    """A header name as UTF-8 can write it: bytes that were no UTF-8 (surrogate escapes) become \\xNN."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _weight(headers: Headers) -> int:
+    return sum(_HEADER_BYTES + len(name.encode()) + len(raw) for name, raw in headers)
+
+
+def _first(headers: Headers, room: int) -> Headers:
+    """The first headers that fit; the value of the last is cut."""
+    found: Headers = []
+    for name, raw in headers[:_MOST_HEADERS]:
+        room -= _weight([(name, b"")])
+        if room < 0:
+            break
+        found.append((name, raw[:room]))
+        room -= len(raw)
+        if room <= 0:
+            break
+    return found

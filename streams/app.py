@@ -18,6 +18,7 @@ from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.settings import Settings
@@ -29,7 +30,7 @@ from streams.chunks import Chunks
 from streams.connection import connection
 from streams.continuity import Continuity
 from streams.group import Group
-from streams.kafka import producer, read_range
+from streams.kafka import bounds, producer, read_range
 from streams.progress import Progress
 from streams.views import Views
 from streams.watch import Consumed, watch
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _COMMIT_INTERVAL = 1.0  # seconds; what is done and not committed is looked at again after a crash
 _NEVER = 10.0**9
+# Partitions that are added to a source topic are read after this time at most. Kafka's clients ask every 5 minutes.
+_METADATA_SECONDS = 10
 
 
 def build(settings: Settings) -> Worker:
@@ -52,16 +55,18 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.alarm = Alarm()
+        self._settings = settings
         # A new incarnation of the broker may have lost records of the log that its sources still hold: the group begins
         # anew, reads all they hold, and the fold drops what it knows.
         suffix = f"-{settings.incarnation}" if settings.incarnation else ""
         self.ingest = _app(f"attn-ingest{suffix}", settings)
+        self.ingest.transport.Consumer = _Committed
         self.fold = _app("attn-fold", settings)
         self._producers = [producer(settings, "ingest"), producer(settings, "ticks")]
         read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
         to_log, to_ticks = self._producers
 
-        self._intake_from = Continuity(read)
+        self._intake_from = Continuity(read, self._begin)
         self._intake_group = Group(self.ingest, settings)
         self.intake = ingest.Intake(settings, to_log, self._intake_from)
         ingest.agent(self.ingest, self.intake, self.alarm)
@@ -84,6 +89,9 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._assigned = {self.ingest: False, self.fold: False}
         self._progress = {app: Progress(settings, time.monotonic()) for app in (self.ingest, self.fold)}
+
+    async def _begin(self, tp: TP) -> int:
+        return (await bounds(self._settings, tp))[0]
 
     @property
     def ready(self) -> bool:
@@ -156,6 +164,7 @@ class Worker:
     async def _commit_once(self) -> None:
         if not self.ingest.rebalancing:
             await _committed(self._intake_group, self.intake.done)
+            self._intake_from.committed(self._intake_group.committed)
         if not self.fold.rebalancing:
             await _committed(self._fold_group, self.shards.done)
 
@@ -201,6 +210,33 @@ async def _committed(group: Group, done: Mapping[TP, int]) -> None:
         log.warning("offsets are not committed yet: %r", error)
 
 
+class _NoOffsets(dict[TP, int | None]):
+    """Faust drops what is delivered before the last offset that it has seen: all of a topic that was created again.
+    `Continuity` drops repeats."""
+
+    def __getitem__(self, tp: TP) -> None:
+        return None
+
+
+class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust reads only committed records where it writes in transactions itself, and has no setting for it.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Committed(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer of topics that producers in transactions may write to. Its ends are last stable offsets."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoOffsets()
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
 def _app(name: str, settings: Settings) -> faust.App:
     """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
     data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
@@ -216,7 +252,7 @@ def _app(name: str, settings: Settings) -> faust.App:
         consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
         broker_session_timeout=10.0, broker_heartbeat_interval=1.0,
         broker_rebalance_timeout=40.0,  # who gives a partition up ends its write first (streams.kafka)
-        broker_request_timeout=15.0,
+        broker_request_timeout=15.0, consumer_metadata_max_age_ms=_METADATA_SECONDS * 1000,
         # Faust's own complaints about partitions that are merely quiet; `watch` looks at offsets instead.
         stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
     )

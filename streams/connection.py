@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.settings import Settings
+from streams import fetching
 
 __all__ = ["connection", "disconnect"]
 
@@ -22,7 +23,11 @@ _CLOSE_SECONDS = 5.0
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """Arguments that every client of aiokafka takes. OSError (SSLError is one): a certificate can't be read."""
+    """Arguments that every client of aiokafka takes. OSError (SSLError is one): a certificate can't be read.
+
+    Every client of attn calls it first, so it also replaces aiokafka's parser of records for this process.
+    """
+    fetching.install()
     given: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
     if settings.kafka_security.endswith("SSL"):
         given["ssl_context"] = _context(settings.kafka_ca, settings.kafka_certificate, settings.kafka_key)

@@ -15,6 +15,7 @@ from faust.types import TP
 
 from schemas.settings import Settings
 from streams.connection import connection, disconnect
+from streams.kafka import bounds
 
 __all__ = ["Group"]
 
@@ -37,6 +38,11 @@ class Group:
         self._settings = settings
         self._committed: dict[TP, int] = {}
 
+    @property
+    def committed(self) -> Mapping[TP, int]:
+        """What this member has committed; the broker has acknowledged it."""
+        return self._committed
+
     async def begins(self, places: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
             begins: Mapping[TP, int] = await self._app.consumer.earliest_offsets(*places)
@@ -53,10 +59,15 @@ class Group:
         places = list(places)
         if not places:
             return {}
+        for tp in places:
+            self._committed.pop(tp, None)
         committed, begins, ends = await asyncio.gather(self._fetch(places), self.begins(places), self.ends(places))
         found = {}
         for tp in places:
             offset = committed.get(tp)
+            if offset is not None and offset > ends[tp]:
+                # An open transaction may end the partition earlier for this consumer than for one that committed.
+                ends = {**ends, tp: (await bounds(self._settings, tp))[1]}
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
                 log.error(
                     "%s/%d holds offsets %d to %d, %d was committed: what lies between is lost; reading all it holds",

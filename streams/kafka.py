@@ -14,18 +14,20 @@ from schemas.deadletters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, MAX_MESSAGE_BYTES, SOURCE_TYPES
 from streams.connection import connection, disconnect
-from streams.topics import MAX_SOURCE_BYTES
+from streams.topics import MAX_DEAD_LETTER_BYTES, dead_letter_bytes
 
 __all__ = [
     "BATCH_BYTES", "BURIED", "RecordTooLarge", "acknowledged", "bounds", "bury", "producer", "read_range",
-    "refuse_large", "write_rows",
+    "record_size", "refuse_large", "write_rows",
 ]
 
 # Every role that reads Kafka has it. `cause` is one of schemas.deadletters.CAUSES.
 BURIED = Counter("attn_dead_letters_total", "Records sent to dead-letters, by where they were", ["topic", "cause"])
 # What should never be is told as 0 from the start: Prometheus does not see an increase to a counter's first value.
-for _place in (*((topic, "fault") for topic in SOURCE_TYPES), (LOG, "pack"), (LOG, "row"), (FACTS, "fact"),
-               (FACTS, "insert")):
+for _place in (
+    *((topic, cause) for topic in SOURCE_TYPES for cause in ("fault", "unreadable")),
+    (LOG, "pack"), (LOG, "row"), (FACTS, "fact"), (FACTS, "insert"),
+):
     BURIED.labels(*_place)
 
 # What Kafka limits is the record batch, with its headers.
@@ -48,7 +50,7 @@ def producer(settings: Settings, name: str) -> AIOKafkaProducer:
     return AIOKafkaProducer(
         **connection(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
         enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
-        max_request_size=MAX_SOURCE_BYTES + (1 << 20), request_timeout_ms=REQUEST_SECONDS * 1000,
+        max_request_size=MAX_DEAD_LETTER_BYTES, request_timeout_ms=REQUEST_SECONDS * 1000,
     )
 
 
@@ -96,17 +98,29 @@ async def write_rows(
 
 
 async def bury(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
-    """Write dead letters and wait for them. A value too large to carry is cut; its full size is in the headers."""
-    sent = []
-    for letter in letters:
-        value = letter.value[:MAX_SOURCE_BYTES] if letter.value is not None else None
+    """Writes dead letters and waits until they are acknowledged. Each is cut to what the topic accepts."""
+    limit, waiting = dead_letter_bytes(), 0
+    sent: list[asyncio.Future[Any]] = []
+    for letter in (letter.fitted(limit) for letter in letters):
+        value, headers = letter.value, letter.record_headers()
         if value is None and letter.key is None:
             value = b""  # aiokafka sends no record without both
+        size = record_size(letter.key, value, headers)
+        if sent and waiting + size > limit:  # the producer may put all that waits into one batch
+            await acknowledged(sent)
+            sent, waiting = [], 0
         async with _patience():
-            sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=letter.record_headers()))
+            sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=headers))
+        waiting += size
     await acknowledged(sent)
     for letter in letters:
         BURIED.labels(letter.topic, letter.cause).inc()
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> int:
+    """The most bytes that a record takes in a batch."""
+    return _RECORD_OVERHEAD + len(key or b"") + len(value or b"") + sum(
+        10 + len(name.encode(errors="surrogateescape")) + len(raw) for name, raw in headers)
 
 
 async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
@@ -132,14 +146,16 @@ async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
 async def read_range(
     settings: Settings, tp: tuple[str, int], start: int, end: int
 ) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
-    """The records of a partition with start <= offset < end, in runs, without any group.
+    """The committed records of a partition with start <= offset < end, in runs, without any group.
 
-    What the log does not hold any more, or holds as markers, is left out. TimeoutError: the broker stopped answering.
+    What the log does not hold any more, or holds as markers or of aborted transactions, is left out. `end` must not be
+    behind the last stable offset: an open transaction would be waited for. TimeoutError: the broker stopped answering.
     """
     place = TopicPartition(*tp)
     reader = AIOKafkaConsumer(
         **connection(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
         auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
+        isolation_level="read_committed",
         request_timeout_ms=REQUEST_SECONDS * 1000,
     )
     try:

@@ -18,17 +18,20 @@ from aiokafka.errors import (
 )
 
 from schemas.settings import Settings
-from schemas.topics import MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
+from schemas.topics import DEAD_LETTERS, MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
 from streams.brokers import trouble
 from streams.connection import connection, disconnect
 
-__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "NoBroker", "TopicError", "configs", "ensure", "ensured",
-           "partitions"]
+__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "NoBroker", "TopicError", "configs", "dead_letter_bytes",
+           "ensure", "ensured", "partitions"]
 
 # A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
 # can see it. A dead letter is such a record and its headers.
 MAX_SOURCE_BYTES = 16 << 20
 MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
+
+# What the broker takes as a dead letter: `max.message.bytes` of the topic, as it was when this process checked it.
+_dead_letter_bytes = MAX_DEAD_LETTER_BYTES
 
 _HOUR_MS = 3_600_000
 _PATIENCE = 30.0  # seconds for the brokers to answer, and for new topics to have leaders
@@ -47,6 +50,11 @@ class NoBroker(TopicError):
 
 def partitions(topic: Topic, settings: Settings) -> int:
     return {"log": settings.log_partitions, "source": settings.source_partitions, "one": 1}[topic.partitions]
+
+
+def dead_letter_bytes() -> int:
+    """The largest record batch that the topic dead-letters accepts, in bytes; at most MAX_DEAD_LETTER_BYTES."""
+    return _dead_letter_bytes
 
 
 def configs(topic: Topic, settings: Settings) -> dict[str, str]:
@@ -172,6 +180,7 @@ async def _check_configs(admin: AIOKafkaAdminClient, settings: Settings) -> None
         resource[3]: {entry[0]: entry[1] for entry in resource[4]}
         for answer in answers for resource in answer.resources
     }
+    _note_limit(entries.get(DEAD_LETTERS, {}).get("max.message.bytes"))
     policy = entries.get(VIEWS, {}).get("cleanup.policy", "compact")
     if policy != "compact":
         raise TopicError(f"topic {VIEWS} has cleanup.policy={policy}; it must be compact, or rows of the view are lost")
@@ -184,3 +193,8 @@ async def _check_configs(admin: AIOKafkaAdminClient, settings: Settings) -> None
     if settings.replication > 1 and (weak := sorted(name for name, count in needed.items() if count < 2)):
         log.warning("topics with min.insync.replicas below 2: %s; what is acknowledged there may be lost with a broker",
                     ", ".join(weak))
+
+
+def _note_limit(given: str | None) -> None:
+    global _dead_letter_bytes
+    _dead_letter_bytes = min(int(given or MAX_DEAD_LETTER_BYTES), MAX_DEAD_LETTER_BYTES)

@@ -31,7 +31,7 @@ _REBALANCE_PATIENCE = 60.0  # seconds; a rebalance takes what its slowest member
 # Nothing moved for so long though there is more and the broker answers: longer than a write may take, or than reading a
 # missing range may be without any progress (streams.kafka), which both end the worker by themselves.
 _STUCK = 60.0  # seconds
-_STRIKES = 5  # looks in a row at which all had to be read again because nothing was delivered
+_STRIKES = 5  # looks at which all had to be read again, while nothing was delivered
 
 
 class Stalled(Exception):
@@ -63,7 +63,7 @@ async def watch(
 ) -> None:
     """Runs until it raises: Stalled, or LogFellBack."""
     settled = answered = time.monotonic()
-    delivered, strikes = 0, 0
+    delivered, reread, strikes = 0, 0, 0
     while True:
         await asyncio.sleep(_INTERVAL)
         if app.rebalancing:
@@ -83,10 +83,14 @@ async def watch(
         _look(progress, {tp: at for tp, at in done.items() if tp in before}, ends, consumed)
         stalled = {tp: end for tp, end in continuity.stalled(before, ends).items() if consumed.idle(tp)}
         for tp, end in stalled.items():
-            log.warning("%s/%d: nothing was delivered after offset %d, it ends at %d", *tp, before[tp] - 1, end)
+            # Markers of transactions, and what was aborted, are never delivered: reading again finds nothing then.
+            log.debug("%s/%d: nothing was delivered after offset %d, it ends at %d", *tp, before[tp] - 1, end)
             consumed.read_again(tp, end)
-        strikes = strikes + 1 if stalled and continuity.delivered == delivered else 0
-        delivered = continuity.delivered
+        if continuity.delivered != delivered:
+            strikes = 0
+        elif continuity.reread != reread:
+            strikes += 1
+        delivered, reread = continuity.delivered, continuity.reread
         if strikes >= _STRIKES:
             raise Stalled(f"the consumer of {app.conf.id} delivers nothing")
 

@@ -26,8 +26,9 @@ from streams.chunks import Budget, Portion, Records, Whole
 from streams.continuity import Continuity
 from streams.core.normalise import Limits, Rejected, normalise
 from streams.gate import Gate, listen
-from streams.kafka import acknowledged, bury
+from streams.kafka import acknowledged, bury, record_size
 from streams.packs import Packer
+from streams.records import Unreadable
 
 __all__ = ["Intake", "agent"]
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 # Events that come within this time share packs: a fold's cost is mostly per pack, and people don't see 3 ms.
 _LINGER = 0.003
 _ENOUGH = 1000  # events: don't wait for more, and write before there are more
+_ENOUGH_BYTES = 16 << 20  # of rejected records
 _WAITING_BYTES = 32 << 20
 # A stopped topic that goes on is read again in pieces, so that the others have their turns.
 _PIECE = 5000  # offsets
@@ -65,6 +67,7 @@ class Intake:
         self._limits = Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
         self._packer = Packer(settings.log_partitions)
         self._rejects: list[DeadLetter] = []
+        self._rejected = 0  # bytes of them
         self._handled: dict[TP, tuple[int, float]] = {}  # done and worked, once packs and rejects at hand are written
         self._waiting: asyncio.Queue[Portion] = asyncio.Queue()
         self._budget = Budget(_WAITING_BYTES)
@@ -129,7 +132,7 @@ class Intake:
                 if len(first.records) < _ENOUGH and self._waiting.empty():
                     await asyncio.sleep(_LINGER)
                 await self._work(first)
-                while self._packer.events < _ENOUGH and not self._waiting.empty():
+                while self._packer.events < _ENOUGH and self._rejected < _ENOUGH_BYTES and not self._waiting.empty():
                     await self._work(self._waiting.get_nowait())
             await self._write()
             self._resting.set()
@@ -161,7 +164,7 @@ class Intake:
                     return
                 at = run[-1].timestamp / 1000
                 self._handled[tp] = run[-1].offset + 1, at
-                if self._packer.events >= _ENOUGH:
+                if self._packer.events >= _ENOUGH or self._rejected > _ENOUGH_BYTES:
                     await self._write()
                 await asyncio.sleep(0)  # the fold shares this loop
                 if self._closed:
@@ -205,6 +208,8 @@ class Intake:
 
     def _take(self, record: ConsumerRecord[bytes, bytes]) -> bool:
         """True: the topic is not read any further."""
+        if isinstance(record, Unreadable):
+            return self._take_unreadable(record)
         reason = None
         try:
             self._packer.add(normalise(
@@ -221,14 +226,29 @@ class Intake:
         return self.gate.took(record.topic, reason)
 
     def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
-        self._rejects.append(DeadLetter(
+        self._keep(DeadLetter(
             topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=_now(),
             key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
             cause=cause,
         ))
 
+    def _take_unreadable(self, record: Unreadable) -> bool:
+        one = record.first == record.offset
+        where = f"offset {record.offset}" if one else f"offsets {record.first} to {record.offset}"
+        reason = f"unreadable at {where}: {record.reason}"
+        log.error("%s/%d: %s; its bytes go to dead-letters", record.topic, record.partition, reason)
+        self._keep(DeadLetter(
+            topic=record.topic, partition=record.partition, offset=record.first, reason=reason, at=_now(),
+            value=record.value, size=record.size, cause="unreadable",
+        ))
+        return self.gate.took(record.topic, reason)
+
+    def _keep(self, letter: DeadLetter) -> None:
+        self._rejects.append(letter)
+        self._rejected += record_size(letter.key, letter.value, letter.headers)
+
     async def _write(self) -> None:
-        rejects, self._rejects = self._rejects, []
+        rejects, self._rejects, self._rejected = self._rejects, [], 0
         handled, self._handled = self._handled, {}
         if rejects:
             await bury(self._out, rejects)

@@ -267,3 +267,19 @@ def _check_batches(partition: int, seen: Seen) -> None:
             while told and told[0][0].pos < last:
                 assert told.popleft()[1] <= record.timestamp
     assert not told
+
+
+async def caught_up_events(settings: Settings, ids: set[str], process: subprocess.Popen[bytes]) -> bool:
+    """Whether events of these ids come into the log while the worker runs."""
+    async def there() -> bool | None:
+        if process.poll() is not None:
+            return True
+        log = await read(settings, LOG)
+        return ids <= {event.id for records in log.values() for record in records for event in packed(record)
+                       if isinstance(event, Event)} or None
+
+    try:
+        await eventually(there, f"{len(ids)} events are in the log", 60)
+    except AssertionError:
+        return False
+    return process.poll() is None

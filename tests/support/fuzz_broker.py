@@ -1,0 +1,67 @@
+"""The small form of `support.fuzz_records`: the same batches, by Produce requests, to an embedded broker with a worker.
+
+What the broker accepts must be an event, a dead letter or skipped; each batch is followed by a good event, which must
+arrive; and the worker, a process of its own, must not end.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from support import raw
+from support.batches import Batch, Rec
+from support.fuzz_records import _records, odd_batch
+from support.pipeline import caught_up_events, kill, spawn, stack
+
+from streams import topics
+
+__all__ = ["run"]
+
+_AT_ONCE = 25
+
+
+async def run(minutes: float, seed: int) -> int:
+    deadline, failed, rounds, accepted, sent = time.monotonic() + minutes * 60, [], 0, 0, 0
+    with tempfile.TemporaryDirectory() as directory:
+        async with stack(Path(directory), source_partitions=1, log_partitions=1) as settings:
+            await topics.ensure(settings)
+            process = spawn(settings)
+            try:
+                while time.monotonic() < deadline and not failed:
+                    wanted = set()
+                    for step in range(_AT_ONCE):
+                        number = seed + rounds * _AT_ONCE + step
+                        rng = random.Random(number)  # noqa: S311
+                        batch = Batch(_records(rng), 0, rng.randint(0, 4))
+                        if rng.random() < 0.8:
+                            batch = odd_batch(rng, batch)
+                        sent += 1
+                        accepted += _put(settings.kafka, batch.encode()) == 0
+                        wanted.add(f"good{number}")
+                        assert _put(settings.kafka, Batch([Rec(value=_event(f"good{number}"))]).encode()) == 0
+                    if not await caught_up_events(settings, wanted, process):
+                        failed = [seed + rounds * _AT_ONCE]
+                    rounds += 1
+            finally:
+                ended = process.poll()
+                kill(process)
+    print(json.dumps({"sent": sent, "accepted": accepted, "worker_ended": ended, "failed_from_seed": failed}))
+    return 1 if failed or ended is not None else 0
+
+
+def _put(kafka: str, batch: bytes) -> int:
+    try:
+        return raw.produce(kafka, "plans", batch)[0]
+    except ConnectionError:  # how a broker refuses what it can't even parse
+        return -1
+
+
+def _event(name: str) -> bytes:
+    return json.dumps({
+        "specversion": "1.0", "id": name, "source": "/f", "type": "plan.proposed", "subject": name,
+        "time": "2026-05-20T08:14:00Z", "workspaceid": "w", "data": {"title": "Go?"},
+    }).encode()
