@@ -5,6 +5,7 @@
 # make fuzz   records made at random until something breaks (MINUTES=, ARGS="events --seed 7")
 # make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
 # make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
+# make fuzz    Kafka record batches that know the format, broken in all ways (MINUTES=, ARGS="--broker" for a real worker)
 # make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
 
 # The first that runs and fits: a version manager may have names for what it does not have.
@@ -55,6 +56,9 @@ MINUTES ?= 2
 
 chaos: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
+fuzz: $(READY)
+	@cd tests && $(abspath $(BIN))/python -m support.fuzz_records --minutes $(MINUTES) $(ARGS)
 
 hooks: $(READY)
 	@$(BIN)/pre-commit install

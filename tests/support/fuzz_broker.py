@@ -10,6 +10,7 @@ import json
 import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from support import raw
@@ -22,6 +23,8 @@ from streams import topics
 __all__ = ["run"]
 
 _AT_ONCE = 25
+_MOST = 1000
+_TRANSACTIONAL = 0x10
 
 
 async def run(minutes: float, seed: int) -> int:
@@ -39,10 +42,15 @@ async def run(minutes: float, seed: int) -> int:
                         batch = Batch(_records(rng), 0, rng.randint(0, 4))
                         if rng.random() < 0.8:
                             batch = odd_batch(rng, batch)
+                            # noida-db 0.2.3 ends where a batch says that it has billions of records.
+                            batch = replace(batch, count=batch.count and min(batch.count, _MOST))
+                            # It also takes the mark of a transaction for one, which nobody would ever end.
+                            batch = replace(batch, attributes=batch.attributes & ~_TRANSACTIONAL)
                         sent += 1
                         accepted += _put(settings.kafka, batch.encode()) == 0
                         wanted.add(f"good{number}")
-                        assert _put(settings.kafka, Batch([Rec(value=_event(f"good{number}"))]).encode()) == 0
+                        code = _put(settings.kafka, Batch([Rec(value=_event(f"good{number}"))]).encode())
+                        assert code == 0, f"seed {number}: the broker answers {code} after {batch}"[:3000]
                     if not await caught_up_events(settings, wanted, process):
                         failed = [seed + rounds * _AT_ONCE]
                     rounds += 1

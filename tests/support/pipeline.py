@@ -275,11 +275,15 @@ async def caught_up_events(settings: Settings, ids: set[str], process: subproces
         if process.poll() is not None:
             return True
         log = await read(settings, LOG)
-        return ids <= {event.id for records in log.values() for record in records for event in packed(record)
-                       if isinstance(event, Event)} or None
+        left.intersection_update(ids - {
+            event.id for records in log.values() for record in records for event in packed(record)
+            if isinstance(event, Event)})
+        return not left or None
 
+    left = set(ids)
     try:
-        await eventually(there, f"{len(ids)} events are in the log", 60)
+        await eventually(there, "the events are in the log", 60)
     except AssertionError:
+        print(f"not in the log: {sorted(left)}")
         return False
     return process.poll() is None

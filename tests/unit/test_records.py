@@ -108,6 +108,7 @@ def test_a_broken_batch_is_one_and_all_around_it_arrives(broken: Batch) -> None:
     records, after = read(good, broken.at(12), more, at=10, limit=15)
     assert (shape(records), after) == ([b"a", b"b", (12, 13), b"c"], 15)
     assert records[2].reason
+    # Alone, and at the end: the position still moves.
     records, after = read(broken.at(12), at=12, limit=14)
     assert {type(one) for one in records} == {Unreadable}
     assert after == 14
