@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cramjam
-from aiokafka.codec import snappy_encode
+from aiokafka.codec import lz4_encode, snappy_encode
 from aiokafka.record.util import calc_crc32c
 
 __all__ = ["CODECS", "HEADER", "Batch", "Rec", "control", "legacy", "varint"]
@@ -21,7 +21,7 @@ CODECS: dict[int, Callable[[bytes], bytes]] = {
     0: bytes,
     1: gzip.compress,
     2: snappy_encode,
-    3: lambda raw: bytes(cramjam.lz4.compress(raw)),
+    3: lz4_encode,
     4: lambda raw: bytes(cramjam.zstd.compress(raw)),
     5: lambda raw: raw,  # no codec has these numbers
     7: lambda raw: raw,

@@ -82,8 +82,8 @@ class Log:
 
 
 def case(seed: int) -> dict[str, int]:
-    """Runs one case; each fiftieth has decompression bombs. What came out of it, counted. AssertionError: something does not hold."""
-    rng = random.Random(seed)  # noqa: S311
+    """Runs one case and counts what came of it. Each fiftieth has decompression bombs. Raises AssertionError."""
+    rng = random.Random(seed)
     log = _log(rng, slow=seed % 50 == 0)
     records = _fetched(log)
     _check(log, records)
@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None, help="the first case; all follow from it")
     parser.add_argument("--only", type=int, default=None, help="one case, by its seed")
-    parser.add_argument("--broker", action="store_true", help="the same batches by Produce requests to an embedded broker")
+    parser.add_argument("--broker", action="store_true", help="by Produce requests, to a worker on an embedded broker")
     given = parser.parse_args()
     logging.disable()
     if given.only is not None:
