@@ -4,8 +4,9 @@ import { CONNECTING } from "./feed.js";
 import { active, matching, NONE } from "./filters.js";
 import { before, EMPTY } from "./fold.js";
 import { arrange, hold } from "./held.js";
-import { ask, cookie, explain, ok } from "./http.js";
+import { ask, cookie, ok } from "./http.js";
 import { fetchAll, fetchAway } from "./pages.js";
+import { end, start } from "./session.js";
 import { NO_PAGES, store } from "./store.js";
 import { share } from "./tabs.js";
 import { GONE, isolated } from "./words.js";
@@ -46,23 +47,23 @@ export function begin() {
  * @returns {Promise<string>} why not, or ""
  */
 export async function signIn(token) {
-  const answer = await ask("POST", "/auth/session", { token });
-  if (!ok(answer)) return answer.status === 401 ? `This token is not good: ${answer.data?.error ?? "refused"}.` : explain(answer);
-  page.set({ me: answer.data });
+  const { me, problem } = await start(token);
+  if (!me) return problem;
+  page.set({ me });
   new BroadcastChannel("attn-feed").postMessage({ says: "session" });
   begin();
   return "";
 }
 
-/** @returns {Promise<boolean>} whether the session has ended */
+/** @returns {Promise<string>} why the session has not ended, or "" */
 export async function signOut() {
-  const { status } = await ask("DELETE", "/auth/session");
-  if (status === 0 || status >= 500) return false;
+  const problem = await end();
+  if (problem) return problem;
   line?.sessionChanged();
   line?.close();
   line = null;
   page.set({ ...INITIAL, phase: "out" });
-  return true;
+  return "";
 }
 
 export const wake = () => line?.wake();

@@ -24,7 +24,10 @@ export function Top({ state }) {
   </header>`;
 }
 
-const leave = async () => await signOut() || say("attn does not answer, so you are still signed in. Try again.", { tone: "bad" });
+const leave = async () => {
+  const problem = await signOut();
+  if (problem) say(problem, { tone: "bad" });
+};
 
 const LOOKS = { auto: { icon: "auto", name: "as the system" }, dark: { icon: "moon", name: "dark" }, light: { icon: "sun", name: "light" } };
 
