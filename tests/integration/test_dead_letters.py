@@ -45,12 +45,16 @@ async def bury(settings: Settings, *letters: DeadLetter) -> None:
                 DEAD_LETTERS, value=one.value, key=one.key, headers=one.record_headers(), partition=0)
 
 
+# Sent again and replayed, it keeps its digits and its half of a surrogate pair.
+EXACT = json.dumps(event(1, data={"payload": "<payload>"})).replace(
+    '"<payload>"', '{"n": [1e400, 0.10, 9007199254740993, %s], "half": "\\ud83d"}' % ("7" * 5000)).encode()
+
+
 def mixed(now: int) -> list[DeadLetter]:
     """One of each kind that can be chosen: by topic, cause, text and age."""
     return [
         DeadLetter("plans", 0, 1, "not JSON: x", now - 5 * HOUR, b"k", b"{oops", cause="json"),
-        DeadLetter("plans", 1, 1, "data.title: Field required", now - 3 * HOUR, b"k", json.dumps(event(1)).encode(),
-                   cause="fields"),
+        DeadLetter("plans", 1, 1, "data.title: Field required", now - 3 * HOUR, b"k", EXACT, cause="fields"),
         DeadLetter("drafts", 0, 7, "not JSON: y", now, b"\xff", b"\x00\xfe", [("ce_id", b"1"), ("n", b"\xff")], 2,
                    cause="json"),
         DeadLetter("drafts", 0, 8, "not JSON: z", now, None, b"[1,\n", cause="json"),
@@ -82,7 +86,7 @@ async def test_some_dead_letters_are_chosen_and_counted(settings: Settings, tmp_
         ("drafts", "json", 2, 2), ("attn.log", "pack", 1, 1), ("plans", "fields", 0, 1), ("plans", "json", 0, 1)]
     assert run("--retry") == [{"sent": 3, "left": 0}]
     assert offsets() == []
-    assert len(await all_of(settings, "plans")) == 2
+    assert {record.value for record in await all_of(settings, "plans")} == {b"{oops", EXACT}
     assert [(record.partition, record.value) for record in await all_of(settings, "attn.log")] == [(2, b"z")]
     wrong = attn("dead-letters", "--since", "soon", "--kafka", settings.kafka, cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

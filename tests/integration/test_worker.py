@@ -32,6 +32,9 @@ def waitpoint(number: int, **data: object) -> events.Line:
     }}
 
 
+ODD = rb'{"n": [1e400, 0.10, 9007199254740993, -7%b], "half": "\ufffd"}' % (b"7" * 5000)
+
+
 async def test_events_become_facts_then_rows(stack: Stack) -> None:
     lines = events.generate(7, 1500, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
     async with stack() as settings:
@@ -64,9 +67,15 @@ async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
 
 
 async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
-    """Also values of 10 MB, empty and binary ones; what is good around it is untouched."""
+    """Also values of 10 MB, empty and binary ones; what is good around it is untouched, odd JSON too (CONTRACT §10)."""
+    odd = [
+        json.dumps(waitpoint(0, title="<half>", payload="<odd>")["value"] | {"id": name, "subject": name})
+        .replace('"<half>"', r'"\ud83d"').replace('"<odd>"', ODD.decode().replace("\\ufffd", r"\ud83d"))
+        for name in ("odd0", "odd1")
+    ]
     bad: list[tuple[str, bytes | None]] = list(events.garbage())
     for topic in SOURCE_TYPES:
+        bad += [(topic, odd[0].encode("utf-16"))]
         bad += [(topic, b"\x00\xff" * 200), (topic, b""), (topic, None), (topic, b"x" * (10 << 20))]
     good = [waitpoint(number) for number in range(60)]
     async with stack() as settings:
@@ -75,8 +84,9 @@ async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
             await send(settings, good[:30])
             await send(settings, bad[: len(bad) // 2])
             await send(settings, good[30:])
+            await send(settings, [("waitpoints", odd[0].encode()), ("waitpoints", b"\xef\xbb\xbf" + odd[1].encode())])
             await send(settings, bad[len(bad) // 2:])
-            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good)), "all handled")
+            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good) + len(odd)), "all handled")
         check(seen, settings)
         assert len(seen.letters) == len(bad)
         assert all(letter.reason and not letter.truncated for letter in seen.letters)
@@ -84,7 +94,8 @@ async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
         assert sorted((letter.topic, letter.value or b"") for letter in seen.letters) == sorted(
             (topic, value or b"") for topic, value in bad
         )
-        assert {item.source_id for item in items(seen)} == {line["value"]["subject"] for line in good}
+        payloads = {item.source_id: bytes(item.data.payload) for item in items(seen)}
+        assert payloads == {line["value"]["subject"]: b"" for line in good} | {"odd0": ODD, "odd1": ODD}
 
 
 async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
