@@ -6,19 +6,21 @@
 # make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
 # make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
 # make fuzz    Kafka record batches that know the format, broken in all ways (MINUTES=, ARGS="--broker" for a real worker)
+# make update  the newest versions that pyproject.toml allows into requirements/ (make lock: only what changed there)
 # make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
 
 # The first that runs and fits: a version manager may have names for what it does not have.
-FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-PYTHON ?= $(shell for each in python3.12 python3.11 python3 python; do \
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for each in python3.12 python3.13 python3.11 python3 python; do \
   $$each -c '$(FITS)' >/dev/null 2>&1 && echo $$each && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
 
-.PHONY: up test check laws schemas bench $(BENCHES) chaos fuzz hooks clean
+.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
@@ -31,6 +33,8 @@ check: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/deptry schemas streams api ops
+	@$(BIN)/deptry tests --exclude '\.venv' --ignore DEP002,DEP004
 	@$(BIN)/attn schemas --check
 	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka" tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
 
@@ -38,6 +42,18 @@ TIMES ?= 20
 
 laws: $(READY)
 	@ATTN_TEST_TIMES=$(TIMES) $(BIN)/python -m pytest -q -n 2 -m hypothesis tests/unit $(ARGS)
+
+# For every Python and platform at once, with hashes and without the address of an index.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+  --custom-compile-command 'make update'
+
+lock: $(READY)
+	@$(LOCK) --all-extras --group build --output-file requirements/dev.txt pyproject.toml
+	@$(LOCK) --constraints requirements/dev.txt --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --constraints requirements/dev.txt --output-file requirements/build.txt --group build
+
+update: UPGRADE := --upgrade
+update: lock
 
 schemas: $(READY)
 	@$(BIN)/attn schemas
@@ -66,11 +82,14 @@ hooks: $(READY)
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(READY): pyproject.toml
+# uv takes a tenth of pip's time, and does not know pip's settings: where it can't reach the index, pip may.
+$(READY): pyproject.toml requirements/build.txt requirements/dev.txt
 	@$(or $(PYTHON),false) -c '$(FITS)' \
-	  || { echo "attn needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
-	@echo "installing into $(VENV) (once, a few minutes)" >&2
+	  || { echo "attn needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@echo "installing into $(VENV) (once, a minute or two)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test,bench,dev]'
+	@$(PIP) --require-hashes --requirement requirements/build.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt \
+	  || $(PIP) --require-hashes --requirement requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

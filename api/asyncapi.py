@@ -8,12 +8,9 @@ structs, feed frames the models of the HTTP answers; each family has its own pre
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from importlib import metadata
 from typing import Any, get_args
-from unittest.mock import patch
 
-import msgspec
 import orjson
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
@@ -21,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from api import events
 from api.auth import COOKIE
 from api.messages import FRAMES, RECEIVED, SAID
-from schemas import facts, log, sources, views
+from schemas import facts, json_schema, log, sources, views
 from schemas.deadletters import CAUSES, DeadLetter, GoOn, Settled
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
 
@@ -223,10 +220,8 @@ class _Made:
         return name
 
     def _struct(self, prefix: str, kind: Any) -> _Json:
-        # msgspec can't write down a default of type Raw (an absent payload) and offers no hook for it.
-        with patch("msgspec._json_schema.to_builtins", partial(msgspec.to_builtins, enc_hook=lambda _: None)):
-            [schema], found = msgspec.json.schema_components(
-                [kind], ref_template="#/components/schemas/" + prefix + "{name}")
+        [schema], found = json_schema.schema_components(
+            [kind], ref_template="#/components/schemas/" + prefix + "{name}")
         self._add(prefix, found)
         return schema
 

@@ -4,17 +4,14 @@ a topic, and the OpenAPI and AsyncAPI documents of the edge."""
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
-import msgspec
 import typer
 
 import schemas as package
 from ops.errors import UserError
-from schemas import facts, log, views
+from schemas import facts, json_schema, log, views
 from schemas.settings import Settings
 from schemas.sources import MODELS
 
@@ -73,6 +70,4 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def _of(title: str, kind: Any) -> dict[str, Any]:
-    # msgspec knows no way to write down a default of type Raw (an absent payload) and offers no hook for it.
-    with patch("msgspec._json_schema.to_builtins", partial(msgspec.to_builtins, enc_hook=lambda _: None)):
-        return {"title": title, **msgspec.json.schema(kind)}
+    return {"title": title, **json_schema.schema(kind)}

@@ -16,6 +16,8 @@ CHECKS = {
     "ruff": ["-m", "ruff", "check", "--no-cache"],
     "mypy": ["-m", "mypy"],
     "imports": ["-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+    "dependencies": ["-m", "deptry", "schemas", "streams", "api", "ops"],
+    "dependencies of tests": ["-m", "deptry", "tests", "--exclude", r"\.venv", "--ignore", "DEP002,DEP004"],
     "schemas": ["-P", "-m", "ops.cli", "schemas", "--check"],
     "pre-commit": ["-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"],
 }
@@ -44,7 +46,7 @@ def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["up", "test", "check", "schemas", "bench"])
+@pytest.mark.parametrize("target", ["up", "test", "check", "update", "schemas", "bench", "chaos"])
 def test_make_knows_the_targets_of_the_readme(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
