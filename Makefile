@@ -5,7 +5,7 @@
 # make fuzz   records made at random until something breaks (MINUTES=, ARGS="events --seed 7")
 # make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
 # make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
-# make fuzz    Kafka record batches that know the format, broken in all ways (MINUTES=, ARGS="--broker" for a real worker)
+# make fuzz-batches  Kafka record batches that know the format, broken in all ways (MINUTES=, ARGS="--broker" for a real worker)
 # make update  the newest versions that pyproject.toml allows into requirements/ (make lock: only what changed there)
 # make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
 
@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
 
-.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
+.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz fuzz-batches hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
@@ -73,7 +73,7 @@ MINUTES ?= 2
 chaos: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-fuzz: $(READY)
+fuzz-batches: $(READY)
 	@cd tests && $(abspath $(BIN))/python -m support.fuzz_records --minutes $(MINUTES) $(ARGS)
 
 hooks: $(READY)
