@@ -87,8 +87,33 @@ def _flow(group: typer.Typer) -> None:
             _flow(inner.typer_instance)
 
 
+def without_password(argv: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--clickhouse URL` where the URL has a password, and that URL."""
+    kept, found, rest = [], None, iter(argv)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag != "--clickhouse":
+            kept.append(argument)
+            continue
+        url = value if equals else next(rest, None)
+        if url is not None and "@" in url and ":" in url.partition("://")[2].rpartition("@")[0]:
+            found = url
+        else:
+            kept += [argument] if equals or url is None else [argument, url]
+    return kept, found
+
+
+def _hide_password() -> None:
+    """Replaces this process by one that has the password of `--clickhouse URL` in its environment: every user of the
+    machine can list arguments, and only the owner of a process its environment."""
+    argv, url = without_password(sys.orig_argv)
+    if url is not None and sys.executable:
+        os.execve(sys.executable, argv, {**os.environ, "ATTN_CLICKHOUSE": url})  # noqa: S606 - this very command
+
+
 def main() -> None:
     """Run the command line. What the user can mend is one line on stderr; a traceback means a bug."""
+    _hide_password()
     try:
         build(*_requested())()
     except UserError as error:

@@ -16,8 +16,9 @@ Kafka = Annotated[str | None, typer.Option(
     "--kafka", metavar="HOST:PORT", help="Bootstrap servers of Kafka. [ATTN_KAFKA, else that of `attn up`]",
     show_default=False)]
 ClickHouse = Annotated[str | None, typer.Option(
-    "--clickhouse", metavar="URL", help="http(s)://user:password@host:port/database. [ATTN_CLICKHOUSE, else embedded]",
-    show_default=False)]
+    "--clickhouse", metavar="URL", show_default=False,
+    help="http(s)://user:password@host:port/database. Put a password into ATTN_CLICKHOUSE: others on this machine "
+         "can read arguments until the process has started. [ATTN_CLICKHOUSE, else embedded]")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on. [ATTN_HOST, else 127.0.0.1]",
                                           show_default=False)]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, show_default=False,

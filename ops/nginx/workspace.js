@@ -1,4 +1,5 @@
-// Which workspace a request is about, read from its token. Not verified: it only picks an edge, and the edge verifies.
+// Names the workspace of a request, read from its token. Not verified: it only picks an edge, and the edge verifies. A caller
+// can choose the edge that way, so nginx.conf limits the connections of an address (limit_conn).
 
 function claims(r) {
     const header = r.headersIn['Authorization'] || '';

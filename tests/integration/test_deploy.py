@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,11 +68,51 @@ def test_compose_has_the_promised_parts(compose: dict[str, Any]) -> None:
 
 def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert text.count("${ATTN_JWT_SECRET:?") == 1
+    assert text.count("${ATTN_JWT_SECRET:?") == 2, "edges and the tool that makes tokens"
     for variable, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
         assert rest.startswith((":?", ":-")), f"{variable} has neither a default nor a message"
     for variable in re.findall(r"^#?(ATTN_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE):
         assert variable in VARIABLES
+
+
+def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: dict[str, Any]) -> None:
+    """`env_file` brings all of .env to a service, so what is not for it is set to nothing."""
+    secrets = {"ATTN_CLICKHOUSE", "ATTN_JWT_SECRET", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_READER_PASSWORD",
+               "GRAFANA_PASSWORD"}
+    needed = {"edge-1": {"ATTN_JWT_SECRET"}, "edge-2": {"ATTN_JWT_SECRET"}, "token": {"ATTN_JWT_SECRET"},
+              "history": {"ATTN_CLICKHOUSE"}}
+    for name, service in compose["services"].items():
+        if service.get("image") == "attn:local":
+            given = service["environment"]
+            assert {secret for secret in secrets if given[secret] != ""} == needed.get(name, set()), name
+            reads = given.get("ATTN_CLICKHOUSE_READ", "")
+            assert reads.startswith("http://reader:${CLICKHOUSE_READER_PASSWORD:?") == name.startswith("edge"), name
+    grafana = compose["services"]["grafana"]["environment"]
+    assert grafana["CLICKHOUSE_USER"] == "reader"
+    assert "CLICKHOUSE_READER_PASSWORD" in grafana["CLICKHOUSE_PASSWORD"]
+    assert "CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT" not in compose["services"]["clickhouse"]["environment"]
+
+
+def test_the_reader_of_clickhouse_may_read_the_history_and_nothing_else(compose: dict[str, Any]) -> None:
+    path = "ops/clickhouse/users.d/attn-reader.xml"
+    assert f"./{path}:/etc/clickhouse-server/users.d/attn-reader.xml:ro" in compose["services"]["clickhouse"]["volumes"]
+    root = ElementTree.parse(ROOT / path).getroot()
+    [user] = root.findall("users/*")
+    assert user.tag == "reader"
+    assert [query.text for query in user.findall("grants/query")] == ["GRANT SELECT ON attn.*"]
+    variable = user.find("password").attrib["from_env"]  # type: ignore[union-attr]
+    assert variable in compose["services"]["clickhouse"]["environment"]
+    profile = root.find(f"profiles/{user.findtext('profile')}")
+    assert profile is not None
+    assert profile.findtext("readonly") == "2", "1 would refuse the limits that edges set"
+    for name in ("format_schema", "output_format_schema", "format_template_resultset", "format_template_row"):
+        assert profile.find(f"constraints/{name}/readonly") is not None, "it names a file"
+
+
+def test_compose_publishes_on_this_host_alone(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for port in service.get("ports", []):
+            assert port.startswith(("127.0.0.1:", "${ATTN_PUBLIC_ADDRESS:-127.0.0.1}:")), name
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
@@ -87,10 +128,11 @@ def test_the_image_is_made_of_what_is_there() -> None:
     assert any(line.startswith("HEALTHCHECK") for line in lines)
 
 
-def nginx_conf(directory: Path, port: int, edges: tuple[int, int]) -> Path:
+def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: int = 256) -> Path:
     """Our nginx.conf with the paths and addresses of a test."""
     text = (ROOT / "ops/nginx/nginx.conf").read_text()
     for old, new in {
+        "limit_conn addresses 256": f"limit_conn addresses {connections}",
         "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/nginx/",
         "listen 8080": f"listen 127.0.0.1:{port}", "edge-1:8080": f"127.0.0.1:{edges[0]}",
         "edge-2:8080": f"127.0.0.1:{edges[1]}", "worker_processes auto": "worker_processes 1",
@@ -137,13 +179,13 @@ async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def nginx_before(tmp_path: Path, edge: Edge) -> AsyncIterator[int]:
+async def nginx_before(tmp_path: Path, edge: Edge, connections: int = 256) -> AsyncIterator[int]:
     """nginx before two edges, numbered from 1; its port."""
     servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        NGINX, "-c", nginx_conf(tmp_path, port, (ports[0], ports[1])), "-e", tmp_path / "error.log")
+        NGINX, "-c", nginx_conf(tmp_path, port, (ports[0], ports[1]), connections), "-e", tmp_path / "error.log")
     try:
         for _ in range(100):
             try:
@@ -228,3 +270,25 @@ async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(
         _, took = await ask(port, "/org/me/feed?last_event_id=5&token=secret", "")
         assert took < 1.5
     assert "secret" not in (tmp_path / "access.log").read_text()
+
+
+@needs_nginx
+async def test_nginx_bounds_the_connections_of_an_address_whatever_its_tokens_say(tmp_path: Path) -> None:
+    """A token is not verified here, so a caller chooses the edge; streams times edges end at the limit by address."""
+    async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n%d\n" % number)
+        await reader.read()
+        writer.close()
+
+    async with nginx_before(tmp_path, edge, connections=5) as port:
+        streams, statuses = [], []
+        for number in range(8):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            who = token(f"w{number}", "eve")
+            writer.write(f"GET /org/me/feed HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\n\r\n".encode())
+            statuses.append(int((await reader.readline()).split()[1]))
+            streams.append(writer)
+        assert statuses == [200] * 5 + [429] * 3
+        for writer in streams:
+            writer.close()

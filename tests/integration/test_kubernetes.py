@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -146,6 +147,41 @@ def test_settings_of_a_pod_are_settings(name: str, monkeypatch: pytest.MonkeyPat
     assert settings.log_partitions == 64
     assert settings.reading.startswith("https://reader:")
     assert settings.jwt_secret is None, "the example has none"
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_has_the_secrets_of_its_role_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECRET["stringData"], "ATTN_JWT_SECRET", "x" * 32)
+    settings = settings_of(name, monkeypatch)
+    assert bool(settings.clickhouse) == (name == "attn-history"), "the history alone writes"
+    assert (settings.jwt_secret is not None) == (name == "attn-edge"), "edges alone check tokens"
+
+
+def test_policies_let_in_who_calls_and_out_what_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "NetworkPolicy"}
+    assert policies["attn-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+    def of(name: str, way: str) -> set[int]:
+        """Ports that policies open for the pod."""
+        found: set[int] = set()
+        for spec in policies.values():
+            selector = spec["podSelector"]
+            names = set(selector.get("matchLabels", {}).values()) | {
+                value for one in selector.get("matchExpressions", []) for value in one["values"]}
+            if name in names:
+                for rule in spec.get(way, []):
+                    assert way == "egress" or rule["from"], "from somewhere, not from everywhere"
+                    found |= {port["port"] for port in rule["ports"]}
+        return found
+
+    for name in PODS:
+        settings = settings_of(name, monkeypatch)
+        kafka = {int(host.rpartition(":")[2]) for host in settings.kafka.split(",")}
+        clickhouse = {urlsplit(settings.reading).port} if name in ("attn-edge", "attn-history") else set()
+        assert of(name, "egress") >= {53, *kafka, *clickhouse}, name
+        listening = {port["containerPort"] for port in container(name).get("ports", [])}
+        assert listening <= of(name, "ingress"), name
+    assert not of("attn-topics", "ingress")
 
 
 def test_workers_and_history_have_names_that_stay() -> None:

@@ -17,7 +17,7 @@ from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # Of tests, of compose, of a shell's example, and names that stand for several.
-OTHERS = {"ATTN_TEST_KAFKA", "ATTN_TEST_TIMES", "ATTN_PUBLIC_PORT"}
+OTHERS = {"ATTN_TEST_KAFKA", "ATTN_TEST_TIMES", "ATTN_PUBLIC_ADDRESS", "ATTN_PUBLIC_PORT"}
 SETTINGS = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
 ROOMS = ("api", "docs", "ops", "requirements", "schemas", "streams", "tests")
 
