@@ -2,11 +2,10 @@
 # make test    the whole test suite (ARGS="-k feed" for pytest's)
 # make check   linters, types, import rules, schemas, and the fast tests: what to run before a commit
 # make laws    the properties alone, with other examples each time, TIMES=20 times as many: to hunt for faults
-# make fuzz   records made at random until something breaks (MINUTES=, ARGS="events --seed 7")
 # make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
 # make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
-# make fuzz-batches  Kafka record batches that know the format, broken in all ways (MINUTES=, ARGS="--broker" for a real worker)
 # make update  the newest versions that pyproject.toml allows into requirements/ (make lock: only what changed there)
+# make fuzz   source records at random (ARGS=events), or broken record batches (ARGS=records, ARGS="records --broker"), for MINUTES
 # make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
 
 # The first that runs and fits: a version manager may have names for what it does not have.
@@ -20,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
 
-.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz fuzz-batches hooks clean
+.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
@@ -59,9 +58,6 @@ schemas: $(READY)
 	@$(BIN)/attn schemas
 	@$(BIN)/python -m ops.settings_page > docs/settings.md
 
-fuzz: $(READY)
-	@PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(ARGS),events) --minutes $(MINUTES)
-
 bench: $(BENCHES)
 
 $(BENCHES): bench-%: $(READY)
@@ -73,8 +69,8 @@ MINUTES ?= 2
 chaos: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-fuzz-batches: $(READY)
-	@cd tests && $(abspath $(BIN))/python -m support.fuzz_records --minutes $(MINUTES) $(ARGS)
+fuzz: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(ARGS),events) --minutes $(MINUTES)
 
 hooks: $(READY)
 	@$(BIN)/pre-commit install

@@ -1,30 +1,20 @@
-"""`python -m fuzz NAME --minutes M --seed N`: runs `fuzz.NAME.main`. The exit code is 1 when it found something."""
+"""`python -m fuzz NAME --minutes M [--seed N]`: events (source records) or records (batches as Kafka sends them)."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import pkgutil
-import random
 import sys
-from pathlib import Path
-from typing import Any
 
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"fuzz.{name}")
+FUZZERS = {"events": "fuzz.events", "records": "support.fuzz_records"}
 
 
 def main() -> int:
-    here = Path(__file__).parent
-    names = sorted(one.name for one in pkgutil.iter_modules([str(here)]) if not one.name.startswith("_"))
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("name", choices=[name for name in names if hasattr(_module(name), "main")])
-    parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    given = parser.parse_args()
-    print(f"fuzz {given.name}: {given.minutes:g} min, --seed {given.seed}", flush=True)
-    return int(_module(given.name).main(given.minutes, given.seed))
+    name, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if name not in FUZZERS:
+        print(f"{__doc__}\n{name!r} is none of {', '.join(FUZZERS)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"python -m fuzz {name}", *rest]
+    return importlib.import_module(FUZZERS[name]).main() or 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ digit for digit. What is found is printed as a line for tests/fuzz/seeds/events.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import random
@@ -231,7 +232,14 @@ def of_line(line: str) -> Record:
     return Record(found["topic"], value, headers, found["valid"])
 
 
-def main(minutes: float, seed: int) -> int:
+def main() -> int:
+    """1: something does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="all follow from it")
+    given = parser.parse_args()
+    minutes, seed = given.minutes, given.seed
+    print(f"--seed {seed}", flush=True)
     begun, rounds, found = time.monotonic(), 0, Counter[str]()
     while time.monotonic() - begun < minutes * 60:
         for record, trace in run(random.Random(f"{seed} {rounds}"), 500):
