@@ -67,7 +67,7 @@ URLS = (
     "/\u202e", "/\0", "http://[::1",
     "http://h:99999", "mailto:a", "a" * 5000, "/" + "a" * 2047, "http://ä.example", "http://h\uff0fx", "http://\u2100",
 )
-HEADERS = ("ce_id", "CE_TYPE", "ce_", "content-type", "é", "", "ce_specversion", "attn-reason")
+HEADERS = ("ce_id", "CE_TYPE", "ce_", "content-type", "é", "", "ce_specversion", "attn-reason", "ce_\udcff", "\udced")
 HEADER_VALUES = (None, b"", b"\xff", b"1.0", b"application/cloudevents+json", b"\xed\xa0\xbd", b"a" * 600)
 PIECES = (
     b"\xef\xbb\xbf", b"\xed\xa0\xbd", b"\\ud83d", b"\\", b'"', b"\0", b"[" * 2000, b"1e999", b",", b"NaN", b"//")

@@ -125,9 +125,11 @@ def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
     reason, cause = found if isinstance(found, tuple) else ("sent by hand", "other")
     letter = DeadLetter(
         topic=record.topic, partition=0, offset=1, reason=reason, at=1, key=b"k", value=record.value, cause=cause,
-        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")])
-    kept = DeadLetter.from_record(b"k", record.value, letter.record_headers())
-    assert (kept.reason, kept.value, kept.headers) == (letter.reason, letter.value, letter.headers)
+        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fitted(8 << 20)
+    written = [(name.encode(), raw) for name, raw in letter.record_headers()]  # as a producer does
+    kept = DeadLetter.from_record(letter.key, letter.value, [(name.decode(), raw) for name, raw in written])
+    assert kept.cut == letter.cut
+    assert (kept.reason, kept.value, kept.headers) == (reason, record.value, letter.headers)
     if record.value:
         again = parse_line(msgspec.json.encode(exported(Letter((0, 1), SimpleNamespace(), kept))))  # type: ignore[arg-type]
         assert (again.bytes_of_value, again.all_headers) == (record.value, kept.headers)

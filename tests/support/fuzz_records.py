@@ -1,4 +1,4 @@
-"""Fuzzes what a fetch brings with record batches that know the format; `make fuzz-batches` runs it for MINUTES.
+"""Fuzzes what a fetch brings with record batches that know the format; `make fuzz ARGS=records` runs it for MINUTES.
 
 Each case is a partition's log: batches of all codecs, transactions, control records, formats 0 and 1, of which some are
 broken (fields, varints, CRC, lengths, bytes, decompression bombs). The log is fetched as a consumer fetches it, parsed
