@@ -71,7 +71,7 @@ export function where({ cluster, stack, clusters }) {
 export function Row({ row, state, now, size }) {
   const { item, gone } = /** @type {import("../held.js").Shown} */ (row.shown);
   const chosen = state.chosen.has(item.id), away = state.view === "away";
-  const ends = due(item, now), sender = cut(item.sender_name ?? item.sender_id ?? "", LONG), title = cut(item.title, LONGEST), spoken = isolated(title);
+  const ends = due(item, now), sender = isolated(cut(item.sender_name ?? item.sender_id ?? "", LONG)), title = cut(item.title, LONGEST), spoken = isolated(title);
   const last = gone ? cut(state.gone.get(item.id) ?? "gone", LONG) : !away ? ends.text
     : item.dismissed_until ? `back in ${span((Date.parse(item.dismissed_until) - now) / 1000)}` : "put away";
   const is = [

@@ -48,7 +48,7 @@ export function Filters({ state }) {
     ${all.length > 0 && html`<section aria-labelledby="clusters-title"><h2 id="clusters-title">Clusters</h2>
       <ul role="list">${all.slice(0, MOST).map(({ name, count, pinned: on }) => html`<li key=${name} class="cluster">
         <button class="nav" aria-pressed=${filters.cluster === name} onClick=${() => set({ cluster: filters.cluster === name ? "" : name })}>
-          <span dir="auto">${cut(name, LONG)}</span><span class="count">${count}</span></button>
+          <span dir="auto">${isolated(cut(name, LONG))}</span><span class="count">${count}</span></button>
         <button class="pin plain" aria-pressed=${on} aria-label=${`Pin ${isolated(cut(name, LONG))} to the top`} title=${on ? "Unpin" : "Pin to the top of its band"} onClick=${() => pin(name)}><${Icon} name="star" size="15" /></button></li>`)}
       </ul>${all.length > MOST && html`<p class="hint">and ${plural(all.length - MOST, "other")}</p>`}</section>`}`;
 }
