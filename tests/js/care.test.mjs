@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { LEAST, MOST, pause, retryAfter } from "../../api/static/attn/backoff.js";
-import { answered, heard, now } from "../../api/static/attn/clock.js";
+import { now, setFromDate, setFromHeartbeat } from "../../api/static/attn/clock.js";
 import { isExact, parse, stringify } from "../../api/static/attn/exact.js";
 import { follow, silence } from "../../api/static/attn/feed.js";
 import { linkTo } from "../../api/static/attn/links.js";
@@ -97,16 +97,16 @@ test("the limit of silence follows the interval of heartbeats", () => {
 test("times are the server's", () => {
   const server = (/** @type {number} */ shift) => new Date(Date.now() + shift);
   for (const shift of [7_200_000, -7_200_000, 0]) {
-    answered(new Response("", { headers: { date: server(shift).toUTCString() } }));
+    setFromDate(new Response("", { headers: { date: server(shift).toUTCString() } }));
     assert.ok(Math.abs(now() - server(shift).getTime()) < 2100);
-    heard(server(shift + 500).toISOString());
-    answered(new Response("", { headers: { date: server(shift).toUTCString() } }));
+    setFromHeartbeat(server(shift + 500).toISOString());
+    setFromDate(new Response("", { headers: { date: server(shift).toUTCString() } }));
     assert.ok(Math.abs(now() - server(shift + 500).getTime()) < 100, "a whole second is not better than a millisecond");
   }
-  answered(new Response(""));
-  answered(new Response("", { headers: { date: "yesterday" } }));
-  heard(undefined);
-  heard("never");
+  setFromDate(new Response(""));
+  setFromDate(new Response("", { headers: { date: "yesterday" } }));
+  setFromHeartbeat(undefined);
+  setFromHeartbeat("never");
   assert.ok(Math.abs(now() - Date.now()) < 1000);
 });
 

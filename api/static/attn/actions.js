@@ -1,5 +1,5 @@
 // What a person does to items. Each write is answered after it is durable; the feed then shows it, here and everywhere.
-import { asSeen, patiently, renewed } from "./fenced.js";
+import { asSeen, retryThrottled, replaceItem } from "./fenced.js";
 import { ask, explain, ok, write } from "./http.js";
 import { linkTo } from "./links.js";
 import { letGo, onScreen, page, without } from "./model.js";
@@ -11,7 +11,7 @@ import { clock, isolated, kind, plural } from "./words.js";
 
 const MOST = 500; // ids in one request
 const EACH = 100; // items that are written one by one, each for its own revision; more go as one request
-const HOPELESS = new Set([0, 401, 429]); // answers after which the next item would get the same
+const FINAL = new Set([0, 401, 429]); // statuses that end a series: the next item would get the same
 const STAYS = 9000, STAYS_BAD = 15_000; // milliseconds a message is shown
 let number = 0;
 
@@ -84,18 +84,18 @@ export async function mark(ids, state, quietly = false) {
   if (ids.length > 1) return state === "unread" && ids.length <= EACH ? markUnread(ids) : bulk(ids, state);
   const item = find(ids[0]);
   const answer = await during(ids, () => markOne(ids[0], state), false);
-  if (ok(answer)) item && renewed({ ...find(ids[0]) ?? item, state });
+  if (ok(answer)) item && replaceItem({ ...find(ids[0]) ?? item, state });
   else if (!quietly) refused(answer, `Not marked ${state}`, item);
 }
 
 /**
- * For the revision that was seen: a late "unread" would open what its source has closed meanwhile.
+ * Marks an item for the revision that was shown: a late "unread" would reopen an item that its source closed meanwhile.
  * @param {string} id
  * @param {"read" | "unread"} state
  */
-const markOne = (id, state) => asSeen(find(id), (revision) => patiently(() => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
+const markOne = (id, state) => asSeen(find(id), (revision) => retryThrottled(() => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
 
-/** The request for many has no revisions; so they are sent one by one. @param {readonly string[]} ids */
+/** Marks items unread one by one, because the bulk request has no revisions. @param {readonly string[]} ids */
 async function markUnread(ids) {
   /** @type {Answer | null} */
   let bad = null;
@@ -104,7 +104,7 @@ async function markUnread(ids) {
     const answer = await during([id], () => markOne(id, "unread"), false);
     if (ok(answer)) marked += 1;
     else bad = answer;
-    if (HOPELESS.has(answer.status)) break;
+    if (FINAL.has(answer.status)) break;
   }
   if (bad) return refused(bad, `${marked} of ${ids.length} marked unread`);
   page.set({ chosen: new Set() });
@@ -128,7 +128,7 @@ export async function resolve(ids, action) {
 }
 
 /**
- * Undoes a resolve, where it is still this person's own: what its source or somebody else has closed since stays closed.
+ * Undoes a resolve. An item that its source or another person closed since stays closed.
  * @param {readonly string[]} ids
  * @param {string} [action] as it was resolved
  */
@@ -139,12 +139,12 @@ async function reopen(ids, action) {
   let theirs = 0;
   for (const id of ids) {
     const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await ask("GET", path);
-    if (HOPELESS.has(now.status) || now.status >= 500) return refused(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
+    if (FINAL.has(now.status) || now.status >= 500) return refused(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
     const { state, revision, resolved_by_user_id: by, resolved_action: did } = now.data ?? {};
     const mine = ok(now) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
-    const answer = mine ? await patiently(() => write("PATCH", path, { state: "unread" }, revision)) : now;
+    const answer = mine ? await retryThrottled(() => write("PATCH", path, { state: "unread" }, revision)) : now;
     if (mine && ok(answer)) opened.push(id);
-    else if (mine && HOPELESS.has(answer.status)) return refused(answer, "Not opened again");
+    else if (mine && FINAL.has(answer.status)) return refused(answer, "Not opened again");
     else if (state === "resolved" || !ok(now)) theirs += 1;
   }
   page.set({ mine: without(page.get().mine, opened) });
@@ -207,11 +207,11 @@ export async function dismiss(ids, until) {
   /** @type {Answer | null} */
   let bad = null;
   for (const id of ids) {
-    const send = (/** @type {number | undefined} */ revision) => patiently(() => write("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision));
+    const send = (/** @type {number | undefined} */ revision) => retryThrottled(() => write("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision));
     const answer = await during([id], () => asSeen(find(id), send), true);
     if (ok(answer)) done.push(id);
     else bad = answer;
-    if (HOPELESS.has(answer.status)) break;
+    if (FINAL.has(answer.status)) break;
   }
   if (bad) refused(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, find(ids[0]));
   if (!done.length) return;

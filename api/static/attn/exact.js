@@ -1,21 +1,21 @@
-// JSON whose numbers keep their digits. `JSON.parse` rounds 9007199254740993 and forgets that 0.10 was not 0.1.
+// Parses JSON without changing the digits of numbers. `JSON.parse` rounds 9007199254740993 and reads 0.10 as 0.1.
 
 // Numbers that may not be what `String(Number(text))` gives. A hit within a string costs time alone.
 const SUSPECT = /(?:^|[:,[])\s*(?:-0|-?(?:\d{16}|\d+[.eE]))/;
 const TOKENS = /"[^"\\]*(?:\\[^][^"\\]*)*"|-?\d[\d.eE+-]*/g;
-/** Marks a number within a string. Nobody outside of this page knows it, so no text can pretend to be a number. */
+/** Prefix of a string that stands for a number. It is random, so no text of an event can imitate a number. */
 const MARK = `${crypto.getRandomValues(new Uint32Array(4)).join("-")}:`;
 
 /**
- * A number that a double can't hold as it was written. A `String` object: JSON has none, and it survives being posted
- * to another tab.
+ * Whether a value is a number that a double can't hold as written. It is a `String` object: `JSON.parse` never makes one, and
+ * structured clone (other tabs) keeps it.
  * @param {unknown} value
  * @returns {value is String}
  */
 export const isExact = (value) => value instanceof String;
 
 /**
- * As `JSON.parse`, but a number whose digits would be lost is a `String` object of them.
+ * Parses like `JSON.parse`; a number whose digits would be lost becomes a `String` object of them.
  * @param {string} text
  * @returns {any}
  */
@@ -35,7 +35,7 @@ export function parse(text) {
   return parsed.root;
 }
 
-/** Marked strings become exact numbers. Not recursive: the depth is the text's. @param {any} top */
+/** Replaces marked strings by exact numbers. Iterative, because the depth is that of foreign text. @param {any} top */
 function restore(top) {
   const stack = [top];
   for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
@@ -48,7 +48,7 @@ function restore(top) {
 }
 
 /**
- * As `JSON.stringify`, with the digits of exact numbers.
+ * Serialises like `JSON.stringify`, with the digits of exact numbers.
  * @param {unknown} value
  * @param {number} [indent]
  */

@@ -1,20 +1,23 @@
 // One live connection: frames as they come, again and again from where it broke off.
 import { LEAST, MOST, pause, retryAfter } from "./backoff.js";
-import { answered, now } from "./clock.js";
+import { setFromDate, now } from "./clock.js";
 import { parse } from "./exact.js";
 import { frames, pieces } from "./sse.js";
 
 /** @typedef {import("./types").Frame} Frame */
 /** @typedef {{state: "connecting" | "live" | "down" | "full" | "ended", text: string, until?: number}} Link */
 
-const BEATS = 3, MORE = 5000; // heartbeats that may be missing, and milliseconds beyond: then the line is dead
-const BEAT = 15_000; // milliseconds between two heartbeats, where the edge does not say
+const BEATS = 3, MORE = 5000; // intervals without a heartbeat, and milliseconds more, after which the connection counts as dead
+const BEAT = 15_000; // milliseconds between heartbeats if the response does not name them; no less is assumed
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it `setTimeout` fires at once
 
 /** @type {Link} */
 export const CONNECTING = { state: "connecting", text: "Connecting" };
 
-/** Milliseconds without a byte after which a line is dead: by the interval of heartbeats that the edge names. @param {string | null} interval seconds */
+/**
+ * Returns the milliseconds without a byte after which the connection counts as dead.
+ * @param {string | null} interval between heartbeats, seconds: header `attn-heartbeat`
+ */
 export function silence(interval) {
   const beat = 1000 * Number(interval ?? Number.NaN);
   return Math.min(BEATS * (beat > 0 && Number.isFinite(beat) ? Math.max(beat, BEAT) : BEAT) + MORE, LONGEST_TIMER);
@@ -36,7 +39,7 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
   while (!signal.aborted) {
     const began = performance.now();
     /** @type {number | null} */
-    let told = null;
+    let requested = null;
     /** @type {Link} */
     let link = { state: "down", text: "Connection lost" };
     const line = new AbortController();
@@ -49,7 +52,7 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
       const last = cursor();
       if (last !== null) headers["last-event-id"] = last;
       const answer = await fetch(`/org/me/feed?limit=${limit}`, { headers, signal: line.signal, cache: "no-store" });
-      answered(answer);
+      setFromDate(answer);
       if (answer.status === 401) return status({ state: "ended", text: "Your session has ended" });
       if (answer.ok && answer.body) {
         limitOfSilence = silence(answer.headers.get("attn-heartbeat"));
@@ -57,7 +60,7 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
           clearTimeout(quiet);
           quiet = setTimeout(stop, limitOfSilence);
         }), parse)) {
-          told = frame.retry ?? told;
+          requested = frame.retry ?? requested;
           if (!frame.id) continue;
           if (link.state !== "live") status((link = { state: "live", text: "Live" }));
           failures = 0;
@@ -66,14 +69,14 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
         link = { state: "down", text: "Connection lost" };
       } else {
         const wait = retryAfter(answer.headers.get("retry-after"), now());
-        told = wait === null ? null : 1000 * wait;
+        requested = wait === null ? null : 1000 * wait;
         const said = await answer.json().catch(() => null);
         link = answer.status === 429
           ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
           : { state: "down", text: "attn is not ready" };
       }
     } catch (problem) {
-      // A network that fails is a TypeError, silence an AbortError. Another one is a fault of a frame, or of this page.
+      // A network error is a TypeError, silence an AbortError. Any other exception is a defect of a frame or of this page.
       if (!(problem instanceof TypeError || problem instanceof DOMException)) globalThis.reportError?.(problem);
       link = { state: "down", text: "Connection lost" };
     } finally {
@@ -83,15 +86,15 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
     if (signal.aborted) return;
     failures += 1;
     const took = performance.now() - began, least = Math.max(0, LEAST - took);
-    // The first wait is the edge's, which has spread its readers; one that keeps failing waits ever longer.
-    const wait = failures === 1 && told !== null && took > LEAST ? Math.min(told, MOST) : pause(failures, told);
+    // The first wait is the edge's `retry`, which already has jitter; repeated failures back off.
+    const wait = failures === 1 && requested !== null && took > LEAST ? Math.min(requested, MOST) : pause(failures, requested);
     status({ ...link, until: Date.now() + wait });
     await sleep(Math.max(wait, least), signal, wake, least);
   }
 }
 
 /**
- * The same bytes; `each` is called for every piece. A large frame takes longer than a heartbeat, and the line is alive.
+ * Passes the bytes on and calls `each` for every piece: a large frame may take longer than a heartbeat interval.
  * @param {ReadableStream<Uint8Array>} bytes
  * @param {() => void} each
  */

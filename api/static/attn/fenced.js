@@ -1,4 +1,4 @@
-// Writes that are meant for what a person saw: they carry its revision, and what changed meanwhile is looked at again.
+// Fences writes by the revision a person saw (`If-Match`), and repeats throttled ones.
 import { pause } from "./backoff.js";
 import { stringify } from "./exact.js";
 import { waitOf } from "./http.js";
@@ -14,8 +14,8 @@ const seen = ({ title, body_md, priority, plan, risk, reversible, payload, error
   stringify([title, body_md, priority, plan, risk, reversible, payload, error]);
 
 /**
- * A write meant for what was seen. If only marks have changed since, it is sent again for the newer revision; else the
- * item is shown as it is now.
+ * Sends a write for the revision that was shown. On 412 it is sent again if only marks changed; else the page shows the
+ * current item.
  * @param {Item | undefined} item
  * @param {(revision: number | undefined) => Promise<Answer>} send
  */
@@ -24,12 +24,12 @@ export async function asSeen(item, send) {
   if (answer.status !== 412 || !item || !answer.data?.item) return answer;
   const newest = { ...item, ...answer.data.item };
   if (newest.state !== "resolved" && seen(newest) === seen(item)) return send(newest.revision);
-  renewed(newest);
+  replaceItem(newest);
   return answer;
 }
 
-/** What the feed does not follow is shown as an answer has it. @param {Item} item */
-export function renewed(item) {
+/** Replaces an item that the feed does not follow (opened, beyond the window, put away). @param {Item} item */
+export function replaceItem(item) {
   const { inbox, opened, tail, away } = page.get();
   if (inbox.items.some((one) => one.id === item.id)) return; // the feed brings it
   const put = (/** @type {Item} */ one) => (one.id === item.id ? item : one);
@@ -37,10 +37,10 @@ export function renewed(item) {
 }
 
 /**
- * Again, where the edge says that it was too much at once.
+ * Repeats a request that got 429, at most TRIES times.
  * @param {() => Promise<Answer>} send
  */
-export async function patiently(send) {
+export async function retryThrottled(send) {
   for (let tries = 1; ; tries++) {
     const answer = await send();
     if (answer.status !== 429 || tries === TRIES) return answer;

@@ -1,11 +1,11 @@
 // Asking the edge, and what its answers mean in words.
 import { pause, retryAfter } from "./backoff.js";
-import { answered, now } from "./clock.js";
+import { setFromDate, now } from "./clock.js";
 import { parse } from "./exact.js";
 
 /**
  * @typedef {object} Answer
- * @property {number} status 0: nobody answered
+ * @property {number} status 0: nobody setFromDate
  * @property {any} data the JSON, or null
  * @property {number | null} wait seconds, where the edge says when to come back; never negative
  */
@@ -47,7 +47,7 @@ export async function ask(method, path, body, headers = {}) {
     const answer = await fetch(path, {
       method, headers: all, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
     });
-    answered(answer);
+    setFromDate(answer);
     named = answer.headers.get("x-csrf-token") ?? named;
     const text = await answer.text();
     return { status: answer.status, data: text ? json(text) : null, wait: retryAfter(answer.headers.get("retry-after"), now()) };
@@ -107,6 +107,6 @@ export function explain({ status, data, wait }) {
     case 413: return "That is more than attn takes at once.";
     case 429: return `Too many changes at once. Try again in ${seconds}.`;
     case 503: return "attn could not confirm it in time. It may still happen; the list will tell.";
-    default: return data?.error ? `attn says: ${data.error}` : `attn answered ${status}.`;
+    default: return data?.error ? `attn says: ${data.error}` : `attn setFromDate ${status}.`;
   }
 }

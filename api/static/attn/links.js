@@ -1,10 +1,10 @@
-// Which addresses of foreign text the page makes links of. Pure.
+// Decides which addresses of foreign text become links. Pure.
 
 const SIGNS = /[\s\\\p{Cc}\p{Cf}]/u; // browsers drop line ends and tabs, read `\` as `/`, and obey signs of direction
 
 /**
- * An `http(s)` URL with a host and without a user, or a path of this origin: as it is written, to be an `href`. Null if
- * it is anything else, or would lead elsewhere than it reads.
+ * Returns an `href` for an `http(s)` URL with a host and without user information, or for a path of this origin. Null for
+ * everything else.
  * @param {unknown} address
  * @param {string} [origin]
  * @returns {string | null}

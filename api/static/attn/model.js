@@ -1,5 +1,5 @@
 // What the page knows and how it changes: the feed, the session, the pages beyond, the order on screen.
-import { heard as serverTime } from "./clock.js";
+import { setFromHeartbeat } from "./clock.js";
 import { CONNECTING } from "./feed.js";
 import { active, matching, NONE } from "./filters.js";
 import { before, EMPTY } from "./fold.js";
@@ -88,7 +88,7 @@ function changed(inbox, frames) {
       setTimeout(() => page.set({ fresh: without(page.get().fresh, [data.item.id]) }), FRESH);
       told = `New, ${data.item.band}: ${isolated(data.item.title)}`;
       stale ||= tail.loaded;
-    } else if (event === "heartbeat") serverTime(data.at);
+    } else if (event === "heartbeat") setFromHeartbeat(data.at);
   }
   const first = was.cursor === null;
   page.set({

@@ -26,8 +26,8 @@ export function parse(block, read = JSON.parse) {
 }
 
 /**
- * A stream's bytes, in whatever pieces -> its frames, as they become whole. A frame of any size costs its length once:
- * pieces are joined when its end is there.
+ * Reads an event stream's bytes, in any pieces, and yields its frames. Linear in the size of a frame: pieces are joined once
+ * its end has arrived.
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
  * @param {(text: string) => any} [read] what makes values of JSON
  * @returns {AsyncGenerator<Frame>}

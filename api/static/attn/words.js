@@ -95,18 +95,18 @@ export function clock(time, how = { dateStyle: "medium", timeStyle: "short" }) {
   return Number.isNaN(at.getTime()) ? String(time) : new Intl.DateTimeFormat(undefined, how).format(at);
 }
 
-const DIRECTIONS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g; // signs that turn text around
+const DIRECTIONS = /[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g; // characters that set the direction of text
 const RIGHT_TO_LEFT = /[\u0590-\u08FF\u200E\u200F\u202A-\u202E\u2066-\u2069\uFB1D-\uFDFF\uFE70-\uFEFC\u{10800}-\u{10FFF}\u{1E800}-\u{1EFFF}]/u;
 
 /**
- * Foreign text for a sentence that is no markup (a message, a tooltip, a notification): it has a direction of its own,
- * and can't turn what stands around it. In markup `<bdi>` and `dir="auto"` do this.
+ * Isolates the direction of foreign text within plain text (a message, a tooltip, a notification). In markup `<bdi>` and
+ * `dir="auto"` do this.
  * @param {string} text
  */
 export const isolated = (text) => (RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text);
 
 /**
- * The beginning of a text that is too long for its place.
+ * Cuts a text to `most` characters.
  * @param {string} text
  * @param {number} most characters
  */

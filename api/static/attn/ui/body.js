@@ -1,6 +1,6 @@
-// The text of an item: markdown, once that is made; until then, and where it is too much, the text as it is written.
+// Draws the body of an item as markdown; as plain text until the worker has answered, and if the text exceeds a limit.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
-import { Long } from "./more.js";
+import { LongText } from "./more.js";
 
 const SHOWN = 20_000; // characters of plain text at first
 
@@ -29,5 +29,5 @@ export function Body({ text }) {
   const nodes = made?.text === text ? made.nodes : null;
   useLayoutEffect(() => { if (nodes) place.current?.replaceChildren(nodes); }, [nodes]);
   return nodes ? html`<div key="markdown" class="markdown" ref=${place}></div>`
-    : html`<div key="plain" class="markdown plain-text" dir="auto"><${Long} key=${text} text=${text} most=${SHOWN} /></div>`;
+    : html`<div key="plain" class="markdown plain-text" dir="auto"><${LongText} key=${text} text=${text} most=${SHOWN} /></div>`;
 }

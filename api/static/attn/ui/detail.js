@@ -8,7 +8,7 @@ import { html, useClock, useEffect, useMemo, useRef } from "./dom.js";
 import { History } from "./history.js";
 import { Icon } from "./icons.js";
 import { Members } from "./members.js";
-import { Long, Some } from "./more.js";
+import { LongText, Paged } from "./more.js";
 import { Payload } from "./payload.js";
 import { askSnooze, backToList, badges, closeItem, openItem, where } from "./row.js";
 
@@ -47,7 +47,7 @@ export function Detail({ state }) {
           <span class="tools">${!done && html`<button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
             aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>`}
           <button class="plain close" onClick=${closeItem} aria-label="Close" title="Close (Esc)"><${Icon} name="close" /></button></span></p>
-        <h2 id="detail-title" dir="auto"><${Long} key=${item.title} text=${item.title} most=${LONG} /></h2>
+        <h2 id="detail-title" dir="auto"><${LongText} key=${item.title} text=${item.title} most=${LONG} /></h2>
         <p class="badges">
           <span class=${`badge band ${item.band}`}>${item.band}</span>
           ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
@@ -59,7 +59,7 @@ export function Detail({ state }) {
         <p class="why">${why(item)}</p>
       </header>
       ${item.risk && html`<${Risk} item=${item} />`}
-      ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0" dir="auto"><${Long} key=${item.id} text=${item.error} most=${LONG} /></pre></section>`}
+      ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0" dir="auto"><${LongText} key=${item.id} text=${item.error} most=${LONG} /></pre></section>`}
       ${item.body_md && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
       ${item.plan && html`<${Plan} key=${item.id} plan=${item.plan} />`}
       ${item.members && html`<${Members} item=${item} />`}
@@ -109,8 +109,8 @@ const Plan = ({ plan }) => useMemo(() => html`
   <section class="block" aria-labelledby="plan-title">
     <h3 id="plan-title">Plan <small>${plan.auto} by itself, ${plan.confirm} after you confirm</small></h3>
     <ol class="steps">
-      <${Some} of=${plan.steps} most=${STEPS} one="step" end=${(/** @type {any} */ button) => html`<li>${button}</li>`} draw=${(/** @type {import("../types").Step} */ step, /** @type {number} */ place) => html`<li key=${place} class=${step.mode}>
-        <span class="number">${place + 1}</span><span class="what" dir="auto"><${Long} text=${step.title} most=${LONG} /></span>
+      <${Paged} of=${plan.steps} most=${STEPS} one="step" end=${(/** @type {any} */ button) => html`<li>${button}</li>`} draw=${(/** @type {import("../types").Step} */ step, /** @type {number} */ place) => html`<li key=${place} class=${step.mode}>
+        <span class="number">${place + 1}</span><span class="what" dir="auto"><${LongText} text=${step.title} most=${LONG} /></span>
         <span class=${`badge ${step.mode}`}>${step.mode === "auto" ? "auto" : "confirm"}</span></li>`} />
     </ol>
   </section>`, [plan]);

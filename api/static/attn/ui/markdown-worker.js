@@ -1,5 +1,5 @@
-// Markdown -> HTML in a thread of its own: a text that the parser needs minutes for stops nobody but this worker, which
-// `markdown.js` then ends. What would be too much for a page to lay out is no markup either.
+// Worker: markdown -> HTML. The parser may need minutes for a text of 64 KB, so it never runs on the page's thread; `markdown.js`
+// terminates the worker at its deadline. Structures that are expensive to lay out are refused.
 import { Marked } from "../../vendor/marked.js";
 
 const DEEPEST = 24, COLUMNS = 60, NODES = 6000; // lists and quotes within each other, cells of a table row, tokens in all
@@ -18,7 +18,7 @@ const marked = new Marked({
   },
 });
 
-/** Throws where there is too much of it. @param {any[]} tokens */
+/** Throws RangeError if the tokens exceed a limit. @param {any[]} tokens */
 function limit(tokens) {
   /** @type {[any, number][]} */
   const stack = tokens.map((token) => [token, 1]);
@@ -35,14 +35,14 @@ function limit(tokens) {
   }
 }
 
-/** @param {string} text @returns {string | null} null: show the text as it is */
+/** @param {string} text @returns {string | null} null: show the text as plain text */
 export function toHtml(text) {
   try {
     const tokens = marked.lexer(text);
     limit(tokens);
     return marked.parser(tokens);
   } catch {
-    return null; // too deep for the parser itself, mostly
+    return null; // mostly a stack overflow of the parser
   }
 }
 

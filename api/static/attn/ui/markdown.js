@@ -1,9 +1,9 @@
-// Markdown from anybody -> nodes that are safe to show, in bounded time: a worker parses, the sanitiser makes nodes.
-// It is not needed for the list, so `body.js` loads it after that.
+// Turns markdown into safe nodes in bounded time: a worker parses, the sanitiser makes nodes. `body.js` loads this module after
+// the list, which does not need it.
 import DOMPurify from "../../vendor/purify.js";
 import { linkTo } from "../links.js";
 
-const LONGEST = 200_000; // characters of a text, and of the HTML made of it; what is longer is shown as it is written
+const LONGEST = 200_000; // characters of a text and of its HTML; longer ones are shown as plain text
 const DEADLINE = 4000, BEGINNING = 30_000; // milliseconds for one text, and for a worker to load
 const KEPT = 30; // texts whose HTML is kept
 
@@ -37,7 +37,7 @@ function safe(html) {
 
 /** @typedef {{text: string, done: (html: string | null) => void}} Job */
 
-/** HTML by text; null: it is shown as it is written. @type {Map<string, string | null>} */
+/** HTML by text; null: shown as plain text. @type {Map<string, string | null>} */
 const kept = new Map();
 /** @type {Job[]} the first one is at work, if a worker is */
 let jobs = [];
@@ -74,14 +74,14 @@ function makePolicy() {
   }
 }
 
-/** The job at work gets its next turn, if there is one. */
+/** Sends the first job to the worker and starts its deadline. */
 function next() {
   if (!jobs.length) return;
   timer = setTimeout(() => end(null), DEADLINE);
   worker?.postMessage({ text: jobs[0].text });
 }
 
-/** The worker is over, with the job it was at; the others get a new one. @param {string | null} html of that job */
+/** Terminates the worker and completes the job it was at; the other jobs get a new worker. @param {string | null} html of that job */
 function end(html) {
   clearTimeout(timer);
   worker?.terminate();
@@ -98,15 +98,15 @@ function start() {
   }
 }
 
-/** A worker that is there when the first item is opened. */
+/** Starts the worker before the first item is opened. */
 export function prepare() {
   if (worker === null) start();
 }
 
 /**
  * @param {string} text
- * @param {AbortSignal} signal of what no longer wants it
- * @returns {Promise<DocumentFragment | null>} null: show it as it is written
+ * @param {AbortSignal} signal aborted when the item is closed
+ * @returns {Promise<DocumentFragment | null>} null: show it as plain text
  */
 export async function render(text, signal) {
   if (text.length > LONGEST) return null;
@@ -124,14 +124,14 @@ export async function render(text, signal) {
 /**
  * @param {string} text
  * @param {AbortSignal} signal
- * @returns {Promise<string | null | undefined>} undefined: it is no longer wanted
+ * @returns {Promise<string | null | undefined>} undefined: aborted
  */
 function parse(text, signal) {
   return new Promise((resolve) => {
     const job = { text, done: resolve };
     signal.addEventListener("abort", () => {
       resolve(undefined);
-      if (jobs[0] === job && begun) end(null); // others don't wait for what nobody wants
+      if (jobs[0] === job && begun) end(null); // the other jobs don't wait for one that was aborted
       else jobs = jobs.filter((one) => one !== job);
     });
     jobs.push(job);

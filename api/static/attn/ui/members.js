@@ -3,7 +3,7 @@ import { ask, ok } from "../http.js";
 import { now } from "../clock.js";
 import { ago, cut, plural } from "../words.js";
 import { html, useEffect, useState } from "./dom.js";
-import { Some } from "./more.js";
+import { Paged } from "./more.js";
 
 /** @typedef {import("../types").Item} Item */
 
@@ -21,7 +21,7 @@ export function Members({ item }) {
   }, [ids.join(), item.revision]);
   return html`<section class="block" aria-labelledby="members-title">
     <h3 id="members-title">${plural(all, "failed run")} on ${plural(item.clusters?.length ?? 0, "cluster")}</h3>
-    <p class="tags"><${Some} of=${item.clusters ?? []} most=${CLUSTERS} one="cluster" draw=${(/** @type {string} */ name) => html`<code key=${name} dir="auto">${cut(name, LONG)}</code>`} /></p>
+    <p class="tags"><${Paged} of=${item.clusters ?? []} most=${CLUSTERS} one="cluster" draw=${(/** @type {string} */ name) => html`<code key=${name} dir="auto">${cut(name, LONG)}</code>`} /></p>
     <ul class="members">
       ${(members ?? []).map((run) => html`<li key=${run.id}><b dir="auto">${cut(run.title, LONG)}</b>
         ${run.cluster && html`<code dir="auto">${cut(run.cluster, LONG)}</code>`}<bdi>${cut(run.source_id, LONG)}</bdi><span>${ago(run.created_at, now())}</span>${run.state === "resolved" && html`<span class="badge quiet">resolved</span>`}</li>`)}

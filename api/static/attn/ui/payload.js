@@ -6,7 +6,7 @@ import { isSecret } from "../secrets.js";
 import { cut } from "../words.js";
 import { html, useMemo, useState } from "./dom.js";
 import { Icon } from "./icons.js";
-import { Long, Some } from "./more.js";
+import { LongText, Paged } from "./more.js";
 
 const DEEPEST = 6, LONGEST = 4000, LONG_NAME = 200; // levels, characters of a value and of a name
 const LARGE = 300; // values in all; beyond it, each object begins with its first few, and deep ones are folded in
@@ -35,7 +35,7 @@ function size(value, most) {
 function Secret({ name, value }) {
   const [shown, show] = useState(false);
   return html`<span class="secret">
-    ${shown ? html`<code dir="auto"><${Long} text=${asText(value)} most=${LONGEST} /></code>` : html`<span class="mask" aria-label="hidden">••••••••</span>`}
+    ${shown ? html`<code dir="auto"><${LongText} text=${asText(value)} most=${LONGEST} /></code>` : html`<span class="mask" aria-label="hidden">••••••••</span>`}
     <button class="small" aria-pressed=${shown} onClick=${() => show(!shown)} aria-label=${`${shown ? "Hide" : "Show"} ${worded(name)}`}>
       <${Icon} name="eye" size="14" /> ${shown ? "Hide" : "Show"}</button></span>`;
 }
@@ -67,28 +67,28 @@ function Value({ name, value, depth, large }) {
   if (isSecret(name, value)) return html`<${Secret} name=${name} value=${value} />`;
   if (value === null) return html`<span class="nothing">none</span>`;
   if (typeof value === "boolean") return html`<span class=${`flag ${value}`}>${value ? "yes" : "no"}</span>`;
-  if (typeof value === "number" || isExact(value)) return html`<code class="number"><${Long} text=${String(value)} most=${LONGEST} /></code>`;
+  if (typeof value === "number" || isExact(value)) return html`<code class="number"><${LongText} text=${String(value)} most=${LONGEST} /></code>`;
   if (isFlat(value)) {
     if (!value.length) return html`<span class="nothing">empty</span>`;
-    return html`<span class="tags"><${Some} of=${value} most=${large ? FEW : MOST} one="value" draw=${(/** @type {unknown} */ one) =>
-      html`<code dir="auto"><${Long} text=${String(one)} most=${LONG_NAME} /></code>`} /></span>`;
+    return html`<span class="tags"><${Paged} of=${value} most=${large ? FEW : MOST} one="value" draw=${(/** @type {unknown} */ one) =>
+      html`<code dir="auto"><${LongText} text=${String(one)} most=${LONG_NAME} /></code>`} /></span>`;
   }
   if (typeof value === "object") {
     const inside = Object.keys(value).length;
-    if (depth >= DEEPEST) return html`<${Folded} text=${`Show ${inside} deeper`} draw=${() => html`<pre tabIndex="0" dir="auto"><${Long} text=${asText(value)} most=${LONGEST} /></pre>`} />`;
+    if (depth >= DEEPEST) return html`<${Folded} text=${`Show ${inside} deeper`} draw=${() => html`<pre tabIndex="0" dir="auto"><${LongText} text=${asText(value)} most=${LONGEST} /></pre>`} />`;
     const fields = () => html`<${Fields} of=${value} depth=${depth + 1} large=${large} />`;
     return large && depth >= DEEP ? html`<${Folded} text=${`Show ${inside}`} draw=${fields} />` : fields();
   }
   const text = String(value), href = text.length < LONGEST && /^https?:/i.test(text) ? linkTo(text) : null;
   if (href !== null) return html`<a href=${href} target="_blank" rel="noopener noreferrer">${text}</a>`;
-  if (text.includes("\n") || text.length > 120) return html`<pre tabIndex="0" dir="auto"><${Long} text=${text} most=${LONGEST} /></pre>`;
+  if (text.includes("\n") || text.length > 120) return html`<pre tabIndex="0" dir="auto"><${LongText} text=${text} most=${LONGEST} /></pre>`;
   return html`<bdi>${text}</bdi>`;
 }
 
 /** @param {{of: any, depth: number, large: boolean}} how */
 function Fields({ of, depth, large }) {
   return html`<dl class=${`fields depth-${depth}`}>
-    <${Some} of=${Object.entries(of)} most=${large ? FEW : MOST} one="value" end=${(/** @type {any} */ button) => html`<div><dt></dt><dd>${button}</dd></div>`}
+    <${Paged} of=${Object.entries(of)} most=${large ? FEW : MOST} one="value" end=${(/** @type {any} */ button) => html`<div><dt></dt><dd>${button}</dd></div>`}
       draw=${(/** @type {[string, any]} */ [name, value]) => html`<div key=${name} class=${isNested(name, value) ? "nested" : ""}><dt title=${cut(name, LONG_NAME)} dir="auto">${worded(name)}</dt>
       <dd><${Value} name=${name} value=${value} depth=${depth} large=${large} /></dd></div>`} />
   </dl>`;
