@@ -23,7 +23,8 @@ _PIPELINE = 16
 # A reader with unsent bytes waiting must take them within this time, seconds: an answer of 8 MiB at 140 KB a second.
 STALLED_SECONDS = 60.0
 _BAD = b"400 Bad Request", "not an HTTP request"
-_LONG = b"431 Request Header Fields Too Large", f"the request's head is too large: at most {_HEAD} bytes"
+_LONG = b"431 Request Header Fields Too Large", (
+    f"the request's line and headers are too large: at most {_HEAD} bytes; cookies count, so delete those of this host")
 _CODING = b"501 Not Implemented", "transfer-encoding: must be chunked, or not sent"
 _SLOW = b"408 Request Timeout", f"the request's head was not there within {HEAD_SECONDS:g} s"
 

@@ -68,13 +68,29 @@ async def test_405_names_all_methods_of_the_path(method: str, path: str, allowed
     [b"GET / HTTP/1.1\r\nhost: x\r\nx-large: " + b"a" * 70_000 + b"\r\n\r\n"],
     [b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x-many: " + b"a" * 1000 + b"\r\n"] * 80],
     [b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"],
-], ids=["field", "fields", "url"])
+    [b"GET / HTTP/1.1\r\nhost: x\r\ncookie: " + b"; ".join(b"c%d=1" % n for n in range(8000)) + b"\r\n\r\n"],
+], ids=["field", "fields", "url", "cookies"])
 async def test_a_head_that_is_too_large_is_refused_before_it_is_kept(pieces: list[bytes]) -> None:
     fed = Fed()
     async with serving(fed.edge) as url:
         status, fields, body = await told(url, *pieces)
         assert (status, set(body), fields["content-type"]) == (431, {"error"}, "application/json")
         assert fields["connection"] == "close"
+        assert "cookies count" in body["error"]
+
+
+@pytest.mark.parametrize(("length", "status"), [
+    (b"0" * 5000 + b"2", 400), (b"0" * 5000, 400), (b"1" + b"0" * 18, 413), (b"9" * 30, 400), (b"9" * 5000, 400),
+    (b"-1", 400), (b"+2", 400), (b"2, 2", 400), (b"\xb2", 400), (b"0x2", 400),
+])
+async def test_a_length_of_any_digits_is_answered(length: bytes, status: int) -> None:
+    """The first ones are a body that is no JSON of a token."""
+    fed = Fed()
+    async with serving(fed.edge) as url:
+        found, fields, body = await told(
+            url, b"POST /auth/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
+            b"content-type: application/json\r\ncontent-length: " + length + b"\r\n\r\n{}")
+        assert (found, set(body) - {"limit"}, fields["content-type"]) == (status, {"error"}, "application/json")
 
 
 async def test_a_field_without_end_ends_the_connection() -> None:

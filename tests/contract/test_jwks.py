@@ -187,6 +187,27 @@ async def test_keys_and_signatures_of_openssl(kind: str, tmp_path: Path) -> None
     assert await accepted(document, *tokens) == [True, False]
 
 
+NODE_KEYS = """
+const { generateKeyPairSync, sign } = require("node:crypto");
+const part = (what) => Buffer.from(what).toString("base64url");
+const claims = part(JSON.stringify({ sub: "ann", role: "OWNER", workspace_id: "w", exp: %d }));
+const made = [["RS256", "rsa", { modulusLength: 2048 }], ["ES256", "ec", { namedCurve: "P-256" }]].map(([alg, kind, how]) => {
+  const { publicKey, privateKey } = generateKeyPairSync(kind, how);
+  const input = `${part(JSON.stringify({ alg, kid: kind }))}.${claims}`;
+  const signature = sign("sha256", Buffer.from(input), { key: privateKey, dsaEncoding: "ieee-p1363" });
+  return { jwk: { ...publicKey.export({ format: "jwk" }), kid: kind }, token: `${input}.${part(signature)}` };
+});
+console.log(JSON.stringify(made));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+async def test_key_sets_and_tokens_of_node() -> None:
+    run = subprocess.run(["node", "-e", NODE_KEYS % (NOW + 60)], capture_output=True, check=True)
+    made = json.loads(run.stdout)
+    assert await accepted(published(*[one["jwk"] for one in made]), *[one["token"] for one in made]) == [True, True]
+
+
 class Issuer:
     """An HTTP server on a socket. `answer` gets path and headers and returns the raw response; `asked` keeps them."""
 
