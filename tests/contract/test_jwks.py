@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,8 @@ NODE_KEYS = """
 const { generateKeyPairSync, sign } = require("node:crypto");
 const part = (what) => Buffer.from(what).toString("base64url");
 const claims = part(JSON.stringify({ sub: "ann", role: "OWNER", workspace_id: "w", exp: %d }));
-const made = [["RS256", "rsa", { modulusLength: 2048 }], ["ES256", "ec", { namedCurve: "P-256" }]].map(([alg, kind, how]) => {
+const kinds = [["RS256", "rsa", { modulusLength: 2048 }], ["ES256", "ec", { namedCurve: "P-256" }]];
+const made = kinds.map(([alg, kind, how]) => {
   const { publicKey, privateKey } = generateKeyPairSync(kind, how);
   const input = `${part(JSON.stringify({ alg, kid: kind }))}.${claims}`;
   const signature = sign("sha256", Buffer.from(input), { key: privateKey, dsaEncoding: "ieee-p1363" });
@@ -238,27 +239,19 @@ class Issuer:
 
 
 @asynccontextmanager
-async def issuing() -> AsyncIterator[tuple[Issuer, Fed, Callable[[], Awaitable[int]]]]:
-    """An issuer, an edge, and how to ask it with a token of the issuer: the status."""
+async def issuing() -> AsyncIterator[tuple[Issuer, str]]:
+    """An issuer, and the address of its keys."""
     issuer = Issuer()
     server = await asyncio.start_server(issuer.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    fed = Fed(jwks_url=url)
-
-    async def ask() -> int:
-        async with fed.client() as client:
-            client.headers["authorization"] = "Bearer " + signed(now=fed.edge.clock())
-            return (await client.get("/inbox")).status_code
-
     try:
-        yield issuer, fed, ask
+        yield issuer, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
     finally:
         server.close()
         await server.wait_closed()
 
 
 async def test_an_issuer_that_refuses_pythons_clients_answers_attn() -> None:
-    async with issuing() as (issuer, _, ask):
+    async with issuing() as (issuer, url):
         async def guarded(path: str, headers: dict[str, str]) -> bytes:
             agent = headers.get("user-agent", "").lower()
             if not agent or "accept" not in headers or any(name in agent for name in ("python", "urllib", "aiohttp")):
@@ -266,7 +259,10 @@ async def test_an_issuer_that_refuses_pythons_clients_answers_attn() -> None:
             return await issuer.good(path, headers)
 
         issuer.answer = guarded
-        assert await ask() == 200
+        fed = Fed(jwks_url=url)
+        async with fed.client() as client:
+            client.headers["authorization"] = "Bearer " + signed(now=fed.edge.clock())
+            assert (await client.get("/org/me")).status_code == 200
         (_, headers), = issuer.asked
         assert headers["user-agent"].startswith("attn/0.")
         assert "application/json" in headers["accept"]
@@ -330,10 +326,11 @@ def cases() -> dict[str, tuple[Handler, int]]:
 @pytest.mark.parametrize("name", cases())
 async def test_an_answer_of_the_issuer(name: str) -> None:
     answer, status = cases()[name]
-    async with issuing() as (issuer, _, ask):
+    async with issuing() as (issuer, url):
         issuer.answer = answer
-        with capture_logs() as logs:
-            assert await ask() == status
+        auth = Authenticator(settings(jwks_url=url), lambda: NOW)
+        with capture_logs() as logs, nullcontext() if status == 200 else pytest.raises(Unauthorized):
+            await auth.caller("Bearer " + signed())
         assert [line["event"] for line in logs] == ([] if status == 200 else ["keys could not be fetched"])
         assert len(issuer.asked) <= 6
 
