@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from ops import processes, tether
+from ops.environment import cleaned
 from streams import keyfile
 
 __all__ = ["BrokerError", "EmbeddedBroker", "binary", "free_port"]
@@ -174,7 +175,7 @@ class EmbeddedBroker:
             # SIGTERM, not SIGKILL, when the parent is gone: so it saves.
             self._process = subprocess.Popen(
                 tether.command(arguments, signal.SIGTERM), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, env=cleaned("broker", os.environ),
             )
         now = processes.known(self._process.pid)
         if now is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from ops import processes, tether
+from ops.environment import cleaned
 from ops.pulse import Patience, Pulse, ask
 
 __all__ = ["POLICY", "GaveUp", "Listens", "Part", "Policy", "Restarts", "role_command"]
@@ -177,7 +178,7 @@ class Part:
         self._process = await asyncio.create_subprocess_exec(
             *tether.command(self._arguments, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **self.env, **(where.env if where is not None else {})},
+            env=cleaned(self.name, {**os.environ, **self.env, **(where.env if where is not None else {})}),
             start_new_session=True, limit=_LINE,
         )
         self._reading = asyncio.create_task(self._read(self._process.stdout))

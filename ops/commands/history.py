@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ops import config
+from ops import config, logs
 from ops.broker import BrokerError, EmbeddedBroker, free_port
 from ops.clients import kafka_errors
 from ops.commands.options import ClickHouse, DataDir, Instance, Kafka
 from ops.commands.roles import run_role
 from ops.embedded import locked
+from ops.environment import leave_secrets
 from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.versions import NewerVersion
@@ -55,8 +57,20 @@ def history(
     settings = config.load(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
     if rebuild:
         _rebuild(settings, older)
-    else:
-        run_role("history", "streams.history", settings)
+        return
+    if not settings.clickhouse:
+        leave_secrets("history")
+        _confine(settings)
+    run_role("history", "streams.history", settings)
+
+
+def _confine(settings: Settings) -> None:
+    from streams.history.confine import confine
+
+    logs.configure("history", settings)
+    log = structlog.get_logger("attn.history")
+    if (why := confine(settings)) is not None:
+        log.warning("the process is not confined to ClickHouse's files; queries are checked all the same", reason=why)
 
 
 def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> None:

@@ -29,7 +29,7 @@ from streams.history import guard, metrics
 from streams.history.client import DATABASE
 from streams.history.wire import Asked, BadRequest, Handler, Overloaded
 
-__all__ = ["Engine", "serve"]
+__all__ = ["Engine", "results", "serve"]
 
 _CONNECTIONS = 64  # edges and dashboards keep a few each
 _WAITING = 16  # queries, beyond those that run
@@ -46,14 +46,20 @@ _FIXED = {"allow_ddl": "0", "allow_introspection_functions": "0"}
 User = Literal["reader", "edge"]
 
 
+def results(path: Path) -> Path:
+    """Where exports are written, of the database in `path`."""
+    return path.parent / "clickhouse-results"
+
+
 class Engine:
     """chdb in `path`, which this process has open. For any number of threads."""
 
     def __init__(self, path: Path, seconds: float, at_once: int) -> None:
         self._path = str(path)
-        self._scratch = path.parent / "clickhouse-results"
-        shutil.rmtree(self._scratch, ignore_errors=True)  # of one that was killed
-        self._scratch.mkdir(mode=0o700)
+        self._scratch = results(path)
+        keyfile.private(self._scratch)
+        for left in self._scratch.iterdir():  # of a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._limits = _LIMITS | {"max_execution_time": seconds}
         self._slots: dict[User, _Slots] = {"reader": _Slots(at_once), "edge": _Slots(at_once)}
         with self._connection() as connection:
