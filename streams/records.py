@@ -161,6 +161,8 @@ class Partition:
         last = base + header.last_delta
         if last < self.next_fetch_offset and header.last_delta >= 0:
             return  # all of it was read before
+        if after is not None and base < after <= self.next_fetch_offset <= last:
+            return  # it says that it goes on, but the next batch begins before: it is read up to there
         batch = DefaultRecordBatch(bytes(raw))
         end = self._end(last, after)
         if self._check_crcs and not batch.validate_crc():

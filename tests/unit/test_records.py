@@ -114,6 +114,14 @@ def test_a_broken_batch_is_one_and_all_around_it_arrives(broken: Batch) -> None:
     assert after == 14
 
 
+def test_a_batch_that_says_it_ends_behind_the_beginning_of_the_next() -> None:
+    """The embedded broker makes that of a negative delta. The next batch counts, also where both are fetched again."""
+    log = Batch(values(b"x", b"y"), 0, last_delta=4), Batch(values(b"a"), 1), Batch(values(b"b"), 2)
+    assert shape(read(*log)[0]) == [(0, 0), b"a", b"b"]
+    assert shape(list(Partition(TP, Buffer(b"".join(one.encode() for one in log)), (), 1, None, None, True, 1))) == [
+        b"a", b"b"]
+
+
 def test_a_broken_record_is_one_and_all_around_it_arrives() -> None:
     broken = [
         Rec(raw=b"\0\0"), Rec(value=b"ok", header_count=-1), Rec(value=b"ok", header_count=5),
