@@ -19,7 +19,9 @@ from schemas.codec import from_us
 from schemas.deadletters import DeadLetter, GoOn, Settled, parse
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
-__all__ = ["GROUP", "Filter", "Letter", "Place", "Summary", "can_retry", "exported", "open_letters", "settle"]
+__all__ = [
+    "GROUP", "Filter", "Letter", "Place", "Summary", "can_retry", "exported", "open_letters", "settle", "why_not",
+]
 
 GROUP = "attn.dead-letters.retry"
 _MARKED = 500  # offsets in one mark: a few kilobytes of header
@@ -79,7 +81,22 @@ class Summary:
 
 
 def can_retry(letter: DeadLetter | None) -> bool:
-    return letter is not None and not letter.truncated and (letter.topic in SOURCE_TYPES or letter.topic == LOG)
+    return why_not(letter) is None
+
+
+def why_not(letter: DeadLetter | None) -> str | None:
+    """Why a dead letter can't be sent again; None: it can."""
+    if letter is None:
+        return "not a dead letter of attn"
+    if letter.cause == "unreadable":
+        return "its value is the raw bytes of a record batch that could not be parsed"
+    if letter.truncated:
+        cut = [*(["value"] if letter.size > len(letter.value or b"") else []), *letter.cut]
+        whole = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
+        return f"cut: {', '.join('names of headers' if what == 'names' else what for what in cut)} (it had {whole})"
+    if letter.topic not in SOURCE_TYPES and letter.topic != LOG:
+        return f"topic {letter.topic} does not take records again"
+    return None
 
 
 async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:

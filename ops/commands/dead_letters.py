@@ -23,7 +23,7 @@ from ops import config
 from ops.clients import consumer, sender
 from ops.commands.options import DataDir, Kafka
 from ops.errors import UserError
-from ops.letters import GROUP, Filter, Letter, Place, Summary, can_retry, exported, open_letters, settle
+from ops.letters import GROUP, Filter, Letter, Place, Summary, can_retry, exported, open_letters, settle, why_not
 from schemas.codec import SECOND, from_us, to_us
 from schemas.deadletters import CAUSES, GoOn
 from schemas.settings import Settings
@@ -32,6 +32,7 @@ from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 __all__ = ["dead_letters"]
 
 _LISTED = 50
+_EXPLAINED = 10  # dead letters that can't be sent again, each with its reason
 _AT_ONCE = 500  # sent again before they are marked as such: so many may be sent twice when it is cut off
 # JSON escapes the others; a terminal obeys these too.
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
@@ -115,6 +116,8 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
             letter = found.letter
             if letter is None or not can_retry(letter):
                 left += 1
+                if left <= _EXPLAINED:
+                    typer.echo(f"{found.name} is not sent again: {why_not(letter)}", err=True)
                 continue
             # A record of the log belongs to its partition; elsewhere the key decides, and the order is free.
             partition = letter.partition if letter.topic == LOG else None
@@ -211,7 +214,8 @@ def _row(found: Letter) -> dict[str, Any]:
     return {
         **place, "at": from_us(letter.at), "topic": letter.topic, "partition": letter.partition,
         "offset": letter.offset, "cause": letter.cause, "reason": letter.reason, "size": letter.size,
-        "truncated": letter.truncated, **_readable("key", letter.key), **_readable("value", letter.value),
+        "truncated": letter.truncated, "cut": list(letter.cut), **_readable("key", letter.key),
+        **_readable("value", letter.value),
     }
 
 

@@ -44,6 +44,8 @@ async def run(minutes: float, seed: int) -> int:
                             batch = odd_batch(rng, batch)
                             # noida-db 0.2.3 ends where a batch says that it has billions of records.
                             batch = replace(batch, count=batch.count and min(batch.count, _MOST))
+                            # It gives offsets by this field, and two records one offset where it is odd.
+                            batch = replace(batch, last_delta=None)
                             # It also takes the mark of a transaction for one, which nobody would ever end.
                             batch = replace(batch, attributes=batch.attributes & ~_TRANSACTIONAL)
                         sent += 1
