@@ -10,6 +10,7 @@ A key's first two bytes name its row. Keys carry digests, not names, so they are
     g:{digest}              group of failed runs that may be an incident    (of the fold only)
     q:{digest}              proofs of one case                              (of the fold only)
     o:{digest}              what became of a command with a key of its caller's, for a day   (of the fold only)
+    k:{digest}              how many of those a user has                     (of the fold only)
     e:{partition}:{cursor}  digests of the events a pack brought             (of the fold only)
     ~:{partition}           position: the last record of each batch; with it the batch is complete
     f:{partition}           fence: from here on another worker writes     (between batches, part of none)
@@ -33,7 +34,8 @@ from schemas.log import Data, Widget
 from schemas.versions import checked
 
 __all__ = [
-    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupRow", "ItemRow", "MarkRow", "Member",
+    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupRow", "ItemRow", "KeysRow", "MarkRow",
+    "Member",
     "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of", "decode", "encode",
     "fence_key", "position_key",
 ]
@@ -209,14 +211,24 @@ class ProofsRow(Struct, omit_defaults=True):
     wake: int | None = None
 
 
-class OutcomeRow(Struct, kw_only=True):
-    """The answer to a command that carried an Idempotency-Key; `asked` is a digest of what it asked for."""
+class OutcomeRow(Struct, kw_only=True, omit_defaults=True):
+    """The outcome of a command that carried an Idempotency-Key; `asked` is a digest of what it asked for. `body` is the
+    answer, or a JSON string from which the answer is made again (streams.core.outcomes)."""
 
     ws: str
     asked: str
     status: int
     body: msgspec.Raw
     wake: int
+    user: str | None = None  # whose `k:` row counts it
+
+
+class KeysRow(Struct):
+    """How many outcomes of a user are kept."""
+
+    ws: str
+    user: str
+    count: int = 0
 
 
 class SeenRow(Struct):
@@ -257,13 +269,13 @@ class FenceRow(Struct):
 
 Row = (
     ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
-    | FenceRow | OutcomeRow
+    | FenceRow | OutcomeRow | KeysRow
 )
 
 ROWS: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
-    b"f:": FenceRow, b"o:": OutcomeRow,
+    b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow,
 }
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
     prefix: msgspec.json.Decoder(row).decode for prefix, row in ROWS.items()

@@ -6,17 +6,16 @@ that carries a key of its caller's is decided once: sent again within a day it g
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from schemas.codec import DAY, from_us
+from schemas.codec import from_us
 from schemas.facts import Fact, Outcome
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
-from schemas.views import ItemRow, MarkRow, OutcomeRow, PreferencesRow
-from streams.core import groups, items, periods
-from streams.core.keys import command_name, item_key, mark_key, outcome_key, preferences_key
+from schemas.views import ItemRow, MarkRow, PreferencesRow
+from streams.core import groups, items, outcomes, periods
+from streams.core.keys import command_name, is_digest, item_key, mark_key, preferences_key
 from streams.core.rules import BY_HAND
 from streams.core.visibility import can_see
 from streams.core.wakes import wake_of_mark
@@ -30,19 +29,25 @@ SOURCE_MANAGED = (
     "use the source endpoint for this kind (e.g. /pipelines/waitpoints/{token}/approve) — inbox PATCH only supports "
     "'read' for source-managed items"
 )
+CLOSED = (
+    "its source closed this item ({action}); to open it again send the revision it has now in If-Match, to show that "
+    "you have seen it closed"
+)
+TOO_MANY_KEYS = (
+    f"too many Idempotency-Keys: at most {outcomes.MAX_KEYS} of one user are kept, each for a day; wait, or write "
+    "without one"
+)
 OVER = "the runs of this incident are gone; it opens when runs fail again"
 _NOT_FOUND = {"error": "not found"}
 _OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
-# How long an outcome is kept for its key, by the log's clock (CONTRACT §4 leaves it open; a day outlives any retry).
-KEPT = DAY
-
-
 def apply(fold: Fold, command: Command) -> None:
     """Carries out a command that is not a repeat."""
-    known = fold.state.get(_key(command)) if command.idempotency_key is not None else None
-    if isinstance(known, OutcomeRow):
-        same = known.asked == _asked(command)
-        _tell(fold, command, known.status if same else 422, known.body if same else _raw(_OTHER_REQUEST), [])
+    known = outcomes.known(fold, command)
+    if known is not None:
+        body = outcomes.answer_of(fold, command, known)
+        _tell(fold, command, known.status if body is not None else 422, body or _raw(_OTHER_REQUEST), [])
+    elif outcomes.full(fold, command):
+        _tell(fold, command, 429, _raw({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_KEYS}), [])
     elif isinstance(command, SetState):
         _bulk(fold, command) if command.bulk else _patch(fold, command)
     elif isinstance(command, Dismiss):
@@ -55,9 +60,7 @@ def apply(fold: Fold, command: Command) -> None:
 
 def _answer(fold: Fold, command: Command, status: int, body: object, changed: list[str] | None = None) -> None:
     raw = _raw(body)
-    if command.idempotency_key is not None:
-        fold.state.put(_key(command), OutcomeRow(
-            ws=command.ws, asked=_asked(command), status=status, body=raw, wake=fold.clock + KEPT))
+    outcomes.keep(fold, command, status, raw)
     _tell(fold, command, status, raw, changed or [])
 
 
@@ -71,16 +74,6 @@ def _tell(fold: Fold, command: Command, status: int, body: msgspec.Raw, changed:
 
 def _raw(body: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(body))
-
-
-def _key(command: Command) -> bytes:
-    return outcome_key(command.ws, command.user, command.idempotency_key or "")
-
-
-def _asked(command: Command) -> str:
-    """A digest of what the caller asked for, whenever, through whichever edge and in whichever role."""
-    what = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
-    return blake2b(msgspec.json.encode(what), digest_size=16).hexdigest()
 
 
 def _visible(fold: Fold, command: Command, item: str) -> ItemRow | None:
@@ -100,15 +93,18 @@ def _patch(fold: Fold, command: SetState) -> None:
         _answer(fold, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
     elif _is_over_for_good(fold, command, row):
         _answer(fold, command, 409, {"error": OVER, "kind": row.kind})
+    elif _is_too_late(fold, command, row):
+        error = CLOSED.format(action=row.resolved_action or BY_HAND)
+        _answer(fold, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
     else:
-        _flip(fold, command, row)
-        _answer(fold, command, 200, {"id": row.id, "state": command.state}, [row.id])
+        changed = _flip(fold, command, row)
+        _answer(fold, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
 
 
 def _bulk(fold: Fold, command: SetState) -> None:
-    updated: list[str] = []
+    changed: list[str] = []
     skipped: list[str] = []
-    not_found = 0
+    updated = not_found = 0
     for item in command.items:
         row = _visible(fold, command, item)
         if row is None:
@@ -116,12 +112,10 @@ def _bulk(fold: Fold, command: SetState) -> None:
         elif _is_protected(fold, command, row):
             skipped.append(item)
         else:
-            _flip(fold, command, row)
-            updated.append(item)
-    _answer(fold, command, 200, {
-        "updated": len(updated), "skipped": len(skipped), "skipped_ids": skipped, "not_found": not_found,
-        "state": command.state,
-    }, updated)
+            updated += 1  # also where it was so before: the row is in the state that was asked for
+            if _flip(fold, command, row):
+                changed.append(item)
+    _answer(fold, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
 
 
 def _is_protected(fold: Fold, command: SetState, row: ItemRow) -> bool:
@@ -129,18 +123,54 @@ def _is_protected(fold: Fold, command: SetState, row: ItemRow) -> bool:
     if command.state == "read":
         return False
     return (row.kind in fold.rules.source_managed or (command.state == "resolved" and row.blocking)
-            or _is_over_for_good(fold, command, row))
+            or _is_over_for_good(fold, command, row) or _is_too_late(fold, command, row))
+
+
+def _is_too_late(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """Whether an `unread` would open what the item's source has closed, by a caller who may not have seen that. An
+    incident opens as long as people resolved enough of its runs."""
+    if command.state != "unread" or command.if_rev is not None or row.open:
+        return False
+    return _clusters(_again(fold, command, row)) < 2 if row.kind == "incident" else _closed_by_source(row)
+
+
+def _closed_by_source(row: ItemRow) -> bool:
+    """A command's id is no event digest. A proof may also be over by the case's next one, which closes no period."""
+    by_hand = row.closed is not None and row.closed[0] == row.resolved_at and not is_digest(row.closed[1])
+    return not by_hand
+
+
+def _again(fold: Fold, command: SetState, incident: ItemRow) -> list[ItemRow]:
+    """The runs that `unread` opens when the incident is over: without its revision only those that people resolved."""
+    runs = groups.runs_of(fold, incident)
+    return [run for run in runs if run.open or command.if_rev is not None or not _closed_by_source(run)]
 
 
 def _is_over_for_good(fold: Fold, command: SetState, row: ItemRow) -> bool:
     """An incident is its runs: to be open again it needs those it had, on two clusters."""
     if row.kind != "incident" or row.open or command.state != "unread":
         return False
-    return len({run.data.cluster for run in groups.runs_of(fold, row)}) < 2
+    return _clusters(groups.runs_of(fold, row)) < 2
 
 
-def _flip(fold: Fold, command: SetState, row: ItemRow) -> None:
-    """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens."""
+def _clusters(runs: list[ItemRow]) -> int:
+    return len({run.data.cluster for run in runs})
+
+
+def _changes_nothing(command: SetState, row: ItemRow) -> bool:
+    """Whether the row is already as the command wants it, who did it included."""
+    if command.state == "read":
+        return row.state != "unread" and row.read_at is not None
+    if command.state == "unread":
+        return row.state == "unread"
+    return not row.open and (row.resolved_by, row.resolved_action) == (command.user, command.resolved_action or None)
+
+
+def _flip(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens. Returns
+    whether that changed anything; if not, nothing is written."""
+    if _changes_nothing(command, row):
+        return False
     was_open = row.open
     if command.state == "read":
         row.read_at = row.read_at if row.read_at is not None else command.time
@@ -148,7 +178,7 @@ def _flip(fold: Fold, command: SetState, row: ItemRow) -> None:
         row.state = "read" if row.state == "unread" else row.state
     elif command.state == "unread":
         if not was_open and row.kind == "incident":
-            for run in groups.runs_of(fold, row):
+            for run in _again(fold, command, row):
                 was = run.open
                 _unread(run, command)
                 _store(fold, run, command.time)
@@ -158,6 +188,7 @@ def _flip(fold: Fold, command: SetState, row: ItemRow) -> None:
         _resolve(fold, row, _after(row, (command.time, command.id)), command)
     _store(fold, row, command.time)
     _told_state(fold, command, row, was_open, command_name(command.id, row.id))
+    return True
 
 
 def _told_state(fold: Fold, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
@@ -231,15 +262,15 @@ def _dismiss(fold: Fold, command: Dismiss) -> None:
         return _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
     if command.until is not None and command.until <= fold.clock:
         return _answer(fold, command, 400, {"error": "dismissed_until must be in the future"})
-    wake = wake_of_mark(fold, row, command.until)
-    fold.state.put(
-        mark_key(row.id, command.user),
-        MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake),
-    )
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:
         body["dismissed_until"] = from_us(command.until)
-    _told(fold, command, row, "item.dismissed" if command.until is None else "item.snoozed")
+    key = mark_key(row.id, command.user)
+    known = fold.state.get(key)
+    if not isinstance(known, MarkRow) or (known.surge, known.until) != (row.surge, command.until):
+        wake = wake_of_mark(fold, row, command.until)
+        fold.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake))
+        _told(fold, command, row, "item.dismissed" if command.until is None else "item.snoozed")
     return _answer(fold, command, 200, body, [row.id])
 
 
@@ -269,13 +300,9 @@ def _prefer(fold: Fold, command: SetPreferences) -> None:
     if row is None:
         row = PreferencesRow(command.ws, command.user)
     assert isinstance(row, PreferencesRow)
-    if command.pinned_clusters is not None:
-        row.pinned_clusters = list(dict.fromkeys(command.pinned_clusters))
-    if command.widgets is not None:
-        row.widgets = command.widgets
-    row.rev = fold.at
-    fold.state.put(key, row)
-    _answer(fold, command, 200, {
-        "pinned_clusters": row.pinned_clusters,
-        "widgets": [{"id": widget.id, "visible": widget.visible} for widget in row.widgets],
-    })
+    pinned = row.pinned_clusters if command.pinned_clusters is None else list(dict.fromkeys(command.pinned_clusters))
+    widgets = row.widgets if command.widgets is None else command.widgets
+    if (pinned, widgets) != (row.pinned_clusters, row.widgets):
+        row.pinned_clusters, row.widgets, row.rev = pinned, widgets, fold.at
+        fold.state.put(key, row)
+    _answer(fold, command, 200, outcomes.preferences_body(row))

@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 __all__ = [
     "DIGEST_BYTES", "activity_key", "command_digest", "command_name", "draft_key", "event_digest", "event_name",
-    "event_of", "expiring_name", "group_key", "item_id", "item_key", "mark_key", "old_name", "outcome_key",
-    "preferences_key", "proofs_key", "seen_key",
+    "event_of", "expiring_name", "group_key", "is_digest", "item_id", "item_key", "keys_key", "mark_key", "old_name",
+    "outcome_key", "preferences_key", "proofs_key", "seen_key",
 ]
 
 # 96 bits: among ten million events of a partition a false repeat (a lost event) has odds of about 1 in 10**15.
@@ -69,6 +69,11 @@ def expiring_name(item: str, opened_at: int) -> str:
     return f"{_EXPIRING} {item} {opened_at}"
 
 
+def is_digest(text: str) -> bool:
+    """Whether it is an event's digest in hexadecimal; ids of commands have another length."""
+    return len(text) == 2 * DIGEST_BYTES
+
+
 def item_id(ws: str, kind: str, source_id: str) -> str:
     return "ibx_" + _digest(16, ws, kind, source_id).hexdigest()
 
@@ -92,6 +97,11 @@ def preferences_key(ws: str, user: str) -> bytes:
 def outcome_key(ws: str, user: str, key: str) -> bytes:
     """Of a command that carries a key of its caller's (Idempotency-Key)."""
     return b"o:" + _digest(16, ws, user, key).hexdigest().encode()
+
+
+def keys_key(ws: str, user: str) -> bytes:
+    """Of the number of outcomes that are kept for a user."""
+    return b"k:" + _digest(16, ws, user).hexdigest().encode()
 
 
 def activity_key(digest: bytes) -> bytes:

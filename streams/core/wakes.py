@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from schemas.views import DraftRow, GroupRow, ItemRow, MarkRow, ProofsRow, SeenRow
-from streams.core import groups, items, proofs
+from streams.core import groups, items, outcomes, proofs
 from streams.core.events import expiring
 from streams.core.keys import item_id, item_key
 from streams.core.periods import is_open
@@ -113,6 +113,6 @@ def _seen(fold: Fold, key: bytes) -> None:
 
 
 _BY_KIND: dict[bytes, Callable[[Fold, bytes], None]] = {
-    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _over, b"o:": _over,
+    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _over, b"o:": outcomes.expire,
     b"e:": _seen,
 }

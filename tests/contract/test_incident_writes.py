@@ -33,9 +33,12 @@ async def incident(client: httpx.AsyncClient) -> Any:
     return found
 
 
-async def put(client: httpx.AsyncClient, item: str, state: str, action: str | None = None) -> tuple[int, Any]:
+async def put(
+    client: httpx.AsyncClient, item: str, state: str, action: str | None = None, seen: int | None = None
+) -> tuple[int, Any]:
     given = {"resolved_action": action} if action else {}
-    answer = await client.patch(f"/api/v1/inbox/{item}", json={"state": state, **given})
+    headers = {"if-match": f'"{seen}"'} if seen is not None else {}
+    answer = await client.patch(f"/api/v1/inbox/{item}", json={"state": state, **given}, headers=headers)
     return answer.status_code, answer.json()
 
 
@@ -98,8 +101,21 @@ async def test_one_that_its_sources_ended_opens_again_as_its_runs_would(attn: De
     async with attn.client() as client:
         found = await incident(client)
         assert found["state"] == "resolved"
-        assert (await put(client, found["id"], "unread"))[0] == 200
+        status, refused = await put(client, found["id"], "unread")
+        assert (status, refused["revision"]) == (409, found["revision"])
+        assert "If-Match" in refused["error"]
+        assert (await put(client, found["id"], "unread", seen=found["revision"]))[0] == 200
         assert await ranked(client) == ["incident"]
+
+
+async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_again(attn: Deciding) -> None:
+    attn.happen(event("run.recovered", "c", minutes=-1))
+    async with attn.client() as client:
+        found = await incident(client)
+        await put(client, found["id"], "resolved")
+        assert (await put(client, found["id"], "unread"))[0] == 200
+        states = [(await one(client, run(name)))["state"] for name in "abc"]
+        assert states == ["unread", "unread", "resolved"]
 
 
 async def test_without_its_runs_it_cannot_open_and_says_so(attn: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:

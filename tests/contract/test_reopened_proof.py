@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.crewship import get, patch
+from support.crewship import URL, get, patch
 from support.deciding import WS, Deciding
 from support.folding import at, event
 
@@ -67,8 +67,9 @@ async def test_a_newer_proof_of_the_case_ends_it(attn: Deciding) -> None:
         row = await get(client, P)
         assert (row["state"], row["resolved_action"]) == ("resolved", "attached")
         attn.now += 600
-        await patch(client, P, state="unread")
-        assert (await get(client, P))["state"] == "unread"
+        assert (await patch(client, P, state="unread"))[0] == 409, "its source ended it"
+        answer = await client.patch(f"{URL}/{P}", json={"state": "unread"}, headers={"if-match": str(row["revision"])})
+        assert (answer.status_code, (await get(client, P))["state"]) == (200, "unread")
 
 
 async def test_a_renewal_hides_it_until_its_time(attn: Deciding) -> None:
