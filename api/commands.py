@@ -26,6 +26,7 @@ __all__ = ["Shape", "carried_out", "common"]
 Shape = Callable[[ItemRow], bytes]  # an item as the route's dialect has it
 
 _CHANGED = "the item has changed"
+_KEYS_RETRY = "3600"  # seconds; each outcome goes after a day, so room comes little by little
 
 
 def common(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
@@ -55,7 +56,10 @@ async def carried_out(edge: Edge, caller: Caller, command: Command, shape: Shape
         row = (await edge.space(caller.reader)).visible(caller.reader, item)
         if row is not None:
             return _stale(row, shape)
-    return json_of(bytes(outcome.body), outcome.status)
+    answer = json_of(bytes(outcome.body), outcome.status)
+    if outcome.status == 429:  # no room for another outcome (streams.core.outcomes)
+        answer.headers["retry-after"] = _KEYS_RETRY
+    return answer
 
 
 def _item_of(command: Command) -> str | None:

@@ -30,6 +30,7 @@ CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 # JavaScript's largest exact integer; a cursor never goes beyond (schemas.views.CURSOR_BITS).
 _MOST = 2**53
 _LONGEST_KEY = 255
+_BYTES_OF_A_WRITE = 4096  # of a body, that cost as much as a write: the log, the outcome and the view carry them
 _REVISION = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 
 
@@ -109,9 +110,11 @@ async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> 
     if "authorization" not in request.headers:
         await _check_write(request)
     throttle = edge_of(request).throttle
-    if wait := throttle.take(who.ws, who.user):
+    cost = 1 + len(await request.body()) // _BYTES_OF_A_WRITE
+    if wait := throttle.take(who.ws, who.user, cost):
         metrics.THROTTLED.inc()
-        raise Problem(429, f"too many writes: at most {throttle.rate:g} a second", {"retry-after": str(wait)},
+        raise Problem(429, f"too many writes: at most {throttle.rate:g} a second; {_BYTES_OF_A_WRITE} bytes of a body "
+                      "or 5 ids of a bulk count as one more", {"retry-after": str(wait)},
                       limit=throttle.burst)
     return who
 

@@ -16,6 +16,7 @@ MAX_IDS = 500  # as many as a list has (C21)
 _ID = 2000
 _MAX_ACTION = 256
 _MAX_CLUSTERS, _MAX_WIDGETS, _MAX_NAME = 200, 200, 512
+_MAX_NAMES = 8 << 10  # bytes of all names of a key of the preferences: they stay in the view and in every snapshot
 
 
 def _state(value: Any) -> Any:
@@ -55,6 +56,23 @@ def _first_of_each(widgets: list[Widget]) -> list[Widget]:
     for widget in widgets:
         found.setdefault(widget.id, widget)
     return list(found.values())
+
+
+def _small(names: list[str]) -> None:
+    size = sum(len(name.encode()) for name in names)
+    if size > _MAX_NAMES:
+        raise PydanticCustomError("too_many_bytes", "the names have {size} bytes in all, at most {limit} are kept",
+                                  {"size": size, "limit": _MAX_NAMES})
+
+
+def _small_clusters(clusters: list[str]) -> list[str]:
+    _small(clusters)
+    return clusters
+
+
+def _small_widgets(widgets: list[Widget]) -> list[Widget]:
+    _small([widget.id for widget in widgets])
+    return widgets
 
 
 def _bad_time() -> Any:
@@ -102,9 +120,11 @@ class Preferences(_Body):
     """Replaces the keys it names; order is layout."""
 
     # None stands for "not named" and can't be sent.
-    pinned_clusters: Annotated[list[Name], Field(max_length=_MAX_CLUSTERS)] = None  # type: ignore[assignment]
+    pinned_clusters: Annotated[
+        list[Name], Field(max_length=_MAX_CLUSTERS), AfterValidator(_small_clusters)] = None  # type: ignore[assignment]
     widgets: Annotated[
-        list[Widget], Field(max_length=_MAX_WIDGETS), AfterValidator(_first_of_each)] = None  # type: ignore[assignment]
+        list[Widget], Field(max_length=_MAX_WIDGETS), AfterValidator(_first_of_each),
+        AfterValidator(_small_widgets)] = None  # type: ignore[assignment]
 
 
 class Session(_Body):

@@ -22,16 +22,28 @@ class Throttle:
         self._clock = clock
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # tokens, as of when
 
-    def take(self, ws: str, user: str) -> int:
-        """0, and a token is gone; or in how many whole seconds there is one."""
-        now = self._clock()
-        tokens, then = self._buckets.pop((ws, user), (float(self.burst), now))
-        tokens = min(self.burst, tokens + (now - then) * self.rate)
+    def take(self, ws: str, user: str, cost: float = 1.0) -> int:
+        """Returns 0 and takes `cost` tokens if there is one, or in how many whole seconds there is one. A write that
+        costs more than there is puts the bucket into debt, by at most `burst`: then its user waits afterwards."""
+        tokens = self._tokens(ws, user)
         wait = 0 if tokens >= 1 else math.ceil((1 - tokens) / self.rate)
-        self._buckets[ws, user] = (tokens if wait else tokens - 1, now)
+        self._keep(ws, user, tokens if wait else tokens - cost)
+        return wait
+
+    def charge(self, ws: str, user: str, cost: float) -> None:
+        """Takes `cost` tokens more, for a write that was let through."""
+        self._keep(ws, user, self._tokens(ws, user) - cost)
+
+    def _tokens(self, ws: str, user: str) -> float:
+        now = self._clock()
+        tokens, then = self._buckets.get((ws, user), (float(self.burst), now))
+        return min(self.burst, tokens + (now - then) * self.rate)
+
+    def _keep(self, ws: str, user: str, tokens: float) -> None:
+        self._buckets.pop((ws, user), None)
+        self._buckets[ws, user] = (max(tokens, -float(self.burst)), self._clock())
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
-        return wait
 
 
 class Crowded(Exception):

@@ -224,11 +224,13 @@ class OutcomeRow(Struct, kw_only=True, omit_defaults=True):
 
 
 class KeysRow(Struct):
-    """How many outcomes of a user are kept."""
+    """How many outcomes of a user are kept. A day after the newest one there is none left: then the row goes, whatever
+    it says (a worker of before does not count down)."""
 
     ws: str
     user: str
     count: int = 0
+    wake: int = 0
 
 
 class SeenRow(Struct):

@@ -23,6 +23,7 @@ sockets = APIRouter()
 router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 
 PAGE, MOST = 100, 500
+IDS_OF_A_WRITE = 5  # of a bulk, that cost as much as a write: 500 ids take a full bucket of the default burst
 STATES = {
     "unread": ("unread",), "read": ("read",), "resolved": ("resolved",), "active": ("unread", "read"),
     "all": ("unread", "read", "resolved"),
@@ -58,6 +59,7 @@ async def bulk(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Bulk) 
     """One change of state for many items; what its source must decide is left, and told."""
     if len(asked.ids) > edge.settings.max_bulk:
         raise Problem(400, f"too many ids (max {edge.settings.max_bulk})")
+    edge.throttle.charge(caller.ws, caller.user, len(asked.ids) // IDS_OF_A_WRITE)
     return await carried_out(edge, caller, SetState(
         **common(edge, caller, key), items=tuple(asked.ids), state=asked.state, bulk=True,
         resolved_action=asked.resolved_action))

@@ -47,6 +47,7 @@ def keep(fold: Fold, command: Command, status: int, body: msgspec.Raw) -> None:
     row = fold.state.get(key)
     row = row if isinstance(row, KeysRow) else KeysRow(command.ws, command.user)
     row.count += 1
+    row.wake = fold.clock + KEPT + 1
     fold.state.put(key, row)
     kept = _mark(command, body) if status == 200 else body
     fold.state.put(_key(command), OutcomeRow(
@@ -62,11 +63,10 @@ def expire(fold: Fold, key: bytes) -> None:
         return
     count_key = keys_key(row.ws, row.user)
     keys = fold.state.get(count_key)
-    assert isinstance(keys, KeysRow)
-    keys.count -= 1
-    if keys.count:
+    if isinstance(keys, KeysRow) and keys.count > 1:
+        keys.count -= 1
         fold.state.put(count_key, keys)
-    else:
+    elif keys is not None:
         fold.state.drop(count_key)
 
 

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from support.clients.feed import Copy, frames
@@ -24,7 +25,7 @@ from schemas.codec import MINUTE
 from schemas.facts import Outcome
 from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
-from schemas.views import ItemRow, PositionRow, decode, position_key
+from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, decode, position_key
 from streams.core.diff import Window
 from streams.core.fold import Fold
 from streams.core.readers import Reader
@@ -72,6 +73,7 @@ class Stage:
         self.feeds = [Followed(reader, limit, self.replica, self.frames) for reader in READERS for limit in LIMITS]
         self.clock = 0
         self.number = 0
+        self.told = 0  # facts
         self.told_open: Counter[str | None] = Counter()  # item -> how many more facts opened it than closed it
 
     def step(self) -> None:
@@ -127,6 +129,7 @@ class Stage:
             if isinstance(fact, Outcome):
                 self.pushes.decided(0, fact)
             else:
+                self.told += 1
                 self.told_open[fact.item] += fact.opened - (fact.seconds_open is not None)
         self.pushes.release()
         for update in self.replica.apply(0, batch.rows, position):
@@ -134,6 +137,50 @@ class Stage:
                 if feed.reader.ws == update.space.name:
                     feed.tell(*self.frames.of(update, feed.window))
         self.pushes.release()
+
+    def twice(self) -> None:
+        """A command sent again under another id finds everything as it wants it: no row, fact, frame or push."""
+        self.number += 1
+        command = self._command()
+        while command.idempotency_key is not None:
+            command = self._command()
+        self._fold(command)
+        rows, told = self._kept(), self.told
+        sent = [feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]
+        self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
+        assert (self._kept(), self.told) == (rows, told), command
+        assert sent == ([feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]), command
+
+    def late(self) -> None:
+        """`unread` by everybody, of whoever has not seen the newest revision, opens nothing that a source closed."""
+        before = {row.id: row for row in map(self._item, list(self.rows)) if row is not None}
+        for reader in READERS:
+            self.number += 1
+            ids = tuple(row.id for row in before.values())
+            self._fold(SetState(
+                ws=reader.ws, id=f"c{self.number}", time=NOON + self.clock * MINUTE, user=reader.user,
+                roles=tuple(reader.roles), items=ids or ("ibx_none",), state="unread", bulk=True))
+        for row in (row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"):
+            was = before[row.id]
+            if was.state == "resolved" and row.open:
+                assert was.closed is not None
+                assert was.closed[1].startswith("c"), "a command closed it"
+
+    def _kept(self) -> dict[bytes, bytes]:
+        return {key: raw for key, raw in self.rows.items() if key[:2] not in (b"e:", b"~:")}
+
+    def _fold(self, command: Any) -> None:
+        pack = decode_pack(encode_pack(Pack(NOON + self.clock * MINUTE, [command])))
+        while not self.fold.apply(pack, self.fold.position.next):
+            self._publish()
+        self._publish()
+
+    def check_outcomes(self) -> None:
+        """Each user's outcomes are counted, and small."""
+        rows = {key: decode(key, raw) for key, raw in self.rows.items() if key[:2] in (b"o:", b"k:")}
+        kept = Counter((row.ws, row.user) for row in rows.values() if isinstance(row, OutcomeRow))
+        assert kept == {(row.ws, row.user): row.count for row in rows.values() if isinstance(row, KeysRow)}
+        assert all(len(self.rows[key]) < 400 for key in rows)
 
     def check_facts(self) -> None:
         """What the history counts as open is what is open (an incident's facts are its members')."""
@@ -176,6 +223,10 @@ def test_law_4_and_6_with_writes(seed: int) -> None:
         stage.step()
         stage.check()
         stage.check_facts()
+        stage.check_outcomes()
+        stage.twice()
+    stage.late()
+    stage.check()
     for feed in stage.feeds:
         reader = feed.reader
         for ws in ("w1", "w2"):

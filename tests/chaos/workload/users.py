@@ -38,6 +38,7 @@ class Known:
     """What is known of an item of one's own."""
 
     state: str = "unread"
+    read: bool = False  # since it last opened
     action: str | None = None
     away: bool = False
 
@@ -82,9 +83,12 @@ class Person:
                 return
             if what == "unread" and known.state == "resolved":
                 known.away = False  # opened again, it returns to those who put it away
+            changes = {"read": not known.read, "unread": known.state != "unread"}.get(what, True)
+            known.read = what == "read" or (what == "resolved" and known.read)
             if what != "read" or known.state == "unread":
                 known.state, known.action = what, action
-            self.acts[source, f"item.{what}"] += 1
+            if changes:  # else it leaves no fact
+                self.acts[source, f"item.{what}"] += 1
         elif known.away:
             if await self._certain(client, "DELETE", f"/org/me/inbox/{item}/dismiss", None) is not None:
                 known.away = False
