@@ -114,7 +114,7 @@ async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> 
     if wait := throttle.take(who.ws, who.user, cost):
         metrics.THROTTLED.inc()
         raise Problem(429, f"too many writes: at most {throttle.rate:g} a second; {_BYTES_OF_A_WRITE} bytes of a body "
-                      "or 5 ids of a bulk count as one more", {"retry-after": str(wait)},
+                      "or 10 ids of a bulk count as one more", {"retry-after": str(wait)},
                       limit=throttle.burst)
     return who
 

@@ -23,7 +23,7 @@ sockets = APIRouter()
 router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 
 PAGE, MOST = 100, 500
-IDS_OF_A_WRITE = 5  # of a bulk, that cost as much as a write: 500 ids take a full bucket of the default burst
+IDS_OF_A_WRITE = 10  # of a bulk, that cost as much as a write: 500 ids take half a bucket of the default burst
 STATES = {
     "unread": ("unread",), "read": ("read",), "resolved": ("resolved",), "active": ("unread", "read"),
     "all": ("unread", "read", "resolved"),

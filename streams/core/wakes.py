@@ -113,6 +113,6 @@ def _seen(fold: Fold, key: bytes) -> None:
 
 
 _BY_KIND: dict[bytes, Callable[[Fold, bytes], None]] = {
-    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _over, b"o:": outcomes.expire, b"k:": _over,
-    b"e:": _seen,
+    b"i:": _item, b"m:": _mark, b"d:": _draft, b"g:": _group, b"q:": _proofs, b"a:": _over, b"o:": outcomes.expire,
+    b"k:": _over, b"e:": _seen,
 }
