@@ -21,9 +21,9 @@ _ENCODINGS = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|\0\0\0[^\0]|[^\0]\0\0\0", re.DOTALL), "UTF-32"),
     (re.compile(rb"\xff\xfe|\xfe\xff|\0[^\0]|[^\0]\0", re.DOTALL), "UTF-16"),
 )
-# A whole pair, half of one (group 1), or any other escape, so that the backslash of `\\ud83d` is not taken for its own.
+# A whole pair or half of one (group 2), behind all the backslashes before it (group 1): those are escaped, two by two.
 _ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+    rb"(?<!\\)((?:\\\\)*)\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([dD][89a-fA-F][0-9a-fA-F]{2}))")
 _EXACT = 400  # digits of an integer read as one; a longer one is beyond a double, and Python refuses 4300 and more
 
 
@@ -44,8 +44,8 @@ def read(value: bytes) -> tuple[bytes, Any]:
     text = _repaired(value)
     try:
         body = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        body = _with_any_numbers(text, error)
+    except orjson.JSONDecodeError:
+        body = _with_any_numbers(text)
     return text, _bounded(text, body)
 
 
@@ -72,17 +72,15 @@ def _repaired(value: bytes) -> bytes:
         value.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte 0x{value[error.start]:02x} at offset {error.start} is not UTF-8") from None
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], value)
+    return _ESCAPE.sub(lambda found: found[1] + rb"\ufffd" if found[2] else found[0], value)
 
 
-def _with_any_numbers(text: bytes, error: orjson.JSONDecodeError) -> Any:
-    """orjson refuses numbers beyond a double. `error` is its reason, which stands where something else is wrong too."""
+def _with_any_numbers(text: bytes) -> Any:
+    """What orjson refuses may be a number beyond a double. Else the error says what is wrong and where."""
     try:
         return json.loads(text, parse_int=_integer, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError:
-        raise ValueError(str(error)) from None
 
 
 def _integer(digits: str) -> float:

@@ -135,6 +135,11 @@ def test_nul_and_other_escapes_are_text() -> None:
     assert found.data.title == found.data.case_id == "a\0\x1f\u202eb"
 
 
+def test_what_is_wrong_is_named_behind_a_number_that_is_not() -> None:
+    assert reason(b'{"a": 1e400, "b": tru}') == "not JSON: Expecting value: line 1 column 19 (char 18)"
+    assert reason(b'{"a": 1e400, "b": NaN}') == "not JSON: NaN is not JSON"
+
+
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     event = cloud_event("waitpoint.created", title="T")
     rest = orjson.dumps({name: value for name, value in event.items() if name != "data"})[1:-1]
