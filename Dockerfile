@@ -2,15 +2,17 @@
 FROM python:3.12-slim AS build
 
 WORKDIR /src
+# The steps of ops/image/install.sh, which tests run without Docker. The dependencies are a layer of their own: a change of
+# the code does not install them again. The environment moves to the next stage whole.
+COPY requirements requirements
+COPY ops/image ops/image
+RUN ops/image/install.sh dependencies . /opt/attn
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY streams streams
 COPY api api
 COPY ops ops
-# The wheel, not the checkout: what runs is what is released. Its own environment moves to the next stage whole.
-RUN pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /wheels . \
- && python -m venv /opt/attn \
- && /opt/attn/bin/pip install --quiet --no-cache-dir /wheels/*.whl
+RUN ops/image/install.sh attn . /opt/attn
 
 FROM python:3.12-slim
 

@@ -122,7 +122,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists()
-                assert source in kept, f"{source} does not get to the builder"
+                assert source.split("/")[0] in kept, f"{source} does not get to the builder"
     assert "USER 10001" in lines
     assert 'ENTRYPOINT ["attn"]' in lines
     assert any(line.startswith("HEALTHCHECK") for line in lines)
