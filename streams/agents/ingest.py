@@ -30,7 +30,7 @@ from streams.kafka import acknowledged, bury, record_size
 from streams.packs import Packer
 from streams.records import Unreadable
 
-__all__ = ["Intake", "agent"]
+__all__ = ["Intake", "agent", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ _ENOUGH_BYTES = 16 << 20  # of rejected records
 _WAITING_BYTES = 32 << 20
 # A stopped topic that goes on is read again in pieces, so that the others have their turns.
 _PIECE = 5000  # offsets
+_CLOCKS_DIFFER = 60.0  # seconds
 _LOOK = 1.0  # seconds between two looks at what is stopped
 
 
@@ -162,7 +163,7 @@ class Intake:
                 if (last := self._take_all(run)) is not None:
                     self._stop_behind(last, portion)
                     return
-                at = run[-1].timestamp / 1000
+                at = stamp(run[-1], at)
                 self._handled[tp] = run[-1].offset + 1, at
                 if self._packer.events >= _ENOUGH or self._rejected > _ENOUGH_BYTES:
                     await self._write()
@@ -173,7 +174,7 @@ class Intake:
 
     def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: Portion) -> None:
         self._continuity.own(portion.tp, record.offset + 1)
-        self._handled[portion.tp] = record.offset + 1, record.timestamp / 1000
+        self._handled[portion.tp] = record.offset + 1, stamp(record, self.worked.get(portion.tp, 0.0))
         self.gate.leave(portion.tp, portion.upto)
 
     async def _try_again(self) -> None:
@@ -259,7 +260,14 @@ class Intake:
         if sent:
             await acknowledged(sent)
         self.done.update((tp, offset) for tp, (offset, _) in handled.items())
-        self.worked.update((tp, at) for tp, (_, at) in handled.items())
+        self.worked.update((tp, at) for tp, (_, at) in handled.items() if at)
+
+
+def stamp(record: ConsumerRecord[bytes, bytes], before: float) -> float:
+    """The time of a record in seconds; `before` where its producer gave a time that can't be (CreateTime topics). A
+    time in the future would hide a lag, one before 1970 would be a lag of decades."""
+    at = record.timestamp / 1000
+    return at if 0 < at < time.time() + _CLOCKS_DIFFER else before
 
 
 def _now() -> int:

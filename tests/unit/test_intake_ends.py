@@ -12,7 +12,7 @@ import pytest
 from faust.types import TP
 
 from schemas.settings import Settings
-from streams.agents.ingest import Intake
+from streams.agents.ingest import Intake, stamp
 from streams.app import build
 from streams.chunks import Records
 from streams.continuity import Continuity
@@ -132,3 +132,9 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
         await assigned
     assert worker.drained
     assert not worker.intake.done
+
+
+@pytest.mark.parametrize(("timestamp", "expected"), [
+    (-1, 7.0), (0, 7.0), (2**63 - 1, 7.0), (-(2**63), 7.0), (1_700_000_000_500, 1_700_000_000.5)])
+def test_a_time_of_a_record_that_cannot_be_is_no_progress(timestamp: int, expected: float) -> None:
+    assert stamp(SimpleNamespace(timestamp=timestamp), 7.0) == expected  # type: ignore[arg-type]
