@@ -39,12 +39,14 @@ class Continuity:
         self.reread = 0  # records that did not
         self._read = read
         self._begin = begin
+        self._last: dict[TP, int] = {}  # delivered by Faust
         self._floor: dict[TP, int] = {}  # what the group has committed; before it, the start
         self._behind: dict[TP, int] = {}  # `next` of those that were behind at the last look
         self._back: set[TP] = set()
 
     def own(self, tp: TP, start: int) -> None:
         self.next[tp] = self._floor[tp] = start
+        self._last.pop(tp, None)
         self._behind.pop(tp, None)
 
     def committed(self, offsets: Mapping[TP, int]) -> None:
@@ -55,6 +57,8 @@ class Continuity:
         """Whether `first` was delivered because the partition begins anew. Faust seeks to what the group had committed
         a moment ago, which is as near to what it has committed now as that moment was short."""
         floor = self._floor.get(tp, 0)
+        if first > self._last.get(tp, -1):
+            return False  # Faust goes on: it was late, and was read again meanwhile
         return self._begin is not None and first < floor and first - await self._begin(tp) < floor - first
 
     def _renew(self, tp: TP, why: str) -> None:
@@ -72,6 +76,7 @@ class Continuity:
             self.delivered += 1
             if await self._is_new(tp, first):
                 self._renew(tp, f"offset {first} was delivered, {self.next[tp]} was next")
+            self._last[tp] = records[-1].offset
         if first > self.next[tp]:
             async for run in self._missing(tp, first):
                 yield run

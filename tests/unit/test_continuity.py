@@ -88,6 +88,29 @@ async def test_a_log_that_ends_before_what_was_read() -> None:
         continuity.stalled({TP0: 5}, {TP0: 4})
 
 
+async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> None:
+    """Records from the beginning, after later ones: the topic is a new one. A chunk that comes late is a repeat."""
+    log = Log(list(range(40)))
+
+    async def begin(tp: TP) -> int:
+        return 0
+
+    continuity = Continuity(log.read, begin)  # type: ignore[arg-type]
+    continuity.own(TP0, 0)
+    chunk = lambda start, end: Portion.of(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
+    assert await followed(continuity, chunk(0, 5)) == list(range(5))
+    assert await followed(continuity, Portion(TP0, [], 40, 0)) == list(range(5, 40))  # read again
+    continuity.committed({TP0: 40})
+    assert await followed(continuity, chunk(5, 20)) == []  # late
+    log.held = list(range(50))
+    assert await followed(continuity, chunk(1, 3)) == [0, 1, 2]  # the new topic, its first record was not delivered
+    continuity.committed({TP0: 40})  # of the old one
+    assert await followed(continuity, chunk(3, 50)) == list(range(3, 50))
+    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {}
+    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {TP0: 2}
+    assert continuity.next[TP0] == 0
+
+
 def test_a_chunk_is_what_one_fetch_brought() -> None:
     runs = {TP0: [Record(3), Record(4)], TP("t", 1): [], TP("u", 0): [Record(0)]}
     chunks = list(Chunks().iterate(runs))  # type: ignore[arg-type]
