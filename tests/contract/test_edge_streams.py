@@ -135,7 +135,7 @@ async def test_heartbeats_carry_the_cursor(direct: bool) -> None:
 async def test_a_stream_ends_with_its_token_and_with_the_edge(direct: bool) -> None:
     fed = Fed()
     async with serving(fed.edge, direct) as base:
-        headers = bearer(seconds=2)
+        headers = bearer(seconds=4)
         short, long = Client(base, headers=headers), Client(base)
         await asyncio.gather(short.get(1), long.get(1))
         await short.ended()
@@ -191,13 +191,13 @@ async def test_a_reader_who_was_slow_for_a_while_misses_nothing(direct: bool) ->
         await until(lambda: bool(channel.ring))
         got = b""
         while got.count(b"event: added") < 100:
-            piece = await asyncio.wait_for(reader.read(1 << 16), 5)
+            piece = await asyncio.wait_for(reader.read(1 << 16), 30)
             assert piece
             got += piece
         assert not channel.ring
         fed.put(item(source_id="last"))
         while b'"last"' not in got:
-            got += await asyncio.wait_for(reader.read(1 << 16), 5)
+            got += await asyncio.wait_for(reader.read(1 << 16), 30)
         writer.close()
 
 
@@ -227,7 +227,7 @@ async def test_a_slow_reader_whose_view_becomes_personal_goes_on_where_it_is() -
         fed.put(item(source_id="last"))
         got = b""
         while b'"last"' not in got:
-            piece = await asyncio.wait_for(reader.read(1 << 16), 5)
+            piece = await asyncio.wait_for(reader.read(1 << 16), 30)
             assert piece
             got += piece
         assert got.count(b"event: added") == 61
@@ -287,7 +287,7 @@ async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
         for slot in fed.edge.connections._slots:
             for stream in list(slot):
                 stream.outlet.end()
-        rest = await asyncio.wait_for(reader.read(), 5)
+        rest = await asyncio.wait_for(reader.read(), 30)
         assert rest.endswith(b"\r\n0\r\n\r\n")
         assert len(fed.edge.connections) == 0
         writer.close()
@@ -343,6 +343,6 @@ async def test_what_comes_after_a_stream_was_asked_for_is_not_an_answer_in_it(di
         fed.put(item())
         got = b""
         while b"event: added" not in got:
-            got += await asyncio.wait_for(reader.read(1 << 16), 5)
+            got += await asyncio.wait_for(reader.read(1 << 16), 30)
         assert b"HTTP/1.1" not in got
         writer.close()

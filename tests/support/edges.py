@@ -79,7 +79,7 @@ async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
         sock.close()
 
 
-async def until(condition: Any, seconds: float = 10.0, what: Any = lambda: "") -> None:
+async def until(condition: Any, seconds: float = 40.0, what: Any = lambda: "") -> None:
     """Waits for what must come true soon; `what` describes how it is instead."""
     deadline = time.monotonic() + seconds
     while not condition():
