@@ -219,11 +219,18 @@ def _mutated(rng: random.Random, raw: bytes) -> bytes:
 
 
 def _bent(rng: random.Random, entry: Entry) -> Entry:
-    """Some of its bytes are others, as on a disk; not its offset and length, which the broker reads too."""
+    """Some of its bytes are others, as on a disk; not the offset and length of a batch or message, by which the broker
+    finds the next one."""
     found = bytearray(entry.raw)
+    frames: set[int] = set()
+    start = 0
+    while start < len(found):
+        frames.update(range(start, start + 12))
+        start += 12 + int.from_bytes(found[start + 8:start + 12], "big")
     for _ in range(rng.randint(1, 5)):
-        at = rng.randrange(12, len(found))
-        found[at] ^= rng.randint(1, 255)
+        at, flipped = rng.randrange(12, len(found)), rng.randint(1, 255)
+        if at not in frames:
+            found[at] ^= flipped
     return replace(entry, raw=bytes(found), good=None, hidden=found[16] in (0, 1))
 
 
