@@ -258,7 +258,9 @@ async def test_a_topic_that_is_deleted_and_created_again_is_read_from_its_beginn
                 await admin.delete_topics(["plans"])
 
                 async def made() -> bool:
-                    answer = await admin.create_topics([NewTopic("plans", 1, 1)])
+                    # The batches below are older than the broker keeps records by their own time.
+                    stamped = {"message.timestamp.type": "LogAppendTime"}
+                    answer = await admin.create_topics([NewTopic("plans", 1, 1, topic_configs=stamped)])
                     return answer.topic_errors[0][1] == 0
 
                 await eventually(made, "it is there again")
