@@ -281,8 +281,9 @@ async def test_dead_letters_fit_a_topic_of_the_default_size(stack: Stack) -> Non
         await topics.ensure(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=16 << 20) as producer:
             for number in range(4):
+                # Of large headers with one name, the embedded broker keeps one (noida-db 0.2.3).
                 await producer.send_and_wait("plans", os.urandom(3 << 20), key=os.urandom(1 << 20), headers=[
-                    ("h", os.urandom(1 << 20))] * number)
+                    (f"h{index}", os.urandom(1 << 20)) for index in range(number)])
         async with worker(settings) as task:
             assert put(settings, Batch([Rec(value=event(1))])) == 0
             seen = await arrived(settings, [1], task)
