@@ -143,4 +143,13 @@ def each(found: dict[TopicPartition, list[Any]]) -> Iterable[_Record]:
 
 
 def fact_of(record: _Record) -> Fact | Outcome | None:
-    return decode_fact(record.value) if record.value is not None else None
+    """The fact or outcome of a record; None for a tombstone and for bytes that are neither, which an edge skips: history
+    puts them into `dead-letters`. Raises NewerVersion."""
+    if record.value is None:
+        return None
+    try:
+        return decode_fact(record.value)
+    except (ValueError, RecursionError) as error:
+        _log.warning("skipped a record that is no fact", topic=record.topic, partition=record.partition,
+                     offset=record.offset, reason=str(error)[:200])
+        return None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.compacting import Record, compact
@@ -12,6 +15,7 @@ from support.laws import law
 from support.rows import World
 
 from api.loading import Assembler, Batch, Loading
+from api.opening import fact_of
 from api.replica import Replica
 from schemas.views import cursor_of, encode, position_key
 
@@ -93,3 +97,9 @@ def test_a_batch_without_its_end_waits() -> None:
     batch = assembler.add(position_key(0), encode(position), 0)
     assert batch is not None
     assert (batch.rows, batch.position) == (rows, position)
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"null", b"\xff", b"[" * 200_000, b'{"type":"fact"}', None])
+def test_a_record_that_is_no_fact_does_not_end_an_edge(value: bytes | None) -> None:
+    record = cast("Any", SimpleNamespace(topic="attn.facts", partition=0, offset=7, value=value))
+    assert fact_of(record) is None
