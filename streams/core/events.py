@@ -89,7 +89,7 @@ def _tell(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     fact.title = named.title or shown.title
     fact.cluster = named.cluster or shown.cluster
     fact.stack = named.stack or shown.stack
-    fact.case_id = named.case_id or shown.case_id
+    fact.case_id = data.case_id or shown.case_id  # a case's history has every event that names the case
     fact.session_id = named.session_id or shown.session_id
     fact.actor = data.by_user_id or (data.sender.id if data.sender is not None else None)
     fact.opened = row.open and not was_open and row.kind != "proof_expiring"  # that one has a fact of its own

@@ -235,6 +235,7 @@ def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
     opened(page, "resting")
     page.wait_for_selector(".notice:has-text('put away')")
     assert page.locator("#detail .actions >> text=Put away").count() == 0
+    page.wait_for_selector("#detail [aria-label='Mark unread']")  # it was opened, so it is read
     page.keyboard.press("u")
     page.wait_for_selector("#detail [aria-label='Mark read']")
     page.click("#detail >> text=Restore")

@@ -67,7 +67,7 @@ def test_no_text_stops_the_page(scene: Scene) -> None:
     page.click(".row:has-text('nested lists') .main")
     page.wait_for_selector(".plain-text:has-text('- - - -')")
     page.click(".row:has-text('long plan') .main")
-    assert page.locator(".steps li.confirm").count() == 100
+    page.wait_for_function("() => document.querySelectorAll('.steps li.confirm').length === 100")
     page.click(".steps >> text=Show more: 400 other steps")
     page.wait_for_function("() => document.querySelectorAll('.steps li.confirm').length === 300")
     assert page.evaluate("() => longest") < 2000, "milliseconds in which nobody could do anything"
