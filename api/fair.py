@@ -18,7 +18,7 @@ __all__ = ["Busy", "FairSlots"]
 
 
 class Busy(Exception):
-    """No slot, and no place to wait for one. `own`: because of what the caller itself has running and waiting."""
+    """No slot is free and the queue is full. `own`: the caller's own running and waiting queries are the reason."""
 
     def __init__(self, own: bool) -> None:
         super().__init__("too many of your own" if own else "too many")
