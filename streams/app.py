@@ -28,6 +28,7 @@ from streams.agents.ticks import Ticks
 from streams.alarm import Alarm
 from streams.chunks import Chunks
 from streams.connection import connection
+from streams.consumer_thread import Consumer, RebalanceThread
 from streams.continuity import Continuity
 from streams.group import Group
 from streams.kafka import bounds, producer, read_range
@@ -62,6 +63,7 @@ class Worker:
         self.ingest = _app(f"attn-ingest{suffix}", settings)
         self.ingest.transport.Consumer = _Committed
         self.fold = _app("attn-fold", settings)
+        self.fold.transport.Consumer = Consumer
         self._producers = [producer(settings, "ingest"), producer(settings, "ticks")]
         read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
         to_log, to_ticks = self._producers
@@ -218,7 +220,7 @@ class _NoOffsets(dict[TP, int | None]):
         return None
 
 
-class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+class _Thread(RebalanceThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust reads only committed records where it writes in transactions itself, and has no setting for it.
@@ -226,7 +228,7 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
-class _Committed(driver.Consumer):  # type: ignore[misc]
+class _Committed(Consumer):
     """Faust's consumer of topics that producers in transactions may write to. Its ends are last stable offsets."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

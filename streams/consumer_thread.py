@@ -1,19 +1,58 @@
-"""Stops Faust's consumer thread without blocking the worker's event loop.
+"""Stops Faust's consumer threads during a rebalance (mode-streaming 0.7, faust-streaming 0.15, aiokafka 0.14).
 
-mode's `ServiceThread.stop` joins the thread with a blocking call on the event loop. A consumer thread that is in the
-middle of a rebalance waits for a callback on that loop, so both wait for ever, and no time limit of asyncio fires.
-`install` makes the join wait in a helper thread (mode-streaming 0.4; streams/worker.py bounds the whole stop).
+Two faults of the libraries make a stop wait for ever when it meets a rebalance:
+
+- mode's `ServiceThread.stop` joins the thread with a blocking call on the event loop, and the rebalance's callback
+  needs that loop. `install` makes the join wait in a helper thread.
+- A callback that asks the thread anything after its method queue has stopped gets a CancelledError that nobody
+  requested. aiokafka's coordination task lets it through and ends, and so does the consumer thread, without its
+  shutdown event. `RebalanceThread` turns it into an error, which aiokafka logs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode import Service
 from mode.threads import ServiceThread
 
-__all__ = ["install"]
+__all__ = ["Consumer", "RebalanceThread", "install"]
+
+
+class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer thread. Its rebalance callbacks raise CancelledError only when their task is cancelled."""
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        with _own_cancellation():
+            await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        with _own_cancellation():
+            await super().on_partitions_revoked(revoked)
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer, run by a `RebalanceThread`."""
+
+    def _new_consumer_thread(self) -> RebalanceThread:
+        return RebalanceThread(self, loop=self.loop, beacon=self.beacon)
+
+
+@contextmanager
+def _own_cancellation() -> Iterator[None]:
+    """Raises RuntimeError for a CancelledError while the current task is not being cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("the consumer thread stopped during a rebalance") from error
 
 
 async def _stop(self: ServiceThread) -> None:

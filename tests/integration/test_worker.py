@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from support import events, pipeline
 from support.pipeline import Stack, caught_up, check, eventually, look, send, worker
 
@@ -241,6 +242,21 @@ async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch
         with pytest.raises(WorkerFailed, match="disk on fire"):
             async with asyncio.timeout(90), worker(settings) as task:
                 await task
+
+
+async def test_a_stop_during_a_rebalance_ends_the_worker(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rebalance's callback waits for offsets when the consumer thread stops and cancels the request."""
+    asked = threading.Event()
+
+    async def unanswered(self: AIOKafkaConsumer, partitions: object) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", unanswered)
+    async with stack() as settings:
+        await topics.ensure(settings)
+        async with asyncio.timeout(60), worker(settings):
+            assert await asyncio.to_thread(asked.wait, 30)
 
 
 async def test_partition_counts_must_fit(stack: Stack) -> None:
