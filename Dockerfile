@@ -2,17 +2,17 @@
 FROM python:3.12-slim AS build
 
 WORKDIR /src
-# The steps of ops/image/install.sh, which tests run without Docker. The dependencies are a layer of their own: a change of
+# The steps of ops/deploy/image/install.sh, which tests run without Docker. The dependencies are a layer of their own: a change of
 # the code does not install them again. The environment moves to the next stage whole.
 COPY requirements requirements
-COPY ops/image ops/image
-RUN ops/image/install.sh dependencies . /opt/attn
+COPY ops/deploy/image ops/deploy/image
+RUN ops/deploy/image/install.sh dependencies . /opt/attn
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY streams streams
 COPY api api
 COPY ops ops
-RUN ops/image/install.sh attn . /opt/attn
+RUN ops/deploy/image/install.sh attn . /opt/attn
 
 FROM python:3.12-slim
 
@@ -32,6 +32,6 @@ USER 10001
 WORKDIR /home/attn
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "ops.healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "ops.deploy.healthcheck"]
 ENTRYPOINT ["attn"]
 CMD ["edge"]

@@ -56,7 +56,7 @@ update: lock
 
 schemas: $(READY)
 	@$(BIN)/attn schemas
-	@$(BIN)/python -m ops.settings_page > docs/settings.md
+	@$(BIN)/python -m ops.cli.settings_docs > docs/settings.md
 
 bench: $(BENCHES)
 

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
-from ops import processes
 from ops.errors import UserError
+from ops.process import identity
 from schemas.settings import Settings
-from streams import keyfile
+from streams.runtime import private_files
 
 __all__ = ["load", "make_secret", "note_up", "reading_url", "secret_path"]
 
@@ -51,7 +51,7 @@ def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
 def _check_certificates(settings: Settings) -> None:
     """Raises OSError if the certificates for Kafka can't be read."""
     if settings.kafka_security.endswith("SSL"):
-        from streams.connection import connection  # aiokafka takes 0.2 s of CPU to import: not for `attn token`
+        from streams.kafka.connection import connection  # aiokafka takes 0.2 s of CPU to import: not for `attn token`
 
         connection(settings)
 
@@ -71,7 +71,7 @@ def secret_path(settings: Settings) -> Path:
 
 def _read_secret(path: Path) -> str:
     try:
-        return keyfile.read(path)
+        return private_files.read(path)
     except OSError as error:
         raise UserError(f"cannot read the secret in {path}: {error.strerror}") from None
 
@@ -85,12 +85,12 @@ def reading_url(settings: Settings, port: int, user: str = "reader") -> str:
 def make_secret(settings: Settings) -> bool:
     """Write a new secret where none is configured or kept. True: this is a new one."""
     configured = settings.jwt_secret is not None or settings.jwks_url is not None
-    return not configured and keyfile.make(secret_path(settings))
+    return not configured and private_files.make(secret_path(settings))
 
 
 def note_up(settings: Settings) -> None:
     """Write down where this `attn up` is, for other commands with the same data directory."""
-    me = processes.known(os.getpid())
+    me = identity.known(os.getpid())
     note = {"pid": os.getpid(), "started": me.started if me else "", "kafka": settings.kafka,
             "clickhouse_port": 0 if settings.clickhouse else settings.clickhouse_port}
     draft = settings.data_dir / f"{_NOTE}.new"
@@ -100,8 +100,8 @@ def note_up(settings: Settings) -> None:
 
 def _note_of_up(data_dir: Path) -> dict[str, Any]:
     """What `note_up` wrote, if that process is still there."""
-    running = processes.read(data_dir / _NOTE)
-    if running is None or not processes.is_alive(running):
+    running = identity.read(data_dir / _NOTE)
+    if running is None or not identity.is_alive(running):
         return {}
     try:
         return dict(json.loads((data_dir / _NOTE).read_text()))

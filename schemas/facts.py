@@ -25,7 +25,7 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     ws: str
     pos: int
     index: int
-    event_id: str  # of the event by source and id, or of the command: streams.core.keys.event_name
+    event_id: str  # of the event by source and id, or of the command: streams.core.domain.keys.event_name
     time: int
     type: str
     subject: str

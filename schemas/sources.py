@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from schemas.codec import moment_us, to_us
+from schemas.scalars import moment_us, to_us
 
 __all__ = ["MAX_URL", "MODELS", "ROLES", "CloudEvent", "EventData", "Role", "is_link"]
 

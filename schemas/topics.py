@@ -55,7 +55,7 @@ TOPICS: tuple[Topic, ...] = (
           "schemas.views"),
     Topic(FACTS, "workspace", "accepted facts and outcomes of commands", "log", "delete", "facts", "schemas.facts"),
     Topic(DEAD_LETTERS, "source topic", "rejected records with the reason", "one", "delete", "dead-letters",
-          "schemas.deadletters.DeadLetter"),
+          "schemas.dead_letters.DeadLetter"),
 )
 
 # A batch holds the rows of a group of packs at once (law 3), so the log's topics take larger records than Kafka's 1 MB.

@@ -213,7 +213,7 @@ class ProofsRow(Struct, omit_defaults=True):
 
 class OutcomeRow(Struct, kw_only=True, omit_defaults=True):
     """The outcome of a command that carried an Idempotency-Key; `asked` is a digest of what it asked for. `body` is the
-    answer, or a JSON string from which the answer is made again (streams.core.outcomes)."""
+    answer, or a JSON string from which the answer is made again (streams.core.fold.outcomes)."""
 
     ws: str
     asked: str

@@ -25,7 +25,7 @@ sys.path.insert(0, str(TESTS))  # from support.x import y
 
 from support import brokers, pipeline  # noqa: E402
 
-from ops.broker import EmbeddedBroker, binary  # noqa: E402
+from ops.embedded.broker import EmbeddedBroker, binary  # noqa: E402
 from ops.kafka import Cluster  # noqa: E402
 
 settings.register_profile("fixed", derandomize=True)  # see support.laws

@@ -1,5 +1,5 @@
 """A believable day of a team that works with AI agents: `attn up --demo`."""
 
-from ops.demo.play import run
+from ops.demo.player import run
 
 __all__ = ["run"]

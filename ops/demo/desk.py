@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from schemas.topics import TOPIC_OF_TYPE
-from streams.core.rules import RULES
+from streams.core.domain.event_types import RULES
 
 __all__ = ["ANSWERS", "Answer", "Desk"]
 

@@ -24,10 +24,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import api
-from api.protocol import listen, server
+from api.http.protocol.server import listen, server
 from ops.demo.desk import ANSWERS, Desk
-from ops.demo.threads import PEOPLE
-from schemas.codec import from_us
+from ops.demo.scenarios import PEOPLE
+from schemas.scalars import from_us
 
 __all__ = ["Send", "create_site", "serve"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiokafka.client import AIOKafkaClient
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from ops.errors import UserError
 from ops.kafka import jars
 from ops.kafka.node import Node

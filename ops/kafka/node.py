@@ -14,10 +14,10 @@ from pathlib import Path
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from ops import processes, tether
 from ops.errors import UserError
 from ops.kafka import jars
 from ops.kafka.properties import HOST, Ports, properties
+from ops.process import identity, parent_death
 
 __all__ = ["Node"]
 
@@ -58,12 +58,12 @@ class Node:
         return f"{HOST}:{self.port}"
 
     @property
-    def process(self) -> processes.Known | None:
+    def process(self) -> identity.Known | None:
         """The process that runs now, whoever started it."""
         if self._child is not None:
             self._child.poll()  # reaps it
-        found = processes.read(self._marker)
-        return found if found is not None and processes.is_alive(found) else None
+        found = identity.read(self._marker)
+        return found if found is not None and identity.is_alive(found) else None
 
     @property
     def alive(self) -> bool:
@@ -91,11 +91,11 @@ class Node:
         with self._output.open("wb") as output:
             # It is given no time to end in peace: what is acknowledged is kept by the others, or by the system's cache.
             self._child = subprocess.Popen(
-                tether.command(command, signal.SIGKILL) if self._tied else command, cwd=self.directory,
+                parent_death.command(command, signal.SIGKILL) if self._tied else command, cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        now = processes.known(self._child.pid)
+        now = identity.known(self._child.pid)
         if now is not None:
-            processes.write(self._marker, now)
+            identity.write(self._marker, now)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109
         """Return when it is a broker of the cluster that takes requests."""
@@ -134,7 +134,7 @@ class Node:
         if found is None:
             return True
         self.resume()
-        clean = await processes.end(found, timeout)
+        clean = await identity.end(found, timeout)
         self._reap()
         return clean
 

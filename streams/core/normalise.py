@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
 from schemas.sources import MODELS, EventData
 from schemas.topics import TOPIC_OF_TYPE
-from streams.core.jsontext import read
-from streams.core.quick import Quick, quick
+from streams.core.json_text import read
+from streams.core.normalise_fast import Quick, quick
 
 __all__ = ["Limits", "Rejected", "normalise"]
 
@@ -24,7 +24,7 @@ _MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a term
 
 class Rejected(Exception):
     """The record goes to dead-letters; `str(error)` is the reason given there, `cause` what it comes to
-    (schemas.deadletters.CAUSES)."""
+    (schemas.dead_letters.CAUSES)."""
 
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(reason)

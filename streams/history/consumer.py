@@ -17,20 +17,20 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import metrics
-from streams.history.background import Background
-from streams.history.backoff import Backoff
-from streams.history.client import Unavailable
-from streams.history.columns import as_old, at
+from streams.history.clickhouse.client import Unavailable
+from streams.history.clickhouse.columns import as_old, at
+from streams.history.clickhouse.repository import Store
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
-from streams.history.store import Store
 from streams.history.writer import Batch, Writer, facts_of
-from streams.kafka import read_range
+from streams.kafka.producer import read_range
+from streams.runtime.backoff import Backoff
+from streams.runtime.worker_thread import Background
 
 __all__ = ["Consumer"]
 

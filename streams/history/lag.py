@@ -12,13 +12,13 @@ from aiokafka.errors import KafkaError
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import metrics
-from streams.progress import Progress
+from streams.runtime.lag import Progress
 
 __all__ = ["Lag", "Stalled"]
 
 _EVERY = 1.0  # seconds
 _ANSWER = 10.0  # seconds
-# Longer than ClickHouse may take for an insert before it counts as away (streams.history.client).
+# Longer than ClickHouse may take for an insert before it counts as away (streams.history.clickhouse.client).
 _STUCK = 90.0
 _HUNG = 600.0  # a call: making hours again after a crash takes minutes where there are very many
 

@@ -10,17 +10,20 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
-from streams import health, kafka, patience, topics
-from streams.connection import connection, disconnect
-from streams.history import client, metrics, migrate, reading, ttl
-from streams.history.background import Background
-from streams.history.backoff import Backoff
-from streams.history.claim import GROUP
-from streams.history.client import Unavailable
+from streams.history import metrics
+from streams.history.clickhouse import client, migrate, retention
+from streams.history.clickhouse.client import Unavailable
+from streams.history.clickhouse.repository import Store
 from streams.history.consumer import Bury, Consumer
-from streams.history.store import Store
+from streams.history.embedded import query_server
+from streams.history.rebuild.group_lock import GROUP
+from streams.kafka import idle_fetch, producer, topics
+from streams.kafka.connection import connection, disconnect
+from streams.runtime import health
+from streams.runtime.backoff import Backoff
+from streams.runtime.worker_thread import Background
 
 __all__ = ["run"]
 
@@ -32,7 +35,7 @@ _CLOSE = 1.0  # seconds for each part to close; a clean stop takes less than 5 i
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises TopicError when no broker answers at start, MigrationError for tables of another attn."""
-    patience.install()
+    idle_fetch.install()
     state: list[Consumer] = []
     away: list[str] = []  # why the tables could not be opened, the last time
     async with health.serve(settings.metrics_port, lambda: _unready(state, away), settings.host):
@@ -89,7 +92,7 @@ async def _answer(settings: Settings) -> None:
         return
     while True:
         try:
-            with reading.serve(settings, client.directory(settings)) as port:
+            with query_server.serve(settings, client.directory(settings)) as port:
                 log.info("ClickHouse answers on 127.0.0.1:%d", port)
                 await asyncio.Event().wait()
         except OSError as error:
@@ -122,7 +125,7 @@ def _prepare(settings: Settings, found: Any) -> None:
             migrate.apply(patient, database, settings.clickhouse_cluster)
     elif todo:
         migrate.apply(found, database)
-    for statement in ttl.statements(found, database, settings):
+    for statement in retention.statements(found, database, settings):
         log.info("applying: %s", statement)
         found.command(statement)
 
@@ -155,14 +158,14 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
 
     async def bury(letters: Collection[DeadLetter]) -> None:
         if not started:
-            out = kafka.producer(settings, "history")
+            out = producer.producer(settings, "history")
             try:
                 await out.start()
             except BaseException:
                 await disconnect(out)
                 raise
             started.append(out)
-        await kafka.bury(started[0], letters)
+        await producer.bury(started[0], letters)
 
     try:
         yield bury

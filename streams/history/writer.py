@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from schemas.codec import DAY
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact, Outcome, decode_fact, decode_facts
+from schemas.scalars import DAY
 from streams.history import metrics
-from streams.history.admission import Admission, Entries, History
-from streams.history.client import Failed, Refused, Unavailable
-from streams.history.columns import columns
+from streams.history.clickhouse.client import Failed, Refused, Unavailable
+from streams.history.clickhouse.columns import columns
+from streams.history.deduplicator import Admission, Entries, History
 
 __all__ = ["Batch", "Plan", "Writer", "facts_of"]
 
@@ -31,7 +31,7 @@ _MISSES = 16
 
 
 class Store(History, Protocol):
-    """What is asked of ClickHouse (streams.history.store.Store)."""
+    """What is asked of ClickHouse (streams.history.clickhouse.repository.Store)."""
 
     def insert(self, data: Sequence[Sequence[Any]], token: str) -> None: ...
 

@@ -31,15 +31,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness.subprocesses import cpu_seconds
-from ops.broker import EmbeddedBroker
+from ops.embedded.broker import EmbeddedBroker
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
-from streams import topics
-from streams.history import client, metrics, migrate, run
-from streams.history.columns import COLUMNS, columns
-from streams.history.store import INSERT_SETTINGS, Store
+from streams.history import metrics, run
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import COLUMNS, columns
+from streams.history.clickhouse.repository import INSERT_SETTINGS, Store
 from streams.history.writer import Batch, Writer
+from streams.kafka import topics
 
 ROUNDS = 10
 PARTITIONS = 4

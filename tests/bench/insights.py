@@ -19,13 +19,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from api import insights, recorded
+from api.history import activity, insights
+from api.readmodel.readers import Reader
 from bench.harness.subprocesses import cpu_seconds
-from schemas.codec import DAY
+from schemas.scalars import DAY
 from schemas.settings import Settings
-from streams.core.readers import Reader
-from streams.core.visibility import CAN_SEE_SQL
-from streams.history import client, migrate
+from streams.core.domain.visibility import CAN_SEE_SQL
+from streams.history.clickhouse import client, migrate
 
 RUNS = 5
 CHUNK = 500_000
@@ -98,8 +98,8 @@ def questions(rows: int) -> dict[str, Question]:
     case = f"case_{rows // 1280}_3"  # of the middle
     return {
         "insights of 24 h": insight(1), "insights of 7 d": insight(7), "insights of 90 d": insight(90),
-        "activity of 30 d": lambda archive: recorded.activity(archive, READER, 30 * DAY, NOW),
-        "a page of a case": lambda archive: recorded.history(archive, READER, case, 20, None),
+        "activity of 30 d": lambda archive: activity.activity(archive, READER, 30 * DAY, NOW),
+        "a page of a case": lambda archive: activity.history(archive, READER, case, 20, None),
     }
 
 

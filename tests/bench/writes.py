@@ -26,9 +26,9 @@ from bench.harness import brokers as grounds
 from bench.harness.brokers import Ground
 from bench.harness.subprocesses import environment
 from bench.harness.workload import SOURCE, produce, source_events
-from ops.broker import free_port
-from ops.embedded import readiness
-from ops.supervise import role_command
+from ops.embedded.broker import free_port
+from ops.embedded.stack import readiness
+from ops.process.supervisor import role_command
 
 __all__ = ["main"]
 

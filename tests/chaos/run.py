@@ -32,7 +32,7 @@ from chaos.workload.feed_readers import Follower
 from chaos.workload.load import Load, beating, generated, load, retimed
 from chaos.workload.producers import Beats, Producer
 from chaos.workload.users import Desks
-from ops.events import numbered, opened
+from ops.cli.data.event_files import numbered, opened
 from schemas.topics import VIEWS
 
 __all__ = ["Plan", "Stuck", "run"]

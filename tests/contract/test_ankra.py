@@ -11,7 +11,7 @@ from support.edges import bearer, serving, token
 from support.folding import at, event
 from support.sse import Client
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 ANN = ("ann", "OWNER", WS)
 PRIVATE = [

@@ -19,10 +19,10 @@ from support.folding import event
 from support.outlets import Kept
 from support.rows import marker
 
-from schemas.codec import to_us
+from api.readmodel.readers import Reader
 from schemas.log import Dismiss, SetState
-from streams.core.keys import item_id
-from streams.core.readers import Reader
+from schemas.scalars import to_us
+from streams.core.domain.keys import item_id
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")

@@ -12,7 +12,7 @@ from support.deciding import WS, Deciding, message, waitpoint
 from support.edges import token
 from support.folding import at, event
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 
 @pytest.fixture

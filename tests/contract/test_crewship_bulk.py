@@ -10,9 +10,9 @@ from support.crewship import STATE_ERROR, URL, M, W, bulk, filled, get, patch, r
 from support.deciding import WS, Deciding, message, waitpoint
 from support.folding import event
 
-from api.pushes import Subscriber
-from streams.core.keys import item_id
-from streams.core.readers import Reader
+from api.live.notifications import Subscriber
+from api.readmodel.readers import Reader
+from streams.core.domain.keys import item_id
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from support.edges import serving, token
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 M, W, OWNERS = item_id("ws", "message", "m"), item_id("ws", "waitpoint", "w"), item_id("ws", "message", "o")
 CHANNEL = "workspace:ws"

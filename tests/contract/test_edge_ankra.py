@@ -7,11 +7,11 @@ from support.edges import Fed
 from support.rows import AT, World, item, waitpoint
 from support.truth import Truth
 
-from schemas.codec import HOUR
+from api.readmodel.readers import Reader
 from schemas.log import Data, Editor, Step, Widget
+from schemas.scalars import HOUR
 from schemas.views import ActivityRow, DraftEditor, DraftRow, MarkRow, PreferencesRow
-from streams.core.keys import draft_key, mark_key, preferences_key
-from streams.core.readers import Reader
+from streams.core.domain.keys import draft_key, mark_key, preferences_key
 
 
 async def test_a9_inbox_is_the_current_snapshot() -> None:

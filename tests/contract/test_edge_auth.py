@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from support.edges import SECRET, Fed, bearer, settings, token
 from support.rows import marker
 
-from api.app import create_app
-from api.auth import Authenticator, Unauthorized
+from api.http.app import create_app
+from api.http.auth.tokens import Authenticator, Unauthorized
 
 ROUTES = [
     "/org/me/inbox", "/org/me/feed", "/org/me/recent-drafts", "/org/me/preferences", "/org/me/activity",

@@ -11,12 +11,12 @@ import pytest
 from support.edges import Fed, bearer, serving, until
 from support.rows import item
 
-from api.connections import Piece
-from api.events import Events, frame_of
+from api.live.case_events import Events, frame_of
+from api.live.connections import Piece
+from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import Data
 from schemas.views import CURSOR_BITS
-from streams.core.readers import Reader
 
 ANN = Reader("w1", "ann", frozenset({"OWNER"}))
 

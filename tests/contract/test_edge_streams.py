@@ -20,10 +20,10 @@ from support.rows import World, item
 from support.sse import Client
 from support.truth import Truth
 
+from api.readmodel.readers import Reader
 from schemas.log import Data
 from schemas.views import MarkRow
-from streams.core.keys import mark_key
-from streams.core.readers import Reader
+from streams.core.domain.keys import mark_key
 
 
 @pytest.fixture(params=[True, False], ids=["direct", "asgi"])

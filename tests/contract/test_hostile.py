@@ -13,8 +13,9 @@ from support.ankra import M, filled
 from support.deciding import WS
 from support.edges import Fed, serving, token
 
-from api import heads, limits
-from api.app import create_app
+from api.http import middleware
+from api.http.app import create_app
+from api.http.protocol import header_limits
 
 HOST = "host: x\r\n"
 
@@ -95,8 +96,8 @@ async def test_a_body_larger_than_a_head_may_be_is_a_body() -> None:
 
 
 async def test_who_does_not_finish_a_request_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(limits, "PIECE_SECONDS", 0.2)
+    monkeypatch.setattr(header_limits, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "PIECE_SECONDS", 0.2)
     whole = f"GET /healthz HTTP/1.1\r\n{HOST}\r\n"
     body = f"POST /auth/session HTTP/1.1\r\n{HOST}content-type: application/json\r\ncontent-length: 9\r\n\r\n{{"
     async with serving(Fed().edge) as base:
@@ -109,7 +110,7 @@ async def test_who_does_not_finish_a_request_is_sent_away(monkeypatch: pytest.Mo
 
 
 async def test_a_body_that_stops_is_408_in_plain_asgi_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PIECE_SECONDS", 0.05)
+    monkeypatch.setattr(middleware, "PIECE_SECONDS", 0.05)
     sent: list[Any] = []
 
     async def receive() -> Any:

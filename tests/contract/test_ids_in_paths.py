@@ -15,9 +15,9 @@ from support.deciding import WS, Deciding
 from support.edges import serving, token
 from support.folding import cloud_event, event
 
-from api.archive import Archive
+from api.history.client import Archive
 from schemas.facts import Fact
-from streams.core.keys import old_name
+from streams.core.domain.keys import old_name
 from streams.core.normalise import normalise
 
 IDS = (

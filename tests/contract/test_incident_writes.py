@@ -9,8 +9,8 @@ import pytest
 from support.deciding import WS, Deciding
 from support.folding import event
 
-from streams.core.commands import OVER
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
+from streams.core.fold.command_handlers import OVER
 
 
 def failed(name: str, cluster: str, minutes: float = -9, **more: Any) -> Any:
@@ -119,7 +119,7 @@ async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_agai
 
 
 async def test_without_its_runs_it_cannot_open_and_says_so(attn: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.incidents.MAX_CLOSED", 1)  # what a group remembers of runs that are over
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED", 1)  # what a group remembers of runs that are over
     async with attn.client() as client:
         found = await incident(client)
         await put(client, found["id"], "resolved")

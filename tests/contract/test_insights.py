@@ -16,16 +16,17 @@ from support.archived import Archived, archived
 from support.deciding import Deciding
 from support.folding import NOON, event
 
-from api import models, recorded
-from api.archive import Archive
-from api.errors import Problem
-from api.insights import MAX_CLUSTERS, span_of
-from schemas.codec import DAY, HOUR, to_us
+from api.contract import responses
+from api.history import activity
+from api.history.client import Archive
+from api.history.insights import MAX_CLUSTERS, span_of
+from api.http.error_handlers import Problem
+from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetState
+from schemas.scalars import DAY, HOUR, to_us
+from streams.core.domain.visibility import CAN_SEE_SQL, can_see
 from streams.core.normalise import normalise
-from streams.core.readers import Reader
-from streams.core.visibility import CAN_SEE_SQL, can_see
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -97,12 +98,12 @@ async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role
     space = await edge.space(reader)
     for hours in (1, 5, 23, 24):
         live = edge.answers.activity(space, reader, hours * HOUR, clock)
-        assert await recorded.activity(edge.archive, reader, hours * HOUR, clock) == live
+        assert await activity.activity(edge.archive, reader, hours * HOUR, clock) == live
     assert live["sessions_completed"] >= 30
     assert len(live["recent"]) == 20
     async with known.attn.client(user, role, ws=WS) as client:
         month = (await client.get("/org/me/activity?window=30d")).json()
-    models.Activity.model_validate(month)
+    responses.Activity.model_validate(month)
     mine = [fact for fact in known.facts if fact.ws == WS and fact.type == "session.completed"]
     assert live["sessions_completed"] <= month["sessions_completed"] <= len(mine)
     assert month["window"] == "30d"
@@ -124,7 +125,7 @@ async def test_the_past_of_a_case(known: Known, user: str, role: str) -> None:
                     break
                 assert answer.status_code == 200, answer.text
                 body = answer.json()
-                models.CaseHistory.model_validate(body)
+                responses.CaseHistory.model_validate(body)
                 pages += body["events"]
                 if "next" not in body:
                     break
@@ -146,7 +147,7 @@ async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
         known.archive.keep(attn.facts[before:])
         assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
         unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
-        token = recorded.token(recorded.Place(1, "e"))
+        token = activity.token(activity.Place(1, "e"))
         paged = await member.get("/cases/secret/history", params={"next": token})
         assert (await owner.get("/cases/secret/history", params={"next": token})).json()["events"] == []
     assert unseen.status_code == absent.status_code == paged.status_code == 404
@@ -181,7 +182,7 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
         answer = await client.get("/org/me/insights", params={"window": window})
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    models.Insights.model_validate(body)
+    responses.Insights.model_validate(body)
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
     span = span_of(length, edge.replica.clock(WS))
     assert (to_us(body["since"]), to_us(body["until"])) == (span.since, span.until)
@@ -272,5 +273,5 @@ async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Kn
         space, clock = await edge.space(reader), edge.replica.clock(ws)
         live = edge.answers.activity(space, reader, 24 * HOUR, clock)
         assert live["recent"]
-        assert await recorded.activity(edge.archive, reader, 24 * HOUR, clock) == live
+        assert await activity.activity(edge.archive, reader, 24 * HOUR, clock) == live
     await edge.archive.close()

@@ -28,9 +28,9 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from structlog.testing import capture_logs
 from support.edges import Fed, settings
 
-from api import jwks
-from api.auth import Authenticator, Unauthorized
-from api.jwks import read_keys, redirected
+from api.http.auth import jwks
+from api.http.auth.jwks import read_keys, redirected
+from api.http.auth.tokens import Authenticator, Unauthorized
 
 NOW = 1_000_000.0
 RSA = rsa.generate_private_key(65537, 2048)

@@ -19,7 +19,7 @@ from support.edges import token
 from support.folding import event
 from support.laws import law
 
-from api.app import create_app
+from api.http.app import create_app
 
 YEARS = 10 * 365 * 86400
 SECRET = "only-for-ws"

@@ -7,7 +7,7 @@ from support.crewship import URL, get, patch
 from support.deciding import WS, Deciding
 from support.folding import at, event
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 DAYS = 24 * 60
 P = item_id(WS, "proof_expiring", "p")

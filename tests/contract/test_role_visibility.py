@@ -12,11 +12,11 @@ from support.deciding import WS, Deciding, message
 from support.folding import event
 from support.outlets import Kept
 
-from api.pushes import Subscriber
+from api.live.notifications import Subscriber
+from api.readmodel.readers import Reader
 from schemas.sources import ROLES
-from streams.core.keys import item_id
-from streams.core.readers import Reader
-from streams.core.visibility import roles_of
+from streams.core.domain.keys import item_id
+from streams.core.domain.visibility import roles_of
 
 SEEN = {  # by rule: who sees what is for a MEMBER
     "exact": {"MEMBER"}, "at-least": {"OWNER", "ADMIN", "MANAGER", "MEMBER"},

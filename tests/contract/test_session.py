@@ -8,8 +8,8 @@ import pytest
 from support.deciding import Deciding, message
 from support.edges import token
 
-from api.cookies import csrf_of
-from streams.core.keys import item_id
+from api.http.auth.cookies import csrf_of
+from streams.core.domain.keys import item_id
 
 M = item_id("ws", "message", "m")
 URL = f"/api/v1/inbox/{M}"

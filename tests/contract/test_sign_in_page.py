@@ -11,7 +11,7 @@ import pytest
 from support.deciding import Deciding, message
 from support.edges import serving, token, until
 
-from api.cookies import csrf_of
+from api.http.auth.cookies import csrf_of
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

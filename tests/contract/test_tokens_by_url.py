@@ -16,8 +16,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from structlog.testing import capture_logs
 from support.edges import settings, token
 
-from api import jwks
-from api.auth import Authenticator, Unauthorized
+from api.http.auth import jwks
+from api.http.auth.tokens import Authenticator, Unauthorized
 
 RSA = rsa.generate_private_key(65537, 2048)
 EC, OTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))

@@ -16,13 +16,16 @@ from support.edges import Fed, serving, token, until
 from support.outlets import Kept
 from support.rows import item
 
-from api import heads, metrics, outlets, socket_protocol, sockets
-from api.strangers import Strangers
-from api.throttle import Crowded, Turns
+from api import metrics
+from api.commands.rate_limiter import Crowded, Turns
+from api.http.protocol import header_limits, websocket_limits
+from api.http.protocol.unauthenticated import Strangers
+from api.http.routes import websocket
+from api.live import event_stream
+from api.readmodel.readers import Reader
+from api.readmodel.window import PAGE_BYTES
 from schemas.log import Data
 from schemas.views import ItemRow, PositionRow, encode
-from streams.core.diff import PAGE_BYTES
-from streams.core.readers import Reader
 
 HOST = "host: x\r\n"
 UPGRADE = (f"GET /api/v1/ws HTTP/1.1\r\n{HOST}upgrade: websocket\r\nconnection: upgrade\r\n"
@@ -78,9 +81,9 @@ def resident() -> int:
 async def test_pings_that_are_never_read_are_not_answered_without_end(
     monkeypatch: pytest.MonkeyPatch, cookie: str, burst: int,
 ) -> None:
-    monkeypatch.setattr(socket_protocol, "_FRAMES_BURST", burst)
-    monkeypatch.setattr(socket_protocol, "STALLED_SECONDS", 0.5)
-    monkeypatch.setattr(socket_protocol, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(websocket_limits, "_FRAMES_BURST", burst)
+    monkeypatch.setattr(websocket_limits, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
     async with serving(Fed().edge) as base:
         _, writer = await upgraded(base, cookie.format(token()))
         before = resident()
@@ -89,7 +92,7 @@ async def test_pings_that_are_never_read_are_not_answered_without_end(
 
 
 async def test_fragments_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_protocol, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
     async with serving(Fed().edge) as base:
         _, writer = await upgraded(base)
         writer.write(b"\x01\x80\0\0\0\0")
@@ -97,9 +100,9 @@ async def test_fragments_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPa
 
 
 async def test_messages_whose_answers_are_never_read_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_protocol, "STALLED_SECONDS", 0.5)
-    monkeypatch.setattr(socket_protocol, "_CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(sockets, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(websocket_limits, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(websocket, "_END_SECONDS", 0.2)
     async with serving(Fed(socket_rate=1e9).edge) as base:
         _, writer = await upgraded(base, f"cookie: attn_session={token()}\r\n")
         loud = text(json.dumps({"type": "subscribe", "channel": "x" * 15_000}))
@@ -127,8 +130,8 @@ async def test_the_edge_answers_others_while_pings_flood_in() -> None:
 
 
 async def test_a_socket_without_a_caller_ends_whatever_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "_AUTH_SECONDS", 0.2)
-    monkeypatch.setattr(socket_protocol, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(websocket, "_AUTH_SECONDS", 0.2)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
     async with serving(Fed().edge) as base:
         sockets_open = metrics.SOCKETS._value.get()
         reader, writer = await upgraded(base)
@@ -138,7 +141,7 @@ async def test_a_socket_without_a_caller_ends_whatever_it_reads(monkeypatch: pyt
 
 
 async def test_answers_that_are_never_read_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(header_limits, "STALLED_SECONDS", 0.5)
     async with serving(Fed().edge) as base:
         _, writer = await opened(base)
         assert await flooded(writer, f"GET /openapi.json HTTP/1.1\r\n{HOST}\r\n".encode() * 8) < 32 << 20
@@ -274,7 +277,7 @@ async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
 
 
 async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "STALLED_SECONDS", 1.0)
+    monkeypatch.setattr(header_limits, "STALLED_SECONDS", 1.0)
     fed = Fed()
     fed.put(*[large(number) for number in range(40)])
     async with serving(fed.edge) as base:
@@ -286,7 +289,7 @@ async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.Monke
 
 
 async def test_a_feed_that_is_not_taken_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlets, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(event_stream, "STALLED_SECONDS", 0.2)
     fed = Fed()
     fed.put(*[large(number) for number in range(40)])
     async with serving(fed.edge) as base:

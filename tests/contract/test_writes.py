@@ -8,7 +8,7 @@ import httpx
 import pytest
 from support.deciding import Deciding, message
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 M = item_id("ws", "message", "m")
 

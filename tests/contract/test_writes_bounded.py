@@ -10,14 +10,14 @@ import pytest
 from support.deciding import WS, Deciding, message, waitpoint
 from support.folding import event
 
-from api.pushes import Subscriber
-from api.throttle import Throttle
+from api.commands.rate_limiter import Throttle
+from api.live.notifications import Subscriber
+from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetPreferences, Widget
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow, decode
-from streams.core import outcomes
-from streams.core.keys import item_id
-from streams.core.readers import Reader
+from streams.core.domain.keys import item_id
+from streams.core.fold import outcomes
 
 M, W = item_id(WS, "message", "m"), item_id(WS, "waitpoint", "w")
 BULK, PREFERENCES = "/api/v1/inbox/bulk", "/org/me/preferences"

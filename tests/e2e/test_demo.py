@@ -12,7 +12,7 @@ import pytest
 from support.browsers import CHROMIUM, Scene, stage
 from support.up import Up, wait_for
 
-from ops import processes
+from ops.process import identity
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
@@ -87,7 +87,7 @@ def test_its_links_outlive_a_restart(playing: tuple[Up, Any]) -> None:
     scene = Scene(*playing, ws="demo")
     wait_for(lambda: questions(scene, "pending_action"), 60, "an action in the inbox")
     actions = questions(scene, "pending_action")  # whose links are from before
-    before = processes.read(scene.up.data_dir / "run" / "demo.pid")
+    before = identity.read(scene.up.data_dir / "run" / "demo.pid")
     assert before is not None
     os.kill(before.pid, signal.SIGKILL)
 

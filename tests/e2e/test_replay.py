@@ -31,8 +31,8 @@ from support.up import Up, wait_for
 
 from chaos.checks.edge import READERS, check, settled
 from chaos.environment.edge_client import Asker, now, users_of
-from ops.broker import free_port
-from schemas.codec import HOUR
+from ops.embedded.broker import free_port
+from schemas.scalars import HOUR
 from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES
 

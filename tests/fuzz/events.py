@@ -26,23 +26,23 @@ import orjson
 from support.clients.feed import Copy, frames
 from support.folding import Folding
 
-from api.answers import Answers
-from api.events import frame_of
-from api.frames import Frames
-from api.replica import Replica
-from api.shapes import crewship, zero
+from api.contract.serializers import crewship, zero
+from api.live.case_events import frame_of
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from fuzz.cloudevents import Record, make
-from ops.events import parse_line, retime, time_of, workspace_of
-from ops.letters import Letter, exported
-from schemas.deadletters import CAUSES, DeadLetter
+from ops.cli.data.dead_letters import Letter, exported
+from ops.cli.data.event_files import parse_line, retime, time_of, workspace_of
+from schemas.dead_letters import CAUSES, DeadLetter
 from schemas.facts import Fact, decode_fact, encode_fact
 from schemas.log import NO_PAYLOAD, Event, Pack, decode_pack, encode_pack
 from schemas.views import ItemRow, PositionRow, decode
 from streams.core import normalise as module
-from streams.core.diff import Window
 from streams.core.normalise import Rejected, normalise
-from streams.core.readers import Reader
-from streams.history.columns import columns
+from streams.history.clickhouse.columns import columns
 
 __all__ = ["SEEDS", "check", "main", "of_line", "run"]
 

@@ -18,13 +18,13 @@ import yaml
 from support import events
 from support.archived import archived
 
-from ops.grafana.dashboard import FILE, SOURCE, dashboard
-from schemas.codec import DAY, HOUR, SECOND
+from ops.deploy.grafana.dashboard import FILE, SOURCE, dashboard
 from schemas.facts import Fact
 from schemas.log import Event, Pack
-from streams.core.fold import Fold
+from schemas.scalars import DAY, HOUR, SECOND
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
-from streams.core.rules import Rules
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -252,13 +252,13 @@ def _grafana(sql: str, ws: str, since: int, until: int) -> str:
 
 
 def test_the_dashboards_file_is_current() -> None:
-    assert json.loads(FILE.read_text()) == dashboard(), "run python -m ops.grafana.dashboard"
+    assert json.loads(FILE.read_text()) == dashboard(), "run python -m ops.deploy.grafana.dashboard"
     places = [panel["gridPos"] for panel in dashboard()["panels"]]
     cells = [
         (at["x"] + x, at["y"] + y) for at in places for x in range(at["w"]) for y in range(at["h"])
     ]
     assert len(cells) == len(set(cells)), "panels lie on each other"
-    source = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/attn.yaml").read_text())["datasources"][0]
+    source = yaml.safe_load((ROOT / "ops/deploy/grafana/provisioning/datasources/attn.yaml").read_text())["datasources"][0]
     assert (source["uid"], source["type"]) == (SOURCE["uid"], SOURCE["type"])
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from ops import processes
-from ops.broker import BrokerError, EmbeddedBroker, binary
+from ops.embedded.broker import BrokerError, EmbeddedBroker, binary
+from ops.process import identity
 
 pytestmark = [pytest.mark.broker, pytest.mark.skipif(binary() is None, reason="noida-db is not installed")]
 
@@ -79,7 +79,7 @@ async def test_it_ends_with_its_parent_and_saves(tmp_path: Path) -> None:
     port = EmbeddedBroker(tmp_path)  # only for the names of its files
     code = f"""
 import asyncio
-from ops.broker import EmbeddedBroker
+from ops.embedded.broker import EmbeddedBroker
 async def main():
     broker = EmbeddedBroker({str(tmp_path)!r})
     await broker.start()
@@ -91,14 +91,14 @@ asyncio.run(main())
         assert parent.stdout is not None
         kafka_port, pid = map(int, parent.stdout.readline().split())
         await put(f"127.0.0.1:{kafka_port}", "t", b"1", b"2")
-        child = processes.known(pid)
+        child = identity.known(pid)
         assert child is not None
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
     port.port = kafka_port
     await port.start()
     try:
-        assert not processes.is_alive(child)
+        assert not identity.is_alive(child)
         assert not port.unclean
         assert await end_offset(port.bootstrap, "t") == 2
     finally:

@@ -18,7 +18,7 @@ from support.pipeline import eventually
 from support.steady import PATIENCE
 
 from schemas.topics import LOG, SOURCE_TYPES, VIEWS
-from streams.group import Group
+from streams.consumer.group_offsets import Group
 
 pytestmark = [
     pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module"),

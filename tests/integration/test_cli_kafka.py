@@ -14,9 +14,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from support.cli import attn
 from support.pipeline import Stack
 
-from ops.broker import free_port
-from schemas.codec import to_us
-from schemas.deadletters import DeadLetter
+from ops.embedded.broker import free_port
+from schemas.dead_letters import DeadLetter
+from schemas.scalars import to_us
 from schemas.topics import DEAD_LETTERS
 
 

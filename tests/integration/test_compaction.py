@@ -17,12 +17,13 @@ from support.pipeline import Seen, Stack, caught_up, check, eventually, kill, lo
 from support.running import edge
 from support.truth import Truth
 
+from api.readmodel.readers import Reader
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
 from schemas.views import decode, position_key
-from streams import kafka, topics
-from streams.core.compare import Comparison
-from streams.core.readers import Reader
+from streams.kafka import producer as kafka
+from streams.kafka import topics
+from streams.rebuild.comparison import Comparison
 
 PARTITIONS = 2
 WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")

@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from support.cli import attn
 from support.pipeline import Stack, read
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
-from streams import topics
+from streams.kafka import topics
 
 HOUR = 3_600_000_000
 

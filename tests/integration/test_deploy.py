@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: d
 
 
 def test_the_reader_of_clickhouse_may_read_the_history_and_nothing_else(compose: dict[str, Any]) -> None:
-    path = "ops/clickhouse/users.d/attn-reader.xml"
+    path = "ops/deploy/clickhouse/users.d/attn-reader.xml"
     assert f"./{path}:/etc/clickhouse-server/users.d/attn-reader.xml:ro" in compose["services"]["clickhouse"]["volumes"]
     root = ElementTree.parse(ROOT / path).getroot()
     [user] = root.findall("users/*")
@@ -130,10 +130,10 @@ def test_the_image_is_made_of_what_is_there() -> None:
 
 def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: int = 256) -> Path:
     """Our nginx.conf with the paths and addresses of a test."""
-    text = (ROOT / "ops/nginx/nginx.conf").read_text()
+    text = (ROOT / "ops/deploy/nginx/nginx.conf").read_text()
     for old, new in {
         "limit_conn addresses 256": f"limit_conn addresses {connections}",
-        "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/nginx/",
+        "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/deploy/nginx/",
         "listen 8080": f"listen 127.0.0.1:{port}", "edge-1:8080": f"127.0.0.1:{edges[0]}",
         "edge-2:8080": f"127.0.0.1:{edges[1]}", "worker_processes auto": "worker_processes 1",
         "/dev/stdout": str(directory / "access.log"), "/dev/stderr": str(directory / "error.log"),

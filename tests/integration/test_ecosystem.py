@@ -22,8 +22,8 @@ from support.pipeline import Seen, Stack, eventually, kill, look, spawn, worker
 
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
-from streams import topics
-from streams.records import MAX_BODY
+from streams.kafka import topics
+from streams.kafka.records.batches import MAX_BODY
 
 
 def event(number: int | str, **changes: object) -> bytes:

@@ -17,12 +17,12 @@ from support.sse import Client
 from support.truth import Truth
 from support.writing import Writer
 
-from api.tailer import FellBack
+from api.edge.follower import FellBack
+from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.views import PositionRow
-from streams import topics
-from streams.core.readers import Reader
+from streams.kafka import topics
 
 READER = Reader("w1", "ann", frozenset({"OWNER"}))
 
@@ -154,7 +154,7 @@ async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
 
 
 async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.tailer._CHECK", 0.2)
+    monkeypatch.setattr("api.edge.follower._CHECK", 0.2)
 
     async def nothing(self: object, places: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(places, 0)

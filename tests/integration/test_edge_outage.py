@@ -11,16 +11,16 @@ from support.edges import settings, until
 from support.sse import Client
 from support.writing import Writer
 
-from api.server import run
-from ops.broker import EmbeddedBroker, free_port
+from api.main import run
+from ops.embedded.broker import EmbeddedBroker, free_port
 from ops.kafka import Cluster
-from streams import topics
+from streams.kafka import topics
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("api.contact.SILENCE", 1.0), ("api.contact._ANSWER", 2.0), ("api.tailer._CHECK", 0.2),
-                          ("streams.topics._PATIENCE", 2.0)):
+    for name, seconds in (("api.edge.broker_health.SILENCE", 1.0), ("api.edge.broker_health._ANSWER", 2.0), ("api.edge.follower._CHECK", 0.2),
+                          ("streams.kafka.topics._PATIENCE", 2.0)):
         monkeypatch.setattr(name, seconds)
 
 

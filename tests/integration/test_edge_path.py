@@ -15,7 +15,7 @@ from support.running import edge
 from support.sse import Client
 
 from schemas.topics import TOPIC_OF_TYPE
-from streams import topics
+from streams.kafka import topics
 
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 

@@ -17,9 +17,9 @@ from support.pipeline import Stack
 from support.rows import ROLES, USERS
 from support.writing import Writer
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
-from streams import topics
+from streams.kafka import topics
 
 READERS, EACH = 1000, 8  # EACH: of one user, the most there may be
 LIMIT = 5

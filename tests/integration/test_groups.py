@@ -19,8 +19,8 @@ from support.pipeline import Seen, Stack, caught_up, check, eventually, handles_
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from schemas.views import PositionRow, encode, fence_key, position_key
-from streams import topics
-from streams.fence import Fenced, claim
+from streams.kafka import topics
+from streams.kafka.fencing import Fenced, claim
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,8 +8,8 @@ import contextlib
 import httpx
 import pytest
 
-from ops.broker import free_port
-from streams import health
+from ops.embedded.broker import free_port
+from streams.runtime import health
 
 
 async def test_it_tells_metrics_health_and_readiness() -> None:

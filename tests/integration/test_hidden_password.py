@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.cli import without_password
+from ops.cli.main import without_password
 
 URL = "http://attn:s3cret@127.0.0.1:1/attn"
 

@@ -18,12 +18,13 @@ from support.clickhouse_http import ClickHouse
 from support.history import Feeder, exact, feed
 from support.pipeline import Stack
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
-from streams import topics
-from streams.history import client, run
-from streams.history.claim import GROUP, Cannot, Claim
-from streams.history.rebuild import _Rebuilding, rebuild
+from streams.history import run
+from streams.history.clickhouse import client
+from streams.history.rebuild.group_lock import GROUP, Cannot, Claim
+from streams.history.rebuild.rebuild import _Rebuilding, rebuild
+from streams.kafka import topics
 
 # On Kafka: on the embedded broker a rebuild has the directory's lock instead.
 pytestmark = [pytest.mark.clickhouse, KAFKA_ONLY]

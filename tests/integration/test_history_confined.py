@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.environment import cleaned
+from ops.process.environment import cleaned
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -24,8 +24,8 @@ import json, os, sys, urllib.request
 from pathlib import Path
 from schemas.settings import Settings
 from streams.history import client, migrate, reading
-from streams.history.confine import confine
-from streams.history.store import Store
+from streams.history.embedded.sandbox import confine
+from streams.history.clickhouse.repository import Store
 
 ground, data = Path(sys.argv[1]), Path(sys.argv[2])
 settings = Settings(data_dir=data, clickhouse_port=0, _env_file=None)

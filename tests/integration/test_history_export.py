@@ -16,13 +16,13 @@ from support.cli import attn_here
 from support.clickhouse_http import ClickHouse
 from support.history import Feeder
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
-from streams.history import client, migrate
-from streams.history.columns import columns
-from streams.history.export import Broken, export, spans
-from streams.history.store import Store
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.export import Broken, export, spans
+from streams.history.clickhouse.repository import Store
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")

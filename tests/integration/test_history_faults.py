@@ -18,13 +18,14 @@ from support.faulty import Faulty, impatient, rows, until
 from support.history import Feeder, answers, assert_exact, send
 from support.pipeline import Stack
 
-from ops.broker import free_port
-from schemas.deadletters import DeadLetter
+from ops.embedded.broker import free_port
+from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of
-from streams import topics
-from streams.history import client, consumer, lag, run
+from streams.history import consumer, lag, run
+from streams.history.clickhouse import client
 from streams.history.writer import Batch
+from streams.kafka import topics
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")

@@ -18,11 +18,12 @@ import httpx
 import pytest
 from support.history import Feeder
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
-from streams.history import client, guard, migrate, reading, wire
-from streams.history.columns import columns
-from streams.history.store import Store
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.embedded import http_protocol, query_guard, query_server
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -81,7 +82,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     store = Store(writer, "attn", local=True)
     store.insert(columns(Feeder(1).some(300, repeats=False), [0] * 300), "one")
     with (
-        reading.serve(settings, client.directory(settings)) as port,
+        query_server.serve(settings, client.directory(settings)) as port,
         closing(socket.create_server(("127.0.0.1", 0))) as listener,
     ):
         passwords = {
@@ -160,12 +161,12 @@ def _run(reader: Reader, statements: Iterable[str], form: str = "TSV") -> tuple[
     refused = ran = 0
     with closing(chdb.connect(reader.directory)) as connection:
         connection.query("USE attn")
-        checks = guard.Guard(connection)
+        checks = query_guard.Guard(connection)
         connection.query("SET readonly = 1, max_execution_time = 2, max_result_rows = 1000")
         for statement in statements:
             try:
                 checks.check(connection, sql := reader.fill(statement), form)
-            except (wire.BadRequest, RuntimeError):  # RuntimeError: the parser does not know this form
+            except (http_protocol.BadRequest, RuntimeError):  # RuntimeError: the parser does not know this form
                 refused += 1
                 continue
             ran += 1
@@ -202,8 +203,8 @@ def test_every_setting_and_every_format(reader: Reader) -> None:
     names = _names(reader, "SELECT name FROM system.settings")
     allowed = set()
     for name in names:
-        with suppress(wire.BadRequest):
-            allowed |= set(guard.check_settings({name: str(reader.out / "x")}))
+        with suppress(http_protocol.BadRequest):
+            allowed |= set(query_guard.check_settings({name: str(reader.out / "x")}))
     suspect = {name for name in allowed if SUSPECT.search(name)}
     assert len(names) > 1000
     assert all(name.startswith(("output_format_", "low_cardinality_allow")) or name in (

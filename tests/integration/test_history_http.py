@@ -15,15 +15,17 @@ from support.clickhouse_http import ClickHouse
 from support.history import BEGIN, Feeder, answers, assert_exact, send
 from support.pipeline import Stack
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from streams import topics
-from streams.history import backoff, client, consumer, migrate, run
-from streams.history.client import Refused, Unavailable
-from streams.history.columns import columns
-from streams.history.store import Store
+from streams.history import consumer, run
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.client import Refused, Unavailable
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.kafka import topics
+from streams.runtime import backoff
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")

@@ -10,10 +10,10 @@ from support.cli import attn_here
 from support.history import Feeder
 
 from schemas.settings import Settings
-from streams.history import client, migrate, ttl
-from streams.history.columns import columns
+from streams.history.clickhouse import client, migrate, retention
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
 from streams.history.main import _open
-from streams.history.store import Store
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
@@ -65,10 +65,10 @@ def test_dry_run_apply_status(here: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def keep(**given: object) -> list[str]:
         with closing(client.connect(settings(here))) as found:
-            sql = list(ttl.statements(found, "attn", settings(here, **given)))
+            sql = list(retention.statements(found, "attn", settings(here, **given)))
             for statement in sql:
                 found.command(statement, settings={"mutations_sync": 1})
-            assert not list(ttl.statements(found, "attn", settings(here, **given)))
+            assert not list(retention.statements(found, "attn", settings(here, **given)))
         return sql
 
     _open(settings(here)).close()
@@ -108,7 +108,7 @@ def test_what_a_cluster_gets_is_sql(here: Path) -> None:
     with closing(client.connect(settings(here))) as found:
         migrate.apply(found, "attn")
         days = settings(here, history_days=90, history_hourly_days=9, clickhouse_cluster="main")
-        sql = [*migrate.preparing("attn", "main"), *ttl.statements(found, "attn", days),
+        sql = [*migrate.preparing("attn", "main"), *retention.statements(found, "attn", days),
                *(one for file in migrate.packaged() for one in file.statements("attn", "main"))]
         for statement in sql:
             assert "ON CLUSTER `main`" in statement or statement.startswith("INSERT INTO")

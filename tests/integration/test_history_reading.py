@@ -14,11 +14,12 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from support.history import Feeder
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
-from streams.history import client, migrate, reading
-from streams.history.columns import columns
-from streams.history.store import Store
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.embedded import query_server
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -44,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     migrate.apply(writer, "attn")
     store = Store(writer, "attn", local=True)
     store.insert(columns(Feeder(1).some(300, repeats=False), [0] * 300), "one")
-    with reading.serve(settings, client.directory(settings)) as port:
+    with query_server.serve(settings, client.directory(settings)) as port:
         password = settings.clickhouse_password_file.read_text().strip()
         yield Served(settings, store, f"http://127.0.0.1:{port}/", password)
     store.close()
@@ -105,7 +106,7 @@ def test_none_takes_too_much(served: Served) -> None:
 def test_beside_the_writer_and_no_more_at_once_than_it_bears(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_PATIENCE", 0.1)
+    monkeypatch.setattr(query_server, "_PATIENCE", 0.1)
     answers: list[httpx.Response] = []
     slow = [
         threading.Thread(target=lambda: answers.append(served.ask("SELECT sleep(1.5)"))) for _ in range(4)

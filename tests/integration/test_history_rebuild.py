@@ -11,15 +11,16 @@ import pytest
 from support.cli import attn_here
 from support.history import Feeder, exact, feed
 
-from ops.broker import EmbeddedBroker
+from ops.embedded.broker import EmbeddedBroker
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from streams import topics
-from streams.history import client, metrics, run
-from streams.history.claim import Cannot, alone
-from streams.history.columns import columns
-from streams.history.rebuild import rebuild
-from streams.history.store import Store
+from streams.history import metrics, run
+from streams.history.clickhouse import client
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.rebuild.group_lock import Cannot, alone
+from streams.history.rebuild.rebuild import rebuild
+from streams.kafka import topics
 
 pytestmark = [pytest.mark.clickhouse, pytest.mark.broker]
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")

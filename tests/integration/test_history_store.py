@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from support.history import BEGIN, HOUR, Feeder, answers, assert_exact
 
-from schemas.codec import LATEST
 from schemas.facts import Fact, encode_fact
+from schemas.scalars import LATEST
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from streams.history import client, migrate
-from streams.history.admission import JUMP
-from streams.history.client import Refused, Unavailable
-from streams.history.columns import COLUMNS, columns, digest, place
-from streams.history.store import Store
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.client import Refused, Unavailable
+from streams.history.clickhouse.columns import COLUMNS, columns, digest, place
+from streams.history.clickhouse.repository import Store
+from streams.history.deduplicator import JUMP
 from streams.history.writer import Batch, Writer
 
 pytestmark = pytest.mark.clickhouse

@@ -17,7 +17,7 @@ from support import brokers
 from support.clickhouse_http import ClickHouse
 from support.installed import Installed, event_goes_through, install
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
@@ -63,7 +63,7 @@ async def test_the_steps_make_an_image_whose_roles_run(open_directory: Path, tmp
         if "install.sh" not in command:
             continue  # the user and the directory are the host's here
         words = shlex.split(command)
-        assert (words[0], *words[2:]) == ("ops/image/install.sh", ".", "/opt/attn")
+        assert (words[0], *words[2:]) == ("ops/deploy/image/install.sh", ".", "/opt/attn")
         install(ROOT / words[0], words[1], ROOT, target, env={"PYTHON": python})
     variables = dict(word.split("=", 1) for line in directives("ENV") for word in shlex.split(line))
     assert variables.pop("PATH") == "/opt/attn/bin:$PATH"
@@ -87,7 +87,7 @@ async def test_the_steps_make_an_image_whose_roles_run(open_directory: Path, tmp
 
 def test_only_what_is_pinned_is_installed() -> None:
     """Each command that installs names hashes, or may not use the index."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / "ops/image/install.sh").read_text())
+    text = re.sub(r"\\\n\s*", "", (ROOT / "ops/deploy/image/install.sh").read_text())
     commands = re.findall(r"^\s*\S*(?:/pip\"? (?:install|wheel)|/uv\"? pip (?:install|sync)).*$", text, re.MULTILINE)
     assert len(commands) == 4
     for command in commands:

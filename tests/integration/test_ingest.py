@@ -9,13 +9,13 @@ import pytest
 from support import events
 from support.pipeline import Stack, caught_up, check, count, eventually, kill, look, send, spawn, worker
 
-from ops.broker import EmbeddedBroker
+from ops.embedded.broker import EmbeddedBroker
 from ops.kafka import Cluster
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams import topics
-from streams.agents.fold import Shards
-from streams.agents.ingest import Intake
+from streams.fold.agent import Shards
+from streams.ingest.agent import Intake
+from streams.kafka import topics
 
 WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
 

@@ -18,9 +18,9 @@ from support.cli import COMMAND, attn, clean_env
 from support.pipeline import eventually
 from support.up import wait_for
 
-from ops import processes
 from ops.errors import UserError
 from ops.kafka import Cluster, missing
+from ops.process import identity
 
 
 async def make(bootstrap: str, topic: str, copies: int, partitions: int = 1) -> None:
@@ -59,8 +59,8 @@ class Command:
         return attn("kafka", name, "--data-dir", str(self.directory), *flags, cwd=self.home, timeout=240)
 
     @property
-    def process(self) -> processes.Known:
-        found = processes.read(self.directory / "node-1" / "pid")
+    def process(self) -> identity.Known:
+        found = identity.read(self.directory / "node-1" / "pid")
         assert found is not None
         return found
 
@@ -89,7 +89,7 @@ async def test_start_stop_status_in_the_background(command: Command) -> None:
     assert (again.returncode, again.stdout.strip()) == (0, address)
 
     os.kill(command.process.pid, signal.SIGKILL)
-    wait_for(lambda: not processes.is_alive(command.process), 30, "its end")
+    wait_for(lambda: not identity.is_alive(command.process), 30, "its end")
     assert command("status").returncode == 1
     assert command("start").stdout.strip() == address
     assert await values(address, "t") == [b"1", b"2"]
@@ -97,7 +97,7 @@ async def test_start_stop_status_in_the_background(command: Command) -> None:
     before = command.process
     stopped = command("stop")
     assert (stopped.returncode, stopped.stderr) == (0, "stopped\n")
-    assert not processes.is_alive(before)
+    assert not identity.is_alive(before)
     assert command("stop").stderr == "nothing runs\n"
     assert command("status").returncode == 1
     other = command("start", "--brokers", "3")
@@ -124,7 +124,7 @@ def test_in_the_foreground(command: Command, end: str) -> None:
             assert process.wait(60) == 1
         else:
             process.kill()
-        wait_for(lambda: not processes.is_alive(node), 60, "the end of the broker")
+        wait_for(lambda: not identity.is_alive(node), 60, "the end of the broker")
         _, said = process.communicate(timeout=60)
         assert (b"attn: Kafka node 1 has ended" in said) == (end == "death")
     finally:
@@ -159,7 +159,7 @@ async def test_three_brokers_outlive_the_leader(tmp_path: Path) -> None:
         pids = [node.process for node in kafka.nodes]
         await asyncio.gather(*(node.stop() for node in kafka.nodes))
         assert not any(node.alive for node in kafka.nodes)
-        assert not [one for one in pids if one is not None and processes.is_alive(one)]
+        assert not [one for one in pids if one is not None and identity.is_alive(one)]
 
 
 @pytest.mark.parametrize(("have", "message"), [

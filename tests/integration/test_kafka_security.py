@@ -27,13 +27,13 @@ from support.pipeline import worker
 from support.running import edge
 
 from ops import config
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from ops.errors import UserError
 from ops.kafka import Cluster, missing
 from schemas.settings import Settings
-from streams import topics
 from streams.history import metrics
 from streams.history.main import run as run_history
+from streams.kafka import topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

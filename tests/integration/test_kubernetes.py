@@ -1,4 +1,4 @@
-"""ops/k8s without a cluster: it fits Kubernetes' schemas, and what it names is there in the code and the image."""
+"""ops/deploy/k8s without a cluster: it fits Kubernetes' schemas, and what it names is there in the code and the image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 import yaml
 from support.edges import Fed
 
-from api.app import create_app
-from ops.cli import COMMANDS
+from api.http.app import create_app
+from ops.cli.main import COMMANDS
 from schemas.settings import Settings
-from streams.health import _answer
+from streams.runtime.health import _answer
 
 ROOT = Path(__file__).parents[2]
-K8S = ROOT / "ops" / "k8s"
+K8S = ROOT / "ops" / "deploy" / "k8s"
 KUSTOMIZATION = yaml.safe_load((K8S / "kustomization.yaml").read_text())
 SECRET = yaml.safe_load((K8S / "secret.example.yaml").read_text())
 VERSIONS = ("1.30.0", "1.33.0")

@@ -19,12 +19,12 @@ from support import brokers
 from support.cli import COMMAND, attn, attn_here, clean_env
 from support.pipeline import Stack, count, eventually, read
 
-from ops import clients
-from ops.broker import free_port
-from ops.supervise import Part, Policy
+from ops.cli.data import kafka as clients
+from ops.embedded.broker import free_port
+from ops.process.supervisor import Part, Policy
 from schemas.settings import Settings
-from streams import topics
-from streams.brokers import answering_first
+from streams.kafka import topics
+from streams.kafka.diagnostics import answering_first
 
 ROOT = Path(__file__).parents[2]
 

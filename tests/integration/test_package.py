@@ -25,8 +25,8 @@ from support.installed import (
     wait_ready,
 )
 
-from ops.broker import free_port
-from ops.cli import COMMANDS
+from ops.cli.main import COMMANDS
+from ops.embedded.broker import free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "streams", "api", "ops")

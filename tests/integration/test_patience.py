@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import Fetcher
 
-from streams import patience
+from streams.kafka import idle_fetch
 
 
 async def test_an_idle_consumer_is_quiet_and_then_hears_at_once(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,8 +22,8 @@ async def test_an_idle_consumer_is_quiet_and_then_hears_at_once(broker: str, mon
         return bool(await fetch(self, *request))
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
-    monkeypatch.setattr(patience, "_installed", False)
-    patience.install()
+    monkeypatch.setattr(idle_fetch, "_installed", False)
+    idle_fetch.install()
 
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()

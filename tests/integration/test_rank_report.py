@@ -10,13 +10,13 @@ from aiokafka import AIOKafkaProducer
 from support.cli import attn
 from support.folding import NOON, event
 
-from ops.broker import EmbeddedBroker, binary
-from schemas.codec import MINUTE
+from ops.embedded.broker import EmbeddedBroker, binary
 from schemas.log import Pack, SetState, encode_pack
+from schemas.scalars import MINUTE
 from schemas.settings import Settings
 from schemas.topics import LOG, partition_of
-from streams import topics
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
+from streams.kafka import topics
 
 
 @pytest.mark.broker

@@ -13,12 +13,13 @@ from support import pipeline
 from support.pipeline import send, worker
 from support.running import edge
 
-from api.tailer import Tailer
-from ops.broker import EmbeddedBroker, binary, free_port
+from api.edge.follower import Tailer
+from ops.embedded.broker import EmbeddedBroker, binary, free_port
 from schemas.settings import Settings
-from streams import topics, watch
-from streams.agents.ingest import Intake
-from streams.alarm import WorkerFailed
+from streams.consumer import watchdog
+from streams.ingest.agent import Intake
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
 
 pytestmark = [
     pytest.mark.broker,
@@ -58,7 +59,7 @@ async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
 
 async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broker, settings, base = await started(tmp_path)
-    monkeypatch.setattr(watch, "_STUCK", 12.0)
+    monkeypatch.setattr(watchdog, "_STUCK", 12.0)
     hung = asyncio.Event()
 
     async def hang(self: Intake) -> None:

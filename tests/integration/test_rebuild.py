@@ -31,11 +31,11 @@ from support.running import edge
 from support.sse import Client
 from support.truth import Truth
 
+from api.readmodel.readers import Reader
 from schemas.settings import Settings
-from streams.core.fold import JUMP
-from streams.core.readers import Reader
-from streams.core.rules import Rules
-from streams.rebuild import read_view
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import JUMP
+from streams.rebuild.rebuild import read_view
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -17,13 +17,13 @@ from support.cli import attn_here
 from support.pipeline import Stack, caught_up, eventually, look, send, worker
 from support.rebuilding import LINES, check, corrupt, differences, env_of, folded, of_later, with_targets
 
-from ops.checkpoint import Checkpoint
+from ops.cli.data.checkpoints import Checkpoint
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
-from streams import topics
-from streams.core.fold import JUMP
-from streams.core.rules import Rules
-from streams.rebuild import Rebuilding
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import JUMP
+from streams.kafka import topics
+from streams.rebuild.rebuild import Rebuilding
 
 pytestmark = pytest.mark.timeout(180)
 

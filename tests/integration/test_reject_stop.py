@@ -12,10 +12,10 @@ from prometheus_client import REGISTRY
 from support import pipeline
 from support.pipeline import Stack, look, read, send, worker
 
-from schemas.deadletters import DeadLetter, GoOn, parse
+from schemas.dead_letters import DeadLetter, GoOn, parse
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
-from streams import topics
+from streams.kafka import topics
 
 pytestmark = pytest.mark.broker
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ops import processes
-from ops.supervise import GaveUp, Part, Policy
+from ops.process import identity
+from ops.process.supervisor import GaveUp, Part, Policy
 
 FAST = Policy(first=0.02, most=0.1, quick=10.0, limit=3)
 
@@ -43,7 +43,7 @@ async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> Asyn
 
 
 async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    assert await processes.become(holds, seconds)
+    assert await identity.become(holds, seconds)
 
 
 async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ time.sleep(60)
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from ops.supervise import Part
+from ops.process.supervisor import Part
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 part = Part("part", [sys.executable, "-c", code], {}, Path(sys.argv[1]), lambda _, line: print(part.pid, flush=True))
 asyncio.run(part.keep())
@@ -100,19 +100,19 @@ asyncio.run(part.keep())
 async def test_a_part_ends_with_its_supervisor(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = processes.known(int(parent.stdout.readline()))
+        child = identity.known(int(parent.stdout.readline()))
         assert child is not None
         parent.kill()
-    await until(lambda: not processes.is_alive(child))
+    await until(lambda: not identity.is_alive(child))
 
 
 async def test_a_part_left_over_is_ended_before_the_next_starts(tmp_path: Path) -> None:
     with subprocess.Popen(program(STUBBORN), stdout=subprocess.PIPE) as left:
         assert left.stdout is not None
         left.stdout.readline()
-        found = processes.known(left.pid)
+        found = identity.known(left.pid)
         assert found is not None
-        processes.write(tmp_path / "part.pid", found)
+        identity.write(tmp_path / "part.pid", found)
         part = Part("part", [], {}, tmp_path, lambda *_: None)
         await part.end_leftover()
         assert left.wait(5) == -signal.SIGKILL

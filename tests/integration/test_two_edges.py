@@ -15,7 +15,7 @@ from support.running import edge
 from support.sse import Client
 
 from schemas.settings import Settings
-from streams import topics
+from streams.kafka import topics
 
 WHO = ("ann", "OWNER", "ws_two")
 

@@ -18,8 +18,9 @@ from support import brokers
 from support.cli import attn
 from support.up import Up, wait_for
 
-from ops import config, processes
-from ops.broker import binary
+from ops import config
+from ops.embedded.broker import binary
+from ops.process import identity
 
 WORKSPACE = "ws_01"
 
@@ -58,8 +59,8 @@ def wait_titles(up: Up, token: str, count: int, seconds: float = 120) -> None:
     assert read() == wanted
 
 
-def all_gone(found: dict[str, processes.Known]) -> bool:
-    return not any(processes.is_alive(process) for process in found.values())
+def all_gone(found: dict[str, identity.Known]) -> bool:
+    return not any(identity.is_alive(process) for process in found.values())
 
 
 def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None:

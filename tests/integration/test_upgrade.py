@@ -27,13 +27,13 @@ from support.sse import Client
 from support.truth import Truth
 from support.yesterday import put_back, yesterday
 
+from api.readmodel.readers import Reader
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from schemas.versions import NewerVersion
 from schemas.views import decode, position_key
-from streams import topics
-from streams.alarm import WorkerFailed
-from streams.core.readers import Reader
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
 
 pytestmark = pytest.mark.timeout(180)
 

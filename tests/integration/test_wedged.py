@@ -16,10 +16,10 @@ import httpx
 import pytest
 from support.up import Up, wait_for
 
-from ops import processes
-from ops.broker import binary, free_port
-from ops.pulse import Patience
-from ops.supervise import Listens, Part, Policy
+from ops.embedded.broker import binary, free_port
+from ops.process import identity
+from ops.process.liveness import Patience
+from ops.process.supervisor import Listens, Part, Policy
 
 POLICY = Policy(first=0.02, most=0.1, patience=Patience(every=0.1, silent=3.0, starting=60.0))
 
@@ -48,7 +48,7 @@ async def kept(tmp_path: Path, said: list[str], slow: float) -> AsyncIterator[Pa
     part = Part("part", command, {}, tmp_path, lambda _, line: said.append(line), POLICY, listens)
     keeping = asyncio.create_task(part.keep())
     try:
-        assert await processes.become(lambda: "up" in said, 30)
+        assert await identity.become(lambda: "up" in said, 30)
         yield part
     finally:
         keeping.cancel()
@@ -63,7 +63,7 @@ async def test_a_stopped_part_is_killed_and_started_again(tmp_path: Path) -> Non
         first = part.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
-        assert await processes.become(lambda: part.pid not in (None, first) and said.count("up") == 2, 30)
+        assert await identity.become(lambda: part.pid not in (None, first) and said.count("up") == 2, 30)
         url = (tmp_path / "part.url").read_text().strip()
         assert await asyncio.to_thread(lambda: httpx.get(url + "/healthz", trust_env=False).status_code) == 200
 

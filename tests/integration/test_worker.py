@@ -17,8 +17,8 @@ from schemas.log import Pack, encode_pack
 from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES, VIEWS
 from schemas.views import ItemRow, decode, position_key
-from streams import topics
-from streams.alarm import WorkerFailed
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
 
 
 def items(seen: pipeline.Seen) -> list[ItemRow]:
@@ -235,7 +235,7 @@ async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch
     async def fail(*_: object) -> int:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("streams.fence.write_rows", fail)
+    monkeypatch.setattr("streams.kafka.fencing.write_rows", fail)
     async with stack() as settings:
         await topics.ensure(settings)
         await send(settings, [waitpoint(1)])

@@ -11,7 +11,7 @@ from support import events
 from support.pipeline import Seen, Stack, caught_up, check, eventually, handles_sigterm, kill, look, send, spawn
 
 from schemas.settings import Settings
-from streams import topics
+from streams.kafka import topics
 
 POINTS = (
     "loading:1", "claim:2", "log:1", "commit:1", "facts:1", "rows:1", "table:1", "facts:4", "rows:5", "table:6",

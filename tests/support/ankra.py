@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from support.deciding import WS, Deciding, message
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 M = item_id(WS, "message", "m")
 URL = f"/org/me/inbox/{M}/dismiss"

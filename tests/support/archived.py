@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
-from streams.history import client, migrate, reading
-from streams.history.columns import columns
-from streams.history.store import Store
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.embedded import query_server
 
 __all__ = ["Archived", "archived"]
 
@@ -38,7 +39,7 @@ def archived(directory: Path) -> Iterator[Archived]:
     migrate.apply(writer, "attn")
     store = Store(writer, "attn", local=True)
     try:
-        with reading.serve(settings, client.directory(settings)) as port:
+        with query_server.serve(settings, client.directory(settings)) as port:
             password = settings.clickhouse_password_file.read_text().strip()
             yield Archived(store, f"http://reader:{password}@127.0.0.1:{port}/attn")
     finally:

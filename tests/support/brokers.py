@@ -18,7 +18,7 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from ops.broker import EmbeddedBroker, binary
+from ops.embedded.broker import EmbeddedBroker, binary
 from ops.kafka import Cluster, missing
 from schemas.topics import TOPICS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.cli import main
+from ops.cli.main import main
 
 COMMAND = [sys.executable, "-P", "-m", "ops.cli"]
 

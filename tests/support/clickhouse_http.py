@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
-from streams.history import wire
-from streams.history.wire import Asked
+from streams.history.embedded import http_protocol
+from streams.history.embedded.http_protocol import Asked
 
 __all__ = ["ClickHouse"]
 
@@ -84,7 +84,7 @@ class Engine:
             return self.run(Asked(f"{asked.sql} FROM INFILE '{file.name}' FORMAT Native", asked.settings))
 
 
-class Handler(wire.Handler):
+class Handler(http_protocol.Handler):
     engine: Engine
     fault = ""
     faults: list[str] = []  # noqa: RUF012 - the server's

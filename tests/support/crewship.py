@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from support.deciding import WS, Deciding, message, waitpoint
 
-from streams.core.keys import item_id
+from streams.core.domain.keys import item_id
 
 M, W = item_id(WS, "message", "m"), item_id(WS, "waitpoint", "w")
 URL = "/api/v1/inbox"

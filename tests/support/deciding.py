@@ -9,14 +9,14 @@ import httpx
 from support.edges import bearer, settings
 from support.folding import event
 
-from api.app import create_app
-from api.edge import Edge
-from schemas.codec import SECOND
+from api.edge.services import Edge
+from api.http.app import create_app
 from schemas.latest import keep_latest
 from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import SECOND
 from schemas.views import PositionRow, decode, position_key
-from streams.core.fold import Fold
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
 
 __all__ = ["Deciding"]
 

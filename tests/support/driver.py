@@ -12,11 +12,11 @@ from schemas.facts import encode_fact
 from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.views import ActivityRow, DraftRow, ItemRow, decode, encode, position_key
-from streams.core.fold import Fold
+from streams.core.domain.event_types import Rules
+from streams.core.domain.rank import is_pinned, rank_key
+from streams.core.domain.visibility import can_see
+from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
-from streams.core.rank import is_pinned, rank_key
-from streams.core.rules import Rules
-from streams.core.visibility import can_see
 
 
 class Crash(Exception):

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import jwt
 
-from api.app import create_app
-from api.edge import Edge
-from api.protocol import listen, server
+from api.edge.services import Edge
+from api.http.app import create_app
+from api.http.protocol.server import listen, server
 from schemas.settings import Settings
 from schemas.views import PositionRow, Row, encode
 

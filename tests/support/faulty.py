@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import OperationalError
 
-from streams.history import backoff, consumer
+from streams.history import consumer
+from streams.runtime import backoff
 
 
 class Faulty:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from support.clients.feed import Copy, frames
 from support.rows import ROLES, World
 
-from api.answers import Answers
-from api.frames import Frames
-from api.replica import Replica
-from streams.core.diff import Window
-from streams.core.readers import Reader
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 
 LIMITS = (1, 3, 5, 1000)
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import orjson
 
-from schemas.codec import from_us, to_us
 from schemas.facts import Fact, Outcome
 from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
+from schemas.scalars import from_us, to_us
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.views import DraftRow, ItemRow, Row, decode
-from streams.core.fold import Fold
+from streams.core.domain.event_types import Rules
+from streams.core.domain.rank import rank_key
+from streams.core.domain.visibility import can_see
+from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
-from streams.core.rank import rank_key
-from streams.core.rules import Rules
-from streams.core.visibility import can_see
 
 __all__ = ["NOON", "Folding", "at", "cloud_event", "event"]
 

@@ -18,7 +18,7 @@ from support.batches import Batch, Rec
 from support.fuzz_records import _records, odd_batch
 from support.pipeline import caught_up_events, kill, spawn, stack
 
-from streams import topics
+from streams.kafka import topics
 
 __all__ = ["run"]
 

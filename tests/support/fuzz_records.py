@@ -2,7 +2,7 @@
 
 Each case is a partition's log: batches of all codecs, transactions, control records, formats 0 and 1, of which some are
 broken (fields, varints, CRC, lengths, bytes, decompression bombs). The log is fetched as a consumer fetches it, parsed
-by `streams.records`, and given to ingest. What must hold:
+by `streams.kafka.records.batches`, and given to ingest. What must hold:
 
 - no exception leaves the parser or ingest, and memory is bounded;
 - the position moves with each fetch, up to the end of the log;
@@ -34,12 +34,12 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from support.batches import CODECS, Batch, Rec, control, legacy, varint
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
-from streams.agents.ingest import Intake
-from streams.continuity import Continuity
-from streams.kafka import record_size
-from streams.records import MAX_BODY, Buffer, Partition, Unreadable
+from streams.consumer.gap_filler import Continuity
+from streams.ingest.agent import Intake
+from streams.kafka.producer import record_size
+from streams.kafka.records.batches import MAX_BODY, Buffer, Partition, Unreadable
 
 __all__ = ["SEEDS", "case", "main", "odd_batch"]
 

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
-from streams.history import client
+from streams.history.clickhouse import client
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600 * 1_000_000

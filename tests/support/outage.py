@@ -34,13 +34,13 @@ from chaos.checks.verify import check_edges
 from chaos.environment.edge_client import Asker
 from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from ops.kafka import Cluster, Node
-from ops.supervise import Part, role_command
+from ops.process.supervisor import Part, role_command
 from schemas.settings import Settings
 from schemas.topics import LOG, TOPICS, VIEWS
 from schemas.views import position_key
-from streams import topics
+from streams.kafka import topics
 
 __all__ = ["PARTITIONS", "Rig", "rig"]
 
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Rig:
-    """What runs. `parts` are kept alive by `ops.supervise` with its own policy; `said` has every line of each."""
+    """What runs. `parts` are kept alive by `ops.process.supervisor` with its own policy; `said` has every line of each."""
 
     def __init__(self, kafka: Cluster, home: Path, workers: int, edges: int) -> None:
         self.kafka, self.home = kafka, home

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from api.connections import Piece
+from api.live.connections import Piece
 
 
 class Kept:

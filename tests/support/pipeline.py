@@ -20,16 +20,16 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from support import brokers, yesterday
 
-from schemas.deadletters import DeadLetter, parse
+from schemas.dead_letters import DeadLetter, parse
 from schemas.facts import Fact, Outcome, decode_fact
 from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
 from schemas.views import PositionRow, decode, fence_key, position_key
-from streams.core.fold import Fold
-from streams.core.rules import Rules
-from streams.worker import run
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
+from streams.worker.main import run
 
 Line = dict[str, Any]
 Records = dict[int, list[ConsumerRecord]]

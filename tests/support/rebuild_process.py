@@ -5,9 +5,9 @@ import signal
 import sys
 from typing import Any
 
-from ops.cli import main
-from streams import rebuild
-from streams.fence import Claim
+from ops.cli.main import main
+from streams.kafka.fencing import Claim
+from streams.rebuild import rebuild
 
 left = int(sys.argv.pop(1))
 write = Claim.write

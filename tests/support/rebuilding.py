@@ -14,10 +14,10 @@ from support.pipeline import Stack, caught_up, eventually, send, worker
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import decode, encode, position_key
-from streams import kafka, topics
-from streams.core.compare import Comparison
-from streams.core.rules import Rules
-from streams.rebuild import Base, Rebuilding, read_view
+from streams.core.domain.event_types import Rules
+from streams.kafka import producer, topics
+from streams.rebuild.comparison import Comparison
+from streams.rebuild.rebuild import Base, Rebuilding, read_view
 
 WORKSPACES = ("ws_01", "ws_02")  # of partition 1 and 0, of two
 LINES = events.generate(77, 300, workspaces=WORKSPACES, subjects=6)
@@ -75,9 +75,9 @@ async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str
     made_up = b"made-up-%d" % partition
     wrong.append((b"i:" + made_up, encode(row).replace(row.id.encode(), made_up)))
     view.position.shift += 1
-    out = kafka.producer(settings, "wrong")
+    out = producer.producer(settings, "wrong")
     await out.start()
-    await kafka.write_rows(out, VIEWS, partition, [*wrong, (position_key(partition), encode(view.position))])
+    await producer.write_rows(out, VIEWS, partition, [*wrong, (position_key(partition), encode(view.position))])
     await out.stop()
     return {"item": {"missing": 1, "extra": 1, "other": 3}, "seen": {"missing": 1}}
 

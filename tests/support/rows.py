@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from schemas.codec import HOUR
 from schemas.log import Data, Editor, Sender, Step, Widget
+from schemas.scalars import HOUR
 from schemas.views import (
     ActivityRow,
     DraftEditor,
@@ -21,8 +21,8 @@ from schemas.views import (
     decode,
     encode,
 )
-from streams.core.keys import draft_key, item_id, item_key, mark_key, preferences_key
-from streams.core.rank import band_of
+from streams.core.domain.keys import draft_key, item_id, item_key, mark_key, preferences_key
+from streams.core.domain.rank import band_of
 
 KINDS = ("waitpoint", "escalation", "message", "incident", "failed_run", "plan_approval", "session_waiting")
 USERS = ("ann", "bob", "cyd")

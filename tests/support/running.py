@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from support.edges import SECRET
 
-from api.server import run
-from ops.broker import free_port
+from api.main import run
+from ops.embedded.broker import free_port
 from schemas.settings import Settings
 
 

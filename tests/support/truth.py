@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-from api import shapes
-from api.workspace import PREFIXES
+from api.contract import serializers
+from api.readmodel.readers import Reader
+from api.readmodel.workspace import PREFIXES
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode
-from streams.core.rank import is_pinned, rank_key
-from streams.core.readers import Reader
-from streams.core.visibility import can_see
+from streams.core.domain.rank import is_pinned, rank_key
+from streams.core.domain.visibility import can_see
 
 _DONE = {
     "session.completed": "sessions_completed", "plan.approved": "plans_approved",
@@ -53,14 +53,14 @@ class Truth:
         sums = accumulate(self._sizes[row.id] for row in ranked)
         limit = min(limit, max(1, sum(size <= most for size in sums)))
         return {
-            "items": [json.loads(shapes.ankra(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
+            "items": [json.loads(serializers.ankra(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
             "counts": {
                 "total": len(ranked), "unread": sum(row.state == "unread" for row in ranked),
                 "by_kind": dict(Counter(row.kind for row in ranked)),
                 "by_priority": dict(Counter(row.priority for row in ranked)),
             },
             "activity": self.activity(), "drafts": self.drafts(),
-            "preferences": shapes.preferences(self.preferences),
+            "preferences": serializers.preferences(self.preferences),
         }
 
     def activity(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Truth:
         number = Counter(_DONE[row.type] for row in done.values())
         recent = sorted(done.items(), key=lambda pair: (pair[1].at, pair[0]), reverse=True)[:20]
         return {"window": "24h", **{name: number[name] for name in _DONE.values()},
-                "recent": [shapes.done(row) for _, row in recent]}
+                "recent": [serializers.done(row) for _, row in recent]}
 
     def drafts(self) -> list[dict[str, Any]]:
         user = self.reader.user
@@ -77,4 +77,4 @@ class Truth:
             if isinstance(row, DraftRow) and row.in_progress
             and (row.owner == user or any(editor.type == "user" and editor.id == user for editor in row.editors))
         ]
-        return [shapes.draft(row, user) for _, _, row in sorted(found, key=lambda one: one[:2], reverse=True)]
+        return [serializers.draft(row, user) for _, _, row in sorted(found, key=lambda one: one[:2], reverse=True)]

@@ -13,18 +13,18 @@ from typing import Any
 from support.folding import NOON, event
 from support.rows import World
 
-from api.answers import Answers
-from api.frames import Frames
-from api.replica import Replica
-from schemas.codec import MINUTE
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
+from schemas.scalars import MINUTE
 from schemas.views import PositionRow, decode, position_key
-from streams.core.diff import Window
-from streams.core.fold import Fold
-from streams.core.keys import item_id
-from streams.core.readers import Reader
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.domain.keys import item_id
+from streams.core.fold.fold import Fold
 
 __all__ = ["FOLDER", "vectors"]
 

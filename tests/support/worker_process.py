@@ -17,11 +17,12 @@ from typing import Any
 
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from streams.agents import fold, ingest
-from streams.core.fold import Fold
-from streams.fence import Claim
-from streams.group import Group
-from streams.worker import run
+from streams.consumer.group_offsets import Group
+from streams.core.fold.fold import Fold
+from streams.fold import agent
+from streams.ingest import agent as ingest
+from streams.kafka.fencing import Claim
+from streams.worker.main import run
 
 
 def arm(crash: str) -> None:
@@ -55,7 +56,7 @@ def arm(crash: str) -> None:
     elif point == "freeze":
         Claim.write = crashing(True, Claim.write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
-        fold.claim = crashing(False, fold.claim)
+        agent.claim = crashing(False, agent.claim)
     elif point == "log":
         ingest.acknowledged = crashing(True, ingest.acknowledged)
     elif point == "commit":

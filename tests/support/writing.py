@@ -10,7 +10,7 @@ from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from schemas.views import PositionRow, encode, position_key
-from streams import kafka
+from streams.kafka import producer
 
 
 class Writer:
@@ -18,7 +18,7 @@ class Writer:
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.world = World(seed)
-        self._producer = kafka.producer(settings, "test")
+        self._producer = producer.producer(settings, "test")
 
     async def __aenter__(self) -> Writer:
         await self._producer.start()
@@ -34,7 +34,7 @@ class Writer:
     async def put(self, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow | None) -> None:
         """A batch, or rows of one that has no end."""
         last = [] if position is None else [(position_key(0), encode(position))]
-        await kafka.write_rows(self._producer, VIEWS, 0, [*rows, *last])
+        await producer.write_rows(self._producer, VIEWS, 0, [*rows, *last])
 
     async def tell(self, *facts: Fact) -> None:
-        await kafka.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])
+        await producer.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])

@@ -18,8 +18,8 @@ from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import ActivityRow, decode, encode
-from streams.core.rules import Rules
-from streams.kafka import producer
+from streams.core.domain.event_types import Rules
+from streams.kafka.producer import producer
 
 HOME = Path(__file__).parents[1] / "data" / "v1"
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers

@@ -15,14 +15,14 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import api.metrics
 import streams.history.metrics
-import streams.kafka
-import streams.metrics
-import streams.progress
+import streams.kafka.producer
+import streams.runtime.lag
+import streams.runtime.metrics
 
 OPS = Path(__file__).parents[2] / "ops"
-RULES = yaml.safe_load((OPS / "prometheus" / "alerts.yml").read_text())
+RULES = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts.yml").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
-MODULES = (api.metrics, streams.history.metrics, streams.kafka, streams.metrics, streams.progress)
+MODULES = (api.metrics, streams.history.metrics, streams.kafka.producer, streams.runtime.metrics, streams.runtime.lag)
 
 # What Prometheus itself and its client add.
 ADDED = {"job", "instance", "le"}
@@ -86,7 +86,7 @@ def test_every_runbook_has_its_alert() -> None:
 
 
 def test_every_alert_is_tested() -> None:
-    tests = yaml.safe_load((OPS / "prometheus" / "alerts_test.yml").read_text())["tests"]
+    tests = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts_test.yml").read_text())["tests"]
     fired = {one["alertname"] for test in tests for one in test["alert_rule_test"] if one["exp_alerts"]}
     assert fired == set(ALERTS)
 
@@ -104,5 +104,5 @@ def test_promtool_agrees(arguments: list[str]) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: prometheus)")
-    done = subprocess.run([promtool, *arguments], cwd=OPS / "prometheus", capture_output=True, text=True)
+    done = subprocess.run([promtool, *arguments], cwd=OPS / "deploy" / "prometheus", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

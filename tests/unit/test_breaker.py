@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from streams.breaker import Breaker, Policy, State
+from streams.ingest.circuit_breaker import Breaker, Policy, State
 
 POLICY = Policy(share=0.5, least=100, window=60.0, first=30.0, most=100.0)
 

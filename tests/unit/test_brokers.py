@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.brokers import Partition, complaints
+from streams.kafka.diagnostics import Partition, complaints
 
 
 def partitions(count: int, leader: int = 1, in_sync: tuple[int, ...] = (1, 2, 3), needed: int = 2) -> list[Partition]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from support.yesterday import yesterday
 
-from ops.checkpoint import Checkpoint, Writing, rules_of
+from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
 from ops.errors import UserError
 from schemas.topics import VIEWS
 from schemas.views import encode, position_key
-from streams.core.batches import View
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.rebuild.partition_view import View
 
 
 def views() -> list[View]:

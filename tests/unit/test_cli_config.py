@@ -16,19 +16,20 @@ import pytest
 from pydantic import SecretStr
 from support.cli import attn_here
 
-from api.edge import served
-from ops import config, processes
-from ops.commands.dead_letters import _show, _show_summary
-from ops.commands.roles import edge
-from ops.commands.schemas import export
-from ops.commands.token import parse_ttl
-from ops.embedded import locked
+from api.edge.services import served
+from ops import config
+from ops.cli.commands.dead_letters import _show, _show_summary
+from ops.cli.commands.roles import edge
+from ops.cli.commands.schemas import export
+from ops.cli.commands.token import parse_ttl
+from ops.cli.data.dead_letters import Summary
+from ops.embedded.stack import locked
 from ops.errors import UserError
-from ops.letters import Summary
-from ops.processes import Known
+from ops.process import identity
+from ops.process.identity import Known
 from schemas.json_schema import normalise
 from schemas.settings import Settings
-from streams import keyfile
+from streams.runtime import private_files
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path
         for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
             with locked(directory):
                 assert stat.S_IMODE(directory.stat().st_mode) == mode
-        keyfile.private(tmp_path / "b" / "broker")
+        private_files.private(tmp_path / "b" / "broker")
         assert stat.S_IMODE((tmp_path / "b" / "broker").stat().st_mode) == 0o700
     finally:
         os.umask(old_mask)
@@ -296,15 +297,15 @@ def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_pid_given_to_another_process_is_not_ours(tmp_path: Path) -> None:
-    me = processes.known(os.getpid())
+    me = identity.known(os.getpid())
     assert me is not None
-    assert processes.is_alive(me)
-    assert not processes.is_alive(Known(me.pid, "before"))
-    processes.write(tmp_path / "p.pid", me)
-    assert processes.read(tmp_path / "p.pid") == me
-    assert processes.read(tmp_path / "none.pid") is None
+    assert identity.is_alive(me)
+    assert not identity.is_alive(Known(me.pid, "before"))
+    identity.write(tmp_path / "p.pid", me)
+    assert identity.read(tmp_path / "p.pid") == me
+    assert identity.read(tmp_path / "none.pid") is None
     (tmp_path / "p.pid").write_text("17")
-    assert processes.read(tmp_path / "p.pid") is None
+    assert identity.read(tmp_path / "p.pid") is None
 
 
 def test_a_command_imports_its_own_module_only() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.cli import attn_here
 
-from ops import events
+from ops.cli.data import event_files
 from ops.errors import UserError
-from schemas.codec import to_us
+from schemas.scalars import to_us
 from streams.core.normalise import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def line(**changes: object) -> str:
 def test_retime_shifts_every_time_by_the_same() -> None:
     event = {**GOOD, "time": "2020-01-01T00:00:00.25+02:00",
              "data": {"title": "x", "due_at": "2020-01-01T00:00:00Z", "expires_at": "2020-01-02T00:00:00Z"}}
-    shifted = json.loads(events.retime(json.dumps(event).encode(), 3_600_000_000))
+    shifted = json.loads(event_files.retime(json.dumps(event).encode(), 3_600_000_000))
     assert shifted["time"] == "2019-12-31T23:00:00.250000Z"
     assert shifted["data"]["due_at"] == "2020-01-01T01:00:00Z"
     assert shifted["data"]["expires_at"] == "2020-01-02T01:00:00Z"
@@ -40,7 +40,7 @@ def test_retime_shifts_every_time_by_the_same() -> None:
 def test_retime_leaves_the_rest_to_the_byte() -> None:
     payload = '{"n": 123456789012345678901234567890, "f": 1.10, "due_at": "2020-01-01T00:00:00Z"}'
     event = f'{{"time":"2020-01-01T00:00:00Z","data":{{"payload":{payload},"due_at":null,"expires_at":5}}}}'
-    shifted = events.retime(event.encode(), 1_000_000)
+    shifted = event_files.retime(event.encode(), 1_000_000)
     assert payload.encode() in shifted
     assert b'"due_at":null' in shifted
     assert b'"expires_at":5' in shifted
@@ -51,48 +51,48 @@ def test_retime_leaves_the_rest_to_the_byte() -> None:
     b"5", b'"text"', b"[1]", b"null", b'{"time":"soon"}', b'{"time":5,"data":[]}', b"{}",
 ])
 def test_retime_leaves_what_it_cannot_read(event: bytes) -> None:
-    assert json.loads(events.retime(event, 1)) == json.loads(event)
-    assert events.time_of(event) is None
+    assert json.loads(event_files.retime(event, 1)) == json.loads(event)
+    assert event_files.time_of(event) is None
 
 
 def test_time_of() -> None:
-    assert events.time_of(json.dumps(GOOD).encode()) == to_us("2026-05-20T08:14:22Z")
+    assert event_files.time_of(json.dumps(GOOD).encode()) == to_us("2026-05-20T08:14:22Z")
 
 
 def test_lines_keep_their_numbers_over_blank_ones() -> None:
-    assert list(events.numbered([b"\n", b" a \n", b"\r\n", b"b"])) == [(2, b"a"), (4, b"b")]
+    assert list(event_files.numbered([b"\n", b" a \n", b"\r\n", b"b"])) == [(2, b"a"), (4, b"b")]
 
 
 def test_the_stream_would_say_the_same() -> None:
-    assert events.check_event("waitpoints", line().encode(), Limits()) is None
-    reason = events.check_event("waitpoints", line(data={}).encode(), Limits())
+    assert event_files.check_event("waitpoints", line().encode(), Limits()) is None
+    reason = event_files.check_event("waitpoints", line(data={}).encode(), Limits())
     assert reason is not None
     assert "title" in reason
-    assert "belongs on topic waitpoints" in (events.check_event("plans", line().encode(), Limits()) or "")
-    assert "not JSON" in (events.check_event("plans", b"{", Limits()) or "")
+    assert "belongs on topic waitpoints" in (event_files.check_event("plans", line().encode(), Limits()) or "")
+    assert "not JSON" in (event_files.check_event("plans", b"{", Limits()) or "")
 
 
 def test_the_key_is_the_workspace() -> None:
-    assert events.workspace_of(line().encode()) == b"ws_01"
-    assert events.workspace_of(b"[]") is None
-    assert events.workspace_of(b"{") is None
-    assert events.workspace_of(b'{"workspaceid": 5}') is None
+    assert event_files.workspace_of(line().encode()) == b"ws_01"
+    assert event_files.workspace_of(b"[]") is None
+    assert event_files.workspace_of(b"{") is None
+    assert event_files.workspace_of(b'{"workspaceid": 5}') is None
 
 
 def test_replay_lines() -> None:
-    found = events.parse_line(b'{"topic":"plans","value":{"a":1e400}}')
+    found = event_files.parse_line(b'{"topic":"plans","value":{"a":1e400}}')
     assert (found.topic, found.key, bytes(found.value)) == ("plans", None, b'{"a":1e400}')
     for wrong in (b"{", b'{"topic":"plans"}', b'{"value":{}}', b'{"topic":"attn.log","value":{}}', b"[]",
                   b'{"topic":"plans","value":{},"key":5}'):
         with pytest.raises(ValueError):
-            events.parse_line(wrong)
+            event_files.parse_line(wrong)
 
 
 def test_files_are_read_twice_packed_or_not(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"1\n2\n")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"1\n2\n"))
     for name in ("a.jsonl", "a.jsonl.gz"):
-        with events.opened(str(tmp_path / name)) as file:
+        with event_files.opened(str(tmp_path / name)) as file:
             assert file.read() == b"1\n2\n"
             file.seek(0)
             assert list(file) == [b"1\n", b"2\n"]
@@ -102,7 +102,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.gz").write_bytes(b"not gzip")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"x" * 1000)[:-10])
     for name in ("none.jsonl", "none.gz", "bad.gz", "cut.gz", "."):
-        with pytest.raises(UserError, match=str(tmp_path)), events.opened(str(tmp_path / name)) as file:
+        with pytest.raises(UserError, match=str(tmp_path)), event_files.opened(str(tmp_path / name)) as file:
             file.read()
 
 
@@ -122,7 +122,7 @@ def test_emit_tells_bad_lines_by_number_and_sends_nothing(tmp_path: Path, capsys
 def test_an_event_alone_may_take_many_lines(name: str) -> None:
     """As the examples do, which somebody will try first."""
     text = (ROOT / "schemas" / "examples" / f"{name}.json").read_bytes()
-    [(number, event)] = events.of_emit(io.BytesIO(b"\n" + text))
+    [(number, event)] = event_files.of_emit(io.BytesIO(b"\n" + text))
     assert number == 2
     assert b"\n" not in event
     assert json.loads(event) == json.loads(text)
@@ -137,8 +137,8 @@ def test_an_event_over_many_lines_is_checked(tmp_path: Path, capsys: pytest.Capt
 
 def test_two_events_over_many_lines_are_lines() -> None:
     two = json.dumps(GOOD, indent=2).encode() * 2
-    assert list(events.of_emit(io.BytesIO(two))) == list(events.numbered(io.BytesIO(two)))
-    assert list(events.of_emit(io.BytesIO(b""))) == []
+    assert list(event_files.of_emit(io.BytesIO(two))) == list(event_files.numbered(io.BytesIO(two)))
+    assert list(event_files.of_emit(io.BytesIO(b""))) == []
 
 
 def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,10 +162,10 @@ HALF = line(source="<half>", data={"title": "<half>", "payload": {"n": 0}}).repl
 ])
 def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
     raw = event.encode()
-    assert events.check_event("waitpoints", raw, Limits()) is None
-    assert events.workspace_of(raw) == b"ws_01"
-    assert events.time_of(raw) == to_us("2026-05-20T08:14:22Z")
-    shifted = events.retime(raw, 1_000_000)
+    assert event_files.check_event("waitpoints", raw, Limits()) is None
+    assert event_files.workspace_of(raw) == b"ws_01"
+    assert event_files.time_of(raw) == to_us("2026-05-20T08:14:22Z")
+    shifted = event_files.retime(raw, 1_000_000)
     assert b"2026-05-20T08:14:23Z" in shifted
     assert (b"1e400" in shifted, b"7" * 5000 in shifted) == (b"1e400" in raw, b"7" * 5000 in raw)
 
@@ -173,18 +173,18 @@ def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     event = {**GOOD, "data": {"title": "T", "payload": {}}}
     for text in (json.dumps(event) + "\n" + line(id="e2"), json.dumps(event, indent=2), HALF):
-        found = list(events.of_emit(io.BytesIO(("\ufeff" + text).encode())))
-        assert [events.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
+        found = list(event_files.of_emit(io.BytesIO(("\ufeff" + text).encode())))
+        assert [event_files.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
         assert len(found) == (2 if "e2" in text else 1)
     pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
-    [(_, one)] = events.of_emit(io.BytesIO(pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400").encode()))
-    assert events.check_event("waitpoints", one, Limits()) is None
+    [(_, one)] = event_files.of_emit(io.BytesIO(pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400").encode()))
+    assert event_files.check_event("waitpoints", one, Limits()) is None
     assert b"1e400" in one
 
 
 def test_a_line_of_a_recording_may_hold_half_a_surrogate_pair() -> None:
     recorded = '{{"topic": "waitpoints", "key": "<half>", "value": {}}}'.format(HALF.replace('"n": 0', '"n": 1e400'))
-    found = events.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
+    found = event_files.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
     assert found.bytes_of_key == "\ufffd".encode()
-    assert events.check_event("waitpoints", found.bytes_of_value, Limits()) is None
+    assert event_files.check_event("waitpoints", found.bytes_of_value, Limits()) is None
     assert b"1e400" in found.bytes_of_value

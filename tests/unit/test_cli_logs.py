@@ -13,8 +13,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from ops import logs
-from ops.logs import HIDDEN, Calm, Redactor
+from ops.cli import logging_setup
+from ops.cli.logging_setup import HIDDEN, Calm, Redactor
 from schemas.settings import Settings
 
 SECRET = 'horse"battery\\staple and more, long enough'
@@ -39,7 +39,7 @@ def settings(**more: object) -> Settings:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_secret_gets_into_a_log(log_format: str) -> None:
     out = io.StringIO()
-    logs.configure("edge", settings(log_format=log_format), out)
+    logging_setup.configure("edge", settings(log_format=log_format), out)
     log = structlog.get_logger("attn.test")
     log.info("configured", secret=SECRET, nested={"password": "hunter22", "list": [{"api_key": "k-123456"}]})
     log.info(f"said {SECRET} aloud", url="https://ana:p%40ssw0rd@ch:8443/attn")
@@ -65,7 +65,7 @@ def test_no_secret_gets_into_a_log(log_format: str) -> None:
 
 def test_json_lines_are_json_even_when_redacted() -> None:
     out = io.StringIO()
-    logs.configure("worker", settings(log_format="json"), out)
+    logging_setup.configure("worker", settings(log_format="json"), out)
     structlog.get_logger("attn.test").info("x", dsn=f'{{"password": "{SECRET}", "a": 1}}', note=SECRET)
     logging.getLogger("foreign").error('{"token": "abcdefgh"}')
     with warnings.catch_warnings():
@@ -95,7 +95,7 @@ def test_a_part_of_a_longer_secret_does_not_uncover_it() -> None:
 
 def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
     out = io.StringIO()
-    logs.configure("worker", settings(log_format="text"), out)
+    logging_setup.configure("worker", settings(log_format="text"), out)
     logging.getLogger("aiokafka.consumer").info("rebalanced")
     structlog.get_logger("attn.worker").info("ready")
     assert "rebalanced" not in out.getvalue()
@@ -127,7 +127,7 @@ def test_a_storm_of_lines_takes_no_memory_and_debug_shows_all_of_it() -> None:
     assert len(calm._said) <= 1000
     for level, count in (("INFO", 1), ("DEBUG", 3)):
         out = io.StringIO()
-        logs.configure("worker", settings(log_format="text", log_level=level), out)
+        logging_setup.configure("worker", settings(log_format="text", log_level=level), out)
         for number in range(3):
             logging.getLogger("aiokafka.producer").error("no node %d", number)
         assert out.getvalue().count("no node") == count
@@ -138,7 +138,7 @@ def test_text_only_for_a_terminal() -> None:
         def isatty(self) -> bool:
             return True
 
-    assert logs.is_text(settings(), Terminal())
-    assert not logs.is_text(settings(), io.StringIO())
-    assert logs.is_text(settings(log_format="text"), io.StringIO())
-    assert not logs.is_text(settings(log_format="json"), Terminal())
+    assert logging_setup.is_text(settings(), Terminal())
+    assert not logging_setup.is_text(settings(), io.StringIO())
+    assert logging_setup.is_text(settings(log_format="text"), io.StringIO())
+    assert not logging_setup.is_text(settings(log_format="json"), Terminal())

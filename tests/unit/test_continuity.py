@@ -14,9 +14,9 @@ from support.driver import event_of
 
 from schemas.log import decode_pack
 from schemas.topics import partition_of
-from streams.chunks import Chunks, Portion
-from streams.continuity import Continuity, LogFellBack
-from streams.packs import MAX_BYTES, MAX_EVENTS, Packer
+from streams.consumer.chunks import Chunks, Portion
+from streams.consumer.gap_filler import Continuity, LogFellBack
+from streams.core.packs import MAX_BYTES, MAX_EVENTS, Packer
 
 TP0 = TP("t", 0)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 from support.edges import Fed, token
 
-from api.app import create_app
-from api.cookies import MOST_VALUES, SeparateCookies, cookie_values, csrf_of
+from api.http.app import create_app
+from api.http.auth.cookies import MOST_VALUES, SeparateCookies, cookie_values, csrf_of
 
 GOOD = token("ann", seconds=10**6)
 Headers = list[tuple[bytes, bytes]]
@@ -79,7 +79,7 @@ def ask() -> Iterator[Asked]:
     asked.loop.close()
 
 
-# 64 KiB are all that a request's head may have (api.heads).
+# 64 KiB are all that a request's head may have (api.http.protocol.header_limits).
 SIZE = 60_000
 LONG = {
     "escapes in quotes": b'a="' + b'\\"' * (SIZE // 2) + b'"', "octal escapes": b'a="' + b"\\101" * (SIZE // 4) + b'"',

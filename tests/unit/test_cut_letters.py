@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.letters import can_retry, why_not
-from schemas.deadletters import DeadLetter
-from streams.kafka import record_size
+from ops.cli.data.dead_letters import can_retry, why_not
+from schemas.dead_letters import DeadLetter
+from streams.kafka.producer import record_size
 
 names = st.one_of(st.text(max_size=9), st.binary(max_size=9).map(lambda raw: raw.decode(errors="surrogateescape")))
 

@@ -7,10 +7,10 @@ from itertools import islice, takewhile
 
 from support.model import Model, Reader
 
-from ops.demo.play import Place, events
+from ops.demo.player import Place, events
+from ops.demo.scenarios import PEOPLE
 from ops.demo.story import DAY
-from ops.demo.threads import PEOPLE
-from schemas.codec import SECOND, to_us
+from schemas.scalars import SECOND, to_us
 from schemas.sources import ROLES
 from schemas.topics import SOURCE_TYPES, TOPIC_OF_TYPE
 from streams.core.normalise import normalise

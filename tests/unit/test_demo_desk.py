@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from ops.demo.desk import ANSWERS, Desk
-from ops.demo.play import Place, events, linked
+from ops.demo.player import Place, events, linked
 from ops.demo.site import create_site
-from schemas.codec import to_us
+from schemas.scalars import to_us
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core.normalise import normalise
 

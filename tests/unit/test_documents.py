@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from bench.__main__ import BENCHES
-from ops.cli import build
-from ops.settings_page import page
+from ops.cli.main import build
+from ops.cli.settings_docs import page
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -84,8 +84,8 @@ def test_settings_that_are_named_are_settings(document: Path) -> None:
     assert named_settings(document.read_text()) <= SETTINGS
 
 
-@pytest.mark.parametrize("name", [".env.example", "docker-compose.yml", "Makefile", "ops/prometheus/alerts.yml",
-                                  "ops/prometheus/prometheus.yml"])
+@pytest.mark.parametrize("name", [".env.example", "docker-compose.yml", "Makefile", "ops/deploy/prometheus/alerts.yml",
+                                  "ops/deploy/prometheus/prometheus.yml"])
 def test_settings_in_other_files_are_settings(name: str) -> None:
     assert named_settings((ROOT / name).read_text()) <= SETTINGS
 

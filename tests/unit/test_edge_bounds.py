@@ -15,14 +15,14 @@ from support.edges import Fed
 from support.outlets import Kept
 from support.rows import item
 
-from api import pages
-from api.ordered import Keys
-from api.pushes import Subscriber
+from api.live.notifications import Subscriber
+from api.readmodel import listing
+from api.readmodel.readers import Reader, sort_key
+from api.readmodel.sorted_sets import Keys
 from schemas.facts import Outcome
 from schemas.log import Data
 from schemas.views import ItemRow, MarkRow, decode
-from streams.core.keys import mark_key
-from streams.core.readers import Reader, sort_key
+from streams.core.domain.keys import mark_key
 
 
 def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(
@@ -117,7 +117,7 @@ def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> Non
     space, after = fed.edge.replica.space("w1"), None
     for _ in range(3):
         del steps[:]
-        page = list(islice(pages.put_away(space, reader, frozenset(), after), 10))
+        page = list(islice(listing.put_away(space, reader, frozenset(), after), 10))
         assert len(page) == 10
         assert len(steps) <= 12
         after = page[-1]
@@ -130,7 +130,7 @@ def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str])
     rows = [row for key, raw in space.rows.items() if isinstance(row := decode(key, raw), ItemRow)]
     wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
     found, after = [], None
-    while page := list(islice(pages.put_away(space, reader, pins, after), 7)):
+    while page := list(islice(listing.put_away(space, reader, pins, after), 7)):
         found += page
         after = page[-1]
     assert found == wanted

@@ -10,13 +10,13 @@ from support.edges import settings as edge_settings
 from support.laws import law
 from support.rows import World, item
 
-from api.building import rebuilt
-from api.edge import Edge
-from api.filing import FAMILIES
-from api.replica import Replica
-from api.workspace import Workspace
+from api.edge.index_builder import rebuilt
+from api.edge.services import Edge
+from api.readmodel.indexes import FAMILIES
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.workspace import Workspace
 from schemas.views import PositionRow, encode
-from streams.core.readers import Reader
 
 SEEDS = st.integers(0, 2**32)
 SPACES = ("w1", "w2")

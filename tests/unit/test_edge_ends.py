@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from support.edges import settings
 
-from api import tailer
-from api.edge import Edge
+from api.edge import follower
+from api.edge.services import Edge
 
 
 class Silent:
@@ -24,11 +24,11 @@ class Silent:
 
 
 async def test_a_stop_does_not_wait_for_a_silent_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tailer, "_CLOSE_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(follower, "_CLOSE_SECONDS", 0.01, raising=False)
     following, consumers = asyncio.Event(), [Silent(), Silent()]
     left = iter(consumers)
 
-    class Tailer(tailer.Tailer):
+    class Tailer(follower.Tailer):
         async def _started(self, name: str) -> Any:
             return next(left)
 

@@ -14,16 +14,15 @@ from support.laws import law
 from support.rows import USERS, World
 from support.truth import Truth
 
-from api import pages
-from api.answers import Answers, read_token
-from api.filing import FAMILIES
-from api.frames import sse
-from api.replica import Replica
+from api.live.frames import sse
+from api.readmodel import listing, window
+from api.readmodel.indexes import FAMILIES
+from api.readmodel.pages import Answers, read_token
+from api.readmodel.readers import ID, Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from schemas.views import ItemRow, cursor_of
-from streams.core import diff
-from streams.core.diff import Window
-from streams.core.readers import ID, Reader
-from streams.core.visibility import can_see
+from streams.core.domain.visibility import can_see
 
 SEEDS = st.integers(0, 2**32)
 EXAMPLES = law(60)
@@ -65,7 +64,7 @@ class _Weighty(World):
 @given(SEEDS, st.integers(1, 6000))
 def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
     world = _Weighty(seed)
-    with mock.patch.object(diff, "PAGE_BYTES", most):
+    with mock.patch.object(window, "PAGE_BYTES", most):
         edge, resuming = Edge(world, limits=(1, 4, 1000)), Edge(limits=(4,))
         for batch in world.batches(12):
             edge.apply(*batch)
@@ -87,7 +86,7 @@ def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int,
     for _ in range(6):
         world.batch(30)
     edge, answers = Edge(world, limits=()), Answers()
-    with mock.patch.object(diff, "PAGE_BYTES", most):
+    with mock.patch.object(window, "PAGE_BYTES", most):
         for reader in readers():
             found, after = [], b""
             while after is not None:
@@ -227,7 +226,7 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
         away = json.loads(answers.dismissed(space, reader, 0, 1000, None, "", ""))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
         for states in (("unread",), ("resolved",), ("unread", "read"), ("unread", "read", "resolved")):
-            found = [key.decode() for key in pages.newest(space, reader, states)]
+            found = [key.decode() for key in listing.newest(space, reader, states)]
             assert found == [row.id for row in truth.newest(*states)]
         assert space.unread(reader) == sum(row.listed and row.state == "unread" for row in truth.visible)
 

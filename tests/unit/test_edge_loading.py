@@ -14,9 +14,9 @@ from support.feeds import Edge
 from support.laws import law
 from support.rows import World
 
-from api.loading import Assembler, Batch, Loading
-from api.opening import fact_of
-from api.replica import Replica
+from api.edge.bootstrap import fact_of
+from api.edge.initial_state import Assembler, Batch, Loading
+from api.readmodel.replica import Replica
 from schemas.views import cursor_of, encode, position_key
 
 

@@ -14,8 +14,8 @@ from support.feeds import Edge
 from support.laws import law
 from support.rows import World
 
-from api.loading import Assembler, Loading
-from api.replica import Replica
+from api.edge.initial_state import Assembler, Loading
+from api.readmodel.replica import Replica
 from schemas.views import FenceRow, PositionRow, encode, fence_key, position_key
 
 Rows = list[tuple[bytes, bytes | None]]
@@ -46,7 +46,7 @@ class Log:
         self._write(*self.world.batch())
 
     def claim(self) -> None:
-        """Another owner: it says so, and repairs what it finds (streams/views.py)."""
+        """Another owner: it says so, and repairs what it finds (streams/fold/views_table.py)."""
         self.records.append((fence_key(0), FENCE, self.at))
         self.at += self.world.random.randrange(2)
         if self.wrong:

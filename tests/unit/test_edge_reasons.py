@@ -8,14 +8,14 @@ import pytest
 from support.clients.feed import frames
 from support.rows import item
 
-from api.answers import Answers
-from api.frames import Frames
-from api.replica import Replica
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from schemas.log import Data
 from schemas.views import MarkRow, PositionRow, PreferencesRow, encode
-from streams.core.diff import Window
-from streams.core.keys import mark_key, preferences_key
-from streams.core.readers import Reader
+from streams.core.domain.keys import mark_key, preferences_key
 
 ANN = Reader("w1", "ann", frozenset({"MEMBER"}))
 

@@ -9,11 +9,11 @@ from support.edges import settings as edge_settings
 from support.laws import law
 from support.rows import USERS, World
 
-from api.connections import Piece
-from api.edge import Edge
+from api.edge.services import Edge
+from api.live.connections import Piece
+from api.readmodel.readers import Reader
 from schemas.views import PreferencesRow, encode
-from streams.core.keys import preferences_key
-from streams.core.readers import Reader
+from streams.core.domain.keys import preferences_key
 
 READERS = [
     Reader("w1", user, frozenset({role})) for role in ("OWNER", "MEMBER") for user in (*USERS, "dan", "eve", "fay")

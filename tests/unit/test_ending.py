@@ -16,11 +16,12 @@ from mode import Service
 from mode.threads import ServiceThread
 
 from schemas.settings import Settings
-from streams import consumer_thread, worker
-from streams.agents import fold
-from streams.alarm import Alarm
-from streams.connection import disconnect
-from streams.continuity import Continuity
+from streams.consumer import consumer_thread
+from streams.consumer.gap_filler import Continuity
+from streams.fold import agent
+from streams.kafka.connection import disconnect
+from streams.runtime.task_supervisor import Alarm
+from streams.worker import main
 
 
 class Deaf:
@@ -93,15 +94,15 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     async def claim(*_: Any) -> _Held:
         return _Held()
 
-    class Loads(fold.Shard):
+    class Loads(agent.Shard):
         async def _begin(self, held: Any) -> None:
             loading.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    monkeypatch.setattr(fold, "claim", claim)
+    monkeypatch.setattr(agent, "claim", claim)
     nothing = cast("Any", None)
-    shards = fold.Shards(lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), Alarm())
+    shards = agent.Shards(lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), Alarm())
     shards.start([0])
     await loading.wait()
     async with asyncio.timeout(5):
@@ -110,7 +111,7 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     assert shards.idle(TP("attn.log", 0)) is False
 
 
-class _Writing(fold.Shard):
+class _Writing(agent.Shard):
     """Has loaded, and ends when what it writes is written."""
 
     written: asyncio.Event
@@ -122,10 +123,10 @@ class _Writing(fold.Shard):
         await self.written.wait()
 
 
-def _writing() -> fold.Shards:
+def _writing() -> agent.Shards:
     _Writing.written = asyncio.Event()
     nothing = cast("Any", None)
-    return fold.Shards(lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), Alarm())
+    return agent.Shards(lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), Alarm())
 
 
 async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
@@ -142,7 +143,7 @@ async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() 
 
 async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
-    monkeypatch.setattr(fold, "_WAITING_BYTES", 10)
+    monkeypatch.setattr(agent, "_WAITING_BYTES", 10)
     shards, tp = _writing(), TP("attn.log", 0)
     _Writing.written.set()
     records = [cast("Any", SimpleNamespace(key=None, value=b"0123456789", headers=(), offset=0))]
@@ -169,7 +170,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
             yield [SimpleNamespace(offset=offset)]
             await asyncio.sleep(0)
 
-    class Reads(fold.Shard):
+    class Reads(agent.Shard):
         async def _begin(self, held: Any) -> None:
             self.fold = cast("Any", object())
             continuity.own(self.tp, 0)
@@ -179,10 +180,10 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
 
         async def _write(self) -> None: ...
 
-    monkeypatch.setattr(fold, "claim", claim)
+    monkeypatch.setattr(agent, "claim", claim)
     continuity = Continuity(endless)
     nothing = cast("Any", None)
-    shards = fold.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
+    shards = agent.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
     shards.start([0])
     shards.read_again(TP("attn.log", 0), 10**9)
     async with asyncio.timeout(5):
@@ -217,10 +218,10 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
 
     app = _Hanging()
     await app.start()
-    monkeypatch.setattr(worker.os, "_exit", leave)
-    monkeypatch.setattr(worker.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(main.os, "_exit", leave)
+    monkeypatch.setattr(main.logging, "shutdown", lambda: None)
     part = cast("Any", SimpleNamespace(stop=app.stop, alarm=Alarm(), drained=True))
-    ending = asyncio.create_task(worker._stop(part, None, 0.01))
+    ending = asyncio.create_task(main._stop(part, None, 0.01))
     await asyncio.wait({ending}, timeout=5)
     assert ending.done()
     with pytest.raises(_Left, match="0"):
@@ -228,7 +229,7 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
 
 
 async def test_a_client_whose_broker_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.connection._CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr("streams.kafka.connection._CLOSE_SECONDS", 0.01)
     client = Deaf()
     await disconnect(cast("Any", client))
     assert client.ended
@@ -264,9 +265,9 @@ async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: p
     async def stop() -> None:
         assert left.wait(10)  # blocks the event loop until the process would have ended
 
-    monkeypatch.setattr(worker.os, "_exit", leave)
-    monkeypatch.setattr(worker.logging, "shutdown", lambda: None)
-    monkeypatch.setattr(worker, "_BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr(main.os, "_exit", leave)
+    monkeypatch.setattr(main.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(main, "_BLOCKED_SECONDS", 0.05)
     part = cast("Any", SimpleNamespace(stop=stop, alarm=Alarm(), drained=False))
-    await worker._stop(part, None, 0.05)
+    await main._stop(part, None, 0.05)
     assert codes == [70]

@@ -11,8 +11,8 @@ import pytest
 from support.driver import Shown, Worker, event_of
 from support.model import us
 
-from schemas.codec import HOUR
 from schemas.log import Pack, encode_pack
+from schemas.scalars import HOUR
 from schemas.sources import MODELS
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.views import ItemRow

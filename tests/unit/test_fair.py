@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from api.fair import Busy, FairSlots
+from api.history.fair_slots import Busy, FairSlots
 
 
 class Work:

@@ -5,12 +5,12 @@ from itertools import count
 import pytest
 from support.folding import NOON, Folding, at, event
 
-from schemas.codec import DAY, HOUR, MINUTE
 from schemas.facts import Fact, Outcome
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState
+from schemas.scalars import DAY, HOUR, MINUTE
 from schemas.views import MarkRow, PreferencesRow
-from streams.core.fold import JUMP, PART_BYTES
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import JUMP, PART_BYTES
 
 
 def test_due_by_priority_and_overdue_by_tick() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from support.folding import NOON, Folding, at, event
 
-from schemas.codec import DAY, HOUR, MINUTE, from_us, to_us
 from schemas.facts import Fact
 from schemas.log import Event, Pack, SetState
+from schemas.scalars import DAY, HOUR, MINUTE, from_us, to_us
 from schemas.views import ItemRow
-from streams.core.rules import RULES
+from streams.core.domain.event_types import RULES
 
 OPENERS = {
     "waitpoint": "waitpoint.created", "escalation": "escalation.opened", "failed_run": "run.failed",
@@ -275,7 +275,7 @@ def test_a_proof_attached_again_or_to_another_case_in_any_order() -> None:
 
 
 def test_a_late_proof_older_than_all_that_are_remembered_is_superseded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.proofs.MAX_PROOFS", 3)
+    monkeypatch.setattr("streams.core.domain.proofs.MAX_PROOFS", 3)
     attached = [event("proof.attached", f"p{n}", n, case_id="c1", expires_at=at(60 + n)) for n in range(6)]
     for events in (attached, attached[::-1], [*attached[3:], *attached[:3]]):
         view = Folding()
@@ -319,8 +319,8 @@ def test_titles_times_survive_the_codec() -> None:
 
 
 def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.incidents.MAX_OPEN", 3)
-    monkeypatch.setattr("streams.core.incidents.MAX_CLOSED", 0)
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_OPEN", 3)
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED", 0)
     view = Folding()
     view.pack(fail("r1", "c1"), fail("r2", "c2"), fail("r3", "c3"), fail("r4", "c4"))
     assert sorted((row.kind, row.count) for row in view.listed()) == [("failed_run", 0), ("incident", 3)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.laws import law
 
-from streams.core import jsontext, normalise
+from streams.core import json_text, normalise
 
 LINES = events.SEEDS.read_text().splitlines()
 
@@ -52,7 +52,7 @@ def _accepted(record: Record) -> bool:
 
 def test_the_fuzzer_finds_a_parser_that_is_too_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     def strict(value: bytes) -> tuple[bytes, object]:
-        return value, jsontext.orjson.loads(value)
+        return value, json_text.orjson.loads(value)
 
     monkeypatch.setattr(normalise, "read", strict)
     assert list(events.run(random.Random(1), 100))

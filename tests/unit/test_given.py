@@ -15,9 +15,9 @@ from support.outlets import Kept
 from support.rows import marker
 from support.truth import Truth
 
-from api.connections import Stream
-from api.given import Given
-from streams.core.readers import Reader
+from api.live.connections import Stream
+from api.live.resume_roles import Given
+from api.readmodel.readers import Reader
 
 ROLES = ("OWNER", "MEMBER", "VIEWER")
 

@@ -9,12 +9,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import main
-from streams.history.background import Background
 from streams.history.consumer import Consumer
+from streams.runtime.worker_thread import Background
 
 
 class Silent:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from support.laws import law
 
 from schemas.facts import Fact, Outcome, decode_fact, encode_fact
-from streams.core.fold import JUMP as FOLD_JUMP
-from streams.history.admission import JUMP
-from streams.history.client import Unavailable
-from streams.history.columns import COLUMNS, Place, digest
+from streams.core.fold.fold import JUMP as FOLD_JUMP
+from streams.history.clickhouse.client import Unavailable
+from streams.history.clickhouse.columns import COLUMNS, Place, digest
+from streams.history.deduplicator import JUMP
 from streams.history.resume import Offsets, resume
 from streams.history.writer import Batch, Plan, Writer, facts_of
 

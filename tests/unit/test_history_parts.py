@@ -15,8 +15,8 @@ import pytest
 from schemas.facts import FACT_VERSION, Fact, Outcome, decode_fact, decode_facts, encode_fact
 from schemas.settings import Settings
 from schemas.versions import NewerVersion
-from streams.history.client import Refused, Unavailable, connect, directory
-from streams.history.columns import COLUMNS, columns, digest
+from streams.history.clickhouse.client import Refused, Unavailable, connect, directory
+from streams.history.clickhouse.columns import COLUMNS, columns, digest
 from streams.history.writer import Batch, Writer, facts_of
 
 

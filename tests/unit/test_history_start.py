@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from schemas.facts import Fact
-from streams.history import migrate
-from streams.history.background import Background
-from streams.history.backoff import Backoff
-from streams.history.client import database_of
+from streams.history.clickhouse import migrate
+from streams.history.clickhouse.client import database_of
 from streams.history.resume import Offsets, resume
+from streams.runtime.backoff import Backoff
+from streams.runtime.worker_thread import Background
 
 
 def _fact(position: int) -> Fact:

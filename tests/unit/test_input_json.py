@@ -11,7 +11,7 @@ import orjson
 import pytest
 from support.folding import Folding, cloud_event
 
-from api import shapes
+from api.contract import serializers
 from schemas.log import Event
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core import normalise as module
@@ -83,9 +83,9 @@ def test_a_number_of_any_length_is_carried_as_it_is(number: str) -> None:
     assert bytes(binary.data.payload) == payload.encode()
     folding = Folding()
     folding.pack(found)
-    shown = shapes.ankra(folding.item("waitpoint"))
+    shown = serializers.ankra(folding.item("waitpoint"))
     assert payload.encode() in shown
-    assert payload.encode() in shapes.crewship(folding.item("waitpoint"))
+    assert payload.encode() in serializers.crewship(folding.item("waitpoint"))
 
 
 @pytest.mark.parametrize("place", ["title", "blocking", "sender", "due_at", "steps"])

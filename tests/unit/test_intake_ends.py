@@ -12,10 +12,10 @@ import pytest
 from faust.types import TP
 
 from schemas.settings import Settings
-from streams.agents.ingest import Intake, stamp
-from streams.app import build
-from streams.chunks import Records
-from streams.continuity import Continuity
+from streams.consumer.chunks import Records
+from streams.consumer.gap_filler import Continuity
+from streams.ingest.agent import Intake, stamp
+from streams.worker.app import build
 
 _TP = TP("waitpoints", 0)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.core.keys import command_digest, command_name, event_digest, event_name, event_of, expiring_name, old_name
+from streams.core.domain.keys import (
+    command_digest,
+    command_name,
+    event_digest,
+    event_name,
+    event_of,
+    expiring_name,
+    old_name,
+)
 
 PART = st.text(st.sampled_from("a7 \0:\n%é"), min_size=1, max_size=8) | st.sampled_from(
     ["command", "proof.expiring", "ci deploy", "/pipelines/deploy", "\0command", " 1 a", "command 7"])

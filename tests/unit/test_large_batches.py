@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streams import kafka
+from streams.kafka import producer
 
 
 class _Slow:
@@ -21,7 +21,7 @@ class _Slow:
         self._last: asyncio.Future[Any] | None = None
 
     def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(kafka.BATCH_BYTES, 0)
+        return BatchBuilder(producer.BATCH_BYTES, 0)
 
     async def send_batch(self, batch: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
         if self._last is not None:
@@ -35,17 +35,17 @@ class _Slow:
 
 
 async def test_a_write_of_many_batches_may_take_longer_than_the_limit_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "WRITE_SECONDS", 0.8)
+    monkeypatch.setattr(producer, "WRITE_SECONDS", 0.8)
     out = _Slow(0.1)
     rows = [(b"i:%d" % number, b"x" * 130_000) for number in range(500)]
     begun = asyncio.get_running_loop().time()
-    last = await kafka.write_rows(out, "attn.views", 0, rows)  # type: ignore[arg-type]
+    last = await producer.write_rows(out, "attn.views", 0, rows)  # type: ignore[arg-type]
     assert last == 499
     assert sum(out.records) == 500
     assert asyncio.get_running_loop().time() - begun > 0.8, "all of them together took longer than one may"
 
 
 async def test_a_broker_that_does_not_take_one_batch_ends_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(producer, "WRITE_SECONDS", 0.05)
     with pytest.raises(TimeoutError, match="not acknowledged"):
-        await kafka.write_rows(_Slow(5.0), "attn.views", 0, [(b"k", b"x")])  # type: ignore[arg-type]
+        await producer.write_rows(_Slow(5.0), "attn.views", 0, [(b"k", b"x")])  # type: ignore[arg-type]

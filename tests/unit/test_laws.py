@@ -13,10 +13,10 @@ from support.driver import Crash, Shown, Worker, assert_equal, event_of, key_of,
 from support.laws import law
 from support.model import Model, Reader, us
 
-from schemas.codec import DAY, HOUR
 from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import DAY, HOUR
 from schemas.views import ItemRow, SeenRow, decode
-from streams.core.fold import Fold
+from streams.core.fold.fold import Fold
 
 READERS = [Reader(user, role) for user in (*events.USERS, "zoe") for role in ("OWNER", "MANAGER", "MEMBER", "VIEWER")]
 PINS = ((), ("prod-eu",), ("edge-1", "prod-us"))
@@ -77,7 +77,7 @@ def test_two_orders_show_the_same(
 
 
 def _small_parts(part: int, wake: int) -> object:
-    return patch.multiple("streams.core.fold", PART_BYTES=part, WAKE_BYTES=wake)
+    return patch.multiple("streams.core.fold.fold", PART_BYTES=part, WAKE_BYTES=wake)
 
 
 @slow

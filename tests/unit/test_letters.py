@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops import events
-from ops.letters import Filter, Letter, can_retry, exported
-from schemas.deadletters import CAUSES, DeadLetter, GoOn, Settled, parse
+from ops.cli.data import event_files
+from ops.cli.data.dead_letters import Filter, Letter, can_retry, exported
+from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled, parse
 
 raw = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode), st.sampled_from([
     b"{}", b'{"a":1e400}', b'{"a":\n1}', b"[1,", b"null", b'"\xff"', b" 1 ", b"NaN", b"[" * 2000,
@@ -21,7 +21,7 @@ def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers
     letter = DeadLetter("plans", 1, 2, "why\nnot", 5, key, value, headers)
     line = msgspec.json.encode(exported(Letter((0, 17), None, letter)))
     assert b"\n" not in line
-    found = events.parse_line(line)
+    found = event_files.parse_line(line)
     assert (found.topic, found.bytes_of_key, found.bytes_of_value) == ("plans", key, value)
     assert (found.all_headers, found.settles) == (headers, (0, 17))
 
@@ -32,7 +32,7 @@ def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers
 ])
 def test_lines_that_are_no_records(wrong: bytes) -> None:
     with pytest.raises(ValueError):
-        events.parse_line(wrong)
+        event_files.parse_line(wrong)
 
 
 @given(headers=st.lists(st.tuples(st.sampled_from(["attn-settled", "attn-go-on", "attn-reason", "x"]), raw)))

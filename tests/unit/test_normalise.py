@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.folding import cloud_event
 
-from schemas.codec import LATEST, from_us, to_us
 from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import LATEST, from_us, to_us
 from schemas.topics import LOG, SOURCE_TYPES, TOPIC_OF_TYPE, TOPICS, partition_of
 from streams.core.normalise import Limits, Rejected, normalise
 

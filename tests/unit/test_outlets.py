@@ -7,8 +7,8 @@ from typing import Any
 
 from support.edges import settings
 
-from api.connections import Connections, Outlet, Stream
-from api.outlets import EventStream
+from api.live.connections import Connections, Outlet, Stream
+from api.live.event_stream import EventStream
 
 
 class _Begun(Stream):

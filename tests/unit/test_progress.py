@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from schemas.settings import Settings
-from streams.progress import Progress
+from streams.runtime.lag import Progress
 
 A, B = ("attn.log", 0), ("attn.log", 1)
 SETTINGS = Settings(_env_file=None, stall_seconds=10, ready_lag_seconds=30)

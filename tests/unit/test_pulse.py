@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.pulse import Patience, Pulse
+from ops.process.liveness import Patience, Pulse
 
 PATIENCE = Patience(every=1.0, silent=15.0, starting=120.0, misses=3)
 

@@ -15,9 +15,9 @@ from schemas.log import Event
 from schemas.sources import MODELS
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core import normalise as module
-from streams.core import quick as quick_module
+from streams.core import normalise_fast as quick_module
 from streams.core.normalise import Rejected, normalise
-from streams.core.quick import quick
+from streams.core.normalise_fast import quick
 
 EXAMPLES = {
     path.stem: orjson.loads(path.read_bytes())

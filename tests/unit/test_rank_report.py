@@ -17,18 +17,18 @@ from support.events import sequences
 from support.folding import NOON, Folding
 from support.laws import law
 
+from ops.cli.rank_report.placements import FIRST, Change, stays
+from ops.cli.rank_report.policy import CRITERIA, Policy, Shown, due_of, key_of
+from ops.cli.rank_report.policy_file import PolicyFile, load
+from ops.cli.rank_report.replay import changes
+from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
-from ops.policies import PolicyFile, load
-from ops.waits import compare
-from schemas.codec import DAY, HOUR, MINUTE
 from schemas.log import Event
+from schemas.scalars import DAY, HOUR, MINUTE
 from schemas.views import ItemRow, decode
+from streams.core.domain.event_types import Rules
+from streams.core.domain.rank import BANDS, rank_key
 from streams.core.normalise import normalise
-from streams.core.past import changes
-from streams.core.policy import CRITERIA, Policy, Shown, due_of, key_of
-from streams.core.rank import BANDS, rank_key
-from streams.core.rules import Rules
-from streams.core.standing import FIRST, Change, stays
 
 TODAY = Policy(Rules().targets)
 END = 100

@@ -14,16 +14,16 @@ from support.driver import Worker, event_of, packs
 from support.laws import law
 from support.yesterday import as_kept, yesterday
 
-from schemas.codec import HOUR
 from schemas.latest import keep_latest
 from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import HOUR
 from schemas.topics import LOG, VIEWS
 from schemas.views import FenceRow, PositionRow, decode, encode, fence_key, position_key
-from streams.core.batches import View
-from streams.core.compare import Comparison, swap
-from streams.core.fold import JUMP
-from streams.core.rules import Rules
-from streams.refold import Refold
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import JUMP
+from streams.rebuild.comparison import Comparison, swap
+from streams.rebuild.partition_view import View
+from streams.rebuild.replay import Refold
 
 LAST = position_key(0)
 few = law(25, suppress_health_check=list(HealthCheck))
@@ -166,8 +166,8 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
     log = [encode_pack(Pack(END, [])), *packs(found, [], lambda _: END)]
     parts = Worker(log)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streams.core.fold.PART_BYTES", 4_000)
-        patch.setattr("streams.refold.PART_BYTES", 4_000)
+        patch.setattr("streams.core.fold.fold.PART_BYTES", 4_000)
+        patch.setattr("streams.rebuild.replay.PART_BYTES", 4_000)
         parts.step()
         parts.write()
         on, whole = Refold(0, Rules()), False

@@ -14,8 +14,8 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from support.batches import CODECS, HEADER, Batch, Rec, control, legacy, varint
 
-from streams import fetching
-from streams.records import KEPT_BYTES, MAX_BODY, MAX_HEADERS, Buffer, Partition, Unreadable
+from streams.kafka.records import fetcher_patch
+from streams.kafka.records.batches import KEPT_BYTES, MAX_BODY, MAX_HEADERS, Buffer, Partition, Unreadable
 
 TP = TopicPartition("plans", 0)
 
@@ -227,7 +227,7 @@ def test_every_cut_and_every_byte_of_a_batch() -> None:
 
 
 def test_what_aiokafka_has_is_what_is_replaced() -> None:
-    fetching.install()
+    fetcher_patch.install()
     assert fetcher.MemoryRecords is Buffer
     assert issubclass(fetcher.PartitionRecords, Partition)
     assert {"MemoryRecords", "PartitionRecords", "FetchResult"} <= {*fetcher.Fetcher._proc_fetch_request.__globals__}

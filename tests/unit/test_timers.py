@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from support.folding import Folding, event
 from support.laws import law
 
-from schemas.codec import MINUTE
-from streams.core import timers
-from streams.core.rules import Rules
-from streams.core.timers import Timers
+from schemas.scalars import MINUTE
+from streams.core.domain.event_types import Rules
+from streams.core.fold import timer_queue
+from streams.core.fold.timer_queue import Timers
 
 KEYS = [f"k{number}".encode() for number in range(40)]
 # (a key, when it is due from now on, None: never), or a time at which everything due is taken out.
@@ -23,7 +23,7 @@ STEPS = st.lists(st.one_of(CHANGE, st.integers(0, 50)), max_size=200)
 def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int], swept: int) -> None:
     due: dict[bytes, int] = {}
     queue = Timers(due.get)
-    few, timers._FEW = timers._FEW, 3
+    few, timer_queue._FEW = timer_queue._FEW, 3
     try:
         for step in steps:
             if isinstance(step, int):
@@ -45,7 +45,7 @@ def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int],
             queue.sweep(swept)
             assert queue.first() == min(((time, key) for key, time in due.items()), default=None)
     finally:
-        timers._FEW = few
+        timer_queue._FEW = few
 
 
 def test_what_went_stale_does_not_pile_up() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ops.commands.up import banner
-from ops.embedded import Stack, locked
+from ops.cli.commands.up import banner
+from ops.embedded.stack import Stack, locked
 from ops.errors import UserError
-from ops.supervise import Policy, Restarts
+from ops.process.supervisor import Policy, Restarts
 from schemas.settings import Settings
 
 POLICY = Policy(first=0.25, most=5.0, quick=10.0, limit=5)

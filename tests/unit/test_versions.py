@@ -10,13 +10,13 @@ import pytest
 from support.driver import Worker, event_of
 from support.folding import cloud_event
 
-from api.loading import Assembler
+from api.edge.initial_state import Assembler
 from schemas import facts, log, views
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.versions import NewerVersion, checked
 from schemas.views import PositionRow, decode, encode, position_key
-from streams.core.fold import Fold
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
 from streams.history.writer import facts_of
 
 POSITION = position_key(0)
@@ -91,8 +91,8 @@ def test_history_does_not_bury_a_newer_fact() -> None:
 
 def test_what_is_written_says_todays_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a row or a view of an older version is gone on with; and the first version reads as it always did."""
-    monkeypatch.setattr("streams.core.state.VIEW_VERSION", 5)
-    monkeypatch.setattr("streams.core.fold.FACT_VERSION", 6)
+    monkeypatch.setattr("streams.core.fold.state.VIEW_VERSION", 5)
+    monkeypatch.setattr("streams.core.fold.fold.FACT_VERSION", 6)
     worker = folded()
     worker.start()  # from rows written before
     worker.log.append(encode_pack(Pack(worker.fold.clock + 10**9)))

@@ -11,8 +11,8 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from schemas.log import Pack, encode_pack
-from streams.agents.ticks import Ticks
-from streams.chunks import Budget, Portion
+from streams.consumer.chunks import Budget, Portion
+from streams.fold.ticks import Ticks
 
 PLACE = TP("waitpoints", 0)
 HEADERS = [(f"ce_{name}", b"x" * 20) for name in ("specversion", "id", "source", "type", "subject", "time")]

@@ -17,19 +17,19 @@ from support.laws import law
 from support.rows import marker
 from support.truth import Truth
 
-from api.answers import Answers
-from api.frames import Frames
-from api.pushes import Pushes, Subscriber
-from api.replica import Replica
-from schemas.codec import MINUTE
+from api.live.frames import Frames
+from api.live.notifications import Pushes, Subscriber
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from schemas.facts import Outcome
 from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
+from schemas.scalars import MINUTE
 from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, decode, position_key
-from streams.core.diff import Window
-from streams.core.fold import Fold
-from streams.core.readers import Reader
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
 
 SEEDS = st.integers(0, 2**32)
 READERS = [Reader(ws, user, frozenset({role})) for ws, user, role in (

@@ -10,12 +10,12 @@ import pytest
 from support.driver import Worker
 from support.yesterday import Yesterday, as_kept, as_told, yesterday
 
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact, Outcome, decode_fact, encode_fact
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
 from schemas.views import ROWS, FenceRow, KeysRow, OutcomeRow, decode, encode
-from streams.core.fold import Fold
+from streams.core.fold.fold import Fold
 
 PARTITIONS = range(3)
 

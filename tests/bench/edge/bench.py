@@ -25,12 +25,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from api.filing import FAMILIES
-from api.loading import Assembler, Loading
-from api.replica import Replica
+from api.edge.initial_state import Assembler, Loading
+from api.readmodel.indexes import FAMILIES
+from api.readmodel.replica import Replica
 from bench.edge import cold_start as edge_start
-from schemas.codec import SECOND, to_us
 from schemas.log import Data, Sender
+from schemas.scalars import SECOND, to_us
 from schemas.topics import partition_of
 from schemas.views import (
     ActivityRow,
@@ -45,7 +45,15 @@ from schemas.views import (
     encode,
     position_key,
 )
-from streams.core.keys import activity_key, draft_key, item_id, item_key, mark_key, preferences_key, seen_key
+from streams.core.domain.keys import (
+    activity_key,
+    draft_key,
+    item_id,
+    item_key,
+    mark_key,
+    preferences_key,
+    seen_key,
+)
 
 __all__ = ["PARTITIONS", "main", "records"]
 

@@ -16,10 +16,10 @@ import psutil
 from rich.table import Table
 
 from bench.harness.workload import send
-from ops.broker import EmbeddedBroker, free_port
+from ops.embedded.broker import EmbeddedBroker, free_port
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from streams import topics
+from streams.kafka import topics
 
 __all__ = ["measure"]
 

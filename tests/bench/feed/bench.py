@@ -22,14 +22,14 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from api.answers import Answers
-from api.frames import Frames
-from api.replica import Replica
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
 from bench.feed.servers import SECRET, VARIANTS
 from schemas.log import Data
 from schemas.views import ItemRow, PositionRow, encode
-from streams.core.diff import Window
-from streams.core.readers import Reader
 
 __all__ = ["main"]
 

@@ -33,9 +33,9 @@ def _stamp() -> str:
 
 
 async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[int, Publish]:
-    from api.app import create_app
-    from api.edge import Edge
-    from api.protocol import listen, server
+    from api.edge.services import Edge
+    from api.http.app import create_app
+    from api.http.protocol.server import listen, server
     from schemas.log import Data
     from schemas.settings import Settings
     from schemas.views import ItemRow, PositionRow, encode
@@ -84,7 +84,7 @@ async def sse_starlette(workspaces: int, frame_bytes: int) -> tuple[int, Publish
     from starlette.requests import Request
     from starlette.routing import Route
 
-    from api.protocol import listen
+    from api.http.protocol.server import listen
 
     queues: dict[int, set[asyncio.Queue[dict[str, str]]]] = {number: set() for number in range(workspaces)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from ops.broker import EmbeddedBroker
+from ops.embedded.broker import EmbeddedBroker
 from ops.kafka import Cluster
 from schemas.topics import TOPICS
 

@@ -9,7 +9,7 @@ import sys
 
 from bench.harness.subprocesses import Meter, ready, run
 from schemas.settings import Settings
-from streams.app import Worker
+from streams.worker.app import Worker
 
 __all__: list[str] = []
 
@@ -18,8 +18,8 @@ _LOOK = 0.01  # seconds between two looks: a bench may poll
 
 async def _started() -> Worker:
     """With settings of the environment, which `measure` hands on."""
-    from streams import topics
-    from streams.app import build
+    from streams.kafka import topics
+    from streams.worker.app import build
 
     settings = Settings(_env_file=None)
     await topics.ensure(settings)

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from schemas.codec import SECOND, from_us, to_us
 from schemas.log import Event, Pack, encode_pack
+from schemas.scalars import SECOND, from_us, to_us
 from schemas.topics import LOG, partition_of
 from streams.core.normalise import normalise
 

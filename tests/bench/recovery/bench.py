@@ -25,10 +25,10 @@ from bench.harness.brokers import Ground
 from bench.harness.subprocesses import Figures, environment, measure
 from bench.harness.workload import packs, produce
 from bench.recovery.methods import STOCK
-from ops.broker import free_port
-from ops.embedded import readiness
-from ops.supervise import role_command
-from schemas.codec import MINUTE
+from ops.embedded.broker import free_port
+from ops.embedded.stack import readiness
+from ops.process.supervisor import role_command
+from schemas.scalars import MINUTE
 from schemas.topics import LOG, VIEWS
 
 __all__ = ["main"]

@@ -12,8 +12,8 @@ from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.views import decode, fence_key, position_key
-from streams.core.fold import Fold
-from streams.core.rules import Rules
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
 
 __all__ = ["Refold", "differences", "last_rows", "told"]
 

@@ -14,7 +14,7 @@ from schemas.latest import keep_latest
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
 from schemas.views import PositionRow, decode, fence_key, position_key
-from streams import topics
+from streams.kafka import topics
 
 __all__ = ["Records", "Watch", "committed", "ends", "read"]
 

@@ -23,7 +23,7 @@ from chaos.checks.topics import Records, Watch, committed, ends, read
 from chaos.environment.edge_client import Asker, now, users_of
 from chaos.workload.feed_readers import Follower
 from chaos.workload.users import ACTS
-from schemas.deadletters import DeadLetter
+from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, VIEWS

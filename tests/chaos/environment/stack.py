@@ -1,4 +1,4 @@
-"""The real thing as processes: Kafka, workers, edges, history; kept alive by `ops.supervise`, as `attn up` does."""
+"""The real thing as processes: Kafka, workers, edges, history; kept alive by `ops.process.supervisor`, as `attn up` does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from ops import processes
-from ops.broker import free_port
+from ops.embedded.broker import free_port
 from ops.kafka import Cluster, Node
-from ops.supervise import GaveUp, Part, Policy, role_command
+from ops.process import identity
+from ops.process.supervisor import GaveUp, Part, Policy, role_command
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
-from streams import topics
+from streams.kafka import topics
 
 __all__ = ["Stack"]
 
@@ -148,10 +148,10 @@ class Stack:
             await keeping
         return await self.parts[name].stop(_STOP)
 
-    def signal(self, name: str, signum: int) -> processes.Known | None:
+    def signal(self, name: str, signum: int) -> identity.Known | None:
         """Send a signal to the part's process, if there is one now."""
         pid = self.parts[name].pid
-        found = processes.known(pid) if pid is not None else None
+        found = identity.known(pid) if pid is not None else None
         if found is not None:
             with suppress(ProcessLookupError):
                 os.kill(found.pid, signum)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from chaos.environment.disk_throttle import Throttle
 from chaos.environment.stack import Stack
 from chaos.faults.schedule import KINDS, Fault
-from ops import processes
 from ops.kafka import Node
+from ops.process import identity
 from schemas.topics import VIEWS
 
 __all__ = ["Done", "Faults"]
@@ -116,7 +116,7 @@ class Faults:
             done.begun, done.target = time.monotonic(), name
             found = self.stack.signal(name, signal.SIGSTOP)
             await asyncio.sleep(fault.length)
-            if found is not None and processes.is_alive(found):
+            if found is not None and identity.is_alive(found):
                 self.stack.resume(name)
 
     async def _in_turn(self, fault: Fault, done: Done) -> None:

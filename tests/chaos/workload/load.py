@@ -15,8 +15,8 @@ from typing import Any
 
 from support.events import generator as generate
 
-from ops.events import retime
-from schemas.codec import from_us, to_us
+from ops.cli.data.event_files import retime
+from schemas.scalars import from_us, to_us
 from schemas.topics import SOURCE_TYPES, partition_of
 
 __all__ = ["BEAT", "Load", "Send", "beat", "beating", "generated", "load", "retimed"]

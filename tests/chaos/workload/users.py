@@ -21,8 +21,8 @@ from support.model import Reader
 
 from chaos.environment.edge_client import Asker
 from chaos.workload.load import Send
-from schemas.codec import from_us
 from schemas.facts import Fact, Outcome
+from schemas.scalars import from_us
 
 __all__ = ["ACTS", "Desks", "Person", "acts_differ"]
 

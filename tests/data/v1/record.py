@@ -22,6 +22,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from streams.packs import Packer
 from support import events, pipeline
 from support.running import edge
 from support.sse import Client
@@ -32,7 +33,6 @@ from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPIC_OF_TYPE
 from schemas.views import ItemRow, decode
 from streams import topics
 from streams.core.normalise import normalise
-from streams.packs import Packer
 
 HERE = Path(__file__).parent
 WORKSPACES = ("ws_01", "ws_02", "ws_04")

@@ -1,0 +1,271 @@
+"""The AsyncAPI 3 document at `/asyncapi.json`: every topic and every live stream, made of the models that read and
+write them and of the topic table, so it can't say anything else than the code does.
+
+Payloads of source events are pydantic models, records of attn's own topics and the WebSocket's messages are msgspec
+structs, feed frames the models of the HTTP answers; each family has its own prefix among the schemas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any, get_args
+
+import orjson
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from api.contract.messages import FRAMES, RECEIVED, SAID
+from api.http.auth.tokens import COOKIE
+from api.live import case_events
+from schemas import facts, json_schema, log, sources, views
+from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
+
+__all__ = ["asyncapi"]
+
+_Json = dict[str, Any]
+
+_ABOUT = """\
+What attn reads from Kafka and writes there, and what it tells over server-sent events and its WebSocket.
+
+Source events are CloudEvents 1.0, structured (the whole event in the record's value) or binary (`ce_` headers, the
+data in the value); the workspace in the event decides, whatever the key. Topics named `attn.` are attn's own: readers
+are welcome, writers are not. Streams need a caller, as every route does, and tell nobody what they may not see.
+"""
+_KAFKA, _HTTP, _SOCKET = "kafka", "edge", "edge-websocket"
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+               "description": "a JWT with sub, workspace_id, role and exp"},
+    "session": {"type": "httpApiKey", "in": "cookie", "name": COOKIE, "description": "the same token as a cookie"},
+}
+_CURSOR = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+
+
+def asyncapi() -> _Json:
+    """The document. The same at every call."""
+    made = _Made()
+    for topic in TOPICS:
+        made.topic(topic)
+    made.feed()
+    made.cases()
+    made.socket()
+    document = {
+        "asyncapi": "3.0.0",
+        "info": {"title": "attn", "version": metadata.version("attn"), "description": _ABOUT,
+                 "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}},
+        "defaultContentType": "application/json",
+        "servers": {
+            _KAFKA: {"host": "127.0.0.1:19092", "protocol": "kafka", "description": "ATTN_KAFKA"},
+            _HTTP: {"host": "127.0.0.1:8080", "protocol": "http", "description": "any edge",
+                    "security": [_ref("securitySchemes", name) for name in _SECURITY]},
+            _SOCKET: {"host": "127.0.0.1:8080", "protocol": "ws", "description": "any edge",
+                      "security": [_ref("securitySchemes", name) for name in _SECURITY]},
+        },
+        "channels": made.channels, "operations": made.operations,
+        "components": {"messages": made.messages, "schemas": made.schemas, "securitySchemes": _SECURITY},
+    }
+    as_read: _Json = orjson.loads(orjson.dumps(document))  # defaults are tuples
+    return as_read
+
+
+def _ref(*path: str) -> _Json:
+    return {"$ref": "#/" + "/".join(("components", *path))}
+
+
+class _Made:
+    def __init__(self) -> None:
+        self.channels: _Json = {}
+        self.operations: _Json = {}
+        self.messages: _Json = {}
+        self.schemas: _Json = {}
+
+    # --- topics ---
+
+    def topic(self, topic: Topic) -> None:
+        told = {LOG: self._log, VIEWS: self._views, FACTS: self._facts, DEAD_LETTERS: self._letters}
+        names = list(told[topic.name]()) if topic.name in told else list(self._source(topic.name))
+        compacted = {"topicConfiguration": {"cleanup.policy": ["compact"]}} if topic.cleanup == "compact" else {}
+        self._channel(topic.name, topic.name, _KAFKA, names, f"{topic.holds}; key: {topic.key}; {topic.model}",
+                      {"kafka": {"topic": topic.name, **compacted}})
+        if topic.name in SOURCE_TYPES:
+            self._operation(f"read {topic.name}", "receive", topic.name, names)
+        else:
+            self._operation(f"write {topic.name}", "send", topic.name, names)
+            self._operation(f"read {topic.name}", "receive", topic.name, names)
+
+    def _source(self, topic: str) -> Iterable[str]:
+        """Each type twice: structured and binary."""
+        models = [sources.MODELS[kind] for kind in SOURCE_TYPES[topic]]
+        _, found = models_json_schema(
+            [(model, "validation") for model in models], ref_template="#/components/schemas/source.{model}")
+        self._add("source.", found["$defs"])
+        for kind, model in zip(SOURCE_TYPES[topic], models, strict=True):
+            data = model.model_fields["data"].annotation
+            yield self._message(
+                kind, f"CloudEvent {kind}, structured", _ref("schemas", f"source.{model.__name__}"),
+                content="application/cloudevents+json", bindings=_key({"type": ["string", "null"]}))
+            yield self._message(
+                f"{kind}.binary", f"CloudEvent {kind}, binary", _ref("schemas", f"source.{data.__name__}"),  # type: ignore[union-attr]
+                headers=_binary(kind, model), bindings=_key({"type": ["string", "null"]}))
+
+    def _log(self) -> Iterable[str]:
+        yield self._message("pack", "events, commands and the clock", self._struct("log.", log.Pack))
+
+    def _views(self) -> Iterable[str]:
+        for prefix, row in views.ROWS.items():
+            about = (row.__doc__ or row.__name__).partition("\n")[0]
+            yield self._message(f"row.{row.__name__.removesuffix('Row').lower()}", about,
+                                self._struct("view.", row),
+                                bindings=_key({"type": "string", "pattern": f"^{prefix.decode()}"}))
+
+    def _facts(self) -> Iterable[str]:
+        workspace = _key({"type": "string", "description": "the workspace"})
+        yield self._message("fact", "something that was accepted", self._struct("fact.", facts.Fact),
+                            bindings=workspace)
+        yield self._message("outcome", "what became of a command", self._struct("fact.", facts.Outcome),
+                            bindings=workspace)
+
+    def _letters(self) -> Iterable[str]:
+        """The rejected record's own key and value; its own headers are there too, before ours."""
+        letter = DeadLetter(topic="t", partition=0, offset=0, reason="r", at=0)
+        for name, record, about in (
+            ("dead-letter", letter, "a rejected record, as it was"),
+            ("settled", Settled((0,)), "these dead letters were sent again"),
+            ("go-on", GoOn("t"), "an operator's word: read on"),
+        ):
+            fields: _Json = {header: {"type": "string"} for header, _ in record.record_headers()}
+            if "attn-cause" in fields:
+                fields["attn-cause"] = {"type": "string", "enum": list(CAUSES)}
+            body: _Json = {"description": "any bytes"} if record is letter else {"type": "null"}
+            yield self._message(name, about, body, content="application/octet-stream",
+                                headers={"type": "object", "properties": fields, "required": list(fields)})
+
+    # --- streams ---
+
+    def feed(self) -> None:
+        names = []
+        for event, kind in FRAMES.items():
+            schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/feed.{model}")
+            self._add("feed.", schema.pop("$defs", {}))
+            names.append(self._message(
+                f"feed.{event}", (schema.get("description") or f"the new value of {event}").partition("\n")[0], schema,
+                headers=_frame({"type": "string", "const": event})))
+        query = {
+            "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500},
+            "last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"},
+        }
+        self._stream("feed", "/org/me/feed", names, "the live feed of one person's inbox", query)
+
+    def cases(self) -> None:
+        names = []
+        for name, fields in case_events.TYPES.values():
+            known = {"type": {"const": name}, **{field: {"type": "string"} for field in fields},
+                     "at": {"type": "string", "format": "date-time"}}
+            names.append(self._message(f"case.{name}", f"of a case: {name.replace('_', ' ')}", {
+                "type": "object", "properties": known, "required": ["type", "at"], "additionalProperties": False,
+            }, headers=_frame()))
+        names.append(self._message("case.reset", "what was missed is no longer held: ask for the state anew",
+                                   {"type": "object", "maxProperties": 0}, headers=_frame({"const": "reset"})))
+        query = {"last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"}}
+        self._stream("events", "/events/stream", names, "what happens to the cases of the workspace", query)
+        self._stream("case-events", "/cases/{case}/events", names, "what happens to one case", query,
+                     {"case": {"description": "id of the case"}})
+
+    def socket(self) -> None:
+        received = [self._message(f"socket.{_tag(kind)}", _about(kind), self._struct("socket.", kind))
+                    for kind in RECEIVED]
+        said = [self._message(f"socket.{_tag(kind)}", _about(kind), self._struct("socket.", kind)) for kind in SAID]
+        self._channel("socket", "/api/v1/ws", _SOCKET, [*received, *said],
+                      "who it is first, then channels, then `inbox.updated`", {"ws": {"method": "GET"}})
+        self._operation("hear socket", "receive", "socket", received)
+        self._operation("say socket", "send", "socket", said)
+
+    def _stream(
+        self, name: str, address: str, names: list[str], about: str, query: _Json, parameters: _Json | None = None
+    ) -> None:
+        self._channel(name, address, _HTTP, names, about + ", as text/event-stream", {}, parameters)
+        self._operation(f"send {name}", "send", name, names, {"http": {
+            "method": "GET", "query": {"type": "object", "properties": query, "additionalProperties": False}}})
+
+    # --- parts ---
+
+    def _channel(
+        self, name: str, address: str, server: str, names: list[str], about: str, bindings: _Json,
+        parameters: _Json | None = None,
+    ) -> None:
+        self.channels[name] = {
+            "address": address, "description": about, "servers": [{"$ref": f"#/servers/{server}"}],
+            "messages": {one: _ref("messages", one) for one in names},
+            **({"bindings": bindings} if bindings else {}), **({"parameters": parameters} if parameters else {}),
+        }
+
+    def _operation(
+        self, name: str, action: str, channel: str, names: list[str], bindings: _Json | None = None
+    ) -> None:
+        self.operations[name.replace(" ", "-")] = {
+            "action": action, "channel": {"$ref": f"#/channels/{channel}"},
+            "messages": [{"$ref": f"#/channels/{channel}/messages/{one}"} for one in names],
+            **({"bindings": bindings} if bindings else {}),
+        }
+
+    def _message(
+        self, name: str, about: str, payload: _Json, content: str = "", headers: _Json | None = None,
+        bindings: _Json | None = None,
+    ) -> str:
+        self.messages[name] = {
+            "name": name, "summary": about, "payload": payload, **({"contentType": content} if content else {}),
+            **({"headers": headers} if headers else {}), **({"bindings": bindings} if bindings else {}),
+        }
+        return name
+
+    def _struct(self, prefix: str, kind: Any) -> _Json:
+        [schema], found = json_schema.schema_components(
+            [kind], ref_template="#/components/schemas/" + prefix + "{name}")
+        self._add(prefix, found)
+        return schema
+
+    def _add(self, prefix: str, found: _Json) -> None:
+        for name, schema in found.items():
+            _drop_discriminators(schema)
+            known = self.schemas.setdefault(prefix + name, schema)
+            assert known == schema, f"two schemas are called {prefix + name}"
+
+
+def _drop_discriminators(schema: Any) -> None:
+    """OpenAPI's way to say it; here the tag of each variant is a constant of its own schema anyway."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("discriminator"), dict):
+            del schema["discriminator"]
+        for part in schema.values():
+            _drop_discriminators(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _drop_discriminators(part)
+
+
+def _tag(kind: Any) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+def _about(kind: Any) -> str:
+    own = kind.__dict__.get("__doc__") or _tag(kind)
+    return str(own).partition("\n")[0]
+
+
+def _key(schema: _Json) -> _Json:
+    return {"kafka": {"key": schema}}
+
+
+def _frame(event: _Json | None = None) -> _Json:
+    """The fields of a frame beside its data. Without `event` it has no name."""
+    fields: _Json = {"id": _CURSOR, **({"event": event} if event else {})}
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _binary(kind: str, model: type[sources.CloudEvent]) -> _Json:
+    """CloudEvents' Kafka binding: each attribute of the envelope is a header, `data` is the value."""
+    whole = model.model_json_schema()["properties"]
+    fields = {f"ce_{name}": {**whole[name], "type": "string"} for name in whole if name != "data"}
+    assert get_args(model.model_fields["type"].annotation) == (kind,)
+    return {"type": "object", "properties": {**fields, "content-type": {"type": "string"}}, "required": list(fields)}

@@ -1,0 +1,125 @@
+"""What is said on live connections: the frames of the feed, and both sides of the WebSocket. Streams are written from
+these tables, or tests hold them against these models; the AsyncAPI document is made of them (api.contract.asyncapi)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from api.contract import responses
+from api.contract.responses import Count
+
+__all__ = [
+    "FRAMES", "RECEIVED", "SAID", "Auth", "Authenticated", "Ping", "Pong", "Received", "Refused", "Subscribe",
+    "Subscribed", "Unsubscribe", "Unsubscribed", "Updated",
+]
+
+
+# --- frames of /org/me/feed, by the name of their event ---
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Snapshot(responses.Inbox):
+    """Replaces all the reader has: the first `limit` items of the ranked list, and what is personal."""
+
+    drafts: list[responses.Draft]
+    preferences: responses.PreferencesOf
+
+
+class Shown(_Frame):
+    """The item as it is now, to be put in by its `rank`."""
+
+    item: responses.Item
+    counts: responses.Counts
+
+
+class Removed(_Frame):
+    """The item left the window: `beyond` means that others pushed it out, not that it is gone."""
+
+    id: str
+    reason: Literal["resolved", "dismissed", "snoozed", "retargeted", "grouped", "beyond"]
+    resolved_action: str | None = None
+    counts: responses.Counts
+
+
+class Heartbeat(_Frame):
+    """The edge is alive, and this is its cursor."""
+
+    at: datetime
+    cursor: Count
+
+
+FRAMES: dict[str, type[BaseModel] | type[list[responses.Draft]]] = {
+    "snapshot": Snapshot, "added": Shown, "changed": Shown, "removed": Removed, "activity": responses.Activity,
+    "drafts": list[responses.Draft], "preferences": responses.PreferencesOf, "heartbeat": Heartbeat,
+}
+
+
+# --- the WebSocket ---
+
+
+class Received(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
+    """A client's message."""
+
+
+class Auth(Received, tag="auth"):
+    """Who it is: a token. The first message, unless the session cookie came with the handshake."""
+
+    token: str
+
+
+class Subscribe(Received, tag="subscribe"):
+    channel: str
+
+
+class Unsubscribe(Received, tag="unsubscribe"):
+    channel: str
+
+
+class Ping(Received, tag="ping"):
+    pass
+
+
+class _Said(msgspec.Struct, tag_field="type", omit_defaults=True):
+    pass
+
+
+class Authenticated(_Said, tag="authenticated"):
+    workspace_id: str
+
+
+class Subscribed(_Said, tag="subscribed"):
+    channel: str
+
+
+class Unsubscribed(_Said, tag="unsubscribed"):
+    channel: str
+
+
+class Pong(_Said, tag="pong"):
+    pass
+
+
+class Refused(_Said, tag="error"):
+    """`limit`: how many connections may be, where that is what is wrong."""
+
+    error: str
+    channel: str | None = None
+    limit: int | None = None
+
+
+class Updated(_Said, tag="inbox.updated"):
+    """Ask again: the state of an item, `{"id","state"}`, or of a batch, `{"bulk":"true","state"}`, has changed."""
+
+    channel: str
+    payload: dict[str, str]
+
+
+RECEIVED: tuple[type[Received], ...] = (Auth, Subscribe, Unsubscribe, Ping)
+SAID: tuple[type[_Said], ...] = (Authenticated, Subscribed, Unsubscribed, Pong, Refused, Updated)

@@ -1,0 +1,133 @@
+"""Bodies of requests, checked; messages that the contract words are given as they are (api.http.error_handlers)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from schemas.scalars import is_text, to_us
+
+__all__ = ["WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange"]
+
+WORDED = "worded"  # the type of an error whose message is the whole answer
+MAX_IDS = 500  # as many as a list has (C21)
+_ID = 2000
+_MAX_ACTION = 256
+_MAX_CLUSTERS, _MAX_WIDGETS, _MAX_NAME = 200, 200, 512
+_MAX_NAMES = 8 << 10  # bytes of all names of a key of the preferences: they stay in the view and in every snapshot
+
+
+def _state(value: Any) -> Any:
+    if value not in ("unread", "read", "resolved") or not isinstance(value, str):
+        raise PydanticCustomError(WORDED, "state must be unread|read|resolved")
+    return value
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _ID and is_text(value)
+
+
+def _ids(value: Any) -> Any:
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(map(_is_id, value)):
+        raise PydanticCustomError(WORDED, "ids must be a list of strings")
+    found = list(dict.fromkeys(one.strip() for one in value if one.strip()))
+    if not found:
+        raise PydanticCustomError(WORDED, "ids required")
+    if len(found) > MAX_IDS:
+        raise PydanticCustomError(WORDED, f"too many ids (max {MAX_IDS})")
+    return found
+
+
+def _until(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        return to_us(value) if isinstance(value, str) else _bad_time()
+    except (ValueError, OverflowError):
+        return _bad_time()
+
+
+def _first_of_each(widgets: list[Widget]) -> list[Widget]:
+    """Repeats count once, at their first place, as the clusters' do."""
+    found: dict[str, Widget] = {}
+    for widget in widgets:
+        found.setdefault(widget.id, widget)
+    return list(found.values())
+
+
+def _small(names: list[str]) -> None:
+    size = sum(len(name.encode()) for name in names)
+    if size > _MAX_NAMES:
+        raise PydanticCustomError("too_many_bytes", "the names have {size} bytes in all, at most {limit} are kept",
+                                  {"size": size, "limit": _MAX_NAMES})
+
+
+def _small_clusters(clusters: list[str]) -> list[str]:
+    _small(clusters)
+    return clusters
+
+
+def _small_widgets(widgets: list[Widget]) -> list[Widget]:
+    _small([widget.id for widget in widgets])
+    return widgets
+
+
+def _bad_time() -> Any:
+    raise PydanticCustomError(WORDED, "dismissed_until must be an RFC 3339 time with an offset")
+
+
+State = Annotated[
+    Literal["unread", "read", "resolved"], BeforeValidator(_state), Field(default=None, validate_default=True)]
+Action = Annotated[str, StringConstraints(max_length=_MAX_ACTION)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StateChange(_Body):
+    """Crewship's PATCH."""
+
+    state: State
+    resolved_action: Action | None = Field(None, description="what was done: approved, rejected, retried, cancelled")
+
+
+class Bulk(_Body):
+    """One change of state for many items. Blank ids and repeats are left out."""
+
+    ids: Annotated[list[str], BeforeValidator(_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
+    state: State
+    resolved_action: Action | None = None
+
+
+class Dismissal(_Body):
+    """Without a time the item is put away; with one it comes back then."""
+
+    dismissed_until: Annotated[
+        int | None, BeforeValidator(_until), WithJsonSchema({"type": "string", "format": "date-time"})] = None
+
+
+class Widget(_Body):
+    id: Name
+    visible: bool
+
+
+class Preferences(_Body):
+    """Replaces the keys it names; order is layout."""
+
+    # None stands for "not named" and can't be sent.
+    pinned_clusters: Annotated[
+        list[Name], Field(max_length=_MAX_CLUSTERS), AfterValidator(_small_clusters)] = None  # type: ignore[assignment]
+    widgets: Annotated[
+        list[Widget], Field(max_length=_MAX_WIDGETS), AfterValidator(_first_of_each),
+        AfterValidator(_small_widgets)] = None  # type: ignore[assignment]
+
+
+class Session(_Body):
+    """A token, to be kept as a cookie."""
+
+    token: Annotated[str, StringConstraints(min_length=1)]

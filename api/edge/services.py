@@ -1,0 +1,139 @@
+"""One edge: replica, feeds, event streams and connections, put together. The tailer feeds it, the routes ask it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import structlog
+
+from api import metrics
+from api.commands.command_log import Writes
+from api.commands.rate_limiter import Throttle, Turns
+from api.edge.broker_health import Contact
+from api.edge.index_builder import Builders
+from api.history.client import Archive
+from api.http.error_handlers import Problem
+from api.live.case_events import Events
+from api.live.connections import Connections
+from api.live.feed_hub import Hub
+from api.live.notifications import Pushes
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.workspace import Workspace
+from schemas.facts import Fact, Outcome
+from schemas.scalars import HOUR, SECOND
+from schemas.settings import Settings
+from schemas.views import PositionRow
+from streams.core.domain.visibility import Targets
+from streams.runtime.lag import Progress
+
+__all__ = ["Edge", "served"]
+
+_log = structlog.get_logger("attn.edge")
+
+
+def served(text: str, partitions: int) -> Collection[int]:
+    """`0-3,7` -> the partitions meant; empty: all. ValueError: not such a list, or none of these."""
+    if not text.strip():
+        return range(partitions)
+    found: set[int] = set()
+    for part in text.split(","):
+        named = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if named is None or not int(named[1]) <= int(named[2] or named[1]) < partitions:
+            raise ValueError(f"partitions {text!r}: must be among 0-{partitions - 1}, written as 0-3,7")
+        found.update(range(int(named[1]), int(named[2] or named[1]) + 1))
+    return found
+
+
+class Edge:
+    """`clock`: seconds since the epoch."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        partitions = settings.log_partitions
+        # Of the bytes kept for resuming, a quarter is Zero's events, which are small.
+        room = settings.resume_bytes // 4
+        self.replica = Replica(partitions, served(settings.partitions, partitions), settings.resume_bytes - room)
+        self.answers = Answers(int(settings.activity_window_hours * HOUR))
+        self.hub = Hub(self.replica, self.answers, settings.stream_buffer)
+        self.events = Events(partitions, self.replica.position_of, room, self._targets_of)
+        self.connections = Connections(settings, lambda: int(clock() * SECOND))
+        self.writes = Writes(partitions, self.replica.position_of, clock, settings.write_seconds)
+        self.pushes = Pushes(self.replica)
+        self.throttle = Throttle(settings.write_rate, settings.write_burst)
+        self.turns = Turns()
+        self.archive = Archive(settings)
+        self.contact = Contact(settings.kafka)
+        self.progress = Progress(settings, time.monotonic())  # of the topics it follows
+        self.ready = False
+        self._last: dict[int, tuple[int, int]] = {}  # place of the last fact, by partition
+        self._builders = Builders()
+        self._stale = 0
+
+    def take(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> None:
+        """One batch of the view. `flush` must follow before anybody else has a turn."""
+        at = self.replica.position_of(partition)
+        if position.position <= at:
+            self._leave_out(partition, position.position, at)
+            return
+        self.hub.publish(self.replica.apply(partition, rows, position))
+        metrics.BATCHES.inc()
+
+    def flush(self) -> None:
+        """Everybody gets what the batches since the last flush mean to them."""
+        self.hub.flush()
+        self.told()
+
+    def tell(self, partition: int, fact: Fact | Outcome) -> None:
+        """One record of the facts; a repeat, which a worker that was restarted may write, is left out. `told` must
+        follow."""
+        if self._last.get(partition, (-1, -1)) >= (fact.pos, fact.index):
+            return
+        self._last[partition] = (fact.pos, fact.index)
+        if isinstance(fact, Fact):
+            self.events.add(partition, fact)
+        else:
+            self.writes.decided(partition, fact)
+            self.pushes.decided(partition, fact)
+
+    def told(self) -> None:
+        """Facts and view went on: everybody gets what the view shows now."""
+        self.events.release()
+        self.writes.release()
+        self.pushes.release()
+
+    def _leave_out(self, partition: int, position: int, at: int) -> None:
+        """A worker that had lost the partition wrote once more; the broker refuses most such writes."""
+        metrics.STALE.inc()
+        self._stale += 1
+        if self._stale == 1:
+            _log.warning("a batch of the view did not lead on; it and others like it are left out, and counted",
+                         partition=partition, position=position, at=at)
+
+    def _targets_of(self, ws: str, item: str) -> Targets | None:
+        space = self.replica.known(ws)
+        return space.targets_of(item) if space is not None else None
+
+    def unready(self) -> str:
+        """Why nobody should be sent here now, for the operator; "" if they may."""
+        trouble = "the edge stops" if self.connections.closed else self.contact.trouble()
+        if trouble or not self.ready:
+            return trouble or "the view has not caught up yet"
+        return self.progress.unready(time.monotonic(), self.clock()) or ""
+
+    async def space(self, reader: Reader, *families: str) -> Workspace:
+        """The reader's workspace, with indexes of these families (api.readmodel.indexes). Problem 503: the view has not caught up
+        yet, or another edge serves it."""
+        if not self.ready:
+            raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
+        if not self.replica.serves(reader.ws):
+            raise Problem(503, "another edge serves this workspace", {"retry-after": "1"})
+        while (known := self.replica.known(reader.ws)) is not None:
+            await self._builders.build(known, frozenset(families))
+            if self.replica.known(reader.ws) is known:  # else it was empty meanwhile, and begun anew
+                break
+        return self.replica.space(reader.ws)

@@ -1,0 +1,176 @@
+"""Who is asking: a JWT, from the header or the session cookie, checked (CONTRACT §4). Anything wrong with it is 401."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from jwt.exceptions import InvalidSignatureError, PyJWTError
+
+from api.http.auth.jwks import ALGORITHMS, Keys, download
+from api.readmodel.readers import Reader
+from schemas.scalars import LATEST, SECOND, is_text
+from schemas.settings import Settings
+from schemas.sources import ROLES
+from streams.core.domain.visibility import roles_of
+
+__all__ = ["COOKIE", "LONGEST", "Authenticator", "Caller", "Keys", "Unauthorized"]
+
+COOKIE = "attn_session"
+_REMEMBERED = 4096  # checked tokens, so that a signature is not computed for every request
+LONGEST = 8192  # characters of a token
+# RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip characters that do not belong.
+_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]+={0,2}\.){2}[A-Za-z0-9_-]+={0,2}", re.ASCII)
+_ENDLESS = float("inf")
+_NEVER = LATEST // SECOND  # where times end; some issuers say milliseconds, or all nines
+
+
+class Unauthorized(Exception):
+    """The caller is not known; `str(error)` says why without repeating the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`expires` is seconds since the epoch."""
+
+    role: str
+    name: str | None
+    expires: float
+    reader: Reader
+
+    @property
+    def ws(self) -> str:
+        return self.reader.ws
+
+    @property
+    def user(self) -> str:
+        return self.reader.user
+
+
+class Authenticator:
+    """`clock`: seconds since the epoch."""
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time,
+        fetch: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret is not None else None
+        self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
+        self._visibility = settings.role_visibility
+        self._clock = clock
+        url = settings.jwks_url
+        self._keys = Keys(fetch or (lambda: download(url)), clock) if url else None
+        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._generation = 0  # of the keys that the tokens known were checked with
+
+    async def caller(self, authorization: str | None, cookies: Sequence[str] = ()) -> Caller:
+        """Returns the caller of a request with this Authorization header, or else with these values of the session
+        cookie. Raises Unauthorized."""
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthorized("Authorization must be a Bearer token")
+            return await self._of(token.strip(" \t"))
+        found = list((await self.sessions(cookies)).values())
+        if len({(one.reader.ws, one.reader.user, one.role) for one in found}) > 1:
+            # Another host of the parent domain set one of them. Either could be the person's own.
+            raise Unauthorized(f"the browser sent {COOKIE} cookies of different callers: "
+                               "delete the cookies of this host and of its parent domains, then sign in again")
+        return max(found, key=lambda one: one.expires)
+
+    async def sessions(self, cookies: Sequence[str]) -> dict[str, Caller]:
+        """Returns the valid values of the session cookie with their callers, at least one. If there is none, raises
+        Unauthorized with the reason of the first value."""
+        found: dict[str, Caller] = {}
+        reason: Unauthorized | None = None
+        for token in cookies:
+            try:
+                found[token] = await self._of(token)
+            except Unauthorized as error:
+                reason = reason or error
+        if not found:
+            raise reason or Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
+        return found
+
+    async def _of(self, token: str) -> Caller:
+        self._forget_if_keys_changed()
+        known = self._known.get(token)
+        if known is None:
+            known = self._known[token] = await self._check(token)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        if known.expires <= self._clock():
+            self._known.pop(token, None)
+            raise Unauthorized("the token has expired")
+        return known
+
+    def _forget_if_keys_changed(self) -> None:
+        if self._keys is not None:
+            self._keys.renew()
+            if self._keys.generation != self._generation:
+                self._generation = self._keys.generation
+                self._known.clear()
+
+    async def _check(self, token: str) -> Caller:
+        if len(token) > LONGEST:
+            raise Unauthorized(f"the token has {len(token)} characters: at most {LONGEST} are accepted")
+        if _TOKEN.fullmatch(token) is None:
+            raise Unauthorized("not a token: three parts of base64url, joined by dots, are expected")
+        try:
+            claims = await self._verified(token, jwt.get_unverified_header(token))
+        except (PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise Unauthorized("the token is not valid") from error
+        return self._read(claims)
+
+    async def _verified(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the claims. The algorithm decides whose key it is: a public key is never used as a secret."""
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if algorithm == "HS256" and self._secret is not None:
+            return self._decoded(token, self._secret, algorithm)
+        if algorithm not in ALGORITHMS or self._keys is None:
+            raise Unauthorized("the token's algorithm is not accepted")
+        while True:
+            generation, fitting = self._keys.generation, self._keys.fitting(kid, algorithm)
+            for key in fitting:
+                try:
+                    return self._decoded(token, key.key, algorithm)
+                except InvalidSignatureError:
+                    continue
+            # The issuer may have a new key, under a new `kid`, the same one, or none.
+            if not await self._keys.refresh(generation):
+                raise Unauthorized("the token is not valid" if fitting else "the token's key is not known")
+
+    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # how long the operator's secret is, is the operator's choice
+            # Times are checked against our own clock.
+            return jwt.decode(
+                token, key, algorithms=[algorithm], audience=self._audience, issuer=self._issuer, options={
+                    "verify_aud": self._audience is not None, "verify_exp": False, "verify_nbf": False,
+                    "verify_iat": False})
+
+    def _read(self, claims: Mapping[str, Any]) -> Caller:
+        user, ws, role = (claims.get(name) for name in ("sub", "workspace_id", "role"))
+        expires, name, begins = claims.get("exp"), claims.get("name"), claims.get("nbf", 0)
+        for what, value in (("sub", user), ("workspace_id", ws), ("role", role)):
+            if not isinstance(value, str) or not value.strip():
+                raise Unauthorized(f"the token has no {what}")
+            if not is_text(value):
+                raise Unauthorized(f"the token's {what} is not text")
+        if role not in ROLES:
+            raise Unauthorized(f"the token's role is not one of {', '.join(ROLES)}")
+        for what, number in (("exp", expires), ("nbf", begins)):
+            # Not `isfinite`: an int may be too large for a float.
+            if isinstance(number, bool) or not isinstance(number, int | float) or not -_ENDLESS < number < _ENDLESS:
+                raise Unauthorized(f"the token has no {what}")
+        if begins > self._clock() + 60:  # clocks differ a little
+            raise Unauthorized("the token is not valid yet")
+        reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
+        expires = min(max(expires, 0), _NEVER)  # type: ignore[type-var]
+        return Caller(role, name if isinstance(name, str) and is_text(name) else None, float(expires), reader)  # type: ignore[arg-type]

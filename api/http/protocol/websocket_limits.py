@@ -1,0 +1,141 @@
+"""uvicorn's WebSocket protocol with bounds: unsent bytes, unread messages, control frames, and the time to take them.
+
+uvicorn answers each ping at once, whether the peer reads or not, and parses whatever arrives: a peer that sends pings
+and never reads makes it keep every pong. Here reading stops while more is unsent than the transport's high-water mark
+(64 KiB), input is parsed in slices with a turn of the event loop between two of them, and a connection that takes
+nothing for `STALLED_SECONDS`, or sends control frames faster than any client needs, is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from api.commands.rate_limiter import Throttle
+from api.http.protocol.unauthenticated import KNOWN, Strangers
+
+__all__ = ["SocketProtocol"]
+
+# Bytes parsed before others have a turn: 680 of the smallest frames, some milliseconds.
+_SLICE = 4096
+# Pings, pongs and continuations of one connection: clients send one in 20 s, fragments a few a message.
+_FRAMES_RATE, _FRAMES_BURST = 10.0, 100
+# A peer with unsent bytes waiting must take them within this time, seconds.
+STALLED_SECONDS = 20.0
+# A connection that was closed keeps what is unsent for so long at most, seconds.
+_CLOSING_SECONDS = 5.0
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One connection, from the handshake on."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._strangers: Strangers = server_state.strangers
+        self._unread = b""  # at most what one read of the transport gave
+        self._parsing: asyncio.Handle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._frames = Throttle(_FRAMES_RATE, _FRAMES_BURST)
+
+    # --- input ---
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        self._parse()
+
+    def _parse(self) -> None:
+        self._parsing = None
+        piece = b"" if self._paused or self.transport.is_closing() else self._unread[:_SLICE]
+        if piece:
+            self._unread = self._unread[_SLICE:]
+            super().data_received(piece)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Reads or parses more, unless messages wait for the app or bytes wait for the peer."""
+        if self.transport.is_closing():
+            self._unread = b""
+        elif self._paused:
+            self.transport.pause_reading()
+        elif self._unread:
+            self.transport.pause_reading()
+            if self._parsing is None:
+                self._parsing = self.loop.call_soon(self._parse)
+        else:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self._read_on()
+        return message
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if (scope := getattr(self, "scope", None)) is not None:
+            scope["extensions"][KNOWN] = lambda: self._strangers.remove(self.transport)
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        self._count()
+
+    def handle_pong(self, event: Frame) -> None:
+        super().handle_pong(event)
+        self._count()
+
+    def handle_cont(self, event: Frame) -> None:
+        super().handle_cont(event)
+        self._count()
+
+    def _count(self) -> None:
+        if not self._frames.take("", ""):
+            return
+        if self.close_sent or self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self.conn.fail(1008, "too many control frames")
+            self.handle_parser_exception()
+            self._abort_later()
+
+    # --- output ---
+
+    @property
+    def _paused(self) -> bool:
+        """Messages wait for the app, or bytes for the peer."""
+        return self.read_paused or not self.writable.is_set()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_on()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_stall()
+        self._read_on()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._abort_later()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self._abort_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._strangers.remove(self.transport)
+        self._forget_stall()
+        self._unread = b""
+        super().connection_lost(exc)
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _abort_later(self) -> None:
+        """`close` waits until the peer has taken everything, however long that takes."""
+        self.loop.call_later(_CLOSING_SECONDS, self.transport.abort)

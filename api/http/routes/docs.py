@@ -1,0 +1,63 @@
+"""The public contract: OpenAPI at `/openapi.json` (FastAPI's own route), AsyncAPI, and a page that draws the first.
+
+Open to anybody, like the contract itself: nothing here is of a workspace or of this installation. The page loads
+nothing from elsewhere, and no script but the files beside it may run.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import orjson
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from api.contract.asyncapi import asyncapi
+from api.http.error_handlers import Problem
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+_STATIC = Path(__file__).parents[2] / "static"
+_FILES = {
+    "docs.js": (_STATIC / "docs" / "docs.js", "text/javascript"),
+    "swagger-ui-bundle.js": (_STATIC / "vendor" / "swagger-ui" / "swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui.css": (_STATIC / "vendor" / "swagger-ui" / "swagger-ui.css", "text/css"),
+}
+# Swagger UI's icons are data: URLs, and it asks the routes it draws; it needs no inline script or style, and no eval.
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+                               "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+                               "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-cache",
+}
+
+
+@cache
+def _asyncapi() -> bytes:
+    return orjson.dumps(asyncapi())
+
+
+@cache
+def _read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@router.get("/asyncapi.json")
+async def topics_and_streams() -> Response:
+    return Response(_asyncapi(), 200, {"cache-control": "no-cache"}, "application/json")
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    return Response(_read(_STATIC / "docs" / "index.html"), 200, _HEADERS, "text/html; charset=utf-8")
+
+
+@router.get("/docs/{name}")
+async def part(name: str) -> Response:
+    if name not in _FILES:
+        raise Problem(404, "not found")
+    path, kind = _FILES[name]
+    return Response(_read(path), 200, _HEADERS, f"{kind}; charset=utf-8")

@@ -1,0 +1,72 @@
+"""What happened: my activity, and the past of a case (CONTRACT §4, seed A11)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import Response
+
+from api.contract import responses
+from api.contract.responses import answers
+from api.history import activity as recorded
+from api.http.dependencies import Asking, EdgeOf, json_of
+from api.http.error_handlers import Problem
+from schemas.scalars import DAY, HOUR
+
+__all__ = ["Window", "router"]
+
+router = APIRouter()
+
+PAGE, MOST = 100, 500
+_WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
+_LONGEST = 90 * DAY
+
+
+def _window(
+    window: Annotated[str, Query(description="From 1h to 90d, in whole hours or days.")] = "24h",
+) -> tuple[str, int]:
+    """As it was asked for, and in microseconds."""
+    found = _WINDOW.fullmatch(window)
+    length = int(found[1]) * {"h": HOUR, "d": DAY}[found[2]] if found is not None else 0
+    if not 0 < length <= _LONGEST:
+        raise Problem(400, "window: must be hours or days such as 24h or 7d, from 1h to 90d")
+    return window, length
+
+
+Window = Annotated[tuple[str, int], Depends(_window)]
+
+
+@router.get("/org/me/activity", tags=["personal"], responses=answers(responses.Activity, 429))
+async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
+    """What was completed, approved and resolved lately: live within a day, from the history beyond."""
+    name, length = window
+    space, clock = await edge.space(caller.reader), edge.replica.clock(caller.ws)
+    if length <= edge.answers.live_window:
+        answer = edge.answers.activity(space, caller.reader, length, clock)
+    else:
+        answer = await recorded.activity(edge.archive, caller.reader, length, clock)
+    return json_of(orjson.dumps(answer | {"window": name}))
+
+
+@router.get("/cases/{case:id}/history", tags=["cases"], responses=answers(responses.CaseHistory, 404, 429))
+async def history(
+    edge: EdgeOf, caller: Asking, case: Annotated[str, Path(max_length=2000)],
+    limit: Annotated[int, Query(ge=1, description=f"Events a page; beyond {MOST} it is {MOST}.")] = PAGE,
+    before: Annotated[str | None, Query(
+        alias="next", description="The page after the one that named it.", max_length=4000)] = None,
+) -> Response:
+    """What happened in a case, as far as I may see it, the newest first."""
+    try:
+        place = recorded.read_place(before) if before is not None else None
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
+    limit = min(limit, MOST)
+    space = await edge.space(caller.reader, "case")
+    rows = await recorded.history(edge.archive, caller.reader, case, limit, place, space)
+    known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
+    if not known and (place is None or not await recorded.history(edge.archive, caller.reader, case, 1, None, space)):
+        raise Problem(404, "not found")
+    return json_of(orjson.dumps(recorded.page_of(case, rows, limit)))

@@ -1,0 +1,101 @@
+"""A reader's feed as bytes: snapshot, the frames of a batch, heartbeat. Pure; the same on every edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Missed, Update, redo
+from api.readmodel.window import Frame, Window
+from api.readmodel.workspace import Workspace
+from schemas.scalars import from_us
+from schemas.views import CURSOR_BITS, cursor_of
+
+__all__ = ["Frames", "heartbeat", "one_line", "sse"]
+
+# Line ends to Unicode, not to JSON nor to event streams; but many clients split the text of a stream at all of them.
+_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def one_line(data: bytes) -> bytes:
+    """The same JSON, on one line for whatever reads it. JSON escapes all other line ends itself."""
+    for end, escaped in _ENDS:
+        if end in data:
+            data = data.replace(end, escaped)
+    return data
+
+
+def sse(cursor: int, event: str, data: bytes) -> bytes:
+    """One frame of an event stream."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (cursor, event.encode(), one_line(data))
+
+
+def heartbeat(cursor: int, now: int) -> bytes:
+    """`now` in microseconds: the edge's clock, as it says that the edge is alive."""
+    return sse(cursor, "heartbeat", orjson.dumps({"at": from_us(now), "cursor": cursor}))
+
+
+class Frames:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def snapshot(self, space: Workspace, window: Window, cursor: int) -> bytes:
+        """The page of the window with what is personal; a window that is shared has nothing that is."""
+        reader, keys = window.reader, window.keys
+        more = not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None
+        personal = self._answers.personal(space, reader.user)
+        return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, more, personal))
+
+    def of(self, update: Update, window: Window) -> list[bytes]:
+        """The frames of a batch for a window, which is then after it."""
+        frames = window.apply(update.changes, update.space)
+        return self._encode(frames, window, update.space, update.before, update.after)
+
+    def missed(self, missed: Missed, reader: Reader, limit: int, most: int) -> tuple[list[bytes], int | None] | None:
+        """What a reader missed, oldest first. After about `most` bytes it ends at the cursor returned with it, to be
+        asked for the rest later. None: there is no frame such as the reader names, so only a snapshot helps."""
+        space = missed.space
+        window = Window(reader, limit, space)
+        found: list[bytes] = []
+        skip, size, cursor = missed.skip, 0, 0
+        for batch in missed.batches:
+            if size > most:
+                return found, cursor
+            changes = redo(space, batch.changed[space.name])
+            frames = self._encode(window.apply(changes, space), window, space, batch.before, batch.after)
+            if skip and skip >= len(frames):
+                return None
+            found += frames[skip:]
+            size += sum(map(len, frames))
+            skip, cursor = 0, cursor_of(batch.after)
+        return found, None
+
+    def _encode(
+        self, frames: list[Frame], window: Window, space: Workspace, before: int, after: int
+    ) -> list[bytes]:
+        counts = msgspec.json.encode(window.counts) if frames else b""
+        found = []
+        for number, frame in enumerate(frames, 1):
+            # Numbers between two cursors, so that a reader may go on after any frame (ops/decisions/0002).
+            cursor = cursor_of(after) if number == len(frames) else cursor_of(before) + number
+            found.append(sse(cursor, frame.event, self._data(frame, window.reader, space, counts)))
+        assert len(frames) < 1 << CURSOR_BITS
+        return found
+
+    def _data(self, frame: Frame, reader: Reader, space: Workspace, counts: bytes) -> bytes:
+        if frame.event in ("added", "changed"):
+            return b'{"item":%b,"counts":%b}' % (self._answers.item(space, frame.key), counts)
+        if frame.event == "removed":
+            gone: dict[str, Any] = {"id": frame.key.decode(), "reason": frame.reason}
+            if frame.action is not None:
+                gone["resolved_action"] = frame.action
+            return orjson.dumps(gone)[:-1] + b',"counts":%b}' % counts
+        if frame.event == "activity":
+            return orjson.dumps(self._answers.activity(space, reader))
+        if frame.event == "drafts":
+            return orjson.dumps(self._answers.drafts(space, reader.user))
+        return orjson.dumps(self._answers.preferences(space, reader.user))

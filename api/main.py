@@ -1,0 +1,98 @@
+"""The edge as a process: HTTP from the first moment (healthy, not ready), the view as soon as it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+
+import structlog
+
+from api.commands.command_log import log_of
+from api.edge.follower import Tailer
+from api.edge.services import Edge
+from api.http.app import create_app
+from api.http.protocol.server import listen, server
+from schemas.settings import Settings
+from streams.kafka import idle_fetch, topics
+from streams.runtime.lag import READY
+
+__all__ = ["run"]
+
+_STOP_SECONDS = 4.0
+_SECRET = 32  # characters: RFC 7518 wants as many bytes of a key for HS256, as shorter ones can be found by trying
+
+_log = structlog.get_logger("attn.edge")
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. Raises when the view can't be followed any more or the address is taken."""
+    idle_fetch.install()
+    if settings.jwt_secret is not None and len(settings.jwt_secret) < _SECRET:
+        _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
+    _raise_descriptors()
+    edge = Edge(settings)
+    READY.set_function(lambda: not edge.unready())
+    sock = listen(settings.host, settings.port)
+    http = server(create_app(edge))
+    _log.info("listening", host=settings.host, port=sock.getsockname()[1])
+    tasks = {
+        name: asyncio.create_task(work, name=name) for name, work in (
+            ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
+            ("heartbeats", edge.connections.beat()), ("stop", stop.wait()),
+        )
+    }
+    try:
+        await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Streams end first: an open one would keep the server waiting (FINDINGS).
+        if stop.is_set():
+            await edge.connections.drain(settings.drain)
+        edge.connections.close()
+        http.should_exit = True
+        await asyncio.wait({tasks["http"]}, timeout=_STOP_SECONDS)
+        for task in tasks.values():
+            task.cancel()
+        ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        sock.close()
+        await edge.archive.close()
+    for name, result in zip(tasks, ended, strict=True):
+        if isinstance(result, Exception):
+            _log.error("the edge can't go on", part=name, error=_reason(result))
+            raise result
+    if not stop.is_set():
+        raise RuntimeError("the HTTP server ended by itself")
+
+
+def _raise_descriptors() -> None:
+    """Raises the limit of open files to what the system allows: each connection takes one, and the usual 1024 is less
+    than one edge can serve."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _follow(edge: Edge, settings: Settings) -> None:
+    await _topics(edge, settings)
+    async with log_of(settings) as append:
+        edge.writes.append = append
+        await Tailer(edge, settings).run()
+
+
+async def _topics(edge: Edge, settings: Settings) -> None:
+    """Waits for a broker for as long as that takes: ending and being started again would not bring it back."""
+    while True:
+        try:
+            await topics.ensure(settings)
+        except topics.NoBroker as error:
+            edge.contact.unheard(error)
+        else:
+            edge.contact.heard()
+            return
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_reason(one) for one in error.exceptions)
+    return repr(error)

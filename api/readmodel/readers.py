@@ -1,0 +1,125 @@
+"""Who reads, and by what order and counts: the words that the edge's indexes, pages and feeds share. Pure.
+
+An item is filed under its *audiences*: everybody of the workspace, a role, a user. A reader's list is the merge of the
+audiences the reader belongs to. An item addressed to a user and a role is in both lists, so counts take off what is
+counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from struct import Struct
+
+import msgspec
+
+from schemas.views import ItemRow
+from streams.core.domain.rank import BANDS
+from streams.core.domain.visibility import can_see
+
+__all__ = [
+    "EVERYBODY", "ID", "Counts", "Reader", "Tally", "audiences_of", "both", "for_role", "for_user", "pin", "sort_key",
+]
+
+EVERYBODY = "*"
+
+# `rank_key` as bytes, so that an index of a million entries is small and compares fast: band, not blocking, not pinned,
+# due, created, then the id.
+_RANK = Struct(">BBBQQ")
+ID = _RANK.size  # where the id begins in a sort key
+
+
+def for_role(role: str) -> str:
+    return "r:" + role
+
+
+def for_user(user: str) -> str:
+    return "u:" + user
+
+
+def both(user: str, role: str) -> tuple[str, str]:
+    """The name under which items addressed to this user and this role are counted, to be taken off once."""
+    return for_user(user), for_role(role)
+
+
+def audiences_of(target_user_id: str | None, target_role: str | None) -> tuple[str, ...]:
+    """Where a row with these targets is filed; the same rule as `can_see`."""
+    if target_user_id is None:
+        return (EVERYBODY,) if target_role is None else (for_role(target_role),)
+    return (for_user(target_user_id),) if target_role is None else (for_user(target_user_id), for_role(target_role))
+
+
+def sort_key(row: ItemRow, pinned: bool = False) -> bytes:
+    """Sorts as `rank_key` does."""
+    return _RANK.pack(row.band, not row.blocking, not pinned, row.due_at, row.created_at) + row.id.encode()
+
+
+def pin(key: bytes) -> bytes:
+    """The sort key of the same item for a reader who pinned a cluster of it."""
+    return key[:2] + b"\0" + key[3:]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody in a workspace. `user` "" is nobody in particular: whoever holds `roles` and has nothing personal."""
+
+    ws: str
+    user: str
+    roles: frozenset[str]
+    audiences: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        mine = (for_user(self.user),) if self.user else ()
+        object.__setattr__(self, "audiences", (EVERYBODY, *map(for_role, sorted(self.roles)), *mine))
+
+    def sees(self, target_user_id: str | None, target_role: str | None) -> bool:
+        return can_see(target_user_id, target_role, self.user, self.roles)
+
+    def twice(self) -> Iterator[tuple[str, str]]:
+        """Names of what is in two of the reader's audiences."""
+        return (both(self.user, role) for role in self.roles) if self.user else iter(())
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Of a reader's whole inbox, less what the reader put away; zeros are left out of the two tables."""
+
+    total: int
+    unread: int
+    by_kind: dict[str, int]
+    by_priority: dict[str, int]
+
+
+class Tally:
+    """How many listed items are filed under one name."""
+
+    __slots__ = ("kinds", "priorities", "total", "unread")
+
+    def __init__(self) -> None:
+        self.total = self.unread = 0
+        self.kinds: dict[str, int] = {}
+        self.priorities: dict[str, int] = {}
+
+    def count(self, row: ItemRow, step: int) -> None:
+        self.total += step
+        self.unread += step * (row.state == "unread")
+        self.kinds[row.kind] = self.kinds.get(row.kind, 0) + step
+        self.priorities[row.priority] = self.priorities.get(row.priority, 0) + step
+
+    def add(self, other: Tally, sign: int) -> None:
+        self.total += sign * other.total
+        self.unread += sign * other.unread
+        for mine, theirs in ((self.kinds, other.kinds), (self.priorities, other.priorities)):
+            for name, number in theirs.items():
+                mine[name] = mine.get(name, 0) + sign * number
+
+    def copy(self) -> Tally:
+        new = Tally()
+        new.add(self, 1)
+        return new
+
+    def counts(self) -> Counts:
+        return Counts(
+            self.total, self.unread,
+            {kind: self.kinds[kind] for kind in sorted(self.kinds) if self.kinds[kind]},
+            {name: self.priorities[name] for name in BANDS if self.priorities.get(name)},
+        )

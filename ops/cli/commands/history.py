@@ -1,0 +1,170 @@
+"""`attn history`: write what happened to ClickHouse; make it again; export it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ops import config
+from ops.cli import logging_setup
+from ops.cli.commands.roles import run_role
+from ops.cli.data.kafka import kafka_errors
+from ops.cli.options import ClickHouse, DataDir, Instance, Kafka
+from ops.embedded.broker import BrokerError, EmbeddedBroker, free_port
+from ops.embedded.stack import locked
+from ops.errors import UserError
+from ops.process.environment import leave_secrets
+from schemas.settings import Settings
+from schemas.versions import NewerVersion
+
+__all__ = ["app"]
+
+app = typer.Typer(invoke_without_command=True, help="Write what happened to ClickHouse, until a signal.")
+
+Rebuild = Annotated[bool, typer.Option(
+    "--rebuild", help="Make the tables again from the facts Kafka holds, swap them in, and end.")]
+Older = Annotated[Literal["refuse", "keep", "drop"], typer.Option(
+    "--older", help="With --rebuild: what becomes of rows whose facts Kafka does not hold any more.")]
+
+
+_TIMES = ["%Y-%m-%d", "%Y-%m", "%Y-%m-%dT%H:%M:%S"]
+From = Annotated[datetime, typer.Option("--from", formats=_TIMES, help="When the first fact happened, UTC.")]
+To = Annotated[datetime | None, typer.Option(
+    "--to", formats=_TIMES, help="The first moment that is left out, UTC. Else now.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files are written.")]
+By = Annotated[Literal["month", "day"], typer.Option("--by", help="How much goes into a file.")]
+
+
+@app.callback()
+def history(
+    context: typer.Context, data_dir: DataDir = None, kafka: Kafka = None, clickhouse: ClickHouse = None,
+    instance: Instance = None, rebuild: Rebuild = False, older: Older = "refuse",
+) -> None:
+    """Write what happened to ClickHouse, until a signal."""
+    if context.invoked_subcommand is not None:
+        return
+    if older != "refuse" and not rebuild:
+        raise UserError("--older goes with --rebuild", code=2)
+    settings = config.load(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
+    if rebuild:
+        _rebuild(settings, older)
+        return
+    if not settings.clickhouse:
+        leave_secrets("history")
+        _confine(settings)
+    run_role("history", "streams.history", settings)
+
+
+def _confine(settings: Settings) -> None:
+    from streams.history.embedded.sandbox import confine
+
+    logging_setup.configure("history", settings)
+    log = structlog.get_logger("attn.history")
+    if (why := confine(settings)) is not None:
+        log.warning("the process is not confined to ClickHouse's files; queries are checked all the same", reason=why)
+
+
+def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> None:
+    from streams.history.clickhouse.client import Unavailable
+    from streams.history.clickhouse.migrate import MigrationError
+    from streams.history.rebuild.group_lock import Cannot
+    from streams.history.rebuild.rebuild import Report, rebuild
+
+    async def work() -> Report:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("facts", total=None)
+            async with _broker(settings) as reached:
+                ours = reached is not settings
+                return await rebuild(reached, older, lambda count: bar.update(task, advance=count), sure=ours)
+
+    try:
+        with kafka_errors(settings):
+            report = asyncio.run(work())
+    except (Cannot, Unavailable, MigrationError, NewerVersion) as error:
+        raise UserError(str(error)) from None
+    except TimeoutError:
+        raise UserError(f"Kafka at {settings.kafka} does not answer") from None
+    table = Table("table", "facts before", "after", "checksum before", "after")
+    for name, before in report.before.items():
+        after = report.after[name]
+        checksums = (f"{counts.checksum:016x}" for counts in (before, after))
+        table.add_row(name, f"{before.facts:,}", f"{after.facts:,}", *checksums)
+    Console().print(table)
+    said = f"{report.read:,} records read, {report.kept:,} older rows taken over, {report.refused:,} refused"
+    typer.echo(said, err=True)
+
+
+@app.command()
+def export(
+    begin: From, out: Out, end: To = None, by: By = "month", data_dir: DataDir = None, clickhouse: ClickHouse = None,
+) -> None:
+    """Write the facts that happened from one time to before another as Parquet files, one a month or a day.
+
+    Runs beside `attn history`, or without it. A file appears when it is whole, in place of one of the same name.
+    """
+    from streams.history.clickhouse import client as clients
+    from streams.history.clickhouse.export import export as files
+
+    settings = config.load(data_dir=data_dir, clickhouse=clickhouse)
+    low, high = (when.replace(tzinfo=UTC) for when in (begin, end or datetime.now(UTC)))
+    if low >= high:
+        raise UserError(f"nothing is between {low:%Y-%m-%d %H:%M} and {high:%Y-%m-%d %H:%M}", code=2)
+    rows = size = 0
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _reader(settings) as (client, database):
+            for file in files(client, database, low, high, by, out):
+                typer.echo(f"{file.path}  {file.rows:,} rows, {file.size:,} bytes")
+                rows, size = rows + file.rows, size + file.size
+    except clients.Failed as failed:
+        raise UserError(str(failed)) from None
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror or error}") from None
+    typer.echo(f"{rows:,} rows, {size:,} bytes", err=True)
+
+
+@contextmanager
+def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
+    """A client that streams, and the database. Where chdb's directory has no owner, we are it for the time."""
+    from streams.history.clickhouse import client as clients
+    from streams.history.embedded import query_server
+
+    with ExitStack() as stack:
+        if not settings.reading:
+            stack.enter_context(closing(clients.connect(settings)))
+            settings = settings.model_copy(update={"clickhouse_port": free_port()})
+            port = stack.enter_context(query_server.serve(settings, clients.directory(settings)))
+            url = config.reading_url(settings, port)
+            settings = settings.model_copy(update={"clickhouse": url})
+        else:
+            settings = settings.model_copy(update={"clickhouse": settings.reading})
+        client = stack.enter_context(closing(clients.connect(settings, clients.MIGRATION_SECONDS)))
+        yield client, clients.database_of(settings)
+
+
+@asynccontextmanager
+async def _broker(settings: Settings) -> AsyncIterator[Settings]:
+    """Kafka where it is said to be; else that of `attn up`, which does not run: for the time, its broker is ours."""
+    if "kafka" in settings.model_fields_set or not (settings.data_dir / "broker").is_dir():
+        yield settings
+        return
+    with locked(settings.data_dir):
+        broker = EmbeddedBroker(settings.data_dir)
+        try:
+            await broker.start()
+        except BrokerError as error:
+            raise UserError(str(error)) from None
+        try:
+            yield settings.model_copy(update={"kafka": broker.bootstrap})
+        finally:
+            await broker.stop()

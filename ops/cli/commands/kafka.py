@@ -1,0 +1,137 @@
+"""`attn kafka`: Apache Kafka on this machine, without Docker."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ops import config
+from ops.errors import UserError
+from ops.kafka import Cluster, jars
+from schemas.settings import Settings
+from streams.runtime import private_files
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Apache Kafka on this machine, without Docker: to try, test, measure.")
+
+PORT = 9092
+_WATCH = 0.5  # seconds
+
+DataDir = Annotated[Path | None, typer.Option(
+    "--data-dir", show_default=False, help="Its state. [`kafka` in ATTN_DATA_DIR, else ./data/kafka]")]
+Brokers = Annotated[int | None, typer.Option(
+    "--brokers", show_default=False, help="1 or 3, each a broker and a controller. [as the directory holds, else 1]")]
+Port = Annotated[int | None, typer.Option(
+    "--port", min=0, max=65000, show_default=False,
+    help=f"Port of the first broker on 127.0.0.1; two a broker from there on; 0: free ones. [{PORT}]")]
+Foreground = Annotated[bool, typer.Option(
+    "--foreground", help="Stay, and stop it at Ctrl-C or SIGTERM; end when a broker ends.")]
+
+
+@app.command()
+def start(
+    brokers: Brokers = None, data_dir: DataDir = None, port: Port = None, foreground: Foreground = False,
+) -> None:
+    """Start what does not run yet, wait until it answers, print its address. It goes on in the background.
+
+    The first time Maven fetches Kafka (45 MB) into the user's cache directory. Data and ports stay over restarts.
+    """
+    directory = _directory(data_dir)
+    known = (directory / "cluster.json").exists()
+    with _alone(directory):
+        cluster = Cluster(directory, brokers, port=(0 if known else PORT) if port is None else port, tied=foreground)
+        asyncio.run(_stay(cluster) if foreground else _start(cluster))
+
+
+@app.command()
+def fetch() -> None:
+    """Only fetch Kafka by Maven, if that was not done yet; print where its jars are."""
+    typer.echo(jars.resolve())
+
+
+@app.command()
+def stop(data_dir: DataDir = None) -> None:
+    """Stop it cleanly; its data is kept. That nothing runs is no error."""
+    directory = _directory(data_dir)
+    if not (directory / "cluster.json").exists():
+        raise UserError(f"no Kafka in {directory}")
+    with _alone(directory):
+        cluster = Cluster(directory, None)
+        running = [node for node in cluster.nodes if node.alive]
+        clean = asyncio.run(cluster.stop())
+    typer.echo("stopped" if clean and running else "killed, after 30 s" if running else "nothing runs", err=True)
+
+
+@app.command()
+def status(data_dir: DataDir = None) -> None:
+    """Which brokers run, and where. Exit code 0: all of them answer."""
+    directory = _directory(data_dir)
+    if not (directory / "cluster.json").exists():
+        raise UserError(f"no Kafka in {directory}")
+    cluster = Cluster(directory, None)
+    ready = asyncio.run(_ready(cluster))
+    table = Table("broker", "address", "pid", "state")
+    for node, answers in zip(cluster.nodes, ready, strict=True):
+        state = "ready" if answers else "does not answer" if node.alive else "stopped"
+        table.add_row(str(node.number), node.address, str(node.pid or ""), state)
+    Console().print(table)
+    if not all(ready):
+        raise typer.Exit(1)
+
+
+def _directory(given: Path | None) -> Path:
+    settings: Settings = config.load()
+    return given or settings.data_dir / "kafka"
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two commands at once would both start what does not run."""
+    private_files.private(directory)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another `attn kafka` is at work in {directory}") from None
+        yield
+
+
+async def _start(cluster: Cluster) -> None:
+    try:
+        await cluster.start()
+    except UserError:
+        await cluster.stop()
+        raise
+    typer.echo(cluster.bootstrap)
+    logs = f"{cluster.directory}/node-*/kafka.log"
+    typer.echo(f"Kafka runs, its logs are in {logs}; `attn kafka stop` stops it", err=True)
+
+
+async def _stay(cluster: Cluster) -> None:
+    over = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, over.set)
+    async with cluster:
+        typer.echo(cluster.bootstrap)
+        while not over.is_set():
+            for node in cluster.nodes:
+                if not node.alive:
+                    raise UserError(f"Kafka node {node.number} has ended: {node.reason()}")
+            try:
+                await asyncio.wait_for(over.wait(), _WATCH)
+            except TimeoutError:
+                pass
+
+
+async def _ready(cluster: Cluster) -> list[bool]:
+    return list(await asyncio.gather(*(node.is_ready() for node in cluster.nodes)))

@@ -1,0 +1,90 @@
+"""`attn migrate`: the tables of the history as this attn wants them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ops import config
+from ops.cli.options import ClickHouse, DataDir
+from ops.errors import UserError
+from schemas.settings import Settings
+
+__all__ = ["migrate"]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would be run; run nothing.")]
+Status = Annotated[bool, typer.Option("--status", help="List the migrations and which were applied; run nothing.")]
+
+
+def migrate(
+    data_dir: DataDir = None, clickhouse: ClickHouse = None, dry_run: DryRun = False, status: Status = False,
+) -> None:
+    """Apply the migrations of ClickHouse that are pending, and how long rows are kept (ATTN_HISTORY_DAYS).
+
+    Safe to repeat. A file whose text changed since it was applied is an error. `attn history` does the same when it
+    starts, always with embedded ClickHouse, with a server unless ATTN_CLICKHOUSE_MIGRATE=false.
+    """
+    from streams.history.clickhouse import client as clients
+    from streams.history.clickhouse import migrate as migrations
+    from streams.history.clickhouse import retention
+
+    settings = config.load(data_dir=data_dir, clickhouse=clickhouse)
+    database, cluster = clients.database_of(settings), settings.clickhouse_cluster
+    try:
+        with closing(_connect(settings, reads=dry_run or status)) as client, clients.translated():
+            if status:
+                return _show(migrations.packaged(), migrations.applied(client, database), database)
+            if dry_run:
+                pending = migrations.pending(client, database)
+                sql = migrations.preparing(database, cluster) if pending else []
+                sql += [one for file in pending for one in (f"-- {file.name}", *file.statements(database, cluster))]
+                sql += retention.statements(client, database, settings)
+                for statement in sql:
+                    typer.echo(statement if statement.startswith("--") else f"{statement};\n")
+                return typer.echo(f"{len(pending)} migrations are pending at {_place(settings)}", err=True)
+            retention.check(settings)
+            names = migrations.apply(client, database, cluster)
+            changes = list(retention.statements(client, database, settings))
+            for statement in changes:
+                client.command(statement)
+            for what in [*names, *changes]:
+                typer.echo(f"applied {what}", err=True)
+            return typer.echo(f"all there at {_place(settings)}", err=True)
+    except migrations.MigrationError as error:
+        raise UserError(str(error)) from None
+    except clients.Unavailable as unavailable:
+        raise UserError(f"ClickHouse: {unavailable}") from None
+
+
+def _connect(settings: Settings, reads: bool) -> Any:
+    """chdb's directory may be another process's: that one is asked where that will do."""
+    from streams.history.clickhouse import client as clients
+
+    if settings.clickhouse:
+        return clients.connect(settings, clients.MIGRATION_SECONDS)
+    if reads and settings.clickhouse_read:
+        return clients.connect(settings.model_copy(update={"clickhouse": settings.clickhouse_read}))
+    return clients.connect(settings)
+
+
+def _place(settings: Settings) -> str:
+    """Where the tables are, without a password."""
+    from streams.history.clickhouse import client as clients
+
+    return settings.clickhouse.rpartition("@")[2] or str(clients.directory(settings))
+
+
+def _show(files: list[Any], applied: dict[int, Any], database: str) -> None:
+    table = Table("number", "file", "applied at (UTC)", "text")
+    known = {file.number: file for file in files}
+    for number in sorted(known.keys() | applied.keys()):
+        file, done = known.get(number), applied.get(number)
+        text = "unknown to this attn" if file is None else "pending" if done is None else (
+            "as it is" if file.checksum == done.checksum else "CHANGED since")
+        table.add_row(f"{number:04}", file.name if file else "?", f"{done.at:%Y-%m-%d %H:%M:%S}" if done else "", text)
+    Console().print(table)
+    typer.echo(f"database {database}", err=True)

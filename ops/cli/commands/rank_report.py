@@ -1,0 +1,146 @@
+"""`attn rank-report`: how long items would have waited at which place under another priority table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from ops import config
+from ops.cli.data import event_files
+from ops.cli.data.kafka import consumer, records
+from ops.cli.options import DataDir, Kafka
+from ops.cli.rank_report import policy_file
+from ops.cli.rank_report.policy import Policy
+from ops.cli.rank_report.replay import Entry, changes
+from ops.cli.rank_report.statistics import compare
+from ops.errors import UserError
+from schemas.log import decode_pack
+from schemas.scalars import from_us
+from schemas.settings import Settings
+from schemas.topics import LOG
+from schemas.versions import NewerVersion
+from streams.core.domain.event_types import Rules
+from streams.core.normalise import Rejected, normalise
+
+__all__ = ["rank_report"]
+
+PolicyPath = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The other policy: TOML, or JSON.")]
+Recording = Annotated[str, typer.Argument(
+    metavar="FILE", help="JSON lines of {topic, value} as `attn replay` takes; .gz too; - is stdin. Else attn.log.",
+    show_default=False)]
+Workspace = Annotated[str, typer.Option("--workspace", help="This one only. Else all.", show_default=False)]
+Most = Annotated[int, typer.Option("--most", min=1, help="Events to take at most; they are held in memory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="All figures as one JSON object.")]
+
+
+def rank_report(
+    policy: PolicyPath, file: Recording = "", workspace: Workspace = "", most: Most = 2_000_000,
+    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+) -> None:
+    """Replay the past and say where items would have stood under another policy, and where they stood under today's.
+
+    Nothing is changed. Everything counts as if it had arrived when it happened; each workspace is one list, as somebody
+    sees it who may see all and has pinned nothing.
+    """
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    wanted = policy_file.load(policy)
+    found = _of_file(file, settings, workspace, most) if file else asyncio.run(_of_log(settings, workspace, most))
+    if not found:
+        raise UserError("there is nothing to replay")
+    rules = Rules.from_settings(settings)
+    today = Policy(rules.targets)
+    times = [entry.time for entry in found]
+    report = {"events": len(found), "since": from_us(min(times)), "until": from_us(max(times)),
+              **compare(changes(found, rules), today, wanted.over(today), max(times))}
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        _show(report)
+
+
+def _of_file(path: str, settings: Settings, workspace: str, most: int) -> list[Entry]:
+    """Events that would be rejected are left out, and counted."""
+    found: list[Entry] = []
+    limits, rejected = event_files.limits_of(settings), 0
+    with event_files.opened(path) as lines:
+        for number, line in event_files.numbered(lines):
+            try:
+                one = event_files.parse_line(line)
+                entry = normalise(one.topic, one.bytes_of_value, one.all_headers, limits)
+            except Rejected:
+                rejected += 1
+                continue
+            except ValueError as error:
+                raise UserError(f"line {number}: {error}") from None
+            _take(found, [entry], workspace, most)
+    if rejected:
+        typer.echo(f"{rejected} events can't be read and are left out", err=True)
+    return found
+
+
+async def _of_log(settings: Settings, workspace: str, most: int) -> list[Entry]:
+    """What attn.log still holds: ATTN_LOG_RETENTION_HOURS."""
+    found: list[Entry] = []
+    async with consumer(settings, LOG) as reader:
+        async for record in records(reader):
+            try:
+                pack = decode_pack(record.value or b"")
+            except NewerVersion as error:
+                raise UserError(str(error)) from None
+            except (ValueError, RecursionError):
+                continue  # the fold skips it, too
+            _take(found, pack.entries, workspace, most)
+    return found
+
+
+def _take(found: list[Entry], more: list[Any], workspace: str, most: int) -> None:
+    found += [entry for entry in more if not workspace or entry.ws == workspace]
+    if len(found) > most:
+        raise UserError(f"more than {most:,} events: name a workspace, or raise --most")
+
+
+# --- to be read ---
+
+
+def _show(report: dict[str, Any]) -> None:
+    wide = Console()
+    console = wide if wide.is_terminal else Console(width=140)  # a file has no width
+    console.print(f"{report['events']:,} events, {report['since']} to {report['until']}; "
+                  f"{report['all']['stays']:,} times an item was in the list. Today → policy:")
+    table = Table(Column("", no_wrap=True), "stays", "listed, p50", "place, p50", "place, p90", "in first 3",
+                  "in first 10", "until seen, p90")
+    for title, group in _groups(report):
+        today, other = group["today"], group["policy"]
+        table.add_row(
+            title, f"{group['stays']:,}", _time(group["listed_seconds"]["p50"]),
+            *(_both(today["place"][name], other["place"][name], "{:,.1f}".format) for name in ("p50", "p90")),
+            *(_both(today["share_of_time"][name], other["share_of_time"][name], "{:.1%}".format)
+              for name in ("first_3", "first_10")),
+            _both(today["seconds_until_seen"]["p90"], other["seconds_until_seen"]["p90"], _time),
+        )
+    console.print(table)
+
+
+def _groups(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if report["all"]["stays"]:
+        yield "all", report["all"]
+    yield from report["kinds"].items()
+    yield from ((f"priority {name}", group) for name, group in report["priorities"].items())
+
+
+def _both(today: float, other: float, text: Any) -> str:
+    return text(today) if text(today) == text(other) else f"{text(today)} → {text(other)}"
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

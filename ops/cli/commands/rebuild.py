@@ -1,0 +1,230 @@
+"""`attn rebuild` and `attn checkpoint`: the view made again from the log, and files to begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from aiokafka.client import AIOKafkaClient
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ops import config
+from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
+from ops.cli.data.kafka import kafka_errors, patience
+from ops.cli.options import DataDir, Kafka
+from ops.errors import UserError
+from schemas.settings import Settings
+from schemas.topics import FACTS, LOG, VIEWS
+from schemas.versions import NewerVersion
+from streams.core.domain.event_types import Rules
+from streams.kafka.connection import connection
+from streams.kafka.fencing import Fenced
+from streams.rebuild.partition_view import View
+from streams.rebuild.rebuild import Base, Cannot, Rebuilding, Report, read_view
+
+__all__ = ["checkpoint", "rebuild"]
+
+Check = Annotated[bool, typer.Option(
+    "--check", help="Change nothing; exit code 1 if the view is not what the log says.")]
+Partitions = Annotated[str, typer.Option("--partitions", metavar="0-3,7", help="These only. Else all.",
+                                         show_default=False)]
+BaseFile = Annotated[Path | None, typer.Option(
+    "--base", metavar="FILE", help="Begin with a checkpoint, where the log does not reach back to its beginning.",
+    show_default=False)]
+AnyRules = Annotated[bool, typer.Option("--any-rules", help="Take a checkpoint made with other rules, too.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a partition.")]
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; replaced when all is written.")]
+
+
+def rebuild(
+    check: Check = False, partitions: Partitions = "", base: BaseFile = None, any_rules: AnyRules = False,
+    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+) -> None:
+    """Fold the log anew with today's rules, compare, and replace what of the view differs.
+
+    Readers see the old view or the new one, never a mix. Workers may run meanwhile: they are fenced off, start again
+    and go on from the new view. No facts are told. With --check nothing is changed.
+    """
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    numbers = _numbers(partitions, settings)
+    source = _base(base, settings, any_rules)
+    with _errors(settings):
+        reports, failed = asyncio.run(_each(settings, numbers, source, check))
+    odd = [report for report in reports if report.odd]
+    if as_json:
+        for report in reports:
+            typer.echo(json.dumps(_plain(report)))
+    else:
+        _show(reports)
+        _sum_up(reports, check)
+    if failed:
+        raise UserError("; ".join(failed))
+    if check and odd:
+        raise typer.Exit(1)
+
+
+def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> None:
+    """Write rows and positions of all partitions to FILE: compressed, with a checksum. Workers may run meanwhile."""
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    writing = Writing(file, settings.log_partitions, Rules.from_settings(settings))
+    with _errors(settings):
+        rows = asyncio.run(_write(settings, writing))
+    size = file.stat().st_size
+    typer.echo(f"{rows:,} rows of {settings.log_partitions} partitions in {file} ({size:,} bytes)", err=True)
+
+
+# --- what is asked for ---
+
+
+def _numbers(partitions: str, settings: Settings) -> list[int]:
+    from api.edge.services import served  # half a second, for a command that may ask for it
+
+    try:
+        return sorted(served(partitions, settings.log_partitions))
+    except ValueError as error:
+        raise UserError(str(error), code=2) from None
+
+
+def _base(path: Path | None, settings: Settings, any_rules: bool) -> Checkpoint | None:
+    if path is None:
+        return None
+    found = Checkpoint(path)
+    if found.head.partitions != settings.log_partitions:
+        raise UserError(f"{path} has {found.head.partitions} partitions, ATTN_LOG_PARTITIONS says "
+                        f"{settings.log_partitions}")
+    now = rules_of(Rules.from_settings(settings))
+    other = sorted(name for name in now if found.head.rules.get(name) != now[name])
+    if other and not any_rules:
+        raise UserError(f"{path} was made with other rules ({', '.join(other)}): its rows would stay as those made "
+                        "them. --any-rules takes it all the same")
+    return found
+
+
+@contextmanager
+def _errors(settings: Settings) -> Iterator[None]:
+    with kafka_errors(settings):
+        try:
+            yield
+        except NewerVersion as error:
+            raise UserError(str(error)) from None
+        except Fenced:
+            raise UserError("somebody else claimed a partition at the same time; try again") from None
+        except TimeoutError:
+            raise UserError(f"Kafka at {settings.kafka} stopped answering; each partition has its old view or its new "
+                            "one, so it can be run again") from None
+
+
+# --- doing it ---
+
+
+async def _each(
+    settings: Settings, numbers: list[int], source: Checkpoint | None, check: bool
+) -> tuple[list[Report], list[str]]:
+    """What was found and done, and why it could not be in the others: each partition is for itself."""
+    await _require(settings)
+    bases = source.bases(set(numbers)) if source is not None else iter(())
+    rules, reports, failed = Rules.from_settings(settings), list[Report](), list[str]()
+    with _progress() as bar:
+        ahead: tuple[int, Base] | None = next(bases, None)
+        for done, number in enumerate(numbers):
+            base = None
+            if ahead is not None and ahead[0] == number:
+                base, ahead = ahead[1], next(bases, None)
+            tell = bar(number, done, len(numbers))
+            one = Rebuilding(settings, number, rules, base, tell)
+            try:
+                reports.append(await (one.check() if check else one.run()))
+            except Cannot as reason:
+                failed.append(str(reason))
+    return reports, failed
+
+
+async def _require(settings: Settings) -> None:
+    """The topics are there, with as many partitions as the settings say: nothing is made here by mistake."""
+    client = AIOKafkaClient(**connection(settings))
+    try:
+        async with patience():
+            await client.bootstrap()
+            known = await client.fetch_all_metadata()
+    finally:
+        await client.close()
+    if missing := sorted({LOG, VIEWS, FACTS} - known.topics()):
+        raise UserError(f"no topic {', '.join(missing)} at {settings.kafka}; `attn topics` creates what is missing")
+    for topic in (LOG, VIEWS):
+        if (count := len(known.partitions_for_topic(topic) or ())) != settings.log_partitions:
+            raise UserError(f"{topic} has {count} partitions, ATTN_LOG_PARTITIONS says {settings.log_partitions}")
+
+
+async def _write(settings: Settings, writing: Writing) -> int:
+    await _require(settings)
+    with _progress() as bar:
+
+        async def views() -> AsyncIterator[tuple[int, View]]:
+            for number in range(settings.log_partitions):
+                bar(number, number, settings.log_partitions)("reading the view", 0, 1)
+                yield number, await read_view(settings, number)
+
+        return await writing.write(views())
+
+
+# --- telling ---
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on a terminal, nothing elsewhere. Gives: (partition, how many are done, of how many) -> progress."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda *_: lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("")
+
+        def begin(number: int, done: int, count: int) -> Any:
+            def tell(what: str, at: int, end: int) -> None:
+                progress.update(task, description=f"{done + 1} of {count}, partition {number}: {what}", completed=at,
+                                total=end)
+            return tell
+
+        yield begin
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "partition": report.partition, "position": report.position, "rows": report.rows, "should_be": report.wanted,
+        "differ": {name: dict(found) for name, found in sorted(report.odd.items())}, "keys": report.keys,
+        "out_of_turn": report.loose, "written": report.written, "checksum": report.checksum,
+    }
+
+
+def _show(reports: list[Report]) -> None:
+    table = Table("partition", "rows", "should be", "differ")
+    for name in ("such as", "checksum"):
+        table.add_column(name, overflow="fold")
+    for report in reports:
+        differ = [f"{name}: " + ", ".join(f"{number} {what}" for what, number in sorted(found.items()))
+                  for name, found in sorted(report.odd.items())]
+        table.add_row(str(report.partition), f"{report.rows:,}", f"{report.wanted:,}", "\n".join(differ),
+                      "\n".join(report.keys), report.checksum)
+    Console().print(table)
+
+
+def _sum_up(reports: list[Report], check: bool) -> None:
+    odd = sum(sum(kind.values()) for report in reports for kind in report.odd.values())
+    loose, written = sum(report.loose for report in reports), sum(report.written for report in reports)
+    if check:
+        typer.echo(f"{odd} rows are not what the log says; `attn rebuild` replaces them" if odd else
+                   "the view is what the log says", err=True)
+        if loose:
+            typer.echo(f"{loose} rows were written out of turn; the next worker that starts mends them", err=True)
+    else:
+        typer.echo(f"replaced {odd} rows ({written} records written)" if written else
+                   "the view is what the log says; nothing was written", err=True)

@@ -1,0 +1,129 @@
+"""`attn worker`, `attn edge`, `attn demo`: run one role until a signal. (`attn history` has a module of its own.)"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import structlog
+import typer
+
+from ops import config
+from ops.cli import logging_setup
+from ops.cli.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
+from ops.errors import UserError
+from schemas.settings import Settings
+from schemas.versions import NewerVersion
+from streams.kafka.topics import NoBroker
+
+__all__ = ["demo", "edge", "run_role", "worker"]
+
+_NO_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
+
+Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+Partitions = Annotated[str | None, typer.Option(
+    "--partitions", metavar="0-31", help="Partitions this edge serves. [ATTN_PARTITIONS, else all]",
+    show_default=False)]
+
+
+EdgeHost = Annotated[str | None, typer.Option(
+    "--host", help="Address of the edge, and that its own page listens on. [ATTN_HOST, else 127.0.0.1]",
+    show_default=False)]
+EdgePort = Annotated[int | None, typer.Option(
+    "--port", min=1, max=65535, help="Port of the edge. [ATTN_PORT, else 8080]", show_default=False)]
+
+
+def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
+    """Take source events in and fold them into the view."""
+    run_role("worker", "streams.worker.main", config.load(data_dir=data_dir, kafka=kafka, instance=instance))
+
+
+def edge(
+    data_dir: DataDir = None, kafka: Kafka = None, clickhouse: ClickHouse = None, host: Host = None, port: Port = None,
+    instance: Instance = None, partitions: Partitions = None,
+) -> None:
+    """Serve inboxes and live feeds over HTTP."""
+    settings = config.load(
+        data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, host=host, port=port, instance=instance,
+        partitions=partitions, reads_as="edge",
+    )
+    if settings.jwt_secret is None and settings.jwks_url is None:
+        raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")
+    from api.edge.services import served
+
+    try:
+        served(settings.partitions, settings.log_partitions)
+    except ValueError as error:
+        raise UserError(str(error), code=2) from None
+    run_role("edge", "api.main", settings)
+
+
+def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, port: EdgePort = None) -> None:
+    """Play a made-up team into the workspace `demo`, until it is stopped. `attn up --demo` runs it."""
+    settings = config.load(data_dir=data_dir, kafka=kafka, host=host, port=port)
+    if settings.jwt_secret is None:
+        raise UserError("its people could not sign in: set ATTN_JWT_SECRET, or --data-dir to that of `attn up`")
+    run_role("demo", "ops.demo", settings)
+
+
+def run_role(role: str, module: str, settings: Settings) -> None:
+    """Until a signal. UserError; SystemExit with the code that says whether a restart may help."""
+    logging_setup.configure(role, settings)
+    log = structlog.get_logger(f"attn.{role}")
+    try:
+        run: Run = importlib.import_module(module).run
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(_until_signal(run, settings))
+    except UserError:
+        raise
+    except Exception as error:
+        code = 1
+        from streams.history.clickhouse.migrate import MigrationError
+
+        if (newer := _cause(error, NewerVersion) or _cause(error, MigrationError)) is not None:
+            log.critical("refused", reason=str(newer))
+        elif (away := _cause(error, NoBroker)) is not None:
+            log.critical("Kafka is away", reason=str(away))
+            code = os.EX_TEMPFAIL  # whoever supervises it need not give up: ours does not
+        elif isinstance(error, OSError) and (error.errno in _NO_ADDRESS or isinstance(error, socket.gaierror)):
+            raise UserError(f"cannot listen: {error.strerror}") from None
+        else:
+            log.exception("failed")
+        raise SystemExit(code) from None
+    log.info("stopped")
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """What of this kind is why: one line says it then, and a traceback would say no more."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error
+
+
+async def _until_signal(run: Run, settings: Settings) -> None:
+    """The first SIGTERM or SIGINT asks it to stop; a second one does not wait for it."""
+    stop = asyncio.Event()
+
+    def on_signal(signum: int) -> None:
+        if stop.is_set():
+            os._exit(128 + signum)
+        stop.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, on_signal, signum)
+    await run(settings, stop)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # uvicorn brings it where it exists
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,73 @@
+"""`attn schemas`: the contract for people and programs that are not Python: JSON Schemas of everything that is on
+a topic, and the OpenAPI and AsyncAPI documents of the edge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import schemas as package
+from ops.errors import UserError
+from schemas import facts, json_schema, log, views
+from schemas.settings import Settings
+from schemas.sources import MODELS
+
+__all__ = ["documents", "export", "schemas"]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_HOME = Path(package.__file__).parent / "json"
+
+
+def schemas(
+    out: Annotated[Path, typer.Option("--out", help="Directory to write to.", show_default=False)] = _HOME,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file is stale.")] = False,
+) -> None:
+    """Write the JSON Schemas of source events, log, view rows and facts, the OpenAPI and the AsyncAPI document."""
+    found = export() | documents()
+    wanted = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in found.items()}
+    there = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
+    stale = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if check:
+        if stale:
+            raise UserError(f"stale in {out}: {', '.join(stale)}; `attn schemas` writes them")
+        typer.echo(f"{len(wanted)} schemas are current", err=True)
+        return
+    for name in stale:
+        if name not in wanted:
+            (out / name).unlink()
+            continue
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(wanted[name])
+    typer.echo(f"{len(wanted)} schemas in {out}, {len(stale)} changed", err=True)
+
+
+def export() -> dict[str, dict[str, Any]]:
+    """File name -> schema."""
+    found = {f"sources/{name}.json": model.model_json_schema() for name, model in MODELS.items()}
+    found["log.json"] = _of("attn.log: a pack of events, commands and the clock", log.Pack)
+    found["facts.json"] = _of("attn.facts: accepted facts and outcomes of commands", facts.Fact | facts.Outcome)
+    for name in views.__all__:
+        row = getattr(views, name)
+        if name.endswith("Row") and isinstance(row, type):
+            found[f"views/{name.removesuffix('Row').lower()}.json"] = _of(f"attn.views: {name}", row)
+    return {name: {"$schema": _DIALECT, **schema} for name, schema in found.items()}
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """What an edge serves at /openapi.json and /asyncapi.json."""
+    # The edge's own packages, which the other commands of this module's kind do without.
+    from api.contract.asyncapi import asyncapi
+    from api.edge.services import Edge
+    from api.http.app import create_app
+
+    return {
+        "openapi.json": create_app(Edge(Settings(_env_file=None))).openapi(),
+        "asyncapi.json": asyncapi(),
+    }
+
+
+def _of(title: str, kind: Any) -> dict[str, Any]:
+    return {"title": title, **json_schema.schema(kind)}

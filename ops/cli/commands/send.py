@@ -1,0 +1,199 @@
+"""`attn emit` and `attn replay`: files of events into the source topics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import IO, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ops import config
+from ops.cli.data import event_files
+from ops.cli.data.dead_letters import settle
+from ops.cli.data.kafka import Sender, sender
+from ops.cli.options import DataDir, Kafka
+from ops.errors import UserError
+from schemas.scalars import from_us
+from schemas.settings import Settings
+from schemas.sources import MAX_URL
+from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
+from streams.core.normalise import Limits
+
+__all__ = ["emit", "replay"]
+
+_SHOWN = 20  # bad lines told one by one
+
+File = Annotated[str, typer.Argument(
+    metavar="FILE", help="JSON lines, or one event over many; .gz too; - is stdin.")]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help=f"One of {', '.join(SOURCE_TYPES)}.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Send the good lines, leave the bad ones out.")]
+Recording = Annotated[str, typer.Argument(
+    metavar="FILE", help="JSON lines of {topic, key?, value}; .gz too; - is stdin.")]
+Rate = Annotated[float | None, typer.Option(
+    "--rate", min=0.001, help="Events a second. Else as fast as Kafka takes them.", show_default=False)]
+Retime = Annotated[bool, typer.Option(
+    "--retime", help="Shift time, due_at and expires_at of all events so that the last event is now.")]
+Force = Annotated[bool, typer.Option("--force", help="Send every line as it is; bad ones end in dead-letters.")]
+
+
+def emit(
+    topic: Topic, file: File = "-", skip_bad: SkipBad = False, force: Force = False, kafka: Kafka = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check JSON lines of CloudEvents and send them to TOPIC.
+
+    All lines are checked before any is sent: where one is bad, it is named with its line number, nothing is sent and
+    the exit code is 1. With --skip-bad the good ones are sent (the exit code is still 1), with --force all of them.
+    """
+    if topic not in SOURCE_TYPES:
+        raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    limits = event_files.limits_of(settings)
+    with event_files.opened(file) as lines:
+        bad = {} if force else dict(_bad(topic, lines, limits))
+        if bad:
+            _tell(bad)
+        if bad and not skip_bad:
+            raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
+        lines.seek(0)
+        good = (Outgoing(number, topic, line, event_files.workspace_of(line)) for number, line in event_files.of_emit(lines)
+                if number not in bad)
+        count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
+    typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
+    if bad:
+        raise typer.Exit(1)
+
+
+def replay(
+    file: Recording, rate: Rate = None, retime: Retime = False, kafka: Kafka = None, data_dir: DataDir = None
+) -> None:
+    """Send recorded events, each to its topic, in the order of the file.
+
+    A line that is not such a record is named with its number, and nothing is sent. The events themselves are not
+    checked: what the stream can't read ends in dead-letters. An event seen before (source and id) changes nothing,
+    so what was cut off can be sent again, from the line that it says or from the first.
+    The lines of `attn dead-letters --export` settle the dead letters they were made of.
+    """
+    settings = config.load(kafka=kafka, data_dir=data_dir)
+    with event_files.opened(file) as lines:
+        total, topics, last = _survey(lines)
+        shift = 0
+        if retime and last is not None:
+            shift = time.time_ns() // 1000 - last
+            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {from_us(last)} is now", err=True)
+        lines.seek(0)
+        begun = time.monotonic()
+        count = asyncio.run(_send(settings, topics, _replayed(lines, shift), total, rate))
+    seconds = time.monotonic() - begun
+    typer.echo(f"sent {count:,} events in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f}/s)", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to send. `line`: where it stands; `settles`: the dead letter it was (partition, offset)."""
+
+    line: int
+    topic: str
+    value: bytes
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    settles: tuple[int, int] | None = None
+
+
+def _bad(topic: str, lines: IO[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
+    unlinked: list[int] = []
+    for number, line in event_files.of_emit(lines):
+        reason = event_files.check_event(topic, line, limits, partial(unlinked.append, number))
+        if reason is not None:
+            yield number, reason
+    if unlinked:
+        typer.echo(
+            f"{len(unlinked)} event{'s' * (len(unlinked) > 1)} (first: line {unlinked[0]}) will be accepted without "
+            "data.action_url: it must be a path that begins with one /, or an http(s) URL with a host and without user "
+            f"information, of at most {MAX_URL} characters, none of them white space, a control or format character "
+            "or a backslash", err=True)
+
+
+def _tell(bad: dict[int, str]) -> None:
+    for number, reason in islice(bad.items(), _SHOWN):
+        typer.echo(f"line {number}: {reason}", err=True)
+    if len(bad) > _SHOWN:
+        typer.echo(f"... and {len(bad) - _SHOWN} more", err=True)
+
+
+def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
+    """How many events, which topics, and the last event's time in microseconds. UserError: a line is not a record."""
+    total, topics, last, bad = 0, set(), None, {}
+    for number, line in event_files.numbered(lines):
+        try:
+            found = event_files.parse_line(line)
+        except ValueError as error:
+            bad[number] = str(error)
+            continue
+        total += 1
+        topics.update([found.topic] if found.settles is None else [found.topic, DEAD_LETTERS])
+        at = event_files.time_of(found.bytes_of_value)
+        last = at if last is None or (at is not None and at > last) else last
+    if bad:
+        _tell(bad)
+        raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
+    return total, topics, last
+
+
+def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
+    for number, line in event_files.numbered(lines):
+        found = event_files.parse_line(line)
+        value = found.bytes_of_value
+        yield Outgoing(
+            number, found.topic, event_files.retime(value, shift) if shift else value, found.bytes_of_key, found.all_headers,
+            found.settles,
+        )
+
+
+async def _send(
+    settings: Settings, topics: Collection[str], outgoing: Iterable[Outgoing], total: int | None, rate: float | None
+) -> int:
+    async with sender(settings, topics) as out:
+        with _progress(total) as step:
+            begun = time.monotonic()
+            places: list[tuple[int, int]] = []
+            for number, record in enumerate(outgoing):
+                if rate is not None and (early := begun + number / rate - time.monotonic()) > 0:
+                    await asyncio.sleep(early)
+                await out.send(record.topic, record.value, record.key, record.headers, line=record.line)
+                places += [record.settles] if record.settles is not None else []
+                step(out)
+        count = await out.finish()
+        if places:
+            await settle(out, places)
+            await out.finish()
+        return count
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[Sender], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if total is None or not console.is_terminal:
+        yield lambda out: None
+        return
+    columns = (
+        TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("replay", total=total)
+
+        def step(out: Sender) -> None:
+            if out.sent % 100 == 0 or out.sent == total:
+                progress.update(task, completed=out.sent)
+
+        yield step

@@ -1,0 +1,147 @@
+"""`attn up`: everything on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ops import config
+from ops.cli import logging_setup
+from ops.cli.options import ClickHouse, DataDir, Host, Port
+from ops.demo.scenarios import PEOPLE
+from ops.demo.users import WORKSPACE
+from ops.embedded.stack import Stack
+from ops.errors import UserError
+from schemas.scalars import SECOND, from_us
+from schemas.settings import Settings
+
+__all__ = ["up"]
+
+KafkaPort = Annotated[int | None, typer.Option(
+    "--kafka-port", min=0, max=65535, show_default=False,
+    help="Port of the embedded broker on 127.0.0.1, 0: any free one. [ATTN_KAFKA_PORT, else 19092]")]
+RealKafka = Annotated[str | None, typer.Option(
+    "--kafka", metavar="HOST:PORT", show_default=False,
+    help="Use this Kafka, not the embedded broker. [ATTN_KAFKA]")]
+
+Demo = Annotated[bool, typer.Option("--demo", help="With a made-up team at work in the workspace `demo`, to look at.")]
+
+_COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "demo": "yellow"}
+
+
+def up(
+    data_dir: DataDir = None, host: Host = None, port: Port = None, kafka_port: KafkaPort = None,
+    kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False,
+) -> None:
+    """Run everything on this machine: broker, worker, edge, history. Ctrl-C or SIGTERM stops it cleanly.
+
+    All state is in the data directory. A part that dies is started again; one that cannot live ends it all with the
+    reason and a non-zero exit code.
+    """
+    settings = config.load(
+        data_dir=data_dir, host=host, port=port, kafka_port=kafka_port, kafka=kafka, clickhouse=clickhouse)
+    logging_setup.configure("up", settings, prefix=f"{'attn':<8}")
+    text = logging_setup.is_text(settings)
+    env = {"ATTN_LOG_FORMAT": "text" if text else "json"}
+    if text and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        env["FORCE_COLOR"] = "1"
+    if "kafka" not in settings.model_fields_set and settings.kafka_security != "PLAINTEXT":
+        raise UserError("ATTN_KAFKA_SECURITY is of a Kafka of yours: name it (ATTN_KAFKA), or leave that out", code=2)
+    announce = _announce_demo if demo else _announce
+    stack = Stack(settings, "kafka" not in settings.model_fields_set, env, _echo(text), announce, demo=demo)
+    asyncio.run(_until_signal(stack))
+
+
+async def _until_signal(stack: Stack) -> None:
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup: it shall outlive its terminal
+            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    await stack.run(stop)
+
+
+def _echo(text: bool) -> Callable[[str, str], None]:
+    """How a part's line is shown: behind its name for a person, else as a JSON object, whatever the part said."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def for_people(part: str, line: str) -> None:
+        console.print(Text(f"{part:<8}", style=_COLORS.get(part, "")), end="")
+        console.file.write(f"{line}\n")
+        console.file.flush()
+
+    def as_json(part: str, line: str) -> None:
+        whole = line if line.startswith("{") else json.dumps({"role": part, "level": "info", "event": line})
+        sys.stderr.write(f"{whole}\n")
+        sys.stderr.flush()
+
+    return for_people if text else as_json
+
+
+def _announce(settings: Settings, url: str) -> None:
+    _say(banner(settings, url))
+
+
+def _announce_demo(settings: Settings, url: str) -> None:
+    _say(demo_banner(settings, url))
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def demo_banner(settings: Settings, url: str) -> str:
+    """Where to look, and as whom."""
+    user, role, name = PEOPLE[0]
+    return f"""
+  attn is ready, and a team is at work: open {url} and sign in with what this prints:
+
+  attn token --workspace {WORKSPACE} --user {user} --role {role} --name {shlex.quote(name)}{_where(settings)}
+
+"""
+
+
+def _where(settings: Settings) -> str:
+    return "" if settings.data_dir == Path("data") else f" --data-dir {shlex.quote(str(settings.data_dir))}"
+
+
+def banner(settings: Settings, url: str) -> str:
+    """What a newcomer needs next, ready to be pasted."""
+    where = _where(settings)
+    event = {
+        "specversion": "1.0", "id": "hello-1", "source": "/hello", "type": "waitpoint.created", "subject": "hello",
+        "time": from_us(int(time.time()) * SECOND), "workspaceid": "ws_01",
+        "data": {"title": "Review production deploy", "priority": "high"},
+    }
+    return f"""
+  attn is ready at {url}  (Kafka {settings.kafka}, state in {settings.data_dir})
+
+  a token       export TOKEN=$(attn token --workspace ws_01 --user me --role OWNER{where})
+  a first event echo '{json.dumps(event, separators=(",", ":"))}' | attn emit waitpoints{where}
+  the inbox     curl -s {url}/org/me/inbox -H "Authorization: Bearer $TOKEN"
+  live          curl -N {url}/org/me/feed -H "Authorization: Bearer $TOKEN"
+{_asking(settings)}
+"""
+
+
+def _asking(settings: Settings) -> str:
+    """The line of the history: where embedded ClickHouse answers."""
+    if settings.clickhouse:
+        return ""
+    password, query = shlex.quote(str(settings.clickhouse_password_file)), "FROM activity_by_hour SELECT * LIMIT 10"
+    where = f"http://127.0.0.1:{settings.clickhouse_port}"
+    return f'  the history   curl -s {where} -u "reader:$(cat {password})" -d "{query}"\n'

@@ -1,0 +1,175 @@
+"""Checkpoints: files with the views of all partitions, each at one position. `attn rebuild --base` begins with one.
+
+Gzip of JSON lines, for any tool to look into: a head (version, rules, when), then for each partition a line with its
+position and number of rows followed by the rows as [key, row], and a checksum of all lines before as the last.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ops.errors import UserError
+from schemas.scalars import from_us
+from schemas.versions import NewerVersion, checked
+from schemas.views import VIEW_VERSION, PositionRow, decode, encode, position_key
+from streams.core.domain.event_types import Rules
+from streams.rebuild.partition_view import View
+from streams.rebuild.rebuild import Base
+
+__all__ = ["VERSION", "Checkpoint", "Head", "Writing", "rules_of"]
+
+VERSION = 1
+
+
+class Head(Struct, kw_only=True):
+    """`rules`: those of the process that wrote it; `view`: the version of its rows."""
+
+    attn: str = "checkpoint"
+    v: int = VERSION
+    view: int = VIEW_VERSION
+    partitions: int
+    made: str
+    rules: dict[str, Any]
+
+
+class _Part(Struct):
+    partition: int
+    rows: int
+    position: PositionRow | None = None
+
+
+class _End(Struct):
+    blake2b: str
+
+
+_head = checked("a checkpoint", VERSION, msgspec.json.Decoder(Head).decode)
+_part = msgspec.json.Decoder(_Part).decode
+_end = msgspec.json.Decoder(_End).decode
+_row = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
+
+
+def rules_of(rules: Rules) -> dict[str, Any]:
+    """As the head has them."""
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(rules).items()}
+
+
+class Writing:
+    """Writes to a draft beside the file, which takes its name when all is there and on the disk."""
+
+    def __init__(self, path: Path, partitions: int, rules: Rules) -> None:
+        self._path, self._draft = path, path.with_name(path.name + ".new")
+        self._head = Head(partitions=partitions, made=from_us(time.time_ns() // 1000), rules=rules_of(rules))
+
+    async def write(self, views: AsyncIterator[tuple[int, View]]) -> int:
+        """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
+        rows, digest = 0, hashlib.blake2b(digest_size=32)
+        try:
+            with self._draft.open("wb") as raw:
+                with gzip.GzipFile("", "wb", 3, raw, mtime=0) as file:
+                    for line in _lines([self._head]):
+                        digest.update(line)
+                        file.write(line)
+                    async for partition, view in views:
+                        for line in _lines(_of(partition, view)):
+                            digest.update(line)
+                            file.write(line)
+                        rows += len(view.rows)
+                    file.write(encode(_End(digest.hexdigest())) + b"\n")
+                raw.flush()
+                os.fsync(raw.fileno())
+            self._draft.replace(self._path)
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from None
+        finally:
+            self._draft.unlink(missing_ok=True)
+        return rows
+
+
+def _lines(found: Any) -> Iterator[bytes]:
+    return (encode(one) + b"\n" for one in found)
+
+
+def _of(partition: int, view: View) -> Iterator[Any]:
+    yield _Part(partition, len(view.rows), view.position)
+    for key, value in view.rows.items():
+        if not _is_row(key, value):
+            raise UserError(f"partition {partition}: what is at {key!r} is not a row; `attn rebuild` mends that")
+        yield key.decode(), msgspec.Raw(value)
+
+
+def _is_row(key: bytes, value: bytes) -> bool:
+    try:
+        return encode(decode(key, value)) == value
+    except (ValueError, RecursionError):
+        return False
+
+
+class Checkpoint:
+    """A file read back. UserError from everything: it is not a checkpoint, or it was cut off or changed."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the file through once, so that what is used of it later is known to be whole."""
+        self._path = path
+        digest, last = hashlib.blake2b(digest_size=32), b""
+        for number, line in enumerate(self._read()):
+            if number == 0:
+                self.head = self._first(line)
+            digest.update(last)
+            last = line
+        if not last:
+            raise UserError(f"{path} is empty")
+        try:
+            whole = _end(last).blake2b == digest.hexdigest()
+        except ValueError:
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: its checksum is wrong; it was cut off or changed")
+
+    def bases(self, wanted: set[int]) -> Iterator[tuple[int, Base]]:
+        """These partitions, in their order; one without a view is left out."""
+        lines = self._read()
+        next(lines)
+        for _ in range(self.head.partitions):
+            part = _part(next(lines))
+            rows: dict[bytes, bytes] = {}
+            for _ in range(part.rows):
+                line = next(lines)
+                if part.partition in wanted:
+                    key, value = _row(line)
+                    rows[key.encode()] = bytes(value)
+            if part.partition in wanted and part.position is not None:
+                rows[position_key(part.partition)] = encode(part.position)
+                yield part.partition, Base(rows, part.position)
+
+    def _first(self, line: bytes) -> Head:
+        try:
+            head = _head(line)
+        except NewerVersion as error:
+            raise UserError(f"{self._path}: {error}") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"{self._path} is not a checkpoint of attn") from None
+        if head.view > VIEW_VERSION:
+            raise UserError(f"{self._path}: {NewerVersion('a view', head.view, VIEW_VERSION)}")
+        return head
+
+    def _read(self) -> Iterator[bytes]:
+        try:
+            with gzip.open(self._path, "rb") as file:
+                yield from file
+        except EOFError:
+            raise UserError(f"{self._path}: its end is missing") from None
+        except (gzip.BadGzipFile, zlib.error):
+            raise UserError(f"{self._path} is not a checkpoint of attn, or was changed") from None
+        except OSError as error:
+            raise UserError(f"cannot read {self._path}: {error.strerror or error}") from None

@@ -1,0 +1,183 @@
+"""What is on `dead-letters`, read as a whole: which letters are open, how many of which cause, as lines of a file.
+
+A letter is settled once a `Settled` record behind it says so. Those of before such records were written are settled up
+to the offset that the group of that time had committed.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+
+from ops.cli.data.kafka import Sender, patience, records
+from schemas.dead_letters import DeadLetter, GoOn, Settled, parse
+from schemas.scalars import from_us
+from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
+
+__all__ = [
+    "GROUP", "Filter", "Letter", "Place", "Summary", "can_retry", "exported", "open_letters", "settle", "why_not",
+]
+
+GROUP = "attn.dead-letters.retry"
+_MARKED = 500  # offsets in one mark: a few kilobytes of header
+
+Place = tuple[int, int]  # partition and offset of a dead letter
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record of the topic. `letter` is None where it is not one of attn's."""
+
+    place: Place
+    record: ConsumerRecord
+    letter: DeadLetter | None
+    settled: bool = False
+
+    @property
+    def name(self) -> str:
+        return "{}:{}".format(*self.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`reason`: a cause, or a part of the reason in any case. `since`: microseconds. Nothing given: all."""
+
+    topic: str | None = None
+    reason: str | None = None
+    since: int | None = None
+
+    def takes(self, letter: DeadLetter | None) -> bool:
+        if letter is None:
+            return self == Filter()
+        return (
+            self.topic in (None, letter.topic)
+            and (self.reason is None or self.reason == letter.cause or self.reason.lower() in letter.reason.lower())
+            and (self.since is None or letter.at >= self.since)
+        )
+
+
+@dataclass(slots=True)
+class Summary:
+    """Of the letters of one topic and cause. Times are microseconds."""
+
+    topic: str
+    cause: str
+    letters: int = 0
+    open: int = 0
+    first: int = 0
+    last: int = 0
+    reason: str = ""  # of the last one
+
+    def add(self, letter: DeadLetter, is_open: bool) -> None:
+        self.first = min(self.first or letter.at, letter.at)
+        self.last, self.reason = max(self.last, letter.at), letter.reason
+        self.letters += 1
+        self.open += is_open
+
+
+def can_retry(letter: DeadLetter | None) -> bool:
+    return why_not(letter) is None
+
+
+def why_not(letter: DeadLetter | None) -> str | None:
+    """Why a dead letter can't be sent again; None: it can."""
+    if letter is None:
+        return "not a dead letter of attn"
+    if letter.cause == "unreadable":
+        return "its value is the raw bytes of a record batch that could not be parsed"
+    if letter.truncated:
+        cut = [*(["value"] if letter.size > len(letter.value or b"") else []), *letter.cut]
+        whole = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
+        return f"cut: {', '.join('names of headers' if what == 'names' else what for what in cut)} (it had {whole})"
+    if letter.topic not in SOURCE_TYPES and letter.topic != LOG:
+        return f"topic {letter.topic} does not take records again"
+    return None
+
+
+async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
+    """Reads the topic once: whether a place is settled."""
+    async with patience():
+        before = {place.partition: await reader.committed(place) or 0 for place in reader.assignment()}
+    marked: set[Place] = set()
+    async for record in records(reader):
+        word = parse(record.key, record.value, record.headers)
+        if isinstance(word, Settled):
+            marked.update((record.partition, offset) for offset in word.offsets)
+    return lambda place: place in marked or place[1] < before.get(place[0], 0)
+
+
+async def open_letters(reader: AIOKafkaConsumer, chosen: Filter, all_too: bool = False) -> AsyncIterator[Letter]:
+    """The letters that `chosen` takes, each partition's in order: those not settled, or all."""
+    is_settled = await _settled(reader)
+    await reader.seek_to_beginning()
+    async for record in records(reader):
+        word = parse(record.key, record.value, record.headers)
+        if isinstance(word, Settled | GoOn) or not chosen.takes(word):
+            continue
+        place = record.partition, record.offset
+        if all_too or not is_settled(place):
+            yield Letter(place, record, word, is_settled(place))
+
+
+async def settle(out: Sender, places: Iterable[Place]) -> None:
+    """Say that these are settled; after what settles them was acknowledged."""
+    by_partition: dict[int, list[int]] = {}
+    for partition, offset in places:
+        by_partition.setdefault(partition, []).append(offset)
+    for partition, offsets in by_partition.items():
+        for start in range(0, len(offsets), _MARKED):
+            mark = Settled(tuple(offsets[start:start + _MARKED]))
+            await out.send(DEAD_LETTERS, None, b"settled", headers=mark.record_headers(), partition=partition)
+
+
+def exported(found: Letter) -> dict[str, Any]:
+    """A line for `attn replay`, with what a person needs to mend it."""
+    letter = found.letter
+    assert letter is not None
+    line: dict[str, Any] = {
+        "dead_letter": found.name, "reason": letter.reason, "at": from_us(letter.at), "topic": letter.topic,
+        **_key(letter.key), **_value(letter.value or b""),
+    }
+    if letter.headers:
+        texts = [(name, _text(raw)) for name, raw in letter.headers]
+        if all(text is not None for _, text in texts):
+            line["headers"] = texts
+        else:
+            line["headers_base64"] = [(name, _base64(raw)) for name, raw in letter.headers]
+    return line
+
+
+def _key(key: bytes | None) -> dict[str, Any]:
+    if key is None:
+        return {}
+    text = _text(key)
+    return {"key_base64": _base64(key)} if text is None else {"key": text}
+
+
+def _value(value: bytes) -> dict[str, Any]:
+    """As JSON where it is just that, on one line; else as text, else as base64: always the very bytes."""
+    text = _text(value)
+    if text is None:
+        return {"base64": _base64(value)}
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return {"text": text}
+    whole = value == value.strip() and b"\n" not in value and b"\r" not in value
+    return {"value": msgspec.Raw(value)} if whole else {"text": text}
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

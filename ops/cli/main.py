@@ -1,0 +1,130 @@
+"""`attn`, the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from ops.errors import UserError
+
+__all__ = ["COMMANDS", "build", "main"]
+
+# Command -> module and attribute: a function, or a `typer.Typer` for a command with sub-commands. The module of a
+# command is imported when the command runs: together they cost more than a second of CPU at each start.
+COMMANDS = {
+    "up": "ops.cli.commands.up:up",
+    "worker": "ops.cli.commands.roles:worker",
+    "edge": "ops.cli.commands.roles:edge",
+    "history": "ops.cli.commands.history:app",
+    "demo": "ops.cli.commands.roles:demo",
+    "topics": "ops.cli.commands.topics:topics",
+    "migrate": "ops.cli.commands.migrate:migrate",
+    "token": "ops.cli.commands.token:token",
+    "emit": "ops.cli.commands.send:emit",
+    "replay": "ops.cli.commands.send:replay",
+    "dead-letters": "ops.cli.commands.dead_letters:dead_letters",
+    "schemas": "ops.cli.commands.schemas:schemas",
+    "rebuild": "ops.cli.commands.rebuild:rebuild",
+    "checkpoint": "ops.cli.commands.rebuild:checkpoint",
+    "rank-report": "ops.cli.commands.rank_report:rank_report",
+    "kafka": "ops.cli.commands.kafka:app",
+}
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"attn {metadata.version('attn')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def build(*names: str) -> typer.Typer:
+    """The command line with the commands `names`; without any, with all of them."""
+    app = typer.Typer(
+        name="attn", no_args_is_help=True, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="A live, ranked inbox for people who work with AI agents. "
+             "Settings come from flags, else ATTN_* variables, else .env.",
+    )
+    app.callback()(_root)
+    for name in names or COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command: Any = getattr(importlib.import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    _flow(app)
+    return app
+
+
+def _requested() -> tuple[str, ...]:
+    """The command that the arguments name; nothing where help, an error or completion needs all commands."""
+    if sys.argv[1:] == ["--version"]:
+        return ("token",)  # the one that imports least
+    first = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    return (first,) if first in COMMANDS and "_ATTN_COMPLETE" not in os.environ else ()
+
+
+def _flow(group: typer.Typer) -> None:
+    """Help is as wide as the terminal: only an empty line of a docstring ends one there."""
+    for command in group.registered_commands:
+        if command.callback is not None and command.callback.__doc__:
+            text = inspect.cleandoc(command.callback.__doc__)
+            command.help = "\n\n".join(" ".join(part.split("\n")) for part in text.split("\n\n"))
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _flow(inner.typer_instance)
+
+
+def without_password(argv: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--clickhouse URL` where the URL has a password, and that URL."""
+    kept, found, rest = [], None, iter(argv)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag != "--clickhouse":
+            kept.append(argument)
+            continue
+        url = value if equals else next(rest, None)
+        if url is not None and "@" in url and ":" in url.partition("://")[2].rpartition("@")[0]:
+            found = url
+        else:
+            kept += [argument] if equals or url is None else [argument, url]
+    return kept, found
+
+
+def _hide_password() -> None:
+    """Replaces this process by one that has the password of `--clickhouse URL` in its environment: every user of the
+    machine can list arguments, and only the owner of a process its environment."""
+    argv, url = without_password(sys.orig_argv)
+    if url is not None and sys.executable:
+        os.execve(sys.executable, argv, {**os.environ, "ATTN_CLICKHOUSE": url})  # noqa: S606 - this very command
+
+
+def main() -> None:
+    """Run the command line. What the user can mend is one line on stderr; a traceback means a bug."""
+    _hide_password()
+    try:
+        build(*_requested())()
+    except UserError as error:
+        typer.echo(f"attn: {error}", err=True)
+        sys.exit(error.code)
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Policy files of `attn rank-report`: TOML or JSON, checked."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from ops.cli.rank_report.policy import CRITERIA, Policy
+from ops.errors import UserError
+from schemas.scalars import SECOND
+from streams.core.domain.event_types import KINDS
+
+__all__ = ["PolicyFile", "load"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST = 1 << 20  # bytes of a file
+
+Priority = Literal["urgent", "high", "normal", "low"]
+
+
+def _duration(value: object) -> object:
+    """`15m` as seconds; pydantic reads the rest (numbers of seconds, ISO 8601)."""
+    if isinstance(value, str) and value[-1:] in _UNITS and value[:-1].replace(".", "", 1).isdigit():
+        return float(value[:-1]) * _UNITS[value[-1]]
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(), le=timedelta(days=3650))]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Kind(_Strict):
+    """Either one priority for all, or another one for each that sources gave."""
+
+    priority: Priority | None = None
+    priorities: dict[Priority, Priority] = {}
+
+
+class PolicyFile(_Strict):
+    """What differs from today; all of it is optional."""
+
+    targets: dict[Priority, Duration] = {}
+    kinds: dict[str, Kind] = {}
+    order: list[Literal["band", "blocking", "due", "created"]] = []
+    overdue_raises: bool = True
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, value: dict[str, Kind]) -> dict[str, Kind]:
+        for name in value:
+            if name not in KINDS:
+                raise ValueError(f"{name} is no kind; they are {', '.join(sorted(KINDS))}")
+        return value
+
+    @field_validator("order")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("a criterion is named twice")
+        return value
+
+    def over(self, today: Policy) -> Policy:
+        """Criteria that are not named come after those that are, in today's order."""
+        targets: dict[str, int] = {name: int(target.total_seconds() * SECOND) for name, target in self.targets.items()}
+        return Policy(
+            {**today.targets, **targets},
+            {name: {str(given): str(then) for given, then in kind.priorities.items()}
+             | ({"*": kind.priority} if kind.priority else {}) for name, kind in self.kinds.items()},
+            (*self.order, *(name for name in CRITERIA if name not in self.order)), self.overdue_raises,
+        )
+
+
+def load(path: Path) -> PolicyFile:
+    """UserError says what is wrong with the file."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(raw) > _MOST:
+        raise UserError(f"{path} is too large for a policy")
+    try:
+        found: Any = json.loads(raw) if path.suffix == ".json" else tomllib.loads(raw.decode())
+        return PolicyFile.model_validate(found)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        raise UserError(f"{path}: {said}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -1,0 +1,62 @@
+"""What was in the ranked lists of the past, from source events and commands: the fold, run again by their times. Pure.
+
+Everything counts as if it had arrived when it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+
+from ops.cli.rank_report.placements import Change
+from ops.cli.rank_report.policy import Shown, shown
+from schemas.log import Dismiss, Event, Pack, Restore, SetPreferences, SetState
+from schemas.scalars import DAY
+from schemas.views import ItemRow
+from streams.core.domain.event_types import Rules
+from streams.core.fold.fold import Fold
+
+__all__ = ["Entry", "changes"]
+
+Entry = Event | SetState | Dismiss | Restore | SetPreferences
+
+_NEVER = 100 * 365 * DAY
+
+
+def changes(entries: Iterable[Entry], rules: Rules) -> dict[str, list[Change]]:
+    """Workspace -> what changed in its list, by time. `entries` in any order; repeats change nothing."""
+    # When an item is due is up to the policy that is tried: here nothing wakes for it.
+    rules = replace(rules, targets=dict.fromkeys(rules.targets, _NEVER))
+    rows: dict[bytes, bytes] = {}
+    fold = Fold(rows, 0, rules)
+    fold.load()
+    found: dict[str, list[Change]] = {}
+    last: dict[str, Shown | None] = {}
+    for number, (time, at_once) in enumerate(groupby(sorted(entries, key=_time), key=_time)):
+        pack = Pack(time, list(at_once))
+        done = False
+        while not done:
+            done = fold.apply(pack, number)
+            for key, value in fold.take().rows:
+                if value is None:
+                    rows.pop(key, None)
+                    continue
+                rows[key] = value
+                row = fold.state.get(key)
+                if isinstance(row, ItemRow):
+                    one = shown(row) if row.listed else None
+                    if one != last.get(row.id):
+                        last[row.id] = one
+                        found.setdefault(row.ws, []).append((_since(row, time), row.id, one))
+            fold.taken()
+    return found
+
+
+_time = attrgetter("time")
+
+
+def _since(row: ItemRow, time: int) -> int:
+    """A proof's item opens by the clock, and nothing may have happened for long when that is noticed."""
+    return row.created_at if row.kind == "proof_expiring" and row.listed else time

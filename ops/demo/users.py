@@ -1,0 +1,77 @@
+"""People of the demo who act on the page's own routes, as a browser would: read, resolve, put away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import jwt
+import structlog
+
+from ops.demo.scenarios import PEOPLE
+from schemas.settings import Settings
+
+__all__ = ["WORKSPACE", "Crew"]
+
+WORKSPACE = "demo"
+_PAUSE = 8.0  # seconds between two acts, on average
+_BY_HAND = {"message", "failed_run", "draft_review", "incident"}  # what no source has to decide
+_HOUR = 3600
+
+log = structlog.get_logger("attn.demo")
+
+
+class Crew:
+    """Everybody but the first of them, who is the newcomer at the page. `begin`, and `aclose` when it is over."""
+
+    def __init__(self, settings: Settings, url: str, seed: int) -> None:
+        self._settings = settings
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable is the point
+        self._client = httpx.AsyncClient(base_url=url, timeout=10, trust_env=False)
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / _PAUSE))
+            try:
+                await self._act()
+            except httpx.HTTPError as error:  # an edge that starts again, or an item that was resolved meanwhile
+                log.debug("nothing done", error=repr(error))
+
+    async def _act(self) -> None:
+        user, role, name = self._rng.choice(PEOPLE[1:])
+        headers = self._headers(user, role, name)
+        items = (await self._client.get("/org/me/inbox", headers=headers, params={"limit": 50})).json().get("items", [])
+        if items:
+            item = self._rng.choice(items)
+            method, path, body = self._choose(item)
+            answer = await self._client.request(method, path, headers=headers, json=body)
+            log.debug("somebody acted", user=user, path=path, status=answer.status_code)
+
+    def _choose(self, item: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        path = f"/api/v1/inbox/{item['id']}"
+        if item["kind"] in _BY_HAND and self._rng.random() < 0.3:
+            return "PATCH", path, {"state": "resolved", "resolved_action": "done"}
+        if item.get("state") == "unread":
+            return "PATCH", path, {"state": "read"}
+        until = datetime.now(UTC) + timedelta(minutes=self._rng.choice([1, 5, 60]))
+        return "POST", f"/org/me/inbox/{item['id']}/dismiss", {"dismissed_until": until.isoformat()}
+
+    def _headers(self, user: str, role: str, name: str) -> dict[str, str]:
+        secret = self._settings.jwt_secret
+        assert secret is not None, "attn up makes one"
+        claims = {"sub": user, "workspace_id": WORKSPACE, "role": role, "name": name, "exp": int(time.time()) + _HOUR}
+        return {"Authorization": f"Bearer {jwt.encode(claims, secret.get_secret_value(), 'HS256')}"}

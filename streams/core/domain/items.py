@@ -1,0 +1,134 @@
+"""One item's row: what opens, updates and closes it, and what follows from that. Rows are changed in place.
+
+Every function here gives the same row for the same events in any order: shown fields go by the newest event that names
+them, open or closed by the newest time of each (law 2).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from operator import attrgetter
+
+from schemas.log import NO_PAYLOAD, Data
+from schemas.views import ItemRow
+from streams.core.domain import periods
+from streams.core.domain.event_types import BLOCKING_BY_DEFAULT, Rules
+from streams.core.domain.rank import band_of, due_of, priority_of
+
+__all__ = ["Stamp", "close", "hide", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update"]
+
+Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
+
+_TARGET = "target"  # both target fields move together: naming one replaces both
+_TARGET_FIELDS = ("target_user_id", "target_role")
+# What an update can't change: who closed it, how, and the title, which an open item always has.
+_NOT_SHOWN = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
+_UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_SHOWN)
+_values = attrgetter(*_UPDATABLE)
+_PRESSING = {"urgent": 0, "high": 1, "normal": 2, "low": 3}
+
+
+def show(row: ItemRow, data: Data, stamp: Stamp) -> None:
+    """An opening event's data, unless a newer opening is shown already. Updates newer than it stay on top."""
+    if row.base is not None and stamp <= row.base:
+        return
+    shown, data = row.data, copy(data)
+    row.over = {name: at for name, at in row.over.items() if at[0] > stamp[0]}
+    for name in row.over:
+        for field in _TARGET_FIELDS if name == _TARGET else (name,):
+            setattr(data, field, getattr(shown, field))
+    row.data = data
+    row.base = stamp
+
+
+def open_(row: ItemRow, data: Data, stamp: Stamp) -> None:
+    show(row, data, stamp)
+    periods.insert(row.periods, stamp[0], closes=False)
+
+
+def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> None:
+    """Sets the fields the event names, each unless something newer is shown there (CONTRACT §2)."""
+    if row.base is not None and stamp[0] <= row.base[0]:
+        return
+    shown, over = row.data, row.over
+    for name, value in zip(_UPDATABLE, _values(data), strict=True):
+        if (value is None or value is NO_PAYLOAD) and (name not in cleared or name == "title"):
+            continue
+        if stamp > over.get(name, (-1, "")):
+            setattr(shown, name, value)
+            over[name] = stamp
+    names_target = data.target_user_id is not None or data.target_role is not None
+    if (names_target or any(name in cleared for name in _TARGET_FIELDS)) and stamp > over.get(_TARGET, (-1, "")):
+        shown.target_user_id, shown.target_role = data.target_user_id, data.target_role
+        over[_TARGET] = stamp
+
+
+def close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> None:
+    periods.insert(row.periods, stamp[0], closes=True)
+    if row.closed is None or stamp > row.closed[:2]:
+        row.closed = (*stamp, action, by)
+
+
+def settle(row: ItemRow, clock: int, rules: Rules) -> None:
+    """Derives state, rank and wake-up from the row's events and the log's clock. `touched` must be set before."""
+    raised = _show_priority(row)
+    row.blocking = row.data.blocking if row.data.blocking is not None else row.kind in BLOCKING_BY_DEFAULT
+    row.target_user_id, row.target_role = row.data.target_user_id, row.data.target_role
+    was_open = row.open
+    if row.base is None:
+        row.state = "hidden"
+    elif not periods.is_open(row.periods):
+        resolve(row, row.closed)
+    elif not was_open:
+        reopen(row)
+    elif raised:
+        row.surge += 1
+    if row.base is not None:
+        row.created_at = periods.opened_at(row.periods) or row.base[0]
+    rank(row, clock, rules)
+
+
+def _show_priority(row: ItemRow) -> bool:
+    before, row.priority = row.priority, priority_of(row.data.priority)
+    return _PRESSING[row.priority] < _PRESSING[before]
+
+
+def reopen(row: ItemRow) -> None:
+    """Unread again, as nobody has seen it since; marks made before no longer hold."""
+    row.state = "unread"
+    row.surge += 1
+    row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
+    row.wake = None
+
+
+def hide(row: ItemRow) -> None:
+    """As if it had never been open, and so never resolved: what came late may show that an incident never was one."""
+    row.state = "hidden"
+    row.resolved_at = row.resolved_by = row.resolved_action = None
+
+
+def resolve(row: ItemRow, closed: tuple[int, str, str, str | None] | None) -> None:
+    if row.open:
+        row.wake = None
+    row.state = "resolved"
+    if closed is not None:
+        row.resolved_at, _, action, row.resolved_by = closed
+        row.resolved_action = action or None  # who resolves by hand need not say how (C14)
+
+
+def seconds_open(row: ItemRow, until: int) -> float:
+    """Of an item that ends. Never less than none: sources' clocks are ahead of each other's and of the log's."""
+    return max(0, until - row.created_at) / 1e6
+
+
+def rank(row: ItemRow, clock: int, rules: Rules) -> None:
+    """Due time, overdue, band, and when the clock next changes the row."""
+    row.due_at = due_of(row, rules.targets)
+    row.overdue = row.open and row.due_at <= clock
+    row.band = band_of(row.priority, row.overdue)
+    if row.open:
+        row.wake = None if row.overdue else row.due_at
+    elif row.wake is None or not row.touched <= row.wake <= row.touched + rules.retention:
+        # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many. What
+        # is later is of the time when it was open, or was to open: years ahead, perhaps.
+        row.wake = row.touched + rules.retention

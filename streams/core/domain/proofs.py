@@ -1,0 +1,80 @@
+"""Proofs of a case: one that will expire opens an item by itself, until the case's next proof (CONTRACT §2, Z4)."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from schemas.views import ItemRow, ProofsRow
+from streams.core.domain import items, periods
+from streams.core.domain.event_types import Rules
+from streams.core.domain.rank import priority_of
+
+__all__ = ["attach", "settle"]
+
+MAX_PROOFS = 64  # of a case, the newest: an older one is superseded anyhow
+
+
+def attach(proofs: ProofsRow, proof: str, time: int) -> list[tuple[str, int | None]]:
+    """Puts a proof into its case's order. Returns it and those for which it changed when the next one came.
+
+    It counts from when this case last got it, and goes on to count when another case gets it later (law 2).
+    """
+    before = _followed(proofs)
+    known = next((entry for entry in proofs.proofs if entry[1] == proof), None)
+    if known is None or known[0] < time:
+        if known is not None:
+            proofs.proofs.remove(known)
+        insort(proofs.proofs, (time, proof))
+        del proofs.proofs[:-MAX_PROOFS]
+    after = _followed(proofs)
+    after.setdefault(proof, proofs.proofs[0][0])  # it came late, and is older than all that are known
+    return [(name, next_) for name, next_ in after.items() if name == proof or before.get(name) != next_]
+
+
+def _followed(proofs: ProofsRow) -> dict[str, int | None]:
+    """Proof -> when the case's next one came."""
+    times = [time for time, _ in proofs.proofs]
+    return {name: after for (_, name), after in zip(proofs.proofs, [*times[1:], None], strict=False)}
+
+
+def settle(row: ItemRow, clock: int, rules: Rules) -> bool:
+    """State and rank of a proof's item. True when it opens now.
+
+    It opens `proof_window` before it expires, or when it was attached if that is later, and is over with its expiry
+    event or the case's next proof, whichever came first; one that was over before is never shown.
+    """
+    data, expires = row.data, row.data.expires_at
+    row.priority, row.blocking = priority_of(data.priority), bool(data.blocking)
+    row.target_user_id, row.target_role = data.target_user_id, data.target_role
+    was_open, waiting = row.open, False
+    row.state = "hidden" if row.base is None or expires is None else row.state
+    if row.base is not None and expires is not None:
+        data.title = data.title or f"Proof of {data.case_title or data.case_id or row.source_id} expires"
+        # Nothing but a person's `unread` is an opening among the periods: what ended before it, it undid.
+        opens, again = max(expires - rules.proof_window, row.base[0]), periods.opened(row.periods)
+        row.created_at = max(opens, again)
+        ends = _ends(row, max(row.base[0], again))
+        end = min(ends, key=lambda one: one[0]) if ends else None
+        row.updated_at = max(row.created_at, row.read_at or 0, *(one[0] for one in ends))
+        over_before = end is not None and end[0] <= opens
+        waiting = clock < opens and not over_before
+        if waiting or over_before:
+            row.state = "hidden"
+        elif end is not None:
+            items.resolve(row, end)
+        elif not was_open:
+            items.reopen(row)
+    items.rank(row, clock, rules)
+    if waiting:
+        row.wake = opens
+    return row.open and not was_open
+
+
+def _ends(row: ItemRow, since: int) -> list[tuple[int, str, str, str | None]]:
+    """When and how it was over: time, digest, resolved action, by whom."""
+    ends: list[tuple[int, str, str, str | None]] = []
+    if row.closed is not None and row.closed[0] >= since:
+        ends.append(row.closed)
+    if row.superseded is not None and row.superseded >= since:
+        ends.append((row.superseded, "", "attached", None))
+    return ends

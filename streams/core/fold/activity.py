@@ -1,0 +1,63 @@
+"""Momentum: what was completed, approved and resolved lately, a row each, so that counts hold for every reader.
+
+A row takes its target from the item it is about, whichever of them arrived first, and goes when it leaves the window.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.log import Event
+from schemas.views import ActivityRow, ItemRow
+from streams.core.domain.items import Stamp
+from streams.core.domain.keys import activity_key, item_key
+
+if TYPE_CHECKING:
+    from streams.core.fold.fold import Fold
+
+__all__ = ["count", "follow"]
+
+MAX_DONE = 16  # completions an item knows of; a session that completes more often keeps the older ones' targets
+
+
+def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
+    """Adds the event to the activity, if it is still within the window. `by`: who did it, as its fact says."""
+    wake = event.time + fold.rules.activity_window
+    if wake <= fold.clock:
+        return
+    key = activity_key(bytes.fromhex(stamp[1]))
+    done = ActivityRow(
+        ws=row.ws, id=key.decode(), type=event.type, at=event.time, item="", kind=row.kind,
+        by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
+        cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
+    )
+    _take_from(done, row)
+    done.rev = fold.at
+    fold.state.put(key, done)
+    row.done = [*row.done, key.decode()][-MAX_DONE:]
+    fold.state.put(item_key(row.id), row)
+
+
+def follow(fold: Fold, row: ItemRow) -> None:
+    """The item changed: its activity rows go where it goes."""
+    for name in row.done:
+        done = fold.state.get(name.encode())
+        if isinstance(done, ActivityRow) and _take_from(done, row):
+            done.rev = fold.at
+            fold.state.put(name.encode(), done)
+
+
+def _take_from(done: ActivityRow, row: ItemRow) -> bool:
+    """Copies what the item shows; returns whether that changed something. An entry whose item nothing opened keeps its
+    event's own fields and names no item."""
+    if row.base is None:
+        return False
+    before = _taken(done)
+    done.item = row.id
+    done.target_user_id, done.target_role, done.title = row.target_user_id, row.target_role, row.data.title
+    done.cluster, done.case_id, done.session_id = row.data.cluster, row.data.case_id, row.data.session_id
+    return before != _taken(done)
+
+
+def _taken(done: ActivityRow) -> tuple[str | None, ...]:
+    return (done.item, done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)

@@ -1,0 +1,309 @@
+"""What people do, as the fold decides it: the edge has checked already, but only the fold knows the order (law 6 too).
+
+Each command leaves an outcome (status and JSON body) for the edge that waits, and a fact for each item it changed. One
+that carries a key of its caller's is decided once: sent again within a day it gets the same outcome, from any edge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from schemas.facts import Fact, Outcome
+from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
+from schemas.scalars import from_us
+from schemas.views import ItemRow, MarkRow, PreferencesRow
+from streams.core.domain import items, periods
+from streams.core.domain.event_types import BY_HAND
+from streams.core.domain.keys import command_name, is_digest, item_key, mark_key, preferences_key
+from streams.core.domain.visibility import can_see
+from streams.core.fold import incident_groups, outcomes
+from streams.core.fold.timer_handlers import wake_of_mark
+
+if TYPE_CHECKING:
+    from streams.core.fold.fold import Fold
+
+__all__ = ["SOURCE_MANAGED", "apply"]
+
+SOURCE_MANAGED = (
+    "use the source endpoint for this kind (e.g. /pipelines/waitpoints/{token}/approve) — inbox PATCH only supports "
+    "'read' for source-managed items"
+)
+CLOSED = (
+    "its source closed this item ({action}); to open it again send the revision it has now in If-Match, to show that "
+    "you have seen it closed"
+)
+TOO_MANY_KEYS = (
+    f"too many Idempotency-Keys: at most {outcomes.MAX_KEYS} of one user are kept, each for a day; wait, or write "
+    "without one"
+)
+OVER = "the runs of this incident are gone; it opens when runs fail again"
+_NOT_FOUND = {"error": "not found"}
+_OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
+def apply(fold: Fold, command: Command) -> None:
+    """Carries out a command that is not a repeat."""
+    known = outcomes.known(fold, command)
+    if known is not None:
+        body = outcomes.answer_of(fold, command, known)
+        _tell(fold, command, known.status if body is not None else 422, body or _raw(_OTHER_REQUEST), [])
+    elif outcomes.full(fold, command):
+        _tell(fold, command, 429, _raw({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_KEYS}), [])
+    elif isinstance(command, SetState):
+        _bulk(fold, command) if command.bulk else _patch(fold, command)
+    elif isinstance(command, Dismiss):
+        _dismiss(fold, command)
+    elif isinstance(command, Restore):
+        _restore(fold, command)
+    elif isinstance(command, SetPreferences):
+        _prefer(fold, command)
+
+
+def _answer(fold: Fold, command: Command, status: int, body: object, changed: list[str] | None = None) -> None:
+    raw = _raw(body)
+    outcomes.keep(fold, command, status, raw)
+    _tell(fold, command, status, raw, changed or [])
+
+
+def _tell(fold: Fold, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
+    state = command.state if isinstance(command, SetState) else None
+    fold.tell(Outcome(
+        ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
+        body=body, items=changed, state=state, bulk=isinstance(command, SetState) and command.bulk,
+    ))
+
+
+def _raw(body: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(body))
+
+
+def _visible(fold: Fold, command: Command, item: str) -> ItemRow | None:
+    row = fold.state.item(item_key(item))
+    if row is None or row.ws != command.ws or row.state == "hidden":
+        return None
+    return row if can_see(row.target_user_id, row.target_role, command.user, frozenset(command.roles)) else None
+
+
+def _patch(fold: Fold, command: SetState) -> None:
+    row = _visible(fold, command, command.items[0]) if command.items else None
+    if row is None:
+        _answer(fold, command, 404, _NOT_FOUND)
+    elif command.if_rev is not None and command.if_rev != row.rev:
+        _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
+    elif command.state != "read" and row.kind in fold.rules.source_managed:
+        _answer(fold, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+    elif _is_over_for_good(fold, command, row):
+        _answer(fold, command, 409, {"error": OVER, "kind": row.kind})
+    elif _is_too_late(fold, command, row):
+        error = CLOSED.format(action=row.resolved_action or BY_HAND)
+        _answer(fold, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
+    else:
+        changed = _flip(fold, command, row)
+        _answer(fold, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
+
+
+def _bulk(fold: Fold, command: SetState) -> None:
+    changed: list[str] = []
+    skipped: list[str] = []
+    updated = not_found = 0
+    for item in command.items:
+        row = _visible(fold, command, item)
+        if row is None:
+            not_found += 1
+        elif _is_protected(fold, command, row):
+            skipped.append(item)
+        else:
+            updated += 1  # also where it was so before: the row is in the state that was asked for
+            if _flip(fold, command, row):
+                changed.append(item)
+    _answer(fold, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
+
+
+def _is_protected(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """Decision items are left to their source (C23, C24); `read` is harmless (C25)."""
+    if command.state == "read":
+        return False
+    return (row.kind in fold.rules.source_managed or (command.state == "resolved" and row.blocking)
+            or _is_over_for_good(fold, command, row) or _is_too_late(fold, command, row))
+
+
+def _is_too_late(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """Whether an `unread` would open what the item's source has closed, by a caller who may not have seen that. An
+    incident opens as long as people resolved enough of its runs."""
+    if command.state != "unread" or command.if_rev is not None or row.open:
+        return False
+    return _clusters(_again(fold, command, row)) < 2 if row.kind == "incident" else _closed_by_source(row)
+
+
+def _closed_by_source(row: ItemRow) -> bool:
+    """A command's id is no event digest. A proof may also be over by the case's next one, which closes no period."""
+    by_hand = row.closed is not None and row.closed[0] == row.resolved_at and not is_digest(row.closed[1])
+    return not by_hand
+
+
+def _again(fold: Fold, command: SetState, incident: ItemRow) -> list[ItemRow]:
+    """The runs that `unread` opens when the incident is over: without its revision only those that people resolved."""
+    runs = incident_groups.runs_of(fold, incident)
+    return [run for run in runs if run.open or command.if_rev is not None or not _closed_by_source(run)]
+
+
+def _is_over_for_good(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """An incident is its runs: to be open again it needs those it had, on two clusters."""
+    if row.kind != "incident" or row.open or command.state != "unread":
+        return False
+    return _clusters(incident_groups.runs_of(fold, row)) < 2
+
+
+def _clusters(runs: list[ItemRow]) -> int:
+    return len({run.data.cluster for run in runs})
+
+
+def _changes_nothing(command: SetState, row: ItemRow) -> bool:
+    """Whether the row is already as the command wants it, who did it included."""
+    if command.state == "read":
+        return row.state != "unread" and row.read_at is not None
+    if command.state == "unread":
+        return row.state == "unread"
+    return not row.open and (row.resolved_by, row.resolved_action) == (command.user, command.resolved_action or None)
+
+
+def _flip(fold: Fold, command: SetState, row: ItemRow) -> bool:
+    """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens. Returns
+    whether that changed anything; if not, nothing is written."""
+    if _changes_nothing(command, row):
+        return False
+    was_open = row.open
+    if command.state == "read":
+        row.read_at = row.read_at if row.read_at is not None else command.time
+        row.read_by = row.read_by or command.user
+        row.state = "read" if row.state == "unread" else row.state
+    elif command.state == "unread":
+        if not was_open and row.kind == "incident":
+            for run in _again(fold, command, row):
+                was = run.open
+                _unread(run, command)
+                _store(fold, run, command.time)
+                _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
+        _unread(row, command)
+    else:
+        _resolve(fold, row, _after(row, (command.time, command.id)), command)
+    _store(fold, row, command.time)
+    _told_state(fold, command, row, was_open, command_name(command.id, row.id))
+    return True
+
+
+def _told_state(fold: Fold, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
+    fold.tell(Fact(
+        ws=row.ws, pos=0, index=0, event_id=event_id, time=command.time,
+        type=f"item.{command.state}", subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind,
+        priority=row.priority, title=row.data.title, cluster=row.data.cluster, stack=row.data.stack,
+        case_id=row.data.case_id, session_id=row.data.session_id, actor=command.user,
+        resolved_action=(row.resolved_action or BY_HAND) if command.state == "resolved" else None,
+        seconds_open=items.seconds_open(row, command.time) if was_open and not row.open else None,
+        target_user_id=row.target_user_id, target_role=row.target_role, opened=row.open and not was_open,
+    ))
+
+
+def _unread(row: ItemRow, command: SetState) -> None:
+    if not row.open and row.kind != "incident":
+        periods.insert(row.periods, max(command.time, periods.newest(row.periods) + 1), closes=False)
+        row.surge += 1  # it returns to those who had put it away
+    row.state = "unread"
+    row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
+
+
+def _resolve(fold: Fold, row: ItemRow, stamp: tuple[int, str], command: SetState) -> None:
+    """An incident is its runs: resolving it resolves them, and the history knows of each."""
+    action = command.resolved_action or ""
+    if row.kind == "incident":
+        for run in incident_groups.runs_of(fold, row):
+            was, stamp = run.open, _after(run, stamp)
+            items.close(run, stamp, action, command.user)
+            _store(fold, run, command.time)
+            _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
+        if not row.open:
+            items.resolve(row, (*stamp, action, command.user))
+        return
+    items.close(row, stamp, action, command.user)
+
+
+def _after(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
+    """No older than what the row knows, and newer than how it was closed: the last word holds (C20), whatever the
+    clock of its edge."""
+    stamp = max(stamp[0], periods.newest(row.periods)), stamp[1]
+    return stamp if row.closed is None or stamp > row.closed[:2] else (row.closed[0] + 1, stamp[1])
+
+
+def _store(fold: Fold, row: ItemRow, time: int) -> None:
+    row.updated_at = max(row.updated_at, time)
+    row.touched, row.rev = fold.clock, fold.at
+    if row.kind not in ("incident", "proof_expiring"):
+        items.settle(row, fold.clock, fold.rules)
+    elif row.kind == "proof_expiring":
+        _settle_proof(fold, row)
+    if row.kind == "failed_run":
+        incident_groups.follow(fold, row)
+    fold.state.put(item_key(row.id), row)
+
+
+def _settle_proof(fold: Fold, row: ItemRow) -> None:
+    """As `proofs.settle` would, but that an item somebody sees is never taken as one that was over before it opened."""
+    if periods.is_open(row.periods):
+        row.created_at = max(row.created_at, periods.opened(row.periods))
+    elif row.closed is not None and row.open:
+        items.resolve(row, row.closed)
+    items.rank(row, fold.clock, fold.rules)
+
+
+def _dismiss(fold: Fold, command: Dismiss) -> None:
+    row = _visible(fold, command, command.item)
+    if row is None:
+        return _answer(fold, command, 404, _NOT_FOUND)
+    if command.if_rev is not None and command.if_rev != row.rev:
+        return _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
+    if command.until is not None and command.until <= fold.clock:
+        return _answer(fold, command, 400, {"error": "dismissed_until must be in the future"})
+    body: dict[str, object] = {"id": row.id, "dismissed": True}
+    if command.until is not None:
+        body["dismissed_until"] = from_us(command.until)
+    key = mark_key(row.id, command.user)
+    known = fold.state.get(key)
+    if not isinstance(known, MarkRow) or (known.surge, known.until) != (row.surge, command.until):
+        wake = wake_of_mark(fold, row, command.until)
+        fold.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake))
+        _told(fold, command, row, "item.dismissed" if command.until is None else "item.snoozed")
+    return _answer(fold, command, 200, body, [row.id])
+
+
+def _restore(fold: Fold, command: Restore) -> None:
+    row = _visible(fold, command, command.item)
+    if row is None:
+        return _answer(fold, command, 404, _NOT_FOUND)
+    key = mark_key(row.id, command.user)
+    if fold.state.get(key) is not None:
+        fold.state.drop(key)
+        _told(fold, command, row, "item.restored")
+    return _answer(fold, command, 200, {"id": row.id, "dismissed": False}, [row.id])
+
+
+def _told(fold: Fold, command: Command, row: ItemRow, what: str) -> None:
+    """A personal act: its fact is the person's own, and nobody else's business."""
+    fold.tell(Fact(
+        ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=what,
+        subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind, priority=row.priority, actor=command.user,
+        case_id=row.data.case_id, target_user_id=command.user,
+    ))
+
+
+def _prefer(fold: Fold, command: SetPreferences) -> None:
+    key = preferences_key(command.ws, command.user)
+    row = fold.state.get(key)
+    if row is None:
+        row = PreferencesRow(command.ws, command.user)
+    assert isinstance(row, PreferencesRow)
+    pinned = row.pinned_clusters if command.pinned_clusters is None else list(dict.fromkeys(command.pinned_clusters))
+    widgets = row.widgets if command.widgets is None else command.widgets
+    if (pinned, widgets) != (row.pinned_clusters, row.widgets):
+        row.pinned_clusters, row.widgets, row.rev = pinned, widgets, fold.at
+        fold.state.put(key, row)
+    _answer(fold, command, 200, outcomes.preferences_body(row))

@@ -1,0 +1,93 @@
+"""Facts of a period as Parquet files, a month or a day each, made by ClickHouse and written as they come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from streams.history.clickhouse.client import Failed, translated
+from streams.history.clickhouse.columns import COLUMNS
+
+__all__ = ["Broken", "File", "Span", "export", "spans"]
+
+Span = Literal["month", "day"]
+
+_CHUNK = 1 << 20  # bytes
+_MAGIC = b"PAR1"  # a Parquet file begins and ends with it
+_QUERY = """
+SELECT $what FROM $activity
+WHERE occurred_at >= fromUnixTimestamp64Second({low:Int64}, 'UTC')
+  AND occurred_at < fromUnixTimestamp64Second({high:Int64}, 'UTC')
+"""
+_ORDER = "ORDER BY workspace_id, occurred_at, event_id"
+
+
+class Broken(Failed):
+    """What came is no whole Parquet file."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    path: Path
+    rows: int
+    size: int
+
+
+def spans(begin: datetime, end: datetime, by: Span) -> Iterator[tuple[str, datetime, datetime]]:
+    """The months or days that [begin, end) touches, each cut to it: name, from, to."""
+    low = begin
+    while low < end:
+        if by == "day":
+            following = datetime(low.year, low.month, low.day, tzinfo=low.tzinfo) + timedelta(days=1)
+        else:
+            following = datetime(low.year + low.month // 12, low.month % 12 + 1, 1, tzinfo=low.tzinfo)
+        yield f"{low:%Y-%m-%d}" if by == "day" else f"{low:%Y-%m}", low, min(following, end)
+        low = following
+
+
+def export(client: Any, database: str, begin: datetime, end: datetime, by: Span, directory: Path) -> Iterator[File]:
+    """Write the files of [begin, end), by when facts happened; none for a time without facts. Each appears whole, in
+    place of one of the same name. Unavailable; Broken; OSError."""
+    query = _QUERY.replace("$activity", f"`{database}`.activity")
+    with translated():
+        given = {"low": int(begin.timestamp()), "high": int(end.timestamp())}
+        found = client.query(query.replace("$what", "DISTINCT toDate(occurred_at)"), parameters=given).result_rows
+    days = {day for day, in found}
+    count, select = query.replace("$what", "count()"), query.replace("$what", ", ".join(COLUMNS)) + _ORDER
+    for name, low, high in spans(begin, end, by):
+        if not any(f"{day}".startswith(name) for day in days):
+            continue
+        given = {"low": int(low.timestamp()), "high": int(high.timestamp())}
+        with translated():
+            (rows,), = client.query(count, parameters=given).result_rows
+        if rows:
+            path = directory / f"activity-{name}.parquet"
+            yield File(path, rows, _write(client, select, given, path))
+
+
+def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
+    """The file's size."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as out, translated():
+            # The answer begins when it is whole at the server, so that an error there is not taken for data.
+            stream = client.raw_stream(sql, parameters=given, fmt="Parquet", settings={"wait_end_of_query": 1})
+            while chunk := stream.read(_CHUNK):
+                out.write(chunk)
+            stream.close()
+            out.flush()
+            os.fsync(out.fileno())
+            size = out.tell()
+        with draft.open("rb") as written:
+            head = written.read(len(_MAGIC))
+            written.seek(max(0, size - len(_MAGIC)))
+            if head != _MAGIC or written.read() != _MAGIC:
+                raise Broken(f"{path.name}: what ClickHouse sent is no whole Parquet file")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return size

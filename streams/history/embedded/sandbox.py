@@ -1,0 +1,130 @@
+"""Confines this process to the files that the history needs, by Linux' Landlock. Embedded ClickHouse answers queries of
+others in this process: should one get past `guard`, the kernel refuses the rest of the file system, and the memory and
+environment of other processes.
+
+Readable: programs, libraries, /etc, certificates of the settings, the password files. Writable: ClickHouse's directory,
+that of its results, and one for temporary files. Connections are not confined: brokers may be anywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import ssl
+import struct
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from schemas.settings import Settings
+from streams.history.clickhouse.client import directory
+from streams.history.embedded.query_server import results
+from streams.runtime import private_files
+
+__all__ = ["confine"]
+
+_CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on every architecture
+_VERSION = 1  # flag of _CREATE: which ABI the kernel has
+_PATH_BENEATH = 1
+_NO_NEW_PRIVILEGES = 38
+# linux/landlock.h. ABI 1: execute, write, read, list, and nine ways to make and remove; 2: to another directory; 3:
+# truncate. An older one would refuse every rename between directories.
+_EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_LEAST_ABI = 3
+# Capabilities with which root reads other processes in /proc, past Landlock: SYS_PTRACE, SYS_ADMIN, PERFMON.
+_CAPABILITIES, _SEE_OTHERS = 0x20080522, (1 << 19) | (1 << 21) | (1 << 38)
+_ALL = (1 << 15) - 1
+_OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE
+_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/nix/store", "/etc", "/proc", "/sys", "/run/systemd/resolve",
+           "/run/resolvconf", "/run/NetworkManager")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+_OURS = ("api", "ops", "schemas", "streams")
+
+
+def confine(settings: Settings) -> str | None:
+    """Confines this process, for good. Returns why it could not: nothing is confined then. To be called before there
+    are threads: those that run are not confined."""
+    if sys.platform != "linux":
+        return f"{sys.platform} has no Landlock"
+    if threading.active_count() > 1:
+        return f"{threading.active_count()} threads run already"
+    if any(settings.data_dir.resolve().is_relative_to(path) for path in _SYSTEM):
+        return f"the data directory {settings.data_dir} lies in a directory of the system"
+    libc = ctypes.CDLL(None, use_errno=True)
+    abi = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
+    if abi < _LEAST_ABI:
+        return f"the kernel's Landlock has ABI {max(abi, 0)}, {_LEAST_ABI} is needed (Linux 6.2)"
+    scratch = settings.data_dir / "clickhouse-tmp"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    ours = directory(settings), results(directory(settings)), scratch
+    for path in ours:
+        private_files.private(path)
+    for file in (settings.clickhouse_password_file, settings.clickhouse_edge_password_file):
+        private_files.make(file)
+    rules = [*((path, _READ | _LIST | _EXECUTE) for path in _readable(settings)), *((path, _ALL) for path in ours),
+             *((Path(path), _READ | _WRITE) for path in _DEVICES)]
+    ruleset = libc.syscall(_CREATE, struct.pack("Q", _ALL), ctypes.c_size_t(8), 0)
+    if ruleset < 0:
+        return f"Landlock: {os.strerror(ctypes.get_errno())}"
+    try:
+        for path, access in rules:
+            _allow(libc, ruleset, path, access)
+        _see_no_others(libc)
+        if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.syscall(_RESTRICT, ruleset, 0):
+            return f"Landlock: {os.strerror(ctypes.get_errno())}"
+    finally:
+        os.close(ruleset)
+    os.environ["TMPDIR"] = str(scratch.resolve())  # chdb makes a directory there
+    return None
+
+
+def _see_no_others(libc: ctypes.CDLL) -> None:
+    """Gives up these capabilities, where this process has them at all: as root."""
+    head, data = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITIES, 0)), ctypes.create_string_buffer(24)
+    if libc.capget(head, data) == 0:
+        masks = (_SEE_OTHERS & 0xFFFFFFFF, _SEE_OTHERS >> 32)
+        kept = [has & ~masks[number // 3] for number, has in enumerate(struct.unpack("=6I", data.raw[:24]))]
+        libc.capset(head, struct.pack("=6I", *kept))
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
+    """Of a path that is there."""
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not path.is_dir():
+            access &= _OF_FILES
+        libc.syscall(_ADD, ruleset, _PATH_BENEATH, struct.pack("=Qi", access, handle), 0)
+    finally:
+        os.close(handle)
+
+
+def _readable(settings: Settings) -> Iterator[Path]:
+    """Of the system, and what of Python and attn holds neither the data directory nor the directory of a user."""
+    yield from map(Path, _SYSTEM)
+    apart = [settings.data_dir.resolve(), Path.home().resolve(), Path.cwd()]
+    for path in _candidates(settings):
+        if not any(one.is_relative_to(path.resolve()) for one in apart):
+            yield path.resolve()
+
+
+def _candidates(settings: Settings) -> Iterator[Path]:
+    yield from map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.executable))
+    yield from (Path(path) for path in sys.path if path)
+    yield from _packages(_OURS)  # of a checkout, which may hold the data directory
+    certificates = ssl.get_default_verify_paths()
+    for name in (certificates.cafile, certificates.capath, settings.kafka_ca, settings.kafka_certificate,
+                 settings.kafka_key, settings.clickhouse_password_file, settings.clickhouse_edge_password_file):
+        if name:
+            yield Path(name)
+
+
+def _packages(names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
+        if (found := importlib.util.find_spec(name)) is not None:
+            yield from map(Path, found.submodule_search_locations or ())

@@ -1,0 +1,143 @@
+"""Which source topics are read: a breaker for each, what was left alone meanwhile, and who may open it again.
+
+What a stopped topic brings is dropped as it is delivered, not fetched any less: only its place is kept, and it is read
+again from Kafka when the topic goes on. Pausing the consumer would be one more state that Faust's rebalances undo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from faust.types import TP
+
+from schemas.dead_letters import GoOn, parse
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
+from streams.ingest.circuit_breaker import Breaker, Policy, State
+from streams.kafka.connection import connection, disconnect
+from streams.runtime import metrics
+
+__all__ = ["Gate", "listen"]
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 1000
+
+
+class Gate:
+    """`clock`: monotonic, seconds."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self.missed: dict[TP, int] = {}  # the end of what was delivered and not read
+        self.stopping = asyncio.Event()  # set while any topic is stopped
+        self._policy = policy
+        self._clock = clock
+        self._breakers = {topic: Breaker(policy) for topic in SOURCE_TYPES}
+        self._reasons: dict[str, str] = {}
+        for topic in SOURCE_TYPES:
+            metrics.STOPPED.labels(topic).set(0)
+
+    def took(self, topic: str, reason: str | None) -> bool:
+        """Count a record; `reason`: why it was rejected. True: read no further in this topic."""
+        breaker = self._breakers[topic]
+        before, count, rejected = breaker.state, breaker.count + 1, breaker.rejected + (reason is not None)
+        stop = breaker.took(self._clock(), reason is not None)
+        if breaker.state is not before:
+            if stop:
+                self._reasons[topic] = f"{rejected} of {count} records rejected, the last: {reason}"
+            self._told(topic)
+        return stop
+
+    def holds(self, topic: str) -> bool:
+        return self._breakers[topic].state is State.STOPPED
+
+    @property
+    def stopped(self) -> list[str]:
+        return [topic for topic, breaker in self._breakers.items() if breaker.state is State.STOPPED]
+
+    def unready(self) -> str | None:
+        topics = self.stopped
+        return f"stopped: topic {topics[0]}: {self._reasons[topics[0]]}" if topics else None
+
+    def leave(self, tp: TP, upto: int) -> None:
+        """What lies before `upto` is not read now."""
+        self.missed[tp] = max(upto, self.missed.get(tp, 0))
+
+    def due(self) -> Iterator[str]:
+        """Stopped topics that have something new and may be tried."""
+        waiting = {tp.topic for tp in self.missed}
+        yield from (topic for topic in self.stopped if topic in waiting and self._breakers[topic].due(self._clock()))
+
+    def begin_try(self, topic: str) -> int:
+        """How many records to read now, to see."""
+        return self._breakers[topic].begin_try()
+
+    def judge(self, topic: str) -> None:
+        """What was there for the try was read."""
+        breaker = self._breakers[topic]
+        if breaker.state is State.TRYING and breaker.count:
+            breaker.judge(self._clock())
+            self._told(topic)
+        else:
+            breaker.judge(self._clock())
+
+    def go_on(self, topic: str) -> None:
+        """An operator says so."""
+        if topic in self._breakers and self.holds(topic):
+            self._breakers[topic].go_on()
+            self._told(topic)
+
+    def let_go(self) -> dict[TP, int]:
+        """What was left alone of topics that go on now: partition -> end."""
+        found = {tp: end for tp, end in self.missed.items() if not self.holds(tp.topic)}
+        for tp in found:
+            del self.missed[tp]
+        return found
+
+    def _told(self, topic: str) -> None:
+        breaker = self._breakers[topic]
+        if breaker.state is State.STOPPED:
+            log.error(
+                "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters --go-on %s` reads on at "
+                "once, whatever it brings", topic, self._reasons[topic], breaker.wait(self._clock()), topic,
+            )
+        else:
+            log.warning("%s is read on: %s", topic,
+                        "an operator says so" if breaker.state is State.TOLD else "it is good again")
+        metrics.STOPPED.labels(topic).set(breaker.state is State.STOPPED)
+        if self.stopped:
+            self.stopping.set()
+        else:
+            self.stopping.clear()
+
+
+async def listen(settings: Settings, gate: Gate) -> None:
+    """Runs for ever: while a topic is stopped, hears what operators say of it (schemas.dead_letters.GoOn)."""
+    while True:
+        await gate.stopping.wait()
+        reader = AIOKafkaConsumer(
+            **connection(settings), client_id=f"attn-gate-{settings.instance}", enable_auto_commit=False)
+        try:
+            await reader.start()
+            # The client itself knows only topics it was told to follow.
+            known = await reader._client.fetch_all_metadata()
+            if not (numbers := known.partitions_for_topic(DEAD_LETTERS)):
+                raise UnknownTopicOrPartitionError(DEAD_LETTERS)
+            reader.assign([TopicPartition(DEAD_LETTERS, number) for number in numbers])
+            await reader.seek_to_end()  # what was said before the stop was about another one
+            while gate.stopping.is_set():
+                for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
+                    for record in records:
+                        word = parse(record.key, record.value, record.headers)
+                        if isinstance(word, GoOn):
+                            gate.go_on(word.topic)
+        except KafkaError as error:  # whether it is gone for good, others look
+            log.info("operators can't be heard: %r", error)
+            await asyncio.sleep(_POLL_MS / 1000)
+        finally:
+            await disconnect(reader)

@@ -1,0 +1,340 @@
+"""Parses what a fetch returned for a partition, whatever its bytes are (decision 0044). Pure.
+
+`Partition` replaces aiokafka's `PartitionRecords`. aiokafka raises on the first batch that it can't parse and then
+fetches the same batch again for ever; and it decompresses without a limit. Here each offset becomes a record, or a
+part of an `Unreadable`, or it is skipped (control batches, aborted transactions, offsets removed by compaction). No
+exception leaves the iteration. aiokafka's own parser (Cython) parses every sound batch.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
+
+from streams.kafka.records.codecs import Broken, TooLarge, decompress
+from streams.kafka.records.varints import Malformed, Parsed, parse
+
+__all__ = ["KEPT_BYTES", "MAX_BODY", "MAX_HEADERS", "Buffer", "Partition", "Record", "Unreadable"]
+
+MAX_BODY = 64 << 20  # bytes of a decompressed batch: four times the largest source record
+MAX_HEADERS = 10_000  # of one record; each costs some 150 bytes of memory, and 2 bytes in the batch
+KEPT_BYTES = 1 << 20  # of what is unreadable
+# aiokafka's parser makes all headers of a record before their number can be checked, so it gets only small bodies.
+_QUICK = 1 << 20
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")  # of a batch of format 2 (KIP-98)
+_LENGTH = struct.Struct(">qi")
+_MAGIC_AT = 16
+_LEGACY = {0: 26, 1: 34}  # least bytes of a message of these formats
+_CODEC, _LOG_APPEND, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+
+Record: TypeAlias = ConsumerRecord[bytes, bytes]
+
+
+@dataclass
+class Unreadable(ConsumerRecord[bytes, bytes]):  # type: ignore[misc]
+    """Offsets `first` to `offset` of a partition, that no parser can read. `value`: their raw bytes, the first
+    KEPT_BYTES of `size`."""
+
+    reason: str = ""
+    first: int = 0
+    size: int = 0
+
+
+class _Header(NamedTuple):
+    base: int
+    length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_delta: int
+    first_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    sequence: int
+    number: int  # of records
+
+
+class Buffer:
+    """The bytes of a fetched partition; replaces aiokafka's `MemoryRecords`, whose parser raises while it fetches."""
+
+    def __init__(self, raw: bytes | None) -> None:
+        self.raw = memoryview(raw or b"")
+
+    def has_next(self) -> bool:
+        return bool(self.raw)
+
+    def size_in_bytes(self) -> int:
+        return len(self.raw)
+
+    def batches(self) -> Iterator[memoryview]:
+        """Whole batches, in order. A broker cuts the last one off where the answer is full."""
+        at = 0
+        while len(self.raw) - at >= _LENGTH.size:
+            _, length = _LENGTH.unpack_from(self.raw, at)
+            end = at + _LENGTH.size + length
+            if length <= _MAGIC_AT - _LENGTH.size or end > len(self.raw):
+                return
+            yield self.raw[at:end]
+            at = end
+
+
+class Partition:
+    """Iterates the records of one fetched partition. `limit`: no offset at or after it is in the buffer (the high
+    watermark). `next_fetch_offset`: where the consumer goes on after what was iterated."""
+
+    def __init__(
+        self, tp: TopicPartition, records: Buffer, aborted_transactions: Sequence[tuple[int, int]] | None,
+        fetch_offset: int, key_deserializer: object, value_deserializer: object, check_crcs: bool,
+        isolation_level: int,
+    ) -> None:
+        self.next_fetch_offset = fetch_offset
+        self.limit: int | None = None
+        self._tp = tp
+        self._buffer = records
+        self._committed = isolation_level == READ_COMMITTED
+        self._aborted = sorted(aborted_transactions or (), key=lambda pair: pair[1])
+        self._aborted_producers: set[int] = set()
+        self._check_crcs = check_crcs
+        self._lost = False  # where batches begin, behind one that is unreadable
+        self._records = self._all()
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+    def _all(self) -> Iterator[Record]:
+        began = self.next_fetch_offset
+        batches = list(self._buffer.batches())
+        for number, raw in enumerate(batches):
+            behind = batches[number + 1] if number + 1 < len(batches) else None
+            # Format 2 says where a batch begins; formats 0 and 1 where it ends.
+            after = _LENGTH.unpack_from(behind)[0] if behind is not None and behind[_MAGIC_AT] == 2 else None
+            try:
+                yield from self._batch(raw, after)
+            except Exception as error:  # a batch must not be fetched for ever because of a fault in a parser
+                yield self._unreadable(raw, self._end(_last_of(raw), after), f"{type(error).__name__}: {error}")
+            if self._lost or behind is None or not self._follows(raw, behind):
+                break  # the broker knows where the next batch begins: it is first in the next answer
+        if self.next_fetch_offset == began:
+            # Nothing in the answer moved the position: the same answer would come for ever.
+            yield self._unreadable(self._buffer.raw, began, "no whole record batch at this offset")
+
+    def _end(self, last: int, after: int | None) -> int:
+        """The last offset of a batch whose header says `last`, if that can be so; else the one before the next batch
+        in the answer, else the position, which is then passed over alone."""
+        known = after is not None and self._within(after - 1)
+        if self._within(last) and (after is None or last < after or not known):
+            return last
+        return after - 1 if after is not None and known else self.next_fetch_offset
+
+    def _follows(self, raw: memoryview, behind: memoryview) -> bool:
+        first, second = _LENGTH.unpack_from(raw)[0], _LENGTH.unpack_from(behind)[0]
+        return bool(first < second and (self.limit is None or second < self.limit))
+
+    def _within(self, offset: int) -> bool:
+        return self.next_fetch_offset <= offset and (self.limit is None or offset < self.limit)
+
+    def _batch(self, raw: memoryview, after: int | None) -> Iterator[Record]:
+        base, magic = _LENGTH.unpack_from(raw)[0], raw[_MAGIC_AT]
+        if magic in _LEGACY:
+            yield from self._legacy(raw, magic, base, after)
+            return
+        if magic != 2 or len(raw) < _HEADER.size:
+            reason = f"unknown format {magic}" if magic != 2 else f"a batch of {len(raw)} bytes is no batch"
+            yield self._unreadable(raw, self._end(-1, after), reason)  # where it ends is not known
+            return
+        header = _Header(*_HEADER.unpack_from(raw))
+        last = base + header.last_delta
+        if last < self.next_fetch_offset and header.last_delta >= 0:
+            return  # all of it was read before
+        if after is not None and base < after <= self.next_fetch_offset <= last:
+            return  # it says that it goes on, but the next batch begins before: it is read up to there
+        batch = DefaultRecordBatch(bytes(raw))
+        end = self._end(last, after)
+        if self._check_crcs and not batch.validate_crc():
+            # Of a header that may be wrong itself: two of its fields must agree.
+            end = end if header.number == header.last_delta + 1 else self._end(-1, after)
+            yield self._unreadable(raw, end, "the CRC does not match")
+        elif self._skips(batch, header):
+            self.next_fetch_offset = end + 1
+        elif end != last:
+            yield self._unreadable(raw, end, f"the batch says it ends at offset {last}")
+        else:
+            began = self.next_fetch_offset
+            yield from self._records_of(raw, batch, header, last)
+            known = after is not None and self._within(after - 1)
+            if header.number == header.last_delta + 1 or known or self._lost or self.next_fetch_offset == began:
+                self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
+            # Else its last records were removed by compaction, or its header is wrong: the next answer shows it.
+
+    def _skips(self, batch: DefaultRecordBatch, header: _Header) -> bool:
+        """Whether it is a control batch, or of an aborted transaction."""
+        control = bool(header.attributes & _CONTROL)
+        if not self._committed:
+            return control
+        while self._aborted and self._aborted[0][1] <= header.base:
+            self._aborted_producers.add(self._aborted.pop(0)[0])
+        if control:
+            if _aborts(batch):
+                self._aborted_producers.discard(header.producer_id)
+            return True
+        return bool(header.attributes & _TRANSACTIONAL) and header.producer_id in self._aborted_producers
+
+    def _records_of(
+        self, raw: memoryview, batch: DefaultRecordBatch, header: _Header, last: int
+    ) -> Iterator[Record]:
+        body: memoryview = raw[_HEADER.size:]
+        if codec := header.attributes & _CODEC:
+            try:
+                body = memoryview(decompress(codec, body, MAX_BODY))
+            except (Broken, TooLarge) as error:
+                yield self._unreadable(raw, last, str(error))
+                return
+            if len(body) <= _QUICK:
+                plain = header._replace(attributes=header.attributes & ~_CODEC, length=len(body) + _HEADER.size - 12)
+                batch = DefaultRecordBatch(_HEADER.pack(*plain) + body)
+        if len(body) > _QUICK or not (yield from self._quick(batch, header.base, last)):
+            yield from self._slow(body, header, last)
+
+    def _quick(self, batch: DefaultRecordBatch, base: int, last: int) -> Generator[Record, None, bool]:
+        """By aiokafka's parser, up to what it can't parse. Returns True if it could parse all."""
+        before, records = base - 1, iter(batch)
+        while True:
+            try:
+                record = next(records, None)
+            except Exception:  # whatever it is, `_slow` says what is wrong
+                return False
+            if record is None:
+                return True
+            offset = record.offset
+            if not before < offset <= last or len(record.headers) > MAX_HEADERS:
+                return False
+            before = offset
+            if offset >= self.next_fetch_offset:
+                self.next_fetch_offset = offset + 1
+                yield self._record(
+                    offset, record.timestamp, record.timestamp_type, record.key, record.value, record.headers)
+
+    def _slow(self, body: memoryview, header: _Header, last: int) -> Iterator[Record]:
+        """Record by record: what can't be parsed of one ends at its length, where that is inside the batch."""
+        at, count, before, first = 0, 0, header.base - 1, self.next_fetch_offset
+        while at < len(body) and count < header.number:
+            count += 1
+            parsed, end, reason = _parsed(body, at)
+            offset = before + 1 if parsed is None else header.base + parsed.delta
+            if not before < offset <= last:
+                offset, parsed, reason = min(before + 1, last), None, "its offset is not behind the one before"
+            ends = offset if reason is None or end < len(body) else last
+            if ends >= first:
+                self.next_fetch_offset = max(self.next_fetch_offset, ends + 1)
+                if parsed is None:
+                    yield self._bad(body[at:end], max(offset, first), ends, str(reason))
+                else:
+                    yield self._made(parsed, header, offset)
+            at, before = end, max(before, ends)
+        if at < len(body) or (count < header.number and before < last):
+            reason = f"the batch says {header.number} records, {count} are in it, and {len(body) - at} bytes more"
+            yield self._bad(body[at:], min(max(before + 1, first), last), last, reason)
+
+    def _legacy(self, raw: memoryview, magic: int, last: int, after: int | None) -> Iterator[Record]:
+        """Formats 0 and 1, which brokers before Kafka 3.0 may hold. The offset in front is that of the last record."""
+        end = self._end(last, after)
+        if last < self.next_fetch_offset:
+            return
+        try:
+            if len(raw) < _LEGACY[magic]:
+                raise ValueError(f"a message of {len(raw)} bytes is no message")
+            batch = LegacyRecordBatch(bytes(raw), magic)
+            if self._check_crcs and not batch.validate_crc():
+                raise ValueError("the CRC does not match")
+            _refuse_bomb(raw, magic)
+            records = list(batch)
+        except Exception as error:  # the parser's own errors are of many kinds
+            yield self._unreadable(raw, end, f"format {magic}: {error}")
+            return
+        for record in records:
+            if self.next_fetch_offset <= record.offset <= last:
+                self.next_fetch_offset = record.offset + 1
+                yield self._record(
+                    record.offset, record.timestamp or -1, record.timestamp_type or 0, record.key, record.value, ())
+        self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
+
+    # --- what comes out ---
+
+    def _record(
+        self, offset: int, timestamp: int, kind: int, key: bytes | None, value: bytes | None, headers: Sequence[Any]
+    ) -> Record:
+        return ConsumerRecord(
+            self._tp.topic, self._tp.partition, offset, timestamp, kind, key, value, None,
+            -1 if key is None else len(key), -1 if value is None else len(value), tuple(headers))
+
+    def _made(self, found: Parsed, header: _Header, offset: int) -> Record:
+        append = bool(header.attributes & _LOG_APPEND)
+        timestamp = header.max_timestamp if append else header.first_timestamp + found.timestamp
+        return self._record(offset, timestamp, int(append), found.key, found.value, found.headers)
+
+    def _unreadable(self, raw: memoryview, last: int, reason: str) -> Unreadable:
+        """Of a whole batch; the consumer goes on behind it."""
+        first, self.next_fetch_offset = self.next_fetch_offset, last + 1
+        self._lost = True
+        return self._bad(raw, first, last, reason)
+
+    def _bad(self, raw: memoryview, first: int, last: int, reason: str) -> Unreadable:
+        kept = bytes(raw[:KEPT_BYTES])
+        return Unreadable(
+            self._tp.topic, self._tp.partition, last, time.time_ns() // 1_000_000, 0, None, kept, None, -1, len(kept),
+            (), reason=reason, first=first, size=len(raw))
+
+
+def _parsed(body: memoryview, at: int) -> tuple[Parsed | None, int, str | None]:
+    """The record at `at`, or the reason why it is none; and where the next one begins."""
+    try:
+        return *parse(body, at, MAX_HEADERS), None
+    except Malformed as error:
+        return None, len(body) if error.end is None else error.end, str(error)
+
+
+def _last_of(raw: memoryview) -> int:
+    """The last offset of a batch, as its header says it."""
+    base = int(_LENGTH.unpack_from(raw)[0])
+    whole = raw[_MAGIC_AT] == 2 and len(raw) >= _HEADER.size
+    return base + int(_Header(*_HEADER.unpack_from(raw)).last_delta) if whole else base
+
+
+def _aborts(batch: DefaultRecordBatch) -> bool:
+    """Whether a control batch ends a transaction as aborted. Types that are not known, or can't be parsed, don't."""
+    try:
+        record = next(iter(batch))
+        return bool(ControlRecord.parse(record.key) == ABORT_MARKER)
+    except Exception:
+        return False
+
+
+def _refuse_bomb(raw: memoryview, magic: int) -> None:
+    """Raises TooLarge where the message set inside a compressed message is too large for memory."""
+    codec = raw[_MAGIC_AT + 1] & _CODEC
+    if not codec:
+        return
+    at = _LEGACY[magic] - 8
+    (key,) = struct.unpack_from(">i", raw, at)
+    at += 4 + max(key, 0)
+    (size,) = struct.unpack_from(">i", raw, at)
+    try:
+        decompress(codec, raw[at + 4:at + 4 + max(size, 0)], MAX_BODY)
+    except Broken:
+        if magic == 1:  # format 0 has lz4 frames of an old, wrong checksum; aiokafka knows them
+            raise

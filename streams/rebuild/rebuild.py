@@ -1,0 +1,270 @@
+"""Is the view what the log says, and if not, make it so (decision 0017).
+
+One partition at a time: read the view, fold the log from its beginning (or from a checkpoint) with today's rules up to
+the very pack the view is at, compare. To mend it, claim the partition as a worker would, catch up with what was written
+meanwhile, and write what differs as one batch: readers take it when its position comes, so they see the old view or
+the new one. Facts are not told again: the place in the log stays, so whoever folds on tells the next ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.settings import Settings
+from schemas.topics import LOG, VIEWS
+from schemas.views import PositionRow, position_key
+from streams.core.domain.event_types import Rules
+from streams.kafka.connection import connection, disconnect
+from streams.kafka.fencing import Claim, Fenced, claim
+from streams.kafka.producer import read_range
+from streams.rebuild.comparison import Comparison, Rows, swap
+from streams.rebuild.partition_view import View
+from streams.rebuild.replay import Refold
+
+__all__ = ["Base", "Cannot", "Progress", "Rebuilding", "Report", "bounds", "checksum", "read_view"]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+
+_TRIES = 5  # a worker that was fenced off starts again by itself, and may claim the partition before we have written
+_CHUNK = 4 << 20  # bytes written at a time
+_SHOWN = 5
+
+
+class Cannot(Exception):
+    """There is no right view to be had; `str(error)` is for the operator. Nothing was written."""
+
+
+@dataclass
+class Base:
+    """Rows and position to begin with, where the log does not reach back to its beginning."""
+
+    rows: dict[bytes, bytes]
+    position: PositionRow
+
+
+@dataclass
+class Report:
+    """What was found in one partition, and done. `odd`: name of the row -> how many are missing, extra, other; `keys`:
+    some of them; `loose`: rows out of turn that a worker mends at its next start; `checksum` of the rows at the end."""
+
+    partition: int
+    position: int = 0
+    rows: int = 0
+    wanted: int = 0
+    odd: dict[str, Counter[str]] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    loose: int = 0
+    written: int = 0
+    checksum: str = ""
+
+
+class Rebuilding:
+    """One partition: `check` or `run` it, once."""
+
+    def __init__(
+        self, settings: Settings, partition: int, rules: Rules, base: Base | None = None,
+        progress: Progress = lambda *_: None,
+    ) -> None:
+        self._settings, self._partition, self._rules, self._base = settings, partition, rules, base
+        self._progress = progress
+        self._view = View(partition)
+        self._read: int | None = None  # offset in attn.views before which all was read
+        self._fold: Refold | None = None
+        self._compared: Comparison | None = None
+
+    async def check(self) -> Report:
+        """Compares, writes nothing. Cannot: there is nothing to compare with; NewerVersion."""
+        await self._catch_up((await self._bounds(VIEWS))[1])
+        return self._report(checksum(self._view.rows))
+
+    async def run(self) -> Report:
+        """Compares, and writes what differs. Cannot; NewerVersion; TimeoutError, KafkaError: the view is the old one
+        still, or the new one already."""
+        for _ in range(_TRIES):
+            await self._catch_up((await self._bounds(VIEWS))[1])
+            report = self._report()
+            found = await self._mend() if report.odd or report.loose else report
+            if found is not None:
+                found.checksum = checksum(self._view.rows)
+                return found
+        raise Cannot(
+            f"partition {self._partition}: {_TRIES} times a worker claimed it before the new rows were written; the "
+            "old view is in place. Stop the workers for a rebuild of this size"
+        )
+
+    # --- the steps ---
+
+    async def _catch_up(self, end: int) -> None:
+        """Reads the view up to an offset, folds the log as far, looks at what changed."""
+        begin = (await self._bounds(VIEWS))[0] if self._read is None else self._read
+        self._read = max(begin, end)
+        if begin < end:
+            async for run in read_range(self._settings, (VIEWS, self._partition), begin, end):
+                for record in run:
+                    self._view.add(record.key, record.value)
+                self._progress("reading the view", run[-1].offset + 1 - begin, end - begin)
+        if (now := self._now) is not None:
+            await self._fold_to(now)
+            self._compare(now)
+
+    @property
+    def _now(self) -> PositionRow | None:
+        """Where the view is. One that is gone is made again as of the checkpoint; else, that is a worker's job."""
+        return self._view.position or (self._base.position if self._base is not None else None)
+
+    async def _fold_to(self, now: PositionRow) -> None:
+        begin, end = await self._bounds(LOG)
+        fold = self._fold = self._fold or self._begin(begin)
+        self._check_reach(fold.position, now, begin, end)
+        start, upto = fold.position.next, now.next + bool(now.part)
+        if start < upto:
+            async for run in read_range(self._settings, (LOG, self._partition), start, upto):
+                for record in run:
+                    if record.offset == now.next:
+                        fold.add_part(record.offset, record.value, now.part)
+                    else:
+                        fold.add(record.offset, record.value)
+                self._progress("folding the log", run[-1].offset + 1 - start, upto - start)
+                await asyncio.sleep(0)
+        fold.settle()
+        fold.skip_to(now.next)
+
+    def _compare(self, now: PositionRow) -> None:
+        view, fold = self._view, self._fold
+        assert fold is not None
+        exact = now.shift == fold.position.shift
+        if self._compared is None or self._compared.exact != exact:
+            self._compared = Comparison(view.rows, fold.rows, exact)
+            self._compared.look_at_all()
+        else:
+            self._compared.look(view.changed | fold.changed)
+        view.changed.clear()
+        fold.changed.clear()
+
+    async def _mend(self) -> Report | None:
+        """None: a worker that was fenced off started again and claimed the partition in turn; nothing has changed."""
+        held: Claim | None = None
+        try:
+            held = await claim(self._settings, self._partition)
+            await self._catch_up(held.offset)
+            self._view.final()
+            found = self._report()
+            if found.odd or found.loose:
+                await self._write(held, found)
+        except Fenced:
+            log.info("%s/%d: claimed by a worker before the new rows were written; again", VIEWS, self._partition)
+            return None
+        finally:
+            if held is not None:
+                await held.close()
+        return found
+
+    async def _write(self, held: Claim, found: Report) -> None:
+        now, fold, compared = self._now, self._fold, self._compared
+        assert now is not None
+        assert fold is not None
+        assert compared is not None
+        rows, end = swap(compared, self._partition, now, fold.position, self._view.loose), 0
+        for chunk in _chunks(rows):
+            end = 1 + await held.write(VIEWS, chunk)
+            found.written += len(chunk)
+            self._progress("writing rows", found.written, len(rows))
+        await self._catch_up(end)
+        if odd := self._report().odd:
+            raise Cannot(f"partition {self._partition}: what was written is not what was read back: {odd}")
+
+    # --- helpers ---
+
+    def _begin(self, begin: int) -> Refold:
+        if self._base is not None:
+            return Refold(self._partition, self._rules, self._base.rows)
+        if begin:
+            raise Cannot(
+                f"{LOG}/{self._partition} begins at offset {begin}: what came before can't be folded again. "
+                "Give a checkpoint of a time that the log still reaches back to: --base FILE"
+            )
+        return Refold(self._partition, self._rules)
+
+    def _check_reach(self, done: PositionRow, now: PositionRow, begin: int, end: int) -> None:
+        place = f"{LOG}/{self._partition}"
+        if done.next < begin:
+            raise Cannot(f"{place} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
+        if (done.next, done.part) > (now.next, now.part):
+            raise Cannot(f"{place}: the checkpoint is at offset {done.next}, the view only at {now.next}")
+        if now.next + bool(now.part) > end:
+            raise Cannot(f"the view is at offset {now.next} of {place}, which ends at {end}: the broker lost records. "
+                         "Start a worker first: it goes on from what there is")
+
+    def _report(self, sum_of_rows: str = "") -> Report:
+        """As things are."""
+        now, view, fold, compared = self._now, self._view, self._fold, self._compared
+        if now is None or fold is None or compared is None:
+            return Report(self._partition)
+        odd = compared.count()
+        if now.clock != fold.position.clock:
+            odd["position"] = Counter(other=1)
+        return Report(
+            self._partition, now.position, len(view.rows), len(fold.rows.keys() - {position_key(self._partition)}), odd,
+            [key.decode(errors="replace") for key in sorted(compared.odd)[:_SHOWN]], len(view.loose), 0, sum_of_rows,
+        )
+
+    async def _bounds(self, topic: str) -> tuple[int, int]:
+        return await bounds(self._settings, topic, self._partition)
+
+
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    chunk, size = Rows(), 0
+    for key, value in rows:
+        chunk.append((key, value))
+        size += len(key) + len(value or b"")
+        if size > _CHUNK:
+            yield chunk
+            chunk, size = Rows(), 0
+    if chunk:
+        yield chunk
+
+
+def checksum(rows: dict[bytes, bytes]) -> str:
+    """Of all rows but the position: equal for equal rows."""
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(rows):
+        digest.update(b"%d:%b%d:%b" % (len(key), key, len(rows[key]), rows[key]))
+    return digest.hexdigest()
+
+
+async def read_view(settings: Settings, partition: int) -> View:
+    """The partition's view as it is now."""
+    view = View(partition)
+    begin, end = await bounds(settings, VIEWS, partition)
+    async for run in read_range(settings, (VIEWS, partition), begin, end):
+        for record in run:
+            view.add(record.key, record.value)
+    return view
+
+
+async def bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:
+    """Where a partition begins and ends. TimeoutError or KafkaError."""
+    place = TopicPartition(topic, partition)
+    async with _asking(settings) as consumer:
+        begins, ends = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
+    return begins[place], ends[place]
+
+
+@asynccontextmanager
+async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await disconnect(consumer)

@@ -1,0 +1,272 @@
+"""The worker put together: `build(settings)` is its one composition root.
+
+Two Faust apps in one loop, `ingest` and `fold`, not one. An app with a table recovers it on every rebalance: it pauses
+all its streams, clears their queues and seeks to committed offsets, which is where Faust loses input; ingest without a
+table has no part in that. Partitions of sources and of the log then move independently, and a rebalance of one does
+not stop the other. The price is a second consumer thread and group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from schemas.settings import Settings
+from schemas.topics import LOG, SOURCE_TYPES
+from streams.consumer.chunks import Chunks
+from streams.consumer.consumer_thread import Consumer, RebalanceThread
+from streams.consumer.gap_filler import Continuity
+from streams.consumer.group_offsets import Group
+from streams.consumer.watchdog import Consumed, watch
+from streams.fold import agent
+from streams.fold.ticks import Ticks
+from streams.fold.views_table import Views
+from streams.ingest import agent as ingest
+from streams.kafka.connection import connection
+from streams.kafka.producer import bounds, producer, read_range
+from streams.runtime.lag import Progress
+from streams.runtime.task_supervisor import Alarm
+
+__all__ = ["Worker", "build"]
+
+log = logging.getLogger(__name__)
+
+_COMMIT_INTERVAL = 1.0  # seconds; what is done and not committed is looked at again after a crash
+_NEVER = 10.0**9
+# Partitions that are added to a source topic are read after this time at most. Kafka's clients ask every 5 minutes.
+_METADATA_SECONDS = 10
+
+
+def build(settings: Settings) -> Worker:
+    """A worker, not yet started. To be called in a running loop."""
+    return Worker(settings)
+
+
+class Worker:
+    """Both apps, their producers, and the tasks beside them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.alarm = Alarm()
+        self._settings = settings
+        # A new incarnation of the broker may have lost records of the log that its sources still hold: the group begins
+        # anew, reads all they hold, and the fold drops what it knows.
+        suffix = f"-{settings.incarnation}" if settings.incarnation else ""
+        self.ingest = _app(f"attn-ingest{suffix}", settings)
+        self.ingest.transport.Consumer = _Committed
+        self.fold = _app("attn-fold", settings)
+        self.fold.transport.Consumer = Consumer
+        self._producers = [producer(settings, "ingest"), producer(settings, "ticks")]
+        read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
+        to_log, to_ticks = self._producers
+
+        self._intake_from = Continuity(read, self._begin)
+        self._intake_group = Group(self.ingest, settings)
+        self.intake = ingest.Intake(settings, to_log, self._intake_from)
+        ingest.agent(self.ingest, self.intake, self.alarm)
+        self.ingest.on_partitions_assigned.connect(self._sources_assigned)
+        self.ingest.on_partitions_revoked.connect(self._sources_revoked)
+
+        self._shards_from = Continuity(read)
+        self._fold_group = Group(self.fold, settings)
+        self.views = Views(self.fold, settings.log_partitions, self._fold_group, read)
+        self.fold.tables.add(self.views)
+        self.shards = agent.Shards(
+            lambda number, kept: agent.Shard(number, settings, self.views, self._shards_from, kept), self.alarm,
+        )
+        agent.agent(self.fold, self.shards, self.alarm)
+        self.fold.on_partitions_assigned.connect(self._log_assigned)
+        self.fold.on_partitions_revoked.connect(self._log_revoked)
+        self._ticks = Ticks(to_ticks)
+        self._stopping = False
+        self.drained = False  # by stop: nothing was being written when it left
+        self._tasks: list[asyncio.Task[None]] = []
+        self._assigned = {self.ingest: False, self.fold: False}
+        self._progress = {app: Progress(settings, time.monotonic()) for app in (self.ingest, self.fold)}
+
+    async def _begin(self, tp: TP) -> int:
+        return (await bounds(self._settings, tp))[0]
+
+    @property
+    def ready(self) -> bool:
+        """All partitions are assigned, loaded and being worked on."""
+        apps = (self.ingest, self.fold)
+        return all(self._assigned[app] and not app.rebalancing for app in apps) and self.shards.ready
+
+    def unready(self) -> str | None:
+        """Why what comes is not worked on as it comes; None: it is."""
+        for app, assigned in self._assigned.items():
+            if not assigned or app.rebalancing:
+                return f"{app.conf.id} {'is rebalancing' if assigned else 'has not joined its group yet'}"
+        if loading := self.shards.loading:
+            return f"loading partitions {', '.join(map(str, loading))} of {LOG}"
+        if stopped := self.intake.gate.unready():
+            return stopped
+        reasons = (progress.unready(time.monotonic(), time.time()) for progress in self._progress.values())
+        return next(filter(None, reasons), None)
+
+    async def start(self) -> None:
+        """Returns when both apps run; partitions may still be loading. Raises what they raise."""
+        await asyncio.gather(*(out.start() for out in self._producers))
+        self._tasks += [
+            self.alarm.watch(self._health(app), f"app {app.conf.id}") for app in (self.ingest, self.fold)
+        ]
+        await asyncio.gather(self.ingest.start(), self.fold.start())
+        self._tasks += [
+            self.alarm.watch(self.intake.run(), "ingest"),
+            self.alarm.watch(self._ticks.run(lambda: self.shards.owned.values()), "ticks"),
+            self.alarm.watch(self._commit(), "commit"),
+            self.alarm.watch(self.intake.listen(), "operators"),
+            self._watched(self.ingest, self._intake_group, self._intake_from, self.intake, "sources"),
+            self._watched(self.fold, self._fold_group, self._shards_from, self.shards, "log"),
+        ]
+
+    def _watched(
+        self, app: faust.App, group: Group, continuity: Continuity, consumed: Consumed, name: str
+    ) -> asyncio.Task[None]:
+        return self.alarm.watch(watch(app, group, continuity, consumed, self._progress[app]), name)
+
+    async def stop(self) -> None:
+        """Finish what is being written, commit it, leave. May be called at any time, after a failure too."""
+        self._stopping = True  # a rebalance that is under way must not give us work: claims would take it from others
+        if self.alarm.reason is None:
+            await asyncio.gather(self.intake.close(), self.shards.close())
+            self.drained = True  # what is not committed by then is looked at again, and known
+            await self._commit_once()
+            for group in (self._intake_group, self._fold_group):
+                group.leave()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(
+            self.ingest.stop(), self.fold.stop(), *(out.stop() for out in self._producers), return_exceptions=True
+        )
+        for error in filter(None, ended):
+            log.warning("on the way out: %r", error)
+
+    async def _health(self, app: faust.App) -> None:
+        """Faust's services crash in tasks and threads of their own; only the app's state tells."""
+        while not app.should_stop:  # noqa: ASYNC110 - a crash sets no event that this loop could wait for
+            await asyncio.sleep(0.2)
+        raise RuntimeError(f"Faust stopped: {app.crash_reason!r}") from app.crash_reason
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(_COMMIT_INTERVAL)
+            await self._commit_once()
+
+    async def _commit_once(self) -> None:
+        if not self.ingest.rebalancing:
+            await _committed(self._intake_group, self.intake.done)
+            self._intake_from.committed(self._intake_group.committed)
+        if not self.fold.rebalancing:
+            await _committed(self._fold_group, self.shards.done)
+
+    async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return
+        mine = [tp for tp in assigned if tp.topic in SOURCE_TYPES]
+        starts = await self._intake_group.starts(mine)
+        if self._stopping:  # meanwhile
+            return
+        self.intake.start(starts)
+        self._assigned[app] = True
+        log.info("ingests %d partitions of %d source topics", len(mine), len({tp.topic for tp in mine}))
+
+    async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await self.intake.close()
+        await _committed(self._intake_group, self.intake.done)
+        self.intake.release()
+
+    async def _log_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
+        if self._stopping:
+            return
+        mine = {tp.partition for tp in assigned if tp.topic == LOG}
+        self.views.keep(mine)
+        self.shards.start(mine)
+        self._assigned[app] = True
+        log.info("folds partitions %s of the log", ", ".join(map(str, sorted(mine))) or "none")
+
+    async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await self.shards.close()
+        await _committed(self._fold_group, self.shards.done)
+        self.shards.release()
+        self._shards_from.next.clear()
+
+
+async def _committed(group: Group, done: Mapping[TP, int]) -> None:
+    """The group's broker may be away, or another take its place: no reason to end, nor to hold a rebalance up. Who
+    begins at an older offset looks at what is done once more, and a group that is lost for good is noticed by `watch`.
+    """
+    try:
+        await group.commit(done)
+    except (TimeoutError, KafkaError) as error:
+        log.warning("offsets are not committed yet: %r", error)
+
+
+class _NoOffsets(dict[TP, int | None]):
+    """Faust drops what is delivered before the last offset that it has seen: all of a topic that was created again.
+    `Continuity` drops repeats."""
+
+    def __getitem__(self, tp: TP) -> None:
+        return None
+
+
+class _Thread(RebalanceThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust reads only committed records where it writes in transactions itself, and has no setting for it.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Committed(Consumer):
+    """Faust's consumer of topics that producers in transactions may write to. Its ends are last stable offsets."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoOffsets()
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+def _app(name: str, settings: Settings) -> faust.App:
+    """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
+    data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
+    return faust.App(
+        name, broker=[f"kafka://{host.strip()}" for host in settings.kafka.split(",")],
+        broker_credentials=_credentials(settings), datadir=data, store="memory://",
+        web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
+        topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
+        ConsumerScheduler=Chunks, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
+        stream_buffer_maxsize=8,  # chunks; more wait in our own queues, bounded in bytes
+        stream_recovery_delay=0.0, recovery_consistency_check=False,
+        # A member that was killed keeps its place: its successor gets the same partitions without waiting.
+        consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
+        broker_session_timeout=10.0, broker_heartbeat_interval=1.0,
+        broker_rebalance_timeout=40.0,  # who gives a partition up ends its write first (streams.kafka.producer)
+        broker_request_timeout=15.0, consumer_metadata_max_age_ms=_METADATA_SECONDS * 1000,
+        # Faust's own complaints about partitions that are merely quiet; `watch` looks at offsets instead.
+        stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
+    )
+
+
+def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
+    """What `connection` says, in Faust's words."""
+    given = connection(settings)
+    context = given.get("ssl_context")
+    if "sasl_mechanism" in given:
+        return faust.SASLCredentials(
+            username=given["sasl_plain_username"], password=given["sasl_plain_password"], ssl_context=context,
+            mechanism=given["sasl_mechanism"])
+    return faust.SSLCredentials(context) if context is not None else None
