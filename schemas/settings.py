@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.scalars import SECOND
 
-__all__ = ["Settings"]
+__all__ = ["DATABASE", "Settings"]
+
+DATABASE = "attn"
 
 
 class Settings(BaseSettings):

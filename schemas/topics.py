@@ -8,8 +8,14 @@ from typing import Literal
 from aiokafka.partitioner import murmur2
 
 __all__ = [
-    "DEAD_LETTERS", "FACTS", "LOG", "SOURCE_TYPES", "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "Topic", "partition_of",
+    "DEAD_LETTERS", "FACTS", "LOG", "MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "SOURCE_TYPES", "TOPICS",
+    "TOPIC_OF_TYPE", "VIEWS", "Topic", "partition_of",
 ]
+
+# A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
+# can see it. A dead letter is such a record and its headers.
+MAX_SOURCE_BYTES = 16 << 20
+MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
 
 LOG = "attn.log"
 VIEWS = "attn.views"

@@ -1,5 +1,6 @@
 """What people do, from the edge's side: a command goes to `attn.log`, and its caller waits until the fold has decided
-it and this edge shows what it changed. The fold alone decides (streams.core.fold.command_handlers); what an edge checks before
+it and this edge shows what it changed. The fold alone decides
+(streams.core.fold.command_handlers); what an edge checks before
 only saves a way.
 """
 

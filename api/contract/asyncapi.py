@@ -15,9 +15,9 @@ import orjson
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from api.contract import messages
 from api.contract.messages import FRAMES, RECEIVED, SAID
-from api.http.auth.tokens import COOKIE
-from api.live import case_events
+from api.contract.requests import SESSION_COOKIE as COOKIE
 from schemas import facts, json_schema, log, sources, views
 from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
@@ -159,7 +159,7 @@ class _Made:
 
     def cases(self) -> None:
         names = []
-        for name, fields in case_events.TYPES.values():
+        for name, fields in messages.CASE_EVENTS.values():
             known = {"type": {"const": name}, **{field: {"type": "string"} for field in fields},
                      "at": {"type": "string", "format": "date-time"}}
             names.append(self._message(f"case.{name}", f"of a case: {name.replace('_', ' ')}", {

@@ -13,9 +13,22 @@ from api.contract import responses
 from api.contract.responses import Count
 
 __all__ = [
-    "FRAMES", "RECEIVED", "SAID", "Auth", "Authenticated", "Ping", "Pong", "Received", "Refused", "Subscribe",
-    "Subscribed", "Unsubscribe", "Unsubscribed", "Updated",
+    "CASE_EVENTS", "FRAMES", "RECEIVED", "SAID", "Auth", "Authenticated", "Ping", "Pong", "Received", "Refused",
+    "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "Updated",
 ]
+
+# Type of a fact -> what it is called here, and which of its fields are told.
+CASE_EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "case.state_changed": ("case_state_changed", ("case_id", "state")),
+    "session.started": ("session_started", ("case_id", "session_id")),
+    "session.waiting": ("session_waiting", ("case_id", "session_id")),
+    "session.resumed": ("session_resumed", ("case_id", "session_id")),
+    "session.completed": ("session_completed", ("case_id", "session_id")),
+    "proof.attached": ("proof_attached", ("case_id", "session_id", "proof_id")),
+    "proof.expiring": ("proof_expiring", ("case_id", "session_id", "proof_id")),
+    "task.blocked": ("task_blocked", ("case_id", "session_id", "task_id")),
+    "task.unblocked": ("task_unblocked", ("case_id", "session_id", "task_id")),
+}
 
 
 # --- frames of /org/me/feed, by the name of their event ---

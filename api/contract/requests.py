@@ -9,7 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from schemas.scalars import is_text, to_us
 
-__all__ = ["WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange"]
+__all__ = ["SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange"]
+
+SESSION_COOKIE = "attn_session"
 
 WORDED = "worded"  # the type of an error whose message is the whole answer
 MAX_IDS = 500  # as many as a list has (C21)

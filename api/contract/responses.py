@@ -1,4 +1,5 @@
-"""What routes answer, as the OpenAPI document has it. Answers are made by `api.contract.serializers` and `api.readmodel.pages`, as bytes;
+"""What routes answer, as the OpenAPI document has it. `api.contract.serializers` and `api.readmodel.pages` make
+answers, as bytes;
 tests hold them against these models. Fields with a None here are left out where there is no value."""
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ from urllib.parse import quote
 
 import orjson
 
-from api.readmodel.readers import ID, sort_key
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import DAY, HOUR, from_us
 from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.rank import BANDS, reasons
+from streams.core.domain.rank import BANDS, ID, reasons, sort_key
 
 __all__ = ["ankra", "crewship", "done", "draft", "preferences", "window_name", "zero"]
 

@@ -11,10 +11,10 @@ import structlog
 from api import metrics
 from api.commands.command_log import Writes
 from api.commands.rate_limiter import Throttle, Turns
+from api.contract.errors import ApiError as Problem
 from api.edge.broker_health import Contact
 from api.edge.index_builder import Builders
 from api.history.client import Archive
-from api.http.error_handlers import Problem
 from api.live.case_events import Events
 from api.live.connections import Connections
 from api.live.feed_hub import Hub
@@ -126,8 +126,8 @@ class Edge:
         return self.progress.unready(time.monotonic(), self.clock()) or ""
 
     async def space(self, reader: Reader, *families: str) -> Workspace:
-        """The reader's workspace, with indexes of these families (api.readmodel.indexes). Problem 503: the view has not caught up
-        yet, or another edge serves it."""
+        """The reader's workspace with indexes of these families (api.readmodel.indexes). 503: the view has not
+        caught up yet, or another edge serves it."""
         if not self.ready:
             raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
         if not self.replica.serves(reader.ws):

@@ -131,7 +131,8 @@ async def activity(archive: Archive, reader: Reader, window: int, clock: int) ->
     for name, count in counts:
         found[ACTIVITY[name]] += count
     entries = sorted((_entry(reader.ws, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
-    return {"window": serializers.window_name(window), **found, "recent": [serializers.done(row) for row in entries[:MAX_RECENT]]}
+    return {"window": serializers.window_name(window), **found,
+            "recent": [serializers.done(row) for row in entries[:MAX_RECENT]]}
 
 
 def _entry(ws: str, row: Row) -> ActivityRow:

@@ -16,12 +16,11 @@ import structlog
 from clickhouse_connect.driver.exceptions import Error
 
 from api import metrics
+from api.contract.errors import ApiError as Problem
 from api.history.fair_slots import Busy, FairSlots
-from api.http.error_handlers import Problem
 from api.readmodel.readers import Reader
-from schemas.settings import Settings
+from schemas.settings import DATABASE, Settings
 from streams.core.domain.visibility import CAN_SEE_SQL
-from streams.history.clickhouse.client import DATABASE
 
 __all__ = ["Archive", "Row"]
 

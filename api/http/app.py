@@ -64,7 +64,7 @@ class _Heads:
 
 
 class _Held:
-    """Gives back what a request holds (api.http.dependencies: its user's turn) when its reader has taken the answer, or is gone."""
+    """Gives back what a request holds (api.http.dependencies) when its reader has taken the answer, or is gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

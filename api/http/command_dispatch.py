@@ -13,10 +13,10 @@ import orjson
 from fastapi.responses import Response
 
 from api.commands.command_log import Writes
+from api.contract.errors import ApiError as Problem
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
 from api.http.dependencies import json_of
-from api.http.error_handlers import Problem
 from schemas.log import Command, Dismiss, Restore, SetState
 from schemas.views import ItemRow
 from streams.core.fold.command_handlers import SOURCE_MANAGED

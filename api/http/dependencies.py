@@ -12,10 +12,12 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from api import metrics
 from api.commands.rate_limiter import Crowded
+from api.contract.errors import NO_STORE
+from api.contract.errors import ApiError as Problem
+from api.contract.requests import SESSION_COOKIE as COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values, csrf_of
-from api.http.auth.tokens import COOKIE, Authenticator, Caller, Unauthorized
-from api.http.error_handlers import NO_STORE, Problem
+from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.protocol.unauthenticated import known
 
 __all__ = [

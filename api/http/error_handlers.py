@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,26 +12,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.commands.command_log import NotDone
+from api.contract.errors import NO_STORE
+from api.contract.errors import ApiError as Problem
 from api.contract.requests import WORDED
 from api.live.connections import RETRY_AFTER, Full
 
-__all__ = ["NO_STORE", "Problem", "handle_errors"]
+__all__ = ["handle_errors"]
 
-# Nothing here may be kept by a cache: it is one person's, and old a moment later.
-NO_STORE = {"cache-control": "no-store"}
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 _log = structlog.get_logger("attn.edge")
-
-
-class Problem(Exception):
-    """An answer that is an error. `more` is added to its JSON."""
-
-    def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None, **more: Any) -> None:
-        super().__init__(error)
-        self.status, self.headers = status, headers
-        self.body = {"error": error, **more}
 
 
 def _answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import orjson
 
+from api.contract.messages import CASE_EVENTS as TYPES
 from api.live.connections import Outlet, Piece, Stream
-from api.live.frames import one_line
+from api.live.sse import one_line
 from api.readmodel.readers import Reader, audiences_of
 from schemas.facts import Fact
 from schemas.scalars import from_us
@@ -24,20 +25,8 @@ from schemas.views import CURSOR_BITS
 from streams.core.domain.keys import item_id
 from streams.core.domain.visibility import Targets
 
-__all__ = ["TYPES", "Events", "frame_of"]
+__all__ = ["Events", "frame_of"]
 
-# Type of a fact -> what it is called here, and which of its fields are told.
-TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "case.state_changed": ("case_state_changed", ("case_id", "state")),
-    "session.started": ("session_started", ("case_id", "session_id")),
-    "session.waiting": ("session_waiting", ("case_id", "session_id")),
-    "session.resumed": ("session_resumed", ("case_id", "session_id")),
-    "session.completed": ("session_completed", ("case_id", "session_id")),
-    "proof.attached": ("proof_attached", ("case_id", "session_id", "proof_id")),
-    "proof.expiring": ("proof_expiring", ("case_id", "session_id", "proof_id")),
-    "task.blocked": ("task_blocked", ("case_id", "session_id", "task_id")),
-    "task.unblocked": ("task_unblocked", ("case_id", "session_id", "task_id")),
-}
 _OVERHEAD = 400  # bytes an event costs beside its text
 _CASES = 100_000  # cases known of from facts alone, the last heard of
 _EARLY = 8  # items kept of a case of which all events arrived before their items opened

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from api import metrics
 from api.live.connections import Outlet, Piece, Stream
 from api.live.cursor_cache import Kept
-from api.live.frames import Frames, heartbeat
+from api.live.frames import Frames
 from api.live.resume_roles import Given
+from api.live.sse import heartbeat
 from api.readmodel.pages import Answers
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica, Update

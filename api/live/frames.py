@@ -7,36 +7,15 @@ from typing import Any
 import msgspec
 import orjson
 
+from api.live.sse import sse
 from api.readmodel.pages import Answers
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Missed, Update, redo
 from api.readmodel.window import Frame, Window
 from api.readmodel.workspace import Workspace
-from schemas.scalars import from_us
 from schemas.views import CURSOR_BITS, cursor_of
 
-__all__ = ["Frames", "heartbeat", "one_line", "sse"]
-
-# Line ends to Unicode, not to JSON nor to event streams; but many clients split the text of a stream at all of them.
-_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
-
-
-def one_line(data: bytes) -> bytes:
-    """The same JSON, on one line for whatever reads it. JSON escapes all other line ends itself."""
-    for end, escaped in _ENDS:
-        if end in data:
-            data = data.replace(end, escaped)
-    return data
-
-
-def sse(cursor: int, event: str, data: bytes) -> bytes:
-    """One frame of an event stream."""
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (cursor, event.encode(), one_line(data))
-
-
-def heartbeat(cursor: int, now: int) -> bytes:
-    """`now` in microseconds: the edge's clock, as it says that the edge is alive."""
-    return sse(cursor, "heartbeat", orjson.dumps({"at": from_us(now), "cursor": cursor}))
+__all__ = ["Frames"]
 
 
 class Frames:

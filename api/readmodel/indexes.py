@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from operator import attrgetter
 from struct import Struct
 
-from api.readmodel.readers import audiences_of, both, sort_key
+from api.readmodel.readers import audiences_of, both
 from api.readmodel.sorted_sets import Name
 from schemas.views import ActivityRow, ItemRow
+from streams.core.domain.rank import sort_key
 
 __all__ = ["FAMILIES", "TIME", "Place", "case_prefix", "counted_as", "family_of", "filed_alike", "places"]
 

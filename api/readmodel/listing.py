@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from api.readmodel.readers import ID, Reader, pin
+from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import Keys, merged
 from api.readmodel.window import first
 from schemas.views import DraftRow, ItemRow, decode
-from streams.core.domain.rank import is_pinned
+from streams.core.domain.rank import ID, is_pinned, pin
 
 if TYPE_CHECKING:
     from api.readmodel.workspace import Workspace

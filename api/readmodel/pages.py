@@ -15,13 +15,13 @@ import orjson
 from api.contract import serializers
 from api.readmodel import listing
 from api.readmodel.indexes import TIME
-from api.readmodel.readers import ID, Reader
+from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import merged
 from api.readmodel.window import first
 from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
 from schemas.views import ActivityRow, MarkRow, decode
-from streams.core.domain.rank import is_pinned
+from streams.core.domain.rank import ID, is_pinned
 
 __all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "read_token", "token"]
 

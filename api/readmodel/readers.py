@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from struct import Struct
 
 import msgspec
 
@@ -17,16 +16,9 @@ from schemas.views import ItemRow
 from streams.core.domain.rank import BANDS
 from streams.core.domain.visibility import can_see
 
-__all__ = [
-    "EVERYBODY", "ID", "Counts", "Reader", "Tally", "audiences_of", "both", "for_role", "for_user", "pin", "sort_key",
-]
+__all__ = ["EVERYBODY", "Counts", "Reader", "Tally", "audiences_of", "both", "for_role", "for_user"]
 
 EVERYBODY = "*"
-
-# `rank_key` as bytes, so that an index of a million entries is small and compares fast: band, not blocking, not pinned,
-# due, created, then the id.
-_RANK = Struct(">BBBQQ")
-ID = _RANK.size  # where the id begins in a sort key
 
 
 def for_role(role: str) -> str:
@@ -47,16 +39,6 @@ def audiences_of(target_user_id: str | None, target_role: str | None) -> tuple[s
     if target_user_id is None:
         return (EVERYBODY,) if target_role is None else (for_role(target_role),)
     return (for_user(target_user_id),) if target_role is None else (for_user(target_user_id), for_role(target_role))
-
-
-def sort_key(row: ItemRow, pinned: bool = False) -> bytes:
-    """Sorts as `rank_key` does."""
-    return _RANK.pack(row.band, not row.blocking, not pinned, row.due_at, row.created_at) + row.id.encode()
-
-
-def pin(key: bytes) -> bytes:
-    """The sort key of the same item for a reader who pinned a cluster of it."""
-    return key[:2] + b"\0" + key[3:]
 
 
 @dataclass(frozen=True, slots=True)

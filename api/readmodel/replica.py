@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import past
-from api.readmodel.window import Changes, ItemChange
 from api.readmodel.workspace import PREFIXES, Workspace
 from schemas.topics import partition_of
 from schemas.views import (

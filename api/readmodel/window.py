@@ -11,15 +11,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import NamedTuple, Protocol
 
-from api.readmodel.readers import ID, Counts, Reader, pin, sort_key
-from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.rank import is_pinned
+from api.readmodel.changes import Changes, ItemChange
+from api.readmodel.readers import Counts, Reader
+from schemas.views import ItemRow, MarkRow
+from streams.core.domain.drafts import people
+from streams.core.domain.rank import ID, is_pinned, pin, sort_key
 
-__all__ = ["PAGE_BYTES", "Changes", "Frame", "ItemChange", "View", "Window", "first"]
+__all__ = ["PAGE_BYTES", "Frame", "View", "Window", "first"]
 
 # Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB, so
 # without it a page could have 64 MB, which takes half a second to make and several times its size in memory.
@@ -58,61 +58,6 @@ def first(keys: Iterator[bytes], view: View, limit: int) -> tuple[list[bytes], b
             return found, True
         found.append(key)
     return found, False
-
-
-_counted = attrgetter("state", "kind", "priority", "target_user_id", "target_role", "surge")
-
-
-class ItemChange:
-    """One item's row before and after. The keys are those without pins, None where it was not or is not listed."""
-
-    __slots__ = ("counts_the_same", "id", "new", "new_key", "old", "old_key")
-
-    def __init__(self, old: ItemRow | None, new: ItemRow | None) -> None:
-        row = new if new is not None else old
-        assert row is not None
-        self.id = row.id.encode()
-        self.old, self.new = old, new
-        self.old_key = sort_key(old) if old is not None and old.listed else None
-        self.new_key = sort_key(new) if new is not None and new.listed else None
-        # For every reader: nothing that is counted, or decides who sees it, is another than before.
-        self.counts_the_same = (
-            self.old_key is not None and self.new_key is not None and _counted(old) == _counted(new))
-
-    def concerns(self, reader: Reader) -> bool:
-        """Whether it was or is in the list of the reader, marks aside."""
-        return (
-            self.new_key is not None and reader.sees(self.new.target_user_id, self.new.target_role)  # type: ignore[union-attr]
-        ) or (
-            self.old_key is not None and reader.sees(self.old.target_user_id, self.old.target_role)  # type: ignore[union-attr]
-        )
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one batch changed in one workspace: rows before and after."""
-
-    items: list[ItemChange] = field(default_factory=list)
-    marks: list[MarkRow] = field(default_factory=list)  # before or after: whose, and on what, is all that matters
-    drafts: list[DraftRow] = field(default_factory=list)
-    preferences: list[PreferencesRow] = field(default_factory=list)
-    activity: list[ActivityRow] = field(default_factory=list)
-
-    def users(self) -> set[str]:
-        """Everybody for whom something personal may have begun or ended: such a reader needs a window of their own."""
-        found = {mark.user for mark in self.marks} | {row.user for row in self.preferences}
-        for change in self.items:
-            found.update(row.target_user_id for row in (change.old, change.new) if row and row.target_user_id)
-        found.update(row.target_user_id for row in self.activity if row.target_user_id)
-        for draft in self.drafts:
-            found.update(people(draft))
-        return found
-
-
-def people(draft: DraftRow) -> set[str]:
-    """Those whose recent drafts it is one of."""
-    found = {editor.id for editor in draft.editors if editor.type == "user"}
-    return found | {draft.owner} if draft.owner else found
 
 
 class Window:

@@ -10,7 +10,7 @@ Beside the rows there are sorted sets of keys, by name. Those of items are in `a
 They are made when the workspace is first asked for, and a family of places when somebody first needs it: of a million
 rows most belong to people who are not looking. `api.edge.index_builder` makes them without a pause for others.
 
-`rows`, `lists` and `tallies` may be overlays (`api.readmodel.rollback`), so the same code shows the workspace as it was.
+`rows`, `lists` and `tallies` may be overlays (`api.readmodel.rollback`), so this code shows the workspace as it was.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Iterable, Iterator, MutableMapping
 
 from api.readmodel import listing
 from api.readmodel.indexes import TIME, Place, case_prefix, counted_as, family_of, filed_alike, places
-from api.readmodel.readers import ID, Counts, Reader, Tally, audiences_of, for_user, sort_key
+from api.readmodel.readers import Counts, Reader, Tally, audiences_of, for_user
 from api.readmodel.sorted_sets import Keys, Lists, Name, OverlayLists
-from api.readmodel.window import people
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode
+from streams.core.domain.drafts import people
 from streams.core.domain.keys import item_key, mark_key, preferences_key
+from streams.core.domain.rank import ID, sort_key
 from streams.core.domain.visibility import Targets
 
 __all__ = ["PREFIXES", "Workspace"]

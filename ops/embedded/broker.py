@@ -11,25 +11,21 @@ import importlib.util
 import json
 import math
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from ops.process import identity, parent_death
 from ops.process.environment import cleaned
+from ops.process.ports import HOST, free_port
 from streams.runtime import private_files
 
-__all__ = ["BrokerError", "EmbeddedBroker", "binary", "free_port"]
+__all__ = ["BrokerError", "EmbeddedBroker", "binary"]
 
 log = structlog.get_logger("attn.broker")
-
-HOST = "127.0.0.1"  # never another: the broker knows no callers
 
 
 class BrokerError(Exception):
@@ -46,18 +42,6 @@ def binary() -> str | None:
                 packaged.chmod(0o755)
             return str(packaged)
     return shutil.which("noida-db")
-
-
-def free_port() -> int:
-    """A TCP port that is free, and the one after it too. Below the range that systems give to outgoing connections, so
-    that none of those takes it before its server is there, or while that one restarts."""
-    for _ in range(100):
-        port = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as probe, socket.socket() as after, suppress(OSError):
-            probe.bind((HOST, port))
-            after.bind((HOST, port + 1))
-            return port
-    raise BrokerError("no free port between 15000 and 32000")
 
 
 class EmbeddedBroker:

@@ -18,8 +18,9 @@ from pathlib import Path
 import structlog
 
 from ops import config
-from ops.embedded.broker import BrokerError, EmbeddedBroker, free_port
+from ops.embedded.broker import BrokerError, EmbeddedBroker
 from ops.errors import UserError
+from ops.process.ports import free_port
 from ops.process.supervisor import POLICY, GaveUp, Listens, Part, Policy, Restarts, role_command
 from schemas.settings import Settings
 from streams.kafka import topics

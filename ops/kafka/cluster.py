@@ -11,11 +11,11 @@ from pathlib import Path
 
 from aiokafka.client import AIOKafkaClient
 
-from ops.embedded.broker import free_port
 from ops.errors import UserError
 from ops.kafka import jars
 from ops.kafka.node import Node
 from ops.kafka.properties import Ports
+from ops.process.ports import free_port
 
 __all__ = ["Cluster", "Plan"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from streams.kafka.topics import MAX_DEAD_LETTER_BYTES
+from schemas.topics import MAX_DEAD_LETTER_BYTES
 
 __all__ = ["HOST", "Ports", "properties"]
 

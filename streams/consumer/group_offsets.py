@@ -15,7 +15,7 @@ from faust.types import TP
 
 from schemas.settings import Settings
 from streams.kafka.connection import connection, disconnect
-from streams.kafka.producer import bounds
+from streams.kafka.reader import bounds
 
 __all__ = ["Group"]
 

@@ -24,12 +24,14 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from streams.consumer.chunks import Budget, Portion, Records, Whole
 from streams.consumer.gap_filler import Continuity
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.fold.views_table import Views
+from streams.kafka.dead_letters import bury
 from streams.kafka.fencing import Claim, claim
-from streams.kafka.producer import RecordTooLarge, bounds, bury, refuse_large
+from streams.kafka.producer import RecordTooLarge, refuse_large
+from streams.kafka.reader import bounds
 from streams.runtime import metrics
 from streams.runtime.task_supervisor import Alarm
 

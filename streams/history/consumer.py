@@ -28,7 +28,7 @@ from streams.history.clickhouse.repository import Store
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
 from streams.history.writer import Batch, Writer, facts_of
-from streams.kafka.producer import read_range
+from streams.kafka.reader import read_range
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import Background
 

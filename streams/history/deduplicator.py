@@ -28,7 +28,8 @@ __all__ = ["JUMP", "Admission", "Entries", "Entry", "History"]
 
 log = logging.getLogger(__name__)
 
-# A fold whose log fell back goes on this much further at least (streams.core.fold.fold.JUMP is twice this); no other gap
+# A fold whose log fell back goes on this much further at least (streams.core.fold.fold.JUMP is twice
+# this); no other gap
 # between the positions of two facts comes near. Also the size of a stretch in table `activity`.
 JUMP = 1 << 23
 

@@ -19,7 +19,7 @@ from streams.history.clickhouse.repository import Store
 from streams.history.consumer import Bury, Consumer
 from streams.history.embedded import query_server
 from streams.history.rebuild.group_lock import GROUP
-from streams.kafka import idle_fetch, producer, topics
+from streams.kafka import dead_letters, idle_fetch, producer, topics
 from streams.kafka.connection import connection, disconnect
 from streams.runtime import health
 from streams.runtime.backoff import Backoff
@@ -165,7 +165,7 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
                 await disconnect(out)
                 raise
             started.append(out)
-        await producer.bury(started[0], letters)
+        await dead_letters.bury(started[0], letters)
 
     try:
         yield bury

@@ -25,7 +25,8 @@ from streams.core.normalise import Limits, Rejected, normalise
 from streams.core.packs import Packer
 from streams.ingest.circuit_breaker import Policy
 from streams.ingest.topic_breakers import Gate, listen
-from streams.kafka.producer import acknowledged, bury, record_size
+from streams.kafka.dead_letters import bury
+from streams.kafka.producer import acknowledged, record_size
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
 from streams.runtime.task_supervisor import Alarm

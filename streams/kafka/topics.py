@@ -18,17 +18,20 @@ from aiokafka.errors import (
 )
 
 from schemas.settings import Settings
-from schemas.topics import DEAD_LETTERS, MAX_MESSAGE_BYTES, TOPICS, VIEWS, Topic
+from schemas.topics import (
+    DEAD_LETTERS,
+    MAX_DEAD_LETTER_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_SOURCE_BYTES,
+    TOPICS,
+    VIEWS,
+    Topic,
+)
 from streams.kafka.connection import connection, disconnect
 from streams.kafka.diagnostics import trouble
 
-__all__ = ["MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "NoBroker", "TopicError", "configs", "dead_letter_bytes",
-           "ensure", "ensured", "partitions"]
+__all__ = ["NoBroker", "TopicError", "configs", "dead_letter_bytes", "ensure", "ensured", "partitions"]
 
-# A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
-# can see it. A dead letter is such a record and its headers.
-MAX_SOURCE_BYTES = 16 << 20
-MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
 
 # What the broker takes as a dead letter: `max.message.bytes` of the topic, as it was when this process checked it.
 _dead_letter_bytes = MAX_DEAD_LETTER_BYTES

@@ -21,10 +21,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.kafka.connection import connection, disconnect
 from streams.kafka.fencing import Claim, Fenced, claim
-from streams.kafka.producer import read_range
+from streams.kafka.reader import read_range
 from streams.rebuild.comparison import Comparison, Rows, swap
 from streams.rebuild.partition_view import View
 from streams.rebuild.replay import Refold

@@ -7,7 +7,7 @@ from schemas.latest import keep_latest
 from schemas.log import Pack
 from schemas.topics import VIEWS
 from schemas.views import PositionRow, encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.kafka.producer import RecordTooLarge, refuse_large

@@ -18,7 +18,6 @@ from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.settings import Settings
@@ -33,7 +32,8 @@ from streams.fold.ticks import Ticks
 from streams.fold.views_table import Views
 from streams.ingest import agent as ingest
 from streams.kafka.connection import connection
-from streams.kafka.producer import bounds, producer, read_range
+from streams.kafka.producer import producer
+from streams.kafka.reader import bounds, read_range
 from streams.runtime.lag import Progress
 from streams.runtime.task_supervisor import Alarm
 

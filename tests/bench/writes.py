@@ -26,8 +26,8 @@ from bench.harness import brokers as grounds
 from bench.harness.brokers import Ground
 from bench.harness.subprocesses import environment
 from bench.harness.workload import SOURCE, produce, source_events
-from ops.embedded.broker import free_port
 from ops.embedded.stack import readiness
+from ops.process.ports import free_port
 from ops.process.supervisor import role_command
 
 __all__ = ["main"]

@@ -11,11 +11,11 @@ import pytest
 from support.deciding import Deciding, waitpoint
 from support.edges import settings
 
+from api.contract.errors import ApiError as Problem
 from api.history import client as module
 from api.history.client import Archive
-from api.http.error_handlers import Problem
 from api.readmodel.readers import Reader
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 
 READER = Reader("ws", "ann", frozenset({"OWNER"}))
 ROUTES = ("/org/me/activity?window=7d", "/cases/k/history", "/org/me/insights?window=7d")

@@ -22,7 +22,6 @@ from support.rows import World
 import api
 from api.contract import messages
 from api.contract.asyncapi import asyncapi
-from api.live import case_events
 from ops.cli.commands.schemas import documents
 from schemas import views
 from schemas.sources import MODELS
@@ -66,7 +65,7 @@ def test_every_topic_type_row_and_stream_is_in_it() -> None:
     addresses = {one["address"] for one in channels.values()}
     assert {"/org/me/feed", "/events/stream", "/cases/{case}/events", "/api/v1/ws"} <= addresses
     assert {f"feed.{event}" for event in messages.FRAMES} == set(channels["feed"]["messages"])
-    assert {f"case.{name}" for name, _ in case_events.TYPES.values()} <= set(channels["case-events"]["messages"])
+    assert {f"case.{name}" for name, _ in messages.CASE_EVENTS.values()} <= set(channels["case-events"]["messages"])
     assert {"socket.auth", "socket.inbox.updated"} <= set(channels["socket"]["messages"])
     assert said["waitpoint.created.binary"]["headers"]["required"] == [
         "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_workspaceid"]

@@ -17,10 +17,10 @@ from support.deciding import Deciding
 from support.folding import NOON, event
 
 from api.contract import responses
+from api.contract.errors import ApiError as Problem
 from api.history import activity
 from api.history.client import Archive
 from api.history.insights import MAX_CLUSTERS, span_of
-from api.http.error_handlers import Problem
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetState

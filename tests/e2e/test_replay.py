@@ -31,7 +31,7 @@ from support.up import Up, wait_for
 
 from chaos.checks.edge import READERS, check, settled
 from chaos.environment.edge_client import Asker, now, users_of
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.scalars import HOUR
 from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES

@@ -22,7 +22,7 @@ from ops.deploy.grafana.dashboard import FILE, SOURCE, dashboard
 from schemas.facts import Fact
 from schemas.log import Event, Pack
 from schemas.scalars import DAY, HOUR, SECOND
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
 
@@ -258,7 +258,8 @@ def test_the_dashboards_file_is_current() -> None:
         (at["x"] + x, at["y"] + y) for at in places for x in range(at["w"]) for y in range(at["h"])
     ]
     assert len(cells) == len(set(cells)), "panels lie on each other"
-    source = yaml.safe_load((ROOT / "ops/deploy/grafana/provisioning/datasources/attn.yaml").read_text())["datasources"][0]
+    datasources = ROOT / "ops/deploy/grafana/provisioning/datasources/attn.yaml"
+    source = yaml.safe_load(datasources.read_text())["datasources"][0]
     assert (source["uid"], source["type"]) == (SOURCE["uid"], SOURCE["type"])
 
 

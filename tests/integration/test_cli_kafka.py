@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from support.cli import attn
 from support.pipeline import Stack
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.dead_letters import DeadLetter
 from schemas.scalars import to_us
 from schemas.topics import DEAD_LETTERS

@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]

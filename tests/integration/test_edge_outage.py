@@ -12,14 +12,16 @@ from support.sse import Client
 from support.writing import Writer
 
 from api.main import run
-from ops.embedded.broker import EmbeddedBroker, free_port
+from ops.embedded.broker import EmbeddedBroker
 from ops.kafka import Cluster
+from ops.process.ports import free_port
 from streams.kafka import topics
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("api.edge.broker_health.SILENCE", 1.0), ("api.edge.broker_health._ANSWER", 2.0), ("api.edge.follower._CHECK", 0.2),
+    for name, seconds in (("api.edge.broker_health.SILENCE", 1.0), ("api.edge.broker_health._ANSWER", 2.0),
+                          ("api.edge.follower._CHECK", 0.2),
                           ("streams.kafka.topics._PATIENCE", 2.0)):
         monkeypatch.setattr(name, seconds)
 

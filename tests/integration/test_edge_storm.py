@@ -17,7 +17,7 @@ from support.pipeline import Stack
 from support.rows import ROLES, USERS
 from support.writing import Writer
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.kafka import topics
 

@@ -8,7 +8,7 @@ import contextlib
 import httpx
 import pytest
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from streams.runtime import health
 
 

@@ -18,7 +18,7 @@ from support.clickhouse_http import ClickHouse
 from support.history import Feeder, exact, feed
 from support.pipeline import Stack
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history import run
 from streams.history.clickhouse import client

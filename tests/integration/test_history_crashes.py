@@ -15,14 +15,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from support.history import Feeder, ask, assert_exact, send, start_history
 from support.pipeline import Stack
 
-from ops.embedded.broker import EmbeddedBroker, binary, free_port
+from ops.embedded.broker import EmbeddedBroker, binary
+from ops.process.ports import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history.rebuild.rebuild import rebuild
 from streams.history.writer import facts_of
 from streams.kafka import topics
-from streams.kafka.producer import read_range
+from streams.kafka.reader import read_range
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")

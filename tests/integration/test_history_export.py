@@ -16,7 +16,7 @@ from support.cli import attn_here
 from support.clickhouse_http import ClickHouse
 from support.history import Feeder
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate

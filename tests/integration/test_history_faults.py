@@ -18,7 +18,7 @@ from support.faulty import Faulty, impatient, rows, until
 from support.history import Feeder, answers, assert_exact, send
 from support.pipeline import Stack
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from support.history import Feeder
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns

@@ -15,7 +15,7 @@ from support.clickhouse_http import ClickHouse
 from support.history import BEGIN, Feeder, answers, assert_exact, send
 from support.pipeline import Stack
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import partition_of

@@ -14,7 +14,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from support.history import Feeder
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns

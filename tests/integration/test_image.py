@@ -17,7 +17,7 @@ from support import brokers
 from support.clickhouse_http import ClickHouse
 from support.installed import Installed, event_goes_through, install
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())

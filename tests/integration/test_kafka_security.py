@@ -27,9 +27,9 @@ from support.pipeline import worker
 from support.running import edge
 
 from ops import config
-from ops.embedded.broker import free_port
 from ops.errors import UserError
 from ops.kafka import Cluster, missing
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history import metrics
 from streams.history.main import run as run_history

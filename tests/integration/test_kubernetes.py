@@ -1,4 +1,4 @@
-"""ops/deploy/k8s without a cluster: it fits Kubernetes' schemas, and what it names is there in the code and the image."""
+"""ops/deploy/k8s without a cluster: it fits Kubernetes' schemas, and the code and the image have what it names."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from support.cli import COMMAND, attn, attn_here, clean_env
 from support.pipeline import Stack, count, eventually, read
 
 from ops.cli.data import kafka as clients
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from ops.process.supervisor import Part, Policy
 from schemas.settings import Settings
 from streams.kafka import topics

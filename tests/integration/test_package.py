@@ -26,7 +26,7 @@ from support.installed import (
 )
 
 from ops.cli.main import COMMANDS
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "streams", "api", "ops")

@@ -14,7 +14,8 @@ from support.pipeline import send, worker
 from support.running import edge
 
 from api.edge.follower import Tailer
-from ops.embedded.broker import EmbeddedBroker, binary, free_port
+from ops.embedded.broker import EmbeddedBroker, binary
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.consumer import watchdog
 from streams.ingest.agent import Intake

@@ -33,7 +33,7 @@ from support.truth import Truth
 
 from api.readmodel.readers import Reader
 from schemas.settings import Settings
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import JUMP
 from streams.rebuild.rebuild import read_view
 

@@ -20,7 +20,7 @@ from support.rebuilding import LINES, check, corrupt, differences, env_of, folde
 from ops.cli.data.checkpoints import Checkpoint
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import JUMP
 from streams.kafka import topics
 from streams.rebuild.rebuild import Rebuilding

@@ -16,9 +16,10 @@ import httpx
 import pytest
 from support.up import Up, wait_for
 
-from ops.embedded.broker import binary, free_port
+from ops.embedded.broker import binary
 from ops.process import identity
 from ops.process.liveness import Patience
+from ops.process.ports import free_port
 from ops.process.supervisor import Listens, Part, Policy
 
 POLICY = Policy(first=0.02, most=0.1, patience=Patience(every=0.1, silent=3.0, starting=60.0))

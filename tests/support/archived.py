@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate

@@ -15,7 +15,7 @@ from schemas.latest import keep_latest
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import SECOND
 from schemas.views import PositionRow, decode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 
 __all__ = ["Deciding"]

@@ -12,7 +12,7 @@ from schemas.facts import encode_fact
 from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.views import ActivityRow, DraftRow, ItemRow, decode, encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.rank import is_pinned, rank_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold.fold import Fold

@@ -13,7 +13,7 @@ from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.scalars import from_us, to_us
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.views import DraftRow, ItemRow, Row, decode
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.rank import rank_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold.fold import Fold

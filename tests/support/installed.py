@@ -21,7 +21,7 @@ import pytest
 from support.clickhouse_http import ClickHouse
 from support.up import wait_for
 
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 
 __all__ = ["UV", "Installed", "empty_environment", "event_goes_through", "install"]
 

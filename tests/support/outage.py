@@ -34,8 +34,8 @@ from chaos.checks.verify import check_edges
 from chaos.environment.edge_client import Asker
 from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
-from ops.embedded.broker import free_port
 from ops.kafka import Cluster, Node
+from ops.process.ports import free_port
 from ops.process.supervisor import Part, role_command
 from schemas.settings import Settings
 from schemas.topics import LOG, TOPICS, VIEWS
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Rig:
-    """What runs. `parts` are kept alive by `ops.process.supervisor` with its own policy; `said` has every line of each."""
+    """What runs. `parts` are kept alive by `ops.process.supervisor` with its own policy; `said` has every line."""
 
     def __init__(self, kafka: Cluster, home: Path, workers: int, edges: int) -> None:
         self.kafka, self.home = kafka, home

@@ -27,7 +27,7 @@ from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
 from schemas.views import PositionRow, decode, fence_key, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 from streams.worker.main import run
 

@@ -14,7 +14,7 @@ from support.pipeline import Stack, caught_up, eventually, send, worker
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import decode, encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.kafka import producer, topics
 from streams.rebuild.comparison import Comparison
 from streams.rebuild.rebuild import Base, Rebuilding, read_view

@@ -11,7 +11,7 @@ import httpx
 from support.edges import SECRET
 
 from api.main import run
-from ops.embedded.broker import free_port
+from ops.process.ports import free_port
 from schemas.settings import Settings
 
 

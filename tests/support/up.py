@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 from support.cli import COMMAND, attn, clean_env
 
-from ops.embedded.broker import free_port
 from ops.process import identity
+from ops.process.ports import free_port
 
 PARTS = ("worker", "edge", "history", "broker")
 

@@ -22,7 +22,7 @@ from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
 from schemas.scalars import MINUTE
 from schemas.views import PositionRow, decode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.keys import item_id
 from streams.core.fold.fold import Fold
 

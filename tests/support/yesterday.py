@@ -18,7 +18,7 @@ from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import ActivityRow, decode, encode
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.kafka.producer import producer
 
 HOME = Path(__file__).parents[1] / "data" / "v1"

@@ -7,7 +7,7 @@ from support.folding import NOON, Folding, event
 from schemas.log import Dismiss
 from schemas.scalars import DAY, MINUTE, to_us
 from schemas.views import ItemRow, MarkRow
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 
 RULES = Rules(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE)
 FAR = "2190-01-01T00:00:00Z"

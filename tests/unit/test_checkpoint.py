@@ -14,7 +14,7 @@ from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
 from ops.errors import UserError
 from schemas.topics import VIEWS
 from schemas.views import encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.rebuild.partition_view import View
 
 

@@ -177,7 +177,8 @@ def test_a_file_may_begin_with_a_byte_order_mark() -> None:
         assert [event_files.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
         assert len(found) == (2 if "e2" in text else 1)
     pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
-    [(_, one)] = event_files.of_emit(io.BytesIO(pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400").encode()))
+    text = pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400")
+    [(_, one)] = event_files.of_emit(io.BytesIO(text.encode()))
     assert event_files.check_event("waitpoints", one, Limits()) is None
     assert b"1e400" in one
 

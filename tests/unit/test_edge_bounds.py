@@ -17,12 +17,13 @@ from support.rows import item
 
 from api.live.notifications import Subscriber
 from api.readmodel import listing
-from api.readmodel.readers import Reader, sort_key
+from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import Keys
 from schemas.facts import Outcome
 from schemas.log import Data
 from schemas.views import ItemRow, MarkRow, decode
 from streams.core.domain.keys import mark_key
+from streams.core.domain.rank import sort_key
 
 
 def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(

@@ -14,14 +14,15 @@ from support.laws import law
 from support.rows import USERS, World
 from support.truth import Truth
 
-from api.live.frames import sse
+from api.live.sse import sse
 from api.readmodel import listing, window
 from api.readmodel.indexes import FAMILIES
 from api.readmodel.pages import Answers, read_token
-from api.readmodel.readers import ID, Reader
+from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from schemas.views import ItemRow, cursor_of
+from streams.core.domain.rank import ID
 from streams.core.domain.visibility import can_see
 
 SEEDS = st.integers(0, 2**32)

@@ -9,7 +9,7 @@ from schemas.facts import Fact, Outcome
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState
 from schemas.scalars import DAY, HOUR, MINUTE
 from schemas.views import MarkRow, PreferencesRow
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import JUMP, PART_BYTES
 
 

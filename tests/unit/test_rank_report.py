@@ -26,7 +26,7 @@ from ops.errors import UserError
 from schemas.log import Event
 from schemas.scalars import DAY, HOUR, MINUTE
 from schemas.views import ItemRow, decode
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.rank import BANDS, rank_key
 from streams.core.normalise import normalise
 

@@ -19,7 +19,7 @@ from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import HOUR
 from schemas.topics import LOG, VIEWS
 from schemas.views import FenceRow, PositionRow, decode, encode, fence_key, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import JUMP
 from streams.rebuild.comparison import Comparison, swap
 from streams.rebuild.partition_view import View

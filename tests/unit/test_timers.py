@@ -8,7 +8,7 @@ from support.folding import Folding, event
 from support.laws import law
 
 from schemas.scalars import MINUTE
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold import timer_queue
 from streams.core.fold.timer_queue import Timers
 

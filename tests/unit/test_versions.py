@@ -15,7 +15,7 @@ from schemas import facts, log, views
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.versions import NewerVersion, checked
 from schemas.views import PositionRow, decode, encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 from streams.history.writer import facts_of
 

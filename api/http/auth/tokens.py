@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
+from api.contract.requests import SESSION_COOKIE as COOKIE
 from api.http.auth.jwks import ALGORITHMS, Keys, download
 from api.readmodel.readers import Reader
 from schemas.scalars import LATEST, SECOND, is_text
@@ -20,9 +21,8 @@ from schemas.settings import Settings
 from schemas.sources import ROLES
 from streams.core.domain.visibility import roles_of
 
-__all__ = ["COOKIE", "LONGEST", "Authenticator", "Caller", "Keys", "Unauthorized"]
+__all__ = ["LONGEST", "Authenticator", "Caller", "Keys", "Unauthorized"]
 
-COOKIE = "attn_session"
 _REMEMBERED = 4096  # checked tokens, so that a signature is not computed for every request
 LONGEST = 8192  # characters of a token
 # RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip characters that do not belong.

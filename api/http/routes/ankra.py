@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses, serializers
+from api.contract.errors import ApiError as Problem
 from api.contract.requests import Dismissal, Preferences
 from api.contract.responses import answers
 from api.http.command_dispatch import carried_out, common
 from api.http.dependencies import Asking, Cursor, EdgeOf, IdempotencyKey, Listening, Revision, Writing, json_of
-from api.http.error_handlers import Problem
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel.pages import read_token
 from schemas.log import Dismiss, Restore, SetPreferences, Widget

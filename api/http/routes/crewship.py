@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query, WebSocket
 from fastapi.responses import Response
 
 from api.contract import responses, serializers
+from api.contract.errors import ApiError as Problem
 from api.contract.requests import Bulk, StateChange
 from api.contract.responses import answers
 from api.http.command_dispatch import carried_out, common
 from api.http.dependencies import Asking, EdgeOf, IdempotencyKey, Revision, Writing, json_of
-from api.http.error_handlers import Problem
 from api.http.routes.websocket import serve
 from api.readmodel import listing
 from schemas.log import SetState

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.http.error_handlers import Problem
+from api.contract.errors import ApiError as Problem
 
 __all__ = ["router"]
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.contract.asyncapi import asyncapi
-from api.http.error_handlers import Problem
+from api.contract.errors import ApiError as Problem
 
 __all__ = ["router"]
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.contract.errors import ApiError as Problem
 from api.contract.responses import Error
 from api.http.dependencies import EdgeOf
-from api.http.error_handlers import Problem
 
 __all__ = ["router"]
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses
+from api.contract.errors import ApiError as Problem
 from api.contract.responses import answers
 from api.history import activity as recorded
 from api.http.dependencies import Asking, EdgeOf, json_of
-from api.http.error_handlers import Problem
 from schemas.scalars import DAY, HOUR
 
 __all__ = ["Window", "router"]

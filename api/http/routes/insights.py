@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.contract import responses
+from api.contract.errors import ApiError as Problem
 from api.contract.responses import answers
 from api.history import insights as asked
 from api.http.dependencies import Asking, EdgeOf, json_of
-from api.http.error_handlers import Problem
 from api.http.routes.history import Window
 
 __all__ = ["router"]

@@ -11,12 +11,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.contract import responses
+from api.contract.errors import NO_STORE
+from api.contract.errors import ApiError as Problem
+from api.contract.requests import SESSION_COOKIE as COOKIE
 from api.contract.requests import Session
 from api.contract.responses import answers
 from api.http.auth.cookies import cookie_values, csrf_of
-from api.http.auth.tokens import COOKIE, Authenticator, Caller, Unauthorized
+from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.dependencies import CSRF_COOKIE, CSRF_HEADER, Asking, EdgeOf, check_csrf, sessions
-from api.http.error_handlers import NO_STORE, Problem
 from schemas.scalars import SECOND, from_us
 
 __all__ = ["router"]

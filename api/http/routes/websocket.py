@@ -29,9 +29,10 @@ from api.contract.messages import (
     Unsubscribe,
     Unsubscribed,
 )
+from api.contract.requests import SESSION_COOKIE as COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
-from api.http.auth.tokens import COOKIE, Authenticator, Caller, Unauthorized
+from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.protocol.unauthenticated import known
 from api.live.connections import Full
 from api.live.notifications import Subscriber, channel_of

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses, serializers
+from api.contract.errors import ApiError as Problem
 from api.contract.responses import answers
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
 from api.http.dependencies import Asking, Cursor, EdgeOf, Listening, json_of
-from api.http.error_handlers import Problem
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel import listing
-from api.readmodel.readers import ID
+from streams.core.domain.rank import ID
 
 __all__ = ["router"]
 

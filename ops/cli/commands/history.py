@@ -20,10 +20,11 @@ from ops.cli import logging_setup
 from ops.cli.commands.roles import run_role
 from ops.cli.data.kafka import kafka_errors
 from ops.cli.options import ClickHouse, DataDir, Instance, Kafka
-from ops.embedded.broker import BrokerError, EmbeddedBroker, free_port
+from ops.embedded.broker import BrokerError, EmbeddedBroker
 from ops.embedded.stack import locked
 from ops.errors import UserError
 from ops.process.environment import leave_secrets
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from schemas.versions import NewerVersion
 

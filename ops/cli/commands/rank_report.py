@@ -26,7 +26,7 @@ from schemas.scalars import from_us
 from schemas.settings import Settings
 from schemas.topics import LOG
 from schemas.versions import NewerVersion
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.normalise import Rejected, normalise
 
 __all__ = ["rank_report"]

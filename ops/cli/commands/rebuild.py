@@ -23,7 +23,7 @@ from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from schemas.versions import NewerVersion
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.kafka.connection import connection
 from streams.kafka.fencing import Fenced
 from streams.rebuild.partition_view import View

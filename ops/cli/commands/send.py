@@ -64,7 +64,8 @@ def emit(
         if bad and not skip_bad:
             raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
         lines.seek(0)
-        good = (Outgoing(number, topic, line, event_files.workspace_of(line)) for number, line in event_files.of_emit(lines)
+        good = (Outgoing(number, topic, line, event_files.workspace_of(line))
+                for number, line in event_files.of_emit(lines)
                 if number not in bad)
         count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
     typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
@@ -153,7 +154,8 @@ def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
         found = event_files.parse_line(line)
         value = found.bytes_of_value
         yield Outgoing(
-            number, found.topic, event_files.retime(value, shift) if shift else value, found.bytes_of_key, found.all_headers,
+            number, found.topic, event_files.retime(value, shift) if shift else value, found.bytes_of_key,
+            found.all_headers,
             found.settles,
         )
 

@@ -23,7 +23,7 @@ from ops.errors import UserError
 from schemas.scalars import from_us
 from schemas.versions import NewerVersion, checked
 from schemas.views import VIEW_VERSION, PositionRow, decode, encode, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.rebuild.partition_view import View
 from streams.rebuild.rebuild import Base
 

@@ -15,9 +15,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 
 from ops.errors import UserError
 from schemas.settings import Settings
+from schemas.topics import MAX_DEAD_LETTER_BYTES, MAX_SOURCE_BYTES
 from streams.kafka.connection import connection, disconnect
 from streams.kafka.diagnostics import trouble
-from streams.kafka.topics import MAX_DEAD_LETTER_BYTES, MAX_SOURCE_BYTES
 
 __all__ = ["Sender", "consumer", "kafka_errors", "patience", "records", "sender"]
 

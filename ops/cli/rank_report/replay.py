@@ -15,7 +15,7 @@ from ops.cli.rank_report.policy import Shown, shown
 from schemas.log import Dismiss, Event, Pack, Restore, SetPreferences, SetState
 from schemas.scalars import DAY
 from schemas.views import ItemRow
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 
 __all__ = ["Entry", "changes"]

@@ -1,4 +1,5 @@
-"""The Grafana dashboard as code: `python -m ops.deploy.grafana.dashboard` writes dashboards/attn.json; a test keeps it current
+"""The Grafana dashboard as code: `python -m ops.deploy.grafana.dashboard` writes dashboards/attn.json; a test keeps
+it current
 and runs every query of it.
 
 For Grafana's own ClickHouse plugin (grafana-clickhouse-datasource), whose macros the queries use:

@@ -8,7 +8,7 @@ from streams.core.domain import items
 from streams.core.domain.event_types import RULES
 from streams.core.domain.items import Stamp
 
-__all__ = ["apply", "review", "target"]
+__all__ = ["apply", "people", "review", "target"]
 
 MAX_EDITORS = 50  # the newest; a draft with more people is a document, not a draft
 
@@ -55,3 +55,9 @@ def target(row: ItemRow, draft: DraftRow) -> None:
     person = next((editor.id for editor in draft.editors if editor.type == "user"), None)
     if draft.owner or person:
         row.data.target_user_id, row.data.target_role = draft.owner or person, None
+
+
+def people(draft: DraftRow) -> set[str]:
+    """Those whose recent drafts it is one of."""
+    found = {editor.id for editor in draft.editors if editor.type == "user"}
+    return found | {draft.owner} if draft.owner else found

@@ -17,8 +17,9 @@ from msgspec import json
 
 from schemas.log import Data
 from schemas.views import GroupRow, ItemRow, Member
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain import periods
-from streams.core.domain.event_types import BY_HAND, Rules
+from streams.core.domain.event_types import BY_HAND
 from streams.core.domain.items import hide, rank, reopen, resolve
 from streams.core.domain.keys import group_key
 from streams.core.domain.rank import BANDS, priority_of

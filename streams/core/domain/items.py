@@ -11,8 +11,9 @@ from operator import attrgetter
 
 from schemas.log import NO_PAYLOAD, Data
 from schemas.views import ItemRow
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain import periods
-from streams.core.domain.event_types import BLOCKING_BY_DEFAULT, Rules
+from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
 __all__ = ["Stamp", "close", "hide", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update"]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from typing import TYPE_CHECKING
 
+from schemas.facts import Fact
 from schemas.views import ItemRow, ProofsRow
 from streams.core.domain import items, periods
-from streams.core.domain.event_types import Rules
+from streams.core.domain.keys import expiring_name
+
+if TYPE_CHECKING:
+    pass
+
+from bisect import insort
+
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.rank import priority_of
 
-__all__ = ["attach", "settle"]
+__all__ = ["attach", "expiring", "settle"]
 
 MAX_PROOFS = 64  # of a case, the newest: an older one is superseded anyhow
 
@@ -78,3 +86,13 @@ def _ends(row: ItemRow, since: int) -> list[tuple[int, str, str, str | None]]:
     if row.superseded is not None and row.superseded >= since:
         ends.append((row.superseded, "", "attached", None))
     return ends
+
+
+def expiring(row: ItemRow, clock: int) -> Fact:
+    """The fact that a proof's item opened by itself: for the case's streams, not for the history."""
+    return Fact(
+        ws=row.ws, pos=0, index=0, event_id=expiring_name(row.id, row.created_at), time=row.created_at,
+        type="proof.expiring", subject=row.source_id, at=clock, item=row.id, kind=row.kind, priority=row.priority,
+        title=row.data.title, case_id=row.data.case_id, session_id=row.data.session_id, proof_id=row.source_id,
+        target_user_id=row.target_user_id, target_role=row.target_role, opened=True, derived=True,
+    )

@@ -11,7 +11,8 @@ from schemas.views import DraftRow, ItemRow, ProofsRow
 from streams.core.domain import drafts, items, periods, proofs
 from streams.core.domain.event_types import BY_HAND, COUNTED, RULES
 from streams.core.domain.items import Stamp
-from streams.core.domain.keys import draft_key, event_name, expiring_name, item_id, item_key, proofs_key
+from streams.core.domain.keys import draft_key, event_name, item_id, item_key, proofs_key
+from streams.core.domain.proofs import expiring
 from streams.core.fold import activity, incident_groups
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _addressed(event: Event, row: ItemRow) -> tuple[str | None, str | None]:
 
     The item's targets, with two exceptions: an opening or update that names its own targets keeps them (it may be older
     than what the item shows, and its texts were written for them), and an event whose item has no known targets yet has
-    its own. A draft's review always goes to the draft's owner or last editor (streams.core.domain.drafts); where neither is
+    its own. A draft's review always goes to the draft's owner or last editor (streams.core.domain.drafts); where
+    neither is
     known, a draft's event is for the person who did it.
     """
     data, known = event.data, (row.target_user_id, row.target_role)
@@ -227,16 +229,6 @@ def _settle_proof(fold: Fold, key: bytes, row: ItemRow) -> None:
     fold.state.put(key, row)
     if opened:
         fold.tell(expiring(row, fold.clock))
-
-
-def expiring(row: ItemRow, clock: int) -> Fact:
-    """The fact that a proof's item opened by itself: for the case's streams, not for the history."""
-    return Fact(
-        ws=row.ws, pos=0, index=0, event_id=expiring_name(row.id, row.created_at), time=row.created_at,
-        type="proof.expiring", subject=row.source_id, at=clock, item=row.id, kind=row.kind, priority=row.priority,
-        title=row.data.title, case_id=row.data.case_id, session_id=row.data.session_id, proof_id=row.source_id,
-        target_user_id=row.target_user_id, target_role=row.target_role, opened=True, derived=True,
-    )
 
 
 _Handler = Callable[["Fold", Event, Stamp, Fact], None]

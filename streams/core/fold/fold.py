@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from schemas.facts import FACT_VERSION, Fact, Outcome
 from schemas.log import Command, Event, Pack
 from schemas.views import PositionRow, SeenRow
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain.keys import command_digest, event_digest, seen_key
 from streams.core.fold import command_handlers, event_handlers, timer_handlers
 from streams.core.fold.state import State

@@ -9,8 +9,8 @@ from schemas.views import DraftRow, GroupRow, ItemRow, MarkRow, ProofsRow, SeenR
 from streams.core.domain import items, proofs
 from streams.core.domain.keys import item_id, item_key
 from streams.core.domain.periods import is_open
+from streams.core.domain.proofs import expiring
 from streams.core.fold import incident_groups, outcomes
-from streams.core.fold.event_handlers import expiring
 from streams.core.fold.state import digests
 
 if TYPE_CHECKING:

@@ -15,16 +15,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import DataError, Error
 
-from schemas.settings import Settings
+from schemas.settings import DATABASE, Settings
 from streams.history.clickhouse.migrate import MigrationError
 from streams.runtime import private_files
 
 __all__ = [
-    "DATABASE", "MIGRATION_SECONDS", "Failed", "Refused", "Unavailable", "connect", "database_of", "directory",
-    "translated",
+    "MIGRATION_SECONDS", "Failed", "Refused", "Unavailable", "connect", "database_of", "directory", "translated",
 ]
 
-DATABASE = "attn"
 
 # Seconds. A slow insert is no failure; one that takes longer than this is looked for in ClickHouse afterwards.
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 30

@@ -1,6 +1,7 @@
 """ClickHouse's HTTP interface in front of chdb: requests read, results and errors told as a server does.
 
-What clickhouse-connect, Grafana and curl use of it. Who answers is up to a subclass: that of streams.history.embedded.query_server
+What clickhouse-connect, Grafana and curl use of it. Who answers is up to a subclass: that of
+streams.history.embedded.query_server
 takes queries only; the tests' server takes inserts as well, and has faults.
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from streams.history.clickhouse.client import DATABASE
+from schemas.settings import DATABASE
 from streams.history.embedded.http_protocol import BadRequest
 
 __all__ = ["SETTINGS", "Guard", "Statement", "check_settings", "query"]

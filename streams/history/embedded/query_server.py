@@ -23,9 +23,8 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-from schemas.settings import Settings
+from schemas.settings import DATABASE, Settings
 from streams.history import metrics
-from streams.history.clickhouse.client import DATABASE
 from streams.history.embedded import query_guard
 from streams.history.embedded.http_protocol import Asked, BadRequest, Handler, Overloaded
 from streams.runtime import private_files

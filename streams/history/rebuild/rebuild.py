@@ -1,6 +1,7 @@
 """The history made again from the facts Kafka still holds: into fresh tables beside the old ones, compared, swapped in.
 
-Nothing else may write meanwhile, so it holds the writers' group (streams.history.rebuild.group_lock). Killed before the swap, it
+Nothing else may write meanwhile, so it holds the writers' group (streams.history.rebuild.group_lock). Killed before the
+swap, it
 leaves the old tables; the next rebuild begins anew. The swap is one statement; what comes after it finds its place by
 itself (streams.history.resume), as after any start.
 """
@@ -25,7 +26,7 @@ from streams.history.clickhouse.repository import SUMS, Store
 from streams.history.rebuild.group_lock import Cannot, claimed
 from streams.history.writer import Batch, Writer, facts_of
 from streams.kafka.connection import connection, disconnect
-from streams.kafka.producer import read_range
+from streams.kafka.reader import read_range
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import Background
 

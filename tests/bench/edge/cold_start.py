@@ -16,7 +16,8 @@ import psutil
 from rich.table import Table
 
 from bench.harness.workload import send
-from ops.embedded.broker import EmbeddedBroker, free_port
+from ops.embedded.broker import EmbeddedBroker
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from streams.kafka import topics

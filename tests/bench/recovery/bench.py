@@ -25,8 +25,8 @@ from bench.harness.brokers import Ground
 from bench.harness.subprocesses import Figures, environment, measure
 from bench.harness.workload import packs, produce
 from bench.recovery.methods import STOCK
-from ops.embedded.broker import free_port
 from ops.embedded.stack import readiness
+from ops.process.ports import free_port
 from ops.process.supervisor import role_command
 from schemas.scalars import MINUTE
 from schemas.topics import LOG, VIEWS

@@ -12,7 +12,7 @@ from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.views import decode, fence_key, position_key
-from streams.core.domain.event_types import Rules
+from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 
 __all__ = ["Refold", "differences", "last_rows", "told"]

@@ -1,4 +1,4 @@
-"""The real thing as processes: Kafka, workers, edges, history; kept alive by `ops.process.supervisor`, as `attn up` does."""
+"""Kafka, workers, edges and history as processes, kept alive by `ops.process.supervisor`, as `attn up` does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from ops.embedded.broker import free_port
 from ops.kafka import Cluster, Node
 from ops.process import identity
+from ops.process.ports import free_port
 from ops.process.supervisor import GaveUp, Part, Policy, role_command
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS

@@ -1,0 +1,38 @@
+"""`FoldConfig`: the settings that decide the result of the fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from schemas.scalars import DAY, HOUR, MINUTE
+from schemas.settings import Settings
+
+__all__ = ["FoldConfig"]
+
+
+
+@dataclass(frozen=True, slots=True)
+class FoldConfig:
+    """The settings of the fold; all times in microseconds. Every worker must run with the same (law 1)."""
+
+    targets: dict[str, int] = field(
+        default_factory=lambda: {"urgent": 15 * MINUTE, "high": HOUR, "normal": 8 * HOUR, "low": 3 * DAY}
+    )
+    retention: int = 30 * DAY
+    dedupe: int = 30 * DAY
+    proof_window: int = 24 * HOUR
+    activity_window: int = 24 * HOUR
+    source_managed: frozenset[str] = frozenset(
+        {"waitpoint", "escalation", "plan_approval", "pending_action", "session_waiting"}
+    )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> FoldConfig:
+        return cls(
+            targets=settings.targets,
+            retention=int(settings.retention_days * DAY),
+            dedupe=int(settings.dedupe_days * DAY),
+            proof_window=int(settings.proof_window_hours * HOUR),
+            activity_window=int(settings.activity_window_hours * HOUR),
+            source_managed=settings.source_managed_kinds,
+        )

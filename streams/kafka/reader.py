@@ -1,0 +1,71 @@
+"""Reads a range of offsets without a consumer group; first and end offsets of a partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from schemas.settings import Settings
+from streams.kafka.connection import connection, disconnect
+from streams.kafka.producer import REQUEST_SECONDS
+
+__all__ = ["bounds", "read_range"]
+
+_READ_SECONDS = 30.0  # without any progress
+
+
+async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
+    """The first offset that a partition still holds, and the one after its last.
+
+    Asked through a client of its own: on the connection of a consumer each question waits behind a fetch, 1.5 s on
+    Faust's. TimeoutError: the broker does not answer.
+    """
+    place = TopicPartition(*tp)
+    asking = AIOKafkaConsumer(
+        **connection(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
+        request_timeout_ms=REQUEST_SECONDS * 1000,
+    )
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await asking.start()
+            begins, ends = await asyncio.gather(asking.beginning_offsets([place]), asking.end_offsets([place]))
+    finally:
+        await disconnect(asking)
+    return begins[place], ends[place]
+
+
+
+async def read_range(
+    settings: Settings, tp: tuple[str, int], start: int, end: int
+) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
+    """The committed records of a partition with start <= offset < end, in runs, without any group.
+
+    What the log does not hold any more, or holds as markers or of aborted transactions, is left out. `end` must not be
+    behind the last stable offset: an open transaction would be waited for. TimeoutError: the broker stopped answering.
+    """
+    place = TopicPartition(*tp)
+    reader = AIOKafkaConsumer(
+        **connection(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
+        auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
+        isolation_level="read_committed",
+        request_timeout_ms=REQUEST_SECONDS * 1000,
+    )
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            await reader.start()
+            at = max(start, (await reader.beginning_offsets([place]))[place])
+        reader.assign([place])
+        reader.seek(place, at)
+        while at < end:
+            async with asyncio.timeout(_READ_SECONDS):
+                run: list[ConsumerRecord[bytes, bytes]] = []
+                while not run and at < end:
+                    run = (await reader.getmany(place, timeout_ms=500, max_records=2000)).get(place, [])
+                    at = await reader.position(place)
+            inside = run if not run or run[-1].offset < end else [record for record in run if record.offset < end]
+            if inside:
+                yield inside
+    finally:
+        await disconnect(reader)
