@@ -174,7 +174,7 @@ def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
     }
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-c", "from ops.cli import main; main()", "history"], cwd=ROOT, env=environment,
+            [sys.executable, "-c", "from ops.cli.main import main; main()", "history"], cwd=ROOT, env=environment,
             stdout=out, stderr=out,
         )
 

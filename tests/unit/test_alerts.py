@@ -15,14 +15,16 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import api.metrics
 import streams.history.metrics
-import streams.kafka.producer
+import streams.kafka.dead_letters
 import streams.runtime.lag
 import streams.runtime.metrics
 
 OPS = Path(__file__).parents[2] / "ops"
 RULES = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts.yml").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
-MODULES = (api.metrics, streams.history.metrics, streams.kafka.producer, streams.runtime.metrics, streams.runtime.lag)
+MODULES = (
+    api.metrics, streams.history.metrics, streams.kafka.dead_letters, streams.runtime.metrics, streams.runtime.lag,
+)
 
 # What Prometheus itself and its client add.
 ADDED = {"job", "instance", "le"}

@@ -312,7 +312,7 @@ def test_a_command_imports_its_own_module_only() -> None:
     """`attn token` starts without the modules of the other commands: together they cost a second of CPU."""
     done = subprocess.run(
         [sys.executable, "-P", "-c",
-         "import sys; from ops.cli import main\n"
+         "import sys; from ops.cli.main import main\n"
          "sys.argv = ['attn', 'token', '--help']\n"
          "try: main()\n"
          "except SystemExit: pass\n"
