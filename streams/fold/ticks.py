@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.log import Pack, encode_pack
 from schemas.topics import LOG
-from streams.fold.agent import Shard
+from streams.fold.partition import Shard
 from streams.kafka.producer import acknowledged
 from streams.runtime import metrics
 

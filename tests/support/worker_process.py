@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.consumer.group_offsets import Group
 from streams.core.fold.fold import Fold
-from streams.fold import agent
+from streams.fold import partition
 from streams.ingest import agent as ingest
 from streams.kafka.fencing import Claim
 from streams.worker.main import run
@@ -56,7 +56,7 @@ def arm(crash: str) -> None:
     elif point == "freeze":
         Claim.write = crashing(True, Claim.write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
-        agent.claim = crashing(False, agent.claim)
+        partition.claim = crashing(False, partition.claim)
     elif point == "log":
         ingest.acknowledged = crashing(True, ingest.acknowledged)
     elif point == "commit":

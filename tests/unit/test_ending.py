@@ -18,7 +18,7 @@ from mode.threads import ServiceThread
 from schemas.settings import Settings
 from streams.consumer import consumer_thread
 from streams.consumer.gap_filler import Continuity
-from streams.fold import agent
+from streams.fold import agent, partition
 from streams.kafka.connection import disconnect
 from streams.runtime.task_supervisor import Alarm
 from streams.worker import main
@@ -94,13 +94,13 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     async def claim(*_: Any) -> _Held:
         return _Held()
 
-    class Loads(agent.Shard):
+    class Loads(partition.Shard):
         async def _begin(self, held: Any) -> None:
             loading.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    monkeypatch.setattr(agent, "claim", claim)
+    monkeypatch.setattr(partition, "claim", claim)
     nothing = cast("Any", None)
     shards = agent.Shards(lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), Alarm())
     shards.start([0])
@@ -111,7 +111,7 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     assert shards.idle(TP("attn.log", 0)) is False
 
 
-class _Writing(agent.Shard):
+class _Writing(partition.Shard):
     """Has loaded, and ends when what it writes is written."""
 
     written: asyncio.Event
@@ -170,7 +170,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
             yield [SimpleNamespace(offset=offset)]
             await asyncio.sleep(0)
 
-    class Reads(agent.Shard):
+    class Reads(partition.Shard):
         async def _begin(self, held: Any) -> None:
             self.fold = cast("Any", object())
             continuity.own(self.tp, 0)
@@ -180,7 +180,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
 
         async def _write(self) -> None: ...
 
-    monkeypatch.setattr(agent, "claim", claim)
+    monkeypatch.setattr(partition, "claim", claim)
     continuity = Continuity(endless)
     nothing = cast("Any", None)
     shards = agent.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
