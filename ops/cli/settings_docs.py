@@ -14,10 +14,11 @@ __all__ = ["page"]
 
 _HEAD = """# Settings
 
-Variables, or lines of a `.env` file in the directory where attn is started. Where a command has a flag for it, the flag
-comes first. A name that is not in this table is ignored. `PT15M`, `PT8H` and `P3D` are times as ISO 8601 writes them.
-[Operations](operations.md) says when to touch which. This table is made of
-[`schemas/settings.py`](../schemas/settings.py), which has the reasons, by `make schemas`.
+Variables, or lines of a `.env` file in the directory where attn is started. Where a command has a
+flag for it, the flag comes first. A name that is not in this table is ignored. `PT15M`, `PT8H` and
+`P3D` are times as ISO 8601 writes them. [Operations](operations.md) says when to touch which.
+This table is made of [`schemas/settings.py`](../schemas/settings.py), which has the reasons, by
+`make schemas`.
 """
 
 

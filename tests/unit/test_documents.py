@@ -60,6 +60,19 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in anchors(path), f"{target}: no such heading; there are {sorted(anchors(path))}"
 
 
+def long_lines(text: str) -> list[str]:
+    """Returns the lines of prose over 100 characters. Targets of links do not count; tables and code are
+    exempt."""
+    prose = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"\]\([^)]*\)", "]", line) for line in prose.splitlines() if not line.startswith("|")]
+    return [line for line in lines if len(line) > 100 and not re.fullmatch(r" *`[^`]+`", line)]
+
+
+@each
+def test_lines_are_at_most_100_characters_long(document: Path) -> None:
+    assert long_lines(document.read_text()) == []
+
+
 @each
 def test_files_that_are_named_exist(document: Path) -> None:
     if document.name == "CHANGELOG.md" or "decisions" in document.parts:
@@ -152,6 +165,9 @@ def test_commands_that_are_named_exist_with_their_flags(document: Path) -> None:
 
 
 def test_what_is_wrong_is_found() -> None:
+    line = "word " * 20
+    assert long_lines(f"{line}\n{line}a\n| {line}a |\n[{line}](https://example.com)\n```\n{line}a\n```\n") == [
+        f"{line}a", f"[{line}]"]
     text = "`attn histroy` `attn history --rebuilt`\n```sh\ncat x | attn emitt -  # attn no\nmake cheque\n```\n"
     assert unknown(text) == ["attn emitt", "make cheque", "attn histroy", "history --rebuilt"]
     targets = {f"ATTN_TARGET_{name}" for name in ("URGENT", "HIGH", "NORMAL", "LOW")}
