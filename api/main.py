@@ -27,7 +27,7 @@ _log = structlog.get_logger("attn.edge")
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises when the view can't be followed any more or the address is taken."""
-    idle_fetch.install()
+    idle_fetch.install_throttle()
     if settings.jwt_secret is not None and len(settings.jwt_secret) < _SECRET:
         _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
     _raise_descriptors()
@@ -84,8 +84,8 @@ async def _topics(edge: Edge, settings: Settings) -> None:
     """Waits for a broker for as long as that takes: ending and being started again would not bring it back."""
     while True:
         try:
-            await topics.ensure(settings)
-        except topics.NoBroker as error:
+            await topics.ensure_topics(settings)
+        except topics.BrokerUnavailable as error:
             edge.contact.unheard(error)
         else:
             edge.contact.heard()

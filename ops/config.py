@@ -51,9 +51,11 @@ def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
 def _check_certificates(settings: Settings) -> None:
     """Raises OSError if the certificates for Kafka can't be read."""
     if settings.kafka_security.endswith("SSL"):
-        from streams.kafka.connection import connection  # aiokafka takes 0.2 s of CPU to import: not for `attn token`
+        from streams.kafka.connection import (
+            client_arguments,  # aiokafka takes 0.2 s of CPU to import: not for `attn token`
+        )
 
-        connection(settings)
+        client_arguments(settings)
 
 
 def _explain(item: Any, flags: Collection[str]) -> str:

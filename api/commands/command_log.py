@@ -23,8 +23,8 @@ from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import LOG
 from streams.core.packs import Packer
-from streams.kafka.connection import disconnect
-from streams.kafka.producer import acknowledged, producer
+from streams.kafka.connection import close_client
+from streams.kafka.producer import idempotent_producer, wait_acknowledged
 
 __all__ = ["Append", "NotDone", "Writes", "log_of"]
 
@@ -123,26 +123,26 @@ async def log_of(settings: Settings) -> AsyncIterator[Append]:
     out = await _started(settings)
 
     async def append(partition: int, pack: bytes) -> None:
-        await acknowledged([await out.send(LOG, pack, partition=partition)])
+        await wait_acknowledged([await out.send(LOG, pack, partition=partition)])
 
     try:
         yield append
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await disconnect(out)
+                await close_client(out)
 
 
 async def _started(settings: Settings) -> AIOKafkaProducer:
     """As soon as a broker answers."""
     while True:
-        out = producer(settings, "edge")
+        out = idempotent_producer(settings, "edge")
         try:
             await out.start()
             return out
         except KafkaError:
-            await disconnect(out)
+            await close_client(out)
             await asyncio.sleep(1.0)
         except BaseException:
-            await disconnect(out)
+            await close_client(out)
             raise

@@ -24,7 +24,7 @@ from api.edge.initial_state import Assembler
 from api.edge.services import Edge
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 
 __all__ = ["FellBack", "Stuck", "Tailer"]
 
@@ -74,13 +74,13 @@ class Tailer:
             # A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes unsent longer.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await asyncio.gather(*map(disconnect, consumers), return_exceptions=True)
+                    await asyncio.gather(*map(close_client, consumers), return_exceptions=True)
 
     async def _started(self, name: str) -> AIOKafkaConsumer:
         """A consumer, once there is a broker."""
         while True:
             consumer = AIOKafkaConsumer(
-                **connection(self._settings), client_id=f"attn-edge-{name}-{self._settings.instance}",
+                **client_arguments(self._settings), client_id=f"attn-edge-{name}-{self._settings.instance}",
                 enable_auto_commit=False, auto_offset_reset="none", max_partition_fetch_bytes=_FETCH_BYTES,
                 fetch_max_wait_ms=POLL_MS,
             )
@@ -89,10 +89,10 @@ class Tailer:
                 return consumer
             except KafkaError as error:
                 self._edge.contact.unheard(error)
-                await disconnect(consumer)
+                await close_client(consumer)
                 await asyncio.sleep(1)
             except BaseException:
-                await disconnect(consumer)
+                await close_client(consumer)
                 raise
 
     async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:

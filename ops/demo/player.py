@@ -27,7 +27,7 @@ from ops.demo.users import WORKSPACE, Crew
 from schemas.scalars import SECOND, from_us
 from schemas.settings import Settings
 from schemas.topics import TOPIC_OF_TYPE
-from streams.kafka.producer import acknowledged, producer
+from streams.kafka.producer import idempotent_producer, wait_acknowledged
 from streams.runtime import health
 
 __all__ = ["Place", "events", "run"]
@@ -97,7 +97,7 @@ async def _play(settings: Settings) -> None:
     desk = Desk(file.with_name("demo-desk.json"))
     for _, _, event in islice(events(Place(place.seed, place.began), now), place.number):
         desk.told(event)
-    out = producer(settings, "demo")
+    out = idempotent_producer(settings, "demo")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     address = f"http://{f'[{host}]' if ':' in host else host}"
     inbox = f"{address}:{settings.port}"
@@ -142,5 +142,5 @@ def _keep(file: Path, place: Place) -> None:
 
 async def _send(out: AIOKafkaProducer, events: list[dict[str, Any]]) -> None:
     """Acknowledged when it returns."""
-    await acknowledged([
+    await wait_acknowledged([
         await out.send(TOPIC_OF_TYPE[event["type"]], orjson.dumps(event), key=WORKSPACE.encode()) for event in events])

@@ -210,7 +210,7 @@ class Stack:
 
     async def _ensure_topics(self) -> None:
         try:
-            await topics.ensure(self.settings)
+            await topics.ensure_topics(self.settings)
         except topics.TopicError as error:
             raise UserError(str(error)) from None
 

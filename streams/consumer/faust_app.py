@@ -12,7 +12,7 @@ from faust.types import TP
 from schemas.settings import Settings
 from streams.consumer.chunks import Chunks
 from streams.consumer.consumer_thread import Consumer, RebalanceThread
-from streams.kafka.connection import connection
+from streams.kafka.connection import client_arguments
 
 _NEVER = 10.0**9
 # Partitions that are added to a source topic are read after this time at most. Kafka's clients ask every 5 minutes.
@@ -68,8 +68,8 @@ def _app(name: str, settings: Settings) -> faust.App:
 
 
 def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
-    """What `connection` says, in Faust's words."""
-    given = connection(settings)
+    """What `client_arguments` says, in Faust's words."""
+    given = client_arguments(settings)
     context = given.get("ssl_context")
     if "sasl_mechanism" in given:
         return faust.SASLCredentials(

@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.settings import Settings
-from streams.kafka.connection import connection, disconnect
-from streams.kafka.reader import bounds
+from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.reader import partition_bounds
 
 __all__ = ["Group"]
 
@@ -67,7 +67,7 @@ class Group:
             offset = committed.get(tp)
             if offset is not None and offset > ends[tp]:
                 # An open transaction may end the partition earlier for this consumer than for one that committed.
-                ends = {**ends, tp: (await bounds(self._settings, tp))[1]}
+                ends = {**ends, tp: (await partition_bounds(self._settings, tp))[1]}
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
                 log.error(
                     "%s/%d holds offsets %d to %d, %d was committed: what lies between is lost; reading all it holds",
@@ -86,7 +86,7 @@ class Group:
         return {tp: answer[tp] for tp in places if answer[tp] >= 0}
 
     async def _asked(self, places: list[TP]) -> dict[TP, int]:
-        admin = AIOKafkaAdminClient(**connection(self._settings), request_timeout_ms=_REQUEST_MS)
+        admin = AIOKafkaAdminClient(**client_arguments(self._settings), request_timeout_ms=_REQUEST_MS)
         try:
             await admin.start()
             found = await admin.list_consumer_group_offsets(
@@ -95,7 +95,7 @@ class Group:
             log.warning("%s does not say what it has committed: %r", self._app.conf.id, error)
             return {}
         finally:
-            await disconnect(admin)
+            await close_client(admin)
         return {TP(*place): known.offset for place, known in found.items()}
 
     async def commit(self, done: Mapping[TP, int]) -> None:

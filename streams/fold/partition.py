@@ -22,10 +22,10 @@ from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.fold.views_table import Views
-from streams.kafka.dead_letters import bury
-from streams.kafka.fencing import Claim, claim
-from streams.kafka.producer import RecordTooLarge, refuse_large
-from streams.kafka.reader import bounds
+from streams.kafka.dead_letters import send_dead_letters
+from streams.kafka.fencing import FencedProducer, fence_partition
+from streams.kafka.producer import RecordTooLarge, check_record_sizes
+from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
 
 __all__ = ["Shard"]
@@ -56,7 +56,7 @@ class Shard:
         self._views = views
         self._continuity = continuity
         self._kept = kept
-        self._claim: Claim | None = None
+        self._claim: FencedProducer | None = None
         self.clean = False  # ended with everything folded written
         self.closing = False
         self._records: Records = []  # folded, not yet durable
@@ -68,7 +68,7 @@ class Shard:
         self.waiting.put_nowait(Portion(self.tp, [], 0, 0))
 
     async def run(self, budget: Budget) -> None:
-        held = self._claim = await claim(self._settings, self._partition)
+        held = self._claim = await fence_partition(self._settings, self._partition)
         try:
             await self._begin(held)
             while not self.closing:
@@ -83,7 +83,7 @@ class Shard:
         finally:
             await held.close()
 
-    async def _begin(self, held: Claim) -> None:
+    async def _begin(self, held: FencedProducer) -> None:
         fold = await self._open(held)
         if said := await self._reconcile(fold):
             log.error("%s/%d: %s", *self.tp, said)
@@ -91,7 +91,7 @@ class Shard:
         self.fold, self.done = fold, fold.position.next
         self._continuity.own(self.tp, self.done)
 
-    async def _open(self, held: Claim) -> Fold:
+    async def _open(self, held: FencedProducer) -> Fold:
         """A fold of what is durable."""
         rows, news = await self._views.load(held)
         kept, self._kept = self._kept, None
@@ -103,7 +103,7 @@ class Shard:
         return fold
 
     async def _reconcile(self, fold: Fold) -> str | None:
-        begin, end = await bounds(self._settings, self.tp)
+        begin, end = await partition_bounds(self._settings, self.tp)
         return fold.reconcile(end, self._settings.incarnation, begin)
 
     async def _follow(self, portion: Portion, budget: Budget) -> None:
@@ -150,7 +150,7 @@ class Shard:
 
     async def _flush(self, fold: Fold) -> None:
         batch = fold.take()
-        refuse_large(VIEWS, batch.rows)  # before anybody is told the facts
+        check_record_sizes(VIEWS, batch.rows)  # before anybody is told the facts
         assert self._claim is not None
         with metrics.WRITE_SECONDS.time():
             if batch.facts:
@@ -183,7 +183,7 @@ class Shard:
     async def _pass_over(self, fold: Fold, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
         log.error("%s/%d: the record at offset %d goes to dead-letters: %s", *self.tp, record.offset, reason)
         assert self._claim is not None
-        await bury(self._claim.out, [DeadLetter(
+        await send_dead_letters(self._claim.out, [DeadLetter(
             topic=LOG, partition=self._partition, offset=record.offset, reason=reason, at=time.time_ns() // 1000,
             key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
             cause=cause,

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.log import Pack, encode_pack
 from schemas.topics import LOG
 from streams.fold.partition import Shard
-from streams.kafka.producer import acknowledged
+from streams.kafka.producer import wait_acknowledged
 from streams.runtime import metrics
 
 __all__ = ["Ticks"]
@@ -45,7 +45,7 @@ class Ticks:
             return
         value = encode_pack(Pack(now))
         sent = [await self._out.send(LOG, value, partition=shard.tp.partition) for shard in due]
-        answers = await acknowledged(sent)
+        answers = await wait_acknowledged(sent)
         self._logged.update(zip(due, (answer.offset for answer in answers), strict=True))
         metrics.TICKS.inc(len(due))
 

@@ -22,7 +22,7 @@ from schemas.views import ROWS, PositionRow, decode, encode, fence_key, position
 from streams.consumer.chunks import Whole
 from streams.consumer.gap_filler import ReadRange
 from streams.consumer.group_offsets import Group
-from streams.kafka.fencing import Claim
+from streams.kafka.fencing import FencedProducer
 
 __all__ = ["ForeignWrite", "MemoryRows", "RowStore", "Rows", "Views"]
 
@@ -105,10 +105,10 @@ class Views(Table):  # type: ignore[misc]
         self._data = _Held(self)
         self._ends: dict[TP, int] = {}
 
-    async def write(self, claim: Claim, rows: Rows) -> None:
+    async def write(self, claim: FencedProducer, rows: Rows) -> None:
         """Make rows durable, the position row last, then change the table.
 
-        Any exception, Fenced and ForeignWrite included: what is durable is not known, so the caller must not go on.
+        Any exception, FencedError and ForeignWrite included: the caller must not continue.
         """
         partition = claim.partition
         offset = await claim.write(VIEWS, rows)
@@ -119,7 +119,7 @@ class Views(Table):  # type: ignore[misc]
             )
         self.held.put(partition, rows, offset)
 
-    async def load(self, claim: Claim) -> tuple[Mapping[bytes, bytes], bool]:
+    async def load(self, claim: FencedProducer) -> tuple[Mapping[bytes, bytes], bool]:
         """The partition's rows as they are durable: read in bulk, only the tail where some are held already. And
         whether that brought anything: if not, nobody else has written since.
 

@@ -28,7 +28,7 @@ from streams.history.clickhouse.repository import Store
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
 from streams.history.writer import Batch, Writer, facts_of
-from streams.kafka.reader import read_range
+from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import Background
 
@@ -267,7 +267,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def _reader(self, tp: TopicPartition) -> Callable[[int, int], Awaitable[list[tuple[int, Fact]]]]:
         async def read(low: int, high: int) -> list[tuple[int, Fact]]:
             return [
-                (record.offset, fact) async for run in read_range(self._settings, tp, low, high)
+                (record.offset, fact) async for run in read_offsets(self._settings, tp, low, high)
                 for fact, record in facts_of(run, [])
             ]
 

@@ -20,7 +20,7 @@ from streams.history.consumer import Bury, Consumer
 from streams.history.embedded import query_server
 from streams.history.rebuild.group_lock import GROUP
 from streams.kafka import dead_letters, idle_fetch, producer, topics
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 from streams.runtime import health
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import Background
@@ -35,11 +35,11 @@ _CLOSE = 1.0  # seconds for each part to close; a clean stop takes less than 5 i
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises TopicError when no broker answers at start, MigrationError for tables of another attn."""
-    idle_fetch.install()
+    idle_fetch.install_throttle()
     state: list[Consumer] = []
     away: list[str] = []  # why the tables could not be opened, the last time
     async with health.serve(settings.metrics_port, lambda: _unready(state, away), settings.host):
-        if not await topics.ensured(settings, stop):
+        if not await topics.ensure_topics_or_stop(settings, stop):
             return
         background = Background("clickhouse")
         async with (
@@ -133,7 +133,7 @@ def _prepare(settings: Settings, found: Any) -> None:
 @contextlib.asynccontextmanager
 async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     reader = AIOKafkaConsumer(
-        **connection(settings), group_id=GROUP,
+        **client_arguments(settings), group_id=GROUP,
         client_id=f"attn-history-{settings.instance}",
         # Static: a killed process is back at once as the same member, and a restart moves no partitions.
         group_instance_id=f"history-{settings.instance}", session_timeout_ms=10_000, heartbeat_interval_ms=2_000,
@@ -158,14 +158,14 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
 
     async def bury(letters: Collection[DeadLetter]) -> None:
         if not started:
-            out = producer.producer(settings, "history")
+            out = producer.idempotent_producer(settings, "history")
             try:
                 await out.start()
             except BaseException:
-                await disconnect(out)
+                await close_client(out)
                 raise
             started.append(out)
-        await dead_letters.bury(started[0], letters)
+        await dead_letters.send_dead_letters(started[0], letters)
 
     try:
         yield bury
@@ -173,4 +173,4 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE):
                 for out in started:
-                    await disconnect(out)
+                    await close_client(out)

@@ -25,8 +25,8 @@ from streams.core.normalise import Limits, Rejected, normalise
 from streams.core.packs import Packer
 from streams.ingest.circuit_breaker import Policy
 from streams.ingest.topic_breakers import Gate, listen
-from streams.kafka.dead_letters import bury
-from streams.kafka.producer import acknowledged, record_size
+from streams.kafka.dead_letters import send_dead_letters
+from streams.kafka.producer import record_size, wait_acknowledged
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
 from streams.runtime.task_supervisor import Alarm
@@ -253,13 +253,13 @@ class Intake:
         rejects, self._rejects, self._rejected = self._rejects, [], 0
         handled, self._handled = self._handled, {}
         if rejects:
-            await bury(self._out, rejects)
+            await send_dead_letters(self._out, rejects)
         sent = []
         for partition, events, value in self._packer.take(_now()):
             sent.append(await self._out.send(LOG, value, partition=partition))
             metrics.PACK_EVENTS.observe(events)
         if sent:
-            await acknowledged(sent)
+            await wait_acknowledged(sent)
         self.done.update((tp, offset) for tp, (offset, _) in handled.items())
         self.worked.update((tp, at) for tp, (_, at) in handled.items() if at)
 

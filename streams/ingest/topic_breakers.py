@@ -19,7 +19,7 @@ from schemas.dead_letters import GoOn, parse
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams.ingest.circuit_breaker import Breaker, Policy, State
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 from streams.runtime import metrics
 
 __all__ = ["Gate", "listen"]
@@ -121,7 +121,7 @@ async def listen(settings: Settings, gate: Gate) -> None:
     while True:
         await gate.stopping.wait()
         reader = AIOKafkaConsumer(
-            **connection(settings), client_id=f"attn-gate-{settings.instance}", enable_auto_commit=False)
+            **client_arguments(settings), client_id=f"attn-gate-{settings.instance}", enable_auto_commit=False)
         try:
             await reader.start()
             # The client itself knows only topics it was told to follow.
@@ -140,4 +140,4 @@ async def listen(settings: Settings, gate: Gate) -> None:
             log.info("operators can't be heard: %r", error)
             await asyncio.sleep(_POLL_MS / 1000)
         finally:
-            await disconnect(reader)
+            await close_client(reader)

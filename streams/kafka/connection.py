@@ -16,13 +16,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from schemas.settings import Settings
 from streams.kafka.records import fetcher_patch
 
-__all__ = ["connection", "disconnect"]
+__all__ = ["client_arguments", "close_client"]
 
 # A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes that are not sent longer.
 _CLOSE_SECONDS = 5.0
 
 
-def connection(settings: Settings) -> dict[str, Any]:
+def client_arguments(settings: Settings) -> dict[str, Any]:
     """Arguments that every client of aiokafka takes. OSError (SSLError is one): a certificate can't be read.
 
     Every client of attn calls it first, so it also replaces aiokafka's parser of records for this process.
@@ -39,7 +39,7 @@ def connection(settings: Settings) -> dict[str, Any]:
     return given
 
 
-async def disconnect(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:
+async def close_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:
     """End a client, or leave it after some seconds; a cancellation that comes meanwhile is heard when it has ended.
 
     aiokafka awaits tasks that it cancelled itself and takes any cancellation for theirs: whoever was cancelled in that

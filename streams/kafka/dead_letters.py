@@ -11,23 +11,23 @@ from prometheus_client import Counter
 
 from schemas.dead_letters import DeadLetter
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES
-from streams.kafka.producer import acknowledged, record_size, write_deadline
+from streams.kafka.producer import record_size, wait_acknowledged, write_deadline
 from streams.kafka.topics import dead_letter_bytes
 
-__all__ = ["BURIED", "bury"]
+__all__ = ["DEAD_LETTERS_SENT", "send_dead_letters"]
 
 # Every role that reads Kafka has it. `cause` is one of schemas.dead_letters.CAUSES.
-BURIED = Counter("attn_dead_letters_total", "Records sent to dead-letters, by where they were", ["topic", "cause"])
+DEAD_LETTERS_SENT = Counter(
+    "attn_dead_letters_total", "Records sent to dead-letters, by where they were", ["topic", "cause"])
 # What should never be is told as 0 from the start: Prometheus does not see an increase to a counter's first value.
 for _place in (
     *((topic, cause) for topic in SOURCE_TYPES for cause in ("fault", "unreadable")),
     (LOG, "pack"), (LOG, "row"), (FACTS, "fact"), (FACTS, "insert"),
 ):
-    BURIED.labels(*_place)
+    DEAD_LETTERS_SENT.labels(*_place)
 
 
-
-async def bury(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
+async def send_dead_letters(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
     """Writes dead letters and waits until they are acknowledged. Each is cut to what the topic accepts."""
     limit, waiting = dead_letter_bytes(), 0
     sent: list[asyncio.Future[Any]] = []
@@ -37,11 +37,11 @@ async def bury(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
             value = b""  # aiokafka sends no record without both
         size = record_size(letter.key, value, headers)
         if sent and waiting + size > limit:  # the producer may put all that waits into one batch
-            await acknowledged(sent)
+            await wait_acknowledged(sent)
             sent, waiting = [], 0
         async with write_deadline():
             sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=headers))
         waiting += size
-    await acknowledged(sent)
+    await wait_acknowledged(sent)
     for letter in letters:
-        BURIED.labels(letter.topic, letter.cause).inc()
+        DEAD_LETTERS_SENT.labels(letter.topic, letter.cause).inc()

@@ -14,9 +14,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from schemas.settings import Settings
 from schemas.topics import TOPICS
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 
-__all__ = ["Partition", "answering_first", "complaints", "trouble"]
+__all__ = ["Partition", "diagnose", "find_problems", "order_by_reachability"]
 
 _SECONDS = 6.0  # for all questions together
 _ANSWER_MS = 2000
@@ -38,7 +38,7 @@ class Partition:
     needed: int
 
 
-async def answering_first(settings: Settings) -> str:
+async def order_by_reachability(settings: Settings) -> str:
     """The same hosts, those that answer first. Each client of ours asks them in turn, and would wait ten seconds for
     one that takes connections and says nothing: a dozen clients, longer than a role may take to start."""
     hosts = [host.strip() for host in settings.kafka.split(",") if host.strip()]
@@ -49,7 +49,7 @@ async def answering_first(settings: Settings) -> str:
 
 
 async def _answers(settings: Settings) -> bool:
-    client = AIOKafkaClient(**connection(settings), client_id="attn-first", request_timeout_ms=_ANSWER_MS)
+    client = AIOKafkaClient(**client_arguments(settings), client_id="attn-first", request_timeout_ms=_ANSWER_MS)
     try:
         async with asyncio.timeout(_ANSWER_MS / 1000):
             await client.bootstrap()
@@ -57,10 +57,10 @@ async def _answers(settings: Settings) -> bool:
     except (KafkaError, OSError, TimeoutError):
         return False
     finally:
-        await disconnect(client)
+        await close_client(client)
 
 
-async def trouble(settings: Settings, topics: Iterable[str] | None = None) -> str | None:
+async def diagnose(settings: Settings, topics: Iterable[str] | None = None) -> str | None:
     """Why some of these topics (attn's, if not given) can't be written or read at the moment; None: they can, as far as
     the brokers know."""
     names = set(topics) if topics is not None else {topic.name for topic in TOPICS}
@@ -74,17 +74,17 @@ async def trouble(settings: Settings, topics: Iterable[str] | None = None) -> st
 
 
 async def _ask(settings: Settings, names: set[str]) -> str | None:
-    admin = AIOKafkaAdminClient(**connection(settings), client_id="attn-trouble", request_timeout_ms=_ANSWER_MS)
+    admin = AIOKafkaAdminClient(**client_arguments(settings), client_id="attn-trouble", request_timeout_ms=_ANSWER_MS)
     try:
         await admin.start()
         partitions = await _partitions(admin, names)
         cluster = await _answered(admin.describe_cluster)
     finally:
-        await disconnect(admin)
+        await close_client(admin)
     listed = {broker["node_id"]: (broker["host"], broker["port"]) for broker in cluster["brokers"]}
     answers = await asyncio.gather(*(_listens(*address) for address in listed.values()))
     alive = {number for number, yes in zip(listed, answers, strict=True) if yes}
-    told = complaints(partitions, alive)
+    told = find_problems(partitions, alive)
     return f"Kafka at {settings.kafka}: {'; '.join(told)}" if told else None
 
 
@@ -129,7 +129,7 @@ async def _listens(host: str, port: int) -> bool:
     return True
 
 
-def complaints(partitions: Collection[Partition], alive: Collection[int]) -> list[str]:
+def find_problems(partitions: Collection[Partition], alive: Collection[int]) -> list[str]:
     """Each thing that is wrong; a broker that is away is none by itself. One that died a moment ago is still listed as
     a leader and as in sync: so what counts is who is alive."""
     known = {number for part in partitions for number in part.replicas}

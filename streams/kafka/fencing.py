@@ -21,10 +21,10 @@ from aiokafka.errors import ProducerFenced
 from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import FenceRow, encode, fence_key
-from streams.kafka.connection import connection, disconnect
-from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, producer, write_rows
+from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, idempotent_producer, write_rows
 
-__all__ = ["Claim", "Fenced", "claim", "transactional_id"]
+__all__ = ["FencedError", "FencedProducer", "fence_partition", "transactional_id"]
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ _CLOSE_SECONDS = 2.0
 # next claim then begins a new count, and only positions tell a zombie of before (streams/fold/views_table.py).
 
 
-class Fenced(Exception):
+class FencedError(Exception):
     """Another worker claimed the partition: nothing of this write is in its rows, and nothing ever will be."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class FencedProducer:
     """`offset`: of the claim in attn.views. All before it is final; after it only `write` writes, until that raises
-    Fenced."""
+    FencedError."""
 
     partition: int
     out: AIOKafkaProducer
@@ -52,44 +52,44 @@ class Claim:
         try:
             return await write_rows(self.out, topic, self.partition, rows)
         except ProducerFenced as error:
-            raise Fenced(f"partition {self.partition} was claimed by another worker") from error
+            raise FencedError(f"partition {self.partition} was claimed by another worker") from error
 
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await disconnect(self.out)
+                await close_client(self.out)
 
 
 def transactional_id(partition: int) -> str:
     return f"attn-fold-{partition}"
 
 
-async def claim(settings: Settings, partition: int) -> Claim:
+async def fence_partition(settings: Settings, partition: int) -> FencedProducer:
     """Take the partition over from whoever has it. To be closed by the caller.
 
-    TimeoutError or a KafkaError: the broker does not answer; Fenced: somebody else claimed it at the same time.
+    TimeoutError or a KafkaError: the broker does not answer; FencedError: somebody else claimed it at the same time.
     """
     pid, epoch = await _number(settings, partition)
-    out = producer(settings, f"fold-{partition}")
+    out = idempotent_producer(settings, f"fold-{partition}")
     # An idempotent producer asks for numbers of its own only where it has none.
     out._txn_manager.set_pid_and_epoch(pid, epoch)
     try:
         async with asyncio.timeout(WRITE_SECONDS):
             await out.start()
         row = FenceRow(by=settings.instance, epoch=epoch, at=time.time_ns() // 1000)
-        first = Claim(partition, out, epoch, -1)
+        first = FencedProducer(partition, out, epoch, -1)
         offset = await first.write(VIEWS, [(fence_key(partition), encode(row))])
     except BaseException:
-        await Claim(partition, out, epoch, -1).close()
+        await FencedProducer(partition, out, epoch, -1).close()
         raise
     log.info("%s/%d: claimed at offset %d, epoch %d", VIEWS, partition, offset, epoch)
-    return Claim(partition, out, epoch, offset)
+    return FencedProducer(partition, out, epoch, offset)
 
 
 async def _number(settings: Settings, partition: int) -> tuple[int, int]:
     """The broker's next number for an owner of the partition: producer id and epoch."""
     asking = AIOKafkaProducer(
-        **connection(settings), client_id=f"attn-claim-{settings.instance}",
+        **client_arguments(settings), client_id=f"attn-claim-{settings.instance}",
         transactional_id=transactional_id(partition), request_timeout_ms=REQUEST_SECONDS * 1000,
     )
     try:
@@ -99,4 +99,4 @@ async def _number(settings: Settings, partition: int) -> tuple[int, int]:
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await disconnect(asking)
+                await close_client(asking)

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from aiokafka.consumer.fetcher import Fetcher
 
-__all__ = ["install"]
+__all__ = ["install_throttle"]
 
 _SHARE = 0.1  # of the time since something came
 _MOST = 0.02  # seconds
@@ -26,7 +26,7 @@ _EARLY = 0.5  # of the time the broker was given
 _installed = False
 
 
-def install() -> None:
+def install_throttle() -> None:
     """For all consumers of this process; again does nothing."""
     global _installed
     if _installed:

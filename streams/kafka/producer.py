@@ -11,10 +11,16 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.settings import Settings
 from schemas.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES
-from streams.kafka.connection import connection
+from streams.kafka.connection import client_arguments
 
 __all__ = [
-    "BATCH_BYTES", "RecordTooLarge", "acknowledged", "producer", "record_size", "refuse_large", "write_deadline",
+    "BATCH_BYTES",
+    "RecordTooLarge",
+    "check_record_sizes",
+    "idempotent_producer",
+    "record_size",
+    "wait_acknowledged",
+    "write_deadline",
     "write_rows",
 ]
 
@@ -32,16 +38,16 @@ class RecordTooLarge(Exception):
     """A record that no batch of the topic can hold. Nothing was written."""
 
 
-def producer(settings: Settings, name: str) -> AIOKafkaProducer:
+def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
     """An idempotent producer that waits for all replicas; to be started and stopped by the caller."""
     return AIOKafkaProducer(
-        **connection(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
+        **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
         enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
         max_request_size=MAX_DEAD_LETTER_BYTES, request_timeout_ms=REQUEST_SECONDS * 1000,
     )
 
 
-async def acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
+async def wait_acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
     """The brokers' answers. Raises what the first failed write raised, TimeoutError after WRITE_SECONDS."""
     async with write_deadline():
         return await asyncio.gather(*writes)
@@ -56,7 +62,7 @@ async def write_deadline() -> AsyncIterator[None]:
         raise TimeoutError(f"Kafka has not acknowledged a write for {WRITE_SECONDS:.0f} s") from None
 
 
-def refuse_large(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+def check_record_sizes(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
     """Raises RecordTooLarge where one record is more than a batch can hold."""
     for key, value in rows:
         if len(key) + len(value or b"") + _RECORD_OVERHEAD > BATCH_BYTES:
@@ -80,7 +86,7 @@ async def write_rows(
         batch.close()
         async with write_deadline():
             sent.append(await out.send_batch(batch, topic, partition=partition))
-    answers = await acknowledged(sent)
+    answers = await wait_acknowledged(sent)
     return int(answers[-1].offset + batches[-1].record_count() - 1)
 
 

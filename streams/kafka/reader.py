@@ -8,15 +8,15 @@ from collections.abc import AsyncGenerator
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas.settings import Settings
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.producer import REQUEST_SECONDS
 
-__all__ = ["bounds", "read_range"]
+__all__ = ["partition_bounds", "read_offsets"]
 
 _READ_SECONDS = 30.0  # without any progress
 
 
-async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
+async def partition_bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
     """The first offset that a partition still holds, and the one after its last.
 
     Asked through a client of its own: on the connection of a consumer each question waits behind a fetch, 1.5 s on
@@ -24,7 +24,7 @@ async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
     """
     place = TopicPartition(*tp)
     asking = AIOKafkaConsumer(
-        **connection(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
+        **client_arguments(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
         request_timeout_ms=REQUEST_SECONDS * 1000,
     )
     try:
@@ -32,12 +32,12 @@ async def bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
             await asking.start()
             begins, ends = await asyncio.gather(asking.beginning_offsets([place]), asking.end_offsets([place]))
     finally:
-        await disconnect(asking)
+        await close_client(asking)
     return begins[place], ends[place]
 
 
 
-async def read_range(
+async def read_offsets(
     settings: Settings, tp: tuple[str, int], start: int, end: int
 ) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
     """The committed records of a partition with start <= offset < end, in runs, without any group.
@@ -47,7 +47,7 @@ async def read_range(
     """
     place = TopicPartition(*tp)
     reader = AIOKafkaConsumer(
-        **connection(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
+        **client_arguments(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
         auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
         isolation_level="read_committed",
         request_timeout_ms=REQUEST_SECONDS * 1000,
@@ -68,4 +68,4 @@ async def read_range(
             if inside:
                 yield inside
     finally:
-        await disconnect(reader)
+        await close_client(reader)

@@ -27,10 +27,13 @@ from schemas.topics import (
     VIEWS,
     Topic,
 )
-from streams.kafka.connection import connection, disconnect
-from streams.kafka.diagnostics import trouble
+from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.diagnostics import diagnose
 
-__all__ = ["NoBroker", "TopicError", "configs", "dead_letter_bytes", "ensure", "ensured", "partitions"]
+__all__ = [
+    "BrokerUnavailable", "TopicError", "configs", "dead_letter_bytes", "ensure_topics", "ensure_topics_or_stop",
+    "partitions",
+]
 
 
 # What the broker takes as a dead letter: `max.message.bytes` of the topic, as it was when this process checked it.
@@ -47,7 +50,7 @@ class TopicError(Exception):
     """The broker's topics don't fit the settings, or can't be created; `str(error)` is for the operator."""
 
 
-class NoBroker(TopicError):
+class BrokerUnavailable(TopicError):
     """There is nobody to ask, or not yet: it may be tried again."""
 
 
@@ -84,11 +87,11 @@ def configs(topic: Topic, settings: Settings) -> dict[str, str]:
     return found | {"retention.ms": str(hours * _HOUR_MS)}
 
 
-async def ensure(settings: Settings, patience: float = _PATIENCE) -> None:
+async def ensure_topics(settings: Settings, patience: float = _PATIENCE) -> None:
     """Create what is missing, wait until it can be used, check what was there. May run in many processes at once.
 
-    Brokers that are away or still starting are waited for, `patience` seconds. NoBroker: they don't come, or too few.
-    TopicError: they refuse, or a topic there does not fit the settings.
+    Brokers that are away or still starting are waited for, `patience` seconds. BrokerUnavailable: they don't
+    come, or too few. TopicError: they refuse, or a topic there does not fit the settings.
     """
     deadline = asyncio.get_running_loop().time() + patience
     while True:
@@ -96,14 +99,14 @@ async def ensure(settings: Settings, patience: float = _PATIENCE) -> None:
             return await _ensured(settings, deadline)
         except KafkaError as error:
             if asyncio.get_running_loop().time() > deadline:
-                said = error if isinstance(error, InvalidReplicationFactorError) else await trouble(settings)
-                raise NoBroker(str(said) if said else f"topics at {settings.kafka}: {error!r}") from error
+                said = error if isinstance(error, InvalidReplicationFactorError) else await diagnose(settings)
+                raise BrokerUnavailable(str(said) if said else f"topics at {settings.kafka}: {error!r}") from error
         await asyncio.sleep(_PAUSE)
 
 
-async def ensured(settings: Settings, stop: asyncio.Event) -> bool:
+async def ensure_topics_or_stop(settings: Settings, stop: asyncio.Event) -> bool:
     """The same, unless `stop` is set before: False. Whoever stops a role need not wait for brokers to come."""
-    tasks = asyncio.create_task(ensure(settings)), asyncio.create_task(stop.wait())
+    tasks = asyncio.create_task(ensure_topics(settings)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[0].done():
@@ -116,7 +119,7 @@ async def ensured(settings: Settings, stop: asyncio.Event) -> bool:
 
 
 async def _ensured(settings: Settings, deadline: float) -> None:
-    admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**client_arguments(settings), request_timeout_ms=10_000)
     try:
         await admin.start()
         found = await _leaders(admin)
@@ -126,7 +129,7 @@ async def _ensured(settings: Settings, deadline: float) -> None:
         _check(await _until_ready(admin, deadline), settings)
         await _check_configs(admin, settings)
     finally:
-        await disconnect(admin)
+        await close_client(admin)
 
 
 async def _leaders(admin: AIOKafkaAdminClient) -> dict[str, list[bool]]:

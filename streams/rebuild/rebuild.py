@@ -22,9 +22,9 @@ from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
 from streams.core.config import FoldConfig as Rules
-from streams.kafka.connection import connection, disconnect
-from streams.kafka.fencing import Claim, Fenced, claim
-from streams.kafka.reader import read_range
+from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.fencing import FencedError, FencedProducer, fence_partition
+from streams.kafka.reader import read_offsets
 from streams.rebuild.comparison import Comparison, Rows, swap
 from streams.rebuild.partition_view import View
 from streams.rebuild.replay import Refold
@@ -109,7 +109,7 @@ class Rebuilding:
         begin = (await self._bounds(VIEWS))[0] if self._read is None else self._read
         self._read = max(begin, end)
         if begin < end:
-            async for run in read_range(self._settings, (VIEWS, self._partition), begin, end):
+            async for run in read_offsets(self._settings, (VIEWS, self._partition), begin, end):
                 for record in run:
                     self._view.add(record.key, record.value)
                 self._progress("reading the view", run[-1].offset + 1 - begin, end - begin)
@@ -128,7 +128,7 @@ class Rebuilding:
         self._check_reach(fold.position, now, begin, end)
         start, upto = fold.position.next, now.next + bool(now.part)
         if start < upto:
-            async for run in read_range(self._settings, (LOG, self._partition), start, upto):
+            async for run in read_offsets(self._settings, (LOG, self._partition), start, upto):
                 for record in run:
                     if record.offset == now.next:
                         fold.add_part(record.offset, record.value, now.part)
@@ -153,15 +153,15 @@ class Rebuilding:
 
     async def _mend(self) -> Report | None:
         """None: a worker that was fenced off started again and claimed the partition in turn; nothing has changed."""
-        held: Claim | None = None
+        held: FencedProducer | None = None
         try:
-            held = await claim(self._settings, self._partition)
+            held = await fence_partition(self._settings, self._partition)
             await self._catch_up(held.offset)
             self._view.final()
             found = self._report()
             if found.odd or found.loose:
                 await self._write(held, found)
-        except Fenced:
+        except FencedError:
             log.info("%s/%d: claimed by a worker before the new rows were written; again", VIEWS, self._partition)
             return None
         finally:
@@ -169,7 +169,7 @@ class Rebuilding:
                 await held.close()
         return found
 
-    async def _write(self, held: Claim, found: Report) -> None:
+    async def _write(self, held: FencedProducer, found: Report) -> None:
         now, fold, compared = self._now, self._fold, self._compared
         assert now is not None
         assert fold is not None
@@ -246,7 +246,7 @@ async def read_view(settings: Settings, partition: int) -> View:
     """The partition's view as it is now."""
     view = View(partition)
     begin, end = await bounds(settings, VIEWS, partition)
-    async for run in read_range(settings, (VIEWS, partition), begin, end):
+    async for run in read_offsets(settings, (VIEWS, partition), begin, end):
         for record in run:
             view.add(record.key, record.value)
     return view
@@ -262,9 +262,9 @@ async def bounds(settings: Settings, topic: str, partition: int) -> tuple[int, i
 
 @asynccontextmanager
 async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_arguments(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         yield consumer
     finally:
-        await disconnect(consumer)
+        await close_client(consumer)

@@ -10,7 +10,7 @@ from schemas.views import PositionRow, encode, position_key
 from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
-from streams.kafka.producer import RecordTooLarge, refuse_large
+from streams.kafka.producer import RecordTooLarge, check_record_sizes
 
 __all__ = ["Refold"]
 
@@ -88,7 +88,7 @@ class Refold:
 
     def _put(self) -> None:
         rows = self._fold.take().rows
-        refuse_large(VIEWS, rows)
+        check_record_sizes(VIEWS, rows)
         keep_latest(self.rows, rows)
         self.changed.update(key for key, _ in rows)
         self._fold.taken()

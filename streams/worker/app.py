@@ -29,8 +29,8 @@ from streams.fold import agent, partition
 from streams.fold.ticks import Ticks
 from streams.fold.views_table import Views
 from streams.ingest import agent as ingest
-from streams.kafka.producer import producer
-from streams.kafka.reader import bounds, read_range
+from streams.kafka.producer import idempotent_producer
+from streams.kafka.reader import partition_bounds, read_offsets
 from streams.runtime.lag import Progress
 from streams.runtime.task_supervisor import Alarm
 
@@ -59,8 +59,8 @@ class Worker:
         self.ingest.transport.Consumer = _Committed
         self.fold = _app("attn-fold", settings)
         self.fold.transport.Consumer = Consumer
-        self._producers = [producer(settings, "ingest"), producer(settings, "ticks")]
-        read = lambda tp, start, end: read_range(settings, tp, start, end)  # noqa: E731
+        self._producers = [idempotent_producer(settings, "ingest"), idempotent_producer(settings, "ticks")]
+        read = lambda tp, start, end: read_offsets(settings, tp, start, end)  # noqa: E731
         to_log, to_ticks = self._producers
 
         self._intake_from = Continuity(read, self._begin)
@@ -88,7 +88,7 @@ class Worker:
         self._progress = {app: Progress(settings, time.monotonic()) for app in (self.ingest, self.fold)}
 
     async def _begin(self, tp: TP) -> int:
-        return (await bounds(self._settings, tp))[0]
+        return (await partition_bounds(self._settings, tp))[0]
 
     @property
     def ready(self) -> bool:

@@ -10,7 +10,7 @@ import threading
 from schemas.settings import Settings
 from streams.consumer import consumer_thread
 from streams.kafka import idle_fetch, topics
-from streams.kafka.diagnostics import answering_first, trouble
+from streams.kafka.diagnostics import diagnose, order_by_reachability
 from streams.runtime.health import serve
 from streams.worker.app import Worker, build
 
@@ -28,25 +28,25 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     """Works until `stop` is set, then finishes what is being written and returns; after `stop_seconds` it ends
     the process (None: never).
 
-    Raises NoBroker where Kafka is why it can't go on, else WorkerFailed or TopicError; nothing is lost then, and a
-    restart resumes.
+    Raises BrokerUnavailable where Kafka is why it can't go on, else WorkerFailed or TopicError; nothing is lost
+    then, and a restart resumes.
     """
-    idle_fetch.install()
+    idle_fetch.install_throttle()
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     built: list[Worker] = []
     unready = lambda: built[0].unready() if built else "looking for its topics"  # noqa: E731
     async with serve(settings.metrics_port, unready, settings.host):
-        settings = settings.model_copy(update={"kafka": await answering_first(settings)})
-        if not await topics.ensured(settings, stop):
+        settings = settings.model_copy(update={"kafka": await order_by_reachability(settings)})
+        if not await topics.ensure_topics_or_stop(settings, stop):
             return
         built.append(worker := build(settings))
         away = None
         try:
             await _until(stop, worker)
         except Exception as failed:
-            if away := await trouble(settings):
-                raise topics.NoBroker(away) from failed
+            if away := await diagnose(settings):
+                raise topics.BrokerUnavailable(away) from failed
             raise
         finally:
             await _stop(worker, away, stop_seconds)

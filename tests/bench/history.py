@@ -152,7 +152,7 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
             kafka=broker.bootstrap, data_dir=directory, log_partitions=PARTITIONS, history_batch_rows=batch,
             _env_file=None,
         )
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=5) as producer:
             await _send(producer, facts(rows + batch))
         client.connect = connect

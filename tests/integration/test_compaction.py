@@ -91,7 +91,7 @@ async def cleaned(settings: Settings, source: Source, upto: dict[int, int]) -> N
 
 async def rewrite(settings: Settings, rows: dict[int, dict[bytes, bytes]]) -> None:
     """What a worker that had lost its partitions would write, were it not refused: old rows, and an old position."""
-    producer = kafka.producer(settings, "zombie")
+    producer = kafka.idempotent_producer(settings, "zombie")
     await producer.start()
     try:
         for partition, found in rows.items():
@@ -134,7 +134,7 @@ async def check_edge(settings: Settings, seen: Seen) -> None:
 @KAFKA_ONLY
 async def test_what_compaction_leaves_is_the_same_view(stack: Stack) -> None:
     async with stack(log_partitions=PARTITIONS) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await clean_eagerly(settings)
         source = Source(settings, 12_000)
         process: Any = spawn(settings)

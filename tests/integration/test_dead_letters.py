@@ -23,7 +23,7 @@ HOUR = 3_600_000_000
 @pytest_asyncio.fixture
 async def settings(stack: Stack) -> AsyncIterator[Settings]:
     async with stack() as found:
-        await topics.ensure(found)
+        await topics.ensure_topics(found)
         yield found
 
 

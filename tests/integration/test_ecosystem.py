@@ -77,7 +77,7 @@ async def with_admin(settings: Settings, does: Callable[[AIOKafkaAdminClient], A
 async def test_all_codecs_of_librdkafka_and_of_the_broker(stack: Stack) -> None:
     """`compression.type` of the topic wins over the producer's, where the broker has it."""
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             for number, codec in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
                 producer = Producer({"bootstrap.servers": settings.kafka, "compression.type": codec, "linger.ms": 50})
@@ -96,7 +96,7 @@ async def test_the_topic_decides_how_records_are_compressed(stack: Stack, codec:
     async with stack() as settings:
         await with_admin(settings, lambda admin: admin.create_topics(
             [NewTopic("plans", 1, 1, topic_configs={"compression.type": codec})]))
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             Producer({"bootstrap.servers": settings.kafka}).produce("plans", event(1))
             producer = Producer({"bootstrap.servers": settings.kafka})
@@ -135,7 +135,7 @@ async def test_bytes_that_no_client_should_send(stack: Stack) -> None:
     """The broker may refuse them. What it accepts is an event, a dead letter, or a marker; all around it arrives, and a
     worker that starts at it goes on too."""
     async with stack(source_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             accepted, good = {}, []
             for number, (name, batch) in enumerate(_odd().items()):
@@ -174,7 +174,7 @@ async def _has(settings: Settings, name: str) -> bool:
 
 async def test_a_worker_that_is_killed_at_a_bad_offset_goes_on(stack: Stack) -> None:
     async with stack(source_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         bomb = Batch([Rec(value=bytes(MAX_BODY + 1))], codec=4)
         for _ in range(2):
             assert put(settings, bomb) == 0
@@ -197,7 +197,7 @@ async def _letters(settings: Settings, count: int) -> bool:
 @KAFKA_ONLY
 async def test_only_what_is_committed_counts_and_an_open_transaction_delays_only_its_partition(stack: Stack) -> None:
     async with stack(source_partitions=2, stall_seconds=3) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             open_one = Producer({
                 "bootstrap.servers": settings.kafka, "transactional.id": "a", "compression.type": "lz4"})
@@ -233,7 +233,7 @@ async def test_only_what_is_committed_counts_and_an_open_transaction_delays_only
 
 async def test_partitions_that_are_added_are_read(stack: Stack) -> None:
     async with stack(source_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             assert put(settings, Batch([Rec(value=event(0))])) == 0
             await arrived(settings, [0], task)
@@ -247,7 +247,7 @@ async def test_partitions_that_are_added_are_read(stack: Stack) -> None:
 async def test_a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning(stack: Stack, before: int) -> None:
     """Also where it soon has more records than the old one had."""
     async with stack(source_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings) as task:
             old = [f"old{number}" for number in range(before)]
             assert put(settings, Batch([Rec(value=event(name)) for name in old])) == 0
@@ -278,7 +278,7 @@ async def test_dead_letters_fit_a_topic_of_the_default_size(stack: Stack) -> Non
     async with stack(source_partitions=1) as settings:
         await with_admin(settings, lambda admin: admin.create_topics(
             [NewTopic(DEAD_LETTERS, 1, 1, topic_configs={"max.message.bytes": "1048588"})]))
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=16 << 20) as producer:
             for number in range(4):
                 # Of large headers with one name, the embedded broker keeps one (noida-db 0.2.3).

@@ -40,7 +40,7 @@ async def caught_up(base: str, world: World) -> None:
 
 async def test_law_5_a_feed_crosses_edges_and_restarts_without_missing_a_frame(stack: Stack) -> None:
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with Writer(settings, 3) as writer:
             await writer.write(10)
             async with edge(settings) as first, edge(settings) as second:
@@ -85,7 +85,7 @@ async def resumes_everywhere(base: str, whole: list[tuple[int, str, Any]]) -> No
 
 async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with Writer(settings, 5) as writer:
             facts = [Fact(ws="w1", pos=pos, index=0, event_id=str(pos), time=0, type="session.started", subject="s",
                           case_id="c", session_id=f"s{pos}") for pos in range(8)]
@@ -116,7 +116,7 @@ async def sessions(base: str, last: int, number: int) -> list[str]:
 @pytest.mark.parametrize("how", ["a batch that lies behind", "a batch without an end"])
 async def test_an_edge_that_starts_waits_for_rows_to_be_repaired(stack: Stack, how: str) -> None:
     async with stack(log_partitions=1, resume_hours=0.0001) as settings:  # all may have been compacted
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with Writer(settings, 6) as writer:
             await writer.write(8)
             key, raw = next(iter(writer.world.rows.items()))
@@ -141,7 +141,7 @@ async def once_ready(settings: Settings) -> dict[str, Any]:
 
 async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with Writer(settings, 6) as writer, edge(settings) as base:
             rows, position = writer.world.batch()
             await writer.put(rows, position)
@@ -160,7 +160,7 @@ async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: p
         return dict.fromkeys(places, 0)
 
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with Writer(settings, 5) as writer:
             await writer.write(3)
 

@@ -31,7 +31,7 @@ def lines() -> list[dict[str, Any]]:
 async def test_events_move_the_feed_to_what_the_page_shows(stack: Stack) -> None:
     who = ("u_maria", "OWNER", "ws_acme")
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings), edge(settings) as base:
             client, told = Client(base, who=who), Copy()
             await client.get(1)

@@ -62,7 +62,7 @@ async def test_a_thousand_readers_come_back_and_miss_nothing(stack: Stack) -> No
     followers: list[Follower] = []
     async with stack(log_partitions=1) as settings, httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         try:
             async with Writer(settings, 11) as writer:
                 await writer.write(10)

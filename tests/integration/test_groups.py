@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from schemas.views import PositionRow, encode, fence_key, position_key
 from streams.kafka import topics
-from streams.kafka.fencing import Fenced, claim
+from streams.kafka.fencing import FencedError, fence_partition
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -92,7 +92,7 @@ class Load:
 async def under_load(stack: Stack, seed: int) -> AsyncIterator[tuple[Workers, Callable[..., object], Settings]]:
     """Workers, and `folded(count)`: waits until so many more events than now are visible. Checks all at the end."""
     async with stack(log_partitions=PARTITIONS) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         workers, load = Workers(settings), Load(settings, seed)
         feeding = asyncio.create_task(load.run())
 
@@ -182,15 +182,15 @@ def _state(workers: Workers, name: str) -> str:
 async def test_a_claim_ends_the_one_before(stack: Stack) -> None:
     """What the zombie above relies on: rows and position of an earlier owner are refused, whenever they come."""
     async with stack(log_partitions=2) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         row: list[tuple[bytes, bytes | None]] = [(position_key(0), encode(PositionRow(next=1)))]
-        first, other = await claim(settings, 0), await claim(settings, 1)
+        first, other = await fence_partition(settings, 0), await fence_partition(settings, 1)
         assert await first.write(VIEWS, row) == first.offset + 1
         await first.write(FACTS, [(b"k", b"{}")])
-        second = await claim(settings, 0)
+        second = await fence_partition(settings, 0)
         assert second.offset == first.offset + 2
         for _ in range(2):
-            with pytest.raises(Fenced, match="partition 0"):
+            with pytest.raises(FencedError, match="partition 0"):
                 await first.write(VIEWS, row)
         assert await second.write(VIEWS, row) == second.offset + 1
         assert await other.write(VIEWS, row) == other.offset + 1, "of another partition"

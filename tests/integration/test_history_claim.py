@@ -44,7 +44,7 @@ async def settings(stack: Stack, server: ClickHouse, tmp_path: Path) -> AsyncIte
     async with stack(
         data_dir=tmp_path, log_partitions=3, history_batch_rows=100, history_batch_ms=10, clickhouse=server.url,
     ) as found:
-        await topics.ensure(found)
+        await topics.ensure_topics(found)
         yield found
 
 

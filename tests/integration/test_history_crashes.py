@@ -23,7 +23,7 @@ from schemas.topics import FACTS
 from streams.history.rebuild.rebuild import rebuild
 from streams.history.writer import facts_of
 from streams.kafka import topics
-from streams.kafka.reader import read_range
+from streams.kafka.reader import read_offsets
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
@@ -66,7 +66,7 @@ async def test_killed_again_and_again_while_facts_flow(stack: Stack, tmp_path: P
     # Small batches: an insert is always under way.
     async with stack(log_partitions=4, metrics_port=free_port(), data_dir=tmp_path, history_batch_rows=60,
                      history_batch_ms=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await kill_again_and_again(settings, tmp_path / "history.log")
 
 
@@ -121,7 +121,7 @@ async def test_the_broker_is_killed_and_forgets(embedded: EmbeddedBroker, tmp_pa
     settings = Settings(
         kafka=embedded.bootstrap, data_dir=embedded.data_dir, log_partitions=4, metrics_port=free_port(),
         history_batch_ms=20, _env_file=None)
-    await topics.ensure(settings)
+    await topics.ensure_topics(settings)
     feeder = Feeder(4)
     log = tmp_path / "history.log"
     sent: list[Fact] = []
@@ -172,6 +172,6 @@ async def in_topic(settings: Settings) -> set[tuple[str, str]]:
         tp = TopicPartition(FACTS, partition)
         async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
-        async for run in read_range(settings, tp, 0, end):
+        async for run in read_offsets(settings, tp, 0, end):
             found |= {(fact.ws, fact.event_id) for fact, _ in facts_of(run, [])}
     return found

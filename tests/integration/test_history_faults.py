@@ -34,7 +34,7 @@ chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 @pytest.fixture
 async def settings(stack: Stack, tmp_path: Path) -> AsyncIterator[Settings]:
     async with stack(data_dir=tmp_path, log_partitions=4, history_batch_rows=400, history_batch_ms=10) as found:
-        await topics.ensure(found)
+        await topics.ensure_topics(found)
         yield found
 
 

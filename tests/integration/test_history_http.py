@@ -85,7 +85,7 @@ async def test_a_server_with_faults_that_is_killed_too(
     async with stack(
         clickhouse=server.url, log_partitions=4, history_batch_rows=200, history_batch_ms=10, data_dir=tmp_path
     ) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await kill_the_server(server, settings)
 
 

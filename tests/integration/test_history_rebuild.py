@@ -33,7 +33,7 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     await broker.start()
     found = Settings(kafka=broker.bootstrap, data_dir=tmp_path, log_partitions=3, history_batch_rows=100,
                      _env_file=None)
-    await topics.ensure(found)
+    await topics.ensure_topics(found)
     yield found
     await broker.stop()
 

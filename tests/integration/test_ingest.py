@@ -42,7 +42,7 @@ async def test_what_faust_does_not_deliver_is_read_again(
     monkeypatch.setattr(where, "put", losing)
     lines = events.generate(21, 900, workspaces=WORKSPACES)
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings):
             for at in range(0, len(lines), 60):
                 await send(settings, lines[at:at + 60])
@@ -58,7 +58,7 @@ async def test_partitions_move_between_workers(stack: Stack) -> None:
     """A second worker comes while events flow, one is stopped, one is killed and started again."""
     lines, sent, enough = events.generate(22, 9000, workspaces=WORKSPACES), 0, False
     async with stack(log_partitions=4) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
 
         async def feed() -> None:
             nonlocal sent
@@ -110,7 +110,7 @@ async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cl
     lines = events.generate(23, 800, workspaces=WORKSPACES)
     broker = own_broker
     settings = Settings(kafka=broker.bootstrap, log_partitions=2, source_partitions=2)
-    await topics.ensure(settings)
+    await topics.ensure_topics(settings)
     process = spawn(settings)
     try:
         await send(settings, lines[:300])

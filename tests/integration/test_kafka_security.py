@@ -175,7 +175,7 @@ async def test_a_refused_client_says_why_in_one_line(tmp_path: Path) -> None:
             assert PASSWORD not in done.stderr
             assert "wrong" not in done.stderr
             with pytest.raises(topics.TopicError):
-                await topics.ensure(Settings(_env_file=None, **given), 1.0)  # type: ignore[call-arg]
+                await topics.ensure_topics(Settings(_env_file=None, **given), 1.0)  # type: ignore[call-arg]
 
         await asyncio.gather(*(refused(given) for given in (  # at once: each waits for its time limit
             kafka.settings("words", kafka_password="wrong"), kafka.settings("words", kafka_ca=""),

@@ -24,7 +24,7 @@ from ops.process.ports import free_port
 from ops.process.supervisor import Part, Policy
 from schemas.settings import Settings
 from streams.kafka import topics
-from streams.kafka.diagnostics import answering_first
+from streams.kafka.diagnostics import order_by_reachability
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,7 @@ async def test_replay_goes_on_where_the_broker_died(
     path = recording(tmp_path, 400)
     async with brokers.cluster(tmp_path, 1) as kafka:
         settings = Settings(_env_file=None, kafka=kafka.bootstrap, log_partitions=1, source_partitions=1)
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         monkeypatch.setattr(clients, "_PATIENCE", 4.0)
         monkeypatch.setattr(clients, "_CLOSE", 0.5)
         replay = asyncio.create_task(asyncio.to_thread(
@@ -136,7 +136,7 @@ async def _there(settings: Settings, number: int) -> bool:
 @brokers.EMBEDDED_ONLY
 async def test_an_interrupted_replay_says_where_it_stopped(stack: Stack, tmp_path: Path) -> None:
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         process = subprocess.Popen(
             [*COMMAND, "replay", str(recording(tmp_path, 5000)), "--rate", "50", "--kafka", settings.kafka],
             env=clean_env(), cwd=tmp_path, stderr=subprocess.PIPE)
@@ -185,6 +185,6 @@ def test_every_producer_of_attn_is_idempotent_and_waits_for_all_replicas() -> No
 @brokers.EMBEDDED_ONLY
 async def test_a_host_that_answers_is_asked_first(stack: Stack) -> None:
     async with stack() as settings, address_of("silent") as silent, address_of("closed") as closed:
-        assert await answering_first(settings.model_copy(
+        assert await order_by_reachability(settings.model_copy(
             update={"kafka": f"{silent}, {closed},{settings.kafka}"})) == f"{settings.kafka},{silent},{closed}"
-        assert await answering_first(settings.model_copy(update={"kafka": silent})) == silent
+        assert await order_by_reachability(settings.model_copy(update={"kafka": silent})) == silent

@@ -23,7 +23,7 @@ async def test_an_idle_consumer_is_quiet_and_then_hears_at_once(broker: str, mon
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
     monkeypatch.setattr(idle_fetch, "_installed", False)
-    idle_fetch.install()
+    idle_fetch.install_throttle()
 
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()

@@ -26,7 +26,7 @@ async def test_the_past_of_the_log_with_what_people_did(tmp_path: Path) -> None:
     await broker.start()
     try:
         settings = Settings(kafka=broker.bootstrap, log_partitions=2, _env_file=None)
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         item = item_id("ws", "message", "m")
         packs = [
             Pack(NOON, [event("message.posted", "m", 0, title="T", priority="low")]),

@@ -54,7 +54,7 @@ async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
     settings = Settings(
         _env_file=None, kafka=broker.bootstrap, log_partitions=2, source_partitions=1, metrics_port=port,
         stall_seconds=3)
-    await topics.ensure(settings)
+    await topics.ensure_topics(settings)
     return broker, settings, f"http://127.0.0.1:{port}"
 
 

@@ -112,7 +112,7 @@ async def test_a_view_that_is_gone_comes_back_from_a_checkpoint(stack: Stack, at
 
 async def made(settings: Settings) -> bool:
     try:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
     except topics.TopicError:
         return False
     return not (await pipeline.read(settings, VIEWS)).get(0, [None])
@@ -136,7 +136,7 @@ async def test_the_command_line(stack: Stack, attn: Attn) -> None:
 async def test_what_can_not_be_rebuilt_is_said(stack: Stack, attn: Attn) -> None:
     async with stack(log_partitions=2) as settings:
         assert "no topic attn.facts, attn.log, attn.views" in await attn(settings, "rebuild", "--check", expect=1)
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         assert "the view is what the log says" in await attn(settings, "rebuild", "--check"), "nothing is there"
         more = settings.model_copy(update={"log_partitions": 8})
         assert "has 2 partitions, ATTN_LOG_PARTITIONS says 8" in await attn(more, "rebuild", expect=1)

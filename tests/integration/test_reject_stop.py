@@ -54,7 +54,7 @@ async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:
 
 async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None:
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings):
             behind = waitpoints(*range(20))
             await send(settings, [*bad(500), *behind])
@@ -64,7 +64,7 @@ async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None
 
 async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(stack: Stack) -> None:
     async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=4.0) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings):
             await send(settings, bad(LEAST))
             await eventually(is_stopped, "stopped")
@@ -84,7 +84,7 @@ async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(st
 
 async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> None:
     async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings):
             begun = time.monotonic()
             await send(settings, bad(300))
@@ -110,7 +110,7 @@ async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> Non
 
 async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: Stack) -> None:
     async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await send(settings, bad(30))
         for seen in (LEAST, 30):  # ten are left for the second one: too few to stop at
             async with worker(settings):
@@ -121,7 +121,7 @@ async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: 
 
 async def test_a_record_of_nothing_at_all_is_a_dead_letter(stack: Stack) -> None:
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
             batch = producer.create_batch()
             batch.append(key=None, value=None, timestamp=None)

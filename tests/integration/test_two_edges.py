@@ -69,7 +69,7 @@ async def followed(reader: Client, told: Copy, at: int, wanted: dict[str, Any]) 
 
 async def test_a_write_on_one_edge_is_on_the_others_stream_and_readers_cross_over(stack: Stack) -> None:
     async with stack() as settings, AsyncExitStack() as running_parts:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         here, there = await running(running_parts, settings, 2)
         await send(settings, [opened(number) for number in range(6)])
         ids = [item["id"] for item in await items_on([here, there], 6)]
@@ -102,7 +102,7 @@ async def test_a_write_on_one_edge_is_on_the_others_stream_and_readers_cross_ove
 
 async def test_a_snooze_ends_on_every_edge_once_also_after_a_restart(stack: Stack) -> None:
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with AsyncExitStack() as first:
             bases = await running(first, settings, 2)
             await send(settings, [opened(number) for number in range(2)])

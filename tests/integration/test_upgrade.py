@@ -77,7 +77,7 @@ async def test_todays_code_goes_on_from_yesterdays_data(stack: Stack) -> None:
     view is what the model says, and what a fold of the whole log gives."""
     data = yesterday()
     async with stack(**data.settings) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await put_back(settings)
         before = rows_of(await look(settings))
         async with edge(settings) as base:
@@ -145,7 +145,7 @@ async def put(settings: Settings, topic: str, key: bytes | None, value: bytes) -
 async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: Stack) -> None:
     data = yesterday()
     async with stack(**data.settings) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await put_back(settings)
         await put(settings, *NEWER_PACK)
         for _ in range(2):  # a restart changes nothing
@@ -167,7 +167,7 @@ async def test_a_role_refuses_what_a_newer_attn_wrote(
 ) -> None:
     """It ends at its start with one line that says why, whatever it is; nothing is buried, nothing is written."""
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await put(settings, *newer)
         env = clean_env({
             "ATTN_KAFKA": settings.kafka, "ATTN_LOG_PARTITIONS": "1", "ATTN_PORT": "0", "ATTN_JWT_SECRET": SECRET,
@@ -193,7 +193,7 @@ async def test_a_role_refuses_what_a_newer_attn_wrote(
 async def test_an_edge_stops_serving_when_a_newer_batch_comes(stack: Stack) -> None:
     data = yesterday()
     async with stack(**data.settings) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await put_back(settings)
 
         async def served() -> None:

@@ -39,7 +39,7 @@ ODD = rb'{"n": [1e400, 0.10, 9007199254740993, -7%b], "half": "\ufffd"}' % (b"7"
 async def test_events_become_facts_then_rows(stack: Stack) -> None:
     lines = events.generate(7, 1500, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         half = len(lines) // 2
         await send(settings, lines[:half])  # some wait for the worker, some find it running
         async with worker(settings):
@@ -57,7 +57,7 @@ async def test_events_become_facts_then_rows(stack: Stack) -> None:
 async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
     lines = events.generate(8, 400)
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         for part in (lines[:150], lines[150:300], lines[300:]):
             await send(settings, part)
             so_far = lines.index(part[-1]) + 1
@@ -80,7 +80,7 @@ async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
         bad += [(topic, b"\x00\xff" * 200), (topic, b""), (topic, None), (topic, b"x" * (10 << 20))]
     good = [waitpoint(number) for number in range(60)]
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with worker(settings):
             await send(settings, good[:30])
             await send(settings, bad[: len(bad) // 2])
@@ -105,7 +105,7 @@ async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
     junk = [b"", b"\xff\xfe", b"[" * 5000, b'{"at":"now"}', b'{"at":99999999999999999999}', b"x" * (7 << 20), b"null",
             b'{"at":1,"entries":[{"t":"what"}]}']
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         raw = AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=8 << 20)
         async with worker(settings), raw as out:
             await send(settings, good[:10])
@@ -129,7 +129,7 @@ async def test_time_passes_by_itself(stack: Stack) -> None:
         return at.timestamp(), waitpoint(number, due_at=at.isoformat())
 
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
 
         async def overdue() -> set[str]:
             return {item.source_id for item in items(await look(settings)) if item.overdue}
@@ -163,7 +163,7 @@ async def test_rows_out_of_turn_are_undone(stack: Stack) -> None:
     """A worker died between two batches of one pack, and another wrote once more after it had lost the partition:
     whoever owns it stops at its next write, leaves such rows out when it loads, and writes the right ones again."""
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await send(settings, [waitpoint(1)])
         async with worker(settings):
             old = await eventually(lambda: caught_up(settings, 1), "folded")
@@ -213,7 +213,7 @@ def _loaded(settings: Settings, records: int):  # type: ignore[no-untyped-def]
 async def test_a_log_that_fell_back_makes_the_position_jump(stack: Stack) -> None:
     """The broker came back without its last moment: new events must not be taken for old ones."""
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await send(settings, [waitpoint(number) for number in range(5)])
         async with worker(settings):
             seen = await eventually(lambda: caught_up(settings, 5), "folded")
@@ -237,7 +237,7 @@ async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch
 
     monkeypatch.setattr("streams.kafka.fencing.write_rows", fail)
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await send(settings, [waitpoint(1)])
         with pytest.raises(WorkerFailed, match="disk on fire"):
             async with asyncio.timeout(90), worker(settings) as task:
@@ -254,22 +254,22 @@ async def test_a_stop_during_a_rebalance_ends_the_worker(stack: Stack, monkeypat
 
     monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", unanswered)
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with asyncio.timeout(60), worker(settings):
             assert await asyncio.to_thread(asked.wait, 30)
 
 
 async def test_partition_counts_must_fit(stack: Stack) -> None:
     async with stack() as settings:
-        await asyncio.gather(*(topics.ensure(settings) for _ in range(4)))
-        await topics.ensure(settings)
+        await asyncio.gather(*(topics.ensure_topics(settings) for _ in range(4)))
+        await topics.ensure_topics(settings)
         with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*says 8"):
-            await topics.ensure(Settings(kafka=settings.kafka, log_partitions=8))
+            await topics.ensure_topics(Settings(kafka=settings.kafka, log_partitions=8))
 
 
 async def test_a_tick_alone_is_folded(stack: Stack) -> None:
     async with stack(log_partitions=1) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
             await out.send_and_wait(LOG, encode_pack(Pack(at=1_800_000_000_000_000)), partition=0)
         async with worker(settings):

@@ -30,7 +30,7 @@ def check_all(seen: Seen, settings: Settings, lines: list[events.Line]) -> None:
 async def test_kills_at_random_moments(stack: Stack) -> None:
     lines = events.generate(time.time_ns(), 3000, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
     async with stack() as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
 
         async def feed() -> None:
             for at in range(0, len(lines), 20):
@@ -58,7 +58,7 @@ async def test_kills_between_any_two_writes(stack: Stack) -> None:
     """Ten lives of a worker, each ending at another point, then one that finishes."""
     lines, sent = events.generate(11, 4000), 0
     async with stack(log_partitions=2) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         for point in POINTS:
             process = spawn(settings, point)
             try:

@@ -31,7 +31,7 @@ async def run(minutes: float, seed: int) -> int:
     deadline, failed, rounds, accepted, sent = time.monotonic() + minutes * 60, [], 0, 0, 0
     with tempfile.TemporaryDirectory() as directory:
         async with stack(Path(directory), source_partitions=1, log_partitions=1) as settings:
-            await topics.ensure(settings)
+            await topics.ensure_topics(settings)
             process = spawn(settings)
             try:
                 while time.monotonic() < deadline and not failed:

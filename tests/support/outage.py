@@ -92,7 +92,7 @@ class Rig:
     async def start(self) -> None:
         (self.home / "run").mkdir(parents=True, exist_ok=True)
         (self.home / "secret").write_text(SECRET)
-        await topics.ensure(self.settings)
+        await topics.ensure_topics(self.settings)
         self._tasks = [asyncio.create_task(part.keep(), name=name) for name, part in self.parts.items()]
         await eventually(self.ready, "all are ready", PATIENCE)
         for number, name in enumerate(self.edges):

@@ -6,15 +6,15 @@ import sys
 from typing import Any
 
 from ops.cli.main import main
-from streams.kafka.fencing import Claim
+from streams.kafka.fencing import FencedProducer
 from streams.rebuild import rebuild
 
 left = int(sys.argv.pop(1))
-write = Claim.write
+write = FencedProducer.write
 rebuild._CHUNK = 1  # bytes: a batch a row
 
 
-async def dying(self: Claim, *arguments: Any) -> int:
+async def dying(self: FencedProducer, *arguments: Any) -> int:
     global left
     left -= 1
     if left == 0:
@@ -22,7 +22,7 @@ async def dying(self: Claim, *arguments: Any) -> int:
     return await write(self, *arguments)
 
 
-Claim.write = dying  # type: ignore[method-assign]
+FencedProducer.write = dying  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

@@ -53,7 +53,7 @@ async def rebuild(settings: Settings) -> int:
 async def folded(stack: Stack) -> AsyncIterator[Settings]:
     """A view that a worker has made and left."""
     async with stack(log_partitions=2) as settings:
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         await send(settings, LINES)
         async with worker(settings):
             await eventually(lambda: caught_up(settings, len(LINES)), "all folded")
@@ -75,7 +75,7 @@ async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str
     made_up = b"made-up-%d" % partition
     wrong.append((b"i:" + made_up, encode(row).replace(row.id.encode(), made_up)))
     view.position.shift += 1
-    out = producer.producer(settings, "wrong")
+    out = producer.idempotent_producer(settings, "wrong")
     await out.start()
     await producer.write_rows(out, VIEWS, partition, [*wrong, (position_key(partition), encode(view.position))])
     await out.stop()

@@ -21,7 +21,7 @@ from streams.consumer.group_offsets import Group
 from streams.core.fold.fold import Fold
 from streams.fold import partition
 from streams.ingest import agent as ingest
-from streams.kafka.fencing import Claim
+from streams.kafka.fencing import FencedProducer
 from streams.worker.main import run
 
 
@@ -48,13 +48,13 @@ def arm(crash: str) -> None:
         return armed
 
     if point == "facts":
-        Claim.write = crashing(True, Claim.write, lambda _, topic, rows: topic == FACTS)
+        FencedProducer.write = crashing(True, FencedProducer.write, lambda _, topic, rows: topic == FACTS)
     elif point == "rows":
-        Claim.write = crashing(False, Claim.write, lambda _, topic, rows: topic == FACTS)
+        FencedProducer.write = crashing(False, FencedProducer.write, lambda _, topic, rows: topic == FACTS)
     elif point == "table":
-        Claim.write = crashing(False, Claim.write, _is_batch)
+        FencedProducer.write = crashing(False, FencedProducer.write, _is_batch)
     elif point == "freeze":
-        Claim.write = crashing(True, Claim.write, _is_batch, signal.SIGSTOP)
+        FencedProducer.write = crashing(True, FencedProducer.write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
         partition.claim = crashing(False, partition.claim)
     elif point == "log":
@@ -69,7 +69,7 @@ def arm(crash: str) -> None:
         raise SystemExit(f"no such point: {point}")
 
 
-def _is_batch(_: Claim, topic: str, rows: list[tuple[bytes, bytes | None]]) -> bool:
+def _is_batch(_: FencedProducer, topic: str, rows: list[tuple[bytes, bytes | None]]) -> bool:
     return topic == VIEWS and rows[-1][0].startswith(b"~:")
 
 

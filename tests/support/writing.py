@@ -18,7 +18,7 @@ class Writer:
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.world = World(seed)
-        self._producer = producer.producer(settings, "test")
+        self._producer = producer.idempotent_producer(settings, "test")
 
     async def __aenter__(self) -> Writer:
         await self._producer.start()

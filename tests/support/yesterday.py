@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import ActivityRow, decode, encode
 from streams.core.config import FoldConfig as Rules
-from streams.kafka.producer import producer
+from streams.kafka.producer import idempotent_producer
 
 HOME = Path(__file__).parents[1] / "data" / "v1"
 Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
@@ -76,7 +76,7 @@ def raw(text: str | None) -> bytes | None:
 async def put_back(settings: Settings) -> None:
     """Into topics that are there and empty: every record at its offset, every group where it was."""
     data = yesterday()
-    out = producer(settings, "test")
+    out = idempotent_producer(settings, "test")
     await out.start()
     try:
         for topic, partitions in sorted(data.topics.items(), key=lambda one: one[0] == VIEWS):  # facts come before rows

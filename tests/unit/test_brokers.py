@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.kafka.diagnostics import Partition, complaints
+from streams.kafka.diagnostics import Partition, find_problems
 
 
 def partitions(count: int, leader: int = 1, in_sync: tuple[int, ...] = (1, 2, 3), needed: int = 2) -> list[Partition]:
@@ -10,16 +10,16 @@ def partitions(count: int, leader: int = 1, in_sync: tuple[int, ...] = (1, 2, 3)
 
 
 def test_nothing_is_wrong() -> None:
-    assert complaints(partitions(8), {1, 2, 3}) == []
-    assert complaints([], set()) == []
+    assert find_problems(partitions(8), {1, 2, 3}) == []
+    assert find_problems([], set()) == []
 
 
 def test_a_broker_is_away_and_writing_goes_on() -> None:
-    assert complaints(partitions(2, in_sync=(1, 2)), {1, 2}) == []
+    assert find_problems(partitions(2, in_sync=(1, 2)), {1, 2}) == []
 
 
 def test_a_broker_is_away_and_one_too_many_was_asked_for() -> None:
-    assert complaints(partitions(1, in_sync=(1, 2), needed=3), {1, 2}) == [
+    assert find_problems(partitions(1, in_sync=(1, 2), needed=3), {1, 2}) == [
         "broker 3 of 3 away",
         "attn.log/0 with 2 of 3 replicas in sync, 3 needed to write (min.insync.replicas)",
     ]
@@ -27,7 +27,7 @@ def test_a_broker_is_away_and_one_too_many_was_asked_for() -> None:
 
 def test_one_of_three_is_left() -> None:
     """Its list of those in sync is from before the others died: there is no controller that could change it."""
-    assert complaints(partitions(5), {1}) == [
+    assert find_problems(partitions(5), {1}) == [
         "brokers 2, 3 of 3 away",
         "attn.log/0, attn.log/1, attn.log/2 and 2 more with 1 of 3 replicas in sync, 2 needed to write "
         "(min.insync.replicas)",
@@ -35,5 +35,5 @@ def test_one_of_three_is_left() -> None:
 
 
 def test_the_leader_is_dead_or_nobody() -> None:
-    assert complaints(partitions(1, leader=2), {1, 3})[1:] == ["attn.log/0 without a leader"]
-    assert complaints(partitions(1, leader=-1), {1, 2, 3}) == ["attn.log/0 without a leader"]
+    assert find_problems(partitions(1, leader=2), {1, 3})[1:] == ["attn.log/0 without a leader"]
+    assert find_problems(partitions(1, leader=-1), {1, 2, 3}) == ["attn.log/0 without a leader"]

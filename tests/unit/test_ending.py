@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from streams.consumer import consumer_thread
 from streams.consumer.gap_filler import Continuity
 from streams.fold import agent, partition
-from streams.kafka.connection import disconnect
+from streams.kafka.connection import close_client
 from streams.runtime.task_supervisor import Alarm
 from streams.worker import main
 
@@ -42,7 +42,7 @@ async def test_a_cancellation_in_the_midst_of_an_end_is_heard() -> None:
     client = Deaf()
 
     async def work() -> None:
-        await disconnect(cast("Any", client))
+        await close_client(cast("Any", client))
         await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -57,13 +57,13 @@ async def test_a_time_limit_on_an_end_is_one() -> None:
     client = Deaf()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await disconnect(cast("Any", client))
+            await close_client(cast("Any", client))
     client.go_on.set()
-    await disconnect(cast("Any", client))
+    await close_client(cast("Any", client))
 
 
 async def test_an_end_after_a_cancellation_is_an_end() -> None:
-    """`finally: await disconnect(...)`: what was cancelled before does not keep a client from ending in peace."""
+    """`finally: await close_client(...)`: what was cancelled before does not keep a client from ending in peace."""
     client = Deaf()
     client.go_on.set()
     seen = []
@@ -72,7 +72,7 @@ async def test_an_end_after_a_cancellation_is_an_end() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await disconnect(cast("Any", client))
+            await close_client(cast("Any", client))
             seen.append("ended")
 
     task = asyncio.create_task(work())
@@ -100,7 +100,7 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    monkeypatch.setattr(partition, "claim", claim)
+    monkeypatch.setattr(partition, "fence_partition", claim)
     nothing = cast("Any", None)
     shards = agent.Shards(lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), Alarm())
     shards.start([0])
@@ -180,7 +180,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
 
         async def _write(self) -> None: ...
 
-    monkeypatch.setattr(partition, "claim", claim)
+    monkeypatch.setattr(partition, "fence_partition", claim)
     continuity = Continuity(endless)
     nothing = cast("Any", None)
     shards = agent.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
@@ -231,7 +231,7 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
 async def test_a_client_whose_broker_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.kafka.connection._CLOSE_SECONDS", 0.01)
     client = Deaf()
-    await disconnect(cast("Any", client))
+    await close_client(cast("Any", client))
     assert client.ended
 
 

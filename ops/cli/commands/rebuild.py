@@ -24,8 +24,8 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from schemas.versions import NewerVersion
 from streams.core.config import FoldConfig as Rules
-from streams.kafka.connection import connection
-from streams.kafka.fencing import Fenced
+from streams.kafka.connection import client_arguments
+from streams.kafka.fencing import FencedError
 from streams.rebuild.partition_view import View
 from streams.rebuild.rebuild import Base, Cannot, Rebuilding, Report, read_view
 
@@ -114,7 +114,7 @@ def _errors(settings: Settings) -> Iterator[None]:
             yield
         except NewerVersion as error:
             raise UserError(str(error)) from None
-        except Fenced:
+        except FencedError:
             raise UserError("somebody else claimed a partition at the same time; try again") from None
         except TimeoutError:
             raise UserError(f"Kafka at {settings.kafka} stopped answering; each partition has its old view or its new "
@@ -148,7 +148,7 @@ async def _each(
 
 async def _require(settings: Settings) -> None:
     """The topics are there, with as many partitions as the settings say: nothing is made here by mistake."""
-    client = AIOKafkaClient(**connection(settings))
+    client = AIOKafkaClient(**client_arguments(settings))
     try:
         async with patience():
             await client.bootstrap()

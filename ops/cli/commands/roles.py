@@ -20,7 +20,7 @@ from ops.cli.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
 from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.versions import NewerVersion
-from streams.kafka.topics import NoBroker
+from streams.kafka.topics import BrokerUnavailable
 
 __all__ = ["demo", "edge", "run_role", "worker"]
 
@@ -89,7 +89,7 @@ def run_role(role: str, module: str, settings: Settings) -> None:
 
         if (newer := _cause(error, NewerVersion) or _cause(error, MigrationError)) is not None:
             log.critical("refused", reason=str(newer))
-        elif (away := _cause(error, NoBroker)) is not None:
+        elif (away := _cause(error, BrokerUnavailable)) is not None:
             log.critical("Kafka is away", reason=str(away))
             code = os.EX_TEMPFAIL  # whoever supervises it need not give up: ours does not
         elif isinstance(error, OSError) and (error.errno in _NO_ADDRESS or isinstance(error, socket.gaierror)):

@@ -13,7 +13,7 @@ from ops.cli.data.kafka import kafka_errors
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.topics import TOPICS
-from streams.kafka.topics import TopicError, ensure, partitions
+from streams.kafka.topics import TopicError, ensure_topics, partitions
 
 __all__ = ["topics"]
 
@@ -25,7 +25,7 @@ def topics(kafka: Kafka = None, data_dir: DataDir = None) -> None:
     settings = config.load(kafka=kafka, data_dir=data_dir)
     with kafka_errors(settings):
         try:
-            asyncio.run(ensure(settings, _PATIENCE))
+            asyncio.run(ensure_topics(settings, _PATIENCE))
         except TopicError as error:
             raise UserError(str(error)) from None
     table = Table("topic", "key", "partitions", "cleanup", "holds")

@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams.kafka.connection import connection, disconnect
+from streams.kafka.connection import client_arguments, close_client
 
 __all__ = ["GROUP", "Cannot", "Claim", "alone", "claimed"]
 
@@ -63,7 +63,7 @@ async def claimed(settings: Settings) -> AsyncIterator[Claim]:
     await alone(settings)
     claim = Claim()
     consumer = AIOKafkaConsumer(
-        **connection(settings), group_id=GROUP, client_id="attn-history-rebuild", enable_auto_commit=False,
+        **client_arguments(settings), group_id=GROUP, client_id="attn-history-rebuild", enable_auto_commit=False,
         session_timeout_ms=_SESSION, heartbeat_interval_ms=_BEAT, rebalance_timeout_ms=_LONGEST,
         max_poll_interval_ms=2**31 - 1,
     )
@@ -79,12 +79,12 @@ async def claimed(settings: Settings) -> AsyncIterator[Claim]:
         yield claim
     finally:
         claim.release()
-        await disconnect(consumer)
+        await close_client(consumer)
 
 
 async def alone(settings: Settings, seconds: float = _GONE) -> None:
     """Return once no writer is a member of the group any more. Cannot: one still is after so many seconds."""
-    admin = AIOKafkaAdminClient(**connection(settings))
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
     async with asyncio.timeout(_ANSWER):
         await admin.start()
     try:
@@ -98,4 +98,4 @@ async def alone(settings: Settings, seconds: float = _GONE) -> None:
                 raise Cannot(f"`attn history` runs ({members} in group {GROUP}): stop it first")
             await asyncio.sleep(1)
     finally:
-        await disconnect(admin)
+        await close_client(admin)

@@ -25,8 +25,8 @@ from streams.history.clickhouse.columns import COLUMNS
 from streams.history.clickhouse.repository import SUMS, Store
 from streams.history.rebuild.group_lock import Cannot, claimed
 from streams.history.writer import Batch, Writer, facts_of
-from streams.kafka.connection import connection, disconnect
-from streams.kafka.reader import read_range
+from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import Background
 
@@ -123,7 +123,7 @@ class _Rebuilding:
 
     async def _ranges(self) -> list[tuple[TopicPartition, int, int]]:
         """What Kafka holds now of each partition."""
-        reader = AIOKafkaConsumer(**connection(self._settings))
+        reader = AIOKafkaConsumer(**client_arguments(self._settings))
         async with asyncio.timeout(_ANSWER):
             await reader.start()
             try:
@@ -131,11 +131,11 @@ class _Rebuilding:
                 begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
                 return [(tp, begins[tp], ends[tp]) for tp in places]
             finally:
-                await disconnect(reader)
+                await close_client(reader)
 
     async def _first(self, tp: TopicPartition, begin: int, end: int) -> int | None:
         """The lowest position of the first facts that are held."""
-        async with contextlib.aclosing(read_range(self._settings, tp, begin, end)) as runs:
+        async with contextlib.aclosing(read_offsets(self._settings, tp, begin, end)) as runs:
             async for records in runs if begin < end else _nothing():
                 if facts := facts_of(records, []):
                     return min(fact.pos for fact in facts.facts)
@@ -147,7 +147,7 @@ class _Rebuilding:
         writer = Writer(store, self._settings.dedupe_days)
         await self._in_thread(writer.open, [tp.partition])
         batch = Batch()
-        async for records in read_range(self._settings, tp, begin, end) if begin < end else _nothing():
+        async for records in read_offsets(self._settings, tp, begin, end) if begin < end else _nothing():
             batch.add(tp.partition, records)
             self._read += len(records)
             if batch.count >= self._settings.history_batch_rows:

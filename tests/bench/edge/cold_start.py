@@ -35,7 +35,7 @@ async def measure(
     """Needs a broker without attn's topics, or the embedded one."""
     async with _broker(kafka, scratch) as address:
         settings = Settings(_env_file=None, kafka=address, log_partitions=partitions)  # type: ignore[call-arg]
-        await topics.ensure(settings)
+        await topics.ensure_topics(settings)
         count = await send(address, VIEWS, records, _IN_FLIGHT, linger_ms=20, max_batch_size=1 << 20)
         table = Table(title=f"an edge starts cold: {count:,} records on {kafka or 'the embedded broker'}")
         for name in ("seconds until ready", "CPU s", "RSS MB", "/healthz meanwhile: p50 ms", "max ms"):

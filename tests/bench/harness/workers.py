@@ -22,7 +22,7 @@ async def _started() -> Worker:
     from streams.worker.app import build
 
     settings = Settings(_env_file=None)
-    await topics.ensure(settings)
+    await topics.ensure_topics(settings)
     return build(settings)
 
 
