@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import metrics
+from api.http.dependencies import HELD
+from api.live.event_stream import DRAIN
 
 __all__ = ["Limited"]
 
@@ -95,3 +100,70 @@ class _Body:
                    (b"connection", b"close"), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+class _Heads:
+    """HEAD is GET without the body (RFC 9110: every server has both). A stream ends as soon as it began."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def bare(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, gone, bare)
+
+
+class _Held:
+    """Gives back what a request holds (api.http.dependencies) when its reader has taken the answer, or is gone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = scope[HELD] = []
+        try:
+            await self._app(scope, receive, send)
+            drain = (scope.get("extensions") or {}).get(DRAIN)
+            if held and drain is not None:
+                await drain()
+        finally:
+            for give_back in held:
+                give_back()
+
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class _Timed:
+    """Measures the time to answer by route, not by path: paths hold ids. Adds `nosniff` to every answer: a browser must
+    not take JSON with somebody's text in it for a page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path_format", "none")
+                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - begun)
+                if _NOSNIFF not in (headers := message.get("headers", ())):
+                    message = {**message, "headers": [*headers, _NOSNIFF]}
+            await send(message)
+
+        await self._app(scope, receive, timed)
