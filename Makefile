@@ -35,7 +35,7 @@ check: $(READY)
 	@$(BIN)/deptry schemas streams api ops
 	@$(BIN)/deptry tests --exclude '\.venv' --ignore DEP002,DEP004
 	@$(BIN)/attn schemas --check
-	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka" tests/unit tests/contract tests/integration/test_edge_path.py $(ARGS)
+	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka" tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
 
 TIMES ?= 20
 

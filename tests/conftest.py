@@ -2,7 +2,7 @@
 
 A broker: `stack` (settings for attn, on the embedded broker and on Apache Kafka in turn), `own_broker` (one that the
 test may stop and kill, of both kinds too), `real_kafka` (Apache Kafka), `broker` (an embedded one that all share).
-Three Kafka brokers: `support.brokers.cluster`.
+Three Kafka brokers: `support.kafka.brokers.cluster`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hypothesis import settings
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # from support.x import y
 
-from support import brokers, pipeline  # noqa: E402
+from support.kafka import brokers, pipeline  # noqa: E402
 
 from ops.embedded.broker import EmbeddedBroker, binary  # noqa: E402
 from ops.kafka import Cluster  # noqa: E402
 
-settings.register_profile("fixed", derandomize=True)  # see support.laws
+settings.register_profile("fixed", derandomize=True)  # see support.examples
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts background jobs with SIGINT ignored, and children inherit that; a signal with

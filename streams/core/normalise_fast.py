@@ -2,7 +2,7 @@
 
 The contract is pydantic's models (schemas.sources). The types here are made of their fields, constraint by constraint,
 and one that can't be carried over fails the import. What they refuse is left to the models, which decide and say why:
-so they may refuse what the models take, never the other way round (tests/unit/test_quick.py).
+so they may refuse what the models take, never the other way round (tests/unit/core/test_normalise_fast.py).
 """
 
 from __future__ import annotations

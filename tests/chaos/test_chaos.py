@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.cli import clean_env
+from support.processes.cli import clean_env
 
 from ops.kafka import missing
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.browsers import Scene, stage
-from support.up import Up
+from support.clients.browsers import Scene, stage
+from support.processes.up import Up
 
 
 @pytest.fixture(scope="module")

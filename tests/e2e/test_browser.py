@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.folding import cloud_event
-from support.up import Up, wait_for
+from support.fold.fold_driver import cloud_event
+from support.processes.up import Up, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

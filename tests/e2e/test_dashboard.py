@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from support.browsers import CHROMIUM, Scene, moment, shows, titles
-from support.up import wait_for
+from support.clients.browsers import CHROMIUM, Scene, moment, shows, titles
+from support.processes.up import wait_for
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [

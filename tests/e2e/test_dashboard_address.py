@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.browsers import CHROMIUM, Scene, moment, shows
-from support.up import wait_for
+from support.clients.browsers import CHROMIUM, Scene, moment, shows
+from support.processes.up import wait_for
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.browsers import CHROMIUM, Scene, stage
-from support.up import Up, wait_for
+from support.clients.browsers import CHROMIUM, Scene, stage
+from support.processes.up import Up, wait_for
 
 from ops.process import identity
 

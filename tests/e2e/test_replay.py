@@ -22,12 +22,13 @@ from typing import Any
 
 import httpx
 import pytest
-from support import brokers, events
-from support.cli import COMMAND, clean_env
-from support.following import Follower, frames_after
-from support.history import ask
+from support import events
+from support.clickhouse.facts import ask
+from support.clients.feed_follower import Follower, frames_after
+from support.kafka import brokers
 from support.model import Model, Reader
-from support.up import Up, wait_for
+from support.processes.cli import COMMAND, clean_env
+from support.processes.up import Up, wait_for
 
 from chaos.checks.edge import READERS, check, settled
 from chaos.environment.edge_client import Asker, now, users_of

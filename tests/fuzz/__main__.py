@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-FUZZERS = {"events": "fuzz.events", "records": "support.fuzz_records"}
+FUZZERS = {"events": "fuzz.events", "records": "fuzz.records"}
 
 
 def main() -> int:

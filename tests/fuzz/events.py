@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import orjson
 from support.clients.feed import Copy, frames
-from support.folding import Folding
+from support.fold.fold_driver import Folding
 
 from api.contract.serializers import crewship, zero
 from api.live.case_events import frame_of

@@ -1,0 +1,156 @@
+"""What people do to an incident is done to its runs: they are open together, and end together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from support.edge.edge_with_fold import WS, Deciding
+from support.fold.fold_driver import event
+
+from streams.core.domain.keys import item_id
+from streams.core.fold.command_handlers import OVER
+
+
+def failed(name: str, cluster: str, minutes: float = -9, **more: Any) -> Any:
+    return event("run.failed", name, minutes=minutes, title="T", cluster=cluster, incident_key="k", **more)
+
+
+def run(name: str) -> str:
+    return item_id(WS, "failed_run", name)
+
+
+@pytest.fixture
+def attn() -> Deciding:
+    found = Deciding()
+    found.happen(failed("a", "c1"), failed("b", "c2", -8), failed("c", "c2", -7))
+    return found
+
+
+async def incident(client: httpx.AsyncClient) -> Any:
+    [found] = (await client.get("/api/v1/inbox?kind=incident")).json()["rows"]
+    return found
+
+
+async def put(
+    client: httpx.AsyncClient, item: str, state: str, action: str | None = None, seen: int | None = None
+) -> tuple[int, Any]:
+    given = {"resolved_action": action} if action else {}
+    headers = {"if-match": f'"{seen}"'} if seen is not None else {}
+    answer = await client.patch(f"/api/v1/inbox/{item}", json={"state": state, **given}, headers=headers)
+    return answer.status_code, answer.json()
+
+
+async def one(client: httpx.AsyncClient, item: str) -> Any:
+    return (await client.get(f"/api/v1/inbox/{item}")).json()
+
+
+async def ranked(client: httpx.AsyncClient) -> list[str]:
+    return [item["kind"] for item in (await client.get("/org/me/inbox")).json()["items"]]
+
+
+@pytest.mark.parametrize("action", ["retried", None])
+async def test_resolving_it_resolves_all_its_runs(attn: Deciding, action: str | None) -> None:
+    """As it was said, or with no action where none was (C14)."""
+    async with attn.client("ann") as client:
+        found = await incident(client)
+        assert await put(client, found["id"], "resolved", action) == (200, {"id": found["id"], "state": "resolved"})
+        for row in [await one(client, found["id"]), *[await one(client, run(name)) for name in "abc"]]:
+            assert (row["state"], row.get("resolved_action"), row["resolved_by_user_id"]) == ("resolved", action, "ann")
+        assert await ranked(client) == []
+
+
+async def test_more_runs_than_it_lists_are_resolved_too() -> None:
+    attn = Deciding()
+    attn.happen(*(failed(f"r{number}", f"c{number % 3}") for number in range(240)))
+    async with attn.client() as client:
+        item = (await client.get("/org/me/inbox")).json()["items"][0]
+        assert (item["count"], len(item["members"])) == (240, 200)
+        assert (await put(client, item["id"], "resolved"))[0] == 200
+        attn.tick(1)
+        assert await ranked(client) == []
+        rows = (await client.get("/api/v1/inbox?kind=failed_run&limit=500")).json()["rows"]
+        assert {row["state"] for row in rows} == {"resolved"}
+
+
+async def test_unread_opens_it_and_its_runs_again(attn: Deciding) -> None:
+    async with attn.client("ann") as client, attn.client("bob") as other:
+        found = await incident(client)
+        await other.post(f"/org/me/inbox/{found['id']}/dismiss")
+        await put(client, found["id"], "resolved", "retried")
+        attn.now += 60
+        assert await put(client, found["id"], "unread") == (200, {"id": found["id"], "state": "unread"})
+        again = await incident(client)
+        assert again["state"] == "unread"
+        assert not {"read_at", "resolved_at", "resolved_by_user_id", "resolved_action"} & set(again)
+        for name in "abc":
+            assert (await one(client, run(name)))["state"] == "unread"
+        [item] = (await client.get("/org/me/inbox")).json()["items"]
+        assert (item["kind"], item["count"], sorted(item["members"])) == (
+            "incident", 3, sorted(run(name) for name in "abc"))
+        assert await ranked(other) == ["incident"], "it returns to who had put it away"
+        for name in "abc":
+            attn.happen(event("run.recovered", name, minutes=9))
+        assert (await one(client, found["id"]))["resolved_action"] == "recovered", "and ends as ever"
+
+
+async def test_one_that_its_sources_ended_opens_again_as_its_runs_would(attn: Deciding) -> None:
+    for name in "abc":
+        attn.happen(event("run.recovered", name, minutes=-1))
+    async with attn.client() as client:
+        found = await incident(client)
+        assert found["state"] == "resolved"
+        status, refused = await put(client, found["id"], "unread")
+        assert (status, refused["revision"]) == (409, found["revision"])
+        assert "If-Match" in refused["error"]
+        assert (await put(client, found["id"], "unread", seen=found["revision"]))[0] == 200
+        assert await ranked(client) == ["incident"]
+
+
+async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_again(attn: Deciding) -> None:
+    attn.happen(event("run.recovered", "c", minutes=-1))
+    async with attn.client() as client:
+        found = await incident(client)
+        await put(client, found["id"], "resolved")
+        assert (await put(client, found["id"], "unread"))[0] == 200
+        states = [(await one(client, run(name)))["state"] for name in "abc"]
+        assert states == ["unread", "unread", "resolved"]
+
+
+async def test_without_its_runs_it_cannot_open_and_says_so(attn: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED", 1)  # what a group remembers of runs that are over
+    async with attn.client() as client:
+        found = await incident(client)
+        await put(client, found["id"], "resolved")
+        refused = await put(client, found["id"], "unread")
+        assert refused == (409, {"error": OVER, "kind": "incident"})
+        said = (await client.post("/api/v1/inbox/bulk", json={"ids": [found["id"]], "state": "unread"})).json()
+        assert (said["updated"], said["skipped_ids"]) == (0, [found["id"]])
+        assert (await one(client, found["id"]))["state"] == "resolved"
+
+
+async def test_a_second_resolve_overwrites_it_and_its_runs(attn: Deciding) -> None:
+    async with attn.client("ann") as client, attn.client("bob") as other:
+        found = await incident(client)
+        await put(client, found["id"], "resolved", "retried")
+        first = await one(client, found["id"])
+        attn.now += 60
+        await put(other, found["id"], "resolved", "cancelled")
+        for item in (found["id"], run("a"), run("c")):
+            row = await one(client, item)
+            assert (row["resolved_action"], row["resolved_by_user_id"]) == ("cancelled", "bob")
+            assert row["resolved_at"] > first["resolved_at"]
+
+
+async def test_a_run_may_be_read_and_resolved_while_it_is_grouped(attn: Deciding) -> None:
+    async with attn.client() as client:
+        found = await incident(client)
+        for name in "ab":
+            assert (await put(client, run(name), "read"))[0] == 200
+        assert (await incident(client))["state"] == "unread", "the incident is read by itself"
+        assert (await put(client, run("a"), "resolved"))[0] == 200
+        [item] = (await client.get("/org/me/inbox")).json()["items"]
+        assert (item["id"], item["count"], item["members"]) == (found["id"], 2, [run("b"), run("c")])
+        assert (await put(client, run("a"), "unread"))[0] == 200
+        assert (await client.get("/org/me/inbox")).json()["items"][0]["count"] == 3

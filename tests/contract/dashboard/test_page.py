@@ -1,0 +1,161 @@
+"""The page: served strictly, light, whole at once; and in a browser, its list is the server's, over a broken line."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from support.edge.edges import Fed, serving, token
+from support.edge.random_rows import item
+
+from schemas.log import Data
+
+CHROMIUM = shutil.which("chromium")
+STATIC = Path(__file__).parents[3] / "api" / "static"
+MOST_BYTES, FIRST_BYTES = 130_000, 85_000  # all of the page, gzipped; and of it what comes before the list
+PATHS = {
+    "/": "text/html", "/static/attn/main.js": "text/javascript", "/static/page.css": "text/css",
+    "/static/icon.svg": "image/svg+xml", "/static/vendor/preact.js": "text/javascript",
+}
+
+
+async def test_the_page_is_served_strictly() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers = {}  # type: ignore[assignment]
+        for path, kind in PATHS.items():
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith(kind)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "require-trusted-types-for 'script'" in policy
+            assert "unsafe" not in policy
+            again = await client.get(path, headers={"if-none-match": answer.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        for path in ("none.js", "..%2Fapp.py", "%2e%2e/app.py", "../app.py", ""):
+            assert (await client.get(f"/static/{path}")).status_code == 404
+
+
+async def test_a_link_to_what_is_not_here_is_explained_to_a_person() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers = {}  # type: ignore[assignment]
+        for path in ("/cases/c", "/cases/c/sessions/s"):
+            told = await client.get(path, headers={"accept": "text/html,application/xhtml+xml"})
+            assert (told.status_code, told.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert "decided elsewhere" in told.text
+            assert "default-src 'none'" in told.headers["content-security-policy"]
+            program = await client.get(path, headers={"accept": "application/json"})
+            assert (program.status_code, program.json()) == (404, {"error": "not found"})
+
+
+async def test_compressed_for_who_takes_it() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        for path in PATHS:
+            zipped = await client.get(path, headers={"accept-encoding": "gzip"})
+            plain = await client.get(path, headers={"accept-encoding": "identity"})
+            assert zipped.headers["content-encoding"] == "gzip"
+            assert "content-encoding" not in plain.headers
+            assert zipped.content == plain.content
+            assert plain.headers["vary"] == "accept-encoding"
+
+
+async def test_a_browser_keeps_the_files_and_asks_for_the_page_alone() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        page = await client.get("/")
+        assert page.headers["cache-control"] == "no-cache"
+        named = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+        assert len({path.split("/")[2] for path in named}) == 1, "all of one version"
+        for path in named:
+            kept = await client.get(path)
+            assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+            assert (await client.get(path.replace("/static/v", "/static/w"))).status_code == 404
+            # The page of another edge, while they are exchanged: it works, and nobody keeps this for that one's.
+            theirs = f"/static/v-0123456789ab/{path.split('/', 3)[3]}"
+            for other in (theirs, "/static/" + path.split("/", 3)[3]):
+                answer = await client.get(other)
+                assert (answer.content, answer.headers["cache-control"]) == (kept.content, "no-cache")
+
+
+def imports(path: Path, pattern: str) -> set[Path]:
+    code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)  # types are imported in comments
+    return {(path.parent / name).resolve() for name in re.findall(pattern, code, re.MULTILINE)}
+
+
+def imported(path: Path, seen: set[Path]) -> set[Path]:
+    """It and all that it can't begin without."""
+    if path not in seen:
+        seen.add(path)
+        for found in imports(path, r'^(?:import|export)[^"]*? from "(\.[^"]+)"'):
+            imported(found, seen)
+    return seen
+
+
+def with_later(modules: set[Path]) -> set[Path]:
+    """And what is loaded once the list is there, workers included."""
+    found, todo = set(modules), list(modules)
+    while todo:
+        before = set(found)
+        for later in imports(todo.pop(), r'(?:import|new URL)\("(\.[^"]+\.js)"'):
+            imported(later, found)
+        todo += found - before
+    return found
+
+
+def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
+    html = (STATIC / "index.html").read_text()
+    assert "<script>" not in html
+    assert not re.search(r"\sstyle=|\son\w+=", html)
+    begins = imported(STATIC / "attn" / "start.js", set())
+    modules = imported(STATIC / "attn" / "main.js", set(begins))
+    named = re.findall(r'(?:src|href)="/static/([^"]+)"', html)
+    asked = [STATIC / name for name in named if name.endswith(".js")]
+    assert len(asked) == len(modules)
+    assert set(asked) == modules, "a module is asked for late, or in vain"
+    assert set(asked[:len(begins)]) == begins, "what asks for the list comes first"
+    every = with_later(modules)
+    assert {path.name for path in every - modules} == {"markdown.js", "markdown-worker.js", "marked.js", "purify.js"}
+    parts = {STATIC / "index.html", *(STATIC / name for name in named)}
+    assert sum(len(gzip.compress(path.read_bytes())) for path in parts) < FIRST_BYTES, "until the list is there"
+    assert sum(len(gzip.compress(path.read_bytes())) for path in parts | every) < MOST_BYTES
+    unused = {*(STATIC / "attn").rglob("*.js"), *(STATIC / "vendor").glob("*.js")} - every
+    assert not unused
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
+async def test_a_browser_follows_the_feed_over_a_reconnect() -> None:
+    from playwright.async_api import async_playwright
+
+    fed = Fed()
+    fed.put(item(source_id="b", due_at=2, data=Data(title="second")))
+    async with serving(fed.edge) as base, async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = await browser.new_page()
+        page.set_default_timeout(60_000)
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        await page.goto(base)
+        await page.fill("#token", token())
+        await page.click("text=Sign in")
+        await page.wait_for_selector(".row:has-text('second')")
+        fed.put(item(source_id="a", due_at=1, data=Data(title="<img src=x onerror=alert(1)>")))
+        await page.wait_for_selector(".row:has-text('onerror')")
+        titles = "() => [...document.querySelectorAll('.row .title')].map(at => at.lastChild.textContent)"
+        assert await page.evaluate(titles) == ["<img src=x onerror=alert(1)>", "second"]
+        for slot in fed.edge.connections._slots:
+            for stream in list(slot):
+                stream.outlet.cut()
+        fed.put(item(source_id="c", due_at=3, data=Data(title="third")))
+        await page.wait_for_selector(".row:has-text('third')")
+        assert await page.title() == "(3) attn"
+        # Lines that were cut, and the history, which is not here, are no fault of the page.
+        assert not [text for text in problems if "Failed to load resource" not in text]
+        await browser.close()

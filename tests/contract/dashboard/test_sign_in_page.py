@@ -1,0 +1,130 @@
+"""Signing in and out on the page, in a browser: what it drops, or keeps though it should not, is said in words."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.edge.edge_with_fold import Deciding, message
+from support.edge.edges import serving, token, until
+
+from api.http.auth.cookies import csrf_of
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)"),
+]
+PATIENCE = 60_000  # milliseconds: for a slow machine
+DECADE = 10 * 365 * 86400
+HOST = "inbox.attn.test"  # over plain http, and not loopback to the browser
+
+
+def mine(user: str = "ann", **more: Any) -> str:
+    return token(user, "OWNER", ws="ws", seconds=DECADE, **more)
+
+
+class Seen:
+    """One browser on an edge. `here` is its address over loopback, `there` the same by another name."""
+
+    def __init__(self, attn: Deciding, address: str, browser: Any) -> None:
+        self.attn, self.here, self._browser = attn, address, browser
+        self.there = address.replace("127.0.0.1", HOST)
+        self.errors: list[str] = []
+
+    async def page(self) -> Any:
+        context = await self._browser.new_context()
+        context.set_default_timeout(PATIENCE)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        return page
+
+    async def sign_in(self, page: Any, address: str, encoded: str) -> None:
+        if not page.url.startswith(address):
+            await page.goto(address)
+        await page.fill("#token", encoded)
+        await page.click(".sign-in button")
+
+    async def sign_out(self, page: Any) -> None:
+        await page.click(".menu summary")
+        await page.click("text=Sign out")
+
+
+@asynccontextmanager
+async def browsing(**settings: Any) -> AsyncIterator[Seen]:
+    from playwright.async_api import async_playwright
+
+    attn = Deciding(**settings)
+    attn.happen(message("m", title="Read me"))
+    async with serving(attn.edges[0]) as address, async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.attn.test 127.0.0.1"])
+        seen = Seen(attn, address, browser)
+        yield seen
+        await browser.close()
+    assert seen.errors == []
+
+
+def problem(text: str) -> str:
+    return f"#token-problem:has-text('{text}')"
+
+
+async def test_what_the_browser_would_drop_is_said_in_the_form() -> None:
+    largest = next(one for extra in range(3000) if len(one := mine(name="n" * (2600 + extra))) == 3968)
+    async with browsing() as seen:
+        page = await seen.page()
+        await seen.sign_in(page, seen.here, mine(name="n" * 5000))
+        await page.wait_for_selector(problem("a browser keeps at most 3968"))
+        await seen.sign_in(page, seen.here, "no token")
+        await page.wait_for_selector(problem("This token is not good"))
+
+        async def without_cookies(route: Any) -> None:
+            await route.fulfill(json={"user_id": "ann", "workspace_id": "ws", "role": "OWNER", "expires_at": ""})
+
+        await page.route("**/auth/session", without_cookies)
+        await seen.sign_in(page, seen.here, mine())
+        await page.wait_for_selector(problem("did not keep the session cookie. Allow cookies for 127.0.0.1"))
+        await page.unroute("**/auth/session")
+        await seen.sign_in(page, seen.here, largest)
+        await page.wait_for_selector(".row:has-text('Read me')")
+
+        other = await seen.page()
+        await seen.sign_in(other, seen.there, mine())
+        await other.wait_for_selector(problem(f"plain http from {HOST}"))
+        await other.wait_for_selector(problem("ATTN_SESSION_OVER_HTTP"))
+
+
+async def test_over_plain_http_where_it_is_allowed_beside_a_neighbour_who_sets_our_cookies() -> None:
+    """The neighbour's cookies come first. Writes need the value that is not the first one."""
+    evil = mine()[:-9] + "AAAAAAAAA"
+    async with browsing(session_over_http=True) as seen:
+        page = await seen.page()
+        await page.context.add_cookies([
+            {"name": name, "value": value, "domain": ".attn.test", "path": "/"}
+            for name, value in (("attn_session", evil), ("attn_csrf", csrf_of(evil)))])
+        await seen.sign_in(page, seen.there, mine())
+        await page.wait_for_selector(".row:has-text('Read me')")
+        kept = [one["value"] for one in await page.context.cookies(seen.there) if one["name"] == "attn_csrf"]
+        assert len(kept) == 2
+        assert kept[0] == csrf_of(evil)
+        await page.reload()
+        written = len(seen.attn.log)
+        await page.click(".row:has-text('Read me')")  # an open item is marked as read
+        await until(lambda: len(seen.attn.log) == written + 1, 60)
+        await seen.sign_out(page)
+        await page.wait_for_selector("#token")
+        assert await page.context.cookies(seen.there) == []
+
+
+async def test_a_session_that_attn_can_not_delete_is_said_when_signing_out() -> None:
+    async with browsing() as seen:
+        page = await seen.page()
+        await seen.sign_in(page, seen.here, mine())
+        await page.wait_for_selector(".row:has-text('Read me')")
+        await page.context.add_cookies([
+            {"name": "attn_session", "value": mine(), "domain": "127.0.0.1", "path": "/org"}])
+        await seen.sign_out(page)
+        await page.wait_for_selector(".toast.bad:has-text('You are still signed in: the browser keeps another')")

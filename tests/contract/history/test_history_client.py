@@ -1,0 +1,153 @@
+"""An edge and a ClickHouse that is away, slow, or says no: a clear 503, in time, and nothing else waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.edge.edge_with_fold import Deciding, waitpoint
+from support.edge.edges import settings
+
+from api.contract.errors import ApiError as Problem
+from api.history import client as module
+from api.history.client import Archive
+from api.readmodel.readers import Reader
+from ops.process.ports import free_port
+
+READER = Reader("ws", "ann", frozenset({"OWNER"}))
+ROUTES = ("/org/me/activity?window=7d", "/cases/k/history", "/org/me/insights?window=7d")
+
+
+class Server:
+    """One that takes connections and answers as told, or never."""
+
+    def __init__(self) -> None:
+        self.port, self.answer, self.asked = 0, b"", 0
+        self.tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        self.tasks.add(asyncio.current_task())
+        try:
+            if self.answer:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(self.answer)
+                await writer.drain()
+            else:
+                await reader.read()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[Server]:
+    found = Server()
+    running = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.port = running.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        running.close()
+        await asyncio.wait_for(asyncio.gather(*(task for task in found.tasks if task is not None)), 60)
+
+
+def away(port: int, **more: object) -> Archive:
+    return Archive(settings(clickhouse_read=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
+
+
+async def refused(archive: Archive) -> Problem:
+    with pytest.raises(Problem) as found:
+        await archive.ask("SELECT 1", READER)
+    assert found.value.status == 503
+    assert int((found.value.headers or {})["retry-after"]) >= 1
+    assert "secret" not in str(found.value)
+    return found.value
+
+
+async def test_without_an_address_it_says_so() -> None:
+    assert "ATTN_CLICKHOUSE_READ" in str(await refused(Archive(settings())))
+
+
+async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
+    now = 0.0
+    async with server() as broken:
+        broken.answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        archive = Archive(settings(clickhouse_read=f"http://127.0.0.1:{broken.port}"), lambda: now)
+        rests = []
+        for _ in range(7):
+            before = broken.asked
+            error = await refused(archive)
+            assert broken.asked > before
+            tried = broken.asked
+            await refused(archive)
+            assert broken.asked == tried, "it is not asked again at once"
+            rests.append(int((error.headers or {})["retry-after"]) - 1)
+            now += rests[-1]
+    assert rests == [1, 2, 4, 8, 16, 30, 30]
+
+
+async def test_one_that_never_answers_is_not_waited_for() -> None:
+    async with server() as silent:
+        archive = away(silent.port, archive_seconds=0.2)
+        await refused(archive)
+        await archive.close()
+
+
+async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    async with server() as silent:
+        archive = away(silent.port, archive_seconds=0.5, archive_at_once=1)
+        waiting = [asyncio.create_task(refused(archive)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert "too many" in str(await refused(archive))
+        assert "away" in str((await asyncio.gather(*waiting))[-1])
+        await archive.close()
+
+
+async def test_the_inbox_and_the_live_activity_go_on() -> None:
+    attn = Deciding(clickhouse_read=f"http://reader:secret@127.0.0.1:{free_port()}/attn")
+    attn.happen(waitpoint("w", case_id="k"))
+    async with attn.client() as client:
+        for path in ROUTES:
+            answer = await client.get(path)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "secret" not in answer.text
+        assert (await client.get("/org/me/inbox")).json()["counts"]["total"] == 1
+        assert (await client.get("/org/me/activity?window=24h")).status_code == 200
+    await attn.edges[0].archive.close()
+
+
+async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ClickHouse answers nothing to the loud one meanwhile: whoever else asks still gets an answer."""
+    gate = asyncio.Event()
+
+    async def query(_: Archive, __: str, parameters: dict[str, object]) -> list[object]:
+        if parameters["ws"] == "loud":
+            await gate.wait()
+        return []
+
+    monkeypatch.setattr(Archive, "_query", query)
+    attn = Deciding(clickhouse_read="http://reader:secret@127.0.0.1:1/attn")
+    attn.happen(waitpoint("w", ws="loud"), waitpoint("w"))
+    async with attn.client() as calm, attn.client("viewer", "VIEWER", ws="loud") as loud:
+        flood = [asyncio.create_task(loud.get("/org/me/activity?window=90d")) for _ in range(90)]
+        while sum(task.done() for task in flood) < 60:
+            await asyncio.sleep(0)
+        for path in (*ROUTES[:1], ROUTES[2]):
+            assert (await calm.get(path)).status_code == 200, path
+        gate.set()
+        answers = await asyncio.gather(*flood)
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 60
+    assert all(int(answer.headers["retry-after"]) >= 1 and "error" in answer.json() for answer in refused)
+    assert {answer.status_code for answer in answers} == {200, 429}

@@ -1,0 +1,277 @@
+"""What edges answer from ClickHouse: activity, the past of a case, insights. Held against the facts by plain loops."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+import pytest_asyncio
+from support import events
+from support.clickhouse.embedded_server import Archived, archived
+from support.edge.edge_with_fold import Deciding
+from support.fold.fold_driver import NOON, event
+
+from api.contract import responses
+from api.contract.errors import ApiError as Problem
+from api.history import activity
+from api.history.client import Archive
+from api.history.insights import MAX_CLUSTERS, span_of
+from api.readmodel.readers import Reader
+from schemas.facts import Fact
+from schemas.log import SetState
+from schemas.scalars import DAY, HOUR, to_us
+from streams.core.domain.visibility import CAN_SEE_SQL, can_see
+from streams.core.normalise import normalise
+
+pytestmark = pytest.mark.clickhouse
+pytest.importorskip("chdb", reason="chdb is not installed")
+
+WS = "ws_01"
+ASKING = [("ann", "OWNER"), ("bob", "MANAGER"), ("cy", "ADMIN")]
+
+
+class Known(NamedTuple):
+    attn: Deciding
+    archive: Archived
+    facts: list[Fact]
+
+    def seen(self, reader: Reader) -> list[Fact]:
+        return [
+            fact for fact in self.facts
+            if fact.ws == reader.ws and reader.sees(fact.target_user_id, fact.target_role)
+        ]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
+    """Three days at random, folded, and their facts in ClickHouse."""
+    with archived(tmp_path_factory.mktemp("archive")) as archive:
+        attn = Deciding(clickhouse_read=archive.url)
+        attn.now = events.START.timestamp() + 1
+        lines = sorted(events.generate(7, 900, subjects=5), key=lambda line: to_us(line["value"]["time"]))
+        for start in range(0, len(lines), 9):
+            pack = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines[start:start + 9]]
+            attn.now = max(attn.now, *(one.time / 1e6 for one in pack))
+            attn.happen(*pack)
+        late = (attn.now - NOON / 1e6) / 60 - 3
+        attn.happen(*(event("session.completed", f"s{n}", late, ws=WS, by_user_id="ann") for n in range(30)))
+        facts = archive.keep(attn.facts)
+        assert len(facts) > 700
+        yield Known(attn, archive, facts)
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def fresh(known: Known) -> AsyncIterator[None]:
+    """Each test has an event loop of its own, and a connection belongs to one."""
+    edge = known.attn.edges[0]
+    edge.archive = Archive(edge.settings)
+    yield
+    await edge.archive.close()
+
+
+def reader_of(user: str, role: str, ws: str = WS) -> Reader:
+    return Reader(ws, user, frozenset({role}))
+
+
+def test_the_predicate_is_the_same_in_sql(known: Known) -> None:
+    names, roles = ("", "ann", "bob", "OWNER"), ("", "OWNER", "MEMBER", "ann")
+    targets = list(itertools.product(names, roles))
+    roles_held = ((), ("OWNER",), ("MEMBER", "VIEWER"), ("OWNER", "MEMBER"))
+    for user, mine in itertools.product(("", "ann", "bob"), roles_held):
+        found = known.archive.store._client.query(
+            f"SELECT target_user_id, target_role FROM (SELECT one.1 AS target_user_id, one.2 AS target_role FROM ("
+            f"SELECT arrayJoin({{targets:Array(Tuple(String, String))}}) AS one)) WHERE {CAN_SEE_SQL}",
+            parameters={"targets": targets, "user": user, "roles": list(mine)}).result_rows
+        assert sorted(found) == sorted(
+            (name, role) for name, role in targets if can_see(name or None, role or None, user, frozenset(mine)))
+
+
+@pytest.mark.parametrize(("user", "role"), [*ASKING, ("dee", "MEMBER")])
+async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role: str) -> None:
+    edge, reader = known.attn.edges[0], reader_of(user, role)
+    clock = edge.replica.clock(WS)
+    space = await edge.space(reader)
+    for hours in (1, 5, 23, 24):
+        live = edge.answers.activity(space, reader, hours * HOUR, clock)
+        assert await activity.activity(edge.archive, reader, hours * HOUR, clock) == live
+    assert live["sessions_completed"] >= 30
+    assert len(live["recent"]) == 20
+    async with known.attn.client(user, role, ws=WS) as client:
+        month = (await client.get("/org/me/activity?window=30d")).json()
+    responses.Activity.model_validate(month)
+    mine = [fact for fact in known.facts if fact.ws == WS and fact.type == "session.completed"]
+    assert live["sessions_completed"] <= month["sessions_completed"] <= len(mine)
+    assert month["window"] == "30d"
+
+
+@pytest.mark.parametrize(("user", "role"), [*ASKING, ("dee", "VIEWER")])
+async def test_the_past_of_a_case(known: Known, user: str, role: str) -> None:
+    reader = reader_of(user, role)
+    cases = {fact.case_id for fact in known.facts if fact.case_id} | {"never"}
+    async with known.attn.client(user, role, ws=WS) as client:
+        for case in sorted(cases):
+            mine = [fact for fact in known.seen(reader) if fact.case_id == case]
+            mine.sort(key=lambda fact: (fact.time, fact.event_id), reverse=True)
+            pages, after = [], {}
+            while True:
+                answer = await client.get(f"/cases/{case}/history", params={"limit": 7, **after})
+                if answer.status_code == 404:
+                    assert not mine
+                    break
+                assert answer.status_code == 200, answer.text
+                body = answer.json()
+                responses.CaseHistory.model_validate(body)
+                pages += body["events"]
+                if "next" not in body:
+                    break
+                after = {"next": body["next"]}
+            assert [(one["type"], to_us(one["at"]), one.get("title"), one.get("actor")) for one in pages] == [
+                (fact.type.replace(".", "_"), fact.time, fact.title, fact.actor or None) for fact in mine]
+            assert all(one["case_id"] == case for one in pages)
+        for wrong in ("x", "e30", "WzEsMl0", ""):
+            assert (await client.get("/cases/never/history", params={"next": wrong})).status_code == 400
+
+
+async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
+    attn = known.attn
+    before = len(attn.facts)
+    attn.happen(event("task.blocked", "t", ws="hid", title="T", case_id="secret", target_role="OWNER"))
+    async with attn.client("ann", "OWNER", ws="hid") as owner, attn.client("bob", "MEMBER", ws="hid") as member:
+        fresh = await owner.get("/cases/secret/history")
+        assert (fresh.status_code, fresh.json()) == (200, {"case_id": "secret", "events": []})  # not written yet
+        known.archive.keep(attn.facts[before:])
+        assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
+        unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
+        token = activity.token(activity.Place(1, "e"))
+        paged = await member.get("/cases/secret/history", params={"next": token})
+        assert (await owner.get("/cases/secret/history", params={"next": token})).json()["events"] == []
+    assert unseen.status_code == absent.status_code == paged.status_code == 404
+    assert unseen.content == absent.content == paged.content
+
+
+def flow_of(facts: Sequence[Fact], span: Any) -> dict[str, Any]:
+    """By loops: how many opened, closed, and were open at the end of each step."""
+    series: dict[str, list[int]] = {"opened": [], "closed": [], "open": []}
+    for step in range(span.steps):
+        end = span.since + (step + 1) * span.step
+        there = [fact for fact in facts if end - span.step <= fact.time < end]
+        series["opened"].append(sum(fact.opened for fact in there))
+        series["closed"].append(sum(fact.seconds_open is not None for fact in there))
+        lasting = [fact for fact in facts if fact.time < end and fact.kind not in ("proof_expiring", "incident")]
+        series["open"].append(max(0, sum(fact.opened - (fact.seconds_open is not None) for fact in lasting)))
+    return {name: sum(series[name]) for name in ("opened", "closed")} | {"open": series["open"][-1], "series": series}
+
+
+def is_between(value: float, seconds: Sequence[float], share: float) -> bool:
+    """A quantile's estimate lies between the neighbours of the exact place."""
+    place = share * (len(seconds) - 1)
+    near = sorted(seconds)[max(0, int(place) - 1):int(place) + 3]
+    return min(near) - 1e-3 <= value <= max(near) + 1e-3
+
+
+@pytest.mark.parametrize(("user", "role"), ASKING)
+@pytest.mark.parametrize("window", ["6h", "24h", "90d"])
+async def test_insights(known: Known, user: str, role: str, window: str) -> None:
+    reader, edge = reader_of(user, role), known.attn.edges[0]
+    async with known.attn.client(user, role, ws=WS) as client:
+        answer = await client.get("/org/me/insights", params={"window": window})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    responses.Insights.model_validate(body)
+    length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
+    span = span_of(length, edge.replica.clock(WS))
+    assert (to_us(body["since"]), to_us(body["until"])) == (span.since, span.until)
+    assert len(body["times"]) == span.steps
+    items = [fact for fact in known.seen(reader) if fact.item is not None and fact.time < span.until]
+    within = [fact for fact in items if fact.time >= span.since]
+    for name, field, flows in (("kind", "kind", body["kinds"]), ("cluster", "cluster", body["clusters"])):
+        groups: dict[str, list[Fact]] = defaultdict(list)
+        for fact in items:
+            groups[getattr(fact, field) or ""].append(fact)
+        assert len(flows) <= MAX_CLUSTERS
+        wanted = {key: flow_of(group, span) for key, group in groups.items()}
+        for flow in flows:
+            exact = wanted[flow[name]]
+            assert {key: flow[key] for key in exact} == exact, flow[name]
+            seconds = [
+                fact.seconds_open for fact in within
+                if fact.seconds_open is not None and (getattr(fact, field) or "") == flow[name]
+            ]
+            if seconds:
+                assert is_between(flow["median_seconds"], seconds, 0.5)
+                assert is_between(flow["p90_seconds"], seconds, 0.9)
+        busy = {key for key, flow in wanted.items() if flow["opened"] + flow["closed"]}
+        assert busy <= {flow[name] for flow in flows}
+        order = [flow["opened"] + flow["closed"] for flow in flows]
+        assert order == sorted(order, reverse=True)
+    assert body["total"]["opened"] == sum(fact.opened for fact in within)
+    assert body["total"]["closed"] == sum(fact.seconds_open is not None for fact in within)
+    done = [fact for fact in within if fact.seconds_open is not None and fact.actor]
+    counts = Counter(fact.actor for fact in done)
+    assert {one["user_id"]: one["closed"] for one in body["people"]} == counts
+    for one in body["people"]:
+        assert one["by_kind"] == Counter(fact.kind for fact in done if fact.actor == one["user_id"])
+
+
+async def test_insights_are_for_those_who_run_the_workspace(known: Known) -> None:
+    for role, status in (("OWNER", 200), ("ADMIN", 200), ("MANAGER", 200), ("MEMBER", 403), ("VIEWER", 403)):
+        async with known.attn.client("eve", role, ws="elsewhere") as client:
+            answer = await client.get("/org/me/insights?window=2h")
+            assert answer.status_code == status
+            if status == 200:  # nothing of others
+                body = answer.json()
+                assert (body["kinds"], body["clusters"], body["people"]) == ([], [], [])
+                assert body["total"] == {"opened": 0, "closed": 0, "open": 0}
+            assert (await client.get("/org/me/insights?window=91d")).status_code == 400
+
+
+async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
+    archive = known.attn.edges[0].archive
+    with pytest.raises(Problem) as found:
+        await archive.ask("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))
+    assert found.value.status == 503
+    assert list(await archive.ask("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]
+
+
+async def test_what_a_person_resolved_is_in_both(known: Known) -> None:
+    attn = known.attn
+    before = len(attn.facts)
+    attn.happen(event("message.posted", "m", ws="solo", title="T", case_id="k"))
+    item = next(fact.item for fact in attn.facts[before:] if isinstance(fact, Fact))
+    attn.happen(SetState(
+        ws="solo", id="c", user="ann", roles=("OWNER",), time=int(attn.now * 1e6), edge="e", items=[str(item)],
+        state="resolved", resolved_action="done"))
+    known.archive.keep(attn.facts[before:])
+    async with attn.client("ann", "OWNER", ws="solo") as client:
+        past = (await client.get("/cases/k/history")).json()["events"]
+        people = (await client.get("/org/me/insights?window=90d")).json()["people"]
+    assert [(one["type"], one.get("resolved_action")) for one in past] == [
+        ("item_resolved", "done"), ("message_posted", None)]
+    assert [(one["user_id"], one["closed"], one["by_kind"]) for one in people] == [("ann", 1, {"message": 1})]
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Known, seed: int) -> None:
+    ws = f"any_{seed}"
+    attn = Deciding(clickhouse_read=known.archive.url)
+    attn.now = events.END.timestamp() - 20 * 3600
+    types = ("session.waiting", "session.completed", "plan.proposed", "plan.approved", "action.requested",
+             "action.confirmed", "action.declined")
+    made = [normalise(line["topic"], orjson.dumps(line["value"]))
+            for line in events.generate(seed, 200, subjects=4, types=types, workspaces=(ws,))]
+    random.Random(seed).shuffle(made)
+    attn.happen(*made)
+    known.archive.keep(attn.facts)
+    edge = attn.edges[0]
+    for user, role in ASKING:
+        reader = reader_of(user, role, ws)
+        space, clock = await edge.space(reader), edge.replica.clock(ws)
+        live = edge.answers.activity(space, reader, 24 * HOUR, clock)
+        assert live["recent"]
+        assert await activity.activity(edge.archive, reader, 24 * HOUR, clock) == live
+    await edge.archive.close()

@@ -1,0 +1,148 @@
+"""Who may ask at all, and what an error looks like."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import jwt
+import pytest
+from structlog.testing import capture_logs
+from support.edge.edges import SECRET, Fed, bearer, settings, token
+from support.edge.random_rows import marker
+
+from api.http.app import create_app
+from api.http.auth.tokens import Authenticator, Unauthorized
+
+ROUTES = [
+    "/org/me/inbox", "/org/me/feed", "/org/me/recent-drafts", "/org/me/preferences", "/org/me/activity",
+    "/org/me/insights", "/cases/c/history", "/inbox",
+    "/inbox/count", "/events/stream", "/cases/c/events", "/api/v1/inbox", "/api/v1/inbox/count", "/api/v1/inbox/x",
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_every_route_needs_a_caller(route: str) -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        for headers in ({}, {"authorization": "Bearer nonsense"}, {"authorization": f"Basic {token()}"}):
+            client.headers = headers  # type: ignore[assignment]
+            answer = await client.get(route)
+            assert answer.status_code == 401
+            assert set(answer.json()) == {"error"}
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_nobody_is_answered_before_the_view_has_caught_up(route: str) -> None:
+    fed = Fed()
+    fed.edge.ready = False
+    async with fed.client() as client:
+        assert (await client.get(route)).status_code == 503
+        if route.endswith(("feed", "stream", "events")):
+            answer = await client.get(route, headers={"accept": "text/event-stream"})
+            assert answer.status_code == 200, "an error would make a browser give up"
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            assert answer.text.startswith("retry: ")
+
+
+@pytest.mark.parametrize("claims", [
+    {"sub": None}, {"workspace_id": None}, {"role": None}, {"exp": None}, {"sub": ""}, {"sub": 7}, {"role": "BOSS"},
+    {"exp": int(time.time()) - 1}, {"exp": "soon"}, {"nbf": int(time.time()) + 600}, {"workspace_id": " "},
+])
+async def test_claims_that_are_missing_or_wrong_are_401(claims: dict[str, object]) -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers["authorization"] = f"Bearer {token(**{'seconds': 60, **claims})}"  # type: ignore[arg-type]
+        assert (await client.get("/inbox")).status_code == 401
+
+
+async def test_wrong_algorithms_and_signatures_are_401() -> None:
+    fed = Fed()
+    claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": int(time.time()) + 60}
+    good = token()
+    wrong = [
+        jwt.encode(claims, None, "none"), jwt.encode(claims, SECRET, "HS512"),
+        jwt.encode(claims, SECRET + "x", "HS256"),
+        good[:-2], good.rsplit(".", 1)[0] + ".", "a.b.c", "", " ", "x" * 10_000,
+    ]
+    async with fed.client() as client:
+        for one in wrong:
+            client.headers["authorization"] = f"Bearer {one}"
+            assert (await client.get("/inbox")).status_code == 401, one[:40]
+        with pytest.raises(Unauthorized):
+            await Authenticator(fed.edge.settings).caller(f"Bearer {good}é")
+        client.headers["authorization"] = f"bearer {good}"
+        assert (await client.get("/inbox")).status_code == 200
+
+
+async def test_the_cookie_holds_a_token_too() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        del client.headers["authorization"]
+        client.cookies.set("attn_session", token())
+        assert (await client.get("/inbox")).status_code == 200
+        client.cookies.set("attn_session", token(seconds=-5))
+        assert (await client.get("/inbox")).status_code == 401
+
+
+async def test_a_short_secret_is_the_operators_choice() -> None:
+    fed = Fed(jwt_secret="short")
+    claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": int(time.time()) + 60}
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        encoded = jwt.encode(claims, "short", "HS256")
+    async with fed.client() as client:
+        client.headers["authorization"] = f"Bearer {encoded}"
+        assert (await client.get("/inbox")).status_code == 200
+
+
+async def test_an_error_is_always_an_error_object() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        for method, path, status in (
+            ("GET", "/nowhere", 404), ("DELETE", "/inbox", 405), ("GET", "/org/me/inbox?limit=abc", 400),
+            ("GET", "/org/me/inbox?next=!!", 400), ("GET", "/org/me/inbox?next=AAAA", 400),
+            ("GET", "/org/me/inbox?dismissed=maybe", 400), ("GET", "/org/me/feed?limit=0", 400),
+            ("GET", "/inbox?limit=many", 400), ("GET", "/inbox/", 404),
+        ):
+            answer = await client.request(method, path)
+            assert answer.status_code == status, path
+            assert set(answer.json()) == {"error"}, path
+            assert isinstance(answer.json()["error"], str)
+        fed.edge.answers.inbox = None  # type: ignore[assignment,method-assign]
+        with capture_logs():
+            broken = await client.get("/org/me/inbox")
+        assert (broken.status_code, broken.json()) == (500, {"error": "internal error"})
+
+
+async def test_health_needs_nobody() -> None:
+    fed = Fed()
+    async with fed.client() as client:
+        client.headers = {}  # type: ignore[assignment]
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        fed.edge.ready = False
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        text = (await client.get("/metrics")).text
+    assert "attn_edge_streams" in text
+    assert marker("w1", None, None) not in text
+
+
+async def test_the_app_says_what_it_answers() -> None:
+    fed = Fed()
+    paths = create_app(fed.edge).openapi()["paths"]
+    assert {"/org/me/inbox", "/org/me/feed", "/inbox", "/events/stream", "/cases/{case}/events"} <= set(paths)
+    json.dumps(paths)
+
+
+async def test_partitions_of_another_edge_are_refused() -> None:
+    fed = Fed(log_partitions=4, partitions="1-2")
+    assert fed.edge.replica.served == {1, 2}
+    other = next(name for name in map(str, range(99)) if not fed.edge.replica.serves(name))
+    async with fed.client() as client:
+        client.headers.update(bearer(ws=other))
+        assert (await client.get("/inbox")).status_code == 503
+    with pytest.raises(ValueError, match="must be among"):
+        Fed(log_partitions=2, partitions="0-2")
+    assert settings(partitions="").partitions == ""

@@ -1,0 +1,87 @@
+"""The OpenAPI document is what the routes do, whatever is sent: with a token, another workspace's, or none. Never a
+5xx, never an answer it does not describe, never a word of what is not the caller's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from support.edge.edge_with_fold import Deciding, message, waitpoint
+from support.edge.edges import token
+from support.examples import law
+from support.fold.fold_driver import event
+
+from api.http.app import create_app
+
+YEARS = 10 * 365 * 86400
+SECRET = "only-for-ws"
+CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
+          response_schema_conformance)
+
+
+class Nothing:
+    """A ClickHouse with nothing in it; tests/contract/history/test_insights.py has a real one."""
+
+    async def ask(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
+        return []
+
+    async def ask_all(self, reader: Any, *questions: Any) -> list[Any]:
+        return [[] for _ in questions]
+
+
+def api() -> Any:
+    attn = Deciding(write_rate=1e6, write_burst=10**6)
+    attn.happen(
+        message(SECRET, title=SECRET, cluster="c1"), waitpoint(SECRET + "2", title=SECRET, priority="urgent"),
+        event("plan.proposed", SECRET + "3", title=SECRET, steps=[{"title": "t", "mode": "auto"}], case_id=SECRET),
+        event("draft.edited", SECRET + "4", title=SECRET, editor={"type": "ai", "id": "a", "name": "A"},
+              owner_user_id="ann"),
+        event("session.completed", SECRET + "5", case_id=SECRET),
+        *(event("run.failed", SECRET + name, title=SECRET, cluster=name, incident_key=SECRET) for name in "ab"),
+    )
+    attn.edges[0].archive = Nothing()  # type: ignore[assignment]
+    schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
+    # Streams have no end, metrics are no JSON, and without a broker nothing is ready.
+    return schema.exclude(path=["/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz"])
+
+
+schema = api()
+FEW = law(15, suppress_health_check=list(HealthCheck))
+
+
+def headers(*args: Any, **more: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(*args, seconds=YEARS, **more)}"}
+
+
+@schema.parametrize()
+@FEW
+def test_with_a_token(case: schemathesis.Case) -> None:
+    answer = case.call(headers=headers("ann", "OWNER", ws="ws"))
+    case.validate_response(answer, checks=CHECKS)
+
+
+@schema.parametrize()
+@FEW
+def test_with_another_workspaces_token(case: schemathesis.Case) -> None:
+    answer = case.call(headers=headers("ann", "OWNER", ws="other"))
+    case.validate_response(answer, checks=CHECKS)
+    assert SECRET not in answer.text
+
+
+@schema.parametrize()
+@FEW
+def test_without_a_token(case: schemathesis.Case) -> None:
+    answer = case.call(headers={"authorization": ""})
+    case.validate_response(answer, checks=CHECKS)
+    open_to_all = case.path in ("/healthz", "/auth/session")
+    # What is no request of the route at all is told to anybody.
+    assert answer.status_code in (400, 401, 403, 405) or open_to_all
+    assert SECRET not in answer.text

@@ -1,0 +1,207 @@
+"""Zero's event streams: what is told, to whom, when, and what a resume gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from support.edge.edges import Fed, bearer, serving, until
+from support.edge.random_rows import item
+
+from api.live.case_events import Events, frame_of
+from api.live.connections import Piece
+from api.readmodel.readers import Reader
+from schemas.facts import Fact
+from schemas.log import Data
+from schemas.views import CURSOR_BITS
+
+ANN = Reader("w1", "ann", frozenset({"OWNER"}))
+
+
+def fact(kind: str, pos: int, index: int = 0, **more: Any) -> Fact:
+    return Fact(**{"ws": "w1", "pos": pos, "index": index, "event_id": f"e {pos} {index}", "time": 0, "type": kind,
+                   "subject": "sub", "case_id": "c1", **more})
+
+
+class Listener:
+    """Reads a plain event stream: (id, data), and what is named apart."""
+
+    def __init__(self, base: str, path: str, **headers: str) -> None:
+        self.told: list[tuple[int, Any]] = []
+        self.named: list[str] = []
+        self.last = -1
+        self.task = asyncio.create_task(self._read(base + path, headers))
+
+    async def _read(self, url: str, headers: dict[str, str]) -> None:
+        async with httpx.AsyncClient(timeout=10) as client, client.stream(
+            "GET", url, headers={**bearer(), **headers}) as answer:
+            answer.raise_for_status()
+            event = ""
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    self.last = int(value)
+                elif name == "event":
+                    event = value
+                    self.named.append(value)
+                elif name == "data" and not event:
+                    self.told.append((self.last, json.loads(value)))
+                elif not line:
+                    event = ""
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_z8_z9_events_are_told_once_the_view_has_them() -> None:
+    fed = Fed()
+    async with serving(fed.edge) as base:
+        listener = Listener(base, "/events/stream")
+        await until(lambda: len(fed.edge.connections) == 1)
+        fed.edge.events.add(0, fact("case.state_changed", 0, 0, state="IMPLEMENTING"))
+        fed.edge.events.add(0, fact("session.started", 0, 1, session_id="s1"))
+        fed.edge.events.add(0, fact("proof.attached", 1, 0, session_id="s1", proof_id="p1"))
+        fed.edge.events.release()
+        await asyncio.sleep(0.05)
+        assert listener.told == [], "the view does not show it yet"
+        fed.put(item())
+        await until(lambda: len(listener.told) == 2)
+        fed.put(item(source_id="b"))
+        await until(lambda: len(listener.told) == 3)
+        at = {"at": "1970-01-01T00:00:00Z"}
+        assert listener.told == [
+            (0, {"type": "case_state_changed", "case_id": "c1", "state": "IMPLEMENTING", **at}),
+            (1, {"type": "session_started", "case_id": "c1", "session_id": "s1", **at}),
+            (1 << CURSOR_BITS, {"type": "proof_attached", "case_id": "c1", "session_id": "s1", "proof_id": "p1", **at}),
+        ]
+        await listener.close()
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    ("case.state_changed", "case_state_changed"), ("session.started", "session_started"),
+    ("session.waiting", "session_waiting"), ("session.resumed", "session_resumed"),
+    ("session.completed", "session_completed"), ("proof.attached", "proof_attached"),
+    ("proof.expiring", "proof_expiring"), ("task.blocked", "task_blocked"), ("task.unblocked", "task_unblocked"),
+])
+def test_each_type_has_its_name(kind: str, name: str) -> None:
+    event = frame_of(fact(kind, 3, 2))
+    assert event is not None
+    first, second, *rest = event.piece.raw.split(b"\n")
+    assert (first, rest) == (b"id: %d" % (3 << CURSOR_BITS | 2), [b"", b""])
+    body = json.loads(second.removeprefix(b"data: "))
+    assert (body["type"], body["case_id"]) == (name, "c1")
+    assert ("task_id" in body) is kind.startswith("task.")
+
+
+def test_what_is_no_news_is_not_told() -> None:
+    assert frame_of(fact("case.state_changed", 0, stale=True)) is None
+    assert frame_of(fact("session.started", 0, stale=True)) is not None
+    assert frame_of(fact("proof.expiring", 0, derived=True)) is not None
+    for other in ("waitpoint.created", "item.read", "session.verifying", "proof.expired", "draft.edited"):
+        assert frame_of(fact(other, 0)) is None
+
+
+async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
+    fed = Fed()
+    fed.put(item(source_id="t", kind="blocked_task", data=Data(case_id="c1")))
+    fed.edge.events.add(0, fact("session.started", 0, 0, case_id="known", session_id="s", target_role="OWNER"))
+    fed.edge.flush()
+    async with serving(fed.edge) as base:
+        both, one, told = (Listener(base, path) for path in (
+            "/events/stream", "/cases/c1/events", "/cases/known/events"))
+        await until(lambda: len(fed.edge.connections) == 3)
+        for index, more in enumerate((
+            {"case_id": "c1"}, {"case_id": "known", "target_role": "OWNER"},
+            {"case_id": "c1", "target_user_id": "bob"}, {"ws": "w2"}, {"case_id": "c1", "target_role": "MEMBER"},
+            {"case_id": "c1", "target_role": "OWNER"}, {"case_id": None},
+        )):
+            fed.edge.events.add(0, fact("session.waiting", 1, index, session_id=f"s{index}", **more))
+        fed.put(item())
+        await until(lambda: len(both.told) >= 4)
+        assert [data["session_id"] for _, data in both.told] == ["s0", "s1", "s5", "s6"]
+        assert [data["session_id"] for _, data in one.told] == ["s0", "s5"]
+        assert [data["session_id"] for _, data in told.told] == ["s1"]
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{base}/cases/known/events", headers=bearer("bob", "MEMBER"))
+            assert answer.status_code == 404
+        for listener in (both, one, told):
+            await listener.close()
+
+
+async def test_a_resume_gets_exactly_what_was_missed_and_says_when_it_cannot() -> None:
+    fed = Fed()
+    for pos in range(6):
+        fed.edge.events.add(0, fact("session.started", pos, 0, session_id=f"s{pos}"))
+        fed.put(item(source_id=str(pos)))
+    async with serving(fed.edge) as base:
+        async def resumed(last: int, number: int) -> Listener:
+            listener = Listener(base, "/events/stream", **{"last-event-id": str(last)})
+            await until(lambda: len(listener.told) + len(listener.named) >= number)
+            await listener.close()
+            return listener
+
+        for seen in range(6):
+            listener = await resumed(seen << CURSOR_BITS, 5 - seen)
+            assert [data["session_id"] for _, data in listener.told] == [f"s{pos}" for pos in range(seen + 1, 6)]
+            assert listener.named == []
+        future = await resumed(99 << CURSOR_BITS, 1)
+        assert (future.told, future.named) == ([], ["reset"])
+        assert future.last == (6 << CURSOR_BITS) - 1, "and where to go on from"
+        fed.edge.events.begin(0, 3 << CURSOR_BITS)
+        old = await resumed(0, 3)
+        assert old.named == ["reset"]
+        assert [data["session_id"] for _, data in old.told] == ["s4", "s5"]
+
+
+class Outlet:
+    def __init__(self) -> None:
+        self.ready, self.on_ready, self.got, self.is_cut = True, lambda: None, b"", False
+
+    def write(self, piece: Piece) -> None:
+        self.got += piece.raw
+
+    def end(self) -> None: ...
+    def cut(self) -> None:
+        self.is_cut = True
+
+
+def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
+    events = Events(1, lambda _: 10**6, room=5_000)
+    slow, quick = Outlet(), Outlet()
+    for outlet in (slow, quick):
+        events.open(ANN, None, None, outlet)
+    slow.ready = False
+    for pos in range(10**6, 10**6 + 100):
+        events._position = lambda _, pos=pos: pos + 1
+        events.add(0, fact("session.started", pos))
+        events.release()
+    assert quick.got.count(b"data: ") == 100
+    assert events._held <= 5_000
+    slow.ready = True
+    slow.on_ready()
+    assert slow.is_cut
+    assert slow.got == b""
+
+
+def test_a_fact_that_was_written_again_is_not_told_again() -> None:
+    events, outlet = Events(1, lambda _: 10, room=10**6), Outlet()
+    events.open(ANN, None, -1, outlet)
+    for pos, index in ((1, 0), (1, 1), (2, 0), (1, 0), (1, 1), (2, 0), (2, 1)):
+        events.add(0, fact("session.started", pos, index))
+    events.release()
+    assert outlet.got.count(b"data: ") == 4
+
+
+def test_a_quiet_listener_is_not_taken_for_a_slow_one() -> None:
+    events = Events(1, lambda _: 10**6, room=5_000)
+    outlet = Outlet()
+    events.open(ANN, "quiet", None, outlet)
+    for pos in range(10**6, 10**6 + 100):
+        events._position = lambda _, pos=pos: pos + 1
+        events.add(0, fact("session.started", pos))
+        events.release()
+    assert not outlet.is_cut

@@ -1,0 +1,348 @@
+"""Live streams over a real socket: feed, resume, limits, slow readers, ends.
+
+Most once written to the transport directly and once by plain ASGI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+from support.clients.feed import Copy
+from support.clients.sse import Client
+from support.edge.edges import Fed, bearer, serving, until
+from support.edge.expected_view import Truth
+from support.edge.random_rows import World, item
+
+from api.readmodel.readers import Reader
+from schemas.log import Data
+from schemas.views import MarkRow
+from streams.core.domain.keys import mark_key
+
+
+@pytest.fixture(params=[True, False], ids=["direct", "asgi"])
+def direct(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+async def test_a10_snapshot_then_diffs_then_a_resume_on_another_edge(direct: bool) -> None:
+    world, one, other = World(5), Fed(), Fed()
+    reader = Reader("w1", "ann", frozenset({"OWNER"}))
+    async with serving(one.edge, direct) as first, serving(other.edge, direct) as second:
+        client = Client(first, params={"limit": 5})
+        await client.get(1)
+        assert client.frames[0][1] == "snapshot"
+        copy = Copy()
+        for _ in range(30):
+            rows, position = world.batch()
+            for fed in (one, other):
+                fed.position.next = position.next - 1
+                fed.put(*rows)
+        third = Client(first, params={"limit": 5})
+        await third.get(1)
+        assert third.frames[0][0] == one.edge.replica.cursor("w1")
+        await asyncio.sleep(0.1)
+        for frame in client.frames:
+            copy.apply(frame)
+        assert copy.page == Truth(world.rows, reader).page(5)
+        assert {event for _, event, _ in client.frames} >= {"added", "changed", "removed", "activity"}
+        for seen in range(0, len(client.frames), 5):
+            last = str(client.frames[seen][0])
+            again = Client(second, params={"limit": 5}, headers={"last-event-id": last})
+            wanted = client.frames[seen + 1:]
+            await again.get(len(wanted))
+            assert again.frames == wanted
+            await again.close()
+        await client.close()
+        await third.close()
+
+
+async def test_a_cursor_nobody_knows_gives_a_snapshot(direct: bool) -> None:
+    fed = Fed()
+    fed.put(item())
+    async with serving(fed.edge, direct) as base:
+        for wrong in ("999999999999", "17", "abc", "-1", "9" * 30):
+            client = Client(base, params={"last_event_id": wrong})
+            assert [event for _, event, _ in await client.get(1)] == ["snapshot"], wrong
+            await client.close()
+
+
+async def test_the_first_personal_row_changes_nothing_that_others_see(direct: bool) -> None:
+    fed = Fed()
+    _, row = item(source_id="a")
+    fed.put((b"i:" + row.id.encode(), row), item(source_id="b"))
+    async with serving(fed.edge, direct) as base:
+        ann, bob = Client(base), Client(base, who=("bob", "OWNER"))
+        await asyncio.gather(ann.get(1), bob.get(1))
+        cursor = fed.put((mark_key(row.id, "ann"), MarkRow("w1", row.id, "ann", 0)))
+        [_, removed] = await ann.get(2)
+        assert removed == (cursor, "removed", {
+            "id": row.id, "reason": "dismissed",
+            "counts": {"total": 1, "unread": 1, "by_kind": {"waitpoint": 1}, "by_priority": {"normal": 1}}})
+        fed.put(item(source_id="c"))
+        await asyncio.gather(ann.get(3), bob.get(2))
+        assert [event for _, event, _ in bob.frames] == ["snapshot", "added"]
+        assert (ann.frames[-1][2]["counts"]["total"], bob.frames[-1][2]["counts"]["total"]) == (2, 3)
+        await ann.close()
+        await bob.close()
+    assert not fed.edge.hub._channels, "what nobody reads is not kept up"
+
+
+async def test_a12_one_more_connection_than_allowed_is_429_until_another_closes(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        clients = [Client(base, path) for path in ["/org/me/feed"] * 5 + ["/events/stream"] * 3]
+        await until(lambda: len(fed.edge.connections) == 8)
+        async with httpx.AsyncClient() as client:
+            for path in ("/org/me/feed", "/events/stream"):
+                answer = await client.get(base + path, headers=bearer())
+                assert answer.status_code == 429
+                assert answer.json()["limit"] == 8
+                assert "error" in answer.json()
+                assert int(answer.headers["retry-after"]) > 0
+            other = Client(base, who=("bob", "OWNER"))
+            await other.get(1)
+            await clients.pop().close()
+            await until(lambda: len(fed.edge.connections) == 8)
+            again = Client(base)
+            await again.get(1)
+        for one in (*clients, other, again):
+            await one.close()
+        await until(lambda: len(fed.edge.connections) == 0)
+        assert not fed.edge.connections._users
+
+
+async def test_heartbeats_carry_the_cursor(direct: bool) -> None:
+    fed = Fed(heartbeat=0.3)
+    async with serving(fed.edge, direct) as base:
+        client = Client(base)
+        await client.get(1)
+        cursor = fed.put(item(target_user_id="bob"))
+        await until(lambda: client.frames[-1][0] == cursor)
+        number, event, data = client.frames[-1]
+        assert (event, data["cursor"]) == ("heartbeat", number)
+        assert data["at"].endswith("Z")
+        assert {event for _, event, _ in client.frames[1:]} == {"heartbeat"}, "it was not for this reader"
+        await client.close()
+
+
+async def test_a_stream_ends_with_its_token_and_with_the_edge(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        headers = bearer(seconds=4)
+        short, long = Client(base, headers=headers), Client(base)
+        await asyncio.gather(short.get(1), long.get(1))
+        await short.ended()
+        assert not long.task.done()
+    await long.ended()
+    assert len(fed.edge.connections) == 0
+
+
+async def raw_stream(base: str, path: str = "/org/me/feed") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose reading is up to the test, with a small receive buffer."""
+    host, port = base.removeprefix("http://").split(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+    lines = [f"GET {path} HTTP/1.1", f"host: {host}", f"authorization: {bearer()['authorization']}", "", ""]
+    writer.write("\r\n".join(lines).encode())
+    await writer.drain()
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_slow_reader_is_cut_off_and_others_are_not(direct: bool) -> None:
+    fed = Fed(stream_buffer=100_000)
+    async with serving(fed.edge, direct) as base:
+        _, writer = await raw_stream(base)
+        client = Client(base)
+        await client.get(1)
+        await until(lambda: len(fed.edge.connections) == 2)
+        most = 0
+        for number in range(120):
+            fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
+            most = max(most, *(channel._held for channel in fed.edge.hub._channels["w1"].values()))
+            await client.get(number + 2)
+            if len(fed.edge.connections) == 1:
+                break
+        assert len(fed.edge.connections) == 1, "it was cut off"
+        assert most < 200_000
+        assert not any(channel.ring for channel in fed.edge.hub._channels["w1"].values()), "and nothing kept for it"
+        writer.close()
+        await client.close()
+
+
+async def test_a_reader_who_was_slow_for_a_while_misses_nothing(direct: bool) -> None:
+    fed = Fed(stream_buffer=3_000_000)
+    async with serving(fed.edge, direct) as base:
+        reader, writer = await raw_stream(base)
+        for number in range(100):
+            fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
+            await asyncio.sleep(0)
+        [channel] = fed.edge.hub._channels["w1"].values()
+        await until(lambda: bool(channel.ring))
+        got = b""
+        while got.count(b"event: added") < 100:
+            piece = await asyncio.wait_for(reader.read(1 << 16), 30)
+            assert piece
+            got += piece
+        assert not channel.ring
+        fed.put(item(source_id="last"))
+        while b'"last"' not in got:
+            got += await asyncio.wait_for(reader.read(1 << 16), 30)
+        writer.close()
+
+
+async def test_a_reader_far_behind_is_told_in_pieces(direct: bool) -> None:
+    fed = Fed(stream_buffer=50_000)
+    for number in range(60):
+        fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 5_000)))
+    async with serving(fed.edge, direct) as base:
+        client = Client(base, params={"last_event_id": "0"})
+        frames = await client.get(60)
+        assert [data["item"]["source_id"] for _, _, data in frames] == [f"s{number}" for number in range(60)]
+        fed.put(item(source_id="last"))
+        assert (await client.get(61))[-1][2]["item"]["source_id"] == "last"
+        await client.close()
+
+
+async def test_a_slow_reader_whose_view_becomes_personal_goes_on_where_it_is() -> None:
+    fed = Fed(stream_buffer=3_000_000)
+    _, mine = item(source_id="s1")
+    async with serving(fed.edge) as base:
+        reader, writer = await raw_stream(base)
+        for number in range(60):
+            fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
+        [channel] = fed.edge.hub._channels["w1"].values()
+        await until(lambda: bool(channel.ring))
+        fed.put((mark_key(mine.id, "ann"), MarkRow("w1", mine.id, "ann", 0)))
+        fed.put(item(source_id="last"))
+        got = b""
+        while b'"last"' not in got:
+            piece = await asyncio.wait_for(reader.read(1 << 16), 30)
+            assert piece
+            got += piece
+        assert got.count(b"event: added") == 61
+        assert got.count(b'"reason":"dismissed"') == 1
+        assert got.count(b"event: snapshot") == 1
+        writer.close()
+
+
+async def test_a_dead_connection_frees_its_place(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        _, writer = await raw_stream(base)
+        await until(lambda: len(fed.edge.connections) == 1)
+        writer.transport.abort()
+        await until(lambda: len(fed.edge.connections) == 0)
+
+
+async def lines(base: str, path: str) -> AsyncIterator[str]:
+    async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", base + path, headers=bearer()) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["cache-control"] == "no-store"
+        async for line in answer.aiter_lines():
+            yield line
+
+
+async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
+    fed = Fed()
+    fed.put(item())
+    async with serving(fed.edge, direct) as base:
+        found = []
+        async for line in lines(base, "/org/me/feed"):
+            found.append(line)
+            if not line:
+                break
+        seconds = int(found.pop(0).removeprefix("retry: ")) / 1000
+        assert 0.1 * fed.edge.settings.reconnect <= seconds <= fed.edge.settings.reconnect
+        assert found[0] == f"id: {fed.edge.replica.cursor('w1')}"
+        assert found[1] == "event: snapshot"
+        assert set(json.loads(found[2].removeprefix("data: "))) == {
+            "items", "counts", "activity", "cursor", "drafts", "preferences"}
+
+
+async def test_a_stream_names_its_interval_of_heartbeats(direct: bool) -> None:
+    fed = Fed(heartbeat=75.5)
+    async with serving(fed.edge, direct) as base, httpx.AsyncClient(timeout=10) as client:
+        for path in ("/org/me/feed", "/events/stream"):
+            async with client.stream("GET", base + path, headers=bearer()) as answer:
+                assert float(answer.headers["attn-heartbeat"]) == 75.5
+                assert "date" in answer.headers, "a reader's clock is set by it before the first heartbeat"
+
+
+async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
+    fed = Fed()
+    async with serving(fed.edge) as base:
+        reader, writer = await raw_stream(base)
+        await until(lambda: len(fed.edge.connections) == 1)
+        for slot in fed.edge.connections._slots:
+            for stream in list(slot):
+                stream.outlet.end()
+        rest = await asyncio.wait_for(reader.read(), 30)
+        assert rest.endswith(b"\r\n0\r\n\r\n")
+        assert len(fed.edge.connections) == 0
+        writer.close()
+
+
+async def test_an_edge_that_stops_lets_its_streams_go_one_after_the_other(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        clients = [Client(base, who=(f"user{number}", "OWNER")) for number in range(12)]
+        await until(lambda: all(client.frames for client in clients), 60)
+        gone: list[int] = []
+        drain = asyncio.create_task(fed.edge.connections.drain(60))
+        while not drain.done():
+            gone.append(sum(client.task.done() for client in clients))
+            await asyncio.sleep(0)
+        for client in clients:
+            await client.ended()
+        assert len(set(gone)) > 3, "not all at once"
+        late = [line async for line in lines(base, "/org/me/feed")]
+        assert [line.partition(":")[0] for line in late] == ["retry"], "it is told when to come again, no more"
+        async with httpx.AsyncClient(base_url=base) as client:
+            answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["error"]) == (503, "the edge stops")
+
+
+async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = Fed()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("of the test")
+
+    async with serving(fed.edge, direct) as base:
+        with monkeypatch.context() as patched, capture_logs():  # a traceback with colours takes seconds
+            patched.setattr(fed.edge.hub, "open", broken)
+            client = Client(base)
+            with pytest.raises(httpx.TransportError):
+                await client.ended()
+        assert not fed.edge.connections._users
+        fed.edge.connections.close()
+        late = Client(base)
+        await late.ended()
+        assert [event for _, event, _ in late.frames] in ([], ["snapshot"])
+        await until(lambda: not fed.edge.connections._users)
+        assert len(fed.edge.connections) == 0
+
+
+async def test_what_comes_after_a_stream_was_asked_for_is_not_an_answer_in_it(direct: bool) -> None:
+    fed = Fed()
+    async with serving(fed.edge, direct) as base:
+        reader, writer = await raw_stream(base)
+        await until(lambda: len(fed.edge.connections) == 1)
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        fed.put(item())
+        got = b""
+        while b"event: added" not in got:
+            got += await asyncio.wait_for(reader.read(1 << 16), 30)
+        assert b"HTTP/1.1" not in got
+        writer.close()

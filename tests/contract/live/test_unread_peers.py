@@ -1,0 +1,325 @@
+"""What a peer costs that sends and never reads, or never says who it is: bytes, connections and time are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from contextlib import suppress
+
+import pytest
+from msgspec import Raw
+from support.clients.feed import frames
+from support.edge.edges import Fed, serving, token, until
+from support.edge.random_rows import item
+from support.edge.sinks import Kept
+
+from api import metrics
+from api.commands.rate_limiter import Crowded, Turns
+from api.http.protocol import header_limits, websocket_limits
+from api.http.protocol.unauthenticated import Strangers
+from api.http.routes import websocket
+from api.live import event_stream
+from api.readmodel.readers import Reader
+from api.readmodel.window import PAGE_BYTES
+from schemas.log import Data
+from schemas.views import ItemRow, PositionRow, encode
+
+HOST = "host: x\r\n"
+UPGRADE = (f"GET /api/v1/ws HTTP/1.1\r\n{HOST}upgrade: websocket\r\nconnection: upgrade\r\n"
+           "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+PING, CONTINUATION = b"\x89\xfd\0\0\0\0" + b"x" * 125, b"\x00\x80\0\0\0\0"
+
+
+def text(message: str) -> bytes:
+    """A masked text frame; the mask is zero."""
+    raw = message.encode()
+    length = bytes([0x80 | len(raw)]) if len(raw) < 126 else b"\xfe" + struct.pack("!H", len(raw))
+    return b"\x81" + length + bytes(4) + raw
+
+
+async def opened(base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of which the kernel holds little, so that what is not read stays with the edge."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(base.rsplit(":", 1)[1])))
+    return await asyncio.open_connection(sock=sock, limit=1 << 16)
+
+
+async def upgraded(base: str, head: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await opened(base)
+    writer.write(f"{UPGRADE}{head}\r\n".encode())
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 101")
+    return reader, writer
+
+
+async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int = 64 << 20) -> int:
+    """Sends until the edge closes the connection, reading nothing; how many bytes that took."""
+    writer.transport.set_write_buffer_limits(0)
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < most:
+            writer.write(piece)
+            async with asyncio.timeout(60):
+                await writer.drain()
+            sent += len(piece)
+            await asyncio.sleep(0)
+    writer.close()
+    return sent
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as found:
+        return int(found.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("cookie", ["", "cookie: attn_session={}\r\n"], ids=["nobody", "signed in"])
+@pytest.mark.parametrize("burst", [100, 10**9], ids=["by number", "by bytes"])
+async def test_pings_that_are_never_read_are_not_answered_without_end(
+    monkeypatch: pytest.MonkeyPatch, cookie: str, burst: int,
+) -> None:
+    monkeypatch.setattr(websocket_limits, "_FRAMES_BURST", burst)
+    monkeypatch.setattr(websocket_limits, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
+    async with serving(Fed().edge) as base:
+        _, writer = await upgraded(base, cookie.format(token()))
+        before = resident()
+        assert await flooded(writer, PING * 512) < 32 << 20
+        assert resident() - before < 16 << 20
+
+
+async def test_fragments_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
+    async with serving(Fed().edge) as base:
+        _, writer = await upgraded(base)
+        writer.write(b"\x01\x80\0\0\0\0")
+        assert await flooded(writer, CONTINUATION * 4096) < 8 << 20
+
+
+async def test_messages_whose_answers_are_never_read_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_limits, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(websocket, "_END_SECONDS", 0.2)
+    async with serving(Fed(socket_rate=1e9).edge) as base:
+        _, writer = await upgraded(base, f"cookie: attn_session={token()}\r\n")
+        loud = text(json.dumps({"type": "subscribe", "channel": "x" * 15_000}))
+        assert await flooded(writer, loud) < 32 << 20
+
+
+async def test_the_edge_answers_others_while_pings_flood_in() -> None:
+    stop = asyncio.Event()
+
+    async def flooding(base: str) -> None:
+        while not stop.is_set():
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await flooded((await upgraded(base))[1], PING * 512, 4 << 20)
+
+    async with serving(Fed().edge) as base:
+        floods = [asyncio.create_task(flooding(base)) for _ in range(6)]
+        for _ in range(5):
+            reader, writer = await opened(base)
+            writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}connection: close\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        stop.set()
+        await asyncio.gather(*floods)
+
+
+async def test_a_socket_without_a_caller_ends_whatever_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "_AUTH_SECONDS", 0.2)
+    monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
+    async with serving(Fed().edge) as base:
+        sockets_open = metrics.SOCKETS._value.get()
+        reader, writer = await upgraded(base)
+        assert b"timed out" in await asyncio.wait_for(reader.read(), 60)
+        await until(lambda: metrics.SOCKETS._value.get() == sockets_open)
+        writer.close()
+
+
+async def test_answers_that_are_never_read_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_limits, "STALLED_SECONDS", 0.5)
+    async with serving(Fed().edge) as base:
+        _, writer = await opened(base)
+        assert await flooded(writer, f"GET /openapi.json HTTP/1.1\r\n{HOST}\r\n".encode() * 8) < 32 << 20
+
+
+async def test_many_pipelined_requests_are_not_kept() -> None:
+    async with serving(Fed().edge) as base:
+        _, writer = await opened(base)
+        assert await flooded(writer, f"GET /healthz HTTP/1.1\r\n{HOST}\r\n".encode() * 1000) < 8 << 20
+
+
+async def test_a_stream_behind_which_a_request_waits_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
+    fed = Fed(max_streams=1)
+    fed.put(item())
+    async with serving(fed.edge) as base:
+        for _ in range(3):
+            reader, writer = await opened(base)
+            head = f"{HOST}authorization: Bearer {token()}\r\n\r\n"
+            writer.write(f"GET /org/me/feed HTTP/1.1\r\n{head}GET /org/me HTTP/1.1\r\n{head}".encode())
+            assert b"event: snapshot" in await asyncio.wait_for(reader.readuntil(b"event: snapshot"), 60)
+            assert len(fed.edge.connections) == 1
+            writer.close()
+            await until(lambda: not len(fed.edge.connections))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("coding", ["xchunked", "gzip", "gzip, chunked", "chunked, chunked", "identity", "chunked;a=b"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_transfer_coding_that_is_not_known_is_501(coding: str, method: str) -> None:
+    async with serving(Fed().edge) as base:
+        reader, writer = await opened(base)
+        writer.write(f"{method} /auth/session HTTP/1.1\r\n{HOST}content-type: application/json\r\n"
+                     f"transfer-encoding: {coding}\r\n\r\n0\r\n\r\n".encode())
+        said = await asyncio.wait_for(reader.read(), 20)
+        assert said.split(b" ")[1] in (b"400", b"501"), said
+        assert b"connection: close" in said
+        assert b"nosniff" in said
+        writer.close()
+
+
+async def test_every_answer_says_nosniff() -> None:
+    async with Fed().client() as client:
+        for path in ("/org/me/inbox", "/healthz", "/none", "/metrics", "/openapi.json", "/", "/org/me/inbox?limit=x"):
+            assert (await client.get(path)).headers.get_list("x-content-type-options") == ["nosniff"], path
+
+
+@pytest.mark.parametrize(("origin", "forwarded", "status"), [
+    ("http://x", "", 101), ("https://x", "", 101), ("https://x", "https", 101), ("http://x", "https", 403),
+    ("ftp://x", "", 403), ("//x", "", 403), ("x", "", 403),
+])
+async def test_the_scheme_of_an_origin_counts(origin: str, forwarded: str, status: int) -> None:
+    async with serving(Fed().edge) as base:
+        reader, writer = await opened(base)
+        proxied = f"x-forwarded-proto: {forwarded}\r\n" if forwarded else ""
+        writer.write(f"{UPGRADE}origin: {origin}\r\n{proxied}\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n"), 60)
+        assert head.split(b" ")[1] == b"%d" % status
+        writer.close()
+
+
+def large(number: int) -> tuple[bytes, ItemRow]:
+    data = Data(body_md="x" * 60_000, payload=Raw(b'"%b"' % (b"y" * 60_000)))
+    return item(source_id=f"s{number}", created_at=number, data=data)
+
+
+async def test_pages_of_large_items_end_at_bytes_and_go_on() -> None:
+    fed = Fed()
+    fed.put(*[large(number) for number in range(120)])
+    async with fed.client() as client:
+        found, query = [], ""
+        while query is not None:
+            said = await client.get(f"/org/me/inbox?limit=500{query}")
+            assert len(said.content) < PAGE_BYTES + 100_000
+            found += [one["source_id"] for one in said.json()["items"]]
+            query = f"&next={said.json()['next']}" if "next" in said.json() else None
+        assert len(found) == len(set(found)) == 120
+        for path, name in (("/inbox?limit=500", "items"), ("/api/v1/inbox?limit=500", "rows")):
+            said = await client.get(path)
+            assert 30 <= len(said.json()[name]) < 120
+            assert len(said.content) < PAGE_BYTES + 100_000
+
+
+async def test_a_feed_of_large_items_begins_with_the_page_of_its_limit() -> None:
+    fed = Fed()
+    fed.put(*[large(number) for number in range(60)])
+    given = [Kept() for _ in range(8)]
+    for number, outlet in enumerate(given):
+        fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 400 + number, None, outlet)
+    async with fed.client() as client:
+        page = (await client.get("/org/me/inbox?limit=400")).json()
+    for outlet in given:
+        [(_, event, data)] = frames(outlet.raw)
+        assert (event, data["items"], data["next"]) == ("snapshot", page["items"], page["next"])
+    assert fed.edge.hub._snapshots.size <= 8 << 20
+
+
+async def test_frames_of_many_batches_of_large_items_are_not_held_until_all_are_read() -> None:
+    fed, outlet = Fed(), Kept()
+    fed.put(large(0))
+    fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 500, None, outlet)
+    [channel] = fed.edge.hub._channels["w1"].values()
+    for position in range(2, 40):
+        key, row = large(position)
+        fed.edge.take(0, [(key, encode(row))], PositionRow(next=position, clock=10**15))
+        assert sum(map(len, channel.pending)) <= fed.edge.settings.stream_buffer + 200_000
+    fed.edge.flush()
+
+
+async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:
+    fed = Fed()
+    fed.put(item())
+    fed.edge.turns = Turns(2, 3, 60.0)
+    held = [await fed.edge.turns.take("w1", "ann") for _ in range(2)]
+    async with fed.client() as client, fed.client("bob") as other:
+        waiting = [asyncio.create_task(client.get("/org/me/inbox")) for _ in range(3)]
+        await until(lambda: fed.edge.turns._users["w1", "ann"].held == 5)
+        refused = await client.get("/org/me/inbox")
+        assert (refused.status_code, refused.headers["retry-after"], refused.json()["limit"]) == (429, "1", 2)
+        assert (await other.get("/org/me/inbox")).status_code == 200
+        for give_back in held:
+            give_back()
+        assert [(await one).status_code for one in waiting] == [200] * 3
+    assert not len(fed.edge.turns)
+
+
+async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
+    turns = Turns(1, 5, 0.01)
+    give_back = await turns.take("w1", "ann")
+    with pytest.raises(Crowded):
+        await turns.take("w1", "ann")
+    give_back()
+    assert not len(turns)
+
+
+async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_limits, "STALLED_SECONDS", 1.0)
+    fed = Fed()
+    fed.put(*[large(number) for number in range(40)])
+    async with serving(fed.edge) as base:
+        _, writer = await opened(base)
+        writer.write(f"GET /org/me/inbox?limit=500 HTTP/1.1\r\n{HOST}authorization: Bearer {token()}\r\n\r\n".encode())
+        await until(lambda: len(fed.edge.turns) == 1)
+        await until(lambda: not len(fed.edge.turns))
+        writer.close()
+
+
+async def test_a_feed_that_is_not_taken_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "STALLED_SECONDS", 0.2)
+    fed = Fed()
+    fed.put(*[large(number) for number in range(40)])
+    async with serving(fed.edge) as base:
+        _, writer = await opened(base)
+        writer.write(f"GET /org/me/feed HTTP/1.1\r\n{HOST}authorization: Bearer {token()}\r\n\r\n".encode())
+        await until(lambda: len(fed.edge.connections) == 1)
+        await until(lambda: not len(fed.edge.connections))
+        writer.close()
+
+
+class _Transport:
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_strangers_beyond_the_limit_cost_the_oldest_of_that_address() -> None:
+    now = [0.0]
+    strangers = Strangers(6, 3, 5.0, lambda: now[0])
+    ones = [_Transport() for _ in range(9)]
+    for one in ones[:4]:
+        strangers.add(one, ("10.0.0.1", 1))  # type: ignore[arg-type]
+    assert not any(one.aborted for one in ones), "what they sent may not have been read yet"
+    now[0] = 6
+    strangers.add(ones[0], ("10.0.0.1", 1))  # type: ignore[arg-type]
+    strangers.add(ones[4], ("10.0.0.2", 1))  # type: ignore[arg-type]
+    assert [one.aborted for one in ones[:5]] == [False, True, False, False, False]
+    strangers.remove(ones[2])  # type: ignore[arg-type]
+    for one in ones[5:]:
+        strangers.add(one, ("10.0.0.3", 1))  # type: ignore[arg-type]
+    assert len(strangers) == 6
+    assert [one.aborted for one in ones] == [False, True, False, True, *[False] * 5], "the oldest of all"

@@ -1,0 +1,192 @@
+"""The push `inbox.updated` over a real socket (seeds C28-C30) and what the contract says of its WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from support.edge.edge_with_fold import Deciding, message, waitpoint
+from support.edge.edges import serving, token
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from streams.core.domain.keys import item_id
+
+M, W, OWNERS = item_id("ws", "message", "m"), item_id("ws", "waitpoint", "w"), item_id("ws", "message", "o")
+CHANNEL = "workspace:ws"
+YEARS = 10 * 365 * 86400
+
+
+def mine(user: str = "ann", role: str = "OWNER", ws: str = "ws", **more: Any) -> str:
+    return token(user, role, ws=ws, **{"seconds": YEARS, **more})
+
+
+@asynccontextmanager
+async def attn(**more: Any) -> AsyncIterator[tuple[Deciding, str]]:
+    found = Deciding(edges=2, **more)
+    found.happen(message("m"), waitpoint("w"), message("o", target_role="OWNER"))
+    async with serving(found.edges[0]) as url:
+        yield found, url.replace("http", "ws") + "/api/v1/ws"
+
+
+async def say(socket: ClientConnection, **what: Any) -> Any:
+    await socket.send(json.dumps(what))
+    return await hear(socket)
+
+
+async def hear(socket: ClientConnection) -> Any:
+    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+
+
+@asynccontextmanager
+async def subscribed(url: str, *args: Any, **more: Any) -> AsyncIterator[ClientConnection]:
+    async with connect(url) as socket:
+        assert (await say(socket, type="auth", token=mine(*args, **more)))["type"] == "authenticated"
+        assert await say(socket, type="subscribe", channel=CHANNEL) == {"type": "subscribed", "channel": CHANNEL}
+        yield socket
+
+
+async def quiet(socket: ClientConnection) -> None:
+    """Nothing was pushed: the answer to a ping comes first."""
+    assert await say(socket, type="ping") == {"type": "pong"}
+
+
+async def test_c28_each_patch_is_told_to_those_who_see_the_item() -> None:
+    async with (
+        attn() as (log, url), subscribed(url) as owner, subscribed(url, "bob", "MEMBER") as member,
+        log.client("cyd", "OWNER", edge=1) as client,  # the write comes to another edge
+    ):
+        await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
+        told = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"id": M, "state": "read"}}
+        assert await hear(owner) == await hear(member) == told
+        await client.patch(f"/api/v1/inbox/{OWNERS}", json={"state": "resolved"})
+        assert (await hear(owner))["payload"] == {"id": OWNERS, "state": "resolved"}
+        await quiet(member)
+        assert (await client.patch(f"/api/v1/inbox/{W}", json={"state": "resolved"})).status_code == 409
+        await client.post(f"/org/me/inbox/{M}/dismiss")
+        await quiet(owner)
+
+
+async def test_c29_a_batch_is_told_once_if_it_changed_anything() -> None:
+    async with (
+        attn() as (log, url), subscribed(url) as owner, subscribed(url, "bob", "MEMBER") as member,
+        log.client("cyd", "OWNER") as client,
+    ):
+        async def bulk(*ids: str, state: str = "resolved") -> None:
+            await client.post("/api/v1/inbox/bulk", json={"ids": ids, "state": state})
+
+        await bulk(M, OWNERS, W)
+        told = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"bulk": "true", "state": "resolved"}}
+        assert await hear(owner) == await hear(member) == told
+        await bulk(W, "ibx_none")
+        await quiet(owner)
+        await bulk(OWNERS, state="read")
+        assert (await hear(owner))["payload"] == {"bulk": "true", "state": "read"}
+        await quiet(member)
+
+
+async def test_c30_what_is_asked_for_after_a_push_is_new() -> None:
+    async with attn() as (log, url), subscribed(url) as owner, log.client("cyd") as client:
+        await client.patch(f"/api/v1/inbox/{M}", json={"state": "resolved"})
+        await hear(owner)
+        assert (await client.get("/api/v1/inbox/count")).json() == {"unread_count": 2}
+
+
+async def test_authentication_comes_first_and_is_checked() -> None:
+    async with attn() as (_, url):
+        for first in ({"type": "subscribe", "channel": CHANNEL}, {"type": "ping"}, {"type": "auth", "token": "x"},
+                      {"type": "auth", "token": mine(seconds=-(10**9))}):
+            async with connect(url) as socket:
+                assert (await say(socket, **first))["type"] == "error"
+                assert await ended(socket) == 4401
+
+
+async def test_the_cookie_will_do_but_only_from_our_own_page() -> None:
+    async with attn(origins={"https://app.example"}) as (_, url):
+        host = url.split("/")[2]
+        cookie = {"cookie": f"attn_session={mine()}"}
+        for origin in (f"http://{host}", "https://app.example"):
+            async with connect(url, additional_headers=cookie, origin=origin) as socket:
+                assert (await hear(socket))["type"] == "authenticated"
+                assert (await say(socket, type="subscribe", channel=CHANNEL))["type"] == "subscribed"
+        for origin in ("https://evil.example", "null", f"http://{host}.evil.example"):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url, additional_headers=cookie, origin=origin)
+            assert refused.value.response.status_code == 403
+
+
+async def test_another_workspace_is_no_channel() -> None:
+    async with attn() as (log, url), connect(url) as socket:
+        await say(socket, type="auth", token=mine("eve", ws="other"))
+        for channel in (CHANNEL, "workspace:none", "", "ws"):
+            assert await say(socket, type="subscribe", channel=channel) == {
+                "type": "error", "error": "no such channel", "channel": channel}
+        async with log.client("cyd") as client:
+            await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
+        await quiet(socket)
+
+
+async def test_what_is_no_message_is_told_and_too_much_of_it_ends_it() -> None:
+    async with attn(socket_message=1024) as (_, url), subscribed(url) as socket:
+        for raw in ("{", "[]", '{"type":"shout"}', '{"type":"ping","x":1}', '{"type":"subscribe"}', "\x00"):
+            await socket.send(raw)
+            assert (await hear(socket))["type"] == "error"
+        await quiet(socket)
+        await socket.send("x" * 2000)
+        assert (await hear(socket))["type"] == "error"
+        assert await ended(socket) == 1009
+
+
+async def test_who_talks_too_much_is_cut_off() -> None:
+    async with attn(socket_rate=0.1) as (_, url), subscribed(url) as socket:
+        with suppress(ConnectionClosed):
+            for _ in range(60):
+                await socket.send('{"type":"ping"}')
+        assert await ended(socket) == 1008
+
+
+async def test_sockets_count_as_live_connections() -> None:
+    async with attn(max_streams=2) as (_, url):
+        async with subscribed(url), subscribed(url):
+            async with connect(url) as third:
+                await say(third, type="auth", token=mine())
+                assert (await hear(third))["limit"] == 2
+            async with connect(url) as other:
+                assert (await say(other, type="auth", token=mine("bob")))["type"] == "authenticated"
+        async with subscribed(url):
+            pass
+
+
+async def ended(socket: ClientConnection) -> int:
+    """What comes until it is closed does not matter: the code it is closed with."""
+    with pytest.raises(ConnectionClosed) as closed:
+        [await hear(socket) for _ in range(100)]
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
+
+
+async def test_it_ends_with_the_token() -> None:
+    async with attn() as (log, url):
+        log.now = time.time()  # as tokens are made by the real clock
+        async with connect(url) as socket:
+            await say(socket, type="auth", token=token("ann", "OWNER", ws="ws", seconds=2))
+            assert await ended(socket) == 4401
+
+
+async def test_one_who_reads_nothing_costs_nothing_and_is_cut_off() -> None:
+    async with attn() as (log, url), subscribed(url) as socket, log.client("cyd") as client:
+        edge = log.edges[0]
+        [one] = edge.pushes._subscribers["ws"]
+        one.waiting.put_nowait = _full  # type: ignore[method-assign]
+        await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
+        assert await ended(socket) == 1013
+        assert not edge.pushes._subscribers
+
+
+def _full(_: bytes) -> None:
+    raise asyncio.QueueFull

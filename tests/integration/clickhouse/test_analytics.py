@@ -1,0 +1,316 @@
+"""The queries of docs/analytics.md, as they stand there, on real and made-up facts, against loops over those facts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import clickhouse_connect
+import orjson
+import pytest
+import yaml
+from support import events
+from support.clickhouse.embedded_server import archived
+
+from ops.deploy.grafana.dashboard import FILE, SOURCE, dashboard
+from schemas.facts import Fact
+from schemas.log import Event, Pack
+from schemas.scalars import DAY, HOUR, SECOND
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import Fold
+from streams.core.normalise import normalise
+
+pytestmark = pytest.mark.clickhouse
+pytest.importorskip("chdb", reason="chdb is not installed")
+
+ROOT = Path(__file__).parents[3]
+QUERIES = dict(re.findall(r"^### (.+?)\n.*?^```sql\n(.+?)^```", (ROOT / "docs/analytics.md").read_text(), re.M | re.S))
+TARGETS = {"urgent": 900, "high": 3600, "normal": 28800, "low": 259200}
+CLOCKED = ("incident", "proof_expiring")
+
+
+class Asked(NamedTuple):
+    """Facts of one workspace, and of which time is asked."""
+
+    facts: list[Fact]
+    since: int
+    until: int
+
+    @property
+    def within(self) -> list[Fact]:
+        return [fact for fact in self.facts if self.since <= fact.time < self.until]
+
+    @property
+    def closing(self) -> list[Fact]:
+        return [fact for fact in self.within if fact.seconds_open is not None]
+
+
+def fold(entries: Sequence[Event]) -> list[Fact]:
+    """Their facts, folded a few at a time in the order given."""
+    rows: dict[bytes, bytes] = {}
+    found = Fold(rows, 0, Rules())
+    found.load()
+    facts: list[Any] = []
+    clock = 0
+    for number, start in enumerate(range(0, len(entries), 20)):
+        some = list(entries[start:start + 20])
+        clock = max(clock, *(entry.time for entry in some))
+        while not found.apply(Pack(clock, some), number):
+            pass
+        batch = found.take()
+        facts += batch.facts
+        for key, value in batch.rows:
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        found.taken()
+    return [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, list[Fact]]]]:
+    """A client as an analyst has it, and the facts by workspace: the sample of real incidents, and events at random."""
+    with gzip.open(ROOT / "tests/data/incidents-sample.jsonl.gz") as lines:
+        real = [orjson.loads(line) for line in lines]
+    made = events.generate(11, 1500, subjects=6)
+    with archived(tmp_path_factory.mktemp("analytics")) as archive:
+        facts: dict[str, list[Fact]] = defaultdict(list)
+        for partition, source in enumerate((real, made)):
+            told = fold([normalise(line["topic"], orjson.dumps(line["value"])) for line in source])
+            for fact in archive.keep(told, partition):
+                facts[fact.ws].append(fact)
+        client = clickhouse_connect.get_client(dsn=archive.url, autogenerate_session_id=False)
+        yield client, facts
+        client.close()
+
+
+def exact(values: Sequence[float], share: float) -> float:
+    """As quantileExact has it."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def day(us: int) -> Any:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).date()
+
+
+def when(us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+
+
+def momentum(asked: Asked) -> list[Any]:
+    types = (("session.completed",), ("plan.approved",), ("action.confirmed", "action.declined"))
+    days: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for fact in asked.within:
+        for place, some in enumerate(types):
+            if fact.type in some:
+                days[day(fact.time)][place] += 1
+    return [(one, *counts) for one, counts in sorted(days.items())]
+
+
+def time_to_resolve(asked: Asked) -> list[Any]:
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for fact in asked.closing:
+        kinds[fact.kind or ""].append(fact.seconds_open or 0.0)
+    found = [(kind, len(values), exact(values, 0.5), exact(values, 0.9)) for kind, values in kinds.items()]
+    return sorted(found, key=lambda row: (-row[1], row[0]))
+
+
+def who_resolves(asked: Asked) -> list[Any]:
+    people: dict[str, list[Fact]] = defaultdict(list)
+    for fact in asked.closing:
+        if fact.actor:
+            people[fact.actor].append(fact)
+    found = [
+        (actor, len(mine), len({fact.kind for fact in mine}), exact([fact.seconds_open or 0.0 for fact in mine], 0.5))
+        for actor, mine in people.items()
+    ]
+    return sorted(found, key=lambda row: (-row[1], row[0]))[:50]
+
+
+def targets_missed(asked: Asked) -> list[Any]:
+    closed, missed = Counter[str](), Counter[str]()
+    for fact in asked.closing:
+        closed[fact.priority or ""] += 1
+        missed[fact.priority or ""] += (fact.seconds_open or 0) > TARGETS[fact.priority or ""]
+    return [(name, closed[name], missed[name], round(missed[name] / closed[name], 4)) for name in sorted(closed)]
+
+
+def still_open(asked: Asked) -> list[Any]:
+    items: dict[str, list[Fact]] = defaultdict(list)
+    for fact in asked.facts:
+        if fact.item and fact.time < asked.until:
+            items[fact.item].append(fact)
+    found = []
+    for item, mine in items.items():
+        opened = [fact.time for fact in mine if fact.opened]
+        if len(opened) > sum(fact.seconds_open is not None for fact in mine):
+            found.append((max(opened), item))
+    return [(item, when(since)) for since, item in sorted(found)[:100]]
+
+
+def failures(asked: Asked) -> list[Any]:
+    opened, closed = Counter[str](), Counter[str]()
+    for fact in asked.within:
+        if fact.kind == "failed_run" and fact.item:
+            opened[fact.cluster or ""] += fact.opened
+            closed[fact.cluster or ""] += fact.seconds_open is not None
+    return sorted(((name, opened[name], closed[name]) for name in opened), key=lambda row: (-row[1], row[0]))
+
+
+def drafts(asked: Asked) -> list[Any]:
+    found = Counter(fact.resolved_action for fact in asked.closing if fact.kind == "draft_review")
+    return [(action, count, round(count / sum(found.values()), 4))
+            for action, count in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
+def backlog(asked: Asked) -> list[Any]:
+    changes: dict[str, dict[Any, int]] = defaultdict(lambda: defaultdict(int))
+    for fact in asked.facts:
+        if fact.item and fact.time < asked.until:
+            change = 0 if fact.kind in CLOCKED else fact.opened - (fact.seconds_open is not None)
+            changes[fact.kind or ""][day(fact.time)] += change
+    days = [day(us) for us in range(asked.since // DAY * DAY, asked.until, DAY)]
+    return [
+        (one, kind, sum(change for when, change in mine.items() if when <= one))
+        for kind, mine in sorted(changes.items()) for one in days
+    ]
+
+
+def late(asked: Asked) -> list[Any]:
+    facts = Counter(fact.type for fact in asked.within)
+    stale = Counter(fact.type for fact in asked.within if fact.stale)
+    return [(name, facts[name], count, round(count / facts[name], 4))
+            for name, count in sorted(stale.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
+def load(asked: Asked) -> list[Any]:
+    found = Counter(
+        (when(fact.time).isoweekday(), when(fact.time).hour) for fact in asked.within if fact.item and fact.opened)
+    return [(*key, count) for key, count in sorted(found.items())]
+
+
+def longest(asked: Asked) -> list[Any]:
+    spans: dict[str, list[int]] = defaultdict(list)
+    for fact in asked.within:
+        if fact.case_id:
+            spans[fact.case_id].append(fact.time)
+    cases = sorted(spans, key=lambda case: (-(max(spans[case]) - min(spans[case])), case))[:3]
+    found, last = [], dict[str, int]()
+    mine = [fact for fact in asked.facts if fact.case_id in cases]
+    for fact in sorted(mine, key=lambda one: (one.case_id, one.time, one.event_id)):
+        case = fact.case_id or ""
+        # dateDiff counts the seconds that begin in between.
+        gap = fact.time // SECOND - last.get(case, fact.time) // SECOND
+        found.append((case, when(fact.time), fact.type, fact.state or "", fact.actor or "", gap))
+        last[case] = fact.time
+    return found
+
+
+MODELS: dict[str, Callable[[Asked], list[Any]]] = {
+    "Momentum per day": momentum, "Time to resolve by kind": time_to_resolve, "Who resolves": who_resolves,
+    "Targets missed": targets_missed, "What was open at the end, the longest first": still_open,
+    "Failures per cluster": failures, "What became of drafts an AI had edited": drafts, "Backlog over time": backlog,
+    "News that came too late": late, "Load by hour of the week": load, "The longest cases, step by step": longest,
+}
+TIMED = {"What was open at the end, the longest first": lambda row: (row[0], row[3])}
+
+
+def test_every_query_has_a_model() -> None:
+    assert set(QUERIES) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_query_says_what_the_facts_say(kept: tuple[Any, dict[str, list[Fact]]], name: str) -> None:
+    client, facts = kept
+    rows = 0
+    for ws, mine in facts.items():
+        first, last = min(fact.time for fact in mine), max(fact.time for fact in mine)
+        whole = (first // DAY * DAY, last // DAY * DAY + DAY)
+        half = ((first + (last - first) // 3) // HOUR * HOUR, last // HOUR * HOUR)
+        for since, until in (whole, half):
+            given = {"ws": ws, "since": f"{when(since):%F %T}", "until": f"{when(until):%F %T}"}
+            found = [TIMED.get(name, tuple)(row) for row in client.query(QUERIES[name], given).result_rows]
+            wanted = MODELS[name](Asked(mine, since, until))
+            assert [_plain(row) for row in found] == [_near(row) for row in wanted], ws
+            rows += len(found)
+    assert rows, "nothing to compare"
+
+
+def _grafana(sql: str, ws: str, since: int, until: int) -> str:
+    """As Grafana's plugin sends it."""
+    start, end = (f"toDateTime({us // SECOND})" for us in (since, until))
+    sql = sql.replace("${workspace:sqlstring}", f"'{ws}'").replace("$__fromTime", start).replace("$__toTime", end)
+    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 >= {start} AND \1 <= {end}", sql)
+    return re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 3600 second)", sql)
+
+
+def test_the_dashboards_file_is_current() -> None:
+    assert json.loads(FILE.read_text()) == dashboard(), "run python -m ops.deploy.grafana.dashboard"
+    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    cells = [
+        (at["x"] + x, at["y"] + y) for at in places for x in range(at["w"]) for y in range(at["h"])
+    ]
+    assert len(cells) == len(set(cells)), "panels lie on each other"
+    datasources = ROOT / "ops/deploy/grafana/provisioning/datasources/attn.yaml"
+    source = yaml.safe_load(datasources.read_text())["datasources"][0]
+    assert (source["uid"], source["type"]) == (SOURCE["uid"], SOURCE["type"])
+
+
+@pytest.mark.parametrize("panel", dashboard()["panels"], ids=lambda panel: panel["title"])
+def test_a_panel_has_rows(kept: tuple[Any, dict[str, list[Fact]]], panel: dict[str, Any]) -> None:
+    client, facts = kept
+    (target,), mine = panel["targets"], facts["ws_01"]
+    since, until = min(fact.time for fact in mine), max(fact.time for fact in mine)
+    sql = _grafana(target["rawSql"], "ws_01", since, until)
+    assert "$" not in sql
+    found = client.query(sql)
+    assert found.result_rows
+    if target["queryType"] == "timeseries":
+        assert found.column_names[0] == "time"
+        assert found.first_row[0].year == 2026
+        times = [row[0] for row in found.result_rows]
+        assert times == sorted(times)
+
+
+def test_what_is_open_has_a_line_over_all_of_the_panel(kept: tuple[Any, dict[str, list[Fact]]]) -> None:
+    """Also of kinds of which nothing changes in the time that is shown."""
+    client, facts = kept
+    (panel,) = [panel for panel in dashboard()["panels"] if panel["title"] == "Open by kind"]
+    mine, sql = facts["ws_01"], panel["targets"][0]["rawSql"]
+    last = max(fact.time for fact in mine) // HOUR * HOUR
+    wanted = Counter[str]()
+    for fact in mine:
+        if fact.item:
+            wanted[fact.kind or ""] += 0 if fact.kind in CLOCKED else fact.opened - (fact.seconds_open is not None)
+    for since in (last + DAY, last - 30 * DAY):
+        until = last + 3 * DAY
+        found: dict[str, list[tuple[Any, int]]] = defaultdict(list)
+        for time, kind, count in client.query(_grafana(sql, "ws_01", since, until)).result_rows:
+            found[kind].append((time.replace(tzinfo=None), count))
+        assert {kind: points[-1] for kind, points in found.items()} == {
+            kind: (when(until).replace(tzinfo=None), count) for kind, count in wanted.items()}
+        if since > last:
+            assert all(points[0] == (when(since).replace(tzinfo=None), points[-1][1]) for points in found.values())
+
+
+def test_the_dashboards_workspaces(kept: tuple[Any, dict[str, list[Fact]]]) -> None:
+    client, facts = kept
+    (variable,) = dashboard()["templating"]["list"]
+    assert [ws for ws, in client.query(variable["query"]).result_rows] == sorted(facts)
+
+
+def _plain(row: Sequence[Any]) -> list[Any]:
+    """Times without their zone, which both have as UTC."""
+    return [value.replace(tzinfo=None) if isinstance(value, datetime) else value for value in row]
+
+
+def _near(row: Sequence[Any]) -> list[Any]:
+    """Fractions as far as they were rounded."""
+    return [pytest.approx(value, abs=1e-4) if isinstance(value, float) else value for value in _plain(row)]

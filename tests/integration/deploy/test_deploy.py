@@ -1,0 +1,294 @@
+"""Compose file, image and nginx: what can be said of them without a Docker engine.
+
+The compose schema is that of compose-spec (Apache-2.0), as vendored in tests/data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import subprocess
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from ops.process.ports import free_port
+from schemas.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+NGINX = Path("/usr/sbin/nginx")
+JS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
+needs_nginx = pytest.mark.skipif(
+    not (NGINX.exists() and JS_MODULE.exists()), reason="Debian's nginx-light, libnginx-mod-http-js are not installed")
+
+VARIABLES = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def test_compose_fits_its_schema(compose: dict[str, Any]) -> None:
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    jsonschema.validators.validator_for(schema)(schema).validate(compose)
+
+
+def test_compose_names_what_exists(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        assert {variable for variable in service.get("environment", {}) if variable.startswith("ATTN_")} <= VARIABLES
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"], source
+        if "build" not in service:
+            assert re.search(r":\d+\.\d+", service["image"]), f"{name}: an image without a version"
+        if service.get("restart") == "unless-stopped" and name not in ("worker-1", "worker-2", "history"):
+            assert "healthcheck" in service, name
+
+
+def test_compose_has_the_promised_parts(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services.keys() >= {
+        "kafka", "clickhouse", "topics", "worker-1", "worker-2", "edge-1", "edge-2", "history", "nginx"}
+    for role in ("worker", "edge"):
+        names = {services[f"{role}-{number}"]["environment"]["ATTN_INSTANCE"] for number in (1, 2)}
+        assert len(names) == 2
+
+
+def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert text.count("${ATTN_JWT_SECRET:?") == 2, "edges and the tool that makes tokens"
+    for variable, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
+        assert rest.startswith((":?", ":-")), f"{variable} has neither a default nor a message"
+    for variable in re.findall(r"^#?(ATTN_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE):
+        assert variable in VARIABLES
+
+
+def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: dict[str, Any]) -> None:
+    """`env_file` brings all of .env to a service, so what is not for it is set to nothing."""
+    secrets = {"ATTN_CLICKHOUSE", "ATTN_JWT_SECRET", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_READER_PASSWORD",
+               "GRAFANA_PASSWORD"}
+    needed = {"edge-1": {"ATTN_JWT_SECRET"}, "edge-2": {"ATTN_JWT_SECRET"}, "token": {"ATTN_JWT_SECRET"},
+              "history": {"ATTN_CLICKHOUSE"}}
+    for name, service in compose["services"].items():
+        if service.get("image") == "attn:local":
+            given = service["environment"]
+            assert {secret for secret in secrets if given[secret] != ""} == needed.get(name, set()), name
+            reads = given.get("ATTN_CLICKHOUSE_READ", "")
+            assert reads.startswith("http://reader:${CLICKHOUSE_READER_PASSWORD:?") == name.startswith("edge"), name
+    grafana = compose["services"]["grafana"]["environment"]
+    assert grafana["CLICKHOUSE_USER"] == "reader"
+    assert "CLICKHOUSE_READER_PASSWORD" in grafana["CLICKHOUSE_PASSWORD"]
+    assert "CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT" not in compose["services"]["clickhouse"]["environment"]
+
+
+def test_the_reader_of_clickhouse_may_read_the_history_and_nothing_else(compose: dict[str, Any]) -> None:
+    path = "ops/deploy/clickhouse/users.d/attn-reader.xml"
+    assert f"./{path}:/etc/clickhouse-server/users.d/attn-reader.xml:ro" in compose["services"]["clickhouse"]["volumes"]
+    root = ElementTree.parse(ROOT / path).getroot()
+    [user] = root.findall("users/*")
+    assert user.tag == "reader"
+    assert [query.text for query in user.findall("grants/query")] == ["GRANT SELECT ON attn.*"]
+    variable = user.find("password").attrib["from_env"]  # type: ignore[union-attr]
+    assert variable in compose["services"]["clickhouse"]["environment"]
+    profile = root.find(f"profiles/{user.findtext('profile')}")
+    assert profile is not None
+    assert profile.findtext("readonly") == "2", "1 would refuse the limits that edges set"
+    for name in ("format_schema", "output_format_schema", "format_template_resultset", "format_template_row"):
+        assert profile.find(f"constraints/{name}/readonly") is not None, "it names a file"
+
+
+def test_compose_publishes_on_this_host_alone(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for port in service.get("ports", []):
+            assert port.startswith(("127.0.0.1:", "${ATTN_PUBLIC_ADDRESS:-127.0.0.1}:")), name
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists()
+                assert source.split("/")[0] in kept, f"{source} does not get to the builder"
+    assert "USER 10001" in lines
+    assert 'ENTRYPOINT ["attn"]' in lines
+    assert any(line.startswith("HEALTHCHECK") for line in lines)
+
+
+def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: int = 256) -> Path:
+    """Our nginx.conf with the paths and addresses of a test."""
+    text = (ROOT / "ops/deploy/nginx/nginx.conf").read_text()
+    for old, new in {
+        "limit_conn addresses 256": f"limit_conn addresses {connections}",
+        "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/deploy/nginx/",
+        "listen 8080": f"listen 127.0.0.1:{port}", "edge-1:8080": f"127.0.0.1:{edges[0]}",
+        "edge-2:8080": f"127.0.0.1:{edges[1]}", "worker_processes auto": "worker_processes 1",
+        "/dev/stdout": str(directory / "access.log"), "/dev/stderr": str(directory / "error.log"),
+        "worker_rlimit_nofile 65536": f"pid {directory}/nginx.pid;\ndaemon off",
+        "worker_connections 16384": "worker_connections 256",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path = directory / "nginx.conf"
+    path.write_text(text)
+    return path
+
+
+@needs_nginx
+def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+    conf = nginx_conf(tmp_path, free_port(), (1, 2))
+    done = subprocess.run([NGINX, "-t", "-q", "-c", conf, "-e", tmp_path / "e"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+Edge = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+@asynccontextmanager
+async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
+    """nginx before two edges that answer with their number, a moment later with a second frame."""
+    async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+                writer.write(b"transfer-encoding: chunked\r\n\r\n")
+                writer.write(b"1\r\n%d\r\n" % number)
+                if b"/feed" in head:
+                    await asyncio.sleep(2)
+                writer.write(b"1\r\n!\r\n0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async with nginx_before(tmp_path, edge) as port:
+        yield port
+
+
+@asynccontextmanager
+async def nginx_before(tmp_path: Path, edge: Edge, connections: int = 256) -> AsyncIterator[int]:
+    """nginx before two edges, numbered from 1; its port."""
+    servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        NGINX, "-c", nginx_conf(tmp_path, port, (ports[0], ports[1]), connections), "-e", tmp_path / "error.log")
+    try:
+        for _ in range(100):
+            try:
+                (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                break
+            except OSError:
+                await asyncio.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+        for server in servers:
+            server.close()
+
+
+def token(workspace: str, user: str) -> str:
+    claims = json.dumps({"workspace_id": workspace, "sub": user}).encode()
+    return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.sig"
+
+
+async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]:
+    """The first byte of the answer's body (which edge), and the seconds until it came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    begun = time.monotonic()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readuntil(b"\r\n")
+    edge = (await reader.readexactly(1)).decode()
+    took = time.monotonic() - begun
+    writer.close()
+    return edge, took
+
+
+@needs_nginx
+async def test_nginx_passes_paths_on_as_they_are(tmp_path: Path) -> None:
+    """An edge finds any id by the segment as it was encoded; nginx refuses what leads above the root, and NUL."""
+    asked: list[bytes] = []
+
+    async def edge(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async def answer(port: int, path: str) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        head = await reader.read()
+        writer.close()
+        return int(head.split(b" ")[1])
+
+    paths = ["acme%2Fweb%2342", "..%2Fx", "%2F%2F", "%2e%2e", ".", "%25", "%252F", "%3Fa", "%20", "%0A", "%5C",
+             "a%2F%2Fb", "%F0%9F%98%80" * 512]
+    async with nginx_before(tmp_path, edge) as port:
+        for path in paths:
+            assert await answer(port, f"/cases/{path}/history?limit=1") == 204
+        assert asked == [f"/cases/{path}/history?limit=1".encode() for path in paths]
+        for path in ("..%2F..%2F..%2Fx", "a%00b"):
+            assert await answer(port, f"/cases/{path}/history") == 400
+        assert await answer(port, "/%6detrics") == await answer(port, "/a/..%2Fmetrics") == 404
+
+
+@needs_nginx
+async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(tmp_path: Path) -> None:
+    async with behind_nginx(tmp_path) as port:
+        edges = {}
+        for number in range(20):
+            workspace = f"ws_ü{number}"
+            answers = {(await ask(port, "/", header))[0] for header in (
+                f"Authorization: Bearer {token(workspace, 'ann')}\r\n",
+                f"authorization: bearer {token(workspace, 'bob')}\r\n",
+                f"Cookie: theme=dark; attn_session={token(workspace, 'cyd')}; x=y\r\n",
+            )}
+            assert len(answers) == 1
+            edges[workspace] = answers.pop()
+        assert set(edges.values()) == {"1", "2"}
+        for header in ("Authorization: Bearer nonsense", "Authorization: Bearer a.b.c", "Cookie: attn_session="):
+            assert (await ask(port, "/", f"{header}\r\n"))[0] in "12"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404"), "an edge's metrics are not for everybody"
+        writer.close()
+        _, took = await ask(port, "/org/me/feed?last_event_id=5&token=secret", "")
+        assert took < 1.5
+    assert "secret" not in (tmp_path / "access.log").read_text()
+
+
+@needs_nginx
+async def test_nginx_bounds_the_connections_of_an_address_whatever_its_tokens_say(tmp_path: Path) -> None:
+    """A token is not verified here, so a caller chooses the edge; streams times edges end at the limit by address."""
+    async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n%d\n" % number)
+        await reader.read()
+        writer.close()
+
+    async with nginx_before(tmp_path, edge, connections=5) as port:
+        streams, statuses = [], []
+        for number in range(8):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            who = token(f"w{number}", "eve")
+            writer.write(f"GET /org/me/feed HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\n\r\n".encode())
+            statuses.append(int((await reader.readline()).split()[1]))
+            streams.append(writer)
+        assert statuses == [200] * 5 + [429] * 3
+        for writer in streams:
+            writer.close()

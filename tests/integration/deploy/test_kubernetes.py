@@ -1,0 +1,217 @@
+"""ops/deploy/k8s without a cluster: it fits Kubernetes' schemas, and the code and the image have what it names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import pytest
+import yaml
+from support.edge.edges import Fed
+
+from api.http.app import create_app
+from ops.cli.main import COMMANDS
+from schemas.settings import Settings
+from streams.runtime.health import _answer
+
+ROOT = Path(__file__).parents[3]
+K8S = ROOT / "ops" / "deploy" / "k8s"
+KUSTOMIZATION = yaml.safe_load((K8S / "kustomization.yaml").read_text())
+SECRET = yaml.safe_load((K8S / "secret.example.yaml").read_text())
+VERSIONS = ("1.30.0", "1.33.0")
+VARIABLES = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
+
+
+def parsed(text: str) -> dict[str, str]:
+    """Lines of NAME=value."""
+    return dict(line.split("=", 1) for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def manifests() -> Iterator[dict[str, Any]]:
+    for name in KUSTOMIZATION["resources"]:
+        yield from yaml.safe_load_all((K8S / name).read_text())
+
+
+EVERY = list(manifests())
+PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in EVERY if one["kind"] in (
+    "Deployment", "StatefulSet", "Job")}
+ROLES = ("attn-worker", "attn-edge", "attn-history")
+
+
+def container(name: str) -> dict[str, Any]:
+    [found] = PODS[name]["spec"]["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+def image() -> dict[str, str]:
+    """What the image sets."""
+    text = (ROOT / "Dockerfile").read_text().partition("ENV PATH")[2].partition("\n\n")[0]
+    return dict(re.findall(r"(ATTN_\w+)=(\S+)", text))
+
+
+def settings_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """As the role reads them in its pod."""
+    own = {one["name"]: one.get("value", f"{name}-0") for one in container(name)["env"]}
+    for variable, value in (image() | parsed((K8S / "attn.env").read_text()) | SECRET["stringData"] | own).items():
+        monkeypatch.setenv(variable, value)
+    return Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_fits_kubernetes_schemas(version: str) -> None:
+    for one in [*EVERY, SECRET]:
+        kubernetes_validate.validate(one, version, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**EVERY[-1], "sepc": {}}, version, strict=True)
+
+
+def test_kustomize_takes_it() -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run([kubectl, "kustomize", str(K8S)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = list(yaml.safe_load_all(done.stdout))
+    assert len(made) == len(EVERY) + 1, "and the settings"
+    pods = [one["spec"]["template"]["spec"] for one in made if "template" in one.get("spec", {})]
+    [settings] = {pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] for pod in pods}
+    assert settings.startswith("attn-"), "with a checksum of its content"
+    [name] = {pod["containers"][0]["image"] for pod in pods}
+    assert name == f"{KUSTOMIZATION['images'][0]['newName']}:{KUSTOMIZATION['images'][0]['newTag']}"
+    assert {one["metadata"].get("namespace") for one in made} == {"attn", None}
+
+
+def test_every_file_is_used_and_names_what_exists() -> None:
+    assert {path.name for path in K8S.iterdir()} == {
+        *KUSTOMIZATION["resources"], "kustomization.yaml", "attn.env", "secret.example.yaml"}
+    named = set(re.findall(r"\bATTN_\w+", "".join(path.read_text() for path in K8S.iterdir())))
+    assert named <= VARIABLES, named - VARIABLES
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert KUSTOMIZATION["images"][0]["newTag"] == version[1]
+    for name in PODS:
+        assert set(container(name)["args"]) <= set(COMMANDS), name
+        assert "command" not in container(name), "the image's entrypoint is attn"
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_is_restricted_and_may_write_where_the_role_does(name: str) -> None:
+    pod, one = PODS[name]["spec"], container(name)
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert f"USER {pod['securityContext']['runAsUser']}\n" in dockerfile
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    # Kubernetes would set ATTN_EDGE_PORT and the like, of each service.
+    assert pod["enableServiceLinks"] is False
+    assert one["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                                      "capabilities": {"drop": ["ALL"]}}
+    mounts = {mount["mountPath"]: mount["name"] for mount in one["volumeMounts"]}
+    assert set(mounts) == {"/tmp", image()["ATTN_DATA_DIR"]}
+    assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+    assert one["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert one["resources"]["limits"].keys() == {"memory"}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_probes_ask_what_the_role_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, one = settings_of(name, monkeypatch), container(name)
+    [port] = one["ports"]
+    assert port["containerPort"] == (settings.port if name == "attn-edge" else settings.metrics_port)
+    assert settings.host == "0.0.0.0", "the kubelet comes from outside"
+    paths = {kind: one[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert all(asked["port"] == port["name"] for asked in paths.values())
+    assert {kind: asked["path"] for kind, asked in paths.items()} == {
+        "startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
+    routes = set(create_app(Fed().edge).openapi()["paths"])
+    for asked in paths.values():
+        if name == "attn-edge":
+            assert asked["path"] in routes
+        else:
+            assert _answer(f"GET {asked['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
+    # Whoever hangs is killed as `attn up` would do it, no earlier; a start may take as long as there.
+    alive, started = one["livenessProbe"], one["startupProbe"]
+    assert alive["periodSeconds"] * alive["failureThreshold"] >= settings.wedged_seconds
+    assert started["periodSeconds"] * started["failureThreshold"] >= 120
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_settings_of_a_pod_are_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(name, monkeypatch)
+    assert settings.log_partitions == 64
+    assert settings.reading.startswith("https://reader:")
+    assert settings.jwt_secret is None, "the example has none"
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_has_the_secrets_of_its_role_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECRET["stringData"], "ATTN_JWT_SECRET", "x" * 32)
+    settings = settings_of(name, monkeypatch)
+    assert bool(settings.clickhouse) == (name == "attn-history"), "the history alone writes"
+    assert (settings.jwt_secret is not None) == (name == "attn-edge"), "edges alone check tokens"
+
+
+def test_policies_let_in_who_calls_and_out_what_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "NetworkPolicy"}
+    assert policies["attn-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+    def of(name: str, way: str) -> set[int]:
+        """Ports that policies open for the pod."""
+        found: set[int] = set()
+        for spec in policies.values():
+            selector = spec["podSelector"]
+            names = set(selector.get("matchLabels", {}).values()) | {
+                value for one in selector.get("matchExpressions", []) for value in one["values"]}
+            if name in names:
+                for rule in spec.get(way, []):
+                    assert way == "egress" or rule["from"], "from somewhere, not from everywhere"
+                    found |= {port["port"] for port in rule["ports"]}
+        return found
+
+    for name in PODS:
+        settings = settings_of(name, monkeypatch)
+        kafka = {int(host.rpartition(":")[2]) for host in settings.kafka.split(",")}
+        clickhouse = {urlsplit(settings.reading).port} if name in ("attn-edge", "attn-history") else set()
+        assert of(name, "egress") >= {53, *kafka, *clickhouse}, name
+        listening = {port["containerPort"] for port in container(name).get("ports", [])}
+        assert listening <= of(name, "ingress"), name
+    assert not of("attn-topics", "ingress")
+
+
+def test_workers_and_history_have_names_that_stay() -> None:
+    for name in ("attn-worker", "attn-history"):
+        [found] = [one for one in EVERY if one["kind"] == "StatefulSet" and one["metadata"]["name"] == name]
+        [instance] = [one for one in container(name)["env"] if one["name"] == "ATTN_INSTANCE"]
+        assert instance["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+        assert found["spec"]["serviceName"] in {one["metadata"]["name"] for one in EVERY if one["kind"] == "Service"}
+
+
+def test_what_selects_pods_selects_some() -> None:
+    labels = [template["metadata"]["labels"] for template in PODS.values()]
+    for one in EVERY:
+        selector = one["spec"].get("selector") if one["kind"] in (
+            "Service", "Deployment", "StatefulSet", "PodDisruptionBudget") else None
+        if selector is not None:
+            wanted = selector.get("matchLabels", selector)
+            assert any(wanted.items() <= found.items() for found in labels), one["metadata"]["name"]
+    budgets = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "PodDisruptionBudget"}
+    assert set(budgets) == {"attn-worker", "attn-edge"}, "a budget of one replica would stop a drain"
+
+
+def test_the_ingress_passes_streams_on_and_keeps_metrics() -> None:
+    [ingress] = [one for one in EVERY if one["kind"] == "Ingress"]
+    said = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert said["proxy-buffering"] == "off"
+    assert int(said["proxy-read-timeout"]) > 3 * Settings(_env_file=None).heartbeat  # type: ignore[call-arg]
+    assert {"http_authorization", "cookie_attn_session"} == set(re.findall(r"\$(\w+)", said["upstream-hash-by"]))
+    services = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "Service"}
+    [rule] = ingress["spec"]["rules"]
+    backends = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+    assert backends == {"/metrics": "attn-nowhere", "/": "attn-edge"}
+    assert "selector" not in services["attn-nowhere"]

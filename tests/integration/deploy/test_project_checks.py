@@ -1,0 +1,58 @@
+"""What `make check` runs besides the tests, as tests: so CI is one command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+CHECKS = {
+    "ruff": ["-m", "ruff", "check", "--no-cache"],
+    "mypy": ["-m", "mypy"],
+    "imports": ["-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+    "dependencies": ["-m", "deptry", "schemas", "streams", "api", "ops"],
+    "dependencies of tests": ["-m", "deptry", "tests", "--exclude", r"\.venv", "--ignore", "DEP002,DEP004"],
+    "schemas": ["-P", "-m", "ops.cli", "schemas", "--check"],
+    "pre-commit": ["-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_check(name: str) -> None:
+    done = subprocess.run([sys.executable, *CHECKS[name]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+@pytest.mark.slow
+def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -> None:
+    """xdist refuses to start where two processes differ, as by a clock or a set's order in a parametrized value."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *request.config.args],
+        cwd=request.config.invocation_params.dir, capture_output=True, text=True,
+        env={**os.environ, "PYTHONHASHSEED": seed})
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    here = [item.nodeid for item in request.session.items]
+    known = set(here)
+    assert [line for line in done.stdout.splitlines() if line in known] == here
+    assert max(map(len, here)) < 250, "an id that long is a value, not a name"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["up", "test", "check", "update", "schemas", "bench", "chaos"])
+def test_make_knows_the_targets_of_the_readme(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_ci_script_parses() -> None:
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"]).returncode == 0
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

@@ -1,0 +1,244 @@
+"""`attn up`, for real: ready in time, every part killed, stopped with streams open, its data kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.kafka import brokers
+from support.processes.cli import attn
+from support.processes.up import Up, wait_for
+
+from ops import config
+from ops.embedded.broker import binary
+from ops.process import identity
+
+WORKSPACE = "ws_01"
+
+
+ON_ITS_BROKER = brokers.only(brokers.EMBEDDED, "up")
+
+
+@pytest.fixture(params=brokers.BOTH)
+def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Up]:
+    """With the broker it starts itself, and with an Apache Kafka that is there."""
+    stack = Up(tmp_path, kafka=request.getfixturevalue("real_kafka") if request.param == "kafka" else None)
+    yield stack
+    stack.close()
+
+
+def event(number: int) -> dict[str, Any]:
+    return {
+        "specversion": "1.0", "id": f"e{number}", "source": "/s", "type": "waitpoint.created", "subject": f"wp{number}",
+        "time": f"2026-05-20T08:{number % 60:02}:00Z", "workspaceid": WORKSPACE, "data": {"title": f"Go {number}?"},
+    }
+
+
+def titles(up: Up, token: str) -> Callable[[], set[str]]:
+    def read() -> set[str]:
+        answer = up.get("/org/me/inbox?limit=500", token)
+        assert answer.status_code == 200, answer.text
+        return {item["title"] for item in answer.json()["items"]}
+
+    return read
+
+
+def wait_titles(up: Up, token: str, count: int, seconds: float = 120) -> None:
+    wanted = {f"Go {number}?" for number in range(count)}
+    read = titles(up, token)
+    wait_for(lambda: wanted <= read(), seconds, f"{count} items")
+    assert read() == wanted
+
+
+def all_gone(found: dict[str, identity.Known]) -> bool:
+    return not any(identity.is_alive(process) for process in found.values())
+
+
+def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None:
+    up.start()
+    wait_for(lambda: "attn is ready at" in up.said(), 5, "the banner")
+    assert set(up.parts()) == up.names
+    secret = up.data_dir / "secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+    token = up.token(WORKSPACE)
+    up.emit("waitpoints", *(event(number) for number in range(3)))
+    wait_titles(up, token, 3)
+    assert up.get("/org/me/inbox", "nonsense").status_code == 401
+
+    reading = config.load(data_dir=up.data_dir).reading  # any command with the same directory knows how to ask
+    sql = "SELECT count() FROM activity"
+    wait_for(lambda: httpx.post(reading, content=sql, trust_env=False).text == "3\n", 60, "the history")
+    asked = "/org/me/insights?window=90d"
+    wait_for(lambda: up.get(asked, token).status_code == 200, 60, "an edge that asks it")
+
+    parts = up.parts()
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.stream("GET", f"{up.url}/org/me/feed", headers=headers, timeout=20, trust_env=False) as feed:
+        lines = feed.iter_lines()
+        wait_for(lambda: "snapshot" in next(lines), 5, "the snapshot")
+        code, seconds = up.stop()
+        assert code == 0, f"exit code {code} after {seconds:.1f} s\n{up.said()[-3000:]}"
+        try:
+            for _ in lines:
+                pass
+        except httpx.HTTPError:
+            pass
+    assert all_gone(parts)
+    assert "killed" not in up.said()
+    assert secret.read_text().strip() not in up.said()
+    assert token not in up.said()
+
+    up.start()
+    wait_titles(up, up.token(WORKSPACE), 3)
+    assert "died without saving" not in up.said()
+    assert up.stop(signal.SIGINT)[0] == 0
+
+
+def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
+    up.start()
+    token = up.token(WORKSPACE)
+    for number, part in enumerate(("worker", "edge", "history")):
+        up.emit("waitpoints", event(2 * number))
+        before = up.kill(part)
+        up.emit("waitpoints", event(2 * number + 1))
+        up.wait_restarted(part, before)
+        wait_titles(up, token, 2 * number + 2)
+    assert up.running
+    if up.embedded:
+        _kill_its_broker(up, token)
+    assert up.stop()[0] == 0
+
+
+def _kill_its_broker(up: Up, token: str) -> None:
+    time.sleep(1.5)  # the broker saves every moment; what it had not saved would be gone
+    up.wait_restarted("broker", up.kill("broker"))
+    wait_for(lambda: "died without saving" in up.said(), 5, "the word on the broker's death")
+    assert (up.data_dir / "incarnation").read_text() == "1\n"
+    wait_titles(up, token, 6)
+    up.emit("waitpoints", event(6))
+    wait_titles(up, token, 7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
+    up.start()
+    token = up.token(WORKSPACE)
+    up.emit("waitpoints", event(0))
+    wait_titles(up, token, 1)
+    parts = up.parts()
+    assert up.process is not None
+    up.process.kill()
+    up.process.wait()
+    wait_for(lambda: all_gone(parts), 10, "the end of its children")
+
+    up.start()
+    assert "died without saving" not in up.said()  # it saved when its parent was gone
+    wait_titles(up, token, 1)
+
+    # Everything at once, as a power cut would: once the broker has saved.
+    up.emit("waitpoints", event(1))
+    wait_titles(up, token, 2)
+    time.sleep(2)
+    for found in up.parts().values():
+        os.kill(found.pid, signal.SIGKILL)
+    up.process.kill()
+    up.process.wait()
+    up.start()
+    wait_titles(up, token, 2)
+    up.emit("waitpoints", event(2))
+    wait_titles(up, token, 3)
+    assert up.stop()[0] == 0
+
+
+@ON_ITS_BROKER
+def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> None:
+    up.start()
+    second = attn("up", "--data-dir", str(up.data_dir), "--port", "0", "--kafka-port", "0", cwd=tmp_path)
+    assert second.returncode == 1
+    assert f"attn: another `attn up` uses {up.data_dir}" in second.stderr
+    for flags, message in (
+        (["--port", str(up.port), "--kafka-port", "0"], f"port {up.port} on 127.0.0.1 is already in use"),
+        (["--port", "0", "--kafka-port", str(up.kafka_port)],
+         f"port {up.kafka_port} is already in use; choose another with --kafka-port"),
+    ):
+        other = attn("up", "--data-dir", str(tmp_path / "other"), *flags, cwd=tmp_path)
+        assert other.returncode == 1
+        assert message in other.stderr
+        assert "Traceback" not in other.stderr
+    assert up.is_ready()
+    assert up.stop()[0] == 0
+
+
+def failing(tmp_path: Path, role: str) -> Up:
+    """`attn up` where one role always fails at once."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import streams.{role}
+async def run(settings, stop):
+    raise RuntimeError("the disk is on fire")
+streams.{role}.run = run
+""")
+    return Up(tmp_path, env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
+def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> None:
+    up = failing(tmp_path, "worker")
+    try:
+        up.start(ready=None)
+        assert up.process is not None
+        assert up.process.wait(60) == 1
+        assert not up.parts()
+        last = up.said().strip().splitlines()[-1]
+        assert last.startswith("attn: worker keeps dying (exit code 1)")
+        assert "the disk is on fire" in last
+    finally:
+        up.close()
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
+def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path) -> None:
+    up = failing(tmp_path, "history")
+    try:
+        up.start()
+        wait_for(lambda: "a part keeps dying" in up.said(), 60, "the history to be left alone for a while")
+        [told] = [line for line in up.said().splitlines() if "a part keeps dying" in line]
+        assert "the disk is on fire" in told
+        assert up.is_ready()
+        assert up.stop()[0] == 0
+    finally:
+        up.close()
+
+
+@ON_ITS_BROKER
+def test_topics_that_do_not_fit_are_said(up: Up) -> None:
+    up.start(ready=None)
+    wait_for(lambda: up.part("worker"), 30, "the worker")
+    assert up.stop()[0] == 0
+    up.env["ATTN_LOG_PARTITIONS"] = "3"
+    up.start(ready=None)
+    assert up.process is not None
+    assert up.process.wait(30) == 1
+    assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS says 3" in up.said()
+    assert not up.parts()
+
+
+@pytest.mark.slow  # half a minute of patience for a broker that is still starting
+def test_no_kafka_where_it_is_said_to_be(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        done = attn("up", "--kafka", address, "--port", "0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"no Kafka broker answers at {address}" in done.stderr

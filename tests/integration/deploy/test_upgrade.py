@@ -1,0 +1,215 @@
+"""Today's code on what version 1 left in Kafka, and on what a newer version might (docs/operations.md, Upgrades)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+from support.clients.feed import Copy
+from support.clients.sse import Client
+from support.edge.edge_on_broker import edge
+from support.edge.edges import SECRET, bearer, until
+from support.edge.expected_view import Truth
+from support.fold.pipeline_driver import assert_equal
+from support.kafka import pipeline
+from support.kafka.pipeline import Stack, caught_up, check, eventually, look, send, worker
+from support.model import Model
+from support.model import Reader as ModelReader
+from support.processes.cli import COMMAND, clean_env
+from support.processes.version1_data import put_back, yesterday
+
+from api.readmodel.readers import Reader
+from schemas.settings import Settings
+from schemas.topics import FACTS, LOG, VIEWS
+from schemas.versions import NewerVersion
+from schemas.views import decode, position_key
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
+
+pytestmark = pytest.mark.timeout(180)
+
+MODELLED = {"ws_01": 1, "ws_02": 0, "ws_04": 2}  # workspace -> its partition
+READERS = [ModelReader(user, role) for user in ("ann", "bob", "zoe") for role in ("OWNER", "MANAGER", "MEMBER")]
+
+
+def rows_of(seen: pipeline.Seen) -> dict[bytes, bytes]:
+    """Of all partitions, without what belongs to no workspace."""
+    return {key: raw for rows in seen.rows.values() for key, raw in rows.items() if key[:2] in (
+        b"i:", b"m:", b"d:", b"p:", b"a:")}
+
+
+def page_of(rows: dict[bytes, bytes], feed: dict[str, Any]) -> dict[str, Any]:
+    """What the reader of a feed must see."""
+    user, role, ws, limit = feed["reader"]
+    found = Truth(rows, Reader(ws, user, frozenset({role}))).page(limit)
+    found["activity"].pop("window")
+    return found
+
+
+def copy_of(frames: Sequence[Any]) -> dict[str, Any]:
+    copy = Copy()
+    for cursor, event, data in frames:
+        copy.apply((cursor, event, data))
+    found = copy.page
+    found["activity"] = {name: value for name, value in found["activity"].items() if name != "window"}
+    return found
+
+
+async def resumed(base: str, feed: dict[str, Any], seen: int) -> tuple[list[Any], Client]:
+    """A client that had the first `seen` frames of yesterday's feed: those frames, and the client on today's edge."""
+    user, role, ws, limit = feed["reader"]
+    had = feed["frames"][:seen]
+    return had, Client(base, who=(user, role, ws), params={"limit": limit},
+                       headers={"last-event-id": str(had[-1][0])})
+
+
+async def test_todays_code_goes_on_from_yesterdays_data(stack: Stack) -> None:
+    """Yesterday's cursors resume on today's edge; today's worker takes in and folds what was left and what comes; the
+    view is what the model says, and what a fold of the whole log gives."""
+    data = yesterday()
+    async with stack(**data.settings) as settings:
+        await topics.ensure_topics(settings)
+        await put_back(settings)
+        before = rows_of(await look(settings))
+        async with edge(settings) as base:
+            following = []
+            for feed in data.feeds:
+                for seen in {1, len(feed["frames"]) // 2, len(feed["frames"]) - 1, len(feed["frames"])}:
+                    had, client = await resumed(base, feed, seen)
+                    await until(lambda had=had, client=client, feed=feed:
+                                copy_of([*had, *client.frames]) == page_of(before, feed))
+                    assert "snapshot" not in [event for _, event, _ in client.frames], "exactly what it missed"
+                    following.append((feed, had, client))
+            async with worker(settings):
+                await send(settings, data.later)
+                sources = len(data.sent) + len(data.later) + 8 + 2  # people's own workspace; dead letters
+                seen = await eventually(lambda: quiet(settings, sources), "all folded, nothing due", 60)
+            check(seen, settings, older=True)
+            compare_with_model(seen)
+            after = rows_of(seen)
+            for feed, had, client in following:
+                await until(lambda had=had, client=client, feed=feed:
+                            copy_of([*had, *client.frames]) == page_of(after, feed), 20)
+                assert [event for _, event, _ in client.frames].count("snapshot") == 0
+                await client.close()
+        # Where yesterday's changes are not known any more, the same cursors begin with a snapshot.
+        async with edge(settings, resume_hours=0.0001) as base:
+            for feed in data.feeds:
+                _, client = await resumed(base, feed, len(feed["frames"]))
+                await until(lambda client=client, feed=feed:
+                            bool(client.frames) and copy_of(client.frames) == page_of(after, feed))
+                assert [event for _, event, _ in client.frames] == ["snapshot"]
+                await client.close()
+
+
+async def quiet(settings: Settings, sources: int) -> pipeline.Seen | None:
+    """Once all is folded and no row is due any more."""
+    seen = await caught_up(settings, sources)
+    now = time.time_ns() // 1000
+    due = seen and [key for rows in seen.rows.values() for key, raw in rows.items()
+                    if key[:1] != b"~" and (getattr(decode(key, raw), "wake", None) or now + 1) <= now]
+    return seen if seen and not due else None
+
+
+def compare_with_model(seen: pipeline.Seen) -> None:
+    data = yesterday()
+    model = Model([*data.sent, *data.later])
+    for ws, partition in MODELLED.items():
+        rows = dict(seen.rows[partition])
+        position = decode(b"~:", rows[position_key(partition)])
+        rows[position_key(0)] = rows[position_key(partition)]  # where the comparison looks for the clock
+        assert_equal(rows, model.at(position.clock)[ws], ws, READERS)  # type: ignore[union-attr]
+
+
+# --- what a newer attn wrote ---
+
+NEWER_PACK = (LOG, None, b'{"at":1780000000000000,"entries":[{"t":"what nobody knows yet"}],"v":3}')
+NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":2,"more":[]}')
+NEWER_FACT = (FACTS, b"ws_01", b'{"t":"fact","ws":"ws_01","pos":1,"index":0,"event_id":"e","time":1,"v":2}')
+
+
+async def put(settings: Settings, topic: str, key: bytes | None, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+        await out.send_and_wait(topic, value, key=key, partition=0)
+
+
+async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: Stack) -> None:
+    data = yesterday()
+    async with stack(**data.settings) as settings:
+        await topics.ensure_topics(settings)
+        await put_back(settings)
+        await put(settings, *NEWER_PACK)
+        for _ in range(2):  # a restart changes nothing
+            with pytest.raises(WorkerFailed, match=r"a pack of attn\.log of version 3 .* Upgrade it"):
+                async with asyncio.timeout(40), worker(settings) as task:
+                    await task
+        seen = await look(settings)
+        place = len(data.topics[LOG][0])
+        assert seen.log[0][place].value == NEWER_PACK[2]
+        assert pipeline.position(seen.rows[0], 0).next <= place
+        assert len(seen.letters) == 2, "those of yesterday"
+
+
+@pytest.mark.parametrize(("role", "newer"), [
+    ("worker", NEWER_VIEW), ("edge", NEWER_VIEW), ("edge", NEWER_FACT), ("history", NEWER_FACT),
+], ids=["worker", "edge", "edge-fact", "history"])
+async def test_a_role_refuses_what_a_newer_attn_wrote(
+    stack: Stack, tmp_path: Path, role: str, newer: tuple[str, bytes, bytes]
+) -> None:
+    """It ends at its start with one line that says why, whatever it is; nothing is buried, nothing is written."""
+    async with stack(log_partitions=1) as settings:
+        await topics.ensure_topics(settings)
+        await put(settings, *newer)
+        env = clean_env({
+            "ATTN_KAFKA": settings.kafka, "ATTN_LOG_PARTITIONS": "1", "ATTN_PORT": "0", "ATTN_JWT_SECRET": SECRET,
+            "ATTN_DATA_DIR": str(tmp_path / "data"), "ATTN_LOG_FORMAT": "json", "ATTN_SOURCE_PARTITIONS": "2",
+        })
+        (tmp_path / "data").mkdir()
+        process = subprocess.Popen([*COMMAND, role], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            _, said = await asyncio.to_thread(process.communicate, None, 60)
+        finally:
+            process.kill()
+        assert process.returncode == 1, said.decode()
+        refused = [line for line in map(json.loads, said.decode().splitlines()) if line["event"] == "refused"]
+        assert len(refused) == 1, said.decode()
+        assert "of version 2 was met" in refused[0]["reason"]
+        assert "Upgrade it" in refused[0]["reason"]
+        seen = await look(settings)
+        assert not seen.letters
+        assert not seen.log[0]
+
+
+async def test_an_edge_stops_serving_when_a_newer_batch_comes(stack: Stack) -> None:
+    data = yesterday()
+    async with stack(**data.settings) as settings:
+        await topics.ensure_topics(settings)
+        await put_back(settings)
+
+        async def served() -> None:
+            async with edge(settings) as base, httpx.AsyncClient() as client:
+                assert (await client.get(base + "/org/me/inbox", headers=bearer(ws="ws_01"))).status_code == 200
+                await put(settings, VIEWS, b"i:x", b'{"id":"x","ws":"ws_01","kind":"omen","source_id":"s","new":1}')
+                await put(settings, *NEWER_VIEW)
+                with contextlib.suppress(httpx.TransportError):
+                    async with asyncio.timeout(20):
+                        while (answer := await client.get(base + "/readyz")).status_code == 200:
+                            assert "omen" not in (await client.get(
+                                base + "/org/me/inbox", headers=bearer(ws="ws_01"))).text
+                            await asyncio.sleep(0.05)
+                    assert answer.status_code == 503
+
+        with pytest.raises(NewerVersion):
+            await served()
+
+

@@ -1,0 +1,55 @@
+"""The whole path: source events through a worker to a live feed, and the feed is the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+from support.clients.feed import Copy
+from support.clients.sse import Client
+from support.edge.edge_on_broker import edge
+from support.edge.edges import bearer, until
+from support.kafka.pipeline import Stack, send, worker
+
+from schemas.topics import TOPIC_OF_TYPE
+from streams.kafka import topics
+
+EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples"
+
+
+def lines() -> list[dict[str, Any]]:
+    """One event of every type, by time."""
+    found = [json.loads(path.read_bytes()) for path in EXAMPLES.glob("*.json")]
+    events = [event for event in found if isinstance(event, dict) and event.get("type") in TOPIC_OF_TYPE]
+    events.sort(key=lambda event: event["time"])
+    return [{"topic": TOPIC_OF_TYPE[event["type"]], "key": None, "value": event} for event in events]
+
+
+async def test_events_move_the_feed_to_what_the_page_shows(stack: Stack) -> None:
+    who = ("u_maria", "OWNER", "ws_acme")
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings), edge(settings) as base:
+            client, told = Client(base, who=who), Copy()
+            await client.get(1)
+            await send(settings, lines())
+            async with httpx.AsyncClient(headers=bearer(*who)) as http:
+                async def page() -> dict[str, Any]:
+                    body = (await http.get(f"{base}/org/me/inbox?limit=500")).json()
+                    return {name: body[name] for name in ("items", "counts", "activity")}
+
+                async with asyncio.timeout(90):
+                    while not (await page())["items"]:
+                        await asyncio.sleep(0.05)
+                await asyncio.sleep(1)
+                wanted = await page()
+                rows = (await http.get(f"{base}/api/v1/inbox")).json()
+            await until(lambda: client.frames[-1][1] != "snapshot")
+            for frame in client.frames:
+                told.apply(frame)
+            assert {name: told.page[name] for name in wanted} == wanted
+            assert rows["count"] >= len(wanted["items"])
+            await client.close()

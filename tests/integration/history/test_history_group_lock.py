@@ -1,0 +1,195 @@
+"""A writer that starts while `attn history --rebuild` runs gets nothing to write before the rebuild has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from support.clickhouse.clickhouse_http import ClickHouse
+from support.clickhouse.facts import Feeder, exact, feed
+from support.kafka.brokers import KAFKA_ONLY
+from support.kafka.pipeline import Stack
+
+from ops.process.ports import free_port
+from schemas.settings import Settings
+from streams.history import run
+from streams.history.clickhouse import client
+from streams.history.rebuild.group_lock import GROUP, Cannot, Claim
+from streams.history.rebuild.rebuild import _Rebuilding, rebuild
+from streams.kafka import topics
+
+# On Kafka: on the embedded broker a rebuild has the directory's lock instead.
+pytestmark = [pytest.mark.clickhouse, KAFKA_ONLY]
+chdb = pytest.importorskip("chdb", reason="chdb is not installed")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ClickHouse]:
+    found = ClickHouse(tmp_path / "server", free_port())
+    found.start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+async def settings(stack: Stack, server: ClickHouse, tmp_path: Path) -> AsyncIterator[Settings]:
+    async with stack(
+        data_dir=tmp_path, log_partitions=3, history_batch_rows=100, history_batch_ms=10, clickhouse=server.url,
+    ) as found:
+        await topics.ensure_topics(found)
+        yield found
+
+
+def rows(settings: Settings) -> int:
+    """Of table `activity`; 0: it is not there yet."""
+    sql = "SELECT sum(total_rows) FROM system.tables WHERE database = 'attn' AND name = 'activity'"
+    with closing(client.connect(settings)) as found:
+        return int(found.query(sql).result_rows[0][0] or 0)
+
+
+async def until_there(settings: Settings, wanted: int) -> None:
+    async with asyncio.timeout(180):
+        while await asyncio.to_thread(rows, settings) < wanted:
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def writer(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(settings, stop))
+    try:
+        yield running
+    finally:
+        stop.set()
+        await running
+
+
+async def until_it_waits(settings: Settings) -> None:
+    """Until somebody joins the group, which has to wait for the rebuild."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await admin.start()
+    try:
+        async with asyncio.timeout(120):
+            while True:
+                (answer,) = await admin.describe_consumer_groups([GROUP])
+                if answer.groups[0][2] == "PreparingRebalance":
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+
+
+async def test_it_waits_for_the_swap_and_goes_on_in_the_new_tables(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeder = Feeder(3)
+    await feed(settings, feeder.some(400))
+    async with writer(settings):
+        await until_there(settings, 400)
+    with closing(client.connect(settings)) as found:
+        found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
+    swapping, may, swap = threading.Event(), threading.Event(), _Rebuilding._swap
+
+    def held(self: Any) -> None:
+        swapping.set()
+        may.wait()
+        swap(self)
+
+    monkeypatch.setattr(_Rebuilding, "_swap", held)
+    making = asyncio.create_task(rebuild(settings))
+    try:
+        assert await asyncio.to_thread(swapping.wait, 120)
+        await feed(settings, feeder.some(150))
+        there = rows(settings)
+        async with writer(settings):
+            await until_it_waits(settings)
+            assert rows(settings) == there
+            may.set()
+            report = await making
+            assert report.after["activity"].facts == 400
+            await until_there(settings, 550)
+    finally:
+        may.set()
+    exact(settings, feeder.all)
+
+
+async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeder = Feeder(3)
+    await feed(settings, feeder.some(400))
+    async with writer(settings):
+        await until_there(settings, 400)
+        with pytest.raises(Cannot, match=r"`attn history` runs \(1 in group"):
+            await rebuild(settings)
+    filling, may, write = asyncio.Event(), asyncio.Event(), _Rebuilding._write
+
+    async def held(self: Any, *args: Any) -> None:
+        filling.set()
+        await may.wait()
+        await write(self, *args)
+
+    noticed, revoked = asyncio.Event(), Claim.on_partitions_revoked
+
+    async def told(self: Claim, partitions: Any) -> None:
+        """With its next heartbeat: a rebuild that ends before that has nothing to fear of who waits."""
+        if self._held.is_set():
+            noticed.set()
+        await revoked(self, partitions)
+
+    monkeypatch.setattr(_Rebuilding, "_write", held)
+    monkeypatch.setattr(Claim, "on_partitions_revoked", told)
+    making = asyncio.create_task(rebuild(settings))
+    await asyncio.wait_for(filling.wait(), 120)
+    await feed(settings, feeder.some(150))
+    async with writer(settings):
+        await until_it_waits(settings)
+        await asyncio.wait_for(noticed.wait(), 120)
+        may.set()
+        with pytest.raises(Cannot, match="started meanwhile: nothing was changed"):
+            await making
+        await until_there(settings, 550)
+    exact(settings, feeder.all)
+
+
+async def test_a_rebuild_that_is_killed_holds_nobody_up(settings: Settings) -> None:
+    feeder = Feeder(3)
+    await feed(settings, feeder.some(400))
+    async with writer(settings):
+        await until_there(settings, 400)
+    code = (
+        "import asyncio, sys\n"
+        "from schemas.settings import Settings\n"
+        "from streams.history import rebuild\n"
+        "async def held(*_):\n"
+        "    print('holds', flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "rebuild._Rebuilding._write = held\n"
+        "asyncio.run(rebuild.rebuild(Settings.model_validate_json(sys.argv[1])))\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, settings.model_dump_json(), stdout=asyncio.subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert await asyncio.wait_for(child.stdout.readline(), 120) == b"holds\n"
+        await feed(settings, feeder.some(150))
+        there = rows(settings)
+        async with writer(settings):
+            await until_it_waits(settings)
+            assert rows(settings) == there
+            child.kill()
+            await until_there(settings, 550)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+    await rebuild(settings)  # what it had begun is in nobody's way
+    exact(settings, feeder.all)

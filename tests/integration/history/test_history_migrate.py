@@ -1,0 +1,119 @@
+"""`attn migrate`, and how long rows are kept."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.clickhouse.facts import Feeder
+from support.processes.cli import attn_here
+
+from schemas.settings import Settings
+from streams.history.clickhouse import client, migrate, retention
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.main import _open
+
+pytestmark = pytest.mark.clickhouse
+chdb = pytest.importorskip("chdb", reason="chdb is not installed")
+DAY = 86_400 * 1_000_000
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def settings(here: Path, **given: object) -> Settings:
+    return Settings(data_dir=here / "data", _env_file=None, **given)
+
+
+def test_dry_run_apply_status(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("migrate", "--dry-run") == 0
+    sql = capfd.readouterr().out
+    assert attn_here("migrate", "--status") == 0
+    assert capfd.readouterr().out.count("pending") == len(migrate.packaged())
+    with closing(client.connect(settings(here))) as found:
+        for statement in sql.split(";\n"):  # what it says is what makes the tables
+            if statement.strip():
+                found.command(statement)
+        by_hand = found.query("SELECT name, create_table_query FROM system.tables WHERE database = 'attn' "
+                              "AND name NOT LIKE '.%' ORDER BY name").result_rows
+        found.command("DROP DATABASE attn")
+    assert attn_here("migrate") == 0
+    assert attn_here("migrate", "--status") == 0
+    told = capfd.readouterr()
+    assert told.out.count("as it is") == len(migrate.packaged())
+    assert "applied 0001_activity.sql" in told.err
+    with closing(client.connect(settings(here))) as found:
+        assert found.query("SELECT name, create_table_query FROM system.tables WHERE database = 'attn' "
+                           "AND name NOT LIKE '.%' ORDER BY name").result_rows == by_hand
+        found.command("ALTER TABLE attn.migrations UPDATE checksum = 'other' WHERE number = 2",
+                      settings={"mutations_sync": 1})
+    capfd.readouterr()
+    assert attn_here("migrate") == 1
+    assert "0002_activity_hourly.sql was applied with another text" in capfd.readouterr().err
+    with pytest.raises(migrate.MigrationError):
+        _open(settings(here))
+    assert attn_here("migrate", "--status") == 0
+    assert "CHANGED since" in capfd.readouterr().out
+
+
+def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def keep(**given: object) -> list[str]:
+        with closing(client.connect(settings(here))) as found:
+            sql = list(retention.statements(found, "attn", settings(here, **given)))
+            for statement in sql:
+                found.command(statement, settings={"mutations_sync": 1})
+            assert not list(retention.statements(found, "attn", settings(here, **given)))
+        return sql
+
+    _open(settings(here)).close()
+    assert len(keep(history_days=90, history_hourly_days=900)) == 3
+    assert len(keep(history_days=60, history_hourly_days=900)) == 1
+    with closing(client.connect(settings(here))) as found:
+        store = Store(found, "attn", local=True, expires=True)
+        now: int = found.query("SELECT toUnixTimestamp64Micro(now64(6))").result_rows[0][0]
+        feeder = Feeder(1)
+        old, kept = feeder.some(50, repeats=False), feeder.some(50, repeats=False)
+        for fact, days in [*((fact, 70) for fact in old), *((fact, 50) for fact in kept)]:
+            fact.at = now - days * DAY
+        store.insert(columns(old + kept, [0] * 100), "all")
+        found.command("OPTIMIZE TABLE attn.activity FINAL")
+        assert found.query("SELECT count() FROM attn.activity").result_rows == [(50,)]
+        assert store.repair([0]) == 0  # the sums still count those that left
+        assert found.query("SELECT sum(facts) FROM attn.activity_by_hour").result_rows == [(100,)]
+    assert [sql.split()[-2:] for sql in keep()] == [["REMOVE", "TTL"]] * 3
+    with pytest.raises(migrate.MigrationError, match="too short: facts may come again for 37 days"):
+        keep(history_days=36)
+    assert not capfd.readouterr().out
+
+
+def test_a_server_s_tables_can_be_left_to_attn_migrate(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On chdb in a server's place: only the settings tell them apart here."""
+    real = client.connect
+    monkeypatch.setattr(client, "connect", lambda given, seconds=None: real(settings(here)))
+    server = settings(here, clickhouse="http://somewhere:8123", clickhouse_migrate=False)
+    with pytest.raises(client.Unavailable, match=r"0001_activity\.sql.* must be applied first: attn migrate"):
+        _open(server)
+    _open(settings(here)).close()
+    _open(server).close()
+
+
+def test_what_a_cluster_gets_is_sql(here: Path) -> None:
+    """There is no cluster here: ClickHouse's parser reads what one would be told."""
+    with closing(client.connect(settings(here))) as found:
+        migrate.apply(found, "attn")
+        days = settings(here, history_days=90, history_hourly_days=9, clickhouse_cluster="main")
+        sql = [*migrate.preparing("attn", "main"), *retention.statements(found, "attn", days),
+               *(one for file in migrate.packaged() for one in file.statements("attn", "main"))]
+        for statement in sql:
+            assert "ON CLUSTER `main`" in statement or statement.startswith("INSERT INTO")
+            if not statement.startswith("INSERT INTO"):
+                assert found.command(f"EXPLAIN AST {statement}")
+        engines = [one for one in sql if "ENGINE = " in one]
+        assert engines
+        assert all("ENGINE = Replicated" in one for one in engines)

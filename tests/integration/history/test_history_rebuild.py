@@ -1,0 +1,106 @@
+"""`attn history --rebuild`: the same tables again, from what Kafka holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from support.clickhouse.facts import Feeder, exact, feed
+from support.processes.cli import attn_here
+
+from ops.embedded.broker import EmbeddedBroker
+from schemas.settings import Settings
+from schemas.topics import partition_of
+from streams.history import metrics, run
+from streams.history.clickhouse import client
+from streams.history.clickhouse.columns import columns
+from streams.history.clickhouse.repository import Store
+from streams.history.rebuild.group_lock import Cannot, alone
+from streams.history.rebuild.rebuild import rebuild
+from streams.kafka import topics
+
+pytestmark = [pytest.mark.clickhouse, pytest.mark.broker]
+chdb = pytest.importorskip("chdb", reason="chdb is not installed")
+HELD = 10_000  # positions of facts that Kafka holds begin here
+
+
+@pytest.fixture
+async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
+    broker = EmbeddedBroker(tmp_path)
+    await broker.start()
+    found = Settings(kafka=broker.bootstrap, data_dir=tmp_path, log_partitions=3, history_batch_rows=100,
+                     _env_file=None)
+    await topics.ensure_topics(found)
+    yield found
+    await broker.stop()
+
+
+def written() -> float:
+    return sum(sample.value for sample in next(iter(metrics.ROWS.collect())).samples if sample.name.endswith("_total"))
+
+
+@asynccontextmanager
+async def history(settings: Settings, rows: int) -> AsyncIterator[None]:
+    """Until it has written so many rows more."""
+    stop, until = asyncio.Event(), written() + rows
+    running = asyncio.create_task(run(settings, stop))
+    try:
+        async with asyncio.timeout(90):
+            while written() < until:
+                await asyncio.sleep(0.05)
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def test_damaged_tables_are_made_again_and_the_writer_goes_on(settings: Settings) -> None:
+    feeder = Feeder(3)
+    await feed(settings, feeder.some(400))
+    async with history(settings, feeder.count):
+        with pytest.raises(Cannot, match="`attn history` runs"):
+            await alone(settings, seconds=1)
+    with closing(client.connect(settings)) as found:
+        found.command("TRUNCATE TABLE attn.items_hourly")
+        found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
+        found.command("INSERT INTO attn.activity_hourly SELECT * FROM attn.activity_hourly")
+    report = await rebuild(settings)
+    assert report.after["activity"].facts == feeder.count > report.before["activity"].facts
+    assert report.after["activity"].checksum != report.before["activity"].checksum
+    exact(settings, feeder.all)
+    assert (await rebuild(settings)).before == report.after  # again: the same, to the checksum
+    assert (report.kept, report.refused) == (0, 0)
+    await feed(settings, feeder.some(100))
+    async with history(settings, 100):
+        pass
+    exact(settings, feeder.all)
+
+
+async def test_rows_older_than_what_is_held_are_lost_only_if_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    feeder = Feeder(3)
+    older = feeder.some(60, repeats=False)
+    feeder.positions = [HELD] * 3
+    held = feeder.some(100)
+    await feed(settings, held)
+    async with history(settings, 100):
+        pass
+    with closing(client.connect(settings)) as found:
+        Store(found, "attn", local=True).insert(columns(older, [partition_of(fact.ws, 3) for fact in older]), "older")
+    with pytest.raises(Cannot, match="rows are of facts that Kafka does not hold any more; --older keep"):
+        await rebuild(settings)
+    exact(settings, feeder.all)
+    report = await rebuild(settings, "keep")
+    assert report.kept == 60
+    assert report.before == report.after
+    exact(settings, feeder.all)
+    for name, value in (("ATTN_KAFKA", settings.kafka), ("ATTN_LOG_PARTITIONS", "3"), ("COLUMNS", "150"),
+                        ("ATTN_DATA_DIR", str(settings.data_dir))):
+        monkeypatch.setenv(name, value)
+    assert await asyncio.to_thread(attn_here, "history", "--rebuild", "--older", "drop") == 0
+    assert "0 older rows taken over, 0 refused" in capfd.readouterr().err
+    exact(settings, [fact for fact in feeder.all if fact.pos > HELD])

@@ -1,0 +1,190 @@
+"""Kafka's cleaner at work on attn.views: segments of moments, all that a later record replaces is gone, tombstones too.
+Whoever begins with what is left has the same rows, ranks and counts as a fold of the log from its beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from support import events
+from support.edge.edge_on_broker import edge
+from support.edge.edges import bearer
+from support.edge.expected_view import Truth
+from support.kafka.brokers import KAFKA_ONLY
+from support.kafka.pipeline import (
+    Seen,
+    Stack,
+    caught_up,
+    check,
+    eventually,
+    kill,
+    look,
+    position,
+    refolded,
+    send,
+    spawn,
+)
+
+from api.readmodel.readers import Reader
+from schemas.settings import Settings
+from schemas.topics import TOPICS, VIEWS
+from schemas.views import decode, position_key
+from streams.kafka import producer as kafka
+from streams.kafka import topics
+from streams.rebuild.comparison import Comparison
+
+PARTITIONS = 2
+WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
+READERS = [(ws, user, role) for ws in WORKSPACES for user, role in (("ann", "OWNER"), ("bob", "MEMBER"))]
+LUMP = 15  # events sent at once, which is about as many rows in a batch
+
+
+class Source:
+    """Sends the same lines bit by bit; few subjects, so that most of them replace what others said."""
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        self._settings = settings
+        self._lines = events.generate(41, size, workspaces=WORKSPACES, subjects=5)
+        self.sent = 0
+
+    async def more(self, lumps: int) -> None:
+        for _ in range(lumps):
+            assert self.sent < len(self._lines), "the cleaner was slower than the source is long"
+            self.sent += await send(self._settings, self._lines[self.sent:self.sent + LUMP])
+            await asyncio.sleep(0.1)  # a segment is closed when a batch comes after its time
+
+    async def folded(self) -> Seen:
+        return await eventually(lambda: caught_up(self._settings, self.sent), "all folded")  # type: ignore[no-any-return]
+
+
+async def clean_eagerly(settings: Settings, lag_ms: int = 0) -> None:
+    """What production does in hours, in moments. Nothing that is younger than `lag_ms` is touched."""
+    (views,) = [topic for topic in TOPICS if topic.name == VIEWS]
+    eager = topics.configs(views, settings) | {
+        "segment.ms": "100", "min.compaction.lag.ms": str(lag_ms), "min.cleanable.dirty.ratio": "0.01",
+        "max.compaction.lag.ms": str(lag_ms + 1), "delete.retention.ms": "0",
+    }
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await admin.start()
+    try:
+        for answer in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, VIEWS, eager)]):
+            assert all(code == 0 for code, *_ in answer.resources), answer
+    finally:
+        await admin.close()
+
+
+async def written(settings: Settings) -> dict[int, int]:
+    """Offsets given in each partition of the views: as many records as there ever were."""
+    places = [TopicPartition(VIEWS, number) for number in range(settings.log_partitions)]
+    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as consumer:
+        return {place.partition: end for place, end in (await consumer.end_offsets(places)).items()}
+
+
+def kept(seen: Seen) -> dict[int, int]:
+    return {partition: len(records) for partition, records in seen.views.items()}
+
+
+async def cleaned(settings: Settings, source: Source, upto: dict[int, int]) -> None:
+    """Until the cleaner has been over all that was written before the offsets `upto`: no key is there twice. It leaves
+    the newest segment alone, so there is always something newer."""
+    async def tidy() -> bool:
+        await source.more(1)
+        seen = await look(settings)
+        keys = {partition: [record.key for record in records if record.offset < upto[partition]]
+                for partition, records in seen.views.items()}
+        return all(len(found) == len(set(found)) for found in keys.values())
+
+    await eventually(tidy, "compacted")
+
+
+async def rewrite(settings: Settings, rows: dict[int, dict[bytes, bytes]]) -> None:
+    """What a worker that had lost its partitions would write, were it not refused: old rows, and an old position."""
+    producer = kafka.idempotent_producer(settings, "zombie")
+    await producer.start()
+    try:
+        for partition, found in rows.items():
+            last = position_key(partition)
+            stale = [(key, raw) for key, raw in found.items() if key[:2] == b"i:"]
+            assert stale
+            await kafka.write_rows(producer, VIEWS, partition, [*stale, (last, found[last])])
+    finally:
+        await producer.stop()
+
+
+def check_mended(seen: Seen, settings: Settings) -> None:
+    """As `check`, for a view that was mended: that moved its positions on, and so the revisions since."""
+    for partition, records in seen.log.items():
+        rows, facts = refolded(records, partition, settings)
+        found = seen.rows[partition]
+        same = Comparison(found, rows, exact=False)
+        same.look_at_all()
+        assert not same.odd
+        assert same.seen() == ([], [])
+        assert position(found, partition).position > position(rows, partition).position
+        assert [(fact.event_id, fact.type) for fact in seen.told(partition)] == [
+            (fact.event_id, fact.type) for fact in facts]
+
+
+async def check_edge(settings: Settings, seen: Seen) -> None:
+    """A cold edge shows what the rows say: order, counts, activity."""
+    rows = {key: raw for found in seen.rows.values() for key, raw in found.items() if hasattr(decode(key, raw), "ws")}
+    shown = 0
+    async with edge(settings) as base, httpx.AsyncClient(base_url=base) as client:
+        for ws, user, role in READERS:
+            body = (await client.get("/org/me/inbox?limit=500", headers=bearer(user, role, ws))).json()
+            truth = Truth(rows, Reader(ws, user, frozenset({role}))).page(500)
+            for name in ("items", "counts", "activity"):
+                assert body[name] == truth[name], (ws, user, role, name)
+            shown += len(body["items"])
+    assert shown > 50
+
+
+@KAFKA_ONLY
+async def test_what_compaction_leaves_is_the_same_view(stack: Stack) -> None:
+    async with stack(log_partitions=PARTITIONS) as settings:
+        await topics.ensure_topics(settings)
+        await clean_eagerly(settings)
+        source = Source(settings, 12_000)
+        process: Any = spawn(settings)
+        try:
+            await source.more(5)
+            old = (await source.folded()).rows
+            await source.more(20)
+            await cleaned(settings, source, await written(settings))
+            kill(process)
+
+            process = spawn(settings)  # loads what is left, and goes on with it
+            await source.more(5)
+            seen = await source.folded()
+            there, ever = kept(seen), await written(settings)
+            assert all(ever[partition] - there[partition] > 50 for partition in ever), (there, ever)
+            check(seen, settings)
+            kill(process)
+
+            # What was written out of turn is mended as long as compaction has not taken the right rows because of it:
+            # in production that is hours, so here it must wait for the worker.
+            await clean_eagerly(settings, lag_ms=3_600_000)
+            await rewrite(settings, old)
+            process = spawn(settings)
+            await source.more(5)
+            await source.folded()
+            await clean_eagerly(settings)
+            await cleaned(settings, source, await written(settings))
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, 60) == 0
+
+            process = spawn(settings)
+            await source.more(5)
+            await source.folded()
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, 60) == 0
+        finally:
+            kill(process)
+        seen = await look(settings)
+        check_mended(seen, settings)
+        print(f"{sum((await written(settings)).values())} records written, {sum(kept(seen).values())} kept")
+        await check_edge(settings, seen)

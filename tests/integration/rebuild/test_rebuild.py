@@ -1,0 +1,207 @@
+"""`attn rebuild` on a broker: what is wrong with a view is found and mended, whoever works, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clients.feed import Copy
+from support.clients.sse import Client
+from support.edge.edge_on_broker import edge
+from support.edge.edges import until
+from support.edge.expected_view import Truth
+from support.kafka import pipeline
+from support.kafka.pipeline import Stack, caught_up, eventually, look, send, worker
+from support.processes.cli import clean_env
+from support.processes.view_damage import (
+    LINES,
+    check,
+    corrupt,
+    differences,
+    env_of,
+    folded,
+    of_later,
+    rebuild,
+    same,
+    with_targets,
+)
+
+from api.readmodel.readers import Reader
+from schemas.settings import Settings
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import JUMP
+from streams.rebuild.rebuild import read_view
+
+pytestmark = pytest.mark.timeout(180)
+
+PROCESS = Path(__file__).parents[2] / "support" / "processes" / "rebuild_process.py"
+READER = Reader("ws_01", "ann", frozenset({"OWNER"}))
+
+
+async def killed(settings: Settings, home: Path, write: int) -> None:
+    """`attn rebuild` until that write."""
+    process = subprocess.Popen([sys.executable, "-P", str(PROCESS), str(write), "rebuild"], cwd=home,
+                               env=clean_env(env_of(settings)), stdin=subprocess.DEVNULL)
+    try:
+        assert await asyncio.to_thread(process.wait, 90) == -9
+    finally:
+        process.kill()
+
+
+def truth(seen: pipeline.Seen, reader: Reader, limit: int) -> dict[str, Any]:
+    rows = {key: raw for rows in seen.rows.values() for key, raw in rows.items()
+            if key[:2] in (b"i:", b"m:", b"d:", b"p:", b"a:")}
+    return Truth(rows, reader).page(limit)
+
+
+async def agree(client: Client, expected: dict[str, Any]) -> None:
+    """Soon, what the frames add up to is this."""
+    with contextlib.suppress(AssertionError):
+        await until(lambda: copied(client) == expected)
+    assert copied(client) == expected
+
+
+def copied(client: Client) -> dict[str, Any] | None:
+    copy = Copy()
+    for frame in client.frames:
+        copy.apply(frame)
+    return copy.page if client.frames else None
+
+
+async def test_check_finds_exactly_what_is_wrong_and_rebuild_mends_it(stack: Stack) -> None:
+    """While an edge serves and feeds follow it: they end where the inbox is, and the inbox where the log is."""
+    async with folded(stack) as settings:
+        before = await look(settings)
+        assert await check(settings) == {}
+        async with edge(settings) as base:
+            feeds = [Client(base, who=("ann", "OWNER", "ws_01"), params={"limit": limit}) for limit in (3, 500)]
+            for feed in feeds:
+                await feed.get(1)
+            wrong = {number: await corrupt(settings, number) for number in (0, 1)}
+            money = await look(settings)
+            for feed, limit in zip(feeds, (3, 500), strict=True):
+                await agree(feed, truth(money, READER, limit))
+            assert await check(settings) == wrong
+            assert (await look(settings)).views == money.views, "a check writes nothing"
+            assert await rebuild(settings) == 2 * (6 + 1)
+            assert await check(settings) == {}
+            after = await look(settings)
+            for feed, limit in zip(feeds, (3, 500), strict=True):
+                await agree(feed, truth(after, READER, limit))
+                assert [event for _, event, _ in feed.frames].count("snapshot") == 1
+                assert truth(before, READER, limit)["items"] == [
+                    item | {"revision": was["revision"]} for item, was in zip(
+                        truth(after, READER, limit)["items"], truth(before, READER, limit)["items"], strict=True)]
+                await feed.close()
+        for number in (0, 1):
+            assert not differences(before, after, number), "as it was"
+            then, now = (pipeline.position(seen.rows[number], number) for seen in (before, after))
+            assert (now.next, now.clock, now.position) == (then.next, then.clock, then.position + 1 + JUMP)
+        assert {number: len(found) for number, found in after.facts.items()} == {
+            number: len(found) for number, found in before.facts.items()}, "facts are not told again"
+        assert await rebuild(settings) == 0, "there is nothing left to do"
+
+
+async def test_a_worker_goes_on_from_the_new_view(stack: Stack) -> None:
+    """The view is replaced under it: it is fenced off, starts again, and nothing is lost, or told twice to who knows of
+    jumps."""
+    async with folded(stack) as settings:
+        for number in (0, 1):
+            await corrupt(settings, number)
+        ended: list[int] = []
+        stop, sent = asyncio.Event(), 0
+
+        async def supervised() -> None:
+            while not stop.is_set():
+                process = pipeline.spawn(settings)
+                while process.poll() is None and not stop.is_set():
+                    await asyncio.sleep(0.05)
+                if stop.is_set():
+                    pipeline.kill(process)
+                else:
+                    ended.append(process.returncode)
+
+        async def sending() -> None:
+            nonlocal sent
+            for line in later:
+                await send(settings, [line])
+                sent += 1
+                await asyncio.sleep(0.02)
+                if ended and sent > 50:
+                    return
+
+        later = of_later(3000)
+        tasks = [asyncio.create_task(supervised()), asyncio.create_task(sending())]
+        try:
+            await eventually(lambda: caught_up(settings, len(LINES) + 1), "the worker works", 60)
+            assert await rebuild(settings) > 0
+            await tasks[1]
+            seen = await eventually(lambda: caught_up(settings, len(LINES) + sent), "all folded", 60)
+            assert await check(settings) == {}
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+        assert ended, "it was fenced off"
+        told: dict[str, list[int]] = {}
+        for fact in seen.told():
+            if not getattr(fact, "derived", True):
+                told.setdefault(fact.event_id, []).append(fact.pos)
+        assert len(told) == len(LINES) + sent
+        # What it had told and could not fold any more has new places: history knows an event told before a jump.
+        twice = [places for places in told.values() if len(places) > 1]
+        assert all(len(places) == 2 and places[1] - places[0] > JUMP // 2 for places in twice)
+
+
+async def test_killed_at_any_write_it_leaves_the_old_view_or_the_new_one(stack: Stack, tmp_path: Path) -> None:
+    async with folded(stack) as settings:
+        other = with_targets(settings, 300)
+        old, states = await look(settings), []
+        for write in (1, 3, 6):
+            await killed(other, tmp_path, write)
+            view = await read_view(settings, 0)
+            states.append(same(view.rows, old.rows[0]))
+            assert states[-1] or 0 not in await check(other), "the old one or the new one"
+            async with edge(settings) as base:  # a reader that begins now sees the same
+                feed = Client(base, who=("ann", "OWNER", "ws_02"), params={"limit": 500})
+                await feed.get(1)
+                seen = await look(settings)
+                seen.rows[0] = view.rows
+                await agree(feed, truth(seen, Reader("ws_02", "ann", frozenset({"OWNER"})), 500))
+                await feed.close()
+        assert states == [True, True, True], "it is not cut off so late that the end is written"
+        async with worker(other):  # writes the right ones where rows were left without an end
+            view = await eventually(lambda: settled(settings, 0), "rows out of turn mended")
+            assert same(view.rows, old.rows[0])
+        await rebuild(other)
+        assert await check(other) == {}
+
+
+async def settled(settings: Settings, partition: int) -> Any:
+    view = await read_view(settings, partition)
+    return None if view.loose else view
+
+
+async def test_rules_that_changed(stack: Stack) -> None:
+    """What people rebuild for: the new view is the fold of the whole log with the rules of today."""
+    async with folded(stack) as settings:
+        other = with_targets(settings, 300)
+        assert await check(settings) == {}
+        assert all(one["item"]["other"] > 10 for one in (await check(other)).values())
+        await rebuild(other)
+        seen = await look(settings)
+        for number in (0, 1):
+            rows: dict[bytes, bytes] = {}
+            fold = pipeline.Fold(rows, number, Rules.from_settings(other))
+            for record in seen.log[number]:
+                pipeline._refold(fold, rows, [], record)
+            assert same(rows, seen.rows[number])
+        async with worker(other):
+            await send(settings, of_later(30))
+            await eventually(lambda: caught_up(settings, len(LINES) + 20), "going on")
+        assert await check(other) == {}
+        assert await check(settings) != {}

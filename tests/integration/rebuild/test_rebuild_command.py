@@ -1,0 +1,151 @@
+"""`attn rebuild` and `attn checkpoint` as commands: what they say, and views that come back from a checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from support.kafka import pipeline
+from support.kafka.brokers import KAFKA_ONLY
+from support.kafka.pipeline import Stack, caught_up, eventually, look, send, worker
+from support.processes.cli import attn_here
+from support.processes.view_damage import (
+    LINES,
+    check,
+    corrupt,
+    differences,
+    env_of,
+    folded,
+    of_later,
+    with_targets,
+)
+
+from ops.cli.data.checkpoints import Checkpoint
+from schemas.settings import Settings
+from schemas.topics import LOG, VIEWS
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import JUMP
+from streams.kafka import topics
+from streams.rebuild.rebuild import Rebuilding
+
+pytestmark = pytest.mark.timeout(180)
+
+Attn = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def attn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Attn:
+    """`await attn(settings, "rebuild", ..., expect=0)`: the command line against a broker, in a thread; all it said."""
+
+    async def run(settings: Settings, *arguments: str, expect: int = 0) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("ATTN_")]:
+                patch.delenv(name)
+            for name, value in env_of(settings).items():
+                patch.setenv(name, value)
+            patch.chdir(tmp_path)
+            capsys.readouterr()
+            code = await asyncio.to_thread(attn_here, *arguments)
+        said = "".join(capsys.readouterr())
+        assert code == expect, said
+        return said
+
+    return run
+
+
+async def forget(settings: Settings, partition: int, before: int) -> None:
+    """Retention: the log's first records are gone."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(LOG, partition): RecordsToDelete(before_offset=before)})
+    finally:
+        await admin.close()
+
+
+@KAFKA_ONLY
+async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn: Attn, tmp_path: Path) -> None:
+    """The embedded broker deletes no records."""
+    file = tmp_path / "views.gz"
+    async with folded(stack) as settings:
+        await attn(settings, "checkpoint", str(file))
+        at = (await look(settings)).log[0][-1].offset + 1
+        async with worker(settings):
+            later = of_later(100)
+            await send(settings, later)
+            before = await eventually(lambda: caught_up(settings, len(LINES) + len(later)), "all folded")
+        wrong = await corrupt(settings, 0)
+        await forget(settings, 0, 1)
+        for more in ([], ["--check"]):
+            said = await attn(settings, "rebuild", *more, expect=1)
+            assert "attn.log/0 begins at offset 1: what came before can't be folded again" in said
+        await forget(settings, 0, at)
+        other = with_targets(settings, 9)
+        assert "other rules (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
+        bases = dict(Checkpoint(file).bases({0, 1}))
+        assert (await Rebuilding(settings, 0, Rules.from_settings(settings), bases[0]).check()).odd == wrong
+        assert "replaced 6 rows" in await attn(settings, "rebuild", "--base", str(file))
+        assert not differences(before, await look(settings), 0)
+        await forget(settings, 0, at + 1)
+        assert f"the checkpoint needs it from {at} on" in await attn(
+            settings, "rebuild", "--base", str(file), expect=1)
+
+
+async def test_a_view_that_is_gone_comes_back_from_a_checkpoint(stack: Stack, attn: Attn, tmp_path: Path) -> None:
+    file = tmp_path / "views.gz"
+    async with folded(stack) as settings:
+        await attn(settings, "checkpoint", str(file))
+        before = await look(settings)
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
+        await admin.start()
+        await admin.delete_topics([VIEWS])
+        await admin.close()
+        await eventually(lambda: made(settings), "a new topic")
+        await attn(settings, "rebuild", "--base", str(file))
+        after = await look(settings)
+        for number in (0, 1):
+            assert not differences(before, after, number)
+            positions = [pipeline.position(seen.rows[number], number).position for seen in (before, after)]
+            assert positions[1] == positions[0] + JUMP
+        async with worker(settings):
+            await send(settings, of_later(30))
+            await eventually(lambda: caught_up(settings, len(LINES) + 20), "going on")
+        assert await check(settings) == {}
+
+
+async def made(settings: Settings) -> bool:
+    try:
+        await topics.ensure_topics(settings)
+    except topics.TopicError:
+        return False
+    return not (await pipeline.read(settings, VIEWS)).get(0, [None])
+
+
+async def test_the_command_line(stack: Stack, attn: Attn) -> None:
+    async with folded(stack) as settings:
+        await corrupt(settings, 1)
+        said = await attn(settings, "rebuild", "--check", expect=1)
+        assert "6 rows are not what the log says" in said
+        assert "made-up-1" in said
+        found = [json.loads(line) for line in (await attn(settings, "rebuild", "--json")).splitlines()]
+        assert [one["written"] for one in found] == [0, 7]
+        assert [one["partition"] for one in found] == [0, 1]
+        again = json.loads(await attn(settings, "rebuild", "--check", "--json", "--partitions", "1"))
+        assert (again["differ"], again["checksum"]) == ({}, found[1]["checksum"])
+        assert "the view is what the log says; nothing was written" in await attn(settings, "rebuild")
+        assert "partitions '7'" in await attn(settings, "rebuild", "--partitions", "7", expect=2)
+
+
+async def test_what_can_not_be_rebuilt_is_said(stack: Stack, attn: Attn) -> None:
+    async with stack(log_partitions=2) as settings:
+        assert "no topic attn.facts, attn.log, attn.views" in await attn(settings, "rebuild", "--check", expect=1)
+        await topics.ensure_topics(settings)
+        assert "the view is what the log says" in await attn(settings, "rebuild", "--check"), "nothing is there"
+        more = settings.model_copy(update={"log_partitions": 8})
+        assert "has 2 partitions, ATTN_LOG_PARTITIONS says 8" in await attn(more, "rebuild", expect=1)

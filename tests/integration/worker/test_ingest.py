@@ -1,0 +1,134 @@
+"""Input that Faust loses on its way, partitions that move between workers, a broker that goes away: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support import events
+from support.kafka.pipeline import Stack, caught_up, check, count, eventually, kill, look, send, spawn, worker
+
+from ops.embedded.broker import EmbeddedBroker
+from ops.kafka import Cluster
+from schemas.settings import Settings
+from schemas.topics import FACTS
+from streams.fold.agent import Shards
+from streams.ingest.agent import Intake
+from streams.kafka import topics
+
+WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
+
+
+def counted_once(seen: Any, lines: list[events.Line]) -> None:
+    told = [fact.event_id for fact in seen.told() if not fact.derived]
+    assert len(told) == len(set(told))
+    assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+
+
+@pytest.mark.parametrize("where", [Intake, Shards])
+async def test_what_faust_does_not_deliver_is_read_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
+) -> None:
+    """Every third chunk vanishes, some of them the last of their partition."""
+    put, chunks = where.put, 0  # type: ignore[attr-defined]
+
+    async def losing(self: Any, tp: Any, records: Any) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks % 3:
+            await put(self, tp, records)
+
+    monkeypatch.setattr(where, "put", losing)
+    lines = events.generate(21, 900, workspaces=WORKSPACES)
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings):
+            for at in range(0, len(lines), 60):
+                await send(settings, lines[at:at + 60])
+                await asyncio.sleep(0.2)
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+        assert chunks > 10
+        check(seen, settings)
+        counted_once(seen, lines)
+        assert len(seen.events) == len(lines)
+
+
+async def test_partitions_move_between_workers(stack: Stack) -> None:
+    """A second worker comes while events flow, one is stopped, one is killed and started again."""
+    lines, sent, enough = events.generate(22, 9000, workspaces=WORKSPACES), 0, False
+    async with stack(log_partitions=4) as settings:
+        await topics.ensure_topics(settings)
+
+        async def feed() -> None:
+            nonlocal sent
+            while not enough and sent < len(lines):
+                sent += await send(settings, lines[sent:sent + 20])
+                await asyncio.sleep(0.25)
+
+        feeding = asyncio.create_task(feed())
+        first, second = (settings.model_copy(update={"instance": name}) for name in ("a", "b"))
+        first.model_fields_set.add("instance")
+        second.model_fields_set.add("instance")
+        processes = [spawn(first)]
+
+        async def goes_on(records: int = 20) -> None:
+            """Facts are told meanwhile, so somebody folds."""
+            before = await count(settings, FACTS)
+
+            async def more() -> bool:
+                return await count(settings, FACTS) >= before + records
+
+            await eventually(more, "facts are told")
+
+        try:
+            await goes_on()
+            processes.append(spawn(second))
+            await asyncio.sleep(8)
+            await goes_on()
+            kill(processes[1])
+            processes[1] = spawn(second)
+            await asyncio.sleep(4)
+            await goes_on()
+            processes[0].terminate()
+            assert processes[0].wait(60) == 0
+            await goes_on()
+            enough = True
+            await feeding
+            processes[0] = spawn(first)
+            seen = await eventually(lambda: caught_up(settings, sent), "all folded")
+        finally:
+            feeding.cancel()
+            for process in processes:
+                kill(process)
+        check(await look(settings) or seen, settings)
+        counted_once(seen, lines[:sent])
+
+
+async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cluster) -> None:
+    """It is stopped cleanly under a running worker, which goes on, or ends for its supervisor to start it again."""
+    lines = events.generate(23, 800, workspaces=WORKSPACES)
+    broker = own_broker
+    settings = Settings(kafka=broker.bootstrap, log_partitions=2, source_partitions=2)
+    await topics.ensure_topics(settings)
+    process = spawn(settings)
+    try:
+        await send(settings, lines[:300])
+        await eventually(lambda: caught_up(settings, 300), "the first part")
+        assert await broker.stop()
+        await asyncio.sleep(3)
+        await broker.start()
+        await send(settings, lines[300:])
+
+        async def done() -> Any:
+            nonlocal process
+            if process.poll() is not None:
+                assert process.returncode != 0
+                process = spawn(settings)
+            return await caught_up(settings, len(lines))
+
+        seen = await eventually(done, "all folded")
+    finally:
+        kill(process)
+    check(seen, settings)
+    counted_once(seen, lines)

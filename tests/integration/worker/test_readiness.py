@@ -1,0 +1,122 @@
+"""/readyz of worker and edge: what they say when nothing moves, and when the broker is silent; who is stuck ends."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.edge.edge_on_broker import edge
+from support.kafka import pipeline
+from support.kafka.pipeline import send, worker
+
+from api.edge.follower import Tailer
+from ops.embedded.broker import EmbeddedBroker, binary
+from ops.process.ports import free_port
+from schemas.settings import Settings
+from streams.consumer import watchdog
+from streams.ingest.agent import Intake
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
+
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.skipif(binary() is None, reason="noida-db is not installed"),
+]
+
+
+eventually = partial(pipeline.eventually, seconds=60.0)
+
+
+def line(number: int) -> dict[str, Any]:
+    return {"topic": "waitpoints", "key": "k", "value": {
+        "specversion": "1.0", "id": f"e{number}", "source": "/s", "type": "waitpoint.created", "subject": f"s{number}",
+        "time": "2026-05-20T08:14:00Z", "workspaceid": "ws_01", "data": {"title": "Go?"},
+    }}
+
+
+async def says(base: str, status: int, text: str = "") -> bool:
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        try:
+            found = await client.get(f"{base}/readyz")
+        except httpx.TransportError:
+            return False
+    return found.status_code == status and text in found.text
+
+
+async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
+    broker = EmbeddedBroker(tmp_path / "broker")
+    await broker.start()
+    port = free_port()
+    settings = Settings(
+        _env_file=None, kafka=broker.bootstrap, log_partitions=2, source_partitions=1, metrics_port=port,
+        stall_seconds=3)
+    await topics.ensure_topics(settings)
+    return broker, settings, f"http://127.0.0.1:{port}"
+
+
+async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker, settings, base = await started(tmp_path)
+    monkeypatch.setattr(watchdog, "_STUCK", 12.0)
+    hung = asyncio.Event()
+
+    async def hang(self: Intake) -> None:
+        await hung.wait()
+
+    async def ends() -> None:
+        async with worker(settings) as task:
+            await eventually(lambda: says(base, 200, "ok"), "ready")
+            monkeypatch.setattr(Intake, "_write", hang)
+            await send(settings, [line(1)])
+            await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stands at offset 0"), "stalled")
+            await asyncio.wait({task}, timeout=60)
+
+    try:
+        with pytest.raises(WorkerFailed, match="Stalled: waitpoints/0 stands at offset 0, it ends at 1"):
+            await ends()
+    finally:
+        await broker.stop()
+
+
+async def test_a_worker_and_an_edge_without_their_broker(tmp_path: Path) -> None:
+    broker, settings, base = await started(tmp_path)
+    try:
+        async with worker(settings), edge(settings) as edge_base:
+            await eventually(lambda: says(base, 200, "ok"), "the worker is ready")
+            await eventually(lambda: says(edge_base, 200, "ready"), "the edge is ready")
+            await broker.stop()
+            silent = "the broker has not answered for"
+            await eventually(lambda: says(base, 503, silent), "the worker says so", seconds=18.0)
+            await eventually(lambda: says(edge_base, 503, silent), "the edge says so")
+            async with httpx.AsyncClient(trust_env=False) as client:
+                assert (await client.get(f"{edge_base}/healthz")).status_code == 200
+            await broker.start()
+            await eventually(lambda: says(base, 200, "ok"), "the worker goes on")
+            await eventually(lambda: says(edge_base, 200, "ready"), "the edge goes on")
+    finally:
+        await broker.stop()
+
+
+async def test_an_edge_whose_view_stands_still_though_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, settings, _ = await started(tmp_path)
+    still, follow = asyncio.Event(), Tailer._follow
+
+    async def wait_first(self: Tailer, consumer: Any) -> None:
+        await still.wait()
+        await follow(self, consumer)
+
+    monkeypatch.setattr(Tailer, "_follow", wait_first)
+    try:
+        async with worker(settings), edge(settings) as edge_base:
+            await eventually(lambda: says(edge_base, 200), "ready")
+            await send(settings, [line(1)])
+            await eventually(lambda: says(edge_base, 503, "stalled: attn.views/"), "stalled")
+            still.set()
+            await eventually(lambda: says(edge_base, 200), "ready again")
+    finally:
+        await broker.stop()

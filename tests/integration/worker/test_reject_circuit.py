@@ -1,0 +1,142 @@
+"""A topic of mostly rejects is left alone where that is asked for: the others go on, nothing is lost (0015, 0027)."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from prometheus_client import REGISTRY
+from support.kafka import pipeline
+from support.kafka.pipeline import Stack, look, read, send, worker
+
+from schemas.dead_letters import DeadLetter, GoOn, parse
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS
+from streams.kafka import topics
+
+pytestmark = pytest.mark.broker
+
+LEAST = 20
+eventually = partial(pipeline.eventually, seconds=90.0)
+
+
+def good(topic: str, kind: str, number: int) -> dict[str, Any]:
+    return {"topic": topic, "key": f"k{number}", "value": {
+        "specversion": "1.0", "id": f"e{number}", "source": f"/{topic}", "type": kind, "subject": f"s{number}",
+        "time": "2026-05-20T08:14:00Z", "workspaceid": f"ws_{number % 3}", "data": {"title": "Go?"},
+    }}
+
+
+def waitpoints(*numbers: int) -> list[dict[str, Any]]:
+    return [good("waitpoints", "waitpoint.created", number) for number in numbers]
+
+
+def escalations(*numbers: int) -> list[dict[str, Any]]:
+    return [good("escalations", "escalation.opened", number) for number in numbers]
+
+
+def bad(count: int) -> list[tuple[str, bytes]]:
+    return [("waitpoints", b"{oops")] * count
+
+
+def is_stopped() -> bool:
+    return REGISTRY.get_sample_value("attn_ingest_stopped", {"topic": "waitpoints"}) == 1
+
+
+async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:
+    """Whether just these events are in the facts, each once."""
+    told = sorted(fact.event_id for fact in (await look(settings)).told())
+    return told == sorted(f"{line['value']['source']} {line['value']['id']}" for line in lines)
+
+
+async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None:
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings):
+            behind = waitpoints(*range(20))
+            await send(settings, [*bad(500), *behind])
+            await eventually(lambda: folded(settings, behind), "what came behind the bad ones")
+        assert len((await look(settings)).letters) == 500
+
+
+async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(stack: Stack) -> None:
+    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=4.0) as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings):
+            await send(settings, bad(LEAST))
+            await eventually(is_stopped, "stopped")
+            others = escalations(*range(50))
+            waiting = waitpoints(*range(40))
+            await send(settings, [*bad(3), *waiting, *others])
+            await eventually(lambda: folded(settings, others), "the others")
+            await eventually(lambda: not is_stopped(), "it goes on")
+            await eventually(lambda: folded(settings, others + waiting), "what waited")
+            later = waitpoints(*range(100, 120))
+            await send(settings, later)
+            await eventually(lambda: folded(settings, others + waiting + later), "what came later")
+        letters = (await look(settings)).letters
+        assert len(letters) == LEAST + 3
+        assert {letter.cause for letter in letters} == {"json"}
+
+
+async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> None:
+    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings):
+            begun = time.monotonic()
+            await send(settings, bad(300))
+            await eventually(is_stopped, "stopped")
+            waiting = waitpoints(*range(10))
+            await send(settings, waiting)
+            await send(settings, others := escalations(*range(10)))
+            await eventually(lambda: folded(settings, others), "the others")
+            assert len((await look(settings)).letters) == LEAST
+
+            async def told() -> bool:
+                """Again and again: a worker hears what is said after it has stopped, as a person would."""
+                word = GoOn("waitpoints").record_headers()
+                async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
+                    await producer.send_and_wait(DEAD_LETTERS, None, b"go-on", headers=word)
+                return not is_stopped()
+
+            await eventually(told, "it goes on")
+            await eventually(lambda: folded(settings, others + waiting), "all")
+            assert time.monotonic() - begun < 600
+        assert len([one for one in await letters_of(settings) if one.topic == "waitpoints"]) == 300
+
+
+async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: Stack) -> None:
+    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
+        await topics.ensure_topics(settings)
+        await send(settings, bad(30))
+        for seen in (LEAST, 30):  # ten are left for the second one: too few to stop at
+            async with worker(settings):
+                await eventually(lambda seen=seen: has_letters(settings, seen), f"{seen} dead letters")
+                assert is_stopped() is (seen == LEAST)
+        assert len(await letters_of(settings)) == 30
+
+
+async def test_a_record_of_nothing_at_all_is_a_dead_letter(stack: Stack) -> None:
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
+            batch = producer.create_batch()
+            batch.append(key=None, value=None, timestamp=None)
+            await (await producer.send_batch(batch, "waitpoints", partition=0))
+        async with worker(settings):
+            await send(settings, lines := waitpoints(1, 2))
+            await eventually(lambda: folded(settings, lines), "the good ones")
+            await eventually(lambda: has_letters(settings, 1), "the dead letter")
+
+
+async def has_letters(settings: Settings, count: int) -> bool:
+    return len(await letters_of(settings)) == count
+
+
+async def letters_of(settings: Settings) -> list[DeadLetter]:
+    """Without what operators said."""
+    found = [parse(record.key, record.value, record.headers) for record in (await read(settings, DEAD_LETTERS))[0]]
+    return [one for one in found if isinstance(one, DeadLetter)]

@@ -1,0 +1,48 @@
+"""Roles that can't begin: one line for whoever started them, and an end when they are told to."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.processes.cli import COMMAND, attn, clean_env
+
+SECRET = {"ATTN_JWT_SECRET": "a secret that is long enough for an HMAC of 256 bits"}
+NOBODY = "127.0.0.1:1"  # no broker answers there
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        edge = attn("edge", "--kafka", NOBODY, "--port", port, cwd=tmp_path, env=SECRET)
+        worker = attn("worker", "--kafka", NOBODY, cwd=tmp_path, env={"ATTN_METRICS_PORT": port})
+    assert edge.returncode == worker.returncode == 1
+    assert edge.stderr == f"attn: cannot listen: port {port} on 127.0.0.1: Address already in use\n"
+    assert worker.stderr.startswith("attn: cannot listen: ")
+    assert "Traceback" not in worker.stderr
+    assert port in worker.stderr
+
+
+def test_a_host_that_is_not_ours_is_told_in_a_line(tmp_path: Path) -> None:
+    edge = attn("edge", "--kafka", NOBODY, "--host", "203.0.113.1", "--port", "0", cwd=tmp_path, env=SECRET)
+    assert edge.returncode == 1
+    assert edge.stderr.startswith("attn: cannot listen: port 0 on 203.0.113.1: ")
+
+
+@pytest.mark.parametrize("role", ["worker", "history"])
+def test_who_waits_for_kafka_ends_when_told(role: str, tmp_path: Path) -> None:
+    """Exit code 0: it stopped. 75, after half a minute, would be that Kafka did not come."""
+    given = ["--clickhouse", "http://127.0.0.1:1"] if role == "history" else []
+    with subprocess.Popen(
+        [*COMMAND, role, "--kafka", NOBODY, *given], cwd=tmp_path, env=clean_env(), stderr=subprocess.PIPE, text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "Unable connect" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest

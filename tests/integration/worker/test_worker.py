@@ -1,0 +1,278 @@
+"""The worker on a real broker: source events in; log, views, facts and dead letters as they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from support import events
+from support.kafka import pipeline
+from support.kafka.pipeline import Stack, caught_up, check, eventually, look, send, worker
+
+from schemas.log import Pack, encode_pack
+from schemas.settings import Settings
+from schemas.topics import LOG, SOURCE_TYPES, VIEWS
+from schemas.views import ItemRow, decode, position_key
+from streams.kafka import topics
+from streams.runtime.task_supervisor import WorkerFailed
+
+
+def items(seen: pipeline.Seen) -> list[ItemRow]:
+    return [decode(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
+
+
+def waitpoint(number: int, **data: object) -> events.Line:
+    return {"topic": "waitpoints", "key": None, "value": {
+        "specversion": "1.0", "id": f"w-{number}", "source": "/w", "type": "waitpoint.created",
+        "subject": f"wp_{number}", "time": datetime.now(UTC).isoformat(), "workspaceid": f"ws_{number % 5}",
+        "data": {"title": "T"} | data,
+    }}
+
+
+ODD = rb'{"n": [1e400, 0.10, 9007199254740993, -7%b], "half": "\ufffd"}' % (b"7" * 5000)
+
+
+async def test_events_become_facts_then_rows(stack: Stack) -> None:
+    lines = events.generate(7, 1500, workspaces=("ws_01", "ws_02", "ws_03", "ws_04"))
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        half = len(lines) // 2
+        await send(settings, lines[:half])  # some wait for the worker, some find it running
+        async with worker(settings):
+            await send(settings, lines[half:])
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+        check(seen, settings)
+        told = [fact.event_id for fact in seen.told() if not fact.derived]
+        sent = {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+        assert len(told) == len(set(told)) == len(lines)
+        assert set(told) == sent
+        assert not seen.letters
+        assert sum(len(records) for records in seen.log.values()) < len(lines) / 5  # they came in packs
+
+
+async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
+    lines = events.generate(8, 400)
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        for part in (lines[:150], lines[150:300], lines[300:]):
+            await send(settings, part)
+            so_far = lines.index(part[-1]) + 1
+            async with worker(settings):
+                seen = await eventually(lambda n=so_far: caught_up(settings, n), "all folded")
+        check(seen, settings)
+        assert len(seen.events) == len(lines)  # a clean stop commits: nothing is read twice
+
+
+async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
+    """Also values of 10 MB, empty and binary ones; what is good around it is untouched, odd JSON too (CONTRACT §10)."""
+    odd = [
+        json.dumps(waitpoint(0, title="<half>", payload="<odd>")["value"] | {"id": name, "subject": name})
+        .replace('"<half>"', r'"\ud83d"').replace('"<odd>"', ODD.decode().replace("\\ufffd", r"\ud83d"))
+        for name in ("odd0", "odd1")
+    ]
+    bad: list[tuple[str, bytes | None]] = list(events.garbage())
+    for topic in SOURCE_TYPES:
+        bad += [(topic, odd[0].encode("utf-16"))]
+        bad += [(topic, b"\x00\xff" * 200), (topic, b""), (topic, None), (topic, b"x" * (10 << 20))]
+    good = [waitpoint(number) for number in range(60)]
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with worker(settings):
+            await send(settings, good[:30])
+            await send(settings, bad[: len(bad) // 2])
+            await send(settings, good[30:])
+            await send(settings, [("waitpoints", odd[0].encode()), ("waitpoints", b"\xef\xbb\xbf" + odd[1].encode())])
+            await send(settings, bad[len(bad) // 2:])
+            seen = await eventually(lambda: caught_up(settings, len(bad) + len(good) + len(odd)), "all handled")
+        check(seen, settings)
+        assert len(seen.letters) == len(bad)
+        assert all(letter.reason and not letter.truncated for letter in seen.letters)
+        assert not [letter.reason for letter in seen.letters if "attn failed" in letter.reason]
+        assert sorted((letter.topic, letter.value or b"") for letter in seen.letters) == sorted(
+            (topic, value or b"") for topic, value in bad
+        )
+        payloads = {item.source_id: bytes(item.data.payload) for item in items(seen)}
+        assert payloads == {line["value"]["subject"]: b"" for line in good} | {"odd0": ODD, "odd1": ODD}
+
+
+async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
+    """Only attn writes the log; should something else do so, it must not stop the partition."""
+    good = [waitpoint(number) for number in range(20)]
+    junk = [b"", b"\xff\xfe", b"[" * 5000, b'{"at":"now"}', b'{"at":99999999999999999999}', b"x" * (7 << 20), b"null",
+            b'{"at":1,"entries":[{"t":"what"}]}']
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        raw = AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=8 << 20)
+        async with worker(settings), raw as out:
+            await send(settings, good[:10])
+            for partition in range(settings.log_partitions):
+                for value in junk:
+                    await out.send_and_wait(LOG, value, partition=partition)
+                await out.send_and_wait(LOG, None, key=b"k", partition=partition)
+            await send(settings, good[10:])
+            bad = (len(junk) + 1) * settings.log_partitions
+            seen = await eventually(lambda: caught_up(settings, len(good) + bad), "all folded")
+        assert len(seen.letters) == bad
+        assert {letter.topic for letter in seen.letters} == {LOG}
+        assert len(items(seen)) == len(good)
+        assert pipeline.position(seen.rows[0], 0).next == len(seen.log[0])
+
+
+async def test_time_passes_by_itself(stack: Stack) -> None:
+    """An item becomes overdue without any event: while the worker runs, and at once for the time it was away."""
+    def due(number: int, seconds: float) -> tuple[float, events.Line]:
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        return at.timestamp(), waitpoint(number, due_at=at.isoformat())
+
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+
+        async def overdue() -> set[str]:
+            return {item.source_id for item in items(await look(settings)) if item.overdue}
+
+        async with worker(settings):
+            await send(settings, [waitpoint(0)])
+            await eventually(lambda: caught_up(settings, 1), "running")
+            first, line = due(1, 4)
+            await send(settings, [line])
+            seen = await eventually(lambda: caught_up(settings, 2), "folded")
+            assert time.time() > first or not any(item.overdue for item in items(seen))
+            await eventually(overdue, "the first is overdue")
+            assert first <= time.time() < first + 5
+            second, line = due(2, 4)
+            await send(settings, [line])
+            await eventually(lambda: caught_up(settings, 3), "folded")
+        await asyncio.sleep(max(0, second - time.time()))
+        async with worker(settings):
+            await eventually(lambda: _has(overdue, "wp_2"), "the second is overdue")
+        seen = await look(settings)
+        check(seen, settings)
+        ticks = [record for records in seen.log.values() for record in records if not pipeline.packed(record)]
+        assert 1 <= len(ticks) <= 4  # none while nothing is due
+
+
+async def _has(found, what: str) -> bool:  # type: ignore[no-untyped-def]
+    return what in await found()
+
+
+async def test_rows_out_of_turn_are_undone(stack: Stack) -> None:
+    """A worker died between two batches of one pack, and another wrote once more after it had lost the partition:
+    whoever owns it stops at its next write, leaves such rows out when it loads, and writes the right ones again."""
+    async with stack(log_partitions=1) as settings:
+        await topics.ensure_topics(settings)
+        await send(settings, [waitpoint(1)])
+        async with worker(settings):
+            old = await eventually(lambda: caught_up(settings, 1), "folded")
+            await send(settings, [waitpoint(number) for number in range(2, 6)])
+            before = await eventually(lambda: caught_up(settings, 5), "folded")
+        last, key = position_key(0), next(key for key in old.rows[0] if key[:2] == b"i:")
+        zombie = [(key, b'{"out of turn":true}'), (b"i:nobody", b'{"out of turn":true}'), (last, old.rows[0][last])]
+        torn = [(key, b'{"torn":true}')]
+        await _write(settings, [*zombie, *torn, (b"garbage", b"not a row at all")])
+        async with worker(settings):
+            after = await eventually(_loaded(settings, len(before.views[0]) + 8), "the right rows written again")
+            assert {k: v for k, v in after.rows[0].items() if k not in (b"garbage", last)} == {
+                k: v for k, v in before.rows[0].items() if k != last}
+            there, then = pipeline.position(after.rows[0], 0), pipeline.position(before.rows[0], 0)
+            assert there.position == then.position + 1, "so readers take it"
+
+        async def duel() -> None:
+            async with asyncio.timeout(90), worker(settings) as task:
+                await asyncio.sleep(4)
+                await _write(settings, zombie)
+                await send(settings, [waitpoint(6)])
+                await task
+
+        with pytest.raises(WorkerFailed, match="ForeignWrite"):
+            await duel()
+        async with worker(settings):
+            await send(settings, [waitpoint(7)])
+            seen = await eventually(lambda: caught_up(settings, 7), "folded")
+        seen.rows[0].pop(b"garbage")
+        assert {item.source_id for item in items(seen)} == {f"wp_{number}" for number in range(1, 8)}
+        assert seen.rows[0][key] == old.rows[0][key]
+
+
+async def _write(settings: Settings, rows: list[tuple[bytes, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+        for name, value in rows:
+            await out.send_and_wait(VIEWS, value, key=name, partition=0)
+
+
+def _loaded(settings: Settings, records: int):  # type: ignore[no-untyped-def]
+    async def loaded() -> pipeline.Seen | None:
+        seen = await look(settings)
+        return seen if len(seen.views[0]) > records else None
+    return loaded
+
+
+async def test_a_log_that_fell_back_makes_the_position_jump(stack: Stack) -> None:
+    """The broker came back without its last moment: new events must not be taken for old ones."""
+    async with stack(log_partitions=1) as settings:
+        await topics.ensure_topics(settings)
+        await send(settings, [waitpoint(number) for number in range(5)])
+        async with worker(settings):
+            seen = await eventually(lambda: caught_up(settings, 5), "folded")
+        before = pipeline.position(seen.rows[0], 0)
+        again = settings.model_copy(update={"incarnation": 1})
+        async with worker(again):
+            await send(again, [waitpoint(7)])
+            seen = await eventually(lambda: caught_up(again, 6), "folded")
+        after = pipeline.position(seen.rows[0], 0)
+        assert after.position > before.position + (1 << 24)
+        assert after.incarnation == 1
+        assert len(items(seen)) == 6
+        assert len(seen.events) == 11  # all sources were read again: the log may have lost what they still hold
+        told = [fact.event_id for fact in seen.told()]
+        assert len(told) == len(set(told)) == 6
+
+
+async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> int:
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr("streams.kafka.fencing.write_rows", fail)
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        await send(settings, [waitpoint(1)])
+        with pytest.raises(WorkerFailed, match="disk on fire"):
+            async with asyncio.timeout(90), worker(settings) as task:
+                await task
+
+
+async def test_a_stop_during_a_rebalance_ends_the_worker(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rebalance's callback waits for offsets when the consumer thread stops and cancels the request."""
+    asked = threading.Event()
+
+    async def unanswered(self: AIOKafkaConsumer, partitions: object) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", unanswered)
+    async with stack() as settings:
+        await topics.ensure_topics(settings)
+        async with asyncio.timeout(60), worker(settings):
+            assert await asyncio.to_thread(asked.wait, 30)
+
+
+async def test_partition_counts_must_fit(stack: Stack) -> None:
+    async with stack() as settings:
+        await asyncio.gather(*(topics.ensure_topics(settings) for _ in range(4)))
+        await topics.ensure_topics(settings)
+        with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*says 8"):
+            await topics.ensure_topics(Settings(kafka=settings.kafka, log_partitions=8))
+
+
+async def test_a_tick_alone_is_folded(stack: Stack) -> None:
+    async with stack(log_partitions=1) as settings:
+        await topics.ensure_topics(settings)
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as out:
+            await out.send_and_wait(LOG, encode_pack(Pack(at=1_800_000_000_000_000)), partition=0)
+        async with worker(settings):
+            seen = await eventually(lambda: caught_up(settings, 0), "folded")
+        assert json.loads(seen.rows[0][position_key(0)])["clock"] == 1_800_000_000_000_000

@@ -1,0 +1,193 @@
+"""Facts to send, and a model of what ClickHouse must say of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from schemas.facts import Fact, encode_fact
+from schemas.settings import Settings
+from schemas.topics import FACTS, partition_of
+from streams.history.clickhouse import client
+
+ROOT = Path(__file__).parents[3]
+HOUR = 3600 * 1_000_000
+BEGIN = 1_750_000_000_000_000
+TYPES = (
+    ("plan.proposed", "plan_approval", False), ("plan.approved", "plan_approval", True),
+    ("session.completed", "session_waiting", True), ("run.failed", "failed_run", False),
+)
+
+
+class Feeder:
+    """Facts as a fold tells them: places grow, and the last ones are now and then told again."""
+
+    def __init__(self, partitions: int, seed: int = 1) -> None:
+        self.partitions = partitions
+        self.random = random.Random(seed)
+        self.positions = [0] * partitions
+        self.told: list[list[Fact]] = [[] for _ in range(partitions)]
+        self.count = 0
+
+    def fact(self, **fields: Any) -> Fact:
+        """A new fact; it is told from now on."""
+        ws = f"ws_{self.random.randrange(6)}"
+        partition = partition_of(ws, self.partitions)
+        self.positions[partition] += self.random.randrange(1, 3)
+        kind = self.random.choice(TYPES)
+        self.count += 1
+        fact = Fact(**{
+            "ws": ws, "pos": self.positions[partition], "index": 0, "event_id": f"/src/é evt-{self.count}",
+            "time": BEGIN + self.random.randrange(20 * HOUR), "at": BEGIN + self.count, "type": kind[0],
+            "subject": f"s{self.count}", "item": f"ibx_{self.count}", "kind": kind[1], "priority": "high",
+            "title": "Review “it”", "seconds_open": float(self.random.randrange(1000)) if kind[2] else None,
+            "actor": f"user_{self.random.randrange(9)}" if kind[2] else None, "cluster": f"prod-{self.count % 2}",
+            "opened": not kind[2], "case_id": f"case_{self.count % 5}", **fields,
+        })
+        self.told[partition].append(fact)
+        return fact
+
+    def some(self, count: int, repeats: bool = True) -> list[Fact]:
+        found = []
+        for _ in range(count):
+            found.append(fact := self.fact())
+            if repeats and self.random.random() < 0.01:
+                found += self.told[partition_of(fact.ws, self.partitions)][-self.random.randrange(1, 30):]
+        return found
+
+    def jump(self) -> None:
+        """The log fell back."""
+        self.positions = [position + (1 << 24) for position in self.positions]
+
+    def again(self, facts: Iterable[Fact]) -> list[Fact]:
+        """The same events at new places: the fold had forgotten them."""
+        moved = []
+        for fact in facts:
+            partition = partition_of(fact.ws, self.partitions)
+            self.positions[partition] += 1
+            moved.append(Fact(**{name: getattr(fact, name) for name in fact.__struct_fields__} | {
+                "pos": self.positions[partition],
+            }))
+        return moved
+
+    @property
+    def all(self) -> list[Fact]:
+        return [fact for told in self.told for fact in told]
+
+
+async def send(producer: AIOKafkaProducer, facts: Iterable[Fact], partitions: int) -> None:
+    """Acknowledged when it returns; in order within a partition."""
+    sent = [
+        await producer.send(FACTS, encode_fact(fact), fact.ws.encode(), partition=partition_of(fact.ws, partitions))
+        for fact in facts
+    ]
+    for future in sent:
+        await future
+
+
+def expected(facts: Sequence[Fact]) -> dict[str, Any]:
+    """What `ask` must answer."""
+    hours: Counter[tuple[str, int, str, str]] = Counter()
+    closed: Counter[tuple[str, int, str, str]] = Counter()
+    for fact in facts:
+        key = (fact.ws, fact.time // HOUR * 3600, fact.type, fact.kind or "")
+        hours[key] += 1
+        closed[key] += fact.seconds_open is not None
+    items: dict[tuple[str, int, str, str], list[int]] = {}
+    for fact in facts:
+        if fact.item:
+            where = (fact.ws, fact.time // HOUR * 3600, fact.kind or "", fact.cluster or "")
+            found = items.setdefault(where, [0, 0, 0])
+            for index, count in enumerate((1, fact.opened, fact.seconds_open is not None)):
+                found[index] += count
+    return {
+        "items": sorted([*key, *counts, counts[1] - counts[2]] for key, counts in items.items()),
+        "events": sorted([fact.ws, fact.event_id] for fact in facts),
+        "cases": sorted([fact.ws, fact.case_id, fact.time, fact.event_id] for fact in facts if fact.case_id),
+        "hours": sorted([*key, count, closed[key]] for key, count in hours.items()),
+        "seconds": sum(fact.seconds_open or 0 for fact in facts),
+    }
+
+
+QUERIES = {
+    "events": "SELECT workspace_id, event_id FROM attn.activity ORDER BY ALL",
+    "cases": "SELECT workspace_id, case_id, toUnixTimestamp64Micro(occurred_at), event_id FROM attn.activity "
+             "WHERE case_id != '' ORDER BY workspace_id, case_id, occurred_at, event_id",
+    "hours": "SELECT workspace_id, toUnixTimestamp64Second(hour), type, kind, sum(facts), sum(closed) "
+             "FROM attn.activity_hourly GROUP BY ALL ORDER BY ALL",
+    "items": "SELECT workspace_id, toUnixTimestamp64Second(hour), kind, cluster, sum(facts), sum(opened), sum(closed), "
+             "sum(open_change) FROM attn.items_hourly GROUP BY ALL ORDER BY ALL",
+    "seconds": "SELECT sum(seconds_open_sum) FROM attn.activity_hourly",
+}
+
+
+def answers(client: Any) -> dict[str, Any]:
+    found = {name: [list(row) for row in client.query(sql).result_rows] for name, sql in QUERIES.items()}
+    (seconds,), = found["seconds"]
+    in_order = {name: sorted(found[name]) for name in ("events", "hours", "items")}
+    return in_order | {"cases": found["cases"], "seconds": seconds}
+
+
+def ask(settings: Settings) -> dict[str, Any]:
+    """The answers of the embedded ClickHouse, asked in a process of its own."""
+    code = (
+        "import json, sys, clickhouse_connect; sys.path.insert(0, sys.argv[2])\n"
+        "from support.clickhouse.facts import answers\n"
+        "client = clickhouse_connect.get_client(interface='chdb', path=sys.argv[1])\n"
+        "print(json.dumps(answers(client))); client.close()"
+    )
+    path = str(Path(settings.data_dir) / "clickhouse")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, str(ROOT / "tests")], capture_output=True, text=True, timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def assert_exact(found: dict[str, Any], facts: Sequence[Fact]) -> None:
+    wanted = expected(facts)
+    twice = [event for event, count in Counter(map(tuple, found["events"])).items() if count > 1]
+    missing = {tuple(event) for event in wanted["events"]} - {tuple(event) for event in found["events"]}
+    assert not twice, f"{len(twice)} of {len(facts)} twice: {twice[:5]}"
+    assert not missing, f"{len(missing)} of {len(facts)} missing: {sorted(missing)[:5]}"
+    assert found == wanted
+
+
+def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    """`attn history` as a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTN_")} | {
+        "ATTN_KAFKA": settings.kafka, "ATTN_DATA_DIR": str(settings.data_dir), "ATTN_CLICKHOUSE": settings.clickhouse,
+        "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_METRICS_PORT": str(settings.metrics_port),
+        "ATTN_HISTORY_BATCH_ROWS": str(settings.history_batch_rows),
+        "ATTN_HISTORY_BATCH_MS": str(settings.history_batch_ms), "ATTN_LOG_FORMAT": "json",
+    }
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from ops.cli.main import main; main()", "history"], cwd=ROOT, env=environment,
+            stdout=out, stderr=out,
+        )
+
+
+async def feed(settings: Settings, facts: list[Fact]) -> None:
+    """Sends facts with a producer of their own."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
+        await send(producer, facts, settings.log_partitions)
+
+
+def exact(settings: Settings, facts: list[Fact]) -> None:
+    """ClickHouse says of these facts what it must, and has no database besides."""
+    with closing(client.connect(settings)) as found:
+        assert_exact(answers(found), facts)
+        databases = found.query("SELECT name FROM system.databases WHERE name LIKE 'attn%'").result_rows
+    assert databases == [("attn",)]

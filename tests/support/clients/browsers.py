@@ -1,0 +1,143 @@
+"""A browser on the dashboard, as a person has one; everything the page must never do is noted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+from aiokafka import AIOKafkaProducer
+from support.processes.up import Up
+
+CHROMIUM = shutil.which("chromium")
+SECRET = "the dashboard's tests sign tokens by themselves with this secret, so that none is waited for"
+PATIENCE = 60_000  # milliseconds: for a slow machine, not for a slow page
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+# Before any script of the page: what the policy refused, and whether foreign text ever ran.
+WATCH = """
+window.refused = [];
+document.addEventListener("securitypolicyviolation",
+  (event) => refused.push(`${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+def moment(minutes: float = 0) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+
+
+class Scene:
+    """A running attn, a browser, and a workspace of the test's own."""
+
+    def __init__(self, up: Up, browser: Any, ws: str) -> None:
+        self.up, self.browser, self.ws = up, browser, ws
+        self.problems: list[str] = []
+        self._contexts: list[Any] = []
+        self._number = 0
+
+    def token(self, user: str = "ann", role: str = "OWNER") -> str:
+        claims = {"sub": user, "role": role, "workspace_id": self.ws, "name": user.title(),
+                  "exp": int(datetime.now(UTC).timestamp()) + 3600}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    def event(self, kind: str, subject: str, minutes: float = 0, **data: Any) -> dict[str, Any]:
+        self._number += 1
+        return {"specversion": "1.0", "id": f"{self.ws}-{self._number}", "source": "/test", "type": kind,
+                "subject": subject, "time": moment(minutes), "workspaceid": self.ws, "data": data}
+
+    def emit(self, topic: str, *events: dict[str, Any] | str) -> None:
+        """Straight to the broker, in a thread: Playwright has this one's loop. A string is JSON as it stands."""
+        values = [event if isinstance(event, str) else json.dumps(event) for event in events]
+
+        async def send() -> None:
+            producer = AIOKafkaProducer(bootstrap_servers=self.up.kafka, linger_ms=5)
+            await producer.start()
+            try:
+                sent = [await producer.send(topic, value.encode()) for value in values]
+                await asyncio.gather(*sent)
+            finally:
+                await producer.stop()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, send()).result(120)
+
+    def messages(self, *titles: str, **data: Any) -> None:
+        """Messages whose subjects are their titles."""
+        self.emit("messages", *(
+            self.event("message.posted", title, -len(titles) + place, title=title, **data)
+            for place, title in enumerate(titles)))
+
+    def context(self, **options: Any) -> Any:
+        context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(WATCH)
+        self._contexts.append(context)
+        return context
+
+    def page(self, context: Any) -> Any:
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._heard)
+        page.on("dialog", lambda dialog: (self.problems.append("a dialog"), dialog.dismiss()))
+        return page
+
+    def _heard(self, message: Any) -> None:
+        # An edge that is away, or has no history, is not the page's fault, and the browser logs it by itself.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
+
+    def signed_in(self, user: str = "ann", role: str = "OWNER", context: Any = None, **options: Any) -> Any:
+        """A page of somebody, with the session that the form would have given."""
+        context = context if context is not None else self.context(**options)
+        answer = context.request.post(f"{self.up.url}/auth/session", data={"token": self.token(user, role)})
+        assert answer.ok, answer.text()
+        page = self.page(context)
+        page.goto(self.up.url)
+        page.wait_for_selector(".link.live")
+        return page
+
+    def close(self) -> None:
+        """Every page was quiet to its end."""
+        for context in self._contexts:
+            for page in context.pages:
+                self.problems += page.evaluate("() => window.refused ?? []")
+            context.close()
+        assert self.problems == []
+
+
+@contextmanager
+def stage(home: Path, *flags: str, **env: str) -> Iterator[tuple[Up, Any]]:
+    """attn and a browser, for all tests of a module."""
+    from playwright.sync_api import sync_playwright
+
+    up = Up(home, *flags, env={"ATTN_HEARTBEAT": "1", "ATTN_JWT_SECRET": SECRET, "ATTN_RECONNECT": "0.5", **env})
+    try:
+        up.start()
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            yield up, browser
+            browser.close()
+    finally:
+        up.close()
+
+
+_TITLES = """[...document.querySelectorAll(".row:not(.gone)")]
+  .sort((a, b) => a.ariaPosInSet - b.ariaPosInSet).map((row) => row.querySelector(".title").lastChild.textContent)"""
+
+
+def titles(page: Any) -> list[str]:
+    """What the list shows, top to bottom, as far as it is drawn."""
+    found: list[str] = page.evaluate(f"() => {_TITLES}")
+    return found
+
+
+def shows(page: Any, *wanted: str) -> None:
+    """Waits until the list shows exactly these, in this order."""
+    page.wait_for_function(f"(wanted) => JSON.stringify({_TITLES}) === JSON.stringify(wanted)", arg=list(wanted))

@@ -1,0 +1,107 @@
+"""Edges with a log behind them, without a broker: what they append is folded at once, by the real fold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+from support.edge.edges import bearer, settings
+from support.fold.fold_driver import event
+
+from api.edge.services import Edge
+from api.http.app import create_app
+from schemas.latest import keep_latest
+from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import SECOND
+from schemas.views import PositionRow, decode, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import Fold
+
+__all__ = ["Deciding"]
+
+WS = "ws"
+
+
+class Deciding:
+    """One partition, and as many edges as wanted. Times are those of the edges' clock: it stands unless it is set."""
+
+    def __init__(self, edges: int = 1, **more: Any) -> None:
+        self.now = 1_779_278_400.0  # folding.NOON, seconds
+        self.settings = settings(**{"log_partitions": 1, **more})
+        self.rows: dict[bytes, bytes] = {}
+        self.fold = Fold(self.rows, 0, Rules.from_settings(self.settings))
+        self.fold.load()
+        self.fold.reconcile(0)
+        self.log: list[bytes] = []
+        self.facts: list[Any] = []
+        self.held = False  # packs wait, as if the worker were slow
+        self.edges = [self._edge() for _ in range(edges)]
+
+    def _edge(self) -> Edge:
+        edge = Edge(self.settings, lambda: self.now)
+        edge.ready = True
+        edge.writes.append = self._append
+        return edge
+
+    def restart(self) -> None:
+        """Edges that have read the view anew, and know of nothing before."""
+        self.edges = [self._edge() for _ in self.edges]
+        position = decode(position_key(0), self.rows[position_key(0)])
+        assert isinstance(position, PositionRow)
+        for edge in self.edges:
+            edge.replica.load(0, self.rows, position)
+
+    async def _append(self, partition: int, pack: bytes) -> None:
+        assert partition == 0
+        self.log.append(pack)
+        while self.held:
+            await asyncio.sleep(0.005)
+        self.work()
+
+    def happen(self, *entries: Any) -> None:
+        """Source events, or commands, in one pack."""
+        self.log.append(encode_pack(Pack(int(self.now * SECOND), list(entries))))
+        self.work()
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.happen()
+
+    def work(self) -> None:
+        """Folds what is in the log and tells every edge: facts first, as a worker does."""
+        while self.fold.position.next < len(self.log):
+            offset, whole = self.fold.position.next, False
+            while not whole:
+                whole = self.fold.apply(decode_pack(self.log[offset]), offset)
+                self._tell()
+
+    def _tell(self) -> None:
+        batch = self.fold.take()
+        self.facts += batch.facts
+        keep_latest(self.rows, batch.rows)
+        self.fold.taken()
+        position = decode(position_key(0), self.rows[position_key(0)])
+        assert isinstance(position, PositionRow)
+        for edge in self.edges:
+            for fact in batch.facts:
+                edge.tell(0, fact)
+            edge.told()
+            edge.take(0, batch.rows, position)
+            edge.flush()
+
+    def client(
+        self, *args: Any, edge: int = 0, headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.AsyncClient:
+        """Asks one edge as the user named; `headers` instead of a token."""
+        transport = httpx.ASGITransport(create_app(self.edges[edge]), raise_app_exceptions=False)
+        own = headers if headers is not None else bearer(*args, **{"ws": WS, "seconds": 10 * 365 * 86400, **more})
+        return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=own)
+
+
+def message(source_id: str = "m", **data: Any) -> Any:
+    return event("message.posted", source_id, **{"title": "T", **data})
+
+
+def waitpoint(source_id: str = "w", **data: Any) -> Any:
+    return event("waitpoint.created", source_id, **{"title": "T", **data})

@@ -1,0 +1,133 @@
+"""Golden vectors of law 4 for clients in any language: what a feed sent, and what GET answered after each step.
+
+`python -m support.edge.feed_vectors` in `tests/` writes them into `data/feed-vectors`; a test holds them current.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from support.edge.random_rows import World
+from support.fold.fold_driver import NOON, event
+
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
+from schemas.latest import keep_latest
+from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
+from schemas.scalars import MINUTE
+from schemas.views import PositionRow, decode, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.domain.keys import item_id
+from streams.core.fold.fold import Fold
+
+__all__ = ["FOLDER", "vectors"]
+
+FOLDER = Path(__file__).parents[2] / "data" / "feed-vectors"
+ANN, BOB = Reader("ws", "ann", frozenset({"OWNER"})), Reader("ws", "bob", frozenset({"MEMBER"}))
+
+Batch = tuple[list[tuple[bytes, bytes | None]], PositionRow]
+
+
+def _a_morning() -> Iterator[Batch]:
+    """Every kind of frame once or more, by the real fold: arrivals, an incident, a snooze that ends, pins, a draft."""
+    rows: dict[bytes, bytes] = {}
+    fold = Fold(rows, 0, Rules())
+    fold.load()
+    fold.reconcile(0)
+    number = 0
+
+    def happens(kind: str, subject: str, minute: float, **data: Any) -> Any:
+        nonlocal number
+        number += 1
+        return event(kind, subject, minute, id=f"v{number}", **data)
+
+    def by(who: Reader, kind: Callable[..., Any], minute: float, **what: Any) -> Any:
+        nonlocal number
+        number += 1
+        return kind(ws="ws", id=f"c{number}", time=NOON + int(minute * MINUTE), user=who.user, roles=tuple(who.roles),
+                    idempotency_key=None, **what)
+
+    deploy, note = item_id("ws", "waitpoint", "wp_1"), item_id("ws", "message", "m_1")
+    story = [
+        (0, [happens("waitpoint.created", "wp_1", 0, title="Review production deploy", priority="high",
+                     cluster="prod", target_role="OWNER", body_md="PR **#128** \u2028 is ready",
+                     payload={"a": 1.5, "b": "ünïcödé"}),
+             happens("message.posted", "m_1", 0, title="Nightly report \N{PARTY POPPER}", priority="low",
+                     cluster="lab")]),
+        (1, [happens("plan.proposed", "p_1", 1, title="Resize the pool", cluster="lab",
+                     steps=[{"title": "Drain", "mode": "auto"}, {"title": "Delete", "mode": "confirm"}]),
+             happens("action.requested", "a_1", 1, title="Drop index", risk="high", reversible=False, cluster="prod")]),
+        (2, [by(ANN, SetPreferences, 2, pinned_clusters=["lab"], widgets=[Widget("momentum", True)])]),
+        (3, [by(ANN, SetState, 3, items=(note,), state="read")]),
+        (4, [happens("run.failed", "r_1", 4, title="build failed", pipeline="web", step="build", cluster="eu"),
+             happens("message.posted", "m_2", 4, title="For Bob", target_user_id="bob")]),
+        (5, [happens("run.failed", "r_2", 5, title="build failed", pipeline="web", step="build", cluster="us")]),
+        (6, [by(ANN, Dismiss, 6, item=note, until=NOON + 9 * MINUTE), by(ANN, Dismiss, 6, item=deploy, until=None)]),
+        (7, [happens("draft.edited", "d_1", 7, title="values.yaml", cluster="lab", owner_user_id="ann",
+                     editor={"type": "ai", "id": "ag_1", "name": "Daniel"})]),
+        (8, [by(ANN, Restore, 8, item=deploy), happens("action.confirmed", "a_1", 8, by_user_id="bob")]),
+        (10, []),  # the snooze ends
+        (11, [happens("run.recovered", "r_1", 11), happens("session.completed", "s_1", 11, title="Migration")]),
+        (70, []),  # the deploy is overdue
+        (71, [happens("waitpoint.approved", "wp_1", 71, by_user_id="cyd"),
+              by(ANN, SetState, 71, items=(note,), state="resolved")]),
+        (72, [happens("plan.superseded", "p_1", 72), happens("draft.discarded", "d_1", 72)]),
+    ]
+    for minute, entries in story:
+        pack = decode_pack(encode_pack(Pack(NOON + minute * MINUTE, entries)))
+        whole = False
+        while not whole:
+            whole = fold.apply(pack, fold.position.next)
+            batch = fold.take()
+            keep_latest(rows, batch.rows)
+            fold.taken()
+            position = decode(position_key(0), rows[position_key(0)])
+            assert isinstance(position, PositionRow)
+            yield batch.rows, position
+
+
+def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str, Any]:
+    """What one reader's feed sent, batch by batch, and what the inbox was then."""
+    replica, answers = Replica(1), Answers()
+    frames = Frames(answers)
+    window = Window(reader, limit, replica.space(reader.ws))
+    steps: list[dict[str, Any]] = []
+
+    def step(sent: list[bytes]) -> None:
+        space = replica.space(reader.ws)  # an empty workspace is not kept
+        inbox = json.loads(answers.inbox(space, reader, replica.cursor(reader.ws), limit))
+        inbox |= {"drafts": answers.drafts(space, reader.user), "preferences": answers.preferences(space, reader.user)}
+        inbox.pop("next", None)
+        steps.append({"stream": b"".join(sent).decode(), "inbox": inbox})
+
+    step([frames.snapshot(replica.space(reader.ws), window, replica.cursor(reader.ws))])
+    for rows, position in batches:
+        for update in replica.apply(0, rows, position):
+            if update.space.name == reader.ws and (sent := frames.of(update, window)):
+                step(sent)
+    return {"reader": {"user": reader.user, "roles": sorted(reader.roles)}, "limit": limit, "steps": steps}
+
+
+def vectors() -> dict[str, str]:
+    """Name of the file -> its text."""
+    found = {
+        "a-morning.json": _followed(_a_morning(), ANN, 500),
+        "a-morning-window-of-2.json": _followed(_a_morning(), ANN, 2),
+        "a-morning-of-another.json": _followed(_a_morning(), BOB, 500),
+        "at-random.json": _followed(World(11, 10).batches(60, 5), Reader("w1", "ann", frozenset({"OWNER"})), 500),
+        "at-random-window-of-3.json": _followed(
+            World(12, 10).batches(60, 5), Reader("w1", "bob", frozenset({"MEMBER"})), 3),
+    }
+    return {name: json.dumps(vector, indent=1) + "\n" for name, vector in found.items()}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in vectors().items():
+        (FOLDER / name).write_text(text)

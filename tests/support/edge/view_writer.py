@@ -1,0 +1,40 @@
+"""A hand in the fold's place: writes batches of made-up rows to the view, and facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from support.edge.random_rows import World
+
+from schemas.facts import Fact, encode_fact
+from schemas.settings import Settings
+from schemas.topics import FACTS, VIEWS
+from schemas.views import PositionRow, encode, position_key
+from streams.kafka import producer
+
+
+class Writer:
+    """Writes a world's batches to attn.views, as the fold does: one record batch each."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.world = World(seed)
+        self._producer = producer.idempotent_producer(settings, "test")
+
+    async def __aenter__(self) -> Writer:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def write(self, batches: int) -> None:
+        for rows, position in self.world.batches(batches):
+            await self.put(rows, position)
+
+    async def put(self, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow | None) -> None:
+        """A batch, or rows of one that has no end."""
+        last = [] if position is None else [(position_key(0), encode(position))]
+        await producer.write_rows(self._producer, VIEWS, 0, [*rows, *last])
+
+    async def tell(self, *facts: Fact) -> None:
+        await producer.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])

@@ -1,0 +1,287 @@
+"""Three brokers, workers and edges as `attn up` keeps them, a producer that goes on, feeds that are followed: what the
+tests of broker faults break, and all they hold it to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from support.edge.edges import SECRET
+from support.events.generator import SLOT, SLOTS, generate
+from support.kafka import brokers
+from support.kafka.pipeline import Records, Seen, caught_up, check, eventually, read
+from support.kafka.steady_producer import PATIENCE, Producer
+from support.model import Model, Reader
+from support.processes.cli import attn
+
+from chaos.checks.verify import check_edges
+from chaos.environment.edge_client import Asker
+from chaos.workload.feed_readers import Follower
+from chaos.workload.load import beating
+from ops.kafka import Cluster, Node
+from ops.process.ports import free_port
+from ops.process.supervisor import Part, role_command
+from schemas.settings import Settings
+from schemas.topics import LOG, TOPICS, VIEWS
+from schemas.views import position_key
+from streams.kafka import topics
+
+__all__ = ["PARTITIONS", "Rig", "rig"]
+
+PARTITIONS = 3
+READER = Reader("nobody", "OWNER")
+
+log = logging.getLogger(__name__)
+
+
+class Rig:
+    """What runs. `parts` are kept alive by `ops.process.supervisor` with its own policy; `said` has every line."""
+
+    def __init__(self, kafka: Cluster, home: Path, workers: int, edges: int) -> None:
+        self.kafka, self.home = kafka, home
+        self.settings = Settings(
+            _env_file=None, kafka=kafka.bootstrap, log_partitions=PARTITIONS, source_partitions=2,
+            replication=kafka.copies, heartbeat=1.0, data_dir=home,
+        )
+        self.workspaces = beating(PARTITIONS)  # one in each partition
+        self.urls: dict[str, str] = {}
+        self.said: dict[str, list[str]] = {}
+        self.followers: list[Follower] = []
+        self.askers: list[Asker] = []
+        self.parts = {name: self._part(name) for name in (
+            *(f"worker-{number + 1}" for number in range(workers)), *(f"edge-{number + 1}" for number in range(edges)))}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lines: list[dict[str, Any]] = []
+        self._events = iter(self._load())
+
+    def _load(self) -> list[dict[str, Any]]:
+        """Events of the last days, of every kind, in every workspace; some will be due while the tests run."""
+        start = datetime.now(UTC).replace(second=0, microsecond=0) - SLOTS * SLOT - timedelta(minutes=45)
+        return generate(7, 20_000, subjects=25, workspaces=tuple(self.workspaces), start=start)
+
+    def _part(self, name: str) -> Part:
+        role, _, number = name.partition("-")
+        given = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
+        env = {f"ATTN_{field.upper()}": str(value) for field, value in given.items()}
+        env |= {"ATTN_INSTANCE": number, "ATTN_LOG_FORMAT": "json", "ATTN_JWT_SECRET": SECRET}
+        env["ATTN_PORT" if role == "edge" else "ATTN_METRICS_PORT"] = str(port := free_port())
+        self.urls[name] = f"http://127.0.0.1:{port}"
+        return Part(name, role_command(role), env, self.home / "run", self._echo)
+
+    def _echo(self, name: str, line: str) -> None:
+        self.said.setdefault(name, []).append(line)
+        with (self.home / f"{name}.log").open("a") as file:
+            file.write(line + "\n")
+
+    async def start(self) -> None:
+        (self.home / "run").mkdir(parents=True, exist_ok=True)
+        (self.home / "secret").write_text(SECRET)
+        await topics.ensure_topics(self.settings)
+        self._tasks = [asyncio.create_task(part.keep(), name=name) for name, part in self.parts.items()]
+        await eventually(self.ready, "all are ready", PATIENCE)
+        for number, name in enumerate(self.edges):
+            self.askers.append(asker := Asker(url := self.urls[name], self.home))
+            # Each follows one edge only: what breaks its feed, that edge has to mend.
+            self.followers.append(Follower(asker, [url], self.workspaces[number], READER, 500, number))
+        self._tasks += [asyncio.create_task(one.run(), name=one.name) for one in self.followers]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(part.stop(8.0) for part in self.parts.values()))
+        for asker in self.askers:
+            asker.client.close()
+
+    async def ready(self) -> bool:
+        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+            try:
+                return all([(await client.get(f"{url}/readyz")).status_code == 200 for url in self.urls.values()])
+            except httpx.HTTPError:
+                return False
+
+    # --- what is done to it ---
+
+    @asynccontextmanager
+    async def fed(self, rate: float = 25.0, without: str = "") -> AsyncIterator[Producer]:
+        """A producer sends meanwhile, to all topics but one. At the end all it sent is acknowledged; `proven` says that
+        it is folded."""
+        producer = Producer(self.settings, (line for line in self._events if line["topic"] != without), rate)
+        try:
+            async with producer.running():
+                yield producer
+        finally:
+            self.lines += producer.lines
+
+    async def replayed(self, lines: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+        """`attn replay` of events that may or may not be there."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        return await asyncio.to_thread(
+            attn, "replay", "-", "--kafka", self.kafka.bootstrap, cwd=self.home, stdin=text, timeout=PATIENCE)
+
+    def more(self, count: int) -> list[dict[str, Any]]:
+        """Events that nobody has sent yet."""
+        return list(islice(self._events, count))
+
+    async def configured(self, name: str, **more: str) -> None:
+        """Give a topic other settings than attn would; without any, attn's. Those with `_` for `.` in their names."""
+        (topic,) = (topic for topic in TOPICS if topic.name == name)
+        found = topics.configs(topic, self.settings) | {word.replace("_", "."): value for word, value in more.items()}
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka)
+        try:
+            await admin.start()
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, found)])
+        finally:
+            await admin.close()
+
+    async def everything(self) -> dict[str, list[dict[str, Any]]]:
+        """The partitions of all topics, Kafka's own too, as a broker describes them."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=5_000)
+        try:
+            await admin.start()
+            return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+        finally:
+            await admin.close()
+
+    async def in_sync(self) -> None:
+        """Return when every partition has all its replicas: an operator takes the next broker down then."""
+        async def look() -> bool:
+            try:
+                found = await self.everything()
+            except (KafkaError, OSError, TimeoutError):
+                return False
+            return all(set(part["isr"]) == set(part["replicas"]) for parts in found.values() for part in parts)
+
+        await eventually(look, "all replicas are in sync", PATIENCE)
+
+    async def led_by(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Which node leads each partition of these topics."""
+        found = await self.everything()
+        return {(name, part["partition"]): part["leader"] for name in names for part in found[name]}
+
+    def node(self, number: int) -> Node:
+        return self.kafka.nodes[number - 1]
+
+    def controller(self) -> Node:
+        """The node that leads the quorum: what the nodes have written down last."""
+        newest = (-1, -1)
+        for node in self.kafka.nodes:
+            with suppress(OSError, ValueError, KeyError):
+                said = json.loads((node.directory / "data" / "__cluster_metadata-0" / "quorum-state").read_text())
+                newest = max(newest, (int(said["leaderEpoch"]), int(said["leaderId"])))
+        return self.node(newest[1])
+
+    async def led_elsewhere(self, dead: Node) -> None:
+        """Return when others lead what this node led."""
+        async def look() -> bool:
+            try:
+                return dead.number not in (await self.led_by([LOG, VIEWS])).values()
+            except (KafkaError, OSError, TimeoutError):
+                return False
+
+        await eventually(look, "others lead", PATIENCE)
+
+    async def back(self, *nodes: Node) -> None:
+        """Start nodes again and return when all of it is in sync."""
+        await asyncio.gather(*(node.spawn() for node in nodes))
+        await self.kafka.wait_ready(PATIENCE)
+        await self.in_sync()
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a part; it is started again."""
+        if (pid := self.parts[name].pid) is not None:
+            os.kill(pid, signal.SIGKILL)
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        return {name: part.pid for name, part in self.parts.items()}
+
+    @property
+    def edges(self) -> dict[str, int | None]:
+        return {name: pid for name, pid in self.pids.items() if name.startswith("edge")}
+
+    def heard(self, words: str, since: dict[str, int]) -> bool:
+        """Whether any part has said this after so many lines of each."""
+        return any(words in line for name, count in since.items() for line in self.said[name][count:])
+
+    # --- what must hold ---
+
+    async def proven(self) -> Seen:
+        """Everything acknowledged is folded exactly once; edges, feeds and the model say the same."""
+        for task in self._tasks:
+            assert not task.done(), f"{task.get_name()} has ended: {task}"
+        seen = await eventually(self._folded, "everything acknowledged is folded", PATIENCE)
+        check(seen, self.settings)
+        told = [fact.event_id for fact in seen.told() if not fact.derived]
+        assert len(told) == len(set(told)), "an event counted twice"
+        sent = {f"{line['value']['source']} {line['value']['id']}" for line in self.lines}
+        assert set(told) == sent, f"{len(sent - set(told))} lost, {len(set(told) - sent)} from nowhere"
+        assert not seen.letters
+        await self._edges_proven()
+        return seen
+
+    async def _folded(self) -> Seen | None:
+        with suppress(KafkaError, TimeoutError):
+            return await caught_up(self.settings, len(self.lines))
+        return None
+
+    async def _edges_proven(self) -> None:
+        await eventually(self.ready, "all are ready", PATIENCE)
+        differences = [await one.difference(self.askers, PATIENCE) for one in self.followers]
+        assert not any(differences), differences
+        model = Model(self.lines)
+        wrong = await check_edges(model, self.askers, self.workspaces, 1, log.info)
+        assert not wrong, "\n".join(wrong)
+
+    def silences(self, views: Records, begun: float, ended: float) -> dict[int, float]:
+        """By partition, the longest time in seconds without a new batch in attn.views, by the brokers' clock: among
+        those that were on between two moments (time.time())."""
+        found = {}
+        for partition, records in views.items():
+            at = [record.timestamp / 1000 for record in records if record.key == position_key(partition)]
+            found[partition] = max(
+                (later - earlier for earlier, later in pairwise(at) if later > begun and earlier < ended), default=0.0)
+        return found
+
+    async def report(self, fault: str, begun: float, ended: float) -> list[float]:
+        """Log how long nothing new was in the view, by partition, and at the readers."""
+        lengths = sorted(self.silences(await read(self.settings, VIEWS), begun, ended).values())
+        shift = time.time() - time.monotonic()
+        feeds = [
+            max((b - a for a, b in pairwise(one.seen) if b + shift > begun and a + shift < ended), default=0.0)
+            for one in self.followers
+        ]
+        line = (f"{fault}: nothing new in attn.views for p50 {statistics.median(lengths):.1f} s, "
+                f"max {lengths[-1]:.1f} s; at readers {max(feeds):.1f} s")
+        log.warning(line)
+        with (self.home / "report.txt").open("a") as file:
+            file.write(line + "\n")
+        return lengths
+
+
+@asynccontextmanager
+async def rig(home: Path, workers: int = 2, edges: int = 2) -> AsyncIterator[Rig]:
+    """All of it, ready."""
+    async with brokers.cluster(home, 3) as kafka:
+        one = Rig(kafka, home, workers, edges)
+        try:
+            await one.start()
+            yield one
+        finally:
+            await one.stop()

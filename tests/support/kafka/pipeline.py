@@ -1,0 +1,290 @@
+"""A broker of one's own, workers on it (in this process, or processes that can be killed), what is on its topics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from support.kafka import brokers
+from support.processes import version1_data
+
+from schemas.dead_letters import DeadLetter, parse
+from schemas.facts import Fact, Outcome, decode_fact
+from schemas.latest import keep_latest
+from schemas.log import Event, decode_pack
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
+from schemas.views import PositionRow, decode, fence_key, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import Fold
+from streams.worker.main import run
+
+Line = dict[str, Any]
+Records = dict[int, list[ConsumerRecord]]
+Stack = Callable[..., contextlib.AbstractAsyncContextManager[Settings]]  # the fixture `stack`
+PROCESS = Path(__file__).parents[1] / "processes" / "worker_process.py"
+
+
+@contextlib.asynccontextmanager
+async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> AsyncIterator[Settings]:
+    """Settings of a broker that runs meanwhile; few partitions, so that they are shared by workspaces.
+
+    That is the Kafka at the address `kafka`, without anything of ours on it yet, or an embedded broker. Tests take the
+    fixture `stack`, which has the first two arguments given.
+    """
+    few = {"log_partitions": 3, "source_partitions": 2, "_env_file": None} | given
+    if kafka is not None:
+        await brokers.wipe(kafka)
+        yield Settings(kafka=kafka, **few)
+        return
+    async with brokers.own("embedded", tmp_path) as broker:
+        yield Settings(kafka=broker.bootstrap, **few)
+
+
+@contextlib.asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    """A worker in this process; stopped cleanly at the end, for which it may take its time: it must not end pytest."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(settings, stop, stop_seconds=None))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await task
+
+
+def spawn(settings: Settings, crash: str = "") -> subprocess.Popen[bytes]:
+    """A worker process. `crash`: "POINT:N", where it kills itself at the Nth time (see worker_process.py)."""
+    given = {
+        f"ATTN_{name.upper()}": json.dumps(value) if isinstance(value, list | dict) else str(value)
+        for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
+    }
+    return subprocess.Popen([sys.executable, "-P", str(PROCESS), crash], env=os.environ | given)
+
+
+def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has installed a handler for SIGTERM yet: a signal during its imports ends it with that signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+async def send(settings: Settings, lines: Iterable[Line | tuple[str, bytes | None]]) -> int:
+    """Source events, or raw values, to their topics; acknowledged. How many."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=32 << 20) as producer:
+        sent = []
+        for line in lines:
+            if isinstance(line, tuple):
+                topic, value, key = line[0], line[1], b"k"
+            else:
+                topic, value = line["topic"], json.dumps(line["value"]).encode()
+                key = None if line["key"] is None else line["key"].encode()
+            sent.append(await producer.send(topic, value, key=key))
+        await asyncio.gather(*sent)
+    return len(sent)
+
+
+async def read(settings: Settings, topic: str) -> Records:
+    """All records of a topic, by partition."""
+    found: Records = {}
+    async with AIOKafkaConsumer(
+        topic, bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest",
+        max_partition_fetch_bytes=32 << 20,
+    ) as consumer:
+        places = sorted(consumer.assignment())
+        ends = await consumer.end_offsets(places)
+        found = {place.partition: [] for place in places}
+        for place in places:
+            while await consumer.position(place) < ends[place]:
+                for records in (await consumer.getmany(place, timeout_ms=1000)).values():
+                    found[place.partition] += records
+    return found
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+    """What `check` (maybe async) gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        await asyncio.sleep(0.1)
+
+
+@dataclass
+class Seen:
+    """What the worker left on its topics."""
+
+    log: Records
+    views: Records
+    facts: Records
+    letters: list[DeadLetter]
+    rows: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+
+    @property
+    def events(self) -> list[Any]:
+        """Events in the log, repeats included."""
+        return [entry for records in self.log.values() for record in records for entry in packed(record)]
+
+    def told(self, *partitions: int) -> list[Fact | Outcome]:
+        """Facts as a consumer takes them: one whose place is not beyond the last is a repeat."""
+        return [fact for partition in partitions or self.facts for fact, _ in self.told_at(partition)]
+
+    def told_at(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
+        """The same with the broker's time of each, ms."""
+        found: list[tuple[Fact | Outcome, int]] = []
+        last = (-1, -1)
+        for record in self.facts[partition]:
+            fact = decode_fact(record.value)
+            if (fact.pos, fact.index) > last:
+                last = (fact.pos, fact.index)
+                found.append((fact, record.timestamp))
+        return found
+
+
+def packed(record: ConsumerRecord) -> Sequence[Any]:
+    try:
+        return decode_pack(record.value or b"").entries
+    except ValueError:
+        return ()
+
+
+async def look(settings: Settings) -> Seen:
+    log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
+    words = (parse(record.key, record.value, record.headers) for record in letters.get(0, []))
+    seen = Seen(log, views, facts, [word for word in words if isinstance(word, DeadLetter)])
+    for partition, records in views.items():
+        rows = seen.rows[partition] = {}
+        for record in records:
+            if record.key == fence_key(partition):
+                continue
+            if record.value is None:
+                rows.pop(record.key, None)
+            else:
+                rows[record.key] = record.value
+    return seen
+
+
+async def caught_up(settings: Settings, sources: int) -> Seen | None:
+    """What there is, once that many source records are in the log or rejected, and all of the log is folded."""
+    log, views = await read(settings, LOG), await read(settings, VIEWS)
+    distinct = {
+        (event.ws, event.source, event.id) for records in log.values() for record in records
+        for event in packed(record) if isinstance(event, Event)
+    }
+    if len(distinct) + await count(settings, DEAD_LETTERS) < sources:
+        return None
+    for partition, records in log.items():
+        key = position_key(partition)
+        done = next((record.value for record in reversed(views[partition]) if record.key == key), None)
+        if records and (done is None or decode(key, done).next <= records[-1].offset):
+            return None
+    return await look(settings)
+
+
+async def count(settings: Settings, topic: str) -> int:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka, enable_auto_commit=False) as consumer:
+        return sum((await consumer.end_offsets(list(consumer.assignment()))).values())
+
+
+def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
+    raw = rows.get(position_key(partition))
+    return decode(position_key(partition), raw) if raw else PositionRow(next=0)
+
+
+def check(seen: Seen, settings: Settings, rules: Rules | None = None, older: bool = False) -> None:
+    """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
+    every batch ends with a position that went on from the one before. `older`: some of it by an attn that knew less."""
+    kept, as_told = (version1_data.as_kept, version1_data.as_told) if older else (dict, lambda fact, _: fact)
+    for partition, records in seen.log.items():
+        rows, facts = refolded(records, partition, settings, rules)
+        assert kept(seen.rows[partition]) == kept(rows)
+        told = seen.told(partition)
+        assert len(told) == len(facts)
+        assert list(map(as_told, told, facts)) == facts
+        _check_batches(partition, seen)
+
+
+def refolded(
+    records: list[ConsumerRecord], partition: int, settings: Settings, rules: Rules | None = None
+) -> tuple[dict[bytes, bytes], list[Fact | Outcome]]:
+    """Rows and facts of one fold of a partition of the log."""
+    rows: dict[bytes, bytes] = {}
+    fold = Fold(rows, partition, rules or Rules.from_settings(settings))
+    facts: list[Fact | Outcome] = []
+    for record in records:
+        _refold(fold, rows, facts, record)
+    return rows, facts
+
+
+def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: ConsumerRecord) -> None:
+    try:
+        pack = decode_pack(record.value or b"")
+    except ValueError:
+        fold.skip(record.offset)
+        rows[position_key(fold.state.partition)] = fold.take().rows[-1][1] or b""
+        return
+    whole = False
+    while not whole:
+        whole = fold.apply(pack, record.offset)
+        batch = fold.take()
+        facts += batch.facts
+        keep_latest(rows, batch.rows)
+        fold.taken()
+
+
+def _check_batches(partition: int, seen: Seen) -> None:
+    """Positions go up, the last record is one, and the facts of a batch were on their topic before it."""
+    last, told = -1, deque(seen.told_at(partition))
+    records = [record for record in seen.views[partition] if record.key != fence_key(partition)]
+    assert not records or records[-1].key == position_key(partition)
+    for record in records:
+        if record.key == position_key(partition):
+            found = decode(record.key, record.value)
+            assert found.position > last
+            last = found.position
+            while told and told[0][0].pos < last:
+                assert told.popleft()[1] <= record.timestamp
+    assert not told
+
+
+async def caught_up_events(settings: Settings, ids: set[str], process: subprocess.Popen[bytes]) -> bool:
+    """Whether events of these ids come into the log while the worker runs."""
+    async def there() -> bool | None:
+        if process.poll() is not None:
+            return True
+        log = await read(settings, LOG)
+        left.intersection_update(ids - {
+            event.id for records in log.values() for record in records for event in packed(record)
+            if isinstance(event, Event)})
+        return not left or None
+
+    left = set(ids)
+    try:
+        await eventually(there, "the events are in the log", 60)
+    except AssertionError:
+        print(f"not in the log: {sorted(left)}")
+        return False
+    return process.poll() is None

@@ -1,0 +1,126 @@
+"""The golden examples: every type has one, each is accepted, and opens and closes what the contract's table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from support.fold.pipeline_driver import Shown, Worker, event_of
+from support.model import us
+
+from schemas.log import Pack, encode_pack
+from schemas.scalars import HOUR
+from schemas.sources import MODELS
+from schemas.topics import TOPIC_OF_TYPE
+from schemas.views import ItemRow
+from streams.core.normalise import normalise
+
+EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples"
+WS = "ws_acme"
+
+# CONTRACT §2: kind, the type that opens it, the types that close it -> resolved_action
+TABLE: list[tuple[str, str, dict[str, str]]] = [
+    ("waitpoint", "waitpoint.created", {"waitpoint.approved": "approved", "waitpoint.rejected": "rejected",
+                                        "waitpoint.cancelled": "cancelled", "waitpoint.expired": "expired"}),
+    ("escalation", "escalation.opened", {"escalation.resolved": "approved"}),  # the example's own data.action
+    ("failed_run", "run.failed", {"run.retried": "retried", "run.recovered": "recovered",
+                                  "run.cancelled": "cancelled"}),
+    ("message", "message.posted", {"message.withdrawn": "withdrawn"}),
+    ("session_waiting", "session.waiting", {"session.resumed": "resumed", "session.completed": "completed",
+                                            "session.failed": "failed"}),
+    ("plan_approval", "plan.proposed", {"plan.approved": "approved", "plan.rejected": "rejected",
+                                        "plan.superseded": "superseded"}),
+    ("pending_action", "action.requested", {"action.confirmed": "confirmed", "action.declined": "declined",
+                                            "action.expired": "expired"}),
+    ("draft_review", "draft.edited", {"draft.committed": "committed", "draft.discarded": "discarded"}),
+    ("blocked_task", "task.blocked", {"task.unblocked": "unblocked"}),
+    ("verifying_no_proof", "session.verifying", {"proof.attached": "attached"}),
+]
+CLOSES = [(kind, opens, closes, action) for kind, opens, closing in TABLE for closes, action in closing.items()]
+BLOCKING = {"waitpoint", "session_waiting", "plan_approval", "pending_action"}
+
+
+def example(name: str) -> dict[str, Any]:
+    return json.loads((EXAMPLES / f"{name}.json").read_text())
+
+
+def line(value: dict[str, Any]) -> dict[str, Any]:
+    return {"topic": TOPIC_OF_TYPE[value["type"]], "value": value}
+
+
+def shown(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
+    """Kind -> row after these events, read at the time of the last one or `at`."""
+    clock = max(at, *(us(value["time"]) for value in values))
+    worker = Worker([encode_pack(Pack(at=clock, entries=[event_of(line(value))])) for value in values]).run()
+    worker.tick(clock)
+    return {row.kind: row for row in Shown(worker.rows, WS).items}
+
+
+def test_every_type_has_an_example() -> None:
+    names = {path.name.removesuffix(".json") for path in EXAMPLES.glob("*.json")}
+    assert names == {*MODELS, "waitpoint.created.binary"}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_an_example_is_accepted(name: str) -> None:
+    value = example(name)
+    event = event_of(line(value))
+    assert (event.type, event.subject, event.ws) == (name, value["subject"], WS)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_binary_mode_means_the_same(raw: bool) -> None:
+    given = example("waitpoint.created.binary")
+    headers = [(name.upper() if raw else name, value.encode()) for name, value in given["headers"].items()]
+    binary = normalise("waitpoints", orjson.dumps(given["value"]), headers)
+    assert binary == normalise("waitpoints", orjson.dumps(example("waitpoint.created")))
+
+
+@pytest.mark.parametrize(("kind", "opens", "closes", "action"), CLOSES)
+def test_it_opens_and_closes_as_the_table_says(kind: str, opens: str, closes: str, action: str) -> None:
+    first, last = example(opens), example(closes)
+    row = shown(first)[kind]
+    assert row.state == "unread"
+    assert row.data.title == first["data"]["title"]
+    assert row.blocking == first["data"].get("blocking", kind in BLOCKING)
+    assert row.priority == first["data"].get("priority", "normal")
+    row = shown(first, last)[kind]
+    assert (row.state, row.resolved_action, row.resolved_at) == ("resolved", action, us(last["time"]))
+    assert row.resolved_by == last.get("data", {}).get("by_user_id")
+
+
+def test_an_escalation_is_updated() -> None:
+    row = shown(example("escalation.opened"), example("escalation.updated"))["escalation"]
+    assert (row.priority, row.target_user_id, row.target_role) == ("urgent", "u_maria", None)
+    assert row.data.due_at is None, "null takes it away; the target of its priority counts then"
+    assert row.due_at == us(example("escalation.opened")["time"]) + HOUR // 4
+
+
+def test_a_session_that_starts_needs_nobody() -> None:
+    assert not shown(example("session.started"))
+
+
+def test_a_case_is_blocked_until_its_state_is_left() -> None:
+    blocked = example("case.state_changed")
+    left = {**blocked, "id": "case-def-5", "time": "2026-05-20T16:00:00Z", "data": {"state": "IMPLEMENTING"}}
+    assert shown(blocked)["blocked_case"].open
+    assert shown(blocked, left)["blocked_case"].resolved_action == "state_left"
+
+
+def test_a_proof_begins_to_expire_by_itself() -> None:
+    proof, expired = example("proof.attached"), example("proof.expired")
+    due = us(proof["data"]["expires_at"])
+    assert "proof_expiring" not in shown(proof, at=due - 24 * HOUR - 1)
+    assert shown(proof, at=due - 24 * HOUR)["proof_expiring"].open
+    assert shown(proof, expired)["proof_expiring"].resolved_action == "expired"
+    newer = {**proof, "id": "prf-4-1", "subject": "proof_4", "time": "2026-05-27T00:00:00Z"}
+    newer["data"] = {**proof["data"], "expires_at": "2026-06-30T00:00:00Z"}
+    assert shown(proof, newer)["proof_expiring"].resolved_action == "attached"
+
+
+def test_a_draft_waits_for_its_owner() -> None:
+    row = shown(example("draft.edited"))["draft_review"]
+    assert (row.target_user_id, row.target_role) == ("u_jonas", None)

@@ -1,0 +1,95 @@
+"""Records of version 1 (tests/data/v1) read today: the same bytes written again, the same fold of the same log.
+
+Should one of these fail because of a change that is meant: raise the version it is about, keep these records readable,
+record the new ones beside them, and say in docs/operations.md what an upgrade takes.
+"""
+
+from __future__ import annotations
+
+import pytest
+from support.fold.pipeline_driver import Worker
+from support.processes.version1_data import Yesterday, as_kept, as_told, yesterday
+
+from schemas.dead_letters import DeadLetter
+from schemas.facts import Fact, Outcome, decode_fact, encode_fact
+from schemas.log import Event, Pack, decode_pack, encode_pack
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
+from schemas.views import ROWS, FenceRow, KeysRow, OutcomeRow, decode, encode
+from streams.core.fold.fold import Fold
+
+PARTITIONS = range(3)
+
+
+def place(fact: Fact | Outcome) -> tuple[int, int]:
+    return fact.pos, fact.index
+
+
+@pytest.fixture
+def data() -> Yesterday:
+    return yesterday()
+
+
+def test_every_row_reads_and_writes_as_it_was(data: Yesterday) -> None:
+    kinds = set()
+    for partition in PARTITIONS:
+        for key, value, _ in data.topics[VIEWS][partition]:
+            assert key is not None
+            if value is not None:
+                row = decode(key, value)
+                kinds.add(type(row))
+                assert encode(row) == value
+    assert kinds == set(ROWS.values()) - {FenceRow, OutcomeRow, KeysRow}, "there is one of each kind that there was"
+
+
+def test_every_pack_reads_and_writes_as_it_was(data: Yesterday) -> None:
+    kinds = set()
+    for partition in PARTITIONS:
+        for _, value, _ in data.topics[LOG][partition]:
+            pack = decode_pack(value or b"")
+            kinds |= {type(entry).__name__ for entry in pack.entries}
+            assert encode_pack(pack) == value
+            assert pack.v == 1
+    assert kinds == {"Event", "SetState", "Dismiss", "Restore", "SetPreferences"}
+
+
+def test_every_fact_reads_and_writes_as_it_was(data: Yesterday) -> None:
+    kinds = set()
+    for partition in PARTITIONS:
+        for _, value, _ in data.topics[FACTS][partition]:
+            fact = decode_fact(value or b"")
+            kinds.add(type(fact))
+            assert encode_fact(fact) == value
+            assert fact.v == 1
+    assert kinds == {Fact, Outcome}
+
+
+def test_dead_letters_read_as_they_were(data: Yesterday) -> None:
+    letters = [DeadLetter.from_record(*record) for record in data.topics[DEAD_LETTERS][0]]
+    assert sorted((letter.topic, letter.value) for letter in letters) == [
+        ("messages", b"not an event"), ("plans", "ä".encode())]
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_todays_fold_of_yesterdays_log_is_yesterdays_view(data: Yesterday, partition: int) -> None:
+    """Law 1, over versions: rows and facts, to the byte."""
+    rows, log = data.rows(partition), [value or b"" for _, value, _ in data.topics[LOG][partition]]
+    fold = Fold(rows, partition, data.rules)
+    fold.load()
+    assert len(log) > fold.position.next, "its worker died before it had folded all"
+    worker = Worker(log[:fold.position.next], data.rules, partition).run()
+    assert as_kept(worker.rows) == as_kept(rows)
+    told = sorted((decode_fact(value or b"") for _, value, _ in data.topics[FACTS][partition]), key=place)
+    today = sorted(map(decode_fact, worker.facts), key=place)
+    assert [place(fact) for fact in today] == sorted({place(fact) for fact in told})
+    by_place = {place(fact): fact for fact in told}
+    changed = [(by_place[place(fact)], fact) for fact in today if as_told(by_place[place(fact)], fact) != fact]
+    assert not changed
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_going_on_from_yesterdays_rows_is_a_fold_from_the_start(data: Yesterday, partition: int) -> None:
+    log = [value or b"" for _, value, _ in data.topics[LOG][partition]]
+    again = [entry for value in log for entry in decode_pack(value).entries if isinstance(entry, Event)][:3]
+    log.append(encode_pack(Pack(1_800_000_000_000_000, list(again))))
+    went_on = Worker(log, data.rules, partition, data.rows(partition)).run()
+    assert as_kept(went_on.rows) == as_kept(Worker(log, data.rules, partition).run().rows)

@@ -1,0 +1,119 @@
+"""Versions of packs, rows and facts: older and equal ones are read, additions overlooked, newer ones refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from support.fold.fold_driver import cloud_event
+from support.fold.pipeline_driver import Worker, event_of
+
+from api.edge.initial_state import Assembler
+from schemas import facts, log, views
+from schemas.log import Pack, decode_pack, encode_pack
+from schemas.versions import NewerVersion, checked
+from schemas.views import PositionRow, decode, encode, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import Fold
+from streams.history.writer import facts_of
+
+POSITION = position_key(0)
+
+
+def raw(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def folded() -> Worker:
+    event = event_of({"topic": "waitpoints", "value": cloud_event("waitpoint.created", title="T")})
+    return Worker([encode_pack(Pack(event.time, [event]))]).run()
+
+
+def test_a_newer_pack_is_refused_whatever_its_shape() -> None:
+    for newer in (raw(at=1, entries=[], v=2), raw(at=1, entries=[{"t": "not yet known"}], v=2), raw(v=9),
+                  raw(v=2, at="x")):
+        with pytest.raises(NewerVersion, match=r"a pack of attn\.log of version \d .* up to 1\. Upgrade"):
+            decode_pack(newer)
+
+
+def test_a_newer_version_is_not_a_bad_record() -> None:
+    """What catches bad records, to put them out of the way, must not catch it."""
+    assert not issubclass(NewerVersion, ValueError | RecursionError | msgspec.MsgspecError)
+
+
+@pytest.mark.parametrize("bad", [
+    b"", b"\xff", b"null", b"[" * 5000, raw(v="2"), raw(at="now"), raw(at=1, entries=[{"t": "what"}]), raw(v=2)[:-1],
+    raw(at=1, entries=[{"t": "what"}], v=1), raw(at="now", v=-3),
+])
+def test_what_is_no_pack_of_any_version_is_bad(bad: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        decode_pack(bad)
+
+
+def test_fields_of_tomorrow_are_overlooked() -> None:
+    """What may be added without a new version."""
+    assert decode_pack(raw(at=7, entries=[], v=1, more={"x": 1})) == Pack(7)
+    row = decode(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
+    assert b"more" not in encode(row), "and lost where an older worker writes the row again"
+    position = decode(POSITION, raw(next=3, shift=1, v=1, more=True))
+    assert position.position == 4  # type: ignore[union-attr]
+    fact = raw(t="fact", ws="w", pos=1, index=0, event_id="e", time=1, type="message.posted", subject="s", more=1)
+    assert facts.decode_fact(fact).v == 1
+
+
+def test_a_worker_does_not_fold_a_newer_view() -> None:
+    worker = folded()
+    worker.rows[POSITION] = raw(next=1, v=views.VIEW_VERSION + 1, unheard_of=[])
+    with pytest.raises(NewerVersion, match=r"a view in attn\.views"):
+        Fold(worker.rows, 0, Rules()).load()
+
+
+def test_an_edge_does_not_take_a_newer_batch() -> None:
+    assembler, rows = Assembler(0), folded().rows
+    for key, value in rows.items():
+        if key != POSITION:
+            assert assembler.add(key, value, 0) is None
+    with pytest.raises(NewerVersion):
+        assembler.add(POSITION, raw(next=1, v=views.VIEW_VERSION + 1), 0)
+
+
+def test_history_does_not_bury_a_newer_fact() -> None:
+    class Record:
+        value = raw(t="prophecy", v=facts.FACT_VERSION + 1)
+
+    letters: list[Any] = []
+    with pytest.raises(NewerVersion, match=r"a fact of attn\.facts"):
+        facts_of([Record()], letters)
+    assert not letters
+
+
+def test_what_is_written_says_todays_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a row or a view of an older version is gone on with; and the first version reads as it always did."""
+    monkeypatch.setattr("streams.core.fold.state.VIEW_VERSION", 5)
+    monkeypatch.setattr("streams.core.fold.fold.FACT_VERSION", 6)
+    worker = folded()
+    worker.start()  # from rows written before
+    worker.log.append(encode_pack(Pack(worker.fold.clock + 10**9)))
+    event = event_of({"topic": "messages", "value": cloud_event("message.posted", title="T")})
+    worker.log.append(encode_pack(Pack(event.time, [event])))
+    worker.run()
+    assert json.loads(worker.rows[POSITION])["v"] == 5
+    assert json.loads(worker.facts[-1])["v"] == 6
+    assert json.loads(encode_pack(Pack(1)))["v"] == log.LOG_VERSION
+
+
+def test_older_ones_are_upgraded_by_writing_them_again() -> None:
+    class New(msgspec.Struct):
+        v: int = 3
+        added: str = "default"
+
+    read = checked("a thing", 3, msgspec.json.Decoder(New).decode)
+    assert read(raw(v=1)).added == "default"
+    with pytest.raises(NewerVersion, match=r"version 4 .* up to 3"):
+        read(raw(v=4))
+
+
+def test_a_position_of_today() -> None:
+    assert json.loads(encode(PositionRow(next=1)))["v"] == views.VIEW_VERSION

@@ -1,0 +1,58 @@
+"""The fuzzer of source records: some records at random, and all that ever broke something (tests/fuzz)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from fuzz import events
+from fuzz.cloudevents import Record, make
+from hypothesis import given
+from hypothesis import strategies as st
+from support.examples import law
+
+from streams.core import json_text, normalise
+
+LINES = events.SEEDS.read_text().splitlines()
+
+
+@pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
+def test_what_was_found_once_holds(line: str) -> None:
+    record = events.of_line(line)
+    assert events.line_of(record) == line
+    event = events.check(record)
+    if event is not None:
+        view = events.View()
+        view.pack(event)
+        view.served()
+
+
+@law(10)
+@given(st.integers(0, 1 << 32))
+def test_records_at_random(seed: int) -> None:
+    """`make fuzz` tries more."""
+    found = list(events.run(random.Random(seed), 20))
+    assert not found, f"{found[0][1]}\n{events.line_of(found[0][0])}"
+
+
+def test_the_fuzzer_makes_records_of_all_kinds() -> None:
+    rng = random.Random(1)
+    records = [make(rng) for _ in range(300)]
+    found = {(record.valid, bool(record.headers), _accepted(record)) for record in records}
+    assert {(True, False, True), (True, True, True), (False, False, True), (False, False, False)} <= found
+
+
+def _accepted(record: Record) -> bool:
+    try:
+        normalise.normalise(record.topic, record.value, record.headers)
+    except normalise.Rejected:
+        return False
+    return True
+
+
+def test_the_fuzzer_finds_a_parser_that_is_too_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strict(value: bytes) -> tuple[bytes, object]:
+        return value, json_text.orjson.loads(value)
+
+    monkeypatch.setattr(normalise, "read", strict)
+    assert list(events.run(random.Random(1), 100))

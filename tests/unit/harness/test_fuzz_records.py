@@ -1,0 +1,19 @@
+"""Cases of `fuzz.records` that found something once, and some that are new each time the file changes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fuzz.records import SEEDS, case
+
+
+@pytest.mark.parametrize("seed", json.loads(SEEDS.read_text()))
+def test_what_was_found_once(seed: int) -> None:
+    case(seed)
+
+
+def test_other_cases() -> None:
+    totals = [case(seed) for seed in range(1, 40)]
+    assert sum(found["unreadable"] for found in totals) > 20
+    assert sum(found["records"] for found in totals) > 200

@@ -1,0 +1,145 @@
+"""Continuity: whatever is delivered, each record is handed on once and in order. Also packs and the chunk scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+from support import events
+from support.fold.pipeline_driver import event_of
+
+from schemas.log import decode_pack
+from schemas.topics import partition_of
+from streams.consumer.chunks import Chunks, Portion
+from streams.consumer.gap_filler import Continuity, LogFellBack
+from streams.core.packs import MAX_BYTES, MAX_EVENTS, Packer
+
+TP0 = TP("t", 0)
+
+
+@dataclass
+class Record:
+    offset: int
+    key: bytes | None = None
+    value: bytes = b"x"
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Log:
+    """A partition whose records are `held`; offsets may be missing (compacted, markers)."""
+
+    def __init__(self, held: list[int]) -> None:
+        self.held = held
+
+    def between(self, start: int, end: int) -> list[Record]:
+        return [Record(offset) for offset in self.held if start <= offset < end]
+
+    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[list[Record]]:
+        found = self.between(start, end)
+        for at in range(0, len(found), 3):
+            yield found[at:at + 3]
+
+
+async def followed(continuity: Continuity, portion: Portion) -> list[int]:
+    return [record.offset async for run in continuity.follow(portion) for record in run]
+
+
+@given(
+    st.lists(st.integers(0, 60), unique=True, min_size=1).map(sorted),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12), st.booleans()), max_size=20),
+    st.integers(0, 20),
+)
+async def test_every_record_once_in_order(held: list[int], deliveries: list[tuple[int, int, bool]], start: int) -> None:
+    """Portions repeated, overlapping, out of order, left out; at last the watch has the rest read again."""
+    log = Log(held)
+    continuity = Continuity(log.read)  # type: ignore[arg-type]
+    continuity.own(TP0, start)
+    got: list[int] = []
+    for at, length, again in deliveries:
+        records = log.between(at, at + length)
+        if again or not records:
+            portion = Portion(TP0, [], min(at + length, held[-1] + 1), 0)
+        else:
+            portion = Portion.of(TP0, records)  # type: ignore[arg-type]
+        got += await followed(continuity, portion)
+    got += await followed(continuity, Portion(TP0, [], held[-1] + 1, 0))
+    assert got == [offset for offset in held if offset >= start]
+
+
+async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
+    continuity = Continuity(Log([]).read)  # type: ignore[arg-type]
+    continuity.own(TP0, 5)
+    assert continuity.stalled({TP0: 5}, {TP0: 5}) == {}
+    assert continuity.stalled({TP0: 5}, {TP0: 9}) == {}  # may be on its way
+    assert continuity.stalled({TP0: 5}, {TP0: 12}) == {TP0: 12}
+    continuity.next[TP0] = 8
+    assert continuity.stalled({TP0: 8}, {TP0: 12}) == {}  # it moves
+
+
+async def test_a_log_that_ends_before_what_was_read() -> None:
+    continuity = Continuity(Log([]).read)  # type: ignore[arg-type]
+    continuity.own(TP0, 5)
+    continuity.stalled({TP0: 5}, {TP0: 4})
+    with pytest.raises(LogFellBack, match="ends at 4, but 5 was read"):
+        continuity.stalled({TP0: 5}, {TP0: 4})
+
+
+async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> None:
+    """Records from the beginning, after later ones: the topic is a new one. A chunk that comes late is a repeat."""
+    log = Log(list(range(40)))
+
+    async def begin(tp: TP) -> int:
+        return 0
+
+    continuity = Continuity(log.read, begin)  # type: ignore[arg-type]
+    continuity.own(TP0, 0)
+    chunk = lambda start, end: Portion.of(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
+    assert await followed(continuity, chunk(0, 5)) == list(range(5))
+    assert await followed(continuity, Portion(TP0, [], 40, 0)) == list(range(5, 40))  # read again
+    continuity.committed({TP0: 40})
+    assert await followed(continuity, chunk(5, 20)) == []  # late
+    log.held = list(range(50))
+    assert await followed(continuity, chunk(1, 3)) == [0, 1, 2]  # the new topic, its first record was not delivered
+    continuity.committed({TP0: 40})  # of the old one
+    assert await followed(continuity, chunk(3, 50)) == list(range(3, 50))
+    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {}
+    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {TP0: 2}
+    assert continuity.next[TP0] == 0
+
+
+def test_a_chunk_is_what_one_fetch_brought() -> None:
+    runs = {TP0: [Record(3), Record(4)], TP("t", 1): [], TP("u", 0): [Record(0)]}
+    chunks = list(Chunks().iterate(runs))  # type: ignore[arg-type]
+    assert [(tp, chunk.offset, chunk.value) for tp, chunk in chunks] == [
+        (TP0, 4, runs[TP0]), (TP("u", 0), 0, runs[TP("u", 0)])
+    ]
+
+
+def test_packs_hold_all_events_in_order_by_partition_within_limits() -> None:
+    packer = Packer(4)
+    made = [event_of(line) for line in events.generate(3, 4000, workspaces=tuple(f"w{n}" for n in range(9)))]
+    for event in made:
+        packer.add(event)
+    assert packer.events == len(made)
+    packs = packer.take(77)
+    assert packer.take(78) == []
+    for partition in range(4):
+        mine = [decode_pack(value) for number, _, value in packs if number == partition]
+        assert [event for pack in mine for event in pack.entries] == [
+            event for event in made if partition_of(event.ws, 4) == partition
+        ]
+    assert all(decode_pack(value).at == 77 and len(decode_pack(value).entries) == count for _, count, value in packs)
+    assert all(count <= MAX_EVENTS and len(value) <= MAX_BYTES + 100 for _, count, value in packs)
+
+
+def test_an_event_too_large_for_a_pack_goes_alone() -> None:
+    packer = Packer(1)
+    small, large = (event_of(line) for line in events.generate(1, 50)[:2])
+    large.data.body_md = "x" * (MAX_BYTES + 1)
+    for event in (small, large, small, small):
+        packer.add(event)
+    assert [count for _, count, _ in packer.take(0)] == [1, 1, 2]

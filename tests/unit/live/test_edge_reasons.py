@@ -1,0 +1,110 @@
+"""Why an item leaves a reader's window, and that nothing more is told of one that is no longer the reader's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.clients.feed import frames
+from support.edge.random_rows import item
+
+from api.live.frames import Frames
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
+from schemas.log import Data
+from schemas.views import MarkRow, PositionRow, PreferencesRow, encode
+from streams.core.domain.keys import mark_key, preferences_key
+
+ANN = Reader("w1", "ann", frozenset({"MEMBER"}))
+
+
+class Feed:
+    def __init__(self, limit: int = 10, reader: Reader = ANN) -> None:
+        self.replica, self.position = Replica(1), 0
+        self.window = Window(reader, limit, self.replica.space("w1"))
+        self.frames = Frames(Answers())
+
+    def put(self, *rows: tuple[bytes, Any]) -> list[tuple[str, Any]]:
+        """One batch; its frames."""
+        self.position += 1
+        raw = [(key, None if row is None else encode(row)) for key, row in rows]
+        found = b""
+        for update in self.replica.apply(0, raw, PositionRow(next=self.position)):
+            found += b"".join(self.frames.of(update, self.window))
+        return [(event, data) for _, event, data in frames(found)]
+
+
+@pytest.mark.parametrize(("change", "reason", "action"), [
+    ({"state": "resolved", "resolved_action": "approved"}, "resolved", "approved"),
+    ({"state": "resolved"}, "resolved", None),
+    ({"state": "hidden"}, "resolved", None),
+    ({"target_user_id": "bob"}, "retargeted", None),
+    ({"target_role": "OWNER"}, "retargeted", None),
+    ({"target_role": "OWNER", "state": "resolved", "resolved_action": "secret"}, "retargeted", None),
+    ({"target_user_id": "bob", "incident": "ibx_i"}, "retargeted", None),
+    ({"incident": "ibx_i"}, "grouped", None),
+])
+def test_an_item_that_changes(change: dict[str, Any], reason: str, action: str | None) -> None:
+    feed = Feed()
+    assert [event for event, _ in feed.put(item())] == ["added"]
+    [(event, data)] = feed.put(item(**change))
+    assert (event, data["reason"], data.get("resolved_action")) == ("removed", reason, action)
+    assert data["counts"] == {"total": 0, "unread": 0, "by_kind": {}, "by_priority": {}}
+    assert feed.put(item(**change, rev=9)) == [], "and nothing of it after"
+
+
+def test_marks_put_away_and_bring_back() -> None:
+    feed = Feed()
+    key, row = item()
+    feed.put((key, row))
+    mark = mark_key(row.id, "ann")
+    assert feed.put((mark, MarkRow("w1", row.id, "ann", 0)))[0][1]["reason"] == "dismissed"
+    assert feed.put((mark, None))[0][0] == "added"
+    assert feed.put((mark, MarkRow("w1", row.id, "ann", 0, 77)))[0][1]["reason"] == "snoozed"
+    assert feed.put((mark_key(row.id, "bob"), MarkRow("w1", row.id, "bob", 0))) == [], "another's is another's"
+    [(event, data)] = feed.put(item(surge=1))
+    assert (event, data["counts"]["total"]) == ("added", 1), "the mark was made before it surged"
+
+
+def test_what_others_push_out_comes_back_by_itself() -> None:
+    feed = Feed(limit=2)
+    feed.put(item(source_id="b", due_at=2), item(source_id="c", due_at=3))
+    pushed = feed.put(item(source_id="a", due_at=1))
+    assert [(event, data.get("reason")) for event, data in pushed] == [("removed", "beyond"), ("added", None)]
+    assert {data["counts"]["total"] for _, data in pushed} == {3}
+    back = feed.put(item(source_id="a", state="resolved"))
+    assert [(event, data.get("reason")) for event, data in back] == [("removed", "resolved"), ("added", None)]
+
+
+def test_what_happens_beyond_the_window_is_told_by_its_counts() -> None:
+    feed = Feed(limit=1)
+    feed.put(item(source_id="a", due_at=1))
+    [(event, data)] = feed.put(item(source_id="z", due_at=9, priority="low"))
+    assert (event, data["reason"], data["counts"]["by_priority"]) == ("removed", "beyond", {"normal": 1, "low": 1})
+    assert feed.put(item(source_id="z", due_at=9, priority="low", data=Data(title="other"))) == []
+    [(event, data)] = feed.put(item(source_id="z", state="resolved", resolved_action="done"))
+    assert (event, data["reason"], data["resolved_action"]) == ("removed", "resolved", "done")
+
+
+def test_pins_reorder_the_window() -> None:
+    feed = Feed(limit=2)
+    feed.put(*(item(source_id=name, due_at=at, data=Data(cluster=name)) for at, name in enumerate("abc")))
+    told = feed.put((preferences_key("w1", "ann"), PreferencesRow("w1", "ann", ["c"])))
+    assert [(event, data.get("item", data).get("source_id"), data.get("reason")) for event, data in told[:2]] == [
+        ("removed", None, "beyond"), ("added", "c", None)]
+    assert told[2] == ("preferences", {"pinned_clusters": ["c"], "widgets": []})
+    again = feed.put((preferences_key("w1", "ann"), PreferencesRow("w1", "ann", ["a", "c"])))
+    assert [(event, data.get("item", {}).get("rank_reasons")) for event, data in again] == [
+        ("changed", ["normal", "pinned"]), ("preferences", None)]
+
+
+def test_frames_of_a_batch_come_in_their_order() -> None:
+    feed = Feed()
+    feed.put(*(item(source_id=name, due_at=at) for at, name in enumerate("abcd")))
+    told = feed.put(
+        item(source_id="d", due_at=0), item(source_id="x", due_at=1), item(source_id="a", state="resolved"),
+        (preferences_key("w1", "ann"), PreferencesRow("w1", "ann", [])), item(source_id="b", state="resolved"))
+    assert [event for event, _ in told] == ["removed", "removed", "changed", "added", "preferences"]
+    assert [data["id"] for _, data in told[:2]] == sorted(data["id"] for _, data in told[:2])

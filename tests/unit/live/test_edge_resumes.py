@@ -1,0 +1,94 @@
+"""Whoever comes back gets the frames they would have got, though many who ask the same are told what was made once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clients.feed import frames
+from support.edge.edges import settings as edge_settings
+from support.edge.random_rows import USERS, World
+from support.examples import law
+
+from api.edge.services import Edge
+from api.live.connections import Piece
+from api.readmodel.readers import Reader
+from schemas.views import PreferencesRow, encode
+from streams.core.domain.keys import preferences_key
+
+READERS = [
+    Reader("w1", user, frozenset({role})) for role in ("OWNER", "MEMBER") for user in (*USERS, "dan", "eve", "fay")
+]
+
+
+class Sink:
+    """An outlet that takes everything."""
+
+    def __init__(self) -> None:
+        self.ready, self.on_ready, self.blocks = True, lambda: None, list[bytes]()
+
+    def write(self, piece: Piece) -> None:
+        self.blocks += [block for block in piece.raw.split(b"\n\n") if block]
+
+    def end(self) -> None:
+        raise AssertionError("nobody is cut off")
+
+    cut = end
+
+
+@law(40)
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([1 << 20, 1 << 14]))
+def test_all_who_come_back_get_what_they_missed(seed: int, loaded: bool, room: int) -> None:
+    world = World(seed)
+    live, other = Edge(edge_settings()), Edge(edge_settings(stream_buffer=room))
+    sinks = [Sink() for _ in READERS]
+    for reader, sink in zip(READERS, sinks, strict=True):
+        live.hub.open(reader, 3, None, sink)
+    for rows, position in world.batches(12):
+        for edge in (live, other):
+            edge.take(0, rows, position)
+            edge.flush()
+            if not loaded:
+                edge.replica.space("w1")
+    made = count_made(other)
+    asked = 0
+    for number in range(0, 40, 3):
+        for reader, sink in zip(READERS, sinks, strict=True):
+            if number >= len(sink.blocks):
+                continue
+            again, [(cursor, _, _)] = Sink(), frames(sink.blocks[number] + b"\n\n")
+            other.hub.open(reader, 3, cursor, again)
+            assert again.blocks == sink.blocks[number + 1:], (reader, number)
+            asked += 1
+    assert len(made) < asked, "some were the same"
+
+
+def count_made(edge: Edge) -> list[object]:
+    made: list[object] = []
+    tell = edge.hub._tell
+
+    def counted(*asked: object) -> object:
+        made.append(asked)
+        return tell(*asked)  # type: ignore[arg-type]
+
+    edge.hub._tell = counted  # type: ignore[method-assign, assignment]
+    return made
+
+
+def test_what_was_personal_meanwhile_is_not_what_others_are_told() -> None:
+    """Pins that were there for a while, and gone before anybody asks, are still in the frames of that while."""
+    world, live, other = World(5), Edge(edge_settings()), Edge(edge_settings())
+    key, rows = preferences_key("w1", "dan"), [world.batch(12)[0] for _ in range(4)]
+    pins = encode(PreferencesRow("w1", "dan", ["c1"]))
+    sinks = {user: Sink() for user in ("dan", "eve")}
+    for number, batch in enumerate([rows[0], [(key, pins)], rows[1], [(key, None)], rows[2]]):
+        for edge in (live, other):
+            edge.take(0, batch, type(world.position)(number + 1))
+            edge.flush()
+        if number == 0:
+            for user, sink in sinks.items():
+                live.hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, None, sink)
+    for user in ("eve", "dan"):
+        again, [(cursor, _, _)] = Sink(), frames(sinks[user].blocks[0] + b"\n\n")
+        other.hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, cursor, again)
+        assert again.blocks == sinks[user].blocks[1:]
+    assert any(b"event: preferences" in block for block in sinks["dan"].blocks)

@@ -1,0 +1,57 @@
+"""Event streams begin one at a time, and none waits for another's reader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from support.edge.edges import settings
+
+from api.live.connections import Connections, Outlet, Stream
+from api.live.event_stream import EventStream
+
+
+class _Begun(Stream):
+    def catch_up(self) -> None: ...
+
+    def beat(self, now: int) -> None: ...
+
+    def leave(self) -> None: ...
+
+
+async def test_a_reader_who_takes_nothing_does_not_hold_up_the_others() -> None:
+    """An answer of before that is still in the way on its connection: the server waits with what comes next."""
+    connections = Connections(settings(), lambda: 0)
+    begun: dict[str, asyncio.Event] = {}
+
+    def stream(user: str, start: asyncio.Event) -> asyncio.Task[None]:
+        begun[user] = asyncio.Event()
+
+        def begin(outlet: Outlet) -> Stream:
+            begun[user].set()
+            return _Begun("w1", user, outlet)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await start.wait()
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        connections.take("w1", user)
+        return asyncio.create_task(EventStream(connections, "w1", user, 60, begin)({}, receive, send))
+
+    free = asyncio.Event()
+    free.set()
+    tasks = [stream("slow", asyncio.Event())]
+    await asyncio.sleep(0)
+    tasks.append(stream("ann", free))
+    try:
+        async with asyncio.timeout(10):
+            await begun["ann"].wait()
+        assert not begun["slow"].is_set()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert not connections._users

@@ -1,0 +1,193 @@
+"""Decision 0020: an edge that knows gives no copy frames of another role, and nobody is ever given anything that their
+token does not show. A client is cut off and comes back, in another role or not, at another edge or not, after a restart
+or not."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clients.feed import Copy, frames
+from support.edge.edge_with_fold import WS, Deciding, message
+from support.edge.expected_view import Truth
+from support.edge.random_rows import marker
+from support.edge.sinks import Kept
+from support.examples import law
+
+from api.live.connections import Stream
+from api.live.resume_roles import Given
+from api.readmodel.readers import Reader
+
+ROLES = ("OWNER", "MEMBER", "VIEWER")
+
+
+def reader(role: str) -> Reader:
+    return Reader(WS, "ann", frozenset({role}))
+
+
+class Client:
+    """One copy of an inbox, and the id of the last frame it took; one connection at a time."""
+
+    def __init__(self, attn: Deciding) -> None:
+        self.attn, self.copy, self.outlet = attn, Copy(), Kept()
+        self.last: int | None = None
+        self.stream: Stream | None = None
+        self.role, self.limit = "OWNER", 1000
+
+    def connect(self, role: str, limit: int, edge: int) -> list[str]:
+        """Goes on from where it was, as this role; the events it was told at once."""
+        self.role, self.limit, self.outlet = role, limit, Kept()
+        self.stream = self.attn.edges[edge].hub.open(reader(role), limit, self.last, self.outlet)
+        return self.read()
+
+    def read(self) -> list[str]:
+        raw, self.outlet.raw = self.outlet.raw, b""
+        for shown in (None, *ROLES):
+            assert shown in (None, self.role) or marker(WS, None, shown).encode() not in raw, "invisible is absent"
+        told = frames(raw)
+        for frame in told:
+            self.copy.apply(frame)
+            self.last = frame[0]
+        return [event for _, event, _ in told]
+
+    def leave(self) -> None:
+        if self.stream is not None:
+            self.stream.leave()
+            self.stream = None
+
+    def check(self) -> None:
+        self.read()
+        assert self.copy.page == Truth(self.attn.rows, reader(self.role)).page(self.limit)
+
+
+def happen(attn: Deciding, number: int, role: str | None, priority: str = "normal") -> None:
+    target = {"target_role": role} if role else {}
+    attn.happen(message(f"m{number}", title=marker(WS, None, role), priority=priority, **target))
+
+
+@law(60)
+@given(st.integers(0, 2**32), st.sampled_from([1, 3, 1000]))
+def test_on_one_edge_whoever_comes_back_as_another_has_the_right_copy(seed: int, limit: int) -> None:
+    pick = random.Random(seed)
+    attn = Deciding()
+    client = Client(attn)
+    for number in range(12):
+        happen(attn, number, pick.choice((None, *ROLES)))
+        if number % 2 == 0:
+            client.leave()
+            if pick.random() < 0.6:
+                happen(attn, pick.randrange(12), pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+            role = pick.choice((client.role, *ROLES))
+            if pick.random() < 0.3:  # the answer gets lost on its way
+                attn.edges[0].hub.open(reader(role), limit, client.last, Kept()).leave()
+            client.connect(role, limit, 0)
+        client.check()
+    client.leave()
+
+
+@law(60)
+@given(st.integers(0, 2**32))
+def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) -> None:
+    """Whatever windows of the same user, and whichever roles of others, were served meanwhile."""
+    pick = random.Random(seed)
+    attn = Deciding(edges=2)
+    clients = [Client(attn) for _ in range(3)]
+    for number, client in enumerate(clients):
+        assert client.connect("OWNER", (1000, 3, 1)[number], number % 2) == ["snapshot"]
+    for number in range(12):
+        happen(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+        for client in clients:
+            client.check()
+        client = pick.choice(clients)
+        client.leave()
+        if pick.random() < 0.3:
+            for one in clients:
+                one.leave()
+            attn.restart()
+        happen(attn, 20 + number, pick.choice((None, "OWNER")))
+        for one in clients:
+            if one.stream is None:
+                edge = pick.randrange(2)
+                held = one.last is not None and attn.edges[edge].replica.since(WS, one.last) is not None
+                assert ("snapshot" in one.connect("OWNER", one.limit, edge)) is not held
+    for client in clients:
+        client.check()
+        client.leave()
+
+
+@law(60)
+@given(st.integers(0, 2**32))
+def test_nobody_is_told_what_the_token_does_not_show(seed: int) -> None:
+    """Wherever they go on, as whom, with whosesoever cursor: `read` looks at every byte."""
+    pick = random.Random(seed)
+    attn = Deciding(edges=2)
+    client = Client(attn)
+    for number in range(12):
+        happen(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+        client.leave()
+        if pick.random() < 0.2:
+            attn.restart()
+        client.copy, client.outlet = Copy(), Kept()
+        client.stream = attn.edges[edge := pick.randrange(2)].hub.open(
+            reader(role := pick.choice(ROLES)), pick.choice((1, 3, 1000)), client.last, client.outlet)
+        client.role = role
+        raw = client.outlet.raw
+        happen(attn, 30 + number, pick.choice((None, *ROLES)))
+        for shown in ROLES:
+            assert shown == role or marker(WS, None, shown).encode() not in raw + client.outlet.raw
+        client.last = attn.edges[edge].replica.cursor(WS)
+    client.leave()
+
+
+def test_a_role_that_comes_back_has_not_seen_what_was_between() -> None:
+    attn = Deciding()
+    client = Client(attn)
+    happen(attn, 0, "OWNER")
+    for role in ("OWNER", "MEMBER", "OWNER", "MEMBER"):
+        assert client.connect(role, 1000, 0) == ["snapshot"], role
+        client.check()
+        client.leave()
+        happen(attn, 1, "OWNER")
+        happen(attn, 2, "MEMBER")
+    client.connect("MEMBER", 1000, 0)
+    happen(attn, 3, "MEMBER")
+    client.check()
+    client.leave()
+    happen(attn, 4, "MEMBER")
+    assert client.connect("MEMBER", 1000, 0) == ["added"]
+    client.check()
+
+
+def test_a_feed_of_another_role_that_was_begun_afresh_goes_on_exactly() -> None:
+    attn = Deciding()
+    happen(attn, 0, None)
+    for role in (*ROLES, *ROLES):
+        client = Client(attn)
+        for _ in range(2):
+            first = client.last is None
+            assert ("snapshot" in client.connect(role, 1000, 0)) is first
+            client.leave()
+
+
+def test_feeds_of_one_user_in_two_roles_side_by_side_go_on_exactly() -> None:
+    attn = Deciding(edges=2)
+    happen(attn, 0, None)
+    clients = [Client(attn), Client(attn)]
+    for _ in range(3):
+        for edge in (0, 1, 1):
+            for client, role in zip(clients, ROLES, strict=False):
+                first = client.last is None
+                assert ("snapshot" in client.connect(role, 1000, edge)) is first
+            for client in clients:
+                client.check()
+            happen(attn, 1, None)
+            for client in clients:
+                client.leave()
+
+
+def test_users_that_are_remembered_are_bounded() -> None:
+    known = Given()
+    for number in range(60_000):
+        known.begin(Reader(WS, f"u{number}", frozenset({"OWNER"})), None)
+    assert len(known._users) == 50_000

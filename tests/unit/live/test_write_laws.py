@@ -1,0 +1,240 @@
+"""Laws 4 and 6 with people in it: source events and commands of several users and roles, in any order. After every step
+each reader's snapshot and frames make up their page, and nothing they may not see has reached them on any channel."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clients.feed import Copy, frames
+from support.edge.expected_view import Truth
+from support.edge.random_rows import marker
+from support.examples import law
+from support.fold.fold_driver import NOON, event
+
+from api.live.frames import Frames
+from api.live.notifications import Pushes, Subscriber
+from api.readmodel.pages import Answers
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.window import Window
+from schemas.facts import Outcome
+from schemas.latest import keep_latest
+from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
+from schemas.scalars import MINUTE
+from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, decode, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import Fold
+
+SEEDS = st.integers(0, 2**32)
+READERS = [Reader(ws, user, frozenset({role})) for ws, user, role in (
+    ("w1", "ann", "OWNER"), ("w1", "bob", "MEMBER"), ("w1", "cyd", "MEMBER"), ("w2", "ann", "OWNER"))]
+LIMITS = (2, 1000)
+OPENS = ("waitpoint.created", "message.posted", "run.failed", "escalation.opened", "plan.proposed")
+CLOSES = ("waitpoint.approved", "message.withdrawn", "run.recovered", "escalation.resolved", "plan.rejected")
+
+
+class Followed:
+    """One reader's feed, as bytes and as the copy a browser would have."""
+
+    def __init__(self, reader: Reader, limit: int, replica: Replica, frames_of: Frames) -> None:
+        self.reader, self.limit = reader, limit
+        self.window = Window(reader, limit, replica.space(reader.ws))
+        self.copy = Copy()
+        self.bytes = b""
+        self.tell(frames_of.snapshot(replica.space(reader.ws), self.window, replica.cursor(reader.ws)))
+
+    def tell(self, *sent: bytes) -> None:
+        self.bytes += b"".join(sent)
+        for frame in frames(b"".join(sent)):
+            self.copy.apply(frame)
+
+
+class Stage:
+    """Log, fold and edge of one partition."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.rows: dict[bytes, bytes] = {}
+        self.fold = Fold(self.rows, 0, Rules())
+        self.fold.load()
+        self.fold.reconcile(0)
+        self.replica, self.answers = Replica(1), Answers()
+        self.pushes = Pushes(self.replica)
+        self.subscribers = [Subscriber(reader) for reader in READERS]
+        for one in self.subscribers:
+            self.pushes.subscribe(one)
+        self.frames = Frames(self.answers)
+        self.feeds = [Followed(reader, limit, self.replica, self.frames) for reader in READERS for limit in LIMITS]
+        self.clock = 0
+        self.number = 0
+        self.told = 0  # facts
+        self.told_open: Counter[str | None] = Counter()  # item -> how many more facts opened it than closed it
+
+    def step(self) -> None:
+        self.clock += self.random.randrange(0, 40)
+        entries = [self._entry() for _ in range(self.random.randrange(0, 4))]
+        pack = decode_pack(encode_pack(Pack(NOON + self.clock * MINUTE, entries)))
+        whole = False
+        while not whole:
+            whole = self.fold.apply(pack, self.fold.position.next)
+            self._publish()
+
+    def _entry(self) -> Any:
+        self.number += 1
+        return self._event() if self.random.random() < 0.5 else self._command()
+
+    def _event(self) -> Any:
+        pick = self.random.choice
+        kind, ws = pick(OPENS + OPENS + CLOSES), pick(("w1", "w1", "w2"))
+        user, role = pick(((None, None), (None, "OWNER"), ("bob", None), ("cyd", "OWNER")))
+        targets = {"target_user_id": user, "target_role": role}
+        return event(kind, f"s{pick(range(4))}", self.clock - pick(range(-5, 60)), ws, id=f"e{self.number}",
+                     title=marker(ws, user, role), cluster=pick("abc"), priority=pick(("low", "high", "urgent")),
+                     incident_key="k", **{name: value for name, value in targets.items() if value})
+
+    def _command(self) -> Any:
+        """By anybody, on anything there is: also on what they can't see."""
+        pick, reader = self.random.choice, self.random.choice(READERS)
+        ids = [row.id for row in map(self._item, list(self.rows)) if row is not None] or ["ibx_none"]
+        common = {
+            "ws": reader.ws, "id": f"c{self.number}", "time": NOON + self.clock * MINUTE, "user": reader.user,
+            "roles": tuple(reader.roles), "idempotency_key": pick((None, None, "k1", "k2")),
+        }
+        state = pick(("unread", "read", "resolved"))
+        until = pick((None, NOON + (self.clock + 30) * MINUTE))
+        return pick((
+            lambda: SetState(**common, items=(pick(ids),), state=state),
+            lambda: SetState(**common, items=tuple(self.random.sample(ids, min(len(ids), 3))), state=state, bulk=True),
+            lambda: Dismiss(**common, item=pick(ids), until=until), lambda: Restore(**common, item=pick(ids)),
+            lambda: SetPreferences(**common, pinned_clusters=[pick("abc")], widgets=[Widget("w", True)]),
+        ))()
+
+    def _item(self, key: bytes) -> ItemRow | None:
+        row = decode(key, self.rows[key])
+        return row if isinstance(row, ItemRow) else None
+
+    def _publish(self) -> None:
+        batch = self.fold.take()
+        keep_latest(self.rows, batch.rows)
+        self.fold.taken()
+        position = decode(position_key(0), self.rows[position_key(0)])
+        assert isinstance(position, PositionRow)
+        for fact in batch.facts:
+            if isinstance(fact, Outcome):
+                self.pushes.decided(0, fact)
+            else:
+                self.told += 1
+                self.told_open[fact.item] += fact.opened - (fact.seconds_open is not None)
+        self.pushes.release()
+        for update in self.replica.apply(0, batch.rows, position):
+            for feed in self.feeds:
+                if feed.reader.ws == update.space.name:
+                    feed.tell(*self.frames.of(update, feed.window))
+        self.pushes.release()
+
+    def twice(self) -> None:
+        """A command sent again under another id finds everything as it wants it: no row, fact, frame or push."""
+        self.number += 1
+        command = self._command()
+        while command.idempotency_key is not None:
+            command = self._command()
+        self._fold(command)
+        rows, told = self._kept(), self.told
+        sent = [feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]
+        self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
+        assert (self._kept(), self.told) == (rows, told), command
+        assert sent == ([feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]), command
+
+    def late(self) -> None:
+        """`unread` by everybody, of whoever has not seen the newest revision, opens nothing that a source closed."""
+        before = {row.id: row for row in map(self._item, list(self.rows)) if row is not None}
+        for reader in READERS:
+            self.number += 1
+            ids = tuple(row.id for row in before.values())
+            self._fold(SetState(
+                ws=reader.ws, id=f"c{self.number}", time=NOON + self.clock * MINUTE, user=reader.user,
+                roles=tuple(reader.roles), items=ids or ("ibx_none",), state="unread", bulk=True))
+        for row in (row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"):
+            was = before[row.id]
+            if was.state == "resolved" and row.open:
+                assert was.closed is not None
+                assert was.closed[1].startswith("c"), "a command closed it"
+
+    def _kept(self) -> dict[bytes, bytes]:
+        return {key: raw for key, raw in self.rows.items() if key[:2] not in (b"e:", b"~:")}
+
+    def _fold(self, command: Any) -> None:
+        pack = decode_pack(encode_pack(Pack(NOON + self.clock * MINUTE, [command])))
+        while not self.fold.apply(pack, self.fold.position.next):
+            self._publish()
+        self._publish()
+
+    def check_outcomes(self) -> None:
+        """Each user's outcomes are counted, and small."""
+        rows = {key: decode(key, raw) for key, raw in self.rows.items() if key[:2] in (b"o:", b"k:")}
+        kept = Counter((row.ws, row.user) for row in rows.values() if isinstance(row, OutcomeRow))
+        assert kept == {(row.ws, row.user): row.count for row in rows.values() if isinstance(row, KeysRow)}
+        assert all(len(self.rows[key]) < 400 for key in rows)
+
+    def check_facts(self) -> None:
+        """What the history counts as open is what is open (an incident's facts are its members')."""
+        rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"]
+        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.open for row in rows}
+
+    def check(self) -> None:
+        self._check_incidents()
+        for feed in self.feeds:
+            truth = Truth(self.rows, feed.reader).page(feed.limit)
+            assert feed.copy.page == truth
+            page = json.loads(self.answers.inbox(self.replica.space(feed.reader.ws), feed.reader, 0, feed.limit))
+            assert [item["id"] for item in page["items"]] == [item["id"] for item in truth["items"]]
+            assert page["counts"] == truth["counts"]
+        self.check_pushes()
+
+    def check_pushes(self) -> None:
+        """Before anything else happens: a row may be for others then."""
+        for one in self.subscribers:
+            while not one.waiting.empty():
+                self._check_push(one.reader, json.loads(one.waiting.get_nowait()))
+
+    def _check_incidents(self) -> None:
+        """Open exactly while runs of it are, and those, no others, are grouped under it."""
+        rows = [row for row in map(self._item, list(self.rows)) if row is not None]
+        for incident in (row for row in rows if row.kind == "incident"):
+            grouped = {row.id for row in rows if row.incident == incident.id and row.open}
+            assert bool(grouped) == incident.open, incident
+            assert (set(incident.members), incident.count) == (grouped, len(grouped))
+            assert incident.state == "resolved" or incident.resolved_at is None
+
+    def _check_push(self, reader: Reader, told: Any) -> None:
+        assert told["channel"] == f"workspace:{reader.ws}"
+        if "id" in told["payload"]:
+            row = self._item(b"i:" + told["payload"]["id"].encode())
+            assert row is None or (row.ws == reader.ws and reader.sees(row.target_user_id, row.target_role))
+
+
+@law(60)
+@given(SEEDS)
+def test_law_4_and_6_with_writes(seed: int) -> None:
+    stage = Stage(seed)
+    for _ in range(25):
+        stage.step()
+        stage.check()
+        stage.check_facts()
+        stage.check_outcomes()
+        stage.twice()
+        stage.check_pushes()
+    stage.late()
+    stage.check()
+    for feed in stage.feeds:
+        reader = feed.reader
+        for ws in ("w1", "w2"):
+            for user, role in ((None, None), (None, "OWNER"), ("bob", None), ("cyd", "OWNER")):
+                if ws != reader.ws or not reader.sees(user, role):
+                    assert marker(ws, user, role).encode() not in feed.bytes

@@ -1,0 +1,321 @@
+"""Flags, variables and files; the secret; tokens; schemas. Mistakes are one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import jwt
+import orjson
+import pytest
+from pydantic import SecretStr
+from support.processes.cli import attn_here
+
+from api.edge.services import served
+from ops import config
+from ops.cli.commands.dead_letters import _show, _show_summary
+from ops.cli.commands.roles import edge
+from ops.cli.commands.schemas import export
+from ops.cli.commands.token import parse_ttl
+from ops.cli.data.dead_letters import Summary
+from ops.embedded.stack import locked
+from ops.errors import UserError
+from ops.process import identity
+from ops.process.identity import Known
+from schemas.json_schema import normalise
+from schemas.settings import Settings
+from streams.runtime import private_files
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("ATTN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_over_variables_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ATTN_PORT=1001\nATTN_HOST=h1\nATTN_INSTANCE=i1\nOTHER=x\n")
+    monkeypatch.setenv("ATTN_PORT", "1002")
+    monkeypatch.setenv("ATTN_HOST", "h2")
+    found = config.load(port=1003, host=None)
+    assert (found.port, found.host, found.instance) == (1003, "h2", "i1")
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ATTN_PORT", "http")
+    assert attn_here("up") == 2
+    assert capsys.readouterr().err.startswith("attn: ATTN_PORT (--port): Input should be a valid integer")
+
+
+def test_a_flag_is_named_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_LOG_PARTITIONS", "0")
+    assert attn_here("topics") == 2
+    assert capsys.readouterr().err.startswith("attn: ATTN_LOG_PARTITIONS: Input should be greater")
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1:x", "k1:9092,k2:", "k1:65536", "[::1]:x", ":²"])
+def test_kafka_is_hosts_and_ports(hosts: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("topics", "--kafka", hosts) == 2
+    said = f"attn: ATTN_KAFKA (--kafka): {hosts.split(',')[-1]!r} is not HOST:PORT\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("hosts", ["k1", "k1:9092, k2:9093", "[::1]:9092", "::1", "[::1]"])
+def test_kafka_as_its_client_takes_it(hosts: str) -> None:
+    assert config.load(kafka=hosts).kafka == hosts
+
+
+@pytest.mark.parametrize("url", ["nonsense", "localhost:8123", "ftp://u:secret@h/attn", "http://h:x", "http://"])
+def test_clickhouse_is_a_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("migrate", "--clickhouse", url) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("attn: ATTN_CLICKHOUSE (--clickhouse): must be a URL such as https://")
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("url", [
+    "http://h", "http://h:8123/", "https://u:p%40ss@h.example:8443/attn", "http://[::1]:8123/a", "http://u:@h?secure=1"])
+def test_urls_that_clickhouse_connect_takes(url: str) -> None:
+    assert config.load(clickhouse=url).clickhouse == url
+
+
+@pytest.mark.parametrize("given", ["x", "9", "3-1", "0-8", "1,"])
+def test_partitions_are_named_as_they_are_meant(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["edge"], ["rebuild", "--check"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ATTN_JWT_SECRET", "s" * 32)
+            assert attn_here(*command, "--partitions", given) == 2
+        err = capsys.readouterr().err
+        assert err == f"attn: partitions {given!r}: must be among 0-7, written as 0-3,7\n"
+
+
+def test_partitions() -> None:
+    assert sorted(served("0-2, 7", 8)) == [0, 1, 2, 7]
+    assert sorted(served("", 2)) == [0, 1]
+
+
+def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("history", "--older", "keep") == 2
+    assert capsys.readouterr().err == "attn: --older goes with --rebuild\n"
+
+
+def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert attn_here("emit", "--help") == 0
+    said = capsys.readouterr().out
+    assert "nothing is sent and the exit code is 1. With --skip-bad" in said
+    assert "[[FILE]]" not in said
+
+
+def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert config.make_secret(settings)
+    path = config.secret_path(settings)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text().strip()) >= 43
+    assert not config.make_secret(settings)
+    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
+
+
+def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        there = tmp_path / "there"
+        there.mkdir(mode=0o755)
+        for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
+            with locked(directory):
+                assert stat.S_IMODE(directory.stat().st_mode) == mode
+        private_files.private(tmp_path / "b" / "broker")
+        assert stat.S_IMODE((tmp_path / "b" / "broker").stat().st_mode) == 0o700
+    finally:
+        os.umask(old_mask)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Anybody could sign with it; and `ATTN_JWT_SECRET=` is what `.env.example` leaves to be filled in."""
+    for name in ("JWT_SECRET", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"):
+        monkeypatch.setenv(f"ATTN_{name}", blank)
+    found = config.load(data_dir=tmp_path / "data")
+    assert (found.jwt_secret, found.jwks_url, found.jwt_audience, found.jwt_issuer) == (None, None, None, None)
+    assert Settings(jwt_secret=SecretStr(blank)).jwt_secret is None
+    with pytest.raises(UserError, match="nobody could call"):
+        edge(data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://id.test/keys", "id.test/keys", "HTTPS//x"])
+def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTN_JWKS_URL", url)
+    with pytest.raises(UserError, match="ATTN_JWKS_URL"):
+        config.load()
+
+
+def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n[red]x[/red] é"
+    row = {"at": "", "topic": "plans", "partition": 0, "offset": 1, "reason": evil, "value": evil, "retried": False}
+    _show([row], 1, as_json=False)
+    _show_summary([Summary("plans", "json", 1, 1, 0, 0, evil)], as_json=False)
+    _show([row], 1, as_json=True)
+    said = capsys.readouterr().out
+    assert not set(said) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
+    assert json.loads(said.splitlines()[-1]) == row
+
+
+def test_times_are_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"at": "2026-05-20T08:14:22.123456Z", "topic": "run-failures", "partition": 0, "offset": 123456,
+           "reason": "data.title: " + "x" * 200, "value": "v" * 200, "retried": True}
+    _show([row], 1, as_json=False)
+    _show_summary([Summary("run-failures", "envelope", 1, 1, 10**15, 2 * 10**15, "r" * 200)], as_json=False)
+    said = capsys.readouterr().out
+    for time in ("2026-05-20 08:14:22", "2001-09-09 01:46:40", "2033-05-18 03:33:20"):
+        assert all(f" {part} " in said for part in time.split())
+
+
+def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.make_secret(Settings(data_dir=tmp_path))
+    monkeypatch.setenv("ATTN_JWT_SECRET", "mine")
+    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr("mine")
+    other = Settings(data_dir=tmp_path / "other")
+    other.data_dir.mkdir()
+    assert not config.make_secret(other)
+    monkeypatch.delenv("ATTN_JWT_SECRET")
+    monkeypatch.setenv("ATTN_JWKS_URL", "https://keys")
+    assert config.load(data_dir=tmp_path).jwt_secret is None
+
+
+def test_the_kafka_of_a_running_up_is_found_and_that_of_a_dead_one_is_not(tmp_path: Path) -> None:
+    config.note_up(Settings(data_dir=tmp_path, kafka="127.0.0.1:5"))
+    assert config.load(data_dir=tmp_path).kafka == "127.0.0.1:5"
+    assert config.load(data_dir=tmp_path, kafka="k:1").kafka == "k:1"
+    note = json.loads((tmp_path / "up.json").read_text())
+    (tmp_path / "up.json").write_text(json.dumps({**note, "started": "0"}))
+    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+    (tmp_path / "up.json").write_text("{")
+    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+
+
+def test_a_token_that_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "s" * 40
+    monkeypatch.setenv("ATTN_JWT_SECRET", secret)
+    assert attn_here("token", "--workspace", "ws", "--user", "u", "--role", "owner", "--name", "Ü", "--ttl", "7d") == 0
+    out = capsys.readouterr().out
+    claims = jwt.decode(out.strip(), secret, algorithms=["HS256"])
+    assert (claims["sub"], claims["workspace_id"], claims["role"], claims["name"]) == ("u", "ws", "OWNER", "Ü")
+    assert claims["exp"] - claims["iat"] == 7 * 86400
+
+
+def test_a_short_secret_is_its_owners_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_JWT_SECRET", "short")
+    assert attn_here("token", "--workspace", "ws", "--user", "u", "--role", "VIEWER") == 0
+    assert capsys.readouterr().out.count(".") == 2
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--workspace", "w", "--user", "u", "--role", "KING"], "'KING' is not one of OWNER"),
+    (["--workspace", " ", "--user", "u", "--role", "OWNER"], "must not be blank"),
+    (["--workspace", "w", "--user", "u", "--role", "OWNER", "--ttl", "soon"], "'soon' is not a time"),
+    (["--workspace", "w", "--user", "u"], "Missing option '--role'"),
+])
+def test_token_says_what_is_wrong(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_JWT_SECRET", "s" * 40)
+    assert attn_here("token", *arguments) == 2
+    found = capsys.readouterr()
+    assert message in found.err
+    assert not found.out
+
+
+def test_no_secret_to_sign_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("token", "--workspace", "w", "--user", "u", "--role", "OWNER") == 1
+    assert "no secret to sign with: set ATTN_JWT_SECRET" in capsys.readouterr().err
+    assert attn_here("edge") == 1
+    assert "nobody could call" in capsys.readouterr().err
+
+
+def test_ttl() -> None:
+    assert [parse_ttl(text) for text in ("90", "90s", "2m", "12H", " 7d ")] == [90, 90, 120, 43200, 604800]
+    for wrong in ("", "0", "-5", "1.5h", "12w", "h"):
+        with pytest.raises(UserError):
+            parse_ttl(wrong)
+
+
+def test_exported_schemas_are_schemas_and_describe_events() -> None:
+    found = export()
+    assert {"log.json", "facts.json", "views/item.json", "views/position.json"} <= found.keys()
+    for schema in found.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        orjson.dumps(schema)
+    event = {
+        "specversion": "1.0", "id": "e1", "source": "/s", "type": "waitpoint.created", "subject": "wp1",
+        "time": "2026-05-20T08:14:22Z", "workspaceid": "ws_01", "data": {"title": "Go?", "anything": 1},
+    }
+    check = jsonschema.Draft202012Validator(found["sources/waitpoint.created.json"])
+    assert check.is_valid(event)
+    assert not check.is_valid({**event, "data": {}})
+
+
+def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
+    """Python 3.13 removes the indentation of docstrings, msgspec 0.23 does in part; both order `anyOf` as they like."""
+    null, item, run = {"type": "null"}, {"$ref": "#/$defs/Item"}, {"$ref": "#/$defs/Run"}
+    older = {"$defs": {"Row": {"description": "One row.\n\n    Its text\n    goes on.", "anyOf": [null, run, item]}}}
+    newer = {"$defs": {"Row": {"description": "One row.\n\nIts text\ngoes on.\n", "anyOf": [run, item, null]}}}
+    assert normalise(older) == normalise(newer)
+    assert normalise(older)["$defs"]["Row"] == {
+        "description": "One row. Its text goes on.", "anyOf": [item, run, null]}
+    for name, found in export().items():
+        assert name.startswith("sources/") or found == normalise(found), name
+
+
+def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "json"
+    assert attn_here("schemas", "--check", "--out", str(out)) == 1
+    assert "stale in" in capsys.readouterr().err
+    assert attn_here("schemas", "--out", str(out)) == 0
+    assert attn_here("schemas", "--check", "--out", str(out)) == 0
+    (out / "log.json").write_text("{}")
+    (out / "views" / "gone.json").write_text("{}")
+    capsys.readouterr()
+    assert attn_here("schemas", "--check", "--out", str(out)) == 1
+    assert "log.json, views/gone.json" in capsys.readouterr().err
+    assert attn_here("schemas", "--out", str(out)) == 0
+    assert not (out / "views" / "gone.json").exists()
+
+
+def test_a_pid_given_to_another_process_is_not_ours(tmp_path: Path) -> None:
+    me = identity.known(os.getpid())
+    assert me is not None
+    assert identity.is_alive(me)
+    assert not identity.is_alive(Known(me.pid, "before"))
+    identity.write(tmp_path / "p.pid", me)
+    assert identity.read(tmp_path / "p.pid") == me
+    assert identity.read(tmp_path / "none.pid") is None
+    (tmp_path / "p.pid").write_text("17")
+    assert identity.read(tmp_path / "p.pid") is None
+
+
+def test_a_command_imports_its_own_module_only() -> None:
+    """`attn token` starts without the modules of the other commands: together they cost a second of CPU."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c",
+         "import sys; from ops.cli.main import main\n"
+         "sys.argv = ['attn', 'token', '--help']\n"
+         "try: main()\n"
+         "except SystemExit: pass\n"
+         "print([name for name in ('aiokafka', 'faust', 'uvicorn', 'clickhouse_connect') if name in sys.modules])"],
+        capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

@@ -1,0 +1,190 @@
+"""What the documents name is there: files, headings, settings, commands with their flags, make's targets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+from bench.__main__ import BENCHES
+from ops.cli.main import build
+from ops.cli.settings_docs import page
+from schemas.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+# Of tests, of compose, of a shell's example, and names that stand for several.
+OTHERS = {"ATTN_TEST_KAFKA", "ATTN_TEST_TIMES", "ATTN_PUBLIC_ADDRESS", "ATTN_PUBLIC_PORT"}
+SETTINGS = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
+ROOMS = ("api", "docs", "ops", "requirements", "schemas", "streams", "tests")
+
+
+def documents() -> list[Path]:
+    """Those of the repository; a checkout has others beside, which git ignores."""
+    found = [path for path in ROOT.rglob("*.md") if not {"node_modules", "vendor"} & set(path.parts)]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
+
+
+DOCUMENTS = documents()
+each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@cache
+def anchors(path: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    found: set[str] = set()
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        number = 0
+        while (name := f"{anchor}-{number}" if number else anchor) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+@each
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if re.match(r"[a-z]+:", target):
+            assert target.startswith("https://"), target
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), f"{target} is not there"
+        if anchor:
+            assert anchor in anchors(path), f"{target}: no such heading; there are {sorted(anchors(path))}"
+
+
+def long_lines(text: str) -> list[str]:
+    """Returns the lines of prose over 100 characters. Targets of links do not count; tables and code are
+    exempt."""
+    prose = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"\]\([^)]*\)", "]", line) for line in prose.splitlines() if not line.startswith("|")]
+    return [line for line in lines if len(line) > 100 and not re.fullmatch(r" *`[^`]+`", line)]
+
+
+@each
+def test_lines_are_at_most_100_characters_long(document: Path) -> None:
+    assert long_lines(document.read_text()) == []
+
+
+@each
+def test_files_that_are_named_exist(document: Path) -> None:
+    if document.name == "CHANGELOG.md" or "decisions" in document.parts:
+        return  # what was true then
+    for name in re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./*-]+)`", document.read_text()):
+        assert list(ROOT.glob(name.rstrip("/"))), f"{name} is not there"
+
+
+def named_settings(text: str) -> set[str]:
+    """`ATTN_TARGET_*` names several."""
+    found: set[str] = set()
+    for name, star in re.findall(r"\b(ATTN_[A-Z_]*[A-Z])(_\*)?", text):
+        found |= {one for one in SETTINGS if one.startswith(f"{name}_")} or {name} if star else {name}
+    return found - OTHERS
+
+
+@each
+def test_settings_that_are_named_are_settings(document: Path) -> None:
+    """A decision, or the changelog, may name one that was there."""
+    if document.name == "CHANGELOG.md" or "decisions" in document.parts:
+        return
+    assert named_settings(document.read_text()) <= SETTINGS
+
+
+@pytest.mark.parametrize("name", [".env.example", "docker-compose.yml", "Makefile", "ops/deploy/prometheus/alerts.yml",
+                                  "ops/deploy/prometheus/prometheus.yml"])
+def test_settings_in_other_files_are_settings(name: str) -> None:
+    assert named_settings((ROOT / name).read_text()) <= SETTINGS
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert text == page(), "run `make schemas`"
+    assert named_settings(text) == SETTINGS
+
+
+def test_the_example_shows_defaults_as_they_are() -> None:
+    """A line that is commented out says what holds without it, where it looks like that."""
+    shown = dict(re.findall(r"^#(ATTN_\w+)=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    for name in ("DATA_DIR", "HOST", "PORT", "LOG_LEVEL", "ARCHIVE_SECONDS", "ARCHIVE_AT_ONCE"):
+        default = Settings.model_fields[name.lower()].default
+        assert type(default)(shown[f"ATTN_{name}"]) == default, name
+
+
+@cache
+def commands() -> dict[tuple[str, ...], set[str]]:
+    """Command, or command and its own -> flags."""
+    found: dict[tuple[str, ...], set[str]] = {}
+
+    def look(command: object, path: tuple[str, ...]) -> None:
+        found[path] = {flag for one in getattr(command, "params", ()) for flag in one.opts} | {"--help", "-h"}
+        for name, inner in getattr(command, "commands", {}).items():
+            look(inner, (*path, name))
+
+    look(typer.main.get_command(build()), ())
+    return found
+
+
+def code(text: str) -> list[str]:
+    """Lines that one could type."""
+    blocks = re.findall(r"^```(?:sh|)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [line.partition("  #")[0] for line in lines] + re.findall(r"`([^`\n]+)`", prose)
+
+
+def unknown(text: str) -> list[str]:
+    """Commands of attn, flags and targets of make that a document names and nobody knows."""
+    found = []
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets |= {f"bench-{name}" for name in BENCHES}
+    for line in code(text):
+        found += [f"make {name}" for name in re.findall(r"^make ([a-z-]+)", line) if name not in targets]
+        for words in re.findall(r"(?:^|[|(;]\s*)attn((?: [^|;()`]+)?)", line):
+            path: tuple[str, ...] = ()
+            for word in (rest := words.split()):
+                if (*path, word) not in commands():
+                    break
+                path = (*path, word)
+            if rest and not path and not rest[0].startswith("-"):
+                found.append(f"attn {rest[0]}")
+            flags = re.findall(r"(?:^|[\s\[])(--[a-z][\w-]*)", words)
+            found += [f"{' '.join(path)} {flag}" for flag in flags if flag not in commands()[path]]
+    return found
+
+
+@each
+def test_commands_that_are_named_exist_with_their_flags(document: Path) -> None:
+    assert unknown(document.read_text()) == []
+
+
+def test_what_is_wrong_is_found() -> None:
+    line = "word " * 20
+    assert long_lines(f"{line}\n{line}a\n| {line}a |\n[{line}](https://example.com)\n```\n{line}a\n```\n") == [
+        f"{line}a", f"[{line}]"]
+    text = "`attn histroy` `attn history --rebuilt`\n```sh\ncat x | attn emitt -  # attn no\nmake cheque\n```\n"
+    assert unknown(text) == ["attn emitt", "make cheque", "attn histroy", "history --rebuilt"]
+    targets = {f"ATTN_TARGET_{name}" for name in ("URGENT", "HIGH", "NORMAL", "LOW")}
+    assert named_settings("ATTN_PORT and ATTN_PORTS, ATTN_TARGET_*, ATTN_NONE_*") == {
+        "ATTN_PORT", "ATTN_PORTS", "ATTN_NONE", *targets}
+    assert "attn-dead-letters" in anchors(ROOT / "docs" / "command-line.md")
+
+
+def test_a_clone_has_nothing_that_git_ignores_in_it() -> None:
+    """Links are looked up in the checkout; what they lead to must be in a clone as well."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = {ROOT / name for name in said.splitlines()}
+    for document in DOCUMENTS:
+        if document not in tracked:
+            continue
+        for target in re.findall(r"\]\(([^)\s:#]+)(?:#[^)]*)?\)", document.read_text()):
+            path = (document.parent / target).resolve()
+            assert path in tracked or path.is_dir(), f"{document.name}: {target} is not committed"

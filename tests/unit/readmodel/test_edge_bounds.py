@@ -1,0 +1,215 @@
+"""Law 7 at the edge: what it keeps grows with the view, and a step costs what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+from sortedcontainers import SortedList
+from support.edge.edges import Fed
+from support.edge.random_rows import item
+from support.edge.sinks import Kept
+
+from api.live.notifications import Subscriber
+from api.readmodel import listing
+from api.readmodel.readers import Reader
+from api.readmodel.sorted_sets import Keys
+from schemas.facts import Outcome
+from schemas.log import Data
+from schemas.views import ItemRow, MarkRow, decode
+from streams.core.domain.keys import mark_key
+from streams.core.domain.rank import sort_key
+
+
+def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed = Fed()
+    rows = [item(source_id=f"s{number}", target_user_id="ann") for number in range(500)]
+    fed.put(*rows)
+    listeners = [Subscriber(Reader("w1", user, frozenset({"MEMBER"}))) for user in ("ann", *map(str, range(200)))]
+    for one in listeners:
+        fed.edge.pushes.subscribe(one)
+    asked, sees = [], Reader.sees
+
+    def counted(reader: Reader, *target: Any) -> bool:
+        asked.append(target)
+        return sees(reader, *target)
+
+    monkeypatch.setattr(Reader, "sees", counted)
+    fed.edge.pushes.decided(0, Outcome(
+        ws="w1", pos=0, index=0, command="c", edge="1", user="ann", status=200, body=Raw(b"{}"),
+        items=[row.id for _, row in rows], state="read", bulk=True))
+    fed.edge.pushes.release()
+    assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
+    assert len(asked) < 2 * len(listeners)
+
+
+def test_workspaces_whose_rows_are_gone_are_forgotten() -> None:
+    fed = Fed()
+    for number in range(300):
+        key, row = item(f"w{number}")
+        fed.put((key, row))
+        fed.put((key, None))
+    assert len(fed.edge.replica._spaces) < 5
+
+
+def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
+    fed, outlet = Fed(), Kept()
+    reader = Reader("w1", "ann", frozenset({"MEMBER"}))
+    key, row = item()
+    start = fed.put((key, row))
+    fed.edge.hub.open(reader, 5, None, outlet)
+    fed.put((key, None))
+    fed.put((key, row))
+    again = Kept()
+    fed.edge.hub.open(reader, 5, start, again)
+    assert [line for line in outlet.raw.split(b"\n") if line.startswith(b"event")] == [
+        b"event: snapshot", b"event: removed", b"event: added"]
+    assert outlet.raw.endswith(again.raw)
+    assert again.raw.count(b"event: ") == 2
+
+
+def test_keys_of_rows_that_come_and_go_do_not_pile_up() -> None:
+    fed = Fed()
+    fed.put(item(source_id="stays"))
+    for number in range(900):
+        key, row = item(source_id=f"s{number}")
+        fed.put((key, row))
+        fed.put((key, None))
+    space = fed.edge.replica.known("w1")
+    assert space is not None
+    assert len(space.keys) < 100
+
+
+def put_away(count: int) -> tuple[Fed, Reader]:
+    """An inbox of which ann put everything away: a third of it in cluster c1."""
+    fed, rows = Fed(), []
+    for number in range(count):
+        key, row = item(source_id=f"s{number}", created_at=number, target_user_id="ann", blocking=number % 2 == 0,
+                        data=Data(cluster=f"c{number % 3}"))
+        rows += [(key, row), (mark_key(row.id, "ann"), MarkRow("w1", row.id, "ann", row.surge))]
+    fed.put(*rows)
+    return fed, Reader("w1", "ann", frozenset({"MEMBER"}))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All keys that are taken from the sorted sets."""
+    taken: list[bytes] = []
+    ascending = Keys.ascending
+
+    def counted(keys: Keys, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
+        for key in ascending(keys, after, until):
+            taken.append(key)
+            yield key
+
+    monkeypatch.setattr(Keys, "ascending", counted)
+    return taken
+
+
+def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> None:
+    fed, reader = put_away(3000)
+    space, after = fed.edge.replica.space("w1"), None
+    for _ in range(3):
+        del steps[:]
+        page = list(islice(listing.put_away(space, reader, frozenset(), after), 10))
+        assert len(page) == 10
+        assert len(steps) <= 12
+        after = page[-1]
+
+
+@pytest.mark.parametrize("pins", [frozenset(), frozenset({"c1"}), frozenset({"c0", "c2", "none"})])
+def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str]) -> None:
+    fed, reader = put_away(60)
+    space = fed.edge.replica.space("w1")
+    rows = [row for key, raw in space.rows.items() if isinstance(row := decode(key, raw), ItemRow)]
+    wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
+    found, after = [], None
+    while page := list(islice(listing.put_away(space, reader, pins, after), 7)):
+        found += page
+        after = page[-1]
+    assert found == wanted
+
+
+class _Counted(list[bytes]):
+    """A plain set's keys, each look at one of them counted."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        _Counted.looks += 1
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize("left", [0, 1000, 1999])
+def test_what_was_put_away_before_the_first_that_is_left_is_passed_over(left: int) -> None:
+    names = [b"%04d" % number for number in range(2000)]
+    mine, away = Keys(), Keys()
+    mine._keys = _Counted(names)
+    away._keys = _Counted(name for name in names if name != names[left])
+    _Counted.looks = 0
+    assert list(mine.without(away, b"")) == [names[left]]
+    assert _Counted.looks < 120
+
+
+def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes]) -> None:
+    fed, reader = put_away(3000)
+    space = fed.edge.replica.space("w1")
+    key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
+    fed.put((key, row))
+    del steps[:]
+    assert list(islice(space.ranked(reader, frozenset()), 10)) == [sort_key(row)]
+    assert len(steps) < 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.booleans())), st.integers(0, 99), st.booleans())
+def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
+    chosen = {b"%02d" % number: left for number, left in drawn}
+    mine, away = Keys(chosen), Keys(name for name, left in chosen.items() if not left)
+    if sorted_lists:
+        mine._keys, away._keys = SortedList(mine._keys), SortedList(away._keys)
+    wanted = sorted(name for name, left in chosen.items() if left and name > b"%02d" % after)
+    assert list(mine.without(away, b"%02d" % after)) == wanted
+
+
+class _Many(set[Any]):
+    """Streams, each walk over all of them counted."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_who_catches_up_or_leaves_does_not_look_at_all_who_follow_the_same() -> None:
+    fed, outlets = Fed(), [Kept() for _ in range(90)]
+    key, row = item()
+    fed.put((key, row))
+    feeds = [fed.edge.hub.open(Reader("w1", f"u{number}", frozenset({"MEMBER"})), 5, None, outlet)
+             for number, outlet in enumerate(outlets)]
+    [channel] = fed.edge.hub._channels["w1"].values()
+    many = channel.streams = _Many(channel.streams)
+    for number, outlet in enumerate(outlets):
+        outlet.ready = number % 3 == 0  # a third lags from the first frame on, a third from the second
+    fed.put((key, None))
+    for outlet in outlets:
+        outlet.ready = False
+    fed.put((key, row))
+    assert len(channel.ring) == 2
+    many.walks = 0
+    for number, outlet in enumerate(outlets):
+        outlet.ready = True
+        if number % 2:
+            feeds[number].catch_up()
+        else:
+            feeds[number].leave()
+    assert many.walks < 5
+    assert not channel.ring, "nobody waits"
+    assert len({outlet.raw for number, outlet in enumerate(outlets) if number % 2}) == 1

@@ -1,0 +1,113 @@
+"""Indexes are made when somebody asks, while the workspace goes on changing, and are those it would have had anyway."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.edge.edges import settings as edge_settings
+from support.edge.random_rows import World, item
+from support.examples import law
+
+from api.edge.index_builder import rebuilt
+from api.edge.services import Edge
+from api.readmodel.indexes import FAMILIES
+from api.readmodel.readers import Reader
+from api.readmodel.replica import Replica
+from api.readmodel.workspace import Workspace
+from schemas.views import PositionRow, encode
+
+SEEDS = st.integers(0, 2**32)
+SPACES = ("w1", "w2")
+
+
+def indexes(space: Workspace) -> object:
+    for family in FAMILIES:
+        space.want(family)
+    assert isinstance(space.lists._lists, dict)  # type: ignore[union-attr]
+    return (
+        {name: list(keys.ascending()) for name, keys in space.lists._lists.items()},  # type: ignore[union-attr]
+        {name: tally.counts() for name, tally in space.tallies.items()}, sorted(space.own_keys()),
+    )
+
+
+@law(60)
+@given(SEEDS, st.sampled_from([(), ("cluster",), ("new", "case")]))
+def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tuple[str, ...]) -> None:
+    world = World(seed)
+    for _ in range(4):
+        world.batch(10)
+    lazy, eager = Replica(1), Replica(1)
+    for replica in (lazy, eager):
+        replica.load(0, world.rows, world.position)
+    for name in SPACES:
+        eager.space(name)
+    makers = [rebuilt(space, families) for name in SPACES if (space := lazy.known(name)) is not None]
+    while makers:
+        for maker in list(makers):
+            if next(maker, "done") == "done":
+                makers.remove(maker)
+        if world.random.random() < 0.2:
+            batch = world.batch()
+            lazy.apply(0, *batch)
+            eager.apply(0, *batch)
+    for name in SPACES:
+        assert name not in lazy._spaces or lazy._spaces[name].built
+        assert indexes(lazy.space(name)) == indexes(eager.space(name))
+
+
+@law(40)
+@given(SEEDS)
+def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> None:
+    world, replica, other = World(seed), Replica(1), Replica(1)
+    for batch in world.batches(4, 10):
+        replica.apply(0, *batch)
+        other.apply(0, *batch)
+    space = replica.space("w1")
+    maker = rebuilt(space, ("new",))
+    for _ in range(3):
+        next(maker, None)
+    batch = world.batch()
+    assert [update.space.name for update in replica.apply(0, *batch)] == [
+        update.space.name for update in other.apply(0, *batch)], "its readers are told as ever"
+    for _ in maker:
+        pass
+    if replica.known("w1") is space:  # else it was empty meanwhile, and forgotten
+        assert "new" in space.families
+        assert indexes(space) == indexes(other.space("w1"))
+
+
+def test_keys_of_rows_that_are_gone_are_let_go() -> None:
+    rows: dict[bytes, bytes] = {}
+    space = Workspace("w1", rows)
+    key, row = item()
+    for _ in range(5000):
+        space.put(key, encode(row))
+        space.put(key, None)
+    assert len(space.keys) < 2500
+    space.put(key, encode(row))
+    assert space.own_keys() == [key]
+
+
+async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
+    edge = Edge(edge_settings())
+    rows = dict(item("w1", f"s{number}") for number in range(3000))
+    edge.replica.load(0, {key: encode(row) for key, row in rows.items()}, PositionRow(next=1))
+    edge.ready = True
+    reader = Reader("w1", "ann", frozenset({"OWNER"}))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    spaces = await asyncio.gather(*(edge.space(reader) for _ in range(20)), edge.space(reader, "new"))
+    task.cancel()
+    assert len({id(space) for space in spaces}) == 1
+    assert spaces[0].counts(reader).total == 3000
+    assert {"rank", "new"} <= spaces[0].families
+    assert turns > 5, "the loop went on"

@@ -1,0 +1,105 @@
+"""How an edge begins: right after any compaction, resumable from any batch that was not compacted."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.edge.feeds import Edge
+from support.edge.random_rows import World
+from support.examples import law
+from support.kafka.compaction import Record, compact
+
+from api.edge.bootstrap import fact_of
+from api.edge.initial_state import Assembler, Batch, Loading
+from api.readmodel.replica import Replica
+from schemas.views import cursor_of, encode, position_key
+
+
+def topic(world: World, batches: int) -> list[Record]:
+    """The records of these batches, one batch a millisecond."""
+    found: list[Record] = []
+    for at in range(batches):
+        rows, position = world.batch()
+        found += [(key, raw, at) for key, raw in rows]
+        found.append((position_key(0), encode(position), at))
+    return found
+
+
+def load(records: list[Record], room: int, horizon: int, later: int | None = None) -> Replica:
+    assembler, loading = Assembler(0), Loading(room, horizon)
+    for record in records:
+        batch = assembler.add(*record)
+        if batch is not None:
+            loading.add(batch)
+    assert not loading.settle(horizon if later is None else later)
+    state, batches = loading.finish()
+    replica = Replica(1)
+    for partition, (rows, position) in state.items():
+        replica.load(partition, rows, position)
+    for batch in batches:
+        replica.apply(batch.partition, batch.rows, batch.position)
+    return replica
+
+
+@law(60)
+@given(st.integers(0, 2**32), st.integers(0, 20), st.integers(0, 4), st.sampled_from([0, 3_000, 10**9]))
+def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int, later: int, room: int) -> None:
+    world = World(seed)
+    live = Edge(limits=(3,))
+    source = World(seed)
+    records = topic(source, 20)
+    for batch in world.batches(20):
+        live.apply(*batch)
+    replica = load(compact(records, compacted, random.Random(seed)), room, max(0, compacted - later), compacted)
+    rows = live.replica._parts[0].rows
+    assert replica._parts[0].rows == rows
+    assert replica.cursor("w1") == live.replica.cursor("w1")
+    for (reader, limit), (_, sent, _) in live.feeds.items():
+        for number, frame in enumerate(sent):
+            cursor = int(frame.split(b"\n", 1)[0].removeprefix(b"id: "))
+            missed = replica.since(reader.ws, cursor)
+            if missed is None:
+                assert room < 10**9 or cursor < cursor_of(replica.position_of(0)), "all that is held resumes"
+                continue
+            assert live.frames.missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
+
+
+def test_everything_young_enough_is_held() -> None:
+    world = World(4)
+    replica = load(topic(world, 20), 10**9, 12)
+    assert len(replica._batches) == 8
+    assert len(load(topic(World(4), 20), 10**9, 0, 15)._batches) == 5, "what became too old while loading is not"
+
+
+def test_partitions_are_put_together_by_time() -> None:
+    loading = Loading(10**9, 0)
+    world = World(1)
+    for at, partition in ((1, 0), (2, 1), (3, 0), (3, 1)):
+        rows, position = world.batch()
+        loading.add(Batch(at, partition, rows, position, 10))
+    loading.settle(0)
+    _, batches = loading.finish()
+    assert [batch.at for batch in batches] == [1, 2, 3, 3]
+
+
+def test_a_batch_without_its_end_waits() -> None:
+    assembler = Assembler(0)
+    world = World(2)
+    rows, position = world.batch()
+    for key, raw in rows:
+        assert assembler.add(key, raw, 0) is None
+    assert assembler.add(b"g:of the fold", b"{}", 0) is None
+    batch = assembler.add(position_key(0), encode(position), 0)
+    assert batch is not None
+    assert (batch.rows, batch.position) == (rows, position)
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"null", b"\xff", b"[" * 200_000, b'{"type":"fact"}', None])
+def test_a_record_that_is_no_fact_does_not_end_an_edge(value: bytes | None) -> None:
+    record = cast("Any", SimpleNamespace(topic="attn.facts", partition=0, offset=7, value=value))
+    assert fact_of(record) is None

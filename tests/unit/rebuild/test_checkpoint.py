@@ -1,0 +1,97 @@
+"""Checkpoint files: what was written is what is read, and what is not whole is not taken."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.processes.version1_data import yesterday
+
+from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
+from ops.errors import UserError
+from schemas.topics import VIEWS
+from schemas.views import encode, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.rebuild.partition_view import View
+
+
+def views() -> list[View]:
+    found = []
+    for partition in range(3):
+        view = View(partition)
+        for key, value, _ in yesterday().topics[VIEWS][partition]:
+            view.add(key, value)
+        found.append(view)
+    return [*found, View(3)]  # nobody has ever folded that one
+
+
+async def given(found: list[View]) -> AsyncIterator[tuple[int, View]]:
+    for partition, view in enumerate(found):
+        yield partition, view
+
+
+async def written(path: Path, found: list[View], rules: Rules = Rules()) -> int:  # noqa: B008 - frozen
+    return await Writing(path, len(found), rules).write(given(found))
+
+
+async def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+    path, found = tmp_path / "views.gz", views()
+    assert await written(path, found) == sum(len(view.rows) for view in found)
+    assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
+    read = Checkpoint(path)
+    assert (read.head.v, read.head.view, read.head.partitions, read.head.rules) == (1, 1, 4, rules_of(Rules()))
+    bases = dict(read.bases({0, 1, 2, 3}))
+    assert set(bases) == {0, 1, 2}
+    for partition, base in bases.items():
+        view = found[partition]
+        assert base.position == view.position
+        assert base.rows == view.rows | {position_key(partition): encode(view.position)}
+    assert set(dict(Checkpoint(path).bases({1}))) == {1}
+    assert path.stat().st_size < sum(len(value) for view in found for value in view.rows.values()) / 3
+
+
+async def test_any_change_is_noticed(tmp_path: Path) -> None:
+    path, other = tmp_path / "views.gz", tmp_path / "other.gz"
+    await written(path, views())
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    whole = path.read_bytes()
+    bad = [
+        b"", b"text", whole[:-30], whole[:100], whole[:400] + b"xxxx" + whole[404:], gzip.compress(b""),
+        *(gzip.compress(b"".join(change)) for change in (
+            lines[:-1], lines[:-2], lines[1:], [lines[0], *lines[2:]], [*lines[:5], lines[6], lines[5], *lines[7:]],
+            [line.replace(b'"unread"', b'"read"') for line in lines], [*lines, lines[-1]],
+        )),
+    ]
+    for raw in bad:
+        other.write_bytes(raw)
+        with pytest.raises(UserError, match=r"other\.gz"):
+            Checkpoint(other)
+    with pytest.raises(UserError, match="No such file"):
+        Checkpoint(tmp_path / "none.gz")
+
+
+@pytest.mark.parametrize(("field", "what"), [("v", "a checkpoint of version 9"), ("view", "a view of version 9")])
+async def test_a_newer_one_is_refused(tmp_path: Path, field: str, what: str) -> None:
+    path = tmp_path / "views.gz"
+    await written(path, views())
+    first, *rest = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(json.dumps(json.loads(first) | {field: 9}).encode() + b"\n" + b"".join(rest)))
+    with pytest.raises(UserError, match=f"{what} .* Upgrade it"):
+        Checkpoint(path)
+
+
+async def test_a_view_with_rows_that_are_none_makes_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "views.gz"
+    path.write_bytes(b"the one of before")
+    for wrong in (b"{}", b'{"out of turn":true}', b"\n", b"no JSON"):
+        found = views()
+        found[1].rows[b"i:x"] = wrong
+        with pytest.raises(UserError, match="partition 1: what is at b'i:x' is not a row"):
+            await written(path, found)
+    assert path.read_bytes() == b"the one of before"
+    assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
+    with pytest.raises(UserError, match="cannot write"):
+        await written(tmp_path / "none" / "views.gz", views())

@@ -1,0 +1,242 @@
+"""The pure parts of a rebuild: rows read batch by batch, the log folded again, differences, the batch that mends."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+from support import events
+from support.examples import law
+from support.fold.pipeline_driver import Worker, event_of, packs
+from support.processes.version1_data import as_kept, yesterday
+
+from schemas.latest import keep_latest
+from schemas.log import Pack, decode_pack, encode_pack
+from schemas.scalars import HOUR
+from schemas.topics import LOG, VIEWS
+from schemas.views import FenceRow, PositionRow, decode, encode, fence_key, position_key
+from streams.core.config import FoldConfig as Rules
+from streams.core.fold.fold import JUMP
+from streams.rebuild.comparison import Comparison, swap
+from streams.rebuild.partition_view import View
+from streams.rebuild.replay import Refold
+
+LAST = position_key(0)
+few = law(25, suppress_health_check=list(HealthCheck))
+END = 1_800_000_000_000_000
+
+
+def log_of(seed: int, size: int = 60) -> list[bytes]:
+    rng = random.Random(seed)
+    found = [event_of(line) for line in events.generate(seed, size)]
+    rng.shuffle(found)
+    log = packs(found, [rng.randint(0, 6) for _ in range(size // 4)], lambda number: END + number * HOUR)
+    return [*log, b"not a pack", encode_pack(Pack(END + 400 * HOUR))]
+
+
+def view_of(records: list[tuple[bytes, bytes | None]]) -> View:
+    view = View(0)
+    for key, value in records:
+        view.add(key, value)
+    return view
+
+
+def moved(rows: dict[bytes, bytes], shift: int) -> dict[bytes, bytes]:
+    """The same view after its position had jumped before anything was folded: other revisions, other keys."""
+    found = {}
+    for key, value in rows.items():
+        row: Any = decode(key, value)
+        if key[:2] == b"e:":
+            key = b"e:0:%d" % (int(key.split(b":")[2]) + shift)
+        elif key == LAST:
+            row.shift += shift
+        elif hasattr(row, "rev"):
+            row.rev += shift
+        found[key] = encode(row)
+    return found
+
+
+def split(rows: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], PositionRow]:
+    position = decode(LAST, rows[LAST])
+    assert isinstance(position, PositionRow)
+    return {key: value for key, value in rows.items() if key != LAST}, position
+
+
+def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, bytes] | None = None) -> Refold:
+    fold = Refold(0, rules, rows)
+    for offset, value in enumerate(log[:upto.next]):
+        fold.add(offset, value)
+    if upto.part:
+        fold.add_part(upto.next, log[upto.next], upto.part)
+    fold.settle()
+    return fold
+
+
+def put(rows: dict[bytes, bytes], batch: list[tuple[bytes, bytes | None]]) -> None:
+    keep_latest(rows, batch)
+
+
+def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
+    """Rows lost, made up, and other than they should be."""
+    keys = sorted(rows)
+    lost, other = rng.sample(keys, 2)
+    del rows[lost]
+    rows[other] = rows[other].replace(b":", b": ", 1)
+    rows[b"i:made-up"] = b'{"id":"made-up","ws":"ws_01","kind":"message","source_id":"x","state":"unread"}'
+    return {lost, other, b"i:made-up"}
+
+
+@few
+@given(st.integers(0, 2**32), st.sampled_from([0, 5, JUMP]))
+def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: int) -> None:
+    log, rng = log_of(seed), random.Random(seed)
+    worker = Worker()
+    for value in log:  # as a worker does, which passes over what is no pack
+        worker.log.append(value)
+        if value == b"not a pack":
+            worker.fold.skip(len(worker.log) - 1)
+            worker.write()
+        else:
+            worker.run()
+    have, now = split(moved(worker.rows, shift))
+    fold = refold(log, now, Rules())
+    compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
+    compared.look_at_all()
+    assert not compared.count(), "a view that nothing happened to is what the log says, wherever its position is"
+    assert compared.exact == (shift == 0)
+
+    wrong = corrupt(have, rng)
+    compared.look(wrong)
+    found = compared.odd | set(compared.seen()[0])
+    assert found <= wrong
+    assert {key for key in wrong if key[:2] != b"e:"} == compared.odd - {key for key in wrong if key[:2] == b"e:"}
+    assert sum(sum(kind.values()) for kind in compared.count().values()) >= 3
+    kept = {key: value for key, value in have.items() if key not in wrong}
+    rows = swap(compared, 0, now, fold.position, loose={b"i:loose", LAST})
+    assert rows[-1][0] == LAST
+    assert len({key for key, _ in rows}) == len(rows) <= 8
+    put(have, rows)
+    after = decode(LAST, have.pop(LAST))
+    assert isinstance(after, PositionRow)
+    assert (after.next, after.part, after.clock) == (now.next, now.part, now.clock)
+    assert after.position == now.position + JUMP
+    again = Comparison(have, fold.rows, False)
+    again.look_at_all()
+    assert not again.count()
+    assert kept.items() <= have.items(), "rows that were right keep their bytes, so their revisions too"
+
+
+def test_a_row_that_changes_gets_a_revision_nobody_holds() -> None:
+    worker = Worker(log_of(3)[:-2]).run()
+    have, now = split(worker.rows)
+    key = next(key for key in have if key[:2] == b"i:")
+    row: Any = decode(key, have[key])
+    have[key] = encode(row).replace(b'"band":', b'"band":7,"x":') if b'"band"' in have[key] else have[key] + b" "
+    fold = refold(worker.log, now, Rules())
+    compared = Comparison(have, fold.rows, True)
+    compared.look_at_all()
+    (first, value), _ = swap(compared, 0, now, fold.position)
+    assert first == key
+    assert json.loads(value or b"")["rev"] == now.position + JUMP - 1
+
+
+@few
+@given(st.integers(0, 2**32), st.data())
+def test_a_fold_from_a_checkpoint_is_a_fold_from_the_start(seed: int, data: Any) -> None:
+    """Wherever in the log it was made, also within a pack that was folded in parts."""
+    log = log_of(seed)[:-2]
+    whole = Worker(log).run()
+    rows, now = split(whole.rows)
+    cut = data.draw(st.integers(0, len(log)))
+    base = Worker(log[:cut]).run()
+    base.write()
+    fold = refold(log, now, Rules(), base.rows)
+    assert {key: value for key, value in fold.rows.items() if key != LAST} == rows
+    assert fold.position == now
+
+
+@few
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) -> None:
+    found = [event_of(line) for line in events.generate(seed, size + 20)][:size]
+    log = [encode_pack(Pack(END, [])), *packs(found, [], lambda _: END)]
+    parts = Worker(log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streams.core.fold.fold.PART_BYTES", 4_000)
+        patch.setattr("streams.rebuild.replay.PART_BYTES", 4_000)
+        parts.step()
+        parts.write()
+        on, whole = Refold(0, Rules()), False
+        on.add(0, log[0])
+        while not whole:
+            whole = parts.fold.apply(decode_pack(log[1]), 1)
+            parts.write()
+            rows, now = split(parts.rows)
+            fold = refold(log, now, Rules())
+            assert {key: value for key, value in fold.rows.items() if key != LAST} == rows
+            assert fold.position == now
+            if whole:  # from part to part, as one that catches up
+                on.add(1, log[1])
+            else:
+                on.add_part(1, log[1], now.part)
+        on.settle()
+    assert on.rows == parts.rows
+
+
+def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
+    log = log_of(5, 200)[:-2]
+    old, new = Rules(), Rules(targets={"urgent": 1, "high": 2, "normal": 3, "low": 1000 * 24 * HOUR})
+    have, now = split(Worker(log, old).run().rows)
+    wanted, _ = split(Worker(log, new).run().rows)
+    fold = refold(log, now, new)
+    compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
+    compared.look_at_all()
+    assert compared.count()["item"]["other"] > 5
+    put(have, swap(compared, 0, now, fold.position))
+    del have[LAST]
+    assert not Comparison(have, wanted, False).count()
+    again = Comparison(have, wanted, False)
+    again.look_at_all()
+    assert not again.count()
+
+
+def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
+    def at(position: int) -> tuple[bytes, bytes]:
+        return LAST, encode(PositionRow(next=position))
+
+    view = view_of([
+        (b"i:a", b"1"), (b"i:b", b"1"), at(3),
+        (b"i:a", b"2"), at(2),  # had lost the partition
+        (b"i:b", None), at(3),
+        (b"f:0", encode(FenceRow("1", 1, 1))), (b"?:x", b"no row"),
+        (b"i:c", b"1"), at(4), (b"i:c", b"2"), (b"i:d", b"2"),
+    ])
+    assert (view.rows, view.loose) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, {b"i:a", b"i:b"})
+    assert view.position == PositionRow(next=4)
+    view.final()
+    assert view.loose == {b"i:a", b"i:b", b"i:c", b"i:d"}
+    view.add(fence_key(0), encode(FenceRow("2", 2, 2)))
+    for key, value in [(b"i:a", b"1"), (b"i:b", b"1"), (b"i:c", b"1"), (b"i:d", None), at(5)]:
+        view.add(key, value)
+    assert (view.rows, view.loose) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, set())
+
+
+def test_yesterdays_view_is_what_its_log_says() -> None:
+    data = yesterday()
+    for partition in range(3):
+        view = View(partition)
+        for key, value, _ in data.topics[VIEWS][partition]:
+            view.add(key, value)
+        assert view.position is not None
+        fold = Refold(partition, data.rules)
+        for offset, (_, value, _) in enumerate(data.topics[LOG][partition][:view.position.next]):
+            fold.add(offset, value)
+        fold.settle()
+        compared = Comparison(as_kept(view.rows), as_kept(fold.rows), True)
+        compared.look_at_all()
+        assert not compared.count()
+        assert fold.position == view.position
