@@ -16,7 +16,9 @@ from streams.core.domain import periods
 from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
-__all__ = ["Stamp", "close", "hide", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update"]
+__all__ = [
+    "Stamp", "close", "hide", "mark_timer", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update",
+]
 
 Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
 
@@ -133,3 +135,13 @@ def rank(row: ItemRow, clock: int, rules: Rules) -> None:
         # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many. What
         # is later is of the time when it was open, or was to open: years ahead, perhaps.
         row.wake = row.touched + rules.retention
+
+
+def mark_timer(item: ItemRow, until: int | None, clock: int, retention: int) -> int:
+    """Returns when a mark is checked next, in microseconds: at its end `until`, or earlier with its item.
+
+    A mark is deleted when it is checked after its item was deleted. An item that comes back later is a new one, which
+    nobody has marked.
+    """
+    check = clock + retention if item.open or item.wake is None else item.wake
+    return check if until is None else min(until, check)

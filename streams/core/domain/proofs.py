@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import insort
 
 from schemas.facts import Fact
 from schemas.views import ItemRow, ProofsRow
+from streams.core.config import FoldConfig as Rules
 from streams.core.domain import items, periods
 from streams.core.domain.keys import expiring_name
-
-if TYPE_CHECKING:
-    pass
-
-from bisect import insort
-
-from streams.core.config import FoldConfig as Rules
 from streams.core.domain.rank import priority_of
 
 __all__ = ["attach", "expiring", "settle"]

@@ -5,25 +5,21 @@ A row takes its target from the item it is about, whichever of them arrived firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from schemas.log import Event
 from schemas.views import ActivityRow, ItemRow
 from streams.core.domain.items import Stamp
 from streams.core.domain.keys import activity_key, item_key
-
-if TYPE_CHECKING:
-    from streams.core.fold.fold import Fold
+from streams.core.fold.context import FoldContext
 
 __all__ = ["count", "follow"]
 
 MAX_DONE = 16  # completions an item knows of; a session that completes more often keeps the older ones' targets
 
 
-def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
+def count(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
     """Adds the event to the activity, if it is still within the window. `by`: who did it, as its fact says."""
-    wake = event.time + fold.rules.activity_window
-    if wake <= fold.clock:
+    wake = event.time + context.config.activity_window
+    if wake <= context.log_clock:
         return
     key = activity_key(bytes.fromhex(stamp[1]))
     done = ActivityRow(
@@ -32,19 +28,19 @@ def count(fold: Fold, row: ItemRow, event: Event, stamp: Stamp, by: str | None) 
         cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
     )
     _take_from(done, row)
-    done.rev = fold.at
-    fold.state.put(key, done)
+    done.rev = context.revision
+    context.state.put(key, done)
     row.done = [*row.done, key.decode()][-MAX_DONE:]
-    fold.state.put(item_key(row.id), row)
+    context.state.put(item_key(row.id), row)
 
 
-def follow(fold: Fold, row: ItemRow) -> None:
+def follow(context: FoldContext, row: ItemRow) -> None:
     """The item changed: its activity rows go where it goes."""
     for name in row.done:
-        done = fold.state.get(name.encode())
+        done = context.state.get(name.encode())
         if isinstance(done, ActivityRow) and _take_from(done, row):
-            done.rev = fold.at
-            fold.state.put(name.encode(), done)
+            done.rev = context.revision
+            context.state.put(name.encode(), done)
 
 
 def _take_from(done: ActivityRow, row: ItemRow) -> bool:

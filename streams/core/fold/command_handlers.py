@@ -6,8 +6,6 @@ that carries a key of its caller's is decided once: sent again within a day it g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from schemas.facts import Fact, Outcome
@@ -19,10 +17,7 @@ from streams.core.domain.event_types import BY_HAND
 from streams.core.domain.keys import command_name, is_digest, item_key, mark_key, preferences_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold import incident_groups, outcomes
-from streams.core.fold.timer_handlers import wake_of_mark
-
-if TYPE_CHECKING:
-    from streams.core.fold.fold import Fold
+from streams.core.fold.context import FoldContext
 
 __all__ = ["SOURCE_MANAGED", "apply"]
 
@@ -41,33 +36,37 @@ TOO_MANY_KEYS = (
 OVER = "the runs of this incident are gone; it opens when runs fail again"
 _NOT_FOUND = {"error": "not found"}
 _OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
-def apply(fold: Fold, command: Command) -> None:
+
+
+def apply(context: FoldContext, command: Command) -> None:
     """Carries out a command that is not a repeat."""
-    known = outcomes.known(fold, command)
+    known = outcomes.known(context, command)
     if known is not None:
-        body = outcomes.answer_of(fold, command, known)
-        _tell(fold, command, known.status if body is not None else 422, body or _raw(_OTHER_REQUEST), [])
-    elif outcomes.full(fold, command):
-        _tell(fold, command, 429, _raw({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_KEYS}), [])
+        body = outcomes.answer_of(context, command, known)
+        _tell(context, command, known.status if body is not None else 422, body or _raw(_OTHER_REQUEST), [])
+    elif outcomes.full(context, command):
+        _tell(context, command, 429, _raw({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_KEYS}), [])
     elif isinstance(command, SetState):
-        _bulk(fold, command) if command.bulk else _patch(fold, command)
+        _bulk(context, command) if command.bulk else _patch(context, command)
     elif isinstance(command, Dismiss):
-        _dismiss(fold, command)
+        _dismiss(context, command)
     elif isinstance(command, Restore):
-        _restore(fold, command)
+        _restore(context, command)
     elif isinstance(command, SetPreferences):
-        _prefer(fold, command)
+        _prefer(context, command)
 
 
-def _answer(fold: Fold, command: Command, status: int, body: object, changed: list[str] | None = None) -> None:
+def _answer(
+    context: FoldContext, command: Command, status: int, body: object, changed: list[str] | None = None,
+) -> None:
     raw = _raw(body)
-    outcomes.keep(fold, command, status, raw)
-    _tell(fold, command, status, raw, changed or [])
+    outcomes.keep(context, command, status, raw)
+    _tell(context, command, status, raw, changed or [])
 
 
-def _tell(fold: Fold, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
+def _tell(context: FoldContext, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
     state = command.state if isinstance(command, SetState) else None
-    fold.tell(Outcome(
+    context.emit(Outcome(
         ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
         body=body, items=changed, state=state, bulk=isinstance(command, SetState) and command.bulk,
     ))
@@ -77,62 +76,62 @@ def _raw(body: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(body))
 
 
-def _visible(fold: Fold, command: Command, item: str) -> ItemRow | None:
-    row = fold.state.item(item_key(item))
+def _visible(context: FoldContext, command: Command, item: str) -> ItemRow | None:
+    row = context.state.item(item_key(item))
     if row is None or row.ws != command.ws or row.state == "hidden":
         return None
     return row if can_see(row.target_user_id, row.target_role, command.user, frozenset(command.roles)) else None
 
 
-def _patch(fold: Fold, command: SetState) -> None:
-    row = _visible(fold, command, command.items[0]) if command.items else None
+def _patch(context: FoldContext, command: SetState) -> None:
+    row = _visible(context, command, command.items[0]) if command.items else None
     if row is None:
-        _answer(fold, command, 404, _NOT_FOUND)
+        _answer(context, command, 404, _NOT_FOUND)
     elif command.if_rev is not None and command.if_rev != row.rev:
-        _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
-    elif command.state != "read" and row.kind in fold.rules.source_managed:
-        _answer(fold, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
-    elif _is_over_for_good(fold, command, row):
-        _answer(fold, command, 409, {"error": OVER, "kind": row.kind})
-    elif _is_too_late(fold, command, row):
+        _answer(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+    elif command.state != "read" and row.kind in context.config.source_managed:
+        _answer(context, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+    elif _is_over_for_good(context, command, row):
+        _answer(context, command, 409, {"error": OVER, "kind": row.kind})
+    elif _is_too_late(context, command, row):
         error = CLOSED.format(action=row.resolved_action or BY_HAND)
-        _answer(fold, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
+        _answer(context, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
     else:
-        changed = _flip(fold, command, row)
-        _answer(fold, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
+        changed = _flip(context, command, row)
+        _answer(context, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
 
 
-def _bulk(fold: Fold, command: SetState) -> None:
+def _bulk(context: FoldContext, command: SetState) -> None:
     changed: list[str] = []
     skipped: list[str] = []
     updated = not_found = 0
     for item in command.items:
-        row = _visible(fold, command, item)
+        row = _visible(context, command, item)
         if row is None:
             not_found += 1
-        elif _is_protected(fold, command, row):
+        elif _is_protected(context, command, row):
             skipped.append(item)
         else:
             updated += 1  # also where it was so before: the row is in the state that was asked for
-            if _flip(fold, command, row):
+            if _flip(context, command, row):
                 changed.append(item)
-    _answer(fold, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
+    _answer(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
 
 
-def _is_protected(fold: Fold, command: SetState, row: ItemRow) -> bool:
+def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """Decision items are left to their source (C23, C24); `read` is harmless (C25)."""
     if command.state == "read":
         return False
-    return (row.kind in fold.rules.source_managed or (command.state == "resolved" and row.blocking)
-            or _is_over_for_good(fold, command, row) or _is_too_late(fold, command, row))
+    return (row.kind in context.config.source_managed or (command.state == "resolved" and row.blocking)
+            or _is_over_for_good(context, command, row) or _is_too_late(context, command, row))
 
 
-def _is_too_late(fold: Fold, command: SetState, row: ItemRow) -> bool:
+def _is_too_late(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """Whether an `unread` would open what the item's source has closed, by a caller who may not have seen that. An
     incident opens as long as people resolved enough of its runs."""
     if command.state != "unread" or command.if_rev is not None or row.open:
         return False
-    return _clusters(_again(fold, command, row)) < 2 if row.kind == "incident" else _closed_by_source(row)
+    return _clusters(_again(context, command, row)) < 2 if row.kind == "incident" else _closed_by_source(row)
 
 
 def _closed_by_source(row: ItemRow) -> bool:
@@ -141,17 +140,17 @@ def _closed_by_source(row: ItemRow) -> bool:
     return not by_hand
 
 
-def _again(fold: Fold, command: SetState, incident: ItemRow) -> list[ItemRow]:
+def _again(context: FoldContext, command: SetState, incident: ItemRow) -> list[ItemRow]:
     """The runs that `unread` opens when the incident is over: without its revision only those that people resolved."""
-    runs = incident_groups.runs_of(fold, incident)
+    runs = incident_groups.runs_of(context, incident)
     return [run for run in runs if run.open or command.if_rev is not None or not _closed_by_source(run)]
 
 
-def _is_over_for_good(fold: Fold, command: SetState, row: ItemRow) -> bool:
+def _is_over_for_good(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """An incident is its runs: to be open again it needs those it had, on two clusters."""
     if row.kind != "incident" or row.open or command.state != "unread":
         return False
-    return _clusters(incident_groups.runs_of(fold, row)) < 2
+    return _clusters(incident_groups.runs_of(context, row)) < 2
 
 
 def _clusters(runs: list[ItemRow]) -> int:
@@ -167,7 +166,7 @@ def _changes_nothing(command: SetState, row: ItemRow) -> bool:
     return not row.open and (row.resolved_by, row.resolved_action) == (command.user, command.resolved_action or None)
 
 
-def _flip(fold: Fold, command: SetState, row: ItemRow) -> bool:
+def _flip(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens. Returns
     whether that changed anything; if not, nothing is written."""
     if _changes_nothing(command, row):
@@ -179,23 +178,23 @@ def _flip(fold: Fold, command: SetState, row: ItemRow) -> bool:
         row.state = "read" if row.state == "unread" else row.state
     elif command.state == "unread":
         if not was_open and row.kind == "incident":
-            for run in _again(fold, command, row):
+            for run in _again(context, command, row):
                 was = run.open
                 _unread(run, command)
-                _store(fold, run, command.time)
-                _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
+                _store(context, run, command.time)
+                _told_state(context, command, run, was, command_name(command.id, row.id, run.id))
         _unread(row, command)
     else:
-        _resolve(fold, row, _after(row, (command.time, command.id)), command)
-    _store(fold, row, command.time)
-    _told_state(fold, command, row, was_open, command_name(command.id, row.id))
+        _resolve(context, row, _after(row, (command.time, command.id)), command)
+    _store(context, row, command.time)
+    _told_state(context, command, row, was_open, command_name(command.id, row.id))
     return True
 
 
-def _told_state(fold: Fold, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
-    fold.tell(Fact(
+def _told_state(context: FoldContext, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
+    context.emit(Fact(
         ws=row.ws, pos=0, index=0, event_id=event_id, time=command.time,
-        type=f"item.{command.state}", subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind,
+        type=f"item.{command.state}", subject=row.source_id, at=context.log_clock, item=row.id, kind=row.kind,
         priority=row.priority, title=row.data.title, cluster=row.data.cluster, stack=row.data.stack,
         case_id=row.data.case_id, session_id=row.data.session_id, actor=command.user,
         resolved_action=(row.resolved_action or BY_HAND) if command.state == "resolved" else None,
@@ -212,15 +211,15 @@ def _unread(row: ItemRow, command: SetState) -> None:
     row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
 
 
-def _resolve(fold: Fold, row: ItemRow, stamp: tuple[int, str], command: SetState) -> None:
+def _resolve(context: FoldContext, row: ItemRow, stamp: tuple[int, str], command: SetState) -> None:
     """An incident is its runs: resolving it resolves them, and the history knows of each."""
     action = command.resolved_action or ""
     if row.kind == "incident":
-        for run in incident_groups.runs_of(fold, row):
+        for run in incident_groups.runs_of(context, row):
             was, stamp = run.open, _after(run, stamp)
             items.close(run, stamp, action, command.user)
-            _store(fold, run, command.time)
-            _told_state(fold, command, run, was, command_name(command.id, row.id, run.id))
+            _store(context, run, command.time)
+            _told_state(context, command, run, was, command_name(command.id, row.id, run.id))
         if not row.open:
             items.resolve(row, (*stamp, action, command.user))
         return
@@ -234,76 +233,76 @@ def _after(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
     return stamp if row.closed is None or stamp > row.closed[:2] else (row.closed[0] + 1, stamp[1])
 
 
-def _store(fold: Fold, row: ItemRow, time: int) -> None:
+def _store(context: FoldContext, row: ItemRow, time: int) -> None:
     row.updated_at = max(row.updated_at, time)
-    row.touched, row.rev = fold.clock, fold.at
+    row.touched, row.rev = context.log_clock, context.revision
     if row.kind not in ("incident", "proof_expiring"):
-        items.settle(row, fold.clock, fold.rules)
+        items.settle(row, context.log_clock, context.config)
     elif row.kind == "proof_expiring":
-        _settle_proof(fold, row)
+        _settle_proof(context, row)
     if row.kind == "failed_run":
-        incident_groups.follow(fold, row)
-    fold.state.put(item_key(row.id), row)
+        incident_groups.follow(context, row)
+    context.state.put(item_key(row.id), row)
 
 
-def _settle_proof(fold: Fold, row: ItemRow) -> None:
+def _settle_proof(context: FoldContext, row: ItemRow) -> None:
     """As `proofs.settle` would, but that an item somebody sees is never taken as one that was over before it opened."""
     if periods.is_open(row.periods):
         row.created_at = max(row.created_at, periods.opened(row.periods))
     elif row.closed is not None and row.open:
         items.resolve(row, row.closed)
-    items.rank(row, fold.clock, fold.rules)
+    items.rank(row, context.log_clock, context.config)
 
 
-def _dismiss(fold: Fold, command: Dismiss) -> None:
-    row = _visible(fold, command, command.item)
+def _dismiss(context: FoldContext, command: Dismiss) -> None:
+    row = _visible(context, command, command.item)
     if row is None:
-        return _answer(fold, command, 404, _NOT_FOUND)
+        return _answer(context, command, 404, _NOT_FOUND)
     if command.if_rev is not None and command.if_rev != row.rev:
-        return _answer(fold, command, 412, {"error": "the item has changed", "revision": row.rev})
-    if command.until is not None and command.until <= fold.clock:
-        return _answer(fold, command, 400, {"error": "dismissed_until must be in the future"})
+        return _answer(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+    if command.until is not None and command.until <= context.log_clock:
+        return _answer(context, command, 400, {"error": "dismissed_until must be in the future"})
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:
         body["dismissed_until"] = from_us(command.until)
     key = mark_key(row.id, command.user)
-    known = fold.state.get(key)
+    known = context.state.get(key)
     if not isinstance(known, MarkRow) or (known.surge, known.until) != (row.surge, command.until):
-        wake = wake_of_mark(fold, row, command.until)
-        fold.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, fold.at, wake))
-        _told(fold, command, row, "item.dismissed" if command.until is None else "item.snoozed")
-    return _answer(fold, command, 200, body, [row.id])
+        wake = items.mark_timer(row, command.until, context.log_clock, context.config.retention)
+        context.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, context.revision, wake))
+        _told(context, command, row, "item.dismissed" if command.until is None else "item.snoozed")
+    return _answer(context, command, 200, body, [row.id])
 
 
-def _restore(fold: Fold, command: Restore) -> None:
-    row = _visible(fold, command, command.item)
+def _restore(context: FoldContext, command: Restore) -> None:
+    row = _visible(context, command, command.item)
     if row is None:
-        return _answer(fold, command, 404, _NOT_FOUND)
+        return _answer(context, command, 404, _NOT_FOUND)
     key = mark_key(row.id, command.user)
-    if fold.state.get(key) is not None:
-        fold.state.drop(key)
-        _told(fold, command, row, "item.restored")
-    return _answer(fold, command, 200, {"id": row.id, "dismissed": False}, [row.id])
+    if context.state.get(key) is not None:
+        context.state.drop(key)
+        _told(context, command, row, "item.restored")
+    return _answer(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
 
 
-def _told(fold: Fold, command: Command, row: ItemRow, what: str) -> None:
+def _told(context: FoldContext, command: Command, row: ItemRow, what: str) -> None:
     """A personal act: its fact is the person's own, and nobody else's business."""
-    fold.tell(Fact(
+    context.emit(Fact(
         ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=what,
-        subject=row.source_id, at=fold.clock, item=row.id, kind=row.kind, priority=row.priority, actor=command.user,
-        case_id=row.data.case_id, target_user_id=command.user,
+        subject=row.source_id, at=context.log_clock, item=row.id, kind=row.kind, priority=row.priority,
+        actor=command.user, case_id=row.data.case_id, target_user_id=command.user,
     ))
 
 
-def _prefer(fold: Fold, command: SetPreferences) -> None:
+def _prefer(context: FoldContext, command: SetPreferences) -> None:
     key = preferences_key(command.ws, command.user)
-    row = fold.state.get(key)
+    row = context.state.get(key)
     if row is None:
         row = PreferencesRow(command.ws, command.user)
     assert isinstance(row, PreferencesRow)
     pinned = row.pinned_clusters if command.pinned_clusters is None else list(dict.fromkeys(command.pinned_clusters))
     widgets = row.widgets if command.widgets is None else command.widgets
     if (pinned, widgets) != (row.pinned_clusters, row.widgets):
-        row.pinned_clusters, row.widgets, row.rev = pinned, widgets, fold.at
-        fold.state.put(key, row)
-    _answer(fold, command, 200, outcomes.preferences_body(row))
+        row.pinned_clusters, row.widgets, row.rev = pinned, widgets, context.revision
+        context.state.put(key, row)
+    _answer(context, command, 200, outcomes.preferences_body(row))

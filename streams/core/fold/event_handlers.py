@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from schemas.facts import Fact
 from schemas.log import Event
@@ -14,36 +13,34 @@ from streams.core.domain.items import Stamp
 from streams.core.domain.keys import draft_key, event_name, item_id, item_key, proofs_key
 from streams.core.domain.proofs import expiring
 from streams.core.fold import activity, incident_groups
-
-if TYPE_CHECKING:
-    from streams.core.fold.fold import Fold
+from streams.core.fold.context import FoldContext
 
 __all__ = ["apply", "item_of"]
 
 
-def apply(fold: Fold, event: Event, digest: bytes) -> None:
+def apply(context: FoldContext, event: Event, digest: bytes) -> None:
     """Folds an event that is not a repeat: rows, then its fact."""
     data = event.data
     fact = Fact(
         ws=event.ws, pos=0, index=0, event_id=event_name(event.source, event.id), time=event.time, type=event.type,
-        subject=event.subject, at=fold.clock, state=data.state, proof_id=data.proof_id, task_id=data.task_id,
+        subject=event.subject, at=context.log_clock, state=data.state, proof_id=data.proof_id, task_id=data.task_id,
     )
-    HANDLERS.get(event.type, _plain)(fold, event, (event.time, digest.hex()), fact)
-    fold.tell(fact)
+    HANDLERS.get(event.type, _plain)(context, event, (event.time, digest.hex()), fact)
+    context.emit(fact)
 
 
-def item_of(fold: Fold, ws: str, kind: str, source_id: str) -> tuple[bytes, ItemRow]:
+def item_of(context: FoldContext, ws: str, kind: str, source_id: str) -> tuple[bytes, ItemRow]:
     """The row of a source, known or new."""
     item = item_id(ws, kind, source_id)
     key = item_key(item)
-    row = fold.state.item(key)
+    row = context.state.item(key)
     return key, row if row is not None else ItemRow(id=item, ws=ws, kind=kind, source_id=source_id)
 
 
-def _plain(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _plain(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """One subject, one item: opened, updated or closed as the table says."""
     rule = RULES[event.type]
-    key, row = item_of(fold, event.ws, rule.kind, event.subject)
+    key, row = item_of(context, event.ws, rule.kind, event.subject)
     was_open = row.open
     if rule.effect == "open":
         items.open_(row, event.data, stamp)
@@ -51,23 +48,23 @@ def _plain(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
         items.update(row, event.data, event.cleared, stamp)
     elif rule.effect == "close":
         items.close(row, stamp, event.data.action or rule.action, event.data.by_user_id)
-    _settle(fold, key, row, event)
+    _settle(context, key, row, event)
     _tell(fact, event, row, was_open)
     if event.type in COUNTED:
-        activity.count(fold, row, event, stamp, fact.actor)
+        activity.count(context, row, event, stamp, fact.actor)
 
 
-def _settle(fold: Fold, key: bytes, row: ItemRow, event: Event) -> None:
+def _settle(context: FoldContext, key: bytes, row: ItemRow, event: Event) -> None:
     """Derives the row's state and stores it; groups and activity follow it."""
     row.updated_at = max(row.updated_at, event.time)
-    row.touched = fold.clock
-    items.settle(row, fold.clock, fold.rules)
-    row.rev = fold.at
+    row.touched = context.log_clock
+    items.settle(row, context.log_clock, context.config)
+    row.rev = context.revision
     if row.kind == "failed_run":
-        incident_groups.follow(fold, row)
-    fold.state.put(key, row)
+        incident_groups.follow(context, row)
+    context.state.put(key, row)
     if row.done:
-        activity.follow(fold, row)
+        activity.follow(context, row)
 
 
 def _tell(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
@@ -122,116 +119,116 @@ def _addressed(event: Event, row: ItemRow) -> tuple[str | None, str | None]:
     return (data.by_user_id, None) if row.kind == "draft_review" and not any(own) else own
 
 
-def _session(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _session(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """`data.session_id` is the subject where it is not given (CONTRACT §2)."""
     event.data.session_id = event.data.session_id or event.subject
     if RULES[event.type].effect != "note":
-        _plain(fold, event, stamp, fact)
+        _plain(context, event, stamp, fact)
         return
-    _, row = item_of(fold, event.ws, RULES[event.type].kind, event.subject)
+    _, row = item_of(context, event.ws, RULES[event.type].kind, event.subject)
     _tell(fact, event, row, row.open)
     fact.item = fact.kind = fact.priority = fact.resolved_action = None  # it starts; nothing waits for anybody
 
 
-def _case(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _case(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """`blocked_case` is open while the newest state is BLOCKED."""
     data = event.data
     data.case_id = data.case_id or event.subject
-    key, row = item_of(fold, event.ws, "blocked_case", event.subject)
+    key, row = item_of(context, event.ws, "blocked_case", event.subject)
     was_open = row.open
     fact.stale = event.time < periods.newest(row.periods)
     if data.state == "BLOCKED":
         items.open_(row, data, stamp)
     else:
         items.close(row, stamp, RULES[event.type].action, data.by_user_id)
-    _settle(fold, key, row, event)
+    _settle(context, key, row, event)
     _tell(fact, event, row, was_open)
     if row.base is None:
         fact.item = fact.kind = fact.priority = fact.resolved_action = None
 
 
-def _draft(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _draft(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     key = draft_key(event.ws, event.subject)
-    draft = fold.state.get(key)
+    draft = context.state.get(key)
     if draft is None:
         draft = DraftRow(ws=event.ws, draft_id=event.subject)
     assert isinstance(draft, DraftRow)
     drafts.apply(draft, event, stamp)
-    draft.rev, draft.touched = fold.at, fold.clock
-    draft.wake = draft.wake or fold.clock + fold.rules.retention
-    fold.state.put(key, draft)
-    item, row = item_of(fold, event.ws, "draft_review", event.subject)
+    draft.rev, draft.touched = context.revision, context.log_clock
+    draft.wake = draft.wake or context.log_clock + context.config.retention
+    context.state.put(key, draft)
+    item, row = item_of(context, event.ws, "draft_review", event.subject)
     was_open = row.open
     drafts.review(row, event, stamp)
     drafts.target(row, draft)
-    _settle(fold, item, row, event)
+    _settle(context, item, row, event)
     _tell(fact, event, row, was_open)
     if event.data.editor is not None:
         fact.actor = event.data.editor.id
 
 
-def _proof(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _proof(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """A proof ends its session's wait for one, follows the case's older proofs, and will expire itself."""
     data = event.data
-    key, row = item_of(fold, event.ws, "proof_expiring", event.subject)
+    key, row = item_of(context, event.ws, "proof_expiring", event.subject)
     if event.type == "proof.attached":
         items.show(row, data, stamp)
         if row.base == stamp:
             row.superseded = None  # it is of this event's case from now on, if of any
         if data.case_id is not None:
-            _follow_case(fold, event, row)
+            _follow_case(context, event, row)
     else:
         items.close(row, stamp, RULES[event.type].action, data.by_user_id)
     was_open = row.open
-    _settle_proof(fold, key, row)
+    _settle_proof(context, key, row)
     _tell(fact, event, row, was_open)
     if event.type == "proof.attached" and data.session_id is not None:
-        _verified(fold, event, stamp, fact)
+        _verified(context, event, stamp, fact)
     fact.proof_id = data.proof_id or event.subject
 
 
-def _verified(fold: Fold, event: Event, stamp: Stamp, fact: Fact) -> None:
+def _verified(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """The session has its proof. If an item waited for it, the fact is that item's end."""
-    key, row = item_of(fold, event.ws, "verifying_no_proof", event.data.session_id or "")
+    key, row = item_of(context, event.ws, "verifying_no_proof", event.data.session_id or "")
     was_open = row.open
     items.close(row, stamp, "attached", event.data.by_user_id)
-    _settle(fold, key, row, event)
+    _settle(context, key, row, event)
     if was_open:
         _tell(fact, event, row, was_open)
         fact.title = row.data.title  # readers of this item need not be those of the proof
         fact.target_user_id, fact.target_role = row.target_user_id, row.target_role
 
 
-def _follow_case(fold: Fold, event: Event, row: ItemRow) -> None:
+def _follow_case(context: FoldContext, event: Event, row: ItemRow) -> None:
     """Tells the proofs of the case which one came after them; one changed at most beside the event's own."""
     case = event.data.case_id
     key = proofs_key(event.ws, case or "")
-    known = fold.state.get(key)
+    known = context.state.get(key)
     if known is None:
         known = ProofsRow(event.ws)
     assert isinstance(known, ProofsRow)
     for proof, after in proofs.attach(known, event.subject, event.time):
-        other, older = (None, row) if proof == event.subject else item_of(fold, event.ws, "proof_expiring", proof)
+        other, older = (None, row) if proof == event.subject else item_of(context, event.ws, "proof_expiring", proof)
         if older.data.case_id != case:
             continue  # it was attached to another case since
         older.superseded = after
         if other is not None:
-            _settle_proof(fold, other, older)
-    known.touched = fold.clock
-    known.wake = known.wake or fold.clock + fold.rules.retention
-    fold.state.put(key, known)
+            _settle_proof(context, other, older)
+    known.touched = context.log_clock
+    known.wake = known.wake or context.log_clock + context.config.retention
+    context.state.put(key, known)
 
 
-def _settle_proof(fold: Fold, key: bytes, row: ItemRow) -> None:
-    row.touched = fold.clock
-    row.rev = fold.at
-    opened = proofs.settle(row, fold.clock, fold.rules)
-    fold.state.put(key, row)
+def _settle_proof(context: FoldContext, key: bytes, row: ItemRow) -> None:
+    row.touched = context.log_clock
+    row.rev = context.revision
+    opened = proofs.settle(row, context.log_clock, context.config)
+    context.state.put(key, row)
     if opened:
-        fold.tell(expiring(row, fold.clock))
+        context.emit(expiring(row, context.log_clock))
 
 
-_Handler = Callable[["Fold", Event, Stamp, Fact], None]
+_Handler = Callable[[FoldContext, Event, Stamp, Fact], None]
 _SESSION = ("started", "waiting", "resumed", "completed", "failed", "verifying")
 _DRAFT = ("edited", "committed", "discarded")
 HANDLERS: dict[str, _Handler] = {

@@ -14,12 +14,13 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.facts import FACT_VERSION, Fact, Outcome
+from schemas.facts import Fact, Outcome
 from schemas.log import Command, Event, Pack
 from schemas.views import PositionRow, SeenRow
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 from streams.core.domain.keys import command_digest, event_digest, seen_key
 from streams.core.fold import command_handlers, event_handlers, timer_handlers
+from streams.core.fold.context import FoldContext
 from streams.core.fold.state import State
 
 __all__ = ["PART_BYTES", "Batch", "Fold"]
@@ -45,16 +46,10 @@ class Batch:
 class Fold:
     """The fold of one partition. `rows` holds that partition's durable rows; the caller keeps it up to date."""
 
-    def __init__(self, rows: Mapping[bytes, bytes], partition: int, rules: Rules) -> None:
-        self.rules = rules
+    def __init__(self, rows: Mapping[bytes, bytes], partition: int, config: FoldConfig) -> None:
         self.state = State(rows, partition)
-        self.facts: list[Fact | Outcome] = []
-        self.at = 0  # the position of the pack, or part, being folded: `rev` of the rows it changes
-        self.clock = 0  # the log's clock
-        self._index = 0
+        self.context = FoldContext(self.state, config)
         self._new: list[bytes] = []
-
-    # --- the shell's side ---
 
     def load(self) -> None:
         """Takes over the durable rows; costs one pass over them."""
@@ -67,7 +62,7 @@ class Fold:
     @property
     def size(self) -> int:
         """Rough bytes of what has not been taken yet."""
-        return self.state.size + 400 * len(self.facts)
+        return self.state.size + 400 * len(self.context.facts)
 
     def next_wake(self) -> int | None:
         """When the clock next changes a row, in microseconds; a tick is due then. At or before the log's clock: more
@@ -108,12 +103,11 @@ class Fold:
         if offset != position.next:
             raise ValueError(f"expected offset {position.next}, got {offset}")
         self.state.begin()
-        self.at = position.position
         if not position.part:
             position.clock = max(position.clock, pack.at)
-        self.clock = position.clock
+        self.context.start_part(position.position, position.clock)
         if not position.part:
-            timer_handlers.wake_due(self, WAKE_BYTES)
+            timer_handlers.wake_due(self.context, WAKE_BYTES)
         for entry in pack.entries[position.part:]:
             position.part += 1
             if isinstance(entry, Event):
@@ -136,20 +130,12 @@ class Fold:
 
     def take(self) -> Batch:
         """Everything since the last `taken`. Nothing may be applied until it is durable."""
-        return Batch(self.state.changes(), self.facts)
+        return Batch(self.state.changes(), self.context.facts)
 
     def taken(self) -> None:
         """The batch is durable and its rows are in `rows`."""
         self.state.settle()
-        self.facts = []
-
-    # --- the core's side ---
-
-    def tell(self, fact: Fact | Outcome) -> None:
-        """Appends a fact, giving it its place in the log."""
-        fact.pos, fact.index, fact.v = self.at, self._index, FACT_VERSION
-        self._index += 1
-        self.facts.append(fact)
+        self.context.facts = []
 
     def _is_new(self, digest: bytes) -> bool:
         """An event or command is accepted once; a repeat changes nothing, anywhere (CONTRACT §2)."""
@@ -162,16 +148,16 @@ class Fold:
     def _event(self, event: Event) -> None:
         digest = event_digest(event.ws, event.source, event.id)
         if self._is_new(digest):
-            event_handlers.apply(self, event, digest)
+            event_handlers.apply(self.context, event, digest)
 
     def _command(self, command: Command) -> None:
         if self._is_new(command_digest(command.ws, command.id)):
-            command_handlers.apply(self, command)
+            command_handlers.apply(self.context, command)
 
     def _finish(self) -> None:
         """Ends a pack or a part of one: what it brought that was new becomes one row."""
         if self._new:
-            row = SeenRow(b64encode(b"".join(self._new)).decode(), self.clock + self.rules.dedupe)
-            self.state.put(seen_key(self.state.partition, self.at), row)
+            context = self.context
+            row = SeenRow(b64encode(b"".join(self._new)).decode(), context.log_clock + context.config.dedupe)
+            self.state.put(seen_key(self.state.partition, context.revision), row)
         self._new = []
-        self._index = 0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from schemas.log import Data
 from schemas.views import GroupRow, ItemRow
 from streams.core.domain import incidents
 from streams.core.domain.keys import item_id, item_key
-
-if TYPE_CHECKING:
-    from streams.core.fold.fold import Fold
+from streams.core.fold.context import FoldContext
 
 __all__ = ["follow", "regroup", "remove", "runs_of"]
 
@@ -19,67 +15,67 @@ __all__ = ["follow", "regroup", "remove", "runs_of"]
 FLIPS = 32
 
 
-def follow(fold: Fold, row: ItemRow) -> None:
+def follow(context: FoldContext, row: ItemRow) -> None:
     """Brings the group up to date with a run that changed. The caller stores the run's row."""
     key = incidents.group_of(row)
     if row.group is not None and row.group != key:
-        remove(fold, row)
+        remove(context, row)
         row.incident = None
     row.group = key
     if key is not None:
-        group = _group(fold, key, row)
+        group = _group(context, key, row)
         if incidents.enter(group, row):
-            _update(fold, key, group, row)
+            _update(context, key, group, row)
         else:
             row.group = row.incident = None
 
 
-def remove(fold: Fold, row: ItemRow) -> None:
+def remove(context: FoldContext, row: ItemRow) -> None:
     """Takes a run out of its group: it moved to another one, or its row goes."""
     if row.group is None:
         return
-    group = _group(fold, row.group, row)
+    group = _group(context, row.group, row)
     incidents.leave(group, row.id)
-    _update(fold, row.group, group, row)
+    _update(context, row.group, group, row)
 
 
-def runs_of(fold: Fold, incident: ItemRow) -> list[ItemRow]:
+def runs_of(context: FoldContext, incident: ItemRow) -> list[ItemRow]:
     """The runs that an incident stands for: the open ones, or once it is over those that were open meanwhile."""
     key = incidents.key_of(incident)
-    group = fold.state.get(key.encode()) if key is not None else None
+    group = context.state.get(key.encode()) if key is not None else None
     outage = incidents.sweep(group) if isinstance(group, GroupRow) else None
     if outage is None:
         return []
-    found = (fold.state.item(item_key(member)) for member in incidents.took_part(group, outage))  # type: ignore[arg-type]
+    found = (context.state.item(item_key(member)) for member in incidents.took_part(group, outage))  # type: ignore[arg-type]
     return [run for run in found if run is not None]
 
 
-def _group(fold: Fold, key: str, row: ItemRow) -> GroupRow:
-    found = fold.state.get(key.encode())
+def _group(context: FoldContext, key: str, row: ItemRow) -> GroupRow:
+    found = context.state.get(key.encode())
     if found is None:
         return GroupRow(row.ws, key)
     assert isinstance(found, GroupRow)
     return found
 
 
-def _update(fold: Fold, key: str, group: GroupRow, row: ItemRow) -> None:
+def _update(context: FoldContext, key: str, group: GroupRow, row: ItemRow) -> None:
     """Sweeps the group, renders its incident, and marks members grouped or not."""
     outage = incidents.sweep(group)
     item = item_id(row.ws, "incident", key)
-    incident = fold.state.item(item_key(item))
+    incident = context.state.item(item_key(item))
     was_on = incident is not None and incident.open
     if incident is not None or outage is not None:
         incident = incident or _incident(item, row)
-        incident.touched, incident.rev = fold.clock, fold.at
-        incidents.render(incident, group, outage, fold.clock, fold.rules)
-        fold.state.put(item_key(item), incident)
+        incident.touched, incident.rev = context.log_clock, context.revision
+        incidents.render(incident, group, outage, context.log_clock, context.config)
+        context.state.put(item_key(item), incident)
     on = incident is not None and incident.open
     if row.group == key:
         row.incident = item if on and row.open else None
     if on != was_on:
         group.regroup = [member for member in group.members if member != row.id]
-    group.touched = fold.clock
-    regroup(fold, key, group)
+    group.touched = context.log_clock
+    regroup(context, key, group)
 
 
 def _incident(item: str, row: ItemRow) -> ItemRow:
@@ -92,21 +88,21 @@ def _incident(item: str, row: ItemRow) -> ItemRow:
     )
 
 
-def regroup(fold: Fold, key: str, group: GroupRow) -> None:
+def regroup(context: FoldContext, key: str, group: GroupRow) -> None:
     """Marks the next members as grouped or not; the group's own wake-up brings the rest."""
-    incident = fold.state.item(item_key(item_id(group.ws, "incident", key)))
+    incident = context.state.item(item_key(item_id(group.ws, "incident", key)))
     on = incident is not None and incident.open
     for member in group.regroup[:FLIPS]:
-        row = fold.state.item(item_key(member))
+        row = context.state.item(item_key(member))
         if row is None:
             continue
         grouped = incident.id if on and row.open and incident is not None else None
         if row.incident != grouped:
-            row.incident, row.rev = grouped, fold.at
-            fold.state.put(item_key(member), row)
+            row.incident, row.rev = grouped, context.revision
+            context.state.put(item_key(member), row)
     del group.regroup[:FLIPS]
     if group.regroup:
-        group.wake = fold.clock
-    elif group.wake is None or group.wake <= fold.clock:
-        group.wake = fold.clock + fold.rules.retention
-    fold.state.put(key.encode(), group)
+        group.wake = context.log_clock
+    elif group.wake is None or group.wake <= context.log_clock:
+        group.wake = context.log_clock + context.config.retention
+    context.state.put(key.encode(), group)

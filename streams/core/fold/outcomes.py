@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,9 +15,7 @@ from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
 from schemas.scalars import DAY, from_us
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow
 from streams.core.domain.keys import keys_key, outcome_key, preferences_key
-
-if TYPE_CHECKING:
-    from streams.core.fold.fold import Fold
+from streams.core.fold.context import FoldContext
 
 __all__ = ["KEPT", "MAX_KEYS", "answer_of", "bulk_body", "expire", "full", "keep", "known", "preferences_body"]
 
@@ -28,49 +25,51 @@ KEPT = DAY
 MAX_KEYS = 5_000
 
 
-def known(fold: Fold, command: Command) -> OutcomeRow | None:
-    row = fold.state.get(_key(command)) if command.idempotency_key is not None else None
+def known(context: FoldContext, command: Command) -> OutcomeRow | None:
+    row = context.state.get(_key(command)) if command.idempotency_key is not None else None
     return row if isinstance(row, OutcomeRow) else None
 
 
-def full(fold: Fold, command: Command) -> bool:
+def full(context: FoldContext, command: Command) -> bool:
     """Whether the command has a key and its user has no room for another outcome."""
-    row = fold.state.get(keys_key(command.ws, command.user)) if command.idempotency_key is not None else None
+    row = context.state.get(keys_key(command.ws, command.user)) if command.idempotency_key is not None else None
     return isinstance(row, KeysRow) and row.count >= MAX_KEYS
 
 
-def keep(fold: Fold, command: Command, status: int, body: msgspec.Raw) -> None:
+def keep(context: FoldContext, command: Command, status: int, body: msgspec.Raw) -> None:
     """Keeps the outcome of a command with a key: a short body as it is, else what `answer_of` needs."""
     if command.idempotency_key is None:
         return
     key = keys_key(command.ws, command.user)
-    row = fold.state.get(key)
+    row = context.state.get(key)
     row = row if isinstance(row, KeysRow) else KeysRow(command.ws, command.user)
     row.count += 1
-    row.wake = fold.clock + KEPT + 1
-    fold.state.put(key, row)
+    row.wake = context.log_clock + KEPT + 1
+    context.state.put(key, row)
     kept = _mark(command, body) if status == 200 else body
-    fold.state.put(_key(command), OutcomeRow(
-        ws=command.ws, asked=_asked(command), status=status, body=kept, wake=fold.clock + KEPT, user=command.user))
+    context.state.put(_key(command), OutcomeRow(
+        ws=command.ws, asked=_asked(command), status=status, body=kept, wake=context.log_clock + KEPT,
+        user=command.user,
+    ))
 
 
-def expire(fold: Fold, key: bytes) -> None:
+def expire(context: FoldContext, key: bytes) -> None:
     """The outcome's day is over. Rows of before decision 0040 are not counted."""
-    row = fold.state.get(key)
+    row = context.state.get(key)
     assert isinstance(row, OutcomeRow)
-    fold.state.drop(key)
+    context.state.drop(key)
     if row.user is None:
         return
     count_key = keys_key(row.ws, row.user)
-    keys = fold.state.get(count_key)
+    keys = context.state.get(count_key)
     if isinstance(keys, KeysRow) and keys.count > 1:
         keys.count -= 1
-        fold.state.put(count_key, keys)
+        context.state.put(count_key, keys)
     elif keys is not None:
-        fold.state.drop(count_key)
+        context.state.drop(count_key)
 
 
-def answer_of(fold: Fold, command: Command, row: OutcomeRow) -> msgspec.Raw | None:
+def answer_of(context: FoldContext, command: Command, row: OutcomeRow) -> msgspec.Raw | None:
     """Returns the answer that was given for the key; preferences as they are now. None: another request's key."""
     if row.asked != _asked(command):
         return None
@@ -87,7 +86,7 @@ def answer_of(fold: Fold, command: Command, row: OutcomeRow) -> msgspec.Raw | No
     if isinstance(command, Restore):
         return _raw({"id": command.item, "dismissed": False})
     assert isinstance(command, SetPreferences)
-    found = fold.state.get(preferences_key(command.ws, command.user))
+    found = context.state.get(preferences_key(command.ws, command.user))
     return _raw(preferences_body(found if isinstance(found, PreferencesRow) else PreferencesRow("", "")))
 
 

@@ -39,7 +39,7 @@ def test_a_mass_of_due_rows_is_woken_in_steps() -> None:
     view.pack(clock=9 * 60)
     overdue = sum(row.overdue for row in view.listed())
     assert 100 < overdue < 2000
-    while (wake := view.fold.next_wake()) is not None and wake <= view.fold.clock:
+    while (wake := view.fold.next_wake()) is not None and wake <= view.fold.context.log_clock:
         view.pack(clock=9 * 60)
     assert all(row.overdue for row in view.listed())
 
