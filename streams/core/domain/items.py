@@ -17,7 +17,8 @@ from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
 __all__ = [
-    "Stamp", "close", "hide", "mark_timer", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show", "update",
+    "Stamp", "close", "hide", "mark_timer", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show",
+    "update",
 ]
 
 Stamp = tuple[int, str]  # event time and digest: total, the same for everybody

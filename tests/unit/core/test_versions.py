@@ -92,10 +92,10 @@ def test_history_does_not_bury_a_newer_fact() -> None:
 def test_what_is_written_says_todays_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a row or a view of an older version is gone on with; and the first version reads as it always did."""
     monkeypatch.setattr("streams.core.fold.state.VIEW_VERSION", 5)
-    monkeypatch.setattr("streams.core.fold.fold.FACT_VERSION", 6)
+    monkeypatch.setattr("streams.core.fold.context.FACT_VERSION", 6)
     worker = folded()
     worker.start()  # from rows written before
-    worker.log.append(encode_pack(Pack(worker.fold.clock + 10**9)))
+    worker.log.append(encode_pack(Pack(worker.fold.context.log_clock + 10**9)))
     event = event_of({"topic": "messages", "value": cloud_event("message.posted", title="T")})
     worker.log.append(encode_pack(Pack(event.time, [event])))
     worker.run()
