@@ -8,7 +8,7 @@ import resource
 
 import structlog
 
-from api.commands.command_log import log_of
+from api.commands.command_log import open_log_writer
 from api.edge.follower import Tailer
 from api.edge.services import Edge
 from api.http.app import create_app
@@ -55,7 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             task.cancel()
         ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
         sock.close()
-        await edge.archive.close()
+        await edge.history.close()
     for name, result in zip(tasks, ended, strict=True):
         if isinstance(result, Exception):
             _log.error("the edge can't go on", part=name, error=_reason(result))
@@ -75,8 +75,8 @@ def _raise_descriptors() -> None:
 
 async def _follow(edge: Edge, settings: Settings) -> None:
     await _topics(edge, settings)
-    async with log_of(settings) as append:
-        edge.writes.append = append
+    async with open_log_writer(settings) as append:
+        edge.command_log.append = append
         await Tailer(edge, settings).run()
 
 

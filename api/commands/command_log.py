@@ -16,7 +16,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from api import metrics
-from api.commands.visibility_barrier import Shown
 from schemas.facts import Outcome
 from schemas.log import Command
 from schemas.scalars import SECOND
@@ -26,7 +25,7 @@ from streams.core.packs import Packer
 from streams.kafka.connection import close_client
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
 
-__all__ = ["Append", "NotDone", "Writes", "log_of"]
+__all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer"]
 
 # While a pack is on its way, commands that come within this time share the next one, seconds: less than anybody
 # notices. A command that comes when nothing is on its way does not wait: then there is room for a pack of its own.
@@ -39,22 +38,19 @@ Append = Callable[[int, bytes], Awaitable[None]]  # partition of the log, a pack
 _log = structlog.get_logger("attn.edge")
 
 
-class NotDone(Exception):
+class CommandUndecided(Exception):
     """Nobody knows yet what becomes of the command; `str(error)` says so. It may still be carried out."""
 
 
-class Writes:
-    """`position_of`: where this edge's view of a partition is. `clock`: seconds since the epoch. `seconds`: how long a
-    caller waits. `append` is set once there is a log."""
+class CommandLog:
+    """Commands of this edge's callers. `clock` returns seconds since the epoch, `seconds` is how long a caller waits.
+    `append` is None until the log can be written."""
 
-    def __init__(
-        self, partitions: int, position_of: Callable[[int], int], clock: Callable[[], float], seconds: float
-    ) -> None:
+    def __init__(self, partitions: int, clock: Callable[[], float], seconds: float) -> None:
         self.append: Append | None = None
         self._clock, self._seconds = clock, seconds
         self._packer = Packer(partitions)
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
-        self._told = Shown(position_of)
         self._flush: asyncio.TimerHandle | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -66,10 +62,10 @@ class Writes:
     def new_id() -> str:
         return secrets.token_hex(16)
 
-    async def carry_out(self, command: Command) -> Outcome:
+    async def submit(self, command: Command) -> Outcome:
         """What the fold said; a read that follows shows it. Raises NotDone."""
         if self.append is None or len(self._waiting) >= _MOST:
-            raise NotDone("the log can't be written now")
+            raise CommandUndecided("the log can't be written now")
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = done
         try:
@@ -78,21 +74,19 @@ class Writes:
                 return await done
         except TimeoutError:
             metrics.COMMANDS.labels("late").inc()
-            raise NotDone(f"not decided within {self._seconds:g} s; it may still be carried out") from None
+            raise CommandUndecided(f"not decided within {self._seconds:g} s; it may still be carried out") from None
         finally:
             self._waiting.pop(command.id, None)
 
-    def decided(self, partition: int, outcome: Outcome) -> None:
-        """The fold's word on some edge's command; if it is one of ours, `release` hands it on."""
-        if outcome.command in self._waiting:
-            self._told.add(partition, outcome)
+    def is_waiting(self, outcome: Outcome) -> bool:
+        """Whether a caller of this edge waits for this outcome."""
+        return outcome.command in self._waiting
 
-    def release(self) -> None:
-        """The view went on: answers those whose commands it shows now."""
-        for outcome in self._told.take():
-            if (future := self._waiting.get(outcome.command)) is not None and not future.done():
-                metrics.COMMANDS.labels(str(outcome.status)).inc()
-                future.set_result(outcome)
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Answers the caller that waits for the outcome, if any. The edge's replica must show its changes by now."""
+        if (future := self._waiting.get(outcome.command)) is not None and not future.done():
+            metrics.COMMANDS.labels(str(outcome.status)).inc()
+            future.set_result(outcome)
 
     def _send(self, command: Command) -> None:
         self._packer.add(command)
@@ -118,7 +112,7 @@ class Writes:
 
 
 @contextlib.asynccontextmanager
-async def log_of(settings: Settings) -> AsyncIterator[Append]:
+async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
     """`attn.log`, to be appended to."""
     out = await _started(settings)
 

@@ -1,4 +1,6 @@
-"""Outcomes wait here until the view shows what they speak of: facts are written before rows, so they come first."""
+"""Read-your-writes barrier. The worker writes the outcome of a command before the rows that the command changed. An
+edge may therefore receive the outcome first. The barrier holds outcomes until the replica has applied their position.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +8,27 @@ from collections.abc import Callable
 
 from schemas.facts import Outcome
 
-__all__ = ["Shown"]
+__all__ = ["VisibilityBarrier"]
 
 
-class Shown:
-    """`position_of`: where this edge's view of a partition is."""
+class VisibilityBarrier:
+    """Outcomes of one edge that its replica does not show yet. `position_of` returns the replica's position of a
+    partition."""
 
     def __init__(self, position_of: Callable[[int], int]) -> None:
         self._position_of = position_of
         self._waiting: list[tuple[int, Outcome]] = []
 
     def add(self, partition: int, outcome: Outcome) -> None:
+        """Holds an outcome of this partition."""
         self._waiting.append((partition, outcome))
 
-    def take(self) -> list[Outcome]:
-        """Those that the view shows now, in their order; the others go on waiting."""
-        waiting, self._waiting, found = self._waiting, [], []
+    def pop_visible(self) -> list[Outcome]:
+        """Removes and returns the outcomes whose position the replica has applied, in the order they were added."""
+        waiting, self._waiting, visible = self._waiting, [], []
         for partition, outcome in waiting:
             if self._position_of(partition) > outcome.pos:
-                found.append(outcome)
+                visible.append(outcome)
             else:
                 self._waiting.append((partition, outcome))
-        return found
+        return visible

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Iterable
 import structlog
 
 from api import metrics
-from api.commands.command_log import Writes
-from api.commands.rate_limiter import Throttle, Turns
+from api.commands.command_log import CommandLog
+from api.commands.rate_limiter import RateLimiter, ReadLimiter
+from api.commands.visibility_barrier import VisibilityBarrier
 from api.contract.errors import ApiError as Problem
 from api.edge.broker_health import Contact
 from api.edge.index_builder import Builders
-from api.history.client import Archive
+from api.history.client import HistoryClient
 from api.live.case_events import Events
 from api.live.connections import Connections
 from api.live.feed_hub import Hub
@@ -62,11 +63,12 @@ class Edge:
         self.hub = Hub(self.replica, self.answers, settings.stream_buffer)
         self.events = Events(partitions, self.replica.position_of, room, self._targets_of)
         self.connections = Connections(settings, lambda: int(clock() * SECOND))
-        self.writes = Writes(partitions, self.replica.position_of, clock, settings.write_seconds)
+        self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.pushes = Pushes(self.replica)
-        self.throttle = Throttle(settings.write_rate, settings.write_burst)
-        self.turns = Turns()
-        self.archive = Archive(settings)
+        self._barrier = VisibilityBarrier(self.replica.position_of)
+        self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
+        self.read_limiter = ReadLimiter()
+        self.history = HistoryClient(settings)
         self.contact = Contact(settings.kafka)
         self.progress = Progress(settings, time.monotonic())  # of the topics it follows
         self.ready = False
@@ -96,15 +98,15 @@ class Edge:
         self._last[partition] = (fact.pos, fact.index)
         if isinstance(fact, Fact):
             self.events.add(partition, fact)
-        else:
-            self.writes.decided(partition, fact)
-            self.pushes.decided(partition, fact)
+        elif self.command_log.is_waiting(fact) or self.pushes.wants(fact):
+            self._barrier.add(partition, fact)
 
     def told(self) -> None:
         """Facts and view went on: everybody gets what the view shows now."""
         self.events.release()
-        self.writes.release()
-        self.pushes.release()
+        for outcome in self._barrier.pop_visible():
+            self.command_log.on_outcome(outcome)
+            self.pushes.push(outcome)
 
     def _leave_out(self, partition: int, position: int, at: int) -> None:
         """A worker that had lost the partition wrote once more; the broker refuses most such writes."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.contract import serializers
-from api.history.client import Archive, Row
+from api.history.client import HistoryClient, Row
 from api.readmodel.pages import ACTIVITY, MAX_RECENT
 from api.readmodel.readers import Reader
 from api.readmodel.workspace import Workspace
@@ -123,7 +123,7 @@ def read_place(text: str) -> Place:
     return place
 
 
-async def activity(archive: Archive, reader: Reader, window: int, clock: int) -> dict[str, Any]:
+async def activity(archive: HistoryClient, reader: Reader, window: int, clock: int) -> dict[str, Any]:
     """What was done within `window` before `clock`, in microseconds: as `Answers.activity` has it."""
     given = {"since": clock - window, "types": sorted(ACTIVITY), "openers": _OPENERS}
     counts, recent = await archive.ask_all(reader, (_COUNTS, given), (_RECENT, given | {"most": MAX_RECENT}))
@@ -147,7 +147,7 @@ def _entry(ws: str, row: Row) -> ActivityRow:
 
 
 async def history(
-    archive: Archive, reader: Reader, case: str, limit: int, before: Place | None, space: Workspace
+    archive: HistoryClient, reader: Reader, case: str, limit: int, before: Place | None, space: Workspace
 ) -> Sequence[Row]:
     """Returns at most `limit` + 1 events of the case that the reader may see, newest first.
 
@@ -168,7 +168,7 @@ async def history(
     return found[:limit + 1]
 
 
-async def _shown(archive: Archive, reader: Reader, rows: Sequence[Row], space: Workspace) -> Iterable[Row]:
+async def _shown(archive: HistoryClient, reader: Reader, rows: Sequence[Row], space: Workspace) -> Iterable[Row]:
     """Drops events that arrived before their item opened if the item, as it is now, is for other readers.
 
     Such an event was recorded without an item, for those its source named. The view knows its item for as long as

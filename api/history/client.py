@@ -17,12 +17,12 @@ from clickhouse_connect.driver.exceptions import Error
 
 from api import metrics
 from api.contract.errors import ApiError as Problem
-from api.history.fair_slots import Busy, FairSlots
+from api.history.fair_slots import FairSlots, NoFreeSlot
 from api.readmodel.readers import Reader
 from schemas.settings import DATABASE, Settings
 from streams.core.domain.visibility import CAN_SEE_SQL
 
-__all__ = ["Archive", "Row"]
+__all__ = ["HistoryClient", "Row"]
 
 Row = tuple[Any, ...]
 
@@ -35,7 +35,7 @@ _FIRST_REST, _LONGEST_REST = 1.0, 30.0
 _log = structlog.get_logger("attn.edge")
 
 
-class Archive:
+class HistoryClient:
     """`clock`: seconds, only ever forward."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +59,7 @@ class Archive:
         try:
             async with self._slots.taken(reader.ws, reader.user):
                 return await self._query(sql.replace("$SEES", CAN_SEE_SQL), given)
-        except Busy as busy:
+        except NoFreeSlot as busy:
             metrics.ARCHIVE_REFUSED.labels("user" if busy.own else "all").inc()
             if busy.own:
                 raise Problem(429, f"too many history queries at once: at most {_MOST_OF_A_USER} of one user",

@@ -14,10 +14,10 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-__all__ = ["Busy", "FairSlots"]
+__all__ = ["FairSlots", "NoFreeSlot"]
 
 
-class Busy(Exception):
+class NoFreeSlot(Exception):
     """No slot is free and the queue is full. `own`: the caller's own running and waiting queries are the reason."""
 
     def __init__(self, own: bool) -> None:
@@ -44,7 +44,7 @@ class FairSlots:
         """A slot while the body runs. Raises Busy, also after waiting."""
         waiting = self._waiting[ws].get(user, []) if ws in self._waiting else []
         if self._running_of[ws, user] + len(waiting) >= self._of_user:
-            raise Busy(own=True)
+            raise NoFreeSlot(own=True)
         if self._may_run(ws, user):
             self._start(ws, user)
         else:
@@ -77,13 +77,13 @@ class FairSlots:
     def _make_room(self, ws: str) -> None:
         most = max(self._waiting, key=lambda one: _count(self._waiting[one]))
         if _count(self._waiting[most]) <= _count(self._waiting.get(ws, {})) + 1:
-            raise Busy(own=False)
+            raise NoFreeSlot(own=False)
         users = self._waiting[most]
         user = max(users, key=lambda one: len(users[one]))
         last = users[user][-1]
         self._drop(most, user, last)
         if not last.done():
-            last.set_exception(Busy(own=False))
+            last.set_exception(NoFreeSlot(own=False))
 
     def _start(self, ws: str, user: str) -> None:
         self._running[ws] += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from api.history.client import Archive, Row
+from api.history.client import HistoryClient, Row
 from api.readmodel.readers import Reader
 from schemas.scalars import DAY, HOUR, SECOND, from_us
 
@@ -89,7 +89,7 @@ class Found(NamedTuple):
     people: Sequence[Row]
 
 
-async def ask(archive: Archive, reader: Reader, span: Span) -> Found:
+async def ask(archive: HistoryClient, reader: Reader, span: Span) -> Found:
     """What the reader may see of the workspace. Problem 503."""
     within = span.seconds()
     kinds, kinds_before, clusters, people = await archive.ask_all(

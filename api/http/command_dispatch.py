@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from fastapi.responses import Response
 
-from api.commands.command_log import Writes
+from api.commands.command_log import CommandLog
 from api.contract.errors import ApiError as Problem
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
@@ -32,7 +32,7 @@ _KEYS_RETRY = "3600"  # seconds; each outcome goes after a day, so room comes li
 def common(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
     """The fields that every command has."""
     return {
-        "ws": caller.ws, "id": Writes.new_id(), "time": edge.writes.now(), "user": caller.user,
+        "ws": caller.ws, "id": CommandLog.new_id(), "time": edge.command_log.now(), "user": caller.user,
         "roles": tuple(sorted(caller.reader.roles)), "edge": edge.settings.instance, "idempotency_key": key,
     }
 
@@ -51,7 +51,7 @@ async def carried_out(edge: Edge, caller: Caller, command: Command, shape: Shape
             return _stale(row, shape)
     else:
         await edge.space(caller.reader)  # it is served here, and the view is there
-    outcome = await edge.writes.carry_out(command)
+    outcome = await edge.command_log.submit(command)
     if outcome.status == 412 and item is not None:
         row = (await edge.space(caller.reader)).visible(caller.reader, item)
         if row is not None:

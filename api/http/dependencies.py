@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 
 from api import metrics
-from api.commands.rate_limiter import Crowded
+from api.commands.rate_limiter import TooManyReads
 from api.contract.errors import NO_STORE
 from api.contract.errors import ApiError as Problem
 from api.contract.requests import SESSION_COOKIE as COOKIE
@@ -96,14 +96,14 @@ def _same(sent: str, kept: str) -> bool:
 
 async def _reader(request: Request, who: Annotated[Caller, Depends(caller)]) -> Caller:
     """The caller of a read, once it is the user's turn. The turn ends when the answer was taken (api.http.app)."""
-    turns = edge_of(request).turns
+    reads = edge_of(request).read_limiter
     try:
-        give_back = await turns.take(who.ws, who.user)
-    except Crowded:
+        release = await reads.acquire(who.ws, who.user)
+    except TooManyReads:
         metrics.WAITED.inc()
-        raise Problem(429, f"too many reads in progress: at most {turns.at_once} at once", {"retry-after": "1"},
-                      limit=turns.at_once) from None
-    request.scope[HELD].append(give_back)
+        raise Problem(429, f"too many reads in progress: at most {reads.at_once} at once", {"retry-after": "1"},
+                      limit=reads.at_once) from None
+    request.scope[HELD].append(release)
     return who
 
 
@@ -111,13 +111,13 @@ async def _writer(request: Request, who: Annotated[Caller, Depends(caller)]) -> 
     """The caller of a write: no forged one, and not too many."""
     if "authorization" not in request.headers:
         await _check_write(request)
-    throttle = edge_of(request).throttle
+    limiter = edge_of(request).rate_limiter
     cost = 1 + len(await request.body()) // _BYTES_OF_A_WRITE
-    if wait := throttle.take(who.ws, who.user, cost):
+    if wait := limiter.acquire(who.ws, who.user, cost):
         metrics.THROTTLED.inc()
-        raise Problem(429, f"too many writes: at most {throttle.rate:g} a second; {_BYTES_OF_A_WRITE} bytes of a body "
+        raise Problem(429, f"too many writes: at most {limiter.rate:g} a second; {_BYTES_OF_A_WRITE} bytes of a body "
                       "or 10 ids of a bulk count as one more", {"retry-after": str(wait)},
-                      limit=throttle.burst)
+                      limit=limiter.burst)
     return who
 
 

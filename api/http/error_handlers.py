@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from api.commands.command_log import NotDone
+from api.commands.command_log import CommandUndecided
 from api.contract.errors import NO_STORE
 from api.contract.errors import ApiError as Problem
 from api.contract.requests import WORDED
@@ -82,7 +82,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(Full, _full)
-    app.add_exception_handler(NotDone, _not_done)
+    app.add_exception_handler(CommandUndecided, _not_done)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unexpected)

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from api.commands.visibility_barrier import Shown
 from api.contract.messages import Updated
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
@@ -48,7 +47,6 @@ class Pushes:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._subscribers: dict[str, set[Subscriber]] = {}
-        self._told = Shown(replica.position_of)
 
     def subscribe(self, one: Subscriber) -> None:
         self._subscribers.setdefault(one.reader.ws, set()).add(one)
@@ -59,17 +57,18 @@ class Pushes:
         if not known:
             self._subscribers.pop(one.reader.ws, None)
 
-    def decided(self, partition: int, outcome: Outcome) -> None:
-        """What became of a command, on whichever edge it was given."""
-        if outcome.status == 200 and outcome.state is not None and outcome.items and outcome.ws in self._subscribers:
-            self._told.add(partition, outcome)
+    def wants(self, outcome: Outcome) -> bool:
+        """Whether `push` would send anything: the command changed the state of items, and its workspace has
+        subscribers. The command may come from any edge."""
+        return (
+            outcome.status == 200 and outcome.state is not None and bool(outcome.items)
+            and outcome.ws in self._subscribers
+        )
 
-    def release(self) -> None:
-        """The view went on."""
-        for outcome in self._told.take():
-            self._push(outcome)
-
-    def _push(self, outcome: Outcome) -> None:
+    def push(self, outcome: Outcome) -> None:
+        """Sends `inbox.updated` to the subscribers who may see one of the items. The replica must show the change."""
+        if not self.wants(outcome):
+            return
         # A batch is hundreds of items, and there may be thousands who listen: but hardly ever more than two targets.
         targets = {(row.target_user_id, row.target_role) for row in self._rows(outcome.ws, outcome.items)}
         payload = {"bulk": "true"} if outcome.bulk else {"id": outcome.items[0]}

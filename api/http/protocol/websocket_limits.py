@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from api.commands.rate_limiter import Throttle
+from api.commands.rate_limiter import RateLimiter
 from api.http.protocol.unauthenticated import KNOWN, Strangers
 
 __all__ = ["SocketProtocol"]
@@ -38,7 +38,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._unread = b""  # at most what one read of the transport gave
         self._parsing: asyncio.Handle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._frames = Throttle(_FRAMES_RATE, _FRAMES_BURST)
+        self._frames = RateLimiter(_FRAMES_RATE, _FRAMES_BURST)
 
     # --- input ---
 
@@ -90,7 +90,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._count()
 
     def _count(self) -> None:
-        if not self._frames.take("", ""):
+        if not self._frames.acquire("", ""):
             return
         if self.close_sent or self.transport.is_closing():
             self.transport.abort()

@@ -63,7 +63,7 @@ async def dismiss(
 ) -> Response:
     """Puts an item away, for me alone; until a time, if one is given."""
     until = asked.dismissed_until if asked is not None else None
-    if until is not None and until <= edge.writes.now():
+    if until is not None and until <= edge.command_log.now():
         raise Problem(400, "dismissed_until must be in the future")
     command = Dismiss(**common(edge, caller, key), item=item, until=until, if_rev=revision)
     return await carried_out(edge, caller, command, lambda row: serializers.ankra(row, False))

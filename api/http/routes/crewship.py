@@ -60,7 +60,7 @@ async def bulk(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Bulk) 
     """One change of state for many items; what its source must decide is left, and told."""
     if len(asked.ids) > edge.settings.max_bulk:
         raise Problem(400, f"too many ids (max {edge.settings.max_bulk})")
-    edge.throttle.charge(caller.ws, caller.user, len(asked.ids) // IDS_OF_A_WRITE)
+    edge.rate_limiter.charge(caller.ws, caller.user, len(asked.ids) // IDS_OF_A_WRITE)
     return await carried_out(edge, caller, SetState(
         **common(edge, caller, key), items=tuple(asked.ids), state=asked.state, bulk=True,
         resolved_action=asked.resolved_action))

@@ -47,7 +47,7 @@ async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     if length <= edge.answers.live_window:
         answer = edge.answers.activity(space, caller.reader, length, clock)
     else:
-        answer = await recorded.activity(edge.archive, caller.reader, length, clock)
+        answer = await recorded.activity(edge.history, caller.reader, length, clock)
     return json_of(orjson.dumps(answer | {"window": name}))
 
 
@@ -65,8 +65,8 @@ async def history(
         raise Problem(400, str(error)) from None
     limit = min(limit, MOST)
     space = await edge.space(caller.reader, "case")
-    rows = await recorded.history(edge.archive, caller.reader, case, limit, place, space)
+    rows = await recorded.history(edge.history, caller.reader, case, limit, place, space)
     known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
-    if not known and (place is None or not await recorded.history(edge.archive, caller.reader, case, 1, None, space)):
+    if not known and (place is None or not await recorded.history(edge.history, caller.reader, case, 1, None, space)):
         raise Problem(404, "not found")
     return json_of(orjson.dumps(recorded.page_of(case, rows, limit)))

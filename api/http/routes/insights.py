@@ -28,5 +28,5 @@ async def insights(edge: EdgeOf, caller: Asking, window: Window) -> Response:
     name, length = window
     await edge.space(caller.reader)
     span = asked.span_of(length, edge.replica.clock(caller.ws))
-    found = await asked.ask(edge.archive, caller.reader, span)
+    found = await asked.ask(edge.history, caller.reader, span)
     return json_of(orjson.dumps({"window": name, **asked.made(found, span)}))

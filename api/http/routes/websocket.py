@@ -16,7 +16,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api import metrics
-from api.commands.rate_limiter import Throttle
+from api.commands.rate_limiter import RateLimiter
 from api.contract.messages import (
     Auth,
     Authenticated,
@@ -109,7 +109,7 @@ class _Talk:
     def __init__(self, socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
         self._socket, self._edge, self._auth = socket, edge, auth
         self._channels: set[str] = set()
-        self._rate = Throttle(edge.settings.socket_rate, _BURST)
+        self._rate = RateLimiter(edge.settings.socket_rate, _BURST)
 
     async def run(self) -> None:
         caller = await self._who()
@@ -187,7 +187,7 @@ class _Talk:
         if received["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(received.get("code", 1000))
         raw = received.get("bytes") or (received.get("text") or "").encode()
-        if self._rate.take("", ""):
+        if self._rate.acquire("", ""):
             raise _Closed(POLICY, "too many messages")
         if len(raw) > self._edge.settings.socket_message:
             raise _Closed(1009, f"a message has at most {self._edge.settings.socket_message} bytes")

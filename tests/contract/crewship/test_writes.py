@@ -47,7 +47,7 @@ async def test_a_race_lost_in_the_fold_has_the_right_status(attn: Deciding) -> N
     """The edge has seen nothing yet, the log has."""
     async with attn.client() as client:
         old = (await get(client, M))["revision"]
-        hand = attn.edges[0].writes
+        hand = attn.edges[0].command_log
 
         async def behind(partition: int, pack: bytes) -> None:
             attn.happen(message("m", minutes=-1, priority="urgent"))

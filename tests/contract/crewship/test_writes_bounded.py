@@ -10,7 +10,7 @@ import pytest
 from support.edge.edge_with_fold import WS, Deciding, message, waitpoint
 from support.fold.fold_driver import event
 
-from api.commands.rate_limiter import Throttle
+from api.commands.rate_limiter import RateLimiter
 from api.live.notifications import Subscriber
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
@@ -190,14 +190,14 @@ async def test_ids_and_bytes_cost_as_writes_do() -> None:
 
 def test_a_bucket_is_in_debt_by_its_burst_at_most() -> None:
     now = [0.0]
-    throttle = Throttle(10, 20, lambda: now[0])
-    assert throttle.take("w", "u", 1000) == 0
-    assert throttle.take("w", "u") == 3, "21 tokens"
+    limiter = RateLimiter(10, 20, lambda: now[0])
+    assert limiter.acquire("w", "u", 1000) == 0
+    assert limiter.acquire("w", "u") == 3, "21 tokens"
     now[0] = 2.1
-    assert throttle.take("w", "u") == 0
-    throttle.charge("w", "u", 5)
-    assert throttle.take("w", "u") == 1
-    assert throttle.take("w", "other") == 0
+    assert limiter.acquire("w", "u") == 0
+    limiter.charge("w", "u", 5)
+    assert limiter.acquire("w", "u") == 1
+    assert limiter.acquire("w", "other") == 0
 
 
 @pytest.mark.parametrize("state", ["unread", "read"])

@@ -13,7 +13,7 @@ from support.edge.edges import settings
 
 from api.contract.errors import ApiError as Problem
 from api.history import client as module
-from api.history.client import Archive
+from api.history.client import HistoryClient
 from api.readmodel.readers import Reader
 from ops.process.ports import free_port
 
@@ -58,11 +58,11 @@ async def server() -> AsyncIterator[Server]:
         await asyncio.wait_for(asyncio.gather(*(task for task in found.tasks if task is not None)), 60)
 
 
-def away(port: int, **more: object) -> Archive:
-    return Archive(settings(clickhouse_read=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
+def away(port: int, **more: object) -> HistoryClient:
+    return HistoryClient(settings(clickhouse_read=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
 
 
-async def refused(archive: Archive) -> Problem:
+async def refused(archive: HistoryClient) -> Problem:
     with pytest.raises(Problem) as found:
         await archive.ask("SELECT 1", READER)
     assert found.value.status == 503
@@ -72,14 +72,14 @@ async def refused(archive: Archive) -> Problem:
 
 
 async def test_without_an_address_it_says_so() -> None:
-    assert "ATTN_CLICKHOUSE_READ" in str(await refused(Archive(settings())))
+    assert "ATTN_CLICKHOUSE_READ" in str(await refused(HistoryClient(settings())))
 
 
 async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
     now = 0.0
     async with server() as broken:
         broken.answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        archive = Archive(settings(clickhouse_read=f"http://127.0.0.1:{broken.port}"), lambda: now)
+        archive = HistoryClient(settings(clickhouse_read=f"http://127.0.0.1:{broken.port}"), lambda: now)
         rests = []
         for _ in range(7):
             before = broken.asked
@@ -122,7 +122,7 @@ async def test_the_inbox_and_the_live_activity_go_on() -> None:
             assert "secret" not in answer.text
         assert (await client.get("/org/me/inbox")).json()["counts"]["total"] == 1
         assert (await client.get("/org/me/activity?window=24h")).status_code == 200
-    await attn.edges[0].archive.close()
+    await attn.edges[0].history.close()
 
 
 async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are_answered(
@@ -131,12 +131,12 @@ async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are
     """ClickHouse answers nothing to the loud one meanwhile: whoever else asks still gets an answer."""
     gate = asyncio.Event()
 
-    async def query(_: Archive, __: str, parameters: dict[str, object]) -> list[object]:
+    async def query(_: HistoryClient, __: str, parameters: dict[str, object]) -> list[object]:
         if parameters["ws"] == "loud":
             await gate.wait()
         return []
 
-    monkeypatch.setattr(Archive, "_query", query)
+    monkeypatch.setattr(HistoryClient, "_query", query)
     attn = Deciding(clickhouse_read="http://reader:secret@127.0.0.1:1/attn")
     attn.happen(waitpoint("w", ws="loud"), waitpoint("w"))
     async with attn.client() as calm, attn.client("viewer", "VIEWER", ws="loud") as loud:

@@ -19,7 +19,7 @@ from support.fold.fold_driver import NOON, event
 from api.contract import responses
 from api.contract.errors import ApiError as Problem
 from api.history import activity
-from api.history.client import Archive
+from api.history.client import HistoryClient
 from api.history.insights import MAX_CLUSTERS, span_of
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
@@ -69,7 +69,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
 async def fresh(known: Known) -> AsyncIterator[None]:
     """Each test has an event loop of its own, and a connection belongs to one."""
     edge = known.attn.edges[0]
-    edge.archive = Archive(edge.settings)
+    edge.archive = HistoryClient(edge.settings)
     yield
     await edge.archive.close()
 

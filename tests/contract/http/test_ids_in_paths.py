@@ -15,7 +15,7 @@ from support.edge.edge_with_fold import WS, Deciding
 from support.edge.edges import serving, token
 from support.fold.fold_driver import cloud_event, event
 
-from api.history.client import Archive
+from api.history.client import HistoryClient
 from schemas.facts import Fact
 from streams.core.domain.keys import old_name
 from streams.core.normalise import normalise
@@ -59,7 +59,7 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
     pytest.importorskip("chdb", reason="chdb is not installed")
     with archived(tmp_path_factory.mktemp("archive")) as found:
         yield found
@@ -75,11 +75,11 @@ async def blocked(archive: Archived | None = None) -> Any:
                   for number, case in enumerate(IDS)))
     if archive is not None:
         archive.keep(attn.facts)
-        edge.archive = Archive(edge.settings)
+        edge.history = HistoryClient(edge.settings)
     async with serving(edge) as base:
         yield attn, Client(base)
     if archive is not None:
-        await edge.archive.close()
+        await edge.history.close()
 
 
 @pytest.mark.clickhouse
@@ -114,7 +114,7 @@ NOWHERE = (
 
 async def test_another_path_is_not_found() -> None:
     async with blocked() as (attn, client):
-        attn.edges[0].archive = Nothing()
+        attn.edges[0].history = Nothing()
         for path in NOWHERE:
             status, body = await client.ask(path)
             assert (status, b'"error"' in body) == (404, True), path
@@ -184,7 +184,7 @@ async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archiv
             fact.event_id = old_name(fact.event_id)
         assert len({fact.event_id for fact in facts}) == len(pairs) - 1
     archive.keep(facts)
-    edge.archive = Archive(edge.settings)
+    edge.history = HistoryClient(edge.settings)
     async with serving(edge) as base:
         titles, more = [], ""
         while more is not None:
@@ -193,5 +193,5 @@ async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archiv
             found = orjson.loads(body)
             titles += [one["title"] for one in found["events"]]
             more = found.get("next")
-    await edge.archive.close()
+    await edge.history.close()
     assert sorted(titles) == sorted(f"{source}|{name}" for source, name in pairs)

@@ -47,7 +47,7 @@ def api() -> Any:
         event("session.completed", SECRET + "5", case_id=SECRET),
         *(event("run.failed", SECRET + name, title=SECRET, cluster=name, incident_key=SECRET) for name in "ab"),
     )
-    attn.edges[0].archive = Nothing()  # type: ignore[assignment]
+    attn.edges[0].history = Nothing()  # type: ignore[assignment]
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
     # Streams have no end, metrics are no JSON, and without a broker nothing is ready.
     return schema.exclude(path=["/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz"])

@@ -17,7 +17,7 @@ from support.edge.random_rows import item
 from support.edge.sinks import Kept
 
 from api import metrics
-from api.commands.rate_limiter import Crowded, Turns
+from api.commands.rate_limiter import ReadLimiter, TooManyReads
 from api.http.protocol import header_limits, websocket_limits
 from api.http.protocol.unauthenticated import Strangers
 from api.http.routes import websocket
@@ -253,27 +253,27 @@ async def test_frames_of_many_batches_of_large_items_are_not_held_until_all_are_
 async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:
     fed = Fed()
     fed.put(item())
-    fed.edge.turns = Turns(2, 3, 60.0)
-    held = [await fed.edge.turns.take("w1", "ann") for _ in range(2)]
+    fed.edge.read_limiter = ReadLimiter(2, 3, 60.0)
+    held = [await fed.edge.read_limiter.acquire("w1", "ann") for _ in range(2)]
     async with fed.client() as client, fed.client("bob") as other:
         waiting = [asyncio.create_task(client.get("/org/me/inbox")) for _ in range(3)]
-        await until(lambda: fed.edge.turns._users["w1", "ann"].held == 5)
+        await until(lambda: fed.edge.read_limiter._users["w1", "ann"].count == 5)
         refused = await client.get("/org/me/inbox")
         assert (refused.status_code, refused.headers["retry-after"], refused.json()["limit"]) == (429, "1", 2)
         assert (await other.get("/org/me/inbox")).status_code == 200
-        for give_back in held:
-            give_back()
+        for release in held:
+            release()
         assert [(await one).status_code for one in waiting] == [200] * 3
-    assert not len(fed.edge.turns)
+    assert not len(fed.edge.read_limiter)
 
 
 async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
-    turns = Turns(1, 5, 0.01)
-    give_back = await turns.take("w1", "ann")
-    with pytest.raises(Crowded):
-        await turns.take("w1", "ann")
-    give_back()
-    assert not len(turns)
+    limiter = ReadLimiter(1, 5, 0.01)
+    release = await limiter.acquire("w1", "ann")
+    with pytest.raises(TooManyReads):
+        await limiter.acquire("w1", "ann")
+    release()
+    assert not len(limiter)
 
 
 async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,8 +283,8 @@ async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.Monke
     async with serving(fed.edge) as base:
         _, writer = await opened(base)
         writer.write(f"GET /org/me/inbox?limit=500 HTTP/1.1\r\n{HOST}authorization: Bearer {token()}\r\n\r\n".encode())
-        await until(lambda: len(fed.edge.turns) == 1)
-        await until(lambda: not len(fed.edge.turns))
+        await until(lambda: len(fed.edge.read_limiter) == 1)
+        await until(lambda: not len(fed.edge.read_limiter))
         writer.close()
 
 

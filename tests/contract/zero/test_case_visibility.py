@@ -40,7 +40,7 @@ FAMILIES = [
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
     with archived(tmp_path_factory.mktemp("archive")) as found:
         yield found
 
@@ -49,7 +49,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
 async def attn(archive: Archived, request: pytest.FixtureRequest) -> AsyncIterator[Deciding]:
     found = Deciding(clickhouse_read=archive.url)
     yield found
-    await found.edges[0].archive.close()
+    await found.edges[0].history.close()
 
 
 def space_of(request: Any) -> str:

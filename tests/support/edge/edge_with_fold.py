@@ -41,7 +41,7 @@ class Deciding:
     def _edge(self) -> Edge:
         edge = Edge(self.settings, lambda: self.now)
         edge.ready = True
-        edge.writes.append = self._append
+        edge.command_log.append = self._append
         return edge
 
     def restart(self) -> None:

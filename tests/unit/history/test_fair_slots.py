@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from api.history.fair_slots import Busy, FairSlots
+from api.history.fair_slots import FairSlots, NoFreeSlot
 
 
 class Work:
@@ -46,7 +46,7 @@ class Work:
     def refused(self) -> list[bool]:
         """Of those that ended in Busy: whether it was for their own."""
         ended = [task.exception() for task in self.tasks if task.done() and not task.cancelled()]
-        return [error.own for error in ended if isinstance(error, Busy)]
+        return [error.own for error in ended if isinstance(error, NoFreeSlot)]
 
     async def finish(self) -> None:
         while self.running:

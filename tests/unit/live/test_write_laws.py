@@ -17,6 +17,7 @@ from support.edge.random_rows import marker
 from support.examples import law
 from support.fold.fold_driver import NOON, event
 
+from api.commands.visibility_barrier import VisibilityBarrier
 from api.live.frames import Frames
 from api.live.notifications import Pushes, Subscriber
 from api.readmodel.pages import Answers
@@ -65,7 +66,7 @@ class Stage:
         self.fold.load()
         self.fold.reconcile(0)
         self.replica, self.answers = Replica(1), Answers()
-        self.pushes = Pushes(self.replica)
+        self.pushes, self.barrier = Pushes(self.replica), VisibilityBarrier(self.replica.position_of)
         self.subscribers = [Subscriber(reader) for reader in READERS]
         for one in self.subscribers:
             self.pushes.subscribe(one)
@@ -127,16 +128,21 @@ class Stage:
         assert isinstance(position, PositionRow)
         for fact in batch.facts:
             if isinstance(fact, Outcome):
-                self.pushes.decided(0, fact)
+                if self.pushes.wants(fact):
+                    self.barrier.add(0, fact)
             else:
                 self.told += 1
                 self.told_open[fact.item] += fact.opened - (fact.seconds_open is not None)
-        self.pushes.release()
+        self._push_visible()
         for update in self.replica.apply(0, batch.rows, position):
             for feed in self.feeds:
                 if feed.reader.ws == update.space.name:
                     feed.tell(*self.frames.of(update, feed.window))
-        self.pushes.release()
+        self._push_visible()
+
+    def _push_visible(self) -> None:
+        for outcome in self.barrier.pop_visible():
+            self.pushes.push(outcome)
 
     def twice(self) -> None:
         """A command sent again under another id finds everything as it wants it: no row, fact, frame or push."""

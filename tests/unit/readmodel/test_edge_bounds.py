@@ -42,10 +42,9 @@ def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees
         return sees(reader, *target)
 
     monkeypatch.setattr(Reader, "sees", counted)
-    fed.edge.pushes.decided(0, Outcome(
+    fed.edge.pushes.push(Outcome(
         ws="w1", pos=0, index=0, command="c", edge="1", user="ann", status=200, body=Raw(b"{}"),
         items=[row.id for _, row in rows], state="read", bulk=True))
-    fed.edge.pushes.release()
     assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
     assert len(asked) < 2 * len(listeners)
 
