@@ -73,7 +73,7 @@ def secret_path(settings: Settings) -> Path:
 
 def _read_secret(path: Path) -> str:
     try:
-        return private_files.read(path)
+        return private_files.read_secret(path)
     except OSError as error:
         raise UserError(f"cannot read the secret in {path}: {error.strerror}") from None
 
@@ -87,7 +87,7 @@ def reading_url(settings: Settings, port: int, user: str = "reader") -> str:
 def make_secret(settings: Settings) -> bool:
     """Write a new secret where none is configured or kept. True: this is a new one."""
     configured = settings.jwt_secret is not None or settings.jwks_url is not None
-    return not configured and private_files.make(secret_path(settings))
+    return not configured and private_files.create_secret(secret_path(settings))
 
 
 def note_up(settings: Settings) -> None:

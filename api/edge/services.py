@@ -29,7 +29,7 @@ from schemas.scalars import HOUR, SECOND
 from schemas.settings import Settings
 from schemas.views import PositionRow
 from streams.core.domain.visibility import Targets
-from streams.runtime.lag import Progress
+from streams.runtime.lag import LagTracker
 
 __all__ = ["Edge", "served"]
 
@@ -70,7 +70,7 @@ class Edge:
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)
         self.contact = Contact(settings.kafka)
-        self.progress = Progress(settings, time.monotonic())  # of the topics it follows
+        self.progress = LagTracker(settings, time.monotonic())  # of the topics it follows
         self.ready = False
         self._last: dict[int, tuple[int, int]] = {}  # place of the last fact, by partition
         self._builders = Builders()

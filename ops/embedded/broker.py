@@ -84,7 +84,7 @@ class EmbeddedBroker:
         """Return when it takes requests. BrokerError: no binary, the port is taken, or it did not come up in time."""
         if self.alive:
             return
-        private_files.private(self._state)
+        private_files.make_private_dir(self._state)
         await self._settle_last_run()
         any_port = self.port == 0
         for attempt in range(3):

@@ -47,7 +47,7 @@ class _BrokerDied(Exception):
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the data directory. The lock goes with the process, however it ends; children do not inherit it."""
     try:
-        private_files.private(data_dir)
+        private_files.make_private_dir(data_dir)
         file = (data_dir / "lock").open("a")
     except OSError as error:
         raise UserError(f"cannot use {data_dir} as data directory: {error.strerror}") from None
@@ -176,8 +176,8 @@ class Stack:
         if config.make_secret(self.settings):
             log.info("made a secret for tokens", file=str(config.secret_path(self.settings)))
         if not self.settings.clickhouse:
-            private_files.make(self.settings.clickhouse_password_file)
-            private_files.make(self.settings.clickhouse_edge_password_file)  # before an edge looks for it
+            private_files.create_secret(self.settings.clickhouse_password_file)
+            private_files.create_secret(self.settings.clickhouse_edge_password_file)  # before an edge looks for it
             found["clickhouse_port"] = self.settings.clickhouse_port or free_port()
         self.settings = self.settings.model_copy(update=found)
 

@@ -17,7 +17,7 @@ from aiokafka import ConsumerRecord
 from faust.types import TP, AppT
 from faust.types.transports import SchedulingStrategyT
 
-__all__ = ["Budget", "Chunks", "Portion", "Records", "Whole"]
+__all__ = ["ByteSemaphore", "ChunkScheduler", "RawSchema", "RecordChunk", "Records"]
 
 Records = list[ConsumerRecord[bytes, bytes]]
 
@@ -43,7 +43,7 @@ class _Chunk:
     serialized_value_size: int = 0
 
 
-class Chunks(SchedulingStrategyT):  # type: ignore[misc]
+class ChunkScheduler(SchedulingStrategyT):  # type: ignore[misc]
     """The scheduler."""
 
     def __init__(self) -> None: ...
@@ -54,7 +54,7 @@ class Chunks(SchedulingStrategyT):  # type: ignore[misc]
                 yield tp, _Chunk(tp.topic, tp.partition, run[-1].offset, run)
 
 
-class Whole(faust.Schema):  # type: ignore[misc]
+class RawSchema(faust.Schema):  # type: ignore[misc]
     """Leaves decoding to the agent: a bad record must not become Faust's own decode error."""
 
     def loads_key(self, app: AppT, message: Any, **kwargs: Any) -> None:
@@ -64,7 +64,7 @@ class Whole(faust.Schema):  # type: ignore[misc]
         return message.value  # type: ignore[no-any-return]
 
 
-class Portion(NamedTuple):
+class RecordChunk(NamedTuple):
     """A chunk on its way to be worked on. Without records: what lies before `upto` must be read again."""
 
     tp: TP
@@ -73,7 +73,7 @@ class Portion(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, tp: TP, records: Records) -> Portion:
+    def of(cls, tp: TP, records: Records) -> RecordChunk:
         return cls(tp, records, records[-1].offset + 1, sum(map(_size, records)))
 
 
@@ -83,7 +83,7 @@ def _size(record: ConsumerRecord[bytes, bytes]) -> int:
     return _OVERHEAD + len(record.key or b"") + len(record.value or b"") + headers
 
 
-class Budget:
+class ByteSemaphore:
     """Bounds the bytes that wait in memory (law 7)."""
 
     def __init__(self, limit: int) -> None:

@@ -10,7 +10,7 @@ import faust
 from faust.types import TP
 
 from schemas.settings import Settings
-from streams.consumer.chunks import Chunks
+from streams.consumer.chunks import ChunkScheduler
 from streams.consumer.consumer_thread import Consumer, RebalanceThread
 from streams.kafka.connection import client_arguments
 
@@ -19,15 +19,15 @@ _NEVER = 10.0**9
 _METADATA_SECONDS = 10
 
 
-class _NoOffsets(dict[TP, int | None]):
+class _NoReadOffsets(dict[TP, int | None]):
     """Faust drops what is delivered before the last offset that it has seen: all of a topic that was created again.
-    `Continuity` drops repeats."""
+    `GapFiller` drops repeats."""
 
     def __getitem__(self, tp: TP) -> None:
         return None
 
 
-class _Thread(RebalanceThread):
+class _ReadCommittedThread(RebalanceThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust reads only committed records where it writes in transactions itself, and has no setting for it.
@@ -35,18 +35,18 @@ class _Thread(RebalanceThread):
         return consumer
 
 
-class _Committed(Consumer):
+class ReadCommittedConsumer(Consumer):
     """Faust's consumer of topics that producers in transactions may write to. Its ends are last stable offsets."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_offset = _NoOffsets()
+        self._read_offset = _NoReadOffsets()
 
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> _ReadCommittedThread:
+        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
 
-def _app(name: str, settings: Settings) -> faust.App:
+def create_app(name: str, settings: Settings) -> faust.App:
     """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
     data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
     return faust.App(
@@ -54,7 +54,7 @@ def _app(name: str, settings: Settings) -> faust.App:
         broker_credentials=_credentials(settings), datadir=data, store="memory://",
         web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
         topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
-        ConsumerScheduler=Chunks, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
+        ConsumerScheduler=ChunkScheduler, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
         stream_buffer_maxsize=8,  # chunks; more wait in our own queues, bounded in bytes
         stream_recovery_delay=0.0, recovery_consistency_check=False,
         # A member that was killed keeps its place: its successor gets the same partitions without waiting.

@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from faust.types import TP
 
-from streams.consumer.chunks import Portion, Records
+from streams.consumer.chunks import RecordChunk, Records
 from streams.runtime import metrics
 
-__all__ = ["Continuity", "LogFellBack"]
+__all__ = ["GapFiller", "LogTruncated"]
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ ReadRange = Callable[[TP, int, int], AsyncIterator[Records]]
 Begin = Callable[[TP], Awaitable[int]]
 
 
-class LogFellBack(Exception):
+class LogTruncated(Exception):
     """A partition ends before what was read from it: the broker lost records that it had acknowledged."""
 
 
-class Continuity:
+class GapFiller:
     """`next` is, for each owned partition, the offset after the last record handed on. `read` gives records of a range:
     partition, start, end (excluded). `begin` gives the first offset of a partition whose topic may be deleted and
-    created again: it is read from its beginning then. Without `begin` that raises LogFellBack."""
+    created again: it is read from its beginning then. Without `begin` that raises LogTruncated."""
 
     def __init__(self, read: ReadRange, begin: Begin | None = None) -> None:
         self.next: dict[TP, int] = {}
@@ -68,7 +68,7 @@ class Continuity:
     def disown(self, tp: TP) -> None:
         self.next.pop(tp, None)
 
-    async def follow(self, portion: Portion) -> AsyncGenerator[Records, None]:
+    async def follow(self, portion: RecordChunk) -> AsyncGenerator[Records, None]:
         """The records of a portion that are news, with what is missing before them, in runs."""
         tp, records, upto, _ = portion
         first = records[0].offset if records else upto
@@ -105,14 +105,14 @@ class Continuity:
         """Partition -> end, where nothing moved since the last look though there was more to read already then: a
         swallowed tail shows no gap. `before` is what `next` was when the ends were asked for.
 
-        LogFellBack: a partition ends before `before`, twice in a row (a new leader may lag for a moment). A partition
+        LogTruncated: a partition ends before `before`, twice in a row (a new leader may lag for a moment). A partition
         whose topic may be created again is read from its beginning then.
         """
         back = {tp for tp, end in ends.items() if end < before.get(tp, 0)}
         twice = back & self._back
         if twice and self._begin is None:
             tp = min(twice)
-            raise LogFellBack(f"{tp.topic}/{tp.partition} ends at {ends[tp]}, but {before[tp]} was read")
+            raise LogTruncated(f"{tp.topic}/{tp.partition} ends at {ends[tp]}, but {before[tp]} was read")
         self._back = back - twice
         for tp in twice & self.next.keys():
             self._renew(tp, f"it ends at {ends[tp]}, {before[tp]} was next")

@@ -17,7 +17,7 @@ from schemas.settings import Settings
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.reader import partition_bounds
 
-__all__ = ["Group"]
+__all__ = ["GroupOffsets"]
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _REQUEST_MS = 5000
 _PAUSE = 0.2  # seconds
 
 
-class Group:
+class GroupOffsets:
     """Asks and tells the broker through the app's consumer, so an answer also means that this consumer is alive.
 
     Everything raises TimeoutError or a KafkaError when the broker does not answer in time.

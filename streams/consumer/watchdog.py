@@ -17,11 +17,11 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.topics import LOG
-from streams.consumer.gap_filler import Continuity
-from streams.consumer.group_offsets import Group
-from streams.runtime.lag import Progress
+from streams.consumer.gap_filler import GapFiller
+from streams.consumer.group_offsets import GroupOffsets
+from streams.runtime.lag import LagTracker
 
-__all__ = ["Consumed", "Stalled", "watch"]
+__all__ = ["ConsumerStalled", "MonitoredConsumer", "watch_progress"]
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ _STUCK = 60.0  # seconds
 _STRIKES = 5  # looks at which all had to be read again, while nothing was delivered
 
 
-class Stalled(Exception):
+class ConsumerStalled(Exception):
     """The broker does not answer, or the consumer delivers nothing though there is something."""
 
 
-class Consumed(Protocol):
+class MonitoredConsumer(Protocol):
     """What works on the partitions. `done`: the offset after what is durable, of those that are loaded; `worked`: the
     broker's time of the last record before that, seconds; `held`: those that are left alone on purpose."""
 
@@ -58,17 +58,17 @@ class Consumed(Protocol):
         """Work on what lies before `upto`, whether it was delivered or not."""
 
 
-async def watch(
-    app: faust.App, group: Group, continuity: Continuity, consumed: Consumed, progress: Progress
+async def watch_progress(
+    app: faust.App, group: GroupOffsets, continuity: GapFiller, consumed: MonitoredConsumer, progress: LagTracker
 ) -> None:
-    """Runs until it raises: Stalled, or LogFellBack."""
+    """Runs until it raises: ConsumerStalled, or LogTruncated."""
     settled = answered = time.monotonic()
     delivered, reread, strikes = 0, 0, 0
     while True:
         await asyncio.sleep(_INTERVAL)
         if app.rebalancing:
             if time.monotonic() - settled > _REBALANCE_PATIENCE:
-                raise Stalled(f"{app.conf.id} has been rebalancing for {_REBALANCE_PATIENCE:.0f} s")
+                raise ConsumerStalled(f"{app.conf.id} has been rebalancing for {_REBALANCE_PATIENCE:.0f} s")
             progress.resting(time.monotonic())
             continue
         settled = time.monotonic()
@@ -77,7 +77,7 @@ async def watch(
             ends = await group.ends(before or [TP(LOG, 0)])
         except (TimeoutError, KafkaError) as error:
             if time.monotonic() - answered > _PATIENCE:
-                raise Stalled(f"the broker has not answered for {_PATIENCE:.0f} s: {error!r}") from error
+                raise ConsumerStalled(f"the broker has not answered for {_PATIENCE:.0f} s: {error!r}") from error
             continue
         answered = time.monotonic()
         _look(progress, {tp: at for tp, at in done.items() if tp in before}, ends, consumed)
@@ -92,11 +92,11 @@ async def watch(
             strikes += 1
         delivered, reread = continuity.delivered, continuity.reread
         if strikes >= _STRIKES:
-            raise Stalled(f"the consumer of {app.conf.id} delivers nothing")
+            raise ConsumerStalled(f"the consumer of {app.conf.id} delivers nothing")
 
 
-def _look(progress: Progress, done: Mapping[TP, int], ends: Mapping[TP, int], consumed: Consumed) -> None:
+def _look(progress: LagTracker, done: Mapping[TP, int], ends: Mapping[TP, int], consumed: MonitoredConsumer) -> None:
     progress.look(time.monotonic(), time.time(), done, ends, consumed.worked, consumed.held)
     seconds, where = progress.standing()
     if seconds > _STUCK:
-        raise Stalled(f"{where}, for {seconds:.0f} s")
+        raise ConsumerStalled(f"{where}, for {seconds:.0f} s")

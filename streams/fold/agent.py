@@ -1,4 +1,4 @@
-"""Agent `fold`: packs of attn.log in, facts and rows out. One `Shard` folds one partition.
+"""Agent `fold`: packs of attn.log in, facts and rows out. One `PartitionProcessor` folds one partition.
 
 Order of writes: facts, then rows and position as one batch, each acknowledged; then the table; then the offset may be
 committed. A crash between any two leaves the position where it was, and the same packs give the same facts and rows
@@ -14,18 +14,18 @@ import faust
 from faust.types import TP
 
 from schemas.topics import LOG
-from streams.consumer.chunks import Budget, Portion, Records, Whole
+from streams.consumer.chunks import ByteSemaphore, RawSchema, RecordChunk, Records
 from streams.core.fold.fold import Fold
-from streams.fold.partition import Shard
-from streams.runtime.task_supervisor import Alarm
+from streams.fold.partition import PartitionProcessor
+from streams.runtime.task_supervisor import TaskSupervisor
 
-__all__ = ["Shards", "agent"]
+__all__ = ["AssignedPartitions", "register_agent"]
 
 _WAITING_BYTES = 32 << 20
 
 
-def agent(app: faust.App, shards: Shards, alarm: Alarm) -> None:
-    topic = app.topic(LOG, schema=Whole(), acks=False)
+def register_agent(app: faust.App, shards: AssignedPartitions, alarm: TaskSupervisor) -> None:
+    topic = app.topic(LOG, schema=RawSchema(), acks=False)
 
     @app.agent(topic, name="fold")  # type: ignore[untyped-decorator]
     async def fold(stream: faust.Stream[Records]) -> None:
@@ -34,19 +34,19 @@ def agent(app: faust.App, shards: Shards, alarm: Alarm) -> None:
                 await shards.put(event.message.tp, event.value)
 
 
-class Shards:
+class AssignedPartitions:
     """The partitions of the log that this worker owns."""
 
-    def __init__(self, make: Callable[[int, Fold | None], Shard], alarm: Alarm) -> None:
-        self.owned: dict[int, Shard] = {}
+    def __init__(self, make: Callable[[int, Fold | None], PartitionProcessor], alarm: TaskSupervisor) -> None:
+        self.owned: dict[int, PartitionProcessor] = {}
         self._kept: dict[int, Fold] = {}  # of partitions owned until the rebalance that goes on
         self._make = make
         self._alarm = alarm
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._budget = Budget(_WAITING_BYTES)
+        self._budget = ByteSemaphore(_WAITING_BYTES)
 
     async def put(self, tp: TP, records: Records) -> None:
-        portion = Portion.of(tp, records)
+        portion = RecordChunk.of(tp, records)
         await self._budget.take(portion.size)
         shard = self.owned.get(tp.partition)
         if shard is None or shard.closing:  # revoked meanwhile
@@ -55,7 +55,7 @@ class Shards:
             shard.waiting.put_nowait(portion)
 
     def read_again(self, tp: TP, upto: int) -> None:
-        self.owned[tp.partition].waiting.put_nowait(Portion(tp, [], upto, 0))
+        self.owned[tp.partition].waiting.put_nowait(RecordChunk(tp, [], upto, 0))
 
     def idle(self, tp: TP) -> bool:
         shard = self.owned.get(tp.partition)

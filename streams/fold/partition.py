@@ -16,19 +16,19 @@ from schemas.facts import encode_fact
 from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
-from streams.consumer.chunks import Budget, Portion, Records
-from streams.consumer.gap_filler import Continuity
+from streams.consumer.chunks import ByteSemaphore, RecordChunk, Records
+from streams.consumer.gap_filler import GapFiller
 from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
-from streams.fold.views_table import Views
+from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.fencing import FencedProducer, fence_partition
 from streams.kafka.producer import RecordTooLarge, check_record_sizes
 from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
 
-__all__ = ["Shard"]
+__all__ = ["PartitionProcessor"]
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 _GROUP_BYTES = 400_000
 
 
-class Shard:
+class PartitionProcessor:
     """One partition: what waits for it, its fold, the loop that folds and writes.
 
     `kept` is the fold of an earlier time this worker had the partition: it is still right if nobody wrote since.
     """
 
-    def __init__(self, partition: int, settings: Settings, views: Views, continuity: Continuity,
+    def __init__(self, partition: int, settings: Settings, views: ViewsTable, continuity: GapFiller,
                  kept: Fold | None = None) -> None:
         self.tp = TP(LOG, partition)
         self.fold: Fold | None = None  # once loaded
         self.done = 0  # offset after the last pack that is durable
         self.worked = 0.0  # the broker's time of that pack, seconds
-        self.waiting: asyncio.Queue[Portion] = asyncio.Queue()
+        self.waiting: asyncio.Queue[RecordChunk] = asyncio.Queue()
         self.resting = False
         self._partition = partition
         self._settings = settings
@@ -65,9 +65,9 @@ class Shard:
     def close(self) -> None:
         """Ends `run` when what is being folded is written."""
         self.closing = True
-        self.waiting.put_nowait(Portion(self.tp, [], 0, 0))
+        self.waiting.put_nowait(RecordChunk(self.tp, [], 0, 0))
 
-    async def run(self, budget: Budget) -> None:
+    async def run(self, budget: ByteSemaphore) -> None:
         held = self._claim = await fence_partition(self._settings, self._partition)
         try:
             await self._begin(held)
@@ -106,7 +106,7 @@ class Shard:
         begin, end = await partition_bounds(self._settings, self.tp)
         return fold.reconcile(end, self._settings.incarnation, begin)
 
-    async def _follow(self, portion: Portion, budget: Budget) -> None:
+    async def _follow(self, portion: RecordChunk, budget: ByteSemaphore) -> None:
         if not self.closing:
             async with aclosing(self._continuity.follow(portion)) as runs:
                 async for run in runs:

@@ -1,4 +1,4 @@
-"""The table `Views`, whose changelog is the public topic attn.views (DESIGN: Topics, law 3).
+"""The table `ViewsTable`, whose changelog is the public topic attn.views (DESIGN: Topics, law 3).
 
 Faust's tables send one record a change and don't wait for it. Here a group of packs is one record batch, rows first and
 the partition's position last, through the producer of its claim, acknowledged before the table changes. And Faust's
@@ -19,12 +19,12 @@ from faust.types import TP, EventT
 from schemas.latest import keep_latest
 from schemas.topics import VIEWS
 from schemas.views import ROWS, PositionRow, decode, encode, fence_key, position_key
-from streams.consumer.chunks import Whole
+from streams.consumer.chunks import RawSchema
 from streams.consumer.gap_filler import ReadRange
-from streams.consumer.group_offsets import Group
+from streams.consumer.group_offsets import GroupOffsets
 from streams.kafka.fencing import FencedProducer
 
-__all__ = ["ForeignWrite", "MemoryRows", "RowStore", "Rows", "Views"]
+__all__ = ["InMemoryRowStore", "RowStore", "Rows", "UnexpectedWrite", "ViewsTable"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RowStore(Protocol):
     def partitions(self) -> set[int]: ...
 
 
-class MemoryRows:
+class InMemoryRowStore:
     """A dict a partition; recovery reads attn.views."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class MemoryRows:
         return set(self._rows)
 
 
-class ForeignWrite(Exception):
+class UnexpectedWrite(Exception):
     """Rows of somebody else between ours, though the partition is claimed: not a worker of attn, or a broker that
     forgot who claimed it. The worker stops; `load` tells right from wrong."""
 
@@ -89,32 +89,33 @@ def _position(raw: bytes | None) -> int:
     return -1 if row is None else row.position
 
 
-class Views(Table):  # type: ignore[misc]
+class ViewsTable(Table):  # type: ignore[misc]
     """`write` and `load` are what the fold uses; the rest answers Faust."""
 
     mundane_level = "debug"
 
     def __init__(
-        self, app: faust.App, partitions: int, group: Group, read: ReadRange, held: RowStore | None = None
+        self, app: faust.App, partitions: int, group: GroupOffsets, read: ReadRange, held: RowStore | None = None
     ) -> None:
-        changelog = app.topic(VIEWS, partitions=partitions, schema=Whole(), acks=False, compacting=True, internal=True)
+        changelog = app.topic(
+            VIEWS, partitions=partitions, schema=RawSchema(), acks=False, compacting=True, internal=True)
         super().__init__(app, name="views", partitions=partitions, changelog_topic=changelog)
-        self.held = held if held is not None else MemoryRows()
+        self.held = held if held is not None else InMemoryRowStore()
         self._group = group
         self._read = read
-        self._data = _Held(self)
+        self._data = _ReadOnlyStore(self)
         self._ends: dict[TP, int] = {}
 
     async def write(self, claim: FencedProducer, rows: Rows) -> None:
         """Make rows durable, the position row last, then change the table.
 
-        Any exception, FencedError and ForeignWrite included: the caller must not continue.
+        Any exception, FencedError and UnexpectedWrite included: the caller must not continue.
         """
         partition = claim.partition
         offset = await claim.write(VIEWS, rows)
         held = self.held.offset(partition)
         if held is not None and offset - len(rows) != held:
-            raise ForeignWrite(
+            raise UnexpectedWrite(
                 f"{VIEWS}/{partition}: offsets {held + 1} to {offset - len(rows)} were written by somebody else"
             )
         self.held.put(partition, rows, offset)
@@ -189,12 +190,12 @@ class Views(Table):  # type: ignore[misc]
         return None if end is None else end - 1
 
 
-class _Held(Store[bytes, bytes]):  # type: ignore[misc]
+class _ReadOnlyStore(Store[bytes, bytes]):  # type: ignore[misc]
     """What Faust sees as the table's store: all held rows, to look at."""
 
     mundane_level = "debug"
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: ViewsTable) -> None:
         super().__init__("memory://", views.app, views)
         self._views = views
 
@@ -214,7 +215,7 @@ class _Held(Store[bytes, bytes]):  # type: ignore[misc]
         return sum(map(len, self._maps()))
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        raise TypeError("rows are written by Views.write, with their position")
+        raise TypeError("rows are written by ViewsTable.write, with their position")
 
     __delitem__ = __setitem__
 

@@ -30,7 +30,7 @@ from streams.history.resume import Offsets, resume
 from streams.history.writer import Batch, Writer, facts_of
 from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
-from streams.runtime.worker_thread import Background
+from streams.runtime.worker_thread import WorkerThread
 
 __all__ = ["Consumer"]
 
@@ -52,7 +52,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """`consumer`: started, of group `attn-history`, not subscribed; `bury` writes dead letters."""
 
     def __init__(
-        self, settings: Settings, consumer: AIOKafkaConsumer, store: Store, background: Background, bury: Bury
+        self, settings: Settings, consumer: AIOKafkaConsumer, store: Store, background: WorkerThread, bury: Bury
     ) -> None:
         self._settings = settings
         self._kafka = consumer

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import metrics
-from streams.runtime.lag import Progress
+from streams.runtime.lag import LagTracker
 
 __all__ = ["Lag", "Stalled"]
 
@@ -33,7 +33,7 @@ class Lag:
     def __init__(self, settings: Settings) -> None:
         self.done: dict[int, int] = {}
         self.worked: dict[int, float] = {}  # the broker's time of the last record before `done`, seconds
-        self.progress = Progress(settings, time.monotonic())
+        self.progress = LagTracker(settings, time.monotonic())
         self._looked = 0.0
 
     def own(self, partitions: Collection[int]) -> None:

@@ -23,7 +23,7 @@ from streams.kafka import dead_letters, idle_fetch, producer, topics
 from streams.kafka.connection import client_arguments, close_client
 from streams.runtime import health
 from streams.runtime.backoff import Backoff
-from streams.runtime.worker_thread import Background
+from streams.runtime.worker_thread import WorkerThread
 
 __all__ = ["run"]
 
@@ -41,7 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     async with health.serve(settings.metrics_port, lambda: _unready(state, away), settings.host):
         if not await topics.ensure_topics_or_stop(settings, stop):
             return
-        background = Background("clickhouse")
+        background = WorkerThread("clickhouse")
         async with (
             _store(settings, background, stop, away) as store, _consumer(settings) as reader, _bury(settings) as bury,
         ):
@@ -62,7 +62,7 @@ def _unready(state: list[Consumer], away: list[str]) -> str | None:
 
 @contextlib.asynccontextmanager
 async def _store(
-    settings: Settings, background: Background, stop: asyncio.Event, away: list[str]
+    settings: Settings, background: WorkerThread, stop: asyncio.Event, away: list[str]
 ) -> AsyncIterator[Store | None]:
     """ClickHouse with its tables, as soon as it is there. None: stopped before."""
     store = None

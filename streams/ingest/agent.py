@@ -19,19 +19,19 @@ from faust.types import TP
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES
-from streams.consumer.chunks import Budget, Portion, Records, Whole
-from streams.consumer.gap_filler import Continuity
+from streams.consumer.chunks import ByteSemaphore, RawSchema, RecordChunk, Records
+from streams.consumer.gap_filler import GapFiller
 from streams.core.normalise import Limits, Rejected, normalise
 from streams.core.packs import Packer
-from streams.ingest.circuit_breaker import Policy
-from streams.ingest.topic_breakers import Gate, listen
+from streams.ingest.circuit_breaker import BreakerPolicy
+from streams.ingest.topic_breakers import TopicBreakers, listen_for_resume_markers
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.producer import record_size, wait_acknowledged
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
-from streams.runtime.task_supervisor import Alarm
+from streams.runtime.task_supervisor import TaskSupervisor
 
-__all__ = ["Intake", "agent", "stamp"]
+__all__ = ["Ingestor", "record_time", "register_agent"]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ _CLOCKS_DIFFER = 60.0  # seconds
 _LOOK = 1.0  # seconds between two looks at what is stopped
 
 
-def agent(app: faust.App, intake: Intake, alarm: Alarm) -> None:
-    topic = app.topic(*SOURCE_TYPES, schema=Whole(), acks=False)
+def register_agent(app: faust.App, intake: Ingestor, alarm: TaskSupervisor) -> None:
+    topic = app.topic(*SOURCE_TYPES, schema=RawSchema(), acks=False)
 
     @app.agent(topic, name="ingest")  # type: ignore[untyped-decorator]
     async def ingest(stream: faust.Stream[Records]) -> None:
@@ -56,13 +56,13 @@ def agent(app: faust.App, intake: Intake, alarm: Alarm) -> None:
                 await intake.put(event.message.tp, event.value)
 
 
-class Intake:
+class Ingestor:
     """The chunks that wait, and the loop that works on them."""
 
-    def __init__(self, settings: Settings, out: AIOKafkaProducer, continuity: Continuity) -> None:
+    def __init__(self, settings: Settings, out: AIOKafkaProducer, continuity: GapFiller) -> None:
         self.done: dict[TP, int] = {}  # what may be committed
         self.worked: dict[TP, float] = {}  # the broker's time of the last record before that, seconds
-        self.gate = Gate(Policy.of(settings))
+        self.gate = TopicBreakers(BreakerPolicy.of(settings))
         self._settings = settings
         self._continuity = continuity
         self._out = out
@@ -71,14 +71,14 @@ class Intake:
         self._rejects: list[DeadLetter] = []
         self._rejected = 0  # bytes of them
         self._handled: dict[TP, tuple[int, float]] = {}  # done and worked, once packs and rejects at hand are written
-        self._waiting: asyncio.Queue[Portion] = asyncio.Queue()
-        self._budget = Budget(_WAITING_BYTES)
+        self._waiting: asyncio.Queue[RecordChunk] = asyncio.Queue()
+        self._budget = ByteSemaphore(_WAITING_BYTES)
         self._resting = asyncio.Event()
         self._resting.set()
         self._closed = False
 
     async def put(self, tp: TP, records: Records) -> None:
-        portion = Portion.of(tp, records)
+        portion = RecordChunk.of(tp, records)
         await self._budget.take(portion.size)
         if self._closed:  # `close` made the room; whoever owns the partition next reads it
             self._budget.give(portion.size)
@@ -87,7 +87,7 @@ class Intake:
 
     def read_again(self, tp: TP, upto: int) -> None:
         if not self._closed:
-            self._waiting.put_nowait(Portion(tp, [], upto, 0))
+            self._waiting.put_nowait(RecordChunk(tp, [], upto, 0))
 
     def idle(self, tp: TP) -> bool:
         return self._waiting.empty() and self._resting.is_set() and not self.gate.holds(tp.topic)
@@ -117,9 +117,9 @@ class Intake:
         self.worked.clear()
         self.gate.missed.clear()
 
-    async def listen(self) -> None:
+    async def listen_for_resume_markers(self) -> None:
         """Hears operators, while a topic is left alone."""
-        await listen(self._settings, self.gate)
+        await listen_for_resume_markers(self._settings, self.gate)
 
     async def run(self) -> None:
         while True:
@@ -139,7 +139,7 @@ class Intake:
             await self._write()
             self._resting.set()
 
-    async def _next(self) -> Portion | None:
+    async def _next(self) -> RecordChunk | None:
         """None: it is time to look at what is left alone."""
         if not self.gate.missed:
             return await self._waiting.get()
@@ -149,7 +149,7 @@ class Intake:
         except TimeoutError:
             return None
 
-    async def _work(self, portion: Portion) -> None:
+    async def _work(self, portion: RecordChunk) -> None:
         if portion.tp in self._continuity.next:  # else it was revoked meanwhile
             if self.gate.holds(portion.tp.topic):
                 self.gate.leave(portion.tp, portion.upto)
@@ -157,14 +157,14 @@ class Intake:
                 await self._follow(portion)
         self._budget.give(portion.size)
 
-    async def _follow(self, portion: Portion) -> None:
+    async def _follow(self, portion: RecordChunk) -> None:
         tp, at = portion.tp, self.worked.get(portion.tp, 0.0)
         async with aclosing(self._continuity.follow(portion)) as runs:
             async for run in runs:
                 if (last := self._take_all(run)) is not None:
                     self._stop_behind(last, portion)
                     return
-                at = stamp(run[-1], at)
+                at = record_time(run[-1], at)
                 self._handled[tp] = run[-1].offset + 1, at
                 if self._packer.events >= _ENOUGH or self._rejected > _ENOUGH_BYTES:
                     await self._write()
@@ -173,9 +173,9 @@ class Intake:
                     break  # what was missing may be hours of records
         self._handled[tp] = self._continuity.next[tp], at
 
-    def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: Portion) -> None:
+    def _stop_behind(self, record: ConsumerRecord[bytes, bytes], portion: RecordChunk) -> None:
         self._continuity.own(portion.tp, record.offset + 1)
-        self._handled[portion.tp] = record.offset + 1, stamp(record, self.worked.get(portion.tp, 0.0))
+        self._handled[portion.tp] = record.offset + 1, record_time(record, self.worked.get(portion.tp, 0.0))
         self.gate.leave(portion.tp, portion.upto)
 
     async def _try_again(self) -> None:
@@ -191,12 +191,12 @@ class Intake:
             for tp in places:
                 upto = min(self._continuity.next[tp] + -(-most // len(places)), self.gate.missed[tp])
                 if not self.gate.holds(topic):  # it may be judged before all were looked at
-                    await self._follow(Portion(tp, [], upto, 0))
+                    await self._follow(RecordChunk(tp, [], upto, 0))
             self.gate.judge(topic)
         for tp, end in self.gate.let_go().items():
             start = self._continuity.next.get(tp, end)
             for piece in range(start, end, _PIECE):
-                self._waiting.put_nowait(Portion(tp, [], min(piece + _PIECE, end), 0))
+                self._waiting.put_nowait(RecordChunk(tp, [], min(piece + _PIECE, end), 0))
 
     def _take_all(self, run: Records) -> ConsumerRecord[bytes, bytes] | None:
         """The record after which the topic is not read any further, if there is one."""
@@ -264,7 +264,7 @@ class Intake:
         self.worked.update((tp, at) for tp, (_, at) in handled.items() if at)
 
 
-def stamp(record: ConsumerRecord[bytes, bytes], before: float) -> float:
+def record_time(record: ConsumerRecord[bytes, bytes], before: float) -> float:
     """The time of a record in seconds; `before` where its producer gave a time that can't be (CreateTime topics). A
     time in the future would hide a lag, one before 1970 would be a lag of decades."""
     at = record.timestamp / 1000

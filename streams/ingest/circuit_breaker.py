@@ -13,11 +13,11 @@ from enum import Enum
 
 from schemas.settings import Settings
 
-__all__ = ["Breaker", "Policy", "State"]
+__all__ = ["BreakerPolicy", "CircuitBreaker", "CircuitState"]
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class BreakerPolicy:
     """`share`: of rejects among the records of `window` seconds; 0: never stop. `least`: records before it is judged,
     and records of a try. `first` and `most`: seconds until it is tried again, twice as long after each try in vain."""
 
@@ -28,22 +28,22 @@ class Policy:
     most: float = 600.0
 
     @classmethod
-    def of(cls, settings: Settings) -> Policy:
+    def of(cls, settings: Settings) -> BreakerPolicy:
         return cls(settings.reject_share, settings.reject_minimum, settings.reject_window, settings.reject_retry)
 
 
-class State(Enum):
+class CircuitState(Enum):
     READING = "reading"
     STOPPED = "stopped"
     TRYING = "trying"  # a few records are read, to see
     TOLD = "told to go on"  # whatever it brings, until it is good again
 
 
-class Breaker:
+class CircuitBreaker:
     """Of one topic."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.state = State.READING
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self.state = CircuitState.READING
         self.rejected = self.count = 0  # of the window, or of the try
         self._policy = policy
         self._seconds: deque[list[int]] = deque()  # [second, count, rejected]
@@ -53,11 +53,11 @@ class Breaker:
     def took(self, now: float, rejected: bool) -> bool:
         """Count a record. True: read no further."""
         self._count(now, rejected)
-        if self.state is State.TRYING:
+        if self.state is CircuitState.TRYING:
             return self.count >= self._policy.least and not self.judge(now)
         if self.count < self._policy.least:
             return False
-        if self.state is State.TOLD:
+        if self.state is CircuitState.TOLD:
             if not self._bad:
                 self._read_on()
         elif self._bad:
@@ -67,31 +67,31 @@ class Breaker:
 
     def due(self, now: float) -> bool:
         """Whether it is time to try."""
-        return self.state is State.STOPPED and now >= self._due
+        return self.state is CircuitState.STOPPED and now >= self._due
 
     def begin_try(self) -> int:
         """How many records to read now."""
         self._forget()
-        self.state = State.TRYING
+        self.state = CircuitState.TRYING
         return self._policy.least
 
     def judge(self, now: float) -> bool:
         """After what was there for the try was read: True: it goes on; False: stopped, for longer."""
-        if self.state is State.TRYING and self.count:
+        if self.state is CircuitState.TRYING and self.count:
             if self._bad:
                 self._wait = min(self._wait * 2, self._policy.most)
                 self._stop(now)
             else:
                 self._read_on()
-        elif self.state is State.TRYING:  # retention took what was there: nothing is known
-            self.state, self._due = State.STOPPED, now
-        return self.state is not State.STOPPED
+        elif self.state is CircuitState.TRYING:  # retention took what was there: nothing is known
+            self.state, self._due = CircuitState.STOPPED, now
+        return self.state is not CircuitState.STOPPED
 
     def go_on(self) -> None:
         """An operator says so."""
-        if self.state in (State.STOPPED, State.TRYING):
+        if self.state in (CircuitState.STOPPED, CircuitState.TRYING):
             self._forget()
-            self.state, self._wait = State.TOLD, self._policy.first
+            self.state, self._wait = CircuitState.TOLD, self._policy.first
 
     def wait(self, now: float) -> float:
         """Seconds until it is tried again."""
@@ -102,11 +102,11 @@ class Breaker:
         return 0 < self._policy.share <= self.rejected / self.count
 
     def _stop(self, now: float) -> None:
-        self.state, self._due = State.STOPPED, now + self._wait
+        self.state, self._due = CircuitState.STOPPED, now + self._wait
 
     def _read_on(self) -> None:
         self._forget()
-        self.state, self._wait = State.READING, self._policy.first
+        self.state, self._wait = CircuitState.READING, self._policy.first
 
     def _count(self, now: float, rejected: bool) -> None:
         second = int(now)

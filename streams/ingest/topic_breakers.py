@@ -18,26 +18,26 @@ from faust.types import TP
 from schemas.dead_letters import GoOn, parse
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
-from streams.ingest.circuit_breaker import Breaker, Policy, State
+from streams.ingest.circuit_breaker import BreakerPolicy, CircuitBreaker, CircuitState
 from streams.kafka.connection import client_arguments, close_client
 from streams.runtime import metrics
 
-__all__ = ["Gate", "listen"]
+__all__ = ["TopicBreakers", "listen_for_resume_markers"]
 
 log = logging.getLogger(__name__)
 
 _POLL_MS = 1000
 
 
-class Gate:
+class TopicBreakers:
     """`clock`: monotonic, seconds."""
 
-    def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self.missed: dict[TP, int] = {}  # the end of what was delivered and not read
         self.stopping = asyncio.Event()  # set while any topic is stopped
         self._policy = policy
         self._clock = clock
-        self._breakers = {topic: Breaker(policy) for topic in SOURCE_TYPES}
+        self._breakers = {topic: CircuitBreaker(policy) for topic in SOURCE_TYPES}
         self._reasons: dict[str, str] = {}
         for topic in SOURCE_TYPES:
             metrics.STOPPED.labels(topic).set(0)
@@ -54,11 +54,11 @@ class Gate:
         return stop
 
     def holds(self, topic: str) -> bool:
-        return self._breakers[topic].state is State.STOPPED
+        return self._breakers[topic].state is CircuitState.STOPPED
 
     @property
     def stopped(self) -> list[str]:
-        return [topic for topic, breaker in self._breakers.items() if breaker.state is State.STOPPED]
+        return [topic for topic, breaker in self._breakers.items() if breaker.state is CircuitState.STOPPED]
 
     def unready(self) -> str | None:
         topics = self.stopped
@@ -80,7 +80,7 @@ class Gate:
     def judge(self, topic: str) -> None:
         """What was there for the try was read."""
         breaker = self._breakers[topic]
-        if breaker.state is State.TRYING and breaker.count:
+        if breaker.state is CircuitState.TRYING and breaker.count:
             breaker.judge(self._clock())
             self._told(topic)
         else:
@@ -101,22 +101,22 @@ class Gate:
 
     def _told(self, topic: str) -> None:
         breaker = self._breakers[topic]
-        if breaker.state is State.STOPPED:
+        if breaker.state is CircuitState.STOPPED:
             log.error(
                 "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters --go-on %s` reads on at "
                 "once, whatever it brings", topic, self._reasons[topic], breaker.wait(self._clock()), topic,
             )
         else:
             log.warning("%s is read on: %s", topic,
-                        "an operator says so" if breaker.state is State.TOLD else "it is good again")
-        metrics.STOPPED.labels(topic).set(breaker.state is State.STOPPED)
+                        "an operator says so" if breaker.state is CircuitState.TOLD else "it is good again")
+        metrics.STOPPED.labels(topic).set(breaker.state is CircuitState.STOPPED)
         if self.stopped:
             self.stopping.set()
         else:
             self.stopping.clear()
 
 
-async def listen(settings: Settings, gate: Gate) -> None:
+async def listen_for_resume_markers(settings: Settings, gate: TopicBreakers) -> None:
     """Runs for ever: while a topic is stopped, hears what operators say of it (schemas.dead_letters.GoOn)."""
     while True:
         await gate.stopping.wait()

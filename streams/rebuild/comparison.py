@@ -16,7 +16,7 @@ from schemas.views import ROWS, PositionRow, decode, encode, position_key
 from streams.core.domain.keys import seen_key
 from streams.core.fold.fold import JUMP
 
-__all__ = ["Comparison", "Rows", "swap"]
+__all__ = ["Comparison", "Rows", "replacement_batch"]
 
 Rows = list[tuple[bytes, bytes | None]]
 
@@ -82,7 +82,7 @@ class Comparison:
         return found
 
 
-def swap(
+def replacement_batch(
     compared: Comparison, partition: int, now: PositionRow, then: PositionRow, loose: Iterable[bytes] = ()
 ) -> Rows:
     """The batch that turns `have`, which is at `now`, into `want`, at `then`. The position jumps, so that no cursor

@@ -5,10 +5,10 @@ from __future__ import annotations
 from schemas.latest import keep_latest
 from schemas.views import ROWS, PositionRow, decode, fence_key, position_key
 
-__all__ = ["View"]
+__all__ = ["PartitionView"]
 
 
-class View:
+class PartitionView:
     """`rows` at `position`, without the position row; None: there is no view yet. `changed` collects keys written.
 
     `loose`: keys whose last record is not the row that counts: of a batch that leads back (its writer had lost the

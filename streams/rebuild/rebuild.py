@@ -25,27 +25,29 @@ from streams.core.config import FoldConfig as Rules
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.fencing import FencedError, FencedProducer, fence_partition
 from streams.kafka.reader import read_offsets
-from streams.rebuild.comparison import Comparison, Rows, swap
-from streams.rebuild.partition_view import View
-from streams.rebuild.replay import Refold
+from streams.rebuild.comparison import Comparison, Rows, replacement_batch
+from streams.rebuild.partition_view import PartitionView
+from streams.rebuild.replay import Replay
 
-__all__ = ["Base", "Cannot", "Progress", "Rebuilding", "Report", "bounds", "checksum", "read_view"]
+__all__ = [
+    "PartitionRebuild", "ProgressCallback", "RebuildBase", "RebuildError", "Report", "bounds", "checksum", "read_view",
+]
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+ProgressCallback = Callable[[str, int, int], None]  # what is done, how far, of how much
 
 _TRIES = 5  # a worker that was fenced off starts again by itself, and may claim the partition before we have written
 _CHUNK = 4 << 20  # bytes written at a time
 _SHOWN = 5
 
 
-class Cannot(Exception):
+class RebuildError(Exception):
     """There is no right view to be had; `str(error)` is for the operator. Nothing was written."""
 
 
 @dataclass
-class Base:
+class RebuildBase:
     """Rows and position to begin with, where the log does not reach back to its beginning."""
 
     rows: dict[bytes, bytes]
@@ -68,28 +70,28 @@ class Report:
     checksum: str = ""
 
 
-class Rebuilding:
+class PartitionRebuild:
     """One partition: `check` or `run` it, once."""
 
     def __init__(
-        self, settings: Settings, partition: int, rules: Rules, base: Base | None = None,
-        progress: Progress = lambda *_: None,
+        self, settings: Settings, partition: int, rules: Rules, base: RebuildBase | None = None,
+        progress: ProgressCallback = lambda *_: None,
     ) -> None:
         self._settings, self._partition, self._rules, self._base = settings, partition, rules, base
         self._progress = progress
-        self._view = View(partition)
+        self._view = PartitionView(partition)
         self._read: int | None = None  # offset in attn.views before which all was read
-        self._fold: Refold | None = None
+        self._fold: Replay | None = None
         self._compared: Comparison | None = None
 
     async def check(self) -> Report:
-        """Compares, writes nothing. Cannot: there is nothing to compare with; NewerVersion."""
+        """Compares, writes nothing. RebuildError: there is nothing to compare with; NewerVersion."""
         await self._catch_up((await self._bounds(VIEWS))[1])
         return self._report(checksum(self._view.rows))
 
     async def run(self) -> Report:
-        """Compares, and writes what differs. Cannot; NewerVersion; TimeoutError, KafkaError: the view is the old one
-        still, or the new one already."""
+        """Compares, and writes what differs. RebuildError; NewerVersion; TimeoutError, KafkaError: the view is the
+        old one still, or the new one already."""
         for _ in range(_TRIES):
             await self._catch_up((await self._bounds(VIEWS))[1])
             report = self._report()
@@ -97,7 +99,7 @@ class Rebuilding:
             if found is not None:
                 found.checksum = checksum(self._view.rows)
                 return found
-        raise Cannot(
+        raise RebuildError(
             f"partition {self._partition}: {_TRIES} times a worker claimed it before the new rows were written; the "
             "old view is in place. Stop the workers for a rebuild of this size"
         )
@@ -174,36 +176,38 @@ class Rebuilding:
         assert now is not None
         assert fold is not None
         assert compared is not None
-        rows, end = swap(compared, self._partition, now, fold.position, self._view.loose), 0
+        rows, end = replacement_batch(compared, self._partition, now, fold.position, self._view.loose), 0
         for chunk in _chunks(rows):
             end = 1 + await held.write(VIEWS, chunk)
             found.written += len(chunk)
             self._progress("writing rows", found.written, len(rows))
         await self._catch_up(end)
         if odd := self._report().odd:
-            raise Cannot(f"partition {self._partition}: what was written is not what was read back: {odd}")
+            raise RebuildError(f"partition {self._partition}: what was written is not what was read back: {odd}")
 
     # --- helpers ---
 
-    def _begin(self, begin: int) -> Refold:
+    def _begin(self, begin: int) -> Replay:
         if self._base is not None:
-            return Refold(self._partition, self._rules, self._base.rows)
+            return Replay(self._partition, self._rules, self._base.rows)
         if begin:
-            raise Cannot(
+            raise RebuildError(
                 f"{LOG}/{self._partition} begins at offset {begin}: what came before can't be folded again. "
                 "Give a checkpoint of a time that the log still reaches back to: --base FILE"
             )
-        return Refold(self._partition, self._rules)
+        return Replay(self._partition, self._rules)
 
     def _check_reach(self, done: PositionRow, now: PositionRow, begin: int, end: int) -> None:
         place = f"{LOG}/{self._partition}"
         if done.next < begin:
-            raise Cannot(f"{place} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
+            raise RebuildError(f"{place} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
         if (done.next, done.part) > (now.next, now.part):
-            raise Cannot(f"{place}: the checkpoint is at offset {done.next}, the view only at {now.next}")
+            raise RebuildError(f"{place}: the checkpoint is at offset {done.next}, the view only at {now.next}")
         if now.next + bool(now.part) > end:
-            raise Cannot(f"the view is at offset {now.next} of {place}, which ends at {end}: the broker lost records. "
-                         "Start a worker first: it goes on from what there is")
+            raise RebuildError(
+                f"the view is at offset {now.next} of {place}, which ends at {end}: the broker lost records. "
+                "Start a worker first: it goes on from what there is"
+            )
 
     def _report(self, sum_of_rows: str = "") -> Report:
         """As things are."""
@@ -242,9 +246,9 @@ def checksum(rows: dict[bytes, bytes]) -> str:
     return digest.hexdigest()
 
 
-async def read_view(settings: Settings, partition: int) -> View:
+async def read_view(settings: Settings, partition: int) -> PartitionView:
     """The partition's view as it is now."""
-    view = View(partition)
+    view = PartitionView(partition)
     begin, end = await bounds(settings, VIEWS, partition)
     async for run in read_offsets(settings, (VIEWS, partition), begin, end):
         for record in run:

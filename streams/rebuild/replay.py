@@ -12,10 +12,10 @@ from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.kafka.producer import RecordTooLarge, check_record_sizes
 
-__all__ = ["Refold"]
+__all__ = ["Replay"]
 
 
-class Refold:
+class Replay:
     """`rows` are taken over, and are the result, the position row among them; `changed` collects the keys that were
     written. `begin` is where the log begins, for a fold that begins with no rows."""
 

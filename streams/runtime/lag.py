@@ -15,14 +15,14 @@ from prometheus_client import Gauge
 
 from schemas.settings import Settings
 
-__all__ = ["LAG", "LAG_SECONDS", "READY", "Progress"]
+__all__ = ["LAG", "LAG_SECONDS", "READY", "LagTracker"]
 
 # Every role has these three; which role it is, the scrape says.
 LAG = Gauge("attn_lag_records", "Records of a partition not yet worked on", ["topic", "partition"])
 LAG_SECONDS = Gauge("attn_lag_seconds", "Age of the oldest of them, at most; 0 without any", ["topic", "partition"])
 READY = Gauge("attn_ready", "1 while /readyz says 200")
 
-Place = tuple[str, int]  # topic, partition
+PartitionId = tuple[str, int]  # topic, partition
 
 # Standing still is counted by looks that the broker answered, each at most so much: a broker that was away, or a
 # process that was paused, is no reason to call a role stuck at the first look after.
@@ -30,7 +30,7 @@ _STEP = 3.0
 
 
 @dataclass(slots=True)
-class _Place:
+class _PartitionLag:
     done: int
     seen: float  # wall, of the first look
     end: int = 0
@@ -48,18 +48,18 @@ class _Place:
         return max(0.0, wall - (max(known) if known else self.seen)) if self.lag else 0.0
 
 
-class Progress:
+class LagTracker:
     """Of one consumer. `now`: when it began."""
 
     def __init__(self, settings: Settings, now: float) -> None:
         self._stall = settings.stall_seconds
         self._age = settings.ready_lag_seconds
         self._answered = now
-        self._places: dict[Place, _Place] = {}
+        self._places: dict[PartitionId, _PartitionLag] = {}
 
     def look(
-        self, now: float, wall: float, done: Mapping[Place, int], ends: Mapping[Place, int],
-        worked: Mapping[Place, float] | None = None, held: Collection[Place] = (),
+        self, now: float, wall: float, done: Mapping[PartitionId, int], ends: Mapping[PartitionId, int],
+        worked: Mapping[PartitionId, float] | None = None, held: Collection[PartitionId] = (),
     ) -> None:
         """The broker has said at `now` where partitions end. `done`: the owned ones, and the offset after the last
         record worked on as of before the broker was asked; `worked`: that record's timestamp (wall), where known;
@@ -71,7 +71,7 @@ class Progress:
                 with suppress(KeyError):
                     gauge.remove(*map(str, gone))
         for name, offset in done.items():
-            place = self._places.setdefault(name, _Place(offset, wall))
+            place = self._places.setdefault(name, _PartitionLag(offset, wall))
             moved, place.done, place.end = offset != place.done, offset, ends.get(name, place.end)
             place.worked = (worked or {}).get(name, place.worked)
             place.standing = 0.0 if moved or not place.lag or name in held else place.standing + step
@@ -96,7 +96,7 @@ class Progress:
     def standing(self) -> tuple[float, str]:
         """For how many seconds nothing has moved though there is more, and where; the longest. 0.0: nowhere."""
         name, place = max(
-            self._places.items(), key=lambda item: item[1].standing, default=(("", 0), _Place(0, 0.0)))
+            self._places.items(), key=lambda item: item[1].standing, default=(("", 0), _PartitionLag(0, 0.0)))
         return place.standing, f"{name[0]}/{name[1]} stands at offset {place.done}, it ends at {place.end}"
 
     def unready(self, now: float, wall: float) -> str | None:
@@ -107,7 +107,7 @@ class Progress:
         if seconds > self._stall:
             return f"stalled: {where}, for {seconds:.0f} s"
         name, place = max(
-            self._places.items(), key=lambda item: item[1].age(wall), default=(("", 0), _Place(0, wall)))
+            self._places.items(), key=lambda item: item[1].age(wall), default=(("", 0), _PartitionLag(0, wall)))
         if (age := place.age(wall)) > self._age:
             return f"catching up: {name[0]}/{name[1]} is {place.lag} records behind, the oldest up to {age:.0f} s old"
         return None

@@ -6,21 +6,21 @@ import os
 import secrets
 from pathlib import Path
 
-__all__ = ["make", "private", "read"]
+__all__ = ["create_secret", "make_private_dir", "read_secret"]
 
 
-def private(directory: Path) -> None:
+def make_private_dir(directory: Path) -> None:
     """Makes a directory that others can't look into. One that is there keeps the mode somebody gave it."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
 
 
-def read(path: Path) -> str:
+def read_secret(path: Path) -> str:
     """The secret. OSError: it can't be read."""
     return path.read_text().strip()
 
 
-def make(path: Path) -> bool:
+def create_secret(path: Path) -> bool:
     """Write a new secret, whole or not at all. False: there is one already."""
     if path.exists():
         return False

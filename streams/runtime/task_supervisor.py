@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["Alarm", "WorkerFailed"]
+__all__ = ["TaskSupervisor", "WorkerFailed"]
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ class WorkerFailed(Exception):
     """The worker can't go on; `str(error)` says why. A restart resumes from what is durable."""
 
 
-class Alarm:
+class TaskSupervisor:
     """Rung once; whoever runs the worker waits for it and ends the process with the reason."""
 
     def __init__(self) -> None:

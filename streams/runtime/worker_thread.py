@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["Background"]
+__all__ = ["WorkerThread"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Background:
+class WorkerThread:
     def __init__(self, name: str) -> None:
         self._since: float | None = None
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

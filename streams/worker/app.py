@@ -21,18 +21,18 @@ from faust.types import TP
 from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES
 from streams.consumer.consumer_thread import Consumer
-from streams.consumer.faust_app import _app, _Committed
-from streams.consumer.gap_filler import Continuity
-from streams.consumer.group_offsets import Group
-from streams.consumer.watchdog import Consumed, watch
+from streams.consumer.faust_app import ReadCommittedConsumer, create_app
+from streams.consumer.gap_filler import GapFiller
+from streams.consumer.group_offsets import GroupOffsets
+from streams.consumer.watchdog import MonitoredConsumer, watch_progress
 from streams.fold import agent, partition
-from streams.fold.ticks import Ticks
-from streams.fold.views_table import Views
+from streams.fold.ticks import TickProducer
+from streams.fold.views_table import ViewsTable
 from streams.ingest import agent as ingest
 from streams.kafka.producer import idempotent_producer
 from streams.kafka.reader import partition_bounds, read_offsets
-from streams.runtime.lag import Progress
-from streams.runtime.task_supervisor import Alarm
+from streams.runtime.lag import LagTracker
+from streams.runtime.task_supervisor import TaskSupervisor
 
 __all__ = ["Worker", "build"]
 
@@ -50,42 +50,44 @@ class Worker:
     """Both apps, their producers, and the tasks beside them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.alarm = Alarm()
+        self.alarm = TaskSupervisor()
         self._settings = settings
         # A new incarnation of the broker may have lost records of the log that its sources still hold: the group begins
         # anew, reads all they hold, and the fold drops what it knows.
         suffix = f"-{settings.incarnation}" if settings.incarnation else ""
-        self.ingest = _app(f"attn-ingest{suffix}", settings)
-        self.ingest.transport.Consumer = _Committed
-        self.fold = _app("attn-fold", settings)
+        self.ingest = create_app(f"attn-ingest{suffix}", settings)
+        self.ingest.transport.Consumer = ReadCommittedConsumer
+        self.fold = create_app("attn-fold", settings)
         self.fold.transport.Consumer = Consumer
         self._producers = [idempotent_producer(settings, "ingest"), idempotent_producer(settings, "ticks")]
         read = lambda tp, start, end: read_offsets(settings, tp, start, end)  # noqa: E731
         to_log, to_ticks = self._producers
 
-        self._intake_from = Continuity(read, self._begin)
-        self._intake_group = Group(self.ingest, settings)
-        self.intake = ingest.Intake(settings, to_log, self._intake_from)
-        ingest.agent(self.ingest, self.intake, self.alarm)
+        self._intake_from = GapFiller(read, self._begin)
+        self._intake_group = GroupOffsets(self.ingest, settings)
+        self.intake = ingest.Ingestor(settings, to_log, self._intake_from)
+        ingest.register_agent(self.ingest, self.intake, self.alarm)
         self.ingest.on_partitions_assigned.connect(self._sources_assigned)
         self.ingest.on_partitions_revoked.connect(self._sources_revoked)
 
-        self._shards_from = Continuity(read)
-        self._fold_group = Group(self.fold, settings)
-        self.views = Views(self.fold, settings.log_partitions, self._fold_group, read)
+        self._shards_from = GapFiller(read)
+        self._fold_group = GroupOffsets(self.fold, settings)
+        self.views = ViewsTable(self.fold, settings.log_partitions, self._fold_group, read)
         self.fold.tables.add(self.views)
-        self.shards = agent.Shards(
-            lambda number, kept: partition.Shard(number, settings, self.views, self._shards_from, kept), self.alarm,
+        self.shards = agent.AssignedPartitions(
+            lambda number, kept: partition.PartitionProcessor(
+                number, settings, self.views, self._shards_from, kept),
+            self.alarm,
         )
-        agent.agent(self.fold, self.shards, self.alarm)
+        agent.register_agent(self.fold, self.shards, self.alarm)
         self.fold.on_partitions_assigned.connect(self._log_assigned)
         self.fold.on_partitions_revoked.connect(self._log_revoked)
-        self._ticks = Ticks(to_ticks)
+        self._ticks = TickProducer(to_ticks)
         self._stopping = False
         self.drained = False  # by stop: nothing was being written when it left
         self._tasks: list[asyncio.Task[None]] = []
         self._assigned = {self.ingest: False, self.fold: False}
-        self._progress = {app: Progress(settings, time.monotonic()) for app in (self.ingest, self.fold)}
+        self._progress = {app: LagTracker(settings, time.monotonic()) for app in (self.ingest, self.fold)}
 
     async def _begin(self, tp: TP) -> int:
         return (await partition_bounds(self._settings, tp))[0]
@@ -119,15 +121,15 @@ class Worker:
             self.alarm.watch(self.intake.run(), "ingest"),
             self.alarm.watch(self._ticks.run(lambda: self.shards.owned.values()), "ticks"),
             self.alarm.watch(self._commit(), "commit"),
-            self.alarm.watch(self.intake.listen(), "operators"),
+            self.alarm.watch(self.intake.listen_for_resume_markers(), "operators"),
             self._watched(self.ingest, self._intake_group, self._intake_from, self.intake, "sources"),
             self._watched(self.fold, self._fold_group, self._shards_from, self.shards, "log"),
         ]
 
     def _watched(
-        self, app: faust.App, group: Group, continuity: Continuity, consumed: Consumed, name: str
+        self, app: faust.App, group: GroupOffsets, continuity: GapFiller, consumed: MonitoredConsumer, name: str
     ) -> asyncio.Task[None]:
-        return self.alarm.watch(watch(app, group, continuity, consumed, self._progress[app]), name)
+        return self.alarm.watch(watch_progress(app, group, continuity, consumed, self._progress[app]), name)
 
     async def stop(self) -> None:
         """Finish what is being written, commit it, leave. May be called at any time, after a failure too."""
@@ -160,10 +162,10 @@ class Worker:
 
     async def _commit_once(self) -> None:
         if not self.ingest.rebalancing:
-            await _committed(self._intake_group, self.intake.done)
+            await _commit_offsets(self._intake_group, self.intake.done)
             self._intake_from.committed(self._intake_group.committed)
         if not self.fold.rebalancing:
-            await _committed(self._fold_group, self.shards.done)
+            await _commit_offsets(self._fold_group, self.shards.done)
 
     async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
         if self._stopping:
@@ -178,7 +180,7 @@ class Worker:
 
     async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.intake.close()
-        await _committed(self._intake_group, self.intake.done)
+        await _commit_offsets(self._intake_group, self.intake.done)
         self.intake.release()
 
     async def _log_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
@@ -192,14 +194,15 @@ class Worker:
 
     async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
         await self.shards.close()
-        await _committed(self._fold_group, self.shards.done)
+        await _commit_offsets(self._fold_group, self.shards.done)
         self.shards.release()
         self._shards_from.next.clear()
 
 
-async def _committed(group: Group, done: Mapping[TP, int]) -> None:
+async def _commit_offsets(group: GroupOffsets, done: Mapping[TP, int]) -> None:
     """The group's broker may be away, or another take its place: no reason to end, nor to hold a rebalance up. Who
-    begins at an older offset looks at what is done once more, and a group that is lost for good is noticed by `watch`.
+    begins at an older offset looks at what is done once more, and a group that is lost for good is noticed by
+    `watch_progress`.
     """
     try:
         await group.commit(done)

@@ -36,8 +36,8 @@ from support.kafka.record_batches import CODECS, Batch, Rec, control, legacy, va
 
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
-from streams.consumer.gap_filler import Continuity
-from streams.ingest.agent import Intake
+from streams.consumer.gap_filler import GapFiller
+from streams.ingest.agent import Ingestor
 from streams.kafka.producer import record_size
 from streams.kafka.records.batches import MAX_BODY, Buffer, Partition, Unreadable
 
@@ -273,7 +273,7 @@ class _NoProducer:
 
 
 def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
-    intake = Intake(Settings(_env_file=None), _NoProducer(), Continuity(None))  # type: ignore[arg-type]
+    intake = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
     for one in records:
         intake._take(one)
     packs = sum(count for _, count, _ in intake._packer.take(0))

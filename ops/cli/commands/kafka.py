@@ -97,7 +97,7 @@ def _directory(given: Path | None) -> Path:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Two commands at once would both start what does not run."""
-    private_files.private(directory)
+    private_files.make_private_dir(directory)
     with (directory / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,8 +26,8 @@ from schemas.versions import NewerVersion
 from streams.core.config import FoldConfig as Rules
 from streams.kafka.connection import client_arguments
 from streams.kafka.fencing import FencedError
-from streams.rebuild.partition_view import View
-from streams.rebuild.rebuild import Base, Cannot, Rebuilding, Report, read_view
+from streams.rebuild.partition_view import PartitionView
+from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, RebuildError, Report, read_view
 
 __all__ = ["checkpoint", "rebuild"]
 
@@ -132,16 +132,16 @@ async def _each(
     bases = source.bases(set(numbers)) if source is not None else iter(())
     rules, reports, failed = Rules.from_settings(settings), list[Report](), list[str]()
     with _progress() as bar:
-        ahead: tuple[int, Base] | None = next(bases, None)
+        ahead: tuple[int, RebuildBase] | None = next(bases, None)
         for done, number in enumerate(numbers):
             base = None
             if ahead is not None and ahead[0] == number:
                 base, ahead = ahead[1], next(bases, None)
             tell = bar(number, done, len(numbers))
-            one = Rebuilding(settings, number, rules, base, tell)
+            one = PartitionRebuild(settings, number, rules, base, tell)
             try:
                 reports.append(await (one.check() if check else one.run()))
-            except Cannot as reason:
+            except RebuildError as reason:
                 failed.append(str(reason))
     return reports, failed
 
@@ -166,7 +166,7 @@ async def _write(settings: Settings, writing: Writing) -> int:
     await _require(settings)
     with _progress() as bar:
 
-        async def views() -> AsyncIterator[tuple[int, View]]:
+        async def views() -> AsyncIterator[tuple[int, PartitionView]]:
             for number in range(settings.log_partitions):
                 bar(number, number, settings.log_partitions)("reading the view", 0, 1)
                 yield number, await read_view(settings, number)

@@ -24,8 +24,8 @@ from schemas.scalars import from_us
 from schemas.versions import NewerVersion, checked
 from schemas.views import VIEW_VERSION, PositionRow, decode, encode, position_key
 from streams.core.config import FoldConfig as Rules
-from streams.rebuild.partition_view import View
-from streams.rebuild.rebuild import Base
+from streams.rebuild.partition_view import PartitionView
+from streams.rebuild.rebuild import RebuildBase
 
 __all__ = ["VERSION", "Checkpoint", "Head", "Writing", "rules_of"]
 
@@ -71,7 +71,7 @@ class Writing:
         self._path, self._draft = path, path.with_name(path.name + ".new")
         self._head = Head(partitions=partitions, made=from_us(time.time_ns() // 1000), rules=rules_of(rules))
 
-    async def write(self, views: AsyncIterator[tuple[int, View]]) -> int:
+    async def write(self, views: AsyncIterator[tuple[int, PartitionView]]) -> int:
         """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
         rows, digest = 0, hashlib.blake2b(digest_size=32)
         try:
@@ -100,7 +100,7 @@ def _lines(found: Any) -> Iterator[bytes]:
     return (encode(one) + b"\n" for one in found)
 
 
-def _of(partition: int, view: View) -> Iterator[Any]:
+def _of(partition: int, view: PartitionView) -> Iterator[Any]:
     yield _Part(partition, len(view.rows), view.position)
     for key, value in view.rows.items():
         if not _is_row(key, value):
@@ -136,7 +136,7 @@ class Checkpoint:
         if not whole:
             raise UserError(f"{path}: its checksum is wrong; it was cut off or changed")
 
-    def bases(self, wanted: set[int]) -> Iterator[tuple[int, Base]]:
+    def bases(self, wanted: set[int]) -> Iterator[tuple[int, RebuildBase]]:
         """These partitions, in their order; one without a view is left out."""
         lines = self._read()
         next(lines)
@@ -150,7 +150,7 @@ class Checkpoint:
                     rows[key.encode()] = bytes(value)
             if part.partition in wanted and part.position is not None:
                 rows[position_key(part.partition)] = encode(part.position)
-                yield part.partition, Base(rows, part.position)
+                yield part.partition, RebuildBase(rows, part.position)
 
     def _first(self, line: bytes) -> Head:
         try:

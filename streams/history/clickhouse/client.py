@@ -87,7 +87,7 @@ def connect(settings: Settings, seconds: float | None = None) -> Any:
     with translated():
         if not settings.clickhouse:
             path = directory(settings)
-            private_files.private(path)
+            private_files.make_private_dir(path)
             if _is_held(path / "status"):
                 raise _in_use(path)
             try:

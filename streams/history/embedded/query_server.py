@@ -57,7 +57,7 @@ class Engine:
     def __init__(self, path: Path, seconds: float, at_once: int) -> None:
         self._path = str(path)
         self._scratch = results(path)
-        private_files.private(self._scratch)
+        private_files.make_private_dir(self._scratch)
         for left in self._scratch.iterdir():  # of a process that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._limits = _LIMITS | {"max_execution_time": seconds}
@@ -234,5 +234,5 @@ def serve(settings: Settings, path: Path) -> Iterator[int]:
 
 
 def _password(file: Path) -> bytes:
-    private_files.make(file)
-    return private_files.read(file).encode()
+    private_files.create_secret(file)
+    return private_files.read_secret(file).encode()

@@ -61,9 +61,9 @@ def confine(settings: Settings) -> str | None:
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
     ours = directory(settings), results(directory(settings)), scratch
     for path in ours:
-        private_files.private(path)
+        private_files.make_private_dir(path)
     for file in (settings.clickhouse_password_file, settings.clickhouse_edge_password_file):
-        private_files.make(file)
+        private_files.create_secret(file)
     rules = [*((path, _READ | _LIST | _EXECUTE) for path in _readable(settings)), *((path, _ALL) for path in ours),
              *((Path(path), _READ | _WRITE) for path in _DEVICES)]
     ruleset = libc.syscall(_CREATE, struct.pack("Q", _ALL), ctypes.c_size_t(8), 0)

@@ -28,7 +28,7 @@ from streams.history.writer import Batch, Writer, facts_of
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
-from streams.runtime.worker_thread import Background
+from streams.runtime.worker_thread import WorkerThread
 
 __all__ = ["Counts", "Older", "Report", "rebuild"]
 
@@ -86,7 +86,7 @@ async def rebuild(
         check: Callable[[], None] = lambda: None  # noqa: E731
         if settings.clickhouse and not sure:  # chdb's directory has one owner anyway
             check = (await stack.enter_async_context(claimed(settings))).check
-        in_thread = Background("clickhouse")
+        in_thread = WorkerThread("clickhouse")
         stack.callback(in_thread.stop)
         client = await in_thread(clients.connect, settings, clients.MIGRATION_SECONDS)
         stack.push_async_callback(in_thread, client.close)
@@ -95,7 +95,7 @@ async def rebuild(
 
 class _Rebuilding:
     def __init__(
-        self, settings: Settings, client: Any, in_thread: Background, progress: Callable[[int], None],
+        self, settings: Settings, client: Any, in_thread: WorkerThread, progress: Callable[[int], None],
         check: Callable[[], None],
     ) -> None:
         self._settings, self._client, self._in_thread, self._progress = settings, client, in_thread, progress

@@ -18,7 +18,7 @@ from support.kafka.pipeline import eventually
 from support.kafka.steady_producer import PATIENCE
 
 from schemas.topics import LOG, SOURCE_TYPES, VIEWS
-from streams.consumer.group_offsets import Group
+from streams.consumer.group_offsets import GroupOffsets
 
 pytestmark = [
     pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module"),
@@ -92,10 +92,10 @@ async def test_who_does_not_know_is_not_taken_for_nothing_committed(
 
     places = [TP(topic, number) for topic in SOURCE_TYPES for number in range(2)]
     app = SimpleNamespace(conf=SimpleNamespace(id="attn-ingest"))
-    committed = await Group(app, stack.settings)._fetch(places)
+    committed = await GroupOffsets(app, stack.settings)._fetch(places)
     assert committed
     monkeypatch.setattr(AIOKafkaAdminClient, "find_coordinator", find_wrongly)
-    assert (await Group(app, stack.settings)._fetch(places)).keys() == committed.keys()
+    assert (await GroupOffsets(app, stack.settings)._fetch(places)).keys() == committed.keys()
     assert asked == 2
 
 

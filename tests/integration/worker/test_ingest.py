@@ -13,8 +13,8 @@ from ops.embedded.broker import EmbeddedBroker
 from ops.kafka import Cluster
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams.fold.agent import Shards
-from streams.ingest.agent import Intake
+from streams.fold.agent import AssignedPartitions
+from streams.ingest.agent import Ingestor
 from streams.kafka import topics
 
 WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
@@ -26,7 +26,7 @@ def counted_once(seen: Any, lines: list[events.Line]) -> None:
     assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
 
 
-@pytest.mark.parametrize("where", [Intake, Shards])
+@pytest.mark.parametrize("where", [Ingestor, AssignedPartitions])
 async def test_what_faust_does_not_deliver_is_read_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
 ) -> None:

@@ -18,7 +18,7 @@ from ops.embedded.broker import EmbeddedBroker, binary
 from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.consumer import watchdog
-from streams.ingest.agent import Intake
+from streams.ingest.agent import Ingestor
 from streams.kafka import topics
 from streams.runtime.task_supervisor import WorkerFailed
 
@@ -63,19 +63,19 @@ async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monk
     monkeypatch.setattr(watchdog, "_STUCK", 12.0)
     hung = asyncio.Event()
 
-    async def hang(self: Intake) -> None:
+    async def hang(self: Ingestor) -> None:
         await hung.wait()
 
     async def ends() -> None:
         async with worker(settings) as task:
             await eventually(lambda: says(base, 200, "ok"), "ready")
-            monkeypatch.setattr(Intake, "_write", hang)
+            monkeypatch.setattr(Ingestor, "_write", hang)
             await send(settings, [line(1)])
             await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stands at offset 0"), "stalled")
             await asyncio.wait({task}, timeout=60)
 
     try:
-        with pytest.raises(WorkerFailed, match="Stalled: waitpoints/0 stands at offset 0, it ends at 1"):
+        with pytest.raises(WorkerFailed, match="ConsumerStalled: waitpoints/0 stands at offset 0, it ends at 1"):
             await ends()
     finally:
         await broker.stop()

@@ -188,7 +188,7 @@ async def test_rows_out_of_turn_are_undone(stack: Stack) -> None:
                 await send(settings, [waitpoint(6)])
                 await task
 
-        with pytest.raises(WorkerFailed, match="ForeignWrite"):
+        with pytest.raises(WorkerFailed, match="UnexpectedWrite"):
             await duel()
         async with worker(settings):
             await send(settings, [waitpoint(7)])

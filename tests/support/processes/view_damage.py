@@ -18,7 +18,7 @@ from schemas.views import decode, encode, position_key
 from streams.core.config import FoldConfig as Rules
 from streams.kafka import producer, topics
 from streams.rebuild.comparison import Comparison
-from streams.rebuild.rebuild import Base, Rebuilding, read_view
+from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, read_view
 
 WORKSPACES = ("ws_01", "ws_02")  # of partition 1 and 0, of two
 LINES = events.generate(77, 300, workspaces=WORKSPACES, subjects=6)
@@ -36,10 +36,10 @@ def with_targets(settings: Settings, days: int) -> Settings:
     return settings.model_copy(update={f"target_{name}": timedelta(days=days) for name in settings.targets})
 
 
-async def check(settings: Settings, base: Base | None = None) -> dict[int, Any]:
+async def check(settings: Settings, base: RebuildBase | None = None) -> dict[int, Any]:
     """Partition -> what differs."""
     rules = Rules.from_settings(settings)
-    found = [await Rebuilding(settings, number, rules, base).check() for number in range(settings.log_partitions)]
+    found = [await PartitionRebuild(settings, number, rules, base).check() for number in range(settings.log_partitions)]
     return {report.partition: {name: dict(count) for name, count in report.odd.items()}
             for report in found if report.odd}
 
@@ -47,7 +47,8 @@ async def check(settings: Settings, base: Base | None = None) -> dict[int, Any]:
 async def rebuild(settings: Settings) -> int:
     """How many records were written."""
     rules = Rules.from_settings(settings)
-    return sum([(await Rebuilding(settings, number, rules).run()).written for number in range(settings.log_partitions)])
+    return sum([
+        (await PartitionRebuild(settings, number, rules).run()).written for number in range(settings.log_partitions)])
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from streams.consumer.group_offsets import Group
+from streams.consumer.group_offsets import GroupOffsets
 from streams.core.fold.fold import Fold
 from streams.fold import partition
 from streams.ingest import agent as ingest
@@ -60,7 +60,7 @@ def arm(crash: str) -> None:
     elif point == "log":
         ingest.acknowledged = crashing(True, ingest.acknowledged)
     elif point == "commit":
-        Group.commit = crashing(True, Group.commit, lambda _, done: bool(done))
+        GroupOffsets.commit = crashing(True, GroupOffsets.commit, lambda _, done: bool(done))
     elif point == "loading":
         def load(self: Fold) -> None:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import main
 from streams.history.consumer import Consumer
-from streams.runtime.worker_thread import Background
+from streams.runtime.worker_thread import WorkerThread
 
 
 class Silent:
@@ -38,7 +38,7 @@ class Silent:
 
 
 async def test_a_stop_while_kafka_does_not_say_what_is_committed() -> None:
-    kafka, stop, background, nothing = Silent(), asyncio.Event(), Background("test"), cast("Any", None)
+    kafka, stop, background, nothing = Silent(), asyncio.Event(), WorkerThread("test"), cast("Any", None)
     try:
         consumer = Consumer(Settings(_env_file=None), cast("Any", kafka), nothing, background, nothing)
         running = asyncio.create_task(consumer.run(stop))
@@ -82,7 +82,7 @@ class Producer:
 
 async def test_a_stop_does_not_wait_for_the_producer_of_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Producer()
-    monkeypatch.setattr(main.producer, "producer", lambda *_: out)
+    monkeypatch.setattr(main.producer, "idempotent_producer", lambda *_: out)
     monkeypatch.setattr(main, "_CLOSE", 0.01)
     letter = DeadLetter(topic=FACTS, partition=0, offset=0, reason="", at=0, key=b"", value=b"", headers=[])
     async with asyncio.timeout(10), main._bury(Settings(_env_file=None)) as bury:
@@ -93,7 +93,7 @@ async def test_a_stop_does_not_wait_for_the_producer_of_dead_letters(monkeypatch
 async def test_a_producer_of_dead_letters_that_finds_no_broker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again and again: each would keep its connections."""
     out = Producer(started=False)
-    monkeypatch.setattr(main.producer, "producer", lambda *_: out)
+    monkeypatch.setattr(main.producer, "idempotent_producer", lambda *_: out)
     async with main._bury(Settings(_env_file=None)) as bury:
         with pytest.raises(KafkaConnectionError):
             await bury([])

@@ -16,7 +16,7 @@ from streams.history.clickhouse import migrate
 from streams.history.clickhouse.client import database_of
 from streams.history.resume import Offsets, resume
 from streams.runtime.backoff import Backoff
-from streams.runtime.worker_thread import Background
+from streams.runtime.worker_thread import WorkerThread
 
 
 def _fact(position: int) -> Fact:
@@ -137,7 +137,7 @@ def test_backoff_doubles_with_jitter_up_to_its_most() -> None:
 
 
 async def test_background_runs_in_order_and_hands_errors_back() -> None:
-    background = Background("test")
+    background = WorkerThread("test")
     seen: list[int] = []
 
     def work(number: int) -> str:

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 import random
 
-from streams.ingest.circuit_breaker import Breaker, Policy, State
+from streams.ingest.circuit_breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
-POLICY = Policy(share=0.5, least=100, window=60.0, first=30.0, most=100.0)
+POLICY = BreakerPolicy(share=0.5, least=100, window=60.0, first=30.0, most=100.0)
 
 
-def fed(breaker: Breaker, now: float, good: int, bad: int) -> bool:
+def fed(breaker: CircuitBreaker, now: float, good: int, bad: int) -> bool:
     return any([breaker.took(now, False) for _ in range(good)] + [breaker.took(now, True) for _ in range(bad)])
 
 
 def test_few_bad_events_stop_nothing() -> None:
-    breaker = Breaker(POLICY)
+    breaker = CircuitBreaker(POLICY)
     assert not fed(breaker, 0.0, good=0, bad=99)
-    assert not fed(Breaker(POLICY), 0.0, good=1000, bad=900)
+    assert not fed(CircuitBreaker(POLICY), 0.0, good=1000, bad=900)
 
 
 def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
-    breaker = Breaker(POLICY)
+    breaker = CircuitBreaker(POLICY)
     assert [breaker.took(1.0, True) for _ in range(100)] == [False] * 99 + [True]
-    assert breaker.state is State.STOPPED
+    assert breaker.state is CircuitState.STOPPED
 
 
 def test_what_is_older_than_the_window_does_not_count() -> None:
-    breaker = Breaker(POLICY)
+    breaker = CircuitBreaker(POLICY)
     assert not fed(breaker, 0.0, good=0, bad=99)
     assert not fed(breaker, 61.0, good=0, bad=99)
     assert fed(breaker, 62.0, good=0, bad=1)
 
 
 def test_a_good_past_does_not_hide_a_bad_minute() -> None:
-    breaker = Breaker(POLICY)
+    breaker = CircuitBreaker(POLICY)
     assert not fed(breaker, 0.0, good=100_000, bad=0)
     assert fed(breaker, 61.0, good=0, bad=100)
 
 
 def test_a_share_of_nothing_never_stops() -> None:
-    assert not fed(Breaker(Policy(share=0.0)), 0.0, good=0, bad=10_000)
+    assert not fed(CircuitBreaker(BreakerPolicy(share=0.0)), 0.0, good=0, bad=10_000)
 
 
-def stopped() -> Breaker:
-    breaker = Breaker(POLICY)
+def stopped() -> CircuitBreaker:
+    breaker = CircuitBreaker(POLICY)
     assert fed(breaker, 0.0, good=0, bad=100)
     return breaker
 
@@ -64,7 +64,7 @@ def test_a_try_that_is_good_goes_on_with_a_clean_record() -> None:
     breaker = stopped()
     breaker.begin_try()
     assert not fed(breaker, 30.0, good=60, bad=40)
-    assert breaker.state is State.READING
+    assert breaker.state is CircuitState.READING
     assert not fed(breaker, 31.0, good=0, bad=99)
     assert fed(breaker, 31.0, good=0, bad=1)
     assert breaker.wait(31.0) == 30.0
@@ -89,16 +89,16 @@ def test_told_to_go_on_it_takes_what_comes_until_that_is_good() -> None:
     breaker = stopped()
     breaker.go_on()
     assert not fed(breaker, 1.0, good=0, bad=10_000)
-    assert breaker.state is State.TOLD
+    assert breaker.state is CircuitState.TOLD
     assert not fed(breaker, 62.0, good=100, bad=0)
-    assert breaker.state is State.READING
+    assert breaker.state is CircuitState.READING
     assert fed(breaker, 63.0, good=0, bad=101)
 
 
 def test_the_window_counts_what_it_holds() -> None:
     """Against a list of all records."""
     rng, taken, now = random.Random(5), [], 0.0
-    breaker = Breaker(Policy(share=0.0, window=10.0))
+    breaker = CircuitBreaker(BreakerPolicy(share=0.0, window=10.0))
     for _ in range(3000):
         now += rng.choice((0.0, 0.01, 0.3, 4.0))
         bad = rng.random() < 0.3

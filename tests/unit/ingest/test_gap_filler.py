@@ -14,8 +14,8 @@ from support.fold.pipeline_driver import event_of
 
 from schemas.log import decode_pack
 from schemas.topics import partition_of
-from streams.consumer.chunks import Chunks, Portion
-from streams.consumer.gap_filler import Continuity, LogFellBack
+from streams.consumer.chunks import ChunkScheduler, RecordChunk
+from streams.consumer.gap_filler import GapFiller, LogTruncated
 from streams.core.packs import MAX_BYTES, MAX_EVENTS, Packer
 
 TP0 = TP("t", 0)
@@ -44,7 +44,7 @@ class Log:
             yield found[at:at + 3]
 
 
-async def followed(continuity: Continuity, portion: Portion) -> list[int]:
+async def followed(continuity: GapFiller, portion: RecordChunk) -> list[int]:
     return [record.offset async for run in continuity.follow(portion) for record in run]
 
 
@@ -56,22 +56,22 @@ async def followed(continuity: Continuity, portion: Portion) -> list[int]:
 async def test_every_record_once_in_order(held: list[int], deliveries: list[tuple[int, int, bool]], start: int) -> None:
     """Portions repeated, overlapping, out of order, left out; at last the watch has the rest read again."""
     log = Log(held)
-    continuity = Continuity(log.read)  # type: ignore[arg-type]
+    continuity = GapFiller(log.read)  # type: ignore[arg-type]
     continuity.own(TP0, start)
     got: list[int] = []
     for at, length, again in deliveries:
         records = log.between(at, at + length)
         if again or not records:
-            portion = Portion(TP0, [], min(at + length, held[-1] + 1), 0)
+            portion = RecordChunk(TP0, [], min(at + length, held[-1] + 1), 0)
         else:
-            portion = Portion.of(TP0, records)  # type: ignore[arg-type]
+            portion = RecordChunk.of(TP0, records)  # type: ignore[arg-type]
         got += await followed(continuity, portion)
-    got += await followed(continuity, Portion(TP0, [], held[-1] + 1, 0))
+    got += await followed(continuity, RecordChunk(TP0, [], held[-1] + 1, 0))
     assert got == [offset for offset in held if offset >= start]
 
 
 async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
-    continuity = Continuity(Log([]).read)  # type: ignore[arg-type]
+    continuity = GapFiller(Log([]).read)  # type: ignore[arg-type]
     continuity.own(TP0, 5)
     assert continuity.stalled({TP0: 5}, {TP0: 5}) == {}
     assert continuity.stalled({TP0: 5}, {TP0: 9}) == {}  # may be on its way
@@ -81,10 +81,10 @@ async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
 
 
 async def test_a_log_that_ends_before_what_was_read() -> None:
-    continuity = Continuity(Log([]).read)  # type: ignore[arg-type]
+    continuity = GapFiller(Log([]).read)  # type: ignore[arg-type]
     continuity.own(TP0, 5)
     continuity.stalled({TP0: 5}, {TP0: 4})
-    with pytest.raises(LogFellBack, match="ends at 4, but 5 was read"):
+    with pytest.raises(LogTruncated, match="ends at 4, but 5 was read"):
         continuity.stalled({TP0: 5}, {TP0: 4})
 
 
@@ -95,11 +95,11 @@ async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> Non
     async def begin(tp: TP) -> int:
         return 0
 
-    continuity = Continuity(log.read, begin)  # type: ignore[arg-type]
+    continuity = GapFiller(log.read, begin)  # type: ignore[arg-type]
     continuity.own(TP0, 0)
-    chunk = lambda start, end: Portion.of(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
+    chunk = lambda start, end: RecordChunk.of(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
     assert await followed(continuity, chunk(0, 5)) == list(range(5))
-    assert await followed(continuity, Portion(TP0, [], 40, 0)) == list(range(5, 40))  # read again
+    assert await followed(continuity, RecordChunk(TP0, [], 40, 0)) == list(range(5, 40))  # read again
     continuity.committed({TP0: 40})
     assert await followed(continuity, chunk(5, 20)) == []  # late
     log.held = list(range(50))
@@ -113,7 +113,7 @@ async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> Non
 
 def test_a_chunk_is_what_one_fetch_brought() -> None:
     runs = {TP0: [Record(3), Record(4)], TP("t", 1): [], TP("u", 0): [Record(0)]}
-    chunks = list(Chunks().iterate(runs))  # type: ignore[arg-type]
+    chunks = list(ChunkScheduler().iterate(runs))  # type: ignore[arg-type]
     assert [(tp, chunk.offset, chunk.value) for tp, chunk in chunks] == [
         (TP0, 4, runs[TP0]), (TP("u", 0), 0, runs[TP("u", 0)])
     ]

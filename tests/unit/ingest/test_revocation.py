@@ -13,8 +13,8 @@ from faust.types import TP
 
 from schemas.settings import Settings
 from streams.consumer.chunks import Records
-from streams.consumer.gap_filler import Continuity
-from streams.ingest.agent import Intake, stamp
+from streams.consumer.gap_filler import GapFiller
+from streams.ingest.agent import Ingestor, record_time
 from streams.worker.app import build
 
 _TP = TP("waitpoints", 0)
@@ -51,8 +51,8 @@ class Slow:
 
 
 @asynccontextmanager
-async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Intake, asyncio.Task[None]]]:
-    intake = Intake(Settings(_env_file=None), cast("Any", out), Continuity(read))
+async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Ingestor, asyncio.Task[None]]]:
+    intake = Ingestor(Settings(_env_file=None), cast("Any", out), GapFiller(read))
     intake.start({_TP: 0})
     task = asyncio.create_task(intake.run())
     try:
@@ -137,4 +137,4 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
 @pytest.mark.parametrize(("timestamp", "expected"), [
     (-1, 7.0), (0, 7.0), (2**63 - 1, 7.0), (-(2**63), 7.0), (1_700_000_000_500, 1_700_000_000.5)])
 def test_a_time_of_a_record_that_cannot_be_is_no_progress(timestamp: int, expected: float) -> None:
-    assert stamp(SimpleNamespace(timestamp=timestamp), 7.0) == expected  # type: ignore[arg-type]
+    assert record_time(SimpleNamespace(timestamp=timestamp), 7.0) == expected  # type: ignore[arg-type]

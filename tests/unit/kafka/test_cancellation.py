@@ -17,10 +17,10 @@ from mode.threads import ServiceThread
 
 from schemas.settings import Settings
 from streams.consumer import consumer_thread
-from streams.consumer.gap_filler import Continuity
+from streams.consumer.gap_filler import GapFiller
 from streams.fold import agent, partition
 from streams.kafka.connection import close_client
-from streams.runtime.task_supervisor import Alarm
+from streams.runtime.task_supervisor import TaskSupervisor
 from streams.worker import main
 
 
@@ -94,7 +94,7 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     async def claim(*_: Any) -> _Held:
         return _Held()
 
-    class Loads(partition.Shard):
+    class Loads(partition.PartitionProcessor):
         async def _begin(self, held: Any) -> None:
             loading.set()
             with contextlib.suppress(asyncio.CancelledError):
@@ -102,7 +102,8 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
 
     monkeypatch.setattr(partition, "fence_partition", claim)
     nothing = cast("Any", None)
-    shards = agent.Shards(lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), Alarm())
+    shards = agent.AssignedPartitions(
+        lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
     shards.start([0])
     await loading.wait()
     async with asyncio.timeout(5):
@@ -111,7 +112,7 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
     assert shards.idle(TP("attn.log", 0)) is False
 
 
-class _Writing(partition.Shard):
+class _Writing(partition.PartitionProcessor):
     """Has loaded, and ends when what it writes is written."""
 
     written: asyncio.Event
@@ -123,10 +124,11 @@ class _Writing(partition.Shard):
         await self.written.wait()
 
 
-def _writing() -> agent.Shards:
+def _writing() -> agent.AssignedPartitions:
     _Writing.written = asyncio.Event()
     nothing = cast("Any", None)
-    return agent.Shards(lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), Alarm())
+    return agent.AssignedPartitions(
+        lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
 
 
 async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
@@ -170,7 +172,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
             yield [SimpleNamespace(offset=offset)]
             await asyncio.sleep(0)
 
-    class Reads(partition.Shard):
+    class Reads(partition.PartitionProcessor):
         async def _begin(self, held: Any) -> None:
             self.fold = cast("Any", object())
             continuity.own(self.tp, 0)
@@ -181,9 +183,10 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
         async def _write(self) -> None: ...
 
     monkeypatch.setattr(partition, "fence_partition", claim)
-    continuity = Continuity(endless)
+    continuity = GapFiller(endless)
     nothing = cast("Any", None)
-    shards = agent.Shards(lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), Alarm())
+    shards = agent.AssignedPartitions(
+        lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), TaskSupervisor())
     shards.start([0])
     shards.read_again(TP("attn.log", 0), 10**9)
     async with asyncio.timeout(5):
@@ -220,7 +223,7 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
     await app.start()
     monkeypatch.setattr(main.os, "_exit", leave)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
-    part = cast("Any", SimpleNamespace(stop=app.stop, alarm=Alarm(), drained=True))
+    part = cast("Any", SimpleNamespace(stop=app.stop, alarm=TaskSupervisor(), drained=True))
     ending = asyncio.create_task(main._stop(part, None, 0.01))
     await asyncio.wait({ending}, timeout=5)
     assert ending.done()
@@ -268,6 +271,6 @@ async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: p
     monkeypatch.setattr(main.os, "_exit", leave)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
     monkeypatch.setattr(main, "_BLOCKED_SECONDS", 0.05)
-    part = cast("Any", SimpleNamespace(stop=stop, alarm=Alarm(), drained=False))
+    part = cast("Any", SimpleNamespace(stop=stop, alarm=TaskSupervisor(), drained=False))
     await main._stop(part, None, 0.05)
     assert codes == [70]

@@ -15,25 +15,25 @@ from ops.errors import UserError
 from schemas.topics import VIEWS
 from schemas.views import encode, position_key
 from streams.core.config import FoldConfig as Rules
-from streams.rebuild.partition_view import View
+from streams.rebuild.partition_view import PartitionView
 
 
-def views() -> list[View]:
+def views() -> list[PartitionView]:
     found = []
     for partition in range(3):
-        view = View(partition)
+        view = PartitionView(partition)
         for key, value, _ in yesterday().topics[VIEWS][partition]:
             view.add(key, value)
         found.append(view)
-    return [*found, View(3)]  # nobody has ever folded that one
+    return [*found, PartitionView(3)]  # nobody has ever folded that one
 
 
-async def given(found: list[View]) -> AsyncIterator[tuple[int, View]]:
+async def given(found: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:
     for partition, view in enumerate(found):
         yield partition, view
 
 
-async def written(path: Path, found: list[View], rules: Rules = Rules()) -> int:  # noqa: B008 - frozen
+async def written(path: Path, found: list[PartitionView], rules: Rules = Rules()) -> int:  # noqa: B008 - frozen
     return await Writing(path, len(found), rules).write(given(found))
 
 

@@ -21,9 +21,9 @@ from schemas.topics import LOG, VIEWS
 from schemas.views import FenceRow, PositionRow, decode, encode, fence_key, position_key
 from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import JUMP
-from streams.rebuild.comparison import Comparison, swap
-from streams.rebuild.partition_view import View
-from streams.rebuild.replay import Refold
+from streams.rebuild.comparison import Comparison, replacement_batch
+from streams.rebuild.partition_view import PartitionView
+from streams.rebuild.replay import Replay
 
 LAST = position_key(0)
 few = law(25, suppress_health_check=list(HealthCheck))
@@ -38,8 +38,8 @@ def log_of(seed: int, size: int = 60) -> list[bytes]:
     return [*log, b"not a pack", encode_pack(Pack(END + 400 * HOUR))]
 
 
-def view_of(records: list[tuple[bytes, bytes | None]]) -> View:
-    view = View(0)
+def view_of(records: list[tuple[bytes, bytes | None]]) -> PartitionView:
+    view = PartitionView(0)
     for key, value in records:
         view.add(key, value)
     return view
@@ -66,8 +66,8 @@ def split(rows: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], PositionRow]:
     return {key: value for key, value in rows.items() if key != LAST}, position
 
 
-def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, bytes] | None = None) -> Refold:
-    fold = Refold(0, rules, rows)
+def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, bytes] | None = None) -> Replay:
+    fold = Replay(0, rules, rows)
     for offset, value in enumerate(log[:upto.next]):
         fold.add(offset, value)
     if upto.part:
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
     assert {key for key in wrong if key[:2] != b"e:"} == compared.odd - {key for key in wrong if key[:2] == b"e:"}
     assert sum(sum(kind.values()) for kind in compared.count().values()) >= 3
     kept = {key: value for key, value in have.items() if key not in wrong}
-    rows = swap(compared, 0, now, fold.position, loose={b"i:loose", LAST})
+    rows = replacement_batch(compared, 0, now, fold.position, loose={b"i:loose", LAST})
     assert rows[-1][0] == LAST
     assert len({key for key, _ in rows}) == len(rows) <= 8
     put(have, rows)
@@ -139,7 +139,7 @@ def test_a_row_that_changes_gets_a_revision_nobody_holds() -> None:
     fold = refold(worker.log, now, Rules())
     compared = Comparison(have, fold.rows, True)
     compared.look_at_all()
-    (first, value), _ = swap(compared, 0, now, fold.position)
+    (first, value), _ = replacement_batch(compared, 0, now, fold.position)
     assert first == key
     assert json.loads(value or b"")["rev"] == now.position + JUMP - 1
 
@@ -170,7 +170,7 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
         patch.setattr("streams.rebuild.replay.PART_BYTES", 4_000)
         parts.step()
         parts.write()
-        on, whole = Refold(0, Rules()), False
+        on, whole = Replay(0, Rules()), False
         on.add(0, log[0])
         while not whole:
             whole = parts.fold.apply(decode_pack(log[1]), 1)
@@ -196,7 +196,7 @@ def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
     compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
     compared.look_at_all()
     assert compared.count()["item"]["other"] > 5
-    put(have, swap(compared, 0, now, fold.position))
+    put(have, replacement_batch(compared, 0, now, fold.position))
     del have[LAST]
     assert not Comparison(have, wanted, False).count()
     again = Comparison(have, wanted, False)
@@ -228,11 +228,11 @@ def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
 def test_yesterdays_view_is_what_its_log_says() -> None:
     data = yesterday()
     for partition in range(3):
-        view = View(partition)
+        view = PartitionView(partition)
         for key, value, _ in data.topics[VIEWS][partition]:
             view.add(key, value)
         assert view.position is not None
-        fold = Refold(partition, data.rules)
+        fold = Replay(partition, data.rules)
         for offset, (_, value, _) in enumerate(data.topics[LOG][partition][:view.position.next]):
             fold.add(offset, value)
         fold.settle()

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from schemas.settings import Settings
-from streams.runtime.lag import Progress
+from streams.runtime.lag import LagTracker
 
 A, B = ("attn.log", 0), ("attn.log", 1)
 SETTINGS = Settings(_env_file=None, stall_seconds=10, ready_lag_seconds=30)
@@ -14,7 +14,7 @@ NOON = 1_800_000_000.0  # wall
 
 
 def test_level_is_ready_however_long_nothing_comes() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     for second in range(3600):
         progress.look(second, NOON + second, {A: 7}, {A: 7})
     assert progress.unready(3600.0, NOON + 3600) is None
@@ -24,7 +24,7 @@ def test_level_is_ready_however_long_nothing_comes() -> None:
 
 
 def test_a_broker_that_says_nothing() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     progress.look(5.0, NOON, {A: 7}, {A: 7})
     assert progress.unready(15.0, NOON) is None
     assert progress.unready(15.1, NOON) == "the broker has not answered for 10 s"
@@ -33,14 +33,14 @@ def test_a_broker_that_says_nothing() -> None:
 
 
 def test_who_does_not_ask_does_not_wait_for_an_answer() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     progress.resting(60.0)
     assert progress.unready(70.0, NOON) is None
     assert progress.unready(71.0, NOON) == "the broker has not answered for 11 s"
 
 
 def test_standing_still_though_there_is_more() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     for second in range(12):
         progress.look(second, NOON + second, {A: 7, B: second}, {A: 9, B: second + 3})
     assert progress.unready(11.0, NOON + 11) == "stalled: attn.log/0 stands at offset 7, it ends at 9, for 11 s"
@@ -49,14 +49,14 @@ def test_standing_still_though_there_is_more() -> None:
 
 
 def test_the_time_without_looks_is_nobodys_standing_still() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     progress.look(1.0, NOON, {A: 7}, {A: 9})
     progress.look(600.0, NOON, {A: 7}, {A: 9})
     assert progress.standing()[0] == pytest.approx(4.0)
 
 
 def test_catching_up_is_by_the_age_of_what_waits() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     progress.look(0.0, NOON, {A: 0}, {A: 1000})
     assert progress.unready(0.0, NOON) is None, "nothing is known of its age yet"
     for second in range(1, 10):
@@ -69,7 +69,7 @@ def test_catching_up_is_by_the_age_of_what_waits() -> None:
 
 
 def test_a_partition_that_moved_away_is_not_told_any_more() -> None:
-    progress = Progress(SETTINGS, 0.0)
+    progress = LagTracker(SETTINGS, 0.0)
     progress.look(0.0, NOON, {A: 0, B: 0}, {A: 5, B: 5})
     assert REGISTRY.get_sample_value("attn_lag_records", {"topic": "attn.log", "partition": "1"}) == 5
     progress.look(1.0, NOON, {A: 0}, {A: 5})

@@ -11,8 +11,8 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from schemas.log import Pack, encode_pack
-from streams.consumer.chunks import Budget, Portion
-from streams.fold.ticks import Ticks
+from streams.consumer.chunks import ByteSemaphore, RecordChunk
+from streams.fold.ticks import TickProducer
 
 PLACE = TP("waitpoints", 0)
 HEADERS = [(f"ce_{name}", b"x" * 20) for name in ("specversion", "id", "source", "type", "subject", "time")]
@@ -24,8 +24,8 @@ def record(offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -
 
 async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int:
     """How many records may wait before the next ones have to; not more than ten thousand are tried."""
-    budget, count = Budget(1 << 20), 0
-    size = Portion.of(PLACE, [record(number, value, headers) for number in range(100)]).size
+    budget, count = ByteSemaphore(1 << 20), 0
+    size = RecordChunk.of(PLACE, [record(number, value, headers) for number in range(100)]).size
     while budget.used + size <= budget.limit and count < 10_000:
         await budget.take(size)
         count += 100
@@ -50,7 +50,7 @@ class _Log:
 
 
 async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
-    ticks = Ticks(_Log(), lambda: 10)
+    ticks = TickProducer(_Log(), lambda: 10)
     shard = Mock(fold=Mock(next_wake=lambda: 5), done=3, tp=TP("attn.log", 0))
     await ticks.look([shard])
     assert list(ticks._logged) == [shard]

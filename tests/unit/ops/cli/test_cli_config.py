@@ -134,7 +134,7 @@ def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path
         for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
             with locked(directory):
                 assert stat.S_IMODE(directory.stat().st_mode) == mode
-        private_files.private(tmp_path / "b" / "broker")
+        private_files.make_private_dir(tmp_path / "b" / "broker")
         assert stat.S_IMODE((tmp_path / "b" / "broker").stat().st_mode) == 0o700
     finally:
         os.umask(old_mask)
