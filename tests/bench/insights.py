@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from api.history import activity, insights
+from api.history import activity, case_history, insights
 from api.readmodel.readers import Reader
 from bench.harness.subprocesses import cpu_seconds
 from schemas.scalars import DAY
@@ -99,7 +99,7 @@ def questions(rows: int) -> dict[str, Question]:
     return {
         "insights of 24 h": insight(1), "insights of 7 d": insight(7), "insights of 90 d": insight(90),
         "activity of 30 d": lambda archive: activity.activity(archive, READER, 30 * DAY, NOW),
-        "a page of a case": lambda archive: activity.history(archive, READER, case, 20, None),
+        "a page of a case": lambda archive: case_history.history(archive, READER, case, 20, None),
     }
 
 

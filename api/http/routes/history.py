@@ -13,6 +13,7 @@ from api.contract import responses
 from api.contract.errors import ApiError as Problem
 from api.contract.responses import answers
 from api.history import activity as recorded
+from api.history import case_history
 from api.http.dependencies import Asking, EdgeOf, json_of
 from schemas.scalars import DAY, HOUR
 
@@ -60,13 +61,15 @@ async def history(
 ) -> Response:
     """What happened in a case, as far as I may see it, the newest first."""
     try:
-        place = recorded.read_place(before) if before is not None else None
+        place = case_history.read_place(before) if before is not None else None
     except ValueError as error:
         raise Problem(400, str(error)) from None
     limit = min(limit, MOST)
     space = await edge.space(caller.reader, "case")
-    rows = await recorded.history(edge.history, caller.reader, case, limit, place, space)
+    rows = await case_history.history(edge.history, caller.reader, case, limit, place, space)
     known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
-    if not known and (place is None or not await recorded.history(edge.history, caller.reader, case, 1, None, space)):
+    if not known and (
+        place is None or not await case_history.history(edge.history, caller.reader, case, 1, None, space)
+    ):
         raise Problem(404, "not found")
-    return json_of(orjson.dumps(recorded.page_of(case, rows, limit)))
+    return json_of(orjson.dumps(case_history.page_of(case, rows, limit)))

@@ -18,7 +18,7 @@ from support.fold.fold_driver import NOON, event
 
 from api.contract import responses
 from api.contract.errors import ApiError as Problem
-from api.history import activity
+from api.history import activity, case_history
 from api.history.client import HistoryClient
 from api.history.insights import MAX_CLUSTERS, span_of
 from api.readmodel.readers import Reader
@@ -147,7 +147,7 @@ async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
         known.archive.keep(attn.facts[before:])
         assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
         unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
-        token = activity.token(activity.Place(1, "e"))
+        token = case_history.token(case_history.Place(1, "e"))
         paged = await member.get("/cases/secret/history", params={"next": token})
         assert (await owner.get("/cases/secret/history", params={"next": token})).json()["events"] == []
     assert unseen.status_code == absent.status_code == paged.status_code == 404
