@@ -188,3 +188,13 @@ def test_a_clone_has_nothing_that_git_ignores_in_it() -> None:
         for target in re.findall(r"\]\(([^)\s:#]+)(?:#[^)]*)?\)", document.read_text()):
             path = (document.parent / target).resolve()
             assert path in tracked or path.is_dir(), f"{document.name}: {target} is not committed"
+
+
+def test_the_list_of_decisions_has_the_titles_of_the_records() -> None:
+    folder = ROOT / "ops" / "decisions"
+    records = {path.name: path.read_text().partition("\n")[0] for path in folder.glob("0*.md")}
+    rows = re.findall(r"^\| \[(\d{4})\]\(([^)]+)\) \| (.+?) \| (.+?) \| (.+?) \|$", (folder / "README.md").read_text(),
+                      re.MULTILINE)
+    assert {name: f"# {number} {title}" for number, name, title, _, _ in rows} == records
+    assert [number for number, *_ in rows] == sorted(number for number, *_ in rows)
+    assert {status.partition(",")[0] for *_, status, _ in rows} <= {"accepted", "superseded"}
