@@ -47,7 +47,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         # Streams end first: an open one would keep the server waiting (FINDINGS).
         if stop.is_set():
-            await edge.connections.drain(settings.drain)
+            await edge.connections.drain(settings.drain_seconds)
         edge.connections.close()
         http.should_exit = True
         await asyncio.wait({tasks["http"]}, timeout=_STOP_SECONDS)

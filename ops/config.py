@@ -41,8 +41,8 @@ def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
     note = _note_of_up(settings.data_dir)
     if "kafka" not in settings.model_fields_set and "kafka" in note:
         found["kafka"] = str(note["kafka"])
-    if not settings.reading and note.get("clickhouse_port"):
-        found["clickhouse_read"] = reading_url(settings, int(note["clickhouse_port"]), reads_as)
+    if not settings.clickhouse_query_url and note.get("clickhouse_port"):
+        found["clickhouse_read_url"] = reading_url(settings, int(note["clickhouse_port"]), reads_as)
     if settings.jwt_secret is None and settings.jwks_url is None and secret_path(settings).is_file():
         found["jwt_secret"] = SecretStr(_read_secret(secret_path(settings)))
     return settings.model_copy(update=found) if found else settings

@@ -5,22 +5,51 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from schemas.scalars import SECOND
 
-__all__ = ["DATABASE", "Settings"]
+__all__ = ["DATABASE", "RENAMED", "Settings"]
 
 DATABASE = "attn"
+_PREFIX = "ATTN_"
+
+# Settings that were renamed, old name -> new name. The old names work for one release; the new name wins.
+RENAMED = {
+    "archive_at_once": "history_query_concurrency",
+    "archive_seconds": "history_query_seconds",
+    "clickhouse_read": "clickhouse_read_url",
+    "clickhouse_read_at_once": "chdb_query_concurrency",
+    "clickhouse_read_seconds": "chdb_query_seconds",
+    "drain": "drain_seconds",
+    "heartbeat": "heartbeat_seconds",
+    "origins": "websocket_origins",
+    "reconnect": "reconnect_seconds",
+    "reject_minimum": "reject_min_records",
+    "reject_retry": "reject_retry_seconds",
+    "reject_share": "reject_ratio",
+    "reject_window": "reject_window_seconds",
+    "wedged_seconds": "unresponsive_seconds",
+}
+_OLD_NAMES = "old_names"  # key under which the sources hand the old names that they met to the model
 
 
 class Settings(BaseSettings):
     """Everything an operator may set. Lengths are characters or bytes as named, times seconds unless named."""
 
-    model_config = SettingsConfigDict(env_prefix="ATTN_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    _deprecated: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # Where things are.
     kafka: str = Field("127.0.0.1:19092", description="bootstrap servers, HOST:PORT[,HOST:PORT]")
@@ -36,7 +65,7 @@ class Settings(BaseSettings):
     clickhouse: str = Field("", description="http(s)://user:password@host:port/database; empty: chdb in data_dir")
     clickhouse_cluster: str = Field("", pattern=r"^[\w.-]*$", description="its tables are made ON CLUSTER, replicated")
     clickhouse_migrate: bool = Field(True, description="history applies migrations when it starts; chdb's always")
-    clickhouse_read: str = Field("", description="the same for what only reads: edges; empty: as ATTN_CLICKHOUSE")
+    clickhouse_read_url: str = Field("", description="the same for what only reads: edges; empty: as ATTN_CLICKHOUSE")
     # chdb's directory belongs to the history process alone, so it answers queries for the others. `attn up` takes a
     # free port; set one where a dashboard is to find it.
     clickhouse_port: int = Field(0, ge=0, le=65535, description="history with chdb answers queries there; 0: off")
@@ -52,7 +81,7 @@ class Settings(BaseSettings):
     # minute is when people begin to doubt what they see.
     stall_seconds: float = Field(10.0, gt=0, description="no answer of Kafka, or no progress though there is more")
     # `attn up` kills a part that does not answer. None is busy for more than a second; a machine may be for many.
-    wedged_seconds: float = Field(20.0, gt=0, description="without an answer over HTTP, once it was ready")
+    unresponsive_seconds: float = Field(20.0, gt=0, description="without an answer over HTTP, once it was ready")
     ready_lag_seconds: float = Field(30.0, gt=0, description="age of the oldest record not yet worked on")
 
     # Topics. Eight partitions keep two cores busy; a production cluster takes 64 (a partition is the unit of scale).
@@ -68,10 +97,11 @@ class Settings(BaseSettings):
 
     # When a source topic is left alone (decision 0015): never, unless asked for, as rejects stop nothing (CONTRACT §2,
     # decision 0027). Below a hundred records a share says little.
-    reject_share: float = Field(0.0, ge=0, le=1, description="of rejects at which a topic is not read on; 0: never")
-    reject_minimum: int = Field(100, ge=1, description="records of the window before that is judged")
-    reject_window: float = Field(60.0, gt=0, description="seconds")
-    reject_retry: float = Field(30.0, gt=0, description="seconds until it is tried again; doubles up to ten minutes")
+    reject_ratio: float = Field(0.0, ge=0, le=1, description="of rejects at which a topic is not read on; 0: never")
+    reject_min_records: int = Field(100, ge=1, description="records of the window before that is judged")
+    reject_window_seconds: float = Field(60.0, gt=0, description="seconds")
+    reject_retry_seconds: float = Field(
+        30.0, gt=0, description="seconds until it is tried again; doubles up to ten minutes")
 
     # The fold.
     retention_days: float = Field(30.0, gt=0, description="how long resolved items stay readable, of the log's clock")
@@ -107,10 +137,12 @@ class Settings(BaseSettings):
 
     # The edge.
     max_streams: int = Field(8, ge=1, description="live connections of one user")
-    heartbeat: float = Field(15.0, gt=0, description="seconds between two frames of a feed at most")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="seconds between two frames of a feed at most")
     # A browser comes back by itself: so many at once that the last ones wait, unless each is told another moment.
-    reconnect: float = Field(5.0, gt=0, le=300, description="streams that break come back within so many seconds")
-    drain: float = Field(2.0, ge=0, le=60, description="seconds over which streams are ended when the edge stops")
+    reconnect_seconds: float = Field(
+        5.0, gt=0, le=300, description="streams that break come back within so many seconds")
+    drain_seconds: float = Field(
+        2.0, ge=0, le=60, description="seconds over which streams are ended when the edge stops")
     partitions: str = Field("", description="partitions this edge serves, such as 0-31; empty: all")
     resume_bytes: int = Field(64 << 20, ge=1 << 16, description="changes kept in memory for resuming feeds, bytes")
     stream_buffer: int = Field(1 << 20, ge=1 << 14, description="frames kept for a slow reader, bytes")
@@ -122,7 +154,7 @@ class Settings(BaseSettings):
     max_request: int = Field(1 << 20, ge=1024, description="bytes of a request's body; 500 ids need far less")
     max_bulk: int = Field(500, ge=1, le=500, description="ids of one bulk request, at most the 500 of a list")
     # A browser says where a page comes from. Pages of these origins may open a socket with the cookie, beside our own.
-    origins: Annotated[frozenset[str], NoDecode] = Field(
+    websocket_origins: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="whose pages may open a socket with the cookie, beside our own")
     max_subscriptions: int = Field(8, ge=1, description="channels of one socket")
     socket_message: int = Field(16 << 10, ge=1024, description="bytes of a client's message; a token fits")
@@ -137,16 +169,27 @@ class Settings(BaseSettings):
 
     # Embedded ClickHouse shares two cores with the writer: so many queries at once leave it its share, and none for
     # longer than a person waits.
-    clickhouse_read_seconds: float = Field(10.0, gt=0, description="a query of chdb's port is ended then")
-    clickhouse_read_at_once: int = Field(
+    chdb_query_seconds: float = Field(10.0, gt=0, description="a query of chdb's port is ended then")
+    chdb_query_concurrency: int = Field(
         2, ge=1, le=64, description="queries that run at once at chdb's port: for edges, and again for all others")
 
     # What an edge asks ClickHouse: people wait for it, and a hundred edges may share one server.
-    archive_seconds: float = Field(8.0, gt=0, le=300, description="history, insights: how long one answer may take")
-    archive_at_once: int = Field(4, ge=1, le=64, description="queries of one edge that run at once")
+    history_query_seconds: float = Field(
+        8.0, gt=0, le=300, description="history, insights: how long one answer may take")
+    history_query_concurrency: int = Field(4, ge=1, le=64, description="queries of one edge that run at once")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="the least that is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else JSON lines")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Reads old names of settings (`RENAMED`) from the environment and from `.env`."""
+        old_names = InitSettingsSource(settings_cls, {_OLD_NAMES: _apply_new_names(env_settings, dotenv_settings)})
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, old_names
 
     @field_validator("kafka")
     @classmethod
@@ -158,7 +201,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{host.strip()!r} is not HOST:PORT")
         return value
 
-    @field_validator("clickhouse", "clickhouse_read")
+    @field_validator("clickhouse", "clickhouse_read_url")
     @classmethod
     def _url(cls, value: str) -> str:
         """Its client would take what is no URL for a path, and ask localhost. The password is not repeated."""
@@ -167,7 +210,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as https://user:password@host:8443/database")
         return value
 
-    @field_validator("source_managed_kinds", "origins", mode="before")
+    @field_validator("source_managed_kinds", "websocket_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -181,6 +224,14 @@ class Settings(BaseSettings):
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         return None if isinstance(text, str) and not text.strip() else value
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_old_names(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        old_names = data.pop(_OLD_NAMES, {}) if isinstance(data, dict) else {}
+        settings = handler(data)
+        settings._deprecated.update(old_names)
+        return settings
+
     @model_validator(mode="after")
     def _named(self) -> Self:
         if self.kafka_security.startswith("SASL") and not (self.kafka_user and self.kafka_password):
@@ -188,9 +239,14 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def reading(self) -> str:
-        """URL of the ClickHouse that edges and reports ask; empty: none is known."""
-        return self.clickhouse_read or self.clickhouse
+    def deprecated_names(self) -> dict[str, str]:
+        """Returns the old names of variables that these settings were read from, old name -> new name."""
+        return dict(self._deprecated)
+
+    @property
+    def clickhouse_query_url(self) -> str:
+        """URL of the ClickHouse server that edges and reports query; empty if none is configured."""
+        return self.clickhouse_read_url or self.clickhouse
 
     @property
     def clickhouse_password_file(self) -> Path:
@@ -209,6 +265,27 @@ class Settings(BaseSettings):
             name: int(getattr(self, f"target_{name}").total_seconds() * SECOND)
             for name in ("urgent", "high", "normal", "low")
         }
+
+
+def _apply_new_names(*sources: PydanticBaseSettingsSource) -> dict[str, str]:
+    """Renames the variables in `sources` that have an old name; drops one whose new name is given as well.
+
+    Returns the old names that were met, old name -> new name, as variables.
+    """
+    readers = [source for source in sources if isinstance(source, EnvSettingsSource)]
+    given = {name for reader in readers for name in reader.env_vars}  # in lower case
+    met = {}
+    for reader in readers:
+        variables = dict(reader.env_vars)
+        for old, name in RENAMED.items():
+            old_variable, variable = f"{_PREFIX}{old}".lower(), f"{_PREFIX}{name}".lower()
+            if old_variable in variables:
+                value = variables.pop(old_variable)
+                met[old_variable.upper()] = variable.upper()
+                if variable not in given:
+                    variables[variable] = value
+        reader.env_vars = variables
+    return met
 
 
 def _is_port(text: str) -> bool:

@@ -39,10 +39,10 @@ class HistoryClient:
     """`clock`: seconds, only ever forward."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = settings.reading
+        self._url = settings.clickhouse_query_url
         self._name = f"attn-edge-{settings.instance}"
-        self._seconds = settings.archive_seconds
-        self._slots = FairSlots(settings.archive_at_once, _MOST_WAITING, _MOST_OF_A_USER)
+        self._seconds = settings.history_query_seconds
+        self._slots = FairSlots(settings.history_query_concurrency, _MOST_WAITING, _MOST_OF_A_USER)
         self._clock = clock
         self._connecting = asyncio.Lock()
         self._client: Any = None
@@ -54,7 +54,7 @@ class HistoryClient:
         the reader's. Raises Problem 503 if ClickHouse is away, busy, or has no such tables yet; Problem 429 if this
         user has too many questions running and waiting."""
         if not self._url:
-            raise Problem(503, "this edge knows no ClickHouse to ask (ATTN_CLICKHOUSE_READ)", {"retry-after": "60"})
+            raise Problem(503, "this edge knows no ClickHouse to ask (ATTN_CLICKHOUSE_READ_URL)", {"retry-after": "60"})
         given = parameters | {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
         try:
             async with self._slots.taken(reader.ws, reader.user):

@@ -104,13 +104,13 @@ class Connections:
     def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
         self.limit = settings.max_streams
         self._clock = clock
-        self.heartbeat = settings.heartbeat
-        self._interval = settings.heartbeat / _SLOTS
+        self.heartbeat = settings.heartbeat_seconds
+        self._interval = settings.heartbeat_seconds / _SLOTS
         self._users: Counter[tuple[str, str]] = Counter()
         self._slots: list[set[Stream]] = [set() for _ in range(_SLOTS)]
         self._next = 0
         self._closed = False
-        self._reconnect = settings.reconnect
+        self._reconnect = settings.reconnect_seconds
         self._turn = asyncio.Lock()
         self._opening = 0
 

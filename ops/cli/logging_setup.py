@@ -23,6 +23,8 @@ from schemas.settings import Settings
 
 __all__ = ["HIDDEN", "Calm", "Redactor", "configure", "is_text", "secrets_of"]
 
+log = structlog.get_logger("attn.settings")
+
 HIDDEN = "[redacted]"
 
 _NAMES = r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|attn_session|attn_csrf)"
@@ -103,7 +105,7 @@ def _is_secret(name: str, value: Any) -> bool:
 def secrets_of(settings: Settings) -> list[str]:
     """The secret values of the settings: never to be seen, in whatever text."""
     found = [one.get_secret_value() for one in (settings.jwt_secret, settings.kafka_password) if one is not None]
-    passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read)} - {""}
+    passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read_url)} - {""}
     return [*found, *(form for password in passwords for form in {password, unquote(password)})]
 
 
@@ -151,6 +153,8 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
     if settings.log_level != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    for old, name in sorted(settings.deprecated_names.items()):
+        log.warning(f"{old} is deprecated and will be removed in the next release: use {name}")
 
 
 def _renderers(text: bool, stream: TextIO) -> list[Any]:

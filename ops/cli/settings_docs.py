@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas.settings import Settings
+from schemas.settings import RENAMED, Settings
 
 __all__ = ["page"]
 
@@ -21,11 +21,21 @@ This table is made of [`schemas/settings.py`](../schemas/settings.py), which has
 `make schemas`.
 """
 
+_RENAMED = """## Renamed settings
+
+The old names work until the next release. Each process that reads one logs a warning when it
+starts. If both names are set, the new name wins.
+"""
+
 
 def page() -> str:
     """The whole page."""
     rows = [f"| `ATTN_{name.upper()}` | {_default(name)} | {_about(name)} |" for name in Settings.model_fields]
-    return "\n".join([_HEAD, "| setting | default | |", "| --- | --- | --- |", *rows, ""])
+    old_names = [f"| `ATTN_{old.upper()}` | `ATTN_{name.upper()}` |" for old, name in sorted(RENAMED.items())]
+    return "\n".join([
+        _HEAD, "| setting | default | |", "| --- | --- | --- |", *rows, "",
+        _RENAMED, "| old name | new name |", "| --- | --- |", *old_names, "",
+    ])
 
 
 def _default(name: str) -> str:

@@ -161,7 +161,7 @@ class Stack:
         data_dir = self.settings.data_dir
         run_dir = data_dir / "run"
         run_dir.mkdir(exist_ok=True)
-        patience = replace(self._policy.patience, silent=self.settings.wedged_seconds)
+        patience = replace(self._policy.patience, silent=self.settings.unresponsive_seconds)
         policy = replace(self._policy, patience=patience)
         self._parts = [
             Part(role, role_command(role), {}, run_dir, self._echo, replace(policy, rest=_RESTS.get(role)),

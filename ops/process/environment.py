@@ -11,12 +11,14 @@ import re
 import sys
 from collections.abc import Mapping
 
-from schemas.settings import Settings
+from schemas.settings import RENAMED, Settings
 
 __all__ = ["cleaned", "leave_secrets"]
 
 _PREFIX = "attn_"
-_URLS = frozenset({"clickhouse", "clickhouse_read"})  # they may hold a password
+# URLs that may hold a password, under their old names too.
+_URLS = frozenset({"clickhouse", "clickhouse_read_url"})
+_URLS |= {old for old, name in RENAMED.items() if name in _URLS}
 _SECRETS = _URLS | {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
 _USED = {
     "broker": frozenset[str](),

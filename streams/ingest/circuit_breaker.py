@@ -29,7 +29,9 @@ class BreakerPolicy:
 
     @classmethod
     def of(cls, settings: Settings) -> BreakerPolicy:
-        return cls(settings.reject_share, settings.reject_minimum, settings.reject_window, settings.reject_retry)
+        return cls(
+            settings.reject_ratio, settings.reject_min_records, settings.reject_window_seconds,
+            settings.reject_retry_seconds)
 
 
 class CircuitState(Enum):

@@ -44,7 +44,7 @@ INBOX = "limit => fetch(`/org/me/inbox?limit=${limit}`).then(answer => answer.js
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    running = Up(tmp_path, env={"ATTN_HEARTBEAT": "1"})
+    running = Up(tmp_path, env={"ATTN_HEARTBEAT_SECONDS": "1"})
     try:
         running.start()
         yield running

@@ -55,7 +55,7 @@ def asker(up: Up) -> Iterator[Asker]:
 @pytest.fixture(params=[brokers.EMBEDDED])
 def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Up]:
     stack = Up(tmp_path, kafka=request.getfixturevalue("real_kafka") if request.param == "kafka" else None, env={
-        "ATTN_LOG_FORMAT": "json", "ATTN_HEARTBEAT": "2", "ATTN_METRICS_PORT": str(free_port())})
+        "ATTN_LOG_FORMAT": "json", "ATTN_HEARTBEAT_SECONDS": "2", "ATTN_METRICS_PORT": str(free_port())})
     stack.start(120)
     yield stack
     stack.close()
@@ -167,7 +167,7 @@ def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
     port = free_port()
     secret = (up.data_dir / "secret").read_text().strip()
     env = clean_env({"ATTN_JWT_SECRET": secret, "ATTN_KAFKA": up.kafka, "ATTN_PORT": str(port),
-                     "ATTN_INSTANCE": "2", "ATTN_DATA_DIR": str(up.data_dir), "ATTN_HEARTBEAT": "1"})
+                     "ATTN_INSTANCE": "2", "ATTN_DATA_DIR": str(up.data_dir), "ATTN_HEARTBEAT_SECONDS": "1"})
     url = f"http://127.0.0.1:{port}"
     with (up.home / "edge-2.log").open("wb") as output:
         edge = subprocess.Popen([*COMMAND, "edge"], cwd=up.home, env=env, stdin=subprocess.DEVNULL, stdout=output,

@@ -79,7 +79,7 @@ def _schemes(socket: WebSocket) -> tuple[str, ...]:
 
 async def serve(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
     """One connection, until it ends."""
-    if not _is_ours(socket, edge.settings.origins):
+    if not _is_ours(socket, edge.settings.websocket_origins):
         await socket.close(POLICY)  # before it was accepted: the handshake is answered with 403
         return
     await socket.accept()

@@ -141,14 +141,14 @@ def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
     from streams.history.embedded import query_server
 
     with ExitStack() as stack:
-        if not settings.reading:
+        if not settings.clickhouse_query_url:
             stack.enter_context(closing(clients.connect(settings)))
             settings = settings.model_copy(update={"clickhouse_port": free_port()})
             port = stack.enter_context(query_server.serve(settings, clients.directory(settings)))
             url = config.reading_url(settings, port)
             settings = settings.model_copy(update={"clickhouse": url})
         else:
-            settings = settings.model_copy(update={"clickhouse": settings.reading})
+            settings = settings.model_copy(update={"clickhouse": settings.clickhouse_query_url})
         client = stack.enter_context(closing(clients.connect(settings, clients.MIGRATION_SECONDS)))
         yield client, clients.database_of(settings)
 

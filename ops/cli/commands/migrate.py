@@ -66,8 +66,8 @@ def _connect(settings: Settings, reads: bool) -> Any:
 
     if settings.clickhouse:
         return clients.connect(settings, clients.MIGRATION_SECONDS)
-    if reads and settings.clickhouse_read:
-        return clients.connect(settings.model_copy(update={"clickhouse": settings.clickhouse_read}))
+    if reads and settings.clickhouse_read_url:
+        return clients.connect(settings.model_copy(update={"clickhouse": settings.clickhouse_read_url}))
     return clients.connect(settings)
 
 

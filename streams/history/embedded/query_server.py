@@ -210,7 +210,7 @@ def serve(settings: Settings, path: Path) -> Iterator[int]:
         "reader": _password(settings.clickhouse_password_file),
         "edge": _password(settings.clickhouse_edge_password_file),
     }
-    engine = Engine(path, settings.clickhouse_read_seconds, settings.clickhouse_read_at_once)
+    engine = Engine(path, settings.chdb_query_seconds, settings.chdb_query_concurrency)
 
     class Reading(Handler):
         most = _ASKED

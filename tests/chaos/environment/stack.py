@@ -50,7 +50,7 @@ class Stack:
         self.secret = secrets.token_hex(24)
         self.settings = Settings(
             kafka=self.kafka.bootstrap, data_dir=self.data_dir, log_partitions=partitions, source_partitions=2,
-            replication=brokers, heartbeat=1.0, resume_hours=0.05, max_streams=1000,
+            replication=brokers, heartbeat_seconds=1.0, resume_hours=0.05, max_streams=1000,
         )
         self.parts: dict[str, Part] = {}
         self.ports: dict[str, int] = {}  # of edges: theirs; of others: their metrics

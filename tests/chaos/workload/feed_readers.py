@@ -20,7 +20,7 @@ from chaos.environment.edge_client import Asker
 
 __all__ = ["Follower"]
 
-# An edge says something each second (ATTN_HEARTBEAT=1): one that is silent for so long is taken for dead.
+# An edge says something each second (ATTN_HEARTBEAT_SECONDS=1): one that is silent for so long is taken for dead.
 _SILENT = 4.0
 _CONNECT = 2.0
 _PAUSE = (0.1, 1.0)  # seconds before the next try, longer each time, with jitter

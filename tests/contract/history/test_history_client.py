@@ -59,7 +59,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 def away(port: int, **more: object) -> HistoryClient:
-    return HistoryClient(settings(clickhouse_read=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
+    return HistoryClient(settings(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
 
 
 async def refused(archive: HistoryClient) -> Problem:
@@ -72,14 +72,14 @@ async def refused(archive: HistoryClient) -> Problem:
 
 
 async def test_without_an_address_it_says_so() -> None:
-    assert "ATTN_CLICKHOUSE_READ" in str(await refused(HistoryClient(settings())))
+    assert "ATTN_CLICKHOUSE_READ_URL" in str(await refused(HistoryClient(settings())))
 
 
 async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
     now = 0.0
     async with server() as broken:
         broken.answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        archive = HistoryClient(settings(clickhouse_read=f"http://127.0.0.1:{broken.port}"), lambda: now)
+        archive = HistoryClient(settings(clickhouse_read_url=f"http://127.0.0.1:{broken.port}"), lambda: now)
         rests = []
         for _ in range(7):
             before = broken.asked
@@ -95,7 +95,7 @@ async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
 
 async def test_one_that_never_answers_is_not_waited_for() -> None:
     async with server() as silent:
-        archive = away(silent.port, archive_seconds=0.2)
+        archive = away(silent.port, history_query_seconds=0.2)
         await refused(archive)
         await archive.close()
 
@@ -103,7 +103,7 @@ async def test_one_that_never_answers_is_not_waited_for() -> None:
 async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     async with server() as silent:
-        archive = away(silent.port, archive_seconds=0.5, archive_at_once=1)
+        archive = away(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
         waiting = [asyncio.create_task(refused(archive)) for _ in range(4)]
         await asyncio.sleep(0)
         assert "too many" in str(await refused(archive))
@@ -112,7 +112,7 @@ async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_the_inbox_and_the_live_activity_go_on() -> None:
-    attn = Deciding(clickhouse_read=f"http://reader:secret@127.0.0.1:{free_port()}/attn")
+    attn = Deciding(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{free_port()}/attn")
     attn.happen(waitpoint("w", case_id="k"))
     async with attn.client() as client:
         for path in ROUTES:
@@ -137,7 +137,7 @@ async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are
         return []
 
     monkeypatch.setattr(HistoryClient, "_query", query)
-    attn = Deciding(clickhouse_read="http://reader:secret@127.0.0.1:1/attn")
+    attn = Deciding(clickhouse_read_url="http://reader:secret@127.0.0.1:1/attn")
     attn.happen(waitpoint("w", ws="loud"), waitpoint("w"))
     async with attn.client() as calm, attn.client("viewer", "VIEWER", ws="loud") as loud:
         flood = [asyncio.create_task(loud.get("/org/me/activity?window=90d")) for _ in range(90)]

@@ -51,7 +51,7 @@ class Known(NamedTuple):
 def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
     """Three days at random, folded, and their facts in ClickHouse."""
     with archived(tmp_path_factory.mktemp("archive")) as archive:
-        attn = Deciding(clickhouse_read=archive.url)
+        attn = Deciding(clickhouse_read_url=archive.url)
         attn.now = events.START.timestamp() + 1
         lines = sorted(events.generate(7, 900, subjects=5), key=lambda line: to_us(line["value"]["time"]))
         for start in range(0, len(lines), 9):
@@ -258,7 +258,7 @@ async def test_what_a_person_resolved_is_in_both(known: Known) -> None:
 @pytest.mark.parametrize("seed", [1, 5])
 async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Known, seed: int) -> None:
     ws = f"any_{seed}"
-    attn = Deciding(clickhouse_read=known.archive.url)
+    attn = Deciding(clickhouse_read_url=known.archive.url)
     attn.now = events.END.timestamp() - 20 * 3600
     types = ("session.waiting", "session.completed", "plan.proposed", "plan.approved", "action.requested",
              "action.confirmed", "action.declined")

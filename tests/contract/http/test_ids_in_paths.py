@@ -68,7 +68,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
 @asynccontextmanager
 async def blocked(archive: Archived | None = None) -> Any:
     """An edge on a socket with a blocked case of each id; its past is in the archive."""
-    attn = Deciding(**({"clickhouse_read": archive.url} if archive else {}))
+    attn = Deciding(**({"clickhouse_read_url": archive.url} if archive else {}))
     edge = attn.edges[0]
     attn.happen(event("message.posted", title="T"))  # whose event id, 0, is where streams resume
     attn.happen(*(event("case.state_changed", case, state="BLOCKED", title=f"case {number}")
@@ -171,7 +171,7 @@ async def test_the_default_link_of_a_case_leads_to_its_page() -> None:
 @pytest.mark.parametrize("older", [False, True], ids=["rows of this attn", "rows of an older attn"])
 async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archive: Archived, older: bool) -> None:
     case, pairs = f"alike {older}", [("ci deploy", "7"), ("ci", "deploy 7"), ("ci", "deploy"), ("ci deploy 7", "x")]
-    attn = Deciding(clickhouse_read=archive.url)
+    attn = Deciding(clickhouse_read_url=archive.url)
     edge = attn.edges[0]
     attn.happen(*(
         normalise("cases", orjson.dumps(cloud_event("case.state_changed", case, state="BLOCKED",

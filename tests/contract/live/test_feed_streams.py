@@ -119,7 +119,7 @@ async def test_a12_one_more_connection_than_allowed_is_429_until_another_closes(
 
 
 async def test_heartbeats_carry_the_cursor(direct: bool) -> None:
-    fed = Fed(heartbeat=0.3)
+    fed = Fed(heartbeat_seconds=0.3)
     async with serving(fed.edge, direct) as base:
         client = Client(base)
         await client.get(1)
@@ -263,7 +263,7 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
             if not line:
                 break
         seconds = int(found.pop(0).removeprefix("retry: ")) / 1000
-        assert 0.1 * fed.edge.settings.reconnect <= seconds <= fed.edge.settings.reconnect
+        assert 0.1 * fed.edge.settings.reconnect_seconds <= seconds <= fed.edge.settings.reconnect_seconds
         assert found[0] == f"id: {fed.edge.replica.cursor('w1')}"
         assert found[1] == "event: snapshot"
         assert set(json.loads(found[2].removeprefix("data: "))) == {
@@ -271,7 +271,7 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
 
 
 async def test_a_stream_names_its_interval_of_heartbeats(direct: bool) -> None:
-    fed = Fed(heartbeat=75.5)
+    fed = Fed(heartbeat_seconds=75.5)
     async with serving(fed.edge, direct) as base, httpx.AsyncClient(timeout=10) as client:
         for path in ("/org/me/feed", "/events/stream"):
             async with client.stream("GET", base + path, headers=bearer()) as answer:

@@ -107,7 +107,7 @@ async def test_authentication_comes_first_and_is_checked() -> None:
 
 
 async def test_the_cookie_will_do_but_only_from_our_own_page() -> None:
-    async with attn(origins={"https://app.example"}) as (_, url):
+    async with attn(websocket_origins={"https://app.example"}) as (_, url):
         host = url.split("/")[2]
         cookie = {"cookie": f"attn_session={mine()}"}
         for origin in (f"http://{host}", "https://app.example"):

@@ -47,7 +47,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
 
 @pytest_asyncio.fixture
 async def attn(archive: Archived, request: pytest.FixtureRequest) -> AsyncIterator[Deciding]:
-    found = Deciding(clickhouse_read=archive.url)
+    found = Deciding(clickhouse_read_url=archive.url)
     yield found
     await found.edges[0].history.close()
 

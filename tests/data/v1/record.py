@@ -118,7 +118,7 @@ async def record(settings: Settings) -> None:
     cut = len(sent) * 7 // 10
     sent, later = sent[:cut], sent[cut:]
     rest = len(sent) - 40
-    async with edge(settings, heartbeat=0.5) as base, contextlib.AsyncExitStack() as stack:
+    async with edge(settings, heartbeat_seconds=0.5) as base, contextlib.AsyncExitStack() as stack:
         feeds = [Client(base, who=reader[:3], params={"limit": reader[3]}) for reader in READERS]
         for feed in feeds:
             stack.push_async_callback(feed.close)

@@ -74,7 +74,7 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     settings = Settings(
-        data_dir=tmp_path_factory.mktemp("data"), clickhouse_port=free_port(), clickhouse_read_seconds=5.0,
+        data_dir=tmp_path_factory.mktemp("data"), clickhouse_port=free_port(), chdb_query_seconds=5.0,
         _env_file=None,
     )
     writer = client.connect(settings)

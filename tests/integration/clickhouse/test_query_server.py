@@ -38,7 +38,7 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = Settings(
-        data_dir=tmp_path_factory.mktemp("data"), clickhouse_port=free_port(), clickhouse_read_seconds=2.0,
+        data_dir=tmp_path_factory.mktemp("data"), clickhouse_port=free_port(), chdb_query_seconds=2.0,
         _env_file=None,
     )
     writer = client.connect(settings)

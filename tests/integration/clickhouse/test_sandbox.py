@@ -110,7 +110,8 @@ def test_a_secret_of_the_environment_is_not_in_proc(tmp_path: Path) -> None:
 
 def test_every_role_gets_the_secrets_it_uses_and_no_others() -> None:
     given = dict.fromkeys((
-        "ATTN_JWT_SECRET", "Attn_Jwt_Secret", "ATTN_KAFKA_PASSWORD", "ATTN_CLICKHOUSE", "ATTN_CLICKHOUSE_READ",
+        "ATTN_JWT_SECRET", "Attn_Jwt_Secret", "ATTN_KAFKA_PASSWORD", "ATTN_CLICKHOUSE", "ATTN_CLICKHOUSE_READ_URL",
+        "ATTN_CLICKHOUSE_READ",
         "ATTN_KAFKA", "PATH", "HTTPS_PROXY", "AWS_SECRET_ACCESS_KEY"), "x")
     tokens, kafka, base = {"ATTN_JWT_SECRET", "Attn_Jwt_Secret"}, {"ATTN_KAFKA_PASSWORD"}, {"ATTN_KAFKA", "PATH"}
     others = {"HTTPS_PROXY", "AWS_SECRET_ACCESS_KEY"}

@@ -85,7 +85,7 @@ def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: d
         if service.get("image") == "attn:local":
             given = service["environment"]
             assert {secret for secret in secrets if given[secret] != ""} == needed.get(name, set()), name
-            reads = given.get("ATTN_CLICKHOUSE_READ", "")
+            reads = given.get("ATTN_CLICKHOUSE_READ_URL", "")
             assert reads.startswith("http://reader:${CLICKHOUSE_READER_PASSWORD:?") == name.startswith("edge"), name
     grafana = compose["services"]["grafana"]["environment"]
     assert grafana["CLICKHOUSE_USER"] == "reader"

@@ -137,7 +137,7 @@ def test_probes_ask_what_the_role_answers(name: str, monkeypatch: pytest.MonkeyP
             assert _answer(f"GET {asked['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
     # Whoever hangs is killed as `attn up` would do it, no earlier; a start may take as long as there.
     alive, started = one["livenessProbe"], one["startupProbe"]
-    assert alive["periodSeconds"] * alive["failureThreshold"] >= settings.wedged_seconds
+    assert alive["periodSeconds"] * alive["failureThreshold"] >= settings.unresponsive_seconds
     assert started["periodSeconds"] * started["failureThreshold"] >= 120
 
 
@@ -145,7 +145,7 @@ def test_probes_ask_what_the_role_answers(name: str, monkeypatch: pytest.MonkeyP
 def test_settings_of_a_pod_are_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(name, monkeypatch)
     assert settings.log_partitions == 64
-    assert settings.reading.startswith("https://reader:")
+    assert settings.clickhouse_query_url.startswith("https://reader:")
     assert settings.jwt_secret is None, "the example has none"
 
 
@@ -177,7 +177,7 @@ def test_policies_let_in_who_calls_and_out_what_the_settings_name(monkeypatch: p
     for name in PODS:
         settings = settings_of(name, monkeypatch)
         kafka = {int(host.rpartition(":")[2]) for host in settings.kafka.split(",")}
-        clickhouse = {urlsplit(settings.reading).port} if name in ("attn-edge", "attn-history") else set()
+        clickhouse = {urlsplit(settings.clickhouse_query_url).port} if name in ("attn-edge", "attn-history") else set()
         assert of(name, "egress") >= {53, *kafka, *clickhouse}, name
         listening = {port["containerPort"] for port in container(name).get("ports", [])}
         assert listening <= of(name, "ingress"), name
@@ -208,7 +208,7 @@ def test_the_ingress_passes_streams_on_and_keeps_metrics() -> None:
     [ingress] = [one for one in EVERY if one["kind"] == "Ingress"]
     said = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
     assert said["proxy-buffering"] == "off"
-    assert int(said["proxy-read-timeout"]) > 3 * Settings(_env_file=None).heartbeat  # type: ignore[call-arg]
+    assert int(said["proxy-read-timeout"]) > 3 * Settings(_env_file=None).heartbeat_seconds  # type: ignore[call-arg]
     assert {"http_authorization", "cookie_attn_session"} == set(re.findall(r"\$(\w+)", said["upstream-hash-by"]))
     services = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "Service"}
     [rule] = ingress["spec"]["rules"]

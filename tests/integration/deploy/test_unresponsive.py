@@ -86,7 +86,7 @@ def event(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    stack = Up(tmp_path, env={"ATTN_WEDGED_SECONDS": "9"})
+    stack = Up(tmp_path, env={"ATTN_UNRESPONSIVE_SECONDS": "9"})
     yield stack
     stack.close()
 

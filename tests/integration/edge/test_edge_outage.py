@@ -42,7 +42,7 @@ async def says(client: httpx.AsyncClient, status: int, text: str) -> None:
 
 async def test_an_edge_rides_out_its_broker(own_broker: EmbeddedBroker | Cluster) -> None:
     broker: Any = own_broker
-    given = settings(kafka=broker.bootstrap, port=free_port(), heartbeat=0.5)
+    given = settings(kafka=broker.bootstrap, port=free_port(), heartbeat_seconds=0.5)
     await topics.ensure_topics(given)
     await broker.stop()
     stop = asyncio.Event()

@@ -29,7 +29,7 @@ LIMIT = 5
 def edge_process(settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
     given = {
         "ATTN_KAFKA": settings.kafka, "ATTN_LOG_PARTITIONS": "1", "ATTN_PORT": str(port), "ATTN_JWT_SECRET": SECRET,
-        "ATTN_HEARTBEAT": "2", "ATTN_RECONNECT": "3", "ATTN_LOG_LEVEL": "ERROR",
+        "ATTN_HEARTBEAT_SECONDS": "2", "ATTN_RECONNECT_SECONDS": "3", "ATTN_LOG_LEVEL": "ERROR",
     }
     process = subprocess.Popen([sys.executable, "-m", "ops.cli", "edge"], env=os.environ | given)
     try:

@@ -63,7 +63,7 @@ async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None
 
 
 async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(stack: Stack) -> None:
-    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=4.0) as settings:
+    async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=4.0) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
             await send(settings, bad(LEAST))
@@ -83,7 +83,7 @@ async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(st
 
 
 async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> None:
-    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
+    async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=600.0) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
             begun = time.monotonic()
@@ -109,7 +109,7 @@ async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> Non
 
 
 async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: Stack) -> None:
-    async with stack(reject_share=0.5, reject_minimum=LEAST, reject_retry=600.0) as settings:
+    async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=600.0) as settings:
         await topics.ensure_topics(settings)
         await send(settings, bad(30))
         for seen in (LEAST, 30):  # ten are left for the second one: too few to stop at

@@ -117,7 +117,8 @@ def stage(home: Path, *flags: str, **env: str) -> Iterator[tuple[Up, Any]]:
     """attn and a browser, for all tests of a module."""
     from playwright.sync_api import sync_playwright
 
-    up = Up(home, *flags, env={"ATTN_HEARTBEAT": "1", "ATTN_JWT_SECRET": SECRET, "ATTN_RECONNECT": "0.5", **env})
+    up = Up(home, *flags, env={
+        "ATTN_HEARTBEAT_SECONDS": "1", "ATTN_JWT_SECRET": SECRET, "ATTN_RECONNECT_SECONDS": "0.5", **env})
     try:
         up.start()
         with sync_playwright() as driver:

@@ -21,7 +21,7 @@ async def edge(settings: Settings, **more: Any) -> AsyncIterator[str]:
     port = free_port()
     stop = asyncio.Event()
     given = settings.model_dump(include=settings.model_fields_set)
-    own = Settings(_env_file=None, **{**given, "port": port, "jwt_secret": SECRET, "heartbeat": 1e6, **more})
+    own = Settings(_env_file=None, **{**given, "port": port, "jwt_secret": SECRET, "heartbeat_seconds": 1e6, **more})
     task = asyncio.create_task(run(own, stop))
     base = f"http://127.0.0.1:{port}"
     try:

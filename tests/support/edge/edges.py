@@ -21,7 +21,7 @@ SECRET = "a secret that is long enough for every one of the HMACs that the libra
 
 
 def settings(**more: Any) -> Settings:
-    return Settings(_env_file=None, **{"jwt_secret": SECRET, "log_partitions": 1, "heartbeat": 1e6, **more})
+    return Settings(_env_file=None, **{"jwt_secret": SECRET, "log_partitions": 1, "heartbeat_seconds": 1e6, **more})
 
 
 def token(user: str = "ann", role: str = "OWNER", ws: str = "w1", seconds: float = 3600, **more: Any) -> str:

@@ -57,7 +57,7 @@ class Rig:
         self.kafka, self.home = kafka, home
         self.settings = Settings(
             _env_file=None, kafka=kafka.bootstrap, log_partitions=PARTITIONS, source_partitions=2,
-            replication=kafka.copies, heartbeat=1.0, data_dir=home,
+            replication=kafka.copies, heartbeat_seconds=1.0, data_dir=home,
         )
         self.workspaces = beating(PARTITIONS)  # one in each partition
         self.urls: dict[str, str] = {}

@@ -13,7 +13,7 @@ import typer
 from bench.__main__ import BENCHES
 from ops.cli.main import build
 from ops.cli.settings_docs import page
-from schemas.settings import Settings
+from schemas.settings import RENAMED, Settings
 
 ROOT = Path(__file__).parents[3]
 # Of tests, of compose, of a shell's example, and names that stand for several.
@@ -75,7 +75,7 @@ def test_lines_are_at_most_100_characters_long(document: Path) -> None:
 
 @each
 def test_files_that_are_named_exist(document: Path) -> None:
-    if document.name == "CHANGELOG.md" or "decisions" in document.parts:
+    if document.name in ("CHANGELOG.md", "settings.md") or "decisions" in document.parts:
         return  # what was true then
     for name in re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./*-]+)`", document.read_text()):
         assert list(ROOT.glob(name.rstrip("/"))), f"{name} is not there"
@@ -92,7 +92,7 @@ def named_settings(text: str) -> set[str]:
 @each
 def test_settings_that_are_named_are_settings(document: Path) -> None:
     """A decision, or the changelog, may name one that was there."""
-    if document.name == "CHANGELOG.md" or "decisions" in document.parts:
+    if document.name in ("CHANGELOG.md", "settings.md") or "decisions" in document.parts:
         return
     assert named_settings(document.read_text()) <= SETTINGS
 
@@ -106,13 +106,15 @@ def test_settings_in_other_files_are_settings(name: str) -> None:
 def test_every_setting_is_documented_as_it_is() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     assert text == page(), "run `make schemas`"
-    assert named_settings(text) == SETTINGS
+    settings, _, renamed = text.partition("## Renamed settings")
+    assert named_settings(settings) == SETTINGS
+    assert named_settings(renamed) == {f"ATTN_{name.upper()}" for pair in RENAMED.items() for name in pair}
 
 
 def test_the_example_shows_defaults_as_they_are() -> None:
     """A line that is commented out says what holds without it, where it looks like that."""
     shown = dict(re.findall(r"^#(ATTN_\w+)=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    for name in ("DATA_DIR", "HOST", "PORT", "LOG_LEVEL", "ARCHIVE_SECONDS", "ARCHIVE_AT_ONCE"):
+    for name in ("DATA_DIR", "HOST", "PORT", "LOG_LEVEL", "HISTORY_QUERY_SECONDS", "HISTORY_QUERY_CONCURRENCY"):
         default = Settings.model_fields[name.lower()].default
         assert type(default)(shown[f"ATTN_{name}"]) == default, name
 

@@ -28,7 +28,7 @@ from ops.errors import UserError
 from ops.process import identity
 from ops.process.identity import Known
 from schemas.json_schema import normalise
-from schemas.settings import Settings
+from schemas.settings import RENAMED, Settings
 from streams.runtime import private_files
 
 
@@ -46,6 +46,41 @@ def test_flags_over_variables_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("ATTN_HOST", "h2")
     found = config.load(port=1003, host=None)
     assert (found.port, found.host, found.instance) == (1003, "h2", "i1")
+
+
+def test_an_old_name_of_a_setting_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ATTN_ORIGINS=https://a.example,https://b.example\n")
+    monkeypatch.setenv("Attn_Heartbeat", "3")
+    settings = config.load()
+    assert settings.heartbeat_seconds == 3
+    assert settings.websocket_origins == {"https://a.example", "https://b.example"}
+    assert settings.deprecated_names == {
+        "ATTN_HEARTBEAT": "ATTN_HEARTBEAT_SECONDS", "ATTN_ORIGINS": "ATTN_WEBSOCKET_ORIGINS"}
+
+
+@pytest.mark.parametrize("name", RENAMED.values())
+def test_every_renamed_setting_is_a_setting(name: str) -> None:
+    assert name in Settings.model_fields
+    assert not RENAMED.keys() & Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("new_in_file", [False, True])
+def test_the_new_name_of_a_setting_wins(new_in_file: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ATTN_DRAIN", "7")
+    if new_in_file:
+        (tmp_path / ".env").write_text("ATTN_DRAIN_SECONDS=5\n")
+    else:
+        monkeypatch.setenv("ATTN_DRAIN_SECONDS", "5")
+    assert config.load().drain_seconds == 5
+    assert config.load().deprecated_names == {"ATTN_DRAIN": "ATTN_DRAIN_SECONDS"}
+
+
+def test_a_wrong_value_under_an_old_name_is_an_error_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATTN_RECONNECT", "soon")
+    assert attn_here("edge") == 2
+    assert "ATTN_RECONNECT_SECONDS" in capsys.readouterr().err
 
 
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

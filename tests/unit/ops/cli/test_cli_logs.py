@@ -142,3 +142,13 @@ def test_text_only_for_a_terminal() -> None:
     assert not logging_setup.is_text(settings(), io.StringIO())
     assert logging_setup.is_text(settings(log_format="text"), io.StringIO())
     assert not logging_setup.is_text(settings(log_format="json"), Terminal())
+
+
+def test_an_old_name_of_a_setting_is_warned_of_with_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTN_HEARTBEAT", "3")
+    stream = io.StringIO()
+    logging_setup.configure("edge", settings(log_format="json"), stream)
+    line, = map(json.loads, stream.getvalue().splitlines())
+    assert line["level"] == "warning"
+    assert line["event"] == (
+        "ATTN_HEARTBEAT is deprecated and will be removed in the next release: use ATTN_HEARTBEAT_SECONDS")
