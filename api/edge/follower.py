@@ -150,7 +150,7 @@ class Tailer:
             told = {place: await facts.position(place) for place in facts.assignment()}
             ends = await self._edge.contact.asked(lambda: views.end_offsets(self._views))
             ends_told = await self._edge.contact.asked(lambda: facts.end_offsets(self._facts)) if told else {}
-            self._edge.progress.look(
+            self._edge.progress.observe(
                 time.monotonic(), self._edge.clock(), read | told, ends | ends_told, self._worked)
             for place, end in ends.items():
                 if end < self._ends.get(place, 0):

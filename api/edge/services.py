@@ -125,7 +125,7 @@ class Edge:
         trouble = "the edge stops" if self.connections.closed else self.contact.trouble()
         if trouble or not self.ready:
             return trouble or "the view has not caught up yet"
-        return self.progress.unready(time.monotonic(), self.clock()) or ""
+        return self.progress.not_ready_reason(time.monotonic(), self.clock()) or ""
 
     async def space(self, reader: Reader, *families: str) -> Workspace:
         """The reader's workspace with indexes of these families (api.readmodel.indexes). 503: the view has not

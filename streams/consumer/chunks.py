@@ -65,15 +65,15 @@ class RawSchema(faust.Schema):  # type: ignore[misc]
 
 
 class RecordChunk(NamedTuple):
-    """A chunk on its way to be worked on. Without records: what lies before `upto` must be read again."""
+    """A chunk on its way to be worked on. Without records: what lies before `end` must be read again."""
 
     tp: TP
     records: Records
-    upto: int
+    end: int
     size: int
 
     @classmethod
-    def of(cls, tp: TP, records: Records) -> RecordChunk:
+    def from_records(cls, tp: TP, records: Records) -> RecordChunk:
         return cls(tp, records, records[-1].offset + 1, sum(map(_size, records)))
 
 
@@ -91,13 +91,13 @@ class ByteSemaphore:
         self.used = 0
         self._room = asyncio.Event()
 
-    async def take(self, size: int) -> None:
+    async def acquire(self, size: int) -> None:
         """Waits for room. What is larger than the limit passes when nothing else waits."""
         while self.used and self.used + size > self.limit:
             self._room.clear()
             await self._room.wait()
         self.used += size
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         self.used -= size
         self._room.set()

@@ -43,17 +43,17 @@ class GroupOffsets:
         """What this member has committed; the broker has acknowledged it."""
         return self._committed
 
-    async def begins(self, places: Iterable[TP]) -> Mapping[TP, int]:
+    async def beginning_offsets(self, places: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
             begins: Mapping[TP, int] = await self._app.consumer.earliest_offsets(*places)
         return begins
 
-    async def ends(self, places: Iterable[TP]) -> Mapping[TP, int]:
+    async def end_offsets(self, places: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
             ends: Mapping[TP, int] = await self._app.consumer.highwaters(*places)
         return ends
 
-    async def starts(self, places: Iterable[TP]) -> dict[TP, int]:
+    async def resume_offsets(self, places: Iterable[TP]) -> dict[TP, int]:
         """Where the group goes on in each partition: the committed offset where the partition still has it, else its
         beginning."""
         places = list(places)
@@ -61,7 +61,8 @@ class GroupOffsets:
             return {}
         for tp in places:
             self._committed.pop(tp, None)
-        committed, begins, ends = await asyncio.gather(self._fetch(places), self.begins(places), self.ends(places))
+        committed, begins, ends = await asyncio.gather(
+            self._fetch_committed(places), self.beginning_offsets(places), self.end_offsets(places))
         found = {}
         for tp in places:
             offset = committed.get(tp)
@@ -77,15 +78,15 @@ class GroupOffsets:
             found[tp] = begins[tp] if offset is None else offset
         return found
 
-    async def _fetch(self, places: list[TP]) -> dict[TP, int]:
+    async def _fetch_committed(self, places: list[TP]) -> dict[TP, int]:
         """What is committed. Who is asked too early (a coordinator that has just become it) or wrongly answers without
         any of the places, which must not be taken for a group that has committed nothing: it would read all again."""
         async with asyncio.timeout(_FETCH_SECONDS):
-            while not set(places) <= (answer := await self._asked(places)).keys():  # noqa: ASYNC110 - it asks a broker
+            while not set(places) <= (answer := await self._request_committed(places)).keys():  # noqa: ASYNC110 - it asks a broker
                 await asyncio.sleep(_PAUSE)
         return {tp: answer[tp] for tp in places if answer[tp] >= 0}
 
-    async def _asked(self, places: list[TP]) -> dict[TP, int]:
+    async def _request_committed(self, places: list[TP]) -> dict[TP, int]:
         admin = AIOKafkaAdminClient(**client_arguments(self._settings), request_timeout_ms=_REQUEST_MS)
         try:
             await admin.start()

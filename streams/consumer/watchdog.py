@@ -26,12 +26,12 @@ __all__ = ["ConsumerStalled", "MonitoredConsumer", "watch_progress"]
 log = logging.getLogger(__name__)
 
 _INTERVAL = 1.0
-_PATIENCE = 30.0  # seconds without an answer; a new leader may take half of it
-_REBALANCE_PATIENCE = 60.0  # seconds; a rebalance takes what its slowest member takes
+_ANSWER_LIMIT = 30.0  # seconds without an answer; a new leader may take half of it
+_REBALANCE_LIMIT = 60.0  # seconds; a rebalance takes what its slowest member takes
 # Nothing moved for so long though there is more and the broker answers: longer than a write may take, or than reading a
 # missing range may be without any progress (streams.kafka.producer), which both end the worker by themselves.
-_STUCK = 60.0  # seconds
-_STRIKES = 5  # looks at which all had to be read again, while nothing was delivered
+_STALL_LIMIT = 60.0  # seconds
+_MAX_REREAD_ROUNDS = 5  # looks at which all had to be read again, while nothing was delivered
 
 
 class ConsumerStalled(Exception):
@@ -39,27 +39,28 @@ class ConsumerStalled(Exception):
 
 
 class MonitoredConsumer(Protocol):
-    """What works on the partitions. `done`: the offset after what is durable, of those that are loaded; `worked`: the
-    broker's time of the last record before that, seconds; `held`: those that are left alone on purpose."""
+    """What works on the partitions. `committable_offsets`: the offset after what is durable, of those that are
+    loaded; `processed_at`: the
+    broker's time of the last record before that, seconds; `paused`: those that are left alone on purpose."""
 
     @property
-    def done(self) -> Mapping[TP, int]: ...
+    def committable_offsets(self) -> Mapping[TP, int]: ...
 
     @property
-    def worked(self) -> Mapping[TP, float]: ...
+    def processed_at(self) -> Mapping[TP, float]: ...
 
     @property
-    def held(self) -> Collection[TP]: ...
+    def paused(self) -> Collection[TP]: ...
 
     def idle(self, tp: TP) -> bool:
         """Whether nothing of the partition waits or is being worked on."""
 
-    def read_again(self, tp: TP, upto: int) -> None:
+    def reread(self, tp: TP, upto: int) -> None:
         """Work on what lies before `upto`, whether it was delivered or not."""
 
 
 async def watch_progress(
-    app: faust.App, group: GroupOffsets, continuity: GapFiller, consumed: MonitoredConsumer, progress: LagTracker
+    app: faust.App, group: GroupOffsets, gaps: GapFiller, consumer: MonitoredConsumer, lag: LagTracker
 ) -> None:
     """Runs until it raises: ConsumerStalled, or LogTruncated."""
     settled = answered = time.monotonic()
@@ -67,36 +68,36 @@ async def watch_progress(
     while True:
         await asyncio.sleep(_INTERVAL)
         if app.rebalancing:
-            if time.monotonic() - settled > _REBALANCE_PATIENCE:
-                raise ConsumerStalled(f"{app.conf.id} has been rebalancing for {_REBALANCE_PATIENCE:.0f} s")
-            progress.resting(time.monotonic())
+            if time.monotonic() - settled > _REBALANCE_LIMIT:
+                raise ConsumerStalled(f"{app.conf.id} has been rebalancing for {_REBALANCE_LIMIT:.0f} s")
+            lag.suspend(time.monotonic())
             continue
         settled = time.monotonic()
-        before, done = dict(continuity.next), dict(consumed.done)
+        before, done = dict(gaps.next_offsets), dict(consumer.committable_offsets)
         try:
-            ends = await group.ends(before or [TP(LOG, 0)])
+            ends = await group.end_offsets(before or [TP(LOG, 0)])
         except (TimeoutError, KafkaError) as error:
-            if time.monotonic() - answered > _PATIENCE:
-                raise ConsumerStalled(f"the broker has not answered for {_PATIENCE:.0f} s: {error!r}") from error
+            if time.monotonic() - answered > _ANSWER_LIMIT:
+                raise ConsumerStalled(f"the broker has not answered for {_ANSWER_LIMIT:.0f} s: {error!r}") from error
             continue
         answered = time.monotonic()
-        _look(progress, {tp: at for tp, at in done.items() if tp in before}, ends, consumed)
-        stalled = {tp: end for tp, end in continuity.stalled(before, ends).items() if consumed.idle(tp)}
+        _observe(lag, {tp: at for tp, at in done.items() if tp in before}, ends, consumer)
+        stalled = {tp: end for tp, end in gaps.find_stalled(before, ends).items() if consumer.idle(tp)}
         for tp, end in stalled.items():
             # Markers of transactions, and what was aborted, are never delivered: reading again finds nothing then.
             log.debug("%s/%d: nothing was delivered after offset %d, it ends at %d", *tp, before[tp] - 1, end)
-            consumed.read_again(tp, end)
-        if continuity.delivered != delivered:
+            consumer.reread(tp, end)
+        if gaps.delivered_chunks != delivered:
             strikes = 0
-        elif continuity.reread != reread:
+        elif gaps.reread_records != reread:
             strikes += 1
-        delivered, reread = continuity.delivered, continuity.reread
-        if strikes >= _STRIKES:
+        delivered, reread = gaps.delivered_chunks, gaps.reread_records
+        if strikes >= _MAX_REREAD_ROUNDS:
             raise ConsumerStalled(f"the consumer of {app.conf.id} delivers nothing")
 
 
-def _look(progress: LagTracker, done: Mapping[TP, int], ends: Mapping[TP, int], consumed: MonitoredConsumer) -> None:
-    progress.look(time.monotonic(), time.time(), done, ends, consumed.worked, consumed.held)
-    seconds, where = progress.standing()
-    if seconds > _STUCK:
+def _observe(lag: LagTracker, done: Mapping[TP, int], ends: Mapping[TP, int], consumer: MonitoredConsumer) -> None:
+    lag.observe(time.monotonic(), time.time(), done, ends, consumer.processed_at, consumer.paused)
+    seconds, where = lag.longest_stall()
+    if seconds > _STALL_LIMIT:
         raise ConsumerStalled(f"{where}, for {seconds:.0f} s")

@@ -21,47 +21,47 @@ from streams.runtime.task_supervisor import TaskSupervisor
 
 __all__ = ["AssignedPartitions", "register_agent"]
 
-_WAITING_BYTES = 32 << 20
+_MAX_QUEUE_BYTES = 32 << 20
 
 
-def register_agent(app: faust.App, shards: AssignedPartitions, alarm: TaskSupervisor) -> None:
+def register_agent(app: faust.App, partitions: AssignedPartitions, supervisor: TaskSupervisor) -> None:
     topic = app.topic(LOG, schema=RawSchema(), acks=False)
 
     @app.agent(topic, name="fold")  # type: ignore[untyped-decorator]
     async def fold(stream: faust.Stream[Records]) -> None:
-        with alarm.guard("agent fold"):
+        with supervisor.guard("agent fold"):
             async for event in stream.noack().events():
-                await shards.put(event.message.tp, event.value)
+                await partitions.enqueue(event.message.tp, event.value)
 
 
 class AssignedPartitions:
     """The partitions of the log that this worker owns."""
 
-    def __init__(self, make: Callable[[int, Fold | None], PartitionProcessor], alarm: TaskSupervisor) -> None:
-        self.owned: dict[int, PartitionProcessor] = {}
-        self._kept: dict[int, Fold] = {}  # of partitions owned until the rebalance that goes on
-        self._make = make
-        self._alarm = alarm
+    def __init__(self, make: Callable[[int, Fold | None], PartitionProcessor], supervisor: TaskSupervisor) -> None:
+        self.processors: dict[int, PartitionProcessor] = {}
+        self._reusable_folds: dict[int, Fold] = {}  # of partitions owned until the rebalance that goes on
+        self._create_processor = make
+        self._supervisor = supervisor
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._budget = ByteSemaphore(_WAITING_BYTES)
+        self._queue_bytes = ByteSemaphore(_MAX_QUEUE_BYTES)
 
-    async def put(self, tp: TP, records: Records) -> None:
-        portion = RecordChunk.of(tp, records)
-        await self._budget.take(portion.size)
-        shard = self.owned.get(tp.partition)
-        if shard is None or shard.closing:  # revoked meanwhile
-            self._budget.give(portion.size)
+    async def enqueue(self, tp: TP, records: Records) -> None:
+        chunk = RecordChunk.from_records(tp, records)
+        await self._queue_bytes.acquire(chunk.size)
+        processor = self.processors.get(tp.partition)
+        if processor is None or processor.closing:  # revoked meanwhile
+            self._queue_bytes.release(chunk.size)
         else:
-            shard.waiting.put_nowait(portion)
+            processor.queue.put_nowait(chunk)
 
-    def read_again(self, tp: TP, upto: int) -> None:
-        self.owned[tp.partition].waiting.put_nowait(RecordChunk(tp, [], upto, 0))
+    def reread(self, tp: TP, upto: int) -> None:
+        self.processors[tp.partition].queue.put_nowait(RecordChunk(tp, [], upto, 0))
 
     def idle(self, tp: TP) -> bool:
-        shard = self.owned.get(tp.partition)
-        return shard is not None and shard.resting and shard.waiting.empty()
+        processor = self.processors.get(tp.partition)
+        return processor is not None and processor.idle and processor.queue.empty()
 
-    held: Collection[TP] = ()  # none is left alone
+    paused: Collection[TP] = ()  # none is left alone
 
     @property
     def ready(self) -> bool:
@@ -70,42 +70,45 @@ class AssignedPartitions:
     @property
     def loading(self) -> list[int]:
         """Partitions whose rows are being read."""
-        return sorted(number for number, shard in self.owned.items() if shard.fold is None)
+        return sorted(number for number, processor in self.processors.items() if processor.fold is None)
 
     @property
-    def worked(self) -> dict[TP, float]:
-        return {shard.tp: shard.worked for shard in self.owned.values() if shard.worked}
+    def processed_at(self) -> dict[TP, float]:
+        return {
+            processor.tp: processor.processed_at for processor in self.processors.values() if processor.processed_at}
 
     @property
-    def done(self) -> dict[TP, int]:
-        return {shard.tp: shard.done for shard in self.owned.values() if shard.fold is not None}
+    def committable_offsets(self) -> dict[TP, int]:
+        return {
+            processor.tp: processor.next_offset for processor in self.processors.values() if processor.fold is not None}
 
     def start(self, partitions: Iterable[int]) -> None:
-        kept, self._kept = self._kept, {}
+        kept, self._reusable_folds = self._reusable_folds, {}
         for partition in partitions:
-            shard = self.owned[partition] = self._make(partition, kept.get(partition))
+            processor = self.processors[partition] = self._create_processor(partition, kept.get(partition))
             name = f"fold of partition {partition}"
-            self._tasks[partition] = self._alarm.watch(shard.run(self._budget), name)
+            self._tasks[partition] = self._supervisor.spawn(processor.run(self._queue_bytes), name)
 
     async def close(self) -> None:
         """Returns when nothing is written any more. What waits is left to whoever owns the partition next.
 
         A worker may be told to stop while a rebalance takes its partitions: then two wait for the same.
         """
-        for partition, shard in self.owned.items():
-            if not shard.closing:
-                shard.close()
-                if shard.fold is None:
+        for partition, processor in self.processors.items():
+            if not processor.closing:
+                processor.close()
+                if processor.fold is None:
                     self._tasks[partition].cancel()  # it only reads yet; a write is never cut off
-        await asyncio.gather(*(self._tasks[partition] for partition in self.owned), return_exceptions=True)
-        for shard in self.owned.values():
-            while not shard.waiting.empty():
-                self._budget.give(shard.waiting.get_nowait().size)
+        await asyncio.gather(*(self._tasks[partition] for partition in self.processors), return_exceptions=True)
+        for processor in self.processors.values():
+            while not processor.queue.empty():
+                self._queue_bytes.release(processor.queue.get_nowait().size)
 
     def release(self) -> None:
         """After `close`. What ended well may go on where it is, should this worker get the partition again."""
-        self._kept = {
-            partition: shard.fold for partition, shard in self.owned.items() if shard.fold is not None and shard.clean
+        self._reusable_folds = {
+            partition: processor.fold for partition, processor in self.processors.items()
+            if processor.fold is not None and processor.stopped_cleanly
         }
-        self.owned.clear()
+        self.processors.clear()
         self._tasks.clear()

@@ -25,32 +25,33 @@ _INTERVAL = 0.1  # seconds: how late a tick may be
 class TickProducer:
     """`now` gives microseconds. At most one tick a partition is on its way: the next waits until it is folded."""
 
-    def __init__(self, out: AIOKafkaProducer, now: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._out = out
+    def __init__(self, producer: AIOKafkaProducer, now: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._producer = producer
         self._now = now
-        self._logged: dict[PartitionProcessor, int] = {}  # offset of the last tick
+        self._last_tick: dict[PartitionProcessor, int] = {}  # offset of the last tick
 
-    async def run(self, shards: Callable[[], Collection[PartitionProcessor]]) -> None:
+    async def run(self, processors: Callable[[], Collection[PartitionProcessor]]) -> None:
         while True:
-            await self.look(shards())
+            await self.produce_due_ticks(processors())
             await asyncio.sleep(_INTERVAL)
 
-    async def look(self, shards: Collection[PartitionProcessor]) -> None:
+    async def produce_due_ticks(self, processors: Collection[PartitionProcessor]) -> None:
         """Logs a tick for each shard that is due."""
         # At once, and not with the next tick: a shard holds all its fold knows, and who owns nothing has no next tick.
-        self._logged = {shard: offset for shard, offset in self._logged.items() if shard in shards}
+        self._last_tick = {
+            processor: offset for processor, offset in self._last_tick.items() if processor in processors}
         now = self._now()
-        due = [shard for shard in shards if self._is_due(shard, now)]
+        due = [processor for processor in processors if self._is_due(processor, now)]
         if not due:
             return
         value = encode_pack(Pack(now))
-        sent = [await self._out.send(LOG, value, partition=shard.tp.partition) for shard in due]
+        sent = [await self._producer.send(LOG, value, partition=processor.tp.partition) for processor in due]
         answers = await wait_acknowledged(sent)
-        self._logged.update(zip(due, (answer.offset for answer in answers), strict=True))
+        self._last_tick.update(zip(due, (answer.offset for answer in answers), strict=True))
         metrics.TICKS.inc(len(due))
 
-    def _is_due(self, shard: PartitionProcessor, now: int) -> bool:
-        if shard.fold is None or shard.done <= self._logged.get(shard, -1):
+    def _is_due(self, processor: PartitionProcessor, now: int) -> bool:
+        if processor.fold is None or processor.next_offset <= self._last_tick.get(processor, -1):
             return False
-        wake = shard.fold.next_wake()
+        wake = processor.fold.next_wake()
         return wake is not None and wake <= now

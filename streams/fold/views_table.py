@@ -60,8 +60,8 @@ class InMemoryRowStore:
         return self._offsets.get(partition)
 
     def put(self, partition: int, rows: Rows, offset: int) -> None:
-        held = self._rows.setdefault(partition, {})
-        keep_latest(held, rows)
+        store = self._rows.setdefault(partition, {})
+        keep_latest(store, rows)
         self._offsets[partition] = offset
 
     def drop(self, partition: int) -> None:
@@ -95,32 +95,32 @@ class ViewsTable(Table):  # type: ignore[misc]
     mundane_level = "debug"
 
     def __init__(
-        self, app: faust.App, partitions: int, group: GroupOffsets, read: ReadRange, held: RowStore | None = None
+        self, app: faust.App, partitions: int, group: GroupOffsets, read: ReadRange, store: RowStore | None = None
     ) -> None:
         changelog = app.topic(
             VIEWS, partitions=partitions, schema=RawSchema(), acks=False, compacting=True, internal=True)
         super().__init__(app, name="views", partitions=partitions, changelog_topic=changelog)
-        self.held = held if held is not None else InMemoryRowStore()
+        self.store = store if store is not None else InMemoryRowStore()
         self._group = group
         self._read = read
         self._data = _ReadOnlyStore(self)
         self._ends: dict[TP, int] = {}
 
-    async def write(self, claim: FencedProducer, rows: Rows) -> None:
+    async def write(self, writer: FencedProducer, rows: Rows) -> None:
         """Make rows durable, the position row last, then change the table.
 
         Any exception, FencedError and UnexpectedWrite included: the caller must not continue.
         """
-        partition = claim.partition
-        offset = await claim.write(VIEWS, rows)
-        held = self.held.offset(partition)
-        if held is not None and offset - len(rows) != held:
+        partition = writer.partition
+        offset = await writer.write(VIEWS, rows)
+        store = self.store.offset(partition)
+        if store is not None and offset - len(rows) != store:
             raise UnexpectedWrite(
-                f"{VIEWS}/{partition}: offsets {held + 1} to {offset - len(rows)} were written by somebody else"
+                f"{VIEWS}/{partition}: offsets {store + 1} to {offset - len(rows)} were written by somebody else"
             )
-        self.held.put(partition, rows, offset)
+        self.store.put(partition, rows, offset)
 
-    async def load(self, claim: FencedProducer) -> tuple[Mapping[bytes, bytes], bool]:
+    async def load(self, writer: FencedProducer) -> tuple[Mapping[bytes, bytes], bool]:
         """The partition's rows as they are durable: read in bulk, only the tail where some are held already. And
         whether that brought anything: if not, nobody else has written since.
 
@@ -128,34 +128,34 @@ class ViewsTable(Table):  # type: ignore[misc]
         without a position (a worker died between the batches of one large pack). Compaction would keep those rows, so
         the right ones are written again.
         """
-        tp = TP(VIEWS, claim.partition)
-        end = claim.offset
-        held = self.held.offset(tp.partition)
-        fresh = held is None or held > end
-        if held is None or fresh:
-            self.held.drop(tp.partition)
-            held = -1  # what the topic no longer has is passed over
-        last, rows = position_key(tp.partition), self.held.rows(tp.partition)
+        tp = TP(VIEWS, writer.partition)
+        end = writer.offset
+        store = self.store.offset(tp.partition)
+        fresh = store is None or store > end
+        if store is None or fresh:
+            self.store.drop(tp.partition)
+            store = -1  # what the topic no longer has is passed over
+        last, rows = position_key(tp.partition), self.store.rows(tp.partition)
         before = rows.get(last)
-        wrong = await self._take_in(tp, held + 1, end) if held + 1 < end else set()
-        self.held.put(tp.partition, [], end)  # the claim itself
+        wrong = await self._read_rows(tp, store + 1, end) if store + 1 < end else set()
+        self.store.put(tp.partition, [], end)  # the claim itself
         if wrong:
             log.error("%s/%d: %d rows had been written out of turn; the right ones are written again", *tp, len(wrong))
-            await self.write(claim, self._repair(tp.partition, wrong - {last}))
+            await self.write(writer, self._repair_batch(tp.partition, wrong - {last}))
         return rows, fresh or rows.get(last) is not before
 
-    def _repair(self, partition: int, wrong: Iterable[bytes]) -> Rows:
+    def _repair_batch(self, partition: int, wrong: Iterable[bytes]) -> Rows:
         """The right rows as a batch of its own: the same state under the next position, so every reader takes it."""
-        last, rows = position_key(partition), self.held.rows(partition)
+        last, rows = position_key(partition), self.store.rows(partition)
         position = _decoded(rows.get(last)) or PositionRow(next=0)
         position.shift += 1
         return [*((key, rows.get(key)) for key in wrong), (last, encode(position))]
 
-    async def _take_in(self, tp: TP, start: int, end: int) -> set[bytes]:
+    async def _read_rows(self, tp: TP, start: int, end: int) -> set[bytes]:
         """Reads a range into the table. The keys of rows that were left out."""
         key_of_last, key_of_fence = position_key(tp.partition), fence_key(tp.partition)
         waiting, wrong = Rows(), set[bytes]()
-        at = _position(self.held.rows(tp.partition).get(key_of_last))
+        at = _position(self.store.rows(tp.partition).get(key_of_last))
         async for run in self._read(tp, start, end):
             for record in run:
                 if record.key is None or record.key[:2] not in ROWS:
@@ -165,7 +165,7 @@ class ViewsTable(Table):  # type: ignore[misc]
                     waiting.append((record.key, record.value))
                 if record.key == key_of_last:
                     if (position := _position(record.value)) > at:
-                        self.held.put(tp.partition, waiting, record.offset)
+                        self.store.put(tp.partition, waiting, record.offset)
                         at = position
                     else:
                         wrong.update(key for key, _ in waiting)
@@ -173,16 +173,16 @@ class ViewsTable(Table):  # type: ignore[misc]
         wrong.update(key for key, _ in waiting)
         return wrong
 
-    def keep(self, partitions: set[int]) -> None:
+    def retain(self, partitions: set[int]) -> None:
         """Forget the rows of all other partitions."""
-        for partition in self.held.partitions() - partitions:
-            self.held.drop(partition)
+        for partition in self.store.partitions() - partitions:
+            self.store.drop(partition)
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
         mine = [tp for tp in assigned if tp.topic == VIEWS]
-        self._ends = dict(await self._group.ends(mine)) if mine else {}
+        self._ends = dict(await self._group.end_offsets(mine)) if mine else {}
 
     def persisted_offset(self, tp: TP) -> int | None:
         """As if all were held: there is nothing for Faust to recover, `load` does it."""
@@ -200,7 +200,7 @@ class _ReadOnlyStore(Store[bytes, bytes]):  # type: ignore[misc]
         self._views = views
 
     def _maps(self) -> Iterator[Mapping[bytes, bytes]]:
-        return (self._views.held.rows(partition) for partition in sorted(self._views.held.partitions()))
+        return (self._views.store.rows(partition) for partition in sorted(self._views.store.partitions()))
 
     def __getitem__(self, key: bytes) -> bytes:
         for rows in self._maps():

@@ -62,7 +62,7 @@ class Lag:
         return None
 
     def unready(self) -> str | None:
-        return self.progress.unready(time.monotonic(), time.time())
+        return self.progress.not_ready_reason(time.monotonic(), time.time())
 
     async def watch(self, consumer: AIOKafkaConsumer, waits: Callable[[], bool], busy: Callable[[], float]) -> None:
         """Asks the broker every moment where the partitions end. Raises Stalled; not while `waits()`, when it is known
@@ -87,9 +87,9 @@ class Lag:
     def _look(self, done: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], waits: bool) -> None:
         now, wall = time.monotonic(), time.time()
         worked = {TopicPartition(FACTS, partition): at for partition, at in self.worked.items()}
-        self.progress.look(now, wall, done, ends, worked, held=done if waits else ())
+        self.progress.observe(now, wall, done, ends, worked, held=done if waits else ())
         metrics.LAG_ROWS.set(self.progress.lag)
-        metrics.LAG_SECONDS.set(self.progress.age(wall))
-        seconds, where = self.progress.standing()
+        metrics.LAG_SECONDS.set(self.progress.oldest_age(wall))
+        seconds, where = self.progress.longest_stall()
         if seconds > _STUCK:
             raise Stalled(f"{where}, for {seconds:.0f} s")

@@ -18,14 +18,16 @@ __all__ = ["BreakerPolicy", "CircuitBreaker", "CircuitState"]
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """`share`: of rejects among the records of `window` seconds; 0: never stop. `least`: records before it is judged,
-    and records of a try. `first` and `most`: seconds until it is tried again, twice as long after each try in vain."""
+    """`reject_ratio`: of rejects among the records of `window` seconds; 0: never stop. `min_records`: records
+    before it is judged,
+    and records of a try. `initial_delay` and `max_delay`: seconds until it is tried again, twice as long after
+    each try in vain."""
 
-    share: float = 0.0
-    least: int = 100
+    reject_ratio: float = 0.0
+    min_records: int = 100
     window: float = 60.0
-    first: float = 30.0
-    most: float = 600.0
+    initial_delay: float = 30.0
+    max_delay: float = 600.0
 
     @classmethod
     def of(cls, settings: Settings) -> BreakerPolicy:
@@ -35,93 +37,93 @@ class BreakerPolicy:
 
 
 class CircuitState(Enum):
-    READING = "reading"
-    STOPPED = "stopped"
-    TRYING = "trying"  # a few records are read, to see
-    TOLD = "told to go on"  # whatever it brings, until it is good again
+    CLOSED = "reading"
+    OPEN = "stopped"
+    HALF_OPEN = "trying"  # a few records are read, to see
+    FORCED_CLOSED = "told to go on"  # whatever it brings, until it is good again
 
 
 class CircuitBreaker:
     """Of one topic."""
 
     def __init__(self, policy: BreakerPolicy) -> None:
-        self.state = CircuitState.READING
+        self.state = CircuitState.CLOSED
         self.rejected = self.count = 0  # of the window, or of the try
         self._policy = policy
-        self._seconds: deque[list[int]] = deque()  # [second, count, rejected]
-        self._wait = policy.first
-        self._due = 0.0
+        self._buckets: deque[list[int]] = deque()  # [second, count, rejected]
+        self._delay = policy.initial_delay
+        self._probe_at = 0.0
 
-    def took(self, now: float, rejected: bool) -> bool:
+    def record(self, now: float, rejected: bool) -> bool:
         """Count a record. True: read no further."""
         self._count(now, rejected)
-        if self.state is CircuitState.TRYING:
-            return self.count >= self._policy.least and not self.judge(now)
-        if self.count < self._policy.least:
+        if self.state is CircuitState.HALF_OPEN:
+            return self.count >= self._policy.min_records and not self.evaluate_probe(now)
+        if self.count < self._policy.min_records:
             return False
-        if self.state is CircuitState.TOLD:
-            if not self._bad:
-                self._read_on()
-        elif self._bad:
-            self._stop(now)
+        if self.state is CircuitState.FORCED_CLOSED:
+            if not self._ratio_exceeded:
+                self._close()
+        elif self._ratio_exceeded:
+            self._open(now)
             return True
         return False
 
-    def due(self, now: float) -> bool:
+    def is_probe_due(self, now: float) -> bool:
         """Whether it is time to try."""
-        return self.state is CircuitState.STOPPED and now >= self._due
+        return self.state is CircuitState.OPEN and now >= self._probe_at
 
-    def begin_try(self) -> int:
+    def start_probe(self) -> int:
         """How many records to read now."""
-        self._forget()
-        self.state = CircuitState.TRYING
-        return self._policy.least
+        self._reset_window()
+        self.state = CircuitState.HALF_OPEN
+        return self._policy.min_records
 
-    def judge(self, now: float) -> bool:
+    def evaluate_probe(self, now: float) -> bool:
         """After what was there for the try was read: True: it goes on; False: stopped, for longer."""
-        if self.state is CircuitState.TRYING and self.count:
-            if self._bad:
-                self._wait = min(self._wait * 2, self._policy.most)
-                self._stop(now)
+        if self.state is CircuitState.HALF_OPEN and self.count:
+            if self._ratio_exceeded:
+                self._delay = min(self._delay * 2, self._policy.max_delay)
+                self._open(now)
             else:
-                self._read_on()
-        elif self.state is CircuitState.TRYING:  # retention took what was there: nothing is known
-            self.state, self._due = CircuitState.STOPPED, now
-        return self.state is not CircuitState.STOPPED
+                self._close()
+        elif self.state is CircuitState.HALF_OPEN:  # retention took what was there: nothing is known
+            self.state, self._probe_at = CircuitState.OPEN, now
+        return self.state is not CircuitState.OPEN
 
-    def go_on(self) -> None:
+    def force_close(self) -> None:
         """An operator says so."""
-        if self.state in (CircuitState.STOPPED, CircuitState.TRYING):
-            self._forget()
-            self.state, self._wait = CircuitState.TOLD, self._policy.first
+        if self.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            self._reset_window()
+            self.state, self._delay = CircuitState.FORCED_CLOSED, self._policy.initial_delay
 
-    def wait(self, now: float) -> float:
+    def seconds_until_probe(self, now: float) -> float:
         """Seconds until it is tried again."""
-        return max(0.0, self._due - now)
+        return max(0.0, self._probe_at - now)
 
     @property
-    def _bad(self) -> bool:
-        return 0 < self._policy.share <= self.rejected / self.count
+    def _ratio_exceeded(self) -> bool:
+        return 0 < self._policy.reject_ratio <= self.rejected / self.count
 
-    def _stop(self, now: float) -> None:
-        self.state, self._due = CircuitState.STOPPED, now + self._wait
+    def _open(self, now: float) -> None:
+        self.state, self._probe_at = CircuitState.OPEN, now + self._delay
 
-    def _read_on(self) -> None:
-        self._forget()
-        self.state, self._wait = CircuitState.READING, self._policy.first
+    def _close(self) -> None:
+        self._reset_window()
+        self.state, self._delay = CircuitState.CLOSED, self._policy.initial_delay
 
     def _count(self, now: float, rejected: bool) -> None:
         second = int(now)
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append([second, 0, 0])
-            while self._seconds[0][0] <= now - self._policy.window:
-                _, count, bad = self._seconds.popleft()
+        if not self._buckets or self._buckets[-1][0] != second:
+            self._buckets.append([second, 0, 0])
+            while self._buckets[0][0] <= now - self._policy.window:
+                _, count, bad = self._buckets.popleft()
                 self.count, self.rejected = self.count - count, self.rejected - bad
-        self._seconds[-1][1] += 1
-        self._seconds[-1][2] += rejected
+        self._buckets[-1][1] += 1
+        self._buckets[-1][2] += rejected
         self.count += 1
         self.rejected += rejected
 
-    def _forget(self) -> None:
-        self._seconds.clear()
+    def _reset_window(self) -> None:
+        self._buckets.clear()
         self.count = self.rejected = 0

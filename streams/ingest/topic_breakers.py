@@ -33,8 +33,8 @@ class TopicBreakers:
     """`clock`: monotonic, seconds."""
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
-        self.missed: dict[TP, int] = {}  # the end of what was delivered and not read
-        self.stopping = asyncio.Event()  # set while any topic is stopped
+        self.deferred: dict[TP, int] = {}  # the end of what was delivered and not read
+        self.any_open = asyncio.Event()  # set while any topic is stopped
         self._policy = policy
         self._clock = clock
         self._breakers = {topic: CircuitBreaker(policy) for topic in SOURCE_TYPES}
@@ -42,84 +42,87 @@ class TopicBreakers:
         for topic in SOURCE_TYPES:
             metrics.STOPPED.labels(topic).set(0)
 
-    def took(self, topic: str, reason: str | None) -> bool:
+    def record(self, topic: str, reason: str | None) -> bool:
         """Count a record; `reason`: why it was rejected. True: read no further in this topic."""
         breaker = self._breakers[topic]
         before, count, rejected = breaker.state, breaker.count + 1, breaker.rejected + (reason is not None)
-        stop = breaker.took(self._clock(), reason is not None)
+        stop = breaker.record(self._clock(), reason is not None)
         if breaker.state is not before:
             if stop:
                 self._reasons[topic] = f"{rejected} of {count} records rejected, the last: {reason}"
-            self._told(topic)
+            self._report_state(topic)
         return stop
 
-    def holds(self, topic: str) -> bool:
-        return self._breakers[topic].state is CircuitState.STOPPED
+    def is_open(self, topic: str) -> bool:
+        return self._breakers[topic].state is CircuitState.OPEN
 
     @property
-    def stopped(self) -> list[str]:
-        return [topic for topic, breaker in self._breakers.items() if breaker.state is CircuitState.STOPPED]
+    def open_topics(self) -> list[str]:
+        return [topic for topic, breaker in self._breakers.items() if breaker.state is CircuitState.OPEN]
 
-    def unready(self) -> str | None:
-        topics = self.stopped
+    def not_ready_reason(self) -> str | None:
+        topics = self.open_topics
         return f"stopped: topic {topics[0]}: {self._reasons[topics[0]]}" if topics else None
 
-    def leave(self, tp: TP, upto: int) -> None:
+    def defer(self, tp: TP, upto: int) -> None:
         """What lies before `upto` is not read now."""
-        self.missed[tp] = max(upto, self.missed.get(tp, 0))
+        self.deferred[tp] = max(upto, self.deferred.get(tp, 0))
 
-    def due(self) -> Iterator[str]:
+    def topics_to_probe(self) -> Iterator[str]:
         """Stopped topics that have something new and may be tried."""
-        waiting = {tp.topic for tp in self.missed}
-        yield from (topic for topic in self.stopped if topic in waiting and self._breakers[topic].due(self._clock()))
+        waiting = {tp.topic for tp in self.deferred}
+        yield from (
+            topic for topic in self.open_topics
+            if topic in waiting and self._breakers[topic].is_probe_due(self._clock()))
 
-    def begin_try(self, topic: str) -> int:
+    def start_probe(self, topic: str) -> int:
         """How many records to read now, to see."""
-        return self._breakers[topic].begin_try()
+        return self._breakers[topic].start_probe()
 
-    def judge(self, topic: str) -> None:
+    def evaluate_probe(self, topic: str) -> None:
         """What was there for the try was read."""
         breaker = self._breakers[topic]
-        if breaker.state is CircuitState.TRYING and breaker.count:
-            breaker.judge(self._clock())
-            self._told(topic)
+        if breaker.state is CircuitState.HALF_OPEN and breaker.count:
+            breaker.evaluate_probe(self._clock())
+            self._report_state(topic)
         else:
-            breaker.judge(self._clock())
+            breaker.evaluate_probe(self._clock())
 
-    def go_on(self, topic: str) -> None:
+    def force_close(self, topic: str) -> None:
         """An operator says so."""
-        if topic in self._breakers and self.holds(topic):
-            self._breakers[topic].go_on()
-            self._told(topic)
+        if topic in self._breakers and self.is_open(topic):
+            self._breakers[topic].force_close()
+            self._report_state(topic)
 
-    def let_go(self) -> dict[TP, int]:
+    def pop_resumed(self) -> dict[TP, int]:
         """What was left alone of topics that go on now: partition -> end."""
-        found = {tp: end for tp, end in self.missed.items() if not self.holds(tp.topic)}
+        found = {tp: end for tp, end in self.deferred.items() if not self.is_open(tp.topic)}
         for tp in found:
-            del self.missed[tp]
+            del self.deferred[tp]
         return found
 
-    def _told(self, topic: str) -> None:
+    def _report_state(self, topic: str) -> None:
         breaker = self._breakers[topic]
-        if breaker.state is CircuitState.STOPPED:
+        if breaker.state is CircuitState.OPEN:
             log.error(
                 "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters --go-on %s` reads on at "
-                "once, whatever it brings", topic, self._reasons[topic], breaker.wait(self._clock()), topic,
+                "once, whatever it brings",
+                topic, self._reasons[topic], breaker.seconds_until_probe(self._clock()), topic,
             )
         else:
             log.warning("%s is read on: %s", topic,
-                        "an operator says so" if breaker.state is CircuitState.TOLD else "it is good again")
-        metrics.STOPPED.labels(topic).set(breaker.state is CircuitState.STOPPED)
-        if self.stopped:
-            self.stopping.set()
+                        "an operator says so" if breaker.state is CircuitState.FORCED_CLOSED else "it is good again")
+        metrics.STOPPED.labels(topic).set(breaker.state is CircuitState.OPEN)
+        if self.open_topics:
+            self.any_open.set()
         else:
-            self.stopping.clear()
+            self.any_open.clear()
 
 
-async def listen_for_resume_markers(settings: Settings, gate: TopicBreakers) -> None:
+async def listen_for_resume_markers(settings: Settings, breakers: TopicBreakers) -> None:
     """Runs for ever: while a topic is stopped, hears what operators say of it (schemas.dead_letters.GoOn)."""
     while True:
-        await gate.stopping.wait()
+        await breakers.any_open.wait()
         reader = AIOKafkaConsumer(
             **client_arguments(settings), client_id=f"attn-gate-{settings.instance}", enable_auto_commit=False)
         try:
@@ -130,12 +133,12 @@ async def listen_for_resume_markers(settings: Settings, gate: TopicBreakers) -> 
                 raise UnknownTopicOrPartitionError(DEAD_LETTERS)
             reader.assign([TopicPartition(DEAD_LETTERS, number) for number in numbers])
             await reader.seek_to_end()  # what was said before the stop was about another one
-            while gate.stopping.is_set():
+            while breakers.any_open.is_set():
                 for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
                     for record in records:
                         word = parse(record.key, record.value, record.headers)
                         if isinstance(word, GoOn):
-                            gate.go_on(word.topic)
+                            breakers.force_close(word.topic)
         except KafkaError as error:  # whether it is gone for good, others look
             log.info("operators can't be heard: %r", error)
             await asyncio.sleep(_POLL_MS / 1000)

@@ -43,21 +43,21 @@ class FencedProducer:
     FencedError."""
 
     partition: int
-    out: AIOKafkaProducer
+    producer: AIOKafkaProducer
     epoch: int
     offset: int
 
     async def write(self, topic: str, rows: list[tuple[bytes, bytes | None]]) -> int:
         """As `write_rows`, to this partition of the topic."""
         try:
-            return await write_rows(self.out, topic, self.partition, rows)
+            return await write_rows(self.producer, topic, self.partition, rows)
         except ProducerFenced as error:
             raise FencedError(f"partition {self.partition} was claimed by another worker") from error
 
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await close_client(self.out)
+                await close_client(self.producer)
 
 
 def transactional_id(partition: int) -> str:

@@ -26,43 +26,45 @@ _REVISED = frozenset(prefix for prefix, row in ROWS.items() if "rev" in row.__st
 
 @dataclass
 class Comparison:
-    """`have` and `want` are live mappings: `look` again at the keys that changed. `exact`: positions are compared too.
+    """`actual` and `expected` are live mappings: `update` again at the keys that changed. `exact`: positions are
+    compared too.
 
-    `odd` has the keys of rows that differ; of seen rows only where `exact`, else `seen` tells them.
+    `differing` has the keys of rows that differ; of seen rows only where `exact`, else `unmatched_seen_rows` tells
+    them.
     """
 
-    have: Mapping[bytes, bytes]
-    want: Mapping[bytes, bytes]
+    actual: Mapping[bytes, bytes]
+    expected: Mapping[bytes, bytes]
     exact: bool
-    odd: set[bytes] = field(default_factory=set)
+    differing: set[bytes] = field(default_factory=set)
 
-    def look(self, keys: Iterable[bytes]) -> None:
+    def update(self, keys: Iterable[bytes]) -> None:
         for key in keys:
             if self._differ(key):
-                self.odd.add(key)
+                self.differing.add(key)
             else:
-                self.odd.discard(key)
+                self.differing.discard(key)
 
-    def look_at_all(self) -> None:
-        self.odd.clear()
-        self.look(self.have.keys() | self.want.keys())
+    def update_all(self) -> None:
+        self.differing.clear()
+        self.update(self.actual.keys() | self.expected.keys())
 
     def _differ(self, key: bytes) -> bool:
-        kind, have, want = key[:2], self.have.get(key), self.want.get(key)
-        if have == want or kind in (_POSITION, _FENCE) or (kind == _SEEN and not self.exact):
+        kind, actual, expected = key[:2], self.actual.get(key), self.expected.get(key)
+        if actual == expected or kind in (_POSITION, _FENCE) or (kind == _SEEN and not self.exact):
             return False
-        if self.exact or kind not in _REVISED or have is None or want is None:
+        if self.exact or kind not in _REVISED or actual is None or expected is None:
             return True
-        rev = _rev_of(key, have)
-        return rev is None or _stamped(key, want, rev) != have
+        rev = _rev_of(key, actual)
+        return rev is None or _stamped(key, expected, rev) != actual
 
-    def seen(self) -> tuple[list[bytes], list[bytes]]:
+    def unmatched_seen_rows(self) -> tuple[list[bytes], list[bytes]]:
         """Unless `exact`: keys of seen rows that are too many, and values of those that are missing."""
         if self.exact:
             return [], []
-        wanted = {value for key, value in self.want.items() if key[:2] == _SEEN}
+        wanted = {value for key, value in self.expected.items() if key[:2] == _SEEN}
         missing, extra = set(wanted), []
-        for key, value in self.have.items():
+        for key, value in self.actual.items():
             if key[:2] == _SEEN:
                 if value in missing:
                     missing.remove(value)
@@ -70,36 +72,36 @@ class Comparison:
                     extra.append(key)
         return sorted(extra), sorted(missing)
 
-    def count(self) -> dict[str, Counter[str]]:
+    def count_by_type(self) -> dict[str, Counter[str]]:
         """Name of the row -> how many are missing, extra, or other than they should be."""
         found: dict[str, Counter[str]] = {}
-        for key in self.odd:
-            what = "missing" if key not in self.have else "extra" if key not in self.want else "other"
+        for key in self.differing:
+            what = "missing" if key not in self.actual else "extra" if key not in self.expected else "other"
             found.setdefault(_name(key), Counter())[what] += 1
-        for what, rows in zip(("extra", "missing"), self.seen(), strict=True):
+        for what, rows in zip(("extra", "missing"), self.unmatched_seen_rows(), strict=True):
             if rows:
                 found.setdefault(_name(_SEEN), Counter())[what] += len(rows)
         return found
 
 
 def replacement_batch(
-    compared: Comparison, partition: int, now: PositionRow, then: PositionRow, loose: Iterable[bytes] = ()
+    compared: Comparison, partition: int, now: PositionRow, then: PositionRow, stale_keys: Iterable[bytes] = ()
 ) -> Rows:
-    """The batch that turns `have`, which is at `now`, into `want`, at `then`. The position jumps, so that no cursor
-    that was ever given out means another state than it did; what changes gets a revision that nobody holds.
+    """The batch that turns `actual`, which is at `now`, into `expected`, at `then`. The position jumps, so that no
+    cursor that was ever given out means another state than it did; what changes gets a revision that nobody holds.
 
-    `loose`: keys of which the topic's last record is not the row that counts; it is written again.
+    `stale_keys`: keys of which the topic's last record is not the row that counts; it is written again.
     """
     free = now.position + 1  # positions between here and the jump were never given out
     last = now.position + JUMP
-    rows: Rows = [(key, _restamped(key, compared.want.get(key), last - 1)) for key in sorted(compared.odd)]
-    extra, missing = compared.seen()
+    rows: Rows = [(key, _restamped(key, compared.expected.get(key), last - 1)) for key in sorted(compared.differing)]
+    extra, missing = compared.unmatched_seen_rows()
     if len(missing) >= JUMP - 2:
         raise ValueError(f"{len(missing)} seen rows are missing: more than there are positions for")
     rows += [(key, None) for key in extra]
     rows += [(seen_key(partition, free + number), value) for number, value in enumerate(missing)]
     done = {key for key, _ in rows}
-    rows += [(key, compared.have.get(key)) for key in sorted(loose) if key not in done and key[:2] != _POSITION]
+    rows += [(key, compared.actual.get(key)) for key in sorted(stale_keys) if key not in done and key[:2] != _POSITION]
     position = PositionRow(
         next=then.next, clock=then.clock, shift=last - then.next, part=then.part, incarnation=now.incarnation
     )

@@ -11,41 +11,41 @@ __all__ = ["PartitionView"]
 class PartitionView:
     """`rows` at `position`, without the position row; None: there is no view yet. `changed` collects keys written.
 
-    `loose`: keys whose last record is not the row that counts: of a batch that leads back (its writer had lost the
+    `stale_keys`: keys whose last record is not the row that counts: of a batch that leads back (its writer had lost the
     partition), or of one whose end never came. Compaction would keep them.
     """
 
     def __init__(self, partition: int) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.position: PositionRow | None = None
-        self.loose: set[bytes] = set()
+        self.stale_keys: set[bytes] = set()
         self.changed: set[bytes] = set()
         self._last, self._fence = position_key(partition), fence_key(partition)
-        self._waiting: list[tuple[bytes, bytes | None]] = []
+        self._batch: list[tuple[bytes, bytes | None]] = []
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
         """One record. NewerVersion: the view is a newer attn's."""
         if key is None or key[:2] not in ROWS or key == self._fence:
             return
         if key != self._last:
-            self._waiting.append((key, value))
+            self._batch.append((key, value))
         elif value is not None:
             position = decode(key, value)
             assert isinstance(position, PositionRow)
-            self._end(position)
+            self._end_batch(position)
 
-    def final(self) -> None:
+    def discard_incomplete_batch(self) -> None:
         """Nobody goes on with the batch that has no end yet."""
-        self.loose.update(key for key, _ in self._waiting)
-        self._waiting = []
+        self.stale_keys.update(key for key, _ in self._batch)
+        self._batch = []
 
-    def _end(self, position: PositionRow) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _end_batch(self, position: PositionRow) -> None:
+        waiting, self._batch = self._batch, []
         keys = {key for key, _ in waiting}
         if self.position is not None and position.position <= self.position.position:
-            self.loose |= keys
+            self.stale_keys |= keys
             return
         keep_latest(self.rows, waiting)
         self.position = position
-        self.loose -= keys
+        self.stale_keys -= keys
         self.changed |= keys

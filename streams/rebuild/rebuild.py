@@ -30,7 +30,8 @@ from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.replay import Replay
 
 __all__ = [
-    "PartitionRebuild", "ProgressCallback", "RebuildBase", "RebuildError", "Report", "bounds", "checksum", "read_view",
+    "PartitionRebuild", "ProgressCallback", "RebuildBase", "RebuildError", "RebuildReport", "bounds", "checksum",
+    "read_view",
 ]
 
 log = logging.getLogger(__name__)
@@ -55,17 +56,19 @@ class RebuildBase:
 
 
 @dataclass
-class Report:
-    """What was found in one partition, and done. `odd`: name of the row -> how many are missing, extra, other; `keys`:
-    some of them; `loose`: rows out of turn that a worker mends at its next start; `checksum` of the rows at the end."""
+class RebuildReport:
+    """What was found in one partition, and done. `differing`: name of the row -> how many are missing, extra,
+    other; `keys`:
+    some of them; `stale_keys`: rows out of turn that a worker mends at its next start; `checksum` of the rows at
+    the end."""
 
     partition: int
     position: int = 0
     rows: int = 0
-    wanted: int = 0
-    odd: dict[str, Counter[str]] = field(default_factory=dict)
+    expected_rows: int = 0
+    differing: dict[str, Counter[str]] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
-    loose: int = 0
+    stale_keys: int = 0
     written: int = 0
     checksum: str = ""
 
@@ -74,28 +77,28 @@ class PartitionRebuild:
     """One partition: `check` or `run` it, once."""
 
     def __init__(
-        self, settings: Settings, partition: int, rules: Rules, base: RebuildBase | None = None,
+        self, settings: Settings, partition: int, config: Rules, base: RebuildBase | None = None,
         progress: ProgressCallback = lambda *_: None,
     ) -> None:
-        self._settings, self._partition, self._rules, self._base = settings, partition, rules, base
+        self._settings, self._partition, self._config, self._base = settings, partition, config, base
         self._progress = progress
         self._view = PartitionView(partition)
-        self._read: int | None = None  # offset in attn.views before which all was read
-        self._fold: Replay | None = None
-        self._compared: Comparison | None = None
+        self._view_end: int | None = None  # offset in attn.views before which all was read
+        self._replay: Replay | None = None
+        self._comparison: Comparison | None = None
 
-    async def check(self) -> Report:
+    async def check(self) -> RebuildReport:
         """Compares, writes nothing. RebuildError: there is nothing to compare with; NewerVersion."""
         await self._catch_up((await self._bounds(VIEWS))[1])
         return self._report(checksum(self._view.rows))
 
-    async def run(self) -> Report:
+    async def run(self) -> RebuildReport:
         """Compares, and writes what differs. RebuildError; NewerVersion; TimeoutError, KafkaError: the view is the
         old one still, or the new one already."""
         for _ in range(_TRIES):
             await self._catch_up((await self._bounds(VIEWS))[1])
             report = self._report()
-            found = await self._mend() if report.odd or report.loose else report
+            found = await self._repair() if report.differing or report.stale_keys else report
             if found is not None:
                 found.checksum = checksum(self._view.rows)
                 return found
@@ -108,25 +111,25 @@ class PartitionRebuild:
 
     async def _catch_up(self, end: int) -> None:
         """Reads the view up to an offset, folds the log as far, looks at what changed."""
-        begin = (await self._bounds(VIEWS))[0] if self._read is None else self._read
-        self._read = max(begin, end)
+        begin = (await self._bounds(VIEWS))[0] if self._view_end is None else self._view_end
+        self._view_end = max(begin, end)
         if begin < end:
             async for run in read_offsets(self._settings, (VIEWS, self._partition), begin, end):
                 for record in run:
                     self._view.add(record.key, record.value)
                 self._progress("reading the view", run[-1].offset + 1 - begin, end - begin)
-        if (now := self._now) is not None:
+        if (now := self._view_position) is not None:
             await self._fold_to(now)
             self._compare(now)
 
     @property
-    def _now(self) -> PositionRow | None:
+    def _view_position(self) -> PositionRow | None:
         """Where the view is. One that is gone is made again as of the checkpoint; else, that is a worker's job."""
         return self._view.position or (self._base.position if self._base is not None else None)
 
     async def _fold_to(self, now: PositionRow) -> None:
         begin, end = await self._bounds(LOG)
-        fold = self._fold = self._fold or self._begin(begin)
+        fold = self._replay = self._replay or self._create_replay(begin)
         self._check_reach(fold.position, now, begin, end)
         start, upto = fold.position.next, now.next + bool(now.part)
         if start < upto:
@@ -138,64 +141,64 @@ class PartitionRebuild:
                         fold.add(record.offset, record.value)
                 self._progress("folding the log", run[-1].offset + 1 - start, upto - start)
                 await asyncio.sleep(0)
-        fold.settle()
+        fold.flush()
         fold.skip_to(now.next)
 
     def _compare(self, now: PositionRow) -> None:
-        view, fold = self._view, self._fold
+        view, fold = self._view, self._replay
         assert fold is not None
         exact = now.shift == fold.position.shift
-        if self._compared is None or self._compared.exact != exact:
-            self._compared = Comparison(view.rows, fold.rows, exact)
-            self._compared.look_at_all()
+        if self._comparison is None or self._comparison.exact != exact:
+            self._comparison = Comparison(view.rows, fold.rows, exact)
+            self._comparison.update_all()
         else:
-            self._compared.look(view.changed | fold.changed)
+            self._comparison.update(view.changed | fold.changed)
         view.changed.clear()
         fold.changed.clear()
 
-    async def _mend(self) -> Report | None:
+    async def _repair(self) -> RebuildReport | None:
         """None: a worker that was fenced off started again and claimed the partition in turn; nothing has changed."""
-        held: FencedProducer | None = None
+        writer: FencedProducer | None = None
         try:
-            held = await fence_partition(self._settings, self._partition)
-            await self._catch_up(held.offset)
-            self._view.final()
+            writer = await fence_partition(self._settings, self._partition)
+            await self._catch_up(writer.offset)
+            self._view.discard_incomplete_batch()
             found = self._report()
-            if found.odd or found.loose:
-                await self._write(held, found)
+            if found.differing or found.stale_keys:
+                await self._write(writer, found)
         except FencedError:
             log.info("%s/%d: claimed by a worker before the new rows were written; again", VIEWS, self._partition)
             return None
         finally:
-            if held is not None:
-                await held.close()
+            if writer is not None:
+                await writer.close()
         return found
 
-    async def _write(self, held: FencedProducer, found: Report) -> None:
-        now, fold, compared = self._now, self._fold, self._compared
+    async def _write(self, writer: FencedProducer, found: RebuildReport) -> None:
+        now, fold, comparison = self._view_position, self._replay, self._comparison
         assert now is not None
         assert fold is not None
-        assert compared is not None
-        rows, end = replacement_batch(compared, self._partition, now, fold.position, self._view.loose), 0
+        assert comparison is not None
+        rows, end = replacement_batch(comparison, self._partition, now, fold.position, self._view.stale_keys), 0
         for chunk in _chunks(rows):
-            end = 1 + await held.write(VIEWS, chunk)
+            end = 1 + await writer.write(VIEWS, chunk)
             found.written += len(chunk)
             self._progress("writing rows", found.written, len(rows))
         await self._catch_up(end)
-        if odd := self._report().odd:
+        if odd := self._report().differing:
             raise RebuildError(f"partition {self._partition}: what was written is not what was read back: {odd}")
 
     # --- helpers ---
 
-    def _begin(self, begin: int) -> Replay:
+    def _create_replay(self, begin: int) -> Replay:
         if self._base is not None:
-            return Replay(self._partition, self._rules, self._base.rows)
+            return Replay(self._partition, self._config, self._base.rows)
         if begin:
             raise RebuildError(
                 f"{LOG}/{self._partition} begins at offset {begin}: what came before can't be folded again. "
                 "Give a checkpoint of a time that the log still reaches back to: --base FILE"
             )
-        return Replay(self._partition, self._rules)
+        return Replay(self._partition, self._config)
 
     def _check_reach(self, done: PositionRow, now: PositionRow, begin: int, end: int) -> None:
         place = f"{LOG}/{self._partition}"
@@ -209,17 +212,18 @@ class PartitionRebuild:
                 "Start a worker first: it goes on from what there is"
             )
 
-    def _report(self, sum_of_rows: str = "") -> Report:
+    def _report(self, sum_of_rows: str = "") -> RebuildReport:
         """As things are."""
-        now, view, fold, compared = self._now, self._view, self._fold, self._compared
-        if now is None or fold is None or compared is None:
-            return Report(self._partition)
-        odd = compared.count()
+        now, view, fold, comparison = self._view_position, self._view, self._replay, self._comparison
+        if now is None or fold is None or comparison is None:
+            return RebuildReport(self._partition)
+        odd = comparison.count_by_type()
         if now.clock != fold.position.clock:
             odd["position"] = Counter(other=1)
-        return Report(
+        return RebuildReport(
             self._partition, now.position, len(view.rows), len(fold.rows.keys() - {position_key(self._partition)}), odd,
-            [key.decode(errors="replace") for key in sorted(compared.odd)[:_SHOWN]], len(view.loose), 0, sum_of_rows,
+            [key.decode(errors="replace") for key in sorted(comparison.differing)[:_SHOWN]], len(view.stale_keys), 0,
+            sum_of_rows,
         )
 
     async def _bounds(self, topic: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class Replay:
         self.rows = {} if rows is None else rows
         self.changed: set[bytes] = set()
         self._partition, self._rules = partition, rules
-        self._fold = self._open()
+        self._fold = self._create_fold()
         if self._fold.state.fresh:
             self._fold.reconcile(begin, log_start=begin)
         self._pending: list[tuple[int, Pack]] = []
@@ -37,7 +37,7 @@ class Replay:
         if offset < self.position.next:
             return
         if self._fold.size > PART_BYTES:
-            self.settle()
+            self.flush()
         self.skip_to(offset)
         try:
             pack = unpack(value)
@@ -48,7 +48,7 @@ class Replay:
 
     def add_part(self, offset: int, value: bytes | None, part: int) -> None:
         """The record's first entries only, as many as `part`: a worker has folded the pack that far."""
-        self.settle()
+        self.flush()
         self.skip_to(offset)
         if part <= self.position.part:
             return
@@ -56,7 +56,7 @@ class Replay:
         if part >= len(pack.entries):
             raise ValueError(f"the pack at offset {offset} has {len(pack.entries)} entries, and {part} are folded")
         self._apply(offset, Pack(pack.at, pack.entries[:part]))
-        self.settle()
+        self.flush()
         self.position.next, self.position.part = offset, part
         self.position.shift += 1  # as every cut does
         self.rows[position_key(self._partition)] = encode(self.position)
@@ -66,15 +66,15 @@ class Replay:
         for missing in range(self.position.next, offset):
             self._fold.skip(missing)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Everything added is in `rows`."""
         pending, self._pending = self._pending, []
         try:
-            self._put()
+            self._apply_batch()
         except RecordTooLarge:
-            self._one_by_one(pending)
+            self._apply_individually(pending)
 
-    def _open(self) -> Fold:
+    def _create_fold(self) -> Fold:
         fold = Fold(self.rows, self._partition, self._rules)
         fold.load()
         return fold
@@ -84,26 +84,26 @@ class Replay:
             self._pending.append((offset, pack))
             if self._fold.apply(pack, offset):
                 break
-            self.settle()
+            self.flush()
 
-    def _put(self) -> None:
+    def _apply_batch(self) -> None:
         rows = self._fold.take().rows
         check_record_sizes(VIEWS, rows)
         keep_latest(self.rows, rows)
         self.changed.update(key for key, _ in rows)
         self._fold.taken()
 
-    def _one_by_one(self, pending: list[tuple[int, Pack]]) -> None:
+    def _apply_individually(self, pending: list[tuple[int, Pack]]) -> None:
         """A pack made a row that no batch can hold: as a worker does, passes over that pack only."""
-        self._fold = self._open()
+        self._fold = self._create_fold()
         for offset, pack in pending:
             whole = offset < self.position.next
             try:
                 while not whole:
                     self.skip_to(offset)
                     whole = self._fold.apply(pack, offset)
-                    self._put()
+                    self._apply_batch()
             except RecordTooLarge:
-                self._fold = self._open()
+                self._fold = self._create_fold()
                 self.skip_to(offset)
                 self._fold.skip(offset)

@@ -31,83 +31,88 @@ _STEP = 3.0
 
 @dataclass(slots=True)
 class _PartitionLag:
-    done: int
-    seen: float  # wall, of the first look
-    end: int = 0
-    level: float | None = None  # wall: when nothing waited
-    worked: float | None = None  # wall: the timestamp of the last record worked on
-    standing: float = 0.0  # seconds for which nothing moved though there was more
+    processed: int
+    first_seen: float  # wall, of the first look
+    end_offset: int = 0
+    caught_up_at: float | None = None  # wall: when nothing waited
+    processed_at: float | None = None  # wall: the timestamp of the last record worked on
+    stalled_for: float = 0.0  # seconds for which nothing moved though there was more
 
     @property
     def lag(self) -> int:
-        return max(0, self.end - self.done)
+        return max(0, self.end_offset - self.processed)
 
-    def age(self, wall: float) -> float:
+    def oldest_age(self, wall: float) -> float:
         """Of the oldest record that waits, at most. Before the first was worked on: of our knowing that one waits."""
-        known = [time for time in (self.level, self.worked) if time is not None]
-        return max(0.0, wall - (max(known) if known else self.seen)) if self.lag else 0.0
+        known = [time for time in (self.caught_up_at, self.processed_at) if time is not None]
+        return max(0.0, wall - (max(known) if known else self.first_seen)) if self.lag else 0.0
 
 
 class LagTracker:
     """Of one consumer. `now`: when it began."""
 
     def __init__(self, settings: Settings, now: float) -> None:
-        self._stall = settings.stall_seconds
-        self._age = settings.ready_lag_seconds
-        self._answered = now
-        self._places: dict[PartitionId, _PartitionLag] = {}
+        self._stall_limit = settings.stall_seconds
+        self._age_limit = settings.ready_lag_seconds
+        self._last_answer = now
+        self._partitions: dict[PartitionId, _PartitionLag] = {}
 
-    def look(
+    def observe(
         self, now: float, wall: float, done: Mapping[PartitionId, int], ends: Mapping[PartitionId, int],
         worked: Mapping[PartitionId, float] | None = None, held: Collection[PartitionId] = (),
     ) -> None:
-        """The broker has said at `now` where partitions end. `done`: the owned ones, and the offset after the last
-        record worked on as of before the broker was asked; `worked`: that record's timestamp (wall), where known;
+        """The broker has said at `now` where partitions end. `processed`: the owned ones, and the offset after the last
+        record worked on as of before the broker was asked; `processed_at`: that record's timestamp (wall), where known;
         `held`: where nothing shall move."""
-        step, self._answered = min(now - self._answered, _STEP), now
-        for gone in self._places.keys() - done.keys():
-            del self._places[gone]
+        step, self._last_answer = min(now - self._last_answer, _STEP), now
+        for gone in self._partitions.keys() - done.keys():
+            del self._partitions[gone]
             for gauge in (LAG, LAG_SECONDS):
                 with suppress(KeyError):
                     gauge.remove(*map(str, gone))
         for name, offset in done.items():
-            place = self._places.setdefault(name, _PartitionLag(offset, wall))
-            moved, place.done, place.end = offset != place.done, offset, ends.get(name, place.end)
-            place.worked = (worked or {}).get(name, place.worked)
-            place.standing = 0.0 if moved or not place.lag or name in held else place.standing + step
+            place = self._partitions.setdefault(name, _PartitionLag(offset, wall))
+            moved, place.processed = offset != place.processed, offset
+            place.end_offset = ends.get(name, place.end_offset)
+            place.processed_at = (worked or {}).get(name, place.processed_at)
+            place.stalled_for = 0.0 if moved or not place.lag or name in held else place.stalled_for + step
             if not place.lag:
-                place.level = wall
+                place.caught_up_at = wall
             LAG.labels(*name).set(place.lag)
-            LAG_SECONDS.labels(*name).set(place.age(wall))
+            LAG_SECONDS.labels(*name).set(place.oldest_age(wall))
 
-    def resting(self, now: float) -> None:
+    def suspend(self, now: float) -> None:
         """The broker is not asked now, on purpose: its silence means nothing."""
-        self._answered = now
+        self._last_answer = now
 
     @property
     def lag(self) -> int:
         """Records, of all partitions."""
-        return sum(place.lag for place in self._places.values())
+        return sum(place.lag for place in self._partitions.values())
 
-    def age(self, wall: float) -> float:
+    def oldest_age(self, wall: float) -> float:
         """Seconds, of the oldest record that waits anywhere; 0.0: none."""
-        return max((place.age(wall) for place in self._places.values()), default=0.0)
+        return max((place.oldest_age(wall) for place in self._partitions.values()), default=0.0)
 
-    def standing(self) -> tuple[float, str]:
+    def longest_stall(self) -> tuple[float, str]:
         """For how many seconds nothing has moved though there is more, and where; the longest. 0.0: nowhere."""
         name, place = max(
-            self._places.items(), key=lambda item: item[1].standing, default=(("", 0), _PartitionLag(0, 0.0)))
-        return place.standing, f"{name[0]}/{name[1]} stands at offset {place.done}, it ends at {place.end}"
+            self._partitions.items(), key=lambda item: item[1].stalled_for, default=(("", 0), _PartitionLag(0, 0.0)))
+        return (
+            place.stalled_for,
+            f"{name[0]}/{name[1]} stands at offset {place.processed}, it ends at {place.end_offset}",
+        )
 
-    def unready(self, now: float, wall: float) -> str | None:
+    def not_ready_reason(self, now: float, wall: float) -> str | None:
         """Why what is asked of this role would not be the truth of now; None: it is."""
-        if (silent := now - self._answered) > self._stall:
+        if (silent := now - self._last_answer) > self._stall_limit:
             return f"the broker has not answered for {silent:.0f} s"
-        seconds, where = self.standing()
-        if seconds > self._stall:
+        seconds, where = self.longest_stall()
+        if seconds > self._stall_limit:
             return f"stalled: {where}, for {seconds:.0f} s"
         name, place = max(
-            self._places.items(), key=lambda item: item[1].age(wall), default=(("", 0), _PartitionLag(0, wall)))
-        if (age := place.age(wall)) > self._age:
+            self._partitions.items(), key=lambda item: item[1].oldest_age(wall),
+            default=(("", 0), _PartitionLag(0, wall)))
+        if (age := place.oldest_age(wall)) > self._age_limit:
             return f"catching up: {name[0]}/{name[1]} is {place.lag} records behind, the oldest up to {age:.0f} s old"
         return None

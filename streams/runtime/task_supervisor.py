@@ -21,21 +21,21 @@ class TaskSupervisor:
     """Rung once; whoever runs the worker waits for it and ends the process with the reason."""
 
     def __init__(self) -> None:
-        self.reason: str | None = None
+        self.failure: str | None = None
         self._cause: BaseException | None = None
-        self._rung = asyncio.Event()
+        self._failed = asyncio.Event()
 
-    def ring(self, where: str, error: BaseException) -> None:
+    def fail(self, where: str, error: BaseException) -> None:
         """Later ones only leave a log line: the first is the cause, the rest mostly follow from it."""
         log.critical("%s: %s: %s", where, type(error).__name__, error, exc_info=error)
-        if self.reason is None:
-            self.reason, self._cause = f"{where}: {type(error).__name__}: {error}", error
-            self._rung.set()
+        if self.failure is None:
+            self.failure, self._cause = f"{where}: {type(error).__name__}: {error}", error
+            self._failed.set()
 
     async def wait(self) -> NoReturn:
         """Returns never: raises WorkerFailed when rung."""
-        await self._rung.wait()
-        raise WorkerFailed(self.reason) from self._cause
+        await self._failed.wait()
+        raise WorkerFailed(self.failure) from self._cause
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
@@ -43,10 +43,10 @@ class TaskSupervisor:
         try:
             yield
         except Exception as error:
-            self.ring(where, error)
+            self.fail(where, error)
             raise
 
-    def watch(self, work: Coroutine[Any, Any, None], where: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None], where: str) -> asyncio.Task[None]:
         """Runs `work` as a task whose failure rings."""
         task = asyncio.create_task(work, name=where)
         task.add_done_callback(self._ended)
@@ -54,4 +54,4 @@ class TaskSupervisor:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.ring(task.get_name(), error)
+            self.fail(task.get_name(), error)

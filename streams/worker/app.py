@@ -50,7 +50,7 @@ class Worker:
     """Both apps, their producers, and the tasks beside them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.alarm = TaskSupervisor()
+        self.supervisor = TaskSupervisor()
         self._settings = settings
         # A new incarnation of the broker may have lost records of the log that its sources still hold: the group begins
         # anew, reads all they hold, and the fold drops what it knows.
@@ -65,8 +65,8 @@ class Worker:
 
         self._intake_from = GapFiller(read, self._begin)
         self._intake_group = GroupOffsets(self.ingest, settings)
-        self.intake = ingest.Ingestor(settings, to_log, self._intake_from)
-        ingest.register_agent(self.ingest, self.intake, self.alarm)
+        self.ingestor = ingest.Ingestor(settings, to_log, self._intake_from)
+        ingest.register_agent(self.ingest, self.ingestor, self.supervisor)
         self.ingest.on_partitions_assigned.connect(self._sources_assigned)
         self.ingest.on_partitions_revoked.connect(self._sources_revoked)
 
@@ -74,17 +74,17 @@ class Worker:
         self._fold_group = GroupOffsets(self.fold, settings)
         self.views = ViewsTable(self.fold, settings.log_partitions, self._fold_group, read)
         self.fold.tables.add(self.views)
-        self.shards = agent.AssignedPartitions(
+        self.partitions = agent.AssignedPartitions(
             lambda number, kept: partition.PartitionProcessor(
                 number, settings, self.views, self._shards_from, kept),
-            self.alarm,
+            self.supervisor,
         )
-        agent.register_agent(self.fold, self.shards, self.alarm)
+        agent.register_agent(self.fold, self.partitions, self.supervisor)
         self.fold.on_partitions_assigned.connect(self._log_assigned)
         self.fold.on_partitions_revoked.connect(self._log_revoked)
         self._ticks = TickProducer(to_ticks)
         self._stopping = False
-        self.drained = False  # by stop: nothing was being written when it left
+        self.stopped_cleanly = False  # by stop: nothing was being written when it left
         self._tasks: list[asyncio.Task[None]] = []
         self._assigned = {self.ingest: False, self.fold: False}
         self._progress = {app: LagTracker(settings, time.monotonic()) for app in (self.ingest, self.fold)}
@@ -96,47 +96,47 @@ class Worker:
     def ready(self) -> bool:
         """All partitions are assigned, loaded and being worked on."""
         apps = (self.ingest, self.fold)
-        return all(self._assigned[app] and not app.rebalancing for app in apps) and self.shards.ready
+        return all(self._assigned[app] and not app.rebalancing for app in apps) and self.partitions.ready
 
-    def unready(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why what comes is not worked on as it comes; None: it is."""
         for app, assigned in self._assigned.items():
             if not assigned or app.rebalancing:
                 return f"{app.conf.id} {'is rebalancing' if assigned else 'has not joined its group yet'}"
-        if loading := self.shards.loading:
+        if loading := self.partitions.loading:
             return f"loading partitions {', '.join(map(str, loading))} of {LOG}"
-        if stopped := self.intake.gate.unready():
+        if stopped := self.ingestor.breakers.not_ready_reason():
             return stopped
-        reasons = (progress.unready(time.monotonic(), time.time()) for progress in self._progress.values())
+        reasons = (progress.not_ready_reason(time.monotonic(), time.time()) for progress in self._progress.values())
         return next(filter(None, reasons), None)
 
     async def start(self) -> None:
         """Returns when both apps run; partitions may still be loading. Raises what they raise."""
         await asyncio.gather(*(out.start() for out in self._producers))
         self._tasks += [
-            self.alarm.watch(self._health(app), f"app {app.conf.id}") for app in (self.ingest, self.fold)
+            self.supervisor.spawn(self._health(app), f"app {app.conf.id}") for app in (self.ingest, self.fold)
         ]
         await asyncio.gather(self.ingest.start(), self.fold.start())
         self._tasks += [
-            self.alarm.watch(self.intake.run(), "ingest"),
-            self.alarm.watch(self._ticks.run(lambda: self.shards.owned.values()), "ticks"),
-            self.alarm.watch(self._commit(), "commit"),
-            self.alarm.watch(self.intake.listen_for_resume_markers(), "operators"),
-            self._watched(self.ingest, self._intake_group, self._intake_from, self.intake, "sources"),
-            self._watched(self.fold, self._fold_group, self._shards_from, self.shards, "log"),
+            self.supervisor.spawn(self.ingestor.run(), "ingest"),
+            self.supervisor.spawn(self._ticks.run(lambda: self.partitions.processors.values()), "ticks"),
+            self.supervisor.spawn(self._commit(), "commit"),
+            self.supervisor.spawn(self.ingestor.listen_for_resume_markers(), "operators"),
+            self._watched(self.ingest, self._intake_group, self._intake_from, self.ingestor, "sources"),
+            self._watched(self.fold, self._fold_group, self._shards_from, self.partitions, "log"),
         ]
 
     def _watched(
         self, app: faust.App, group: GroupOffsets, continuity: GapFiller, consumed: MonitoredConsumer, name: str
     ) -> asyncio.Task[None]:
-        return self.alarm.watch(watch_progress(app, group, continuity, consumed, self._progress[app]), name)
+        return self.supervisor.spawn(watch_progress(app, group, continuity, consumed, self._progress[app]), name)
 
     async def stop(self) -> None:
         """Finish what is being written, commit it, leave. May be called at any time, after a failure too."""
         self._stopping = True  # a rebalance that is under way must not give us work: claims would take it from others
-        if self.alarm.reason is None:
-            await asyncio.gather(self.intake.close(), self.shards.close())
-            self.drained = True  # what is not committed by then is looked at again, and known
+        if self.supervisor.failure is None:
+            await asyncio.gather(self.ingestor.close(), self.partitions.close())
+            self.stopped_cleanly = True  # what is not committed by then is looked at again, and known
             await self._commit_once()
             for group in (self._intake_group, self._fold_group):
                 group.leave()
@@ -162,41 +162,41 @@ class Worker:
 
     async def _commit_once(self) -> None:
         if not self.ingest.rebalancing:
-            await _commit_offsets(self._intake_group, self.intake.done)
-            self._intake_from.committed(self._intake_group.committed)
+            await _commit_offsets(self._intake_group, self.ingestor.committable_offsets)
+            self._intake_from.set_committed(self._intake_group.committed)
         if not self.fold.rebalancing:
-            await _commit_offsets(self._fold_group, self.shards.done)
+            await _commit_offsets(self._fold_group, self.partitions.committable_offsets)
 
     async def _sources_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
         if self._stopping:
             return
         mine = [tp for tp in assigned if tp.topic in SOURCE_TYPES]
-        starts = await self._intake_group.starts(mine)
+        starts = await self._intake_group.resume_offsets(mine)
         if self._stopping:  # meanwhile
             return
-        self.intake.start(starts)
+        self.ingestor.start(starts)
         self._assigned[app] = True
         log.info("ingests %d partitions of %d source topics", len(mine), len({tp.topic for tp in mine}))
 
     async def _sources_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
-        await self.intake.close()
-        await _commit_offsets(self._intake_group, self.intake.done)
-        self.intake.release()
+        await self.ingestor.close()
+        await _commit_offsets(self._intake_group, self.ingestor.committable_offsets)
+        self.ingestor.release()
 
     async def _log_assigned(self, app: faust.App, assigned: set[TP], **_: Any) -> None:
         if self._stopping:
             return
         mine = {tp.partition for tp in assigned if tp.topic == LOG}
-        self.views.keep(mine)
-        self.shards.start(mine)
+        self.views.retain(mine)
+        self.partitions.start(mine)
         self._assigned[app] = True
         log.info("folds partitions %s of the log", ", ".join(map(str, sorted(mine))) or "none")
 
     async def _log_revoked(self, app: faust.App, revoked: set[TP], **_: Any) -> None:
-        await self.shards.close()
-        await _commit_offsets(self._fold_group, self.shards.done)
-        self.shards.release()
-        self._shards_from.next.clear()
+        await self.partitions.close()
+        await _commit_offsets(self._fold_group, self.partitions.committable_offsets)
+        self.partitions.release()
+        self._shards_from.next_offsets.clear()
 
 
 async def _commit_offsets(group: GroupOffsets, done: Mapping[TP, int]) -> None:

@@ -35,7 +35,7 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     built: list[Worker] = []
-    unready = lambda: built[0].unready() if built else "looking for its topics"  # noqa: E731
+    unready = lambda: built[0].not_ready_reason() if built else "looking for its topics"  # noqa: E731
     async with serve(settings.metrics_port, unready, settings.host):
         settings = settings.model_copy(update={"kafka": await order_by_reachability(settings)})
         if not await topics.ensure_topics_or_stop(settings, stop):
@@ -55,7 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
 async def _until(stop: asyncio.Event, worker: Worker) -> None:
     """Returns when `stop` is set. Raises what the worker fails of."""
     starting = asyncio.create_task(_start(worker))
-    stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(worker.alarm.wait())
+    stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(worker.supervisor.wait())
     tasks = [starting, stopping, failing]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +100,7 @@ async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None
 def _leave(worker: Worker, away: str | None, seconds: float | None) -> None:
     """Ends the process without waiting for Faust: its consumer threads are not daemons, and the interpreter would
     wait for them for ever. All that counts is durable."""
-    why = away or worker.alarm.reason or "clean"
+    why = away or worker.supervisor.failure or "clean"
     log.warning("Faust did not stop within %.0f s; the process exits without it (%s)", seconds or 0.0, why)
     logging.shutdown()
-    os._exit(0 if worker.drained else os.EX_TEMPFAIL if away else _EXIT_STUCK)
+    os._exit(0 if worker.stopped_cleanly else os.EX_TEMPFAIL if away else _EXIT_STUCK)

@@ -273,12 +273,12 @@ class _NoProducer:
 
 
 def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
-    intake = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
+    ingestor = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
     for one in records:
-        intake._take(one)
-    packs = sum(count for _, count, _ in intake._packer.take(0))
-    assert packs + len(intake._rejects) == len(records)
-    for letter in intake._rejects:
+        ingestor._process_record(one)
+    packs = sum(count for _, count, _ in ingestor._packer.take(0))
+    assert packs + len(ingestor._rejects) == len(records)
+    for letter in ingestor._rejects:
         assert letter.cause != "fault", letter.reason
         fitted = letter.fitted(LETTER_BYTES)
         headers = fitted.record_headers()
@@ -288,7 +288,7 @@ def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
             fitted, headers=[(name, raw) for name, raw in fitted.headers if not name.startswith("attn-")],
             key_size=again.key_size, headers_size=again.headers_size, header_count=again.header_count)
         assert again.truncated or (again.key, again.value or b"") == (letter.key, letter.value or b"")
-    return intake._rejects
+    return ingestor._rejects
 
 
 # --- the command ---

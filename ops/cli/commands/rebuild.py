@@ -27,7 +27,7 @@ from streams.core.config import FoldConfig as Rules
 from streams.kafka.connection import client_arguments
 from streams.kafka.fencing import FencedError
 from streams.rebuild.partition_view import PartitionView
-from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, RebuildError, Report, read_view
+from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, RebuildError, RebuildReport, read_view
 
 __all__ = ["checkpoint", "rebuild"]
 
@@ -57,7 +57,7 @@ def rebuild(
     source = _base(base, settings, any_rules)
     with _errors(settings):
         reports, failed = asyncio.run(_each(settings, numbers, source, check))
-    odd = [report for report in reports if report.odd]
+    odd = [report for report in reports if report.differing]
     if as_json:
         for report in reports:
             typer.echo(json.dumps(_plain(report)))
@@ -126,11 +126,11 @@ def _errors(settings: Settings) -> Iterator[None]:
 
 async def _each(
     settings: Settings, numbers: list[int], source: Checkpoint | None, check: bool
-) -> tuple[list[Report], list[str]]:
+) -> tuple[list[RebuildReport], list[str]]:
     """What was found and done, and why it could not be in the others: each partition is for itself."""
     await _require(settings)
     bases = source.bases(set(numbers)) if source is not None else iter(())
-    rules, reports, failed = Rules.from_settings(settings), list[Report](), list[str]()
+    rules, reports, failed = Rules.from_settings(settings), list[RebuildReport](), list[str]()
     with _progress() as bar:
         ahead: tuple[int, RebuildBase] | None = next(bases, None)
         for done, number in enumerate(numbers):
@@ -197,29 +197,30 @@ def _progress() -> Iterator[Any]:
         yield begin
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: RebuildReport) -> dict[str, Any]:
     return {
-        "partition": report.partition, "position": report.position, "rows": report.rows, "should_be": report.wanted,
-        "differ": {name: dict(found) for name, found in sorted(report.odd.items())}, "keys": report.keys,
-        "out_of_turn": report.loose, "written": report.written, "checksum": report.checksum,
+        "partition": report.partition, "position": report.position, "rows": report.rows,
+        "should_be": report.expected_rows,
+        "differ": {name: dict(found) for name, found in sorted(report.differing.items())}, "keys": report.keys,
+        "out_of_turn": report.stale_keys, "written": report.written, "checksum": report.checksum,
     }
 
 
-def _show(reports: list[Report]) -> None:
+def _show(reports: list[RebuildReport]) -> None:
     table = Table("partition", "rows", "should be", "differ")
     for name in ("such as", "checksum"):
         table.add_column(name, overflow="fold")
     for report in reports:
         differ = [f"{name}: " + ", ".join(f"{number} {what}" for what, number in sorted(found.items()))
-                  for name, found in sorted(report.odd.items())]
-        table.add_row(str(report.partition), f"{report.rows:,}", f"{report.wanted:,}", "\n".join(differ),
+                  for name, found in sorted(report.differing.items())]
+        table.add_row(str(report.partition), f"{report.rows:,}", f"{report.expected_rows:,}", "\n".join(differ),
                       "\n".join(report.keys), report.checksum)
     Console().print(table)
 
 
-def _sum_up(reports: list[Report], check: bool) -> None:
-    odd = sum(sum(kind.values()) for report in reports for kind in report.odd.values())
-    loose, written = sum(report.loose for report in reports), sum(report.written for report in reports)
+def _sum_up(reports: list[RebuildReport], check: bool) -> None:
+    odd = sum(sum(kind.values()) for report in reports for kind in report.differing.values())
+    loose, written = sum(report.stale_keys for report in reports), sum(report.written for report in reports)
     if check:
         typer.echo(f"{odd} rows are not what the log says; `attn rebuild` replaces them" if odd else
                    "the view is what the log says", err=True)

@@ -39,17 +39,17 @@ async def fold(what: str) -> None:
     async def done() -> bool:
         if not fed.done():
             return False
-        folded, records = worker.shards.done, int(fed.result())
+        folded, records = worker.partitions.committable_offsets, int(fed.result())
         if what == "log":
             return sum(folded.values()) >= records
-        if sum(worker.intake.done.values()) < records:
+        if sum(worker.ingestor.committable_offsets.values()) < records:
             return False
-        ends = await worker._fold_group.ends(shard.tp for shard in worker.shards.owned.values())
+        ends = await worker._fold_group.end_offsets(shard.tp for shard in worker.partitions.processors.values())
         return bool(ends) and all(folded.get(tp, 0) >= end for tp, end in ends.items())
 
     while not await done():
-        if worker.alarm.reason:
-            sys.exit(worker.alarm.reason)
+        if worker.supervisor.failure:
+            sys.exit(worker.supervisor.failure)
         await asyncio.sleep(5 * _LOOK)
     meter.tell()
     await worker._commit_once()
@@ -59,12 +59,12 @@ async def load() -> None:
     """Measures from when it has its partitions until it folds them: what each row costs, without group and broker."""
     worker = await _started()
     starting = asyncio.create_task(worker.start())
-    while not worker.shards.owned:
+    while not worker.partitions.processors:
         await asyncio.sleep(_LOOK)
     meter = Meter()
     while not worker.ready:
-        if worker.alarm.reason:
-            sys.exit(worker.alarm.reason)
+        if worker.supervisor.failure:
+            sys.exit(worker.supervisor.failure)
         await asyncio.sleep(_LOOK)
     meter.tell(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     await starting

@@ -92,10 +92,10 @@ async def test_who_does_not_know_is_not_taken_for_nothing_committed(
 
     places = [TP(topic, number) for topic in SOURCE_TYPES for number in range(2)]
     app = SimpleNamespace(conf=SimpleNamespace(id="attn-ingest"))
-    committed = await GroupOffsets(app, stack.settings)._fetch(places)
+    committed = await GroupOffsets(app, stack.settings)._fetch_committed(places)
     assert committed
     monkeypatch.setattr(AIOKafkaAdminClient, "find_coordinator", find_wrongly)
-    assert (await GroupOffsets(app, stack.settings)._fetch(places)).keys() == committed.keys()
+    assert (await GroupOffsets(app, stack.settings)._fetch_committed(places)).keys() == committed.keys()
     assert asked == 2
 
 

@@ -121,9 +121,9 @@ def check_mended(seen: Seen, settings: Settings) -> None:
         rows, facts = refolded(records, partition, settings)
         found = seen.rows[partition]
         same = Comparison(found, rows, exact=False)
-        same.look_at_all()
-        assert not same.odd
-        assert same.seen() == ([], [])
+        same.update_all()
+        assert not same.differing
+        assert same.unmatched_seen_rows() == ([], [])
         assert position(found, partition).position > position(rows, partition).position
         assert [(fact.event_id, fact.type) for fact in seen.told(partition)] == [
             (fact.event_id, fact.type) for fact in facts]

@@ -89,7 +89,7 @@ async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn
         other = with_targets(settings, 9)
         assert "other rules (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
         bases = dict(Checkpoint(file).bases({0, 1}))
-        assert (await PartitionRebuild(settings, 0, Rules.from_settings(settings), bases[0]).check()).odd == wrong
+        assert (await PartitionRebuild(settings, 0, Rules.from_settings(settings), bases[0]).check()).differing == wrong
         assert "replaced 6 rows" in await attn(settings, "rebuild", "--base", str(file))
         assert not differences(before, await look(settings), 0)
         await forget(settings, 0, at + 1)

@@ -31,7 +31,7 @@ async def test_what_faust_does_not_deliver_is_read_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
 ) -> None:
     """Every third chunk vanishes, some of them the last of their partition."""
-    put, chunks = where.put, 0  # type: ignore[attr-defined]
+    put, chunks = where.enqueue, 0  # type: ignore[attr-defined]
 
     async def losing(self: Any, tp: Any, records: Any) -> None:
         nonlocal chunks
@@ -39,7 +39,7 @@ async def test_what_faust_does_not_deliver_is_read_again(
         if chunks % 3:
             await put(self, tp, records)
 
-    monkeypatch.setattr(where, "put", losing)
+    monkeypatch.setattr(where, "enqueue", losing)
     lines = events.generate(21, 900, workspaces=WORKSPACES)
     async with stack() as settings:
         await topics.ensure_topics(settings)

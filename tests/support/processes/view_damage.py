@@ -40,8 +40,8 @@ async def check(settings: Settings, base: RebuildBase | None = None) -> dict[int
     """Partition -> what differs."""
     rules = Rules.from_settings(settings)
     found = [await PartitionRebuild(settings, number, rules, base).check() for number in range(settings.log_partitions)]
-    return {report.partition: {name: dict(count) for name, count in report.odd.items()}
-            for report in found if report.odd}
+    return {report.partition: {name: dict(count) for name, count in report.differing.items()}
+            for report in found if report.differing}
 
 
 async def rebuild(settings: Settings) -> int:
@@ -86,14 +86,14 @@ async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str
 
 def differences(one: pipeline.Seen, two: pipeline.Seen, partition: int) -> dict[str, Any]:
     compared = Comparison(one.rows[partition], two.rows[partition], False)
-    compared.look_at_all()
-    return compared.count()
+    compared.update_all()
+    return compared.count_by_type()
 
 
 def same(one: dict[bytes, bytes], two: dict[bytes, bytes]) -> bool:
     compared = Comparison(one, two, False)
-    compared.look_at_all()
-    return not compared.count()
+    compared.update_all()
+    return not compared.count_by_type()
 
 
 def of_later(number: int) -> list[events.Line]:

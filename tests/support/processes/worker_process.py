@@ -56,9 +56,9 @@ def arm(crash: str) -> None:
     elif point == "freeze":
         FencedProducer.write = crashing(True, FencedProducer.write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
-        partition.claim = crashing(False, partition.claim)
+        partition.fence_partition = crashing(False, partition.fence_partition)
     elif point == "log":
-        ingest.acknowledged = crashing(True, ingest.acknowledged)
+        ingest.wait_acknowledged = crashing(True, ingest.wait_acknowledged)
     elif point == "commit":
         GroupOffsets.commit = crashing(True, GroupOffsets.commit, lambda _, done: bool(done))
     elif point == "loading":

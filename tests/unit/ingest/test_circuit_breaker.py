@@ -6,11 +6,11 @@ import random
 
 from streams.ingest.circuit_breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
-POLICY = BreakerPolicy(share=0.5, least=100, window=60.0, first=30.0, most=100.0)
+POLICY = BreakerPolicy(reject_ratio=0.5, min_records=100, window=60.0, initial_delay=30.0, max_delay=100.0)
 
 
 def fed(breaker: CircuitBreaker, now: float, good: int, bad: int) -> bool:
-    return any([breaker.took(now, False) for _ in range(good)] + [breaker.took(now, True) for _ in range(bad)])
+    return any([breaker.record(now, False) for _ in range(good)] + [breaker.record(now, True) for _ in range(bad)])
 
 
 def test_few_bad_events_stop_nothing() -> None:
@@ -21,8 +21,8 @@ def test_few_bad_events_stop_nothing() -> None:
 
 def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
     breaker = CircuitBreaker(POLICY)
-    assert [breaker.took(1.0, True) for _ in range(100)] == [False] * 99 + [True]
-    assert breaker.state is CircuitState.STOPPED
+    assert [breaker.record(1.0, True) for _ in range(100)] == [False] * 99 + [True]
+    assert breaker.state is CircuitState.OPEN
 
 
 def test_what_is_older_than_the_window_does_not_count() -> None:
@@ -39,7 +39,7 @@ def test_a_good_past_does_not_hide_a_bad_minute() -> None:
 
 
 def test_a_share_of_nothing_never_stops() -> None:
-    assert not fed(CircuitBreaker(BreakerPolicy(share=0.0)), 0.0, good=0, bad=10_000)
+    assert not fed(CircuitBreaker(BreakerPolicy(reject_ratio=0.0)), 0.0, good=0, bad=10_000)
 
 
 def stopped() -> CircuitBreaker:
@@ -51,58 +51,58 @@ def stopped() -> CircuitBreaker:
 def test_it_is_tried_and_waits_twice_as_long_each_time() -> None:
     breaker, now, waits = stopped(), 0.0, []
     for _ in range(4):
-        waits.append(breaker.wait(now))
-        assert not breaker.due(now + breaker.wait(now) - 0.1)
-        now += breaker.wait(now)
-        assert breaker.due(now)
-        assert breaker.begin_try() == 100
-        assert [breaker.took(now, True) for _ in range(100)] == [False] * 99 + [True]
+        waits.append(breaker.seconds_until_probe(now))
+        assert not breaker.is_probe_due(now + breaker.seconds_until_probe(now) - 0.1)
+        now += breaker.seconds_until_probe(now)
+        assert breaker.is_probe_due(now)
+        assert breaker.start_probe() == 100
+        assert [breaker.record(now, True) for _ in range(100)] == [False] * 99 + [True]
     assert waits == [30.0, 60.0, 100.0, 100.0]
 
 
 def test_a_try_that_is_good_goes_on_with_a_clean_record() -> None:
     breaker = stopped()
-    breaker.begin_try()
+    breaker.start_probe()
     assert not fed(breaker, 30.0, good=60, bad=40)
-    assert breaker.state is CircuitState.READING
+    assert breaker.state is CircuitState.CLOSED
     assert not fed(breaker, 31.0, good=0, bad=99)
     assert fed(breaker, 31.0, good=0, bad=1)
-    assert breaker.wait(31.0) == 30.0
+    assert breaker.seconds_until_probe(31.0) == 30.0
 
 
 def test_a_try_with_few_records_is_judged_by_these() -> None:
     for good, bad, goes_on in ((1, 0, True), (2, 1, True), (1, 2, False), (0, 1, False)):
         breaker = stopped()
-        breaker.begin_try()
+        breaker.start_probe()
         assert not fed(breaker, 30.0, good, bad)
-        assert breaker.judge(30.0) is goes_on
+        assert breaker.evaluate_probe(30.0) is goes_on
 
 
 def test_a_try_that_found_nothing_is_due_again_at_once() -> None:
     breaker = stopped()
-    breaker.begin_try()
-    assert not breaker.judge(30.0)
-    assert breaker.due(30.0)
+    breaker.start_probe()
+    assert not breaker.evaluate_probe(30.0)
+    assert breaker.is_probe_due(30.0)
 
 
 def test_told_to_go_on_it_takes_what_comes_until_that_is_good() -> None:
     breaker = stopped()
-    breaker.go_on()
+    breaker.force_close()
     assert not fed(breaker, 1.0, good=0, bad=10_000)
-    assert breaker.state is CircuitState.TOLD
+    assert breaker.state is CircuitState.FORCED_CLOSED
     assert not fed(breaker, 62.0, good=100, bad=0)
-    assert breaker.state is CircuitState.READING
+    assert breaker.state is CircuitState.CLOSED
     assert fed(breaker, 63.0, good=0, bad=101)
 
 
 def test_the_window_counts_what_it_holds() -> None:
     """Against a list of all records."""
     rng, taken, now = random.Random(5), [], 0.0
-    breaker = CircuitBreaker(BreakerPolicy(share=0.0, window=10.0))
+    breaker = CircuitBreaker(BreakerPolicy(reject_ratio=0.0, window=10.0))
     for _ in range(3000):
         now += rng.choice((0.0, 0.01, 0.3, 4.0))
         bad = rng.random() < 0.3
         taken.append((int(now), bad))
-        breaker.took(now, bad)
+        breaker.record(now, bad)
         inside = [bad for second, bad in taken if second > now - 10.0]
         assert (breaker.count, breaker.rejected) == (len(inside), sum(inside))

@@ -44,8 +44,8 @@ class Log:
             yield found[at:at + 3]
 
 
-async def followed(continuity: GapFiller, portion: RecordChunk) -> list[int]:
-    return [record.offset async for run in continuity.follow(portion) for record in run]
+async def followed(gaps: GapFiller, chunk: RecordChunk) -> list[int]:
+    return [record.offset async for run in gaps.deliver(chunk) for record in run]
 
 
 @given(
@@ -56,36 +56,36 @@ async def followed(continuity: GapFiller, portion: RecordChunk) -> list[int]:
 async def test_every_record_once_in_order(held: list[int], deliveries: list[tuple[int, int, bool]], start: int) -> None:
     """Portions repeated, overlapping, out of order, left out; at last the watch has the rest read again."""
     log = Log(held)
-    continuity = GapFiller(log.read)  # type: ignore[arg-type]
-    continuity.own(TP0, start)
+    gaps = GapFiller(log.read)  # type: ignore[arg-type]
+    gaps.start_at(TP0, start)
     got: list[int] = []
     for at, length, again in deliveries:
         records = log.between(at, at + length)
         if again or not records:
-            portion = RecordChunk(TP0, [], min(at + length, held[-1] + 1), 0)
+            chunk = RecordChunk(TP0, [], min(at + length, held[-1] + 1), 0)
         else:
-            portion = RecordChunk.of(TP0, records)  # type: ignore[arg-type]
-        got += await followed(continuity, portion)
-    got += await followed(continuity, RecordChunk(TP0, [], held[-1] + 1, 0))
+            chunk = RecordChunk.from_records(TP0, records)  # type: ignore[arg-type]
+        got += await followed(gaps, chunk)
+    got += await followed(gaps, RecordChunk(TP0, [], held[-1] + 1, 0))
     assert got == [offset for offset in held if offset >= start]
 
 
 async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
-    continuity = GapFiller(Log([]).read)  # type: ignore[arg-type]
-    continuity.own(TP0, 5)
-    assert continuity.stalled({TP0: 5}, {TP0: 5}) == {}
-    assert continuity.stalled({TP0: 5}, {TP0: 9}) == {}  # may be on its way
-    assert continuity.stalled({TP0: 5}, {TP0: 12}) == {TP0: 12}
-    continuity.next[TP0] = 8
-    assert continuity.stalled({TP0: 8}, {TP0: 12}) == {}  # it moves
+    gaps = GapFiller(Log([]).read)  # type: ignore[arg-type]
+    gaps.start_at(TP0, 5)
+    assert gaps.find_stalled({TP0: 5}, {TP0: 5}) == {}
+    assert gaps.find_stalled({TP0: 5}, {TP0: 9}) == {}  # may be on its way
+    assert gaps.find_stalled({TP0: 5}, {TP0: 12}) == {TP0: 12}
+    gaps.next_offsets[TP0] = 8
+    assert gaps.find_stalled({TP0: 8}, {TP0: 12}) == {}  # it moves
 
 
 async def test_a_log_that_ends_before_what_was_read() -> None:
-    continuity = GapFiller(Log([]).read)  # type: ignore[arg-type]
-    continuity.own(TP0, 5)
-    continuity.stalled({TP0: 5}, {TP0: 4})
+    gaps = GapFiller(Log([]).read)  # type: ignore[arg-type]
+    gaps.start_at(TP0, 5)
+    gaps.find_stalled({TP0: 5}, {TP0: 4})
     with pytest.raises(LogTruncated, match="ends at 4, but 5 was read"):
-        continuity.stalled({TP0: 5}, {TP0: 4})
+        gaps.find_stalled({TP0: 5}, {TP0: 4})
 
 
 async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> None:
@@ -95,20 +95,20 @@ async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> Non
     async def begin(tp: TP) -> int:
         return 0
 
-    continuity = GapFiller(log.read, begin)  # type: ignore[arg-type]
-    continuity.own(TP0, 0)
-    chunk = lambda start, end: RecordChunk.of(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
-    assert await followed(continuity, chunk(0, 5)) == list(range(5))
-    assert await followed(continuity, RecordChunk(TP0, [], 40, 0)) == list(range(5, 40))  # read again
-    continuity.committed({TP0: 40})
-    assert await followed(continuity, chunk(5, 20)) == []  # late
+    gaps = GapFiller(log.read, begin)  # type: ignore[arg-type]
+    gaps.start_at(TP0, 0)
+    chunk = lambda start, end: RecordChunk.from_records(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
+    assert await followed(gaps, chunk(0, 5)) == list(range(5))
+    assert await followed(gaps, RecordChunk(TP0, [], 40, 0)) == list(range(5, 40))  # read again
+    gaps.set_committed({TP0: 40})
+    assert await followed(gaps, chunk(5, 20)) == []  # late
     log.held = list(range(50))
-    assert await followed(continuity, chunk(1, 3)) == [0, 1, 2]  # the new topic, its first record was not delivered
-    continuity.committed({TP0: 40})  # of the old one
-    assert await followed(continuity, chunk(3, 50)) == list(range(3, 50))
-    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {}
-    assert continuity.stalled({TP0: 50}, {TP0: 2}) == {TP0: 2}
-    assert continuity.next[TP0] == 0
+    assert await followed(gaps, chunk(1, 3)) == [0, 1, 2]  # the new topic, its first record was not delivered
+    gaps.set_committed({TP0: 40})  # of the old one
+    assert await followed(gaps, chunk(3, 50)) == list(range(3, 50))
+    assert gaps.find_stalled({TP0: 50}, {TP0: 2}) == {}
+    assert gaps.find_stalled({TP0: 50}, {TP0: 2}) == {TP0: 2}
+    assert gaps.next_offsets[TP0] == 0
 
 
 def test_a_chunk_is_what_one_fetch_brought() -> None:

@@ -52,11 +52,11 @@ class Slow:
 
 @asynccontextmanager
 async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Ingestor, asyncio.Task[None]]]:
-    intake = Ingestor(Settings(_env_file=None), cast("Any", out), GapFiller(read))
-    intake.start({_TP: 0})
-    task = asyncio.create_task(intake.run())
+    ingestor = Ingestor(Settings(_env_file=None), cast("Any", out), GapFiller(read))
+    ingestor.start({_TP: 0})
+    task = asyncio.create_task(ingestor.run())
     try:
-        yield intake, task
+        yield ingestor, task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -65,26 +65,26 @@ async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Ingestor
 async def test_what_comes_while_partitions_are_given_up_is_not_written() -> None:
     """The agent may wait for room, and `close` makes it."""
     out = Slow()
-    async with asyncio.timeout(10), ingesting(out) as (intake, task):
-        await intake.put(_TP, records(0))
+    async with asyncio.timeout(10), ingesting(out) as (ingestor, task):
+        await ingestor.enqueue(_TP, records(0))
         await out.sent.wait()
-        closing = asyncio.create_task(intake.close())
+        closing = asyncio.create_task(ingestor.close())
         await asyncio.sleep(0)
         for offset in (1, 2):
-            await intake.put(_TP, records(offset))
+            await ingestor.enqueue(_TP, records(offset))
         out.answer()
         await closing
         for _ in range(20):  # offsets are being committed
             await asyncio.sleep(0)
         assert not out.busy
-        assert intake.done == {_TP: 1}
-        intake.release()
-        intake.start({_TP: 1})
-        await intake.put(_TP, records(1))
+        assert ingestor.committable_offsets == {_TP: 1}
+        ingestor.release()
+        ingestor.start({_TP: 1})
+        await ingestor.enqueue(_TP, records(1))
         await out.sent.wait()
         out.answer()
-        await intake.close()
-        assert intake.done == {_TP: 2}
+        await ingestor.close()
+        assert ingestor.committable_offsets == {_TP: 2}
         assert not task.done()
 
 
@@ -99,12 +99,12 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
             at += 1
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(10), ingesting(out, endless) as (intake, _):
-        intake.read_again(_TP, 10**9)
+    async with asyncio.timeout(10), ingesting(out, endless) as (ingestor, _):
+        ingestor.reread(_TP, 10**9)
         while at < 3:
             await asyncio.sleep(0)
-        await intake.close()
-        assert intake.done[_TP] == len(out.answers) >= 3
+        await ingestor.close()
+        assert ingestor.committable_offsets[_TP] == len(out.answers) >= 3
 
 
 async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_begin(
@@ -119,7 +119,7 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
 
     async def nothing(*_: Any) -> None: ...
 
-    monkeypatch.setattr(worker._intake_group, "starts", starts)
+    monkeypatch.setattr(worker._intake_group, "resume_offsets", starts)
     for group in (worker._intake_group, worker._fold_group):
         monkeypatch.setattr(group, "leave", lambda: None)
     for part in (worker.ingest, worker.fold):
@@ -130,8 +130,8 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
         await worker.stop()
         answer.set()
         await assigned
-    assert worker.drained
-    assert not worker.intake.done
+    assert worker.stopped_cleanly
+    assert not worker.ingestor.committable_offsets
 
 
 @pytest.mark.parametrize(("timestamp", "expected"), [

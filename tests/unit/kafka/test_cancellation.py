@@ -95,21 +95,21 @@ async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monke
         return _Held()
 
     class Loads(partition.PartitionProcessor):
-        async def _begin(self, held: Any) -> None:
+        async def _start(self, held: Any) -> None:
             loading.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
     monkeypatch.setattr(partition, "fence_partition", claim)
     nothing = cast("Any", None)
-    shards = agent.AssignedPartitions(
+    partitions = agent.AssignedPartitions(
         lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
-    shards.start([0])
+    partitions.start([0])
     await loading.wait()
     async with asyncio.timeout(5):
-        await shards.close()
-    shards.release()
-    assert shards.idle(TP("attn.log", 0)) is False
+        await partitions.close()
+    partitions.release()
+    assert partitions.idle(TP("attn.log", 0)) is False
 
 
 class _Writing(partition.PartitionProcessor):
@@ -117,10 +117,10 @@ class _Writing(partition.PartitionProcessor):
 
     written: asyncio.Event
 
-    async def run(self, budget: Any) -> None:
+    async def run(self, queue_bytes: Any) -> None:
         self.fold = cast("Any", object())
         while not self.closing:
-            budget.give((await self.waiting.get()).size)
+            queue_bytes.release((await self.queue.get()).size)
         await self.written.wait()
 
 
@@ -133,10 +133,10 @@ def _writing() -> agent.AssignedPartitions:
 
 async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
     """Both close them. Whoever came second once failed, and left Faust's threads behind: the process never ended."""
-    shards = _writing()
-    shards.start([0])
+    partitions = _writing()
+    partitions.start([0])
     await asyncio.sleep(0)
-    both = [asyncio.create_task(shards.close()) for _ in range(2)]
+    both = [asyncio.create_task(partitions.close()) for _ in range(2)]
     await asyncio.wait(both, timeout=0)
     _Writing.written.set()
     async with asyncio.timeout(5):
@@ -145,19 +145,19 @@ async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() 
 
 async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
-    monkeypatch.setattr(agent, "_WAITING_BYTES", 10)
-    shards, tp = _writing(), TP("attn.log", 0)
+    monkeypatch.setattr(agent, "_MAX_QUEUE_BYTES", 10)
+    partitions, tp = _writing(), TP("attn.log", 0)
     _Writing.written.set()
     records = [cast("Any", SimpleNamespace(key=None, value=b"0123456789", headers=(), offset=0))]
-    shards.start([0])
+    partitions.start([0])
     await asyncio.sleep(0)
-    await shards.close()
-    await shards.put(tp, records)  # offsets are being committed
-    shards.release()
-    shards.start([0])
+    await partitions.close()
+    await partitions.enqueue(tp, records)  # offsets are being committed
+    partitions.release()
+    partitions.start([0])
     async with asyncio.timeout(5):
-        await shards.put(tp, records)
-    await shards.close()
+        await partitions.enqueue(tp, records)
+    await partitions.close()
 
 
 async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,28 +173,28 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: p
             await asyncio.sleep(0)
 
     class Reads(partition.PartitionProcessor):
-        async def _begin(self, held: Any) -> None:
+        async def _start(self, held: Any) -> None:
             self.fold = cast("Any", object())
-            continuity.own(self.tp, 0)
+            gaps.start_at(self.tp, 0)
 
-        async def _take(self, record: Any) -> None:
+        async def _apply_record(self, record: Any) -> None:
             taken.append(record.offset)
 
-        async def _write(self) -> None: ...
+        async def _commit_batch(self) -> None: ...
 
     monkeypatch.setattr(partition, "fence_partition", claim)
-    continuity = GapFiller(endless)
+    gaps = GapFiller(endless)
     nothing = cast("Any", None)
-    shards = agent.AssignedPartitions(
-        lambda number, _: Reads(number, Settings(_env_file=None), nothing, continuity), TaskSupervisor())
-    shards.start([0])
-    shards.read_again(TP("attn.log", 0), 10**9)
+    partitions = agent.AssignedPartitions(
+        lambda number, _: Reads(number, Settings(_env_file=None), nothing, gaps), TaskSupervisor())
+    partitions.start([0])
+    partitions.reread(TP("attn.log", 0), 10**9)
     async with asyncio.timeout(5):
         while len(taken) < 3:
             await asyncio.sleep(0)
-        await shards.close()
-    assert shards.owned[0].clean
-    assert continuity.next == {TP("attn.log", 0): taken[-1] + 1}
+        await partitions.close()
+    assert partitions.processors[0].stopped_cleanly
+    assert gaps.next_offsets == {TP("attn.log", 0): taken[-1] + 1}
 
 
 class _Hangs(Service):
@@ -223,7 +223,7 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
     await app.start()
     monkeypatch.setattr(main.os, "_exit", leave)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
-    part = cast("Any", SimpleNamespace(stop=app.stop, alarm=TaskSupervisor(), drained=True))
+    part = cast("Any", SimpleNamespace(stop=app.stop, supervisor=TaskSupervisor(), stopped_cleanly=True))
     ending = asyncio.create_task(main._stop(part, None, 0.01))
     await asyncio.wait({ending}, timeout=5)
     assert ending.done()
@@ -271,6 +271,6 @@ async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: p
     monkeypatch.setattr(main.os, "_exit", leave)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
     monkeypatch.setattr(main, "_BLOCKED_SECONDS", 0.05)
-    part = cast("Any", SimpleNamespace(stop=stop, alarm=TaskSupervisor(), drained=False))
+    part = cast("Any", SimpleNamespace(stop=stop, supervisor=TaskSupervisor(), stopped_cleanly=False))
     await main._stop(part, None, 0.05)
     assert codes == [70]

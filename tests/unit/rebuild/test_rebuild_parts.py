@@ -72,7 +72,7 @@ def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, 
         fold.add(offset, value)
     if upto.part:
         fold.add_part(upto.next, log[upto.next], upto.part)
-    fold.settle()
+    fold.flush()
     return fold
 
 
@@ -105,18 +105,18 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
     have, now = split(moved(worker.rows, shift))
     fold = refold(log, now, Rules())
     compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
-    compared.look_at_all()
-    assert not compared.count(), "a view that nothing happened to is what the log says, wherever its position is"
+    compared.update_all()
+    assert not compared.count_by_type(), "a view that nobody changed is what the log says, wherever its position is"
     assert compared.exact == (shift == 0)
 
     wrong = corrupt(have, rng)
-    compared.look(wrong)
-    found = compared.odd | set(compared.seen()[0])
+    compared.update(wrong)
+    found = compared.differing | set(compared.unmatched_seen_rows()[0])
     assert found <= wrong
-    assert {key for key in wrong if key[:2] != b"e:"} == compared.odd - {key for key in wrong if key[:2] == b"e:"}
-    assert sum(sum(kind.values()) for kind in compared.count().values()) >= 3
+    assert {key for key in wrong if key[:2] != b"e:"} == compared.differing - {key for key in wrong if key[:2] == b"e:"}
+    assert sum(sum(kind.values()) for kind in compared.count_by_type().values()) >= 3
     kept = {key: value for key, value in have.items() if key not in wrong}
-    rows = replacement_batch(compared, 0, now, fold.position, loose={b"i:loose", LAST})
+    rows = replacement_batch(compared, 0, now, fold.position, stale_keys={b"i:loose", LAST})
     assert rows[-1][0] == LAST
     assert len({key for key, _ in rows}) == len(rows) <= 8
     put(have, rows)
@@ -125,8 +125,8 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
     assert (after.next, after.part, after.clock) == (now.next, now.part, now.clock)
     assert after.position == now.position + JUMP
     again = Comparison(have, fold.rows, False)
-    again.look_at_all()
-    assert not again.count()
+    again.update_all()
+    assert not again.count_by_type()
     assert kept.items() <= have.items(), "rows that were right keep their bytes, so their revisions too"
 
 
@@ -138,7 +138,7 @@ def test_a_row_that_changes_gets_a_revision_nobody_holds() -> None:
     have[key] = encode(row).replace(b'"band":', b'"band":7,"x":') if b'"band"' in have[key] else have[key] + b" "
     fold = refold(worker.log, now, Rules())
     compared = Comparison(have, fold.rows, True)
-    compared.look_at_all()
+    compared.update_all()
     (first, value), _ = replacement_batch(compared, 0, now, fold.position)
     assert first == key
     assert json.loads(value or b"")["rev"] == now.position + JUMP - 1
@@ -183,7 +183,7 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
                 on.add(1, log[1])
             else:
                 on.add_part(1, log[1], now.part)
-        on.settle()
+        on.flush()
     assert on.rows == parts.rows
 
 
@@ -194,14 +194,14 @@ def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
     wanted, _ = split(Worker(log, new).run().rows)
     fold = refold(log, now, new)
     compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
-    compared.look_at_all()
-    assert compared.count()["item"]["other"] > 5
+    compared.update_all()
+    assert compared.count_by_type()["item"]["other"] > 5
     put(have, replacement_batch(compared, 0, now, fold.position))
     del have[LAST]
-    assert not Comparison(have, wanted, False).count()
+    assert not Comparison(have, wanted, False).count_by_type()
     again = Comparison(have, wanted, False)
-    again.look_at_all()
-    assert not again.count()
+    again.update_all()
+    assert not again.count_by_type()
 
 
 def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
@@ -215,14 +215,14 @@ def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
         (b"f:0", encode(FenceRow("1", 1, 1))), (b"?:x", b"no row"),
         (b"i:c", b"1"), at(4), (b"i:c", b"2"), (b"i:d", b"2"),
     ])
-    assert (view.rows, view.loose) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, {b"i:a", b"i:b"})
+    assert (view.rows, view.stale_keys) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, {b"i:a", b"i:b"})
     assert view.position == PositionRow(next=4)
-    view.final()
-    assert view.loose == {b"i:a", b"i:b", b"i:c", b"i:d"}
+    view.discard_incomplete_batch()
+    assert view.stale_keys == {b"i:a", b"i:b", b"i:c", b"i:d"}
     view.add(fence_key(0), encode(FenceRow("2", 2, 2)))
     for key, value in [(b"i:a", b"1"), (b"i:b", b"1"), (b"i:c", b"1"), (b"i:d", None), at(5)]:
         view.add(key, value)
-    assert (view.rows, view.loose) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, set())
+    assert (view.rows, view.stale_keys) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, set())
 
 
 def test_yesterdays_view_is_what_its_log_says() -> None:
@@ -235,8 +235,8 @@ def test_yesterdays_view_is_what_its_log_says() -> None:
         fold = Replay(partition, data.rules)
         for offset, (_, value, _) in enumerate(data.topics[LOG][partition][:view.position.next]):
             fold.add(offset, value)
-        fold.settle()
+        fold.flush()
         compared = Comparison(as_kept(view.rows), as_kept(fold.rows), True)
-        compared.look_at_all()
-        assert not compared.count()
+        compared.update_all()
+        assert not compared.count_by_type()
         assert fold.position == view.position

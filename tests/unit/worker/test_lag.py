@@ -16,63 +16,64 @@ NOON = 1_800_000_000.0  # wall
 def test_level_is_ready_however_long_nothing_comes() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     for second in range(3600):
-        progress.look(second, NOON + second, {A: 7}, {A: 7})
-    assert progress.unready(3600.0, NOON + 3600) is None
-    progress.look(3600.0, NOON + 3600, {A: 7}, {A: 8}, {A: NOON - 86400})
-    assert progress.unready(3600.0, NOON + 3600) is None, "the record can't be older than the last look"
+        progress.observe(second, NOON + second, {A: 7}, {A: 7})
+    assert progress.not_ready_reason(3600.0, NOON + 3600) is None
+    progress.observe(3600.0, NOON + 3600, {A: 7}, {A: 8}, {A: NOON - 86400})
+    assert progress.not_ready_reason(3600.0, NOON + 3600) is None, "the record can't be older than the last look"
     assert _age(A) == 1.0
 
 
 def test_a_broker_that_says_nothing() -> None:
     progress = LagTracker(SETTINGS, 0.0)
-    progress.look(5.0, NOON, {A: 7}, {A: 7})
-    assert progress.unready(15.0, NOON) is None
-    assert progress.unready(15.1, NOON) == "the broker has not answered for 10 s"
-    progress.look(16.0, NOON, {A: 7}, {A: 7})
-    assert progress.unready(16.0, NOON) is None
+    progress.observe(5.0, NOON, {A: 7}, {A: 7})
+    assert progress.not_ready_reason(15.0, NOON) is None
+    assert progress.not_ready_reason(15.1, NOON) == "the broker has not answered for 10 s"
+    progress.observe(16.0, NOON, {A: 7}, {A: 7})
+    assert progress.not_ready_reason(16.0, NOON) is None
 
 
 def test_who_does_not_ask_does_not_wait_for_an_answer() -> None:
     progress = LagTracker(SETTINGS, 0.0)
-    progress.resting(60.0)
-    assert progress.unready(70.0, NOON) is None
-    assert progress.unready(71.0, NOON) == "the broker has not answered for 11 s"
+    progress.suspend(60.0)
+    assert progress.not_ready_reason(70.0, NOON) is None
+    assert progress.not_ready_reason(71.0, NOON) == "the broker has not answered for 11 s"
 
 
 def test_standing_still_though_there_is_more() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     for second in range(12):
-        progress.look(second, NOON + second, {A: 7, B: second}, {A: 9, B: second + 3})
-    assert progress.unready(11.0, NOON + 11) == "stalled: attn.log/0 stands at offset 7, it ends at 9, for 11 s"
-    progress.look(12.0, NOON + 12, {A: 8, B: 12}, {A: 9, B: 15})
-    assert progress.unready(12.0, NOON + 12) is None
+        progress.observe(second, NOON + second, {A: 7, B: second}, {A: 9, B: second + 3})
+    assert progress.not_ready_reason(11.0, NOON + 11) == (
+        "stalled: attn.log/0 stands at offset 7, it ends at 9, for 11 s")
+    progress.observe(12.0, NOON + 12, {A: 8, B: 12}, {A: 9, B: 15})
+    assert progress.not_ready_reason(12.0, NOON + 12) is None
 
 
 def test_the_time_without_looks_is_nobodys_standing_still() -> None:
     progress = LagTracker(SETTINGS, 0.0)
-    progress.look(1.0, NOON, {A: 7}, {A: 9})
-    progress.look(600.0, NOON, {A: 7}, {A: 9})
-    assert progress.standing()[0] == pytest.approx(4.0)
+    progress.observe(1.0, NOON, {A: 7}, {A: 9})
+    progress.observe(600.0, NOON, {A: 7}, {A: 9})
+    assert progress.longest_stall()[0] == pytest.approx(4.0)
 
 
 def test_catching_up_is_by_the_age_of_what_waits() -> None:
     progress = LagTracker(SETTINGS, 0.0)
-    progress.look(0.0, NOON, {A: 0}, {A: 1000})
-    assert progress.unready(0.0, NOON) is None, "nothing is known of its age yet"
+    progress.observe(0.0, NOON, {A: 0}, {A: 1000})
+    assert progress.not_ready_reason(0.0, NOON) is None, "nothing is known of its age yet"
     for second in range(1, 10):
-        progress.look(second, NOON + second, {A: 100 * second}, {A: 1000}, {A: NOON - 300 + 30 * second})
-    assert progress.unready(9.0, NOON + 9) == (
+        progress.observe(second, NOON + second, {A: 100 * second}, {A: 1000}, {A: NOON - 300 + 30 * second})
+    assert progress.not_ready_reason(9.0, NOON + 9) == (
         "catching up: attn.log/0 is 100 records behind, the oldest up to 39 s old")
-    progress.look(10.0, NOON + 10, {A: 1000}, {A: 1000}, {A: NOON})
-    assert progress.unready(10.0, NOON + 10) is None
+    progress.observe(10.0, NOON + 10, {A: 1000}, {A: 1000}, {A: NOON})
+    assert progress.not_ready_reason(10.0, NOON + 10) is None
     assert _age(A) == 0.0
 
 
 def test_a_partition_that_moved_away_is_not_told_any_more() -> None:
     progress = LagTracker(SETTINGS, 0.0)
-    progress.look(0.0, NOON, {A: 0, B: 0}, {A: 5, B: 5})
+    progress.observe(0.0, NOON, {A: 0, B: 0}, {A: 5, B: 5})
     assert REGISTRY.get_sample_value("attn_lag_records", {"topic": "attn.log", "partition": "1"}) == 5
-    progress.look(1.0, NOON, {A: 0}, {A: 5})
+    progress.observe(1.0, NOON, {A: 0}, {A: 5})
     assert REGISTRY.get_sample_value("attn_lag_records", {"topic": "attn.log", "partition": "1"}) is None
 
 

@@ -24,10 +24,10 @@ def record(offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -
 
 async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int:
     """How many records may wait before the next ones have to; not more than ten thousand are tried."""
-    budget, count = ByteSemaphore(1 << 20), 0
-    size = RecordChunk.of(PLACE, [record(number, value, headers) for number in range(100)]).size
-    while budget.used + size <= budget.limit and count < 10_000:
-        await budget.take(size)
+    queue_bytes, count = ByteSemaphore(1 << 20), 0
+    size = RecordChunk.from_records(PLACE, [record(number, value, headers) for number in range(100)]).size
+    while queue_bytes.used + size <= queue_bytes.limit and count < 10_000:
+        await queue_bytes.acquire(size)
         count += 100
     return count
 
@@ -51,8 +51,8 @@ class _Log:
 
 async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
     ticks = TickProducer(_Log(), lambda: 10)
-    shard = Mock(fold=Mock(next_wake=lambda: 5), done=3, tp=TP("attn.log", 0))
-    await ticks.look([shard])
-    assert list(ticks._logged) == [shard]
-    await ticks.look([])
-    assert not ticks._logged, "it holds all its fold knows"
+    shard = Mock(fold=Mock(next_wake=lambda: 5), next_offset=3, tp=TP("attn.log", 0))
+    await ticks.produce_due_ticks([shard])
+    assert list(ticks._last_tick) == [shard]
+    await ticks.produce_due_ticks([])
+    assert not ticks._last_tick, "it holds all its fold knows"
