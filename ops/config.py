@@ -92,7 +92,7 @@ def make_secret(settings: Settings) -> bool:
 
 def note_up(settings: Settings) -> None:
     """Write down where this `attn up` is, for other commands with the same data directory."""
-    me = identity.known(os.getpid())
+    me = identity.identify(os.getpid())
     note = {"pid": os.getpid(), "started": me.started if me else "", "kafka": settings.kafka,
             "clickhouse_port": 0 if settings.clickhouse else settings.clickhouse_port}
     draft = settings.data_dir / f"{_NOTE}.new"

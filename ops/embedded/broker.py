@@ -109,7 +109,7 @@ class EmbeddedBroker:
             return True
         if self.alive:
             self._process.terminate()
-            if not await identity.become(lambda: not self.alive, timeout):
+            if not await identity.wait_until(lambda: not self.alive, timeout):
                 if leave:
                     return False
                 self._process.kill()
@@ -125,7 +125,7 @@ class EmbeddedBroker:
         process = self._process
         if process is None:
             raise BrokerError("the embedded broker was not started")
-        await identity.become(lambda: process.poll() is not None, math.inf)
+        await identity.wait_until(lambda: process.poll() is not None, math.inf)
         return process.returncode
 
     def kill(self) -> None:
@@ -139,7 +139,7 @@ class EmbeddedBroker:
         before = identity.read(self._marker)
         if before is not None and identity.is_alive(before):
             log.info("waiting until the broker of the last run has saved its data", pid=before.pid)
-            await identity.end(before, patience=60.0)  # some 100 MB a second
+            await identity.end(before, timeout=60.0)  # some 100 MB a second
         self.unclean = self._marker.exists() and self._control.exists()
         if self.unclean:
             # Before the broker runs: a crash in between raises it once more, which only repeats the warning.
@@ -161,16 +161,16 @@ class EmbeddedBroker:
                 parent_death.command(arguments, signal.SIGTERM), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, env=cleaned("broker", os.environ),
             )
-        now = identity.known(self._process.pid)
+        now = identity.identify(self._process.pid)
         if now is not None:
             identity.write(self._marker, now)
 
     async def _came_up(self, timeout: float) -> bool:  # noqa: ASYNC109
         """noida-db writes its control file once the port is bound and the data is loaded."""
         patience = min(5.0, timeout)
-        if not await identity.become(lambda: self._took_over() or not self.alive, patience):
+        if not await identity.wait_until(lambda: self._took_over() or not self.alive, patience):
             log.info("the broker loads its data")
-            await identity.become(lambda: self._took_over() or not self.alive, timeout - patience)
+            await identity.wait_until(lambda: self._took_over() or not self.alive, timeout - patience)
         return self._took_over() and self.alive
 
     def _took_over(self) -> bool:

@@ -21,7 +21,15 @@ from ops import config
 from ops.embedded.broker import BrokerError, EmbeddedBroker
 from ops.errors import UserError
 from ops.process.ports import free_port
-from ops.process.supervisor import POLICY, GaveUp, Listens, Part, Policy, Restarts, role_command
+from ops.process.supervisor import (
+    POLICY,
+    HealthEndpoint,
+    RestartLimitReached,
+    RestartPolicy,
+    RestartTracker,
+    SupervisedProcess,
+    role_command,
+)
 from schemas.settings import Settings
 from streams.kafka import topics
 from streams.runtime import private_files
@@ -92,7 +100,7 @@ class Stack:
 
     def __init__(
         self, settings: Settings, embedded: bool, env: dict[str, str], echo: Callable[[str, str], None],
-        announce: Callable[[Settings, str], None], policy: Policy = POLICY, demo: bool = False,
+        announce: Callable[[Settings, str], None], policy: RestartPolicy = POLICY, demo: bool = False,
     ) -> None:
         self.settings = settings
         self._embedded = embedded
@@ -102,7 +110,7 @@ class Stack:
         self._policy = policy
         self._roles = (*ROLES, "demo") if demo else ROLES
         self._broker: EmbeddedBroker | None = None
-        self._parts: list[Part] = []
+        self._parts: list[SupervisedProcess] = []
 
     @property
     def url(self) -> str:
@@ -131,25 +139,25 @@ class Stack:
 
     async def _work(self) -> None:
         await self._prepare()
-        restarts = Restarts(self._policy)
+        restarts = RestartTracker(self._policy)
         while True:
             begun = time.monotonic()
             await self._start_broker()
             await self._ensure_topics()
             why = await self._until_one_fails(begun)
-            if isinstance(why, GaveUp):
+            if isinstance(why, RestartLimitReached):
                 raise UserError(str(why)) from None
             if not isinstance(why, _BrokerDied):
                 raise why
             log.error("the broker died; everything is started again", how=str(why))
             await self._kill_parts()  # they keep nothing that is not in the log
-            await asyncio.sleep(restarts.died(time.monotonic() - begun, killed=True) or 0)
+            await asyncio.sleep(restarts.record_exit(time.monotonic() - begun, killed=True) or 0)
 
     async def _until_one_fails(self, begun: float) -> Exception:
         try:
             async with asyncio.TaskGroup() as group:
                 for part in self._parts:
-                    group.create_task(part.keep())
+                    group.create_task(part.run_forever())
                 group.create_task(self._say_when_ready(begun))
                 if self._broker is not None:
                     group.create_task(self._watch(self._broker))
@@ -161,11 +169,12 @@ class Stack:
         data_dir = self.settings.data_dir
         run_dir = data_dir / "run"
         run_dir.mkdir(exist_ok=True)
-        patience = replace(self._policy.patience, silent=self.settings.unresponsive_seconds)
-        policy = replace(self._policy, patience=patience)
+        liveness = replace(self._policy.liveness, timeout=self.settings.unresponsive_seconds)
+        policy = replace(self._policy, liveness=liveness)
         self._parts = [
-            Part(role, role_command(role), {}, run_dir, self._echo, replace(policy, rest=_RESTS.get(role)),
-                 partial(self._listens, role))
+            SupervisedProcess(
+                role, role_command(role), {}, run_dir, self._echo, replace(policy, cooldown=_RESTS.get(role)),
+                partial(self._listens, role))
             for role in self._roles
         ]
         for part in self._parts:
@@ -181,13 +190,13 @@ class Stack:
             found["clickhouse_port"] = self.settings.clickhouse_port or free_port()
         self.settings = self.settings.model_copy(update=found)
 
-    def _listens(self, role: str) -> Listens:
+    def _listens(self, role: str) -> HealthEndpoint:
         """A free port at each start, unless one is set: what else would have to be free is not our user's to know."""
         if role == "edge":
-            return Listens(self._reachable, self.settings.port, {})
+            return HealthEndpoint(self._reachable, self.settings.port, {})
         fixed = self.settings.metrics_port
         port = fixed + self._roles.index(role) if fixed else free_port()
-        return Listens(self._reachable, port, {"ATTN_METRICS_PORT": str(port)})
+        return HealthEndpoint(self._reachable, port, {"ATTN_METRICS_PORT": str(port)})
 
     async def _start_broker(self) -> None:
         if self._broker is not None:
@@ -235,7 +244,7 @@ class Stack:
         """The edge first, so that no reader sees the rest go; the broker last, so that all is saved."""
         log.info("stopping")
 
-        async def stop(part: Part, by: float) -> None:
+        async def stop(part: SupervisedProcess, by: float) -> None:
             if not await part.stop(max(begun + by - time.monotonic(), 0.1)):
                 log.warning("did not stop in time and was killed", part=part.name)
 

@@ -58,7 +58,7 @@ class Node:
         return f"{HOST}:{self.port}"
 
     @property
-    def process(self) -> identity.Known | None:
+    def process(self) -> identity.ProcessIdentity | None:
         """The process that runs now, whoever started it."""
         if self._child is not None:
             self._child.poll()  # reaps it
@@ -93,7 +93,7 @@ class Node:
             self._child = subprocess.Popen(
                 parent_death.command(command, signal.SIGKILL) if self._tied else command, cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        now = identity.known(self._child.pid)
+        now = identity.identify(self._child.pid)
         if now is not None:
             identity.write(self._marker, now)
 

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Known", "become", "end", "is_alive", "known", "read", "write"]
+__all__ = ["ProcessIdentity", "end", "identify", "is_alive", "read", "wait_until", "write"]
 
 _POLL = 0.02  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProcessIdentity:
     """A process at one moment. `started` is opaque: only equality with the same pid's later value means anything."""
 
     pid: int
@@ -44,32 +44,32 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
 
 
-def known(pid: int) -> Known | None:
+def identify(pid: int) -> ProcessIdentity | None:
     started = _started(pid)
-    return None if started is None else Known(pid, started)
+    return None if started is None else ProcessIdentity(pid, started)
 
 
-def is_alive(process: Known) -> bool:
+def is_alive(process: ProcessIdentity) -> bool:
     return _started(process.pid) == process.started
 
 
-def write(path: Path, process: Known) -> None:
+def write(path: Path, process: ProcessIdentity) -> None:
     """Write the process to a file, whole or not at all."""
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(asdict(process)))
     draft.replace(path)
 
 
-def read(path: Path) -> Known | None:
+def read(path: Path) -> ProcessIdentity | None:
     """The process of a file, or None where there is none or it is not readable."""
     try:
         found = json.loads(path.read_text())
-        return Known(int(found["pid"]), str(found["started"]))
+        return ProcessIdentity(int(found["pid"]), str(found["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-async def become(holds: Callable[[], bool], seconds: float) -> bool:
+async def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
     """Wait until `holds()`, at most so long; for what nobody tells us of, such as a process that is not our child."""
     until = time.monotonic() + seconds
     while not holds():
@@ -79,13 +79,13 @@ async def become(holds: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-async def end(process: Known, patience: float) -> bool:
-    """SIGTERM, wait at most `patience` seconds, SIGKILL. True: it ended by itself (or was not there)."""
-    for signum, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+async def end(process: ProcessIdentity, timeout: float) -> bool:  # noqa: ASYNC109 - it also kills the process
+    """SIGTERM, wait at most `timeout` seconds, SIGKILL. True: it ended by itself (or was not there)."""
+    for signum, seconds in ((signal.SIGTERM, timeout), (signal.SIGKILL, 5.0)):
         if not is_alive(process):
             return True
         with suppress(ProcessLookupError):
             os.kill(process.pid, signum)
-        if await become(lambda: not is_alive(process), seconds) and signum is signal.SIGTERM:
+        if await wait_until(lambda: not is_alive(process), seconds) and signum is signal.SIGTERM:
             return True
     return False

@@ -1,6 +1,6 @@
 """Is a part still there? It is asked over HTTP; who does not answer any more is wedged, however alive its process is.
 
-`Pulse` decides and is pure (time is an argument); `ask` asks.
+`LivenessTracker` decides and is pure (time is an argument); `probe` asks.
 """
 
 from __future__ import annotations
@@ -9,48 +9,48 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["Patience", "Pulse", "ask"]
+__all__ = ["LivenessPolicy", "LivenessTracker", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LivenessPolicy:
     """Seconds. A part that was never ready may be loading a large view, and has `starting`; then it has `silent`."""
 
-    every: float = 1.0
-    silent: float = 20.0
-    starting: float = 120.0
-    misses: int = 3  # in a row at least: our own process may have been stopped, and then all of them were silent
+    interval: float = 1.0
+    timeout: float = 20.0
+    startup_timeout: float = 120.0
+    min_misses: int = 3  # in a row at least: our own process may have been stopped, and then all of them were silent
 
     @property
-    def answer(self) -> float:
+    def probe_timeout(self) -> float:
         """What one answer may take."""
-        return self.silent / self.misses
+        return self.timeout / self.min_misses
 
 
-class Pulse:
+class LivenessTracker:
     """Of one process. `now`: when it was started."""
 
-    def __init__(self, patience: Patience, now: float) -> None:
+    def __init__(self, policy: LivenessPolicy, now: float) -> None:
         self.was_ready = False
-        self._patience = patience
+        self._policy = policy
         self._last = now
         self._misses = 0
 
-    def answered(self, now: float, ready: bool) -> None:
+    def record_answer(self, now: float, ready: bool) -> None:
         self._last, self._misses = now, 0
         self.was_ready |= ready
 
-    def missed(self, now: float) -> bool:
+    def record_miss(self, now: float) -> bool:
         """It did not answer. True: it is wedged."""
         self._misses += 1
-        silent = self._patience.silent if self.was_ready else self._patience.starting
-        return self._misses >= self._patience.misses and now - self._last >= silent
+        silent = self._policy.timeout if self.was_ready else self._policy.startup_timeout
+        return self._misses >= self._policy.min_misses and now - self._last >= silent
 
     def silence(self, now: float) -> float:
         return now - self._last
 
 
-async def ask(host: str, port: int, path: str, seconds: float) -> int | None:
+async def probe(host: str, port: int, path: str, seconds: float) -> int | None:
     """The status of GET `path`, or None: no answer in time. (No thread for it: that would hold up our own end.)"""
     with suppress(OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, LookupError, ValueError):
         async with asyncio.timeout(seconds):

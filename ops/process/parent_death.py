@@ -12,7 +12,7 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def tether(parent: int, signum: int) -> None:
+def exit_with_parent(parent: int, signum: int) -> None:
     """Ask for `signum` once `parent` ends; leave at once when it already has."""
     if sys.platform != "linux":
         return
@@ -27,5 +27,5 @@ def command(arguments: list[str], signum: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    tether(int(sys.argv[1]), int(sys.argv[2]))
+    exit_with_parent(int(sys.argv[1]), int(sys.argv[2]))
     os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - no shell is the point

@@ -1,7 +1,7 @@
 """Keep processes alive: start, restart with backoff, kill one that is wedged, give up on one that cannot live, stop
 within a time.
 
-`Restarts` decides and is pure (time is an argument); `Part` does.
+`RestartTracker` decides and is pure (time is an argument); `SupervisedProcess` does.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import structlog
 
 from ops.process import identity, parent_death
 from ops.process.environment import cleaned
-from ops.process.liveness import Patience, Pulse, ask
+from ops.process.liveness import LivenessPolicy, LivenessTracker, probe
 
-__all__ = ["POLICY", "GaveUp", "Listens", "Part", "Policy", "Restarts", "role_command"]
+__all__ = [
+    "POLICY", "HealthEndpoint", "RestartLimitReached", "RestartPolicy", "RestartTracker", "SupervisedProcess",
+    "role_command",
+]
 
 log = structlog.get_logger("attn.up")
 
@@ -31,45 +34,45 @@ _LINE = 1 << 20  # bytes: a longer line of a part is cut into pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RestartPolicy:
     """When to restart, in seconds. Who lived for `quick` was well, and starts over with a clean record."""
 
-    first: float = 0.25
-    most: float = 5.0
-    quick: float = 10.0
-    limit: int = 5  # quick deaths in a row; with the backoff that is some 10 s of trying
-    rest: float | None = None  # before it is tried again then; None: that is given up
-    patience: Patience = field(default_factory=Patience)
+    initial_delay: float = 0.25
+    max_delay: float = 5.0
+    healthy_after: float = 10.0
+    max_failures: int = 5  # quick deaths in a row; with the backoff that is some 10 s of trying
+    cooldown: float | None = None  # before it is tried again then; None: that is given up
+    liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
 
 
-POLICY = Policy()
+POLICY = RestartPolicy()
 
 
-class Restarts:
+class RestartTracker:
     """The record of one part's deaths."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
         self._deaths = 0
         self._failures = 0
 
-    def died(self, lived: float, killed: bool) -> float | None:
-        """Seconds to wait before the next start, `Policy.rest` where it can't live; None: give up.
+    def record_exit(self, lived: float, killed: bool) -> float | None:
+        """Seconds to wait before the next start, `RestartPolicy.cooldown` where it can't live; None: give up.
 
         Being killed (SIGKILL: a person, or the kernel short of memory) slows restarts down but is nothing the part
         did, so it never ends them. No more does its end because Kafka is away, which it says by EX_TEMPFAIL.
         """
-        if lived >= self._policy.quick:
+        if lived >= self._policy.healthy_after:
             self._deaths = self._failures = 0
         self._deaths += 1
         self._failures += not killed
-        if self._failures >= self._policy.limit:
-            return self._policy.rest
-        return min(self._policy.first * 2.0 ** min(self._deaths - 1, 30), self._policy.most)
+        if self._failures >= self._policy.max_failures:
+            return self._policy.cooldown
+        return min(self._policy.initial_delay * 2.0 ** min(self._deaths - 1, 30), self._policy.max_delay)
 
 
 @dataclass(frozen=True, slots=True)
-class Listens:
+class HealthEndpoint:
     """Where a process about to be started will answer `/healthz` and `/readyz`, and the variables that tell it so."""
 
     host: str
@@ -77,16 +80,17 @@ class Listens:
     env: dict[str, str]
 
 
-class GaveUp(Exception):
+class RestartLimitReached(Exception):
     """A part died too often; `str(error)` says which and what it said last."""
 
 
-class Part:
+class SupervisedProcess:
     """One supervised process: `attn NAME` in a process group of its own, ended by the kernel when we are gone."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], env: dict[str, str], run_dir: Path,
-        echo: Callable[[str, str], None], policy: Policy = POLICY, listens: Callable[[], Listens] | None = None,
+        echo: Callable[[str, str], None], policy: RestartPolicy = POLICY,
+        listens: Callable[[], HealthEndpoint] | None = None,
     ) -> None:
         """`listens` is asked before each start; without it only its end tells that something is wrong with it."""
         self.name = name
@@ -110,12 +114,12 @@ class Part:
         left = identity.read(self._pid_file)
         if left is not None and identity.is_alive(left):
             log.warning("ending a process left over from an earlier run", part=self.name, pid=left.pid)
-            await identity.end(left, patience=2.0)
+            await identity.end(left, timeout=2.0)
         self._pid_file.unlink(missing_ok=True)
 
-    async def keep(self) -> None:
-        """Run it for ever. Raises GaveUp. Cancelling leaves the process to `stop`."""
-        restarts = Restarts(self._policy)
+    async def run_forever(self) -> None:
+        """Run it for ever. Raises RestartLimitReached. Cancelling leaves the process to `stop`."""
+        restarts = RestartTracker(self._policy)
         clock = asyncio.get_running_loop().time
         while True:
             begun = clock()
@@ -126,10 +130,10 @@ class Part:
             finally:
                 if watching is not None:
                     watching.cancel()
-            delay = restarts.died(clock() - begun, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
+            delay = restarts.record_exit(clock() - begun, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
             if delay is None:
-                raise GaveUp(f"{self.name} keeps dying ({_how(code)}); it last said: {self._last_words()}")
-            if delay == self._policy.rest:
+                raise RestartLimitReached(f"{self.name} keeps dying ({_how(code)}); it last said: {self._last_words()}")
+            if delay == self._policy.cooldown:
                 log.error("a part keeps dying; the others go on without it", part=self.name, how=_how(code),
                           said=self._last_words(), again=f"in {delay:g} s")
             else:
@@ -154,17 +158,17 @@ class Part:
         self._process = None
         return clean
 
-    async def _watch(self, where: Listens) -> None:
+    async def _watch(self, where: HealthEndpoint) -> None:
         """Returns when the process has been killed, as it did not answer any more."""
-        patience, clock = self._policy.patience, asyncio.get_running_loop().time
-        pulse = Pulse(patience, clock())
+        liveness, clock = self._policy.liveness, asyncio.get_running_loop().time
+        pulse = LivenessTracker(liveness, clock())
         while True:
-            await asyncio.sleep(patience.every)
+            await asyncio.sleep(liveness.interval)
             path = "/healthz" if pulse.was_ready else "/readyz"
-            status = await ask(where.host, where.port, path, patience.answer)
+            status = await probe(where.host, where.port, path, liveness.probe_timeout)
             if status is not None:
-                pulse.answered(clock(), ready=status == 200)
-            elif pulse.missed(clock()):
+                pulse.record_answer(clock(), ready=status == 200)
+            elif pulse.record_miss(clock()):
                 break
         log.error("a part does not answer any more and is killed", part=self.name,
                   silent=f"{pulse.silence(clock()):.0f} s")
@@ -172,7 +176,7 @@ class Part:
             with suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def _start(self) -> Listens | None:
+    async def _start(self) -> HealthEndpoint | None:
         self._last.clear()
         where = self._listens() if self._listens is not None else None
         self._process = await asyncio.create_subprocess_exec(
@@ -182,7 +186,7 @@ class Part:
             start_new_session=True, limit=_LINE,
         )
         self._reading = asyncio.create_task(self._read(self._process.stdout))
-        started = identity.known(self._process.pid)
+        started = identity.identify(self._process.pid)
         if started is not None:
             identity.write(self._pid_file, started)
         if where is not None:

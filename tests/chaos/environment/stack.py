@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from ops.kafka import Cluster, Node
 from ops.process import identity
 from ops.process.ports import free_port
-from ops.process.supervisor import GaveUp, Part, Policy, role_command
+from ops.process.supervisor import RestartLimitReached, RestartPolicy, SupervisedProcess, role_command
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
 from streams.kafka import topics
@@ -28,7 +28,7 @@ __all__ = ["Stack"]
 _STOP = 15.0  # seconds a part has to leave
 _START = 600.0  # seconds for all to be ready; a machine may have a lot to do besides
 # As `attn up` restarts, but it never gives up: being killed at once again and again is what happens here.
-_POLICY = Policy(most=2.0, limit=1 << 30)
+_POLICY = RestartPolicy(max_delay=2.0, max_failures=1 << 30)
 _BROKER = {
     # Flush often, so that a slow disk is felt at all.
     "log.flush.interval.messages": "20",
@@ -52,7 +52,7 @@ class Stack:
             kafka=self.kafka.bootstrap, data_dir=self.data_dir, log_partitions=partitions, source_partitions=2,
             replication=brokers, heartbeat_seconds=1.0, resume_hours=0.05, max_streams=1000,
         )
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, SupervisedProcess] = {}
         self.ports: dict[str, int] = {}  # of edges: theirs; of others: their metrics
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._logs: dict[str, IO[str]] = {}
@@ -125,9 +125,9 @@ class Stack:
         """Start a part, and again whenever it ends."""
         role, _, number = name.partition("-")
         port = self.ports.setdefault(name, free_port())
-        part = self.parts[name] = Part(
+        part = self.parts[name] = SupervisedProcess(
             name, role_command(role), self._env(role, number, port), self.home / "run", self._echo, _POLICY)
-        self._keeping[name] = asyncio.create_task(part.keep(), name=name)
+        self._keeping[name] = asyncio.create_task(part.run_forever(), name=name)
 
     def _env(self, role: str, number: str, port: int) -> dict[str, str]:
         given = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
@@ -144,14 +144,14 @@ class Stack:
         """Stop a part for good. True: it ended by itself in time."""
         keeping = self._keeping.pop(name)
         keeping.cancel()
-        with suppress(asyncio.CancelledError, GaveUp):
+        with suppress(asyncio.CancelledError, RestartLimitReached):
             await keeping
         return await self.parts[name].stop(_STOP)
 
-    def signal(self, name: str, signum: int) -> identity.Known | None:
+    def signal(self, name: str, signum: int) -> identity.ProcessIdentity | None:
         """Send a signal to the part's process, if there is one now."""
         pid = self.parts[name].pid
-        found = identity.known(pid) if pid is not None else None
+        found = identity.identify(pid) if pid is not None else None
         if found is not None:
             with suppress(ProcessLookupError):
                 os.kill(found.pid, signum)

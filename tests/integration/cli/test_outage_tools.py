@@ -21,7 +21,7 @@ from support.processes.cli import COMMAND, attn, attn_here, clean_env
 
 from ops.cli.data import kafka as clients
 from ops.process.ports import free_port
-from ops.process.supervisor import Part, Policy
+from ops.process.supervisor import RestartPolicy, SupervisedProcess
 from schemas.settings import Settings
 from streams.kafka import topics
 from streams.kafka.diagnostics import order_by_reachability
@@ -157,10 +157,11 @@ async def test_a_part_without_kafka_is_started_again_for_ever(tmp_path: Path) ->
     """The exit code of a role that Kafka left alone; any other one ends it after a few."""
     for code, gives_up in ((os.EX_TEMPFAIL, False), (1, True)):
         starts: list[str] = []
-        part = Part(
+        part = SupervisedProcess(
             "part", [sys.executable, "-IS", "-c", f"print('started', flush=True); raise SystemExit({code})"], {},
-            tmp_path, lambda _, said, starts=starts: starts.append(said), Policy(first=0.01, most=0.01))
-        keeping = asyncio.create_task(part.keep())
+            tmp_path, lambda _, said, starts=starts: starts.append(said),
+            RestartPolicy(initial_delay=0.01, max_delay=0.01))
+        keeping = asyncio.create_task(part.run_forever())
         await eventually(lambda keeping=keeping, starts=starts: keeping.done() or len(starts) > 12, "it dies often")
         assert keeping.done() is gives_up
         keeping.cancel()

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from ops.process import identity
-from ops.process.supervisor import GaveUp, Part, Policy
+from ops.process.supervisor import RestartLimitReached, RestartPolicy, SupervisedProcess
 
-FAST = Policy(first=0.02, most=0.1, quick=10.0, limit=3)
+FAST = RestartPolicy(initial_delay=0.02, max_delay=0.1, healthy_after=10.0, max_failures=3)
 
 
 def program(code: str) -> list[str]:
@@ -29,10 +29,10 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 
 @asynccontextmanager
-async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> AsyncIterator[Part]:
+async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> AsyncIterator[SupervisedProcess]:
     lines: list[str] = [] if said is None else said
-    part = Part("part", program(code), {}, tmp_path, lambda _, line: lines.append(line), FAST)
-    keeping = asyncio.create_task(part.keep())
+    part = SupervisedProcess("part", program(code), {}, tmp_path, lambda _, line: lines.append(line), FAST)
+    keeping = asyncio.create_task(part.run_forever())
     try:
         await until(lambda: "up" in lines)
         yield part
@@ -43,7 +43,7 @@ async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> Asyn
 
 
 async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    assert await identity.become(holds, seconds)
+    assert await identity.wait_until(holds, seconds)
 
 
 async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
 
 
 async def test_a_part_that_cannot_live_is_given_up_with_its_last_words(tmp_path: Path) -> None:
-    part = Part("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
-    with pytest.raises(GaveUp, match=r"part keeps dying \(exit code 1\); it last said: no such port"):
-        await asyncio.wait_for(part.keep(), 20)
+    part = SupervisedProcess("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
+    with pytest.raises(RestartLimitReached, match=r"part keeps dying \(exit code 1\); it last said: no such port"):
+        await asyncio.wait_for(part.run_forever(), 20)
     assert await part.stop(1.0)
 
 
@@ -89,10 +89,11 @@ time.sleep(60)
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from ops.process.supervisor import Part
+from ops.process.supervisor import SupervisedProcess
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-part = Part("part", [sys.executable, "-c", code], {}, Path(sys.argv[1]), lambda _, line: print(part.pid, flush=True))
-asyncio.run(part.keep())
+part = SupervisedProcess(
+    "part", [sys.executable, "-c", code], {}, Path(sys.argv[1]), lambda _, line: print(part.pid, flush=True))
+asyncio.run(part.run_forever())
 """
 
 
@@ -100,7 +101,7 @@ asyncio.run(part.keep())
 async def test_a_part_ends_with_its_supervisor(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = identity.known(int(parent.stdout.readline()))
+        child = identity.identify(int(parent.stdout.readline()))
         assert child is not None
         parent.kill()
     await until(lambda: not identity.is_alive(child))
@@ -110,10 +111,10 @@ async def test_a_part_left_over_is_ended_before_the_next_starts(tmp_path: Path) 
     with subprocess.Popen(program(STUBBORN), stdout=subprocess.PIPE) as left:
         assert left.stdout is not None
         left.stdout.readline()
-        found = identity.known(left.pid)
+        found = identity.identify(left.pid)
         assert found is not None
         identity.write(tmp_path / "part.pid", found)
-        part = Part("part", [], {}, tmp_path, lambda *_: None)
+        part = SupervisedProcess("part", [], {}, tmp_path, lambda *_: None)
         await part.end_leftover()
         assert left.wait(5) == -signal.SIGKILL
     assert not (tmp_path / "part.pid").exists()

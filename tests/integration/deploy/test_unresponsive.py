@@ -18,11 +18,12 @@ from support.processes.up import Up, wait_for
 
 from ops.embedded.broker import binary
 from ops.process import identity
-from ops.process.liveness import Patience
+from ops.process.liveness import LivenessPolicy
 from ops.process.ports import free_port
-from ops.process.supervisor import Listens, Part, Policy
+from ops.process.supervisor import HealthEndpoint, RestartPolicy, SupervisedProcess
 
-POLICY = Policy(first=0.02, most=0.1, patience=Patience(every=0.1, silent=3.0, starting=60.0))
+POLICY = RestartPolicy(
+    initial_delay=0.02, max_delay=0.1, liveness=LivenessPolicy(interval=0.1, timeout=3.0, startup_timeout=60.0))
 
 ANSWERS = """
 import http.server, os, time
@@ -40,16 +41,16 @@ server.serve_forever()
 
 
 @asynccontextmanager
-async def kept(tmp_path: Path, said: list[str], slow: float) -> AsyncIterator[Part]:
-    def listens() -> Listens:
+async def kept(tmp_path: Path, said: list[str], slow: float) -> AsyncIterator[SupervisedProcess]:
+    def listens() -> HealthEndpoint:
         port = free_port()
-        return Listens("127.0.0.1", port, {"PORT": str(port), "SLOW": str(slow)})
+        return HealthEndpoint("127.0.0.1", port, {"PORT": str(port), "SLOW": str(slow)})
 
     command = [sys.executable, "-c", ANSWERS]
-    part = Part("part", command, {}, tmp_path, lambda _, line: said.append(line), POLICY, listens)
-    keeping = asyncio.create_task(part.keep())
+    part = SupervisedProcess("part", command, {}, tmp_path, lambda _, line: said.append(line), POLICY, listens)
+    keeping = asyncio.create_task(part.run_forever())
     try:
-        assert await identity.become(lambda: "up" in said, 30)
+        assert await identity.wait_until(lambda: "up" in said, 30)
         yield part
     finally:
         keeping.cancel()
@@ -64,7 +65,7 @@ async def test_a_stopped_part_is_killed_and_started_again(tmp_path: Path) -> Non
         first = part.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
-        assert await identity.become(lambda: part.pid not in (None, first) and said.count("up") == 2, 30)
+        assert await identity.wait_until(lambda: part.pid not in (None, first) and said.count("up") == 2, 30)
         url = (tmp_path / "part.url").read_text().strip()
         assert await asyncio.to_thread(lambda: httpx.get(url + "/healthz", trust_env=False).status_code) == 200
 
@@ -104,7 +105,8 @@ def test_each_part_of_up_comes_back_after_sigstop(up: Up) -> None:
 
     for name in ("worker", "edge", "history"):
         wait_for(lambda name=name: ready(up, name), 60, f"{name} is ready")
-        time.sleep(3 * Patience().every)  # `up` has seen that too: else it would take it for one that still loads
+        # `attn up` must have seen it ready: until then the longer timeout of a start holds.
+        time.sleep(3 * LivenessPolicy().interval)
         before = up.part(name)
         assert before is not None
         os.kill(before.pid, signal.SIGSTOP)

@@ -59,7 +59,7 @@ def wait_titles(up: Up, token: str, count: int, seconds: float = 120) -> None:
     assert read() == wanted
 
 
-def all_gone(found: dict[str, identity.Known]) -> bool:
+def all_gone(found: dict[str, identity.ProcessIdentity]) -> bool:
     return not any(identity.is_alive(process) for process in found.values())
 
 

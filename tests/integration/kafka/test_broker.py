@@ -91,7 +91,7 @@ asyncio.run(main())
         assert parent.stdout is not None
         kafka_port, pid = map(int, parent.stdout.readline().split())
         await put(f"127.0.0.1:{kafka_port}", "t", b"1", b"2")
-        child = identity.known(pid)
+        child = identity.identify(pid)
         assert child is not None
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()

@@ -59,7 +59,7 @@ class Command:
         return attn("kafka", name, "--data-dir", str(self.directory), *flags, cwd=self.home, timeout=240)
 
     @property
-    def process(self) -> identity.Known:
+    def process(self) -> identity.ProcessIdentity:
         found = identity.read(self.directory / "node-1" / "pid")
         assert found is not None
         return found

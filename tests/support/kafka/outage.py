@@ -36,7 +36,7 @@ from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
 from ops.kafka import Cluster, Node
 from ops.process.ports import free_port
-from ops.process.supervisor import Part, role_command
+from ops.process.supervisor import SupervisedProcess, role_command
 from schemas.settings import Settings
 from schemas.topics import LOG, TOPICS, VIEWS
 from schemas.views import position_key
@@ -75,14 +75,14 @@ class Rig:
         start = datetime.now(UTC).replace(second=0, microsecond=0) - SLOTS * SLOT - timedelta(minutes=45)
         return generate(7, 20_000, subjects=25, workspaces=tuple(self.workspaces), start=start)
 
-    def _part(self, name: str) -> Part:
+    def _part(self, name: str) -> SupervisedProcess:
         role, _, number = name.partition("-")
         given = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
         env = {f"ATTN_{field.upper()}": str(value) for field, value in given.items()}
         env |= {"ATTN_INSTANCE": number, "ATTN_LOG_FORMAT": "json", "ATTN_JWT_SECRET": SECRET}
         env["ATTN_PORT" if role == "edge" else "ATTN_METRICS_PORT"] = str(port := free_port())
         self.urls[name] = f"http://127.0.0.1:{port}"
-        return Part(name, role_command(role), env, self.home / "run", self._echo)
+        return SupervisedProcess(name, role_command(role), env, self.home / "run", self._echo)
 
     def _echo(self, name: str, line: str) -> None:
         self.said.setdefault(name, []).append(line)
@@ -93,7 +93,7 @@ class Rig:
         (self.home / "run").mkdir(parents=True, exist_ok=True)
         (self.home / "secret").write_text(SECRET)
         await topics.ensure_topics(self.settings)
-        self._tasks = [asyncio.create_task(part.keep(), name=name) for name, part in self.parts.items()]
+        self._tasks = [asyncio.create_task(part.run_forever(), name=name) for name, part in self.parts.items()]
         await eventually(self.ready, "all are ready", PATIENCE)
         for number, name in enumerate(self.edges):
             self.askers.append(asker := Asker(url := self.urls[name], self.home))

@@ -87,23 +87,25 @@ class Up:
         """Its JSON log lines."""
         return [json.loads(line) for line in self.said().splitlines() if line.startswith('{"')]
 
-    def part(self, name: str) -> identity.Known | None:
+    def part(self, name: str) -> identity.ProcessIdentity | None:
         """The process of a part that runs now."""
         path = self.data_dir / "broker.pid" if name == "broker" else self.data_dir / "run" / f"{name}.pid"
         found = identity.read(path)
         return found if found is not None and identity.is_alive(found) else None
 
-    def parts(self) -> dict[str, identity.Known]:
+    def parts(self) -> dict[str, identity.ProcessIdentity]:
         return {name: found for name in PARTS if (found := self.part(name)) is not None}
 
-    def kill(self, name: str) -> identity.Known:
+    def kill(self, name: str) -> identity.ProcessIdentity:
         """kill -9 of one part."""
         found = self.part(name)
         assert found is not None, f"{name} does not run"
         os.kill(found.pid, signal.SIGKILL)
         return found
 
-    def wait_restarted(self, name: str, before: identity.Known, seconds: float = 120.0) -> identity.Known:
+    def wait_restarted(
+        self, name: str, before: identity.ProcessIdentity, seconds: float = 120.0
+    ) -> identity.ProcessIdentity:
         """Wait until another process of that part runs and all is ready."""
         wait_for(lambda: self.part(name) not in (None, before), seconds, f"{name} started again")
         self.wait_ready(seconds)

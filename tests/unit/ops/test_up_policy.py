@@ -10,37 +10,37 @@ import pytest
 from ops.cli.commands.up import banner
 from ops.embedded.stack import Stack, locked
 from ops.errors import UserError
-from ops.process.supervisor import Policy, Restarts
+from ops.process.supervisor import RestartPolicy, RestartTracker
 from schemas.settings import Settings
 
-POLICY = Policy(first=0.25, most=5.0, quick=10.0, limit=5)
+POLICY = RestartPolicy(initial_delay=0.25, max_delay=5.0, healthy_after=10.0, max_failures=5)
 
 
 def test_waits_grow_and_then_it_is_given_up() -> None:
-    record = Restarts(POLICY)
-    assert [record.died(lived=0.1, killed=False) for _ in range(5)] == [0.25, 0.5, 1.0, 2.0, None]
+    record = RestartTracker(POLICY)
+    assert [record.record_exit(lived=0.1, killed=False) for _ in range(5)] == [0.25, 0.5, 1.0, 2.0, None]
 
 
 def test_a_part_the_others_can_do_without_rests_instead() -> None:
-    record = Restarts(replace(POLICY, rest=60.0))
-    assert [record.died(lived=0.1, killed=False) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
-    assert record.died(lived=10.0, killed=False) == 0.25
+    record = RestartTracker(replace(POLICY, cooldown=60.0))
+    assert [record.record_exit(lived=0.1, killed=False) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
+    assert record.record_exit(lived=10.0, killed=False) == 0.25
 
 
 def test_who_lived_starts_over() -> None:
-    record = Restarts(POLICY)
+    record = RestartTracker(POLICY)
     for _ in range(4):
-        record.died(lived=0.1, killed=False)
-    assert record.died(lived=10.0, killed=False) == 0.25
-    assert record.died(lived=0.1, killed=False) == 0.5
+        record.record_exit(lived=0.1, killed=False)
+    assert record.record_exit(lived=10.0, killed=False) == 0.25
+    assert record.record_exit(lived=0.1, killed=False) == 0.5
 
 
 def test_being_killed_slows_down_but_never_ends() -> None:
-    record = Restarts(POLICY)
-    waits = [record.died(lived=0.1, killed=True) for _ in range(200)]
+    record = RestartTracker(POLICY)
+    waits = [record.record_exit(lived=0.1, killed=True) for _ in range(200)]
     assert waits[:6] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0]
     assert set(waits[6:]) == {5.0}
-    assert record.died(lived=0.1, killed=False) == 5.0
+    assert record.record_exit(lived=0.1, killed=False) == 5.0
 
 
 def test_one_up_a_directory(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ops.cli.data.dead_letters import Summary
 from ops.embedded.stack import locked
 from ops.errors import UserError
 from ops.process import identity
-from ops.process.identity import Known
+from ops.process.identity import ProcessIdentity
 from schemas.json_schema import normalise
 from schemas.settings import RENAMED, Settings
 from streams.runtime import private_files
@@ -332,10 +332,10 @@ def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_pid_given_to_another_process_is_not_ours(tmp_path: Path) -> None:
-    me = identity.known(os.getpid())
+    me = identity.identify(os.getpid())
     assert me is not None
     assert identity.is_alive(me)
-    assert not identity.is_alive(Known(me.pid, "before"))
+    assert not identity.is_alive(ProcessIdentity(me.pid, "before"))
     identity.write(tmp_path / "p.pid", me)
     assert identity.read(tmp_path / "p.pid") == me
     assert identity.read(tmp_path / "none.pid") is None
