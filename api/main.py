@@ -12,7 +12,7 @@ from api.commands.command_log import open_log_writer
 from api.edge.follower import Tailer
 from api.edge.services import Edge
 from api.http.app import create_app
-from api.http.protocol.server import listen, server
+from api.http.protocol.server import listen, make_server
 from schemas.settings import Settings
 from streams.kafka import idle_fetch, topics
 from streams.runtime.lag import READY
@@ -34,7 +34,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     edge = Edge(settings)
     READY.set_function(lambda: not edge.unready())
     sock = listen(settings.host, settings.port)
-    http = server(create_app(edge))
+    http = make_server(create_app(edge))
     _log.info("listening", host=settings.host, port=sock.getsockname()[1])
     tasks = {
         name: asyncio.create_task(work, name=name) for name, work in (

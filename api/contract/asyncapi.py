@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from api.contract import messages
-from api.contract.messages import FRAMES, RECEIVED, SAID
-from api.contract.requests import SESSION_COOKIE as COOKIE
+from api.contract.messages import CLIENT_MESSAGES, FRAMES, SERVER_MESSAGES
+from api.contract.requests import SESSION_COOKIE
 from schemas import facts, json_schema, log, sources, views
 from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
@@ -37,19 +37,20 @@ _KAFKA, _HTTP, _SOCKET = "kafka", "edge", "edge-websocket"
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
                "description": "a JWT with sub, workspace_id, role and exp"},
-    "session": {"type": "httpApiKey", "in": "cookie", "name": COOKIE, "description": "the same token as a cookie"},
+    "session": {"type": "httpApiKey", "in": "cookie", "name": SESSION_COOKIE,
+                "description": "the same token as a cookie"},
 }
 _CURSOR = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 
 
 def asyncapi() -> _Json:
     """The document. The same at every call."""
-    made = _Made()
+    builder = _DocumentBuilder()
     for topic in TOPICS:
-        made.topic(topic)
-    made.feed()
-    made.cases()
-    made.socket()
+        builder.topic(topic)
+    builder.feed()
+    builder.cases()
+    builder.socket()
     document = {
         "asyncapi": "3.0.0",
         "info": {"title": "attn", "version": metadata.version("attn"), "description": _ABOUT,
@@ -62,8 +63,8 @@ def asyncapi() -> _Json:
             _SOCKET: {"host": "127.0.0.1:8080", "protocol": "ws", "description": "any edge",
                       "security": [_ref("securitySchemes", name) for name in _SECURITY]},
         },
-        "channels": made.channels, "operations": made.operations,
-        "components": {"messages": made.messages, "schemas": made.schemas, "securitySchemes": _SECURITY},
+        "channels": builder.channels, "operations": builder.operations,
+        "components": {"messages": builder.messages, "schemas": builder.schemas, "securitySchemes": _SECURITY},
     }
     as_read: _Json = orjson.loads(orjson.dumps(document))  # defaults are tuples
     return as_read
@@ -73,7 +74,7 @@ def _ref(*path: str) -> _Json:
     return {"$ref": "#/" + "/".join(("components", *path))}
 
 
-class _Made:
+class _DocumentBuilder:
     def __init__(self) -> None:
         self.channels: _Json = {}
         self.operations: _Json = {}
@@ -99,15 +100,15 @@ class _Made:
         models = [sources.MODELS[kind] for kind in SOURCE_TYPES[topic]]
         _, found = models_json_schema(
             [(model, "validation") for model in models], ref_template="#/components/schemas/source.{model}")
-        self._add("source.", found["$defs"])
+        self._add_schemas("source.", found["$defs"])
         for kind, model in zip(SOURCE_TYPES[topic], models, strict=True):
             data = model.model_fields["data"].annotation
             yield self._message(
                 kind, f"CloudEvent {kind}, structured", _ref("schemas", f"source.{model.__name__}"),
-                content="application/cloudevents+json", bindings=_key({"type": ["string", "null"]}))
+                content="application/cloudevents+json", bindings=_key_binding({"type": ["string", "null"]}))
             yield self._message(
                 f"{kind}.binary", f"CloudEvent {kind}, binary", _ref("schemas", f"source.{data.__name__}"),  # type: ignore[union-attr]
-                headers=_binary(kind, model), bindings=_key({"type": ["string", "null"]}))
+                headers=_binary_headers(kind, model), bindings=_key_binding({"type": ["string", "null"]}))
 
     def _log(self) -> Iterable[str]:
         yield self._message("pack", "events, commands and the clock", self._struct("log.", log.Pack))
@@ -117,10 +118,10 @@ class _Made:
             about = (row.__doc__ or row.__name__).partition("\n")[0]
             yield self._message(f"row.{row.__name__.removesuffix('Row').lower()}", about,
                                 self._struct("view.", row),
-                                bindings=_key({"type": "string", "pattern": f"^{prefix.decode()}"}))
+                                bindings=_key_binding({"type": "string", "pattern": f"^{prefix.decode()}"}))
 
     def _facts(self) -> Iterable[str]:
-        workspace = _key({"type": "string", "description": "the workspace"})
+        workspace = _key_binding({"type": "string", "description": "the workspace"})
         yield self._message("fact", "something that was accepted", self._struct("fact.", facts.Fact),
                             bindings=workspace)
         yield self._message("outcome", "what became of a command", self._struct("fact.", facts.Outcome),
@@ -147,10 +148,10 @@ class _Made:
         names = []
         for event, kind in FRAMES.items():
             schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/feed.{model}")
-            self._add("feed.", schema.pop("$defs", {}))
+            self._add_schemas("feed.", schema.pop("$defs", {}))
             names.append(self._message(
                 f"feed.{event}", (schema.get("description") or f"the new value of {event}").partition("\n")[0], schema,
-                headers=_frame({"type": "string", "const": event})))
+                headers=_frame_headers({"type": "string", "const": event})))
         query = {
             "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500},
             "last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"},
@@ -164,18 +165,19 @@ class _Made:
                      "at": {"type": "string", "format": "date-time"}}
             names.append(self._message(f"case.{name}", f"of a case: {name.replace('_', ' ')}", {
                 "type": "object", "properties": known, "required": ["type", "at"], "additionalProperties": False,
-            }, headers=_frame()))
+            }, headers=_frame_headers()))
         names.append(self._message("case.reset", "what was missed is no longer held: ask for the state anew",
-                                   {"type": "object", "maxProperties": 0}, headers=_frame({"const": "reset"})))
+                                   {"type": "object", "maxProperties": 0}, headers=_frame_headers({"const": "reset"})))
         query = {"last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"}}
         self._stream("events", "/events/stream", names, "what happens to the cases of the workspace", query)
         self._stream("case-events", "/cases/{case}/events", names, "what happens to one case", query,
                      {"case": {"description": "id of the case"}})
 
     def socket(self) -> None:
-        received = [self._message(f"socket.{_tag(kind)}", _about(kind), self._struct("socket.", kind))
-                    for kind in RECEIVED]
-        said = [self._message(f"socket.{_tag(kind)}", _about(kind), self._struct("socket.", kind)) for kind in SAID]
+        received = [self._message(f"socket.{_tag_of(kind)}", _summary_of(kind), self._struct("socket.", kind))
+                    for kind in CLIENT_MESSAGES]
+        said = [self._message(f"socket.{_tag_of(kind)}", _summary_of(kind), self._struct("socket.", kind))
+                for kind in SERVER_MESSAGES]
         self._channel("socket", "/api/v1/ws", _SOCKET, [*received, *said],
                       "who it is first, then channels, then `inbox.updated`", {"ws": {"method": "GET"}})
         self._operation("hear socket", "receive", "socket", received)
@@ -222,10 +224,10 @@ class _Made:
     def _struct(self, prefix: str, kind: Any) -> _Json:
         [schema], found = json_schema.schema_components(
             [kind], ref_template="#/components/schemas/" + prefix + "{name}")
-        self._add(prefix, found)
+        self._add_schemas(prefix, found)
         return schema
 
-    def _add(self, prefix: str, found: _Json) -> None:
+    def _add_schemas(self, prefix: str, found: _Json) -> None:
         for name, schema in found.items():
             _drop_discriminators(schema)
             known = self.schemas.setdefault(prefix + name, schema)
@@ -244,26 +246,26 @@ def _drop_discriminators(schema: Any) -> None:
             _drop_discriminators(part)
 
 
-def _tag(kind: Any) -> str:
+def _tag_of(kind: Any) -> str:
     return str(kind.__struct_config__.tag)
 
 
-def _about(kind: Any) -> str:
-    own = kind.__dict__.get("__doc__") or _tag(kind)
+def _summary_of(kind: Any) -> str:
+    own = kind.__dict__.get("__doc__") or _tag_of(kind)
     return str(own).partition("\n")[0]
 
 
-def _key(schema: _Json) -> _Json:
+def _key_binding(schema: _Json) -> _Json:
     return {"kafka": {"key": schema}}
 
 
-def _frame(event: _Json | None = None) -> _Json:
+def _frame_headers(event: _Json | None = None) -> _Json:
     """The fields of a frame beside its data. Without `event` it has no name."""
     fields: _Json = {"id": _CURSOR, **({"event": event} if event else {})}
     return {"type": "object", "properties": fields, "required": list(fields)}
 
 
-def _binary(kind: str, model: type[sources.CloudEvent]) -> _Json:
+def _binary_headers(kind: str, model: type[sources.CloudEvent]) -> _Json:
     """CloudEvents' Kafka binding: each attribute of the envelope is a header, `data` is the value."""
     whole = model.model_json_schema()["properties"]
     fields = {f"ce_{name}": {**whole[name], "type": "string"} for name in whole if name != "data"}

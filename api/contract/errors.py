@@ -12,9 +12,9 @@ NO_STORE = {"cache-control": "no-store"}
 
 
 class ApiError(Exception):
-    """An answer that is an error. `more` is added to its JSON."""
+    """An answer that is an error. `details` are added to its JSON."""
 
-    def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None, **more: Any) -> None:
+    def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None, **details: Any) -> None:
         super().__init__(error)
         self.status, self.headers = status, headers
-        self.body = {"error": error, **more}
+        self.body = {"error": error, **details}

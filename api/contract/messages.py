@@ -13,8 +13,9 @@ from api.contract import responses
 from api.contract.responses import Count
 
 __all__ = [
-    "CASE_EVENTS", "FRAMES", "RECEIVED", "SAID", "Auth", "Authenticated", "Ping", "Pong", "Received", "Refused",
-    "Subscribe", "Subscribed", "Unsubscribe", "Unsubscribed", "Updated",
+    "CASE_EVENTS", "CLIENT_MESSAGES", "FRAMES", "SERVER_MESSAGES", "Auth", "Authenticated", "ClientMessage",
+    "ErrorMessage", "InboxUpdated", "Ping", "Pong", "ServerMessage", "Subscribe", "Subscribed", "Unsubscribe",
+    "Unsubscribed",
 ]
 
 # Type of a fact -> what it is called here, and which of its fields are told.
@@ -42,17 +43,17 @@ class Snapshot(responses.Inbox):
     """Replaces all the reader has: the first `limit` items of the ranked list, and what is personal."""
 
     drafts: list[responses.Draft]
-    preferences: responses.PreferencesOf
+    preferences: responses.UserPreferences
 
 
-class Shown(_Frame):
+class ItemFrame(_Frame):
     """The item as it is now, to be put in by its `rank`."""
 
-    item: responses.Item
+    item: responses.RankedItem
     counts: responses.Counts
 
 
-class Removed(_Frame):
+class RemovedFrame(_Frame):
     """The item left the window: `beyond` means that others pushed it out, not that it is gone."""
 
     id: str
@@ -69,57 +70,58 @@ class Heartbeat(_Frame):
 
 
 FRAMES: dict[str, type[BaseModel] | type[list[responses.Draft]]] = {
-    "snapshot": Snapshot, "added": Shown, "changed": Shown, "removed": Removed, "activity": responses.Activity,
-    "drafts": list[responses.Draft], "preferences": responses.PreferencesOf, "heartbeat": Heartbeat,
+    "snapshot": Snapshot, "added": ItemFrame, "changed": ItemFrame, "removed": RemovedFrame,
+    "activity": responses.Activity, "drafts": list[responses.Draft], "preferences": responses.UserPreferences,
+    "heartbeat": Heartbeat,
 }
 
 
 # --- the WebSocket ---
 
 
-class Received(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
+class ClientMessage(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
     """A client's message."""
 
 
-class Auth(Received, tag="auth"):
+class Auth(ClientMessage, tag="auth"):
     """Who it is: a token. The first message, unless the session cookie came with the handshake."""
 
     token: str
 
 
-class Subscribe(Received, tag="subscribe"):
+class Subscribe(ClientMessage, tag="subscribe"):
     channel: str
 
 
-class Unsubscribe(Received, tag="unsubscribe"):
+class Unsubscribe(ClientMessage, tag="unsubscribe"):
     channel: str
 
 
-class Ping(Received, tag="ping"):
+class Ping(ClientMessage, tag="ping"):
     pass
 
 
-class _Said(msgspec.Struct, tag_field="type", omit_defaults=True):
+class ServerMessage(msgspec.Struct, tag_field="type", omit_defaults=True):
     pass
 
 
-class Authenticated(_Said, tag="authenticated"):
+class Authenticated(ServerMessage, tag="authenticated"):
     workspace_id: str
 
 
-class Subscribed(_Said, tag="subscribed"):
+class Subscribed(ServerMessage, tag="subscribed"):
     channel: str
 
 
-class Unsubscribed(_Said, tag="unsubscribed"):
+class Unsubscribed(ServerMessage, tag="unsubscribed"):
     channel: str
 
 
-class Pong(_Said, tag="pong"):
+class Pong(ServerMessage, tag="pong"):
     pass
 
 
-class Refused(_Said, tag="error"):
+class ErrorMessage(ServerMessage, tag="error"):
     """`limit`: how many connections may be, where that is what is wrong."""
 
     error: str
@@ -127,12 +129,13 @@ class Refused(_Said, tag="error"):
     limit: int | None = None
 
 
-class Updated(_Said, tag="inbox.updated"):
+class InboxUpdated(ServerMessage, tag="inbox.updated"):
     """Ask again: the state of an item, `{"id","state"}`, or of a batch, `{"bulk":"true","state"}`, has changed."""
 
     channel: str
     payload: dict[str, str]
 
 
-RECEIVED: tuple[type[Received], ...] = (Auth, Subscribe, Unsubscribe, Ping)
-SAID: tuple[type[_Said], ...] = (Authenticated, Subscribed, Unsubscribed, Pong, Refused, Updated)
+CLIENT_MESSAGES: tuple[type[ClientMessage], ...] = (Auth, Subscribe, Unsubscribe, Ping)
+SERVER_MESSAGES: tuple[type[ServerMessage], ...] = (
+    Authenticated, Subscribed, Unsubscribed, Pong, ErrorMessage, InboxUpdated)

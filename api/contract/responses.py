@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.sources import ROLES
 
-__all__ = ["ERRORS", "Error", "answers"]
+__all__ = ["ERRORS", "Error", "responses_of"]
 
 State = Literal["unread", "read", "resolved"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -29,7 +29,7 @@ class Error(BaseModel):
     error: str = Field(examples=["not found"])
 
 
-class Row(_Model):
+class InboxItem(_Model):
     """An item as Crewship shows it."""
 
     id: str = Field(examples=["ibx_6d0f5a8c1b2e4f7a9c3d5e7f1a2b3c4d"])
@@ -73,7 +73,7 @@ class Person(_Model):
     name: str | None = None
 
 
-class Item(Row):
+class RankedItem(InboxItem):
     """An item of the ranked list, with its rank and what is its source's own."""
 
     band: Priority
@@ -114,7 +114,7 @@ class Counts(_Model):
     by_priority: dict[Priority, Count]
 
 
-class Done(_Model):
+class ActivityEntry(_Model):
     type: str = Field(examples=["session.completed"])
     at: datetime
     item: str | None = Field(None, description="left out where no item ever opened")
@@ -131,7 +131,7 @@ class Activity(_Model):
     sessions_completed: Count
     plans_approved: Count
     actions_resolved: Count
-    recent: list[Done]
+    recent: list[ActivityEntry]
 
 
 class PastEvent(_Model):
@@ -211,7 +211,7 @@ class Insights(_Model):
 
 
 class Inbox(_Model):
-    items: list[Item]
+    items: list[RankedItem]
     counts: Counts
     activity: Activity
     cursor: Count = Field(description="the same number means the same state on every edge")
@@ -237,7 +237,7 @@ class Widget(_Model):
     visible: bool
 
 
-class PreferencesOf(_Model):
+class UserPreferences(_Model):
     pinned_clusters: list[str]
     widgets: list[Widget]
 
@@ -248,8 +248,8 @@ class Dismissed(_Model):
     dismissed_until: datetime | None = None
 
 
-class Rows(_Model):
-    rows: list[Row]
+class InboxItems(_Model):
+    rows: list[InboxItem]
     count: Count = Field(description="of the rows in this answer")
     unread_count: Count
 
@@ -258,12 +258,12 @@ class UnreadCount(_Model):
     unread_count: Count
 
 
-class Changed(_Model):
+class StateChanged(_Model):
     id: str
     state: State
 
 
-class BulkDone(_Model):
+class BulkResult(_Model):
     updated: Count
     skipped: Count
     skipped_ids: list[str]
@@ -312,15 +312,15 @@ ERRORS = {
     429: "too many of these at once; `limit` says how many may be",
     503: "not now; Retry-After says when to ask again",
 }
-_EVERY = (400, 401, 429, 503)
-_WRITE = (403, 413, 422, 429)
+_EVERY_ROUTE = (400, 401, 429, 503)
+_EVERY_WRITE = (403, 413, 422, 429)
 
 
-def answers(
+def responses_of(
     model: type[BaseModel] | None, *errors: int, status: int = 200, writes: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: what it answers, and which errors beside those that every route, or every write, has."""
-    codes = {*_EVERY, *errors, *(_WRITE if writes else ())}
+    codes = {*_EVERY_ROUTE, *errors, *(_EVERY_WRITE if writes else ())}
     found: dict[int | str, dict[str, Any]] = {
         code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)
     }

@@ -13,29 +13,31 @@ from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
 from streams.core.domain.rank import BANDS, ID, reasons, sort_key
 
-__all__ = ["ankra", "crewship", "done", "draft", "preferences", "window_name", "zero"]
+__all__ = [
+    "activity_entry", "ankra_item", "crewship_item", "draft", "preferences", "window_name", "zero_item",
+]
 
 _SESSIONS = ("session_waiting", "verifying_no_proof")  # kinds whose source is a session
 _ZERO_KINDS = {"session_waiting": "ask_user"}
-_DOTS = {".", ".."}  # ids that no path can name: a client drops these segments, encoded ones too
+_DOT_SEGMENTS = {".", ".."}  # ids that no path can name: a client drops these segments, encoded ones too
 _URGENCY = {"urgent": "high", "high": "high", "normal": "medium", "low": "low"}
 
 
-def ankra(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> bytes:
+def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> bytes:
     """An item of the ranked list: what Crewship shows, the rank, and what is the source's own.
 
     `rank` sorts as the list does: compared as text, equal ones by `id`. `mark` is the reader's own, if it was put away.
     """
     data = row.data
-    item = _crewship(row)
+    item = _crewship_fields(row)
     item |= {
         "band": BANDS[row.band], "due_at": from_us(row.due_at), "overdue": row.overdue,
         "rank_reasons": reasons(row, pinned), "rank": sort_key(row, pinned)[:ID].hex(),
     }
-    item |= _present({
+    item |= _without_empty({
         "cluster": data.cluster, "stack": data.stack, "conversation_id": data.conversation_id,
-        "case_id": _case(row), "case_title": data.case_title, "session_id": _session(row),
-        "action_url": _action_url(row), "expires_at": _time(data.expires_at),
+        "case_id": _case_id(row), "case_title": data.case_title, "session_id": _session_id(row),
+        "action_url": _action_url(row), "expires_at": _time_or_none(data.expires_at),
         "risk": data.risk, "reversible": data.reversible,
         "pipeline": data.pipeline, "step": data.step, "error": data.error, "incident_key": data.incident_key,
         "task_id": data.task_id, "proof_id": data.proof_id,
@@ -44,34 +46,34 @@ def ankra(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> by
         auto = sum(step.mode == "auto" for step in data.steps)
         item["plan"] = {"auto": auto, "confirm": len(data.steps) - auto, "steps": data.steps}
     if data.editor is not None:
-        item["editor"] = _present({"type": data.editor.type, "id": data.editor.id, "name": data.editor.name})
+        item["editor"] = _without_empty({"type": data.editor.type, "id": data.editor.id, "name": data.editor.name})
     if row.kind == "incident":
         item |= {"clusters": row.clusters, "count": row.count, "members": row.members}
     if mark is not None and mark.until is not None:
         item["dismissed_until"] = from_us(mark.until)
-    return orjson.dumps(item, default=_plain)
+    return orjson.dumps(item, default=_struct_fields)
 
 
-def crewship(row: ItemRow) -> bytes:
-    return orjson.dumps(_crewship(row))
+def crewship_item(row: ItemRow) -> bytes:
+    return orjson.dumps(_crewship_fields(row))
 
 
-def zero(row: ItemRow) -> dict[str, Any]:
-    return _present({
+def zero_item(row: ItemRow) -> dict[str, Any]:
+    return _without_empty({
         "id": row.id, "kind": _ZERO_KINDS.get(row.kind, row.kind), "urgency": _URGENCY[row.priority],
-        "case_id": _case(row), "case_title": row.data.case_title, "title": row.data.title,
-        "description": row.data.body_md, "session_id": _session(row), "action_url": _action_url(row),
+        "case_id": _case_id(row), "case_title": row.data.case_title, "title": row.data.title,
+        "description": row.data.body_md, "session_id": _session_id(row), "action_url": _action_url(row),
     })
 
 
 def draft(row: DraftRow, user: str) -> dict[str, Any]:
     """One of the user's recent drafts."""
-    return _present({
+    return _without_empty({
         "draft_id": row.draft_id, "cluster": row.cluster, "stack": row.stack, "title": row.title,
         "last_touched_at": from_us(row.touched_at), "has_ai_edits": row.has_ai_edits,
     }) | {
         "co_editors": [
-            _present({"type": editor.type, "id": editor.id, "name": editor.name})
+            _without_empty({"type": editor.type, "id": editor.id, "name": editor.name})
             for editor in row.editors if (editor.type, editor.id) != ("user", user)
         ],
     }
@@ -84,9 +86,9 @@ def preferences(row: PreferencesRow | None) -> dict[str, Any]:
     return {"pinned_clusters": row.pinned_clusters, "widgets": widgets}
 
 
-def done(row: ActivityRow) -> dict[str, Any]:
+def activity_entry(row: ActivityRow) -> dict[str, Any]:
     """One entry of the recent activity."""
-    return _present({
+    return _without_empty({
         "type": row.type, "at": from_us(row.at), "item": row.item, "kind": row.kind, "title": row.title,
         "cluster": row.cluster, "case_id": row.case_id, "session_id": row.session_id, "by_user_id": row.by,
     })
@@ -96,52 +98,52 @@ def window_name(us: int) -> str:
     return f"{us // DAY}d" if us % DAY == 0 and us > DAY else f"{us // HOUR}h"
 
 
-def _crewship(row: ItemRow) -> dict[str, Any]:
+def _crewship_fields(row: ItemRow) -> dict[str, Any]:
     data, sender = row.data, row.data.sender
     item: dict[str, Any] = {
         "id": row.id, "workspace_id": row.ws, "kind": row.kind, "source_id": row.source_id, "title": data.title,
         "state": row.state, "priority": row.priority, "blocking": row.blocking, "created_at": from_us(row.created_at),
         "updated_at": from_us(row.updated_at), "revision": row.rev,
     }
-    item |= _present({
+    item |= _without_empty({
         "target_user_id": row.target_user_id, "target_role": row.target_role, "body_md": data.body_md,
-        "read_at": _time(row.read_at), "resolved_at": _time(row.resolved_at), "resolved_by_user_id": row.resolved_by,
-        "resolved_action": row.resolved_action,
+        "read_at": _time_or_none(row.read_at), "resolved_at": _time_or_none(row.resolved_at),
+        "resolved_by_user_id": row.resolved_by, "resolved_action": row.resolved_action,
     })
     if sender is not None:
-        item |= _present({"sender_type": sender.type, "sender_id": sender.id, "sender_name": sender.name})
+        item |= _without_empty({"sender_type": sender.type, "sender_id": sender.id, "sender_name": sender.name})
     if data.payload is not NO_PAYLOAD and (raw := bytes(data.payload)):
         # Its own bytes, so that no number is rounded; newlines between its tokens would end a line of an event stream.
         item["payload"] = orjson.Fragment(raw.replace(b"\n", b" ").replace(b"\r", b" "))
     return item
 
 
-def _present(fields: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None and value != ""}
 
 
-def _time(us: int | None) -> str | None:
+def _time_or_none(us: int | None) -> str | None:
     return from_us(us) if us is not None else None
 
 
-def _case(row: ItemRow) -> str | None:
+def _case_id(row: ItemRow) -> str | None:
     return row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
 
 
-def _session(row: ItemRow) -> str | None:
+def _session_id(row: ItemRow) -> str | None:
     return row.data.session_id or (row.source_id if row.kind in _SESSIONS else None)
 
 
 def _action_url(row: ItemRow) -> str | None:
     if row.data.action_url is not None and is_link(row.data.action_url):  # a row of an older attn may have another
         return row.data.action_url
-    case, session = _case(row), _session(row)
-    if case is None or case in _DOTS:
+    case, session = _case_id(row), _session_id(row)
+    if case is None or case in _DOT_SEGMENTS:
         return None
     page = f"/cases/{quote(case, safe='')}"
-    return page if session is None or session in _DOTS else f"{page}/sessions/{quote(session, safe='')}"
+    return page if session is None or session in _DOT_SEGMENTS else f"{page}/sessions/{quote(session, safe='')}"
 
 
-def _plain(value: Any) -> Any:
+def _struct_fields(value: Any) -> Any:
     """Structs of the log inside an item, which orjson doesn't know."""
     return {name: getattr(value, name) for name in value.__struct_fields__}

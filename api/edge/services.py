@@ -12,7 +12,7 @@ from api import metrics
 from api.commands.command_log import CommandLog
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.edge.broker_health import Contact
 from api.edge.index_builder import Builders
 from api.history.client import HistoryClient
@@ -131,9 +131,9 @@ class Edge:
         """The reader's workspace with indexes of these families (api.readmodel.indexes). 503: the view has not
         caught up yet, or another edge serves it."""
         if not self.ready:
-            raise Problem(503, "the view has not caught up yet", {"retry-after": "1"})
+            raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
         if not self.replica.serves(reader.ws):
-            raise Problem(503, "another edge serves this workspace", {"retry-after": "1"})
+            raise ApiError(503, "another edge serves this workspace", {"retry-after": "1"})
         while (known := self.replica.known(reader.ws)) is not None:
             await self._builders.build(known, frozenset(families))
             if self.replica.known(reader.ws) is known:  # else it was empty meanwhile, and begun anew

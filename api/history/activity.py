@@ -68,7 +68,7 @@ async def activity(archive: HistoryClient, reader: Reader, window: int, clock: i
         found[ACTIVITY[name]] += count
     entries = sorted((_entry(reader.ws, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
     return {"window": serializers.window_name(window), **found,
-            "recent": [serializers.done(row) for row in entries[:MAX_RECENT]]}
+            "recent": [serializers.activity_entry(row) for row in entries[:MAX_RECENT]]}
 
 
 def _entry(ws: str, row: Row) -> ActivityRow:

@@ -16,7 +16,7 @@ import structlog
 from clickhouse_connect.driver.exceptions import Error
 
 from api import metrics
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.history.fair_slots import FairSlots, NoFreeSlot
 from api.readmodel.readers import Reader
 from schemas.settings import DATABASE, Settings
@@ -54,7 +54,8 @@ class HistoryClient:
         the reader's. Raises Problem 503 if ClickHouse is away, busy, or has no such tables yet; Problem 429 if this
         user has too many questions running and waiting."""
         if not self._url:
-            raise Problem(503, "this edge knows no ClickHouse to ask (ATTN_CLICKHOUSE_READ_URL)", {"retry-after": "60"})
+            raise ApiError(
+                503, "this edge knows no ClickHouse to ask (ATTN_CLICKHOUSE_READ_URL)", {"retry-after": "60"})
         given = parameters | {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
         try:
             async with self._slots.taken(reader.ws, reader.user):
@@ -62,9 +63,9 @@ class HistoryClient:
         except NoFreeSlot as busy:
             metrics.ARCHIVE_REFUSED.labels("user" if busy.own else "all").inc()
             if busy.own:
-                raise Problem(429, f"too many history queries at once: at most {_MOST_OF_A_USER} of one user",
+                raise ApiError(429, f"too many history queries at once: at most {_MOST_OF_A_USER} of one user",
                               {"retry-after": "2"}, limit=_MOST_OF_A_USER) from None
-            raise Problem(503, "too many concurrent history queries", {"retry-after": "2"}) from None
+            raise ApiError(503, "too many concurrent history queries", {"retry-after": "2"}) from None
 
     async def ask_all(
         self, reader: Reader, *questions: tuple[str, dict[str, Any]]
@@ -108,12 +109,12 @@ class HistoryClient:
                 )
             return self._client
 
-    def _failed(self, error: Exception) -> Problem:
+    def _failed(self, error: Exception) -> ApiError:
         metrics.ARCHIVE_FAILURES.inc()
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         if isinstance(error, Error) and error.code is not None:  # it is there, but could not answer this
             _log.warning("ClickHouse did not answer a question", error=reason)
-            return Problem(503, "the history can't answer this now", {"retry-after": "5"})
+            return ApiError(503, "the history can't answer this now", {"retry-after": "5"})
         if (rest := self._again - self._clock()) > 0:  # others who asked at the same time have found out already
             return _away(rest)
         rest = min(_FIRST_REST * 2**self._failures, _LONGEST_REST)
@@ -123,5 +124,5 @@ class HistoryClient:
         return _away(rest)
 
 
-def _away(rest: float) -> Problem:
-    return Problem(503, "the history is away", {"retry-after": str(int(rest) + 1)})
+def _away(rest: float) -> ApiError:
+    return ApiError(503, "the history is away", {"retry-after": str(int(rest) + 1)})

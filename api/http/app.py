@@ -6,11 +6,11 @@ from fastapi import FastAPI
 
 from api.contract.openapi import document
 from api.edge.services import Edge
-from api.http.auth.cookies import SeparateCookies
+from api.http.auth.cookies import SeparateCookiesMiddleware
 from api.http.auth.tokens import Authenticator
 from api.http.error_handlers import handle_errors
-from api.http.middleware import Limited, _Heads, _Held, _Timed
-from api.http.paths import Segments
+from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
+from api.http.paths import EncodedSegmentsMiddleware
 from api.http.routes import ankra, crewship, dashboard, docs, health, history, insights, session, zero
 
 __all__ = ["create_app"]
@@ -24,12 +24,12 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     handle_errors(app)
     for routes in (health, session, ankra, history, insights, zero, crewship, docs, dashboard):
         app.include_router(routes.router)
-    app.include_router(crewship.sockets)
+    app.include_router(crewship.websocket_router)
     document(app)
-    app.add_middleware(Limited, most=edge.settings.max_request)
-    app.add_middleware(_Held)
-    app.add_middleware(_Timed)
-    app.add_middleware(_Heads)
-    app.add_middleware(Segments)
-    app.add_middleware(SeparateCookies)
+    app.add_middleware(BodyLimitMiddleware, most=edge.settings.max_request)
+    app.add_middleware(ReleaseMiddleware)
+    app.add_middleware(RequestMetricsMiddleware)
+    app.add_middleware(HeadMethodMiddleware)
+    app.add_middleware(EncodedSegmentsMiddleware)
+    app.add_middleware(SeparateCookiesMiddleware)
     return app

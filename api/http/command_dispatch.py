@@ -13,23 +13,23 @@ import orjson
 from fastapi.responses import Response
 
 from api.commands.command_log import CommandLog
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
-from api.http.dependencies import json_of
+from api.http.dependencies import json_response
 from schemas.log import Command, Dismiss, Restore, SetState
 from schemas.views import ItemRow
 from streams.core.fold.command_handlers import SOURCE_MANAGED
 
-__all__ = ["Shape", "carried_out", "common"]
+__all__ = ["ItemSerializer", "command_fields", "execute"]
 
-Shape = Callable[[ItemRow], bytes]  # an item as the route's dialect has it
+ItemSerializer = Callable[[ItemRow], bytes]  # an item as the route's dialect has it
 
-_CHANGED = "the item has changed"
-_KEYS_RETRY = "3600"  # seconds; each outcome goes after a day, so room comes little by little
+_ITEM_CHANGED = "the item has changed"
+_OUTCOMES_RETRY_AFTER = "3600"  # seconds; each outcome goes after a day, so room comes little by little
 
 
-def common(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
+def command_fields(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
     """The fields that every command has."""
     return {
         "ws": caller.ws, "id": CommandLog.new_id(), "time": edge.command_log.now(), "user": caller.user,
@@ -37,8 +37,8 @@ def common(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
     }
 
 
-async def carried_out(edge: Edge, caller: Caller, command: Command, shape: Shape | None = None) -> Response:
-    """Sends it, and answers as the fold decides. Problem: what is known at once; NotDone: nobody knows in time.
+async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemSerializer | None = None) -> Response:
+    """Sends it, and answers as the fold decides. ApiError: what is known at once; NotDone: nobody knows in time.
 
     `shape` is how the current item is shown to somebody whose revision is old.
     """
@@ -46,19 +46,19 @@ async def carried_out(edge: Edge, caller: Caller, command: Command, shape: Shape
     if item is not None and command.idempotency_key is None:
         space = await edge.space(caller.reader)
         row = space.visible(caller.reader, item)
-        _refuse(command, row, edge.settings.source_managed_kinds)
+        _check_preconditions(command, row, edge.settings.source_managed_kinds)
         if command.if_rev is not None and row is not None and command.if_rev != row.rev:
-            return _stale(row, shape)
+            return _revision_conflict(row, serialize)
     else:
         await edge.space(caller.reader)  # it is served here, and the view is there
     outcome = await edge.command_log.submit(command)
     if outcome.status == 412 and item is not None:
         row = (await edge.space(caller.reader)).visible(caller.reader, item)
         if row is not None:
-            return _stale(row, shape)
-    answer = json_of(bytes(outcome.body), outcome.status)
+            return _revision_conflict(row, serialize)
+    answer = json_response(bytes(outcome.body), outcome.status)
     if outcome.status == 429:  # no room for another outcome (streams.core.fold.outcomes)
-        answer.headers["retry-after"] = _KEYS_RETRY
+        answer.headers["retry-after"] = _OUTCOMES_RETRY_AFTER
     return answer
 
 
@@ -68,17 +68,17 @@ def _item_of(command: Command) -> str | None:
     return command.items[0] if isinstance(command, SetState) and not command.bulk else None
 
 
-def _refuse(command: Command, row: ItemRow | None, managed: frozenset[str]) -> None:
+def _check_preconditions(command: Command, row: ItemRow | None, managed: frozenset[str]) -> None:
     if row is None:
-        raise Problem(404, "not found")
+        raise ApiError(404, "not found")
     if command.if_rev is not None and command.if_rev != row.rev:
         return  # that comes first, as in the fold
     if isinstance(command, SetState) and command.state != "read" and row.kind in managed:
-        raise Problem(409, SOURCE_MANAGED, kind=row.kind)
+        raise ApiError(409, SOURCE_MANAGED, kind=row.kind)
 
 
-def _stale(row: ItemRow, shape: Shape | None) -> Response:
-    body: dict[str, Any] = {"error": _CHANGED, "revision": row.rev}
-    if shape is not None:
-        body["item"] = orjson.Fragment(shape(row))
-    return json_of(orjson.dumps(body), 412)
+def _revision_conflict(row: ItemRow, serialize: ItemSerializer | None) -> Response:
+    body: dict[str, Any] = {"error": _ITEM_CHANGED, "revision": row.rev}
+    if serialize is not None:
+        body["item"] = orjson.Fragment(serialize(row))
+    return json_response(orjson.dumps(body), 412)

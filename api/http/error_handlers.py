@@ -12,8 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.commands.command_log import CommandUndecided
-from api.contract.errors import NO_STORE
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import WORDED
 from api.live.connections import RETRY_AFTER, Full
 
@@ -30,7 +29,7 @@ def _answer(status: int, body: object, headers: Mapping[str, str] | None = None)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
+    assert isinstance(error, ApiError)
     if error.status == 503 and "text/event-stream" in request.headers.get("accept", ""):
         # On an error a browser's EventSource gives up; after a stream that ends it comes again.
         return Response(request.app.state.edge.connections.retry().raw, 200, NO_STORE, "text/event-stream")
@@ -80,7 +79,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def handle_errors(app: FastAPI) -> None:
-    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(ApiError, _problem)
     app.add_exception_handler(Full, _full)
     app.add_exception_handler(CommandUndecided, _not_done)
     app.add_exception_handler(HTTPException, _http)

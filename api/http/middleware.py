@@ -9,10 +9,14 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
-from api.http.dependencies import HELD
 from api.live.event_stream import DRAIN
 
-__all__ = ["Limited"]
+__all__ = [
+    "RELEASE_CALLBACKS", "BodyLimitMiddleware", "HeadMethodMiddleware", "ReleaseMiddleware", "RequestMetricsMiddleware",
+]
+
+# Key in the ASGI scope: functions to call when the client has received the response, or is gone.
+RELEASE_CALLBACKS = "attn.held"
 
 
 # Seconds for the next piece of a body that is not whole yet.
@@ -22,11 +26,11 @@ _DIGITS = 20  # of a 64-bit number; a longer one is cut and too large all the sa
 BODY_SECONDS = 120.0
 
 
-class _Refused(Exception):
+class _BodyRefused(Exception):
     pass
 
 
-class Limited:
+class BodyLimitMiddleware:
     """`most` bytes. More is answered with 413 and not read, what stops coming with 408."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -36,65 +40,65 @@ class Limited:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, send, self._most)
+        body = _LimitedBody(receive, send, self._most)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         # The parser takes any number of leading zeros; Python converts at most 4300 digits.
         if declared.isdigit() and int(declared.lstrip(b"0")[:_DIGITS] or b"0") > self._most:
-            await body.answer(*body.too_large)
+            await body.respond(*body.too_large)
             return
         try:
             await self._app(scope, body.receive, body.send)
-        except _Refused:
-            await body.refuse()
+        except _BodyRefused:
+            await body.send_refusal()
 
 
-class _Body:
+class _LimitedBody:
     """One request: watches what is received; once that is too much or too slow, the only answer is one that says so."""
 
     def __init__(self, receive: Receive, send: Send, most: int) -> None:
         self._receive, self._send, self._most = receive, send, most
         self._size = 0
-        self._whole = False
-        self._answered = False
+        self._complete = False
+        self._responded = False
         self._refusal: tuple[int, dict[str, object]] | None = None
-        self._until = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     @property
     def too_large(self) -> tuple[int, dict[str, object]]:
         return 413, {"error": f"the body is too large: at most {self._most} bytes", "limit": self._most}
 
     async def receive(self) -> Message:
-        message = await (self._receive() if self._whole else self._soon())
-        self._whole = not message.get("more_body", False)
+        message = await (self._receive() if self._complete else self._receive_in_time())
+        self._complete = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._most:
             self._refusal = self.too_large
-            raise _Refused
+            raise _BodyRefused
         return message
 
-    async def _soon(self) -> Message:
-        left = self._until - asyncio.get_running_loop().time()
+    async def _receive_in_time(self) -> Message:
+        left = self._deadline - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(min(PIECE_SECONDS, left)):
                 return await self._receive()
         except TimeoutError:
             waited = f"for {PIECE_SECONDS:g} s" if left > PIECE_SECONDS else f"within {BODY_SECONDS:g} s"
             self._refusal = 408, {"error": f"request body incomplete: nothing more came {waited}"}
-            raise _Refused from None
+            raise _BodyRefused from None
 
     async def send(self, message: Message) -> None:
         if self._refusal is not None:
-            await self.refuse()  # whatever the app made of it
+            await self.send_refusal()  # whatever the app made of it
         else:
-            self._answered = True
+            self._responded = True
             await self._send(message)
 
-    async def refuse(self) -> None:
-        if self._refusal is not None and not self._answered:
-            await self.answer(*self._refusal)
+    async def send_refusal(self) -> None:
+        if self._refusal is not None and not self._responded:
+            await self.respond(*self._refusal)
 
-    async def answer(self, status: int, what: dict[str, object]) -> None:
-        self._answered = True
+    async def respond(self, status: int, what: dict[str, object]) -> None:
+        self._responded = True
         body = orjson.dumps(what)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
                    (b"connection", b"close"), (b"cache-control", b"no-store")]
@@ -102,7 +106,7 @@ class _Body:
         await self._send({"type": "http.response.body", "body": body})
 
 
-class _Heads:
+class HeadMethodMiddleware:
     """HEAD is GET without the body (RFC 9110: every server has both). A stream ends as soon as it began."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -124,14 +128,14 @@ class _Heads:
         await self._app({**scope, "method": "GET"}, gone, bare)
 
 
-class _Held:
+class ReleaseMiddleware:
     """Gives back what a request holds (api.http.dependencies) when its reader has taken the answer, or is gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = scope[HELD] = []
+        held = scope[RELEASE_CALLBACKS] = []
         try:
             await self._app(scope, receive, send)
             drain = (scope.get("extensions") or {}).get(DRAIN)
@@ -145,7 +149,7 @@ class _Held:
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
-class _Timed:
+class RequestMetricsMiddleware:
     """Measures the time to answer by route, not by path: paths hold ids. Adds `nosniff` to every answer: a browser must
     not take JSON with somebody's text in it for a page."""
 

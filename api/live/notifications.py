@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from api.contract.messages import Updated
+from api.contract.messages import InboxUpdated
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from schemas.facts import Outcome
@@ -72,7 +72,7 @@ class Pushes:
         # A batch is hundreds of items, and there may be thousands who listen: but hardly ever more than two targets.
         targets = {(row.target_user_id, row.target_role) for row in self._rows(outcome.ws, outcome.items)}
         payload = {"bulk": "true"} if outcome.bulk else {"id": outcome.items[0]}
-        told = Updated(channel_of(outcome.ws), payload | {"state": outcome.state or ""})
+        told = InboxUpdated(channel_of(outcome.ws), payload | {"state": outcome.state or ""})
         message = msgspec.json.encode(told)
         for one in self._subscribers.get(outcome.ws, ()):
             if any(one.reader.sees(*target) for target in targets):

@@ -68,12 +68,12 @@ class Answers:
         raw = space.rows[b"i:" + key[ID:]]
         pinned = key[2] == _PINNED
         if mark is not None:
-            return serializers.ankra(decode(b"i:", raw), pinned, mark)  # type: ignore[arg-type]
+            return serializers.ankra_item(decode(b"i:", raw), pinned, mark)  # type: ignore[arg-type]
         name = key[2:3] + key[ID:]
         known = self._cache.get(name)
         if known is not None and known[0] is raw:
             return known[1]
-        encoded = serializers.ankra(decode(b"i:", raw), pinned)  # type: ignore[arg-type]
+        encoded = serializers.ankra_item(decode(b"i:", raw), pinned)  # type: ignore[arg-type]
         self._keep(name, raw, encoded)
         return encoded
 
@@ -93,7 +93,7 @@ class Answers:
             return None
         mark = space.mark(reader.user, row.id.encode())
         away = mark is not None and mark.surge == row.surge
-        return serializers.ankra(row, is_pinned(row, space.pins(reader.user)), mark if away else None)
+        return serializers.ankra_item(row, is_pinned(row, space.pins(reader.user)), mark if away else None)
 
     def inbox(
         self, space: Workspace, reader: Reader, cursor: int, limit: int, after: bytes | None = None, kind: str = "",
@@ -162,7 +162,7 @@ class Answers:
             found[what] += sum(keys.above(since) for keys in space.lists_of(reader, "done", name))
             twice = (space.lists.get(("done", *pair, name)) for pair in reader.twice())
             found[what] -= sum(keys.above(since) for keys in twice if keys is not None)
-        recent = [serializers.done(row) for row in islice(_recent(space, reader, since), MAX_RECENT)]
+        recent = [serializers.activity_entry(row) for row in islice(_recent(space, reader, since), MAX_RECENT)]
         length = self.live_window if window is None else window
         return {"window": serializers.window_name(length), **found, "recent": recent}
 

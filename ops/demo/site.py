@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import api
-from api.http.protocol.server import listen, server
+from api.http.protocol.server import listen, make_server
 from ops.demo.desk import ANSWERS, Desk
 from ops.demo.scenarios import PEOPLE
 from schemas.scalars import from_us
@@ -91,7 +91,7 @@ async def serve(desk: Desk, send: Send, inbox: str, host: str) -> AsyncIterator[
         log.warning("links of before lead nowhere: the desk's port is taken", port=desk.port, error=str(error))
         sock = listen(host, 0)
     desk.port = _port(sock)
-    http = server(create_site(desk, send, inbox))
+    http = make_server(create_site(desk, send, inbox))
     serving = asyncio.create_task(http.serve(sockets=[sock]))
     try:
         yield

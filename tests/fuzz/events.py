@@ -26,7 +26,7 @@ import orjson
 from support.clients.feed import Copy, frames
 from support.fold.fold_driver import Folding
 
-from api.contract.serializers import crewship, zero
+from api.contract.serializers import crewship_item, zero_item
 from api.live.case_events import frame_of
 from api.live.frames import Frames
 from api.readmodel.pages import Answers
@@ -187,8 +187,8 @@ class View(Folding):
             assert one.get("payload") == (None if payload is NO_PAYLOAD else exact(bytes(payload)))
         for row in rows.values():
             if row.state != "hidden":
-                assert exact(crewship(row))["source_id"] == row.source_id
-                orjson.dumps(zero(row))
+                assert exact(crewship_item(row))["source_id"] == row.source_id
+                orjson.dumps(zero_item(row))
 
 
 def _one_line(raw: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Starlette keeps only the last cookie of a name, and unquotes values with `http.cookies`, whose time is quadratic before
 Python 3.11.10 and 3.12.6 (CVE-2024-7592): a 60 KB header of a caller without a token blocked the edge for 5.6 s.
-FastAPI parses cookies for every route. So `SeparateCookies` moves the header out of their reach.
+FastAPI parses cookies for every route. So `SeparateCookiesMiddleware` moves the header out of their reach.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import hashlib
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["MOST_VALUES", "SeparateCookies", "cookie_values", "csrf_of"]
+__all__ = ["MAX_COOKIE_VALUES", "SeparateCookiesMiddleware", "cookie_values", "csrf_of"]
 
 # A neighbour on the parent domain may set cookies of our names, so some values are not ours. Each value costs a
 # signature check: this many are looked at.
-MOST_VALUES = 16
+MAX_COOKIE_VALUES = 16
 _KEY = "attn.cookies"
 
 
-class SeparateCookies:
+class SeparateCookiesMiddleware:
     """ASGI middleware: moves the Cookie headers from the scope's headers to a key of their own."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,7 +45,7 @@ def cookie_values(request: HTTPConnection, name: str) -> list[str]:
             key, _, value = pair.partition("=")
             if key.strip(" \t") == name and (plain := _unquoted(value.strip(" \t"))):
                 found[plain] = None
-                if len(found) == MOST_VALUES:
+                if len(found) == MAX_COOKIE_VALUES:
                     return list(found)
     return list(found)
 

@@ -20,22 +20,22 @@ import aiohttp
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-__all__ = ["ALGORITHMS", "Keys", "PublicKey", "download", "read_keys", "redirected"]
+__all__ = ["ALGORITHMS", "JwksCache", "PublicKey", "download", "read_keys", "redirect_target"]
 
 ALGORITHMS = ("RS256", "ES256")
 
-# Seconds. Keys are fetched again after `_KEYS_LAST`, and at once when no key fits a token, but never more often than
-# every `_KEYS_PAUSE`: a flood of made-up tokens must not reach the issuer.
-_KEYS_LAST = 600.0
-_KEYS_PAUSE = 10.0
-_KEYS_TIMEOUT = 10.0  # for the whole fetch, redirects included
-_LARGEST = 1 << 20  # bytes of the document, packed and unpacked
-_MOST_KEYS = 256  # entries of a set that are looked at
-_MOST_TRIED = 16  # keys that one token is checked with; each check costs up to 0.1 ms
-_MOST_LOGGED = 10  # refused keys of one document
-_REDIRECTS = 5
+# Seconds. The keys are fetched again after `_REFRESH_SECONDS`. They are fetched at once if no key fits a token, but not
+# more often than every `_MIN_REFRESH_INTERVAL`: a flood of invented tokens must not reach the issuer.
+_REFRESH_SECONDS = 600.0
+_MIN_REFRESH_INTERVAL = 10.0
+_FETCH_TIMEOUT = 10.0  # for the whole fetch, redirects included
+_MAX_DOCUMENT_BYTES = 1 << 20  # bytes of the document, packed and unpacked
+_MAX_KEYS = 256  # entries of a set that are looked at
+_MAX_CANDIDATES = 16  # keys that one token is checked with; each check costs up to 0.1 ms
+_MAX_LOGGED = 10  # refused keys of one document
+_MAX_REDIRECTS = 5
 # Bits of an RSA modulus. NIST SP 800-131A disallows less than 2048; beyond 16384 one check takes milliseconds.
-_RSA_LEAST, _RSA_MOST = 2048, 16384
+_MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 16384
 
 _log = structlog.get_logger("attn.edge")
 
@@ -50,7 +50,7 @@ class PublicKey:
     key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
-class Keys:
+class JwksCache:
     """Cache of the issuer's keys. They stay valid while the issuer cannot be reached. `fetch` returns the document.
     `generation` grows with each change."""
 
@@ -59,40 +59,40 @@ class Keys:
         self._keys: list[PublicKey] = []
         self._refused: list[tuple[str | None, str]] = []
         self.generation = 0
-        self._asked = self._fetched = float("-inf")
+        self._last_attempt = self._last_success = float("-inf")
         self._lock = asyncio.Lock()
-        self._renewal: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
-    def fitting(self, kid: str | None, algorithm: str) -> list[PublicKey]:
+    def candidates(self, kid: str | None, algorithm: str) -> list[PublicKey]:
         """Returns the keys that may have signed a token with this header. A token's `kid` that no key has fits the keys
         without a `kid`; a token without one fits each key of the algorithm."""
         found = [key for key in self._keys if key.algorithm == algorithm]
         if kid is not None:
             found = [key for key in found if key.kid == kid] or [key for key in found if key.kid is None]
-        return found[:_MOST_TRIED]
+        return found[:_MAX_CANDIDATES]
 
-    async def refresh(self, seen: int) -> bool:
+    async def refresh(self, known_generation: int) -> bool:
         """Fetches the keys, unless that was tried a moment ago. Returns whether they differ from generation `seen`."""
         async with self._lock:
-            if self.generation == seen and not self._within(self._asked, _KEYS_PAUSE):
-                self._asked = self._clock()
+            if self.generation == known_generation and not self._within(self._last_attempt, _MIN_REFRESH_INTERVAL):
+                self._last_attempt = self._clock()
                 try:
-                    async with asyncio.timeout(_KEYS_TIMEOUT):
+                    async with asyncio.timeout(_FETCH_TIMEOUT):
                         self._replace(await self._fetch())
                 except Exception as error:  # whatever the issuer does, its cached keys stay valid
                     _log.warning("keys could not be fetched", error=_reason(error), cached_keys=len(self._keys))
-            return self.generation != seen
+            return self.generation != known_generation
 
-    def renew(self) -> None:
+    def refresh_in_background(self) -> None:
         """Starts a fetch in the background when the keys are old, so that revoked keys expire."""
-        if self._keys and not self._renewal and not self._within(self._fetched, _KEYS_LAST):
-            self._renewal = asyncio.create_task(self._renew())
+        if self._keys and not self._refresh_task and not self._within(self._last_success, _REFRESH_SECONDS):
+            self._refresh_task = asyncio.create_task(self._refresh_once())
 
-    async def _renew(self) -> None:
+    async def _refresh_once(self) -> None:
         try:
             await self.refresh(self.generation)
         finally:
-            self._renewal = None
+            self._refresh_task = None
 
     def _within(self, moment: float, seconds: float) -> bool:
         """A clock that was set back must not keep the edge from fetching."""
@@ -100,9 +100,9 @@ class Keys:
 
     def _replace(self, document: object) -> None:
         keys, refused = read_keys(document)
-        self._fetched = self._clock()
+        self._last_success = self._clock()
         if refused != self._refused:
-            for kid, reason in refused[:_MOST_LOGGED]:
+            for kid, reason in refused[:_MAX_LOGGED]:
                 _log.warning("a key of the issuer is refused", kid=kid and kid[:200], reason=reason)
             self._refused = refused
         if self.generation and _identities(keys) == _identities(self._keys):
@@ -124,7 +124,7 @@ def _identities(keys: list[PublicKey]) -> set[tuple[str | None, str, tuple[int, 
     return {(key.kid, key.algorithm, key.parameters) for key in keys}
 
 
-class _Weak(ValueError):
+class _WeakKey(ValueError):
     """The key is not secure enough."""
 
 
@@ -136,13 +136,13 @@ def read_keys(document: object) -> tuple[list[PublicKey], list[tuple[str | None,
         raise ValueError("the document is not a JSON Web Key Set: it has no list of keys")
     keys: list[PublicKey] = []
     refused: list[tuple[str | None, str]] = []
-    for entry in entries[:_MOST_KEYS]:
+    for entry in entries[:_MAX_KEYS]:
         if not isinstance(entry, Mapping) or (algorithm := _algorithm(entry)) is None:
             continue
         kid = entry.get("kid")
         kid = kid if isinstance(kid, str) else None
         try:
-            parameters, key = (_rsa if algorithm == "RS256" else _ec)(entry)
+            parameters, key = (_rsa_key if algorithm == "RS256" else _ec_key)(entry)
         except (ValueError, TypeError) as error:
             refused.append((kid, str(error)[:200]))
         else:
@@ -160,41 +160,41 @@ def _algorithm(entry: Mapping[str, Any]) -> str | None:
     return None if isinstance(operations, list) and "verify" not in operations else found
 
 
-def _rsa(entry: Mapping[str, Any]) -> tuple[tuple[int, int], rsa.RSAPublicKey]:
-    _public(entry)
-    n, e = _number(entry, "n", _RSA_MOST), _number(entry, "e", 64)
-    if n.bit_length() < _RSA_LEAST:
-        raise _Weak(f"RSA key of {n.bit_length()} bits: at least {_RSA_LEAST} are required")
+def _rsa_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], rsa.RSAPublicKey]:
+    _refuse_private(entry)
+    n, e = _parse_uint(entry, "n", _MAX_RSA_BITS), _parse_uint(entry, "e", 64)
+    if n.bit_length() < _MIN_RSA_BITS:
+        raise _WeakKey(f"RSA key of {n.bit_length()} bits: at least {_MIN_RSA_BITS} are required")
     if e < 3 or e % 2 == 0:
-        raise _Weak(f"RSA exponent {e}: an odd number of 3 or more is required")
+        raise _WeakKey(f"RSA exponent {e}: an odd number of 3 or more is required")
     return (n, e), rsa.RSAPublicNumbers(e, n).public_key()
 
 
-def _ec(entry: Mapping[str, Any]) -> tuple[tuple[int, int], ec.EllipticCurvePublicKey]:
-    _public(entry)
+def _ec_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], ec.EllipticCurvePublicKey]:
+    _refuse_private(entry)
     if entry.get("crv") != "P-256":
-        raise _Weak(f"curve {str(entry.get('crv'))[:40]}: ES256 requires P-256")
-    x, y = _number(entry, "x", 256), _number(entry, "y", 256)
+        raise _WeakKey(f"curve {str(entry.get('crv'))[:40]}: ES256 requires P-256")
+    x, y = _parse_uint(entry, "x", 256), _parse_uint(entry, "y", 256)
     return (x, y), ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
 
 
-def _public(entry: Mapping[str, Any]) -> None:
+def _refuse_private(entry: Mapping[str, Any]) -> None:
     if "d" in entry:
-        raise _Weak("its private part is published, so anybody may sign with it")
+        raise _WeakKey("its private part is published, so anybody may sign with it")
 
 
-def _number(entry: Mapping[str, Any], name: str, most: int) -> int:
+def _parse_uint(entry: Mapping[str, Any], name: str, max_bits: int) -> int:
     """Returns a Base64urlUInt. Some tools pad it, write plain base64, or leave a zero byte for the sign; the number is
     the same. Raises ValueError if it is longer than `most` bits."""
     text = entry.get(name)
     if not isinstance(text, str):
         raise ValueError(f"it has no {name}")
-    if len(text) > most // 6 + 8:
-        raise ValueError(f"{name} is longer than {most} bits")
+    if len(text) > max_bits // 6 + 8:
+        raise ValueError(f"{name} is longer than {max_bits} bits")
     plain = text.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     number = int.from_bytes(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True), "big")
-    if number.bit_length() > most:
-        raise ValueError(f"{name} is longer than {most} bits")
+    if number.bit_length() > max_bits:
+        raise ValueError(f"{name} is longer than {max_bits} bits")
     return number
 
 
@@ -210,15 +210,15 @@ async def download(url: str) -> object:
         "accept-encoding": "gzip",
     }
     async with aiohttp.ClientSession(headers=headers, auto_decompress=False, trust_env=True) as session:
-        for _ in range(_REDIRECTS + 1):
-            async with session.get(url, allow_redirects=False) as answer:
-                if answer.status not in (301, 302, 303, 307, 308):
-                    return await _document(answer)
-                url = redirected(url, answer.headers.get("location", ""))
-        raise ValueError(f"more than {_REDIRECTS} redirects")
+        for _ in range(_MAX_REDIRECTS + 1):
+            async with session.get(url, allow_redirects=False) as response:
+                if response.status not in (301, 302, 303, 307, 308):
+                    return await _document(response)
+                url = redirect_target(url, response.headers.get("location", ""))
+        raise ValueError(f"more than {_MAX_REDIRECTS} redirects")
 
 
-def redirected(at: str, location: str) -> str:
+def redirect_target(at: str, location: str) -> str:
     """Returns where a redirect leads. Raises ValueError if that is not http(s), or leads from https to plain http,
     which others can change on its way."""
     to = urljoin(at, location)
@@ -228,32 +228,32 @@ def redirected(at: str, location: str) -> str:
     return to
 
 
-async def _document(answer: aiohttp.ClientResponse) -> object:
-    if answer.status != 200:
-        raise ValueError(f"the issuer answered {answer.status}, not 200")
-    packed = bytearray()
-    async for chunk in answer.content.iter_any():
-        packed += chunk
-        if len(packed) > _LARGEST:
-            raise ValueError(f"more than {_LARGEST} bytes of keys")
-    return json.loads(b"".join(_unpacked(bytes(packed), answer.headers.get("content-encoding", ""))))
+async def _document(response: aiohttp.ClientResponse) -> object:
+    if response.status != 200:
+        raise ValueError(f"the issuer answered {response.status}, not 200")
+    compressed = bytearray()
+    async for chunk in response.content.iter_any():
+        compressed += chunk
+        if len(compressed) > _MAX_DOCUMENT_BYTES:
+            raise ValueError(f"more than {_MAX_DOCUMENT_BYTES} bytes of keys")
+    return json.loads(b"".join(_decompress(bytes(compressed), response.headers.get("content-encoding", ""))))
 
 
-def _unpacked(packed: bytes, encoding: str) -> Iterator[bytes]:
+def _decompress(compressed: bytes, encoding: str) -> Iterator[bytes]:
     """A small body may unpack to gigabytes, so unpacking stops at the limit."""
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
-        yield packed
+        yield compressed
         return
     if kind not in ("gzip", "x-gzip"):
         raise ValueError(f"the issuer's answer is encoded as {kind[:40]}: only gzip was asked for")
-    unpacker, left = zlib.decompressobj(31), _LARGEST
-    while packed:
-        found = unpacker.decompress(packed, left + 1)
+    decompressor, left = zlib.decompressobj(31), _MAX_DOCUMENT_BYTES
+    while compressed:
+        found = decompressor.decompress(compressed, left + 1)
         left -= len(found)
         if left < 0:
-            raise ValueError(f"more than {_LARGEST} bytes of keys")
+            raise ValueError(f"more than {_MAX_DOCUMENT_BYTES} bytes of keys")
         yield found
-        if not unpacker.eof:
+        if not decompressor.eof:
             raise ValueError("the issuer's gzip answer is cut short")
-        packed, unpacker = unpacker.unused_data, zlib.decompressobj(31)
+        compressed, decompressor = decompressor.unused_data, zlib.decompressobj(31)

@@ -13,22 +13,22 @@ from typing import Any
 import jwt
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
-from api.contract.requests import SESSION_COOKIE as COOKIE
-from api.http.auth.jwks import ALGORITHMS, Keys, download
+from api.contract.requests import SESSION_COOKIE
+from api.http.auth.jwks import ALGORITHMS, JwksCache, download
 from api.readmodel.readers import Reader
 from schemas.scalars import LATEST, SECOND, is_text
 from schemas.settings import Settings
 from schemas.sources import ROLES
 from streams.core.domain.visibility import roles_of
 
-__all__ = ["LONGEST", "Authenticator", "Caller", "Keys", "Unauthorized"]
+__all__ = ["MAX_TOKEN_LENGTH", "Authenticator", "Caller", "Unauthorized"]
 
-_REMEMBERED = 4096  # checked tokens, so that a signature is not computed for every request
-LONGEST = 8192  # characters of a token
+_MAX_CACHED_TOKENS = 4096  # checked tokens, so that a signature is not computed for every request
+MAX_TOKEN_LENGTH = 8192  # characters of a token
 # RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip characters that do not belong.
-_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]+={0,2}\.){2}[A-Za-z0-9_-]+={0,2}", re.ASCII)
-_ENDLESS = float("inf")
-_NEVER = LATEST // SECOND  # where times end; some issuers say milliseconds, or all nines
+_TOKEN_PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+={0,2}\.){2}[A-Za-z0-9_-]+={0,2}", re.ASCII)
+_INFINITY = float("inf")
+_MAX_SECONDS = LATEST // SECOND  # where times end; some issuers say milliseconds, or all nines
 
 
 class Unauthorized(Exception):
@@ -65,8 +65,8 @@ class Authenticator:
         self._visibility = settings.role_visibility
         self._clock = clock
         url = settings.jwks_url
-        self._keys = Keys(fetch or (lambda: download(url)), clock) if url else None
-        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._keys = JwksCache(fetch or (lambda: download(url)), clock) if url else None
+        self._verified_tokens: OrderedDict[str, Caller] = OrderedDict()
         self._generation = 0  # of the keys that the tokens known were checked with
 
     async def caller(self, authorization: str | None, cookies: Sequence[str] = ()) -> Caller:
@@ -76,11 +76,11 @@ class Authenticator:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be a Bearer token")
-            return await self._of(token.strip(" \t"))
+            return await self._caller_of_token(token.strip(" \t"))
         found = list((await self.sessions(cookies)).values())
         if len({(one.reader.ws, one.reader.user, one.role) for one in found}) > 1:
             # Another host of the parent domain set one of them. Either could be the person's own.
-            raise Unauthorized(f"the browser sent {COOKIE} cookies of different callers: "
+            raise Unauthorized(f"the browser sent {SESSION_COOKIE} cookies of different callers: "
                                "delete the cookies of this host and of its parent domains, then sign in again")
         return max(found, key=lambda one: one.expires)
 
@@ -91,62 +91,62 @@ class Authenticator:
         reason: Unauthorized | None = None
         for token in cookies:
             try:
-                found[token] = await self._of(token)
+                found[token] = await self._caller_of_token(token)
             except Unauthorized as error:
                 reason = reason or error
         if not found:
             raise reason or Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
         return found
 
-    async def _of(self, token: str) -> Caller:
-        self._forget_if_keys_changed()
-        known = self._known.get(token)
-        if known is None:
-            known = self._known[token] = await self._check(token)
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        if known.expires <= self._clock():
-            self._known.pop(token, None)
+    async def _caller_of_token(self, token: str) -> Caller:
+        self._drop_tokens_of_old_keys()
+        caller = self._verified_tokens.get(token)
+        if caller is None:
+            caller = self._verified_tokens[token] = await self._verify_token(token)
+            if len(self._verified_tokens) > _MAX_CACHED_TOKENS:
+                self._verified_tokens.popitem(last=False)
+        if caller.expires <= self._clock():
+            self._verified_tokens.pop(token, None)
             raise Unauthorized("the token has expired")
-        return known
+        return caller
 
-    def _forget_if_keys_changed(self) -> None:
+    def _drop_tokens_of_old_keys(self) -> None:
         if self._keys is not None:
-            self._keys.renew()
+            self._keys.refresh_in_background()
             if self._keys.generation != self._generation:
                 self._generation = self._keys.generation
-                self._known.clear()
+                self._verified_tokens.clear()
 
-    async def _check(self, token: str) -> Caller:
-        if len(token) > LONGEST:
-            raise Unauthorized(f"the token has {len(token)} characters: at most {LONGEST} are accepted")
-        if _TOKEN.fullmatch(token) is None:
+    async def _verify_token(self, token: str) -> Caller:
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthorized(f"the token has {len(token)} characters: at most {MAX_TOKEN_LENGTH} are accepted")
+        if _TOKEN_PATTERN.fullmatch(token) is None:
             raise Unauthorized("not a token: three parts of base64url, joined by dots, are expected")
         try:
-            claims = await self._verified(token, jwt.get_unverified_header(token))
+            claims = await self._verified_claims(token, jwt.get_unverified_header(token))
         except (PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise Unauthorized("the token is not valid") from error
-        return self._read(claims)
+        return self._caller_of_claims(claims)
 
-    async def _verified(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _verified_claims(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the claims. The algorithm decides whose key it is: a public key is never used as a secret."""
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm == "HS256" and self._secret is not None:
-            return self._decoded(token, self._secret, algorithm)
+            return self._decode(token, self._secret, algorithm)
         if algorithm not in ALGORITHMS or self._keys is None:
             raise Unauthorized("the token's algorithm is not accepted")
         while True:
-            generation, fitting = self._keys.generation, self._keys.fitting(kid, algorithm)
-            for key in fitting:
+            generation, candidates = self._keys.generation, self._keys.candidates(kid, algorithm)
+            for key in candidates:
                 try:
-                    return self._decoded(token, key.key, algorithm)
+                    return self._decode(token, key.key, algorithm)
                 except InvalidSignatureError:
                     continue
             # The issuer may have a new key, under a new `kid`, the same one, or none.
             if not await self._keys.refresh(generation):
-                raise Unauthorized("the token is not valid" if fitting else "the token's key is not known")
+                raise Unauthorized("the token is not valid" if candidates else "the token's key is not known")
 
-    def _decoded(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
+    def _decode(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # how long the operator's secret is, is the operator's choice
             # Times are checked against our own clock.
@@ -155,7 +155,7 @@ class Authenticator:
                     "verify_aud": self._audience is not None, "verify_exp": False, "verify_nbf": False,
                     "verify_iat": False})
 
-    def _read(self, claims: Mapping[str, Any]) -> Caller:
+    def _caller_of_claims(self, claims: Mapping[str, Any]) -> Caller:
         user, ws, role = (claims.get(name) for name in ("sub", "workspace_id", "role"))
         expires, name, begins = claims.get("exp"), claims.get("name"), claims.get("nbf", 0)
         for what, value in (("sub", user), ("workspace_id", ws), ("role", role)):
@@ -167,10 +167,10 @@ class Authenticator:
             raise Unauthorized(f"the token's role is not one of {', '.join(ROLES)}")
         for what, number in (("exp", expires), ("nbf", begins)):
             # Not `isfinite`: an int may be too large for a float.
-            if isinstance(number, bool) or not isinstance(number, int | float) or not -_ENDLESS < number < _ENDLESS:
+            if isinstance(number, bool) or not isinstance(number, int | float) or not -_INFINITY < number < _INFINITY:
                 raise Unauthorized(f"the token has no {what}")
         if begins > self._clock() + 60:  # clocks differ a little
             raise Unauthorized("the token is not valid yet")
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
-        expires = min(max(expires, 0), _NEVER)  # type: ignore[type-var]
+        expires = min(max(expires, 0), _MAX_SECONDS)  # type: ignore[type-var]
         return Caller(role, name if isinstance(name, str) and is_text(name) else None, float(expires), reader)  # type: ignore[arg-type]

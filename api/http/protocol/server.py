@@ -16,33 +16,33 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from api.http.protocol.header_limits import Guarded
-from api.http.protocol.unauthenticated import KNOWN, Strangers
-from api.http.protocol.websocket_limits import SocketProtocol
+from api.http.protocol.header_limits import HeaderLimitProtocol
+from api.http.protocol.unauthenticated import AUTHENTICATED, UnauthenticatedConnections
+from api.http.protocol.websocket_limits import LimitedWebSocketProtocol
 from api.live.event_stream import DRAIN, EXTENSION, Direct
 
-__all__ = ["Protocol", "Server", "listen", "server"]
+__all__ = ["HttpProtocol", "Server", "listen", "make_server"]
 
 # What the kernel may hold of a stream that is not read: with its own choice that is 4 MB of stale frames each.
-_SEND_BUFFER = 64 << 10
+_SEND_BUFFER_BYTES = 64 << 10
 # A peer that acknowledges nothing for so long is gone, milliseconds. Heartbeats see to it that there is something.
-_USER_TIMEOUT = 30_000
+_TCP_USER_TIMEOUT_MS = 30_000
 _BACKLOG = 2048
 # What a client may send as one message, bytes, before anything looks at it; `api.http.routes.websocket` takes less.
-_MESSAGE = 64 << 10
+_MAX_MESSAGE_BYTES = 64 << 10
 
 
-class Protocol(Guarded):
+class HttpProtocol(HeaderLimitProtocol):
     """uvicorn's HTTP/1.1, guarded, with the offer of `Direct` outlets."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        offered: dict[str, Any] = {
-            EXTENSION: self._hand_over, DRAIN: self.flow.drain,
-            KNOWN: lambda: self.strangers.remove(self.transport)}
-        self.scope["extensions"] = offered
+        extensions: dict[str, Any] = {
+            EXTENSION: self._detach_transport, DRAIN: self.flow.drain,
+            AUTHENTICATED: lambda: self.unauthenticated.remove(self.transport)}
+        self.scope["extensions"] = extensions
 
-    def _hand_over(self) -> Direct | None:
+    def _detach_transport(self) -> Direct | None:
         """The connection, whose response has just begun, goes to an outlet, as uvicorn itself hands one to a WebSocket.
         Requests that were sent after this one are dropped: the response says `connection: close`. None: it can't be, so
         the response goes on as ASGI."""
@@ -59,12 +59,12 @@ class Protocol(Guarded):
         return outlet
 
 
-class _State(ServerState):
+class _ServerState(ServerState):
     """What the connections of one server share."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.strangers = Strangers()
+        self.unauthenticated = UnauthenticatedConnections()
 
 
 class Server(uvicorn.Server):
@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.server_state = _State()
+        self.server_state = _ServerState()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -88,9 +88,9 @@ def listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(info[0], socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
         sock.bind(info[4])
         sock.listen(_BACKLOG)
         sock.setblocking(False)
@@ -100,10 +100,10 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def server(app: ASGIApp) -> Server:
+def make_server(app: ASGIApp) -> Server:
     """uvicorn for `app`, run by `Server.serve(sockets=[...])` in the loop that is running."""
     return Server(uvicorn.Config(
-        app, http=Protocol, ws=SocketProtocol, ws_max_size=_MESSAGE, ws_per_message_deflate=False,
-        lifespan="off", access_log=False, log_config=None, server_header=False,
+        app, http=HttpProtocol, ws=LimitedWebSocketProtocol, ws_max_size=_MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False, lifespan="off", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=3, timeout_keep_alive=65, backlog=_BACKLOG,
     ))

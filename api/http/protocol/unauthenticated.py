@@ -17,62 +17,62 @@ from typing import Any
 
 from api import metrics
 
-__all__ = ["KNOWN", "Strangers", "known"]
+__all__ = ["AUTHENTICATED", "UnauthenticatedConnections", "mark_authenticated"]
 
 # The ASGI extension that a route calls once it knows who asks.
-KNOWN = "attn.known"
+AUTHENTICATED = "attn.known"
 # Descriptors are what a flood runs out of first: strangers take at most this share of what the process may open.
 _SHARE = 0.5
 # An idle connection holds about 10 KB. Thousands of streams that come back at once are strangers for a moment each.
-_MOST, _PER_ADDRESS = 16_384, 1024
+_LIMIT, _PER_ADDRESS = 16_384, 1024
 # A connection younger than this is not evicted for its address alone: what it sent may not have been read yet.
 _GRACE_SECONDS = 5.0
 
 
-def known(scope: Mapping[str, Any]) -> None:
+def mark_authenticated(scope: Mapping[str, Any]) -> None:
     """The request or socket of this ASGI scope has a caller with a valid token."""
-    mark = (scope.get("extensions") or {}).get(KNOWN)
-    if mark is not None:
-        mark()
+    callback = (scope.get("extensions") or {}).get(AUTHENTICATED)
+    if callback is not None:
+        callback()
 
 
-class Strangers:
+class UnauthenticatedConnections:
     """`clock`: seconds that only go forward."""
 
     def __init__(
-        self, most: int = _MOST, per_address: int = _PER_ADDRESS, grace: float = _GRACE_SECONDS,
+        self, limit: int = _LIMIT, per_address: int = _PER_ADDRESS, grace: float = _GRACE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most = min(most, int(_descriptors() * _SHARE))
+        self._limit = min(limit, int(_max_descriptors() * _SHARE))
         self._per_address, self._grace, self._clock = per_address, grace, clock
-        self._all: OrderedDict[asyncio.BaseTransport, tuple[str, float]] = OrderedDict()  # oldest first
-        self._addresses: dict[str, OrderedDict[asyncio.BaseTransport, None]] = {}
+        self._connections: OrderedDict[asyncio.BaseTransport, tuple[str, float]] = OrderedDict()  # oldest first
+        self._by_address: dict[str, OrderedDict[asyncio.BaseTransport, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._connections)
 
     def add(self, transport: asyncio.Transport, client: tuple[str, int] | None) -> None:
         """The newest stranger. It may cost the oldest its connection."""
         self.remove(transport)
         address = client[0] if client else ""
-        own = self._addresses.setdefault(address, OrderedDict())
+        own = self._by_address.setdefault(address, OrderedDict())
         own[transport] = None
         now = self._clock()
-        self._all[transport] = address, now
+        self._connections[transport] = address, now
         oldest: asyncio.BaseTransport = next(iter(own))
-        if len(own) > self._per_address and self._all[oldest][1] <= now - self._grace:
+        if len(own) > self._per_address and self._connections[oldest][1] <= now - self._grace:
             self._evict(oldest)
-        elif len(self._all) > self._most:
-            self._evict(next(iter(self._all)))
+        elif len(self._connections) > self._limit:
+            self._evict(next(iter(self._connections)))
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
         """The connection is gone, or its caller is known. Nothing happens if it was none of these."""
-        found = self._all.pop(transport, None)
-        if found is not None:
-            own = self._addresses[found[0]]
+        entry = self._connections.pop(transport, None)
+        if entry is not None:
+            own = self._by_address[entry[0]]
             del own[transport]
             if not own:
-                del self._addresses[found[0]]
+                del self._by_address[entry[0]]
 
     def _evict(self, transport: Any) -> None:
         metrics.EVICTED.inc()
@@ -80,6 +80,6 @@ class Strangers:
         transport.abort()
 
 
-def _descriptors() -> int:
+def _max_descriptors() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft > 0 else 1 << 20  # RLIM_INFINITY is -1

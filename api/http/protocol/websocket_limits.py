@@ -15,12 +15,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from api.commands.rate_limiter import RateLimiter
-from api.http.protocol.unauthenticated import KNOWN, Strangers
+from api.http.protocol.unauthenticated import AUTHENTICATED, UnauthenticatedConnections
 
-__all__ = ["SocketProtocol"]
+__all__ = ["LimitedWebSocketProtocol"]
 
 # Bytes parsed before others have a turn: 680 of the smallest frames, some milliseconds.
-_SLICE = 4096
+_SLICE_BYTES = 4096
 # Pings, pongs and continuations of one connection: clients send one in 20 s, fragments a few a message.
 _FRAMES_RATE, _FRAMES_BURST = 10.0, 100
 # A peer with unsent bytes waiting must take them within this time, seconds.
@@ -29,16 +29,16 @@ STALLED_SECONDS = 20.0
 _CLOSING_SECONDS = 5.0
 
 
-class SocketProtocol(WebSocketsSansIOProtocol):
+class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection, from the handshake on."""
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._strangers: Strangers = server_state.strangers
+        self._unauthenticated: UnauthenticatedConnections = server_state.unauthenticated
         self._unread = b""  # at most what one read of the transport gave
         self._parsing: asyncio.Handle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
-        self._frames = RateLimiter(_FRAMES_RATE, _FRAMES_BURST)
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._frame_rate = RateLimiter(_FRAMES_RATE, _FRAMES_BURST)
 
     # --- input ---
 
@@ -48,17 +48,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _parse(self) -> None:
         self._parsing = None
-        piece = b"" if self._paused or self.transport.is_closing() else self._unread[:_SLICE]
-        if piece:
-            self._unread = self._unread[_SLICE:]
-            super().data_received(piece)
-        self._read_on()
+        chunk = b"" if self._is_blocked or self.transport.is_closing() else self._unread[:_SLICE_BYTES]
+        if chunk:
+            self._unread = self._unread[_SLICE_BYTES:]
+            super().data_received(chunk)
+        self._resume_input()
 
-    def _read_on(self) -> None:
+    def _resume_input(self) -> None:
         """Reads or parses more, unless messages wait for the app or bytes wait for the peer."""
         if self.transport.is_closing():
             self._unread = b""
-        elif self._paused:
+        elif self._is_blocked:
             self.transport.pause_reading()
         elif self._unread:
             self.transport.pause_reading()
@@ -69,28 +69,28 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     async def receive(self) -> Any:
         message = await super().receive()
-        self._read_on()
+        self._resume_input()
         return message
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if (scope := getattr(self, "scope", None)) is not None:
-            scope["extensions"][KNOWN] = lambda: self._strangers.remove(self.transport)
+            scope["extensions"][AUTHENTICATED] = lambda: self._unauthenticated.remove(self.transport)
 
     def handle_ping(self) -> None:
         super().handle_ping()
-        self._count()
+        self._count_control_frame()
 
     def handle_pong(self, event: Frame) -> None:
         super().handle_pong(event)
-        self._count()
+        self._count_control_frame()
 
     def handle_cont(self, event: Frame) -> None:
         super().handle_cont(event)
-        self._count()
+        self._count_control_frame()
 
-    def _count(self) -> None:
-        if not self._frames.acquire("", ""):
+    def _count_control_frame(self) -> None:
+        if not self._frame_rate.acquire("", ""):
             return
         if self.close_sent or self.transport.is_closing():
             self.transport.abort()
@@ -102,20 +102,20 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     # --- output ---
 
     @property
-    def _paused(self) -> bool:
+    def _is_blocked(self) -> bool:
         """Messages wait for the app, or bytes for the peer."""
         return self.read_paused or not self.writable.is_set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._read_on()
-        if self._stalled is None:
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._resume_input()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._forget_stall()
-        self._read_on()
+        self._cancel_stall_timer()
+        self._resume_input()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
@@ -126,15 +126,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._strangers.remove(self.transport)
-        self._forget_stall()
+        self._unauthenticated.remove(self.transport)
+        self._cancel_stall_timer()
         self._unread = b""
         super().connection_lost(exc)
 
-    def _forget_stall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+    def _cancel_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _abort_later(self) -> None:
         """`close` waits until the peer has taken everything, however long that takes."""

@@ -9,22 +9,22 @@ from fastapi import APIRouter, Path, Query, WebSocket
 from fastapi.responses import Response
 
 from api.contract import responses, serializers
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.contract.requests import Bulk, StateChange
-from api.contract.responses import answers
-from api.http.command_dispatch import carried_out, common
-from api.http.dependencies import Asking, EdgeOf, IdempotencyKey, Revision, Writing, json_of
-from api.http.routes.websocket import serve
+from api.contract.responses import responses_of
+from api.http.command_dispatch import command_fields, execute
+from api.http.dependencies import CurrentCaller, CurrentEdge, IdempotencyKey, Revision, WritingCaller, json_response
+from api.http.routes.websocket import serve_websocket
 from api.readmodel import listing
 from schemas.log import SetState
 
-__all__ = ["router", "sockets"]
+__all__ = ["router", "websocket_router"]
 
-sockets = APIRouter()
+websocket_router = APIRouter()
 router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 
-PAGE, MOST = 100, 500
-IDS_OF_A_WRITE = 10  # of a bulk, that cost as much as a write: 500 ids take half a bucket of the default burst
+DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+IDS_PER_WRITE = 10  # of a bulk, that cost as much as a write: 500 ids take half a bucket of the default burst
 STATES = {
     "unread": ("unread",), "read": ("read",), "resolved": ("resolved",), "active": ("unread", "read"),
     "all": ("unread", "read", "resolved"),
@@ -33,59 +33,59 @@ STATES = {
 Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get("", responses=answers(responses.Rows))
-async def rows(
-    edge: EdgeOf, caller: Asking, state: str = "all", kind: Annotated[str, Query(max_length=512)] = "",
-    limit: Annotated[int, Query(ge=1, description=f"Beyond {MOST} it is {MOST}.")] = PAGE,
+@router.get("", responses=responses_of(responses.InboxItems))
+async def list_items(
+    edge: CurrentEdge, caller: CurrentCaller, state: str = "all", kind: Annotated[str, Query(max_length=512)] = "",
+    limit: Annotated[int, Query(ge=1, description=f"Beyond {MAX_LIMIT} it is {MAX_LIMIT}.")] = DEFAULT_LIMIT,
 ) -> Response:
     """Items I may see, those that opened last first."""
     if state not in STATES:
-        raise Problem(400, "invalid state")
+        raise ApiError(400, "invalid state")
     space = await edge.space(caller.reader, "new")
     ids = listing.newest(space, caller.reader, STATES[state], kind)
-    found = [serializers.crewship(row) for row in listing.rows(space, ids, min(limit, MOST))]
-    body = {"rows": [orjson.Fragment(row) for row in found], "count": len(found),
+    items = [serializers.crewship_item(row) for row in listing.rows(space, ids, min(limit, MAX_LIMIT))]
+    body = {"rows": [orjson.Fragment(row) for row in items], "count": len(items),
             "unread_count": space.unread(caller.reader)}
-    return json_of(orjson.dumps(body))
+    return json_response(orjson.dumps(body))
 
 
-@router.get("/count", responses=answers(responses.UnreadCount))
-async def count(edge: EdgeOf, caller: Asking) -> Response:
+@router.get("/count", responses=responses_of(responses.UnreadCount))
+async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """For the badge on the bell."""
-    return json_of(orjson.dumps({"unread_count": (await edge.space(caller.reader)).unread(caller.reader)}))
+    return json_response(orjson.dumps({"unread_count": (await edge.space(caller.reader)).unread(caller.reader)}))
 
 
-@router.post("/bulk", responses=answers(responses.BulkDone, writes=True))
-async def bulk(edge: EdgeOf, caller: Writing, key: IdempotencyKey, asked: Bulk) -> Response:
+@router.post("/bulk", responses=responses_of(responses.BulkResult, writes=True))
+async def change_items(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: Bulk) -> Response:
     """One change of state for many items; what its source must decide is left, and told."""
-    if len(asked.ids) > edge.settings.max_bulk:
-        raise Problem(400, f"too many ids (max {edge.settings.max_bulk})")
-    edge.rate_limiter.charge(caller.ws, caller.user, len(asked.ids) // IDS_OF_A_WRITE)
-    return await carried_out(edge, caller, SetState(
-        **common(edge, caller, key), items=tuple(asked.ids), state=asked.state, bulk=True,
-        resolved_action=asked.resolved_action))
+    if len(body.ids) > edge.settings.max_bulk:
+        raise ApiError(400, f"too many ids (max {edge.settings.max_bulk})")
+    edge.rate_limiter.charge(caller.ws, caller.user, len(body.ids) // IDS_PER_WRITE)
+    return await execute(edge, caller, SetState(
+        **command_fields(edge, caller, key), items=tuple(body.ids), state=body.state, bulk=True,
+        resolved_action=body.resolved_action))
 
 
-@router.patch("/{item:id}", responses=answers(responses.Changed, 404, 409, 412, writes=True))
-async def change(
-    edge: EdgeOf, caller: Writing, key: IdempotencyKey, revision: Revision, asked: StateChange, item: Id
+@router.patch("/{item:id}", responses=responses_of(responses.StateChanged, 404, 409, 412, writes=True))
+async def change_item(
+    edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, revision: Revision, body: StateChange, item: Id
 ) -> Response:
     """Flips an item's state, for all who see it."""
-    return await carried_out(edge, caller, SetState(
-        **common(edge, caller, key), items=(item,), state=asked.state, resolved_action=asked.resolved_action,
-        if_rev=revision), serializers.crewship)
+    return await execute(edge, caller, SetState(
+        **command_fields(edge, caller, key), items=(item,), state=body.state, resolved_action=body.resolved_action,
+        if_rev=revision), serializers.crewship_item)
 
 
-@sockets.websocket("/api/v1/ws")
-async def push(socket: WebSocket) -> None:
+@websocket_router.websocket("/api/v1/ws")
+async def open_websocket(socket: WebSocket) -> None:
     """Tells when to ask again (api.http.routes.websocket)."""
-    await serve(socket, socket.app.state.edge, socket.app.state.auth)
+    await serve_websocket(socket, socket.app.state.edge, socket.app.state.auth)
 
 
-@router.get("/{item:id}", responses=answers(responses.Row, 404))
-async def one(edge: EdgeOf, caller: Asking, item: Id) -> Response:
+@router.get("/{item:id}", responses=responses_of(responses.InboxItem, 404))
+async def get_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
     """One item, resolved or grouped into an incident too."""
     row = (await edge.space(caller.reader)).visible(caller.reader, item)
     if row is None:
-        raise Problem(404, "not found")
-    return json_of(serializers.crewship(row))
+        raise ApiError(404, "not found")
+    return json_response(serializers.crewship_item(row))

@@ -14,17 +14,17 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.contract.asyncapi import asyncapi
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-_STATIC = Path(__file__).parents[2] / "static"
+_STATIC_FOLDER = Path(__file__).parents[2] / "static"
 _FILES = {
-    "docs.js": (_STATIC / "docs" / "docs.js", "text/javascript"),
-    "swagger-ui-bundle.js": (_STATIC / "vendor" / "swagger-ui" / "swagger-ui-bundle.js", "text/javascript"),
-    "swagger-ui.css": (_STATIC / "vendor" / "swagger-ui" / "swagger-ui.css", "text/css"),
+    "docs.js": (_STATIC_FOLDER / "docs" / "docs.js", "text/javascript"),
+    "swagger-ui-bundle.js": (_STATIC_FOLDER / "vendor" / "swagger-ui" / "swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui.css": (_STATIC_FOLDER / "vendor" / "swagger-ui" / "swagger-ui.css", "text/css"),
 }
 # Swagger UI's icons are data: URLs, and it asks the routes it draws; it needs no inline script or style, and no eval.
 _HEADERS = {
@@ -41,23 +41,23 @@ def _asyncapi() -> bytes:
 
 
 @cache
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
 @router.get("/asyncapi.json")
-async def topics_and_streams() -> Response:
+async def get_asyncapi() -> Response:
     return Response(_asyncapi(), 200, {"cache-control": "no-cache"}, "application/json")
 
 
 @router.get("/docs")
-async def docs() -> Response:
-    return Response(_read(_STATIC / "docs" / "index.html"), 200, _HEADERS, "text/html; charset=utf-8")
+async def get_docs() -> Response:
+    return Response(_read_file(_STATIC_FOLDER / "docs" / "index.html"), 200, _HEADERS, "text/html; charset=utf-8")
 
 
 @router.get("/docs/{name}")
-async def part(name: str) -> Response:
+async def get_docs_file(name: str) -> Response:
     if name not in _FILES:
-        raise Problem(404, "not found")
+        raise ApiError(404, "not found")
     path, kind = _FILES[name]
-    return Response(_read(path), 200, _HEADERS, f"{kind}; charset=utf-8")
+    return Response(_read_file(path), 200, _HEADERS, f"{kind}; charset=utf-8")

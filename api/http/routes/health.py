@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.contract.responses import Error
-from api.http.dependencies import EdgeOf
+from api.http.dependencies import CurrentEdge
 
 __all__ = ["router"]
 
@@ -16,19 +16,19 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def get_health() -> dict[str, str]:
     """The process is up."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses={503: {"model": Error, "description": "not now, and why"}})
-async def readyz(edge: EdgeOf) -> dict[str, str]:
+async def get_readiness(edge: CurrentEdge) -> dict[str, str]:
     """The view has caught up and is kept so. If not, the reason."""
     if reason := edge.unready():
-        raise Problem(503, reason, {"retry-after": "1"})
+        raise ApiError(503, reason, {"retry-after": "1"})
     return {"status": "ready"}
 
 
 @router.get("/metrics")
-async def metrics() -> Response:
+async def get_metrics() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

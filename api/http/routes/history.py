@@ -10,38 +10,38 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses
-from api.contract.errors import ApiError as Problem
-from api.contract.responses import answers
+from api.contract.errors import ApiError
+from api.contract.responses import responses_of
 from api.history import activity as recorded
 from api.history import case_history
-from api.http.dependencies import Asking, EdgeOf, json_of
+from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
 from schemas.scalars import DAY, HOUR
 
 __all__ = ["Window", "router"]
 
 router = APIRouter()
 
-PAGE, MOST = 100, 500
+DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 _WINDOW = re.compile(r"([1-9]\d{0,3})([hd])")
-_LONGEST = 90 * DAY
+_MAX_WINDOW = 90 * DAY
 
 
-def _window(
+def _parse_window(
     window: Annotated[str, Query(description="From 1h to 90d, in whole hours or days.")] = "24h",
 ) -> tuple[str, int]:
     """As it was asked for, and in microseconds."""
     found = _WINDOW.fullmatch(window)
     length = int(found[1]) * {"h": HOUR, "d": DAY}[found[2]] if found is not None else 0
-    if not 0 < length <= _LONGEST:
-        raise Problem(400, "window: must be hours or days such as 24h or 7d, from 1h to 90d")
+    if not 0 < length <= _MAX_WINDOW:
+        raise ApiError(400, "window: must be hours or days such as 24h or 7d, from 1h to 90d")
     return window, length
 
 
-Window = Annotated[tuple[str, int], Depends(_window)]
+Window = Annotated[tuple[str, int], Depends(_parse_window)]
 
 
-@router.get("/org/me/activity", tags=["personal"], responses=answers(responses.Activity, 429))
-async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
+@router.get("/org/me/activity", tags=["personal"], responses=responses_of(responses.Activity, 429))
+async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
     """What was completed, approved and resolved lately: live within a day, from the history beyond."""
     name, length = window
     space, clock = await edge.space(caller.reader), edge.replica.clock(caller.ws)
@@ -49,27 +49,28 @@ async def activity(edge: EdgeOf, caller: Asking, window: Window) -> Response:
         answer = edge.answers.activity(space, caller.reader, length, clock)
     else:
         answer = await recorded.activity(edge.history, caller.reader, length, clock)
-    return json_of(orjson.dumps(answer | {"window": name}))
+    return json_response(orjson.dumps(answer | {"window": name}))
 
 
-@router.get("/cases/{case:id}/history", tags=["cases"], responses=answers(responses.CaseHistory, 404, 429))
-async def history(
-    edge: EdgeOf, caller: Asking, case: Annotated[str, Path(max_length=2000)],
-    limit: Annotated[int, Query(ge=1, description=f"Events a page; beyond {MOST} it is {MOST}.")] = PAGE,
+@router.get("/cases/{case:id}/history", tags=["cases"], responses=responses_of(responses.CaseHistory, 404, 429))
+async def get_case_history(
+    edge: CurrentEdge, caller: CurrentCaller, case: Annotated[str, Path(max_length=2000)],
+    limit: Annotated[
+        int, Query(ge=1, description=f"Events a page; beyond {MAX_LIMIT} it is {MAX_LIMIT}.")] = DEFAULT_LIMIT,
     before: Annotated[str | None, Query(
         alias="next", description="The page after the one that named it.", max_length=4000)] = None,
 ) -> Response:
     """What happened in a case, as far as I may see it, the newest first."""
     try:
-        place = case_history.read_place(before) if before is not None else None
+        before_event = case_history.read_place(before) if before is not None else None
     except ValueError as error:
-        raise Problem(400, str(error)) from None
-    limit = min(limit, MOST)
+        raise ApiError(400, str(error)) from None
+    limit = min(limit, MAX_LIMIT)
     space = await edge.space(caller.reader, "case")
-    rows = await case_history.history(edge.history, caller.reader, case, limit, place, space)
+    rows = await case_history.history(edge.history, caller.reader, case, limit, before_event, space)
     known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
     if not known and (
-        place is None or not await case_history.history(edge.history, caller.reader, case, 1, None, space)
+        before_event is None or not await case_history.history(edge.history, caller.reader, case, 1, None, space)
     ):
-        raise Problem(404, "not found")
-    return json_of(orjson.dumps(case_history.page_of(case, rows, limit)))
+        raise ApiError(404, "not found")
+    return json_response(orjson.dumps(case_history.page_of(case, rows, limit)))

@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.contract import responses
-from api.contract.errors import ApiError as Problem
-from api.contract.responses import answers
-from api.history import insights as asked
-from api.http.dependencies import Asking, EdgeOf, json_of
+from api.contract.errors import ApiError
+from api.contract.responses import responses_of
+from api.history import insights
+from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
 from api.http.routes.history import Window
 
 __all__ = ["router"]
@@ -20,13 +20,13 @@ router = APIRouter(prefix="/org/me", tags=["personal"])
 ALLOWED = ("OWNER", "ADMIN", "MANAGER")
 
 
-@router.get("/insights", responses=answers(responses.Insights, 403, 429))
-async def insights(edge: EdgeOf, caller: Asking, window: Window) -> Response:
+@router.get("/insights", responses=responses_of(responses.Insights, 403, 429))
+async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
     """What opens and closes, how fast, where, and who does it; for owners, admins and managers."""
     if caller.role not in ALLOWED:
-        raise Problem(403, f"insights are for {', '.join(ALLOWED)}")
+        raise ApiError(403, f"insights are for {', '.join(ALLOWED)}")
     name, length = window
     await edge.space(caller.reader)
-    span = asked.span_of(length, edge.replica.clock(caller.ws))
-    found = await asked.ask(edge.history, caller.reader, span)
-    return json_of(orjson.dumps({"window": name, **asked.made(found, span)}))
+    span = insights.span_of(length, edge.replica.clock(caller.ws))
+    found = await insights.ask(edge.history, caller.reader, span)
+    return json_response(orjson.dumps({"window": name, **insights.made(found, span)}))

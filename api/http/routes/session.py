@@ -11,85 +11,84 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.contract import responses
-from api.contract.errors import NO_STORE
-from api.contract.errors import ApiError as Problem
-from api.contract.requests import SESSION_COOKIE as COOKIE
-from api.contract.requests import Session
-from api.contract.responses import answers
+from api.contract.errors import NO_STORE, ApiError
+from api.contract.requests import SESSION_COOKIE, Session
+from api.contract.responses import responses_of
 from api.http.auth.cookies import cookie_values, csrf_of
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
-from api.http.dependencies import CSRF_COOKIE, CSRF_HEADER, Asking, EdgeOf, check_csrf, sessions
+from api.http.dependencies import CSRF_COOKIE, CSRF_HEADER, CurrentCaller, CurrentEdge, check_csrf, valid_sessions
 from schemas.scalars import SECOND, from_us
 
 __all__ = ["router"]
 
 # Browsers keep 4096 bytes of name and value; RFC 6265 section 6.1 counts the attributes too. Ours, with every one of
 # them, take less than the difference.
-MOST_TOKEN = 4096 - 128
-_MOST_PARENTS = 3  # domains above the host that a cookie is deleted for
+MAX_TOKEN_BYTES = 4096 - 128
+_MAX_PARENT_DOMAINS = 3  # domains above the host that a cookie is deleted for
 
 router = APIRouter(tags=["session"])
 
 
-@router.post("/auth/session", responses=answers(responses.Me, 403, 413))
-async def begin(request: Request, edge: EdgeOf, asked: Session) -> Response:
+@router.post("/auth/session", responses=responses_of(responses.Me, 403, 413))
+async def create_session(request: Request, edge: CurrentEdge, body: Session) -> Response:
     """Keeps a token as the session cookie, which scripts can't read, and gives the other cookie that writes must show.
 
     A page of another site is refused: it could sign somebody in as itself, and read what they then write. So is what a
     browser would drop without a word: a token that is too large for a cookie, and a page of plain http beyond loopback.
     """
     if request.headers.get("sec-fetch-site") == "cross-site":
-        raise Problem(403, "a page of another site can't begin a session here")
-    if (size := len(asked.token.encode())) > MOST_TOKEN:
-        raise Problem(413, f"the token has {size} bytes, and a browser keeps at most {MOST_TOKEN} as a cookie: have "
-                           "its issuer leave claims out, such as groups; programs may send it as Authorization: Bearer",
-                      size=size, limit=MOST_TOKEN)
-    scheme, host = _page(request)
+        raise ApiError(403, "a page of another site can't begin a session here")
+    if (size := len(body.token.encode())) > MAX_TOKEN_BYTES:
+        raise ApiError(413, f"the token has {size} bytes, and a browser keeps at most {MAX_TOKEN_BYTES} as a cookie: "
+                            "have its issuer leave claims out, such as groups; programs may send it as "
+                            "Authorization: Bearer",
+                       size=size, limit=MAX_TOKEN_BYTES)
+    scheme, host = _page_origin(request)
     if scheme == "http" and not _is_loopback(host) and not edge.settings.session_over_http:
-        raise Problem(400, f"this page came over plain http from {host}, where a browser drops the session cookie: "
+        raise ApiError(400, f"this page came over plain http from {host}, where a browser drops the session cookie: "
                            "open attn over https, or on its own machine as localhost, or set "
                            "ATTN_SESSION_OVER_HTTP=true, which sends the token over the network unencrypted")
     auth: Authenticator = request.app.state.auth
     try:
-        caller = await auth.caller(f"Bearer {asked.token}")
+        caller = await auth.caller(f"Bearer {body.token}")
     except Unauthorized as error:
-        raise Problem(401, str(error), {"www-authenticate": "Bearer"}) from None
-    csrf = csrf_of(asked.token)
-    answer = JSONResponse(_me(caller), headers={**NO_STORE, CSRF_HEADER: csrf})
-    kept: dict[str, Any] = {
+        raise ApiError(401, str(error), {"www-authenticate": "Bearer"}) from None
+    csrf = csrf_of(body.token)
+    response = JSONResponse(_describe(caller), headers={**NO_STORE, CSRF_HEADER: csrf})
+    cookie_options: dict[str, Any] = {
         "max_age": int(caller.expires - edge.clock()), "path": "/", "samesite": "lax", "secure": scheme == "https"}
-    answer.set_cookie(COOKIE, asked.token, httponly=True, **kept)
-    answer.set_cookie(CSRF_COOKIE, csrf, **kept)
-    return answer
+    response.set_cookie(SESSION_COOKIE, body.token, httponly=True, **cookie_options)
+    response.set_cookie(CSRF_COOKIE, csrf, **cookie_options)
+    return response
 
 
-@router.delete("/auth/session", status_code=204, responses=answers(None, 403, status=204))
-async def end(request: Request) -> Response:
+@router.delete("/auth/session", status_code=204, responses=responses_of(None, 403, status=204))
+async def delete_session(request: Request) -> Response:
     """Deletes both cookies, also those that a host or proxy of a parent domain set. Cookies of other paths stay, so ask
     GET /org/me whether the browser is still signed in. Open streams end with their token."""
-    if cookie_values(request, COOKIE):
+    if cookie_values(request, SESSION_COOKIE):
         check_csrf(request)
-    scheme, host = _page(request)
-    answer = Response(status_code=204, headers=NO_STORE)
-    for name in (COOKIE, CSRF_COOKIE):
-        for domain in (None, *_domains(host)):
-            answer.delete_cookie(name, path="/", domain=domain, samesite="lax", secure=scheme == "https",
-                                 httponly=name == COOKIE)
-    return answer
+    scheme, host = _page_origin(request)
+    response = Response(status_code=204, headers=NO_STORE)
+    for name in (SESSION_COOKIE, CSRF_COOKIE):
+        for domain in (None, *_cookie_domains(host)):
+            response.delete_cookie(name, path="/", domain=domain, samesite="lax", secure=scheme == "https",
+                                 httponly=name == SESSION_COOKIE)
+    return response
 
 
-@router.get("/org/me", responses=answers(responses.Me))
-async def me(request: Request, caller: Asking) -> Response:
+@router.get("/org/me", responses=responses_of(responses.Me))
+async def get_me(request: Request, caller: CurrentCaller) -> Response:
     """Who I am here. With the cookie, the header X-CSRF-Token names the value that writes must show."""
     headers = dict(NO_STORE)
     if "authorization" not in request.headers:
-        kept = cookie_values(request, CSRF_COOKIE)
-        belonging = [csrf for csrf in map(csrf_of, await sessions(request)) if csrf in kept]
+        csrf_cookies = cookie_values(request, CSRF_COOKIE)
+        belonging = [csrf for csrf in map(csrf_of, await valid_sessions(request)) if csrf in csrf_cookies]
         headers |= {CSRF_HEADER: belonging[0]} if belonging else {}
-    return JSONResponse(_me(caller), headers=headers)
+    return JSONResponse(_describe(caller), headers=headers)
 
 
-def _me(caller: Caller) -> dict[str, Any]:
+def _describe(caller: Caller) -> dict[str, Any]:
     named = {"name": caller.name} if caller.name else {}
     return {
         "user_id": caller.user, **named, "workspace_id": caller.ws, "role": caller.role,
@@ -97,7 +96,7 @@ def _me(caller: Caller) -> dict[str, Any]:
     }
 
 
-def _page(request: Request) -> tuple[str, str]:
+def _page_origin(request: Request) -> tuple[str, str]:
     """Returns scheme and host by which the browser's page came. The page's Origin says so; the request does not, as TLS
     may end at a proxy. Without Origin it is no page: https is assumed beyond loopback."""
     for url in (request.headers.get("origin", ""), f"//{request.headers.get('host', '')}"):
@@ -118,9 +117,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _domains(host: str) -> list[str]:
+def _cookie_domains(host: str) -> list[str]:
     """Returns the domains whose cookies a browser sends to this host: its own, and those above it."""
     parts = host.rstrip(".").split(".")
     if parts[-1].isdigit() or ":" in host or not re.fullmatch(r"[\w.-]{1,253}", host, re.ASCII):
         return []  # an address, or no name
-    return [".".join(parts[first:]) for first in range(min(len(parts) - 1, _MOST_PARENTS + 1))]
+    return [".".join(parts[first:]) for first in range(min(len(parts) - 1, _MAX_PARENT_DOMAINS + 1))]

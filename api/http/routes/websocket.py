@@ -20,44 +20,44 @@ from api.commands.rate_limiter import RateLimiter
 from api.contract.messages import (
     Auth,
     Authenticated,
+    ClientMessage,
+    ErrorMessage,
     Ping,
     Pong,
-    Received,
-    Refused,
     Subscribe,
     Subscribed,
     Unsubscribe,
     Unsubscribed,
 )
-from api.contract.requests import SESSION_COOKIE as COOKIE
+from api.contract.requests import SESSION_COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
-from api.http.protocol.unauthenticated import known
+from api.http.protocol.unauthenticated import mark_authenticated
 from api.live.connections import Full
 from api.live.notifications import Subscriber, channel_of
 
-__all__ = ["serve"]
+__all__ = ["serve_websocket"]
 
 _AUTH_SECONDS = 10.0  # from the handshake until the caller is known and has taken the answer
 _END_SECONDS = 5.0  # for the last message and the close; then the connection is dropped
-_BURST = 30  # messages at once: a page that subscribes and pings
-_LONGEST = 30 * 86400.0  # seconds, as of streams
+_MESSAGE_BURST = 30  # messages at once: a page that subscribes and pings
+_MAX_SECONDS = 30 * 86400.0  # seconds, as of streams
 # Close codes: RFC 6455 7.4.1, and 44xx as the HTTP status would be.
-POLICY, TRY_LATER, UNKNOWN, TOO_MANY = 1008, 1013, 4401, 4429
+POLICY_VIOLATION, TRY_AGAIN_LATER, UNAUTHORIZED, TOO_MANY_CONNECTIONS = 1008, 1013, 4401, 4429
 
 
 _decode = msgspec.json.Decoder(Auth | Subscribe | Unsubscribe | Ping).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Closed(Exception):
+class _CloseConnection(Exception):
     def __init__(self, code: int, error: str, limit: int | None = None) -> None:
         super().__init__(error)
         self.code, self.limit = code, limit
 
 
-def _is_ours(socket: WebSocket, origins: frozenset[str]) -> bool:
+def _is_allowed_origin(socket: WebSocket, origins: frozenset[str]) -> bool:
     """A browser says which page asks. Only our own may use the cookie it sends along; tools send no Origin."""
     origin = socket.headers.get("origin")
     if origin is None or origin in origins:
@@ -66,137 +66,140 @@ def _is_ours(socket: WebSocket, origins: frozenset[str]) -> bool:
         page = urlsplit(origin)
     except ValueError:  # no browser sends it
         return False
-    return page.scheme in _schemes(socket) and page.netloc == socket.headers.get("host")
+    return page.scheme in _allowed_schemes(socket) and page.netloc == socket.headers.get("host")
 
 
-def _schemes(socket: WebSocket) -> tuple[str, ...]:
+def _allowed_schemes(socket: WebSocket) -> tuple[str, ...]:
     """Schemes our own page can have. A page that came without TLS may be anybody's on the way, so it is not taken for
     ours where the browser speaks TLS. A proxy that ends TLS says so; without a word from it, either will do."""
-    forwarded = socket.headers.get("x-forwarded-proto", "").lower()
-    secure = socket.url.scheme in ("wss", "https") or "https" in forwarded or "wss" in forwarded
+    forwarded_scheme = socket.headers.get("x-forwarded-proto", "").lower()
+    secure = socket.url.scheme in ("wss", "https") or "https" in forwarded_scheme or "wss" in forwarded_scheme
     return ("https",) if secure else ("https", "http")
 
 
-async def serve(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
+async def serve_websocket(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
     """One connection, until it ends."""
-    if not _is_ours(socket, edge.settings.websocket_origins):
-        await socket.close(POLICY)  # before it was accepted: the handshake is answered with 403
+    if not _is_allowed_origin(socket, edge.settings.websocket_origins):
+        await socket.close(POLICY_VIOLATION)  # before it was accepted: the handshake is answered with 403
         return
     await socket.accept()
     metrics.SOCKETS.inc()
     try:
-        await _Talk(socket, edge, auth).run()
+        await WebSocketSession(socket, edge, auth).run()
     except WebSocketDisconnect:
         pass
-    except _Closed as why:
-        await _end(socket, why)
+    except _CloseConnection as reason:
+        await _close_with_error(socket, reason)
     finally:
         metrics.SOCKETS.dec()
 
 
-async def _end(socket: WebSocket, why: _Closed) -> None:
+async def _close_with_error(socket: WebSocket, reason: _CloseConnection) -> None:
     try:
         async with asyncio.timeout(_END_SECONDS):
-            await socket.send_text(_encode(Refused(str(why), limit=why.limit)).decode())
-            await socket.close(why.code)
+            await socket.send_text(_encode(ErrorMessage(str(reason), limit=reason.limit)).decode())
+            await socket.close(reason.code)
     except (WebSocketDisconnect, RuntimeError, TimeoutError):
         pass  # the peer is gone, or takes nothing: the server drops the connection when this task ends
 
 
-class _Talk:
+class WebSocketSession:
     """What is said on one connection."""
 
     def __init__(self, socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
         self._socket, self._edge, self._auth = socket, edge, auth
         self._channels: set[str] = set()
-        self._rate = RateLimiter(edge.settings.socket_rate, _BURST)
+        self._rate = RateLimiter(edge.settings.socket_rate, _MESSAGE_BURST)
 
     async def run(self) -> None:
-        caller = await self._who()
+        caller = await self._authenticate()
         try:
             self._edge.connections.take(caller.ws, caller.user)
         except Full as full:
-            raise _Closed(TOO_MANY, str(full), limit=full.limit) from None
-        one = Subscriber(caller.reader)
-        tasks = [asyncio.create_task(work) for work in (self._listen(caller, one), self._pass_on(one), one.lost.wait())]
+            raise _CloseConnection(TOO_MANY_CONNECTIONS, str(full), limit=full.limit) from None
+        subscriber = Subscriber(caller.reader)
+        work = self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.lost.wait()
+        tasks = [asyncio.create_task(one) for one in work]
         try:
-            seconds = min(caller.expires - self._edge.clock(), _LONGEST)
+            seconds = min(caller.expires - self._edge.clock(), _MAX_SECONDS)
             done, _ = await asyncio.wait(tasks, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            raise _Closed(TRY_LATER, "too slow") if one.lost.is_set() else _Closed(UNKNOWN, "the token has expired")
+            if subscriber.lost.is_set():
+                raise _CloseConnection(TRY_AGAIN_LATER, "too slow")
+            raise _CloseConnection(UNAUTHORIZED, "the token has expired")
         finally:
-            self._edge.pushes.unsubscribe(one)
+            self._edge.pushes.unsubscribe(subscriber)
             self._edge.connections.give_back(caller.ws, caller.user)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _who(self) -> Caller:
+    async def _authenticate(self) -> Caller:
         """The cookie's bearer, or the one of the first message."""
         try:
             async with asyncio.timeout(_AUTH_SECONDS):
-                cookies = cookie_values(self._socket, COOKIE)
-                caller = await self._auth.caller(None, cookies) if cookies else await self._introduced()
-                await self._say(Authenticated(caller.ws))
+                cookies = cookie_values(self._socket, SESSION_COOKIE)
+                caller = await self._auth.caller(None, cookies) if cookies else await self._read_auth_message()
+                await self._send(Authenticated(caller.ws))
         except TimeoutError:
-            raise _Closed(UNKNOWN, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
+            raise _CloseConnection(UNAUTHORIZED, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
         except Unauthorized as error:
-            raise _Closed(UNKNOWN, str(error)) from None
-        known(self._socket.scope)
+            raise _CloseConnection(UNAUTHORIZED, str(error)) from None
+        mark_authenticated(self._socket.scope)
         return caller
 
-    async def _introduced(self) -> Caller:
-        first = await self._next()
+    async def _read_auth_message(self) -> Caller:
+        first = await self._receive()
         if not isinstance(first, Auth):
-            raise _Closed(UNKNOWN, 'the first message must be {"type":"auth","token":...}')
+            raise _CloseConnection(UNAUTHORIZED, 'the first message must be {"type":"auth","token":...}')
         return await self._auth.caller(f"Bearer {first.token}")
 
-    async def _listen(self, caller: Caller, one: Subscriber) -> None:
+    async def _handle_messages(self, caller: Caller, subscriber: Subscriber) -> None:
         while True:
-            message = await self._next()
+            message = await self._receive()
             if isinstance(message, Ping):
-                await self._say(Pong())
+                await self._send(Pong())
             elif isinstance(message, Subscribe):
-                await self._subscribe(caller, one, message.channel)
+                await self._subscribe(caller, subscriber, message.channel)
             elif isinstance(message, Unsubscribe):
                 self._channels.discard(message.channel)
-                self._edge.pushes.unsubscribe(one)
-                await self._say(Unsubscribed(message.channel))
+                self._edge.pushes.unsubscribe(subscriber)
+                await self._send(Unsubscribed(message.channel))
             elif message is not None:
-                await self._say(Refused("already authenticated"))
+                await self._send(ErrorMessage("already authenticated"))
 
-    async def _subscribe(self, caller: Caller, one: Subscriber, channel: str) -> None:
+    async def _subscribe(self, caller: Caller, subscriber: Subscriber, channel: str) -> None:
         """Another workspace's channel is refused whether there is such a one or not (law 6)."""
         if channel != channel_of(caller.ws):
-            await self._say(Refused("no such channel", channel))
+            await self._send(ErrorMessage("no such channel", channel))
         elif len(self._channels | {channel}) > self._edge.settings.max_subscriptions:
-            await self._say(Refused("too many channels", channel))
+            await self._send(ErrorMessage("too many channels", channel))
         else:
             self._channels.add(channel)
-            self._edge.pushes.subscribe(one)
-            await self._say(Subscribed(channel))
+            self._edge.pushes.subscribe(subscriber)
+            await self._send(Subscribed(channel))
 
-    async def _pass_on(self, one: Subscriber) -> None:
+    async def _forward(self, subscriber: Subscriber) -> None:
         while True:
-            await self._socket.send_text((await one.waiting.get()).decode())
+            await self._socket.send_text((await subscriber.waiting.get()).decode())
 
-    async def _next(self) -> Received | None:
+    async def _receive(self) -> ClientMessage | None:
         """The next message. None: it was not one, and its sender was told so."""
         received = await self._socket.receive()
         if received["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(received.get("code", 1000))
         raw = received.get("bytes") or (received.get("text") or "").encode()
         if self._rate.acquire("", ""):
-            raise _Closed(POLICY, "too many messages")
+            raise _CloseConnection(POLICY_VIOLATION, "too many messages")
         if len(raw) > self._edge.settings.socket_message:
-            raise _Closed(1009, f"a message has at most {self._edge.settings.socket_message} bytes")
+            raise _CloseConnection(1009, f"a message has at most {self._edge.settings.socket_message} bytes")
         try:
-            message: Received = _decode(raw)
+            message: ClientMessage = _decode(raw)
         except (ValueError, RecursionError) as error:
-            await self._say(Refused(f"not a message: {error}"))
+            await self._send(ErrorMessage(f"not a message: {error}"))
             return None
         return message
 
-    async def _say(self, message: Authenticated | Subscribed | Unsubscribed | Pong | Refused) -> None:
+    async def _send(self, message: Authenticated | Subscribed | Unsubscribed | Pong | ErrorMessage) -> None:
         await self._socket.send_text(_encode(message).decode())

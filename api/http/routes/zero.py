@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses, serializers
-from api.contract.errors import ApiError as Problem
-from api.contract.responses import answers
+from api.contract.errors import ApiError
+from api.contract.responses import responses_of
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
-from api.http.dependencies import Asking, Cursor, EdgeOf, Listening, json_of
+from api.http.dependencies import CurrentCaller, CurrentEdge, Cursor, StreamingCaller, json_response
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel import listing
 from streams.core.domain.rank import ID
@@ -22,45 +22,47 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["cases"])
 
-MOST = 500
+MAX_LIMIT = 500
 
 
-@router.get("/inbox", responses=answers(responses.ZeroInbox))
-async def inbox(
-    edge: EdgeOf, caller: Asking, limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MOST
+@router.get("/inbox", responses=responses_of(responses.ZeroInbox))
+async def get_inbox(
+    edge: CurrentEdge, caller: CurrentCaller,
+    limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MAX_LIMIT,
 ) -> Response:
     """What waits for me, the most pressing first; `count` is all of it."""
     space = await edge.space(caller.reader)
     keys = listing.ranked(space, caller.reader, space.pins(caller.user))
-    items = [serializers.zero(row) for row in listing.rows(space, (key[ID:] for key in keys), min(limit, MOST))]
-    return json_of(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
+    rows = listing.rows(space, (key[ID:] for key in keys), min(limit, MAX_LIMIT))
+    items = [serializers.zero_item(row) for row in rows]
+    return json_response(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
 
 
-@router.get("/inbox/count", responses=answers(responses.ZeroCount))
-async def count(edge: EdgeOf, caller: Asking) -> Response:
+@router.get("/inbox/count", responses=responses_of(responses.ZeroCount))
+async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """How many of my items are unread."""
-    return json_of(orjson.dumps({"count": (await edge.space(caller.reader)).counts(caller.reader).unread}))
+    return json_response(orjson.dumps({"count": (await edge.space(caller.reader)).counts(caller.reader).unread}))
 
 
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
-async def stream(edge: EdgeOf, caller: Listening, cursor: Cursor) -> Response:
+async def stream_events(edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor) -> Response:
     """State changes, session transitions and proof events of the workspace's cases, as they happen."""
     await edge.space(caller.reader)
-    return _stream(edge, caller, None, cursor)
+    return _event_stream(edge, caller, None, cursor)
 
 
 @router.get("/cases/{case:id}/events", response_class=Response, responses=DOCUMENTED)
-async def case_events(
-    edge: EdgeOf, caller: Listening, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
+async def stream_case_events(
+    edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """The same, of one case."""
     space = await edge.space(caller.reader, "case")
     if not space.knows(caller.reader, case) and not edge.events.knows(caller.reader, case):
-        raise Problem(404, "not found")
-    return _stream(edge, caller, case, cursor)
+        raise ApiError(404, "not found")
+    return _event_stream(edge, caller, case, cursor)
 
 
-def _stream(edge: Edge, caller: Caller, case: str | None, cursor: int | None) -> EventStream:
+def _event_stream(edge: Edge, caller: Caller, case: str | None, cursor: int | None) -> EventStream:
     edge.connections.take(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),

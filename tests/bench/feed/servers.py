@@ -35,7 +35,7 @@ def _stamp() -> str:
 async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[int, Publish]:
     from api.edge.services import Edge
     from api.http.app import create_app
-    from api.http.protocol.server import listen, server
+    from api.http.protocol.server import listen, make_server
     from schemas.log import Data
     from schemas.settings import Settings
     from schemas.views import ItemRow, PositionRow, encode
@@ -49,7 +49,7 @@ async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[
         await app(scope, receive, send)
 
     sock = listen("127.0.0.1", 0)
-    http = server(app if direct else plain)  # type: ignore[arg-type]
+    http = make_server(app if direct else plain)  # type: ignore[arg-type]
     background = (asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat()))
     background[0].add_done_callback(lambda _: background[1].cancel())
     position = 0

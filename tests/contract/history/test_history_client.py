@@ -11,7 +11,7 @@ import pytest
 from support.edge.edge_with_fold import Deciding, waitpoint
 from support.edge.edges import settings
 
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.history import client as module
 from api.history.client import HistoryClient
 from api.readmodel.readers import Reader
@@ -62,8 +62,8 @@ def away(port: int, **more: object) -> HistoryClient:
     return HistoryClient(settings(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
 
 
-async def refused(archive: HistoryClient) -> Problem:
-    with pytest.raises(Problem) as found:
+async def refused(archive: HistoryClient) -> ApiError:
+    with pytest.raises(ApiError) as found:
         await archive.ask("SELECT 1", READER)
     assert found.value.status == 503
     assert int((found.value.headers or {})["retry-after"]) >= 1

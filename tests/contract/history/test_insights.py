@@ -17,7 +17,7 @@ from support.edge.edge_with_fold import Deciding
 from support.fold.fold_driver import NOON, event
 
 from api.contract import responses
-from api.contract.errors import ApiError as Problem
+from api.contract.errors import ApiError
 from api.history import activity, case_history
 from api.history.client import HistoryClient
 from api.history.insights import MAX_CLUSTERS, span_of
@@ -232,7 +232,7 @@ async def test_insights_are_for_those_who_run_the_workspace(known: Known) -> Non
 
 async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
     archive = known.attn.edges[0].archive
-    with pytest.raises(Problem) as found:
+    with pytest.raises(ApiError) as found:
         await archive.ask("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))
     assert found.value.status == 503
     assert list(await archive.ask("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]

@@ -103,7 +103,7 @@ def test_what_the_socket_takes_is_as_described() -> None:
         check, message = payload_of(f"socket.{kind}"), {"type": kind, **body}
         assert check.is_valid(message)
         assert not check.is_valid({**message, "more": 1})
-        one = next(one for one in messages.RECEIVED if one.__struct_config__.tag == kind)
+        one = next(one for one in messages.CLIENT_MESSAGES if one.__struct_config__.tag == kind)
         assert msgspec.json.decode(json.dumps(message), type=one)
 
 

@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 from support.edge.edges import Fed, settings
 
 from api.http.auth import jwks
-from api.http.auth.jwks import read_keys, redirected
+from api.http.auth.jwks import read_keys, redirect_target
 from api.http.auth.tokens import Authenticator, Unauthorized
 
 NOW = 1_000_000.0
@@ -340,7 +340,7 @@ async def test_an_issuer_that_drips_is_given_up_and_its_connection_closed(
     monkeypatch: pytest.MonkeyPatch, begins: bytes,
 ) -> None:
     """Each byte comes in time, the whole never does."""
-    monkeypatch.setattr(jwks, "_KEYS_TIMEOUT", 0.2)
+    monkeypatch.setattr(jwks, "_FETCH_TIMEOUT", 0.2)
     ended = asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -367,7 +367,7 @@ async def test_an_issuer_that_drips_is_given_up_and_its_connection_closed(
 
 
 def test_a_redirect_never_leads_from_https_to_plain_http() -> None:
-    assert redirected("https://id.test/keys", "new?a=%2F") == "https://id.test/new?a=%2F"
-    assert redirected("http://id.test/keys", "https://id.test/keys") == "https://id.test/keys"
+    assert redirect_target("https://id.test/keys", "new?a=%2F") == "https://id.test/new?a=%2F"
+    assert redirect_target("http://id.test/keys", "https://id.test/keys") == "https://id.test/keys"
     with pytest.raises(ValueError, match="redirected from https to http: refused"):
-        redirected("https://id.test/keys", "http://id.test/keys")
+        redirect_target("https://id.test/keys", "http://id.test/keys")

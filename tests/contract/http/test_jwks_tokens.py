@@ -63,7 +63,7 @@ class Issuer:
 
     async def renewed(self) -> None:
         """What was begun in the background is done."""
-        while self.auth._keys._renewal is not None:  # type: ignore[union-attr]
+        while self.auth._keys._refresh_task is not None:  # type: ignore[union-attr]
             await asyncio.sleep(0)
 
 
@@ -279,7 +279,7 @@ async def test_a_token_for_another_service_is_none_here(claims: dict[str, Any], 
 
 
 async def test_an_issuer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "_KEYS_TIMEOUT", 0.01)
+    monkeypatch.setattr(jwks, "_FETCH_TIMEOUT", 0.01)
     issuer = Issuer(one=EC)
 
     async def never() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from support.edge.sinks import Kept
 from api import metrics
 from api.commands.rate_limiter import ReadLimiter, TooManyReads
 from api.http.protocol import header_limits, websocket_limits
-from api.http.protocol.unauthenticated import Strangers
+from api.http.protocol.unauthenticated import UnauthenticatedConnections
 from api.http.routes import websocket
 from api.live import event_stream
 from api.readmodel.readers import Reader
@@ -309,7 +309,7 @@ class _Transport:
 
 def test_strangers_beyond_the_limit_cost_the_oldest_of_that_address() -> None:
     now = [0.0]
-    strangers = Strangers(6, 3, 5.0, lambda: now[0])
+    strangers = UnauthenticatedConnections(6, 3, 5.0, lambda: now[0])
     ones = [_Transport() for _ in range(9)]
     for one in ones[:4]:
         strangers.add(one, ("10.0.0.1", 1))  # type: ignore[arg-type]

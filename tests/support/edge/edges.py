@@ -13,7 +13,7 @@ import jwt
 
 from api.edge.services import Edge
 from api.http.app import create_app
-from api.http.protocol.server import listen, server
+from api.http.protocol.server import listen, make_server
 from schemas.settings import Settings
 from schemas.views import PositionRow, Row, encode
 
@@ -65,7 +65,7 @@ async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
         scope.pop("extensions", None)
         await app(scope, receive, send)
 
-    http = server(app if direct else plain)  # type: ignore[arg-type]
+    http = make_server(app if direct else plain)  # type: ignore[arg-type]
     tasks = [asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat())]
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"

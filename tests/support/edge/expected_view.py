@@ -53,7 +53,7 @@ class Truth:
         sums = accumulate(self._sizes[row.id] for row in ranked)
         limit = min(limit, max(1, sum(size <= most for size in sums)))
         return {
-            "items": [json.loads(serializers.ankra(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
+            "items": [json.loads(serializers.ankra_item(row, is_pinned(row, self.pins))) for row in ranked[:limit]],
             "counts": {
                 "total": len(ranked), "unread": sum(row.state == "unread" for row in ranked),
                 "by_kind": dict(Counter(row.kind for row in ranked)),
@@ -68,7 +68,7 @@ class Truth:
         number = Counter(_DONE[row.type] for row in done.values())
         recent = sorted(done.items(), key=lambda pair: (pair[1].at, pair[0]), reverse=True)[:20]
         return {"window": "24h", **{name: number[name] for name in _DONE.values()},
-                "recent": [serializers.done(row) for _, row in recent]}
+                "recent": [serializers.activity_entry(row) for _, row in recent]}
 
     def drafts(self) -> list[dict[str, Any]]:
         user = self.reader.user

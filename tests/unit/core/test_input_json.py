@@ -83,9 +83,9 @@ def test_a_number_of_any_length_is_carried_as_it_is(number: str) -> None:
     assert bytes(binary.data.payload) == payload.encode()
     folding = Folding()
     folding.pack(found)
-    shown = serializers.ankra(folding.item("waitpoint"))
+    shown = serializers.ankra_item(folding.item("waitpoint"))
     assert payload.encode() in shown
-    assert payload.encode() in serializers.crewship(folding.item("waitpoint"))
+    assert payload.encode() in serializers.crewship_item(folding.item("waitpoint"))
 
 
 @pytest.mark.parametrize("place", ["title", "blocking", "sender", "due_at", "steps"])

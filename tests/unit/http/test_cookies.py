@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from support.edge.edges import Fed, token
 
 from api.http.app import create_app
-from api.http.auth.cookies import MOST_VALUES, SeparateCookies, cookie_values, csrf_of
+from api.http.auth.cookies import MAX_COOKIE_VALUES, SeparateCookiesMiddleware, cookie_values, csrf_of
 
 GOOD = token("ann", seconds=10**6)
 Headers = list[tuple[bytes, bytes]]
@@ -31,7 +31,7 @@ def values(*headers: bytes, name: str = "a") -> list[str]:
         seen.append(cookie_values(HTTPConnection(scope), name))
 
     scope = {"type": "http", "headers": [(b"cookie", one) for one in headers]}
-    asyncio.run(SeparateCookies(app)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(SeparateCookiesMiddleware(app)(scope, None, None))  # type: ignore[arg-type]
     return seen[0]
 
 
@@ -39,7 +39,7 @@ def values(*headers: bytes, name: str = "a") -> list[str]:
     ([b"a=1"], ["1"]), ([b"a=1; a=2"], ["1", "2"]), ([b"a=2", b"b=3; a=1"], ["2", "1"]), ([b"a=1; a=1"], ["1"]),
     ([b'a="1"; a=""; a="'], ["1", '"']), ([b"a=; a; =a; ; ;;", b""], []), ([b" a = 1 ;b=2"], ["1"]),
     ([b"a=1=2; A=3"], ["1=2"]), ([b"aa=1; ba=2; a =3"], ["3"]), ([b"a=\xff\x00"], ["\xff\x00"]), ([], []),
-    ([b";".join(b"a=%d" % number for number in range(99))], [str(number) for number in range(MOST_VALUES)]),
+    ([b";".join(b"a=%d" % number for number in range(99))], [str(number) for number in range(MAX_COOKIE_VALUES)]),
 ])
 def test_every_value_of_a_name_is_found(headers: list[bytes], found: list[str]) -> None:
     assert values(*headers) == found
