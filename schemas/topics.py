@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from aiokafka.partitioner import murmur2
 
 __all__ = [
-    "DEAD_LETTERS", "FACTS", "LOG", "MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "SOURCE_TYPES", "TOPICS",
-    "TOPIC_OF_TYPE", "VIEWS", "Topic", "partition_of",
+    "BATCH_BYTES", "DEAD_LETTERS", "FACTS", "LOG", "MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "SOURCE_TYPES",
+    "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "RecordTooLarge", "Topic", "check_record_sizes", "partition_of", "record_size",
 ]
 
 # A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
@@ -66,6 +67,26 @@ TOPICS: tuple[Topic, ...] = (
 
 # A batch holds the rows of a group of packs at once (law 3), so the log's topics take larger records than Kafka's 1 MB.
 MAX_MESSAGE_BYTES = 8 << 20
+# What Kafka limits is the record batch, with its headers.
+BATCH_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+_RECORD_OVERHEAD = 64
+
+
+class RecordTooLarge(Exception):
+    """A record that no batch of the topic can hold. Nothing was written."""
+
+
+def check_record_sizes(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Raises RecordTooLarge where one record is more than a batch can hold."""
+    for key, value in rows:
+        if len(key) + len(value or b"") + _RECORD_OVERHEAD > BATCH_BYTES:
+            raise RecordTooLarge(f"{topic}: record {key[:80]!r} has {len(value or b'')} bytes")
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> int:
+    """The most bytes that a record takes in a batch."""
+    return _RECORD_OVERHEAD + len(key or b"") + len(value or b"") + sum(
+        10 + len(name.encode(errors="surrogateescape")) + len(raw) for name, raw in headers)
 
 
 def partition_of(workspace: str, partitions: int) -> int:

@@ -15,7 +15,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.facts import encode_fact
 from schemas.scalars import SECOND
 from schemas.settings import Settings
-from schemas.topics import FACTS, LOG, VIEWS
+from schemas.topics import FACTS, LOG, VIEWS, RecordTooLarge, check_record_sizes
 from streams.consumer.chunks import ByteSemaphore, RecordChunk, Records
 from streams.consumer.gap_filler import GapFiller
 from streams.core.config import FoldConfig as Rules
@@ -24,7 +24,6 @@ from streams.core.packs import unpack
 from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.fencing import FencedProducer, fence_partition
-from streams.kafka.producer import RecordTooLarge, check_record_sizes
 from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
 

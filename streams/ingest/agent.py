@@ -18,7 +18,7 @@ from faust.types import TP
 
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
-from schemas.topics import LOG, SOURCE_TYPES
+from schemas.topics import LOG, SOURCE_TYPES, record_size
 from streams.consumer.chunks import ByteSemaphore, RawSchema, RecordChunk, Records
 from streams.consumer.gap_filler import GapFiller
 from streams.core.normalise import Limits, Rejected, normalise
@@ -26,7 +26,7 @@ from streams.core.packs import Packer
 from streams.ingest.circuit_breaker import BreakerPolicy
 from streams.ingest.topic_breakers import TopicBreakers, listen_for_resume_markers
 from streams.kafka.dead_letters import send_dead_letters
-from streams.kafka.producer import record_size, wait_acknowledged
+from streams.kafka.producer import wait_acknowledged
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
 from streams.runtime.task_supervisor import TaskSupervisor

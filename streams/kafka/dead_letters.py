@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import Counter
 
 from schemas.dead_letters import DeadLetter
-from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES
-from streams.kafka.producer import record_size, wait_acknowledged, write_deadline
+from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, record_size
+from streams.kafka.producer import wait_acknowledged, write_deadline
 from streams.kafka.topics import dead_letter_bytes
 
 __all__ = ["DEAD_LETTERS_SENT", "send_dead_letters"]

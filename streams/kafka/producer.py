@@ -10,32 +10,16 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from schemas.settings import Settings
-from schemas.topics import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES
+from schemas.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
 from streams.kafka.connection import client_arguments
 
-__all__ = [
-    "BATCH_BYTES",
-    "RecordTooLarge",
-    "check_record_sizes",
-    "idempotent_producer",
-    "record_size",
-    "wait_acknowledged",
-    "write_deadline",
-    "write_rows",
-]
+__all__ = ["idempotent_producer", "wait_acknowledged", "write_deadline", "write_rows"]
 
-# What Kafka limits is the record batch, with its headers.
-BATCH_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
-_RECORD_OVERHEAD = 64
 REQUEST_SECONDS = 10  # a third of what a write or a read may take: a broker that is silent is not the last one asked
 # A write that is not acknowledged by then has an unknown end, so the worker stops and looks at what is durable. With
 # Kafka's defaults a broker that dies, and led the quorum too, is replaced after some 12 s: that is waited for, as
 # starting again takes as long, and then there is everything to claim and to load.
 WRITE_SECONDS = 30.0
-
-
-class RecordTooLarge(Exception):
-    """A record that no batch of the topic can hold. Nothing was written."""
 
 
 def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
@@ -62,13 +46,6 @@ async def write_deadline() -> AsyncIterator[None]:
         raise TimeoutError(f"Kafka has not acknowledged a write for {WRITE_SECONDS:.0f} s") from None
 
 
-def check_record_sizes(topic: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
-    """Raises RecordTooLarge where one record is more than a batch can hold."""
-    for key, value in rows:
-        if len(key) + len(value or b"") + _RECORD_OVERHEAD > BATCH_BYTES:
-            raise RecordTooLarge(f"{topic}: record {key[:80]!r} has {len(value or b'')} bytes")
-
-
 async def write_rows(
     out: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None]]
 ) -> int:
@@ -88,11 +65,3 @@ async def write_rows(
             sent.append(await out.send_batch(batch, topic, partition=partition))
     answers = await wait_acknowledged(sent)
     return int(answers[-1].offset + batches[-1].record_count() - 1)
-
-
-def record_size(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> int:
-    """The most bytes that a record takes in a batch."""
-    return _RECORD_OVERHEAD + len(key or b"") + len(value or b"") + sum(
-        10 + len(name.encode(errors="surrogateescape")) + len(raw) for name, raw in headers)
-
-

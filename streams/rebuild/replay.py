@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from schemas.latest import keep_latest
 from schemas.log import Pack
-from schemas.topics import VIEWS
+from schemas.topics import VIEWS, RecordTooLarge, check_record_sizes
 from schemas.views import PositionRow, encode, position_key
 from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import PART_BYTES, Fold
 from streams.core.packs import unpack
-from streams.kafka.producer import RecordTooLarge, check_record_sizes
 
 __all__ = ["Replay"]
 

@@ -36,9 +36,9 @@ from support.kafka.record_batches import CODECS, Batch, Rec, control, legacy, va
 
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
+from schemas.topics import record_size
 from streams.consumer.gap_filler import GapFiller
 from streams.ingest.agent import Ingestor
-from streams.kafka.producer import record_size
 from streams.kafka.records.batches import MAX_BODY, Buffer, Partition, Unreadable
 
 __all__ = ["SEEDS", "case", "main", "odd_batch"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ops.cli.data.dead_letters import can_retry, why_not
 from schemas.dead_letters import DeadLetter
-from streams.kafka.producer import record_size
+from schemas.topics import record_size
 
 names = st.one_of(st.text(max_size=9), st.binary(max_size=9).map(lambda raw: raw.decode(errors="surrogateescape")))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from schemas.topics import BATCH_BYTES
 from streams.kafka import producer
 
 
@@ -21,7 +22,7 @@ class _Slow:
         self._last: asyncio.Future[Any] | None = None
 
     def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(producer.BATCH_BYTES, 0)
+        return BatchBuilder(BATCH_BYTES, 0)
 
     async def send_batch(self, batch: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
         if self._last is not None:
