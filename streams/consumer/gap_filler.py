@@ -15,17 +15,14 @@ from faust.types import TP
 
 from streams.consumer.chunks import RecordChunk, Records
 from streams.runtime import metrics
+from streams.runtime.lag import LogTruncated
 
-__all__ = ["GapFiller", "LogTruncated"]
+__all__ = ["GapFiller"]
 
 log = logging.getLogger(__name__)
 
 ReadRange = Callable[[TP, int, int], AsyncIterator[Records]]
 FirstOffset = Callable[[TP], Awaitable[int]]
-
-
-class LogTruncated(Exception):
-    """A partition ends before what was read from it: the broker lost records that it had acknowledged."""
 
 
 class GapFiller:
@@ -66,9 +63,6 @@ class GapFiller:
     def _restart(self, tp: TP, why: str) -> None:
         log.warning("%s/%d was created again (%s): it is read from its beginning", *tp, why)
         self.start_at(tp, 0)
-
-    def disown(self, tp: TP) -> None:
-        self.next_offsets.pop(tp, None)
 
     async def deliver(self, chunk: RecordChunk) -> AsyncGenerator[Records, None]:
         """The records of a portion that are news, with what is missing before them, in runs."""

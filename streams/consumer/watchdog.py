@@ -19,9 +19,9 @@ from faust.types import TP
 from schemas.topics import LOG
 from streams.consumer.gap_filler import GapFiller
 from streams.consumer.group_offsets import GroupOffsets
-from streams.runtime.lag import LagTracker
+from streams.runtime.lag import ConsumerStalled, LagTracker
 
-__all__ = ["ConsumerStalled", "MonitoredConsumer", "watch_progress"]
+__all__ = ["MonitoredConsumer", "watch_progress"]
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,6 @@ _REBALANCE_LIMIT = 60.0  # seconds; a rebalance takes what its slowest member ta
 # missing range may be without any progress (streams.kafka.producer), which both end the worker by themselves.
 _STALL_LIMIT = 60.0  # seconds
 _MAX_REREAD_ROUNDS = 5  # looks at which all had to be read again, while nothing was delivered
-
-
-class ConsumerStalled(Exception):
-    """The broker does not answer, or the consumer delivers nothing though there is something."""
 
 
 class MonitoredConsumer(Protocol):
@@ -81,7 +77,10 @@ async def watch_progress(
                 raise ConsumerStalled(f"the broker has not answered for {_ANSWER_LIMIT:.0f} s: {error!r}") from error
             continue
         answered = time.monotonic()
-        _observe(lag, {tp: at for tp, at in done.items() if tp in before}, ends, consumer)
+        lag.observe(
+            time.monotonic(), time.time(), {tp: at for tp, at in done.items() if tp in before}, ends,
+            consumer.processed_at, consumer.paused)
+        lag.check_stalled(_STALL_LIMIT)
         stalled = {tp: end for tp, end in gaps.find_stalled(before, ends).items() if consumer.idle(tp)}
         for tp, end in stalled.items():
             # Markers of transactions, and what was aborted, are never delivered: reading again finds nothing then.
@@ -95,9 +94,3 @@ async def watch_progress(
         if strikes >= _MAX_REREAD_ROUNDS:
             raise ConsumerStalled(f"the consumer of {app.conf.id} delivers nothing")
 
-
-def _observe(lag: LagTracker, done: Mapping[TP, int], ends: Mapping[TP, int], consumer: MonitoredConsumer) -> None:
-    lag.observe(time.monotonic(), time.time(), done, ends, consumer.processed_at, consumer.paused)
-    seconds, where = lag.longest_stall()
-    if seconds > _STALL_LIMIT:
-        raise ConsumerStalled(f"{where}, for {seconds:.0f} s")

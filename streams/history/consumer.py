@@ -83,7 +83,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._lag.unready()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then what is gathered is written, if ClickHouse takes it in time. Raises Stalled."""
+        """Until `stop`; then what is gathered is written, if ClickHouse takes it in time. Raises ConsumerStalled."""
         self._kafka.subscribe([FACTS], listener=self)
         ended = asyncio.create_task(stop.wait())
         work: list[asyncio.Task[None]] = [

@@ -12,19 +12,15 @@ from aiokafka.errors import KafkaError
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import metrics
-from streams.runtime.lag import LagTracker
+from streams.runtime.lag import ConsumerStalled, LagTracker
 
-__all__ = ["Lag", "Stalled"]
+__all__ = ["Lag"]
 
 _EVERY = 1.0  # seconds
 _ANSWER = 10.0  # seconds
 # Longer than ClickHouse may take for an insert before it counts as away (streams.history.clickhouse.client).
 _STUCK = 90.0
 _HUNG = 600.0  # a call: making hours again after a crash takes minutes where there are very many
-
-
-class Stalled(Exception):
-    """Kafka and ClickHouse answer and there is more, but nothing is written: only a restart helps."""
 
 
 class Lag:
@@ -65,12 +61,12 @@ class Lag:
         return self.progress.not_ready_reason(time.monotonic(), time.time())
 
     async def watch(self, consumer: AIOKafkaConsumer, waits: Callable[[], bool], busy: Callable[[], float]) -> None:
-        """Asks the broker every moment where the partitions end. Raises Stalled; not while `waits()`, when it is known
-        what nothing moves for. `busy`: seconds since the call of ClickHouse that runs now began."""
+        """Asks the broker every moment where the partitions end. Raises ConsumerStalled; not while `waits()`, when it
+        is known what nothing moves for. `busy`: seconds since the call of ClickHouse that runs now began."""
         while True:
             await asyncio.sleep(_EVERY)
             if (seconds := busy()) > _HUNG:
-                raise Stalled(f"a call of ClickHouse has not returned for {seconds:.0f} s")
+                raise ConsumerStalled(f"a call of ClickHouse has not returned for {seconds:.0f} s")
             done = {TopicPartition(FACTS, partition): offset for partition, offset in self.done.items()}
             try:
                 async with asyncio.timeout(_ANSWER):
@@ -90,6 +86,4 @@ class Lag:
         self.progress.observe(now, wall, done, ends, worked, held=done if waits else ())
         metrics.LAG_ROWS.set(self.progress.lag)
         metrics.LAG_SECONDS.set(self.progress.oldest_age(wall))
-        seconds, where = self.progress.longest_stall()
-        if seconds > _STUCK:
-            raise Stalled(f"{where}, for {seconds:.0f} s")
+        self.progress.check_stalled(_STUCK)

@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from schemas.settings import Settings
 
-__all__ = ["LAG", "LAG_SECONDS", "READY", "LagTracker"]
+__all__ = ["LAG", "LAG_SECONDS", "READY", "ConsumerStalled", "LagTracker", "LogTruncated"]
 
 # Every role has these three; which role it is, the scrape says.
 LAG = Gauge("attn_lag_records", "Records of a partition not yet worked on", ["topic", "partition"])
@@ -27,6 +27,15 @@ PartitionId = tuple[str, int]  # topic, partition
 # Standing still is counted by looks that the broker answered, each at most so much: a broker that was away, or a
 # process that was paused, is no reason to call a role stuck at the first look after.
 _STEP = 3.0
+
+
+class ConsumerStalled(Exception):
+    """A consumer makes no progress although the broker answers and has more records, or the broker does not answer.
+    A restart of the process is the only cure."""
+
+
+class LogTruncated(Exception):
+    """A partition ends before an offset that was read from it: the broker lost records that it had acknowledged."""
 
 
 @dataclass(slots=True)
@@ -102,6 +111,12 @@ class LagTracker:
             place.stalled_for,
             f"{name[0]}/{name[1]} stands at offset {place.processed}, it ends at {place.end_offset}",
         )
+
+    def check_stalled(self, limit: float) -> None:
+        """Raises ConsumerStalled if a partition with a lag has not moved for more than `limit` seconds."""
+        seconds, where = self.longest_stall()
+        if seconds > limit:
+            raise ConsumerStalled(f"{where}, for {seconds:.0f} s")
 
     def not_ready_reason(self, now: float, wall: float) -> str | None:
         """Why what is asked of this role would not be the truth of now; None: it is."""

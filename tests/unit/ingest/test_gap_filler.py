@@ -15,8 +15,9 @@ from support.fold.pipeline_driver import event_of
 from schemas.log import decode_pack
 from schemas.topics import partition_of
 from streams.consumer.chunks import ChunkScheduler, RecordChunk
-from streams.consumer.gap_filler import GapFiller, LogTruncated
+from streams.consumer.gap_filler import GapFiller
 from streams.core.packs import MAX_BYTES, MAX_EVENTS, Packer
+from streams.runtime.lag import LogTruncated
 
 TP0 = TP("t", 0)
 
