@@ -16,12 +16,12 @@ from ops.process import identity
 from schemas.settings import Settings
 from streams.runtime import private_files
 
-__all__ = ["load", "make_secret", "note_up", "reading_url", "secret_path"]
+__all__ = ["load_settings", "make_secret", "reading_url", "secret_path", "write_runtime_file"]
 
-_NOTE = "up.json"
+RUNTIME_FILE = "up.json"
 
 
-def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
+def load_settings(*, reads_as: str = "reader", **flags: Any) -> Settings:
     """Settings with the flags that were given (None: not given). UserError names the variable that is wrong.
     `reads_as`: the user at embedded ClickHouse's port, `reader` or `edge`.
 
@@ -38,7 +38,7 @@ def load(*, reads_as: str = "reader", **flags: Any) -> Settings:
     except OSError as error:
         raise UserError(f"certificates for Kafka (ATTN_KAFKA_CA, _CERTIFICATE, _KEY): {error}") from None
     found: dict[str, Any] = {}
-    note = _note_of_up(settings.data_dir)
+    note = _read_runtime_file(settings.data_dir)
     if "kafka" not in settings.model_fields_set and "kafka" in note:
         found["kafka"] = str(note["kafka"])
     if not settings.clickhouse_query_url and note.get("clickhouse_port"):
@@ -90,22 +90,22 @@ def make_secret(settings: Settings) -> bool:
     return not configured and private_files.create_secret(secret_path(settings))
 
 
-def note_up(settings: Settings) -> None:
+def write_runtime_file(settings: Settings) -> None:
     """Write down where this `attn up` is, for other commands with the same data directory."""
     me = identity.identify(os.getpid())
     note = {"pid": os.getpid(), "started": me.started if me else "", "kafka": settings.kafka,
             "clickhouse_port": 0 if settings.clickhouse else settings.clickhouse_port}
-    draft = settings.data_dir / f"{_NOTE}.new"
+    draft = settings.data_dir / f"{RUNTIME_FILE}.new"
     draft.write_text(json.dumps(note))
-    draft.replace(settings.data_dir / _NOTE)
+    draft.replace(settings.data_dir / RUNTIME_FILE)
 
 
-def _note_of_up(data_dir: Path) -> dict[str, Any]:
-    """What `note_up` wrote, if that process is still there."""
-    running = identity.read(data_dir / _NOTE)
+def _read_runtime_file(data_dir: Path) -> dict[str, Any]:
+    """What `write_runtime_file` wrote, if that process is still there."""
+    running = identity.read(data_dir / RUNTIME_FILE)
     if running is None or not identity.is_alive(running):
         return {}
     try:
-        return dict(json.loads((data_dir / _NOTE).read_text()))
+        return dict(json.loads((data_dir / RUNTIME_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return {}

@@ -21,22 +21,22 @@ import structlog
 
 from schemas.settings import Settings
 
-__all__ = ["HIDDEN", "Calm", "Redactor", "configure", "is_text", "secrets_of"]
+__all__ = ["REDACTED", "Redactor", "RepeatFilter", "configure", "is_text", "secrets_of"]
 
 log = structlog.get_logger("attn.settings")
 
-HIDDEN = "[redacted]"
+REDACTED = "[redacted]"
 
 _NAMES = r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|attn_session|attn_csrf)"
 _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
-    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), HIDDEN),  # a JWT, wherever it stands
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{HIDDEN}@"),  # scheme://user:password@host
+    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT, wherever it stands
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {REDACTED}"),
+    (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),  # scheme://user:password@host
     # name=value and name: value; the name may have a prefix (ATTN_JWT_SECRET) and the value quotes.
     (re.compile(
         rf"(?i)({_NAMES}\\?[\"']?\s*[=:]\s*\\?[\"']?)(?!\[redacted|bearer |basic )[^\s\"'\\,;&)}}]{{3,}}"
-    ), rf"\1{HIDDEN}"),
+    ), rf"\1{REDACTED}"),
 )
 # Libraries that tell at INFO what only their authors want to know.
 _CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
@@ -54,25 +54,25 @@ class Redactor:
         forms = {*plain, *(json.dumps(form)[1:-1] for form in plain)}
         self._known = sorted(forms, key=len, reverse=True)  # the longest first: one may hold another
 
-    def fields(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {name: HIDDEN if name != "event" and _is_secret(name, value) else self._value(value)
+    def redact_fields(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {name: REDACTED if name != "event" and _is_secret(name, value) else self._value(value)
                 for name, value in event.items()}
 
-    def text(self, line: str) -> str:
+    def redact_text(self, line: str) -> str:
         for secret in self._known:
-            line = line.replace(secret, HIDDEN)
+            line = line.replace(secret, REDACTED)
         for pattern, instead in _IN_TEXT:
             line = pattern.sub(instead, line)
         return line
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: HIDDEN if _is_secret(str(name), inner) else self._value(inner)
+            return {name: REDACTED if _is_secret(str(name), inner) else self._value(inner)
                     for name, inner in value.items()}
         return [self._value(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-class Calm(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets a line of these libraries through once in `quiet` seconds, however its numbers differ; the next one that
     comes through says how many were left out."""
 
@@ -133,9 +133,10 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _name_role(role) if not text else _drop_logger,
-            redactor.fields,
+            redactor.redact_fields,
             *_renderers(text, stream),
-            lambda _, __, line: (prefix if text else "") + redactor.text(str(line)),  # the renderer's, so it is one
+            # The renderer returns a string.
+            lambda _, __, line: (prefix if text else "") + redactor.redact_text(str(line)),
         ],
     ))
     structlog.configure(
@@ -147,7 +148,7 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
         cache_logger_on_first_use=False,
     )
     if settings.log_level != "DEBUG":
-        handler.addFilter(Calm())
+        handler.addFilter(RepeatFilter())
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
     if settings.log_level != "DEBUG":

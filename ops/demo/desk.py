@@ -18,7 +18,7 @@ import msgspec
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core.domain.event_types import RULES
 
-__all__ = ["ANSWERS", "Answer", "Desk"]
+__all__ = ["ANSWERS", "Answer", "AnswerDesk"]
 
 _HELD = 5000  # open ones that are remembered, the newest; the story has some hundreds
 
@@ -57,7 +57,7 @@ class _Kept(msgspec.Struct):
     answered: dict[str, str] = {}
 
 
-class Desk:
+class AnswerDesk:
     """`file` keeps what must outlive a restart: the key of the links, the port, and what was answered."""
 
     def __init__(self, file: Path) -> None:

@@ -20,10 +20,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from ops.demo import site
-from ops.demo.desk import Desk
+from ops.demo.desk import AnswerDesk
 from ops.demo.scenarios import KINDS
-from ops.demo.story import DAY, NOON, Happening, Story
-from ops.demo.users import WORKSPACE, Crew
+from ops.demo.story import DAY, NOON, ScheduledEvent, Story
+from ops.demo.users import WORKSPACE, DemoUsers
 from schemas.scalars import SECOND, from_us
 from schemas.settings import Settings
 from schemas.topics import TOPIC_OF_TYPE
@@ -56,14 +56,14 @@ def events(place: Place, now: int) -> Iterator[tuple[Place, int, dict[str, Any]]
     """
     begins = place.began / SECOND - DAY
     story, run, ahead = Story(place.seed, KINDS, NOON), f"d{place.began // SECOND:x}", max(DAY, place.at)
-    for number, happening in zip(count(1), story.happenings(), strict=False):
+    for number, happening in zip(count(1), story.scheduled_events(), strict=False):
         if number > place.number:
             at = begins + happening.at if happening.at < DAY else now / SECOND + (happening.at - ahead) / SPEED
             stamp = int(at * SECOND) + number % 1000  # no two of a thread at one time
             yield Place(place.seed, place.began, number, happening.at), stamp, _event(happening, run, number, stamp)
 
 
-def _event(happening: Happening, run: str, number: int, at: int) -> dict[str, Any]:
+def _event(happening: ScheduledEvent, run: str, number: int, at: int) -> dict[str, Any]:
     say, data = happening.say, dict(happening.say.data)
     if "expires_in" in data:
         data["expires_at"] = from_us(at + int(data.pop("expires_in") * SECOND))
@@ -94,14 +94,14 @@ async def _play(settings: Settings) -> None:
     file = Path(settings.data_dir) / "demo.json"
     now = time.time_ns() // 1000
     place = msgspec.json.decode(file.read_bytes(), type=Place) if file.exists() else Place(now % 1000, now)
-    desk = Desk(file.with_name("demo-desk.json"))
+    desk = AnswerDesk(file.with_name("demo-desk.json"))
     for _, _, event in islice(events(Place(place.seed, place.began), now), place.number):
         desk.told(event)
     out = idempotent_producer(settings, "demo")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     address = f"http://{f'[{host}]' if ':' in host else host}"
     inbox = f"{address}:{settings.port}"
-    async with contextlib.aclosing(Crew(settings, inbox, place.seed)) as crew:
+    async with contextlib.aclosing(DemoUsers(settings, inbox, place.seed)) as crew:
         try:
             await out.start()
             async with site.serve(desk, partial(_send, out), inbox, settings.host):
@@ -111,7 +111,7 @@ async def _play(settings: Settings) -> None:
             await out.stop()
 
 
-async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, desk: Desk, address: str) -> None:
+async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, desk: AnswerDesk, address: str) -> None:
     waiting: list[dict[str, Any]] = []
     for after, at, event in events(place, now):
         left = at / SECOND - time.time()
@@ -128,7 +128,7 @@ async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, des
         place = after
 
 
-def linked(event: dict[str, Any], desk: Desk, address: str) -> dict[str, Any]:
+def linked(event: dict[str, Any], desk: AnswerDesk, address: str) -> dict[str, Any]:
     """The event as its source sends it: what it opens is answered at the desk."""
     path = desk.path(event)
     return event if path is None else {**event, "data": {**event["data"], "action_url": address + path}}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ops.demo import phrases
-from ops.demo.story import Say, Thread
+from ops.demo.story import Emit, Thread
 
 __all__ = ["KINDS", "PEOPLE"]
 
@@ -47,27 +47,27 @@ def _by(rng: random.Random) -> dict[str, Any]:
 
 def deploy(rng: random.Random, name: str) -> Thread:
     where, wp = _where(rng), f"wp_{name}"
-    yield Say("waitpoint.created", wp, {
+    yield Emit("waitpoint.created", wp, {
         "title": f"Approve {where['stack']} {phrases.version(rng)} to {where['cluster']}",
         "body_md": phrases.change(rng), "priority": rng.choice(["normal", "high", "high", "urgent"]),
         "target_role": rng.choice([None, None, "OWNER", "ADMIN"]), "payload": phrases.deploy_payload(rng, where),
         "expires_in": 6 * HOUR, **where, **_agent(rng), **_case(rng)})
     yield min(taken(rng, 25 * MINUTE), 6 * HOUR)
-    yield Say(rng.choices(
+    yield Emit(rng.choices(
         ["waitpoint.approved", "waitpoint.rejected", "waitpoint.cancelled", "waitpoint.expired"], [75, 12, 8, 5])[0],
         wp, _by(rng))
 
 
 def escalation(rng: random.Random, name: str) -> Thread:
     where, key = _where(rng), f"esc_{name}"
-    yield Say("escalation.opened", key, {
+    yield Emit("escalation.opened", key, {
         "title": rng.choice(phrases.ESCALATIONS).format(**where), "body_md": phrases.question(rng),
         "priority": rng.choice(["normal", "high"]), **where, **_agent(rng), **_case(rng)})
     if rng.random() < 0.4:
         yield taken(rng, 20 * MINUTE)
-        yield Say("escalation.updated", key, {"priority": "urgent"})
+        yield Emit("escalation.updated", key, {"priority": "urgent"})
     yield taken(rng, 40 * MINUTE)
-    yield Say("escalation.resolved", key, {"action": rng.choice(["answered", "took_over", "waived"]), **_by(rng)})
+    yield Emit("escalation.resolved", key, {"action": rng.choice(["answered", "took_over", "waived"]), **_by(rng)})
 
 
 def failed_run(rng: random.Random, name: str) -> Thread:
@@ -84,61 +84,61 @@ def incident(rng: random.Random, name: str) -> Thread:
 def _runs(rng: random.Random, name: str, clusters: list[str], stack: str, more: dict[str, Any]) -> Thread:
     step, error = rng.choice(phrases.FAILURES)
     for cluster in clusters:
-        yield Say("run.failed", f"run_{name}_{cluster}", {
+        yield Emit("run.failed", f"run_{name}_{cluster}", {
             "title": f"{stack}: {step} failed", "pipeline": f"deploy-{stack}-{name}", "step": step, "error": error,
             "body_md": f"Step `{step}` of `deploy-{stack}` ended with:\n\n```\n{error}\n```", "cluster": cluster,
             "stack": stack, **more})
         yield rng.uniform(5, 60)
     for cluster in clusters:
         yield taken(rng, 30 * MINUTE / len(clusters))
-        yield Say(rng.choices(["run.retried", "run.recovered", "run.cancelled"], [5, 4, 1])[0],
+        yield Emit(rng.choices(["run.retried", "run.recovered", "run.cancelled"], [5, 4, 1])[0],
                   f"run_{name}_{cluster}", _by(rng))
 
 
 def session(rng: random.Random, name: str) -> Thread:
     case, key = _case(rng), f"ses_{name}"
     about = {**case, **_agent(rng), "session_id": key, "conversation_id": f"conv_{name}", **_where(rng)}
-    yield Say("session.started", key, {"title": case["case_title"], **about})
+    yield Emit("session.started", key, {"title": case["case_title"], **about})
     asked = False
     while not asked or rng.random() < 0.3:  # each asks at least once: by its question people know it
         asked = True
         yield taken(rng, 12 * MINUTE)
         title, body = rng.choice(phrases.QUESTIONS)
-        yield Say("session.waiting", key, {
+        yield Emit("session.waiting", key, {
             "title": title, "body_md": body, "priority": rng.choice(["normal", "high"]),
             "target_user_id": rng.choice([None, None, None, "maria"]), **about})
         yield taken(rng, 18 * MINUTE)
-        yield Say("session.resumed", key, _by(rng))
+        yield Emit("session.resumed", key, _by(rng))
     yield taken(rng, 15 * MINUTE)
     if rng.random() < 0.3:
-        yield Say("session.verifying", key, {"title": f"No proof yet: {case['case_title']}", **about})
+        yield Emit("session.verifying", key, {"title": f"No proof yet: {case['case_title']}", **about})
         yield taken(rng, 30 * MINUTE)
-        yield Say("proof.attached", f"proof_{name}", {
+        yield Emit("proof.attached", f"proof_{name}", {
             "title": f"Proof of: {case['case_title']}", "session_id": key, **case,
             "expires_in": rng.uniform(20, 60) * HOUR})
-    yield Say(rng.choices(["session.completed", "session.failed"], [9, 1])[0], key, about)
+    yield Emit(rng.choices(["session.completed", "session.failed"], [9, 1])[0], key, about)
 
 
 def plan(rng: random.Random, name: str) -> Thread:
     where, key = _where(rng), f"plan_{name}"
     title, steps = rng.choice(phrases.PLANS)
-    yield Say("plan.proposed", key, {
+    yield Emit("plan.proposed", key, {
         "title": title.format(**where), "body_md": phrases.change(rng),
         "priority": rng.choice(["normal", "normal", "high"]),
         "steps": [{"title": step, "mode": mode} for step, mode in steps], **where, **_agent(rng), **_case(rng)})
     yield taken(rng, 35 * MINUTE)
-    yield Say(rng.choices(["plan.approved", "plan.rejected", "plan.superseded"], [80, 12, 8])[0], key, _by(rng))
+    yield Emit(rng.choices(["plan.approved", "plan.rejected", "plan.superseded"], [80, 12, 8])[0], key, _by(rng))
 
 
 def action(rng: random.Random, name: str) -> Thread:
     where, key = _where(rng), f"act_{name}"
     title, risk, reversible = rng.choice(phrases.ACTIONS)
-    yield Say("action.requested", key, {
+    yield Emit("action.requested", key, {
         "title": title.format(**where), "risk": risk, "reversible": reversible,
         "priority": {"low": "low", "medium": "normal", "high": "high", "critical": "urgent"}[risk],
         "body_md": phrases.question(rng), "expires_in": 4 * HOUR, **where, **_agent(rng)})
     yield min(taken(rng, 15 * MINUTE), 4 * HOUR)
-    yield Say(rng.choices(["action.confirmed", "action.declined", "action.expired"], [80, 15, 5])[0], key, _by(rng))
+    yield Emit(rng.choices(["action.confirmed", "action.declined", "action.expired"], [80, 15, 5])[0], key, _by(rng))
 
 
 def draft(rng: random.Random, name: str) -> Thread:
@@ -146,34 +146,34 @@ def draft(rng: random.Random, name: str) -> Thread:
     about = {"title": rng.choice(phrases.DRAFTS).format(**where), "owner_user_id": owner, **where}
     person = {"type": "user", "id": owner, "name": next(name for user, _, name in PEOPLE if user == owner)}
     number, agent = rng.choice(phrases.AGENTS)
-    yield Say("draft.edited", key, {"editor": person, **about})
+    yield Emit("draft.edited", key, {"editor": person, **about})
     yield taken(rng, 10 * MINUTE)
-    yield Say("draft.edited", key, {"editor": {"type": "ai", "id": number, "name": agent}, **about})
+    yield Emit("draft.edited", key, {"editor": {"type": "ai", "id": number, "name": agent}, **about})
     yield taken(rng, 50 * MINUTE)
-    yield Say(rng.choices(["draft.committed", "draft.discarded"], [85, 15])[0], key, _by(rng))
+    yield Emit(rng.choices(["draft.committed", "draft.discarded"], [85, 15])[0], key, _by(rng))
 
 
 def message(rng: random.Random, name: str) -> Thread:
     title, body = rng.choice(phrases.MESSAGES)
-    yield Say("message.posted", f"msg_{name}", {
+    yield Emit("message.posted", f"msg_{name}", {
         "title": title, "body_md": body, "priority": rng.choice(["low", "low", "normal"]), **_agent(rng), **_where(rng),
         "target_user_id": rng.choice([None, None, "maria", "sam"])})
     if rng.random() < 0.6:  # the others wait for somebody to resolve them by hand
         yield taken(rng, 2 * HOUR)
-        yield Say("message.withdrawn", f"msg_{name}", {})
+        yield Emit("message.withdrawn", f"msg_{name}", {})
 
 
 def blocked(rng: random.Random, name: str) -> Thread:
     number, title = rng.choice(phrases.CASES)
     about = {"case_id": number, "case_title": title, "title": f"{title}: {rng.choice(phrases.BLOCKERS)}"}
     if rng.random() < 0.5:
-        yield Say("case.state_changed", number, {"state": "BLOCKED", "priority": "high", **about})
+        yield Emit("case.state_changed", number, {"state": "BLOCKED", "priority": "high", **about})
         yield taken(rng, 45 * MINUTE)
-        yield Say("case.state_changed", number, {"state": "IN_PROGRESS", **about, **_by(rng)})
+        yield Emit("case.state_changed", number, {"state": "IN_PROGRESS", **about, **_by(rng)})
     else:
-        yield Say("task.blocked", f"task_{name}", {"task_id": f"task_{name}", "priority": "normal", **about})
+        yield Emit("task.blocked", f"task_{name}", {"task_id": f"task_{name}", "priority": "normal", **about})
         yield taken(rng, 90 * MINUTE)
-        yield Say("task.unblocked", f"task_{name}", {"task_id": f"task_{name}", **about, **_by(rng)})
+        yield Emit("task.unblocked", f"task_{name}", {"task_id": f"task_{name}", **about, **_by(rng)})
 
 
 # How many of each begin in a day.

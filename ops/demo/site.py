@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 import api
 from api.http.protocol.server import listen, make_server
-from ops.demo.desk import ANSWERS, Desk
+from ops.demo.desk import ANSWERS, AnswerDesk
 from ops.demo.scenarios import PEOPLE
 from schemas.scalars import from_us
 
@@ -48,7 +48,7 @@ _USER, _, _NAME = PEOPLE[0]
 log = structlog.get_logger("attn.demo")
 
 
-def create_site(desk: Desk, send: Send, inbox: str) -> Starlette:
+def create_site(desk: AnswerDesk, send: Send, inbox: str) -> Starlette:
     """`send` returns when the events are acknowledged, or raises. `inbox`: where the way back leads."""
     look = b"".join((_STATIC / name).read_bytes() for name in ("page.css", "parts.css"))
     answering = asyncio.Lock()  # of two answers to one question the first is it
@@ -83,7 +83,7 @@ def create_site(desk: Desk, send: Send, inbox: str) -> Starlette:
 
 
 @contextlib.asynccontextmanager
-async def serve(desk: Desk, send: Send, inbox: str, host: str) -> AsyncIterator[None]:
+async def serve(desk: AnswerDesk, send: Send, inbox: str, host: str) -> AsyncIterator[None]:
     """While the body runs, at the desk's port; at another from then on if that one was taken meanwhile."""
     try:
         sock = listen(host, desk.port)
@@ -105,7 +105,7 @@ def _port(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
-def _asked(desk: Desk, request: Request) -> dict[str, Any] | None:
+def _asked(desk: AnswerDesk, request: Request) -> dict[str, Any] | None:
     return desk.opener(*(request.path_params[name] for name in ("seal", "topic", "subject")))
 
 

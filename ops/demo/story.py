@@ -1,7 +1,7 @@
 """What happens, and when: many threads of events side by side. Pure; all of it follows from the seed.
 
-A thread is a generator: it yields seconds to wait for, or a `Say`. Threads begin at random, more of them by day than by
-night, each kind as often as the day has it.
+A thread is a generator: it yields seconds to wait for, or an `Emit`. Threads begin at random, more of them by day than
+by night, each kind as often as the day has it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-__all__ = ["DAY", "NOON", "Happening", "Say", "Story", "Thread"]
+__all__ = ["DAY", "NOON", "Emit", "ScheduledEvent", "Story", "Thread"]
 
 DAY = 86_400.0
 NOON = 13 * 3600.0  # the busiest time of the day
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Emit:
     """An event of this type. In `data`, `expires_in` is in seconds from then on."""
 
     type: str
@@ -30,14 +30,14 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class ScheduledEvent:
     """`at`: seconds of the story, which begins at 0."""
 
     at: float
-    say: Say
+    say: Emit
 
 
-Thread = Generator["float | Say", None, None]
+Thread = Generator["float | Emit", None, None]
 
 
 class Story:
@@ -50,7 +50,7 @@ class Story:
         self._begins = begins
         self._order = count()  # what is due at one moment happens in the order in which it was planned
 
-    def happenings(self) -> Iterator[Happening]:
+    def scheduled_events(self) -> Iterator[ScheduledEvent]:
         """In order of time, for ever."""
         names = count(1)
         due: list[tuple[float, int, Thread | Callable[[random.Random, str], Thread]]] = []
@@ -62,8 +62,8 @@ class Story:
                 self._plan(due, self._next_beginning(at, self._kinds[what]), what)
                 what = what(random.Random(self._rng.random()), f"{next(names):05}")  # noqa: S311
             step = next(what, None)
-            if isinstance(step, Say):
-                yield Happening(at, step)
+            if isinstance(step, Emit):
+                yield ScheduledEvent(at, step)
                 self._plan(due, at, what)
             elif step is not None:
                 self._plan(due, at + step, what)

@@ -15,7 +15,7 @@ import structlog
 from ops.demo.scenarios import PEOPLE
 from schemas.settings import Settings
 
-__all__ = ["WORKSPACE", "Crew"]
+__all__ = ["WORKSPACE", "DemoUsers"]
 
 WORKSPACE = "demo"
 _PAUSE = 8.0  # seconds between two acts, on average
@@ -25,7 +25,7 @@ _HOUR = 3600
 log = structlog.get_logger("attn.demo")
 
 
-class Crew:
+class DemoUsers:
     """Everybody but the first of them, who is the newcomer at the page. `begin`, and `aclose` when it is over."""
 
     def __init__(self, settings: Settings, url: str, seed: int) -> None:

@@ -213,7 +213,7 @@ class Stack:
                     "on the source topics too; the view is rebuilt from what it kept",
                     incarnation=self._broker.incarnation,
                 )
-        config.note_up(self.settings)
+        config.write_runtime_file(self.settings)
         for part in self._parts:
             part.env = {**self._env, **_environment(self.settings)}
 

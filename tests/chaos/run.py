@@ -32,7 +32,7 @@ from chaos.workload.feed_readers import Follower
 from chaos.workload.load import Load, beating, generated, load, retimed
 from chaos.workload.producers import Beats, Producer
 from chaos.workload.users import Desks
-from ops.cli.data.event_files import numbered, opened
+from ops.cli.data.event_files import iter_lines, open_input
 from schemas.topics import VIEWS
 
 __all__ = ["Plan", "Stuck", "run"]
@@ -94,8 +94,8 @@ class Run:
         if plan.file is None:
             lines = generated(plan.seed, int(plan.rate * plan.minutes * 60), current)
         else:
-            with opened(str(plan.file)) as file:
-                lines = retimed([json.loads(line) for _, line in numbered(file)], current)
+            with open_input(str(plan.file)) as file:
+                lines = retimed([json.loads(line) for _, line in iter_lines(file)], current)
         return load(plan.seed, lines, _PRODUCERS)
 
     async def run(self) -> None:

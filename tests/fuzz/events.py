@@ -34,7 +34,7 @@ from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from fuzz.cloudevents import Record, make
-from ops.cli.data.dead_letters import Letter, exported
+from ops.cli.data.dead_letters import DeadLetterRecord, export_line
 from ops.cli.data.event_files import parse_line, retime, time_of, workspace_of
 from schemas.dead_letters import CAUSES, DeadLetter
 from schemas.facts import Fact, decode_fact, encode_fact
@@ -131,7 +131,7 @@ def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
     assert kept.cut == letter.cut
     assert (kept.reason, kept.value, kept.headers) == (reason, record.value, letter.headers)
     if record.value:
-        again = parse_line(msgspec.json.encode(exported(Letter((0, 1), SimpleNamespace(), kept))))  # type: ignore[arg-type]
+        again = parse_line(msgspec.json.encode(export_line(DeadLetterRecord((0, 1), SimpleNamespace(), kept))))  # type: ignore[arg-type]
         assert (again.bytes_of_value, again.all_headers) == (record.value, kept.headers)
 
 

@@ -22,17 +22,17 @@ from rich.text import Text
 from ops import config
 from ops.cli.data.dead_letters import (
     GROUP,
+    DeadLetterRecord,
     Filter,
-    Letter,
     Place,
     Summary,
     can_retry,
-    exported,
-    open_letters,
-    settle,
+    export_line,
+    mark_resolved,
+    unresolved,
     why_not,
 )
-from ops.cli.data.kafka import consumer, sender
+from ops.cli.data.kafka import open_consumer, open_producer
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.dead_letters import CAUSES, GoOn
@@ -84,7 +84,7 @@ def dead_letters(
     """
     if retry + (export is not None) + summary + (go_on is not None) > 1:
         raise UserError("one of --retry, --export, --summary and --go-on at a time", code=2)
-    settings = config.load(kafka=kafka, data_dir=data_dir)
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     chosen = Filter(topic, reason, _since(since))
     if go_on is not None:
         _go_on(settings, go_on)
@@ -118,10 +118,10 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
     """Send the open ones again and mark them: how many were sent, and how many can't be."""
     sent, left, places = 0, 0, list[Place]()
     async with (
-        consumer(settings, DEAD_LETTERS, GROUP) as reader,
-        sender(settings, [*SOURCE_TYPES, LOG, DEAD_LETTERS]) as out,
+        open_consumer(settings, DEAD_LETTERS, GROUP) as reader,
+        open_producer(settings, [*SOURCE_TYPES, LOG, DEAD_LETTERS]) as out,
     ):
-        async for found in open_letters(reader, chosen):
+        async for found in unresolved(reader, chosen):
             if limit is not None and sent >= limit:
                 break
             letter = found.letter
@@ -137,22 +137,22 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
             sent += 1
             if len(places) == _AT_ONCE:
                 await out.finish()
-                await settle(out, places)
+                await mark_resolved(out, places)
                 places = []
         await out.finish()
-        await settle(out, places)
+        await mark_resolved(out, places)
         await out.finish()
     return sent, left
 
 
 async def _export(settings: Settings, chosen: Filter, limit: int | None, file: IO[bytes]) -> tuple[int, int]:
     written, left = 0, 0
-    async with consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for found in open_letters(reader, chosen):
+    async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
+        async for found in unresolved(reader, chosen):
             if limit is not None and written >= limit:
                 break
             if can_retry(found.letter) and found.letter is not None and found.letter.topic in SOURCE_TYPES:
-                file.write(msgspec.json.encode(exported(found)) + b"\n")
+                file.write(msgspec.json.encode(export_line(found)) + b"\n")
                 written += 1
             else:
                 left += 1
@@ -162,8 +162,8 @@ async def _export(settings: Settings, chosen: Filter, limit: int | None, file: I
 async def _summarize(settings: Settings, chosen: Filter) -> list[Summary]:
     """Most open ones first."""
     found: dict[tuple[str, str], Summary] = {}
-    async with consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for one in open_letters(reader, chosen, all_too=True):
+    async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
+        async for one in unresolved(reader, chosen, all_too=True):
             if one.letter is not None:
                 key = one.letter.topic, one.letter.cause
                 found.setdefault(key, Summary(*key)).add(one.letter, is_open=not one.settled)
@@ -176,8 +176,8 @@ async def _newest(
     """The newest dead letters, oldest first, and how many there are."""
     kept: deque[dict[str, Any]] = deque(maxlen=limit)
     total = 0
-    async with consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for found in open_letters(reader, chosen, all_too):
+    async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
+        async for found in unresolved(reader, chosen, all_too):
             total += 1
             kept.append(_row(found))
     return list(kept), total
@@ -188,7 +188,7 @@ def _go_on(settings: Settings, topic: str) -> None:
         raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
 
     async def say() -> None:
-        async with sender(settings, [DEAD_LETTERS]) as out:
+        async with open_producer(settings, [DEAD_LETTERS]) as out:
             await out.send(DEAD_LETTERS, None, b"go-on", headers=GoOn(topic).record_headers(), partition=0)
             await out.finish()
 
@@ -218,7 +218,7 @@ def _told(done: int, left: int, what: str, why: str, as_json: bool) -> None:
         typer.echo(what.format(done) + (f"; {left} {why}" if left else ""), err=what.startswith("wrote"))
 
 
-def _row(found: Letter) -> dict[str, Any]:
+def _row(found: DeadLetterRecord) -> dict[str, Any]:
     letter, place = found.letter, {"dead_letter": found.name, "retried": found.settled}
     if letter is None:
         return {**place, "reason": "not a dead letter of attn", **_readable("value", found.record.value)}

@@ -56,7 +56,7 @@ def history(
         return
     if older != "refuse" and not rebuild:
         raise UserError("--older goes with --rebuild", code=2)
-    settings = config.load(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
+    settings = config.load_settings(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
     if rebuild:
         _rebuild(settings, older)
         return
@@ -116,7 +116,7 @@ def export(
     from streams.history.clickhouse import client as clients
     from streams.history.clickhouse.export import export as files
 
-    settings = config.load(data_dir=data_dir, clickhouse=clickhouse)
+    settings = config.load_settings(data_dir=data_dir, clickhouse=clickhouse)
     low, high = (when.replace(tzinfo=UTC) for when in (begin, end or datetime.now(UTC)))
     if low >= high:
         raise UserError(f"nothing is between {low:%Y-%m-%d %H:%M} and {high:%Y-%m-%d %H:%M}", code=2)

@@ -90,7 +90,7 @@ def status(data_dir: DataDir = None) -> None:
 
 
 def _directory(given: Path | None) -> Path:
-    settings: Settings = config.load()
+    settings: Settings = config.load_settings()
     return given or settings.data_dir / "kafka"
 
 

@@ -32,7 +32,7 @@ def migrate(
     from streams.history.clickhouse import migrate as migrations
     from streams.history.clickhouse import retention
 
-    settings = config.load(data_dir=data_dir, clickhouse=clickhouse)
+    settings = config.load_settings(data_dir=data_dir, clickhouse=clickhouse)
     database, cluster = clients.database_of(settings), settings.clickhouse_cluster
     try:
         with closing(_connect(settings, reads=dry_run or status)) as client, clients.translated():

@@ -14,11 +14,11 @@ from rich.table import Column, Table
 
 from ops import config
 from ops.cli.data import event_files
-from ops.cli.data.kafka import consumer, records
+from ops.cli.data.kafka import open_consumer, read_to_end
 from ops.cli.options import DataDir, Kafka
 from ops.cli.rank_report import policy_file
 from ops.cli.rank_report.policy import Policy
-from ops.cli.rank_report.replay import Entry, changes
+from ops.cli.rank_report.replay import Entry, replay_list_changes
 from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import decode_pack
@@ -49,7 +49,7 @@ def rank_report(
     Nothing is changed. Everything counts as if it had arrived when it happened; each workspace is one list, as somebody
     sees it who may see all and has pinned nothing.
     """
-    settings = config.load(kafka=kafka, data_dir=data_dir)
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     wanted = policy_file.load(policy)
     found = _of_file(file, settings, workspace, most) if file else asyncio.run(_of_log(settings, workspace, most))
     if not found:
@@ -58,7 +58,7 @@ def rank_report(
     today = Policy(rules.targets)
     times = [entry.time for entry in found]
     report = {"events": len(found), "since": from_us(min(times)), "until": from_us(max(times)),
-              **compare(changes(found, rules), today, wanted.over(today), max(times))}
+              **compare(replay_list_changes(found, rules), today, wanted.over(today), max(times))}
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -69,8 +69,8 @@ def _of_file(path: str, settings: Settings, workspace: str, most: int) -> list[E
     """Events that would be rejected are left out, and counted."""
     found: list[Entry] = []
     limits, rejected = event_files.limits_of(settings), 0
-    with event_files.opened(path) as lines:
-        for number, line in event_files.numbered(lines):
+    with event_files.open_input(path) as lines:
+        for number, line in event_files.iter_lines(lines):
             try:
                 one = event_files.parse_line(line)
                 entry = normalise(one.topic, one.bytes_of_value, one.all_headers, limits)
@@ -88,8 +88,8 @@ def _of_file(path: str, settings: Settings, workspace: str, most: int) -> list[E
 async def _of_log(settings: Settings, workspace: str, most: int) -> list[Entry]:
     """What attn.log still holds: ATTN_LOG_RETENTION_HOURS."""
     found: list[Entry] = []
-    async with consumer(settings, LOG) as reader:
-        async for record in records(reader):
+    async with open_consumer(settings, LOG) as reader:
+        async for record in read_to_end(reader):
             try:
                 pack = decode_pack(record.value or b"")
             except NewerVersion as error:

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ops import config
-from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
-from ops.cli.data.kafka import kafka_errors, patience
+from ops.cli.data.checkpoints import Checkpoint, CheckpointWriter, config_fields
+from ops.cli.data.kafka import kafka_errors, kafka_timeout
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.settings import Settings
@@ -52,7 +52,7 @@ def rebuild(
     Readers see the old view or the new one, never a mix. Workers may run meanwhile: they are fenced off, start again
     and go on from the new view. No facts are told. With --check nothing is changed.
     """
-    settings = config.load(kafka=kafka, data_dir=data_dir)
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     numbers = _numbers(partitions, settings)
     source = _base(base, settings, any_rules)
     with _errors(settings):
@@ -72,8 +72,8 @@ def rebuild(
 
 def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> None:
     """Write rows and positions of all partitions to FILE: compressed, with a checksum. Workers may run meanwhile."""
-    settings = config.load(kafka=kafka, data_dir=data_dir)
-    writing = Writing(file, settings.log_partitions, Rules.from_settings(settings))
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
+    writing = CheckpointWriter(file, settings.log_partitions, Rules.from_settings(settings))
     with _errors(settings):
         rows = asyncio.run(_write(settings, writing))
     size = file.stat().st_size
@@ -99,7 +99,7 @@ def _base(path: Path | None, settings: Settings, any_rules: bool) -> Checkpoint 
     if found.head.partitions != settings.log_partitions:
         raise UserError(f"{path} has {found.head.partitions} partitions, ATTN_LOG_PARTITIONS says "
                         f"{settings.log_partitions}")
-    now = rules_of(Rules.from_settings(settings))
+    now = config_fields(Rules.from_settings(settings))
     other = sorted(name for name in now if found.head.rules.get(name) != now[name])
     if other and not any_rules:
         raise UserError(f"{path} was made with other rules ({', '.join(other)}): its rows would stay as those made "
@@ -150,7 +150,7 @@ async def _require(settings: Settings) -> None:
     """The topics are there, with as many partitions as the settings say: nothing is made here by mistake."""
     client = AIOKafkaClient(**client_arguments(settings))
     try:
-        async with patience():
+        async with kafka_timeout():
             await client.bootstrap()
             known = await client.fetch_all_metadata()
     finally:
@@ -162,7 +162,7 @@ async def _require(settings: Settings) -> None:
             raise UserError(f"{topic} has {count} partitions, ATTN_LOG_PARTITIONS says {settings.log_partitions}")
 
 
-async def _write(settings: Settings, writing: Writing) -> int:
+async def _write(settings: Settings, writing: CheckpointWriter) -> int:
     await _require(settings)
     with _progress() as bar:
 

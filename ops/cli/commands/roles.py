@@ -42,7 +42,7 @@ EdgePort = Annotated[int | None, typer.Option(
 
 def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
     """Take source events in and fold them into the view."""
-    run_role("worker", "streams.worker.main", config.load(data_dir=data_dir, kafka=kafka, instance=instance))
+    run_role("worker", "streams.worker.main", config.load_settings(data_dir=data_dir, kafka=kafka, instance=instance))
 
 
 def edge(
@@ -50,7 +50,7 @@ def edge(
     instance: Instance = None, partitions: Partitions = None,
 ) -> None:
     """Serve inboxes and live feeds over HTTP."""
-    settings = config.load(
+    settings = config.load_settings(
         data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, host=host, port=port, instance=instance,
         partitions=partitions, reads_as="edge",
     )
@@ -67,7 +67,7 @@ def edge(
 
 def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, port: EdgePort = None) -> None:
     """Play a made-up team into the workspace `demo`, until it is stopped. `attn up --demo` runs it."""
-    settings = config.load(data_dir=data_dir, kafka=kafka, host=host, port=port)
+    settings = config.load_settings(data_dir=data_dir, kafka=kafka, host=host, port=port)
     if settings.jwt_secret is None:
         raise UserError("its people could not sign in: set ATTN_JWT_SECRET, or --data-dir to that of `attn up`")
     run_role("demo", "ops.demo", settings)

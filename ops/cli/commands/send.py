@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from ops import config
 from ops.cli.data import event_files
-from ops.cli.data.dead_letters import settle
-from ops.cli.data.kafka import Sender, sender
+from ops.cli.data.dead_letters import mark_resolved
+from ops.cli.data.kafka import Sender, open_producer
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.scalars import from_us
@@ -55,9 +55,9 @@ def emit(
     """
     if topic not in SOURCE_TYPES:
         raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
-    settings = config.load(kafka=kafka, data_dir=data_dir)
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     limits = event_files.limits_of(settings)
-    with event_files.opened(file) as lines:
+    with event_files.open_input(file) as lines:
         bad = {} if force else dict(_bad(topic, lines, limits))
         if bad:
             _tell(bad)
@@ -65,7 +65,7 @@ def emit(
             raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
         lines.seek(0)
         good = (Outgoing(number, topic, line, event_files.workspace_of(line))
-                for number, line in event_files.of_emit(lines)
+                for number, line in event_files.iter_events(lines)
                 if number not in bad)
         count = asyncio.run(_send(settings, [topic], good, total=None, rate=None))
     typer.echo(f"sent {count} to {topic}" + (f"; left out {len(bad)}" if bad else ""), err=True)
@@ -83,8 +83,8 @@ def replay(
     so what was cut off can be sent again, from the line that it says or from the first.
     The lines of `attn dead-letters --export` settle the dead letters they were made of.
     """
-    settings = config.load(kafka=kafka, data_dir=data_dir)
-    with event_files.opened(file) as lines:
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
+    with event_files.open_input(file) as lines:
         total, topics, last = _survey(lines)
         shift = 0
         if retime and last is not None:
@@ -111,7 +111,7 @@ class Outgoing:
 
 def _bad(topic: str, lines: IO[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
     unlinked: list[int] = []
-    for number, line in event_files.of_emit(lines):
+    for number, line in event_files.iter_events(lines):
         reason = event_files.check_event(topic, line, limits, partial(unlinked.append, number))
         if reason is not None:
             yield number, reason
@@ -133,7 +133,7 @@ def _tell(bad: dict[int, str]) -> None:
 def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
     """How many events, which topics, and the last event's time in microseconds. UserError: a line is not a record."""
     total, topics, last, bad = 0, set(), None, {}
-    for number, line in event_files.numbered(lines):
+    for number, line in event_files.iter_lines(lines):
         try:
             found = event_files.parse_line(line)
         except ValueError as error:
@@ -150,7 +150,7 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
 
 
 def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
-    for number, line in event_files.numbered(lines):
+    for number, line in event_files.iter_lines(lines):
         found = event_files.parse_line(line)
         value = found.bytes_of_value
         yield Outgoing(
@@ -163,7 +163,7 @@ def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
 async def _send(
     settings: Settings, topics: Collection[str], outgoing: Iterable[Outgoing], total: int | None, rate: float | None
 ) -> int:
-    async with sender(settings, topics) as out:
+    async with open_producer(settings, topics) as out:
         with _progress(total) as step:
             begun = time.monotonic()
             places: list[tuple[int, int]] = []
@@ -175,7 +175,7 @@ async def _send(
                 step(out)
         count = await out.finish()
         if places:
-            await settle(out, places)
+            await mark_resolved(out, places)
             await out.finish()
         return count
 

@@ -29,7 +29,7 @@ def token(
     data_dir: DataDir = None,
 ) -> None:
     """Print a token for ATTN_JWT_SECRET, or for the secret of the `attn up` that uses this data directory."""
-    settings = config.load(data_dir=data_dir)
+    settings = config.load_settings(data_dir=data_dir)
     if role.upper() not in ROLES:
         raise UserError(f"--role: {role!r} is not one of {', '.join(ROLES)}", code=2)
     if not workspace.strip() or not user.strip():

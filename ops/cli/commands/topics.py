@@ -22,7 +22,7 @@ _PATIENCE = 10.0  # seconds; a person waits
 
 def topics(kafka: Kafka = None, data_dir: DataDir = None) -> None:
     """Create the topics attn needs. Safe to repeat; fails when one is there with other partitions."""
-    settings = config.load(kafka=kafka, data_dir=data_dir)
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     with kafka_errors(settings):
         try:
             asyncio.run(ensure_topics(settings, _PATIENCE))

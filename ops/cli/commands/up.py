@@ -51,7 +51,7 @@ def up(
     All state is in the data directory. A part that dies is started again; one that cannot live ends it all with the
     reason and a non-zero exit code.
     """
-    settings = config.load(
+    settings = config.load_settings(
         data_dir=data_dir, host=host, port=port, kafka_port=kafka_port, kafka=kafka, clickhouse=clickhouse)
     logging_setup.configure("up", settings, prefix=f"{'attn':<8}")
     text = logging_setup.is_text(settings)

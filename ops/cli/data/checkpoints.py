@@ -27,12 +27,12 @@ from streams.core.config import FoldConfig as Rules
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.rebuild import RebuildBase
 
-__all__ = ["VERSION", "Checkpoint", "Head", "Writing", "rules_of"]
+__all__ = ["VERSION", "Checkpoint", "CheckpointHeader", "CheckpointWriter", "config_fields"]
 
 VERSION = 1
 
 
-class Head(Struct, kw_only=True):
+class CheckpointHeader(Struct, kw_only=True):
     """`rules`: those of the process that wrote it; `view`: the version of its rows."""
 
     attn: str = "checkpoint"
@@ -53,23 +53,24 @@ class _End(Struct):
     blake2b: str
 
 
-_head = checked("a checkpoint", VERSION, msgspec.json.Decoder(Head).decode)
+_head = checked("a checkpoint", VERSION, msgspec.json.Decoder(CheckpointHeader).decode)
 _part = msgspec.json.Decoder(_Part).decode
 _end = msgspec.json.Decoder(_End).decode
 _row = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
 
 
-def rules_of(rules: Rules) -> dict[str, Any]:
+def config_fields(rules: Rules) -> dict[str, Any]:
     """As the head has them."""
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(rules).items()}
 
 
-class Writing:
+class CheckpointWriter:
     """Writes to a draft beside the file, which takes its name when all is there and on the disk."""
 
     def __init__(self, path: Path, partitions: int, rules: Rules) -> None:
         self._path, self._draft = path, path.with_name(path.name + ".new")
-        self._head = Head(partitions=partitions, made=from_us(time.time_ns() // 1000), rules=rules_of(rules))
+        self._head = CheckpointHeader(
+            partitions=partitions, made=from_us(time.time_ns() // 1000), rules=config_fields(rules))
 
     async def write(self, views: AsyncIterator[tuple[int, PartitionView]]) -> int:
         """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
@@ -152,7 +153,7 @@ class Checkpoint:
                 rows[position_key(part.partition)] = encode(part.position)
                 yield part.partition, RebuildBase(rows, part.position)
 
-    def _first(self, line: bytes) -> Head:
+    def _first(self, line: bytes) -> CheckpointHeader:
         try:
             head = _head(line)
         except NewerVersion as error:

@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from ops.cli.data.kafka import Sender, patience, records
+from ops.cli.data.kafka import Sender, kafka_timeout, read_to_end
 from schemas.dead_letters import DeadLetter, GoOn, Settled, parse
 from schemas.scalars import from_us
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
 __all__ = [
-    "GROUP", "Filter", "Letter", "Place", "Summary", "can_retry", "exported", "open_letters", "settle", "why_not",
+    "GROUP", "DeadLetterRecord", "Filter", "Place", "Summary", "can_retry", "export_line", "mark_resolved",
+    "unresolved", "why_not",
 ]
 
 GROUP = "attn.dead-letters.retry"
@@ -30,7 +31,7 @@ Place = tuple[int, int]  # partition and offset of a dead letter
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterRecord:
     """A record of the topic. `letter` is None where it is not one of attn's."""
 
     place: Place
@@ -101,30 +102,32 @@ def why_not(letter: DeadLetter | None) -> str | None:
 
 async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
     """Reads the topic once: whether a place is settled."""
-    async with patience():
+    async with kafka_timeout():
         before = {place.partition: await reader.committed(place) or 0 for place in reader.assignment()}
     marked: set[Place] = set()
-    async for record in records(reader):
+    async for record in read_to_end(reader):
         word = parse(record.key, record.value, record.headers)
         if isinstance(word, Settled):
             marked.update((record.partition, offset) for offset in word.offsets)
     return lambda place: place in marked or place[1] < before.get(place[0], 0)
 
 
-async def open_letters(reader: AIOKafkaConsumer, chosen: Filter, all_too: bool = False) -> AsyncIterator[Letter]:
+async def unresolved(
+    reader: AIOKafkaConsumer, chosen: Filter, all_too: bool = False
+) -> AsyncIterator[DeadLetterRecord]:
     """The letters that `chosen` takes, each partition's in order: those not settled, or all."""
     is_settled = await _settled(reader)
     await reader.seek_to_beginning()
-    async for record in records(reader):
+    async for record in read_to_end(reader):
         word = parse(record.key, record.value, record.headers)
         if isinstance(word, Settled | GoOn) or not chosen.takes(word):
             continue
         place = record.partition, record.offset
         if all_too or not is_settled(place):
-            yield Letter(place, record, word, is_settled(place))
+            yield DeadLetterRecord(place, record, word, is_settled(place))
 
 
-async def settle(out: Sender, places: Iterable[Place]) -> None:
+async def mark_resolved(out: Sender, places: Iterable[Place]) -> None:
     """Say that these are settled; after what settles them was acknowledged."""
     by_partition: dict[int, list[int]] = {}
     for partition, offset in places:
@@ -135,7 +138,7 @@ async def settle(out: Sender, places: Iterable[Place]) -> None:
             await out.send(DEAD_LETTERS, None, b"settled", headers=mark.record_headers(), partition=partition)
 
 
-def exported(found: Letter) -> dict[str, Any]:
+def export_line(found: DeadLetterRecord) -> dict[str, Any]:
     """A line for `attn replay`, with what a person needs to mend it."""
     letter = found.letter
     assert letter is not None

@@ -21,7 +21,10 @@ from schemas.topics import SOURCE_TYPES
 from streams.core.json_text import read
 from streams.core.normalise import Limits, Rejected, normalise
 
-__all__ = ["Line", "check_event", "limits_of", "numbered", "of_emit", "opened", "parse_line", "retime", "time_of"]
+__all__ = [
+    "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line", "retime",
+    "time_of",
+]
 
 _SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes them
 
@@ -29,7 +32,7 @@ _SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes
 _NOTHING = msgspec.Raw(b"")
 
 
-class Line(msgspec.Struct):
+class ReplayLine(msgspec.Struct):
     """A line of a replay file. `value` keeps its bytes, so that numbers no float holds arrive as they were.
 
     What is no JSON is in `text` or `base64` instead. `dead_letter` is what the record settles (`attn dead-letters
@@ -76,13 +79,13 @@ def _unpacked(text: str) -> bytes:
     return b64decode(text, validate=True)
 
 
-_line = msgspec.json.Decoder(Line).decode
+_line = msgspec.json.Decoder(ReplayLine).decode
 _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
 @contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
+def open_input(path: str) -> Iterator[IO[bytes]]:
     """The file (`-`: stdin; `.gz`: unpacked) as one that can be read twice."""
     if path == "-":
         with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
@@ -99,16 +102,16 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def iter_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers from 1, without the blank ones."""
     for number, line in enumerate(lines, start=1):
         if stripped := line.strip():
             yield number, stripped
 
 
-def of_emit(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def iter_events(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """An event a line, with its number; or one alone over many lines, as `schemas/examples` has them, put into one."""
-    first = next(numbered(lines), None)
+    first = next(iter_lines(lines), None)
     lines.seek(0)
     if first is not None and _in_one_line(first[1]) is None:
         whole = _in_one_line(lines.read(_SPOOL))
@@ -116,7 +119,7 @@ def of_emit(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         if whole is not None:
             yield first[0], whole
             return
-    yield from numbered(lines)
+    yield from iter_lines(lines)
 
 
 def _in_one_line(text: bytes) -> bytes | None:
@@ -151,7 +154,7 @@ def workspace_of(event: bytes) -> bytes | None:
     return workspace.encode() if isinstance(workspace, str) else None
 
 
-def parse_line(line: bytes) -> Line:
+def parse_line(line: bytes) -> ReplayLine:
     """A line of a replay file. ValueError says what is wrong with it."""
     try:
         found = _line(line)

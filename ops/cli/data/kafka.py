@@ -19,7 +19,7 @@ from schemas.topics import MAX_DEAD_LETTER_BYTES, MAX_SOURCE_BYTES
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.diagnostics import diagnose
 
-__all__ = ["Sender", "consumer", "kafka_errors", "patience", "records", "sender"]
+__all__ = ["Sender", "kafka_errors", "kafka_timeout", "open_consumer", "open_producer", "read_to_end"]
 
 # Enough that batches are full, few enough that an error is told soon and memory stays small.
 _IN_FLIGHT = 2000
@@ -44,7 +44,7 @@ def kafka_errors(settings: Settings) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def patience() -> AsyncIterator[None]:
+async def kafka_timeout() -> AsyncIterator[None]:
     """For whatever asks Kafka: the client itself tries for ever, a person at a terminal does not."""
     try:
         async with asyncio.timeout(_PATIENCE):
@@ -67,7 +67,7 @@ class Sender:
     ) -> None:
         """`line`: where it comes from, for the person who may have to go on there."""
         try:
-            async with patience():
+            async with kafka_timeout():
                 answer = await self._producer.send(
                     topic, value=value, key=key, headers=list(headers), partition=partition)
         except MessageSizeTooLargeError:
@@ -85,11 +85,11 @@ class Sender:
         return self.sent
 
     async def _one(self) -> None:
-        async with patience():
+        async with kafka_timeout():
             await asyncio.shield(self._waiting[0][0])
         self._waiting.popleft()
 
-    def so_far(self) -> str:
+    def progress_text(self) -> str:
         """What a person must know to go on."""
         if not self.sent:
             return "nothing was sent"
@@ -110,7 +110,7 @@ def _arrived(answer: asyncio.Future[object]) -> bool:
 async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator[None]:
     """Their own `async with` leaves a client open that could not start."""
     try:
-        async with patience():
+        async with kafka_timeout():
             await client.start()
         yield
     finally:
@@ -120,7 +120,7 @@ async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator
 
 
 @asynccontextmanager
-async def sender(settings: Settings, topics: Collection[str]) -> AsyncIterator[Sender]:
+async def open_producer(settings: Settings, topics: Collection[str]) -> AsyncIterator[Sender]:
     """A sender to these topics. UserError: Kafka is not there, does not acknowledge, or a topic is not there (it is
     never created by accident); it says how much was acknowledged."""
     with kafka_errors(settings):
@@ -135,12 +135,12 @@ async def sender(settings: Settings, topics: Collection[str]) -> AsyncIterator[S
                 await _require(settings, producer.client, topics)
                 yield out
         except asyncio.CancelledError:
-            raise UserError(f"interrupted; {out.so_far()}", code=_INTERRUPTED) from None
+            raise UserError(f"interrupted; {out.progress_text()}", code=_INTERRUPTED) from None
         except KafkaConnectionError:
             raise
         except KafkaError as error:
             why = None if isinstance(error, MessageSizeTooLargeError) else await diagnose(settings, topics)
-            raise UserError(f"{why or _words(settings, error)}; {out.so_far()}") from None
+            raise UserError(f"{why or _words(settings, error)}; {out.progress_text()}") from None
 
 
 def _words(settings: Settings, error: KafkaError) -> str:
@@ -149,7 +149,7 @@ def _words(settings: Settings, error: KafkaError) -> str:
 
 async def _require(settings: Settings, client: AIOKafkaClient, topics: Iterable[str]) -> ClusterMetadata:
     """What is known of the topics. UserError: one is not there."""
-    async with patience():
+    async with kafka_timeout():
         known = await client.fetch_all_metadata()
     if missing := sorted(set(topics) - set(known.topics())):
         raise UserError(f"no topic {', '.join(missing)} at {settings.kafka}; `attn topics` creates what is missing")
@@ -157,7 +157,7 @@ async def _require(settings: Settings, client: AIOKafkaClient, topics: Iterable[
 
 
 @asynccontextmanager
-async def consumer(settings: Settings, topic: str, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+async def open_consumer(settings: Settings, topic: str, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer with all partitions of the topic assigned, at their beginning. Nothing is committed by itself.
 
     UserError: Kafka is not there or stops answering, or the topic is not there.
@@ -173,7 +173,7 @@ async def consumer(settings: Settings, topic: str, group: str | None = None) -> 
                 # Not `partitions_for_topic`: that is what the client last heard, which may be without this topic.
                 known = await _require(settings, reader._client, [topic])
                 reader.assign([TopicPartition(topic, number) for number in known.partitions_for_topic(topic) or ()])
-                async with patience():
+                async with kafka_timeout():
                     await reader.seek_to_beginning()
                 yield reader
         except KafkaConnectionError:
@@ -182,13 +182,13 @@ async def consumer(settings: Settings, topic: str, group: str | None = None) -> 
             raise UserError(await diagnose(settings, [topic]) or _words(settings, error)) from None
 
 
-async def records(reader: AIOKafkaConsumer) -> AsyncIterator[ConsumerRecord]:
+async def read_to_end(reader: AIOKafkaConsumer) -> AsyncIterator[ConsumerRecord]:
     """Each record from the reader's position to what is the end now."""
-    async with patience():
+    async with kafka_timeout():
         ends = await reader.end_offsets(reader.assignment())
         waiting = {place for place, end in ends.items() if await reader.position(place) < end}
     while waiting:
-        async with patience():
+        async with kafka_timeout():
             while not (found := await reader.getmany(*waiting, timeout_ms=500)):
                 waiting = {place for place in waiting if await reader.position(place) < ends[place]}
                 if not waiting:

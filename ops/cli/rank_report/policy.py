@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from schemas.views import ItemRow
 from streams.core.domain.rank import band_of, priority_of
 
-__all__ = ["CRITERIA", "Key", "Policy", "Shown", "due_of", "key_of", "shown"]
+__all__ = ["CRITERIA", "Key", "Policy", "RankedItem", "due_of", "policy_rank_key", "ranked_item"]
 
 # What decides, in the order of CONTRACT §3; the id comes last. Pins are each reader's own, so they are left out.
 CRITERIA = ("band", "blocking", "due", "created")
@@ -32,7 +32,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RankedItem:
     """What of an item ranks it. `due`: the source's own time, if it gave one; times in microseconds."""
 
     item: str
@@ -43,18 +43,18 @@ class Shown:
     due: int | None
 
 
-def shown(row: ItemRow) -> Shown:
+def ranked_item(row: ItemRow) -> RankedItem:
     due = row.data.due_at if row.data.due_at is not None else row.data.expires_at
-    return Shown(row.id, row.kind, row.priority, row.blocking, row.created_at, due)
+    return RankedItem(row.id, row.kind, row.priority, row.blocking, row.created_at, due)
 
 
-def due_of(one: Shown, policy: Policy) -> int:
+def due_of(one: RankedItem, policy: Policy) -> int:
     if one.due is not None:
         return one.due
     return one.created + policy.targets[policy.priority(one.kind, one.priority)]
 
 
-def key_of(one: Shown, policy: Policy, overdue: bool) -> Key:
+def policy_rank_key(one: RankedItem, policy: Policy, overdue: bool) -> Key:
     """Sorts ascending, as `rank_key` of a reader without pins does under today's table."""
     band = band_of(policy.priority(one.kind, one.priority), overdue and policy.overdue_raises)
     found: dict[str, int | bool] = {

@@ -10,30 +10,30 @@ from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
-from ops.cli.rank_report.placements import Change
-from ops.cli.rank_report.policy import Shown, shown
+from ops.cli.rank_report.placements import ListChange
+from ops.cli.rank_report.policy import RankedItem, ranked_item
 from schemas.log import Dismiss, Event, Pack, Restore, SetPreferences, SetState
 from schemas.scalars import DAY
 from schemas.views import ItemRow
 from streams.core.config import FoldConfig as Rules
 from streams.core.fold.fold import Fold
 
-__all__ = ["Entry", "changes"]
+__all__ = ["Entry", "replay_list_changes"]
 
 Entry = Event | SetState | Dismiss | Restore | SetPreferences
 
 _NEVER = 100 * 365 * DAY
 
 
-def changes(entries: Iterable[Entry], rules: Rules) -> dict[str, list[Change]]:
+def replay_list_changes(entries: Iterable[Entry], rules: Rules) -> dict[str, list[ListChange]]:
     """Workspace -> what changed in its list, by time. `entries` in any order; repeats change nothing."""
     # When an item is due is up to the policy that is tried: here nothing wakes for it.
     rules = replace(rules, targets=dict.fromkeys(rules.targets, _NEVER))
     rows: dict[bytes, bytes] = {}
     fold = Fold(rows, 0, rules)
     fold.load()
-    found: dict[str, list[Change]] = {}
-    last: dict[str, Shown | None] = {}
+    found: dict[str, list[ListChange]] = {}
+    last: dict[str, RankedItem | None] = {}
     for number, (time, at_once) in enumerate(groupby(sorted(entries, key=_time), key=_time)):
         pack = Pack(time, list(at_once))
         done = False
@@ -46,7 +46,7 @@ def changes(entries: Iterable[Entry], rules: Rules) -> dict[str, list[Change]]:
                 rows[key] = value
                 row = fold.state.get(key)
                 if isinstance(row, ItemRow):
-                    one = shown(row) if row.listed else None
+                    one = ranked_item(row) if row.listed else None
                     if one != last.get(row.id):
                         last[row.id] = one
                         found.setdefault(row.ws, []).append((_since(row, time), row.id, one))

@@ -76,7 +76,7 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
     assert up.get("/org/me/inbox", "nonsense").status_code == 401
 
     # Any command with the same directory reads the URL of embedded ClickHouse.
-    reading = config.load(data_dir=up.data_dir).clickhouse_query_url
+    reading = config.load_settings(data_dir=up.data_dir).clickhouse_query_url
     sql = "SELECT count() FROM activity"
     wait_for(lambda: httpx.post(reading, content=sql, trust_env=False).text == "3\n", 60, "the history")
     asked = "/org/me/insights?window=90d"

@@ -188,13 +188,13 @@ def test_what_is_not_said_or_not_there_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ATTN_KAFKA_SECURITY", "SASL_SSL")
     with pytest.raises(UserError, match="SASL_SSL needs ATTN_KAFKA_USER and ATTN_KAFKA_PASSWORD"):
-        config.load()
+        config.load_settings()
     monkeypatch.setenv("ATTN_KAFKA_SECURITY", "SSL")
     monkeypatch.setenv("ATTN_KAFKA_CA", str(tmp_path / "none.pem"))
     with pytest.raises(UserError, match=r"certificates for Kafka .*No such file"):
-        config.load()
+        config.load_settings()
     (tmp_path / "none.pem").write_text("no certificate")
     with pytest.raises(UserError, match="certificates for Kafka"):
-        config.load()
+        config.load_settings()
     monkeypatch.delenv("ATTN_KAFKA_CA")
     assert attn_here("up", "--data-dir", str(tmp_path / "data")) == 2, "the embedded broker has no TLS"

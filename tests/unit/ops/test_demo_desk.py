@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.demo.desk import ANSWERS, Desk
+from ops.demo.desk import ANSWERS, AnswerDesk
 from ops.demo.player import Place, events, linked
 from ops.demo.site import create_site
 from schemas.scalars import to_us
@@ -27,18 +27,18 @@ def story(count: int, seed: int = 7) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "desk.json")
+def desk(tmp_path: Path) -> AnswerDesk:
+    return AnswerDesk(tmp_path / "desk.json")
 
 
-def opening(desk: Desk, kind: str) -> dict[str, Any]:
+def opening(desk: AnswerDesk, kind: str) -> dict[str, Any]:
     """The story's first event of this type that opens something, which the desk has been told."""
     event = next(event for event in story(3000) if event["type"] == kind and desk.path(event))
     assert desk.told(event)
     return event
 
 
-def client(desk: Desk, sent: list[dict[str, Any]]) -> httpx.AsyncClient:
+def client(desk: AnswerDesk, sent: list[dict[str, Any]]) -> httpx.AsyncClient:
     async def send(events: list[dict[str, Any]]) -> None:
         sent.extend(events)
 
@@ -49,7 +49,7 @@ def client(desk: Desk, sent: list[dict[str, Any]]) -> httpx.AsyncClient:
 async def test_each_answer_is_an_event_of_its_source(kind: str, tmp_path: Path) -> None:
     for number, choice in enumerate(ANSWERS[kind]):
         sent: list[dict[str, Any]] = []
-        desk = Desk(tmp_path / f"{number}.json")
+        desk = AnswerDesk(tmp_path / f"{number}.json")
         event = opening(desk, kind)
         async with client(desk, sent) as browser:
             page = await browser.get(str(desk.path(event)))
@@ -66,7 +66,7 @@ async def test_each_answer_is_an_event_of_its_source(kind: str, tmp_path: Path) 
         assert TOPIC_OF_TYPE[choice.type] == TOPIC_OF_TYPE[kind]
 
 
-async def test_what_nobody_decides_has_a_page_that_says_so(desk: Desk) -> None:
+async def test_what_nobody_decides_has_a_page_that_says_so(desk: AnswerDesk) -> None:
     async with client(desk, []) as browser:
         page = await browser.get(str(desk.path(opening(desk, "session.verifying"))))
     assert page.status_code == 200
@@ -74,7 +74,7 @@ async def test_what_nobody_decides_has_a_page_that_says_so(desk: Desk) -> None:
     assert "<form" not in page.text
 
 
-async def test_nobody_makes_up_a_link(desk: Desk) -> None:
+async def test_nobody_makes_up_a_link(desk: AnswerDesk) -> None:
     event, sent = opening(desk, "plan.proposed"), []
     path = str(desk.path(event))
     seal = path.split("/")[1]
@@ -86,7 +86,7 @@ async def test_nobody_makes_up_a_link(desk: Desk) -> None:
     assert sent == []
 
 
-async def test_what_could_not_be_said_is_still_open(desk: Desk) -> None:
+async def test_what_could_not_be_said_is_still_open(desk: AnswerDesk) -> None:
     event = opening(desk, "waitpoint.created")
 
     async def fail(_: list[dict[str, Any]]) -> None:
@@ -98,7 +98,7 @@ async def test_what_could_not_be_said_is_still_open(desk: Desk) -> None:
         assert (await browser.get(str(desk.path(event)))).status_code == 200
 
 
-async def test_a_page_of_before_does_not_answer_what_is_asked_next(desk: Desk) -> None:
+async def test_a_page_of_before_does_not_answer_what_is_asked_next(desk: AnswerDesk) -> None:
     first, sent = opening(desk, "session.waiting"), []
     second = {**first, "id": "later", "data": {**first["data"], "title": "Another question"}}
     desk.told({**first, "id": "between", "type": "session.resumed"})
@@ -110,7 +110,7 @@ async def test_a_page_of_before_does_not_answer_what_is_asked_next(desk: Desk) -
         assert (await browser.post(f"{desk.path(second)}/0")).status_code == 200
 
 
-async def test_the_story_goes_on_while_an_answer_is_sent(desk: Desk) -> None:
+async def test_the_story_goes_on_while_an_answer_is_sent(desk: AnswerDesk) -> None:
     """What it opens then under the same name has not been answered, and is closed by the story."""
     first = opening(desk, "session.waiting")
     resumed, second = {**first, "id": "between", "type": "session.resumed"}, {**first, "id": "later"}
@@ -126,7 +126,7 @@ async def test_the_story_goes_on_while_an_answer_is_sent(desk: Desk) -> None:
     assert desk.told(resumed)
 
 
-async def test_text_of_the_story_stays_text(desk: Desk) -> None:
+async def test_text_of_the_story_stays_text(desk: AnswerDesk) -> None:
     event = opening(desk, "plan.proposed")
     event["data"] |= {"title": "<script>x</script>", "body_md": "<img onerror=x> **`<b>`**", "cluster": "<b>"}
     async with client(desk, []) as browser:
@@ -136,7 +136,7 @@ async def test_text_of_the_story_stays_text(desk: Desk) -> None:
     assert "<b>" not in page
 
 
-async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: Desk) -> None:
+async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: AnswerDesk) -> None:
     event = opening(desk, "plan.proposed")
     event["data"]["body_md"] = "**a** and *b*: `c*d`\n\n```\n1 * 2 > 1\n```"
     async with client(desk, []) as browser:
@@ -148,10 +148,10 @@ def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None
     """Every fifth thing is answered as it opens: exactly its own closing is left out, also by a desk made again at
     any time, and everything else is said."""
     told, file = story(3000), tmp_path / "desk.json"
-    desk, left, answered = Desk(file), [], []
+    desk, left, answered = AnswerDesk(file), [], []
     for number, event in enumerate(told, 1):
         if number % 500 == 0:
-            desk = Desk(file)
+            desk = AnswerDesk(file)
             for old in told[:number - 1]:
                 desk.told(old)
         if not desk.told(event):
@@ -167,7 +167,7 @@ def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None
     assert {"session.completed", "escalation.updated"} <= set(kept) - {kind for kind, _ in left}
 
 
-def test_attn_takes_the_links_which_are_where_something_opens(desk: Desk) -> None:
+def test_attn_takes_the_links_which_are_where_something_opens(desk: AnswerDesk) -> None:
     for event in story(2000):
         sent = linked(event, desk, "http://127.0.0.1:65535")
         assert ("action_url" in sent["data"]) == (desk.path(event) is not None)
@@ -175,7 +175,7 @@ def test_attn_takes_the_links_which_are_where_something_opens(desk: Desk) -> Non
     assert "action_url" not in opening(desk, "plan.proposed")["data"], "the story itself stays as it was"
 
 
-def test_what_it_holds_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_holds_is_bounded(desk: AnswerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.demo.desk._HELD", 10)
     for number in range(1, 100):
         desk.told({"type": "plan.proposed", "subject": f"p{number}", "data": {}})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.processes.version1_data import yesterday
 
-from ops.cli.data.checkpoints import Checkpoint, Writing, rules_of
+from ops.cli.data.checkpoints import Checkpoint, CheckpointWriter, config_fields
 from ops.errors import UserError
 from schemas.topics import VIEWS
 from schemas.views import encode, position_key
@@ -34,7 +34,7 @@ async def given(found: list[PartitionView]) -> AsyncIterator[tuple[int, Partitio
 
 
 async def written(path: Path, found: list[PartitionView], rules: Rules = Rules()) -> int:  # noqa: B008 - frozen
-    return await Writing(path, len(found), rules).write(given(found))
+    return await CheckpointWriter(path, len(found), rules).write(given(found))
 
 
 async def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     assert await written(path, found) == sum(len(view.rows) for view in found)
     assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
     read = Checkpoint(path)
-    assert (read.head.v, read.head.view, read.head.partitions, read.head.rules) == (1, 1, 4, rules_of(Rules()))
+    assert (read.head.v, read.head.view, read.head.partitions, read.head.rules) == (1, 1, 4, config_fields(Rules()))
     bases = dict(read.bases({0, 1, 2, 3}))
     assert set(bases) == {0, 1, 2}
     for partition, base in bases.items():

@@ -44,14 +44,14 @@ def test_flags_over_variables_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / ".env").write_text("ATTN_PORT=1001\nATTN_HOST=h1\nATTN_INSTANCE=i1\nOTHER=x\n")
     monkeypatch.setenv("ATTN_PORT", "1002")
     monkeypatch.setenv("ATTN_HOST", "h2")
-    found = config.load(port=1003, host=None)
+    found = config.load_settings(port=1003, host=None)
     assert (found.port, found.host, found.instance) == (1003, "h2", "i1")
 
 
 def test_an_old_name_of_a_setting_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ATTN_ORIGINS=https://a.example,https://b.example\n")
     monkeypatch.setenv("Attn_Heartbeat", "3")
-    settings = config.load()
+    settings = config.load_settings()
     assert settings.heartbeat_seconds == 3
     assert settings.websocket_origins == {"https://a.example", "https://b.example"}
     assert settings.deprecated_names == {
@@ -71,8 +71,8 @@ def test_the_new_name_of_a_setting_wins(new_in_file: bool, monkeypatch: pytest.M
         (tmp_path / ".env").write_text("ATTN_DRAIN_SECONDS=5\n")
     else:
         monkeypatch.setenv("ATTN_DRAIN_SECONDS", "5")
-    assert config.load().drain_seconds == 5
-    assert config.load().deprecated_names == {"ATTN_DRAIN": "ATTN_DRAIN_SECONDS"}
+    assert config.load_settings().drain_seconds == 5
+    assert config.load_settings().deprecated_names == {"ATTN_DRAIN": "ATTN_DRAIN_SECONDS"}
 
 
 def test_a_wrong_value_under_an_old_name_is_an_error_of_the_setting(
@@ -106,7 +106,7 @@ def test_kafka_is_hosts_and_ports(hosts: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("hosts", ["k1", "k1:9092, k2:9093", "[::1]:9092", "::1", "[::1]"])
 def test_kafka_as_its_client_takes_it(hosts: str) -> None:
-    assert config.load(kafka=hosts).kafka == hosts
+    assert config.load_settings(kafka=hosts).kafka == hosts
 
 
 @pytest.mark.parametrize("url", ["nonsense", "localhost:8123", "ftp://u:secret@h/attn", "http://h:x", "http://"])
@@ -120,7 +120,7 @@ def test_clickhouse_is_a_url(url: str, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("url", [
     "http://h", "http://h:8123/", "https://u:p%40ss@h.example:8443/attn", "http://[::1]:8123/a", "http://u:@h?secure=1"])
 def test_urls_that_clickhouse_connect_takes(url: str) -> None:
-    assert config.load(clickhouse=url).clickhouse == url
+    assert config.load_settings(clickhouse=url).clickhouse == url
 
 
 @pytest.mark.parametrize("given", ["x", "9", "3-1", "0-8", "1,"])
@@ -158,7 +158,7 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(path.read_text().strip()) >= 43
     assert not config.make_secret(settings)
-    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
+    assert config.load_settings(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
 
 
 def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tm
     """Anybody could sign with it; and `ATTN_JWT_SECRET=` is what `.env.example` leaves to be filled in."""
     for name in ("JWT_SECRET", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"):
         monkeypatch.setenv(f"ATTN_{name}", blank)
-    found = config.load(data_dir=tmp_path / "data")
+    found = config.load_settings(data_dir=tmp_path / "data")
     assert (found.jwt_secret, found.jwks_url, found.jwt_audience, found.jwt_issuer) == (None, None, None, None)
     assert Settings(jwt_secret=SecretStr(blank)).jwt_secret is None
     with pytest.raises(UserError, match="nobody could call"):
@@ -191,7 +191,7 @@ def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tm
 def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTN_JWKS_URL", url)
     with pytest.raises(UserError, match="ATTN_JWKS_URL"):
-        config.load()
+        config.load_settings()
 
 
 def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,24 +221,24 @@ def test_times_are_whole_on_a_narrow_terminal(
 def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.make_secret(Settings(data_dir=tmp_path))
     monkeypatch.setenv("ATTN_JWT_SECRET", "mine")
-    assert config.load(data_dir=tmp_path).jwt_secret == SecretStr("mine")
+    assert config.load_settings(data_dir=tmp_path).jwt_secret == SecretStr("mine")
     other = Settings(data_dir=tmp_path / "other")
     other.data_dir.mkdir()
     assert not config.make_secret(other)
     monkeypatch.delenv("ATTN_JWT_SECRET")
     monkeypatch.setenv("ATTN_JWKS_URL", "https://keys")
-    assert config.load(data_dir=tmp_path).jwt_secret is None
+    assert config.load_settings(data_dir=tmp_path).jwt_secret is None
 
 
 def test_the_kafka_of_a_running_up_is_found_and_that_of_a_dead_one_is_not(tmp_path: Path) -> None:
-    config.note_up(Settings(data_dir=tmp_path, kafka="127.0.0.1:5"))
-    assert config.load(data_dir=tmp_path).kafka == "127.0.0.1:5"
-    assert config.load(data_dir=tmp_path, kafka="k:1").kafka == "k:1"
+    config.write_runtime_file(Settings(data_dir=tmp_path, kafka="127.0.0.1:5"))
+    assert config.load_settings(data_dir=tmp_path).kafka == "127.0.0.1:5"
+    assert config.load_settings(data_dir=tmp_path, kafka="k:1").kafka == "k:1"
     note = json.loads((tmp_path / "up.json").read_text())
     (tmp_path / "up.json").write_text(json.dumps({**note, "started": "0"}))
-    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+    assert config.load_settings(data_dir=tmp_path).kafka == Settings().kafka
     (tmp_path / "up.json").write_text("{")
-    assert config.load(data_dir=tmp_path).kafka == Settings().kafka
+    assert config.load_settings(data_dir=tmp_path).kafka == Settings().kafka
 
 
 def test_a_token_that_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

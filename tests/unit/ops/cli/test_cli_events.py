@@ -60,7 +60,7 @@ def test_time_of() -> None:
 
 
 def test_lines_keep_their_numbers_over_blank_ones() -> None:
-    assert list(event_files.numbered([b"\n", b" a \n", b"\r\n", b"b"])) == [(2, b"a"), (4, b"b")]
+    assert list(event_files.iter_lines([b"\n", b" a \n", b"\r\n", b"b"])) == [(2, b"a"), (4, b"b")]
 
 
 def test_the_stream_would_say_the_same() -> None:
@@ -92,7 +92,7 @@ def test_files_are_read_twice_packed_or_not(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"1\n2\n")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"1\n2\n"))
     for name in ("a.jsonl", "a.jsonl.gz"):
-        with event_files.opened(str(tmp_path / name)) as file:
+        with event_files.open_input(str(tmp_path / name)) as file:
             assert file.read() == b"1\n2\n"
             file.seek(0)
             assert list(file) == [b"1\n", b"2\n"]
@@ -102,7 +102,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.gz").write_bytes(b"not gzip")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"x" * 1000)[:-10])
     for name in ("none.jsonl", "none.gz", "bad.gz", "cut.gz", "."):
-        with pytest.raises(UserError, match=str(tmp_path)), event_files.opened(str(tmp_path / name)) as file:
+        with pytest.raises(UserError, match=str(tmp_path)), event_files.open_input(str(tmp_path / name)) as file:
             file.read()
 
 
@@ -122,7 +122,7 @@ def test_emit_tells_bad_lines_by_number_and_sends_nothing(tmp_path: Path, capsys
 def test_an_event_alone_may_take_many_lines(name: str) -> None:
     """As the examples do, which somebody will try first."""
     text = (ROOT / "schemas" / "examples" / f"{name}.json").read_bytes()
-    [(number, event)] = event_files.of_emit(io.BytesIO(b"\n" + text))
+    [(number, event)] = event_files.iter_events(io.BytesIO(b"\n" + text))
     assert number == 2
     assert b"\n" not in event
     assert json.loads(event) == json.loads(text)
@@ -137,8 +137,8 @@ def test_an_event_over_many_lines_is_checked(tmp_path: Path, capsys: pytest.Capt
 
 def test_two_events_over_many_lines_are_lines() -> None:
     two = json.dumps(GOOD, indent=2).encode() * 2
-    assert list(event_files.of_emit(io.BytesIO(two))) == list(event_files.numbered(io.BytesIO(two)))
-    assert list(event_files.of_emit(io.BytesIO(b""))) == []
+    assert list(event_files.iter_events(io.BytesIO(two))) == list(event_files.iter_lines(io.BytesIO(two)))
+    assert list(event_files.iter_events(io.BytesIO(b""))) == []
 
 
 def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,12 +173,12 @@ def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     event = {**GOOD, "data": {"title": "T", "payload": {}}}
     for text in (json.dumps(event) + "\n" + line(id="e2"), json.dumps(event, indent=2), HALF):
-        found = list(event_files.of_emit(io.BytesIO(("\ufeff" + text).encode())))
+        found = list(event_files.iter_events(io.BytesIO(("\ufeff" + text).encode())))
         assert [event_files.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
         assert len(found) == (2 if "e2" in text else 1)
     pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
     text = pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400")
-    [(_, one)] = event_files.of_emit(io.BytesIO(text.encode()))
+    [(_, one)] = event_files.iter_events(io.BytesIO(text.encode()))
     assert event_files.check_event("waitpoints", one, Limits()) is None
     assert b"1e400" in one
 

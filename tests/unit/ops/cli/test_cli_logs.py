@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from ops.cli import logging_setup
-from ops.cli.logging_setup import HIDDEN, Calm, Redactor
+from ops.cli.logging_setup import REDACTED, Redactor, RepeatFilter
 from schemas.settings import Settings
 
 SECRET = 'horse"battery\\staple and more, long enough'
@@ -57,7 +57,7 @@ def test_no_secret_gets_into_a_log(log_format: str) -> None:
         "horse", "staple", "hunter22", "k-123456", "p%40ssw0rd", "p@ssw0rd", TOKEN, TOKEN[:20], "opensesame",
     ):
         assert secret not in text, text
-    assert text.count(HIDDEN) >= 8
+    assert text.count(REDACTED) >= 8
     assert "theme=dark" in text
     assert "other=1" in text
     assert "Traceback" in text
@@ -73,7 +73,7 @@ def test_json_lines_are_json_even_when_redacted() -> None:
         warnings.warn("mind the gap", UserWarning, stacklevel=1)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["role"] for line in lines] == ["worker"] * 3
-    assert lines[0]["note"] == HIDDEN
+    assert lines[0]["note"] == REDACTED
     assert lines[1]["level"] == "error"
     assert {"time", "event", "logger"} <= lines[0].keys()
     assert "mind the gap" in lines[2]["event"]
@@ -85,12 +85,12 @@ def test_ordinary_words_stay() -> None:
         "wp_tok_abc was approved", "http://127.0.0.1:8080/org/me/inbox?limit=5", "tokens: 5 were made", "10 secrets",
         "kafka at user@host:9092", "made a secret for tokens",
     ):
-        assert redact.text(line) == line
+        assert redact.redact_text(line) == line
     assert redact.fields(None, "", {"event": "a token came", "count": 3}) == {"event": "a token came", "count": 3}
 
 
 def test_a_part_of_a_longer_secret_does_not_uncover_it() -> None:
-    assert Redactor(["abcd", "abcdefgh"]).text("abcdefgh") == HIDDEN
+    assert Redactor(["abcd", "abcdefgh"]).redact_text("abcdefgh") == REDACTED
 
 
 def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
@@ -104,7 +104,7 @@ def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
 
 def test_what_a_library_repeats_is_told_once_in_a_while() -> None:
     now = 0.0
-    calm = Calm(quiet=10.0, clock=lambda: now)
+    calm = RepeatFilter(quiet=10.0, clock=lambda: now)
 
     def said(name: str, line: str, *given: object) -> str | None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, line, given, None)
@@ -121,7 +121,7 @@ def test_what_a_library_repeats_is_told_once_in_a_while() -> None:
 
 
 def test_a_storm_of_lines_takes_no_memory_and_debug_shows_all_of_it() -> None:
-    calm = Calm()
+    calm = RepeatFilter()
     for number in range(5000):
         calm.filter(logging.LogRecord("faust", logging.ERROR, "", 0, f"line {number}", (), None))
     assert len(calm._said) <= 1000

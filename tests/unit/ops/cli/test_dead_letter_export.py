@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.cli.data import event_files
-from ops.cli.data.dead_letters import Filter, Letter, can_retry, exported
+from ops.cli.data.dead_letters import DeadLetterRecord, Filter, can_retry, export_line
 from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled, parse
 
 raw = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode), st.sampled_from([
@@ -19,7 +19,7 @@ raw = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode), st
 @given(key=st.none() | raw, value=raw, headers=st.lists(st.tuples(st.text(max_size=8), raw), max_size=3))
 def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]) -> None:
     letter = DeadLetter("plans", 1, 2, "why\nnot", 5, key, value, headers)
-    line = msgspec.json.encode(exported(Letter((0, 17), None, letter)))
+    line = msgspec.json.encode(export_line(DeadLetterRecord((0, 17), None, letter)))
     assert b"\n" not in line
     found = event_files.parse_line(line)
     assert (found.topic, found.bytes_of_key, found.bytes_of_value) == ("plans", key, value)

@@ -17,10 +17,10 @@ from support.examples import law
 from support.fold.fold_driver import NOON, Folding
 from support.processes.cli import attn_here
 
-from ops.cli.rank_report.placements import FIRST, Change, stays
-from ops.cli.rank_report.policy import CRITERIA, Policy, Shown, due_of, key_of
+from ops.cli.rank_report.placements import FIRST, ListChange, placements
+from ops.cli.rank_report.policy import CRITERIA, Policy, RankedItem, due_of, policy_rank_key
 from ops.cli.rank_report.policy_file import PolicyFile, load
-from ops.cli.rank_report.replay import changes
+from ops.cli.rank_report.replay import replay_list_changes
 from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import Event
@@ -41,25 +41,25 @@ POLICIES = st.builds(
 
 
 @st.composite
-def pasts(draw: Any) -> list[Change]:
+def pasts(draw: Any) -> list[ListChange]:
     """Some items that come, change, go and come again."""
-    found: list[Change] = []
+    found: list[ListChange] = []
     for number in range(draw(st.integers(1, 14))):
         item, kind = f"i{number}", draw(st.sampled_from("ab"))
         for time in sorted(draw(st.sets(st.integers(0, END), min_size=1, max_size=6))):
             gone = draw(st.integers(0, 3)) == 0
             due = draw(st.one_of(st.none(), st.integers(0, END + 20)))
-            found.append((time, item, None if gone else Shown(
+            found.append((time, item, None if gone else RankedItem(
                 item, kind, draw(st.sampled_from(BANDS)), draw(st.booleans()), draw(st.integers(0, time)), due)))
     return found
 
 
-def slowly(past: list[Change], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
+def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
     """The same with nothing but a sort at every moment: (item, start) -> place x time, time within FIRST."""
-    shown: dict[str, Shown | None] = {}
+    shown: dict[str, RankedItem | None] = {}
     starts: dict[str, int] = {}
     found: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * (1 + len(FIRST)))
-    by_time: dict[int, list[Change]] = defaultdict(list)
+    by_time: dict[int, list[ListChange]] = defaultdict(list)
     for change in past:
         by_time[change[0]].append(change)
     for now in range(end):  # one unit of time after the other
@@ -70,7 +70,7 @@ def slowly(past: list[Change], policy: Policy, end: int) -> dict[tuple[str, int]
             else:
                 starts.setdefault(item, now)
         listed = [one for one in shown.values() if one is not None]
-        listed.sort(key=lambda one: key_of(one, policy, due_of(one, policy) <= now))
+        listed.sort(key=lambda one: policy_rank_key(one, policy, due_of(one, policy) <= now))
         for place, one in enumerate(listed, start=1):
             sums = found[one.item, starts[one.item]]
             sums[0] += place
@@ -81,17 +81,17 @@ def slowly(past: list[Change], policy: Policy, end: int) -> dict[tuple[str, int]
 
 @given(pasts(), POLICIES)
 @law(100)
-def test_places_are_those_of_a_list_sorted_anew_at_every_moment(past: list[Change], policy: Policy) -> None:
-    found = stays(past, policy, END)
+def test_places_are_those_of_a_list_sorted_anew_at_every_moment(past: list[ListChange], policy: Policy) -> None:
+    found = placements(past, policy, END)
     assert {(stay.item, stay.start): [stay.places, *stay.first] for stay in found} == slowly(past, policy, END)
     assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in found)
 
 
 @given(pasts(), POLICIES, POLICIES)
 @law(100)
-def test_what_one_item_wins_others_lose(past: list[Change], one: Policy, other: Policy) -> None:
+def test_what_one_item_wins_others_lose(past: list[ListChange], one: Policy, other: Policy) -> None:
     """At every moment the places are 1..n under any policy, so their sums over time are the same."""
-    both = [stays(past, policy, END) for policy in (one, other)]
+    both = [placements(past, policy, END) for policy in (one, other)]
     assert [(stay.item, stay.start, stay.end) for stay in both[0]] == [
         (stay.item, stay.start, stay.end) for stay in both[1]]
     for measure in (lambda stay: stay.places, *(lambda stay, n=n: stay.first[n] for n in range(len(FIRST)))):
@@ -100,7 +100,7 @@ def test_what_one_item_wins_others_lose(past: list[Change], one: Policy, other: 
 
 @given(pasts(), POLICIES)
 @law(100)
-def test_the_same_policy_changes_nothing(past: list[Change], policy: Policy) -> None:
+def test_the_same_policy_changes_nothing(past: list[ListChange], policy: Policy) -> None:
     report = compare({"ws": past}, policy, policy, END)
     for group in (report["all"], *report["kinds"].values(), *report["priorities"].values()):
         assert group["today"] == group["policy"]
@@ -112,7 +112,7 @@ def test_the_same_policy_changes_nothing(past: list[Change], policy: Policy) -> 
 def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
     """Folded by time, the list of the past is at its end that of the real fold, in its order."""
     events = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines]
-    past = changes(events, Rules())
+    past = replay_list_changes(events, Rules())
     view = Folding()
     for event in sorted(events, key=lambda one: one.time):
         view.pack(event, clock=(event.time - NOON) / MINUTE)
@@ -120,7 +120,7 @@ def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
     for ws, mine in past.items():
         last = {item: one for _, item, one in sorted(mine, key=lambda change: change[0])}
         mine_now = [one for one in last.values() if one is not None]
-        mine_now.sort(key=lambda one: key_of(one, TODAY, due_of(one, TODAY) <= now))
+        mine_now.sort(key=lambda one: policy_rank_key(one, TODAY, due_of(one, TODAY) <= now))
         rows = [row for row in map(_row, view.rows.items()) if row is not None and row.ws == ws and row.listed]
         assert [one.item for one in mine_now] == [row.id for row in sorted(rows, key=rank_key)]
 
@@ -131,16 +131,16 @@ def _row(pair: tuple[bytes, bytes]) -> ItemRow | None:
 
 
 def test_a_list_by_hand() -> None:
-    def one(item: str, priority: str) -> Shown:
-        return Shown(item, "message", priority, False, 0, None)
+    def one(item: str, priority: str) -> RankedItem:
+        return RankedItem(item, "message", priority, False, 0, None)
 
-    past: list[Change] = [
+    past: list[ListChange] = [
         (0, "a", one("a", "normal")), (10 * MINUTE, "b", one("b", "high")), (20 * MINUTE, "b", None)]
-    a, b = stays(past, TODAY, 30 * MINUTE)
+    a, b = placements(past, TODAY, 30 * MINUTE)
     assert (a.length, a.places, a.first[0], a.seen, a.ended) == (30 * MINUTE, 40 * MINUTE, 20 * MINUTE, 0, False)
     assert (b.length, b.places, b.first[0], b.seen, b.ended) == (10 * MINUTE, 10 * MINUTE, 10 * MINUTE, 0, True)
     flat = Policy(TODAY.targets, {"message": {"*": "low"}})
-    a, b = stays(past, flat, 30 * MINUTE)
+    a, b = placements(past, flat, 30 * MINUTE)
     assert (a.places, b.places) == (30 * MINUTE, 20 * MINUTE)  # a was there first
 
 
@@ -219,7 +219,8 @@ def test_kinds_and_priorities_of_real_events_add_up() -> None:
             line = orjson.loads(raw)
             events.append(normalise(line["topic"], orjson.dumps(line["value"])))
     end = max(event.time for event in events)
-    report = compare(changes(events, Rules()), TODAY, Policy(TODAY.targets, {"escalation": {"*": "urgent"}}), end)
+    urgent = Policy(TODAY.targets, {"escalation": {"*": "urgent"}})
+    report = compare(replay_list_changes(events, Rules()), TODAY, urgent, end)
     assert report["all"]["stays"] > 1000
     for groups in (report["kinds"], report["priorities"]):
         assert sum(group["stays"] for group in groups.values()) == report["all"]["stays"]
