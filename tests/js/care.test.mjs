@@ -6,10 +6,10 @@ import { test } from "node:test";
 import { LEAST, MOST, pause, retryAfter } from "../../api/static/attn/backoff.js";
 import { now, setFromDate, setFromHeartbeat } from "../../api/static/attn/clock.js";
 import { isExact, parse, stringify } from "../../api/static/attn/exact.js";
-import { follow, silence } from "../../api/static/attn/feed.js";
-import { linkTo } from "../../api/static/attn/links.js";
+import { follow, silence } from "../../api/static/attn/feed/connection.js";
+import { linkTo } from "../../api/static/attn/text/links.js";
 import { frames } from "../../api/static/attn/sse.js";
-import { due, isolated } from "../../api/static/attn/words.js";
+import { due, isolated } from "../../api/static/attn/text/labels.js";
 
 // JSON texts of all kinds of numbers, from a seed, so that a failure comes again.
 function* numbers(seed, count) {
@@ -149,7 +149,7 @@ test("what has no due time is not late", () => {
   for (const due_at of [undefined, null, "", "x"]) assert.deepEqual(due({ due_at }, Date.now()), { text: "", tone: "calm" });
 });
 
-const { toHtml } = await import("../../api/static/attn/ui/markdown-worker.js");
+const { toHtml } = await import("../../api/static/attn/text/markdown_worker.js");
 const seeds = JSON.parse(readFileSync(new URL("../data/markdown-seeds.json", import.meta.url), "utf8"));
 
 test("boxes of a list of tasks say what they are", () => {

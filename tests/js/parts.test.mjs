@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { follow } from "../../api/static/attn/feed.js";
-import { clusters, matching, NONE } from "../../api/static/attn/filters.js";
-import { arrange, extend, hold } from "../../api/static/attn/held.js";
+import { follow } from "../../api/static/attn/feed/connection.js";
+import { clusters, matching, NONE } from "../../api/static/attn/state/filters.js";
+import { arrange, extend, hold } from "../../api/static/attn/state/list_freeze.js";
 import { explain } from "../../api/static/attn/http.js";
-import { choose, HEADING, layOut, visible } from "../../api/static/attn/rows.js";
-import { isSecret } from "../../api/static/attn/secrets.js";
-import { store } from "../../api/static/attn/store.js";
-import { due, span, why } from "../../api/static/attn/words.js";
+import { choose, HEADING, layOut, visible } from "../../api/static/attn/state/list_layout.js";
+import { isSecret } from "../../api/static/attn/text/secret_masking.js";
+import { store } from "../../api/static/attn/state/store.js";
+import { due, span, why } from "../../api/static/attn/text/labels.js";
 
 const item = (id, more = {}) => ({ id, rank: id, title: id, kind: "message", band: "normal", state: "unread", rank_reasons: ["normal"], due_at: "2026-05-20T12:00:00Z", ...more });
 const shownIds = ({ shown }) => shown.map((row) => (row.gone ? `(${row.item.id})` : row.item.id)).join(" ");

@@ -1,10 +1,10 @@
-// The page, drawn from what `start.js` set going.
-import { follow } from "./address.js";
-import { pressed } from "./keys.js";
-import { page, wake } from "./model.js";
-import { watch } from "./notify.js";
+// The page, drawn from what `boot.js` set going.
+import { follow } from "./shell/deep_links.js";
+import { pressed } from "./shell/keyboard.js";
+import { page, wake } from "./state/page_state.js";
+import { watch } from "./shell/notifications.js";
 import { App } from "./ui/app.js";
-import { loadMarkdown } from "./ui/body.js";
+import { loadMarkdown } from "./ui/item/body.js";
 import { html, render } from "./ui/dom.js";
 
 watch();

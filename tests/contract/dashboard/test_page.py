@@ -112,7 +112,7 @@ def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
     html = (STATIC / "index.html").read_text()
     assert "<script>" not in html
     assert not re.search(r"\sstyle=|\son\w+=", html)
-    begins = imported(STATIC / "attn" / "start.js", set())
+    begins = imported(STATIC / "attn" / "boot.js", set())
     modules = imported(STATIC / "attn" / "main.js", set(begins))
     named = re.findall(r'(?:src|href)="/static/([^"]+)"', html)
     asked = [STATIC / name for name in named if name.endswith(".js")]
@@ -120,7 +120,7 @@ def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
     assert set(asked) == modules, "a module is asked for late, or in vain"
     assert set(asked[:len(begins)]) == begins, "what asks for the list comes first"
     every = with_later(modules)
-    assert {path.name for path in every - modules} == {"markdown.js", "markdown-worker.js", "marked.js", "purify.js"}
+    assert {path.name for path in every - modules} == {"markdown.js", "markdown_worker.js", "marked.js", "purify.js"}
     parts = {STATIC / "index.html", *(STATIC / name for name in named)}
     assert sum(len(gzip.compress(path.read_bytes())) for path in parts) < FIRST_BYTES, "until the list is there"
     assert sum(len(gzip.compress(path.read_bytes())) for path in parts | every) < MOST_BYTES

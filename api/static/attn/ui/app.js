@@ -1,18 +1,18 @@
 // The whole page.
-import { dismiss, hush, mark, resolve, restore } from "../actions.js";
-import { page, signIn, WIDE } from "../model.js";
-import { cut, plural } from "../words.js";
-import { Detail } from "./detail.js";
+import { dismiss, hush, mark, resolve, restore } from "../commands/item_commands.js";
+import { page, signIn, WIDE } from "../state/page_state.js";
+import { cut, plural } from "../text/labels.js";
+import { Detail } from "./item/detail.js";
 import { Dialogs } from "./dialogs.js";
 import { html, useMedia, useState, useStore } from "./dom.js";
 import { Icon } from "./icons.js";
 import { List } from "./list.js";
-import { Overview } from "./overview.js";
-import { askSnooze } from "./row.js";
-import { Chips, Filters, Views } from "./side.js";
-import { Banner, Top } from "./top.js";
+import { Overview } from "./overview/overview.js";
+import { askSnooze } from "./item/row.js";
+import { Chips, Filters, Views } from "./sidebar.js";
+import { Banner, Top } from "./header.js";
 
-/** @typedef {import("../store.js").State} State */
+/** @typedef {import("../state/store.js").State} State */
 
 export function App() {
   const state = useStore();

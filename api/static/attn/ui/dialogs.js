@@ -1,14 +1,14 @@
 // Snooze, cheat sheet, filters on a phone: dialogs of the browser's own, which keep the focus in and give it back.
-import { dismiss } from "../actions.js";
+import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
-import { page } from "../model.js";
-import { enabled, enable, SHEET } from "../keys.js";
-import { clock, plural } from "../words.js";
+import { page } from "../state/page_state.js";
+import { enabled, enable, SHEET } from "../shell/keyboard.js";
+import { clock, plural } from "../text/labels.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
-import { Filters } from "./side.js";
+import { Filters } from "./sidebar.js";
 
-/** @typedef {import("../store.js").State} State */
+/** @typedef {import("../state/store.js").State} State */
 
 /** @param {{title: string, id: string, children?: any}} how */
 function Dialog({ title, id, children }) {

@@ -3,7 +3,7 @@ import htm from "../../vendor/htm.js";
 import { h, render } from "../../vendor/preact.js";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../vendor/hooks.js";
 import { now } from "../clock.js";
-import { page } from "../model.js";
+import { page } from "../state/page_state.js";
 
 export const html = htm.bind(h);
 export { render, useEffect, useLayoutEffect, useMemo, useRef, useState };

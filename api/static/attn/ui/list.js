@@ -1,14 +1,14 @@
 // The list: bands, windowed rows, the pill, and the hold while somebody is on it.
-import { hasMore, known, letGo, onScreen, page, showFresh, take, wanted } from "../model.js";
-import { active } from "../filters.js";
-import { fetchMoreAway, fetchTail } from "../pages.js";
-import { layOut, visible } from "../rows.js";
-import { plural } from "../words.js";
+import { hasMore, known, letGo, onScreen, page, showFresh, take, wanted } from "../state/page_state.js";
+import { active } from "../state/filters.js";
+import { fetchMoreAway, fetchTail } from "../state/paging.js";
+import { layOut, visible } from "../state/list_layout.js";
+import { plural } from "../text/labels.js";
 import { html, useClock, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
-import { Row } from "./row.js";
+import { Row } from "./item/row.js";
 
-/** @typedef {import("../store.js").State} State */
+/** @typedef {import("../state/store.js").State} State */
 
 const AROUND = 600; // pixels drawn beyond what is on screen
 const IDLE = 30_000; // milliseconds without a sign of life after which nobody is on the list
@@ -120,7 +120,7 @@ function useHold(pane) {
 /**
  * Where the keyboard is, is on screen, and keeps the focus when rows come and go.
  * @param {{current: HTMLElement | null}} pane
- * @param {import("../rows.js").Row[]} rows
+ * @param {import("../state/list_layout.js").Row[]} rows
  * @param {string | null} id
  */
 function useActive(pane, rows, id) {

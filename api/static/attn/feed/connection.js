@@ -1,0 +1,132 @@
+// One live connection: frames as they come, again and again from where it broke off.
+import { LEAST, MOST, pause, retryAfter } from "../backoff.js";
+import { setFromDate, now } from "../clock.js";
+import { parse } from "../exact.js";
+import { frames, pieces } from "../sse.js";
+
+/** @typedef {import("../types").Frame} Frame */
+/** @typedef {{state: "connecting" | "live" | "down" | "full" | "ended", text: string, until?: number}} Link */
+
+const BEATS = 3, MORE = 5000; // intervals without a heartbeat, and milliseconds more, after which the connection counts as dead
+const BEAT = 15_000; // milliseconds between heartbeats if the response does not name them; no less is assumed
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it `setTimeout` fires at once
+
+/** @type {Link} */
+export const CONNECTING = { state: "connecting", text: "Connecting" };
+
+/**
+ * Returns the milliseconds without a byte after which the connection counts as dead.
+ * @param {string | null} interval between heartbeats, seconds: header `attn-heartbeat`
+ */
+export function silence(interval) {
+  const beat = 1000 * Number(interval ?? Number.NaN);
+  return Math.min(BEATS * (beat > 0 && Number.isFinite(beat) ? Math.max(beat, BEAT) : BEAT) + MORE, LONGEST_TIMER);
+}
+
+/**
+ * Follows the feed until `signal` says so or the session ends.
+ * @param {object} how
+ * @param {() => string | null} how.cursor where to go on
+ * @param {(frames: Frame[]) => void} how.tell
+ * @param {(link: Link) => void} how.status
+ * @param {AbortSignal} how.signal
+ * @param {EventTarget} how.wake a `wake` event: try now rather than later, but not more than once a second
+ * @param {number} how.limit
+ * @param {typeof rest} [how.sleep]
+ */
+export async function follow({ cursor, tell, status, signal, wake, limit, sleep = rest }) {
+  let failures = 0;
+  while (!signal.aborted) {
+    const began = performance.now();
+    /** @type {number | null} */
+    let requested = null;
+    /** @type {Link} */
+    let link = { state: "down", text: "Connection lost" };
+    const line = new AbortController();
+    const stop = () => line.abort();
+    signal.addEventListener("abort", stop);
+    let limitOfSilence = silence(null), quiet = setTimeout(stop, limitOfSilence);
+    try {
+      /** @type {Record<string, string>} */
+      const headers = { accept: "text/event-stream" };
+      const last = cursor();
+      if (last !== null) headers["last-event-id"] = last;
+      const answer = await fetch(`/org/me/feed?limit=${limit}`, { headers, signal: line.signal, cache: "no-store" });
+      setFromDate(answer);
+      if (answer.status === 401) return status({ state: "ended", text: "Your session has ended" });
+      if (answer.ok && answer.body) {
+        limitOfSilence = silence(answer.headers.get("attn-heartbeat"));
+        for await (const frame of frames(heard(answer.body, () => {
+          clearTimeout(quiet);
+          quiet = setTimeout(stop, limitOfSilence);
+        }), parse)) {
+          requested = frame.retry ?? requested;
+          if (!frame.id) continue;
+          if (link.state !== "live") status((link = { state: "live", text: "Live" }));
+          failures = 0;
+          tell([frame]);
+        }
+        link = { state: "down", text: "Connection lost" };
+      } else {
+        const wait = retryAfter(answer.headers.get("retry-after"), now());
+        requested = wait === null ? null : 1000 * wait;
+        const said = await answer.json().catch(() => null);
+        link = answer.status === 429
+          ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
+          : { state: "down", text: "attn is not ready" };
+      }
+    } catch (problem) {
+      // A network error is a TypeError, silence an AbortError. Any other exception is a defect of a frame or of this page.
+      if (!(problem instanceof TypeError || problem instanceof DOMException)) globalThis.reportError?.(problem);
+      link = { state: "down", text: "Connection lost" };
+    } finally {
+      clearTimeout(quiet);
+      signal.removeEventListener("abort", stop);
+    }
+    if (signal.aborted) return;
+    failures += 1;
+    const took = performance.now() - began, least = Math.max(0, LEAST - took);
+    // The first wait is the edge's `retry`, which already has jitter; repeated failures back off.
+    const wait = failures === 1 && requested !== null && took > LEAST ? Math.min(requested, MOST) : pause(failures, requested);
+    status({ ...link, until: Date.now() + wait });
+    await sleep(Math.max(wait, least), signal, wake, least);
+  }
+}
+
+/**
+ * Passes the bytes on and calls `each` for every piece: a large frame may take longer than a heartbeat interval.
+ * @param {ReadableStream<Uint8Array>} bytes
+ * @param {() => void} each
+ */
+async function* heard(bytes, each) {
+  for await (const piece of pieces(bytes)) {
+    each();
+    yield piece;
+  }
+}
+
+/**
+ * @param {number} wait milliseconds
+ * @param {AbortSignal} signal
+ * @param {EventTarget} wake
+ * @param {number} least milliseconds that a wake does not shorten
+ * @returns {Promise<void>}
+ */
+function rest(wait, signal, wake, least) {
+  return new Promise((resolve) => {
+    const began = performance.now();
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      wake.removeEventListener("wake", woken);
+      resolve();
+    };
+    let timer = setTimeout(done, wait);
+    const woken = () => {
+      clearTimeout(timer);
+      timer = setTimeout(done, Math.max(0, least - (performance.now() - began)));
+    };
+    signal.addEventListener("abort", done);
+    wake.addEventListener("wake", woken);
+  });
+}

@@ -1,0 +1,101 @@
+// What the live window does not hold: the list beyond it, and what was put away. Looked at, not followed.
+import { pause } from "../backoff.js";
+import { extend } from "./list_freeze.js";
+import { ask, ok, waitOf } from "../http.js";
+
+/** @typedef {import("../types").Item} Item */
+/** @typedef {import("./store.js").Store} Store */
+/** @typedef {import("./store.js").Pages} Pages */
+
+const PAGE = 500, MOST = 40; // pages of one list: 20,000 items are more than anybody scrolls through
+const REST = 15_000; // milliseconds between looks at a list that changes while it is on screen
+let looked = -REST; // milliseconds, of `performance.now()`
+/** Pages that failed in a row, and when the next one may be asked for: the list asks again whenever it is drawn. */
+let failures = 0, notBefore = 0;
+
+const mayAsk = () => performance.now() >= notBefore;
+
+/**
+ * @param {string} query
+ * @param {string | null} next
+ * @returns {Promise<{items: Item[], next: string | null} | null>}
+ */
+async function fetchPage(query, next) {
+  const answer = await ask("GET", `/org/me/inbox?limit=${PAGE}${query}${next ? `&next=${encodeURIComponent(next)}` : ""}`);
+  if (ok(answer)) {
+    failures = notBefore = 0;
+    return { items: answer.data.items, next: answer.data.next ?? null };
+  }
+  notBefore = performance.now() + pause(++failures, waitOf(answer));
+  return null;
+}
+
+/**
+ * The next page of the open list; all that was there anew, if it has changed since. Pages begin at the top, so that what
+ * is pushed out of the live window is still known.
+ * @param {Store} page
+ */
+export async function fetchTail(page) {
+  const { tail, inbox } = page.get();
+  if (tail.loading || !mayAsk() || inbox.counts.total <= inbox.items.length) return;
+  if (tail.loaded && !tail.stale && tail.next === null) return;
+  if (tail.stale && performance.now() - looked < REST) return;
+  page.set({ tail: { ...tail, loading: true, stale: false } });
+  const anew = !tail.loaded || tail.stale;
+  let items = anew ? [] : [...tail.items], next = anew ? null : tail.next;
+  const wanted = anew ? Math.max(tail.items.length, inbox.items.length + 1) : tail.items.length + 1;
+  do {
+    const found = await fetchPage("", next);
+    if (found === null) return page.set({ tail: { ...page.get().tail, loading: false } });
+    items = items.concat(found.items);
+    next = found.next;
+  } while (next !== null && items.length < wanted);
+  looked = performance.now();
+  const now = page.get();
+  page.set({
+    tail: { items, next, loading: false, loaded: true, stale: now.tail.stale }, held: now.held && extend(now.held, beyond(now.inbox.items, items)),
+  });
+}
+
+/**
+ * @param {readonly Item[]} live
+ * @param {Item[]} items
+ */
+function beyond(live, items) {
+  const ids = new Set(live.map((item) => item.id));
+  return items.filter((item) => !ids.has(item.id));
+}
+
+/**
+ * The whole list, for a filter or a search to look through.
+ * @param {Store} page
+ */
+export async function fetchAll(page) {
+  for (let round = 0; round < MOST; round++) {
+    const before = page.get().tail;
+    await fetchTail(page);
+    const { tail } = page.get();
+    if (tail === before || !mayAsk() || (tail.loaded && tail.next === null)) return;
+  }
+}
+
+/**
+ * What I put away, from its first page.
+ * @param {Store} page
+ */
+export async function fetchAway(page) {
+  page.set({ away: { ...page.get().away, loading: true } });
+  const found = await fetchPage("&dismissed=true", null);
+  const { away } = page.get();
+  page.set({ away: found === null ? { ...away, loading: false } : { ...found, loading: false, loaded: true, stale: false } });
+}
+
+/** @param {Store} page */
+export async function fetchMoreAway(page) {
+  const { away } = page.get();
+  if (away.loading || !mayAsk() || away.next === null) return;
+  page.set({ away: { ...away, loading: true } });
+  const found = await fetchPage("&dismissed=true", away.next);
+  const now = page.get().away;
+  page.set({ away: found === null ? { ...now, loading: false } : { ...now, items: [...now.items, ...found.items], next: found.next, loading: false } });
+}

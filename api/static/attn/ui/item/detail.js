@@ -1,0 +1,141 @@
+// One item, whole.
+import { dismiss, mark, resolve, restore } from "../../commands/item_commands.js";
+import { linkTo } from "../../text/links.js";
+import { isAway, look } from "../../state/page_state.js";
+import { ago, clock, cut, due, GONE, isolated, kind, MANAGED, plural, why } from "../../text/labels.js";
+import { Body } from "./body.js";
+import { html, useClock, useEffect, useMemo, useRef } from "../dom.js";
+import { History } from "./case_history.js";
+import { Icon } from "../icons.js";
+import { Members } from "./incident_members.js";
+import { LongText, Paged } from "../show_more.js";
+import { Payload } from "./payload.js";
+import { askSnooze, backToList, badges, closeItem, openItem, where } from "./row.js";
+
+/** @typedef {import("../../types").Item} Item */
+/** @typedef {import("../../state/store.js").State} State */
+
+const DWELL = 700; // milliseconds on an item after which it counts as read
+const STEPS = 100, LONG = 4000, SHORT = 400; // steps of a plan, characters of an error and of a name, at first
+
+/** @param {{state: State}} how */
+export function Detail({ state }) {
+  const item = state.opened;
+  const now = useClock();
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const live = item !== null && state.inbox.items.some((one) => one.id === item.id);
+  useEffect(() => {
+    place.current?.scrollTo(0, 0);
+    // Where the list has made room for it, the row is hidden, and the focus on it as good as lost: a browser notices
+    // that only when it next draws.
+    if (document.activeElement === document.body || !document.activeElement?.getClientRects().length) place.current?.focus();
+    if (!item || item.state !== "unread" || state.view === "away") return;
+    const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
+    return () => clearTimeout(timer);
+  }, [item?.id]);
+  useEffect(() => backToList, []);
+  if (!item) return null;
+  const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
+  const incident = live || done ? undefined : state.inbox.items.find((one) => one.members?.includes(item.id));
+  const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
+    : isAway(state, item.id) ? GONE[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
+  return html`
+    <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
+      <header>
+        <p class="over"><span class="kind"><${Icon} name=${kind(item.kind).icon} /></span> ${kind(item.kind).name}
+          ${!item.clusters && where(item) && html`<span class="at" title=${isolated(where(item))} dir="auto">${where(item)}</span>`}
+          <span class="tools">${!done && html`<button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
+            aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>`}
+          <button class="plain close" onClick=${closeItem} aria-label="Close" title="Close (Esc)"><${Icon} name="close" /></button></span></p>
+        <h2 id="detail-title" dir="auto"><${LongText} key=${item.title} text=${item.title} most=${LONG} /></h2>
+        <p class="badges">
+          <span class=${`badge band ${item.band}`}>${item.band}</span>
+          ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
+          <span class=${`due ${ends.tone}`}>${ends.text}</span>
+        </p>
+        ${incident ? html`<p class="notice" role="status">Part of an incident: <button class="link" onClick=${() => openItem(incident.id)}><bdi>${cut(incident.title, SHORT)}</bdi></button></p>`
+          : gone && !live && state.view !== "away" && html`<p class="notice" role="status">No longer in your list: <bdi>${cut(gone, SHORT)}</bdi>.</p>`}
+        <${Actions} item=${item} state=${state} />
+        <p class="why">${why(item)}</p>
+      </header>
+      ${item.risk && html`<${Risk} item=${item} />`}
+      ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0" dir="auto"><${LongText} key=${item.id} text=${item.error} most=${LONG} /></pre></section>`}
+      ${item.body_md && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
+      ${item.plan && html`<${Plan} key=${item.id} plan=${item.plan} />`}
+      ${item.members && html`<${Members} item=${item} />`}
+      ${item.payload && html`<${Payload} key=${item.id} payload=${item.payload} />`}
+      <${Facts} item=${item} now=${now} />
+      ${item.case_id && html`<${History} case=${item.case_id} revision=${item.revision} />`}
+    </article>`;
+}
+
+/** Signs that are not seen, as their codes. @param {string} text */
+const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (sign) => `\\u${(sign.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`);
+
+/** @param {{item: Item, state: State}} how */
+function Actions({ item, state }) {
+  const busy = state.busy.has(item.id), ids = [item.id], away = isAway(state, item.id);
+  const own = !MANAGED.has(item.kind), href = linkTo(item.action_url);
+  // Where an address can't be trusted to lead where it reads, it can be read.
+  const text = item.action_url && href === null && html`<p class="hint">Its source names an address that is no link: <code dir="ltr">${cut(visible(item.action_url), SHORT)}</code></p>`;
+  if (item.state === "resolved") {
+    return item.action_url ? html`<div class="actions">${href !== null && html`<a class="button" href=${href} target="_blank" rel="noopener noreferrer">
+      Open at its source <${Icon} name="open" size="15" /></a>`}${text}</div>` : null;
+  }
+  return html`<div class="actions" role="group" aria-label="What to do">
+    ${href !== null && html`<a class=${`button ${own ? "" : "primary"}`} href=${href} target="_blank" rel="noopener noreferrer">
+      ${own ? "Open at its source" : kind(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
+    ${own && html`<button class="button primary" disabled=${busy} onClick=${() => resolve(ids, item.kind === "failed_run" || item.kind === "incident" ? "retried" : undefined)}>
+      <${Icon} name="check" size="16" /> ${item.kind === "failed_run" || item.kind === "incident" ? "Resolve as retried" : "Resolve"}</button>`}
+    ${away ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+      <button class="button" disabled=${busy} onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
+      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="away" size="16" /> Put away</button>`}
+    ${!own && !item.action_url && html`<p class="hint">${kind(item.kind).verb} where it came from (<bdi>${cut(item.source_id, SHORT)}</bdi>); it leaves the list by itself.</p>`}
+    ${text}
+  </div>`;
+}
+
+/** @param {{item: Item}} how */
+const Risk = ({ item }) => html`
+  <section class=${`block risk risk-${item.risk}`} aria-label="Risk">
+    <span class="meter" aria-hidden="true">${["low", "medium", "high", "critical"].map((step, place, all) =>
+      html`<i class=${place <= all.indexOf(item.risk ?? "low") ? "on" : ""}></i>`)}</span>
+    <b>${item.risk} risk</b>
+    <span>${item.reversible === true ? "It can be undone." : item.reversible === false ? "It can’t be undone." : "Nothing is said about undoing it."}</span>
+  </section>`;
+
+/** @param {{plan: NonNullable<Item["plan"]>}} how */
+const Plan = ({ plan }) => useMemo(() => html`
+  <section class="block" aria-labelledby="plan-title">
+    <h3 id="plan-title">Plan <small>${plan.auto} by itself, ${plan.confirm} after you confirm</small></h3>
+    <ol class="steps">
+      <${Paged} of=${plan.steps} most=${STEPS} one="step" end=${(/** @type {any} */ button) => html`<li>${button}</li>`} draw=${(/** @type {import("../../types").Step} */ step, /** @type {number} */ place) => html`<li key=${place} class=${step.mode}>
+        <span class="number">${place + 1}</span><span class="what" dir="auto"><${LongText} text=${step.title} most=${LONG} /></span>
+        <span class=${`badge ${step.mode}`}>${step.mode === "auto" ? "auto" : "confirm"}</span></li>`} />
+    </ol>
+  </section>`, [plan]);
+
+/** Foreign text among ours: with a direction of its own. @param {string | undefined} text */
+const foreign = (text) => (text ? html`<bdi>${cut(text, SHORT)}</bdi>` : undefined);
+
+/** @param {{item: Item, now: number}} how */
+function Facts({ item, now }) {
+  /** @type {[string, any][]} */
+  const rows = [
+    ["Asked by", foreign(item.sender_name ?? item.sender_id)],
+    ["Addressed to", foreign([item.target_user_id, item.target_role].filter(Boolean).join(" or ")) ?? "everyone in the workspace"],
+    ["Waiting", html`<span title=${item.created_at}>${ago(item.created_at, now)}, since ${clock(item.created_at)}</span>`],
+    ["Due", item.due_at && html`<span title=${item.due_at}>${clock(item.due_at)}</span>`],
+    ["Pipeline", foreign([item.pipeline, item.step].filter(Boolean).join(" / "))],
+    ["Edited by", item.editor && foreign(item.editor.name ?? item.editor.id)],
+    ["Case", item.case_id && html`<button class="link" onClick=${() => look({ view: "open", filters: { kind: "", cluster: "", case: item.case_id ?? "", text: "" } })}>
+      <bdi>${cut(item.case_title ?? item.case_id, SHORT)}</bdi></button>`],
+    ["Conversation", foreign(item.conversation_id)], ["Session", foreign(item.session_id)],
+    ["Source", html`<code dir="auto">${cut(item.source_id, LONG)}</code>`],
+  ];
+  return html`<section class="block" aria-labelledby="about-title"><h3 id="about-title">About</h3>
+    <dl class="fields">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    ${item.resolved_at && html`<p class="notice">Resolved ${clock(item.resolved_at)}${item.resolved_by_user_id && html` by ${foreign(item.resolved_by_user_id)}`}.</p>`}
+    ${item.count && item.members && item.count > item.members.length ? html`<p class="hint">${plural(item.count, "run")} in all.</p>` : null}
+  </section>`;
+}
