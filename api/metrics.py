@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from streams.runtime.metric_aliases import MetricAlias
+
 STREAMS = Gauge("attn_edge_streams", "Live connections")
 REFUSED = Counter("attn_edge_streams_refused_total", "Connections beyond a user's limit")
 CUT = Counter("attn_edge_streams_cut_total", "Readers too slow to keep up")
@@ -16,7 +18,8 @@ PUBLISH_SECONDS = Histogram(
     "attn_edge_publish_seconds", "From a poll's records until every connection has its frames",
     buckets=(.0005, .001, .002, .005, .01, .02, .05, .1, .25, 1, 5))
 STALE = Counter("attn_edge_stale_batches_total", "Batches of attn.views that did not lead on, and were left out")
-BROKER = Gauge("attn_edge_broker_answers", "1 while the broker answers, 0 once it has been silent for seconds")
+BROKER_UP = Gauge("attn_edge_broker_up", "1 while the broker answers, 0 once it has been silent for seconds")
+MetricAlias("attn_edge_broker_answers", BROKER_UP)
 INDEXED = Gauge("attn_edge_indexed_workspaces", "Workspaces somebody has asked for, so that they have indexes")
 OPENING = Gauge("attn_edge_streams_opening", "Connections that wait for their first frames")
 POSITION = Gauge("attn_edge_position", "Position of the view", ["partition"])

@@ -73,7 +73,7 @@ class CommandLog:
             async with asyncio.timeout(self._seconds):
                 return await done
         except TimeoutError:
-            metrics.COMMANDS.labels("late").inc()
+            metrics.COMMANDS.labels("timeout").inc()
             raise CommandUndecided(f"not decided within {self._seconds:g} s; it may still be carried out") from None
         finally:
             self._waiting.pop(command.id, None)

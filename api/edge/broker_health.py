@@ -38,14 +38,14 @@ class Contact:
         if self._told:
             _log.info("the broker answers again", seconds=round(self.silent(), 1))
         self._heard, self._told, self._error = self._clock(), False, ""
-        metrics.BROKER.set(1)
+        metrics.BROKER_UP.set(1)
 
     def unheard(self, error: BaseException) -> None:
         """It was asked and did not answer, or not what was asked."""
         self._error = type(error).__name__
         if not self._told and (trouble := self.trouble()):
             self._told = True
-            metrics.BROKER.set(0)
+            metrics.BROKER_UP.set(0)
             _log.warning(trouble, error=repr(error))
 
     def silent(self) -> float:

@@ -93,7 +93,7 @@ class GapFiller:
         self.next_offsets[tp] = max(self.next_offsets[tp], end)
         if found:
             log.warning("%s/%d: %d records from offset %d on were not delivered; read again", *tp, found, start)
-            metrics.SKIPPED.labels(tp.topic).inc(found)
+            metrics.REREAD_RECORDS.labels(tp.topic).inc(found)
         else:
             log.debug("%s/%d: offsets %d to %d hold no records", *tp, start, end - 1)
 

@@ -151,7 +151,7 @@ class Admission:
             if (here := at(fact)) not in there:
                 there.add(here)
                 absent.append((fact, record))
-        metrics.SKIPPED.labels("place").inc(len(before) - len(absent))
+        metrics.DUPLICATES.labels("place").inc(len(before) - len(absent))
         if not absent:
             return absent
         taken = {(position, index) for position, index, _ in there}
@@ -189,6 +189,6 @@ class Admission:
                 known.add(event)
                 unknown.append((fact, record))
         if again := len(entries) - len(unknown):
-            metrics.SKIPPED.labels("event").inc(again)
+            metrics.DUPLICATES.labels("event").inc(again)
             log.warning("partition %d: %d events came again; the history had them", self._partition, again)
         return unknown

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["DEAD", "INSERT_SECONDS", "LAG_ROWS", "LAG_SECONDS", "QUERY_SECONDS", "ROWS", "SKIPPED", "UP"]
+from streams.runtime.metric_aliases import MetricAlias
+
+__all__ = ["DEAD", "DUPLICATES", "INSERT_SECONDS", "LAG_ROWS", "LAG_SECONDS", "QUERY_SECONDS", "ROWS", "UP"]
 
 ROWS = Counter("attn_history_rows_total", "Facts written to ClickHouse")
-SKIPPED = Counter("attn_history_skipped_total", "Facts that ClickHouse had already", ["why"])
+DUPLICATES = Counter(
+    "attn_history_duplicates_total", "Facts that are in ClickHouse already, by how that was recognised", ["kind"])
+MetricAlias("attn_history_skipped", DUPLICATES, {"kind": "why"})
 DEAD = Counter("attn_history_dead_letters_total", "Facts sent to dead-letters")
 INSERT_SECONDS = Histogram(
     "attn_history_insert_seconds", "One insert", buckets=(.005, .01, .02, .05, .1, .2, .5, 1, 5, 30),

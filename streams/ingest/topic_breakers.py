@@ -40,7 +40,7 @@ class TopicBreakers:
         self._breakers = {topic: CircuitBreaker(policy) for topic in SOURCE_TYPES}
         self._reasons: dict[str, str] = {}
         for topic in SOURCE_TYPES:
-            metrics.STOPPED.labels(topic).set(0)
+            metrics.CIRCUIT_OPEN.labels(topic).set(0)
 
     def record(self, topic: str, reason: str | None) -> bool:
         """Count a record; `reason`: why it was rejected. True: read no further in this topic."""
@@ -112,7 +112,7 @@ class TopicBreakers:
         else:
             log.warning("%s is read on: %s", topic,
                         "an operator says so" if breaker.state is CircuitState.FORCED_CLOSED else "it is good again")
-        metrics.STOPPED.labels(topic).set(breaker.state is CircuitState.OPEN)
+        metrics.CIRCUIT_OPEN.labels(topic).set(breaker.state is CircuitState.OPEN)
         if self.open_topics:
             self.any_open.set()
         else:

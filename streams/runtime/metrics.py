@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from streams.runtime.metric_aliases import MetricAlias
+
 __all__ = [
-    "BATCH_ROWS", "CLOCK", "EVENTS", "FACTS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS", "SKIPPED", "STOPPED", "TICKS",
-    "WRITE_SECONDS",
+    "BATCH_ROWS", "CIRCUIT_OPEN", "CLOCK", "EVENTS", "FACTS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS",
+    "REREAD_RECORDS", "TICKS", "WRITE_SECONDS",
 ]
 
 EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
 LINKS_DROPPED = Counter("attn_ingest_links_dropped_total", "Source events accepted without their action_url")
-STOPPED = Gauge("attn_ingest_stopped", "1 while a source topic is not read, as most of it was rejected", ["topic"])
-SKIPPED = Counter("attn_skipped_records_total", "Records Faust did not deliver, read again", ["topic"])
+CIRCUIT_OPEN = Gauge(
+    "attn_ingest_circuit_open", "1 while a source topic is not read because most of its records were rejected",
+    ["topic"])
+MetricAlias("attn_ingest_stopped", CIRCUIT_OPEN)
+REREAD_RECORDS = Counter("attn_reread_records_total", "Records Faust did not deliver, read again", ["topic"])
+MetricAlias("attn_skipped_records", REREAD_RECORDS)
 # How well packing works: 1 means that every event pays for a log record of its own.
 PACK_EVENTS = Histogram("attn_ingest_pack_events", "Events in a pack", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500))
 PACKS = Counter("attn_fold_packs_total", "Packs folded")

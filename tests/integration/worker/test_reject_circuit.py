@@ -43,7 +43,7 @@ def bad(count: int) -> list[tuple[str, bytes]]:
 
 
 def is_stopped() -> bool:
-    return REGISTRY.get_sample_value("attn_ingest_stopped", {"topic": "waitpoints"}) == 1
+    return REGISTRY.get_sample_value("attn_ingest_circuit_open", {"topic": "waitpoints"}) == 1
 
 
 async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:

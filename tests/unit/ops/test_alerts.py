@@ -99,6 +99,26 @@ def test_what_is_never_rejected_is_told_as_none() -> None:
         assert REGISTRY.get_sample_value("attn_dead_letters_total", {"topic": topic, "cause": cause}) is not None
 
 
+@pytest.mark.parametrize(("metric", "labels", "name", "old_name", "old_labels"), [
+    (streams.runtime.metrics.CIRCUIT_OPEN, {"topic": "alias"},
+     "attn_ingest_circuit_open", "attn_ingest_stopped", {"topic": "alias"}),
+    (streams.runtime.metrics.REREAD_RECORDS, {"topic": "alias"},
+     "attn_reread_records_total", "attn_skipped_records_total", {"topic": "alias"}),
+    (streams.history.metrics.DUPLICATES, {"kind": "alias"},
+     "attn_history_duplicates_total", "attn_history_skipped_total", {"why": "alias"}),
+    (api.metrics.BROKER_UP, {}, "attn_edge_broker_up", "attn_edge_broker_answers", {}),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_renamed_metric_is_exported_under_both_names(
+    metric: Any, labels: dict[str, str], name: str, old_name: str, old_labels: dict[str, str]
+) -> None:
+    child = metric.labels(**labels) if labels else metric
+    child.inc(3)
+    value = REGISTRY.get_sample_value(name, labels)
+    assert value is not None
+    assert REGISTRY.get_sample_value(old_name, old_labels) == value
+    child.inc(-3) if name.endswith(("open", "up")) else metric.remove(*labels.values())
+
+
 @pytest.mark.parametrize("arguments", [
     ["test", "rules", "alerts_test.yml"], ["check", "rules", "alerts.yml"], ["check", "config", "prometheus.yml"],
 ], ids=["tests", "rules", "config"])
