@@ -68,7 +68,7 @@ class GroupOffsets:
             offset = committed.get(tp)
             if offset is not None and offset > ends[tp]:
                 # An open transaction may end the partition earlier for this consumer than for one that committed.
-                ends = {**ends, tp: (await partition_bounds(self._settings, tp))[1]}
+                ends = {**ends, tp: (await partition_bounds(self._settings, [tp]))[tp][1]}
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
                 log.error(
                     "%s/%d holds offsets %d to %d, %d was committed: what lies between is lost; reading all it holds",

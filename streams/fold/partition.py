@@ -103,7 +103,7 @@ class PartitionProcessor:
         return fold
 
     async def _reconcile(self, fold: Fold) -> str | None:
-        begin, end = await partition_bounds(self._settings, self.tp)
+        begin, end = (await partition_bounds(self._settings, [self.tp]))[self.tp]
         return fold.reconcile(end, self._settings.incarnation, begin)
 
     async def _deliver(self, chunk: RecordChunk, queue_bytes: ByteSemaphore) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -16,13 +16,15 @@ __all__ = ["partition_bounds", "read_offsets"]
 _READ_SECONDS = 30.0  # without any progress
 
 
-async def partition_bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int, int]:
-    """The first offset that a partition still holds, and the one after its last.
+async def partition_bounds(
+    settings: Settings, tps: Iterable[tuple[str, int]]
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Returns for each partition the first offset that it still holds and the offset after its last record.
 
-    Asked through a client of its own: on the connection of a consumer each question waits behind a fetch, 1.5 s on
-    Faust's. TimeoutError: the broker does not answer.
+    Uses a client of its own: on the connection of a consumer each request waits behind a fetch, 1.5 s on Faust's.
+    Raises TimeoutError or a KafkaError if the broker does not answer within 30 s.
     """
-    place = TopicPartition(*tp)
+    partitions = [TopicPartition(*tp) for tp in tps]
     asking = AIOKafkaConsumer(
         **client_arguments(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
         request_timeout_ms=REQUEST_SECONDS * 1000,
@@ -30,10 +32,10 @@ async def partition_bounds(settings: Settings, tp: tuple[str, int]) -> tuple[int
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await asking.start()
-            begins, ends = await asyncio.gather(asking.beginning_offsets([place]), asking.end_offsets([place]))
+            begins, ends = await asyncio.gather(asking.beginning_offsets(partitions), asking.end_offsets(partitions))
     finally:
         await close_client(asking)
-    return begins[place], ends[place]
+    return {tp: (begins[tp], ends[tp]) for tp in partitions}
 
 
 

@@ -12,25 +12,21 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
 from streams.core.config import FoldConfig as Rules
-from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.fencing import FencedError, FencedProducer, fence_partition
-from streams.kafka.reader import read_offsets
+from streams.kafka.reader import partition_bounds, read_offsets
 from streams.rebuild.comparison import Comparison, Rows, replacement_batch
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.replay import Replay
 
 __all__ = [
-    "PartitionRebuild", "ProgressCallback", "RebuildBase", "RebuildError", "RebuildReport", "bounds", "checksum",
+    "PartitionRebuild", "ProgressCallback", "RebuildBase", "RebuildError", "RebuildReport", "checksum",
     "read_view",
 ]
 
@@ -227,7 +223,8 @@ class PartitionRebuild:
         )
 
     async def _bounds(self, topic: str) -> tuple[int, int]:
-        return await bounds(self._settings, topic, self._partition)
+        tp = topic, self._partition
+        return (await partition_bounds(self._settings, [tp]))[tp]
 
 
 def _chunks(rows: Rows) -> Iterator[Rows]:
@@ -253,26 +250,9 @@ def checksum(rows: dict[bytes, bytes]) -> str:
 async def read_view(settings: Settings, partition: int) -> PartitionView:
     """The partition's view as it is now."""
     view = PartitionView(partition)
-    begin, end = await bounds(settings, VIEWS, partition)
-    async for run in read_offsets(settings, (VIEWS, partition), begin, end):
+    tp = VIEWS, partition
+    begin, end = (await partition_bounds(settings, [tp]))[tp]
+    async for run in read_offsets(settings, tp, begin, end):
         for record in run:
             view.add(record.key, record.value)
     return view
-
-
-async def bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:
-    """Where a partition begins and ends. TimeoutError or KafkaError."""
-    place = TopicPartition(topic, partition)
-    async with _asking(settings) as consumer:
-        begins, ends = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
-    return begins[place], ends[place]
-
-
-@asynccontextmanager
-async def _asking(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(**client_arguments(settings), enable_auto_commit=False)
-    try:
-        await consumer.start()
-        yield consumer
-    finally:
-        await close_client(consumer)

@@ -90,7 +90,7 @@ class Worker:
         self._progress = {app: LagTracker(settings, time.monotonic()) for app in (self.ingest, self.fold)}
 
     async def _begin(self, tp: TP) -> int:
-        return (await partition_bounds(self._settings, tp))[0]
+        return (await partition_bounds(self._settings, [tp]))[tp][0]
 
     @property
     def ready(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from schemas.settings import Settings
 from schemas.topics import FACTS
@@ -25,8 +25,7 @@ from streams.history.clickhouse.columns import COLUMNS
 from streams.history.clickhouse.repository import SUMS, Store
 from streams.history.rebuild.group_lock import Cannot, claimed
 from streams.history.writer import Batch, Writer, facts_of
-from streams.kafka.connection import client_arguments, close_client
-from streams.kafka.reader import read_offsets
+from streams.kafka.reader import partition_bounds, read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
 
@@ -34,7 +33,6 @@ __all__ = ["Counts", "Older", "Report", "rebuild"]
 
 TABLES = ("activity", *SUMS)
 _TRIES = 8  # of one batch, while ClickHouse is away
-_ANSWER = 30.0  # seconds, of Kafka
 
 # What to do with rows of facts that Kafka does not hold any more.
 Older = Literal["refuse", "keep", "drop"]
@@ -123,15 +121,8 @@ class _Rebuilding:
 
     async def _ranges(self) -> list[tuple[TopicPartition, int, int]]:
         """What Kafka holds now of each partition."""
-        reader = AIOKafkaConsumer(**client_arguments(self._settings))
-        async with asyncio.timeout(_ANSWER):
-            await reader.start()
-            try:
-                places = [TopicPartition(FACTS, number) for number in range(self._settings.log_partitions)]
-                begins, ends = await reader.beginning_offsets(places), await reader.end_offsets(places)
-                return [(tp, begins[tp], ends[tp]) for tp in places]
-            finally:
-                await close_client(reader)
+        partitions = [TopicPartition(FACTS, number) for number in range(self._settings.log_partitions)]
+        return [(tp, *offsets) for tp, offsets in (await partition_bounds(self._settings, partitions)).items()]
 
     async def _first(self, tp: TopicPartition, begin: int, end: int) -> int | None:
         """The lowest position of the first facts that are held."""
