@@ -215,11 +215,11 @@ def longest(asked: Asked) -> list[Any]:
 
 MODELS: dict[str, Callable[[Asked], list[Any]]] = {
     "Momentum per day": momentum, "Time to resolve by kind": time_to_resolve, "Who resolves": who_resolves,
-    "Targets missed": targets_missed, "What was open at the end, the longest first": still_open,
-    "Failures per cluster": failures, "What became of drafts an AI had edited": drafts, "Backlog over time": backlog,
-    "News that came too late": late, "Load by hour of the week": load, "The longest cases, step by step": longest,
+    "Targets missed": targets_missed, "Open items at the end, longest first": still_open,
+    "Failures per cluster": failures, "Results of drafts edited by an AI": drafts, "Backlog over time": backlog,
+    "Events that arrived too late": late, "Load by hour of the week": load, "Longest cases, step by step": longest,
 }
-TIMED = {"What was open at the end, the longest first": lambda row: (row[0], row[3])}
+TIMED = {"Open items at the end, longest first": lambda row: (row[0], row[3])}
 
 
 def test_every_query_has_a_model() -> None:
