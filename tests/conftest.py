@@ -12,12 +12,13 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Generator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
+from httpx._transports import default as _default
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
@@ -27,6 +28,9 @@ from support.kafka import brokers, pipeline  # noqa: E402
 
 from ops.embedded.broker import EmbeddedBroker, binary  # noqa: E402
 from ops.kafka import Cluster  # noqa: E402
+
+# A client loads the CA certificates, which costs 26 ms of CPU. One context does for all clients of the tests.
+_default.create_ssl_context = cache(_default.create_ssl_context)  # type: ignore[attr-defined]
 
 settings.register_profile("fixed", derandomize=True)  # see support.examples
 

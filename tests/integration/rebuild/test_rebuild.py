@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from support.edge.edges import until
 from support.edge.expected_view import Truth
 from support.kafka import pipeline
 from support.kafka.pipeline import Stack, caught_up, eventually, look, send, worker
+from support.processes import fork_server
 from support.processes.cli import clean_env
 from support.processes.view_damage import (
     LINES,
@@ -45,8 +44,7 @@ READER = Reader("ws_01", "ann", frozenset({"OWNER"}))
 
 async def killed(settings: Settings, home: Path, write: int) -> None:
     """`attn rebuild` until that write."""
-    process = subprocess.Popen([sys.executable, "-P", str(PROCESS), str(write), "rebuild"], cwd=home,
-                               env=clean_env(env_of(settings)), stdin=subprocess.DEVNULL)
+    process = fork_server.start([str(PROCESS), str(write), "rebuild"], cwd=home, env=clean_env(env_of(settings)))
     try:
         assert await asyncio.to_thread(process.wait, 90) == -9
     finally:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from support.processes import fork_server
+from support.processes.fork_server import Forked
 
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
@@ -164,7 +166,7 @@ def assert_exact(found: dict[str, Any], facts: Sequence[Fact]) -> None:
     assert found == wanted
 
 
-def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+def start_history(settings: Settings, log: Path) -> Forked:
     """`attn history` as a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTN_")} | {
         "ATTN_KAFKA": settings.kafka, "ATTN_DATA_DIR": str(settings.data_dir), "ATTN_CLICKHOUSE": settings.clickhouse,
@@ -173,10 +175,8 @@ def start_history(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
         "ATTN_HISTORY_BATCH_MS": str(settings.history_batch_ms), "ATTN_LOG_FORMAT": "json",
     }
     with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, "-c", "from ops.cli.main import main; main()", "history"], cwd=ROOT, env=environment,
-            stdout=out, stderr=out,
-        )
+        return fork_server.start(
+            ["-m", "ops.cli", "history"], cwd=ROOT, env=environment, stdout=out.fileno(), stderr=out.fileno())
 
 
 async def feed(settings: Settings, facts: list[Fact]) -> None:

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -19,7 +17,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from support.kafka import brokers
-from support.processes import version1_data
+from support.processes import fork_server, version1_data
+from support.processes.fork_server import Forked
 
 from schemas.dead_letters import DeadLetter, parse
 from schemas.facts import Fact, Outcome, decode_fact
@@ -66,23 +65,23 @@ async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
         await task
 
 
-def spawn(settings: Settings, crash: str = "") -> subprocess.Popen[bytes]:
+def spawn(settings: Settings, crash: str = "") -> Forked:
     """A worker process. `crash`: "POINT:N", where it kills itself at the Nth time (see worker_process.py)."""
     given = {
         f"ATTN_{name.upper()}": json.dumps(value) if isinstance(value, list | dict) else str(value)
         for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
     }
-    return subprocess.Popen([sys.executable, "-P", str(PROCESS), crash], env=os.environ | given)
+    return fork_server.start([str(PROCESS), crash], env=os.environ | given)
 
 
-def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
+def handles_sigterm(process: Forked) -> bool:
     """Whether it has installed a handler for SIGTERM yet: a signal during its imports ends it with that signal."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Forked) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -270,7 +269,7 @@ def _check_batches(partition: int, seen: Seen) -> None:
     assert not told
 
 
-async def caught_up_events(settings: Settings, ids: set[str], process: subprocess.Popen[bytes]) -> bool:
+async def caught_up_events(settings: Settings, ids: set[str], process: Forked) -> bool:
     """Whether events of these ids come into the log while the worker runs."""
     async def there() -> bool | None:
         if process.poll() is not None:

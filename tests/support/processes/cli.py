@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
+from support.processes import fork_server
 
 from ops.cli.main import main
 
@@ -23,11 +25,20 @@ def clean_env(extra: Mapping[str, str] = {}) -> dict[str, str]:
 def attn(
     *arguments: str, cwd: Path, env: Mapping[str, str] = {}, stdin: str | bytes = b"", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run `attn` to its end."""
-    given = stdin.encode() if isinstance(stdin, str) else stdin
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=clean_env(env), input=given, capture_output=True, timeout=timeout)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    """Runs `attn` to its end in a process of its own (by fork). Raises TimeoutExpired after `timeout` seconds."""
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as errors:
+        given.write(stdin.encode() if isinstance(stdin, str) else stdin)
+        given.seek(0)
+        process = fork_server.start(
+            ["-m", "ops.cli", *arguments], cwd=cwd, env=clean_env(env), stdin=given.fileno(), stdout=out.fileno(),
+            stderr=errors.fileno())
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read().decode(), errors.read().decode())
 
 
 def attn_here(*arguments: str) -> int:
