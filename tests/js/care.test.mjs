@@ -6,10 +6,10 @@ import { test } from "node:test";
 import { LEAST, MOST, pause, retryAfter } from "../../api/static/attn/backoff.js";
 import { now, setFromDate, setFromHeartbeat } from "../../api/static/attn/clock.js";
 import { isExact, parse, stringify } from "../../api/static/attn/exact.js";
-import { follow, silence } from "../../api/static/attn/feed/connection.js";
+import { followFeed, silenceLimit } from "../../api/static/attn/feed/connection.js";
 import { linkTo } from "../../api/static/attn/text/links.js";
 import { frames } from "../../api/static/attn/sse.js";
-import { due, isolated } from "../../api/static/attn/text/labels.js";
+import { due, isolate } from "../../api/static/attn/text/labels.js";
 
 // JSON texts of all kinds of numbers, from a seed, so that a failure comes again.
 function* numbers(seed, count) {
@@ -69,8 +69,8 @@ test("a server in trouble hears of a reader once a second at most", async () => 
     const waits = [], ending = new AbortController();
     let asked = 0;
     globalThis.fetch = async () => (asked++, body());
-    await follow({
-      cursor: () => null, limit: 1, signal: ending.signal, wake: new EventTarget(), tell() {}, status() {},
+    await followFeed({
+      cursor: () => null, limit: 1, signal: ending.signal, wake: new EventTarget(), onFrames() {}, onLink() {},
       sleep: async (wait) => { waits.push(wait); if (waits.length === 5) ending.abort(); },
     });
     assert.equal(asked, 5);
@@ -82,16 +82,16 @@ test("who wakes the reader again and again does not wake the server", { timeout:
   const times = [], wake = new EventTarget();
   globalThis.fetch = async () => (times.push(performance.now()), new Response(null, { status: times.length < 3 ? 503 : 401 }));
   const waking = setInterval(() => wake.dispatchEvent(new Event("wake")), 20);
-  await follow({ cursor: () => null, limit: 1, signal: new AbortController().signal, wake, tell() {}, status() {} });
+  await followFeed({ cursor: () => null, limit: 1, signal: new AbortController().signal, wake, onFrames() {}, onLink() {} });
   clearInterval(waking);
   assert.ok(times[2] - times[0] > 2 * LEAST - 100, String(times));
 });
 
 test("the limit of silence follows the interval of heartbeats", () => {
-  assert.equal(silence(null), 50_000);
-  assert.equal(silence("1"), 50_000);
-  assert.equal(silence("60"), 185_000);
-  for (const odd of ["", "x", "-1", "0", "Infinity", "1e300"]) assert.ok(silence(odd) >= 50_000 && silence(odd) < 2 ** 31, odd);
+  assert.equal(silenceLimit(null), 50_000);
+  assert.equal(silenceLimit("1"), 50_000);
+  assert.equal(silenceLimit("60"), 185_000);
+  for (const odd of ["", "x", "-1", "0", "Infinity", "1e300"]) assert.ok(silenceLimit(odd) >= 50_000 && silenceLimit(odd) < 2 ** 31, odd);
 });
 
 test("times are the server's", () => {
@@ -141,8 +141,8 @@ test("a large frame costs its length once", async () => {
 });
 
 test("foreign text turns nothing around it", () => {
-  assert.equal(isolated("plain “text” ä"), "plain “text” ä");
-  for (const text of ["\u202Eexe.gpj", "שלום", "\u2069\u202Ex", "مرحبا"]) assert.match(isolated(text), /^\u2068[^\u202A-\u202E\u2066-\u2069]*\u2069$/);
+  assert.equal(isolate("plain “text” ä"), "plain “text” ä");
+  for (const text of ["\u202Eexe.gpj", "שלום", "\u2069\u202Ex", "مرحبا"]) assert.match(isolate(text), /^\u2068[^\u202A-\u202E\u2066-\u2069]*\u2069$/);
 });
 
 test("what has no due time is not late", () => {

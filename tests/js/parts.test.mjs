@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { follow } from "../../api/static/attn/feed/connection.js";
-import { clusters, matching, NONE } from "../../api/static/attn/state/filters.js";
-import { arrange, extend, hold } from "../../api/static/attn/state/list_freeze.js";
+import { followFeed } from "../../api/static/attn/feed/connection.js";
+import { clusters, matching, NO_FILTERS } from "../../api/static/attn/state/filters.js";
+import { arrange, extend, freeze } from "../../api/static/attn/state/list_freeze.js";
 import { explain } from "../../api/static/attn/http.js";
-import { choose, HEADING, layOut, visible } from "../../api/static/attn/state/list_layout.js";
+import { select, HEADING, layOutRows, visibleRows } from "../../api/static/attn/state/list_layout.js";
 import { isSecret } from "../../api/static/attn/text/secret_masking.js";
 import { store } from "../../api/static/attn/state/store.js";
-import { due, span, why } from "../../api/static/attn/text/labels.js";
+import { due, formatDuration, explainRank } from "../../api/static/attn/text/labels.js";
 
 const item = (id, more = {}) => ({ id, rank: id, title: id, kind: "message", band: "normal", state: "unread", rank_reasons: ["normal"], due_at: "2026-05-20T12:00:00Z", ...more });
 const shownIds = ({ shown }) => shown.map((row) => (row.gone ? `(${row.item.id})` : row.item.id)).join(" ");
@@ -19,7 +19,7 @@ test("what is not held is as it is", () => {
 });
 
 test("held: nothing moves, what is new waits, what went stays as gone, content is the newest", () => {
-  const held = hold([item("a"), item("b"), item("c")]);
+  const held = freeze([item("a"), item("b"), item("c")]);
   const now = [item("n"), item("c", { title: "C" }), item("a")];
   const seen = arrange(now, held, NOBODY);
   assert.equal(shownIds(seen), "a (b) c");
@@ -29,24 +29,24 @@ test("held: nothing moves, what is new waits, what went stays as gone, content i
 });
 
 test("held: no pill while nothing waits", () => {
-  const held = hold([item("a"), item("b")]);
+  const held = freeze([item("a"), item("b")]);
   const { fresh, moved } = arrange([item("a", { state: "read" }), item("b")], held, NOBODY);
   assert.deepEqual([fresh, moved], [0, false]);
 });
 
 test("held: an empty list holds nothing back", () => {
-  assert.equal(shownIds(arrange([item("a")], hold([]), NOBODY)), "a");
-  assert.equal(shownIds(arrange([item("n")], hold([item("a")]), new Set(["a"]))), "n");
+  assert.equal(shownIds(arrange([item("a")], freeze([]), NOBODY)), "a");
+  assert.equal(shownIds(arrange([item("n")], freeze([item("a")]), new Set(["a"]))), "n");
 });
 
 test("held: pages that were scrolled to come at the end", () => {
-  const held = extend(hold([item("b")]), [item("b"), item("c")]);
+  const held = extend(freeze([item("b")]), [item("b"), item("c")]);
   assert.equal(shownIds(arrange([item("a"), item("b"), item("c")], held, NOBODY)), "b c");
 });
 
 test("rows: a heading for each band, counted; the last one may go on", () => {
   const list = [item("a", { band: "urgent" }), item("b"), item("c")].map((one) => ({ item: one, gone: one.id === "c" }));
-  const { rows, height } = layOut(list, 10, true, true);
+  const { rows, height } = layOutRows(list, 10, true, true);
   assert.deepEqual(rows.map((row) => row.key), ["band:urgent", "a", "band:normal", "b", "c"]);
   assert.deepEqual(rows.filter((row) => row.band).map(({ band }) => [band.count, band.more]), [[1, false], [1, true]]);
   assert.equal(height, 2 * HEADING + 30);
@@ -55,37 +55,37 @@ test("rows: a heading for each band, counted; the last one may go on", () => {
 
 test("rows: a held item that changed its band makes no second heading", () => {
   const bands = ["high", "urgent", "normal", "high"];
-  const { rows } = layOut(bands.map((band, place) => ({ item: item(String(place), { band }), gone: false })), 10, false, true);
+  const { rows } = layOutRows(bands.map((band, place) => ({ item: item(String(place), { band }), gone: false })), 10, false, true);
   assert.deepEqual(rows.filter((row) => row.band).map((row) => row.key), ["band:high", "band:normal"]);
 });
 
 test("rows: only those on screen are drawn, and the one with the focus", () => {
-  const { rows, height } = layOut(Array.from({ length: 5000 }, (_, n) => ({ item: item(`i${n}`), gone: false })), 68, false, true);
+  const { rows, height } = layOutRows(Array.from({ length: 5000 }, (_, n) => ({ item: item(`i${n}`), gone: false })), 68, false, true);
   for (const top of [0, 1000, 200_000, height - 800]) {
-    const drawn = visible(rows, top, top + 800, null);
+    const drawn = visibleRows(rows, top, top + 800, null);
     assert.ok(drawn.length <= 14);
     assert.ok(drawn[0].top <= top && drawn.at(-1).top + drawn.at(-1).height >= top + 800);
   }
-  assert.equal(visible(rows, 0, 800, "i4000").at(-1).key, "i4000");
-  assert.equal(visible(rows, 200_000, 200_800, "i3")[0].key, "i3");
-  assert.deepEqual(visible([], 0, 800, null), []);
+  assert.equal(visibleRows(rows, 0, 800, "i4000").at(-1).key, "i4000");
+  assert.equal(visibleRows(rows, 200_000, 200_800, "i3")[0].key, "i3");
+  assert.deepEqual(visibleRows([], 0, 800, null), []);
 });
 
 test("choosing: one by one, and a range with shift", () => {
   const order = ["a", "b", "c", "d"];
-  const one = choose(new Set(), order, null, "b", false);
+  const one = select(new Set(), order, null, "b", false);
   assert.deepEqual([...one], ["b"]);
-  assert.deepEqual([...choose(one, order, "b", "d", true)], ["b", "c", "d"]);
-  assert.deepEqual([...choose(one, order, "b", "a", true)].sort(), ["a", "b"]);
-  assert.deepEqual([...choose(one, order, "b", "b", false)], []);
-  assert.deepEqual([...choose(one, order, "gone", "c", true)], ["b", "c"]);
+  assert.deepEqual([...select(one, order, "b", "d", true)], ["b", "c", "d"]);
+  assert.deepEqual([...select(one, order, "b", "a", true)].sort(), ["a", "b"]);
+  assert.deepEqual([...select(one, order, "b", "b", false)], []);
+  assert.deepEqual([...select(one, order, "gone", "c", true)], ["b", "c"]);
 });
 
 test("filters: every word, kind, cluster of an incident, case", () => {
   const items = [
     item("a", { title: "Deploy API", cluster: "c1", case_id: "k" }), item("b", { kind: "incident", clusters: ["c1", "c2"], error: "deploy" }),
     item("c", { state: "read" })];
-  const ids = (filters, unread = false) => matching(items, { ...NONE, ...filters }, unread).map((one) => one.id).join("");
+  const ids = (filters, unread = false) => matching(items, { ...NO_FILTERS, ...filters }, unread).map((one) => one.id).join("");
   assert.equal(ids({}), "abc");
   assert.equal(ids({}, true), "ab");
   assert.equal(ids({ text: " deploy  api" }), "a");
@@ -107,11 +107,11 @@ test("secrets: names and values that look like one", () => {
 });
 
 test("times in words", () => {
-  assert.deepEqual([5, 59, 60, 119, 3600, 4000, 86_400, 100_000, 900_000].map(span), ["5 s", "59 s", "1 min", "1 min", "1 h", "1 h 06", "1 d", "1 d 3 h", "10 d"]);
+  assert.deepEqual([5, 59, 60, 119, 3600, 4000, 86_400, 100_000, 900_000].map(formatDuration), ["5 s", "59 s", "1 min", "1 min", "1 h", "1 h 06", "1 d", "1 d 3 h", "10 d"]);
   const noon = Date.parse("2026-05-20T12:00:00Z");
   assert.deepEqual(due(item("a"), noon - 60_000), { text: "due in 1 min", tone: "soon" });
   assert.deepEqual(due(item("a"), noon + 3_600_000), { text: "1 h late", tone: "late" });
-  assert.match(why(item("a", { rank_reasons: ["high", "overdue", "blocking"] })), /^Ranked here: high priority, overdue, .*waits for it/);
+  assert.match(explainRank(item("a", { rank_reasons: ["high", "overdue", "blocking"] })), /^Ranked here: high priority, overdue, .*waits for it/);
 });
 
 test("every refusal has its words", () => {
@@ -144,9 +144,9 @@ test("the feed goes on from its cursor, says why it is down, and ends with the s
     new Response('{"error":"too many","limit":8}', { status: 429, headers: { "retry-after": "1" } }),
     new Response('{"error":"not ready"}', { status: 503, headers: { "retry-after": "1" } }), stream("retry: 1\n\nid: 2\nevent: added\ndata: {}\n\n"),
   ]);
-  await follow({
+  await followFeed({
     cursor: () => cursor, limit: 500, signal: new AbortController().signal, wake: new EventTarget(),
-    tell: (frames) => frames.forEach((frame) => { told.push(frame.event); cursor = frame.id; }), status: (link) => links.push(link), sleep: async () => {},
+    onFrames: (frames) => frames.forEach((frame) => { told.push(frame.event); cursor = frame.id; }), onLink: (link) => links.push(link), sleep: async () => {},
   });
   assert.deepEqual(told, ["snapshot", "added"]);
   assert.deepEqual(asked, [null, "1", "1", "1", "1", "2"]);
@@ -157,9 +157,9 @@ test("the feed goes on from its cursor, says why it is down, and ends with the s
 test("a wake cuts the waiting short", { timeout: 20_000 }, async () => {
   edge([new Response("{}", { status: 503, headers: { "retry-after": "3600" } })]);
   const wake = new EventTarget();
-  await follow({
-    cursor: () => null, limit: 1, signal: new AbortController().signal, wake, tell() {},
-    status: (link) => { if (link.until) setTimeout(() => wake.dispatchEvent(new Event("wake"))); },
+  await followFeed({
+    cursor: () => null, limit: 1, signal: new AbortController().signal, wake, onFrames() {},
+    onLink: (link) => { if (link.until) setTimeout(() => wake.dispatchEvent(new Event("wake"))); },
   });
 });
 

@@ -10,24 +10,24 @@ import { parse } from "./exact.js";
  * @property {number | null} wait seconds, where the edge says when to come back; never negative
  */
 
-const TRIES = 3, LONGEST = 5000; // milliseconds: a person waits for it
+const MAX_TRIES = 3, MAX_WAIT_MS = 5000; // milliseconds: a person waits for it
 
 /** Names one write. `randomUUID` is missing where the page came over plain http. */
-const key = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+const newIdempotencyKey = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** @param {string} name */
-const cookies = (name) => document.cookie.split("; ").filter((one) => one.startsWith(`${name}=`)).map((one) => one.slice(name.length + 1));
+const readCookies = (name) => document.cookie.split("; ").filter((one) => one.startsWith(`${name}=`)).map((one) => one.slice(name.length + 1));
 
 /** @param {string} name */
-export const cookie = (name) => cookies(name)[0] ?? "";
+export const readCookie = (name) => readCookies(name)[0] ?? "";
 
-let named = ""; // the value of attn_csrf that belongs to the session, as the edge names it in its answers
+let sessionCsrf = ""; // the value of attn_csrf that belongs to the session, as the edge names it in its answers
 
 /** What a write must show. Another host of the parent domain may have set a cookie of the same name; the edge knows its own. */
-async function csrf() {
-  const all = cookies("attn_csrf");
-  if (all.length > 1 && !all.includes(named)) await ask("GET", "/org/me");
-  return all.includes(named) ? named : all[0] ?? "";
+async function csrfHeader() {
+  const all = readCookies("attn_csrf");
+  if (all.length > 1 && !all.includes(sessionCsrf)) await request("GET", "/org/me");
+  return all.includes(sessionCsrf) ? sessionCsrf : all[0] ?? "";
 }
 
 /**
@@ -38,17 +38,17 @@ async function csrf() {
  * @param {Record<string, string>} [headers]
  * @returns {Promise<Answer>}
  */
-export async function ask(method, path, body, headers = {}) {
+export async function request(method, path, body, headers = {}) {
   /** @type {Record<string, string>} */
   const all = { accept: "application/json", ...headers };
-  if (method !== "GET") all["x-csrf-token"] = await csrf();
+  if (method !== "GET") all["x-csrf-token"] = await csrfHeader();
   if (body !== undefined) all["content-type"] = "application/json";
   try {
     const answer = await fetch(path, {
       method, headers: all, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
     });
     setFromDate(answer);
-    named = answer.headers.get("x-csrf-token") ?? named;
+    sessionCsrf = answer.headers.get("x-csrf-token") ?? sessionCsrf;
     const text = await answer.text();
     return { status: answer.status, data: text ? json(text) : null, wait: retryAfter(answer.headers.get("retry-after"), now()) };
   } catch {
@@ -73,14 +73,14 @@ function json(text) {
  * @param {number} [revision] of the item as it was shown
  * @returns {Promise<Answer>}
  */
-export async function write(method, path, body, revision) {
+export async function sendWrite(method, path, body, revision) {
   /** @type {Record<string, string>} */
-  const headers = { "idempotency-key": key() };
+  const headers = { "idempotency-key": newIdempotencyKey() };
   if (revision !== undefined) headers["if-match"] = `"${revision}"`;
   for (let tries = 1; ; tries++) {
-    const answer = await ask(method, path, body, headers);
-    if (tries === TRIES || (answer.status !== 503 && answer.status !== 0)) return answer;
-    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), LONGEST)));
+    const answer = await request(method, path, body, headers);
+    if (tries === MAX_TRIES || (answer.status !== 503 && answer.status !== 0)) return answer;
+    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), MAX_WAIT_MS)));
   }
 }
 

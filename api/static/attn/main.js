@@ -1,14 +1,14 @@
 // The page, drawn from what `boot.js` set going.
-import { follow } from "./shell/deep_links.js";
-import { pressed } from "./shell/keyboard.js";
-import { page, wake } from "./state/page_state.js";
-import { watch } from "./shell/notifications.js";
+import { watchAddress } from "./shell/deep_links.js";
+import { onKeyDown } from "./shell/keyboard.js";
+import { page, retryNow } from "./state/page_state.js";
+import { watchInbox } from "./shell/notifications.js";
 import { App } from "./ui/app.js";
 import { loadMarkdown } from "./ui/item/body.js";
 import { html, render } from "./ui/dom.js";
 
-watch();
-follow();
+watchInbox();
+watchAddress();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 
@@ -18,6 +18,6 @@ if (!listed()) {
   const stop = page.listen(() => listed() && stop());
 }
 
-document.addEventListener("keydown", pressed);
-addEventListener("online", wake);
-document.addEventListener("visibilitychange", () => document.hidden || wake());
+document.addEventListener("keydown", onKeyDown);
+addEventListener("online", retryNow);
+document.addEventListener("visibilitychange", () => document.hidden || retryNow());

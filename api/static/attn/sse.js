@@ -37,7 +37,7 @@ export async function* frames(bytes, read = JSON.parse) {
   /** @type {string[]} */
   let parts = [];
   let last = "";
-  for await (const piece of pieces(bytes)) {
+  for await (const piece of chunks(bytes)) {
     const text = decoder.decode(piece, { stream: true }), seam = last + text;
     parts.push(text);
     last = seam.slice(-WIDEST);
@@ -57,7 +57,7 @@ export async function* frames(bytes, read = JSON.parse) {
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
  * @returns {AsyncGenerator<Uint8Array>}
  */
-export async function* pieces(bytes) {
+export async function* chunks(bytes) {
   if (!("getReader" in bytes)) {
     yield* bytes;
     return;

@@ -1,50 +1,50 @@
 // What a person does to items. Each write is answered after it is durable; the feed then shows it, here and everywhere.
-import { asSeen, retryThrottled, replaceItem } from "./revision_check.js";
-import { ask, explain, ok, write } from "../http.js";
+import { withRevision, retryThrottled, replaceItem } from "./revision_check.js";
+import { request, explain, ok, sendWrite } from "../http.js";
 import { linkTo } from "../text/links.js";
-import { letGo, onScreen, page, without } from "../state/page_state.js";
-import { fetchAway } from "../state/paging.js";
-import { clock, isolated, kind, plural } from "../text/labels.js";
+import { unfreezeList, listOnScreen, page, without } from "../state/page_state.js";
+import { fetchDismissed } from "../state/paging.js";
+import { formatTime, isolate, kindLabel, plural } from "../text/labels.js";
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../http.js").Answer} Answer */
 
-const MOST = 500; // ids in one request
-const EACH = 100; // items that are written one by one, each for its own revision; more go as one request
-const FINAL = new Set([0, 401, 429]); // statuses that end a series: the next item would get the same
-const STAYS = 9000, STAYS_BAD = 15_000; // milliseconds a message is shown
-let number = 0;
+const MAX_BULK = 500; // ids in one request
+const MAX_SINGLE_WRITES = 100; // items that are written one by one, each for its own revision; more go as one request
+const SERIES_ENDS = new Set([0, 401, 429]); // statuses that end a series: the next item would get the same
+const TOAST_MS = 9000, ERROR_TOAST_MS = 15_000; // milliseconds a message is shown
+let lastToast = 0;
 
 /**
  * @param {string} text
  * @param {{tone?: "calm" | "bad", links?: {href: string, text: string}[], undo?: (() => void) | null}} [more]
  */
-export function say(text, { tone = "calm", links = [], undo = null } = {}) {
-  const toast = { id: ++number, text, tone, links, undo };
-  page.set({ toasts: [...page.get().toasts.slice(-2), toast], heard: text });
-  setTimeout(() => hush(toast.id), tone === "bad" || links.length ? STAYS_BAD : STAYS);
+export function showToast(text, { tone = "calm", links = [], undo = null } = {}) {
+  const toast = { id: ++lastToast, text, tone, links, undo };
+  page.set({ toasts: [...page.get().toasts.slice(-2), toast], announcement: text });
+  setTimeout(() => hideToast(toast.id), tone === "bad" || links.length ? ERROR_TOAST_MS : TOAST_MS);
 }
 
 /** @param {number} id */
-export const hush = (id) => page.set({ toasts: page.get().toasts.filter((toast) => toast.id !== id) });
+export const hideToast = (id) => page.set({ toasts: page.get().toasts.filter((toast) => toast.id !== id) });
 
 /** Undo what was done last, if its message is still there. */
 export function undo() {
   const last = page.get().toasts.findLast((toast) => toast.undo !== null);
-  if (!last) return say("Nothing to undo.");
-  hush(last.id);
+  if (!last) return showToast("Nothing to undo.");
+  hideToast(last.id);
   last.undo?.();
 }
 
 /** @param {string} id @returns {Item | undefined} */
-export function find(id) {
-  const { inbox, tail, away, opened } = page.get();
-  return [inbox.items, tail.items, away.items].map((items) => items.find((item) => item.id === id)).find(Boolean)
-    ?? (opened?.id === id ? opened : undefined);
+export function findItem(id) {
+  const { inbox, beyond, dismissed, openItem } = page.get();
+  return [inbox.items, beyond.items, dismissed.items].map((items) => items.find((item) => item.id === id)).find(Boolean)
+    ?? (openItem?.id === id ? openItem : undefined);
 }
 
 /** A title within a sentence. @param {readonly string[]} ids */
-const title = (ids) => (ids.length === 1 ? `“${isolated(find(ids[0])?.title ?? "Item")}”` : plural(ids.length, "item"));
+const titleOf = (ids) => (ids.length === 1 ? `“${isolate(findItem(ids[0])?.title ?? "Item")}”` : plural(ids.length, "item"));
 
 /**
  * Busy while it lasts; then what was asked for has gone from the list at this person's own wish.
@@ -52,14 +52,14 @@ const title = (ids) => (ids.length === 1 ? `“${isolated(find(ids[0])?.title ??
  * @param {() => Promise<Answer>} work
  * @param {boolean} leaves
  */
-async function during(ids, work, leaves) {
-  page.set({ busy: new Set([...page.get().busy, ...ids]) });
+async function withPendingItems(ids, work, leaves) {
+  page.set({ pending: new Set([...page.get().pending, ...ids]) });
   const answer = await work();
   const state = page.get();
   const gone = leaves && ok(answer) ? ids.filter((id) => !(answer.data?.skipped_ids ?? []).includes(id)) : [];
   page.set({
-    busy: without(state.busy, ids), mine: new Set([...state.mine, ...gone]), chosen: without(state.chosen, gone),
-    tail: gone.length ? { ...state.tail, items: state.tail.items.filter((item) => !gone.includes(item.id)) } : state.tail,
+    pending: without(state.pending, ids), ownRemovals: new Set([...state.ownRemovals, ...gone]), selected: without(state.selected, gone),
+    beyond: gone.length ? { ...state.beyond, items: state.beyond.items.filter((item) => !gone.includes(item.id)) } : state.beyond,
   });
   return answer;
 }
@@ -69,9 +69,9 @@ async function during(ids, work, leaves) {
  * @param {string} what
  * @param {Item} [item]
  */
-function refused(answer, what, item) {
-  const href = linkTo(item?.action_url), links = item && href !== null ? [{ href, text: kind(item.kind).verb }] : [];
-  say(`${what}: ${explain(answer)}`, { tone: "bad", links: answer.status === 409 ? links : [] });
+function showFailure(answer, what, item) {
+  const href = linkTo(item?.action_url), links = item && href !== null ? [{ href, text: kindLabel(item.kind).verb }] : [];
+  showToast(`${what}: ${explain(answer)}`, { tone: "bad", links: answer.status === 409 ? links : [] });
 }
 
 /**
@@ -79,13 +79,13 @@ function refused(answer, what, item) {
  * @param {"read" | "unread"} state
  * @param {boolean} [quietly]
  */
-export async function mark(ids, state, quietly = false) {
+export async function setState(ids, state, quietly = false) {
   if (!ids.length) return;
-  if (ids.length > 1) return state === "unread" && ids.length <= EACH ? markUnread(ids) : bulk(ids, state);
-  const item = find(ids[0]);
-  const answer = await during(ids, () => markOne(ids[0], state), false);
-  if (ok(answer)) item && replaceItem({ ...find(ids[0]) ?? item, state });
-  else if (!quietly) refused(answer, `Not marked ${state}`, item);
+  if (ids.length > 1) return state === "unread" && ids.length <= MAX_SINGLE_WRITES ? markUnread(ids) : changeMany(ids, state);
+  const item = findItem(ids[0]);
+  const answer = await withPendingItems(ids, () => setStateOfOne(ids[0], state), false);
+  if (ok(answer)) item && replaceItem({ ...findItem(ids[0]) ?? item, state });
+  else if (!quietly) showFailure(answer, `Not marked ${state}`, item);
 }
 
 /**
@@ -93,7 +93,7 @@ export async function mark(ids, state, quietly = false) {
  * @param {string} id
  * @param {"read" | "unread"} state
  */
-const markOne = (id, state) => asSeen(find(id), (revision) => retryThrottled(() => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
+const setStateOfOne = (id, state) => withRevision(findItem(id), (revision) => retryThrottled(() => sendWrite("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
 
 /** Marks items unread one by one, because the bulk request has no revisions. @param {readonly string[]} ids */
 async function markUnread(ids) {
@@ -101,14 +101,14 @@ async function markUnread(ids) {
   let bad = null;
   let marked = 0;
   for (const id of ids) {
-    const answer = await during([id], () => markOne(id, "unread"), false);
+    const answer = await withPendingItems([id], () => setStateOfOne(id, "unread"), false);
     if (ok(answer)) marked += 1;
     else bad = answer;
-    if (FINAL.has(answer.status)) break;
+    if (SERIES_ENDS.has(answer.status)) break;
   }
-  if (bad) return refused(bad, `${marked} of ${ids.length} marked unread`);
-  page.set({ chosen: new Set() });
-  say(`${marked} marked unread.`);
+  if (bad) return showFailure(bad, `${marked} of ${ids.length} marked unread`);
+  page.set({ selected: new Set() });
+  showToast(`${marked} marked unread.`);
 }
 
 /**
@@ -117,14 +117,14 @@ async function markUnread(ids) {
  */
 export async function resolve(ids, action) {
   if (!ids.length) return;
-  if (ids.length > 1) return bulk(ids, "resolved", action);
-  const [id] = ids, item = find(id), name = title(ids);
+  if (ids.length > 1) return changeMany(ids, "resolved", action);
+  const [id] = ids, item = findItem(id), name = titleOf(ids);
   const body = { state: "resolved", ...(action && { resolved_action: action }) };
-  const next = after(ids);
-  const answer = await during(ids, () => asSeen(item, (revision) => write("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, body, revision)), true);
-  if (!ok(answer)) return refused(answer, `${name} stays open`, item);
-  leave(ids, next);
-  say(`Resolved ${name} for everyone.`, { undo: () => reopen([id], action) });
+  const next = nextOnScreen(ids);
+  const answer = await withPendingItems(ids, () => withRevision(item, (revision) => sendWrite("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, body, revision)), true);
+  if (!ok(answer)) return showFailure(answer, `${name} stays open`, item);
+  moveFocus(ids, next);
+  showToast(`Resolved ${name} for everyone.`, { undo: () => reopen([id], action) });
 }
 
 /**
@@ -138,19 +138,19 @@ async function reopen(ids, action) {
   const opened = [];
   let theirs = 0;
   for (const id of ids) {
-    const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await ask("GET", path);
-    if (FINAL.has(now.status) || now.status >= 500) return refused(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
+    const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await request("GET", path);
+    if (SERIES_ENDS.has(now.status) || now.status >= 500) return showFailure(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
     const { state, revision, resolved_by_user_id: by, resolved_action: did } = now.data ?? {};
     const mine = ok(now) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
-    const answer = mine ? await retryThrottled(() => write("PATCH", path, { state: "unread" }, revision)) : now;
+    const answer = mine ? await retryThrottled(() => sendWrite("PATCH", path, { state: "unread" }, revision)) : now;
     if (mine && ok(answer)) opened.push(id);
-    else if (mine && FINAL.has(answer.status)) return refused(answer, "Not opened again");
+    else if (mine && SERIES_ENDS.has(answer.status)) return showFailure(answer, "Not opened again");
     else if (state === "resolved" || !ok(now)) theirs += 1;
   }
-  page.set({ mine: without(page.get().mine, opened) });
-  letGo(); // what this person brings back does not wait behind the pill
-  if (!theirs) return say(ids.length === 1 ? "Open again." : `${opened.length} opened again.`);
-  say(ids.length === 1 ? "It stays closed: its source or somebody else closed it meanwhile."
+  page.set({ ownRemovals: without(page.get().ownRemovals, opened) });
+  unfreezeList(); // what this person brings back does not wait behind the pill
+  if (!theirs) return showToast(ids.length === 1 ? "Open again." : `${opened.length} opened again.`);
+  showToast(ids.length === 1 ? "It stays closed: its source or somebody else closed it meanwhile."
     : `${opened.length} opened again, ${theirs} stay closed: their source or somebody else closed them meanwhile.`, { tone: "bad" });
 }
 
@@ -160,18 +160,18 @@ async function reopen(ids, action) {
  * @param {"read" | "unread" | "resolved"} state
  * @param {string} [action]
  */
-async function bulk(ids, state, action) {
-  const items = new Map(ids.map((id) => [id, find(id)]));
-  const next = after(ids);
+async function changeMany(ids, state, action) {
+  const items = new Map(ids.map((id) => [id, findItem(id)]));
+  const next = nextOnScreen(ids);
   let updated = 0, missing = 0;
   /** @type {string[]} */
   const skipped = [];
-  for (let at = 0; at < ids.length; at += MOST) {
-    const part = ids.slice(at, at + MOST);
+  for (let at = 0; at < ids.length; at += MAX_BULK) {
+    const part = ids.slice(at, at + MAX_BULK);
     const body = { ids: part, state, ...(action && { resolved_action: action }) };
-    const answer = await during(part, () => write("POST", "/api/v1/inbox/bulk", body), state === "resolved");
+    const answer = await withPendingItems(part, () => sendWrite("POST", "/api/v1/inbox/bulk", body), state === "resolved");
     if (!ok(answer)) {
-      refused(answer, updated ? `${updated} done, then it stopped` : "Nothing was changed");
+      showFailure(answer, updated ? `${updated} done, then it stopped` : "Nothing was changed");
       break;
     }
     updated += answer.data.updated;
@@ -182,16 +182,16 @@ async function bulk(ids, state, action) {
   const left = skipped.map((id) => items.get(id)).filter((item) => item !== undefined);
   const links = left.flatMap((item) => {
     const href = linkTo(item.action_url);
-    return href === null ? [] : [{ href, text: `${kind(item.kind).verb}: ${isolated(item.title)}` }];
+    return href === null ? [] : [{ href, text: `${kindLabel(item.kind).verb}: ${isolate(item.title)}` }];
   }).slice(0, 5);
   const said = [state === "resolved" ? `${updated} resolved` : `${updated} marked ${state}`];
   if (skipped.length) said.push(`${skipped.length} left open`);
   if (missing) said.push(`${missing} no longer there`);
   const done = ids.filter((id) => !skipped.includes(id));
-  page.set({ chosen: new Set(skipped) });
-  leave(state === "resolved" ? done : [], next);
+  page.set({ selected: new Set(skipped) });
+  moveFocus(state === "resolved" ? done : [], next);
   const why = skipped.length ? ". Those wait at their source: " + (links.length < left.length ? "they stay chosen." : "") : ".";
-  say(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
+  showToast(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
 }
 
 /**
@@ -200,48 +200,48 @@ async function bulk(ids, state, action) {
  */
 export async function dismiss(ids, until) {
   if (!ids.length) return;
-  const next = after(ids), name = title(ids);
+  const next = nextOnScreen(ids), name = titleOf(ids);
   const body = until && { dismissed_until: until.toISOString() };
   /** @type {string[]} */
   const done = [];
   /** @type {Answer | null} */
   let bad = null;
   for (const id of ids) {
-    const send = (/** @type {number | undefined} */ revision) => retryThrottled(() => write("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision));
-    const answer = await during([id], () => asSeen(find(id), send), true);
+    const send = (/** @type {number | undefined} */ revision) => retryThrottled(() => sendWrite("POST", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`, body, revision));
+    const answer = await withPendingItems([id], () => withRevision(findItem(id), send), true);
     if (ok(answer)) done.push(id);
     else bad = answer;
-    if (FINAL.has(answer.status)) break;
+    if (SERIES_ENDS.has(answer.status)) break;
   }
-  if (bad) refused(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, find(ids[0]));
+  if (bad) showFailure(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, findItem(ids[0]));
   if (!done.length) return;
-  leave(done, next);
-  if (page.get().away.loaded) fetchAway(page); // it is counted beside the list
-  say(until ? `Snoozed ${name} until ${clock(until.toISOString())}.` : `Put away ${name}, for you alone.`, { undo: () => restore(done) });
+  moveFocus(done, next);
+  if (page.get().dismissed.loaded) fetchDismissed(page); // it is counted beside the list
+  showToast(until ? `Snoozed ${name} until ${formatTime(until.toISOString())}.` : `Put away ${name}, for you alone.`, { undo: () => restore(done) });
 }
 
 /** @param {readonly string[]} ids */
 export async function restore(ids) {
   for (const id of ids) {
-    const answer = await during([id], () => write("DELETE", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`), false);
-    if (!ok(answer)) return refused(answer, "Not restored", find(id));
+    const answer = await withPendingItems([id], () => sendWrite("DELETE", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`), false);
+    if (!ok(answer)) return showFailure(answer, "Not restored", findItem(id));
   }
-  const { mine, away, gone } = page.get();
+  const { ownRemovals, dismissed, removed } = page.get();
   page.set({
-    mine: without(mine, ids), chosen: new Set(), away: { ...away, items: away.items.filter((item) => !ids.includes(item.id)) },
-    gone: new Map([...gone].filter(([id]) => !ids.includes(id))),
+    ownRemovals: without(ownRemovals, ids), selected: new Set(), dismissed: { ...dismissed, items: dismissed.items.filter((item) => !ids.includes(item.id)) },
+    removed: new Map([...removed].filter(([id]) => !ids.includes(id))),
   });
-  letGo();
-  if (page.get().view === "away") await fetchAway(page);
-  say(`${ids.length === 1 ? "Back" : `${ids.length} are back`} in your list.`);
+  unfreezeList();
+  if (page.get().view === "dismissed") await fetchDismissed(page);
+  showToast(`${ids.length === 1 ? "Back" : `${ids.length} are back`} in your list.`);
 }
 
 /**
  * What comes after these on screen: where the keyboard goes when they have gone.
  * @param {readonly string[]} ids
  */
-function after(ids) {
-  const rows = onScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id);
+function nextOnScreen(ids) {
+  const rows = listOnScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id);
   const last = Math.max(...ids.map((id) => rows.indexOf(id)));
   return rows.slice(last + 1).find((id) => !ids.includes(id)) ?? rows.findLast((id) => !ids.includes(id)) ?? null;
 }
@@ -250,10 +250,10 @@ function after(ids) {
  * @param {readonly string[]} ids
  * @param {string | null} next
  */
-function leave(ids, next) {
-  const { active, open } = page.get();
+function moveFocus(ids, next) {
+  const { activeId, openId } = page.get();
   page.set({
-    active: active !== null && ids.includes(active) ? next : active,
-    ...(open !== null && ids.includes(open) ? { open: null, opened: null } : {}),
+    activeId: activeId !== null && ids.includes(activeId) ? next : activeId,
+    ...(openId !== null && ids.includes(openId) ? { openId: null, openItem: null } : {}),
   });
 }

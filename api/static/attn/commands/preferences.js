@@ -1,6 +1,6 @@
 // Pins and the layout of the overview, kept by the edge so that they are the same in every browser.
-import { say } from "./item_commands.js";
-import { explain, ok, write } from "../http.js";
+import { showToast } from "./item_commands.js";
+import { explain, ok, sendWrite } from "../http.js";
 import { page } from "../state/page_state.js";
 
 /** @typedef {import("../types").Preferences} Preferences */
@@ -38,11 +38,11 @@ export function moved(widgets, id, target) {
  * Shown at once, and taken back if the edge refuses.
  * @param {Partial<Preferences>} changes
  */
-export async function prefer(changes) {
+export async function savePreferences(changes) {
   const { inbox } = page.get(), before = inbox.preferences;
   page.set({ inbox: { ...inbox, preferences: { ...before, ...changes } } });
-  const answer = await write("PATCH", "/org/me/preferences", changes);
+  const answer = await sendWrite("PATCH", "/org/me/preferences", changes);
   if (ok(answer)) return;
   page.set({ inbox: { ...page.get().inbox, preferences: before } });
-  say(`Not kept: ${explain(answer)}`, { tone: "bad" });
+  showToast(`Not kept: ${explain(answer)}`, { tone: "bad" });
 }

@@ -7,10 +7,10 @@ import { page } from "../state/page_state.js";
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../http.js").Answer} Answer */
 
-const TRIES = 4, LONGEST = 10_000; // after a 429, and milliseconds between two of them
+const MAX_TRIES = 4, MAX_WAIT_MS = 10_000; // after a 429, and milliseconds between two of them
 
 /** What a person saw of an item: while this is the same, a newer revision is none of their concern. @param {Item} item */
-const seen = ({ title, body_md, priority, plan, risk, reversible, payload, error }) =>
+const shownFields = ({ title, body_md, priority, plan, risk, reversible, payload, error }) =>
   stringify([title, body_md, priority, plan, risk, reversible, payload, error]);
 
 /**
@@ -19,21 +19,21 @@ const seen = ({ title, body_md, priority, plan, risk, reversible, payload, error
  * @param {Item | undefined} item
  * @param {(revision: number | undefined) => Promise<Answer>} send
  */
-export async function asSeen(item, send) {
+export async function withRevision(item, send) {
   const answer = await send(item?.revision);
   if (answer.status !== 412 || !item || !answer.data?.item) return answer;
   const newest = { ...item, ...answer.data.item };
-  if (newest.state !== "resolved" && seen(newest) === seen(item)) return send(newest.revision);
+  if (newest.state !== "resolved" && shownFields(newest) === shownFields(item)) return send(newest.revision);
   replaceItem(newest);
   return answer;
 }
 
 /** Replaces an item that the feed does not follow (opened, beyond the window, put away). @param {Item} item */
 export function replaceItem(item) {
-  const { inbox, opened, tail, away } = page.get();
+  const { inbox, openItem, beyond, dismissed } = page.get();
   if (inbox.items.some((one) => one.id === item.id)) return; // the feed brings it
   const put = (/** @type {Item} */ one) => (one.id === item.id ? item : one);
-  page.set({ opened: opened && put(opened), tail: { ...tail, items: tail.items.map(put) }, away: { ...away, items: away.items.map(put) } });
+  page.set({ openItem: openItem && put(openItem), beyond: { ...beyond, items: beyond.items.map(put) }, dismissed: { ...dismissed, items: dismissed.items.map(put) } });
 }
 
 /**
@@ -43,7 +43,7 @@ export function replaceItem(item) {
 export async function retryThrottled(send) {
   for (let tries = 1; ; tries++) {
     const answer = await send();
-    if (answer.status !== 429 || tries === TRIES) return answer;
-    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), LONGEST)));
+    if (answer.status !== 429 || tries === MAX_TRIES) return answer;
+    await new Promise((done) => setTimeout(done, Math.min(pause(tries, waitOf(answer)), MAX_WAIT_MS)));
   }
 }

@@ -2,13 +2,13 @@
 import { LEAST, MOST, pause, retryAfter } from "../backoff.js";
 import { setFromDate, now } from "../clock.js";
 import { parse } from "../exact.js";
-import { frames, pieces } from "../sse.js";
+import { frames, chunks } from "../sse.js";
 
 /** @typedef {import("../types").Frame} Frame */
 /** @typedef {{state: "connecting" | "live" | "down" | "full" | "ended", text: string, until?: number}} Link */
 
-const BEATS = 3, MORE = 5000; // intervals without a heartbeat, and milliseconds more, after which the connection counts as dead
-const BEAT = 15_000; // milliseconds between heartbeats if the response does not name them; no less is assumed
+const MISSED_BEATS = 3, EXTRA_MS = 5000; // intervals without a heartbeat, and milliseconds more, after which the connection counts as dead
+const DEFAULT_BEAT_MS = 15_000; // milliseconds between heartbeats if the response does not name them; no less is assumed
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it `setTimeout` fires at once
 
 /** @type {Link} */
@@ -18,23 +18,23 @@ export const CONNECTING = { state: "connecting", text: "Connecting" };
  * Returns the milliseconds without a byte after which the connection counts as dead.
  * @param {string | null} interval between heartbeats, seconds: header `attn-heartbeat`
  */
-export function silence(interval) {
+export function silenceLimit(interval) {
   const beat = 1000 * Number(interval ?? Number.NaN);
-  return Math.min(BEATS * (beat > 0 && Number.isFinite(beat) ? Math.max(beat, BEAT) : BEAT) + MORE, LONGEST_TIMER);
+  return Math.min(MISSED_BEATS * (beat > 0 && Number.isFinite(beat) ? Math.max(beat, DEFAULT_BEAT_MS) : DEFAULT_BEAT_MS) + EXTRA_MS, LONGEST_TIMER);
 }
 
 /**
  * Follows the feed until `signal` says so or the session ends.
  * @param {object} how
  * @param {() => string | null} how.cursor where to go on
- * @param {(frames: Frame[]) => void} how.tell
- * @param {(link: Link) => void} how.status
+ * @param {(frames: Frame[]) => void} how.onFrames
+ * @param {(link: Link) => void} how.onLink
  * @param {AbortSignal} how.signal
  * @param {EventTarget} how.wake a `wake` event: try now rather than later, but not more than once a second
  * @param {number} how.limit
- * @param {typeof rest} [how.sleep]
+ * @param {typeof waitOrWake} [how.sleep]
  */
-export async function follow({ cursor, tell, status, signal, wake, limit, sleep = rest }) {
+export async function followFeed({ cursor, onFrames, onLink, signal, wake, limit, sleep = waitOrWake }) {
   let failures = 0;
   while (!signal.aborted) {
     const began = performance.now();
@@ -45,7 +45,7 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
     const line = new AbortController();
     const stop = () => line.abort();
     signal.addEventListener("abort", stop);
-    let limitOfSilence = silence(null), quiet = setTimeout(stop, limitOfSilence);
+    let limitOfSilence = silenceLimit(null), quiet = setTimeout(stop, limitOfSilence);
     try {
       /** @type {Record<string, string>} */
       const headers = { accept: "text/event-stream" };
@@ -53,18 +53,18 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
       if (last !== null) headers["last-event-id"] = last;
       const answer = await fetch(`/org/me/feed?limit=${limit}`, { headers, signal: line.signal, cache: "no-store" });
       setFromDate(answer);
-      if (answer.status === 401) return status({ state: "ended", text: "Your session has ended" });
+      if (answer.status === 401) return onLink({ state: "ended", text: "Your session has ended" });
       if (answer.ok && answer.body) {
-        limitOfSilence = silence(answer.headers.get("attn-heartbeat"));
-        for await (const frame of frames(heard(answer.body, () => {
+        limitOfSilence = silenceLimit(answer.headers.get("attn-heartbeat"));
+        for await (const frame of frames(withActivity(answer.body, () => {
           clearTimeout(quiet);
           quiet = setTimeout(stop, limitOfSilence);
         }), parse)) {
           requested = frame.retry ?? requested;
           if (!frame.id) continue;
-          if (link.state !== "live") status((link = { state: "live", text: "Live" }));
+          if (link.state !== "live") onLink((link = { state: "live", text: "Live" }));
           failures = 0;
-          tell([frame]);
+          onFrames([frame]);
         }
         link = { state: "down", text: "Connection lost" };
       } else {
@@ -88,7 +88,7 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
     const took = performance.now() - began, least = Math.max(0, LEAST - took);
     // The first wait is the edge's `retry`, which already has jitter; repeated failures back off.
     const wait = failures === 1 && requested !== null && took > LEAST ? Math.min(requested, MOST) : pause(failures, requested);
-    status({ ...link, until: Date.now() + wait });
+    onLink({ ...link, until: Date.now() + wait });
     await sleep(Math.max(wait, least), signal, wake, least);
   }
 }
@@ -98,8 +98,8 @@ export async function follow({ cursor, tell, status, signal, wake, limit, sleep 
  * @param {ReadableStream<Uint8Array>} bytes
  * @param {() => void} each
  */
-async function* heard(bytes, each) {
-  for await (const piece of pieces(bytes)) {
+async function* withActivity(bytes, each) {
+  for await (const piece of chunks(bytes)) {
     each();
     yield piece;
   }
@@ -112,7 +112,7 @@ async function* heard(bytes, each) {
  * @param {number} least milliseconds that a wake does not shorten
  * @returns {Promise<void>}
  */
-function rest(wait, signal, wake, least) {
+function waitOrWake(wait, signal, wake, least) {
   return new Promise((resolve) => {
     const began = performance.now();
     const done = () => {

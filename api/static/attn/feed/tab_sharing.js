@@ -1,73 +1,73 @@
 // All tabs of a browser share one connection. Who holds the lock leads: it follows the feed and passes every frame on.
 // Each tab folds for itself, so when the leader closes, the next one goes on from its own cursor and misses nothing.
 import { apply, EMPTY } from "../fold.js";
-import { CONNECTING, follow } from "./connection.js";
+import { CONNECTING, followFeed } from "./connection.js";
 
 /** @typedef {import("../types").Inbox} Inbox */
 /** @typedef {import("../types").Frame} Frame */
 /** @typedef {import("./connection.js").Link} Link */
 
-const NAME = "attn-feed";
+const CHANNEL = "attn-feed";
 
 /**
  * @param {object} how
  * @param {number} how.limit
- * @param {(inbox: Inbox, frames: Frame[]) => void} how.changed
- * @param {(link: Link, leads: boolean) => void} how.status
- * @param {() => void} how.elsewhere another tab signed in or out
+ * @param {(inbox: Inbox, frames: Frame[]) => void} how.onFrames
+ * @param {(link: Link, leads: boolean) => void} how.onLink
+ * @param {() => void} how.onSessionChange another tab signed in or out
  */
-export function share({ limit, changed, status, elsewhere }) {
+export function shareFeed({ limit, onFrames, onLink, onSessionChange }) {
   /** @type {Inbox} */
   let inbox = EMPTY;
-  let leads = false;
+  let isLeader = false;
   /** @type {Link} */
   let link = CONNECTING;
   const ending = new AbortController();
   const wake = new EventTarget();
-  const others = new BroadcastChannel(NAME);
+  const others = new BroadcastChannel(CHANNEL);
 
   /** @param {Link} now */
-  const linked = (now) => status((link = now), leads);
-  /** @param {Frame[]} some */
-  const fold = (some) => {
+  const setLink = (now) => onLink((link = now), isLeader);
+  /** @param {Frame[]} frames */
+  const fold = (frames) => {
     const was = inbox;
-    inbox = some.reduce(apply, inbox);
-    if (inbox !== was) changed(inbox, some);
+    inbox = frames.reduce(apply, inbox);
+    if (inbox !== was) onFrames(inbox, frames);
   };
 
   others.onmessage = ({ data }) => {
-    if (data.says === "session") elsewhere();
+    if (data.says === "session") onSessionChange();
     else if (data.says === "wake") wake.dispatchEvent(new Event("wake"));
-    else if (leads) {
+    else if (isLeader) {
       if (data.says === "hello") others.postMessage({ says: "state", inbox, link });
     } else if (data.says === "state") {
-      if (Number(data.inbox.cursor ?? -1) > Number(inbox.cursor ?? -1)) changed((inbox = data.inbox), []);
-      linked(data.link);
+      if (Number(data.inbox.cursor ?? -1) > Number(inbox.cursor ?? -1)) onFrames((inbox = data.inbox), []);
+      setLink(data.link);
     } else if (data.says === "frames") fold(data.frames);
-    else if (data.says === "link") linked(data.link);
+    else if (data.says === "link") setLink(data.link);
   };
 
   const lead = async () => {
-    leads = true;
-    linked(CONNECTING);
+    isLeader = true;
+    setLink(CONNECTING);
     others.postMessage({ says: "state", inbox, link });
-    await follow({
+    await followFeed({
       limit, signal: ending.signal, wake, cursor: () => inbox.cursor,
-      tell: (some) => {
-        fold(some);
-        others.postMessage({ says: "frames", frames: some });
+      onFrames: (frames) => {
+        fold(frames);
+        others.postMessage({ says: "frames", frames });
       },
-      status: (now) => {
-        linked(now);
+      onLink: (now) => {
+        setLink(now);
         others.postMessage({ says: "link", link: now });
       },
     });
-    leads = false;
+    isLeader = false;
   };
 
   others.postMessage({ says: "hello" });
   // Without locks (not a secure context) every tab is on its own.
-  if (navigator.locks) navigator.locks.request(NAME, { signal: ending.signal }, lead).catch(() => {});
+  if (navigator.locks) navigator.locks.request(CHANNEL, { signal: ending.signal }, lead).catch(() => {});
   else lead();
 
   return {

@@ -1,13 +1,13 @@
 // The address says which item is open: so it can be kept and shared, and the browser's Back closes what was opened.
-import { find, say } from "../commands/item_commands.js";
-import { ask, ok } from "../http.js";
+import { findItem, showToast } from "../commands/item_commands.js";
+import { request, ok } from "../http.js";
 import { page } from "../state/page_state.js";
-import { fetchAway } from "../state/paging.js";
+import { fetchDismissed } from "../state/paging.js";
 
-const MARK = "#item=";
+const PREFIX = "#item=";
 
 /** @type {string | null} what the address names, as far as it is on screen */
-let named = null;
+let idShown = null;
 /** Whether the entry before this one is the list of this very page; a reload keeps it. */
 let listBefore = history.state?.list === true;
 /** From a Back of our own until the browser has gone there. */
@@ -17,30 +17,30 @@ let reading = null;
 let begun = false;
 
 /** The item that the address names. */
-function wanted() {
-  if (!location.hash.startsWith(MARK)) return null;
+function idInAddress() {
+  if (!location.hash.startsWith(PREFIX)) return null;
   try {
-    return decodeURIComponent(location.hash.slice(MARK.length));
+    return decodeURIComponent(location.hash.slice(PREFIX.length));
   } catch {
     return null;
   }
 }
 
-const bare = () => location.pathname + location.search;
+const addressWithoutItem = () => location.pathname + location.search;
 
 /** The address after what is open. @param {string | null} open */
-function write(open) {
+function writeAddress(open) {
   if (open !== reading?.open) reading = null; // a person went on meanwhile
-  if (open === named || leaving || reading) return;
-  const from = named;
-  named = open;
+  if (open === idShown || leaving || reading) return;
+  const from = idShown;
+  idShown = open;
   if (open === null) {
     if (listBefore) {
       leaving = true;
       history.back();
-    } else history.replaceState(null, "", bare());
+    } else history.replaceState(null, "", addressWithoutItem());
   } else {
-    const to = MARK + encodeURIComponent(open);
+    const to = PREFIX + encodeURIComponent(open);
     if (from === null) {
       history.pushState({ list: true }, "", to);
       listBefore = true;
@@ -49,52 +49,52 @@ function write(open) {
 }
 
 /** What is open after the address. */
-async function read() {
-  const id = wanted(), mine = { open: page.get().open };
+async function readAddress() {
+  const id = idInAddress(), mine = { open: page.get().openId };
   reading = mine;
   listBefore = history.state?.list === true;
-  const known = id === null ? undefined : find(id);
+  const known = id === null ? undefined : findItem(id);
   // What is not listed was resolved, put away, or is far down.
-  const answer = id === null || known ? null : await ask("GET", `/org/me/inbox/${encodeURIComponent(id)}`);
-  const { open, phase } = page.get();
+  const answer = id === null || known ? null : await request("GET", `/org/me/inbox/${encodeURIComponent(id)}`);
+  const { openId, phase } = page.get();
   if (reading !== mine || phase !== "in") return;
   reading = null;
-  if (open !== mine.open) return write(open);
-  named = id;
-  if (answer && ok(answer) && answer.data.state !== "resolved") fetchAway(page); // it may be there
-  if (!answer || ok(answer)) return page.set({ open: id, opened: known ?? answer?.data ?? null, ...(id !== null && { active: id }) });
-  if (answer.status === 404) say("That item is not there, or not meant for you.", { tone: "bad" });
+  if (openId !== mine.open) return writeAddress(openId);
+  idShown = id;
+  if (answer && ok(answer) && answer.data.state !== "resolved") fetchDismissed(page); // it may be there
+  if (!answer || ok(answer)) return page.set({ openId: id, openItem: known ?? answer?.data ?? null, ...(id !== null && { activeId: id }) });
+  if (answer.status === 404) showToast("That item is not there, or not meant for you.", { tone: "bad" });
   else {
-    say("attn does not answer just now. Reload the page to see the item.", { tone: "bad" });
-    if (open === null) named = null; // the address stays, for that
+    showToast("attn does not answer just now. Reload the page to see the item.", { tone: "bad" });
+    if (openId === null) idShown = null; // the address stays, for that
   }
-  write(open);
+  writeAddress(openId);
 }
 
-function moved() {
+function onPopState() {
   if (leaving) {
     leaving = false;
-    named = wanted();
+    idShown = idInAddress();
     listBefore = history.state?.list === true;
-    write(page.get().open); // something else may have been opened meanwhile
-  } else if (page.get().phase === "in") read();
+    writeAddress(page.get().openId); // something else may have been opened meanwhile
+  } else if (page.get().phase === "in") readAddress();
 }
 
 /** @param {import("../state/store.js").State} state */
-function changed(state) {
+function onState(state) {
   if (state.phase !== "in") {
     begun = false; // whoever signs in next is led where the address says
     reading = null;
     return;
   }
-  if (begun) return write(state.open);
+  if (begun) return writeAddress(state.openId);
   if (state.inbox.cursor === null) return;
   begun = true;
-  if (wanted() !== null) read();
+  if (idInAddress() !== null) readAddress();
 }
 
-export function follow() {
-  page.listen(changed);
-  addEventListener("popstate", moved);
-  changed(page.get());
+export function watchAddress() {
+  page.listen(onState);
+  addEventListener("popstate", onPopState);
+  onState(page.get());
 }

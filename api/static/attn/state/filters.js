@@ -4,10 +4,10 @@
 /** @typedef {{kind: string, cluster: string, case: string, text: string}} Filters */
 
 /** @type {Filters} */
-export const NONE = { kind: "", cluster: "", case: "", text: "" };
+export const NO_FILTERS = { kind: "", cluster: "", case: "", text: "" };
 
 /** @param {Filters} filters */
-export const active = (filters) => Boolean(filters.kind || filters.cluster || filters.case || filters.text.trim());
+export const isActive = (filters) => Boolean(filters.kind || filters.cluster || filters.case || filters.text.trim());
 
 /**
  * @param {Item} item
@@ -23,19 +23,19 @@ export const clustersOf = (item) => item.clusters ?? (item.cluster ? [item.clust
  */
 export function matching(items, filters, unread) {
   const words = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
-  if (!unread && !active(filters)) return items;
+  if (!unread && !isActive(filters)) return items;
   return items.filter((item) => (!unread || item.state === "unread")
     && (!filters.kind || item.kind === filters.kind)
     && (!filters.cluster || clustersOf(item).includes(filters.cluster))
     && (!filters.case || item.case_id === filters.case)
-    && (!words.length || has(item, words)));
+    && (!words.length || containsAll(item, words)));
 }
 
 /**
  * @param {Item} item
  * @param {string[]} words lower case
  */
-function has(item, words) {
+function containsAll(item, words) {
   const text = [
     item.title, item.body_md, item.kind, item.cluster, item.stack, item.sender_name, item.case_id, item.case_title, item.source_id,
     item.pipeline, item.step, item.error, ...(item.clusters ?? []),

@@ -2,30 +2,30 @@
 
 /** @typedef {import("../types").Item} Item */
 /**
- * @typedef {object} Held
+ * @typedef {object} FrozenList
  * @property {readonly string[]} order ids as they were when the list was taken hold of
  * @property {ReadonlyMap<string, Item>} was what they were, to show what has gone
  */
-/** @typedef {{item: Item, gone: boolean}} Shown */
+/** @typedef {{item: Item, gone: boolean}} ListedItem */
 
 /**
  * @param {readonly Item[]} items
- * @returns {Held}
+ * @returns {FrozenList}
  */
-export const hold = (items) => ({ order: items.map((item) => item.id), was: new Map(items.map((item) => [item.id, item])) });
+export const freeze = (items) => ({ order: items.map((item) => item.id), was: new Map(items.map((item) => [item.id, item])) });
 
 /**
  * The list to show. Held: the old order with the new content; what has gone stays in its place as such, unless it was
  * this person who made it go (`mine`); what is new, or would move, waits.
  * @param {readonly Item[]} items in rank order, as they are now
- * @param {Held | null} held
+ * @param {FrozenList | null} held
  * @param {ReadonlySet<string>} mine
- * @returns {{shown: Shown[], fresh: number, moved: boolean}} `fresh`: how many wait; `moved`: whether the order is another
+ * @returns {{shown: ListedItem[], fresh: number, moved: boolean}} `fresh`: how many wait; `moved`: whether the order is another
  */
 export function arrange(items, held, mine) {
   if (held === null) return { shown: items.map((item) => ({ item, gone: false })), fresh: 0, moved: false };
   const now = new Map(items.map((item) => [item.id, item]));
-  /** @type {Shown[]} */
+  /** @type {ListedItem[]} */
   const shown = [];
   for (const id of held.order) {
     const item = now.get(id) ?? (mine.has(id) ? undefined : held.was.get(id));
@@ -43,9 +43,9 @@ export function arrange(items, held, mine) {
 
 /**
  * The order held so far, with more at its end: pages that were fetched by scrolling.
- * @param {Held} held
+ * @param {FrozenList} held
  * @param {readonly Item[]} more
- * @returns {Held}
+ * @returns {FrozenList}
  */
 export function extend(held, more) {
   const added = more.filter((item) => !held.was.has(item.id));

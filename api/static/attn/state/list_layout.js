@@ -2,7 +2,7 @@
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../types").Priority} Priority */
-/** @typedef {import("./list_freeze.js").Shown} Shown */
+/** @typedef {import("./list_freeze.js").ListedItem} Shown */
 /**
  * @typedef {object} Row
  * @property {string} key
@@ -25,7 +25,7 @@ export const HEADING = 36;
  * @param {boolean} banded
  * @returns {{rows: Row[], height: number}}
  */
-export function layOut(list, height, more, banded) {
+export function layOutRows(list, height, more, banded) {
   /** @type {Row[]} */
   const rows = [];
   /** @type {Row["band"]} */
@@ -56,7 +56,7 @@ export function layOut(list, height, more, banded) {
  * @param {string | null} keep
  * @returns {Row[]}
  */
-export function visible(rows, from, to, keep) {
+export function visibleRows(rows, from, to, keep) {
   const first = firstAfter(rows, from);
   let last = first;
   while (last < rows.length && rows[last].top < to) last += 1;
@@ -90,7 +90,7 @@ function firstAfter(rows, from) {
  * @param {boolean} range
  * @returns {Set<string>}
  */
-export function choose(chosen, order, anchor, id, range) {
+export function select(chosen, order, anchor, id, range) {
   const next = new Set(chosen);
   const from = anchor === null ? -1 : order.indexOf(anchor), to = order.indexOf(id);
   if (!range || from < 0 || to < 0) {

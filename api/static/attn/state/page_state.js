@@ -1,29 +1,29 @@
 // What the page knows and how it changes: the feed, the session, the pages beyond, the order on screen.
 import { setFromHeartbeat } from "../clock.js";
 import { CONNECTING } from "../feed/connection.js";
-import { active, matching, NONE } from "./filters.js";
+import { isActive, matching, NO_FILTERS } from "./filters.js";
 import { before, EMPTY } from "../fold.js";
-import { arrange, hold } from "./list_freeze.js";
-import { ask, cookie, ok } from "../http.js";
-import { fetchAll, fetchAway } from "./paging.js";
-import { end, start } from "./session.js";
+import { arrange, freeze } from "./list_freeze.js";
+import { request, readCookie, ok } from "../http.js";
+import { fetchAll, fetchDismissed } from "./paging.js";
+import { endSession, createSession } from "./session.js";
 import { NO_PAGES, store } from "./store.js";
-import { share } from "../feed/tab_sharing.js";
-import { GONE, isolated } from "../text/labels.js";
+import { shareFeed } from "../feed/tab_sharing.js";
+import { REMOVAL_REASONS, isolate } from "../text/labels.js";
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../types").Frame} Frame */
 /** @typedef {import("./store.js").State} State */
 
-const LIMIT = 500; // the live window; what lies beyond is fetched by scrolling
-const FRESH = 1200; // milliseconds for which something new is shown as such
+const WINDOW = 500; // the live window; what lies beyond is fetched by scrolling
+const HIGHLIGHT_MS = 1200; // milliseconds for which something new is shown as such
 
 /** @type {State} */
 const INITIAL = {
-  phase: "starting", said: "", me: null, inbox: EMPTY, link: CONNECTING, leads: false, tail: NO_PAGES, away: NO_PAGES,
-  view: "open", filters: NONE, held: null, mine: new Set(), gone: new Map(), fresh: new Set(), chosen: new Set(), anchor: null,
-  active: null, open: null, opened: null, busy: new Set(), toasts: [], heard: "", dialog: null, snoozing: [], overview: false,
-  notifies: false,
+  phase: "starting", signedOutReason: "", me: null, inbox: EMPTY, link: CONNECTING, isLeader: false, beyond: NO_PAGES, dismissed: NO_PAGES,
+  view: "open", filters: NO_FILTERS, frozen: null, ownRemovals: new Set(), removed: new Map(), highlighted: new Set(), selected: new Set(), selectionAnchor: null,
+  activeId: null, openId: null, openItem: null, pending: new Set(), toasts: [], announcement: "", dialog: null, snoozing: [], overview: false,
+  notificationsOn: false,
 };
 
 /** Who it is, where the edge can't say just now. @type {import("../types").Me} */
@@ -31,15 +31,15 @@ const UNKNOWN = { user_id: "", workspace_id: "", role: "", expires_at: "" };
 
 export const page = store(INITIAL);
 
-/** @type {ReturnType<typeof share> | null} */
-let line = null;
+/** @type {ReturnType<typeof shareFeed> | null} */
+let feed = null;
 
 /** Begin with the session there is, or ask for one. */
-export function begin() {
-  if (!cookie("attn_csrf")) return page.set({ phase: "out", said: "" });
+export function openSession() {
+  if (!readCookie("attn_csrf")) return page.set({ phase: "out", signedOutReason: "" });
   page.set({ phase: "in" });
-  line ??= share({ limit: LIMIT, changed, status, elsewhere: () => location.reload() });
-  ask("GET", "/org/me").then((answer) => page.set({ me: ok(answer) ? answer.data : UNKNOWN }));
+  feed ??= shareFeed({ limit: WINDOW, onFrames, onLink, onSessionChange: () => location.reload() });
+  request("GET", "/org/me").then((answer) => page.set({ me: ok(answer) ? answer.data : UNKNOWN }));
 }
 
 /**
@@ -47,68 +47,68 @@ export function begin() {
  * @returns {Promise<string>} why not, or ""
  */
 export async function signIn(token) {
-  const { me, problem } = await start(token);
+  const { me, problem } = await createSession(token);
   if (!me) return problem;
   page.set({ me });
   new BroadcastChannel("attn-feed").postMessage({ says: "session" });
-  begin();
+  openSession();
   return "";
 }
 
 /** @returns {Promise<string>} why the session has not ended, or "" */
 export async function signOut() {
-  const problem = await end();
+  const problem = await endSession();
   if (problem) return problem;
-  line?.sessionChanged();
-  line?.close();
-  line = null;
+  feed?.sessionChanged();
+  feed?.close();
+  feed = null;
   page.set({ ...INITIAL, phase: "out" });
   return "";
 }
 
-export const wake = () => line?.wake();
+export const retryNow = () => feed?.wake();
 
 /**
  * @param {import("../types").Inbox} inbox
  * @param {Frame[]} frames
  */
-function changed(inbox, frames) {
-  const { inbox: was, held, gone, fresh, tail, heard, open } = page.get();
-  const reasons = new Map(gone), slides = new Set(fresh);
-  let { opened } = page.get();
-  let told = heard, stale = tail.stale;
+function onFrames(inbox, frames) {
+  const { inbox: was, frozen, removed, highlighted, beyond, announcement, openId } = page.get();
+  const reasons = new Map(removed), slides = new Set(highlighted);
+  let { openItem } = page.get();
+  let told = announcement, stale = beyond.stale;
   for (const { event, data } of frames) {
     if (event === "removed") {
-      reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : GONE[data.reason] ?? "gone");
-      stale ||= tail.loaded;
-      if (opened && opened.id === data.id && data.reason === "resolved") opened = { ...opened, state: "resolved", resolved_action: data.resolved_action };
+      reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : REMOVAL_REASONS[data.reason] ?? "gone");
+      stale ||= beyond.loaded;
+      if (openItem && openItem.id === data.id && data.reason === "resolved") openItem = { ...openItem, state: "resolved", resolved_action: data.resolved_action };
     } else if (event === "added") {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
-      setTimeout(() => page.set({ fresh: without(page.get().fresh, [data.item.id]) }), FRESH);
-      told = `New, ${data.item.band}: ${isolated(data.item.title)}`;
-      stale ||= tail.loaded;
+      setTimeout(() => page.set({ highlighted: without(page.get().highlighted, [data.item.id]) }), HIGHLIGHT_MS);
+      told = `New, ${data.item.band}: ${isolate(data.item.title)}`;
+      stale ||= beyond.loaded;
     } else if (event === "heartbeat") setFromHeartbeat(data.at);
   }
   const first = was.cursor === null;
   page.set({
-    inbox, gone: reasons, fresh: first ? fresh : slides, heard: told, held: first ? null : held,
-    tail: stale === tail.stale ? tail : { ...tail, stale },
-    opened: inbox.items.find((item) => item.id === open) ?? opened,
+    inbox, removed: reasons, highlighted: first ? highlighted : slides, announcement: told, frozen: first ? null : frozen,
+    beyond: stale === beyond.stale ? beyond : { ...beyond, stale },
+    openItem: inbox.items.find((item) => item.id === openId) ?? openItem,
   });
 }
 
 /**
  * @param {import("../feed/connection.js").Link} link
- * @param {boolean} leads
+ * @param {boolean} isLeader
  */
-function status(link, leads) {
+function onLink(link, isLeader) {
   if (link.state === "ended") {
-    line?.close();
-    line = null;
-    return page.set({ ...INITIAL, phase: "out", said: `${link.text}. Please sign in again.` });
+    feed?.close();
+    feed = null;
+    return page.set({ ...INITIAL, phase: "out", signedOutReason: `${link.text}. Please sign in again.` });
   }
-  page.set({ link, leads });
+  page.set({ link, isLeader });
 }
 
 /**
@@ -116,7 +116,7 @@ function status(link, leads) {
  * @param {State} state
  * @returns {readonly Item[]}
  */
-export const known = memo((/** @type {State} */ { inbox, tail }) => [inbox.items, tail.items], (items, beyond) => {
+export const knownItems = memo((/** @type {State} */ { inbox, beyond }) => [inbox.items, beyond.items], (items, beyond) => {
   const last = items[items.length - 1];
   if (!last || !beyond.length) return items;
   const live = new Set(items.map((item) => item.id));
@@ -124,26 +124,26 @@ export const known = memo((/** @type {State} */ { inbox, tail }) => [inbox.items
 });
 
 /** What the view and its filters leave, before anything is held. */
-export const wanted = memo(
-  (/** @type {State} */ state) => [state.view === "away" ? state.away.items : known(state), state.filters, state.view],
+export const filteredItems = memo(
+  (/** @type {State} */ state) => [state.view === "dismissed" ? state.dismissed.items : knownItems(state), state.filters, state.view],
   (items, filters, view) => matching(items, filters, view === "unread"));
 
 /** What is on screen, and how much waits. */
-export const onScreen = memo(
-  (/** @type {State} */ state) => [wanted(state), state.view === "away" ? null : state.held, state.mine],
+export const listOnScreen = memo(
+  (/** @type {State} */ state) => [filteredItems(state), state.view === "dismissed" ? null : state.frozen, state.ownRemovals],
   (items, held, mine) => arrange(items, held, mine));
 
 /** Whether it was put away, as far as is known here. @param {State} state @param {string} id */
-export function isAway({ view, inbox, away, gone }, id) {
-  if (view === "away") return true;
+export function isDismissed({ view, inbox, dismissed, removed }, id) {
+  if (view === "dismissed") return true;
   if (inbox.items.some((item) => item.id === id)) return false;
-  return away.items.some((item) => item.id === id) || [GONE.dismissed, GONE.snoozed].includes(gone.get(id) ?? "");
+  return dismissed.items.some((item) => item.id === id) || [REMOVAL_REASONS.dismissed, REMOVAL_REASONS.snoozed].includes(removed.get(id) ?? "");
 }
 
 /** Whether the list goes on beyond what was fetched. */
-export const hasMore = (/** @type {State} */ state) => state.view === "away"
-  ? state.away.next !== null
-  : state.inbox.counts.total > known(state).length;
+export const hasMore = (/** @type {State} */ state) => state.view === "dismissed"
+  ? state.dismissed.next !== null
+  : state.inbox.counts.total > knownItems(state).length;
 
 /**
  * The last result, while what it is made of stays the same.
@@ -172,30 +172,30 @@ function memo(pick, make) {
 export const without = (set, less) => new Set([...set].filter((one) => !less.includes(one)));
 
 /** The pointer or the keyboard is on the list: hold the order. */
-export function take() {
+export function freezeList() {
   const state = page.get();
-  if (state.held === null && state.view !== "away") page.set({ held: hold(wanted(state)) });
+  if (state.frozen === null && state.view !== "dismissed") page.set({ frozen: freeze(filteredItems(state)) });
 }
 
 /** Let go: what waited comes in. */
-export function letGo() {
-  if (page.get().held !== null) page.set({ held: null, mine: new Set() });
+export function unfreezeList() {
+  if (page.get().frozen !== null) page.set({ frozen: null, ownRemovals: new Set() });
 }
 
 /** Show what waits behind the pill, and hold that. */
-export function showFresh() {
+export function showPending() {
   const state = page.get();
-  page.set({ held: state.held && hold(wanted(state)), mine: new Set() });
+  page.set({ frozen: state.frozen && freeze(filteredItems(state)), ownRemovals: new Set() });
 }
 
 /** Where the list and an item are side by side. */
 export const WIDE = "(min-width: 1100px)";
 
 /** @param {Partial<Pick<State, "view" | "filters">>} changes */
-export function look(changes) {
-  page.set({ ...changes, held: null, mine: new Set(), chosen: new Set(), anchor: null, overview: false });
-  if (!matchMedia(WIDE).matches) page.set({ open: null, opened: null }); // the list is asked for, and it lies below
+export function navigate(changes) {
+  page.set({ ...changes, frozen: null, ownRemovals: new Set(), selected: new Set(), selectionAnchor: null, overview: false });
+  if (!matchMedia(WIDE).matches) page.set({ openId: null, openItem: null }); // the list is asked for, and it lies below
   const state = page.get();
-  if (state.view === "away") fetchAway(page);
-  else if (active(state.filters) || state.view === "unread") fetchAll(page);
+  if (state.view === "dismissed") fetchDismissed(page);
+  else if (isActive(state.filters) || state.view === "unread") fetchAll(page);
 }

@@ -1,7 +1,7 @@
 // What the live window does not hold: the list beyond it, and what was put away. Looked at, not followed.
 import { pause } from "../backoff.js";
 import { extend } from "./list_freeze.js";
-import { ask, ok, waitOf } from "../http.js";
+import { request, ok, waitOf } from "../http.js";
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("./store.js").Store} Store */
@@ -21,7 +21,7 @@ const mayAsk = () => performance.now() >= notBefore;
  * @returns {Promise<{items: Item[], next: string | null} | null>}
  */
 async function fetchPage(query, next) {
-  const answer = await ask("GET", `/org/me/inbox?limit=${PAGE}${query}${next ? `&next=${encodeURIComponent(next)}` : ""}`);
+  const answer = await request("GET", `/org/me/inbox?limit=${PAGE}${query}${next ? `&next=${encodeURIComponent(next)}` : ""}`);
   if (ok(answer)) {
     failures = notBefore = 0;
     return { items: answer.data.items, next: answer.data.next ?? null };
@@ -35,25 +35,25 @@ async function fetchPage(query, next) {
  * is pushed out of the live window is still known.
  * @param {Store} page
  */
-export async function fetchTail(page) {
-  const { tail, inbox } = page.get();
-  if (tail.loading || !mayAsk() || inbox.counts.total <= inbox.items.length) return;
-  if (tail.loaded && !tail.stale && tail.next === null) return;
-  if (tail.stale && performance.now() - looked < REST) return;
-  page.set({ tail: { ...tail, loading: true, stale: false } });
-  const anew = !tail.loaded || tail.stale;
-  let items = anew ? [] : [...tail.items], next = anew ? null : tail.next;
-  const wanted = anew ? Math.max(tail.items.length, inbox.items.length + 1) : tail.items.length + 1;
+export async function fetchBeyond(page) {
+  const { beyond, inbox } = page.get();
+  if (beyond.loading || !mayAsk() || inbox.counts.total <= inbox.items.length) return;
+  if (beyond.loaded && !beyond.stale && beyond.next === null) return;
+  if (beyond.stale && performance.now() - looked < REST) return;
+  page.set({ beyond: { ...beyond, loading: true, stale: false } });
+  const anew = !beyond.loaded || beyond.stale;
+  let items = anew ? [] : [...beyond.items], next = anew ? null : beyond.next;
+  const wanted = anew ? Math.max(beyond.items.length, inbox.items.length + 1) : beyond.items.length + 1;
   do {
     const found = await fetchPage("", next);
-    if (found === null) return page.set({ tail: { ...page.get().tail, loading: false } });
+    if (found === null) return page.set({ beyond: { ...page.get().beyond, loading: false } });
     items = items.concat(found.items);
     next = found.next;
   } while (next !== null && items.length < wanted);
   looked = performance.now();
   const now = page.get();
   page.set({
-    tail: { items, next, loading: false, loaded: true, stale: now.tail.stale }, held: now.held && extend(now.held, beyond(now.inbox.items, items)),
+    beyond: { items, next, loading: false, loaded: true, stale: now.beyond.stale }, frozen: now.frozen && extend(now.frozen, withoutLive(now.inbox.items, items)),
   });
 }
 
@@ -61,7 +61,7 @@ export async function fetchTail(page) {
  * @param {readonly Item[]} live
  * @param {Item[]} items
  */
-function beyond(live, items) {
+function withoutLive(live, items) {
   const ids = new Set(live.map((item) => item.id));
   return items.filter((item) => !ids.has(item.id));
 }
@@ -72,10 +72,10 @@ function beyond(live, items) {
  */
 export async function fetchAll(page) {
   for (let round = 0; round < MOST; round++) {
-    const before = page.get().tail;
-    await fetchTail(page);
-    const { tail } = page.get();
-    if (tail === before || !mayAsk() || (tail.loaded && tail.next === null)) return;
+    const before = page.get().beyond;
+    await fetchBeyond(page);
+    const { beyond } = page.get();
+    if (beyond === before || !mayAsk() || (beyond.loaded && beyond.next === null)) return;
   }
 }
 
@@ -83,19 +83,19 @@ export async function fetchAll(page) {
  * What I put away, from its first page.
  * @param {Store} page
  */
-export async function fetchAway(page) {
-  page.set({ away: { ...page.get().away, loading: true } });
+export async function fetchDismissed(page) {
+  page.set({ dismissed: { ...page.get().dismissed, loading: true } });
   const found = await fetchPage("&dismissed=true", null);
-  const { away } = page.get();
-  page.set({ away: found === null ? { ...away, loading: false } : { ...found, loading: false, loaded: true, stale: false } });
+  const { dismissed } = page.get();
+  page.set({ dismissed: found === null ? { ...dismissed, loading: false } : { ...found, loading: false, loaded: true, stale: false } });
 }
 
 /** @param {Store} page */
-export async function fetchMoreAway(page) {
-  const { away } = page.get();
-  if (away.loading || !mayAsk() || away.next === null) return;
-  page.set({ away: { ...away, loading: true } });
-  const found = await fetchPage("&dismissed=true", away.next);
-  const now = page.get().away;
-  page.set({ away: found === null ? { ...now, loading: false } : { ...now, items: [...now.items, ...found.items], next: found.next, loading: false } });
+export async function fetchMoreDismissed(page) {
+  const { dismissed } = page.get();
+  if (dismissed.loading || !mayAsk() || dismissed.next === null) return;
+  page.set({ dismissed: { ...dismissed, loading: true } });
+  const found = await fetchPage("&dismissed=true", dismissed.next);
+  const now = page.get().dismissed;
+  page.set({ dismissed: found === null ? { ...now, loading: false } : { ...now, items: [...now.items, ...found.items], next: found.next, loading: false } });
 }

@@ -5,38 +5,38 @@
 /** @typedef {import("../types").Me} Me */
 /** @typedef {import("../feed/connection.js").Link} Link */
 /** @typedef {import("./filters.js").Filters} Filters */
-/** @typedef {import("./list_freeze.js").Held} Held */
-/** @typedef {"open" | "unread" | "away"} View */
+/** @typedef {import("./list_freeze.js").FrozenList} Held */
+/** @typedef {"open" | "unread" | "dismissed"} View */
 /** @typedef {{items: readonly Item[], next: string | null, loading: boolean, loaded: boolean, stale: boolean}} Pages */
 /** @typedef {{id: number, text: string, tone: "calm" | "bad", links: {href: string, text: string}[], undo: (() => void) | null}} Toast */
 /**
  * @typedef {object} State
  * @property {"starting" | "out" | "in"} phase
- * @property {string} said why it is signed out
+ * @property {string} signedOutReason why it is signed out
  * @property {Me | null} me
  * @property {Inbox} inbox
  * @property {Link} link
- * @property {boolean} leads whether this tab has the connection
- * @property {Pages} tail what lies beyond the feed's window
- * @property {Pages} away what was put away
+ * @property {boolean} isLeader whether this tab has the connection
+ * @property {Pages} beyond what lies beyond the feed's window
+ * @property {Pages} dismissed what was put away
  * @property {View} view
  * @property {Filters} filters
- * @property {Held | null} held
- * @property {ReadonlySet<string>} mine what this person made go
- * @property {ReadonlyMap<string, string>} gone why something went
- * @property {ReadonlySet<string>} fresh what slides in
- * @property {ReadonlySet<string>} chosen
- * @property {string | null} anchor of a choice with shift
- * @property {string | null} active where the keyboard is
- * @property {string | null} open in the detail
- * @property {Item | null} opened as it was last seen
- * @property {ReadonlySet<string>} busy
+ * @property {Held | null} frozen
+ * @property {ReadonlySet<string>} ownRemovals what this person made go
+ * @property {ReadonlyMap<string, string>} removed why something went
+ * @property {ReadonlySet<string>} highlighted what slides in
+ * @property {ReadonlySet<string>} selected
+ * @property {string | null} selectionAnchor of a choice with shift
+ * @property {string | null} activeId where the keyboard is
+ * @property {string | null} openId in the detail
+ * @property {Item | null} openItem as it was last seen
+ * @property {ReadonlySet<string>} pending
  * @property {readonly Toast[]} toasts
- * @property {string} heard what a screen reader is told
+ * @property {string} announcement what a screen reader is told
  * @property {null | "help" | "snooze" | "filters"} dialog
  * @property {readonly string[]} snoozing ids the dialog is about
  * @property {boolean} overview on a narrow screen: the overview instead of the list
- * @property {boolean} notifies
+ * @property {boolean} notificationsOn
  */
 
 /**

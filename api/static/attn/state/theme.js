@@ -1,22 +1,22 @@
 // Light, dark, or as the system is.
 
-const KEPT = "attn-theme";
+const STORAGE_KEY = "attn-theme";
 /** @typedef {"auto" | "light" | "dark"} Theme */
 /** @type {readonly Theme[]} */
-const ALL = ["auto", "light", "dark"];
+const THEMES = ["auto", "light", "dark"];
 
 /** @returns {Theme} */
 export function theme() {
-  const kept = localStorage.getItem(KEPT);
-  return ALL.find((one) => one === kept) ?? "auto";
+  const kept = localStorage.getItem(STORAGE_KEY);
+  return THEMES.find((one) => one === kept) ?? "auto";
 }
 
 /** The next one. @returns {Theme} */
-export function turn() {
-  const next = ALL[(ALL.indexOf(theme()) + 1) % ALL.length];
-  localStorage.setItem(KEPT, next);
-  wear();
+export function cycleTheme() {
+  const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length];
+  localStorage.setItem(STORAGE_KEY, next);
+  applyTheme();
   return next;
 }
 
-export const wear = () => document.documentElement.setAttribute("data-theme", theme());
+export const applyTheme = () => document.documentElement.setAttribute("data-theme", theme());

@@ -23,7 +23,7 @@ export const KINDS = {
 export const MANAGED = new Set(["waitpoint", "escalation", "plan_approval", "pending_action", "session_waiting"]);
 
 /** @param {string} kind */
-export const kind = (kind) => KINDS[kind] ?? { name: kind.replaceAll("_", " "), verb: "Open", icon: "message" };
+export const kindLabel = (kind) => KINDS[kind] ?? { name: kind.replaceAll("_", " "), verb: "Open", icon: "message" };
 
 const MINUTE = 60, HOUR = 3600, DAY = 86400;
 
@@ -31,7 +31,7 @@ const MINUTE = 60, HOUR = 3600, DAY = 86400;
  * A length of time, short: `40 s`, `12 min`, `3 h 20`, `2 d 4 h`.
  * @param {number} seconds
  */
-export function span(seconds) {
+export function formatDuration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   if (whole < MINUTE) return `${whole} s`;
   if (whole < HOUR) return `${Math.floor(whole / MINUTE)} min`;
@@ -45,16 +45,16 @@ export function span(seconds) {
  * @param {string} time RFC 3339
  * @param {number} now milliseconds
  */
-export const since = (time, now) => (now - Date.parse(time)) / 1000;
+export const secondsSince = (time, now) => (now - Date.parse(time)) / 1000;
 
 /**
  * How long it waits, short.
  * @param {string} time
  * @param {number} now
  */
-export function ago(time, now) {
-  const seconds = since(time, now);
-  return seconds < 5 ? "a moment" : span(seconds);
+export function formatAge(time, now) {
+  const seconds = secondsSince(time, now);
+  return seconds < 5 ? "a moment" : formatDuration(seconds);
 }
 
 /**
@@ -65,9 +65,9 @@ export function ago(time, now) {
  */
 export function due(item, now) {
   if (Number.isNaN(Date.parse(item.due_at))) return { text: "", tone: "calm" };
-  const left = -since(item.due_at, now);
-  if (left <= 0) return { text: `${span(-left)} late`, tone: "late" };
-  return { text: `due in ${span(left)}`, tone: left < 15 * MINUTE ? "soon" : "calm" };
+  const left = -secondsSince(item.due_at, now);
+  if (left <= 0) return { text: `${formatDuration(-left)} late`, tone: "late" };
+  return { text: `due in ${formatDuration(left)}`, tone: left < 15 * MINUTE ? "soon" : "calm" };
 }
 
 /** @type {Record<string, string>} */
@@ -80,7 +80,7 @@ const REASONS = {
  * Why it is where it is, as a sentence.
  * @param {Item} item
  */
-export function why(item) {
+export function explainRank(item) {
   const [band, ...rest] = item.rank_reasons;
   const said = [REASONS[band] ?? band, ...rest.map((one) => REASONS[one] ?? one)];
   return `Ranked here: ${said.join(", ")}; then by due time.`;
@@ -90,7 +90,7 @@ export function why(item) {
  * @param {string} time
  * @param {Intl.DateTimeFormatOptions} [how]
  */
-export function clock(time, how = { dateStyle: "medium", timeStyle: "short" }) {
+export function formatTime(time, how = { dateStyle: "medium", timeStyle: "short" }) {
   const at = new Date(time);
   return Number.isNaN(at.getTime()) ? String(time) : new Intl.DateTimeFormat(undefined, how).format(at);
 }
@@ -103,14 +103,14 @@ const RIGHT_TO_LEFT = /[\u0590-\u08FF\u200E\u200F\u202A-\u202E\u2066-\u2069\uFB1
  * `dir="auto"` do this.
  * @param {string} text
  */
-export const isolated = (text) => (RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text);
+export const isolate = (text) => (RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text);
 
 /**
  * Cuts a text to `most` characters.
  * @param {string} text
  * @param {number} most characters
  */
-export const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
+export const truncate = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 /**
  * @param {number} count
@@ -120,7 +120,7 @@ export const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}
 export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : many}`;
 
 /** @type {Record<string, string>} Why an item went, as the feed says it. */
-export const GONE = {
+export const REMOVAL_REASONS = {
   resolved: "resolved", dismissed: "put away", snoozed: "snoozed", retargeted: "passed to someone else",
   grouped: "joined an incident", beyond: "moved down the list",
 };

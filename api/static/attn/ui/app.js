@@ -1,7 +1,7 @@
 // The whole page.
-import { dismiss, hush, mark, resolve, restore } from "../commands/item_commands.js";
+import { dismiss, hideToast, setState, resolve, restore } from "../commands/item_commands.js";
 import { page, signIn, WIDE } from "../state/page_state.js";
-import { cut, plural } from "../text/labels.js";
+import { truncate, plural } from "../text/labels.js";
 import { Detail } from "./item/detail.js";
 import { Dialogs } from "./dialogs.js";
 import { html, useMedia, useState, useStore } from "./dom.js";
@@ -10,7 +10,7 @@ import { List } from "./list.js";
 import { Overview } from "./overview/overview.js";
 import { askSnooze } from "./item/row.js";
 import { Chips, Filters, Views } from "./sidebar.js";
-import { Banner, Top } from "./header.js";
+import { Banner, Header } from "./header.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
@@ -18,35 +18,35 @@ export function App() {
   const state = useStore();
   const wide = useMedia(WIDE);
   if (state.phase === "starting") return null;
-  if (state.phase === "out") return html`<${SignIn} said=${state.said} />`;
-  const open = state.opened !== null;
+  if (state.phase === "out") return html`<${SignIn} said=${state.signedOutReason} />`;
+  const open = state.openItem !== null;
   const show = state.overview && !open ? "overview" : open ? "item" : "list";
   return html`
     <div class=${`app shows-${show}`}>
       <h1 class="hidden">Inbox</h1>
       <a class="skip" href="#list" onClick=${skip}>To the list</a>
-      <${Top} state=${state} />
+      <${Header} state=${state} />
       <${Banner} state=${state} />
       <div class="columns">
         <nav class="side" aria-label="Inbox"><div><${Views} state=${state} />
-          ${!wide && html`<button class="nav" aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: !state.overview, open: null, opened: null })}>
+          ${!wide && html`<button class="nav" aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: !state.overview, openId: null, openItem: null })}>
             <${Icon} name="chart" /> <span>Overview</span></button>`}</div>
           <div class="filters"><${Filters} state=${state} /></div></nav>
         <main class="middle">
           <div class="narrow-bar"><${Views} state=${state} /><button class="plain" aria-label="Filters" onClick=${() => page.set({ dialog: "filters" })}><${Icon} name="filter" /></button></div>
-          ${state.chosen.size > 0 ? html`<${Bulk} state=${state} />` : html`<${Chips} state=${state} />`}
+          ${state.selected.size > 0 ? html`<${Bulk} state=${state} />` : html`<${Chips} state=${state} />`}
           <${List} state=${state} />
         </main>
         ${(open || wide || state.overview) && html`<div class="right" role=${wide ? "complementary" : "main"} aria-label=${open ? "Item" : "Overview"}>
           ${open ? html`<${Detail} state=${state} />` : html`<${Overview} state=${state} />`}</div>`}
       </div>
       <nav class="bottom" aria-label="Page">
-        <button aria-current=${show !== "overview" ? "page" : undefined} onClick=${() => page.set({ overview: false, open: null, opened: null })}><${Icon} name="inbox" /> Inbox</button>
-        <button aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: true, open: null, opened: null })}><${Icon} name="chart" /> Overview</button>
+        <button aria-current=${show !== "overview" ? "page" : undefined} onClick=${() => page.set({ overview: false, openId: null, openItem: null })}><${Icon} name="inbox" /> Inbox</button>
+        <button aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: true, openId: null, openItem: null })}><${Icon} name="chart" /> Overview</button>
       </nav>
       <${Toasts} state=${state} />
       <${Dialogs} state=${state} />
-      <p class="hidden" role="status" aria-live="polite" id="heard">${state.heard}</p>
+      <p class="hidden" role="status" aria-live="polite" id="heard">${state.announcement}</p>
     </div>`;
 }
 
@@ -58,15 +58,15 @@ function skip(event) {
 
 /** @param {{state: State}} how */
 function Bulk({ state }) {
-  const ids = [...state.chosen], away = state.view === "away";
+  const ids = [...state.selected], dismissed = state.view === "dismissed";
   return html`<div class="bulk" role="toolbar" aria-label="What is chosen">
     <b>${plural(ids.length, "item")} chosen</b>
-    ${away ? html`<button class="button" onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+    ${dismissed ? html`<button class="button" onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
       <button class="button" onClick=${() => resolve(ids)}><${Icon} name="check" size="16" /> Resolve</button>
-      <button class="button" onClick=${() => mark(ids, "read")}><${Icon} name="unread" size="16" /> Read</button>
+      <button class="button" onClick=${() => setState(ids, "read")}><${Icon} name="unread" size="16" /> Read</button>
       <button class="button" onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
-      <button class="button" onClick=${() => dismiss(ids)}><${Icon} name="away" size="16" /> Put away</button>`}
-    <button class="plain" aria-label="Choose nothing" onClick=${() => page.set({ chosen: new Set(), anchor: null })}><${Icon} name="close" /></button>
+      <button class="button" onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Put away</button>`}
+    <button class="plain" aria-label="Choose nothing" onClick=${() => page.set({ selected: new Set(), selectionAnchor: null })}><${Icon} name="close" /></button>
   </div>`;
 }
 
@@ -75,10 +75,10 @@ const LONG = 600; // characters of a message
 /** @param {{state: State}} how */
 const Toasts = ({ state }) => html`<div class="toasts">
   ${state.toasts.map((toast) => html`<div key=${toast.id} class=${`toast ${toast.tone}`}>
-    <div><p>${cut(toast.text, LONG)}</p>
-      ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer"><bdi>${cut(link.text, LONG)}</bdi></a></li>`)}</ul>`}</div>
-    ${toast.undo && html`<button class="small" onClick=${() => { hush(toast.id); toast.undo?.(); }}>Undo <kbd>z</kbd></button>`}
-    <button class="plain" aria-label="Close this message" onClick=${() => hush(toast.id)}><${Icon} name="close" size="15" /></button>
+    <div><p>${truncate(toast.text, LONG)}</p>
+      ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer"><bdi>${truncate(link.text, LONG)}</bdi></a></li>`)}</ul>`}</div>
+    ${toast.undo && html`<button class="small" onClick=${() => { hideToast(toast.id); toast.undo?.(); }}>Undo <kbd>z</kbd></button>`}
+    <button class="plain" aria-label="Close this message" onClick=${() => hideToast(toast.id)}><${Icon} name="close" size="15" /></button>
   </div>`)}</div>`;
 
 /** @param {{said: string}} how */

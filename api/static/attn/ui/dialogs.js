@@ -2,8 +2,8 @@
 import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
-import { enabled, enable, SHEET } from "../shell/keyboard.js";
-import { clock, plural } from "../text/labels.js";
+import { shortcutsEnabled, setShortcutsEnabled, SHORTCUTS } from "../shell/keyboard.js";
+import { formatTime, plural } from "../text/labels.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 import { Filters } from "./sidebar.js";
@@ -34,7 +34,7 @@ function Dialog({ title, id, children }) {
 }
 
 /** @param {Date} now @returns {[string, Date][]} */
-export function presets(now) {
+export function snoozeTimes(now) {
   const at = (/** @type {number} */ days, /** @type {number} */ hour) => {
     const day = new Date(now);
     day.setDate(day.getDate() + days);
@@ -62,12 +62,12 @@ function Snooze({ ids }) {
     page.set({ dialog: null });
     dismiss(ids, time);
   };
-  const choices = presets(new Date(now())); // by the clock that judges them
+  const choices = snoozeTimes(new Date(now())); // by the clock that judges them
   return html`<${Dialog} title=${`Snooze ${plural(ids.length, "item")}`} id="snooze">
     <p class="hint">It leaves your list and comes back by itself. Nobody else notices.</p>
     <div class="choices">
       ${choices.map(([name, time], place) => html`<button key=${name} class="choice" autofocus=${place === 0} onClick=${() => until(time)} data-key=${place + 1}>
-        <kbd>${place + 1}</kbd><span>${name}</span><small>${clock(time.toISOString(), { weekday: "short", hour: "numeric", minute: "2-digit" })}</small></button>`)}
+        <kbd>${place + 1}</kbd><span>${name}</span><small>${formatTime(time.toISOString(), { weekday: "short", hour: "numeric", minute: "2-digit" })}</small></button>`)}
     </div>
     <form onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); until(new Date(input.current?.value ?? "")); }}>
       <label>Or until <input type="datetime-local" ref=${input} required min=${local(new Date(now()))} aria-describedby="snooze-problem" /></label>
@@ -78,10 +78,10 @@ function Snooze({ ids }) {
 }
 
 function Help() {
-  const [on, turn] = useState(enabled());
+  const [on, turn] = useState(shortcutsEnabled());
   return html`<${Dialog} title="Keys" id="help">
-    <dl class="sheet">${SHEET.map(([keys, what]) => html`<div key=${what}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
-    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { enable(!on); turn(!on); }} /> Single keys do something</label>
+    <dl class="sheet">${SHORTCUTS.map(([keys, what]) => html`<div key=${what}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
+    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); turn(!on); }} /> Single keys do something</label>
   <//>`;
 }
 

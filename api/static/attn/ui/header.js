@@ -1,24 +1,24 @@
 // The bar on top: who, how live, search, bell; and the banner when the line is down.
-import { say } from "../commands/item_commands.js";
-import { askToNotify } from "../shell/notifications.js";
-import { look, page, signOut, wake } from "../state/page_state.js";
-import { theme, turn } from "../state/theme.js";
-import { cut, isolated } from "../text/labels.js";
+import { showToast } from "../commands/item_commands.js";
+import { toggleNotifications } from "../shell/notifications.js";
+import { navigate, page, signOut, retryNow } from "../state/page_state.js";
+import { theme, cycleTheme } from "../state/theme.js";
+import { truncate, isolate } from "../text/labels.js";
 import { html, useClock, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
-const TYPED = 150; // milliseconds without a key before a search begins
+const SEARCH_DELAY_MS = 150; // milliseconds without a key before a search begins
 
 /** @param {{state: State}} how */
-export function Top({ state }) {
-  const { me, inbox, link } = state, who = isolated(cut(me ? me.name ?? me.user_id : "", 200));
+export function Header({ state }) {
+  const { me, inbox, link } = state, who = isolate(truncate(me ? me.name ?? me.user_id : "", 200));
   return html`<header class="top">
     <p class="brand"><svg viewBox="0 0 24 24" width="26" height="26" aria-hidden="true"><rect x="1" y="1" width="22" height="22" rx="7" /><path d="M6 13.5h3.2l1.5 2.5h2.6l1.5-2.5H18M12 5.5v5M9.8 8.6L12 10.8l2.2-2.2" /></svg> attn</p>
     <${Search} text=${state.filters.text} />
     <span class=${`link ${link.state}`} role="status"><i aria-hidden="true"></i><span>${link.state === "live" ? "Live" : link.state === "connecting" ? "Connecting" : "Offline"}</span></span>
-    <button class="plain bell" onClick=${() => look({ view: "unread" })} aria-label=${`${inbox.counts.unread} unread`} title="Show what is unread">
+    <button class="plain bell" onClick=${() => navigate({ view: "unread" })} aria-label=${`${inbox.counts.unread} unread`} title="Show what is unread">
       <${Icon} name="bell" />${inbox.counts.unread > 0 && html`<span class="count" aria-hidden="true">${inbox.counts.unread > 99 ? "99+" : inbox.counts.unread}</span>`}</button>
     <${Menu} state=${state} who=${who} />
   </header>`;
@@ -26,7 +26,7 @@ export function Top({ state }) {
 
 const leave = async () => {
   const problem = await signOut();
-  if (problem) say(problem, { tone: "bad" });
+  if (problem) showToast(problem, { tone: "bad" });
 };
 
 const LOOKS = { auto: { icon: "auto", name: "as the system" }, dark: { icon: "moon", name: "dark" }, light: { icon: "sun", name: "light" } };
@@ -52,9 +52,9 @@ function Menu({ state, who }) {
     <details class="menu" ref=${menu} onKeyDown=${keys}>
       <summary aria-label=${`Menu of ${who}`}><span class="avatar" aria-hidden="true">${[...who.replace(/[\u2066-\u2069]/g, "")][0]?.toUpperCase() ?? "·"}</span></summary>
       <div class="sheet-menu">
-        ${me?.user_id && html`<p><bdi><b>${who}</b></bdi><br />${me.role.toLowerCase()} of <bdi>${cut(me.workspace_id, 200)}</bdi></p>`}
-        <button class="nav" onClick=${() => setLooks(turn())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
-        <button class="nav" aria-pressed=${state.notifies} onClick=${askToNotify}><${Icon} name="bell" /> <span>${state.notifies ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
+        ${me?.user_id && html`<p><bdi><b>${who}</b></bdi><br />${me.role.toLowerCase()} of <bdi>${truncate(me.workspace_id, 200)}</bdi></p>`}
+        <button class="nav" onClick=${() => setLooks(cycleTheme())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
+        <button class="nav" aria-pressed=${state.notificationsOn} onClick=${toggleNotifications}><${Icon} name="bell" /> <span>${state.notificationsOn ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keys</span></button>
         <button class="nav" onClick=${leave}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
@@ -69,7 +69,7 @@ function Search({ text }) {
   }, [text]);
   const typed = () => {
     clearTimeout(waiting.current);
-    waiting.current = setTimeout(() => look({ filters: { ...page.get().filters, text: box.current?.value ?? "" } }), TYPED);
+    waiting.current = setTimeout(() => navigate({ filters: { ...page.get().filters, text: box.current?.value ?? "" } }), SEARCH_DELAY_MS);
   };
   return html`<div class="search" role="search"><${Icon} name="search" size="16" />
     <input id="search" ref=${box} type="search" placeholder="Search" aria-label="Search the inbox" autocomplete="off" maxlength="200" onInput=${typed} /><kbd>/</kbd></div>`;
@@ -91,5 +91,5 @@ export function Banner({ state }) {
   const left = Math.max(0, Math.ceil(((link.until ?? now) - now) / 1000));
   return html`<div class="banner" role="status">
     <span>${link.state === "full" ? link.text : `${link.text}. What you see may be old; nothing is missed.`}</span>
-    <button class="small" onClick=${wake}>Try now${left > 0 && html`<span aria-hidden="true"> (${left} s)</span>`}</button></div>`;
+    <button class="small" onClick=${retryNow}>Try now${left > 0 && html`<span aria-hidden="true"> (${left} s)</span>`}</button></div>`;
 }

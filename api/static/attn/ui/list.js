@@ -1,8 +1,8 @@
 // The list: bands, windowed rows, the pill, and the hold while somebody is on it.
-import { hasMore, known, letGo, onScreen, page, showFresh, take, wanted } from "../state/page_state.js";
-import { active } from "../state/filters.js";
-import { fetchMoreAway, fetchTail } from "../state/paging.js";
-import { layOut, visible } from "../state/list_layout.js";
+import { hasMore, knownItems, unfreezeList, listOnScreen, page, showPending, freezeList, filteredItems } from "../state/page_state.js";
+import { isActive } from "../state/filters.js";
+import { fetchMoreDismissed, fetchBeyond } from "../state/paging.js";
+import { layOutRows, visibleRows } from "../state/list_layout.js";
 import { plural } from "../text/labels.js";
 import { html, useClock, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
@@ -10,8 +10,8 @@ import { Row } from "./item/row.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
-const AROUND = 600; // pixels drawn beyond what is on screen
-const IDLE = 30_000; // milliseconds without a sign of life after which nobody is on the list
+const OVERSCAN = 600; // pixels drawn beyond what is on screen
+const IDLE_MS = 30_000; // milliseconds without a sign of life after which nobody is on the list
 const ROW = 68, ROW_NARROW = 100, NARROW = 600; // pixels, as in parts.css
 
 /** @type {Record<string, string>} */
@@ -22,12 +22,12 @@ export function List({ state }) {
   const now = useClock();
   const pane = useRef(/** @type {HTMLElement | null} */ (null)), whole = useRef(/** @type {HTMLElement | null} */ (null));
   const [view, setView] = useState({ top: 0, height: 800, width: NARROW + 1 });
-  useHold(whole);
+  useFreeze(whole);
 
-  const { shown, fresh, moved } = onScreen(state);
-  const more = hasMore(state) && !active(state.filters) && state.view !== "unread";
-  const { rows, height } = layOut(shown, view.width <= NARROW ? ROW_NARROW : ROW, more, state.view !== "away");
-  const drawn = visible(rows, view.top - AROUND, view.top + view.height + AROUND, state.active);
+  const { shown, fresh, moved } = listOnScreen(state);
+  const more = hasMore(state) && !isActive(state.filters) && state.view !== "unread";
+  const { rows, height } = layOutRows(shown, view.width <= NARROW ? ROW_NARROW : ROW, more, state.view !== "dismissed");
+  const drawn = visibleRows(rows, view.top - OVERSCAN, view.top + view.height + OVERSCAN, state.activeId);
 
   useLayoutEffect(() => {
     const at = pane.current;
@@ -44,16 +44,16 @@ export function List({ state }) {
   }, []);
 
   useEffect(() => {
-    if (view.top + view.height + 3 * AROUND < height || !hasMore(state)) return;
-    if (state.view === "away") fetchMoreAway(page);
-    else if (state.inbox.cursor !== null) fetchTail(page);
+    if (view.top + view.height + 3 * OVERSCAN < height || !hasMore(state)) return;
+    if (state.view === "dismissed") fetchMoreDismissed(page);
+    else if (state.inbox.cursor !== null) fetchBeyond(page);
   });
 
-  useActive(pane, rows, state.active);
+  useActiveRow(pane, rows, state.activeId);
   const size = more ? -1 : shown.length;
   return html`
     <div class="listing" ref=${whole}>
-      ${(fresh > 0 || moved) && html`<button class="pill" onClick=${showFresh}>${fresh > 0 ? `${fresh} new` : "New order"}<kbd>.</kbd></button>`}
+      ${(fresh > 0 || moved) && html`<button class="pill" onClick=${showPending}>${fresh > 0 ? `${fresh} new` : "New order"}<kbd>.</kbd></button>`}
       <div class="scroll" ref=${pane} tabIndex="-1" id="list">
         <ul class="rows" role="list" style=${{ height: `${height}px` }} aria-label="Items, the most pressing first" aria-busy=${state.inbox.cursor === null}>
           ${drawn.map((row) => row.band
@@ -68,15 +68,15 @@ export function List({ state }) {
 
 /** @param {{state: State, empty: boolean}} how */
 function Below({ state, empty }) {
-  const { tail, away, view, inbox, filters } = state;
-  const busy = view === "away" ? away.loading : tail.loading || inbox.cursor === null;
+  const { beyond, dismissed, view, inbox, filters } = state;
+  const busy = view === "dismissed" ? dismissed.loading : beyond.loading || inbox.cursor === null;
   if (busy) return html`<p class="below" role="status">Loading…</p>`;
-  const searching = (active(filters) || view === "unread") && hasMore(state) && view !== "away";
-  if (searching) return html`<p class="below">Looked through ${known(state).length.toLocaleString()} of ${plural(inbox.counts.total, "item")}.</p>`;
+  const searching = (isActive(filters) || view === "unread") && hasMore(state) && view !== "dismissed";
+  if (searching) return html`<p class="below">Looked through ${knownItems(state).length.toLocaleString()} of ${plural(inbox.counts.total, "item")}.</p>`;
   if (!empty) return null;
-  if (active(filters)) return html`<p class="empty"><${Icon} name="search" size="52" calm /><b>Nothing matches.</b><br />Try fewer words, or clear the filters.</p>`;
-  if (view === "away") return html`<p class="empty"><${Icon} name="away" size="52" calm /><b>Nothing put away.</b><br />What you dismiss or snooze rests here.</p>`;
-  if (view === "unread" && wanted(state).length === 0 && inbox.counts.total > 0) return html`<p class="empty"><${Icon} name="check" size="52" /><b>All read.</b><br />${plural(inbox.counts.total, "item")} still open.</p>`;
+  if (isActive(filters)) return html`<p class="empty"><${Icon} name="search" size="52" calm /><b>Nothing matches.</b><br />Try fewer words, or clear the filters.</p>`;
+  if (view === "dismissed") return html`<p class="empty"><${Icon} name="dismissed" size="52" calm /><b>Nothing put away.</b><br />What you dismiss or snooze rests here.</p>`;
+  if (view === "unread" && filteredItems(state).length === 0 && inbox.counts.total > 0) return html`<p class="empty"><${Icon} name="check" size="52" /><b>All read.</b><br />${plural(inbox.counts.total, "item")} still open.</p>`;
   return html`<p class="empty"><${Icon} name="check" size="52" /><b>Nothing needs you.</b><br />New items appear here by themselves.</p>`;
 }
 
@@ -84,15 +84,15 @@ function Below({ state, empty }) {
  * While the pointer or the keyboard is on the list, and somebody is there at all, its order is held.
  * @param {{current: HTMLElement | null}} pane
  */
-function useHold(pane) {
+function useFreeze(pane) {
   useEffect(() => {
     const at = pane.current;
     if (!at) return;
-    let over = false, life = -IDLE;
+    let over = false, life = -IDLE_MS;
     const check = () => {
       const on = over || Boolean(document.activeElement?.closest(".row") && at.contains(document.activeElement));
-      if (on && performance.now() - life < IDLE) take();
-      else letGo();
+      if (on && performance.now() - life < IDLE_MS) freezeList();
+      else unfreezeList();
     };
     const alive = () => {
       life = performance.now();
@@ -123,7 +123,7 @@ function useHold(pane) {
  * @param {import("../state/list_layout.js").Row[]} rows
  * @param {string | null} id
  */
-function useActive(pane, rows, id) {
+function useActiveRow(pane, rows, id) {
   const had = useRef(false);
   useLayoutEffect(() => {
     const at = pane.current, row = rows.find((one) => one.key === id);

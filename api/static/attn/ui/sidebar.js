@@ -1,8 +1,8 @@
 // Views, kinds, clusters: what to look at.
-import { active, clusters } from "../state/filters.js";
-import { known, look, page } from "../state/page_state.js";
-import { prefer } from "../commands/preferences.js";
-import { cut, isolated, kind, KINDS, plural } from "../text/labels.js";
+import { isActive, clusters } from "../state/filters.js";
+import { knownItems, navigate, page } from "../state/page_state.js";
+import { savePreferences } from "../commands/preferences.js";
+import { truncate, isolate, kindLabel, KINDS, plural } from "../text/labels.js";
 import { html } from "./dom.js";
 import { Icon } from "./icons.js";
 
@@ -10,17 +10,17 @@ import { Icon } from "./icons.js";
 /** @typedef {import("../state/store.js").View} View */
 
 /** @type {[View, string, string][]} */
-const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["away", "Put away", "away"]];
+const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["dismissed", "Put away", "dismissed"]];
 
 /** @param {{state: State}} how */
 export const Views = ({ state }) => {
   const { counts } = state.inbox;
   /** @type {Record<View, number | null>} */
-  const numbers = { open: counts.total, unread: counts.unread, away: state.away.loaded ? state.away.items.length : null };
+  const numbers = { open: counts.total, unread: counts.unread, dismissed: state.dismissed.loaded ? state.dismissed.items.length : null };
   return html`<ul class="views" role="list">
-    ${VIEWS.map(([view, name, icon]) => html`<li key=${view}><button class="nav" aria-current=${state.view === view && !state.overview ? "page" : undefined} onClick=${() => look({ view })}>
+    ${VIEWS.map(([view, name, icon]) => html`<li key=${view}><button class="nav" aria-current=${state.view === view && !state.overview ? "page" : undefined} onClick=${() => navigate({ view })}>
       <${Icon} name=${icon} /> <span>${name}</span>
-      ${numbers[view] !== null && html`<span class="count">${numbers[view].toLocaleString()}${view === "away" && state.away.next ? "+" : ""}</span>`}</button></li>`)}
+      ${numbers[view] !== null && html`<span class="count">${numbers[view].toLocaleString()}${view === "dismissed" && state.dismissed.next ? "+" : ""}</span>`}</button></li>`)}
   </ul>`;
 };
 
@@ -33,34 +33,34 @@ const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.leng
 /** @param {{state: State}} how */
 export function Filters({ state }) {
   const { filters, inbox } = state, pinned = inbox.preferences.pinned_clusters;
-  const set = (/** @type {Partial<import("../state/filters.js").Filters>} */ some) => look({ filters: { ...filters, ...some } });
+  const set = (/** @type {Partial<import("../state/filters.js").Filters>} */ some) => navigate({ filters: { ...filters, ...some } });
   // In an order of their own: what is clicked does not move as counts do.
   const kinds = Object.entries(inbox.counts.by_kind).sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
-  const all = clusters(known(state), pinned);
-  const pin = (/** @type {string} */ name) => prefer({
+  const all = clusters(knownItems(state), pinned);
+  const pin = (/** @type {string} */ name) => savePreferences({
     pinned_clusters: pinned.includes(name) ? pinned.filter((one) => one !== name) : [...pinned, name],
   });
   return html`
     ${kinds.length > 0 && html`<section aria-labelledby="kinds-title"><h2 id="kinds-title">Kinds</h2>
       <ul role="list">${kinds.slice(0, MOST).map(([name, count]) => html`<li key=${name}><button class="nav" aria-pressed=${filters.kind === name} onClick=${() => set({ kind: filters.kind === name ? "" : name })}>
-        <${Icon} name=${kind(name).icon} /> <span dir="auto">${cut(kind(name).name, LONG)}</span><span class="count">${count.toLocaleString()}</span></button></li>`)}
+        <${Icon} name=${kindLabel(name).icon} /> <span dir="auto">${truncate(kindLabel(name).name, LONG)}</span><span class="count">${count.toLocaleString()}</span></button></li>`)}
       </ul></section>`}
     ${all.length > 0 && html`<section aria-labelledby="clusters-title"><h2 id="clusters-title">Clusters</h2>
       <ul role="list">${all.slice(0, MOST).map(({ name, count, pinned: on }) => html`<li key=${name} class="cluster">
         <button class="nav" aria-pressed=${filters.cluster === name} onClick=${() => set({ cluster: filters.cluster === name ? "" : name })}>
-          <span dir="auto">${isolated(cut(name, LONG))}</span><span class="count">${count}</span></button>
-        <button class="pin plain" aria-pressed=${on} aria-label=${`Pin ${isolated(cut(name, LONG))} to the top`} title=${on ? "Unpin" : "Pin to the top of its band"} onClick=${() => pin(name)}><${Icon} name="star" size="15" /></button></li>`)}
+          <span dir="auto">${isolate(truncate(name, LONG))}</span><span class="count">${count}</span></button>
+        <button class="pin plain" aria-pressed=${on} aria-label=${`Pin ${isolate(truncate(name, LONG))} to the top`} title=${on ? "Unpin" : "Pin to the top of its band"} onClick=${() => pin(name)}><${Icon} name="star" size="15" /></button></li>`)}
       </ul>${all.length > MOST && html`<p class="hint">and ${plural(all.length - MOST, "other")}</p>`}</section>`}`;
 }
 
 /** What is filtered by, each with a way out. @param {{state: State}} how */
 export function Chips({ state }) {
   const { filters } = state;
-  if (!active(filters)) return null;
+  if (!isActive(filters)) return null;
   const chips = /** @type {[keyof typeof filters, string][]} */ ([
-    ["kind", kind(filters.kind).name], ["cluster", isolated(filters.cluster)], ["case", `Case ${isolated(filters.case)}`], ["text", `“${isolated(filters.text)}”`],
+    ["kind", kindLabel(filters.kind).name], ["cluster", isolate(filters.cluster)], ["case", `Case ${isolate(filters.case)}`], ["text", `“${isolate(filters.text)}”`],
   ]);
   return html`<p class="chips">${chips.filter(([name]) => filters[name].trim()).map(([name, text]) => html`
-    <button key=${name} class="chip" aria-label=${`No longer filter by ${text}`} onClick=${() => look({ filters: { ...page.get().filters, [name]: "" } })}><bdi>${cut(text, LONG)}</bdi> <${Icon} name="close" size="13" /></button>`)}
+    <button key=${name} class="chip" aria-label=${`No longer filter by ${text}`} onClick=${() => navigate({ filters: { ...page.get().filters, [name]: "" } })}><bdi>${truncate(text, LONG)}</bdi> <${Icon} name="close" size="13" /></button>`)}
   </p>`;
 }

@@ -1,6 +1,6 @@
 // What happened in the item's case, newest first, from the history of all events.
-import { ask, ok } from "../../http.js";
-import { clock, cut, isolated, span } from "../../text/labels.js";
+import { request, ok } from "../../http.js";
+import { formatTime, truncate, isolate, formatDuration } from "../../text/labels.js";
 import { html, useEffect, useState } from "../dom.js";
 
 /** @typedef {{events: any[], next: string | null, problem: string, loading: boolean}} Past */
@@ -12,7 +12,7 @@ export function History(how) {
   /** @param {string | null} next @param {any[]} before @param {() => boolean} there */
   const load = async (next, before, there) => {
     const query = next ? `?next=${encodeURIComponent(next)}` : "";
-    const answer = await ask("GET", `/cases/${encodeURIComponent(id)}/history${query}`);
+    const answer = await request("GET", `/cases/${encodeURIComponent(id)}/history${query}`);
     if (!there()) return;
     if (ok(answer)) {
       const found = answer.data.events;
@@ -32,7 +32,7 @@ export function History(how) {
     ${!past.loading && !past.problem && !past.events.length && html`<p class="hint">Nothing is kept of this case yet.</p>`}
     <ol class="timeline">
       ${past.events.map((event, place) => html`<li key=${place}>
-        <time dateTime=${event.at}>${clock(event.at)}</time>
+        <time dateTime=${event.at}>${formatTime(event.at)}</time>
         <span><b>${what(event)}</b> ${about(event)}</span></li>`)}
     </ol>
     ${past.next && html`<button class="button" onClick=${() => load(past.next, past.events, () => true)}>Earlier</button>`}
@@ -42,7 +42,7 @@ export function History(how) {
 const LONG = 300; // characters of a name
 
 /** @param {unknown} text */
-const short = (text) => isolated(cut(String(text), LONG));
+const short = (text) => isolate(truncate(String(text), LONG));
 
 /** @param {any} event as the history has it */
 function what({ type, state }) {
@@ -54,6 +54,6 @@ function what({ type, state }) {
 function about(event) {
   return [
     event.title && `“${short(event.title)}”`, event.cluster && `on ${short(event.cluster)}`,
-    event.actor && `by ${short(event.actor)}`, event.seconds_open !== undefined && `after ${span(event.seconds_open)}`,
+    event.actor && `by ${short(event.actor)}`, event.seconds_open !== undefined && `after ${formatDuration(event.seconds_open)}`,
   ].filter(Boolean).join(" ");
 }

@@ -1,16 +1,16 @@
 // One item, whole.
-import { dismiss, mark, resolve, restore } from "../../commands/item_commands.js";
+import { dismiss, setState, resolve, restore } from "../../commands/item_commands.js";
 import { linkTo } from "../../text/links.js";
-import { isAway, look } from "../../state/page_state.js";
-import { ago, clock, cut, due, GONE, isolated, kind, MANAGED, plural, why } from "../../text/labels.js";
+import { isDismissed, navigate } from "../../state/page_state.js";
+import { formatAge, formatTime, truncate, due, REMOVAL_REASONS, isolate, kindLabel, MANAGED, plural, explainRank } from "../../text/labels.js";
 import { Body } from "./body.js";
 import { html, useClock, useEffect, useMemo, useRef } from "../dom.js";
 import { History } from "./case_history.js";
 import { Icon } from "../icons.js";
-import { Members } from "./incident_members.js";
+import { IncidentMembers } from "./incident_members.js";
 import { LongText, Paged } from "../show_more.js";
 import { Payload } from "./payload.js";
-import { askSnooze, backToList, badges, closeItem, openItem, where } from "./row.js";
+import { askSnooze, backToList, badges, closeItem, openItem, placeOf } from "./row.js";
 
 /** @typedef {import("../../types").Item} Item */
 /** @typedef {import("../../state/store.js").State} State */
@@ -20,7 +20,7 @@ const STEPS = 100, LONG = 4000, SHORT = 400; // steps of a plan, characters of a
 
 /** @param {{state: State}} how */
 export function Detail({ state }) {
-  const item = state.opened;
+  const item = state.openItem;
   const now = useClock();
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const live = item !== null && state.inbox.items.some((one) => one.id === item.id);
@@ -29,22 +29,22 @@ export function Detail({ state }) {
     // Where the list has made room for it, the row is hidden, and the focus on it as good as lost: a browser notices
     // that only when it next draws.
     if (document.activeElement === document.body || !document.activeElement?.getClientRects().length) place.current?.focus();
-    if (!item || item.state !== "unread" || state.view === "away") return;
-    const timer = setTimeout(() => mark([item.id], "read", true), DWELL);
+    if (!item || item.state !== "unread" || state.view === "dismissed") return;
+    const timer = setTimeout(() => setState([item.id], "read", true), DWELL);
     return () => clearTimeout(timer);
   }, [item?.id]);
   useEffect(() => backToList, []);
   if (!item) return null;
   const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
   const incident = live || done ? undefined : state.inbox.items.find((one) => one.members?.includes(item.id));
-  const gone = state.gone.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
-    : isAway(state, item.id) ? GONE[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
+  const gone = state.removed.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
+    : isDismissed(state, item.id) ? REMOVAL_REASONS[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
   return html`
     <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
       <header>
-        <p class="over"><span class="kind"><${Icon} name=${kind(item.kind).icon} /></span> ${kind(item.kind).name}
-          ${!item.clusters && where(item) && html`<span class="at" title=${isolated(where(item))} dir="auto">${where(item)}</span>`}
-          <span class="tools">${!done && html`<button class="plain" disabled=${state.busy.has(item.id)} onClick=${() => mark([item.id], unread ? "read" : "unread")}
+        <p class="over"><span class="kind"><${Icon} name=${kindLabel(item.kind).icon} /></span> ${kindLabel(item.kind).name}
+          ${!item.clusters && placeOf(item) && html`<span class="at" title=${isolate(placeOf(item))} dir="auto">${placeOf(item)}</span>`}
+          <span class="tools">${!done && html`<button class="plain" disabled=${state.pending.has(item.id)} onClick=${() => setState([item.id], unread ? "read" : "unread")}
             aria-label=${unread ? "Mark read" : "Mark unread"} title=${unread ? "Mark read (u)" : "Mark unread (u)"}><${Icon} name="unread" /></button>`}
           <button class="plain close" onClick=${closeItem} aria-label="Close" title="Close (Esc)"><${Icon} name="close" /></button></span></p>
         <h2 id="detail-title" dir="auto"><${LongText} key=${item.title} text=${item.title} most=${LONG} /></h2>
@@ -53,16 +53,16 @@ export function Detail({ state }) {
           ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
           <span class=${`due ${ends.tone}`}>${ends.text}</span>
         </p>
-        ${incident ? html`<p class="notice" role="status">Part of an incident: <button class="link" onClick=${() => openItem(incident.id)}><bdi>${cut(incident.title, SHORT)}</bdi></button></p>`
-          : gone && !live && state.view !== "away" && html`<p class="notice" role="status">No longer in your list: <bdi>${cut(gone, SHORT)}</bdi>.</p>`}
+        ${incident ? html`<p class="notice" role="status">Part of an incident: <button class="link" onClick=${() => openItem(incident.id)}><bdi>${truncate(incident.title, SHORT)}</bdi></button></p>`
+          : gone && !live && state.view !== "dismissed" && html`<p class="notice" role="status">No longer in your list: <bdi>${truncate(gone, SHORT)}</bdi>.</p>`}
         <${Actions} item=${item} state=${state} />
-        <p class="why">${why(item)}</p>
+        <p class="why">${explainRank(item)}</p>
       </header>
       ${item.risk && html`<${Risk} item=${item} />`}
       ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0" dir="auto"><${LongText} key=${item.id} text=${item.error} most=${LONG} /></pre></section>`}
       ${item.body_md && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
       ${item.plan && html`<${Plan} key=${item.id} plan=${item.plan} />`}
-      ${item.members && html`<${Members} item=${item} />`}
+      ${item.members && html`<${IncidentMembers} item=${item} />`}
       ${item.payload && html`<${Payload} key=${item.id} payload=${item.payload} />`}
       <${Facts} item=${item} now=${now} />
       ${item.case_id && html`<${History} case=${item.case_id} revision=${item.revision} />`}
@@ -74,23 +74,23 @@ const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (sign) =>
 
 /** @param {{item: Item, state: State}} how */
 function Actions({ item, state }) {
-  const busy = state.busy.has(item.id), ids = [item.id], away = isAway(state, item.id);
+  const busy = state.pending.has(item.id), ids = [item.id], dismissed = isDismissed(state, item.id);
   const own = !MANAGED.has(item.kind), href = linkTo(item.action_url);
   // Where an address can't be trusted to lead where it reads, it can be read.
-  const text = item.action_url && href === null && html`<p class="hint">Its source names an address that is no link: <code dir="ltr">${cut(visible(item.action_url), SHORT)}</code></p>`;
+  const text = item.action_url && href === null && html`<p class="hint">Its source names an address that is no link: <code dir="ltr">${truncate(visible(item.action_url), SHORT)}</code></p>`;
   if (item.state === "resolved") {
     return item.action_url ? html`<div class="actions">${href !== null && html`<a class="button" href=${href} target="_blank" rel="noopener noreferrer">
       Open at its source <${Icon} name="open" size="15" /></a>`}${text}</div>` : null;
   }
   return html`<div class="actions" role="group" aria-label="What to do">
     ${href !== null && html`<a class=${`button ${own ? "" : "primary"}`} href=${href} target="_blank" rel="noopener noreferrer">
-      ${own ? "Open at its source" : kind(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
+      ${own ? "Open at its source" : kindLabel(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
     ${own && html`<button class="button primary" disabled=${busy} onClick=${() => resolve(ids, item.kind === "failed_run" || item.kind === "incident" ? "retried" : undefined)}>
       <${Icon} name="check" size="16" /> ${item.kind === "failed_run" || item.kind === "incident" ? "Resolve as retried" : "Resolve"}</button>`}
-    ${away ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+    ${dismissed ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
       <button class="button" disabled=${busy} onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
-      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="away" size="16" /> Put away</button>`}
-    ${!own && !item.action_url && html`<p class="hint">${kind(item.kind).verb} where it came from (<bdi>${cut(item.source_id, SHORT)}</bdi>); it leaves the list by itself.</p>`}
+      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Put away</button>`}
+    ${!own && !item.action_url && html`<p class="hint">${kindLabel(item.kind).verb} where it came from (<bdi>${truncate(item.source_id, SHORT)}</bdi>); it leaves the list by itself.</p>`}
     ${text}
   </div>`;
 }
@@ -116,7 +116,7 @@ const Plan = ({ plan }) => useMemo(() => html`
   </section>`, [plan]);
 
 /** Foreign text among ours: with a direction of its own. @param {string | undefined} text */
-const foreign = (text) => (text ? html`<bdi>${cut(text, SHORT)}</bdi>` : undefined);
+const foreign = (text) => (text ? html`<bdi>${truncate(text, SHORT)}</bdi>` : undefined);
 
 /** @param {{item: Item, now: number}} how */
 function Facts({ item, now }) {
@@ -124,18 +124,18 @@ function Facts({ item, now }) {
   const rows = [
     ["Asked by", foreign(item.sender_name ?? item.sender_id)],
     ["Addressed to", foreign([item.target_user_id, item.target_role].filter(Boolean).join(" or ")) ?? "everyone in the workspace"],
-    ["Waiting", html`<span title=${item.created_at}>${ago(item.created_at, now)}, since ${clock(item.created_at)}</span>`],
-    ["Due", item.due_at && html`<span title=${item.due_at}>${clock(item.due_at)}</span>`],
+    ["Waiting", html`<span title=${item.created_at}>${formatAge(item.created_at, now)}, since ${formatTime(item.created_at)}</span>`],
+    ["Due", item.due_at && html`<span title=${item.due_at}>${formatTime(item.due_at)}</span>`],
     ["Pipeline", foreign([item.pipeline, item.step].filter(Boolean).join(" / "))],
     ["Edited by", item.editor && foreign(item.editor.name ?? item.editor.id)],
-    ["Case", item.case_id && html`<button class="link" onClick=${() => look({ view: "open", filters: { kind: "", cluster: "", case: item.case_id ?? "", text: "" } })}>
-      <bdi>${cut(item.case_title ?? item.case_id, SHORT)}</bdi></button>`],
+    ["Case", item.case_id && html`<button class="link" onClick=${() => navigate({ view: "open", filters: { kind: "", cluster: "", case: item.case_id ?? "", text: "" } })}>
+      <bdi>${truncate(item.case_title ?? item.case_id, SHORT)}</bdi></button>`],
     ["Conversation", foreign(item.conversation_id)], ["Session", foreign(item.session_id)],
-    ["Source", html`<code dir="auto">${cut(item.source_id, LONG)}</code>`],
+    ["Source", html`<code dir="auto">${truncate(item.source_id, LONG)}</code>`],
   ];
   return html`<section class="block" aria-labelledby="about-title"><h3 id="about-title">About</h3>
     <dl class="fields">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    ${item.resolved_at && html`<p class="notice">Resolved ${clock(item.resolved_at)}${item.resolved_by_user_id && html` by ${foreign(item.resolved_by_user_id)}`}.</p>`}
+    ${item.resolved_at && html`<p class="notice">Resolved ${formatTime(item.resolved_at)}${item.resolved_by_user_id && html` by ${foreign(item.resolved_by_user_id)}`}.</p>`}
     ${item.count && item.members && item.count > item.members.length ? html`<p class="hint">${plural(item.count, "run")} in all.</p>` : null}
   </section>`;
 }

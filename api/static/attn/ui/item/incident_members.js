@@ -1,7 +1,7 @@
 // The runs that an incident stands for.
-import { ask, ok } from "../../http.js";
+import { request, ok } from "../../http.js";
 import { now } from "../../clock.js";
-import { ago, cut, plural } from "../../text/labels.js";
+import { formatAge, truncate, plural } from "../../text/labels.js";
 import { html, useEffect, useState } from "../dom.js";
 import { Paged } from "../show_more.js";
 
@@ -10,21 +10,21 @@ import { Paged } from "../show_more.js";
 const SHOWN = 12, CLUSTERS = 60, LONG = 300; // runs, clusters, characters of a name
 
 /** @param {{item: Item}} how */
-export function Members({ item }) {
+export function IncidentMembers({ item }) {
   const [members, show] = useState(/** @type {Item[] | null} */ (null));
   const ids = (item.members ?? []).slice(0, SHOWN), all = item.count ?? item.members?.length ?? 0;
   useEffect(() => {
     let there = true;
-    Promise.all(ids.map((id) => ask("GET", `/org/me/inbox/${encodeURIComponent(id)}`)))
+    Promise.all(ids.map((id) => request("GET", `/org/me/inbox/${encodeURIComponent(id)}`)))
       .then((answers) => there && show(answers.filter(ok).map((answer) => answer.data)));
     return () => { there = false; };
   }, [ids.join(), item.revision]);
   return html`<section class="block" aria-labelledby="members-title">
     <h3 id="members-title">${plural(all, "failed run")} on ${plural(item.clusters?.length ?? 0, "cluster")}</h3>
-    <p class="tags"><${Paged} of=${item.clusters ?? []} most=${CLUSTERS} one="cluster" draw=${(/** @type {string} */ name) => html`<code key=${name} dir="auto">${cut(name, LONG)}</code>`} /></p>
+    <p class="tags"><${Paged} of=${item.clusters ?? []} most=${CLUSTERS} one="cluster" draw=${(/** @type {string} */ name) => html`<code key=${name} dir="auto">${truncate(name, LONG)}</code>`} /></p>
     <ul class="members">
-      ${(members ?? []).map((run) => html`<li key=${run.id}><b dir="auto">${cut(run.title, LONG)}</b>
-        ${run.cluster && html`<code dir="auto">${cut(run.cluster, LONG)}</code>`}<bdi>${cut(run.source_id, LONG)}</bdi><span>${ago(run.created_at, now())}</span>${run.state === "resolved" && html`<span class="badge quiet">resolved</span>`}</li>`)}
+      ${(members ?? []).map((run) => html`<li key=${run.id}><b dir="auto">${truncate(run.title, LONG)}</b>
+        ${run.cluster && html`<code dir="auto">${truncate(run.cluster, LONG)}</code>`}<bdi>${truncate(run.source_id, LONG)}</bdi><span>${formatAge(run.created_at, now())}</span>${run.state === "resolved" && html`<span class="badge quiet">resolved</span>`}</li>`)}
     </ul>
     ${all > SHOWN && html`<p class="hint">and ${all - SHOWN} more</p>`}
   </section>`;

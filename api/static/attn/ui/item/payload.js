@@ -3,7 +3,7 @@
 import { isExact, stringify } from "../../exact.js";
 import { linkTo } from "../../text/links.js";
 import { isSecret } from "../../text/secret_masking.js";
-import { cut } from "../../text/labels.js";
+import { truncate } from "../../text/labels.js";
 import { html, useMemo, useState } from "../dom.js";
 import { Icon } from "../icons.js";
 import { LongText, Paged } from "../show_more.js";
@@ -13,7 +13,7 @@ const LARGE = 300; // values in all; beyond it, each object begins with its firs
 const MOST = 200, FEW = 20, DEEP = 2; // entries of an object that is not large and of one that is; levels folded out then
 
 /** @param {string} name */
-const worded = (name) => cut(name, LONG_NAME).replace(/([a-z\d])([A-Z])/g, "$1 $2").replace(/[_-]+/g, " ").trim();
+const worded = (name) => truncate(name, LONG_NAME).replace(/([a-z\d])([A-Z])/g, "$1 $2").replace(/[_-]+/g, " ").trim();
 
 /** @param {unknown} value @returns {value is string | number | boolean | null | String} */
 const isPlain = (value) => value === null || typeof value !== "object" || isExact(value);
@@ -89,7 +89,7 @@ function Value({ name, value, depth, large }) {
 function Fields({ of, depth, large }) {
   return html`<dl class=${`fields depth-${depth}`}>
     <${Paged} of=${Object.entries(of)} most=${large ? FEW : MOST} one="value" end=${(/** @type {any} */ button) => html`<div><dt></dt><dd>${button}</dd></div>`}
-      draw=${(/** @type {[string, any]} */ [name, value]) => html`<div key=${name} class=${isNested(name, value) ? "nested" : ""}><dt title=${cut(name, LONG_NAME)} dir="auto">${worded(name)}</dt>
+      draw=${(/** @type {[string, any]} */ [name, value]) => html`<div key=${name} class=${isNested(name, value) ? "nested" : ""}><dt title=${truncate(name, LONG_NAME)} dir="auto">${worded(name)}</dt>
       <dd><${Value} name=${name} value=${value} depth=${depth} large=${large} /></dd></div>`} />
   </dl>`;
 }

@@ -1,8 +1,8 @@
 // One row of the list.
-import { choose } from "../../state/list_layout.js";
-import { dismiss, find, resolve, restore } from "../../commands/item_commands.js";
-import { onScreen, page } from "../../state/page_state.js";
-import { ago, cut, due, isolated, kind, MANAGED, plural, span, why } from "../../text/labels.js";
+import { select } from "../../state/list_layout.js";
+import { dismiss, findItem, resolve, restore } from "../../commands/item_commands.js";
+import { listOnScreen, page } from "../../state/page_state.js";
+import { formatAge, truncate, due, isolate, kindLabel, MANAGED, plural, formatDuration, explainRank } from "../../text/labels.js";
 import { html } from "../dom.js";
 import { Icon } from "../icons.js";
 
@@ -11,19 +11,19 @@ import { Icon } from "../icons.js";
 
 /** @param {string} id */
 export function openItem(id) {
-  const item = onScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? find(id) ?? null;
-  page.set({ open: id, opened: item, active: id });
+  const item = listOnScreen(page.get()).shown.find((row) => row.item.id === id)?.item ?? findItem(id) ?? null;
+  page.set({ openId: id, openItem: item, activeId: id });
 }
 
-export const closeItem = () => page.set({ open: null, opened: null });
+export const closeItem = () => page.set({ openId: null, openItem: null });
 
 /** Where the keyboard is gets the focus back if nothing has it: on a narrow screen the list was hidden meanwhile. */
 export function backToList() {
   // After it is drawn.
   requestAnimationFrame(() => requestAnimationFrame(() => {
     if (document.activeElement !== document.body) return;
-    const { active } = page.get();
-    const row = active !== null && document.querySelector(`[data-id="${CSS.escape(active)}"] .main`);
+    const { activeId } = page.get();
+    const row = activeId !== null && document.querySelector(`[data-id="${CSS.escape(activeId)}"] .main`);
     const at = row || document.getElementById("list");
     if (!(at instanceof HTMLElement)) return;
     at.focus({ preventScroll: true });
@@ -32,10 +32,10 @@ export function backToList() {
 }
 
 /** @param {string} id @param {boolean} range */
-export function chooseItem(id, range) {
+export function selectItem(id, range) {
   const state = page.get();
-  const order = onScreen(state).shown.filter((row) => !row.gone).map((row) => row.item.id);
-  page.set({ chosen: choose(state.chosen, order, state.anchor, id, range), anchor: id, active: id });
+  const order = listOnScreen(state).shown.filter((row) => !row.gone).map((row) => row.item.id);
+  page.set({ selected: select(state.selected, order, state.selectionAnchor, id, range), selectionAnchor: id, activeId: id });
 }
 
 /** @param {readonly string[]} ids */
@@ -59,8 +59,8 @@ export function badges(item) {
 const PLACES = 12, LONG = 200, LONGEST = 600; // clusters named, characters of a name and of a title
 
 /** Each name with a direction of its own. @param {{cluster?: string, stack?: string, clusters?: readonly string[]}} item */
-export function where({ cluster, stack, clusters }) {
-  const named = (/** @type {readonly (string | undefined)[]} */ names) => names.filter((name) => name).map((name) => isolated(cut(/** @type {string} */ (name), LONG)));
+export function placeOf({ cluster, stack, clusters }) {
+  const named = (/** @type {readonly (string | undefined)[]} */ names) => names.filter((name) => name).map((name) => isolate(truncate(/** @type {string} */ (name), LONG)));
   if (!clusters) return named([cluster, stack]).join(" / ");
   return named(clusters.slice(0, PLACES)).join(", ") + (clusters.length > PLACES ? ` and ${clusters.length - PLACES} more` : "");
 }
@@ -69,16 +69,16 @@ export function where({ cluster, stack, clusters }) {
  * @param {{row: import("../../state/list_layout.js").Row, state: State, now: number, size: number}} how
  */
 export function Row({ row, state, now, size }) {
-  const { item, gone } = /** @type {import("../../state/list_freeze.js").Shown} */ (row.shown);
-  const chosen = state.chosen.has(item.id), away = state.view === "away";
-  const ends = due(item, now), sender = isolated(cut(item.sender_name ?? item.sender_id ?? "", LONG)), title = cut(item.title, LONGEST), spoken = isolated(title);
-  const last = gone ? cut(state.gone.get(item.id) ?? "gone", LONG) : !away ? ends.text
-    : item.dismissed_until ? `back in ${span((Date.parse(item.dismissed_until) - now) / 1000)}` : "put away";
+  const { item, gone } = /** @type {import("../../state/list_freeze.js").ListedItem} */ (row.shown);
+  const chosen = state.selected.has(item.id), dismissed = state.view === "dismissed";
+  const ends = due(item, now), sender = isolate(truncate(item.sender_name ?? item.sender_id ?? "", LONG)), title = truncate(item.title, LONGEST), spoken = isolate(title);
+  const last = gone ? truncate(state.removed.get(item.id) ?? "gone", LONG) : !dismissed ? ends.text
+    : item.dismissed_until ? `back in ${formatDuration((Date.parse(item.dismissed_until) - now) / 1000)}` : "put away";
   const is = [
-    "row", item.band, item.state === "unread" && !gone && "unread", state.open === item.id && "opened", chosen && "chosen",
-    gone && "gone", state.fresh.has(item.id) && "fresh", state.busy.has(item.id) && "busy", state.active === item.id && "active",
+    "row", item.band, item.state === "unread" && !gone && "unread", state.openId === item.id && "opened", chosen && "chosen",
+    gone && "gone", state.highlighted.has(item.id) && "fresh", state.pending.has(item.id) && "busy", state.activeId === item.id && "active",
   ].filter(Boolean).join(" ");
-  const first = state.active === null ? row.place === 0 : state.active === item.id;
+  const first = state.activeId === null ? row.place === 0 : state.activeId === item.id;
   const act = (/** @type {() => void} */ does) => (/** @type {Event} */ event) => {
     event.stopPropagation();
     does();
@@ -88,32 +88,32 @@ export function Row({ row, state, now, size }) {
         aria-setsize=${size} aria-posinset=${row.place + 1}>
       <label class="pick"><input type="checkbox" checked=${chosen} disabled=${gone} tabIndex=${first ? 0 : -1}
         aria-label=${`Choose ${spoken}`}
-        onClick=${(/** @type {MouseEvent} */ event) => chooseItem(item.id, event.shiftKey)} /></label>
-      <button class="main" tabIndex=${first ? 0 : -1} aria-current=${state.open === item.id ? "true" : undefined}
-          onFocus=${() => page.get().active === item.id || page.set({ active: item.id })}
-          onClick=${(/** @type {MouseEvent} */ event) => (event.shiftKey ? chooseItem(item.id, true) : openItem(item.id))}>
-        <span class="kind"><${Icon} name=${kind(item.kind).icon} /></span>
+        onClick=${(/** @type {MouseEvent} */ event) => selectItem(item.id, event.shiftKey)} /></label>
+      <button class="main" tabIndex=${first ? 0 : -1} aria-current=${state.openId === item.id ? "true" : undefined}
+          onFocus=${() => page.get().activeId === item.id || page.set({ activeId: item.id })}
+          onClick=${(/** @type {MouseEvent} */ event) => (event.shiftKey ? selectItem(item.id, true) : openItem(item.id))}>
+        <span class="kind"><${Icon} name=${kindLabel(item.kind).icon} /></span>
         <span class="text">
           ${item.state === "unread" && !gone && html`<span class="unseen">Unread: </span>`}
           <span class="title" dir="auto">${title}</span>
           <span class="about">
-            <span class="what">${kind(item.kind).name}</span>
-            ${where(item) && html`<span class="at" dir="auto">${where(item)}</span>`}
+            <span class="what">${kindLabel(item.kind).name}</span>
+            ${placeOf(item) && html`<span class="at" dir="auto">${placeOf(item)}</span>`}
             ${sender && html`<span class="who" dir="auto">${sender}</span>`}
-            <span class="waits" title=${`Waiting since ${item.created_at}`}>waits ${ago(item.created_at, now)}</span>
+            <span class="waits" title=${`Waiting since ${item.created_at}`}>waits ${formatAge(item.created_at, now)}</span>
           </span>
           <span class="marks">
             ${badges(item).map(([tone, text]) => html`<span key=${text} class=${`badge ${tone}`}>${text}</span>`)}
             ${item.rank_reasons.includes("pinned") && html`<span class="badge pinned" title="In a cluster you pinned"><${Icon} name="star" size="12" /><span class="hidden">pinned</span></span>`}
           </span>
         </span>
-        <span class=${`due ${ends.tone}`} title=${why(item)}><bdi>${last}</bdi></span>
+        <span class=${`due ${ends.tone}`} title=${explainRank(item)}><bdi>${last}</bdi></span>
       </button>
       ${!gone && html`<span class="quick">
-        ${away ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${spoken}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
+        ${dismissed ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${spoken}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
           ${!MANAGED.has(item.kind) && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${spoken}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
           <button tabIndex="-1" title="Snooze (s)" aria-label=${`Snooze ${spoken}`} onClick=${act(() => askSnooze([item.id]))}><${Icon} name="clock" /></button>
-          <button tabIndex="-1" title="Put away for me (d)" aria-label=${`Put away ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="away" /></button>`}
+          <button tabIndex="-1" title="Put away for me (d)" aria-label=${`Put away ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="dismissed" /></button>`}
       </span>`}
     </li>`;
 }

@@ -1,5 +1,5 @@
 // Small charts as SVG and lists: a picture for the eye, the numbers for everybody else.
-import { clock, span } from "../../text/labels.js";
+import { formatTime, formatDuration } from "../../text/labels.js";
 import { html } from "../dom.js";
 
 const WIDTH = 320, HEIGHT = 80; // units of the drawing, which is stretched to its place
@@ -11,7 +11,7 @@ const WIDTH = 320, HEIGHT = 80; // units of the drawing, which is stretched to i
 export function Columns({ times, up, down, names, hourly }) {
   const most = Math.max(1, ...up, ...down), half = HEIGHT / 2, step = WIDTH / Math.max(1, times.length);
   const wide = Math.max(1, step - Math.min(2, step / 4));
-  const name = (/** @type {string} */ time) => clock(time, hourly ? { hour: "numeric" } : { day: "numeric", month: "short" });
+  const name = (/** @type {string} */ time) => formatTime(time, hourly ? { hour: "numeric" } : { day: "numeric", month: "short" });
   const every = Math.max(1, Math.ceil(times.length / 6));
   const marks = times.map((_, place) => place).filter((place) => place % every === 0);
   const sum = (/** @type {number[]} */ all) => all.reduce((one, other) => one + other, 0);
@@ -52,9 +52,9 @@ export function Ranges({ rows }) {
   const place = (/** @type {number} */ seconds) => Math.log10(Math.max(10, seconds)) - 1;
   const most = Math.max(1, ...rows.map((row) => place(row.p90)));
   return html`<ul class="bars ranges" role="list">
-    ${rows.map(({ name, label, median, p90 }) => html`<li key=${name}><span class="plain" title=${`half within ${span(median)}, 90 % within ${span(p90)}`}>
+    ${rows.map(({ name, label, median, p90 }) => html`<li key=${name}><span class="plain" title=${`half within ${formatDuration(median)}, 90 % within ${formatDuration(p90)}`}>
       <span class="label" dir="auto">${label}</span>
       <span class="bar" aria-hidden="true"><i class="p90" style=${{ width: `${(100 * place(p90)) / most}%` }}></i><i style=${{ width: `${(100 * place(median)) / most}%` }}></i></span>
-      <b>${span(median)}<span class="hidden"> half of them, 90 % within ${span(p90)}</span></b></span></li>`)}
+      <b>${formatDuration(median)}<span class="hidden"> half of them, 90 % within ${formatDuration(p90)}</span></b></span></li>`)}
   </ul>`;
 }

@@ -1,5 +1,5 @@
 // The overview: widgets in a person's own order, arranged by drag or by keys.
-import { layout, moved, prefer } from "../../commands/preferences.js";
+import { layout, moved, savePreferences } from "../../commands/preferences.js";
 import { page } from "../../state/page_state.js";
 import { html, useState } from "../dom.js";
 import { Icon } from "../icons.js";
@@ -30,12 +30,12 @@ export function Overview({ state }) {
 function Card({ widget, all, mine, state, arranging }) {
   const { title, part: Part } = PARTS[widget.id], id = `widget-${widget.id}`;
   const [over, setOver] = useState(false);
-  const keep = (/** @type {Widget[]} */ widgets) => prefer({ widgets });
+  const keep = (/** @type {Widget[]} */ widgets) => savePreferences({ widgets });
   const shift = (/** @type {number} */ step) => {
     const target = mine[mine.findIndex((one) => one.id === widget.id) + step];
     if (!target) return;
     keep(moved(all, widget.id, target.id));
-    page.set({ heard: `${title} moved ${step < 0 ? "up" : "down"}` });
+    page.set({ announcement: `${title} moved ${step < 0 ? "up" : "down"}` });
     requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector(`#${id} .handle`)?.dispatchEvent(new Event("refocus"))));
   };
   const keys = (/** @type {KeyboardEvent} */ event) => {

@@ -1,14 +1,14 @@
 // What the overview is made of. Each takes the page's state and says itself when it has nothing to show.
 import { now } from "../../clock.js";
-import { ask, explain, ok } from "../../http.js";
-import { clusters, NONE } from "../../state/filters.js";
-import { known, look } from "../../state/page_state.js";
+import { request, explain, ok } from "../../http.js";
+import { clusters, NO_FILTERS } from "../../state/filters.js";
+import { knownItems, navigate } from "../../state/page_state.js";
 import { BANDS } from "../../state/list_layout.js";
-import { ago, cut, isolated, kind, plural, span } from "../../text/labels.js";
+import { formatAge, truncate, isolate, kindLabel, plural, formatDuration } from "../../text/labels.js";
 import { Bars, Columns, Ranges } from "./charts.js";
 import { html, useEffect, useState } from "../dom.js";
 import { Icon } from "../icons.js";
-import { where } from "../item/row.js";
+import { placeOf } from "../item/row.js";
 
 /** @typedef {import("../../state/store.js").State} State */
 
@@ -17,7 +17,7 @@ const MOST = 8, PINS = 60, LONG = 200; // bars of one chart, clusters shown, cha
 const TOGETHER = 2000; // milliseconds within which one answer does for all
 
 /** Foreign text within a line of ours. @param {string} text */
-const short = (text) => isolated(cut(text, LONG));
+const short = (text) => isolate(truncate(text, LONG));
 
 /** @type {Map<string, {at: number, answer: Promise<import("../../http.js").Answer>}>} */
 const asked = new Map();
@@ -26,7 +26,7 @@ const asked = new Map();
 function shared(path) {
   const last = asked.get(path);
   if (last && performance.now() - last.at < TOGETHER) return last.answer;
-  const answer = ask("GET", path);
+  const answer = request("GET", path);
   asked.set(path, { at: performance.now(), answer });
   return answer;
 }
@@ -72,7 +72,7 @@ export function Momentum({ state }) {
         .map(([name, value]) => html`<div key=${name}><dd>${value.toLocaleString()}</dd><dt>${name}</dt></div>`)}</dl>
       <ol class="recent">${found.recent.slice(0, 6).map((/** @type {import("../../types").Done} */ done) => html`<li key=${done.type + done.at + done.item}>
         <b title=${done.cluster && short(done.cluster)} dir="auto">${short(done.title ?? done.session_id ?? done.case_id ?? done.kind)}</b>
-        <small>${[done.type.replace(".", " "), done.by_user_id && short(done.by_user_id), `${ago(done.at, now())} ago`].filter(Boolean).join(" · ")}</small></li>`)}
+        <small>${[done.type.replace(".", " "), done.by_user_id && short(done.by_user_id), `${formatAge(done.at, now())} ago`].filter(Boolean).join(" · ")}</small></li>`)}
         ${!found.recent.length && html`<li class="hint">Nothing was finished in this time.</li>`}</ol>`}`;
 }
 
@@ -81,27 +81,27 @@ export function Drafts({ state }) {
   const { drafts } = state.inbox;
   if (!drafts.length) return html`<p class="hint">No drafts of yours are in progress.</p>`;
   return html`<ul class="drafts" role="list">${drafts.slice(0, 8).map((draft) => html`<li key=${draft.draft_id}>
-    <b dir="auto">${cut(draft.title ?? draft.draft_id, LONG)}</b>
-    <span class="about">${where(draft) && html`<span>${where(draft)}</span>`}<span>touched ${ago(draft.last_touched_at, now())} ago</span>
+    <b dir="auto">${truncate(draft.title ?? draft.draft_id, LONG)}</b>
+    <span class="about">${placeOf(draft) && html`<span>${placeOf(draft)}</span>`}<span>touched ${formatAge(draft.last_touched_at, now())} ago</span>
       ${draft.has_ai_edits && html`<span class="badge ai">AI edits</span>`}
       ${draft.co_editors.length > 0 && html`<span>with ${draft.co_editors.slice(0, 3).map((one) => short(one.name ?? one.id)).join(", ")}</span>`}</span></li>`)}</ul>`;
 }
 
 /** @param {{state: State}} how */
 export function Kinds({ state }) {
-  const rows = Object.entries(state.inbox.counts.by_kind).sort((a, b) => b[1] - a[1]).map(([name, value]) => ({ name, label: kind(name).name, value }));
+  const rows = Object.entries(state.inbox.counts.by_kind).sort((a, b) => b[1] - a[1]).map(([name, value]) => ({ name, label: kindLabel(name).name, value }));
   if (!rows.length) return html`<p class="hint">Nothing is open.</p>`;
-  return html`<${Bars} rows=${rows.slice(0, MOST)} pick=${(/** @type {string} */ name) => look({ view: "open", filters: { ...NONE, kind: name } })} />`;
+  return html`<${Bars} rows=${rows.slice(0, MOST)} pick=${(/** @type {string} */ name) => navigate({ view: "open", filters: { ...NO_FILTERS, kind: name } })} />`;
 }
 
 /** @param {{state: State}} how */
 export function Clusters({ state }) {
-  const pins = state.inbox.preferences.pinned_clusters, items = known(state);
+  const pins = state.inbox.preferences.pinned_clusters, items = knownItems(state);
   if (!pins.length) return html`<p class="hint">Pin a cluster with its star, and its items come first in their band.</p>`;
   return html`<ul class="pins" role="list">${clusters(items, pins).filter((one) => one.pinned).slice(0, PINS).map(({ name, count }) => {
     const mine = items.filter((item) => item.cluster === name || item.clusters?.includes(name));
-    return html`<li key=${name}><button class="plain" onClick=${() => look({ view: "open", filters: { ...NONE, cluster: name } })}>
-      <${Icon} name="star" size="15" /><b dir="auto">${cut(name, LONG)}</b><span>${plural(count, "item")}</span>
+    return html`<li key=${name}><button class="plain" onClick=${() => navigate({ view: "open", filters: { ...NO_FILTERS, cluster: name } })}>
+      <${Icon} name="star" size="15" /><b dir="auto">${truncate(name, LONG)}</b><span>${plural(count, "item")}</span>
       <span class="dots">${BANDS.map((band) => { const some = mine.filter((item) => item.band === band).length; return some > 0 && html`<i key=${band} class=${band} title=${`${some} ${band}`}>${some}</i>`; })}</span></button></li>`;
   })}</ul>`;
 }
@@ -122,14 +122,14 @@ export const Flow = insight((found) => {
 
 export const Times = insight((found) => {
   const rows = found.kinds.filter((/** @type {any} */ flow) => flow.median_seconds !== undefined)
-    .map((/** @type {any} */ flow) => ({ name: flow.kind, label: kind(flow.kind).name, median: flow.median_seconds, p90: flow.p90_seconds }));
+    .map((/** @type {any} */ flow) => ({ name: flow.kind, label: kindLabel(flow.kind).name, median: flow.median_seconds, p90: flow.p90_seconds }));
   return rows.length ? html`<${Ranges} rows=${rows.slice(0, MOST)} /><p class="hint">Half were closed within the time named; the pale bar is 90 %.</p>`
     : html`<p class="hint">Nothing was closed in this time.</p>`;
 });
 
 export const People = insight((found) => found.people.length
-  ? html`<ul class="people" role="list">${found.people.slice(0, 8).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${cut(one.user_id, LONG)}</b><span>${plural(one.closed, "item")}</span>
-      ${one.median_seconds !== undefined && html`<small>half within ${span(one.median_seconds)}</small>`}</li>`)}</ul>`
+  ? html`<ul class="people" role="list">${found.people.slice(0, 8).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${truncate(one.user_id, LONG)}</b><span>${plural(one.closed, "item")}</span>
+      ${one.median_seconds !== undefined && html`<small>half within ${formatDuration(one.median_seconds)}</small>`}</li>`)}</ul>`
   : html`<p class="hint">Nobody closed anything in this time.</p>`);
 
 /** `managing`: who may see what others do, as the edge decides. @type {Record<string, {title: string, part: any, managing?: boolean}>} */
