@@ -167,7 +167,7 @@ class Node:
         if (self._data / "meta.properties").exists():
             return
         command = self._java(
-            f"-Dattn.log={self.log}", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-t",
+            f"-Dattn.log={self.log}", "-XX:TieredStopAtLevel=1", *self._jvm, "kafka.tools.StorageTool", "format", "-t",
             self._cluster_id, "-c", str(self._config))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode:
