@@ -108,14 +108,14 @@ def test_by_keyboard_alone(scene: Scene) -> None:
     page.keyboard.press("z")
     shows(page, "one", "three", "two")  # it opened anew, so it is due later
     page.keyboard.press("x")
-    page.wait_for_selector(".bulk:has-text('1 item chosen')")
+    page.wait_for_selector(".bulk:has-text('1 item selected')")
     page.keyboard.press("k")
     page.keyboard.press("x")
-    page.wait_for_selector(".bulk:has-text('2 items chosen')")
+    page.wait_for_selector(".bulk:has-text('2 items selected')")
     page.keyboard.press("d")
     page.wait_for_selector(".toast:has-text('2 items')")
     page.keyboard.press("3")
-    page.wait_for_selector(".nav[aria-current=page]:has-text('Put away')")
+    page.wait_for_selector(".nav[aria-current=page]:has-text('Dismissed')")
     page.wait_for_function("() => document.querySelectorAll('.row').length === 2")
     page.keyboard.press("1")
     page.keyboard.press("/")
@@ -125,7 +125,7 @@ def test_by_keyboard_alone(scene: Scene) -> None:
     page.keyboard.press("Escape")
     page.wait_for_selector(".row")
     page.keyboard.press("?")
-    page.wait_for_selector("dialog >> text=put away for me")
+    page.wait_for_selector("dialog >> text=dismiss, for me only")
 
 
 def test_foreign_text_stays_text(scene: Scene) -> None:
@@ -247,7 +247,7 @@ def test_the_menu_gives_way(scene: Scene) -> None:
     page.wait_for_function(f"() => !({opened})()")
     assert page.evaluate("() => document.activeElement.tagName") == "SUMMARY"
     page.click(".menu summary")
-    page.click(".menu >> text=Keys")
+    page.click(".menu >> text=Keyboard shortcuts")
     page.wait_for_selector("dialog[open]")
     assert not page.evaluate(opened)
 

@@ -102,7 +102,7 @@ def test_a_link_leads_whoever_may_see_it(scene: Scene) -> None:
     closed(page)
     at(page, None)
     page.goto(f"{scene.up.url}/#item={anns}")
-    page.wait_for_selector(".toast.bad:has-text('not there, or not meant for you')")
+    page.wait_for_selector(".toast.bad:has-text('does not exist, or it is not addressed to you')")
     at(page, None)
     page.goto(f"{scene.up.url}/#item=%E0%A4%A")  # no text at all
     shows(page, "for all")
@@ -205,7 +205,7 @@ def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
     with page.expect_request(f"**/org/me/inbox/{secret}"):
         page.click(".sign-in >> text=Sign in")
     slow.come()
-    page.wait_for_selector(".toast.bad:has-text('not there, or not meant for you')")
+    page.wait_for_selector(".toast.bad:has-text('does not exist, or it is not addressed to you')")
     at(page, None)
     assert page.locator("#detail").count() == 0
 
@@ -215,7 +215,7 @@ def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
     page = scene.signed_in()
     page.route(f"**/org/me/inbox/{old}", lambda route: route.abort())
     page.goto(f"{scene.up.url}/#item={old}")
-    page.wait_for_selector(".toast.bad:has-text('does not answer just now')")
+    page.wait_for_selector(".toast.bad:has-text('does not answer')")
     at(page, old)
     page.unroute(f"**/org/me/inbox/{old}")
     page.reload()
@@ -233,16 +233,16 @@ def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
     page.goto(f"{scene.up.url}/#item={resting}")
     page.reload()
     opened(page, "resting")
-    page.wait_for_selector(".notice:has-text('put away')")
-    assert page.locator("#detail .actions >> text=Put away").count() == 0
+    page.wait_for_selector(".notice:has-text('dismissed')")
+    assert page.locator("#detail .actions >> text=Dismiss").count() == 0
     page.wait_for_selector("#detail [aria-label='Mark unread']")  # it was opened, so it is read
     page.keyboard.press("u")
     page.wait_for_selector("#detail [aria-label='Mark read']")
     page.click("#detail >> text=Restore")
     page.wait_for_selector(".notice", state="detached")
-    page.wait_for_selector("#detail .actions >> text=Put away")
+    page.wait_for_selector("#detail .actions >> text=Dismiss")
     shows(page, "resting", "other")
-    number = ".side .nav:has-text('Put away') .count"
+    number = ".side .nav:has-text('Dismissed') .count"
     page.wait_for_selector(f"{number}:text-is('0')")
     page.keyboard.press("d")
     closed(page)

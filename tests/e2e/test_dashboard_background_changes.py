@@ -94,7 +94,7 @@ def test_what_changed_is_looked_at_again(scene: Scene) -> None:
     assert [status for _, status in sent] == [412]
     page.wait_for_selector(".row:not(.gone):has-text('dangerous')")
     page.keyboard.press("d")  # as it is now
-    page.wait_for_selector(".toast:has-text('Put away “dangerous”')")
+    page.wait_for_selector(".toast:has-text('Dismissed “dangerous”')")
     assert [status for _, status in sent] == [412, 200]
 
 

@@ -156,7 +156,7 @@ def test_undo_opens_what_is_still_ours(scene: Scene) -> None:
 
     wait_for(withdrawn, 60, "its source withdraws one")
     page.keyboard.press("z")
-    page.wait_for_selector(".toast:has-text('1 opened again, 1 stay closed')")
+    page.wait_for_selector(".toast:has-text('1 reopened, 1 stay closed')")
     page.keyboard.press("Escape")
     shows(page, "mine")
 
@@ -187,7 +187,7 @@ def test_no_address_leads_elsewhere_than_it_reads(scene: Scene) -> None:
         page.evaluate(f"() => {{ location.hash = '#item=odd{place}'; }}")
         page.wait_for_selector(f"#detail-title:text-is('odd {place}')")
         assert page.locator("#detail .actions a").count() == 0, address
-        page.wait_for_selector("#detail .actions >> text=is no link")
+        page.wait_for_selector("#detail .actions >> text=not a valid link")
 
 
 def test_a_title_keeps_its_direction_and_turns_nothing_else(scene: Scene) -> None:

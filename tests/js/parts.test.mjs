@@ -111,7 +111,7 @@ test("times in words", () => {
   const noon = Date.parse("2026-05-20T12:00:00Z");
   assert.deepEqual(due(item("a"), noon - 60_000), { text: "due in 1 min", tone: "soon" });
   assert.deepEqual(due(item("a"), noon + 3_600_000), { text: "1 h late", tone: "late" });
-  assert.match(explainRank(item("a", { rank_reasons: ["high", "overdue", "blocking"] })), /^Ranked here: high priority, overdue, .*waits for it/);
+  assert.match(explainRank(item("a", { rank_reasons: ["high", "overdue", "blocking"] })), /^Rank: high priority, overdue, .*waits for it/);
 });
 
 test("every refusal has its words", () => {

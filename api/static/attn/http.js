@@ -5,7 +5,7 @@ import { parse } from "./exact.js";
 
 /**
  * @typedef {object} Answer
- * @property {number} status 0: nobody setFromDate
+ * @property {number} status 0: no response
  * @property {any} data the JSON, or null
  * @property {number | null} wait seconds, where the edge says when to come back; never negative
  */
@@ -98,15 +98,15 @@ export const ok = (answer) => answer.status >= 200 && answer.status < 300;
 export function explain({ status, data, wait }) {
   const seconds = wait === null ? "a moment" : `${wait} s`;
   switch (status) {
-    case 0: return "No connection to attn. Nothing was changed as far as this page knows.";
-    case 401: return "Your session has ended. Please sign in again.";
-    case 403: return "attn could not tell that this came from your page. Reload it and try again.";
-    case 404: return "It is gone, or no longer addressed to you.";
+    case 0: return "attn did not answer, so the change is not confirmed. Check your connection and try again.";
+    case 401: return "Your session has ended. Sign in again.";
+    case 403: return "The request did not carry the CSRF value of your session. Reload the page and try again.";
+    case 404: return "The item does not exist, or it is no longer addressed to you.";
     case 409: return "Its source decides this, not the inbox. Open it there.";
-    case 412: return "It has changed since you saw it. Have another look.";
-    case 413: return "That is more than attn takes at once.";
+    case 412: return "It has changed since you saw it. Review it and try again.";
+    case 413: return "The request is larger than attn accepts. Select fewer items.";
     case 429: return `Too many changes at once. Try again in ${seconds}.`;
-    case 503: return "attn could not confirm it in time. It may still happen; the list will tell.";
-    default: return data?.error ? `attn says: ${data.error}` : `attn setFromDate ${status}.`;
+    case 503: return "attn could not confirm the change in time. It may still take effect; check the list.";
+    default: return data?.error ? `attn says: ${data.error}` : `attn answered with HTTP status ${status}.`;
   }
 }

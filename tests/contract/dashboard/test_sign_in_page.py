@@ -79,7 +79,7 @@ async def test_what_the_browser_would_drop_is_said_in_the_form() -> None:
         await seen.sign_in(page, seen.here, mine(name="n" * 5000))
         await page.wait_for_selector(problem("a browser keeps at most 3968"))
         await seen.sign_in(page, seen.here, "no token")
-        await page.wait_for_selector(problem("This token is not good"))
+        await page.wait_for_selector(problem("The token was rejected"))
 
         async def without_cookies(route: Any) -> None:
             await route.fulfill(json={"user_id": "ann", "workspace_id": "ws", "role": "OWNER", "expires_at": ""})

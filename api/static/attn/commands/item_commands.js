@@ -122,7 +122,7 @@ export async function resolve(ids, action) {
   const body = { state: "resolved", ...(action && { resolved_action: action }) };
   const next = nextOnScreen(ids);
   const answer = await withPendingItems(ids, () => withRevision(item, (revision) => sendWrite("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, body, revision)), true);
-  if (!ok(answer)) return showFailure(answer, `${name} stays open`, item);
+  if (!ok(answer)) return showFailure(answer, `${name} was not resolved`, item);
   moveFocus(ids, next);
   showToast(`Resolved ${name} for everyone.`, { undo: () => reopen([id], action) });
 }
@@ -139,19 +139,19 @@ async function reopen(ids, action) {
   let theirs = 0;
   for (const id of ids) {
     const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await request("GET", path);
-    if (SERIES_ENDS.has(now.status) || now.status >= 500) return showFailure(now, opened.length ? `${opened.length} opened again, then it stopped` : "Not opened again");
+    if (SERIES_ENDS.has(now.status) || now.status >= 500) return showFailure(now, opened.length ? `${opened.length} reopened, then it stopped` : "Not reopened");
     const { state, revision, resolved_by_user_id: by, resolved_action: did } = now.data ?? {};
     const mine = ok(now) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
     const answer = mine ? await retryThrottled(() => sendWrite("PATCH", path, { state: "unread" }, revision)) : now;
     if (mine && ok(answer)) opened.push(id);
-    else if (mine && SERIES_ENDS.has(answer.status)) return showFailure(answer, "Not opened again");
+    else if (mine && SERIES_ENDS.has(answer.status)) return showFailure(answer, "Not reopened");
     else if (state === "resolved" || !ok(now)) theirs += 1;
   }
   page.set({ ownRemovals: without(page.get().ownRemovals, opened) });
   unfreezeList(); // what this person brings back does not wait behind the pill
-  if (!theirs) return showToast(ids.length === 1 ? "Open again." : `${opened.length} opened again.`);
-  showToast(ids.length === 1 ? "It stays closed: its source or somebody else closed it meanwhile."
-    : `${opened.length} opened again, ${theirs} stay closed: their source or somebody else closed them meanwhile.`, { tone: "bad" });
+  if (!theirs) return showToast(ids.length === 1 ? "Reopened." : `${opened.length} reopened.`);
+  showToast(ids.length === 1 ? "Not reopened: its source or another user has closed it since."
+    : `${opened.length} reopened, ${theirs} stay closed: their source or another user has closed them since.`, { tone: "bad" });
 }
 
 /**
@@ -186,11 +186,11 @@ async function changeMany(ids, state, action) {
   }).slice(0, 5);
   const said = [state === "resolved" ? `${updated} resolved` : `${updated} marked ${state}`];
   if (skipped.length) said.push(`${skipped.length} left open`);
-  if (missing) said.push(`${missing} no longer there`);
+  if (missing) said.push(`${missing} not found`);
   const done = ids.filter((id) => !skipped.includes(id));
   page.set({ selected: new Set(skipped) });
   moveFocus(state === "resolved" ? done : [], next);
-  const why = skipped.length ? ". Those wait at their source: " + (links.length < left.length ? "they stay chosen." : "") : ".";
+  const why = skipped.length ? ". Decide those at their source: " + (links.length < left.length ? "they stay selected." : "") : ".";
   showToast(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
 }
 
@@ -213,11 +213,11 @@ export async function dismiss(ids, until) {
     else bad = answer;
     if (SERIES_ENDS.has(answer.status)) break;
   }
-  if (bad) showFailure(bad, ids.length === 1 ? `${name} stays in your list` : `${done.length} of ${ids.length} put away`, findItem(ids[0]));
+  if (bad) showFailure(bad, ids.length === 1 ? `${name} was not dismissed` : `${done.length} of ${ids.length} dismissed`, findItem(ids[0]));
   if (!done.length) return;
   moveFocus(done, next);
   if (page.get().dismissed.loaded) fetchDismissed(page); // it is counted beside the list
-  showToast(until ? `Snoozed ${name} until ${formatTime(until.toISOString())}.` : `Put away ${name}, for you alone.`, { undo: () => restore(done) });
+  showToast(until ? `Snoozed ${name} until ${formatTime(until.toISOString())}.` : `Dismissed ${name}, for you only.`, { undo: () => restore(done) });
 }
 
 /** @param {readonly string[]} ids */
@@ -233,7 +233,7 @@ export async function restore(ids) {
   });
   unfreezeList();
   if (page.get().view === "dismissed") await fetchDismissed(page);
-  showToast(`${ids.length === 1 ? "Back" : `${ids.length} are back`} in your list.`);
+  showToast(`Restored ${plural(ids.length, "item")} to your list.`);
 }
 
 /**

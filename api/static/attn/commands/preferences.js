@@ -44,5 +44,5 @@ export async function savePreferences(changes) {
   const answer = await sendWrite("PATCH", "/org/me/preferences", changes);
   if (ok(answer)) return;
   page.set({ inbox: { ...page.get().inbox, preferences: before } });
-  showToast(`Not kept: ${explain(answer)}`, { tone: "bad" });
+  showToast(`Not saved: ${explain(answer)}`, { tone: "bad" });
 }

@@ -72,7 +72,7 @@ export async function followFeed({ cursor, onFrames, onLink, signal, wake, limit
         requested = wait === null ? null : 1000 * wait;
         const said = await answer.json().catch(() => null);
         link = answer.status === 429
-          ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one goes on by itself.` }
+          ? { state: "full", text: `You have ${Number(said?.limit) || "too many"} live connections open, which is the limit. Close attn in another browser or window; this one reconnects by itself.` }
           : { state: "down", text: "attn is not ready" };
       }
     } catch (problem) {

@@ -63,9 +63,9 @@ async function readAddress() {
   idShown = id;
   if (answer && ok(answer) && answer.data.state !== "resolved") fetchDismissed(page); // it may be there
   if (!answer || ok(answer)) return page.set({ openId: id, openItem: known ?? answer?.data ?? null, ...(id !== null && { activeId: id }) });
-  if (answer.status === 404) showToast("That item is not there, or not meant for you.", { tone: "bad" });
+  if (answer.status === 404) showToast("The item does not exist, or it is not addressed to you.", { tone: "bad" });
   else {
-    showToast("attn does not answer just now. Reload the page to see the item.", { tone: "bad" });
+    showToast("attn does not answer. Reload the page to open the item.", { tone: "bad" });
     if (openId === null) idShown = null; // the address stays, for that
   }
   writeAddress(openId);

@@ -5,10 +5,10 @@ import { selectItem, closeItem, openItem } from "../ui/item/row.js";
 
 /** @type {[string[], string][]} */
 export const SHORTCUTS = [
-  [["j", "k"], "next, previous item"], [["Enter"], "open it"], [["Esc"], "close, clear the choice"],
-  [["x"], "choose; with shift-click, a range"], [["a"], "choose all that is listed"], [["e"], "resolve, for everyone"],
-  [["d"], "put away for me; restore, where it is put away"], [["s"], "snooze"], [["u"], "read or unread"], [["z"], "undo"],
-  [["."], "show what is new"], [["/"], "search"], [["1", "2", "3"], "open, unread, put away"], [["?"], "this sheet"],
+  [["j", "k"], "next, previous item"], [["Enter"], "open the item"], [["Esc"], "close the item, clear the selection"],
+  [["x"], "select the item (shift-click: a range)"], [["a"], "select all listed items"], [["e"], "resolve, for everyone"],
+  [["d"], "dismiss, for me only; restore if dismissed"], [["s"], "snooze"], [["u"], "mark read or unread"], [["z"], "undo"],
+  [["."], "show new items"], [["/"], "search"], [["1", "2", "3"], "open, unread, dismissed items"], [["?"], "this list"],
 ];
 
 const STORAGE_KEY = "attn-keys-off";

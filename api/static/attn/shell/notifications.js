@@ -20,11 +20,11 @@ export async function toggleNotifications() {
     localStorage.removeItem(STORAGE_KEY);
     return page.set({ notificationsOn: false });
   }
-  if (unsupported || !("Notification" in globalThis)) return showToast("This browser has no notifications.");
-  if ((await Notification.requestPermission()) !== "granted") return showToast("The browser does not allow notifications of this page.");
+  if (unsupported || !("Notification" in globalThis)) return showToast("This browser does not support notifications.");
+  if ((await Notification.requestPermission()) !== "granted") return showToast("The browser does not allow notifications from this page. Allow them in its site settings.");
   localStorage.setItem(STORAGE_KEY, "1");
   page.set({ notificationsOn: true });
-  showToast("You will be told of urgent items while this page is in the background.");
+  showToast("Notifications are on: urgent items, while this page is in the background.");
 }
 
 /** @param {State} state */
@@ -65,7 +65,7 @@ async function notify(item) {
     } catch { /* nor this way */ }
     unsupported = true;
     page.set({ notificationsOn: false });
-    showToast(`Urgent: ${title}. This browser shows no notifications of a page.`);
+    showToast(`Urgent: ${title}. This browser can't show notifications from a page, so they are off now.`);
   }
 }
 

@@ -106,7 +106,7 @@ function onLink(link, isLeader) {
   if (link.state === "ended") {
     feed?.close();
     feed = null;
-    return page.set({ ...INITIAL, phase: "out", signedOutReason: `${link.text}. Please sign in again.` });
+    return page.set({ ...INITIAL, phase: "out", signedOutReason: `${link.text}. Sign in again.` });
   }
   page.set({ link, isLeader });
 }

@@ -14,7 +14,7 @@ const serverError = (answer) => answer.data?.error ? `attn says: ${answer.data.e
  */
 export async function createSession(token) {
   const answer = await request("POST", "/auth/session", { token });
-  if (answer.status === 401) return { me: null, problem: `This token is not good: ${answer.data?.error ?? "refused"}.` };
+  if (answer.status === 401) return { me: null, problem: `The token was rejected: ${answer.data?.error ?? "no reason given"}.` };
   if (!ok(answer)) return { me: null, problem: [400, 403, 413].includes(answer.status) ? serverError(answer) : explain(answer) };
   const check = await request("GET", "/org/me");
   if (check.status === 401) return { me: null, problem: readCookie("attn_csrf") ? `attn accepted the token, then refused the session. ${serverError(check)}` : cookieDropped() };

@@ -73,7 +73,7 @@ export function due(item, now) {
 /** @type {Record<string, string>} */
 const REASONS = {
   urgent: "urgent", high: "high priority", normal: "normal priority", low: "low priority",
-  overdue: "overdue, so one band up", blocking: "something waits for it", pinned: "in a cluster you pinned",
+  overdue: "overdue, so one band higher", blocking: "other work waits for it", pinned: "in a cluster you pinned",
 };
 
 /**
@@ -83,7 +83,7 @@ const REASONS = {
 export function explainRank(item) {
   const [band, ...rest] = item.rank_reasons;
   const said = [REASONS[band] ?? band, ...rest.map((one) => REASONS[one] ?? one)];
-  return `Ranked here: ${said.join(", ")}; then by due time.`;
+  return `Rank: ${said.join(", ")}; then by due time.`;
 }
 
 /**
@@ -121,6 +121,6 @@ export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString(
 
 /** @type {Record<string, string>} Why an item went, as the feed says it. */
 export const REMOVAL_REASONS = {
-  resolved: "resolved", dismissed: "put away", snoozed: "snoozed", retargeted: "passed to someone else",
-  grouped: "joined an incident", beyond: "moved down the list",
+  resolved: "resolved", dismissed: "dismissed by you", snoozed: "snoozed", retargeted: "addressed to someone else",
+  grouped: "grouped into an incident", beyond: "moved down the list",
 };

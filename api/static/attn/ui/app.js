@@ -59,14 +59,14 @@ function skip(event) {
 /** @param {{state: State}} how */
 function Bulk({ state }) {
   const ids = [...state.selected], dismissed = state.view === "dismissed";
-  return html`<div class="bulk" role="toolbar" aria-label="What is chosen">
-    <b>${plural(ids.length, "item")} chosen</b>
+  return html`<div class="bulk" role="toolbar" aria-label="Selected items">
+    <b>${plural(ids.length, "item")} selected</b>
     ${dismissed ? html`<button class="button" onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
       <button class="button" onClick=${() => resolve(ids)}><${Icon} name="check" size="16" /> Resolve</button>
       <button class="button" onClick=${() => setState(ids, "read")}><${Icon} name="unread" size="16" /> Read</button>
       <button class="button" onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
-      <button class="button" onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Put away</button>`}
-    <button class="plain" aria-label="Choose nothing" onClick=${() => page.set({ selected: new Set(), selectionAnchor: null })}><${Icon} name="close" /></button>
+      <button class="button" onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Dismiss</button>`}
+    <button class="plain" aria-label="Clear the selection" onClick=${() => page.set({ selected: new Set(), selectionAnchor: null })}><${Icon} name="close" /></button>
   </div>`;
 }
 

@@ -58,13 +58,13 @@ function Snooze({ ids }) {
   const [problem, complain] = useState("");
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const until = (/** @type {Date} */ time) => {
-    if (!(time.getTime() > now())) return complain("That time has passed. Choose one to come.");
+    if (!(time.getTime() > now())) return complain("This time has passed. Choose a later one.");
     page.set({ dialog: null });
     dismiss(ids, time);
   };
   const choices = snoozeTimes(new Date(now())); // by the clock that judges them
   return html`<${Dialog} title=${`Snooze ${plural(ids.length, "item")}`} id="snooze">
-    <p class="hint">It leaves your list and comes back by itself. Nobody else notices.</p>
+    <p class="hint">It leaves your list until then. Other users still see it.</p>
     <div class="choices">
       ${choices.map(([name, time], place) => html`<button key=${name} class="choice" autofocus=${place === 0} onClick=${() => until(time)} data-key=${place + 1}>
         <kbd>${place + 1}</kbd><span>${name}</span><small>${formatTime(time.toISOString(), { weekday: "short", hour: "numeric", minute: "2-digit" })}</small></button>`)}
@@ -79,9 +79,9 @@ function Snooze({ ids }) {
 
 function Help() {
   const [on, turn] = useState(shortcutsEnabled());
-  return html`<${Dialog} title="Keys" id="help">
+  return html`<${Dialog} title="Keyboard shortcuts" id="help">
     <dl class="sheet">${SHORTCUTS.map(([keys, what]) => html`<div key=${what}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
-    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); turn(!on); }} /> Single keys do something</label>
+    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); turn(!on); }} /> Single-key shortcuts are on</label>
   <//>`;
 }
 

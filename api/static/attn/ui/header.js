@@ -55,7 +55,7 @@ function Menu({ state, who }) {
         ${me?.user_id && html`<p><bdi><b>${who}</b></bdi><br />${me.role.toLowerCase()} of <bdi>${truncate(me.workspace_id, 200)}</bdi></p>`}
         <button class="nav" onClick=${() => setLooks(cycleTheme())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notificationsOn} onClick=${toggleNotifications}><${Icon} name="bell" /> <span>${state.notificationsOn ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
-        <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keys</span></button>
+        <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keyboard shortcuts</span></button>
         <button class="nav" onClick=${leave}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
     </details>`;
@@ -90,6 +90,6 @@ export function Banner({ state }) {
   if (!down || !late) return null;
   const left = Math.max(0, Math.ceil(((link.until ?? now) - now) / 1000));
   return html`<div class="banner" role="status">
-    <span>${link.state === "full" ? link.text : `${link.text}. What you see may be old; nothing is missed.`}</span>
+    <span>${link.state === "full" ? link.text : `${link.text}. The list may be out of date; no change is lost.`}</span>
     <button class="small" onClick=${retryNow}>Try now${left > 0 && html`<span aria-hidden="true"> (${left} s)</span>`}</button></div>`;
 }

@@ -72,12 +72,12 @@ function Below({ state, empty }) {
   const busy = view === "dismissed" ? dismissed.loading : beyond.loading || inbox.cursor === null;
   if (busy) return html`<p class="below" role="status">Loading…</p>`;
   const searching = (isActive(filters) || view === "unread") && hasMore(state) && view !== "dismissed";
-  if (searching) return html`<p class="below">Looked through ${knownItems(state).length.toLocaleString()} of ${plural(inbox.counts.total, "item")}.</p>`;
+  if (searching) return html`<p class="below">Searched ${knownItems(state).length.toLocaleString()} of ${plural(inbox.counts.total, "item")}.</p>`;
   if (!empty) return null;
   if (isActive(filters)) return html`<p class="empty"><${Icon} name="search" size="52" calm /><b>Nothing matches.</b><br />Try fewer words, or clear the filters.</p>`;
-  if (view === "dismissed") return html`<p class="empty"><${Icon} name="dismissed" size="52" calm /><b>Nothing put away.</b><br />What you dismiss or snooze rests here.</p>`;
+  if (view === "dismissed") return html`<p class="empty"><${Icon} name="dismissed" size="52" calm /><b>Nothing dismissed.</b><br />Items that you dismiss or snooze appear here.</p>`;
   if (view === "unread" && filteredItems(state).length === 0 && inbox.counts.total > 0) return html`<p class="empty"><${Icon} name="check" size="52" /><b>All read.</b><br />${plural(inbox.counts.total, "item")} still open.</p>`;
-  return html`<p class="empty"><${Icon} name="check" size="52" /><b>Nothing needs you.</b><br />New items appear here by themselves.</p>`;
+  return html`<p class="empty"><${Icon} name="check" size="52" /><b>Nothing needs you.</b><br />New items appear here automatically.</p>`;
 }
 
 /**

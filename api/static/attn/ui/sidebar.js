@@ -10,7 +10,7 @@ import { Icon } from "./icons.js";
 /** @typedef {import("../state/store.js").View} View */
 
 /** @type {[View, string, string][]} */
-const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["dismissed", "Put away", "dismissed"]];
+const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["dismissed", "Dismissed", "dismissed"]];
 
 /** @param {{state: State}} how */
 export const Views = ({ state }) => {
@@ -61,6 +61,6 @@ export function Chips({ state }) {
     ["kind", kindLabel(filters.kind).name], ["cluster", isolate(filters.cluster)], ["case", `Case ${isolate(filters.case)}`], ["text", `“${isolate(filters.text)}”`],
   ]);
   return html`<p class="chips">${chips.filter(([name]) => filters[name].trim()).map(([name, text]) => html`
-    <button key=${name} class="chip" aria-label=${`No longer filter by ${text}`} onClick=${() => navigate({ filters: { ...page.get().filters, [name]: "" } })}><bdi>${truncate(text, LONG)}</bdi> <${Icon} name="close" size="13" /></button>`)}
+    <button key=${name} class="chip" aria-label=${`Remove the filter ${text}`} onClick=${() => navigate({ filters: { ...page.get().filters, [name]: "" } })}><bdi>${truncate(text, LONG)}</bdi> <${Icon} name="close" size="13" /></button>`)}
   </p>`;
 }

@@ -18,7 +18,7 @@ export function History(how) {
       const found = answer.data.events;
       return show({ events: [...before, ...found], next: answer.data.next ?? null, problem: "", loading: false });
     }
-    const problem = answer.status === 404 ? "Nothing is kept of this case yet." : "The history is away just now; the inbox goes on without it.";
+    const problem = answer.status === 404 ? "No event of this case is recorded yet." : "The history is unavailable; the inbox works without it.";
     show({ events: before, next: null, problem, loading: false });
   };
   useEffect(() => {
@@ -29,7 +29,7 @@ export function History(how) {
   return html`<section class="block" aria-labelledby="history-title" aria-busy=${past.loading}>
     <h3 id="history-title">History of the case</h3>
     ${past.problem && html`<p class="hint">${past.problem} ${past.problem.startsWith("The") && html`<button class="link" onClick=${() => load(null, [], () => true)}>Try again</button>`}</p>`}
-    ${!past.loading && !past.problem && !past.events.length && html`<p class="hint">Nothing is kept of this case yet.</p>`}
+    ${!past.loading && !past.problem && !past.events.length && html`<p class="hint">No event of this case is recorded yet.</p>`}
     <ol class="timeline">
       ${past.events.map((event, place) => html`<li key=${place}>
         <time dateTime=${event.at}>${formatTime(event.at)}</time>

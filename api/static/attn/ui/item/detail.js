@@ -77,20 +77,20 @@ function Actions({ item, state }) {
   const busy = state.pending.has(item.id), ids = [item.id], dismissed = isDismissed(state, item.id);
   const own = !MANAGED.has(item.kind), href = linkTo(item.action_url);
   // Where an address can't be trusted to lead where it reads, it can be read.
-  const text = item.action_url && href === null && html`<p class="hint">Its source names an address that is no link: <code dir="ltr">${truncate(visible(item.action_url), SHORT)}</code></p>`;
+  const text = item.action_url && href === null && html`<p class="hint">The address from its source is not a valid link: <code dir="ltr">${truncate(visible(item.action_url), SHORT)}</code></p>`;
   if (item.state === "resolved") {
     return item.action_url ? html`<div class="actions">${href !== null && html`<a class="button" href=${href} target="_blank" rel="noopener noreferrer">
       Open at its source <${Icon} name="open" size="15" /></a>`}${text}</div>` : null;
   }
-  return html`<div class="actions" role="group" aria-label="What to do">
+  return html`<div class="actions" role="group" aria-label="Actions">
     ${href !== null && html`<a class=${`button ${own ? "" : "primary"}`} href=${href} target="_blank" rel="noopener noreferrer">
       ${own ? "Open at its source" : kindLabel(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
     ${own && html`<button class="button primary" disabled=${busy} onClick=${() => resolve(ids, item.kind === "failed_run" || item.kind === "incident" ? "retried" : undefined)}>
       <${Icon} name="check" size="16" /> ${item.kind === "failed_run" || item.kind === "incident" ? "Resolve as retried" : "Resolve"}</button>`}
     ${dismissed ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
       <button class="button" disabled=${busy} onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
-      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Put away</button>`}
-    ${!own && !item.action_url && html`<p class="hint">${kindLabel(item.kind).verb} where it came from (<bdi>${truncate(item.source_id, SHORT)}</bdi>); it leaves the list by itself.</p>`}
+      <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Dismiss</button>`}
+    ${!own && !item.action_url && html`<p class="hint">${kindLabel(item.kind).verb} at its source (<bdi>${truncate(item.source_id, SHORT)}</bdi>); the item then leaves the list.</p>`}
     ${text}
   </div>`;
 }
@@ -101,13 +101,13 @@ const Risk = ({ item }) => html`
     <span class="meter" aria-hidden="true">${["low", "medium", "high", "critical"].map((step, place, all) =>
       html`<i class=${place <= all.indexOf(item.risk ?? "low") ? "on" : ""}></i>`)}</span>
     <b>${item.risk} risk</b>
-    <span>${item.reversible === true ? "It can be undone." : item.reversible === false ? "It can’t be undone." : "Nothing is said about undoing it."}</span>
+    <span>${item.reversible === true ? "It can be undone." : item.reversible === false ? "It can’t be undone." : "Its source does not say whether it can be undone."}</span>
   </section>`;
 
 /** @param {{plan: NonNullable<Item["plan"]>}} how */
 const Plan = ({ plan }) => useMemo(() => html`
   <section class="block" aria-labelledby="plan-title">
-    <h3 id="plan-title">Plan <small>${plan.auto} by itself, ${plan.confirm} after you confirm</small></h3>
+    <h3 id="plan-title">Plan <small>${plan.auto} automatic, ${plan.confirm} after you confirm</small></h3>
     <ol class="steps">
       <${Paged} of=${plan.steps} most=${STEPS} one="step" end=${(/** @type {any} */ button) => html`<li>${button}</li>`} draw=${(/** @type {import("../../types").Step} */ step, /** @type {number} */ place) => html`<li key=${place} class=${step.mode}>
         <span class="number">${place + 1}</span><span class="what" dir="auto"><${LongText} text=${step.title} most=${LONG} /></span>

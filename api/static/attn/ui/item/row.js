@@ -73,7 +73,7 @@ export function Row({ row, state, now, size }) {
   const chosen = state.selected.has(item.id), dismissed = state.view === "dismissed";
   const ends = due(item, now), sender = isolate(truncate(item.sender_name ?? item.sender_id ?? "", LONG)), title = truncate(item.title, LONGEST), spoken = isolate(title);
   const last = gone ? truncate(state.removed.get(item.id) ?? "gone", LONG) : !dismissed ? ends.text
-    : item.dismissed_until ? `back in ${formatDuration((Date.parse(item.dismissed_until) - now) / 1000)}` : "put away";
+    : item.dismissed_until ? `back in ${formatDuration((Date.parse(item.dismissed_until) - now) / 1000)}` : "dismissed";
   const is = [
     "row", item.band, item.state === "unread" && !gone && "unread", state.openId === item.id && "opened", chosen && "chosen",
     gone && "gone", state.highlighted.has(item.id) && "fresh", state.pending.has(item.id) && "busy", state.activeId === item.id && "active",
@@ -87,7 +87,7 @@ export function Row({ row, state, now, size }) {
     <li class=${is} style=${{ transform: `translateY(${row.top}px)` }} data-id=${item.id}
         aria-setsize=${size} aria-posinset=${row.place + 1}>
       <label class="pick"><input type="checkbox" checked=${chosen} disabled=${gone} tabIndex=${first ? 0 : -1}
-        aria-label=${`Choose ${spoken}`}
+        aria-label=${`Select ${spoken}`}
         onClick=${(/** @type {MouseEvent} */ event) => selectItem(item.id, event.shiftKey)} /></label>
       <button class="main" tabIndex=${first ? 0 : -1} aria-current=${state.openId === item.id ? "true" : undefined}
           onFocus=${() => page.get().activeId === item.id || page.set({ activeId: item.id })}
@@ -113,7 +113,7 @@ export function Row({ row, state, now, size }) {
         ${dismissed ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${spoken}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
           ${!MANAGED.has(item.kind) && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${spoken}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
           <button tabIndex="-1" title="Snooze (s)" aria-label=${`Snooze ${spoken}`} onClick=${act(() => askSnooze([item.id]))}><${Icon} name="clock" /></button>
-          <button tabIndex="-1" title="Put away for me (d)" aria-label=${`Put away ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="dismissed" /></button>`}
+          <button tabIndex="-1" title="Dismiss for me (d)" aria-label=${`Dismiss ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="dismissed" /></button>`}
       </span>`}
     </li>`;
 }

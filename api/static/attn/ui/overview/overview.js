@@ -22,7 +22,7 @@ export function Overview({ state }) {
       <button class="plain" aria-pressed=${arranging} onClick=${() => arrange(!arranging)}><${Icon} name="tune" size="16" /> ${arranging ? "Done" : "Arrange"}</button></header>
     ${arranging && html`<p class="hint" id="arrange-help">Drag a card, or focus its handle and use the arrow keys.</p>`}
     <div class="cards">${shown.map((widget) => html`<${Card} key=${widget.id} widget=${widget} all=${widgets} mine=${mine} state=${state} arranging=${arranging} />`)}</div>
-    ${known && !shown.length && html`<p class="empty">All hidden. “Arrange” brings them back.</p>`}
+    ${known && !shown.length && html`<p class="empty">All cards are hidden. Choose “Arrange” to show them.</p>`}
   </section>`;
 }
 

@@ -54,7 +54,7 @@ function useAnswer(path, of) {
 
 /** @param {{answer: import("../../http.js").Answer | null, say?: string}} how */
 const Missing = ({ answer, say }) => html`<p class="hint">${answer === null ? "Loading…" : answer.status === 503 || answer.status === 404
-  ? "The history is away just now; the inbox goes on without it." : say ?? explain(answer)}</p>`;
+  ? "The history is unavailable; the inbox works without it." : say ?? explain(answer)}</p>`;
 
 /** @param {{value: string, set: (window: string) => void, label: string}} how */
 const Window = ({ value, set, label }) => html`<span class="segments" role="group" aria-label=${label}>
@@ -73,13 +73,13 @@ export function Momentum({ state }) {
       <ol class="recent">${found.recent.slice(0, 6).map((/** @type {import("../../types").Done} */ done) => html`<li key=${done.type + done.at + done.item}>
         <b title=${done.cluster && short(done.cluster)} dir="auto">${short(done.title ?? done.session_id ?? done.case_id ?? done.kind)}</b>
         <small>${[done.type.replace(".", " "), done.by_user_id && short(done.by_user_id), `${formatAge(done.at, now())} ago`].filter(Boolean).join(" · ")}</small></li>`)}
-        ${!found.recent.length && html`<li class="hint">Nothing was finished in this time.</li>`}</ol>`}`;
+        ${!found.recent.length && html`<li class="hint">Nothing was completed in this period.</li>`}</ol>`}`;
 }
 
 /** @param {{state: State}} how */
 export function Drafts({ state }) {
   const { drafts } = state.inbox;
-  if (!drafts.length) return html`<p class="hint">No drafts of yours are in progress.</p>`;
+  if (!drafts.length) return html`<p class="hint">You have no drafts in progress.</p>`;
   return html`<ul class="drafts" role="list">${drafts.slice(0, 8).map((draft) => html`<li key=${draft.draft_id}>
     <b dir="auto">${truncate(draft.title ?? draft.draft_id, LONG)}</b>
     <span class="about">${placeOf(draft) && html`<span>${placeOf(draft)}</span>`}<span>touched ${formatAge(draft.last_touched_at, now())} ago</span>
@@ -97,7 +97,7 @@ export function Kinds({ state }) {
 /** @param {{state: State}} how */
 export function Clusters({ state }) {
   const pins = state.inbox.preferences.pinned_clusters, items = knownItems(state);
-  if (!pins.length) return html`<p class="hint">Pin a cluster with its star, and its items come first in their band.</p>`;
+  if (!pins.length) return html`<p class="hint">Pin a cluster with its star: its items then come first in their band.</p>`;
   return html`<ul class="pins" role="list">${clusters(items, pins).filter((one) => one.pinned).slice(0, PINS).map(({ name, count }) => {
     const mine = items.filter((item) => item.cluster === name || item.clusters?.includes(name));
     return html`<li key=${name}><button class="plain" onClick=${() => navigate({ view: "open", filters: { ...NO_FILTERS, cluster: name } })}>
@@ -123,14 +123,14 @@ export const Flow = insight((found) => {
 export const Times = insight((found) => {
   const rows = found.kinds.filter((/** @type {any} */ flow) => flow.median_seconds !== undefined)
     .map((/** @type {any} */ flow) => ({ name: flow.kind, label: kindLabel(flow.kind).name, median: flow.median_seconds, p90: flow.p90_seconds }));
-  return rows.length ? html`<${Ranges} rows=${rows.slice(0, MOST)} /><p class="hint">Half were closed within the time named; the pale bar is 90 %.</p>`
-    : html`<p class="hint">Nothing was closed in this time.</p>`;
+  return rows.length ? html`<${Ranges} rows=${rows.slice(0, MOST)} /><p class="hint">Number: time within which half were closed (median). Pale bar: 90 %.</p>`
+    : html`<p class="hint">Nothing was closed in this period.</p>`;
 });
 
 export const People = insight((found) => found.people.length
   ? html`<ul class="people" role="list">${found.people.slice(0, 8).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${truncate(one.user_id, LONG)}</b><span>${plural(one.closed, "item")}</span>
       ${one.median_seconds !== undefined && html`<small>half within ${formatDuration(one.median_seconds)}</small>`}</li>`)}</ul>`
-  : html`<p class="hint">Nobody closed anything in this time.</p>`);
+  : html`<p class="hint">No user closed an item in this period.</p>`);
 
 /** `managing`: who may see what others do, as the edge decides. @type {Record<string, {title: string, part: any, managing?: boolean}>} */
 export const PARTS = {
