@@ -95,9 +95,8 @@ def write_runtime_file(settings: Settings) -> None:
     me = identity.identify(os.getpid())
     note = {"pid": os.getpid(), "started": me.started if me else "", "kafka": settings.kafka,
             "clickhouse_port": 0 if settings.clickhouse else settings.clickhouse_port}
-    draft = settings.data_dir / f"{RUNTIME_FILE}.new"
-    draft.write_text(json.dumps(note))
-    draft.replace(settings.data_dir / RUNTIME_FILE)
+    with private_files.replace_atomically(settings.data_dir / RUNTIME_FILE) as draft:
+        draft.write_text(json.dumps(note))
 
 
 def _read_runtime_file(data_dir: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import msgspec
 
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core.domain.event_types import RULES
+from streams.runtime import private_files
 
 __all__ = ["ANSWERS", "Answer", "AnswerDesk"]
 
@@ -113,9 +114,8 @@ class AnswerDesk:
         return hmac.new(self._kept.key.encode(), sealed, hashlib.sha256).hexdigest()[:32]
 
     def _keep(self) -> None:
-        draft = self._file.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(self._kept))
-        draft.replace(self._file)
+        with private_files.replace_atomically(self._file) as draft:
+            draft.write_bytes(msgspec.json.encode(self._kept))
 
 
 def _name(event: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from schemas.scalars import SECOND, from_us
 from schemas.settings import Settings
 from schemas.topics import TOPIC_OF_TYPE
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
-from streams.runtime import health
+from streams.runtime import health, private_files
 
 __all__ = ["Place", "events", "run"]
 
@@ -135,9 +135,8 @@ def linked(event: dict[str, Any], desk: AnswerDesk, address: str) -> dict[str, A
 
 
 def _keep(file: Path, place: Place) -> None:
-    draft = file.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(place))
-    draft.replace(file)
+    with private_files.replace_atomically(file) as draft:
+        draft.write_bytes(msgspec.json.encode(place))
 
 
 async def _send(out: AIOKafkaProducer, events: list[dict[str, Any]]) -> None:

@@ -143,9 +143,8 @@ class EmbeddedBroker:
         self.unclean = self._marker.exists() and self._control.exists()
         if self.unclean:
             # Before the broker runs: a crash in between raises it once more, which only repeats the warning.
-            draft = self.data_dir / "incarnation.new"
-            draft.write_text(f"{self.incarnation + 1}\n")
-            draft.replace(self.data_dir / "incarnation")
+            with private_files.replace_atomically(self.data_dir / "incarnation") as draft:
+                draft.write_text(f"{self.incarnation + 1}\n")
 
     def _spawn(self) -> None:
         program = binary()

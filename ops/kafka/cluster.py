@@ -16,6 +16,7 @@ from ops.kafka import jars
 from ops.kafka.node import Node
 from ops.kafka.properties import Ports
 from ops.process.ports import free_port
+from streams.runtime import private_files
 
 __all__ = ["Cluster", "Plan"]
 
@@ -54,9 +55,8 @@ class Plan:
 
     def _write(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        draft = directory / "cluster.json.new"
-        draft.write_text(json.dumps({"id": self.cluster_id, "ports": self.ports}))
-        draft.replace(directory / "cluster.json")
+        with private_files.replace_atomically(directory / "cluster.json") as draft:
+            draft.write_text(json.dumps({"id": self.cluster_id, "ports": self.ports}))
 
 
 def _new_id() -> str:

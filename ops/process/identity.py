@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from streams.runtime import private_files
+
 __all__ = ["ProcessIdentity", "end", "identify", "is_alive", "read", "wait_until", "write"]
 
 _POLL = 0.02  # seconds
@@ -55,9 +57,8 @@ def is_alive(process: ProcessIdentity) -> bool:
 
 def write(path: Path, process: ProcessIdentity) -> None:
     """Write the process to a file, whole or not at all."""
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(process)))
-    draft.replace(path)
+    with private_files.replace_atomically(path) as draft:
+        draft.write_text(json.dumps(asdict(process)))
 
 
 def read(path: Path) -> ProcessIdentity | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from schemas.settings import Settings
 from streams.kafka.records import fetcher_patch
 
-__all__ = ["client_arguments", "close_client"]
+__all__ = ["client_arguments", "close_client", "deadline"]
 
 # A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes that are not sent longer.
 _CLOSE_SECONDS = 5.0
@@ -37,6 +38,16 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
         password = settings.kafka_password
         given["sasl_plain_password"] = password.get_secret_value() if password is not None else ""
     return given
+
+
+@asynccontextmanager
+async def deadline(seconds: float, message: str, error: type[Exception] = TimeoutError) -> AsyncIterator[None]:
+    """Raises `error(message)` if the block takes longer than `seconds`. aiokafka itself retries without a limit."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise error(message) from None
 
 
 async def close_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
 from schemas.settings import Settings
 from schemas.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
-from streams.kafka.connection import client_arguments
+from streams.kafka.connection import client_arguments, deadline
 
 __all__ = ["idempotent_producer", "wait_acknowledged", "write_deadline", "write_rows"]
 
@@ -37,13 +37,9 @@ async def wait_acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
         return await asyncio.gather(*writes)
 
 
-@asynccontextmanager
-async def write_deadline() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
-            yield
-    except TimeoutError:
-        raise TimeoutError(f"Kafka has not acknowledged a write for {WRITE_SECONDS:.0f} s") from None
+def write_deadline() -> AbstractAsyncContextManager[None]:
+    """Raises TimeoutError if the block takes longer than WRITE_SECONDS."""
+    return deadline(WRITE_SECONDS, f"Kafka has not acknowledged a write for {WRITE_SECONDS:.0f} s")
 
 
 async def write_rows(

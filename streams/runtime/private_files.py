@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["create_secret", "make_private_dir", "read_secret"]
+__all__ = ["create_secret", "make_private_dir", "read_secret", "replace_atomically"]
 
 
 def make_private_dir(directory: Path) -> None:
@@ -37,3 +39,18 @@ def create_secret(path: Path) -> bool:
     finally:
         draft.unlink()
     return True
+
+
+@contextmanager
+def replace_atomically(path: Path, draft: Path | None = None) -> Iterator[Path]:
+    """Gives a draft to write to; renames it to `path` at the end of the block, or deletes it if the block raises.
+
+    Readers of `path` see the old content or the new, never a part. `draft` must be on the same file system; default:
+    `path` with ".new" appended. The caller syncs the draft to disk where the content must survive a power failure.
+    """
+    draft = path.with_name(f"{path.name}.new") if draft is None else draft
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

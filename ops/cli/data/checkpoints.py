@@ -26,6 +26,7 @@ from schemas.views import VIEW_VERSION, PositionRow, decode, encode, position_ke
 from streams.core.config import FoldConfig as Rules
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.rebuild import RebuildBase
+from streams.runtime import private_files
 
 __all__ = ["VERSION", "Checkpoint", "CheckpointHeader", "CheckpointWriter", "config_fields"]
 
@@ -68,7 +69,7 @@ class CheckpointWriter:
     """Writes to a draft beside the file, which takes its name when all is there and on the disk."""
 
     def __init__(self, path: Path, partitions: int, rules: Rules) -> None:
-        self._path, self._draft = path, path.with_name(path.name + ".new")
+        self._path = path
         self._head = CheckpointHeader(
             partitions=partitions, made=from_us(time.time_ns() // 1000), rules=config_fields(rules))
 
@@ -76,7 +77,7 @@ class CheckpointWriter:
         """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
         rows, digest = 0, hashlib.blake2b(digest_size=32)
         try:
-            with self._draft.open("wb") as raw:
+            with private_files.replace_atomically(self._path) as draft, draft.open("wb") as raw:
                 with gzip.GzipFile("", "wb", 3, raw, mtime=0) as file:
                     for line in _lines([self._head]):
                         digest.update(line)
@@ -89,11 +90,8 @@ class CheckpointWriter:
                     file.write(encode(_End(digest.hexdigest())) + b"\n")
                 raw.flush()
                 os.fsync(raw.fileno())
-            self._draft.replace(self._path)
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from None
-        finally:
-            self._draft.unlink(missing_ok=True)
         return rows
 
 

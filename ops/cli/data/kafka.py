@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.topics import MAX_DEAD_LETTER_BYTES, MAX_SOURCE_BYTES
-from streams.kafka.connection import client_arguments, close_client
+from streams.kafka.connection import client_arguments, close_client, deadline
 from streams.kafka.diagnostics import diagnose
 
 __all__ = ["Sender", "kafka_errors", "kafka_timeout", "open_consumer", "open_producer", "read_to_end"]
@@ -43,14 +43,9 @@ def kafka_errors(settings: Settings) -> Iterator[None]:
         raise UserError(f"Kafka at {settings.kafka}: {error}") from None
 
 
-@asynccontextmanager
-async def kafka_timeout() -> AsyncIterator[None]:
-    """For whatever asks Kafka: the client itself tries for ever, a person at a terminal does not."""
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            yield
-    except TimeoutError:
-        raise KafkaTimeoutError(f"no answer for {_PATIENCE:.0f} s") from None
+def kafka_timeout() -> AbstractAsyncContextManager[None]:
+    """Raises KafkaTimeoutError if Kafka does not answer within 30 s: aiokafka itself retries without a limit."""
+    return deadline(_PATIENCE, f"no answer for {_PATIENCE:.0f} s", KafkaTimeoutError)
 
 
 class Sender:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from streams.history.clickhouse.client import Failed, translated
 from streams.history.clickhouse.columns import COLUMNS
+from streams.runtime.private_files import replace_atomically
 
 __all__ = ["Broken", "File", "Span", "export", "spans"]
 
@@ -71,8 +72,7 @@ def export(client: Any, database: str, begin: datetime, end: datetime, by: Span,
 
 def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
     """The file's size."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replace_atomically(path, path.with_name(f".{path.name}.{os.getpid()}")) as draft:
         with draft.open("wb") as out, translated():
             # The answer begins when it is whole at the server, so that an error there is not taken for data.
             stream = client.raw_stream(sql, parameters=given, fmt="Parquet", settings={"wait_end_of_query": 1})
@@ -87,7 +87,4 @@ def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
             written.seek(max(0, size - len(_MAGIC)))
             if head != _MAGIC or written.read() != _MAGIC:
                 raise Broken(f"{path.name}: what ClickHouse sent is no whole Parquet file")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return size
