@@ -47,6 +47,10 @@ class GapFiller:
         self._last_delivered.pop(tp, None)
         self._behind_before.pop(tp, None)
 
+    def reset(self) -> None:
+        """Forgets all partitions: they were revoked."""
+        self.next_offsets.clear()
+
     def set_committed(self, offsets: Mapping[TP, int]) -> None:
         """The group has committed these offsets. Those beyond `next_offsets` are of a topic that is no more."""
         self._committed_floor.update(

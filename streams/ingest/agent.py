@@ -112,7 +112,6 @@ class Ingestor:
         await self._idle.wait()
 
     def release(self) -> None:
-        self._gaps.next_offsets.clear()
         self.committable_offsets.clear()
         self.processed_at.clear()
         self.breakers.deferred.clear()

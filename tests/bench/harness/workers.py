@@ -44,7 +44,7 @@ async def fold(what: str) -> None:
             return sum(folded.values()) >= records
         if sum(worker.ingestor.committable_offsets.values()) < records:
             return False
-        ends = await worker._fold_group.end_offsets(shard.tp for shard in worker.partitions.processors.values())
+        ends = await worker.fold.offsets.end_offsets(shard.tp for shard in worker.partitions.processors.values())
         return bool(ends) and all(folded.get(tp, 0) >= end for tp, end in ends.items())
 
     while not await done():

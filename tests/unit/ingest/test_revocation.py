@@ -119,13 +119,12 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
 
     async def nothing(*_: Any) -> None: ...
 
-    monkeypatch.setattr(worker._intake_group, "resume_offsets", starts)
-    for group in (worker._intake_group, worker._fold_group):
-        monkeypatch.setattr(group, "leave", lambda: None)
-    for part in (worker.ingest, worker.fold):
-        monkeypatch.setattr(part, "stop", nothing)
+    monkeypatch.setattr(worker.ingest.offsets, "resume_offsets", starts)
+    for pipeline in (worker.ingest, worker.fold):
+        monkeypatch.setattr(pipeline.offsets, "leave", lambda: None)
+        monkeypatch.setattr(pipeline.app, "stop", nothing)
     async with asyncio.timeout(10):
-        assigned = asyncio.create_task(worker._sources_assigned(worker.ingest, {_TP}))
+        assigned = asyncio.create_task(worker._sources_assigned(worker.ingest.app, {_TP}))
         await asked.wait()
         await worker.stop()
         answer.set()
