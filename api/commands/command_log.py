@@ -1,7 +1,7 @@
-"""What people do, from the edge's side: a command goes to `attn.log`, and its caller waits until the fold has decided
-it and this edge shows what it changed. The fold alone decides
-(streams.core.fold.command_handlers); what an edge checks before
-only saves a way.
+"""Write path of the edge: appends commands to `attn.log` and waits for their outcome.
+
+A caller gets the outcome once the fold has decided the command and this edge's replica shows the changes. Only the fold
+decides (streams.core.fold.command_handlers). The edge checks preconditions first only to save the round trip.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from streams.kafka.producer import idempotent_producer, wait_acknowledged
 
 __all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer"]
 
-# While a pack is on its way, commands that come within this time share the next one, seconds: less than anybody
-# notices. A command that comes when nothing is on its way does not wait: then there is room for a pack of its own.
+# Seconds. While a pack is being appended, commands that arrive within this time share the next pack. A command that
+# arrives while no pack is being appended does not wait.
 _LINGER = 0.002
 _CLOSE_SECONDS = 1.0
-_MOST = 10_000  # commands on their way: beyond that the log is not keeping up, and more would only wait longer
+_MAX_PENDING = 10_000  # commands without an outcome; beyond that more commands would only wait longer
 
-Append = Callable[[int, bytes], Awaitable[None]]  # partition of the log, a pack; returns when it is durable
+Append = Callable[[int, bytes], Awaitable[None]]  # (partition of the log, pack); returns once the pack is durable
 
 _log = structlog.get_logger("attn.edge")
 
 
 class CommandUndecided(Exception):
-    """Nobody knows yet what becomes of the command; `str(error)` says so. It may still be carried out."""
+    """The outcome of the command is unknown: it may still be applied. `str(error)` is for the caller."""
 
 
 class CommandLog:
@@ -55,17 +55,22 @@ class CommandLog:
         self._sending: set[asyncio.Task[None]] = set()
 
     def now(self) -> int:
-        """The time of a command that begins now, microseconds."""
+        """Returns the time of a new command: now, in microseconds."""
         return int(self._clock() * SECOND)
 
     @staticmethod
     def new_id() -> str:
+        """Returns a random id for a new command."""
         return secrets.token_hex(16)
 
     async def submit(self, command: Command) -> Outcome:
-        """What the fold said; a read that follows shows it. Raises NotDone."""
-        if self.append is None or len(self._waiting) >= _MOST:
-            raise CommandUndecided("the log can't be written now")
+        """Appends the command and returns its outcome. Reads of this edge show the changes from then on.
+
+        Raises CommandUndecided if the log can't be written, 10,000 commands wait already, or no outcome arrives within
+        `seconds`.
+        """
+        if self.append is None or len(self._waiting) >= _MAX_PENDING:
+            raise CommandUndecided("commands can't be written to the log now")
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[command.id] = done
         try:
@@ -74,7 +79,7 @@ class CommandLog:
                 return await done
         except TimeoutError:
             metrics.COMMANDS.labels("timeout").inc()
-            raise CommandUndecided(f"not decided within {self._seconds:g} s; it may still be carried out") from None
+            raise CommandUndecided(f"no outcome within {self._seconds:g} s; the command may still be applied") from None
         finally:
             self._waiting.pop(command.id, None)
 
@@ -91,10 +96,11 @@ class CommandLog:
     def _send(self, command: Command) -> None:
         self._packer.add(command)
         if self._flush is None:
-            # Not at once but when the loop comes to it: what several connections brought together is one pack.
-            self._flush = asyncio.get_running_loop().call_later(_LINGER if self._sending else 0.0, self._begin)
+            # Even a delay of 0 runs after the event loop's ready callbacks, so commands of several connections share a
+            # pack.
+            self._flush = asyncio.get_running_loop().call_later(_LINGER if self._sending else 0.0, self._send_packs)
 
-    def _begin(self) -> None:
+    def _send_packs(self) -> None:
         self._flush = None
         packs = self._packer.take(self.now())
         for partition, _, pack in packs:
@@ -103,18 +109,18 @@ class CommandLog:
             task.add_done_callback(self._sending.discard)
 
     async def _append(self, partition: int, pack: bytes) -> None:
-        """Whether it is durable is not known when this fails; then nobody is told anything, and callers time out."""
+        """Appends one pack. After an error it is unknown whether the pack is durable, so its callers time out."""
         assert self.append is not None
         try:
             await self.append(partition, pack)
         except (KafkaError, TimeoutError) as error:
-            _log.warning("a pack of commands was not acknowledged", partition=partition, error=repr(error))
+            _log.warning("Kafka did not acknowledge a pack of commands", partition=partition, error=repr(error))
 
 
 @contextlib.asynccontextmanager
 async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
-    """`attn.log`, to be appended to."""
-    out = await _started(settings)
+    """Returns the function that appends packs to `attn.log`. Waits until a broker answers."""
+    out = await _start_producer(settings)
 
     async def append(partition: int, pack: bytes) -> None:
         await wait_acknowledged([await out.send(LOG, pack, partition=partition)])
@@ -127,8 +133,8 @@ async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
                 await close_client(out)
 
 
-async def _started(settings: Settings) -> AIOKafkaProducer:
-    """As soon as a broker answers."""
+async def _start_producer(settings: Settings) -> AIOKafkaProducer:
+    """Retries every second until a broker answers."""
     while True:
         out = idempotent_producer(settings, "edge")
         try:

@@ -1,4 +1,4 @@
-"""What ClickHouse has kept, as routes answer it: activity beyond the live window, and the events of a case."""
+"""Activity of a window longer than the live one, from ClickHouse (CONTRACT §4)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from schemas.views import ActivityRow
 from streams.core.domain.event_types import RULES
 from streams.core.domain.keys import activity_key, event_digest, event_of, item_id
 
-__all__ = ["activity"]
+__all__ = ["fetch_activity"]
 
-# An entry of the activity shows, and is seen by, what its item is now: that is in the newest fact that asked for it
-# (streams.core.fold.activity). An item that nobody asked for has no target of its own.
+# An activity entry has title, target and the like of its item as it is now. The newest opening fact of the item has
+# them (streams.core.fold.activity). An item without an opening fact has no target of its own: the entry keeps the
+# target of its fact.
 _DONE = """
 WITH done AS (
     SELECT event_id, occurred_at, type, subject, kind, cluster, case_id, session_id, actor, target_user_id, target_role
@@ -46,8 +47,8 @@ entries AS (
 )
 """
 _COUNTS = "$DONE SELECT type, count() FROM entries WHERE $SEES GROUP BY type".replace("$DONE", _DONE)
-# Those of one moment have an order that ClickHouse can't compute, so all of the last moment are fetched; hardly more
-# than one, but a flood of them must not be.
+# ClickHouse cannot compute the order of entries with equal times, so the query fetches all entries of the last time
+# (WITH TIES). Usually that is one; 1000 bounds a flood.
 _RECENT = """$DONE
 SELECT * FROM (
     SELECT event_id, at, type, if(asked = 0, '', subject), kind, title, cluster, case_id, session_id, actor
@@ -59,24 +60,28 @@ _OPENERS = sorted(
     if rule.effect == "open" and rule.kind in {RULES[counted].kind for counted in ACTIVITY}
 )
 
-async def activity(archive: HistoryClient, reader: Reader, window: int, clock: int) -> dict[str, Any]:
-    """What was done within `window` before `clock`, in microseconds: as `Answers.activity` has it."""
-    given = {"since": clock - window, "types": sorted(ACTIVITY), "openers": _OPENERS}
-    counts, recent = await archive.ask_all(reader, (_COUNTS, given), (_RECENT, given | {"most": MAX_RECENT}))
-    found = dict.fromkeys(ACTIVITY.values(), 0)
-    for name, count in counts:
-        found[ACTIVITY[name]] += count
+async def fetch_activity(client: HistoryClient, reader: Reader, window: int, clock: int) -> dict[str, Any]:
+    """Returns what was done within `window` before `clock`, in the form of `Answers.activity`. Both are microseconds.
+
+    Raises what HistoryClient.query raises.
+    """
+    parameters = {"since": clock - window, "types": sorted(ACTIVITY), "openers": _OPENERS}
+    counts, recent = await client.query_all(
+        reader, (_COUNTS, parameters), (_RECENT, parameters | {"most": MAX_RECENT}))
+    totals = dict.fromkeys(ACTIVITY.values(), 0)
+    for event_type, count in counts:
+        totals[ACTIVITY[event_type]] += count
     entries = sorted((_entry(reader.ws, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
-    return {"window": serializers.window_name(window), **found,
+    return {"window": serializers.window_name(window), **totals,
             "recent": [serializers.activity_entry(row) for row in entries[:MAX_RECENT]]}
 
 
 def _entry(ws: str, row: Row) -> ActivityRow:
-    """As the view has it: its key, which orders those of one moment, is made of the event's identity."""
-    event, at, kind_of_event, subject, kind, title, cluster, case, session, by = row
+    """Returns the row as the view has it. Entries with equal times are ordered by their key, a digest of the event."""
+    event, at, event_type, subject, kind, title, cluster, case, session, by = row
     item = item_id(ws, kind, subject) if subject else ""
     source, name = event_of(event)
     return ActivityRow(
-        ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=kind_of_event, at=at, item=item,
+        ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=event_type, at=at, item=item,
         kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,
     )

@@ -1,6 +1,7 @@
-"""How much opens and closes, where, how fast, and who does it: from ClickHouse, which keeps the sums by hour.
+"""Insights of a workspace: how many items opened and closed by kind, cluster and time, how long they were open, and
+who closed them. ClickHouse keeps these sums by hour (table `items_hourly`).
 
-`ask` fetches, `made` is pure.
+`fetch_insights` queries, `render_insights` is pure.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from api.history.client import HistoryClient, Row
 from api.readmodel.readers import Reader
 from schemas.scalars import DAY, HOUR, SECOND, from_us
 
-__all__ = ["MAX_CLUSTERS", "MAX_PEOPLE", "Found", "Span", "ask", "made", "span_of"]
+__all__ = ["MAX_CLUSTERS", "MAX_PEOPLE", "InsightRows", "Steps", "fetch_insights", "render_insights", "steps_of"]
 
 MAX_CLUSTERS, MAX_PEOPLE = 12, 20
-_BY_DAY = 3 * DAY  # in longer windows a step is a day: 72 steps are as many as a chart has room for
+_MAX_HOURLY_WINDOW = 3 * DAY  # longer windows have steps of a day: a chart has room for 72 steps
 
 _WITHIN = """
 workspace_id = {ws:String} AND $SEES
 AND hour >= fromUnixTimestamp64Second({since:Int64}, 'UTC') AND hour < fromUnixTimestamp64Second({until:Int64}, 'UTC')
 """
 _SUMS = "sum(hourly.opened), sum(hourly.closed), sum(hourly.open_change)"
-# By kind or cluster and step; by it alone; and all in all.
+# Level 0: by name (kind or cluster) and step; level 1: by name; level 2: total.
 _FLOW = """
 SELECT
     grouping($by) + grouping(step) AS level, $by AS name,
@@ -38,7 +39,7 @@ _CLUSTERS = _FLOW.replace("$by", "cluster").replace("GROUP BY GROUPING", """AND 
     GROUP BY cluster ORDER BY sum(hourly.opened) + sum(hourly.closed) DESC, cluster LIMIT {most:UInt32}
 )
 GROUP BY GROUPING""".replace("$within", _WITHIN))
-# How many were open when the window began.
+# How many items were open when the window began.
 _KINDS_BEFORE = """
 SELECT kind, sum(hourly.open_change) FROM items_hourly AS hourly
 WHERE workspace_id = {ws:String} AND $SEES AND hour < fromUnixTimestamp64Second({since:Int64}, 'UTC')
@@ -57,30 +58,35 @@ GROUP BY actor ORDER BY closed DESC, actor LIMIT {most:UInt32}
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Whole steps; all in microseconds."""
+class Steps:
+    """A time range divided into equal steps. All fields are microseconds."""
 
     since: int
     until: int
     step: int
 
     @property
-    def steps(self) -> int:
+    def count(self) -> int:
         return (self.until - self.since) // self.step
 
-    def seconds(self) -> dict[str, int]:
+    def parameters(self) -> dict[str, int]:
+        """Returns the query parameters `since`, `until` and `step`, in seconds."""
         return {"since": self.since // SECOND, "until": self.until // SECOND, "step": self.step // SECOND}
 
 
-def span_of(window: int, clock: int) -> Span:
-    """The steps that end with the one `clock` is in."""
-    step = HOUR if window <= _BY_DAY else DAY
+def steps_of(window: int, clock: int) -> Steps:
+    """Returns the steps of a window, hours or days. The last step contains `clock`. Both are microseconds."""
+    step = HOUR if window <= _MAX_HOURLY_WINDOW else DAY
     until = clock // step * step + step
-    return Span(until - max(window // step, 1) * step, until, step)
+    return Steps(until - max(window // step, 1) * step, until, step)
 
 
-class Found(NamedTuple):
-    """Rows: (level, name, step, opened, closed, change, quantiles); (name, open); (actor, closed, median, by kind)."""
+class InsightRows(NamedTuple):
+    """Result rows of the five queries.
+
+    `kinds`, `clusters`: (level, name, step, opened, closed, change, quantiles). `kinds_before`, `clusters_before`:
+    (name, open). `people`: (actor, closed, median, ([kind], [count])).
+    """
 
     kinds: Sequence[Row]
     clusters: Sequence[Row]
@@ -89,62 +95,63 @@ class Found(NamedTuple):
     people: Sequence[Row]
 
 
-async def ask(archive: HistoryClient, reader: Reader, span: Span) -> Found:
-    """What the reader may see of the workspace. Problem 503."""
-    within = span.seconds()
-    kinds, kinds_before, clusters, people = await archive.ask_all(
+async def fetch_insights(client: HistoryClient, reader: Reader, steps: Steps) -> InsightRows:
+    """Returns the rows that the reader may see. Raises what HistoryClient.query raises."""
+    within = steps.parameters()
+    kinds, kinds_before, clusters, people = await client.query_all(
         reader, (_KINDS, within), (_KINDS_BEFORE, within), (_CLUSTERS, within | {"most": MAX_CLUSTERS}),
         (_PEOPLE, within | {"most": MAX_PEOPLE}))
     names = sorted({row[1] for row in clusters if row[0] == 1})
-    before = await archive.ask(_CLUSTERS_BEFORE, reader, **within, clusters=names)
-    return Found(kinds, clusters, kinds_before, before, people)
+    clusters_before = await client.query(_CLUSTERS_BEFORE, reader, **within, clusters=names)
+    return InsightRows(kinds, clusters, kinds_before, clusters_before, people)
 
 
-def made(found: Found, span: Span) -> dict[str, Any]:
-    """The answer, but for the window's name."""
-    kinds = _flows("kind", found.kinds, dict(found.kinds_before), span)
-    clusters = _flows("cluster", found.clusters, dict(found.clusters_before), span)
-    total = next((_times(row) for row in found.kinds if row[0] == 2 and row[3] + row[4]), {})
+def render_insights(rows: InsightRows, steps: Steps) -> dict[str, Any]:
+    """Returns the response body without the name of the window."""
+    kinds = _flows("kind", rows.kinds, dict(rows.kinds_before), steps)
+    clusters = _flows("cluster", rows.clusters, dict(rows.clusters_before), steps)
+    total = next((_quantiles(row) for row in rows.kinds if row[0] == 2 and row[3] + row[4]), {})
     return {
-        "since": from_us(span.since), "until": from_us(span.until), "step_seconds": span.step // SECOND,
-        "times": [from_us(span.since + step * span.step) for step in range(span.steps)],
+        "since": from_us(steps.since), "until": from_us(steps.until), "step_seconds": steps.step // SECOND,
+        "times": [from_us(steps.since + step * steps.step) for step in range(steps.count)],
         "total": {name: sum(flow[name] for flow in kinds) for name in ("opened", "closed", "open")} | total,
-        "kinds": kinds, "clusters": clusters, "people": [_person(row) for row in found.people],
+        "kinds": kinds, "clusters": clusters, "people": [_person(row) for row in rows.people],
     }
 
 
-def _flows(by: str, rows: Iterable[Row], before: dict[str, int], span: Span) -> list[dict[str, Any]]:
-    """One for each name, the busiest first; a name whose items only wait is busy too, if anything of it is open."""
-    steps: dict[str, dict[int, tuple[int, int, int]]] = {name: {} for name, open_ in before.items() if open_ > 0}
-    whole: dict[str, dict[str, Any]] = {}
+def _flows(by: str, rows: Iterable[Row], before: dict[str, int], steps: Steps) -> list[dict[str, Any]]:
+    """Returns the counts of each name, the busiest name first. A name without events in the window is listed if it has
+    open items."""
+    changes: dict[str, dict[int, tuple[int, int, int]]] = {name: {} for name, open_ in before.items() if open_ > 0}
+    totals: dict[str, dict[str, Any]] = {}
     for row in rows:
         level, name, step, opened, closed, change, _ = row
         if level == 0:
-            steps.setdefault(name, {})[step] = (opened, closed, change)
+            changes.setdefault(name, {})[step] = (opened, closed, change)
         elif level == 1:
-            whole[name] = {"opened": opened, "closed": closed, **_times(row)}
-    found = []
-    for name, mine in steps.items():
-        series = _series(mine, before.get(name, 0), span.steps)
-        flow = whole.get(name, {"opened": 0, "closed": 0})
-        found.append({by: name, **flow, "open": series["open"][-1], "series": series})
-    return sorted(found, key=lambda flow: (-flow["opened"] - flow["closed"], -flow["open"], flow[by]))
+            totals[name] = {"opened": opened, "closed": closed, **_quantiles(row)}
+    flows = []
+    for name, by_step in changes.items():
+        series = _series(by_step, before.get(name, 0), steps.count)
+        total = totals.get(name, {"opened": 0, "closed": 0})
+        flows.append({by: name, **total, "open": series["open"][-1], "series": series})
+    return sorted(flows, key=lambda flow: (-flow["opened"] - flow["closed"], -flow["open"], flow[by]))
 
 
-def _series(mine: dict[int, tuple[int, int, int]], running: int, steps: int) -> dict[str, list[int]]:
-    """`running`: how many were open before. An item that was addressed to others while it was open may be missing
-    on one side, so it is never less than none."""
+def _series(changes: dict[int, tuple[int, int, int]], open_before: int, steps: int) -> dict[str, list[int]]:
+    """Returns the counts of each step. The count of open items is at least 0: the reader may see only the closing of
+    an item that was addressed to others when it opened."""
     opened, closed, open_ = [], [], []
     for step in range(steps):
-        more, less, change = mine.get(step, (0, 0, 0))
-        running += change
-        opened.append(more)
-        closed.append(less)
-        open_.append(max(running, 0))
+        step_opened, step_closed, change = changes.get(step, (0, 0, 0))
+        open_before += change
+        opened.append(step_opened)
+        closed.append(step_closed)
+        open_.append(max(open_before, 0))
     return {"opened": opened, "closed": closed, "open": open_}
 
 
-def _times(row: Row) -> dict[str, float]:
+def _quantiles(row: Row) -> dict[str, float]:
     closed, quantiles = row[4], row[6]
     return {"median_seconds": float(quantiles[0]), "p90_seconds": float(quantiles[1])} if closed else {}
 

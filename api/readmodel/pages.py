@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,6 +11,7 @@ import msgspec
 import orjson
 
 from api.contract import serializers
+from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode_page_token
 from api.readmodel import listing
 from api.readmodel.indexes import TIME
 from api.readmodel.readers import Reader
@@ -23,7 +22,7 @@ from schemas.scalars import HOUR
 from schemas.views import ActivityRow, MarkRow, decode
 from streams.core.domain.rank import ID, is_pinned
 
-__all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "read_token", "token"]
+__all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "sort_key_of_token"]
 
 # What counts as what in the activity.
 ACTIVITY = {
@@ -36,19 +35,11 @@ _CACHE_BYTES = 16 << 20
 _PINNED = 0  # third byte of a sort key
 
 
-def token(key: bytes) -> str:
-    """Where the next page begins: after the item with this sort key."""
-    return urlsafe_b64encode(key).decode().rstrip("=")
-
-
-def read_token(text: str) -> bytes:
-    """ValueError: not one of ours."""
-    try:
-        key = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (Base64Error, ValueError) as error:
-        raise ValueError("next: not a page token") from error
+def sort_key_of_token(text: str) -> bytes:
+    """Returns the sort key of the last item of the previous page. Raises InvalidPageToken if the text holds none."""
+    key = decode_page_token(text)
     if len(key) <= ID or key[0] > 3 or key[1] > 1 or key[2] > 1:
-        raise ValueError("next: not a page token")
+        raise InvalidPageToken
     return key
 
 
@@ -138,7 +129,7 @@ class Answers:
             "activity": self.activity(space, reader), "cursor": cursor,
         }
         if last is not None:
-            body["next"] = token(last)
+            body["next"] = encode_page_token(last)
         return orjson.dumps(body | more if more else body)
 
     def personal(self, space: Workspace, user: str) -> dict[str, Any]:

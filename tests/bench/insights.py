@@ -19,8 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from api.history import activity, case_history, insights
+from api.history.activity import fetch_activity
+from api.history.case_history import fetch_events
+from api.history.insights import fetch_insights, render_insights, steps_of
 from api.readmodel.readers import Reader
+from api.readmodel.workspace import Workspace
 from bench.harness.subprocesses import cpu_seconds
 from schemas.scalars import DAY
 from schemas.settings import Settings
@@ -67,12 +70,12 @@ Question = Callable[[Any], Awaitable[Any]]
 
 
 class Tables:
-    """As an edge's archive; `raw`: of the other table."""
+    """Stands in for the edge's HistoryClient. `raw`: queries the table without the schema."""
 
     def __init__(self, engine: Any, raw: bool) -> None:
         self._engine, self._raw = engine, raw
 
-    async def ask(self, sql: str, reader: Reader, **parameters: Any) -> Sequence[Any]:
+    async def query(self, sql: str, reader: Reader, **parameters: Any) -> Sequence[Any]:
         given = parameters | {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
         sql = sql.replace("$SEES", CAN_SEE_SQL)
         if self._raw:
@@ -82,24 +85,24 @@ class Tables:
         found = self._engine.query(sql, given, settings={"optimize_read_in_order": 0, "use_query_condition_cache": 0})
         return found.result_rows  # type: ignore[no-any-return]
 
-    async def ask_all(self, reader: Reader, *questions: tuple[str, dict[str, Any]]) -> list[Sequence[Any]]:
-        return [await self.ask(sql, reader, **given) for sql, given in questions]
+    async def query_all(self, reader: Reader, *questions: tuple[str, dict[str, Any]]) -> list[Sequence[Any]]:
+        return [await self.query(sql, reader, **given) for sql, given in questions]
 
 
 def questions(rows: int) -> dict[str, Question]:
     """What is asked, by name; `span` ends with the rows."""
     def insight(days: int) -> Question:
-        span = insights.span_of(days * DAY, NOW)
+        steps = steps_of(days * DAY, NOW)
 
-        async def asked(archive: Any) -> Any:
-            return insights.made(await insights.ask(archive, READER, span), span)
+        async def asked(client: Any) -> Any:
+            return render_insights(await fetch_insights(client, READER, steps), steps)
         return asked
 
     case = f"case_{rows // 1280}_3"  # of the middle
     return {
         "insights of 24 h": insight(1), "insights of 7 d": insight(7), "insights of 90 d": insight(90),
-        "activity of 30 d": lambda archive: activity.activity(archive, READER, 30 * DAY, NOW),
-        "a page of a case": lambda archive: case_history.history(archive, READER, case, 20, None),
+        "activity of 30 d": lambda client: fetch_activity(client, READER, 30 * DAY, NOW),
+        "a page of a case": lambda client: fetch_events(client, READER, case, 20, None, Workspace(READER.ws, {})),
     }
 
 

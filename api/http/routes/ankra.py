@@ -24,7 +24,7 @@ from api.http.dependencies import (
     json_response,
 )
 from api.live.event_stream import DOCUMENTED, EventStream
-from api.readmodel.pages import read_token
+from api.readmodel.pages import sort_key_of_token
 from schemas.log import Dismiss, Restore, SetPreferences, Widget
 
 __all__ = ["router"]
@@ -49,7 +49,7 @@ async def get_inbox(
     filters = {"kind": kind, "cluster": cluster, "both": kind and cluster}
     space = await edge.space(caller.reader, *(name for name, value in filters.items() if value))
     try:
-        start = read_token(after) if after is not None else None
+        start = sort_key_of_token(after) if after is not None else None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     page = edge.answers.dismissed if dismissed else edge.answers.inbox

@@ -12,8 +12,8 @@ from fastapi.responses import Response
 from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.responses import responses_of
-from api.history import activity as recorded
-from api.history import case_history
+from api.history.activity import fetch_activity
+from api.history.case_history import decode_position, fetch_events, render_page
 from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
 from schemas.scalars import DAY, HOUR
 
@@ -48,7 +48,7 @@ async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window)
     if length <= edge.answers.live_window:
         answer = edge.answers.activity(space, caller.reader, length, clock)
     else:
-        answer = await recorded.activity(edge.history, caller.reader, length, clock)
+        answer = await fetch_activity(edge.history, caller.reader, length, clock)
     return json_response(orjson.dumps(answer | {"window": name}))
 
 
@@ -62,15 +62,15 @@ async def get_case_history(
 ) -> Response:
     """What happened in a case, as far as I may see it, the newest first."""
     try:
-        before_event = case_history.read_place(before) if before is not None else None
+        before_event = decode_position(before) if before is not None else None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     limit = min(limit, MAX_LIMIT)
     space = await edge.space(caller.reader, "case")
-    rows = await case_history.history(edge.history, caller.reader, case, limit, before_event, space)
+    rows = await fetch_events(edge.history, caller.reader, case, limit, before_event, space)
     known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
     if not known and (
-        before_event is None or not await case_history.history(edge.history, caller.reader, case, 1, None, space)
+        before_event is None or not await fetch_events(edge.history, caller.reader, case, 1, None, space)
     ):
         raise ApiError(404, "not found")
-    return json_response(orjson.dumps(case_history.page_of(case, rows, limit)))
+    return json_response(orjson.dumps(render_page(case, rows, limit)))

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.responses import responses_of
-from api.history import insights
+from api.history.insights import fetch_insights, render_insights, steps_of
 from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
 from api.http.routes.history import Window
 
@@ -27,6 +27,6 @@ async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window)
         raise ApiError(403, f"insights are for {', '.join(ALLOWED)}")
     name, length = window
     await edge.space(caller.reader)
-    span = insights.span_of(length, edge.replica.clock(caller.ws))
-    found = await insights.ask(edge.history, caller.reader, span)
-    return json_response(orjson.dumps({"window": name, **insights.made(found, span)}))
+    steps = steps_of(length, edge.replica.clock(caller.ws))
+    rows = await fetch_insights(edge.history, caller.reader, steps)
+    return json_response(orjson.dumps({"window": name, **render_insights(rows, steps)}))

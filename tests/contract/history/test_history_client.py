@@ -62,9 +62,9 @@ def away(port: int, **more: object) -> HistoryClient:
     return HistoryClient(settings(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
 
 
-async def refused(archive: HistoryClient) -> ApiError:
+async def refused(client: HistoryClient) -> ApiError:
     with pytest.raises(ApiError) as found:
-        await archive.ask("SELECT 1", READER)
+        await client.query("SELECT 1", READER)
     assert found.value.status == 503
     assert int((found.value.headers or {})["retry-after"]) >= 1
     assert "secret" not in str(found.value)
@@ -79,14 +79,14 @@ async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
     now = 0.0
     async with server() as broken:
         broken.answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        archive = HistoryClient(settings(clickhouse_read_url=f"http://127.0.0.1:{broken.port}"), lambda: now)
+        client = HistoryClient(settings(clickhouse_read_url=f"http://127.0.0.1:{broken.port}"), lambda: now)
         rests = []
         for _ in range(7):
             before = broken.asked
-            error = await refused(archive)
+            error = await refused(client)
             assert broken.asked > before
             tried = broken.asked
-            await refused(archive)
+            await refused(client)
             assert broken.asked == tried, "it is not asked again at once"
             rests.append(int((error.headers or {})["retry-after"]) - 1)
             now += rests[-1]
@@ -95,20 +95,20 @@ async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
 
 async def test_one_that_never_answers_is_not_waited_for() -> None:
     async with server() as silent:
-        archive = away(silent.port, history_query_seconds=0.2)
-        await refused(archive)
-        await archive.close()
+        client = away(silent.port, history_query_seconds=0.2)
+        await refused(client)
+        await client.close()
 
 
 async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(module, "_MAX_WAITING", 3)
     async with server() as silent:
-        archive = away(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
-        waiting = [asyncio.create_task(refused(archive)) for _ in range(4)]
+        client = away(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
+        waiting = [asyncio.create_task(refused(client)) for _ in range(4)]
         await asyncio.sleep(0)
-        assert "too many" in str(await refused(archive))
-        assert "away" in str((await asyncio.gather(*waiting))[-1])
-        await archive.close()
+        assert "too many" in str(await refused(client))
+        assert "unavailable" in str((await asyncio.gather(*waiting))[-1])
+        await client.close()
 
 
 async def test_the_inbox_and_the_live_activity_go_on() -> None:

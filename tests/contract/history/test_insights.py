@@ -18,9 +18,10 @@ from support.fold.fold_driver import NOON, event
 
 from api.contract import responses
 from api.contract.errors import ApiError
-from api.history import activity, case_history
+from api.history.activity import fetch_activity
+from api.history.case_history import EventPosition, encode_position
 from api.history.client import HistoryClient
-from api.history.insights import MAX_CLUSTERS, span_of
+from api.history.insights import MAX_CLUSTERS, steps_of
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetState
@@ -69,9 +70,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
 async def fresh(known: Known) -> AsyncIterator[None]:
     """Each test has an event loop of its own, and a connection belongs to one."""
     edge = known.attn.edges[0]
-    edge.archive = HistoryClient(edge.settings)
+    edge.history = HistoryClient(edge.settings)
     yield
-    await edge.archive.close()
+    await edge.history.close()
 
 
 def reader_of(user: str, role: str, ws: str = WS) -> Reader:
@@ -98,7 +99,7 @@ async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role
     space = await edge.space(reader)
     for hours in (1, 5, 23, 24):
         live = edge.answers.activity(space, reader, hours * HOUR, clock)
-        assert await activity.activity(edge.archive, reader, hours * HOUR, clock) == live
+        assert await fetch_activity(edge.history, reader, hours * HOUR, clock) == live
     assert live["sessions_completed"] >= 30
     assert len(live["recent"]) == 20
     async with known.attn.client(user, role, ws=WS) as client:
@@ -147,19 +148,19 @@ async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
         known.archive.keep(attn.facts[before:])
         assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
         unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
-        token = case_history.token(case_history.Place(1, "e"))
+        token = encode_position(EventPosition(1, "e"))
         paged = await member.get("/cases/secret/history", params={"next": token})
         assert (await owner.get("/cases/secret/history", params={"next": token})).json()["events"] == []
     assert unseen.status_code == absent.status_code == paged.status_code == 404
     assert unseen.content == absent.content == paged.content
 
 
-def flow_of(facts: Sequence[Fact], span: Any) -> dict[str, Any]:
+def flow_of(facts: Sequence[Fact], steps: Any) -> dict[str, Any]:
     """By loops: how many opened, closed, and were open at the end of each step."""
     series: dict[str, list[int]] = {"opened": [], "closed": [], "open": []}
-    for step in range(span.steps):
-        end = span.since + (step + 1) * span.step
-        there = [fact for fact in facts if end - span.step <= fact.time < end]
+    for step in range(steps.count):
+        end = steps.since + (step + 1) * steps.step
+        there = [fact for fact in facts if end - steps.step <= fact.time < end]
         series["opened"].append(sum(fact.opened for fact in there))
         series["closed"].append(sum(fact.seconds_open is not None for fact in there))
         lasting = [fact for fact in facts if fact.time < end and fact.kind not in ("proof_expiring", "incident")]
@@ -184,17 +185,17 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
     body = answer.json()
     responses.Insights.model_validate(body)
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
-    span = span_of(length, edge.replica.clock(WS))
-    assert (to_us(body["since"]), to_us(body["until"])) == (span.since, span.until)
-    assert len(body["times"]) == span.steps
-    items = [fact for fact in known.seen(reader) if fact.item is not None and fact.time < span.until]
-    within = [fact for fact in items if fact.time >= span.since]
+    steps = steps_of(length, edge.replica.clock(WS))
+    assert (to_us(body["since"]), to_us(body["until"])) == (steps.since, steps.until)
+    assert len(body["times"]) == steps.count
+    items = [fact for fact in known.seen(reader) if fact.item is not None and fact.time < steps.until]
+    within = [fact for fact in items if fact.time >= steps.since]
     for name, field, flows in (("kind", "kind", body["kinds"]), ("cluster", "cluster", body["clusters"])):
         groups: dict[str, list[Fact]] = defaultdict(list)
         for fact in items:
             groups[getattr(fact, field) or ""].append(fact)
         assert len(flows) <= MAX_CLUSTERS
-        wanted = {key: flow_of(group, span) for key, group in groups.items()}
+        wanted = {key: flow_of(group, steps) for key, group in groups.items()}
         for flow in flows:
             exact = wanted[flow[name]]
             assert {key: flow[key] for key in exact} == exact, flow[name]
@@ -231,11 +232,11 @@ async def test_insights_are_for_those_who_run_the_workspace(known: Known) -> Non
 
 
 async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
-    archive = known.attn.edges[0].archive
+    client = known.attn.edges[0].history
     with pytest.raises(ApiError) as found:
-        await archive.ask("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))
+        await client.query("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))
     assert found.value.status == 503
-    assert list(await archive.ask("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]
+    assert list(await client.query("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]
 
 
 async def test_what_a_person_resolved_is_in_both(known: Known) -> None:
@@ -273,5 +274,5 @@ async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Kn
         space, clock = await edge.space(reader), edge.replica.clock(ws)
         live = edge.answers.activity(space, reader, 24 * HOUR, clock)
         assert live["recent"]
-        assert await activity.activity(edge.archive, reader, 24 * HOUR, clock) == live
-    await edge.archive.close()
+        assert await fetch_activity(edge.history, reader, 24 * HOUR, clock) == live
+    await edge.history.close()

@@ -121,7 +121,7 @@ async def test_another_path_is_not_found() -> None:
 
 
 class Nothing:
-    async def ask(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
+    async def query(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
         return []
 
 

@@ -30,11 +30,11 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
 class Nothing:
     """A ClickHouse with nothing in it; tests/contract/history/test_insights.py has a real one."""
 
-    async def ask(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
+    async def query(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
         return []
 
-    async def ask_all(self, reader: Any, *questions: Any) -> list[Any]:
-        return [[] for _ in questions]
+    async def query_all(self, reader: Any, *queries: Any) -> list[Any]:
+        return [[] for _ in queries]
 
 
 def api() -> Any:

@@ -26,7 +26,7 @@ class Work:
 
     async def _hold(self, who: str) -> None:
         ws, _, user = who.partition("/")
-        async with self.slots.taken(ws, user):
+        async with self.slots.acquire(ws, user):
             self.began.append(who)
             held = (who, asyncio.Event())
             self.running.append(held)

@@ -17,7 +17,7 @@ from support.examples import law
 from api.live.sse import sse
 from api.readmodel import listing, window
 from api.readmodel.indexes import FAMILIES
-from api.readmodel.pages import Answers, read_token
+from api.readmodel.pages import Answers, sort_key_of_token
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -95,7 +95,7 @@ def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int,
                 body = json.loads(page(edge.replica.space(reader.ws), reader, 0, 9, after or None, "", ""))
                 assert len(body["items"]) <= 9
                 found += [item["id"] for item in body["items"]]
-                after = read_token(body["next"]) if "next" in body else None
+                after = sort_key_of_token(body["next"]) if "next" in body else None
             assert found == [row.id for row in Truth(world.rows, reader).ranked(dismissed)]
 
 
@@ -222,7 +222,7 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
                 if "next" not in body:
                     break
                 assert len(body["items"]) == 2
-                after = read_token(body["next"])
+                after = sort_key_of_token(body["next"])
             assert got == wanted
         away = json.loads(answers.dismissed(space, reader, 0, 1000, None, "", ""))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
