@@ -53,7 +53,7 @@ class Work:
             await self.end()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         assert not self.slots._waiting
-        assert not self.slots._running_of
+        assert not self.slots._running_by_user
 
 
 async def test_one_user_with_ninety_connections_leaves_slots_to_all_others() -> None:
