@@ -1,7 +1,7 @@
-"""From a request to a command, and from the fold's outcome to an answer.
+"""Runs a write: checks its preconditions on the replica, submits the command, and maps the outcome to a response.
 
-What the view already shows is answered at once: 404, 409, 412. A request with an Idempotency-Key goes to the log in any
-case, as its outcome may have been decided long ago.
+The edge answers 404, 409 and 412 itself if its replica already shows the cause. A request with an Idempotency-Key
+always goes to the log: the outcome of its first attempt may be stored there.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from streams.core.fold.command_handlers import SOURCE_MANAGED
 
 __all__ = ["ItemSerializer", "command_fields", "execute"]
 
-ItemSerializer = Callable[[ItemRow], bytes]  # an item as the route's dialect has it
+ItemSerializer = Callable[[ItemRow], bytes]  # row -> JSON of the item in the dialect of the route
 
 _ITEM_CHANGED = "the item has changed"
-_OUTCOMES_RETRY_AFTER = "3600"  # seconds; each outcome goes after a day, so room comes little by little
+_OUTCOMES_RETRY_AFTER = "3600"  # seconds; outcomes expire after a day each, so capacity returns gradually
 
 
 def command_fields(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
-    """The fields that every command has."""
+    """Returns the fields that every command has: workspace, id, time, user, roles, edge, idempotency key."""
     return {
         "ws": caller.ws, "id": CommandLog.new_id(), "time": edge.command_log.now(), "user": caller.user,
         "roles": tuple(sorted(caller.reader.roles)), "edge": edge.settings.instance, "idempotency_key": key,
@@ -38,9 +38,10 @@ def command_fields(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any
 
 
 async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemSerializer | None = None) -> Response:
-    """Sends it, and answers as the fold decides. ApiError: what is known at once; NotDone: nobody knows in time.
+    """Submits the command and returns the response that the fold decided.
 
-    `shape` is how the current item is shown to somebody whose revision is old.
+    A 412 response contains the current item, encoded by `serialize`. Raises ApiError 404 or 409 if the replica already
+    shows that the command must fail, and CommandUndecided if the outcome does not arrive within ATTN_WRITE_SECONDS.
     """
     item = _item_of(command)
     if item is not None and command.idempotency_key is None:
@@ -50,16 +51,16 @@ async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemS
         if command.if_rev is not None and row is not None and command.if_rev != row.rev:
             return _revision_conflict(row, serialize)
     else:
-        await edge.space(caller.reader)  # it is served here, and the view is there
+        await edge.space(caller.reader)  # raises ApiError 503 if this edge does not serve the workspace
     outcome = await edge.command_log.submit(command)
     if outcome.status == 412 and item is not None:
         row = (await edge.space(caller.reader)).visible(caller.reader, item)
         if row is not None:
             return _revision_conflict(row, serialize)
-    answer = json_response(bytes(outcome.body), outcome.status)
-    if outcome.status == 429:  # no room for another outcome (streams.core.fold.outcomes)
-        answer.headers["retry-after"] = _OUTCOMES_RETRY_AFTER
-    return answer
+    response = json_response(bytes(outcome.body), outcome.status)
+    if outcome.status == 429:  # the user has too many stored outcomes (streams.core.fold.outcomes)
+        response.headers["retry-after"] = _OUTCOMES_RETRY_AFTER
+    return response
 
 
 def _item_of(command: Command) -> str | None:
@@ -72,7 +73,7 @@ def _check_preconditions(command: Command, row: ItemRow | None, managed: frozens
     if row is None:
         raise ApiError(404, "not found")
     if command.if_rev is not None and command.if_rev != row.rev:
-        return  # that comes first, as in the fold
+        return  # a revision conflict takes precedence over 409, as in the fold
     if isinstance(command, SetState) and command.state != "read" and row.kind in managed:
         raise ApiError(409, SOURCE_MANAGED, kind=row.kind)
 

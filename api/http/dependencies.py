@@ -1,4 +1,4 @@
-"""What routes ask of a request: who calls, and on which edge."""
+"""FastAPI dependencies of the routes: caller, CSRF check, limits, cursor, revision, idempotency key."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ __all__ = [
 
 CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 
-# JavaScript's largest exact integer; a cursor never goes beyond (schemas.views.CURSOR_BITS).
+# The largest exact integer of JavaScript is one less; cursors stay below (schemas.views.CURSOR_BITS).
 _MAX_CURSOR = 2**53
 _MAX_KEY_LENGTH = 255
-_BYTES_PER_WRITE = 4096  # of a body, that cost as much as a write: the log, the outcome and the view carry them
+_BYTES_PER_WRITE = 4096  # each such part of a body costs one more token: the log, the outcome and the view store it
 _REVISION = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 
 
 def get_edge(request: Request) -> Edge:
+    """Returns the edge that this application serves."""
     return request.app.state.edge  # type: ignore[no-any-return]
 
 
-# What the OpenAPI document says of callers; `Authenticator` reads the same two.
+# Security schemes of the OpenAPI document. `get_caller` reads the headers itself, because it needs repeated ones.
 _bearer_scheme = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="a JWT with sub, workspace_id, role and exp")
 _cookie_scheme = APIKeyCookie(
@@ -50,21 +51,24 @@ async def get_caller(
     request: Request, bearer: Annotated[object, Security(_bearer_scheme)] = None,
     cookie: Annotated[object, Security(_cookie_scheme)] = None,
 ) -> Caller:
+    """Returns the caller of the request and marks its connection as authenticated. Raises ApiError 401."""
     auth: Authenticator = request.app.state.auth
     authorization = request.headers.getlist("authorization")
     try:
-        if len(authorization) > 1:  # a proxy may have looked at the other one
+        if len(authorization) > 1:  # a proxy may have checked another one
             raise Unauthorized(f"{len(authorization)} Authorization headers: one is expected")
-        found = await auth.caller(authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE))
+        caller = await auth.caller(authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE))
     except Unauthorized as error:
         raise ApiError(401, str(error), {"www-authenticate": "Bearer"}) from None
     mark_authenticated(request.scope)
-    return found
+    return caller
 
 
 def check_csrf(request: Request) -> str:
-    """Returns the header X-CSRF-Token, which must equal a cookie `attn_csrf`: a page of another site can't read it.
-    Raises ApiError 403."""
+    """Returns the header X-CSRF-Token. It must equal a cookie `attn_csrf`, which pages of other sites cannot read.
+
+    Raises ApiError 403 if it does not.
+    """
     sent = request.headers.get(CSRF_HEADER, "")
     if not sent or not any(_equal(sent, kept) for kept in cookie_values(request, CSRF_COOKIE)):
         raise ApiError(403, f"a write with the session cookie needs the header X-CSRF-Token, equal to {CSRF_COOKIE}")
@@ -72,7 +76,7 @@ def check_csrf(request: Request) -> str:
 
 
 async def valid_sessions(request: Request) -> dict[str, Caller]:
-    """Returns the valid session cookies of the request, none or more, with their callers."""
+    """Returns the valid session cookies of the request (zero or more) with their callers."""
     auth: Authenticator = request.app.state.auth
     try:
         return await auth.sessions(cookie_values(request, SESSION_COOKIE))
@@ -88,7 +92,7 @@ async def _check_write(request: Request) -> None:
         return
     if not any(_equal(sent, csrf_of(token)) for token in await valid_sessions(request)):
         raise ApiError(403, f"the browser sent several cookies named {CSRF_COOKIE}: X-CSRF-Token must be the one of "
-                           "this session, as GET /org/me names it in its header X-CSRF-Token")
+                            "this session, as GET /org/me names it in its header X-CSRF-Token")
 
 
 def _equal(sent: str, kept: str) -> bool:
@@ -96,7 +100,8 @@ def _equal(sent: str, kept: str) -> bool:
 
 
 async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-    """The caller of a read, once it is the user's turn. The turn ends when the answer was taken (api.http.app)."""
+    """Returns the caller of a read after a slot of the read limiter is free. The slot is released when the client has
+    received the response (`api.http.middleware.ReleaseMiddleware`). Raises ApiError 429 if too many reads wait."""
     reads = get_edge(request).read_limiter
     try:
         release = await reads.acquire(caller.ws, caller.user)
@@ -109,7 +114,8 @@ async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(ge
 
 
 async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-    """The caller of a write: no forged one, and not too many."""
+    """Returns the caller of a write. Checks the CSRF header if the session cookie authenticates the request, then takes
+    tokens from the user's bucket. Raises ApiError 403 or 429."""
     if "authorization" not in request.headers:
         await _check_write(request)
     limiter = get_edge(request).rate_limiter
@@ -123,19 +129,23 @@ async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(ge
 
 
 def _if_match_revision(
-    if_match: Annotated[str | None, Header(description='The revision the change is meant for, as `"7"`.')] = None,
+    if_match: Annotated[str | None, Header(description=(
+        'Expected revision of the item, for example `"7"`. '
+        "The write is refused with 412 if the item has another revision."))] = None,
 ) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
-    found = _REVISION.fullmatch(if_match.strip())
-    if found is None:
+    match = _REVISION.fullmatch(if_match.strip())
+    if match is None:
         raise ApiError(400, 'If-Match: must be a revision of the item in quotes, such as "7"')
-    return int(found[1] or found[2])
+    return int(match[1] or match[2])
 
 
 def _idempotency_key(
     idempotency_key: Annotated[
-        str | None, Header(description="Any text of up to 255 characters; the same one within a day: the same outcome.")
+        str | None, Header(description=(
+            "Text of 1 to 255 characters, unique per write. "
+            "A repeat within a day returns the outcome of the first request."))
     ] = None,
 ) -> str | None:
     if idempotency_key is not None and not 0 < len(idempotency_key.strip()) <= _MAX_KEY_LENGTH:
@@ -144,7 +154,8 @@ def _idempotency_key(
 
 
 def read_cursor(text: str | None) -> int | None:
-    """A cursor as a client sends it back. What is none, or was another server's, is as good as no cursor."""
+    """Returns the cursor that a client sent, or None if the text is not a valid cursor. The stream then starts with a
+    snapshot."""
     if text is None or not text.isascii() or not text.strip().isdigit() or len(text) > 20:
         return None
     number = int(text)
@@ -153,13 +164,14 @@ def read_cursor(text: str | None) -> int | None:
 
 def _cursor(
     request: Request,
-    last_event_id: Annotated[str | None, Query(description="As the header Last-Event-ID, which comes first.")] = None,
+    last_event_id: Annotated[
+        str | None, Query(description="Same as the header Last-Event-ID, which takes precedence.")] = None,
 ) -> int | None:
     return read_cursor(request.headers.get("last-event-id") or last_event_id)
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
-    """A JSON answer that is encoded already."""
+    """Returns a response with an encoded JSON body."""
     return Response(body, status, NO_STORE, "application/json")
 
 

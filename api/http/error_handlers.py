@@ -1,4 +1,4 @@
-"""Errors as the contract has them: `{"error": "..."}`, whatever went wrong."""
+"""Maps exceptions to JSON error responses `{"error": "..."}` (CONTRACT §4)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import WORDED
 from api.live.connections import RETRY_AFTER, Full
 
-__all__ = ["handle_errors"]
-
+__all__ = ["add_error_handlers"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -28,39 +27,40 @@ def _answer(status: int, body: object, headers: Mapping[str, str] | None = None)
     return JSONResponse(body, status, {**(headers or {}), **NO_STORE})
 
 
-async def _problem(request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     if error.status == 503 and "text/event-stream" in request.headers.get("accept", ""):
-        # On an error a browser's EventSource gives up; after a stream that ends it comes again.
+        # EventSource stops after an error status, but reconnects after a stream that ends.
         return Response(request.app.state.edge.connections.retry().raw, 200, NO_STORE, "text/event-stream")
     return _answer(error.status, error.body, error.headers)
 
 
-async def _full(_: Request, error: Exception) -> JSONResponse:
+async def _too_many_connections(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Full)
     return _answer(429, {"error": str(error), "limit": error.limit}, {"retry-after": str(RETRY_AFTER)})
 
 
-async def _not_done(_: Request, error: Exception) -> JSONResponse:
-    """With an Idempotency-Key, asking again is safe."""
+async def _undecided(_: Request, error: Exception) -> JSONResponse:
+    """The outcome of a write is not known in time. A retry with the same Idempotency-Key is safe."""
     return _answer(503, {"error": str(error)}, {"retry-after": "1"})
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
     return _answer(error.status_code, {"error": str(error.detail).lower()}, headers)
 
 
 def _allowed(request: Request) -> str:
-    """The methods of all routes at this path: Starlette names those of the first one only."""
+    """Returns the methods of all routes that match the path. Starlette names only those of the first one."""
     found = [method for method in _METHODS if any(
         route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)]
     return ", ".join([*found, *(["HEAD"] if "GET" in found else [])])
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """What FastAPI calls 422 is 400 here, with the field and what is wrong with it."""
+    """Answers an invalid request with 400 instead of FastAPI's 422. The error names each field and what is wrong with
+    it."""
     assert isinstance(error, RequestValidationError)
     for item in error.errors():
         if item["type"] == WORDED:
@@ -78,10 +78,11 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _answer(500, {"error": "internal error"})
 
 
-def handle_errors(app: FastAPI) -> None:
-    app.add_exception_handler(ApiError, _problem)
-    app.add_exception_handler(Full, _full)
-    app.add_exception_handler(CommandUndecided, _not_done)
-    app.add_exception_handler(HTTPException, _http)
+def add_error_handlers(app: FastAPI) -> None:
+    """Registers the handlers of this module. Every error response has `cache-control: no-store`."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(Full, _too_many_connections)
+    app.add_exception_handler(CommandUndecided, _undecided)
+    app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unexpected)

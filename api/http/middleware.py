@@ -1,4 +1,4 @@
-"""How large a request's body may be, whatever it says of itself, and how slow."""
+"""ASGI middleware: limits of the request body, HEAD, release of what a request holds, request metrics, `nosniff`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,36 @@ __all__ = [
 # Key in the ASGI scope: functions to call when the client has received the response, or is gone.
 RELEASE_CALLBACKS = "attn.held"
 
-
-# Seconds for the next piece of a body that is not whole yet.
+# Seconds that the next chunk of an incomplete body may take.
 PIECE_SECONDS = 30.0
-_DIGITS = 20  # of a 64-bit number; a longer one is cut and too large all the same
-# Seconds for all of it: 1 MiB at 9 KB a second. A byte every 29 s would hold a body for a year.
+_DIGITS = 20  # of a Content-Length: enough for 64 bits; a longer number is cut and still exceeds any limit
+# Seconds that a whole body may take: 1 MiB at 9 KB/s. Without it, one byte every 29 s could keep a request open for a
+# year.
 BODY_SECONDS = 120.0
 
 
 class _BodyRefused(Exception):
-    pass
+    """The body exceeds a limit; `_LimitedBody` holds the response to send."""
 
 
 class BodyLimitMiddleware:
-    """`most` bytes. More is answered with 413 and not read, what stops coming with 408."""
+    """Limits the body of each request except GET and HEAD.
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    A body of more than `max_bytes` gets 413 and is not read further. A body that stalls for `PIECE_SECONDS`, or takes
+    longer than `BODY_SECONDS`, gets 408.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        body = _LimitedBody(receive, send, self._most)
+        body = _LimitedBody(receive, send, self._max_bytes)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         # The parser takes any number of leading zeros; Python converts at most 4300 digits.
-        if declared.isdigit() and int(declared.lstrip(b"0")[:_DIGITS] or b"0") > self._most:
+        if declared.isdigit() and int(declared.lstrip(b"0")[:_DIGITS] or b"0") > self._max_bytes:
             await body.respond(*body.too_large)
             return
         try:
@@ -53,10 +57,11 @@ class BodyLimitMiddleware:
 
 
 class _LimitedBody:
-    """One request: watches what is received; once that is too much or too slow, the only answer is one that says so."""
+    """Wraps `receive` and `send` of one request. Once the body exceeds a limit, the refusal replaces any response of
+    the application that has not started."""
 
-    def __init__(self, receive: Receive, send: Send, most: int) -> None:
-        self._receive, self._send, self._most = receive, send, most
+    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+        self._receive, self._send, self._max_bytes = receive, send, max_bytes
         self._size = 0
         self._complete = False
         self._responded = False
@@ -65,13 +70,13 @@ class _LimitedBody:
 
     @property
     def too_large(self) -> tuple[int, dict[str, object]]:
-        return 413, {"error": f"the body is too large: at most {self._most} bytes", "limit": self._most}
+        return 413, {"error": f"the body is too large: at most {self._max_bytes} bytes", "limit": self._max_bytes}
 
     async def receive(self) -> Message:
         message = await (self._receive() if self._complete else self._receive_in_time())
         self._complete = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
-        if self._size > self._most:
+        if self._size > self._max_bytes:
             self._refusal = self.too_large
             raise _BodyRefused
         return message
@@ -88,7 +93,7 @@ class _LimitedBody:
 
     async def send(self, message: Message) -> None:
         if self._refusal is not None:
-            await self.send_refusal()  # whatever the app made of it
+            await self.send_refusal()  # instead of the response that the application made of the exception
         else:
             self._responded = True
             await self._send(message)
@@ -97,9 +102,9 @@ class _LimitedBody:
         if self._refusal is not None and not self._responded:
             await self.respond(*self._refusal)
 
-    async def respond(self, status: int, what: dict[str, object]) -> None:
+    async def respond(self, status: int, content: dict[str, object]) -> None:
         self._responded = True
-        body = orjson.dumps(what)
+        body = orjson.dumps(content)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
                    (b"connection", b"close"), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -107,7 +112,10 @@ class _LimitedBody:
 
 
 class HeadMethodMiddleware:
-    """HEAD is GET without the body (RFC 9110: every server has both). A stream ends as soon as it began."""
+    """Answers HEAD as GET without the body (RFC 9110 section 9.3.2).
+
+    The application sees a client that has disconnected, so an event stream ends at once.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -117,41 +125,48 @@ class HeadMethodMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def gone() -> Message:
+        async def disconnected() -> Message:
             return {"type": "http.disconnect"}
 
-        async def bare(message: Message) -> None:
+        async def send_without_body(message: Message) -> None:
             if message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._app({**scope, "method": "GET"}, gone, bare)
+        await self._app({**scope, "method": "GET"}, disconnected, send_without_body)
 
 
 class ReleaseMiddleware:
-    """Gives back what a request holds (api.http.dependencies) when its reader has taken the answer, or is gone."""
+    """Calls the `RELEASE_CALLBACKS` of a request when the client has received the response, or has disconnected.
+
+    A request holds a slot of the read limiter until then (`api.http.dependencies`): otherwise a client that does not
+    read could make the edge buffer any number of responses.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = scope[RELEASE_CALLBACKS] = []
+        callbacks = scope[RELEASE_CALLBACKS] = []
         try:
             await self._app(scope, receive, send)
             drain = (scope.get("extensions") or {}).get(DRAIN)
-            if held and drain is not None:
+            if callbacks and drain is not None:
                 await drain()
         finally:
-            for give_back in held:
-                give_back()
+            for release in callbacks:
+                release()
 
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class RequestMetricsMiddleware:
-    """Measures the time to answer by route, not by path: paths hold ids. Adds `nosniff` to every answer: a browser must
-    not take JSON with somebody's text in it for a page."""
+    """Measures the time until the response starts, by route and status. The label is the route template, because paths
+    contain ids.
+
+    Adds `X-Content-Type-Options: nosniff` to every response: a browser must not render JSON with foreign text as HTML.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -160,14 +175,14 @@ class RequestMetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        start = time.perf_counter()
 
-        async def timed(message: Message) -> None:
+        async def send_and_measure(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path_format", "none")
-                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - begun)
+                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - start)
                 if _NOSNIFF not in (headers := message.get("headers", ())):
                     message = {**message, "headers": [*headers, _NOSNIFF]}
             await send(message)
 
-        await self._app(scope, receive, timed)
+        await self._app(scope, receive, send_and_measure)

@@ -1,7 +1,8 @@
-"""Paths that hold ids. An id is free text and may contain a slash, percent-encoded; but ASGI decodes `path` as a whole.
+"""Routes paths that contain ids. An id is free text: it may contain a percent-encoded slash, but ASGI decodes the whole
+path before routing.
 
-`EncodedSegmentsMiddleware` gives routes a path whose segments are still encoded; the convertor `id` decodes one:
-`/cases/{case:id}`.
+`EncodedSegmentsMiddleware` passes a path with encoded segments to the router. The path convertor `id` decodes one
+segment: `/cases/{case:id}`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["EncodedSegmentsMiddleware"]
 
-_NO_ROUTE = ""  # matches no route
+_NO_ROUTE = ""  # path of a request whose path is not UTF-8: matches no route, so the response is 404
 
 
 class _IdConvertor(Convertor[str]):
+    """Path convertor `id`: one percent-encoded segment <-> the id."""
+
     regex = "[^/]+"
 
     def convert(self, value: str) -> str:
@@ -30,15 +33,15 @@ register_url_convertor("id", _IdConvertor())
 
 
 class EncodedSegmentsMiddleware:
-    """Sets `path` to the segments of the request's own path, each percent-encoded in one way: all but RFC 3986's
-    unreserved characters."""
+    """Sets `path` to the request path with each segment percent-encoded in one canonical way: all characters except the
+    unreserved ones of RFC 3986. Equal ids therefore have equal paths."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()  # ASGI servers may leave it out
+            raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()  # optional in ASGI
             if b"%" in raw:
                 scope = {**scope, "path": _encoded_path(raw)}
         await self._app(scope, receive, send)
