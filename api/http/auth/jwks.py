@@ -1,7 +1,7 @@
 """Fetches, checks and caches the public keys of the token issuer (`ATTN_JWKS_URL`, RFC 7517).
 
-A key set holds keys for many uses. Each entry is judged by itself: what is not a key for RS256 or ES256 is ignored, and
-what is too weak is refused with a logged reason. Several keys may share a `kid`, and keys may have none.
+A key set may hold keys for other uses, so each entry is checked separately: an entry that is no key for RS256 or ES256
+is ignored, and a weak key is refused with a logged reason. Several keys may share a `kid`, and a key may have no `kid`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ALGORITHMS = ("RS256", "ES256")
 _REFRESH_SECONDS = 600.0
 _MIN_REFRESH_INTERVAL = 10.0
 _FETCH_TIMEOUT = 10.0  # for the whole fetch, redirects included
-_MAX_DOCUMENT_BYTES = 1 << 20  # bytes of the document, packed and unpacked
-_MAX_KEYS = 256  # entries of a set that are looked at
-_MAX_CANDIDATES = 16  # keys that one token is checked with; each check costs up to 0.1 ms
-_MAX_LOGGED = 10  # refused keys of one document
+_MAX_DOCUMENT_BYTES = 1 << 20  # bytes of the document, compressed and decompressed
+_MAX_KEYS = 256  # entries of a key set that are read
+_MAX_CANDIDATES = 16  # keys that one token is verified with; each verification takes up to 0.1 ms
+_MAX_LOGGED = 10  # refused keys that are logged per document
 _MAX_REDIRECTS = 5
-# Bits of an RSA modulus. NIST SP 800-131A disallows less than 2048; beyond 16384 one check takes milliseconds.
+# Bits of an RSA modulus. NIST SP 800-131A disallows fewer than 2048; above 16384 one verification takes milliseconds.
 _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 16384
 
 _log = structlog.get_logger("attn.edge")
@@ -42,7 +42,7 @@ _log = structlog.get_logger("attn.edge")
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """`parameters` identify the key, so that two fetches can be compared."""
+    """One usable key of the issuer. `parameters` identify the key, so two fetched key sets can be compared."""
 
     kid: str | None
     algorithm: str
@@ -51,8 +51,11 @@ class PublicKey:
 
 
 class JwksCache:
-    """Cache of the issuer's keys. They stay valid while the issuer cannot be reached. `fetch` returns the document.
-    `generation` grows with each change."""
+    """Cache of the issuer's keys. Cached keys stay valid while the issuer is unreachable.
+
+    `fetch` returns the parsed JWKS document. `clock` returns seconds. `generation` increases with each change of the
+    keys.
+    """
 
     def __init__(self, fetch: Callable[[], Awaitable[object]], clock: Callable[[], float]) -> None:
         self._fetch, self._clock = fetch, clock
@@ -64,27 +67,29 @@ class JwksCache:
         self._refresh_task: asyncio.Task[None] | None = None
 
     def candidates(self, kid: str | None, algorithm: str) -> list[PublicKey]:
-        """Returns the keys that may have signed a token with this header. A token's `kid` that no key has fits the keys
-        without a `kid`; a token without one fits each key of the algorithm."""
+        """Returns the keys that may have signed a token with this header, at most 16. If no key has the token's `kid`,
+        the keys without a `kid` are candidates. Without a `kid` in the token, each key of the algorithm is a
+        candidate."""
         found = [key for key in self._keys if key.algorithm == algorithm]
         if kid is not None:
             found = [key for key in found if key.kid == kid] or [key for key in found if key.kid is None]
         return found[:_MAX_CANDIDATES]
 
     async def refresh(self, known_generation: int) -> bool:
-        """Fetches the keys, unless that was tried a moment ago. Returns whether they differ from generation `seen`."""
+        """Fetches the keys, unless the last attempt was less than 10 s ago. Returns whether the keys differ from those
+        of `known_generation`."""
         async with self._lock:
             if self.generation == known_generation and not self._within(self._last_attempt, _MIN_REFRESH_INTERVAL):
                 self._last_attempt = self._clock()
                 try:
                     async with asyncio.timeout(_FETCH_TIMEOUT):
                         self._replace(await self._fetch())
-                except Exception as error:  # whatever the issuer does, its cached keys stay valid
+                except Exception as error:  # no error of the issuer invalidates the cached keys
                     _log.warning("keys could not be fetched", error=_reason(error), cached_keys=len(self._keys))
             return self.generation != known_generation
 
     def refresh_in_background(self) -> None:
-        """Starts a fetch in the background when the keys are old, so that revoked keys expire."""
+        """Starts a fetch in the background if the keys are older than 600 s, because revoked keys must expire."""
         if self._keys and not self._refresh_task and not self._within(self._last_success, _REFRESH_SECONDS):
             self._refresh_task = asyncio.create_task(self._refresh_once())
 
@@ -95,7 +100,8 @@ class JwksCache:
             self._refresh_task = None
 
     def _within(self, moment: float, seconds: float) -> bool:
-        """A clock that was set back must not keep the edge from fetching."""
+        """Whether `moment` is less than `seconds` ago. False for a moment in the future: after the clock was set back,
+        the edge must still fetch."""
         return 0 <= self._clock() - moment < seconds
 
     def _replace(self, document: object) -> None:
@@ -114,7 +120,7 @@ class JwksCache:
 
 
 def _reason(error: Exception) -> str:
-    """Some errors of aiohttp repeat the URL, which may hold a secret."""
+    """Returns the text of an error without the URL, which some errors of aiohttp repeat and which may hold a secret."""
     of_aiohttp = isinstance(error, aiohttp.ClientError) and not isinstance(error, OSError)
     text = getattr(error, "message", "") if of_aiohttp else error
     return f"{type(error).__name__}: {text}"[:500]
@@ -125,12 +131,12 @@ def _identities(keys: list[PublicKey]) -> set[tuple[str | None, str, tuple[int, 
 
 
 class _WeakKey(ValueError):
-    """The key is not secure enough."""
+    """The key is not secure enough; the message says why."""
 
 
 def read_keys(document: object) -> tuple[list[PublicKey], list[tuple[str | None, str]]]:
-    """Returns the usable keys of a key set, and `kid` and reason of each one that is refused. Entries for other uses
-    are in neither. Raises ValueError if it is no key set."""
+    """Returns the usable keys of a key set, and a (`kid`, reason) pair for each refused key. Entries for other uses are
+    in neither list. Raises ValueError if the document is not a key set."""
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
         raise ValueError("the document is not a JSON Web Key Set: it has no list of keys")
@@ -151,8 +157,8 @@ def read_keys(document: object) -> tuple[list[PublicKey], list[tuple[str | None,
 
 
 def _algorithm(entry: Mapping[str, Any]) -> str | None:
-    """Returns RS256 or ES256 if the entry may sign with it. The key type decides, and `alg`, `use` and `key_ops` must
-    not contradict. A key without them may sign."""
+    """Returns RS256 or ES256 if the entry may sign with it, else None. The key type decides; `alg`, `use` and `key_ops`
+    must not contradict it. A key without these fields may sign."""
     found = {"RSA": "RS256", "EC": "ES256"}.get(entry["kty"]) if isinstance(entry.get("kty"), str) else None
     algorithm, use, operations = (entry.get(name) for name in ("alg", "use", "key_ops"))
     if algorithm not in (None, found) or use not in (None, "sig"):
@@ -180,12 +186,12 @@ def _ec_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], ec.EllipticCurve
 
 def _refuse_private(entry: Mapping[str, Any]) -> None:
     if "d" in entry:
-        raise _WeakKey("its private part is published, so anybody may sign with it")
+        raise _WeakKey("its private part is published, so anyone can sign with it")
 
 
 def _parse_uint(entry: Mapping[str, Any], name: str, max_bits: int) -> int:
-    """Returns a Base64urlUInt. Some tools pad it, write plain base64, or leave a zero byte for the sign; the number is
-    the same. Raises ValueError if it is longer than `most` bits."""
+    """Returns a Base64urlUInt (RFC 7518) as a number. Some tools add padding, use plain base64, or add a zero sign
+    byte; these forms are accepted. Raises ValueError if it is missing or longer than `max_bits` bits."""
     text = entry.get(name)
     if not isinstance(text, str):
         raise ValueError(f"it has no {name}")
@@ -199,10 +205,10 @@ def _parse_uint(entry: Mapping[str, Any], name: str, max_bits: int) -> int:
 
 
 async def download(url: str) -> object:
-    """Fetches the JSON document at `url`: gzip or plain, at most 1 MiB, over at most 5 redirects.
+    """Fetches the JSON document at `url`: plain or gzip, at most 1 MiB, over at most 5 redirects.
 
-    Some firewalls refuse the default user agent of Python's clients, so attn sends its own. Proxies of the environment
-    are used.
+    attn sends its own user agent, because some firewalls refuse the default one of Python clients. The proxies of the
+    environment are used. Raises ValueError or an aiohttp error if there is no such document.
     """
     headers = {
         "user-agent": f"attn/{metadata.version('attn')}",
@@ -219,8 +225,8 @@ async def download(url: str) -> object:
 
 
 def redirect_target(at: str, location: str) -> str:
-    """Returns where a redirect leads. Raises ValueError if that is not http(s), or leads from https to plain http,
-    which others can change on its way."""
+    """Returns the absolute URL of a redirect. Raises ValueError if its scheme is not http or https, or if it goes from
+    https to plain http, which can be altered in transit."""
     to = urljoin(at, location)
     before, after = urlsplit(at).scheme, urlsplit(to).scheme
     if not location or after not in ("http", "https") or (before, after) == ("https", "http"):
@@ -240,7 +246,8 @@ async def _document(response: aiohttp.ClientResponse) -> object:
 
 
 def _decompress(compressed: bytes, encoding: str) -> Iterator[bytes]:
-    """A small body may unpack to gigabytes, so unpacking stops at the limit."""
+    """Yields the decompressed body. Stops at 1 MiB: a small body may decompress to gigabytes. Raises ValueError beyond
+    the limit, for an unknown encoding, and for a truncated body."""
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
         yield compressed

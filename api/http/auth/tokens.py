@@ -1,4 +1,4 @@
-"""Who is asking: a JWT, from the header or the session cookie, checked (CONTRACT §4). Anything wrong with it is 401."""
+"""Authenticates the caller by a JWT from the Authorization header or the session cookie (CONTRACT §4)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from streams.core.domain.visibility import roles_of
 
 __all__ = ["MAX_TOKEN_LENGTH", "Authenticator", "Caller", "Unauthorized"]
 
-_MAX_CACHED_TOKENS = 4096  # checked tokens, so that a signature is not computed for every request
+_MAX_CACHED_TOKENS = 4096  # verified tokens in the cache: the signature is not verified for every request
 MAX_TOKEN_LENGTH = 8192  # characters of a token
-# RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip characters that do not belong.
+# RFC 7515 section 3.1; some issuers pad the parts. Older versions of PyJWT skip invalid characters.
 _TOKEN_PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+={0,2}\.){2}[A-Za-z0-9_-]+={0,2}", re.ASCII)
 _INFINITY = float("inf")
-_MAX_SECONDS = LATEST // SECOND  # where times end; some issuers say milliseconds, or all nines
+_MAX_SECONDS = LATEST // SECOND  # the largest timestamp; some issuers send milliseconds, or all nines
 
 
 class Unauthorized(Exception):
-    """The caller is not known; `str(error)` says why without repeating the token."""
+    """The request has no valid token. `str(error)` is the reason; it never contains the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`expires` is seconds since the epoch."""
+    """Identity of an authenticated request: claims of its token. `expires`: seconds since the epoch."""
 
     role: str
     name: str | None
@@ -54,7 +54,11 @@ class Caller:
 
 
 class Authenticator:
-    """`clock`: seconds since the epoch."""
+    """Verifies tokens by the secret `ATTN_JWT_SECRET` (HS256) or the keys of `ATTN_JWKS_URL` (RS256, ES256), and caches
+    verified tokens.
+
+    `clock` returns seconds since the epoch. `fetch` returns the JWKS document; the default downloads it.
+    """
 
     def __init__(
         self, settings: Settings, clock: Callable[[], float] = time.time,
@@ -67,11 +71,13 @@ class Authenticator:
         url = settings.jwks_url
         self._keys = JwksCache(fetch or (lambda: download(url)), clock) if url else None
         self._verified_tokens: OrderedDict[str, Caller] = OrderedDict()
-        self._generation = 0  # of the keys that the tokens known were checked with
+        self._generation = 0  # of the keys that verified the cached tokens
 
     async def caller(self, authorization: str | None, cookies: Sequence[str] = ()) -> Caller:
-        """Returns the caller of a request with this Authorization header, or else with these values of the session
-        cookie. Raises Unauthorized."""
+        """Returns the caller by the Authorization header, or without one, by the values of the session cookie.
+
+        Raises Unauthorized if no token is valid, or if the cookies belong to different callers.
+        """
         if authorization is not None:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
@@ -79,14 +85,14 @@ class Authenticator:
             return await self._caller_of_token(token.strip(" \t"))
         found = list((await self.sessions(cookies)).values())
         if len({(one.reader.ws, one.reader.user, one.role) for one in found}) > 1:
-            # Another host of the parent domain set one of them. Either could be the person's own.
+            # Another host of the parent domain set one of them, and either may be the user's own.
             raise Unauthorized(f"the browser sent {SESSION_COOKIE} cookies of different callers: "
                                "delete the cookies of this host and of its parent domains, then sign in again")
         return max(found, key=lambda one: one.expires)
 
     async def sessions(self, cookies: Sequence[str]) -> dict[str, Caller]:
-        """Returns the valid values of the session cookie with their callers, at least one. If there is none, raises
-        Unauthorized with the reason of the first value."""
+        """Returns the valid values of the session cookie (at least one) with their callers. Raises Unauthorized with
+        the reason of the first value if none is valid."""
         found: dict[str, Caller] = {}
         reason: Unauthorized | None = None
         for token in cookies:
@@ -129,7 +135,8 @@ class Authenticator:
         return self._caller_of_claims(claims)
 
     async def _verified_claims(self, token: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the claims. The algorithm decides whose key it is: a public key is never used as a secret."""
+        """Returns the verified claims. The algorithm of the header selects secret or public keys: a public key is never
+        used as a secret. Raises Unauthorized or PyJWTError."""
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm == "HS256" and self._secret is not None:
             return self._decode(token, self._secret, algorithm)
@@ -142,14 +149,14 @@ class Authenticator:
                     return self._decode(token, key.key, algorithm)
                 except InvalidSignatureError:
                     continue
-            # The issuer may have a new key, under a new `kid`, the same one, or none.
+            # The issuer may have a new key, with a new `kid`, the same `kid`, or none.
             if not await self._keys.refresh(generation):
                 raise Unauthorized("the token is not valid" if candidates else "the token's key is not known")
 
     def _decode(self, token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # how long the operator's secret is, is the operator's choice
-            # Times are checked against our own clock.
+            warnings.simplefilter("ignore")  # PyJWT warns about short secrets; the operator chooses the length
+            # `_caller_of_claims` checks the times against the clock of this class.
             return jwt.decode(
                 token, key, algorithms=[algorithm], audience=self._audience, issuer=self._issuer, options={
                     "verify_aud": self._audience is not None, "verify_exp": False, "verify_nbf": False,
@@ -169,7 +176,7 @@ class Authenticator:
             # Not `isfinite`: an int may be too large for a float.
             if isinstance(number, bool) or not isinstance(number, int | float) or not -_INFINITY < number < _INFINITY:
                 raise Unauthorized(f"the token has no {what}")
-        if begins > self._clock() + 60:  # clocks differ a little
+        if begins > self._clock() + 60:  # 60 s of clock skew are allowed
             raise Unauthorized("the token is not valid yet")
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
         expires = min(max(expires, 0), _MAX_SECONDS)  # type: ignore[type-var]

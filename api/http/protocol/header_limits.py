@@ -1,4 +1,5 @@
-"""Limits of a connection whoever calls: size and time of a request's head, pipelined requests, unsent bytes."""
+"""HTTP/1.1 protocol with limits that apply before authentication: size and time of the request head, pipelined
+requests, unsent bytes. It uses private API of uvicorn's `HttpToolsProtocol`, so `uvicorn<1` is pinned."""
 
 from __future__ import annotations
 
@@ -12,15 +13,16 @@ from api.http.protocol.unauthenticated import UnauthenticatedConnections
 
 __all__ = ["HeaderLimitProtocol"]
 
-# A request's line and fields, bytes; and how long they may take, seconds: whoever sends no end of them would keep
-# memory and a connection for ever, known or not. A token has 8 KiB at most.
+# Bytes of the request line and the header fields, and seconds until they are complete. Without these limits, a client
+# that never ends the head keeps memory and a connection indefinitely. A token has at most 8 KiB.
 _MAX_HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 30.0
-# Who was refused may read why: for so many seconds, or bytes that still come and are thrown away.
+# After a refusal the connection stays open, so that the client can read the response: for these seconds, or until this
+# many more bytes have arrived. The bytes are discarded.
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 4 << 20
-# Requests that may wait behind one that is being answered. Each holds some KB, and clients hardly ever send any.
+# Pipelined requests that may wait behind the one in progress. Each holds some KB, and clients rarely pipeline.
 _MAX_PIPELINED = 16
-# A reader with unsent bytes waiting must take them within this time, seconds: an answer of 8 MiB at 140 KB a second.
+# Seconds that unsent bytes may wait for the client: 8 MiB at 140 KB/s.
 STALLED_SECONDS = 60.0
 _NOT_HTTP = b"400 Bad Request", "not an HTTP request"
 _TOO_LARGE = b"431 Request Header Fields Too Large", (
@@ -31,20 +33,21 @@ _TOO_SLOW = b"408 Request Timeout", f"the request's head was not there within {H
 
 
 class _RequestRefused(Exception):
-    """The parser ends what it does, and uvicorn calls `send_400_response`."""
+    """Stops the parser; uvicorn then calls `send_400_response`."""
 
 
 class HeaderLimitProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1. A head that is too long or too slow, and what is no request, is told so in JSON."""
+    """uvicorn's HTTP/1.1 protocol with limits. An invalid request (400), a head that is too large (431) or too slow
+    (408), and an unknown transfer coding (501) get a JSON response, and the connection is closed."""
 
-    _header_bytes = 0  # bytes of the request's line and fields; trailers count too
+    _header_bytes = 0  # bytes of the request line and the fields, trailers included
     # Bytes since the last complete head or body chunk: the parser reports a field only when it is complete.
     _unparsed_bytes = 0
-    _unknown_coding = False  # the request has a transfer coding that is not known here
+    _unknown_coding = False  # the request has another transfer coding than `chunked`
     _is_refused = False
-    _deadline: asyncio.TimerHandle | None = None  # of the head; once refused, of the connection
+    _deadline: asyncio.TimerHandle | None = None  # timer of the request head; after a refusal, of the connection
     _stall_timer: asyncio.TimerHandle | None = None
-    running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` is the newest
+    running: RequestResponseCycle | None = None  # the request in progress; `cycle` is the newest one
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -59,13 +62,13 @@ class HeaderLimitProtocol(HttpToolsProtocol):
         self.unauthenticated.remove(self.transport)
         self.release()
         if self.running is not None and not self.running.response_complete:
-            # uvicorn only does so for the newest request, which may wait behind this one.
+            # uvicorn notifies only the newest request, which may wait behind this one.
             self.running.disconnected = True
             self.running.message_event.set()
         super().connection_lost(exc)
 
     def release(self) -> None:
-        """Cancels the timers: the connection has ended or another protocol has it."""
+        """Cancels the timers. To be called when the connection ends, or when another protocol takes it over."""
         self._cancel_deadline()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -116,7 +119,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header_bytes(len(name) + len(value))
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            # The parser takes another coding for a body that ends with the connection, so no answer would ever come.
+            # The parser treats another coding as a body that ends with the connection, so no response would be sent.
             self._unknown_coding = True
             raise _RequestRefused
         super().on_header(name, value)
@@ -156,19 +159,19 @@ class HeaderLimitProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, status: bytes, error: str) -> None:
-        """Nothing more is read as a request."""
+        """Sends the error as JSON and closes the connection; no further request is parsed."""
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
         self._cancel_deadline()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # another answer is on its way: this one would be taken for a part of it
+            self.transport.close()  # a response is in progress: the client would read this one as a part of it
             return
         body = orjson.dumps({"error": error})
         self.transport.write(b"\r\n".join([
             b"HTTP/1.1 " + status, b"content-type: application/json", b"cache-control: no-store",
             b"x-content-type-options: nosniff",
             b"content-length: " + str(len(body)).encode(), b"connection: close", b"", body]))
-        # Closed at once, with bytes unread, the kernel would take the answer back.
+        # If the connection were closed with unread bytes, the kernel would send a reset and discard the response.
         self.transport.write_eof()
         self._deadline = self.loop.call_later(_LINGER_SECONDS, self.transport.close)

@@ -1,7 +1,7 @@
-"""uvicorn, with a way past it: a response may take over its connection and write to the transport by itself.
+"""uvicorn server whose responses may write to the transport directly, and the listening socket.
 
-The protocol offers itself in the ASGI scope. Where another server runs the app, the offer is not there and the plain
-ASGI path is used.
+The protocol offers direct writes by an extension in the ASGI scope. On another server the extension is absent, and
+responses use plain ASGI.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from api.live.event_stream import DRAIN, EXTENSION, Direct
 
 __all__ = ["HttpProtocol", "Server", "listen", "make_server"]
 
-# What the kernel may hold of a stream that is not read: with its own choice that is 4 MB of stale frames each.
+# Bytes of a stream that the kernel buffers for a slow reader. By default they may grow to 4 MB of stale frames.
 _SEND_BUFFER_BYTES = 64 << 10
-# A peer that acknowledges nothing for so long is gone, milliseconds. Heartbeats see to it that there is something.
+# Milliseconds without an acknowledgement after which the kernel drops the connection. Heartbeats ensure that there are
+# bytes to acknowledge.
 _TCP_USER_TIMEOUT_MS = 30_000
 _BACKLOG = 2048
-# What a client may send as one message, bytes, before anything looks at it; `api.http.routes.websocket` takes less.
+# Bytes of one WebSocket message that uvicorn accepts; `api.http.routes.websocket` has a lower limit (`socket_message`).
 _MAX_MESSAGE_BYTES = 64 << 10
 
 
 class HttpProtocol(HeaderLimitProtocol):
-    """uvicorn's HTTP/1.1, guarded, with the offer of `Direct` outlets."""
+    """HTTP/1.1 protocol with limits that offers direct writes to responses."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -43,24 +44,26 @@ class HttpProtocol(HeaderLimitProtocol):
         self.scope["extensions"] = extensions
 
     def _detach_transport(self) -> Direct | None:
-        """The connection, whose response has just begun, goes to an outlet, as uvicorn itself hands one to a WebSocket.
-        Requests that were sent after this one are dropped: the response says `connection: close`. None: it can't be, so
-        the response goes on as ASGI."""
+        """Moves the connection, whose response has just started, to a sink, as uvicorn moves one to a WebSocket.
+
+        Pipelined requests are dropped: the response has `connection: close`. Returns None if direct writes are not
+        possible; the response then continues as ASGI.
+        """
         cycle = self.running
         if cycle is None or cycle.disconnected or not cycle.chunked_encoding or cycle.scope["method"] != "GET":
             return None
         self.release()
         self.connections.discard(self)
         self.pipeline.clear()
-        cycle.response_complete = True  # for uvicorn there is nothing more to come
+        cycle.response_complete = True  # uvicorn must not write to this connection any more
         outlet = Direct(self.transport, self.connections, not self.flow.write_paused)
         self.transport.set_protocol(outlet)
-        self.flow.resume_reading()  # so that the end of the connection is noticed
+        self.flow.resume_reading()  # otherwise the end of the connection is not noticed
         return outlet
 
 
 class _ServerState(ServerState):
-    """What the connections of one server share."""
+    """State that the connections of one server share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class _ServerState(ServerState):
 
 
 class Server(uvicorn.Server):
-    """Signals are the command line's business."""
+    """uvicorn server without signal handlers: the command line handles signals (ops.cli.commands.roles)."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -80,7 +83,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The listening socket. OSError: the address is taken or not ours."""
+    """Returns the listening socket. Raises OSError if the address is in use or does not belong to this machine."""
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
@@ -101,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_server(app: ASGIApp) -> Server:
-    """uvicorn for `app`, run by `Server.serve(sockets=[...])` in the loop that is running."""
+    """Returns a server for `app`; run `Server.serve(sockets=[...])` in the running event loop."""
     return Server(uvicorn.Config(
         app, http=HttpProtocol, ws=LimitedWebSocketProtocol, ws_max_size=_MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False, lifespan="off", access_log=False, log_config=None, server_header=False,

@@ -1,9 +1,10 @@
-"""Bounds the connections whose caller is not known: idle ones, unfinished requests, sockets before sign-in.
+"""Limits the connections without an authenticated caller: idle ones, incomplete requests, WebSockets before sign-in.
 
-At most `per_address` of one peer and `most` in all; one more closes the oldest of that address (of all). So a flood
-evicts its own connections, and a new request, a health check among them, still gets in. A connection leaves while a
-request with a valid token is in progress, and for good when it becomes a stream or a signed-in socket: those have
-limits per user. Behind a proxy the address is the proxy's, so the limit by address is generous.
+At most `per_address` connections of one address and `limit` in total. One more closes the oldest connection of that
+address, or of all. A flood therefore evicts its own connections, and a new request, such as a health check, is still
+accepted. A connection does not count while a request with a valid token is in progress. An event stream and an
+authenticated WebSocket do not count: they have limits per user. Behind a proxy all connections have the address of the
+proxy, so the limit per address is generous.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ from api import metrics
 
 __all__ = ["AUTHENTICATED", "UnauthenticatedConnections", "mark_authenticated"]
 
-# The ASGI extension that a route calls once it knows who asks.
+# ASGI extension: a function that is called when the caller of the request is authenticated.
 AUTHENTICATED = "attn.known"
-# Descriptors are what a flood runs out of first: strangers take at most this share of what the process may open.
+# A flood exhausts file descriptors first: unauthenticated connections take at most this share of the process limit.
 _SHARE = 0.5
-# An idle connection holds about 10 KB. Thousands of streams that come back at once are strangers for a moment each.
+# Limits in total and per address. An idle connection holds about 10 KB. When thousands of streams reconnect at once,
+# each is unauthenticated for a moment.
 _LIMIT, _PER_ADDRESS = 16_384, 1024
-# A connection younger than this is not evicted for its address alone: what it sent may not have been read yet.
+# Seconds for which the limit per address does not evict a new connection: its request may not have been read yet.
 _GRACE_SECONDS = 5.0
 
 
 def mark_authenticated(scope: Mapping[str, Any]) -> None:
-    """The request or socket of this ASGI scope has a caller with a valid token."""
+    """Marks the connection of this ASGI scope as authenticated: its caller has a valid token."""
     callback = (scope.get("extensions") or {}).get(AUTHENTICATED)
     if callback is not None:
         callback()
 
 
 class UnauthenticatedConnections:
-    """`clock`: seconds that only go forward."""
+    """Registry of the unauthenticated connections of one server; evicts the oldest ones. `clock` returns monotonic
+    seconds."""
 
     def __init__(
         self, limit: int = _LIMIT, per_address: int = _PER_ADDRESS, grace: float = _GRACE_SECONDS,
@@ -52,7 +55,7 @@ class UnauthenticatedConnections:
         return len(self._connections)
 
     def add(self, transport: asyncio.Transport, client: tuple[str, int] | None) -> None:
-        """The newest stranger. It may cost the oldest its connection."""
+        """Adds a connection as the newest one. Closes the oldest one if a limit is exceeded."""
         self.remove(transport)
         address = client[0] if client else ""
         own = self._by_address.setdefault(address, OrderedDict())
@@ -66,7 +69,8 @@ class UnauthenticatedConnections:
             self._evict(next(iter(self._connections)))
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is gone, or its caller is known. Nothing happens if it was none of these."""
+        """Removes a connection that has ended or whose caller is authenticated. Does nothing if it is not
+        registered."""
         entry = self._connections.pop(transport, None)
         if entry is not None:
             own = self._by_address[entry[0]]

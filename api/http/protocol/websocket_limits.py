@@ -1,9 +1,9 @@
-"""uvicorn's WebSocket protocol with bounds: unsent bytes, unread messages, control frames, and the time to take them.
+"""uvicorn's WebSocket protocol with limits: unsent bytes, unread messages, control frames, and stall time.
 
-uvicorn answers each ping at once, whether the peer reads or not, and parses whatever arrives: a peer that sends pings
-and never reads makes it keep every pong. Here reading stops while more is unsent than the transport's high-water mark
-(64 KiB), input is parsed in slices with a turn of the event loop between two of them, and a connection that takes
-nothing for `STALLED_SECONDS`, or sends control frames faster than any client needs, is closed.
+uvicorn answers each ping at once and parses all input, so a peer that sends pings and never reads makes it buffer every
+pong. Here reading pauses while the unsent bytes exceed the high-water mark of the transport (64 KiB). Input is parsed
+in slices, and other tasks run between two slices. A connection is closed if it reads nothing for `STALLED_SECONDS`, or
+if it sends too many control frames.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from api.http.protocol.unauthenticated import AUTHENTICATED, UnauthenticatedConn
 
 __all__ = ["LimitedWebSocketProtocol"]
 
-# Bytes parsed before others have a turn: 680 of the smallest frames, some milliseconds.
+# Bytes parsed before other tasks run: 680 of the smallest frames, some milliseconds.
 _SLICE_BYTES = 4096
-# Pings, pongs and continuations of one connection: clients send one in 20 s, fragments a few a message.
+# Pings, pongs and continuation frames of one connection, per second and at once: clients send one ping in 20 s and a
+# few fragments per message.
 _FRAMES_RATE, _FRAMES_BURST = 10.0, 100
-# A peer with unsent bytes waiting must take them within this time, seconds.
+# Seconds that unsent bytes may wait for the peer.
 STALLED_SECONDS = 20.0
-# A connection that was closed keeps what is unsent for so long at most, seconds.
+# Seconds that a closed connection may keep its unsent bytes.
 _CLOSING_SECONDS = 5.0
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection, from the handshake on."""
+    """One WebSocket connection from the handshake on, with the limits of this module."""
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._unauthenticated: UnauthenticatedConnections = server_state.unauthenticated
-        self._unread = b""  # at most what one read of the transport gave
+        self._unread = b""  # at most the bytes of one read
         self._parsing: asyncio.Handle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._frame_rate = RateLimiter(_FRAMES_RATE, _FRAMES_BURST)
@@ -55,7 +56,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._resume_input()
 
     def _resume_input(self) -> None:
-        """Reads or parses more, unless messages wait for the app or bytes wait for the peer."""
+        """Continues to read or parse, unless messages wait for the application or bytes wait for the peer."""
         if self.transport.is_closing():
             self._unread = b""
         elif self._is_blocked:
@@ -103,7 +104,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _is_blocked(self) -> bool:
-        """Messages wait for the app, or bytes for the peer."""
+        """Whether messages wait for the application, or bytes wait for the peer."""
         return self.read_paused or not self.writable.is_set()
 
     def pause_writing(self) -> None:
@@ -137,5 +138,5 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self._stall_timer = None
 
     def _abort_later(self) -> None:
-        """`close` waits until the peer has taken everything, however long that takes."""
+        """Aborts the connection after 5 s: `close` alone waits without a limit until the peer has read everything."""
         self.loop.call_later(_CLOSING_SECONDS, self.transport.abort)

@@ -1,6 +1,6 @@
-"""The WebSocket of CONTRACT §4: who it is first, then channels, then pushes; `ping` is answered with `pong`.
+"""WebSocket session (CONTRACT §4): authenticates the caller, handles subscriptions, forwards `inbox.updated`.
 
-    -> {"type":"auth","token":JWT}                  not needed where the session cookie came with the handshake
+    -> {"type":"auth","token":JWT}                  not needed if the handshake has the session cookie
     <- {"type":"authenticated","workspace_id":...}
     -> {"type":"subscribe","channel":"workspace:ID"}
     <- {"type":"subscribed","channel":...}          or {"type":"error","error":...,"channel":...}
@@ -39,11 +39,11 @@ from api.live.notifications import Subscriber, channel_of
 
 __all__ = ["serve_websocket"]
 
-_AUTH_SECONDS = 10.0  # from the handshake until the caller is known and has taken the answer
-_END_SECONDS = 5.0  # for the last message and the close; then the connection is dropped
-_MESSAGE_BURST = 30  # messages at once: a page that subscribes and pings
-_MAX_SECONDS = 30 * 86400.0  # seconds, as of streams
-# Close codes: RFC 6455 7.4.1, and 44xx as the HTTP status would be.
+_AUTH_SECONDS = 10.0  # from the handshake until the caller is authenticated and has received the response
+_END_SECONDS = 5.0  # for the last message and the close frame; then the connection is dropped
+_MESSAGE_BURST = 30  # messages at once; a page only subscribes and pings
+_MAX_SECONDS = 30 * 86400.0  # seconds; the same limit as for event streams
+# Close codes: RFC 6455 section 7.4.1, and 4000 + the HTTP status.
 POLICY_VIOLATION, TRY_AGAIN_LATER, UNAUTHORIZED, TOO_MANY_CONNECTIONS = 1008, 1013, 4401, 4429
 
 
@@ -52,35 +52,39 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _CloseConnection(Exception):
+    """Ends the session: the error is sent as a message, then the connection is closed with `code`."""
+
     def __init__(self, code: int, error: str, limit: int | None = None) -> None:
         super().__init__(error)
         self.code, self.limit = code, limit
 
 
 def _is_allowed_origin(socket: WebSocket, origins: frozenset[str]) -> bool:
-    """A browser says which page asks. Only our own may use the cookie it sends along; tools send no Origin."""
+    """Whether the Origin is absent (no browser), configured (ATTN_WEBSOCKET_ORIGINS), or this host. A browser sends the
+    session cookie for any page, so pages of other origins are refused."""
     origin = socket.headers.get("origin")
     if origin is None or origin in origins:
         return True
     try:
         page = urlsplit(origin)
-    except ValueError:  # no browser sends it
+    except ValueError:  # not sent by a browser
         return False
     return page.scheme in _allowed_schemes(socket) and page.netloc == socket.headers.get("host")
 
 
 def _allowed_schemes(socket: WebSocket) -> tuple[str, ...]:
-    """Schemes our own page can have. A page that came without TLS may be anybody's on the way, so it is not taken for
-    ours where the browser speaks TLS. A proxy that ends TLS says so; without a word from it, either will do."""
+    """Returns the schemes that a page of this host may have. A page loaded without TLS may have been altered in
+    transit, so on a TLS connection only https is allowed. A proxy that terminates TLS reports it in X-Forwarded-Proto;
+    without that header both schemes are allowed."""
     forwarded_scheme = socket.headers.get("x-forwarded-proto", "").lower()
     secure = socket.url.scheme in ("wss", "https") or "https" in forwarded_scheme or "wss" in forwarded_scheme
     return ("https",) if secure else ("https", "http")
 
 
 async def serve_websocket(socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
-    """One connection, until it ends."""
+    """Handles one WebSocket connection until it ends. An Origin that is not allowed gets 403."""
     if not _is_allowed_origin(socket, edge.settings.websocket_origins):
-        await socket.close(POLICY_VIOLATION)  # before it was accepted: the handshake is answered with 403
+        await socket.close(POLICY_VIOLATION)  # before `accept`, so the handshake gets 403
         return
     await socket.accept()
     metrics.SOCKETS.inc()
@@ -100,11 +104,11 @@ async def _close_with_error(socket: WebSocket, reason: _CloseConnection) -> None
             await socket.send_text(_encode(ErrorMessage(str(reason), limit=reason.limit)).decode())
             await socket.close(reason.code)
     except (WebSocketDisconnect, RuntimeError, TimeoutError):
-        pass  # the peer is gone, or takes nothing: the server drops the connection when this task ends
+        pass  # the peer has disconnected or does not read: the server drops the connection when this task ends
 
 
 class WebSocketSession:
-    """What is said on one connection."""
+    """One authenticated session: reads the messages of the client and sends notifications."""
 
     def __init__(self, socket: WebSocket, edge: Edge, auth: Authenticator) -> None:
         self._socket, self._edge, self._auth = socket, edge, auth
@@ -136,7 +140,7 @@ class WebSocketSession:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _authenticate(self) -> Caller:
-        """The cookie's bearer, or the one of the first message."""
+        """Returns the caller by the session cookie, or else by the first message. Raises _CloseConnection."""
         try:
             async with asyncio.timeout(_AUTH_SECONDS):
                 cookies = cookie_values(self._socket, SESSION_COOKIE)
@@ -170,7 +174,8 @@ class WebSocketSession:
                 await self._send(ErrorMessage("already authenticated"))
 
     async def _subscribe(self, caller: Caller, subscriber: Subscriber, channel: str) -> None:
-        """Another workspace's channel is refused whether there is such a one or not (law 6)."""
+        """Subscribes to the channel of the caller's workspace. Any other channel gets the same error, whether its
+        workspace exists or not (law 6)."""
         if channel != channel_of(caller.ws):
             await self._send(ErrorMessage("no such channel", channel))
         elif len(self._channels | {channel}) > self._edge.settings.max_subscriptions:
@@ -185,7 +190,8 @@ class WebSocketSession:
             await self._socket.send_text((await subscriber.waiting.get()).decode())
 
     async def _receive(self) -> ClientMessage | None:
-        """The next message. None: it was not one, and its sender was told so."""
+        """Returns the next message, or None after an invalid one, which is answered with an error. Raises
+        _CloseConnection if the client exceeds the rate or the size limit, and WebSocketDisconnect at the end."""
         received = await self._socket.receive()
         if received["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(received.get("code", 1000))

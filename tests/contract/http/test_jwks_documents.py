@@ -117,7 +117,7 @@ P384 = ec.generate_private_key(ec.SECP384R1())
     ({**RSA_JWK, "e": "Ag"}, "RSA exponent 2: an odd number of 3 or more is required"),
     ({**RSA_JWK, "e": "A" * 200}, "e is longer than 64 bits"),
     ({**RSA_JWK, "n": "_" * 9000}, "n is longer than 16384 bits"),
-    ({**RSA_JWK, "d": "AQAB"}, "its private part is published, so anybody may sign with it"),
+    ({**RSA_JWK, "d": "AQAB"}, "its private part is published, so anyone can sign with it"),
     ({"kty": "RSA", "n": RSA_JWK["n"]}, "it has no e"),
     (ECAlgorithm.to_jwk(P384.public_key(), as_dict=True), "curve P-384: ES256 requires P-256"),
     ({**EC_JWK, "crv": "P-192"}, "curve P-192: ES256 requires P-256"),
