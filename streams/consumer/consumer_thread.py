@@ -1,6 +1,6 @@
 """Stops Faust's consumer threads during a rebalance (mode-streaming 0.7, faust-streaming 0.15, aiokafka 0.14).
 
-Two faults of the libraries make a stop wait for ever when it meets a rebalance:
+Two faults of the libraries make a stop during a rebalance wait forever:
 
 - mode's `ServiceThread.stop` joins the thread with a blocking call on the event loop, and the rebalance's callback
   needs that loop. `install` makes the join wait in a helper thread.

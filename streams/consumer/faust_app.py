@@ -14,14 +14,16 @@ from streams.consumer.chunks import ChunkScheduler
 from streams.consumer.consumer_thread import Consumer, RebalanceThread
 from streams.kafka.connection import client_arguments
 
+__all__ = ["ReadCommittedConsumer", "create_app"]
+
 _NEVER = 10.0**9
-# Partitions that are added to a source topic are read after this time at most. Kafka's clients ask every 5 minutes.
+# The worker reads partitions that are added to a source topic after at most this time. Kafka's default is 5 minutes.
 _METADATA_SECONDS = 10
 
 
 class _NoReadOffsets(dict[TP, int | None]):
-    """Faust drops what is delivered before the last offset that it has seen: all of a topic that was created again.
-    `GapFiller` drops repeats."""
+    """Disables Faust's check for duplicates, which drops every record before the last offset seen: all records of a
+    topic that was deleted and created again. `GapFiller` drops duplicates instead."""
 
     def __getitem__(self, tp: TP) -> None:
         return None
@@ -30,13 +32,14 @@ class _NoReadOffsets(dict[TP, int | None]):
 class _ReadCommittedThread(RebalanceThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # Faust reads only committed records where it writes in transactions itself, and has no setting for it.
+        # Faust sets this only for apps that write in transactions themselves, and has no setting for it.
         consumer._isolation_level = "read_committed"
         return consumer
 
 
 class ReadCommittedConsumer(Consumer):
-    """Faust's consumer of topics that producers in transactions may write to. Its ends are last stable offsets."""
+    """Faust's consumer with `read_committed`, for topics that transactional producers may write to. Its end offsets are
+    last stable offsets."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,32 +50,32 @@ class ReadCommittedConsumer(Consumer):
 
 
 def create_app(name: str, settings: Settings) -> faust.App:
-    """A Faust app with nothing that attn does not use: no web, no leader, no replies, no standbys, no topics made."""
-    data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # stays empty; Faust wants to have one
+    """Creates a Faust app without web server, leader election, reply topics, standbys and topic creation."""
+    data = Path(tempfile.gettempdir()) / f"attn-faust-{settings.instance}"  # Faust requires it; it stays empty
     return faust.App(
         name, broker=[f"kafka://{host.strip()}" for host in settings.kafka.split(",")],
         broker_credentials=_credentials(settings), datadir=data, store="memory://",
         web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
         topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
         ConsumerScheduler=ChunkScheduler, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
-        stream_buffer_maxsize=8,  # chunks; more wait in our own queues, bounded in bytes
+        stream_buffer_maxsize=8,  # chunks; more are queued by ingest and fold, bounded in bytes
         stream_recovery_delay=0.0, recovery_consistency_check=False,
-        # A member that was killed keeps its place: its successor gets the same partitions without waiting.
+        # Static membership: a process that restarts after a kill gets its partitions back without a rebalance.
         consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
         broker_session_timeout=10.0, broker_heartbeat_interval=1.0,
-        broker_rebalance_timeout=40.0,  # who gives a partition up ends its write first (streams.kafka.producer)
+        broker_rebalance_timeout=40.0,  # longer than a write (30 s, streams.kafka.producer), which is finished first
         broker_request_timeout=15.0, consumer_metadata_max_age_ms=_METADATA_SECONDS * 1000,
-        # Faust's own complaints about partitions that are merely quiet; `watch` looks at offsets instead.
+        # Disables Faust's warnings about partitions without new records; `watch_progress` compares offsets instead.
         stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
     )
 
 
 def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
-    """What `client_arguments` says, in Faust's words."""
-    given = client_arguments(settings)
-    context = given.get("ssl_context")
-    if "sasl_mechanism" in given:
+    """Converts the result of `client_arguments` to Faust's type."""
+    arguments = client_arguments(settings)
+    context = arguments.get("ssl_context")
+    if "sasl_mechanism" in arguments:
         return faust.SASLCredentials(
-            username=given["sasl_plain_username"], password=given["sasl_plain_password"], ssl_context=context,
-            mechanism=given["sasl_mechanism"])
+            username=arguments["sasl_plain_username"], password=arguments["sasl_plain_password"], ssl_context=context,
+            mechanism=arguments["sasl_mechanism"])
     return faust.SSLCredentials(context) if context is not None else None

@@ -1,5 +1,7 @@
-"""Offsets of a Faust app's consumer group. Commits are ours: Faust's own follow its acks, one a message, and chunks
-are not messages."""
+"""Offsets of a Faust app's consumer group: fetch, commit, leave.
+
+attn commits offsets itself. Faust commits by its acknowledgements, one per message, and a chunk is not one record.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,16 @@ __all__ = ["GroupOffsets"]
 log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 10.0
-_FETCH_SECONDS = 30.0  # a coordinator that died has a successor by then
+_FETCH_SECONDS = 30.0  # by then a coordinator that died has a successor
 _REQUEST_MS = 5000
-_PAUSE = 0.2  # seconds
+_RETRY_SECONDS = 0.2
 
 
 class GroupOffsets:
-    """Asks and tells the broker through the app's consumer, so an answer also means that this consumer is alive.
+    """Offsets of one group. Requests go through the app's consumer, so an answer also shows that this consumer is
+    alive.
 
-    Everything raises TimeoutError or a KafkaError when the broker does not answer in time.
+    Every method that asks the broker raises TimeoutError or a KafkaError if the broker does not answer in time.
     """
 
     def __init__(self, app: faust.App, settings: Settings) -> None:
@@ -40,77 +43,90 @@ class GroupOffsets:
 
     @property
     def committed(self) -> Mapping[TP, int]:
-        """What this member has committed; the broker has acknowledged it."""
+        """The offsets that this member has committed and the broker has acknowledged."""
         return self._committed
 
-    async def beginning_offsets(self, places: Iterable[TP]) -> Mapping[TP, int]:
+    async def beginning_offsets(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            begins: Mapping[TP, int] = await self._app.consumer.earliest_offsets(*places)
+            begins: Mapping[TP, int] = await self._app.consumer.earliest_offsets(*partitions)
         return begins
 
-    async def end_offsets(self, places: Iterable[TP]) -> Mapping[TP, int]:
+    async def end_offsets(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            ends: Mapping[TP, int] = await self._app.consumer.highwaters(*places)
+            ends: Mapping[TP, int] = await self._app.consumer.highwaters(*partitions)
         return ends
 
-    async def resume_offsets(self, places: Iterable[TP]) -> dict[TP, int]:
-        """Where the group goes on in each partition: the committed offset where the partition still has it, else its
-        beginning."""
-        places = list(places)
-        if not places:
+    async def resume_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        """Returns the offset to resume from in each partition: the committed offset if the partition still has it, else
+        the partition's beginning."""
+        partitions = list(partitions)
+        if not partitions:
             return {}
-        for tp in places:
+        for tp in partitions:
             self._committed.pop(tp, None)
         committed, begins, ends = await asyncio.gather(
-            self._fetch_committed(places), self.beginning_offsets(places), self.end_offsets(places))
-        found = {}
-        for tp in places:
+            self._fetch_committed(partitions), self.beginning_offsets(partitions), self.end_offsets(partitions))
+        offsets = {}
+        for tp in partitions:
             offset = committed.get(tp)
             if offset is not None and offset > ends[tp]:
-                # An open transaction may end the partition earlier for this consumer than for one that committed.
+                # For this consumer an open transaction may end the partition before the committed offset.
                 ends = {**ends, tp: (await partition_bounds(self._settings, [tp]))[tp][1]}
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
                 log.error(
-                    "%s/%d holds offsets %d to %d, %d was committed: what lies between is lost; reading all it holds",
+                    "%s/%d holds offsets %d to %d, but offset %d was committed: records were lost; "
+                    "reading the partition from its beginning",
                     *tp, begins[tp], ends[tp], offset,
                 )
                 offset = None
-            found[tp] = begins[tp] if offset is None else offset
-        return found
+            offsets[tp] = begins[tp] if offset is None else offset
+        return offsets
 
-    async def _fetch_committed(self, places: list[TP]) -> dict[TP, int]:
-        """What is committed. Who is asked too early (a coordinator that has just become it) or wrongly answers without
-        any of the places, which must not be taken for a group that has committed nothing: it would read all again."""
+    async def _fetch_committed(self, partitions: list[TP]) -> dict[TP, int]:
+        """Returns the committed offsets of partitions that have one.
+
+        A broker that has just become coordinator may answer without the partitions. The request is then repeated, for
+        up to 30 s: without committed offsets the group would read all records again.
+        """
         async with asyncio.timeout(_FETCH_SECONDS):
-            while not set(places) <= (answer := await self._request_committed(places)).keys():  # noqa: ASYNC110 - it asks a broker
-                await asyncio.sleep(_PAUSE)
-        return {tp: answer[tp] for tp in places if answer[tp] >= 0}
+            while True:
+                offsets = await self._request_committed(partitions)
+                if offsets.keys() >= set(partitions):
+                    return {tp: offsets[tp] for tp in partitions if offsets[tp] >= 0}
+                await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _request_committed(self, places: list[TP]) -> dict[TP, int]:
+    async def _request_committed(self, partitions: list[TP]) -> dict[TP, int]:
+        """Returns the broker's answer; -1 for a partition without a committed offset. Empty if the request failed."""
         admin = AIOKafkaAdminClient(**client_arguments(self._settings), request_timeout_ms=_REQUEST_MS)
         try:
             await admin.start()
-            found = await admin.list_consumer_group_offsets(
-                self._app.conf.id, partitions=[TopicPartition(*tp) for tp in places])
+            answer = await admin.list_consumer_group_offsets(
+                self._app.conf.id, partitions=[TopicPartition(*tp) for tp in partitions])
         except KafkaError as error:
-            log.warning("%s does not say what it has committed: %r", self._app.conf.id, error)
+            log.warning("cannot fetch the committed offsets of group %s: %r", self._app.conf.id, error)
             return {}
         finally:
             await close_client(admin)
-        return {TP(*place): known.offset for place, known in found.items()}
+        return {TP(*tp): committed.offset for tp, committed in answer.items()}
 
-    async def commit(self, done: Mapping[TP, int]) -> None:
-        """Commits what changed. Not told when the partition was given to another meanwhile: that one begins earlier."""
-        changed = {tp: offset for tp, offset in done.items() if self._committed.get(tp) != offset}
+    async def commit(self, offsets: Mapping[TP, int]) -> None:
+        """Commits the offsets that changed.
+
+        Does not notice if a partition was reassigned in the meantime: the new owner then starts at an older offset and
+        drops the records it knows.
+        """
+        changed = {tp: offset for tp, offset in offsets.items() if self._committed.get(tp) != offset}
         if changed:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await self._app.consumer._commit(changed)  # the driver's part of Consumer.commit, without acks
             self._committed.update(changed)
 
     def leave(self) -> None:
-        """From now on stopping means to leave: others get the partitions at once, not when the session has run out. A
-        member that dies keeps them for that long, so that its restart finds them (aiokafka's static members never
-        say goodbye, and have no setting for it)."""
+        """Makes the consumer leave the group when it stops, so that other members get the partitions at once.
+
+        Without this call the group keeps the partitions for the member until its session expires, which is what a
+        restarted process needs. aiokafka's static members never leave and have no setting for it.
+        """
         consumer = self._app.consumer._thread._consumer
         if consumer is not None and consumer._coordinator is not None:  # else it has not joined yet
             consumer._coordinator._group_instance_id = None

@@ -1,7 +1,8 @@
-"""Liveness by offsets: asks the broker every moment where partitions end, and compares that with what was worked on.
+"""Watches the progress of a Faust consumer: compares its positions with the end offsets of the broker every second.
 
-Faust's consumer is known to stall in silence: after a broker came back, after days, after a rebalance (FINDINGS). Being
-up means nothing then; only offsets that move do.
+Faust's consumer can stall without an error: after a broker restart, after a rebalance, after days (FINDINGS). Only
+offsets that move show that it is alive. The watchdog first has missing records read again; if that does not help, it
+raises and the worker stops.
 """
 
 from __future__ import annotations
@@ -26,71 +27,78 @@ __all__ = ["MonitoredConsumer", "watch_progress"]
 log = logging.getLogger(__name__)
 
 _INTERVAL = 1.0
-_ANSWER_LIMIT = 30.0  # seconds without an answer; a new leader may take half of it
-_REBALANCE_LIMIT = 60.0  # seconds; a rebalance takes what its slowest member takes
-# Nothing moved for so long though there is more and the broker answers: longer than a write may take, or than reading a
-# missing range may be without any progress (streams.kafka.producer), which both end the worker by themselves.
-_STALL_LIMIT = 60.0  # seconds
-_MAX_REREAD_ROUNDS = 5  # looks at which all had to be read again, while nothing was delivered
+_ANSWER_LIMIT = 30.0  # seconds without an answer of the broker; the election of a new leader may take half of it
+_REBALANCE_LIMIT = 60.0  # seconds; a rebalance takes as long as its slowest member
+# Seconds without progress while the broker answers and has more records. Longer than the time limits of a write and of
+# reading a missing range (30 s each, streams.kafka), which stop the worker by themselves.
+_STALL_LIMIT = 60.0
+_MAX_REREAD_ROUNDS = 5  # checks in a row in which records were read again and Faust delivered nothing
 
 
 class MonitoredConsumer(Protocol):
-    """What works on the partitions. `committable_offsets`: the offset after what is durable, of those that are
-    loaded; `processed_at`: the
-    broker's time of the last record before that, seconds; `paused`: those that are left alone on purpose."""
+    """Processes the records of the assigned partitions."""
 
     @property
-    def committable_offsets(self) -> Mapping[TP, int]: ...
+    def committable_offsets(self) -> Mapping[TP, int]:
+        """For each loaded partition the offset after the last record whose results are durable."""
 
     @property
-    def processed_at(self) -> Mapping[TP, float]: ...
+    def processed_at(self) -> Mapping[TP, float]:
+        """The broker's timestamp of the last record before the committable offset, in seconds."""
 
     @property
-    def paused(self) -> Collection[TP]: ...
+    def paused(self) -> Collection[TP]:
+        """Partitions that are not processed on purpose: the circuit of their topic is open."""
 
     def idle(self, tp: TP) -> bool:
-        """Whether nothing of the partition waits or is being worked on."""
+        """Whether no record of the partition is queued or being processed."""
 
-    def reread(self, tp: TP, upto: int) -> None:
-        """Work on what lies before `upto`, whether it was delivered or not."""
+    def reread(self, tp: TP, end: int) -> None:
+        """Processes the records before offset `end`, whether Faust delivered them or not."""
 
 
 async def watch_progress(
     app: faust.App, group: GroupOffsets, gaps: GapFiller, consumer: MonitoredConsumer, lag: LagTracker
 ) -> None:
-    """Runs until it raises: ConsumerStalled, or LogTruncated."""
-    settled = answered = time.monotonic()
-    delivered, reread, strikes = 0, 0, 0
+    """Checks the consumer of `app` every second; does not return.
+
+    Raises ConsumerStalled if the broker does not answer for 30 s, a rebalance takes more than 60 s, a partition with
+    more records does not move for 60 s, or Faust delivers nothing in 5 checks in a row. Raises LogTruncated if a
+    partition ends before an offset that was read.
+    """
+    last_stable = last_answer = time.monotonic()
+    delivered, reread, reread_rounds = 0, 0, 0
     while True:
         await asyncio.sleep(_INTERVAL)
         if app.rebalancing:
-            if time.monotonic() - settled > _REBALANCE_LIMIT:
+            if time.monotonic() - last_stable > _REBALANCE_LIMIT:
                 raise ConsumerStalled(f"{app.conf.id} has been rebalancing for {_REBALANCE_LIMIT:.0f} s")
             lag.suspend(time.monotonic())
             continue
-        settled = time.monotonic()
-        before, done = dict(gaps.next_offsets), dict(consumer.committable_offsets)
+        last_stable = time.monotonic()
+        # Both are read before the request: the answer may be later than further deliveries.
+        before, committable = dict(gaps.next_offsets), dict(consumer.committable_offsets)
         try:
             ends = await group.end_offsets(before or [TP(LOG, 0)])
         except (TimeoutError, KafkaError) as error:
-            if time.monotonic() - answered > _ANSWER_LIMIT:
+            if time.monotonic() - last_answer > _ANSWER_LIMIT:
                 raise ConsumerStalled(f"the broker has not answered for {_ANSWER_LIMIT:.0f} s: {error!r}") from error
             continue
-        answered = time.monotonic()
+        last_answer = time.monotonic()
         lag.observe(
-            time.monotonic(), time.time(), {tp: at for tp, at in done.items() if tp in before}, ends,
+            last_answer, time.time(), {tp: offset for tp, offset in committable.items() if tp in before}, ends,
             consumer.processed_at, consumer.paused)
         lag.check_stalled(_STALL_LIMIT)
         stalled = {tp: end for tp, end in gaps.find_stalled(before, ends).items() if consumer.idle(tp)}
         for tp, end in stalled.items():
-            # Markers of transactions, and what was aborted, are never delivered: reading again finds nothing then.
-            log.debug("%s/%d: nothing was delivered after offset %d, it ends at %d", *tp, before[tp] - 1, end)
+            # Transaction markers and aborted records are never delivered: reading again then returns no records.
+            log.debug("%s/%d: no delivery after offset %d; the partition ends at %d", *tp, before[tp] - 1, end)
             consumer.reread(tp, end)
         if gaps.delivered_chunks != delivered:
-            strikes = 0
+            reread_rounds = 0
         elif gaps.reread_records != reread:
-            strikes += 1
+            reread_rounds += 1
         delivered, reread = gaps.delivered_chunks, gaps.reread_records
-        if strikes >= _MAX_REREAD_ROUNDS:
+        if reread_rounds >= _MAX_REREAD_ROUNDS:
             raise ConsumerStalled(f"the consumer of {app.conf.id} delivers nothing")
 
