@@ -22,12 +22,12 @@ from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history import metrics
-from streams.history.clickhouse.client import Unavailable
-from streams.history.clickhouse.columns import as_old, at
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.client import ClickHouseUnavailable
+from streams.history.clickhouse.columns import fact_identity, with_old_ids
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.lag import Lag
 from streams.history.resume import Offsets, resume
-from streams.history.writer import Batch, Writer, facts_of
+from streams.history.writer import PendingBatch, Writer, facts_of
 from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
@@ -52,7 +52,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """`consumer`: started, of group `attn-history`, not subscribed; `bury` writes dead letters."""
 
     def __init__(
-        self, settings: Settings, consumer: AIOKafkaConsumer, store: Store, background: WorkerThread, bury: Bury
+        self, settings: Settings, consumer: AIOKafkaConsumer, store: ActivityRepository, background: WorkerThread,
+        bury: Bury,
     ) -> None:
         self._settings = settings
         self._kafka = consumer
@@ -60,8 +61,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._writer = Writer(store, settings.dedupe_days)
         self._in_thread = background
         self._bury = bury
-        self._gathered = Batch()
-        self._written: Batch | None = None  # the one being written
+        self._gathered = PendingBatch()
+        self._written: PendingBatch | None = None  # the one being written
         self._writing: asyncio.Task[None] | None = None
         self._next: dict[int, int] = {}  # offset of the next record of each partition
         self._owned: set[int] = set()
@@ -159,10 +160,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return None
 
     def _begin(self) -> None:
-        self._written, self._gathered = self._gathered, Batch()
+        self._written, self._gathered = self._gathered, PendingBatch()
         self._writing = asyncio.create_task(self._write(self._written))
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, batch: PendingBatch) -> None:
         """Returns when it is in ClickHouse and committed. Unavailable: of unknown end."""
         plan = await self._in_thread(self._writer.plan, batch)
         begun, backoff = time.monotonic(), Backoff()
@@ -170,7 +171,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 await self._in_thread(self._writer.write, plan)
                 break
-            except Unavailable as unavailable:
+            except ClickHouseUnavailable as unavailable:
                 self._say(f"ClickHouse: {unavailable}")
                 if time.monotonic() - begun > _STALLED:
                     raise
@@ -204,7 +205,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._writing = self._written = None
         try:
             await task
-        except Unavailable as unavailable:
+        except ClickHouseUnavailable as unavailable:
             self._say(f"ClickHouse: {unavailable}")
             self._drop()
 
@@ -216,7 +217,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._writing.cancel()
         self._writing = self._written = None
-        self._gathered = Batch()
+        self._gathered = PendingBatch()
         self._next.clear()
         self._lost = True
 
@@ -233,8 +234,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             starts = await self._starts(owned)
-        except (Unavailable, KafkaError, TimeoutError) as error:
-            self._say(f"{error!r}" if not isinstance(error, Unavailable) else f"ClickHouse: {error}")
+        except (ClickHouseUnavailable, KafkaError, TimeoutError) as error:
+            self._say(f"{error!r}" if not isinstance(error, ClickHouseUnavailable) else f"ClickHouse: {error}")
             await asyncio.wait({ended}, timeout=self._retry.next())
             return
         if epoch != self._epoch:
@@ -252,8 +253,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         committed = {tp: await self._kafka.committed(tp) for tp in places}
         for tp in places:
             self._lag.begin(tp.partition, begins[tp] if committed[tp] is None else committed[tp])
-        await self._in_thread(self._store.quiet)
-        if hours := await self._in_thread(self._store.repair, owned):
+        await self._in_thread(self._store.wait_for_running_inserts)
+        if hours := await self._in_thread(self._store.repair_hourly_tables, owned):
             log.warning("%d hours of activity_hourly were incomplete after a crash and made again", hours)
         await self._in_thread(self._writer.open, owned)
         starts = {}
@@ -275,8 +276,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _asker(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = as_old(await self._in_thread(self._store.events, partition, facts))
-            return [at(fact) in there for fact in facts]
+            there = with_old_ids(await self._in_thread(self._store.stored_at, partition, facts))
+            return [fact_identity(fact) in there for fact in facts]
 
         return present
 

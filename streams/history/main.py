@@ -14,8 +14,8 @@ from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from streams.history import metrics
 from streams.history.clickhouse import client, migrate, retention
-from streams.history.clickhouse.client import Unavailable
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.client import ClickHouseUnavailable
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.consumer import Bury, Consumer
 from streams.history.embedded import query_server
 from streams.history.rebuild.group_lock import GROUP
@@ -63,14 +63,14 @@ def _unready(state: list[Consumer], away: list[str]) -> str | None:
 @contextlib.asynccontextmanager
 async def _store(
     settings: Settings, background: WorkerThread, stop: asyncio.Event, away: list[str]
-) -> AsyncIterator[Store | None]:
+) -> AsyncIterator[ActivityRepository | None]:
     """ClickHouse with its tables, as soon as it is there. None: stopped before."""
     store = None
     backoff = Backoff()
     while store is None and not stop.is_set():
         try:
             store = await background(_open, settings)
-        except Unavailable as unavailable:
+        except ClickHouseUnavailable as unavailable:
             metrics.UP.set(0)
             away[:] = [f"waiting: ClickHouse: {unavailable}"]
             if backoff.tries % 8 == 0:
@@ -100,16 +100,16 @@ async def _answer(settings: Settings) -> None:
         await asyncio.sleep(_TAKEN)
 
 
-def _open(settings: Settings) -> Store:
+def _open(settings: Settings) -> ActivityRepository:
     found = client.connect(settings)
     try:
-        with client.translated():
+        with client.translate_errors():
             _prepare(settings, found)
     except BaseException:
         found.close()
         raise
     local, expires = not settings.clickhouse, settings.history_days > 0
-    return Store(found, client.database_of(settings), local, expires)
+    return ActivityRepository(found, client.database_of(settings), local, expires)
 
 
 def _prepare(settings: Settings, found: Any) -> None:
@@ -118,14 +118,14 @@ def _prepare(settings: Settings, found: Any) -> None:
     todo = [file.name for file in migrate.pending(found, database)]
     if not settings.clickhouse_migrate and settings.clickhouse:
         if todo:
-            raise Unavailable(f"{', '.join(todo)} of database {database} must be applied first: attn migrate")
+            raise ClickHouseUnavailable(f"{', '.join(todo)} of database {database} must be applied first: attn migrate")
         return
     if todo and settings.clickhouse:
         with contextlib.closing(client.connect(settings, client.MIGRATION_SECONDS)) as patient:
             migrate.apply(patient, database, settings.clickhouse_cluster)
     elif todo:
         migrate.apply(found, database)
-    for statement in retention.statements(found, database, settings):
+    for statement in retention.retention_statements(found, database, settings):
         log.info("applying: %s", statement)
         found.command(statement)
 

@@ -38,8 +38,8 @@ from schemas.topics import FACTS, partition_of
 from streams.history import metrics, run
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import COLUMNS, columns
-from streams.history.clickhouse.repository import INSERT_SETTINGS, Store
-from streams.history.writer import Batch, Writer
+from streams.history.clickhouse.repository import INSERT_SETTINGS, ActivityRepository
+from streams.history.writer import PendingBatch, Writer
 from streams.kafka import topics
 
 ROUNDS = 10
@@ -92,7 +92,7 @@ class Bench:
         self.client = connect(Settings(data_dir=directory, _env_file=None), ("bare", "writer"))
         self.client.command("CREATE TABLE bare.plain AS bare.activity")
         self.client.command("SYSTEM STOP MERGES bare.plain")
-        self.writer = Writer(Store(self.client, "writer", local=True), days=30)
+        self.writer = Writer(ActivityRepository(self.client, "writer", local=True), days=30)
         self.writer.open([0])
         self.types = self.client.create_insert_context("bare.activity", column_names=COLUMNS).column_types
         self.steps: dict[str, float] = {}  # of the writer: CPU seconds
@@ -129,7 +129,7 @@ class Bench:
         return timed(lambda: self._written(records))
 
     def _written(self, records: Sequence[Any]) -> None:
-        batch, begun = Batch(), cpu_seconds()
+        batch, begun = PendingBatch(), cpu_seconds()
         batch.add(0, records)
         decoded = cpu_seconds()
         plan = self.writer.plan(batch)

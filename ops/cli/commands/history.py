@@ -76,9 +76,9 @@ def _confine(settings: Settings) -> None:
 
 
 def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> None:
-    from streams.history.clickhouse.client import Unavailable
+    from streams.history.clickhouse.client import ClickHouseUnavailable
     from streams.history.clickhouse.migrate import MigrationError
-    from streams.history.rebuild.group_lock import Cannot
+    from streams.history.rebuild.group_lock import RebuildError
     from streams.history.rebuild.rebuild import Report, rebuild
 
     async def work() -> Report:
@@ -91,7 +91,7 @@ def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> No
     try:
         with kafka_errors(settings):
             report = asyncio.run(work())
-    except (Cannot, Unavailable, MigrationError, NewerVersion) as error:
+    except (RebuildError, ClickHouseUnavailable, MigrationError, NewerVersion) as error:
         raise UserError(str(error)) from None
     except TimeoutError:
         raise UserError(f"Kafka at {settings.kafka} does not answer") from None
@@ -127,7 +127,7 @@ def export(
             for file in files(client, database, low, high, by, out):
                 typer.echo(f"{file.path}  {file.rows:,} rows, {file.size:,} bytes")
                 rows, size = rows + file.rows, size + file.size
-    except clients.Failed as failed:
+    except clients.ClickHouseError as failed:
         raise UserError(str(failed)) from None
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None

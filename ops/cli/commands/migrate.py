@@ -35,20 +35,20 @@ def migrate(
     settings = config.load_settings(data_dir=data_dir, clickhouse=clickhouse)
     database, cluster = clients.database_of(settings), settings.clickhouse_cluster
     try:
-        with closing(_connect(settings, reads=dry_run or status)) as client, clients.translated():
+        with closing(_connect(settings, reads=dry_run or status)) as client, clients.translate_errors():
             if status:
                 return _show(migrations.packaged(), migrations.applied(client, database), database)
             if dry_run:
                 pending = migrations.pending(client, database)
                 sql = migrations.preparing(database, cluster) if pending else []
                 sql += [one for file in pending for one in (f"-- {file.name}", *file.statements(database, cluster))]
-                sql += retention.statements(client, database, settings)
+                sql += retention.retention_statements(client, database, settings)
                 for statement in sql:
                     typer.echo(statement if statement.startswith("--") else f"{statement};\n")
                 return typer.echo(f"{len(pending)} migrations are pending at {_place(settings)}", err=True)
             retention.check(settings)
             names = migrations.apply(client, database, cluster)
-            changes = list(retention.statements(client, database, settings))
+            changes = list(retention.retention_statements(client, database, settings))
             for statement in changes:
                 client.command(statement)
             for what in [*names, *changes]:
@@ -56,7 +56,7 @@ def migrate(
             return typer.echo(f"all there at {_place(settings)}", err=True)
     except migrations.MigrationError as error:
         raise UserError(str(error)) from None
-    except clients.Unavailable as unavailable:
+    except clients.ClickHouseUnavailable as unavailable:
         raise UserError(f"ClickHouse: {unavailable}") from None
 
 

@@ -20,7 +20,14 @@ from streams.history.clickhouse.migrate import MigrationError
 from streams.runtime import private_files
 
 __all__ = [
-    "MIGRATION_SECONDS", "Failed", "Refused", "Unavailable", "connect", "database_of", "directory", "translated",
+    "MIGRATION_SECONDS",
+    "ClickHouseError",
+    "ClickHouseUnavailable",
+    "RowsRefused",
+    "connect",
+    "database_of",
+    "directory",
+    "translate_errors",
 ]
 
 
@@ -35,7 +42,7 @@ _DATA_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 
 _DATA_ERRORS = (DataError, UnicodeError, AttributeError, TypeError, ValueError, OverflowError, struct.error)
 
 
-class Failed(Exception):
+class ClickHouseError(Exception):
     """ClickHouse did not do it. `answered`: it said so itself, so it is there."""
 
     def __init__(self, reason: str, answered: bool = False) -> None:
@@ -43,27 +50,27 @@ class Failed(Exception):
         self.answered = answered
 
 
-class Refused(Failed):
+class RowsRefused(ClickHouseError):
     """A value of these rows is not taken, by ClickHouse or already by its client."""
 
 
-class Unavailable(Failed):
+class ClickHouseUnavailable(ClickHouseError):
     """The rows are not to blame, as far as is known."""
 
 
 @contextlib.contextmanager
-def translated(rows: bool = False) -> Iterator[None]:
+def translate_errors(rows: bool = False) -> Iterator[None]:
     """clickhouse-connect's errors as Unavailable; where `rows` are written, as Refused where a value is to blame."""
     try:
         yield
-    except (Failed, MigrationError):
+    except (ClickHouseError, MigrationError):
         raise
     except Exception as error:  # the transport has many of its own
         reason = f"{type(error).__name__}: {str(error)[:500]}"
         code = error.code if isinstance(error, Error) else None
         if rows and (code in _DATA_CODES or isinstance(error, _DATA_ERRORS)):
-            raise Refused(reason, answered=code is not None) from error
-        raise Unavailable(reason, answered=code is not None) from error
+            raise RowsRefused(reason, answered=code is not None) from error
+        raise ClickHouseUnavailable(reason, answered=code is not None) from error
 
 
 def database_of(settings: Settings) -> str:
@@ -84,7 +91,7 @@ def connect(settings: Settings, seconds: float | None = None) -> Any:
     """
     # It logs rows it can't write, with a traceback; we handle those, and titles have no business in logs.
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
-    with translated():
+    with translate_errors():
         if not settings.clickhouse:
             path = directory(settings)
             private_files.make_private_dir(path)
@@ -119,5 +126,5 @@ def _is_held(status: Path) -> bool:
     return False
 
 
-def _in_use(path: Path) -> Unavailable:
-    return Unavailable(f"{path} is in use by another process (`attn history`, `attn up`)")
+def _in_use(path: Path) -> ClickHouseUnavailable:
+    return ClickHouseUnavailable(f"{path} is in use by another process (`attn history`, `attn up`)")

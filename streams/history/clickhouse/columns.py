@@ -9,10 +9,15 @@ from typing import Any
 from schemas.facts import Fact
 from streams.core.domain.keys import old_name
 
-__all__ = ["COLUMNS", "Place", "as_old", "at", "columns", "digest", "place"]
+__all__ = ["COLUMNS", "FactPosition", "columns", "digest", "fact_identity", "fact_position", "with_old_ids"]
 
-# Where a fact is from within its partition: position and index (schemas.facts).
-Place = tuple[int, int]
+# After a log truncation the fold continues at a position that is at least this much higher: POSITION_JUMP of
+# streams.core.fold.fold is twice as much. No other gap between the positions of two facts comes near it. Migration
+# 0001_activity.sql has the same number: projection `stretches` groups positions by it.
+MIN_POSITION_JUMP = 1 << 23
+
+# Position of a fact within its partition of the log, and its index among the facts of that position (schemas.facts).
+FactPosition = tuple[int, int]
 
 COLUMNS = (
     "workspace_id", "occurred_at", "accepted_at", "event_id", "type", "subject", "item_id", "kind", "priority", "title",
@@ -21,16 +26,16 @@ COLUMNS = (
 )
 
 
-def place(fact: Fact) -> Place:
+def fact_position(fact: Fact) -> FactPosition:
     return (fact.pos, fact.index)
 
 
-def at(fact: Fact) -> tuple[int, int, str]:
+def fact_identity(fact: Fact) -> tuple[int, int, str]:
     """A fact by its place and its event. The event by its old name (decision 0037): the row may be of an older attn."""
     return (fact.pos, fact.index, old_name(fact.event_id))
 
 
-def as_old(places: Iterable[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
+def with_old_ids(places: Iterable[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
     """Places of rows, to be compared with `at`."""
     return {(position, index, old_name(event)) for position, index, event in places}
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from streams.history.clickhouse.client import Failed, translated
+from streams.history.clickhouse.client import ClickHouseError, translate_errors
 from streams.history.clickhouse.columns import COLUMNS
 from streams.runtime.private_files import replace_atomically
 
@@ -27,7 +27,7 @@ WHERE occurred_at >= fromUnixTimestamp64Second({low:Int64}, 'UTC')
 _ORDER = "ORDER BY workspace_id, occurred_at, event_id"
 
 
-class Broken(Failed):
+class Broken(ClickHouseError):
     """What came is no whole Parquet file."""
 
 
@@ -54,7 +54,7 @@ def export(client: Any, database: str, begin: datetime, end: datetime, by: Span,
     """Write the files of [begin, end), by when facts happened; none for a time without facts. Each appears whole, in
     place of one of the same name. Unavailable; Broken; OSError."""
     query = _QUERY.replace("$activity", f"`{database}`.activity")
-    with translated():
+    with translate_errors():
         given = {"low": int(begin.timestamp()), "high": int(end.timestamp())}
         found = client.query(query.replace("$what", "DISTINCT toDate(occurred_at)"), parameters=given).result_rows
     days = {day for day, in found}
@@ -63,7 +63,7 @@ def export(client: Any, database: str, begin: datetime, end: datetime, by: Span,
         if not any(f"{day}".startswith(name) for day in days):
             continue
         given = {"low": int(low.timestamp()), "high": int(high.timestamp())}
-        with translated():
+        with translate_errors():
             (rows,), = client.query(count, parameters=given).result_rows
         if rows:
             path = directory / f"activity-{name}.parquet"
@@ -73,7 +73,7 @@ def export(client: Any, database: str, begin: datetime, end: datetime, by: Span,
 def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
     """The file's size."""
     with replace_atomically(path, path.with_name(f".{path.name}.{os.getpid()}")) as draft:
-        with draft.open("wb") as out, translated():
+        with draft.open("wb") as out, translate_errors():
             # The answer begins when it is whole at the server, so that an error there is not taken for data.
             stream = client.raw_stream(sql, parameters=given, fmt="Parquet", settings={"wait_end_of_query": 1})
             while chunk := stream.read(_CHUNK):

@@ -10,11 +10,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from schemas.facts import Fact
-from streams.history.clickhouse.client import Unavailable, translated
-from streams.history.clickhouse.columns import COLUMNS, Place
-from streams.history.deduplicator import JUMP
+from streams.history.clickhouse.client import ClickHouseUnavailable, translate_errors
+from streams.history.clickhouse.columns import COLUMNS, MIN_POSITION_JUMP, FactPosition
 
-__all__ = ["INSERT_SETTINGS", "SUMS", "Store"]
+__all__ = ["INSERT_SETTINGS", "SUMS", "ActivityRepository"]
 
 # Tables that ClickHouse makes of every insert into `activity`, by a view named like each; in the order in which
 # _ACTIVITY_BY_HOUR counts what belongs into them.
@@ -37,15 +36,16 @@ INSERT_SETTINGS = {
     "max_partitions_per_insert_block": 0,
 }
 
-# The first two are answered by projection `stretches`.
+# Projection `stretches` answers the first two. The jump is a literal in its expression, and in the query: a query
+# parameter would be a cast, which the projection does not match.
 _LAST = "SELECT max((position, fact_index)), count() FROM $activity WHERE log_partition = {p:UInt16}"
 
 _STRETCHES = """
 SELECT min(position), max(position),
        max(accepted_at) > subtractSeconds(max(max(accepted_at)) OVER (), {seconds:UInt64})
 FROM $activity WHERE log_partition = {p:UInt16}
-GROUP BY intDiv(position, 8388608) ORDER BY 1
-"""
+GROUP BY intDiv(position, $jump) ORDER BY 1
+""".replace("$jump", str(MIN_POSITION_JUMP))
 
 _EVENTS = """
 SELECT position, fact_index, event_id FROM $activity
@@ -113,7 +113,7 @@ WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String
 """
 
 
-class Store:
+class ActivityRepository:
     """`client`: clickhouse-connect's. `local`: nobody else can have inserts under way (chdb). `expires`: rows leave
     `activity` with time, so hours with fewer facts there than in a sum are as they should be."""
 
@@ -132,7 +132,7 @@ class Store:
         """Insert the columns as one block. Refused: a value does not fit. After any failure that ClickHouse answered
         the rows may be in `activity` all the same: what a view makes of them comes after, and may be what failed."""
         types = self._column_types()
-        with translated(rows=True):
+        with translate_errors(rows=True):
             context = self._client.create_insert_context(
                 self._activity, column_names=COLUMNS, column_types=types, column_oriented=True, data=data,
                 settings=INSERT_SETTINGS | {"insert_deduplication_token": token},
@@ -146,19 +146,19 @@ class Store:
                     raise context.insert_exception from None
                 raise
 
-    def last(self, partition: int) -> Place | None:
+    def max_position(self, partition: int) -> FactPosition | None:
         """The highest place of the partition."""
         (found, count), = self._query(_LAST, p=partition)
         return tuple(found) if count else None
 
-    def events(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
+    def stored_at(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
         """Position, index and event id of the rows at the positions of these facts, and of others in between."""
         workspaces, positions = sorted({fact.ws for fact in facts}), [fact.pos for fact in facts]
         return set(self._query(
             _EVENTS, p=partition, workspaces=workspaces, low=min(positions), high=max(positions),
         ))
 
-    def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    def stored_events(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """Which of these events (workspace, event id) have a row."""
         if not events:
             return set()
@@ -169,14 +169,15 @@ class Store:
         """Positions after which the partition's positions jumped, within that many days of the log's clock."""
         stretches = self._query(_STRETCHES, p=partition, seconds=int(days * 86400))
         return [
-            high for (_, high, recent), (low, _, _) in itertools.pairwise(stretches) if recent and low - high >= JUMP
+            high for (_, high, recent), (low, _, _) in itertools.pairwise(stretches)
+            if recent and low - high >= MIN_POSITION_JUMP
         ]
 
     def digests(self, partition: int, high: int) -> array[int]:
         """Sorted digests of the events that a fold which fell back after position `high` may have forgotten."""
         return array("I", [digest for digest, in self._query(_DIGESTS, p=partition, high=high)])
 
-    def quiet(self) -> None:
+    def wait_for_running_inserts(self) -> None:
         """Wait until the inserts that run now have ended: they may be of a writer that is gone."""
         begun = time.monotonic()
         while not self._local:
@@ -184,10 +185,10 @@ class Store:
             if not running:
                 return
             if time.monotonic() - begun > _PATIENCE:
-                raise Unavailable("inserts of another writer do not end")
+                raise ClickHouseUnavailable("inserts of another writer do not end")
             time.sleep(0.05)
 
-    def repair(self, partitions: Collection[int]) -> int:
+    def repair_hourly_tables(self, partitions: Collection[int]) -> int:
         """Make the hours again whose rows of these partitions a crash kept from a table of SUMS: how many.
 
         An insert writes the table first and what views make of it then. A workspace has one partition and a partition
@@ -230,7 +231,7 @@ class Store:
 
     def _column_types(self) -> list[Any]:
         if self._types is None:
-            with translated():
+            with translate_errors():
                 context = self._client.create_insert_context(self._activity, column_names=COLUMNS)
             self._types = list(context.column_types)
         return self._types
@@ -239,9 +240,9 @@ class Store:
         return sql.replace("$activity", self._activity)
 
     def _query(self, sql: str, **parameters: Any) -> list[Any]:
-        with translated():
+        with translate_errors():
             return list(self._client.query(self._fill(sql), parameters=parameters).result_rows)
 
     def _command(self, sql: str, settings: dict[str, Any], **parameters: Any) -> None:
-        with translated():
+        with translate_errors():
             self._client.command(self._fill(sql), parameters=parameters, settings=settings)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from schemas.settings import Settings
 from streams.history.clickhouse.migrate import Client, MigrationError, fill
 
-__all__ = ["check", "statements"]
+__all__ = ["check", "retention_statements"]
 
 # Which column tells a row's age: of facts the log's clock, so that a late event is kept as long as any other.
 _AGE = {"activity": "accepted_at", "activity_hourly": "hour", "items_hourly": "hour"}
@@ -26,7 +26,7 @@ def check(settings: Settings) -> None:
         )
 
 
-def statements(client: Client, database: str, settings: Settings) -> Iterator[str]:
+def retention_statements(client: Client, database: str, settings: Settings) -> Iterator[str]:
     """What makes the tables keep rows as long as the settings say. A TTL somebody wrote otherwise is left alone."""
     check(settings)
     days = dict.fromkeys(_AGE, settings.history_hourly_days) | {"activity": settings.history_days}

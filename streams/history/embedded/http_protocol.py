@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Asked", "BadRequest", "Handler", "Overloaded"]
+__all__ = ["BadRequest", "ClickHouseHttpHandler", "Overloaded", "QueryRequest"]
 
 # What comes among the settings in the URL, and is none.
 _NOT_SETTINGS = frozenset({
@@ -49,7 +49,7 @@ class Overloaded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryRequest:
     """One statement. `rows`: the bytes of an insert in format Native, whose statement `sql` is then without FORMAT."""
 
     sql: str
@@ -59,7 +59,7 @@ class Asked:
     rows: bytes | None = None
 
 
-class Handler(BaseHTTPRequestHandler):
+class ClickHouseHttpHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for an acknowledgement
     most = 64 << 20  # bytes of a request's body, packed or not
 
-    def answer(self, asked: Asked) -> bytes | Path:
+    def query(self, asked: QueryRequest) -> bytes | Path:
         """The result in the statement's format, or a file with it, which is removed once it is sent. Raises what
         ClickHouse says, Overloaded, BadRequest."""
         raise NotImplementedError
@@ -77,33 +77,33 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        self._respond(b"")
+        self._handle(b"")
 
     def do_POST(self) -> None:
         try:
             body = self.body()
         except BadRequest as bad:
             self.close_connection = True  # the rest of it was not read
-            self.tell(bad.status, f"{bad}\n".encode())
+            self.respond(bad.status, f"{bad}\n".encode())
         else:
-            self._respond(body)
+            self._handle(body)
 
-    def _respond(self, body: bytes) -> None:
+    def _handle(self, body: bytes) -> None:
         url = urlsplit(self.path)
         params = dict(parse_qsl(url.query, keep_blank_values=True))
         if url.path == "/ping" or (not body and "query" not in params):
-            self.tell(200, b"Ok.\n")
+            self.respond(200, b"Ok.\n")
         elif not self.allows(*self._credentials(params)):
             named = {"WWW-Authenticate": 'Basic realm="ClickHouse"', "X-ClickHouse-Exception-Code": "516"}
-            self.tell(401, b"Code: 516. DB::Exception: Authentication failed (AUTHENTICATION_FAILED)\n", **named)
+            self.respond(401, b"Code: 516. DB::Exception: Authentication failed (AUTHENTICATION_FAILED)\n", **named)
         else:
-            self.carry_out(params, body)
+            self.execute(params, body)
 
-    def carry_out(self, params: dict[str, str], body: bytes) -> None:
+    def execute(self, params: dict[str, str], body: bytes) -> None:
         """Answer a request of one who may."""
         try:
-            asked = self.asked(params, body)
-            result = self.answer(asked)
+            asked = self.request_of(params, body)
+            result = self.query(asked)
         except Overloaded as over:
             self._fail(503, f"Code: 202. DB::Exception: {over} (TOO_MANY_SIMULTANEOUS_QUERIES)", **{"Retry-After": "1"})
         except BadRequest as bad:
@@ -116,15 +116,15 @@ class Handler(BaseHTTPRequestHandler):
     def _fail(self, status: int, text: str, **headers: str) -> None:
         code = _CODE.search(text)
         headers["X-ClickHouse-Exception-Code"] = code[1] if code else _UNKNOWN
-        self.tell(status, f"{text}\n".encode(), **headers)
+        self.respond(status, f"{text}\n".encode(), **headers)
 
-    def _give(self, asked: Asked, result: bytes | Path) -> None:
+    def _give(self, asked: QueryRequest, result: bytes | Path) -> None:
         if isinstance(result, Path):
             return self._send(result)
         if not result:
-            return self.tell(200, result)  # a command has no format
+            return self.respond(200, result)  # a command has no format
         kind = next((kind for start, kind in _TYPES if asked.format.startswith(start)), "application/octet-stream")
-        return self.tell(200, result, **{"X-ClickHouse-Format": asked.format, "Content-Type": kind})
+        return self.respond(200, result, **{"X-ClickHouse-Format": asked.format, "Content-Type": kind})
 
     def _send(self, result: Path) -> None:
         try:
@@ -134,11 +134,11 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             result.unlink()
 
-    def asked(self, params: Mapping[str, str], body: bytes) -> Asked:
+    def request_of(self, params: Mapping[str, str], body: bytes) -> QueryRequest:
         """The statement of a request: what the URL says of it, then the body."""
         params = dict(params)
         if insert := _INSERT.match(body):
-            return Asked(insert[1].decode(), _settings(params), rows=body[insert.end():])
+            return QueryRequest(insert[1].decode(), _settings(params), rows=body[insert.end():])
         if self.headers.get_content_maintype() == "multipart":
             params |= self._form(body)
             body = b""
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         except UnicodeDecodeError:
             raise BadRequest("the query is not UTF-8") from None
         written = _FORMAT.search(sql)
-        return Asked(
+        return QueryRequest(
             sql, _settings(params),
             {name.removeprefix("param_"): value for name, value in params.items() if name.startswith("param_")},
             written[1] if written else params.get("default_format") or "TabSeparated",
@@ -213,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
         if not 0 <= length <= self.most:
             raise BadRequest(f"more than {self.most} bytes", 413)
 
-    def tell(self, status: int, body: bytes, **headers: str) -> None:
+    def respond(self, status: int, body: bytes, **headers: str) -> None:
         self._head(status, len(body), headers)
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -26,10 +26,10 @@ from typing import Any, Literal
 from schemas.settings import DATABASE, Settings
 from streams.history import metrics
 from streams.history.embedded import query_guard
-from streams.history.embedded.http_protocol import Asked, BadRequest, Handler, Overloaded
+from streams.history.embedded.http_protocol import BadRequest, ClickHouseHttpHandler, Overloaded, QueryRequest
 from streams.runtime import private_files
 
-__all__ = ["Engine", "results", "serve"]
+__all__ = ["QueryEngine", "results", "serve"]
 
 _CONNECTIONS = 64  # edges and dashboards keep a few each
 _WAITING = 16  # queries, beyond those that run
@@ -51,7 +51,7 @@ def results(path: Path) -> Path:
     return path.parent / "clickhouse-results"
 
 
-class Engine:
+class QueryEngine:
     """chdb in `path`, which this process has open. For any number of threads."""
 
     def __init__(self, path: Path, seconds: float, at_once: int) -> None:
@@ -65,7 +65,7 @@ class Engine:
         with self._connection() as connection:
             self._guard = query_guard.Guard(connection)
 
-    def ask(self, asked: Asked, user: User = "reader") -> bytes | Path:
+    def run(self, asked: QueryRequest, user: User = "reader") -> bytes | Path:
         """The result. Raises Overloaded if no query slot is free; BadRequest if the statement may not run; RuntimeError
         with what ClickHouse says."""
         with self._slots[user].taken(), self._connection() as connection:
@@ -79,7 +79,7 @@ class Engine:
             answer = connection.query(statement.sql, statement.format or asked.format, params=dict(asked.parameters))
             return bytes(answer.bytes() or b"")
 
-    def _file(self, connection: Any, statement: query_guard.Statement, asked: Asked) -> Path:
+    def _file(self, connection: Any, statement: query_guard.Statement, asked: QueryRequest) -> Path:
         """An export: as large as it comes, so not through memory, and not as soon as what a person waits for."""
         most = _EXPORT | {"max_result_bytes": shutil.disk_usage(self._scratch).free // 2}  # the broker is on that disk
         settings = ", ".join(f"{name} = {value}" for name, value in most.items())
@@ -105,7 +105,7 @@ class Engine:
         finally:
             connection.close()
 
-    def _settings(self, asked: Asked) -> dict[str, str]:
+    def _settings(self, asked: QueryRequest) -> dict[str, str]:
         """The caller's, within our limits."""
         found = query_guard.check_settings(asked.settings)
         for name, most in self._limits.items():
@@ -155,7 +155,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, handler: type[Handler]) -> None:
+    def __init__(self, port: int, handler: type[ClickHouseHttpHandler]) -> None:
         self._lock = threading.Lock()
         self._idle: OrderedDict[socket.socket, None] = OrderedDict()
         self._open = 0
@@ -210,9 +210,9 @@ def serve(settings: Settings, path: Path) -> Iterator[int]:
         "reader": _password(settings.clickhouse_password_file),
         "edge": _password(settings.clickhouse_edge_password_file),
     }
-    engine = Engine(path, settings.chdb_query_seconds, settings.chdb_query_concurrency)
+    engine = QueryEngine(path, settings.chdb_query_seconds, settings.chdb_query_concurrency)
 
-    class Reading(Handler):
+    class Reading(ClickHouseHttpHandler):
         most = _ASKED
         user: User = "reader"
 
@@ -220,9 +220,9 @@ def serve(settings: Settings, path: Path) -> Iterator[int]:
             self.user = "edge" if user == "edge" else "reader"  # other names are readers: clients send "default"
             return hmac.compare_digest(given.encode(), passwords[self.user])
 
-        def answer(self, asked: Asked) -> bytes | Path:
+        def query(self, asked: QueryRequest) -> bytes | Path:
             with server.busy(self.connection), metrics.QUERY_SECONDS.time():
-                return engine.ask(asked, self.user)
+                return engine.run(asked, self.user)
 
     with _Server(settings.clickhouse_port, Reading) as server:
         thread = threading.Thread(target=server.serve_forever, name="clickhouse-http", daemon=True)

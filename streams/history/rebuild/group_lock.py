@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.kafka.connection import client_arguments, close_client
 
-__all__ = ["GROUP", "Cannot", "Claim", "alone", "claimed"]
+__all__ = ["GROUP", "GroupLock", "RebuildError", "hold_group", "wait_until_group_empty"]
 
 GROUP = "attn-history"
 _ANSWER = 30.0  # seconds, of Kafka
@@ -28,11 +28,11 @@ _SESSION, _BEAT = 10_000, 2_000  # ms
 _LONGEST = 30 * 60_000  # ms that a writer which starts meanwhile is kept waiting
 
 
-class Cannot(Exception):
+class RebuildError(Exception):
     """It would lose rows, or somebody writes; `str(error)` is for the operator."""
 
 
-class Claim(ConsumerRebalanceListener):  # type: ignore[misc]
+class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self) -> None:
         self._held, self._over = asyncio.Event(), asyncio.Event()
         self._wanted = False
@@ -40,7 +40,7 @@ class Claim(ConsumerRebalanceListener):  # type: ignore[misc]
     def check(self) -> None:
         """Cannot: a writer wants to begin, or the group has forgotten us."""
         if self._wanted:
-            raise Cannot("`attn history` was started meanwhile: nothing was changed; stop it first")
+            raise RebuildError("`attn history` was started meanwhile: nothing was changed; stop it first")
 
     async def held(self) -> None:
         await self._held.wait()
@@ -58,10 +58,10 @@ class Claim(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 @contextlib.asynccontextmanager
-async def claimed(settings: Settings) -> AsyncIterator[Claim]:
+async def hold_group(settings: Settings) -> AsyncIterator[GroupLock]:
     """Cannot: a writer runs. KafkaError, TimeoutError."""
-    await alone(settings)
-    claim = Claim()
+    await wait_until_group_empty(settings)
+    claim = GroupLock()
     consumer = AIOKafkaConsumer(
         **client_arguments(settings), group_id=GROUP, client_id="attn-history-rebuild", enable_auto_commit=False,
         session_timeout_ms=_SESSION, heartbeat_interval_ms=_BEAT, rebalance_timeout_ms=_LONGEST,
@@ -75,14 +75,15 @@ async def claimed(settings: Settings) -> AsyncIterator[Claim]:
             await claim.held()
         consumer.pause(*consumer.assignment())
         if len(consumer.assignment()) < settings.log_partitions:
-            raise Cannot(f"`attn history` runs: a member of group {GROUP} has some of the partitions; stop it first")
+            raise RebuildError(
+                f"`attn history` runs: a member of group {GROUP} has some of the partitions; stop it first")
         yield claim
     finally:
         claim.release()
         await close_client(consumer)
 
 
-async def alone(settings: Settings, seconds: float = _GONE) -> None:
+async def wait_until_group_empty(settings: Settings, seconds: float = _GONE) -> None:
     """Return once no writer is a member of the group any more. Cannot: one still is after so many seconds."""
     admin = AIOKafkaAdminClient(**client_arguments(settings))
     async with asyncio.timeout(_ANSWER):
@@ -95,7 +96,7 @@ async def alone(settings: Settings, seconds: float = _GONE) -> None:
             if not members:
                 return
             if tries > seconds:
-                raise Cannot(f"`attn history` runs ({members} in group {GROUP}): stop it first")
+                raise RebuildError(f"`attn history` runs ({members} in group {GROUP}): stop it first")
             await asyncio.sleep(1)
     finally:
         await close_client(admin)

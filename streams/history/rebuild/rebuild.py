@@ -20,11 +20,11 @@ from schemas.settings import Settings
 from schemas.topics import FACTS
 from streams.history.clickhouse import client as clients
 from streams.history.clickhouse import migrate, retention
-from streams.history.clickhouse.client import Unavailable
+from streams.history.clickhouse.client import ClickHouseUnavailable
 from streams.history.clickhouse.columns import COLUMNS
-from streams.history.clickhouse.repository import SUMS, Store
-from streams.history.rebuild.group_lock import Cannot, claimed
-from streams.history.writer import Batch, Writer, facts_of
+from streams.history.clickhouse.repository import SUMS, ActivityRepository
+from streams.history.rebuild.group_lock import RebuildError, hold_group
+from streams.history.writer import PendingBatch, Writer, facts_of
 from streams.kafka.reader import partition_bounds, read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
@@ -83,15 +83,15 @@ async def rebuild(
     async with contextlib.AsyncExitStack() as stack:
         check: Callable[[], None] = lambda: None  # noqa: E731
         if settings.clickhouse and not sure:  # chdb's directory has one owner anyway
-            check = (await stack.enter_async_context(claimed(settings))).check
+            check = (await stack.enter_async_context(hold_group(settings))).check
         in_thread = WorkerThread("clickhouse")
         stack.callback(in_thread.stop)
         client = await in_thread(clients.connect, settings, clients.MIGRATION_SECONDS)
         stack.push_async_callback(in_thread, client.close)
-        return await _Rebuilding(settings, client, in_thread, progress, check).run(older)
+        return await _Rebuild(settings, client, in_thread, progress, check).run(older)
 
 
-class _Rebuilding:
+class _Rebuild:
     def __init__(
         self, settings: Settings, client: Any, in_thread: WorkerThread, progress: Callable[[int], None],
         check: Callable[[], None],
@@ -116,7 +116,7 @@ class _Rebuilding:
             await self._in_thread(self._swap)
             return Report(before, after, self._read, self._kept, self._refused)
         finally:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(ClickHouseUnavailable):
                 await self._in_thread(self._drop)
 
     async def _ranges(self) -> list[tuple[TopicPartition, int, int]]:
@@ -134,26 +134,26 @@ class _Rebuilding:
 
     async def _fill(self, tp: TopicPartition, begin: int, end: int) -> None:
         """Write a partition's facts."""
-        store = Store(self._client, self._new, local=not self._settings.clickhouse)
+        store = ActivityRepository(self._client, self._new, local=not self._settings.clickhouse)
         writer = Writer(store, self._settings.dedupe_days)
         await self._in_thread(writer.open, [tp.partition])
-        batch = Batch()
+        batch = PendingBatch()
         async for records in read_offsets(self._settings, tp, begin, end) if begin < end else _nothing():
             batch.add(tp.partition, records)
             self._read += len(records)
             if batch.count >= self._settings.history_batch_rows:
                 await self._write(writer, batch)
-                batch = Batch()
+                batch = PendingBatch()
         if batch.count:
             await self._write(writer, batch)
 
-    async def _write(self, writer: Writer, batch: Batch) -> None:
+    async def _write(self, writer: Writer, batch: PendingBatch) -> None:
         plan, backoff = await self._in_thread(writer.plan, batch), Backoff()
         while True:
             try:
                 await self._in_thread(writer.write, plan)
                 break
-            except Unavailable:
+            except ClickHouseUnavailable:
                 if backoff.tries >= _TRIES:
                     raise
                 await asyncio.sleep(backoff.next())
@@ -164,17 +164,17 @@ class _Rebuilding:
     # --- in the thread ---
 
     def _begin(self) -> None:
-        with clients.translated():
+        with clients.translate_errors():
             if migrate.pending(self._client, self._old):
                 raise migrate.MigrationError(f"database {self._old} is not as this attn wants it: `attn migrate` first")
-            Store(self._client, self._old, local=not self._settings.clickhouse).quiet()
+            ActivityRepository(self._client, self._old, local=not self._settings.clickhouse).wait_for_running_inserts()
             self._drop()  # of one that was killed
             migrate.apply(self._client, self._new, self._settings.clickhouse_cluster)
-            for statement in retention.statements(self._client, self._new, self._settings):
+            for statement in retention.retention_statements(self._client, self._new, self._settings):
                 self._client.command(statement)
 
     def _drop(self) -> None:
-        with clients.translated():
+        with clients.translate_errors():
             sql = "DROP DATABASE IF EXISTS {database} {on_cluster} SYNC"
             self._client.command(migrate.fill(sql, self._new, self._settings.clickhouse_cluster))
 
@@ -182,28 +182,28 @@ class _Rebuilding:
         """Rows of facts before those held: of all, where none is held."""
         table, fresh = f"`{self._old}`.activity", f"`{self._new}`.activity"
         given = {"p": partition, "first": 2**64 - 1 if first is None else first}
-        with clients.translated():
+        with clients.translate_errors():
             (rows,), = self._client.query(_BEFORE.format(table=table), parameters=given).result_rows
         if rows and older == "refuse":
-            raise Cannot(
+            raise RebuildError(
                 f"partition {partition}: {rows:,} rows are of facts that Kafka does not hold any more; "
                 "--older keep takes them over as they are, --older drop leaves them out"
             )
         if rows and older == "keep":
             sql = _KEEP.format(fresh=fresh, table=table, columns=", ".join(COLUMNS))
-            with clients.translated():
+            with clients.translate_errors():
                 self._client.command(sql, parameters=given, settings={"max_partitions_per_insert_block": 0})
             self._kept += rows
 
     def _compared(self, older: Older) -> tuple[dict[str, Counts], dict[str, Counts]]:
         """Counts before and after. Cannot: the new tables won't do."""
-        with clients.translated():
+        with clients.translate_errors():
             before, after = self._counts(self._old), self._counts(self._new)
         self._check(older, after)
         return before, after
 
     def _swap(self) -> None:
-        with clients.translated():
+        with clients.translate_errors():
             pairs = ", ".join(f"`{self._old}`.{table} AND `{self._new}`.{table}" for table in TABLES)
             cluster = self._settings.clickhouse_cluster
             self._client.command(migrate.fill(f"EXCHANGE TABLES {pairs} {{on_cluster}}", self._old, cluster))
@@ -211,18 +211,18 @@ class _Rebuilding:
     def _check(self, older: Older, after: dict[str, Counts]) -> None:
         """Cannot: the new tables disagree with each other, or have fewer facts of a partition than the old ones."""
         if after["activity_hourly"].facts != after["activity"].facts:
-            raise Cannot(f"the new sums have {after['activity_hourly'].facts:,} facts, their table "
+            raise RebuildError(f"the new sums have {after['activity_hourly'].facts:,} facts, their table "
                          f"{after['activity'].facts:,}; nothing was changed")
         if older == "drop":
             return
-        with clients.translated():
+        with clients.translate_errors():
             rows, fresh = (
                 dict(self._client.query(_OF_PARTITION.format(table=f"`{database}`.activity")).result_rows)
                 for database in (self._old, self._new)
             )
         for partition, count in sorted(rows.items()):
             if fresh.get(partition, 0) < count:
-                raise Cannot(f"partition {partition} has {count:,} rows, the facts held make "
+                raise RebuildError(f"partition {partition} has {count:,} rows, the facts held make "
                              f"{fresh.get(partition, 0):,}; nothing was changed (--older drop takes them all the same)")
 
     def _counts(self, database: str) -> dict[str, Counts]:

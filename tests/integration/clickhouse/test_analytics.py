@@ -35,7 +35,7 @@ TARGETS = {"urgent": 900, "high": 3600, "normal": 28800, "low": 259200}
 CLOCKED = ("incident", "proof_expiring")
 
 
-class Asked(NamedTuple):
+class QueryRequest(NamedTuple):
     """Facts of one workspace, and of which time is asked."""
 
     facts: list[Fact]
@@ -104,7 +104,7 @@ def when(us: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
-def momentum(asked: Asked) -> list[Any]:
+def momentum(asked: QueryRequest) -> list[Any]:
     types = (("session.completed",), ("plan.approved",), ("action.confirmed", "action.declined"))
     days: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0])
     for fact in asked.within:
@@ -114,7 +114,7 @@ def momentum(asked: Asked) -> list[Any]:
     return [(one, *counts) for one, counts in sorted(days.items())]
 
 
-def time_to_resolve(asked: Asked) -> list[Any]:
+def time_to_resolve(asked: QueryRequest) -> list[Any]:
     kinds: dict[str, list[float]] = defaultdict(list)
     for fact in asked.closing:
         kinds[fact.kind or ""].append(fact.seconds_open or 0.0)
@@ -122,7 +122,7 @@ def time_to_resolve(asked: Asked) -> list[Any]:
     return sorted(found, key=lambda row: (-row[1], row[0]))
 
 
-def who_resolves(asked: Asked) -> list[Any]:
+def who_resolves(asked: QueryRequest) -> list[Any]:
     people: dict[str, list[Fact]] = defaultdict(list)
     for fact in asked.closing:
         if fact.actor:
@@ -134,7 +134,7 @@ def who_resolves(asked: Asked) -> list[Any]:
     return sorted(found, key=lambda row: (-row[1], row[0]))[:50]
 
 
-def targets_missed(asked: Asked) -> list[Any]:
+def targets_missed(asked: QueryRequest) -> list[Any]:
     closed, missed = Counter[str](), Counter[str]()
     for fact in asked.closing:
         closed[fact.priority or ""] += 1
@@ -142,7 +142,7 @@ def targets_missed(asked: Asked) -> list[Any]:
     return [(name, closed[name], missed[name], round(missed[name] / closed[name], 4)) for name in sorted(closed)]
 
 
-def still_open(asked: Asked) -> list[Any]:
+def still_open(asked: QueryRequest) -> list[Any]:
     items: dict[str, list[Fact]] = defaultdict(list)
     for fact in asked.facts:
         if fact.item and fact.time < asked.until:
@@ -155,7 +155,7 @@ def still_open(asked: Asked) -> list[Any]:
     return [(item, when(since)) for since, item in sorted(found)[:100]]
 
 
-def failures(asked: Asked) -> list[Any]:
+def failures(asked: QueryRequest) -> list[Any]:
     opened, closed = Counter[str](), Counter[str]()
     for fact in asked.within:
         if fact.kind == "failed_run" and fact.item:
@@ -164,13 +164,13 @@ def failures(asked: Asked) -> list[Any]:
     return sorted(((name, opened[name], closed[name]) for name in opened), key=lambda row: (-row[1], row[0]))
 
 
-def drafts(asked: Asked) -> list[Any]:
+def drafts(asked: QueryRequest) -> list[Any]:
     found = Counter(fact.resolved_action for fact in asked.closing if fact.kind == "draft_review")
     return [(action, count, round(count / sum(found.values()), 4))
             for action, count in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 
-def backlog(asked: Asked) -> list[Any]:
+def backlog(asked: QueryRequest) -> list[Any]:
     changes: dict[str, dict[Any, int]] = defaultdict(lambda: defaultdict(int))
     for fact in asked.facts:
         if fact.item and fact.time < asked.until:
@@ -183,20 +183,20 @@ def backlog(asked: Asked) -> list[Any]:
     ]
 
 
-def late(asked: Asked) -> list[Any]:
+def late(asked: QueryRequest) -> list[Any]:
     facts = Counter(fact.type for fact in asked.within)
     stale = Counter(fact.type for fact in asked.within if fact.stale)
     return [(name, facts[name], count, round(count / facts[name], 4))
             for name, count in sorted(stale.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 
-def load(asked: Asked) -> list[Any]:
+def load(asked: QueryRequest) -> list[Any]:
     found = Counter(
         (when(fact.time).isoweekday(), when(fact.time).hour) for fact in asked.within if fact.item and fact.opened)
     return [(*key, count) for key, count in sorted(found.items())]
 
 
-def longest(asked: Asked) -> list[Any]:
+def longest(asked: QueryRequest) -> list[Any]:
     spans: dict[str, list[int]] = defaultdict(list)
     for fact in asked.within:
         if fact.case_id:
@@ -213,7 +213,7 @@ def longest(asked: Asked) -> list[Any]:
     return found
 
 
-MODELS: dict[str, Callable[[Asked], list[Any]]] = {
+MODELS: dict[str, Callable[[QueryRequest], list[Any]]] = {
     "Momentum per day": momentum, "Time to resolve by kind": time_to_resolve, "Who resolves": who_resolves,
     "Targets missed": targets_missed, "Open items at the end, longest first": still_open,
     "Failures per cluster": failures, "Results of drafts edited by an AI": drafts, "Backlog over time": backlog,
@@ -237,7 +237,7 @@ def test_a_query_says_what_the_facts_say(kept: tuple[Any, dict[str, list[Fact]]]
         for since, until in (whole, half):
             given = {"ws": ws, "since": f"{when(since):%F %T}", "until": f"{when(until):%F %T}"}
             found = [TIMED.get(name, tuple)(row) for row in client.query(QUERIES[name], given).result_rows]
-            wanted = MODELS[name](Asked(mine, since, until))
+            wanted = MODELS[name](QueryRequest(mine, since, until))
             assert [_plain(row) for row in found] == [_near(row) for row in wanted], ws
             rows += len(found)
     assert rows, "nothing to compare"

@@ -22,7 +22,7 @@ from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.embedded import http_protocol, query_guard, query_server
 
 pytestmark = pytest.mark.clickhouse
@@ -79,7 +79,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     )
     writer = client.connect(settings)
     migrate.apply(writer, "attn")
-    store = Store(writer, "attn", local=True)
+    store = ActivityRepository(writer, "attn", local=True)
     store.insert(columns(Feeder(1).some(300, repeats=False), [0] * 300), "one")
     with (
         query_server.serve(settings, client.directory(settings)) as port,

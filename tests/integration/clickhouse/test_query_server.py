@@ -18,7 +18,7 @@ from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.embedded import query_server
 
 pytestmark = pytest.mark.clickhouse
@@ -27,7 +27,7 @@ pytest.importorskip("chdb", reason="chdb is not installed")
 
 class Served(NamedTuple):
     settings: Settings
-    store: Store
+    store: ActivityRepository
     url: str
     password: str
 
@@ -43,7 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     writer = client.connect(settings)
     migrate.apply(writer, "attn")
-    store = Store(writer, "attn", local=True)
+    store = ActivityRepository(writer, "attn", local=True)
     store.insert(columns(Feeder(1).some(300, repeats=False), [0] * 300), "one")
     with query_server.serve(settings, client.directory(settings)) as port:
         password = settings.clickhouse_password_file.read_text().strip()

@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns
 from streams.history.clickhouse.export import Broken, export, spans
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
@@ -74,7 +74,7 @@ def test_a_file_a_month_or_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     with closing(client.connect(Settings(data_dir=tmp_path / "data", _env_file=None))) as found:
         migrate.apply(found, "attn")
-        Store(found, "attn", local=True).insert(columns(told := facts(), [0] * 96), "all")
+        ActivityRepository(found, "attn", local=True).insert(columns(told := facts(), [0] * 96), "all")
     out = tmp_path / "out"
     assert attn_here("history", "export", "--from", "2026-01", "--to", "2026-03-02T12:00:00", "--out", str(out)) == 0
     assert {file.name for file in out.iterdir()} == {f"activity-2026-{month}.parquet" for month in ("01", "02", "03")}
@@ -100,7 +100,7 @@ def test_from_a_server(tmp_path: Path) -> None:
     try:
         with closing(client.connect(Settings(clickhouse=server.url, _env_file=None))) as found:
             migrate.apply(found, "attn")
-            Store(found, "attn").insert(columns(facts(), [0] * 96), "all")
+            ActivityRepository(found, "attn").insert(columns(facts(), [0] * 96), "all")
             begin, end = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
             [file] = export(found, "attn", begin, end, "month", tmp_path)
             assert (file.rows, file.size) == (24, file.path.stat().st_size)

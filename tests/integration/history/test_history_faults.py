@@ -24,7 +24,7 @@ from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of
 from streams.history import consumer, lag, run
 from streams.history.clickhouse import client
-from streams.history.writer import Batch
+from streams.history.writer import PendingBatch
 from streams.kafka import topics
 from streams.runtime.lag import ConsumerStalled
 
@@ -78,7 +78,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many records were gathered so far."""
     found = Counter[str]()
 
-    class Counted(Batch):
+    class Counted(PendingBatch):
         def add(self, partition: int, records: Sequence[Any]) -> None:
             super().add(partition, records)
             found["records"] += len(records)

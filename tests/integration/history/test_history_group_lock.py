@@ -22,8 +22,8 @@ from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.history import run
 from streams.history.clickhouse import client
-from streams.history.rebuild.group_lock import GROUP, Cannot, Claim
-from streams.history.rebuild.rebuild import _Rebuilding, rebuild
+from streams.history.rebuild.group_lock import GROUP, GroupLock, RebuildError
+from streams.history.rebuild.rebuild import _Rebuild, rebuild
 from streams.kafka import topics
 
 # On Kafka: on the embedded broker a rebuild has the directory's lock instead.
@@ -96,14 +96,14 @@ async def test_it_waits_for_the_swap_and_goes_on_in_the_new_tables(
         await until_there(settings, 400)
     with closing(client.connect(settings)) as found:
         found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
-    swapping, may, swap = threading.Event(), threading.Event(), _Rebuilding._swap
+    swapping, may, swap = threading.Event(), threading.Event(), _Rebuild._swap
 
     def held(self: Any) -> None:
         swapping.set()
         may.wait()
         swap(self)
 
-    monkeypatch.setattr(_Rebuilding, "_swap", held)
+    monkeypatch.setattr(_Rebuild, "_swap", held)
     making = asyncio.create_task(rebuild(settings))
     try:
         assert await asyncio.to_thread(swapping.wait, 120)
@@ -128,25 +128,25 @@ async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
     await feed(settings, feeder.some(400))
     async with writer(settings):
         await until_there(settings, 400)
-        with pytest.raises(Cannot, match=r"`attn history` runs \(1 in group"):
+        with pytest.raises(RebuildError, match=r"`attn history` runs \(1 in group"):
             await rebuild(settings)
-    filling, may, write = asyncio.Event(), asyncio.Event(), _Rebuilding._write
+    filling, may, write = asyncio.Event(), asyncio.Event(), _Rebuild._write
 
     async def held(self: Any, *args: Any) -> None:
         filling.set()
         await may.wait()
         await write(self, *args)
 
-    noticed, revoked = asyncio.Event(), Claim.on_partitions_revoked
+    noticed, revoked = asyncio.Event(), GroupLock.on_partitions_revoked
 
-    async def told(self: Claim, partitions: Any) -> None:
+    async def told(self: GroupLock, partitions: Any) -> None:
         """With its next heartbeat: a rebuild that ends before that has nothing to fear of who waits."""
         if self._held.is_set():
             noticed.set()
         await revoked(self, partitions)
 
-    monkeypatch.setattr(_Rebuilding, "_write", held)
-    monkeypatch.setattr(Claim, "on_partitions_revoked", told)
+    monkeypatch.setattr(_Rebuild, "_write", held)
+    monkeypatch.setattr(GroupLock, "on_partitions_revoked", told)
     making = asyncio.create_task(rebuild(settings))
     await asyncio.wait_for(filling.wait(), 120)
     await feed(settings, feeder.some(150))
@@ -154,7 +154,7 @@ async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
         await until_it_waits(settings)
         await asyncio.wait_for(noticed.wait(), 120)
         may.set()
-        with pytest.raises(Cannot, match="started meanwhile: nothing was changed"):
+        with pytest.raises(RebuildError, match="started meanwhile: nothing was changed"):
             await making
         await until_there(settings, 550)
     exact(settings, feeder.all)

@@ -21,9 +21,9 @@ from schemas.settings import Settings
 from schemas.topics import partition_of
 from streams.history import consumer, run
 from streams.history.clickhouse import client, migrate
-from streams.history.clickhouse.client import Refused, Unavailable
+from streams.history.clickhouse.client import ClickHouseUnavailable, RowsRefused
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.kafka import topics
 from streams.runtime import backoff
 
@@ -45,11 +45,11 @@ def connect(server: ClickHouse) -> Any:
 
 
 def test_the_store_over_http(server: ClickHouse) -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(ClickHouseUnavailable):
         client.connect(Settings(clickhouse=f"http://127.0.0.1:{free_port()}", _env_file=None))
     clickhouse = connect(server)
     migrate.apply(clickhouse, "attn")
-    store, feeder = Store(clickhouse, "attn"), Feeder(4)
+    store, feeder = ActivityRepository(clickhouse, "attn"), Feeder(4)
 
     def put(facts: list[Fact], token: str) -> None:
         store.insert(columns(facts, [partition_of(fact.ws, 4) for fact in facts]), token)
@@ -57,20 +57,21 @@ def test_the_store_over_http(server: ClickHouse) -> None:
     # As many ids as a batch has: they don't fit into a URL.
     put(feeder.some(5000, repeats=False), "first")
     told = feeder.told[1]
-    assert store.known(1, [(fact.ws, fact.event_id) for fact in told]) == {(fact.ws, fact.event_id) for fact in told}
-    assert len(store.events(1, told)) == len(told)
-    store.quiet()
+    events = [(fact.ws, fact.event_id) for fact in told]
+    assert store.stored_events(1, events) == set(events)
+    assert len(store.stored_at(1, told)) == len(told)
+    store.wait_for_running_inserts()
     clickhouse.command("TRUNCATE TABLE attn.activity_hourly")
-    assert store.repair(range(4)) > 0
+    assert store.repair_hourly_tables(range(4)) > 0
     for number, fault in enumerate(("refuse", "reset", "error", "slow")):
         server.fault(fault)
         facts = feeder.some(50, repeats=False)
-        with contextlib.suppress(Unavailable):  # some the driver tries again by itself
+        with contextlib.suppress(ClickHouseUnavailable):  # some the driver tries again by itself
             put(facts, f"t{number}")
         put(facts, f"t{number}")
         assert_exact(answers(clickhouse), feeder.all)
     for bad in ({"index": 1 << 40}, {"title": "\ud800"}):
-        with pytest.raises(Refused):
+        with pytest.raises(RowsRefused):
             put([Fact(ws="w", pos=1, time=BEGIN, type="x", subject="s", event_id="e", **({"index": 0} | bad))], "bad")
     assert_exact(answers(clickhouse), feeder.all)
     clickhouse.close()

@@ -12,7 +12,7 @@ from support.processes.cli import attn_here
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate, retention
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.main import _open
 
 pytestmark = pytest.mark.clickhouse
@@ -65,17 +65,17 @@ def test_dry_run_apply_status(here: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def keep(**given: object) -> list[str]:
         with closing(client.connect(settings(here))) as found:
-            sql = list(retention.statements(found, "attn", settings(here, **given)))
+            sql = list(retention.retention_statements(found, "attn", settings(here, **given)))
             for statement in sql:
                 found.command(statement, settings={"mutations_sync": 1})
-            assert not list(retention.statements(found, "attn", settings(here, **given)))
+            assert not list(retention.retention_statements(found, "attn", settings(here, **given)))
         return sql
 
     _open(settings(here)).close()
     assert len(keep(history_days=90, history_hourly_days=900)) == 3
     assert len(keep(history_days=60, history_hourly_days=900)) == 1
     with closing(client.connect(settings(here))) as found:
-        store = Store(found, "attn", local=True, expires=True)
+        store = ActivityRepository(found, "attn", local=True, expires=True)
         now: int = found.query("SELECT toUnixTimestamp64Micro(now64(6))").result_rows[0][0]
         feeder = Feeder(1)
         old, kept = feeder.some(50, repeats=False), feeder.some(50, repeats=False)
@@ -84,7 +84,7 @@ def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixtu
         store.insert(columns(old + kept, [0] * 100), "all")
         found.command("OPTIMIZE TABLE attn.activity FINAL")
         assert found.query("SELECT count() FROM attn.activity").result_rows == [(50,)]
-        assert store.repair([0]) == 0  # the sums still count those that left
+        assert store.repair_hourly_tables([0]) == 0  # the sums still count those that left
         assert found.query("SELECT sum(facts) FROM attn.activity_by_hour").result_rows == [(100,)]
     assert [sql.split()[-2:] for sql in keep()] == [["REMOVE", "TTL"]] * 3
     with pytest.raises(migrate.MigrationError, match="too short: facts may come again for 37 days"):
@@ -97,7 +97,7 @@ def test_a_server_s_tables_can_be_left_to_attn_migrate(here: Path, monkeypatch: 
     real = client.connect
     monkeypatch.setattr(client, "connect", lambda given, seconds=None: real(settings(here)))
     server = settings(here, clickhouse="http://somewhere:8123", clickhouse_migrate=False)
-    with pytest.raises(client.Unavailable, match=r"0001_activity\.sql.* must be applied first: attn migrate"):
+    with pytest.raises(client.ClickHouseUnavailable, match=r"0001_activity\.sql.* must be applied first: attn migrate"):
         _open(server)
     _open(settings(here)).close()
     _open(server).close()
@@ -108,7 +108,7 @@ def test_what_a_cluster_gets_is_sql(here: Path) -> None:
     with closing(client.connect(settings(here))) as found:
         migrate.apply(found, "attn")
         days = settings(here, history_days=90, history_hourly_days=9, clickhouse_cluster="main")
-        sql = [*migrate.preparing("attn", "main"), *retention.statements(found, "attn", days),
+        sql = [*migrate.preparing("attn", "main"), *retention.retention_statements(found, "attn", days),
                *(one for file in migrate.packaged() for one in file.statements("attn", "main"))]
         for statement in sql:
             assert "ON CLUSTER `main`" in statement or statement.startswith("INSERT INTO")

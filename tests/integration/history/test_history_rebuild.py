@@ -17,8 +17,8 @@ from schemas.topics import partition_of
 from streams.history import metrics, run
 from streams.history.clickhouse import client
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
-from streams.history.rebuild.group_lock import Cannot, alone
+from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.rebuild.group_lock import RebuildError, wait_until_group_empty
 from streams.history.rebuild.rebuild import rebuild
 from streams.kafka import topics
 
@@ -61,8 +61,8 @@ async def test_damaged_tables_are_made_again_and_the_writer_goes_on(settings: Se
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with history(settings, feeder.count):
-        with pytest.raises(Cannot, match="`attn history` runs"):
-            await alone(settings, seconds=1)
+        with pytest.raises(RebuildError, match="`attn history` runs"):
+            await wait_until_group_empty(settings, seconds=1)
     with closing(client.connect(settings)) as found:
         found.command("TRUNCATE TABLE attn.items_hourly")
         found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
@@ -90,8 +90,9 @@ async def test_rows_older_than_what_is_held_are_lost_only_if_told(
     async with history(settings, 100):
         pass
     with closing(client.connect(settings)) as found:
-        Store(found, "attn", local=True).insert(columns(older, [partition_of(fact.ws, 3) for fact in older]), "older")
-    with pytest.raises(Cannot, match="rows are of facts that Kafka does not hold any more; --older keep"):
+        repository = ActivityRepository(found, "attn", local=True)
+        repository.insert(columns(older, [partition_of(fact.ws, 3) for fact in older]), "older")
+    with pytest.raises(RebuildError, match="rows are of facts that Kafka does not hold any more; --older keep"):
         await rebuild(settings)
     exact(settings, feeder.all)
     report = await rebuild(settings, "keep")

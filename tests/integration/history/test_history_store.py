@@ -18,11 +18,10 @@ from schemas.scalars import LATEST
 from schemas.settings import Settings
 from schemas.topics import partition_of
 from streams.history.clickhouse import client, migrate
-from streams.history.clickhouse.client import Refused, Unavailable
-from streams.history.clickhouse.columns import COLUMNS, columns, digest, place
-from streams.history.clickhouse.repository import Store
-from streams.history.deduplicator import JUMP
-from streams.history.writer import Batch, Writer
+from streams.history.clickhouse.client import ClickHouseUnavailable, RowsRefused
+from streams.history.clickhouse.columns import COLUMNS, MIN_POSITION_JUMP, columns, digest, fact_position
+from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.writer import PendingBatch, Writer
 
 pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
@@ -37,11 +36,11 @@ def clickhouse(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def store(clickhouse: Any) -> Store:
-    return Store(clickhouse, "attn", local=True)
+def store(clickhouse: Any) -> ActivityRepository:
+    return ActivityRepository(clickhouse, "attn", local=True)
 
 
-def put(store: Store, facts: list[Fact], token: str | None = None) -> None:
+def put(store: ActivityRepository, facts: list[Fact], token: str | None = None) -> None:
     store.insert(columns(facts, [partition_of(fact.ws, 4) for fact in facts]), token or uuid.uuid4().hex)
 
 
@@ -75,7 +74,7 @@ def test_a_table_that_came_later_has_what_was_there_before(tmp_path: Path) -> No
         clickhouse.command(statement)
     for fact in feeder.all:
         fact.opened = False
-    put(Store(clickhouse, "attn", local=True), feeder.some(50, repeats=False))
+    put(ActivityRepository(clickhouse, "attn", local=True), feeder.some(50, repeats=False))
     assert_exact(answers(clickhouse), feeder.all)
     in_order = "SELECT sum(rows) FROM system.projection_parts WHERE database = 'attn' AND name = 'by_case' AND active"
     deadline = time.monotonic() + 60
@@ -84,7 +83,7 @@ def test_a_table_that_came_later_has_what_was_there_before(tmp_path: Path) -> No
     clickhouse.close()
 
 
-def test_rows_come_back_as_they_went_in(clickhouse: Any, store: Store) -> None:
+def test_rows_come_back_as_they_went_in(clickhouse: Any, store: ActivityRepository) -> None:
     fact = Fact(
         ws="w\t'", pos=2**50, index=7, event_id="/s é\n\0", time=7_258_118_399_999_999, at=BEGIN, type="plan.approved",
         subject="p", title="“T”\\", seconds_open=0.25, stale=True, actor="ann",
@@ -102,7 +101,7 @@ def test_rows_come_back_as_they_went_in(clickhouse: Any, store: Store) -> None:
     ]
 
 
-def test_the_hours_say_how_many_how_long_and_who(clickhouse: Any, store: Store) -> None:
+def test_the_hours_say_how_many_how_long_and_who(clickhouse: Any, store: ActivityRepository) -> None:
     facts = [
         Fact(ws="w", pos=n, index=0, event_id=f"e{n}", time=BEGIN // HOUR * HOUR + n, type="plan.approved", subject="p",
              kind="plan_approval", seconds_open=float(n), actor=f"u{n % 10}")
@@ -117,25 +116,25 @@ def test_the_hours_say_how_many_how_long_and_who(clickhouse: Any, store: Store) 
     assert rows[1] == ("plan.proposed", "", 1, 0, None, None, None, 0)
 
 
-def test_what_the_writer_asks(clickhouse: Any, store: Store) -> None:
+def test_what_the_writer_asks(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
-    assert store.last(0) is None
-    assert store.known(0, []) == store.known(0, [("w", "e")]) == set()
+    assert store.max_position(0) is None
+    assert store.stored_events(0, []) == store.stored_events(0, [("w", "e")]) == set()
     assert store.jumps(0, 30) == []
     put(store, feeder.some(400, repeats=False))
     told = of(feeder, 1)
-    assert store.last(1) == place(told[-1])
+    assert store.max_position(1) == fact_position(told[-1])
     wanted = {(fact.pos, fact.index, fact.event_id) for fact in told[10:20]}
-    assert store.events(1, told[10:20]) >= wanted
-    assert len(store.events(1, told[10:20])) < 20
-    assert store.events(2, told[10:20]) == set()
+    assert store.stored_at(1, told[10:20]) >= wanted
+    assert len(store.stored_at(1, told[10:20])) < 20
+    assert store.stored_at(2, told[10:20]) == set()
     asked = [(fact.ws, fact.event_id) for fact in told[:50]] + [("ws_0", "nobody's '\n"), ("x", told[0].event_id)]
-    assert store.known(1, asked) == {(fact.ws, fact.event_id) for fact in told[:50]}
-    assert store.known(2, asked) == set()
+    assert store.stored_events(1, asked) == {(fact.ws, fact.event_id) for fact in told[:50]}
+    assert store.stored_events(2, asked) == set()
     clickhouse.query("SELECT 1")
 
 
-def test_jumps_and_what_may_be_forgotten(store: Store) -> None:
+def test_jumps_and_what_may_be_forgotten(store: ActivityRepository) -> None:
     feeder = Feeder(4)
     minute = 60_000_000
     put(store, [feeder.fact(at=BEGIN) for _ in range(100)])
@@ -148,14 +147,14 @@ def test_jumps_and_what_may_be_forgotten(store: Store) -> None:
     assert [store.jumps(partition, 30) for partition in range(4) if of(feeder, partition)][1] == [high]
     late = [fact for fact in of(feeder, 1) if fact.pos <= high and fact.at > BEGIN]
     assert list(store.digests(1, high)) == sorted({digest(fact.ws, fact.event_id) for fact in late})
-    assert len(store.digests(1, high + JUMP * 4)) > len(late)
+    assert len(store.digests(1, high + MIN_POSITION_JUMP * 4)) > len(late)
     # Long ago: nobody sends that again.
     put(store, [feeder.fact(at=BEGIN + 40 * 24 * 60 * minute) for _ in range(100)])
     assert store.jumps(1, 30) == []
     assert store.jumps(1, 50) == [high]
 
 
-def test_the_same_batch_again_changes_nothing(clickhouse: Any, store: Store) -> None:
+def test_the_same_batch_again_changes_nothing(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
     facts = feeder.some(500, repeats=False)
     for _ in range(3):
@@ -168,7 +167,7 @@ def no_sums(clickhouse: Any) -> Iterator[None]:
     """What is inserted gets into the table, and fails in the view: as a crash between the two leaves it."""
     clickhouse.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
     before, = clickhouse.query("SELECT count() FROM attn.activity").result_rows[0]
-    with pytest.raises(Refused, match="is violated") as raised:
+    with pytest.raises(RowsRefused, match="is violated") as raised:
         yield
     assert raised.value.answered
     after, = clickhouse.query("SELECT count() FROM attn.activity").result_rows[0]
@@ -176,7 +175,7 @@ def no_sums(clickhouse: Any) -> Iterator[None]:
     clickhouse.command("ALTER TABLE attn.activity_hourly DROP CONSTRAINT full")
 
 
-def test_a_batch_whose_sums_failed_completes_when_it_is_sent_again(clickhouse: Any, store: Store) -> None:
+def test_a_batch_whose_sums_failed_completes_when_it_is_sent_again(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
     facts = feeder.some(500, repeats=False)
     with no_sums(clickhouse):
@@ -185,15 +184,15 @@ def test_a_batch_whose_sums_failed_completes_when_it_is_sent_again(clickhouse: A
     assert_exact(answers(clickhouse), facts)
 
 
-def test_a_failing_view_is_not_taken_for_bad_rows(clickhouse: Any, store: Store) -> None:
-    writer, batch = Writer(store, 30), Batch()
+def test_a_failing_view_is_not_taken_for_bad_rows(clickhouse: Any, store: ActivityRepository) -> None:
+    writer, batch = Writer(store, 30), PendingBatch()
     facts = Feeder(1).some(50, repeats=False)
     batch.add(0, [SimpleNamespace(value=encode_fact(fact), offset=n, timestamp=0) for n, fact in enumerate(facts)])
     writer.open([0])
     plan = writer.plan(batch)
     clickhouse.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
     for _ in range(10):
-        with pytest.raises(Unavailable, match="not into a view"):
+        with pytest.raises(ClickHouseUnavailable, match="not into a view"):
             writer.write(plan)
     clickhouse.command("ALTER TABLE attn.activity_hourly DROP CONSTRAINT full")
     writer.write(plan)
@@ -201,54 +200,56 @@ def test_a_failing_view_is_not_taken_for_bad_rows(clickhouse: Any, store: Store)
     assert_exact(answers(clickhouse), facts)
 
 
-def test_hours_that_a_crash_left_behind_are_made_again(clickhouse: Any, store: Store) -> None:
+def test_hours_that_a_crash_left_behind_are_made_again(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
     put(store, feeder.some(500, repeats=False))
-    assert store.repair(range(4)) == 0
+    assert store.repair_hourly_tables(range(4)) == 0
     for _ in range(3):  # the same hours more than once
         with no_sums(clickhouse):
             put(store, feeder.some(20, repeats=False))
-        assert store.repair(range(4)) > 0
-        assert store.repair(range(4)) == 0
+        assert store.repair_hourly_tables(range(4)) > 0
+        assert store.repair_hourly_tables(range(4)) == 0
         assert_exact(answers(clickhouse), feeder.all)
     put(store, feeder.some(100, repeats=False))
-    assert store.repair(range(4)) == 0
+    assert store.repair_hourly_tables(range(4)) == 0
     # Cut short between forgetting and making again: the next start finds it.
     clickhouse.command("DELETE FROM attn.activity_hourly WHERE workspace_id = 'ws_1'")
-    assert store.repair([]) == 0
-    assert store.repair(range(4)) > 0
+    assert store.repair_hourly_tables([]) == 0
+    assert store.repair_hourly_tables(range(4)) > 0
     assert_exact(answers(clickhouse), feeder.all)
 
 
 @pytest.mark.parametrize("at", [BEGIN // HOUR * HOUR + HOUR - 1, LATEST - 1])
-def test_the_last_second_of_an_hour_is_of_it(clickhouse: Any, store: Store, at: int) -> None:
+def test_the_last_second_of_an_hour_is_of_it(clickhouse: Any, store: ActivityRepository, at: int) -> None:
     put(store, [
         Fact(ws="w", pos=0, index=0, event_id="e", type="plan.approved", subject="p", item="i", time=at, at=BEGIN)
     ])
-    assert store.repair(range(4)) == 0
+    assert store.repair_hourly_tables(range(4)) == 0
     clickhouse.command("TRUNCATE TABLE attn.activity_hourly")
-    assert store.repair(range(4)) == 1
-    assert store.repair(range(4)) == 0
+    assert store.repair_hourly_tables(range(4)) == 1
+    assert store.repair_hourly_tables(range(4)) == 0
 
 
-def test_many_hours_are_made_again(clickhouse: Any, store: Store) -> None:
+def test_many_hours_are_made_again(clickhouse: Any, store: ActivityRepository) -> None:
     facts = [
         Fact(ws="w", pos=n, index=0, event_id=f"e{n}", time=BEGIN - n * HOUR, at=BEGIN, type="run.failed", subject="r",
              seconds_open=1.0) for n in range(2500)
     ]
     put(store, facts)
     clickhouse.command("TRUNCATE TABLE attn.activity_hourly")
-    assert store.repair([partition_of("w", 4)]) == 2500
+    assert store.repair_hourly_tables([partition_of("w", 4)]) == 2500
     assert_exact(answers(clickhouse), facts)
 
 
 @pytest.mark.parametrize("bad", [
     {"index": 1 << 40}, {"pos": -1}, {"title": "\ud800"}, {"ws": "\udfff"}, {"time": 1 << 70}, {"subject": None},
 ])
-def test_a_value_that_does_not_fit_is_refused_and_nothing_gets_in(clickhouse: Any, store: Store, bad: Any) -> None:
+def test_a_value_that_does_not_fit_is_refused_and_nothing_gets_in(
+    clickhouse: Any, store: ActivityRepository, bad: Any
+) -> None:
     good = {"ws": "w", "pos": 1, "index": 0, "event_id": "e", "time": 1, "type": "run.failed", "subject": "r"}
     facts = [Fact(**good), Fact(**(good | bad)), Fact(**good)]
-    with pytest.raises(Refused):
+    with pytest.raises(RowsRefused):
         store.insert(columns(facts, [0, 0, 0]), "t")
     assert clickhouse.query("SELECT count() FROM attn.activity").result_rows == [(0,)]
     store.insert(columns(facts[:1], [0]), "t")

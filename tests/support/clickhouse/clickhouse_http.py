@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
 from streams.history.embedded import http_protocol
-from streams.history.embedded.http_protocol import Asked
+from streams.history.embedded.http_protocol import QueryRequest
 
 __all__ = ["ClickHouse"]
 
@@ -66,7 +66,7 @@ class Engine:
         self._connection = chdb.connect(directory)
         self._lock = threading.Lock()
 
-    def run(self, asked: Asked) -> bytes:
+    def run(self, asked: QueryRequest) -> bytes:
         with self._lock:
             for name, value in asked.settings.items():
                 self._connection.query(f"SET {name} = '{value}'", "TabSeparated")
@@ -77,14 +77,14 @@ class Engine:
                 for name in asked.settings:
                     self._connection.query(f"SET {name} = DEFAULT", "TabSeparated")
 
-    def insert(self, asked: Asked, rows: bytes) -> bytes:
+    def insert(self, asked: QueryRequest, rows: bytes) -> bytes:
         with tempfile.NamedTemporaryFile(suffix=".native") as file:
             file.write(rows)
             file.flush()
-            return self.run(Asked(f"{asked.sql} FROM INFILE '{file.name}' FORMAT Native", asked.settings))
+            return self.run(QueryRequest(f"{asked.sql} FROM INFILE '{file.name}' FORMAT Native", asked.settings))
 
 
-class Handler(http_protocol.Handler):
+class Handler(http_protocol.ClickHouseHttpHandler):
     engine: Engine
     fault = ""
     faults: list[str] = []  # noqa: RUF012 - the server's
@@ -96,26 +96,26 @@ class Handler(http_protocol.Handler):
         params = dict(parse_qsl(url.query))
         self.faults[:] = [params["what"]] * int(params["times"])
         self.fault = ""
-        return self.tell(200, b"")
+        return self.respond(200, b"")
 
-    def carry_out(self, params: dict[str, str], body: bytes) -> None:
+    def execute(self, params: dict[str, str], body: bytes) -> None:
         self.fault = self.faults.pop(0) if body.startswith(b"INSERT INTO") and self.faults else ""
         if self.fault == "refuse":
             self._cut()
         elif self.fault == "error":
-            self.tell(500, b"proxy error")
+            self.respond(500, b"proxy error")
         else:
-            super().carry_out(params, body)
+            super().execute(params, body)
 
-    def answer(self, asked: Asked) -> bytes:
+    def query(self, asked: QueryRequest) -> bytes:
         return self.engine.run(asked) if asked.rows is None else self.engine.insert(asked, asked.rows)
 
-    def tell(self, status: int, body: bytes, **headers: str) -> None:
+    def respond(self, status: int, body: bytes, **headers: str) -> None:
         fault, self.fault = self.fault, ""
         if fault == "reset":
             return self._cut()
         time.sleep({"lost": 30, "slow": 2}.get(fault, 0))
-        return super().tell(status, body, **headers)
+        return super().respond(status, body, **headers)
 
     def _cut(self) -> None:
         self.close_connection = True

@@ -11,7 +11,7 @@ from schemas.facts import Fact
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import columns
-from streams.history.clickhouse.repository import Store
+from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.embedded import query_server
 
 __all__ = ["Archived", "archived"]
@@ -20,7 +20,7 @@ __all__ = ["Archived", "archived"]
 class Archived:
     """`url` is what edges read; `keep` writes facts as the history would."""
 
-    def __init__(self, store: Store, url: str) -> None:
+    def __init__(self, store: ActivityRepository, url: str) -> None:
         self.store, self.url = store, url
         self._batches = 0
 
@@ -37,7 +37,7 @@ def archived(directory: Path) -> Iterator[Archived]:
     settings = Settings(data_dir=directory, clickhouse_port=free_port(), _env_file=None)
     writer = client.connect(settings)
     migrate.apply(writer, "attn")
-    store = Store(writer, "attn", local=True)
+    store = ActivityRepository(writer, "attn", local=True)
     try:
         with query_server.serve(settings, client.directory(settings)) as port:
             password = settings.clickhouse_password_file.read_text().strip()

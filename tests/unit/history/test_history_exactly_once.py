@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,11 +18,10 @@ from support.examples import law
 
 from schemas.facts import Fact, Outcome, decode_fact, encode_fact
 from streams.core.fold.fold import JUMP as FOLD_JUMP
-from streams.history.clickhouse.client import Unavailable
-from streams.history.clickhouse.columns import COLUMNS, Place, digest
-from streams.history.deduplicator import JUMP
+from streams.history.clickhouse.client import ClickHouseUnavailable
+from streams.history.clickhouse.columns import COLUMNS, MIN_POSITION_JUMP, FactPosition, digest
 from streams.history.resume import Offsets, resume
-from streams.history.writer import Batch, Plan, Writer, facts_of
+from streams.history.writer import InsertPlan, PendingBatch, Writer, facts_of
 
 R = TypeVar("R")
 HOUR = 3600 * 1_000_000
@@ -67,34 +67,34 @@ class Table:
         if when == where:
             if how != "stall":
                 self.fault = ""
-            raise Crash if how == "crash" else Unavailable(self.fault)
+            raise Crash if how == "crash" else ClickHouseUnavailable(self.fault)
 
     def of(self, partition: int) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["log_partition"] == partition]
 
-    def last(self, partition: int) -> Place | None:
+    def max_position(self, partition: int) -> FactPosition | None:
         return max(((row["position"], row["fact_index"]) for row in self.of(partition)), default=None)
 
-    def events(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
+    def stored_at(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
         positions = {fact.pos for fact in facts}
         return {
             (row["position"], row["fact_index"], row["event_id"])
             for row in self.of(partition) if row["position"] in positions
         }
 
-    def known(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    def stored_events(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         return {(row["workspace_id"], row["event_id"]) for row in self.of(partition)} & set(events)
 
     def jumps(self, partition: int, days: float) -> list[int]:
         positions = sorted({row["position"] for row in self.of(partition)})
-        return [low for low, high in itertools.pairwise(positions) if high - low >= JUMP]
+        return [low for low, high in itertools.pairwise(positions) if high - low >= MIN_POSITION_JUMP]
 
     def digests(self, partition: int, high: int) -> array[int]:
         return array("I", sorted({
             digest(row["workspace_id"], row["event_id"]) for row in self.of(partition) if row["position"] <= high
         }))
 
-    def repair(self) -> None:
+    def repair_hourly_tables(self) -> None:
         self.hourly = self.sums()
 
     def sums(self) -> Counter[tuple[str, int]]:
@@ -173,7 +173,7 @@ class Process:
         self._begin()
 
     def _begin(self) -> None:
-        self._table.repair()
+        self._table.repair_hourly_tables()
         self._writer.open(PARTITIONS)
         self._next = {log.partition: self._start(log) for log in self._logs}
 
@@ -182,7 +182,7 @@ class Process:
             return [(record.offset, fact) for fact, record in facts_of(records(log, low, high), [])]
 
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = self._table.events(log.partition, facts)
+            there = self._table.stored_at(log.partition, facts)
             return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
 
         committed = log.committed[-1] if log.committed else None
@@ -190,7 +190,7 @@ class Process:
 
     def turn(self, size: int, fault: str) -> bool:
         """One batch. False: there is nothing to read."""
-        batch = Batch()
+        batch = PendingBatch()
         for log in self._logs:
             if found := records(log, self._next[log.partition], self._next[log.partition] + size):
                 batch.add(log.partition, found)
@@ -208,12 +208,12 @@ class Process:
             self._begin()
         return True
 
-    def _write(self, plan: Plan) -> bool:
+    def _write(self, plan: InsertPlan) -> bool:
         for _ in range(3):
             try:
                 self._writer.write(plan)
                 return True
-            except Unavailable:
+            except ClickHouseUnavailable:
                 pass
         return False
 
@@ -334,3 +334,9 @@ def test_what_clickhouse_lost_is_read_again() -> None:
         pass
     assert sorted(row["position"] for row in table.rows) == list(range(200))
     assert table.hourly == table.sums()
+
+
+def test_the_fold_jumps_by_twice_the_smallest_gap_that_counts_as_a_truncation() -> None:
+    assert FOLD_JUMP == 2 * MIN_POSITION_JUMP
+    sql = resources.files("streams.history.clickhouse").joinpath("migrations", "0001_activity.sql").read_text()
+    assert f"intDiv(position, {MIN_POSITION_JUMP})" in sql

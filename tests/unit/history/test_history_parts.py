@@ -15,9 +15,9 @@ import pytest
 from schemas.facts import FACT_VERSION, Fact, Outcome, decode_fact, decode_facts, encode_fact
 from schemas.settings import Settings
 from schemas.versions import NewerVersion
-from streams.history.clickhouse.client import Refused, Unavailable, connect, directory
+from streams.history.clickhouse.client import ClickHouseUnavailable, RowsRefused, connect, directory
 from streams.history.clickhouse.columns import COLUMNS, columns, digest
-from streams.history.writer import Batch, Writer, facts_of
+from streams.history.writer import PendingBatch, Writer, facts_of
 
 
 class Record(msgspec.Struct):
@@ -120,7 +120,7 @@ class Picky:
             raise self.error
         self.rows += events
 
-    def last(self, partition: int) -> None:
+    def max_position(self, partition: int) -> None:
         return None
 
     def jumps(self, partition: int, days: float) -> list[int]:
@@ -129,14 +129,14 @@ class Picky:
     def digests(self, partition: int, high: int) -> array[int]:
         return array("I")
 
-    def events(self, *_: Any) -> set[Any]:
+    def stored_at(self, *_: Any) -> set[Any]:
         return set()
 
-    known = events
+    stored_events = stored_at
 
 
-def batch_of(records: Sequence[Record]) -> Batch:
-    batch = Batch()
+def batch_of(records: Sequence[Record]) -> PendingBatch:
+    batch = PendingBatch()
     batch.add(0, records)
     return batch
 
@@ -147,7 +147,7 @@ def written(store: Picky, records: list[Record], tries: int = 1) -> list[tuple[i
     writer.open([0])
     plan = writer.plan(batch_of(records))
     for _ in range(tries - 1):
-        with pytest.raises(Unavailable):
+        with pytest.raises(ClickHouseUnavailable):
             writer.write(plan)
     writer.write(plan)
     return [(letter.offset, letter.reason) for letter in plan.letters]
@@ -157,7 +157,7 @@ def test_an_insert_is_of_one_month() -> None:
     """By when attn accepted them, which is what the table is parted by; also of times no calendar has."""
     ends = [1_769_903_999_999_999, 1_769_904_000_000_000]  # January's last microsecond of 2026, February's first
     times = [ends[number % 2] for number in range(10)] + [2**60, -5]
-    store = Picky(set(), Refused("none"))
+    store = Picky(set(), RowsRefused("none"))
     records = [Record(number, encode_fact(fact(number, at=at))) for number, at in enumerate(times)]
     assert written(store, records) == []
     assert store.inserts == 4
@@ -171,7 +171,7 @@ def test_only_facts_get_in_and_what_cannot_be_read_is_kept() -> None:
         *facts(2), Record(2, b"{"), Record(3, None), Record(4, encode_fact(outcome)),
         Record(5, encode_fact(fact(9, derived=True))), Record(6, encode_fact(fact(10))), Record(7, b'{"t":"\xff"}'),
     ]
-    store = Picky(set(), Refused("no"))
+    store = Picky(set(), RowsRefused("no"))
     letters = written(store, records)
     assert store.rows == ["/s e0", "/s e1", "/s e10"]
     assert [offset for offset, _ in letters] == [2, 3, 7]
@@ -180,25 +180,25 @@ def test_only_facts_get_in_and_what_cannot_be_read_is_kept() -> None:
 
 @pytest.mark.parametrize("bad", [{3}, {0}, {99}, {0, 1, 50, 99}, set(range(100))])
 def test_a_refused_row_goes_to_dead_letters_and_the_rest_goes_in(bad: set[int]) -> None:
-    store = Picky({f"/s e{number}" for number in bad}, Refused("too long"))
+    store = Picky({f"/s e{number}" for number in bad}, RowsRefused("too long"))
     assert sorted(written(store, facts(100))) == [(number, "too long") for number in sorted(bad)]
     assert sorted(store.rows) == sorted(f"/s e{number}" for number in range(100) if number not in bad)
 
 
 def test_a_row_refused_for_a_reason_of_its_own_is_found_by_what_gets_in_without_it() -> None:
-    store = Picky({"/s e7"}, Unavailable("code 999", answered=True))
+    store = Picky({"/s e7"}, ClickHouseUnavailable("code 999", answered=True))
     letters = written(store, facts(100), tries=4)
     assert letters == [(7, "code 999")]
     assert len(store.rows) == 99
 
 
 def test_an_outage_blames_no_row() -> None:
-    store = Picky({f"/s e{number}" for number in range(100)}, Unavailable("read-only", answered=True))
+    store = Picky({f"/s e{number}" for number in range(100)}, ClickHouseUnavailable("read-only", answered=True))
     writer = Writer(store, 30)
     writer.open([0])
     plan = writer.plan(batch_of(facts(100)))
     for _ in range(50):
-        with pytest.raises(Unavailable):
+        with pytest.raises(ClickHouseUnavailable):
             writer.write(plan)
     assert store.inserts < 100
     store.bad = set()
@@ -208,7 +208,7 @@ def test_an_outage_blames_no_row() -> None:
 
 
 def test_a_batch_knows_its_offsets_and_their_times() -> None:
-    batch = Batch()
+    batch = PendingBatch()
     batch.add(0, [Record(5, b"", timestamp=9000), Record(6, b"", timestamp=9500)])
     batch.add(1, [Record(2, b"", partition=1, timestamp=8000)])
     assert (batch.count, batch.next, batch.times) == (3, {0: 7, 1: 3}, {0: 9.5, 1: 8.0})
@@ -220,6 +220,6 @@ def test_a_directory_that_another_chdb_has_is_said_once(tmp_path: Path, capfd: p
     status.write_text("PID: 1\nStarted at: 2026-11-26 06:26:40\nRevision: 54515\n")
     with status.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="is in use by another process"):
+        with pytest.raises(ClickHouseUnavailable, match="is in use by another process"):
             connect(settings)
     assert capfd.readouterr().err == ""  # chdb would write there, at each try
