@@ -1,7 +1,8 @@
 """Records of `dead-letters`: key and value are the rejected record's own bytes; headers say where it was and why.
 
 So a rejected record can be read with any Kafka tool and sent again as it is. Original headers are kept beside ours.
-Between them are records without a value that say what was done about dead letters: `Settled` and `GoOn`.
+Between them are records without a value that say what was done about dead letters: `ResolvedMarker` and
+`ResumeTopicMarker`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-__all__ = ["CAUSES", "DeadLetter", "GoOn", "Settled", "parse"]
+__all__ = ["CAUSES", "DeadLetter", "ResolvedMarker", "ResumeTopicMarker", "parse_record"]
 
 _PREFIX = "attn-"
 
 Headers = list[tuple[str, bytes]]
 
-_RESERVED = 4096  # bytes: attn's own headers without the reason, and what Kafka adds to a batch
+_RESERVED_BYTES = 4096  # bytes: attn's own headers without the reason, and what Kafka adds to a batch
 _HEADER_BYTES = 10  # the lengths of one header's name and value
-_MOST_HEADERS = 1000  # that are kept of a record which is too large
+_MAX_HEADERS = 1000  # that are kept of a record which is too large
 
 # What a reason comes to: few enough to count by. The reason itself is free text.
 CAUSES = {
@@ -67,21 +68,21 @@ class DeadLetter:
         """Whether it is not the whole of the rejected record."""
         return self.size > len(self.value or b"") or bool(self.cut)
 
-    def fitted(self, limit: int) -> DeadLetter:
+    def fit(self, limit: int) -> DeadLetter:
         """The same, cut where its Kafka record would be larger than `limit` bytes: key and headers to a quarter of the
         room at most, the value to the rest. Its record can be written by any client."""
-        room = max(0, limit - _RESERVED - len(self.reason.encode()))
+        room = max(0, limit - _RESERVED_BYTES - len(self.reason.encode()))
         cut = dict.fromkeys(self.cut)
-        headers = [(_named(name), raw) for name, raw in self.headers]
+        headers = [(_utf8_name(name), raw) for name, raw in self.headers]
         if headers != self.headers:
             cut["names"] = None
-        key, value, weight = self.key, self.value, _weight(headers)
+        key, value, weight = self.key, self.value, _encoded_size(headers)
         if len(key or b"") + len(value or b"") + weight > room:
             if key is not None and len(key) > room // 4:
                 key, cut["key"] = key[:room // 4], None
-            if weight > room // 4 or len(headers) > _MOST_HEADERS:
-                headers, cut["headers"] = _first(headers, room // 4), None
-            value = None if value is None else value[:max(0, room - len(key or b"") - _weight(headers))]
+            if weight > room // 4 or len(headers) > _MAX_HEADERS:
+                headers, cut["headers"] = _first_headers(headers, room // 4), None
+            value = None if value is None else value[:max(0, room - len(key or b"") - _encoded_size(headers))]
         return replace(
             self, key=key, value=value, headers=headers, size=self.size or len(self.value or b""), cut=tuple(cut),
             key_size=self.key_size or len(self.key or b""), headers_size=self.headers_size or weight,
@@ -106,7 +107,7 @@ class DeadLetter:
         cls, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
     ) -> DeadLetter:
         """The dead letter a record of the topic is. ValueError: the record is not one of ours."""
-        ours = _ours(headers)
+        ours = _attn_headers(headers)
         try:
             cause = ours.get("cause", "other")
             return cls(
@@ -122,7 +123,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ResolvedMarker:
     """These dead letters were sent again, or were mended and sent: offsets in the partition that the record is in."""
 
     offsets: tuple[int, ...]
@@ -132,7 +133,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class GoOn:
+class ResumeTopicMarker:
     """An operator's word to the workers that left a source topic alone: read on, whatever it brings."""
 
     topic: str
@@ -141,18 +142,18 @@ class GoOn:
         return [(_PREFIX + "go-on", self.topic.encode())]
 
 
-def parse(
+def parse_record(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
-) -> DeadLetter | Settled | GoOn | None:
+) -> DeadLetter | ResolvedMarker | ResumeTopicMarker | None:
     """What a record of the topic is; None: nothing of ours."""
     try:
-        ours = _ours(headers)
+        ours = _attn_headers(headers)
         if "topic" in ours:  # first: the rejected record may have had any headers of its own
             return DeadLetter.from_record(key, value, headers)
         if "settled" in ours:
-            return Settled(tuple(int(offset) for offset in ours["settled"].split(",")))
+            return ResolvedMarker(tuple(int(offset) for offset in ours["settled"].split(",")))
         if "go-on" in ours:
-            return GoOn(ours["go-on"])
+            return ResumeTopicMarker(ours["go-on"])
     except ValueError:
         pass
     return None
@@ -162,7 +163,7 @@ def _headers(**fields: object) -> Headers:
     return [(_PREFIX + name, str(value).encode()) for name, value in fields.items()]
 
 
-def _ours(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+def _attn_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     """The last of each name: ours stand behind those of the record."""
     return {
         name[len(_PREFIX):]: (raw or b"").decode(errors="replace")
@@ -170,20 +171,20 @@ def _ours(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     }
 
 
-def _named(name: str) -> str:
+def _utf8_name(name: str) -> str:
     """A header name as UTF-8 can write it: bytes that were no UTF-8 (surrogate escapes) become \\xNN."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _weight(headers: Headers) -> int:
+def _encoded_size(headers: Headers) -> int:
     return sum(_HEADER_BYTES + len(name.encode()) + len(raw) for name, raw in headers)
 
 
-def _first(headers: Headers, room: int) -> Headers:
+def _first_headers(headers: Headers, room: int) -> Headers:
     """The first headers that fit; the value of the last is cut."""
     found: Headers = []
-    for name, raw in headers[:_MOST_HEADERS]:
-        room -= _weight([(name, b"")])
+    for name, raw in headers[:_MAX_HEADERS]:
+        room -= _encoded_size([(name, b"")])
         if room < 0:
             break
         found.append((name, raw[:room]))

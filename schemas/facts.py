@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from schemas.versions import checked
+from schemas.versions import versioned_decoder
 
 __all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "decode_facts", "encode_fact"]
 
@@ -49,7 +49,7 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     opened: bool = False  # it opened its item; not told before it came (a fact of then says no)
     stale: bool = False  # older than what the view already knew: history, not news
     derived: bool = False  # came of the clock, not of an event: told to streams, not counted in the history
-    v: int = 1  # the first version is not written; `Fold.tell` sets the one of today
+    v: int = 1  # the first version is not written; `FoldContext.emit` sets the one of today
 
 
 class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=True):
@@ -71,8 +71,8 @@ class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=
 
 encode_fact = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Fact | Outcome] = msgspec.json.Decoder(Fact | Outcome).decode
-# NewerVersion: of a newer attn. ValueError or RecursionError: not a fact.
-decode_fact = checked("a fact of attn.facts", FACT_VERSION, _decode)
+# UnsupportedVersion: of a newer attn. ValueError or RecursionError: not a fact.
+decode_fact = versioned_decoder("a fact of attn.facts", FACT_VERSION, _decode)
 
 
 def decode_facts(raws: Sequence[bytes]) -> list[Fact | Outcome]:

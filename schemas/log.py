@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from schemas.versions import checked
+from schemas.versions import versioned_decoder
 
 __all__ = [
     "LOG_VERSION", "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender",
@@ -143,5 +143,5 @@ class Pack(Struct):
 
 
 encode_pack = msgspec.json.Encoder().encode
-# NewerVersion: of a newer attn. ValueError or RecursionError: not a pack.
-decode_pack = checked("a pack of attn.log", LOG_VERSION, msgspec.json.Decoder(Pack).decode)
+# UnsupportedVersion: of a newer attn. ValueError or RecursionError: not a pack.
+decode_pack = versioned_decoder("a pack of attn.log", LOG_VERSION, msgspec.json.Decoder(Pack).decode)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "from_us", "is_text", "moment_us", "to_us"]
+__all__ = [
+    "DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "format_timestamp", "is_valid_unicode", "parse_clamped_timestamp",
+    "parse_timestamp",
+]
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -27,27 +30,27 @@ _RFC3339 = re.compile(
 )
 
 
-def to_us(text: str) -> int:
+def parse_timestamp(text: str) -> int:
     """RFC 3339 with an offset -> microseconds since the epoch; finer digits are cut.
 
     Raises ValueError with what is wrong.
     """
-    us = _us(text)
+    us = _parse_microseconds(text)
     if not EARLIEST <= us < LATEST:
         raise ValueError("must lie between 1970 and 2200")
     return us
 
 
-def moment_us(text: str) -> int | None:
-    """As `to_us`, of a time that need not be given. None before 1970: Go writes "not set" as the year 1.
+def parse_clamped_timestamp(text: str) -> int | None:
+    """As `parse_timestamp`, of a time that need not be given. None before 1970: Go writes "not set" as the year 1.
 
     From 2200 on it is the last microsecond before: "never" is often written as the year 9999.
     """
-    us = _us(text)
+    us = _parse_microseconds(text)
     return None if us < EARLIEST else min(us, LATEST - 1)
 
 
-def _us(text: str) -> int:
+def _parse_microseconds(text: str) -> int:
     found = _RFC3339.fullmatch(text)
     if found is None:
         raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
@@ -64,11 +67,11 @@ def _us(text: str) -> int:
     return (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0) - (_2000_YEARS if first else 0)
 
 
-def from_us(us: int) -> str:
+def format_timestamp(us: int) -> str:
     """Microseconds since the epoch -> RFC 3339 in UTC, with a fraction only where there is one."""
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
-def is_text(value: str) -> bool:
+def is_valid_unicode(value: str) -> bool:
     """False where half of a surrogate pair is in it: JSON can spell that, but no answer and no record could hold it."""
     return not any("\ud800" <= char <= "\udfff" for char in value)

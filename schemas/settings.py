@@ -259,7 +259,7 @@ class Settings(BaseSettings):
         return self.data_dir / "clickhouse-edge-password"
 
     @property
-    def targets(self) -> dict[str, int]:
+    def priority_targets(self) -> dict[str, int]:
         """Priority -> how long after it opened an item is due, in microseconds (CONTRACT §3)."""
         return {
             name: int(getattr(self, f"target_{name}").total_seconds() * SECOND)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from schemas.scalars import moment_us, to_us
+from schemas.scalars import parse_clamped_timestamp, parse_timestamp
 
 __all__ = ["MAX_URL", "MODELS", "ROLES", "CloudEvent", "EventData", "Role", "is_link"]
 
@@ -22,21 +22,21 @@ MAX_URL = 2048  # characters of a link
 _ABSOLUTE = re.compile("https?://", re.IGNORECASE)
 
 
-def _time(value: Any) -> int:
+def _timestamp(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError("must be a string")
-    return to_us(value)
+    return parse_timestamp(value)
 
 
-def _moment(value: Any) -> int | None:
+def _clamped_timestamp(value: Any) -> int | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise ValueError("must be a string")
-    return moment_us(value)
+    return parse_clamped_timestamp(value)
 
 
-def _given(value: Any) -> Any:
+def _empty_to_none(value: Any) -> Any:
     # Where text can't be absent, "" says that there is none. Not of a target: what was for one must not be for all.
     return None if value == "" else value
 
@@ -66,22 +66,22 @@ def is_link(url: str) -> bool:
     return is_absolute and bool(parts.hostname) and "@" not in parts.netloc and port != 0
 
 
-def _link(value: Any) -> Any:
+def _usable_link(value: Any) -> Any:
     # An unusable link is dropped, not the event: an item without its link is seen, a rejected event is not.
     return None if isinstance(value, str) and not is_link(value) else value
 
 
 _DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
-Time = Annotated[int, BeforeValidator(_time), _DATE_TIME]
+Timestamp = Annotated[int, BeforeValidator(_timestamp), _DATE_TIME]
 _OPTIONAL_DATE_TIME = WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]})
 # An identity: never blank, and short enough to be a key everywhere.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(max_length=1024)]
 Title = Annotated[str, AfterValidator(_not_blank)]
-_GIVEN = BeforeValidator(_given)
-OptionalId = Annotated[Id | None, _GIVEN]
-OptionalUrl = Annotated[Annotated[str, StringConstraints(max_length=MAX_URL)] | None, BeforeValidator(_link)]
-OptionalMoment = Annotated[int | None, BeforeValidator(_moment), _OPTIONAL_DATE_TIME]
+_EMPTY_TO_NONE = BeforeValidator(_empty_to_none)
+OptionalId = Annotated[Id | None, _EMPTY_TO_NONE]
+OptionalUrl = Annotated[Annotated[str, StringConstraints(max_length=MAX_URL)] | None, BeforeValidator(_usable_link)]
+ClampedTimestamp = Annotated[int | None, BeforeValidator(_clamped_timestamp), _OPTIONAL_DATE_TIME]
 
 
 class _Model(BaseModel):
@@ -110,7 +110,7 @@ class EventData(_Model):
 
     title: Title | None = None
     body_md: str | None = None
-    priority: Annotated[Literal["low", "normal", "high", "urgent"] | None, _GIVEN] = None
+    priority: Annotated[Literal["low", "normal", "high", "urgent"] | None, _EMPTY_TO_NONE] = None
     blocking: bool | None = None
     target_user_id: Id | None = None
     target_role: Role | None = None
@@ -122,8 +122,8 @@ class EventData(_Model):
     case_title: Name | None = None
     session_id: OptionalId = None
     action_url: OptionalUrl = None
-    due_at: OptionalMoment = None
-    expires_at: OptionalMoment = None
+    due_at: ClampedTimestamp = None
+    expires_at: ClampedTimestamp = None
     payload: dict[str, Any] | None = None
     by_user_id: OptionalId = None
 
@@ -133,7 +133,7 @@ class OpeningData(EventData):
 
 
 class EscalationResolvedData(EventData):
-    action: Annotated[Annotated[str, StringConstraints(min_length=1, max_length=128)] | None, _GIVEN] = None
+    action: Annotated[Annotated[str, StringConstraints(min_length=1, max_length=128)] | None, _EMPTY_TO_NONE] = None
 
 
 class RunData(EventData):
@@ -152,7 +152,7 @@ class PlanProposedData(OpeningData):
 
 
 class ActionRequestedData(OpeningData):
-    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, _GIVEN] = None
+    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, _EMPTY_TO_NONE] = None
     reversible: bool | None = None
 
 
@@ -185,7 +185,7 @@ class CloudEvent(_Model):
     source: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     type: str
     subject: Id
-    time: Time
+    time: Timestamp
     workspaceid: Id
     data: EventData
 

@@ -5,8 +5,8 @@ it by writing it again. It is raised by a change that somebody who knows less wo
 field that readers may overlook is no such change, nor is a new kind of row that nobody but its writer needs.
 
 Who meets a newer version must stop before it acts on it: folding, serving or keeping half-understood data is worse than
-being away. Hence `NewerVersion` is no ValueError: what catches those takes bad records out of the way, and a newer
-record is not bad.
+being away. Hence `UnsupportedVersion` is no ValueError: what catches those takes bad records out of the way, and a
+newer record is not bad.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-__all__ = ["NewerVersion", "checked"]
+__all__ = ["UnsupportedVersion", "versioned_decoder"]
 
 
 class Versioned(Protocol):
@@ -26,7 +26,7 @@ class Versioned(Protocol):
 T = TypeVar("T", bound=Versioned)
 
 
-class NewerVersion(Exception):
+class UnsupportedVersion(Exception):
     """A newer attn wrote this; `str(error)` is for the operator."""
 
     def __init__(self, what: str, found: int, known: int) -> None:
@@ -34,20 +34,21 @@ class NewerVersion(Exception):
             f"{what} of version {found} was met, written by a newer attn; this one knows versions up to {known}. "
             "Upgrade it: it must not go on with what it may misunderstand"
         )
-        self.found, self.known = found, known
+        self.version, self.supported = found, known
 
 
-class _Stamp(msgspec.Struct):
+class _VersionField(msgspec.Struct):
     v: int = 1
 
 
-_stamp_of = msgspec.json.Decoder(_Stamp).decode
+_decode_version = msgspec.json.Decoder(_VersionField).decode
 
 
-def checked(what: str, known: int, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def versioned_decoder(what: str, known: int, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
     """`decode` with a look at the version: also where a newer one is in a shape that `decode` does not know.
 
-    The result raises NewerVersion, or what `decode` raises: msgspec.DecodeError, UnicodeDecodeError, RecursionError.
+    The result raises UnsupportedVersion, or what `decode` raises: msgspec.DecodeError, UnicodeDecodeError,
+    RecursionError.
     """
 
     def read(raw: bytes) -> T:
@@ -55,10 +56,10 @@ def checked(what: str, known: int, decode: Callable[[bytes], T]) -> Callable[[by
             found = decode(raw)
         except (ValueError, RecursionError):
             if (version := _version(raw)) > known:
-                raise NewerVersion(what, version, known) from None
+                raise UnsupportedVersion(what, version, known) from None
             raise
         if found.v > known:
-            raise NewerVersion(what, found.v, known)
+            raise UnsupportedVersion(what, found.v, known)
         return found
 
     return read
@@ -67,6 +68,6 @@ def checked(what: str, known: int, decode: Callable[[bytes], T]) -> Callable[[by
 def _version(raw: bytes) -> int:
     """0: it says none."""
     try:
-        return _stamp_of(raw).v
+        return _decode_version(raw).v
     except (ValueError, RecursionError):
         return 0

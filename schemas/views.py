@@ -24,20 +24,19 @@ has already, or one before it, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from schemas.log import Data, Widget
-from schemas.versions import checked
+from schemas.versions import versioned_decoder
 
 __all__ = [
-    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupRow", "ItemRow", "KeysRow", "MarkRow",
-    "Member",
-    "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of", "decode", "encode",
-    "fence_key", "position_key",
+    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupMember", "GroupRow", "ItemRow",
+    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of",
+    "decode_row", "encode_row", "fence_key", "position_key",
 ]
 
 # To be raised by what an older worker would lose or take for something else when it reads rows to go on from, or an
@@ -50,7 +49,7 @@ VIEW_VERSION = 1
 # JavaScript holds exactly (2**53).
 CURSOR_BITS = 12
 
-State = Literal["hidden", "unread", "read", "resolved"]
+ItemState = Literal["hidden", "unread", "read", "resolved"]
 
 
 def cursor_of(position: int) -> int:
@@ -65,7 +64,7 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     kind: str
     source_id: str
     rev: int = 0
-    state: State = "hidden"
+    state: ItemState = "hidden"
     data: Data = msgspec.field(default_factory=Data)  # what it shows
     priority: str = "normal"
     blocking: bool = False
@@ -98,13 +97,13 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     touched: int = 0  # the log's clock when it last changed
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self.state == "unread" or self.state == "read"
 
     @property
-    def listed(self) -> bool:
+    def is_listed(self) -> bool:
         """In the ranked list of those who may see it (their own marks aside)."""
-        return self.open and self.incident is None
+        return self.is_open and self.incident is None
 
 
 class MarkRow(Struct, omit_defaults=True):
@@ -179,7 +178,7 @@ class ActivityRow(Struct, omit_defaults=True, kw_only=True):
     wake: int | None = None
 
 
-class Member(Struct, omit_defaults=True):
+class GroupMember(Struct, omit_defaults=True):
     """What a group knows of one failed run."""
 
     cluster: str
@@ -195,7 +194,7 @@ class Member(Struct, omit_defaults=True):
 class GroupRow(Struct, omit_defaults=True):
     ws: str
     key: str
-    members: dict[str, Member] = {}
+    members: dict[str, GroupMember] = {}
     regroup: list[str] = []
     held: tuple[int, int] | None = None  # a time it was on (since, at least until), for members no longer remembered
     touched: int = 0
@@ -216,7 +215,7 @@ class OutcomeRow(Struct, kw_only=True, omit_defaults=True):
     answer, or a JSON string from which the answer is made again (streams.core.fold.outcomes)."""
 
     ws: str
-    asked: str
+    request_digest: str = msgspec.field(name="asked")
     status: int
     body: msgspec.Raw
     wake: int
@@ -274,23 +273,23 @@ Row = (
     | FenceRow | OutcomeRow | KeysRow
 )
 
-ROWS: dict[bytes, type[Row]] = {
+ROW_TYPES: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
     b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow,
 }
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
-    prefix: msgspec.json.Decoder(row).decode for prefix, row in ROWS.items()
+    prefix: msgspec.json.Decoder(row).decode for prefix, row in ROW_TYPES.items()
 }
 # The position speaks for all rows of its partition: whoever reads one of a newer version goes no further.
-_DECODERS[b"~:"] = checked("a view in attn.views", VIEW_VERSION, msgspec.json.Decoder(PositionRow).decode)
+_DECODERS[b"~:"] = versioned_decoder("a view in attn.views", VIEW_VERSION, msgspec.json.Decoder(PositionRow).decode)
 
-encode = msgspec.json.Encoder().encode
+encode_row = msgspec.json.Encoder().encode
 
 
-def decode(key: bytes, value: bytes) -> Row:
-    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row; NewerVersion: a position
-    of a newer attn's view."""
+def decode_row(key: bytes, value: bytes) -> Row:
+    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row; UnsupportedVersion: a
+    position of a newer attn's view."""
     return _DECODERS[key[:2]](value)
 
 
@@ -300,3 +299,12 @@ def position_key(partition: int) -> bytes:
 
 def fence_key(partition: int) -> bytes:
     return b"f:%d" % partition
+
+
+def apply_changes(rows: MutableMapping[bytes, bytes], changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Applies upserts and deletes of a compacted topic to `rows`, in order: a value replaces, None deletes."""
+    for key, value in changes:
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value

@@ -102,7 +102,7 @@ class CommandLog:
 
     def _send_packs(self) -> None:
         self._flush = None
-        packs = self._packer.take(self.now())
+        packs = self._packer.drain(self.now())
         for partition, _, pack in packs:
             task = asyncio.create_task(self._append(partition, pack))
             self._sending.add(task)

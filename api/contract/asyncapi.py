@@ -19,7 +19,7 @@ from api.contract import messages
 from api.contract.messages import CLIENT_MESSAGES, FRAMES, SERVER_MESSAGES
 from api.contract.requests import SESSION_COOKIE
 from schemas import facts, json_schema, log, sources, views
-from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled
+from schemas.dead_letters import CAUSES, DeadLetter, ResolvedMarker, ResumeTopicMarker
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
 
 __all__ = ["asyncapi"]
@@ -114,7 +114,7 @@ class _DocumentBuilder:
         yield self._message("pack", "events, commands and the clock", self._struct("log.", log.Pack))
 
     def _views(self) -> Iterable[str]:
-        for prefix, row in views.ROWS.items():
+        for prefix, row in views.ROW_TYPES.items():
             about = (row.__doc__ or row.__name__).partition("\n")[0]
             yield self._message(f"row.{row.__name__.removesuffix('Row').lower()}", about,
                                 self._struct("view.", row),
@@ -132,8 +132,8 @@ class _DocumentBuilder:
         letter = DeadLetter(topic="t", partition=0, offset=0, reason="r", at=0)
         for name, record, about in (
             ("dead-letter", letter, "a rejected record, as it was"),
-            ("settled", Settled((0,)), "these dead letters were sent again"),
-            ("go-on", GoOn("t"), "an operator's word: read on"),
+            ("settled", ResolvedMarker((0,)), "these dead letters were sent again"),
+            ("go-on", ResumeTopicMarker("t"), "an operator's word: read on"),
         ):
             fields: _Json = {header: {"type": "string"} for header, _ in record.record_headers()}
             if "attn-cause" in fields:

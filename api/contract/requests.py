@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from schemas.scalars import is_text, to_us
+from schemas.scalars import is_valid_unicode, parse_timestamp
 
 __all__ = ["SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange"]
 
@@ -28,7 +28,7 @@ def _state(value: Any) -> Any:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _ID and is_text(value)
+    return isinstance(value, str) and len(value) <= _ID and is_valid_unicode(value)
 
 
 def _ids(value: Any) -> Any:
@@ -47,7 +47,7 @@ def _until(value: Any) -> Any:
     if value is None:
         return None
     try:
-        return to_us(value) if isinstance(value, str) else _bad_time()
+        return parse_timestamp(value) if isinstance(value, str) else _bad_time()
     except (ValueError, OverflowError):
         return _bad_time()
 

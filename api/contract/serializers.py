@@ -8,10 +8,10 @@ from urllib.parse import quote
 import orjson
 
 from schemas.log import NO_PAYLOAD
-from schemas.scalars import DAY, HOUR, from_us
+from schemas.scalars import DAY, HOUR, format_timestamp
 from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.rank import BANDS, ID, reasons, sort_key
+from streams.core.domain.rank import BANDS, ID_OFFSET, rank_reasons, sort_key
 
 __all__ = [
     "activity_entry", "ankra_item", "crewship_item", "draft", "preferences", "window_name", "zero_item",
@@ -31,8 +31,8 @@ def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) 
     data = row.data
     item = _crewship_fields(row)
     item |= {
-        "band": BANDS[row.band], "due_at": from_us(row.due_at), "overdue": row.overdue,
-        "rank_reasons": reasons(row, pinned), "rank": sort_key(row, pinned)[:ID].hex(),
+        "band": BANDS[row.band], "due_at": format_timestamp(row.due_at), "overdue": row.overdue,
+        "rank_reasons": rank_reasons(row, pinned), "rank": sort_key(row, pinned)[:ID_OFFSET].hex(),
     }
     item |= _without_empty({
         "cluster": data.cluster, "stack": data.stack, "conversation_id": data.conversation_id,
@@ -50,7 +50,7 @@ def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) 
     if row.kind == "incident":
         item |= {"clusters": row.clusters, "count": row.count, "members": row.members}
     if mark is not None and mark.until is not None:
-        item["dismissed_until"] = from_us(mark.until)
+        item["dismissed_until"] = format_timestamp(mark.until)
     return orjson.dumps(item, default=_struct_fields)
 
 
@@ -70,7 +70,7 @@ def draft(row: DraftRow, user: str) -> dict[str, Any]:
     """One of the user's recent drafts."""
     return _without_empty({
         "draft_id": row.draft_id, "cluster": row.cluster, "stack": row.stack, "title": row.title,
-        "last_touched_at": from_us(row.touched_at), "has_ai_edits": row.has_ai_edits,
+        "last_touched_at": format_timestamp(row.touched_at), "has_ai_edits": row.has_ai_edits,
     }) | {
         "co_editors": [
             _without_empty({"type": editor.type, "id": editor.id, "name": editor.name})
@@ -89,7 +89,7 @@ def preferences(row: PreferencesRow | None) -> dict[str, Any]:
 def activity_entry(row: ActivityRow) -> dict[str, Any]:
     """One entry of the recent activity."""
     return _without_empty({
-        "type": row.type, "at": from_us(row.at), "item": row.item, "kind": row.kind, "title": row.title,
+        "type": row.type, "at": format_timestamp(row.at), "item": row.item, "kind": row.kind, "title": row.title,
         "cluster": row.cluster, "case_id": row.case_id, "session_id": row.session_id, "by_user_id": row.by,
     })
 
@@ -102,8 +102,9 @@ def _crewship_fields(row: ItemRow) -> dict[str, Any]:
     data, sender = row.data, row.data.sender
     item: dict[str, Any] = {
         "id": row.id, "workspace_id": row.ws, "kind": row.kind, "source_id": row.source_id, "title": data.title,
-        "state": row.state, "priority": row.priority, "blocking": row.blocking, "created_at": from_us(row.created_at),
-        "updated_at": from_us(row.updated_at), "revision": row.rev,
+        "state": row.state, "priority": row.priority, "blocking": row.blocking,
+        "created_at": format_timestamp(row.created_at),
+        "updated_at": format_timestamp(row.updated_at), "revision": row.rev,
     }
     item |= _without_empty({
         "target_user_id": row.target_user_id, "target_role": row.target_role, "body_md": data.body_md,
@@ -123,7 +124,7 @@ def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _time_or_none(us: int | None) -> str | None:
-    return from_us(us) if us is not None else None
+    return format_timestamp(us) if us is not None else None
 
 
 def _case_id(row: ItemRow) -> str | None:

@@ -144,7 +144,7 @@ def each(found: dict[TopicPartition, list[Any]]) -> Iterable[_Record]:
 
 def fact_of(record: _Record) -> Fact | Outcome | None:
     """The fact or outcome of a record. None for a tombstone and for bytes that are neither, which an edge skips;
-    history puts them into `dead-letters`. Raises NewerVersion."""
+    history puts them into `dead-letters`. Raises UnsupportedVersion."""
     if record.value is None:
         return None
     try:

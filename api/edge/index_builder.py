@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from api.readmodel.workspace import Workspace
-from schemas.views import Row, decode
+from schemas.views import Row, decode_row
 
 __all__ = ["Builders", "paced", "rebuilt"]
 
@@ -43,7 +43,7 @@ def rebuilt(space: Workspace, families: Iterable[str]) -> Iterator[None]:
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode(key, raw) if raw is not None else None
+    return decode_row(key, raw) if raw is not None else None
 
 
 class Builders:

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from api.readmodel.workspace import PREFIXES
-from schemas.latest import keep_latest
-from schemas.views import PositionRow, decode
+from schemas.views import PositionRow, apply_changes, decode_row
 
 __all__ = ["Assembler", "Batch", "Loading"]
 
@@ -54,7 +53,7 @@ class Assembler:
         if key[:2] == _POSITION:
             if value is None:
                 return None
-            position = decode(key, value)
+            position = decode_row(key, value)
             assert isinstance(position, PositionRow)
             batch = Batch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
             self._rows, self._size, self._at = [], 0, None
@@ -130,7 +129,7 @@ class Loading:
         behind = batch.position.position < part.position.position
         if behind and batch.at >= self._horizon:
             return  # nothing was compacted yet because of it
-        keep_latest(part.rows, batch.rows)
+        apply_changes(part.rows, batch.rows)
         part.unsure = behind
         if not behind:
             part.position = batch.position

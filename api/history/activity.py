@@ -9,8 +9,8 @@ from api.history.client import HistoryClient, Row
 from api.readmodel.pages import ACTIVITY, MAX_RECENT
 from api.readmodel.readers import Reader
 from schemas.views import ActivityRow
-from streams.core.domain.event_types import RULES
-from streams.core.domain.keys import activity_key, event_digest, event_of, item_id
+from streams.core.domain.event_types import EVENT_RULES
+from streams.core.domain.keys import activity_key, event_digest, item_id, parse_event_name
 
 __all__ = ["fetch_activity"]
 
@@ -56,8 +56,8 @@ SELECT * FROM (
 ) LIMIT 1000
 """.replace("$DONE", _DONE)
 _OPENERS = sorted(
-    name for name, rule in RULES.items()
-    if rule.effect == "open" and rule.kind in {RULES[counted].kind for counted in ACTIVITY}
+    name for name, rule in EVENT_RULES.items()
+    if rule.effect == "open" and rule.kind in {EVENT_RULES[counted].kind for counted in ACTIVITY}
 )
 
 async def fetch_activity(client: HistoryClient, reader: Reader, window: int, clock: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _entry(ws: str, row: Row) -> ActivityRow:
     """Returns the row as the view has it. Entries with equal times are ordered by their key, a digest of the event."""
     event, at, event_type, subject, kind, title, cluster, case, session, by = row
     item = item_id(ws, kind, subject) if subject else ""
-    source, name = event_of(event)
+    source, name = parse_event_name(event)
     return ActivityRow(
         ws=ws, id=activity_key(event_digest(ws, source, name)).decode(), type=event_type, at=at, item=item,
         kind=kind, title=title, cluster=cluster, case_id=case, session_id=session, by=by,

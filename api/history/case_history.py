@@ -11,7 +11,7 @@ from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode
 from api.history.client import HistoryClient, Row
 from api.readmodel.readers import Reader
 from api.readmodel.workspace import Workspace
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 from streams.core.domain.keys import item_id
 from streams.core.domain.visibility import Targets
 
@@ -146,8 +146,9 @@ def _event(case: str, row: Row) -> dict[str, Any]:
     if name.startswith("task."):
         task = task or subject
     event = {
-        "type": name.replace(".", "_"), "at": from_us(at), "case_id": case, "state": state, "session_id": session,
-        "task_id": task, "proof_id": proof, "item": item, "kind": kind, "priority": priority, "title": title,
-        "cluster": cluster, "stack": stack, "actor": actor, "resolved_action": action, "seconds_open": seconds,
+        "type": name.replace(".", "_"), "at": format_timestamp(at), "case_id": case, "state": state,
+        "session_id": session, "task_id": task, "proof_id": proof, "item": item, "kind": kind,
+        "priority": priority, "title": title, "cluster": cluster, "stack": stack, "actor": actor,
+        "resolved_action": action, "seconds_open": seconds,
     }
     return {field: value for field, value in event.items() if value is not None and value != ""}

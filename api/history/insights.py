@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from api.history.client import HistoryClient, Row
 from api.readmodel.readers import Reader
-from schemas.scalars import DAY, HOUR, SECOND, from_us
+from schemas.scalars import DAY, HOUR, SECOND, format_timestamp
 
 __all__ = ["MAX_CLUSTERS", "MAX_PEOPLE", "InsightRows", "Steps", "fetch_insights", "render_insights", "steps_of"]
 
@@ -112,8 +112,9 @@ def render_insights(rows: InsightRows, steps: Steps) -> dict[str, Any]:
     clusters = _flows("cluster", rows.clusters, dict(rows.clusters_before), steps)
     total = next((_quantiles(row) for row in rows.kinds if row[0] == 2 and row[3] + row[4]), {})
     return {
-        "since": from_us(steps.since), "until": from_us(steps.until), "step_seconds": steps.step // SECOND,
-        "times": [from_us(steps.since + step * steps.step) for step in range(steps.count)],
+        "since": format_timestamp(steps.since), "until": format_timestamp(steps.until),
+        "step_seconds": steps.step // SECOND,
+        "times": [format_timestamp(steps.since + step * steps.step) for step in range(steps.count)],
         "total": {name: sum(flow[name] for flow in kinds) for name in ("opened", "closed", "open")} | total,
         "kinds": kinds, "clusters": clusters, "people": [_person(row) for row in rows.people],
     }

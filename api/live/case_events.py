@@ -19,7 +19,7 @@ from api.live.connections import Outlet, Piece, Stream
 from api.live.sse import one_line
 from api.readmodel.readers import Reader, audiences_of
 from schemas.facts import Fact
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 from schemas.topics import partition_of
 from schemas.views import CURSOR_BITS
 from streams.core.domain.keys import item_id
@@ -53,7 +53,7 @@ def frame_of(fact: Fact) -> _Event | None:
     if "task_id" in fields:
         told.setdefault("task_id", fact.subject)
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
-    data = orjson.dumps({"type": name, **told, "at": from_us(fact.time)})
+    data = orjson.dumps({"type": name, **told, "at": format_timestamp(fact.time)})
     piece = Piece(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
     early = item_id(fact.ws, fact.kind, fact.subject) if fact.item is None and fact.kind is not None else None
     return _Event(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)

@@ -15,7 +15,7 @@ from api.contract.messages import InboxUpdated
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from schemas.facts import Outcome
-from schemas.views import ItemRow, decode
+from schemas.views import ItemRow, decode_row
 from streams.core.domain.keys import item_key
 
 __all__ = ["Pushes", "Subscriber", "channel_of"]
@@ -82,6 +82,6 @@ class Pushes:
         space = self._replica.known(ws)
         for item in items if space is not None else ():
             raw = space.rows.get(item_key(item))  # type: ignore[union-attr]
-            row = decode(item_key(item), raw) if raw is not None else None
+            row = decode_row(item_key(item), raw) if raw is not None else None
             if isinstance(row, ItemRow) and row.ws == ws and row.state != "hidden":
                 yield row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 
 __all__ = ["heartbeat", "one_line", "sse"]
 
@@ -29,4 +29,4 @@ def sse(cursor: int, event: str, data: bytes) -> bytes:
 
 def heartbeat(cursor: int, now: int) -> bytes:
     """`now` in microseconds: the edge's clock, as it says that the edge is alive."""
-    return sse(cursor, "heartbeat", orjson.dumps({"at": from_us(now), "cursor": cursor}))
+    return sse(cursor, "heartbeat", orjson.dumps({"at": format_timestamp(now), "cursor": cursor}))

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from api.readmodel.readers import Reader
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.drafts import people
+from streams.core.domain.drafts import draft_users
 from streams.core.domain.rank import sort_key
 
 __all__ = ["Changes", "ItemChange"]
@@ -25,8 +25,8 @@ class ItemChange:
         assert row is not None
         self.id = row.id.encode()
         self.old, self.new = old, new
-        self.old_key = sort_key(old) if old is not None and old.listed else None
-        self.new_key = sort_key(new) if new is not None and new.listed else None
+        self.old_key = sort_key(old) if old is not None and old.is_listed else None
+        self.new_key = sort_key(new) if new is not None and new.is_listed else None
         # For every reader: nothing that is counted, or decides who sees it, is another than before.
         self.counts_the_same = (
             self.old_key is not None and self.new_key is not None and _counted(old) == _counted(new))
@@ -58,5 +58,5 @@ class Changes:
             found.update(row.target_user_id for row in (change.old, change.new) if row and row.target_user_id)
         found.update(row.target_user_id for row in self.activity if row.target_user_id)
         for draft in self.drafts:
-            found.update(people(draft))
+            found.update(draft_users(draft))
         return found

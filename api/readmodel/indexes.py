@@ -36,14 +36,14 @@ def case_prefix(case: str) -> bytes:
 
 
 def _rank(row: ItemRow) -> Iterator[Place]:
-    if row.listed:
+    if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             yield ("rank", audience, "", ""), rank
 
 
 def _kind(row: ItemRow) -> Iterator[Place]:
-    if row.listed:
+    if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             yield ("rank", audience, row.kind, ""), rank
@@ -54,7 +54,7 @@ def _clusters(row: ItemRow) -> set[str]:
 
 
 def _cluster(row: ItemRow) -> Iterator[Place]:
-    if row.listed:
+    if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             for cluster in _clusters(row):
@@ -62,7 +62,7 @@ def _cluster(row: ItemRow) -> Iterator[Place]:
 
 
 def _both(row: ItemRow) -> Iterator[Place]:
-    if row.listed:
+    if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             for cluster in _clusters(row):

@@ -10,8 +10,8 @@ import msgspec
 from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import Keys, merged
 from api.readmodel.window import first
-from schemas.views import DraftRow, ItemRow, decode
-from streams.core.domain.rank import ID, is_pinned, pin
+from schemas.views import DraftRow, ItemRow, decode_row
+from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key
 
 if TYPE_CHECKING:
     from api.readmodel.workspace import Workspace
@@ -100,15 +100,15 @@ def newest(space: Workspace, reader: Reader, states: tuple[str, ...], kind: str 
 
 def rows(space: Workspace, ids: Iterator[bytes], limit: int) -> list[ItemRow]:
     """The first of these items: at most `limit`, and PAGE_BYTES of rows, as on any page."""
-    keys, _ = first((bytes(ID) + item for item in ids), space, limit)
-    return [row for key in keys if (row := space.item(key[ID:])) is not None]
+    keys, _ = first((bytes(ID_OFFSET) + item for item in ids), space, limit)
+    return [row for key in keys if (row := space.item(key[ID_OFFSET:])) is not None]
 
 
 def drafts(space: Workspace, user: str) -> Iterator[DraftRow]:
     """Drafts in progress that the user owns or edited, the last touched first."""
     found = space.lists.get(("drafts", user))
     for key in found.descending() if found is not None else ():
-        row = decode(key[8:], space.rows[key[8:]])
+        row = decode_row(key[8:], space.rows[key[8:]])
         if isinstance(row, DraftRow):
             yield row
 
@@ -126,7 +126,7 @@ def _plain(key: bytes) -> bytes:
 
 
 def _is_pinned(space: Workspace, key: bytes, pins: frozenset[str]) -> bool:
-    raw = space.rows.get(b"i:" + key[ID:])
+    raw = space.rows.get(b"i:" + key[ID_OFFSET:])
     return raw is not None and is_pinned(_clusters(raw), pins)  # type: ignore[arg-type]
 
 
@@ -154,7 +154,7 @@ def _pinned_first(
         if after < middle:
             from_key = middle + after[3:] if after > start else middle
             for key in pinned(from_key, end):
-                yield pin(key)
+                yield pinned_sort_key(key)
         for key in merged([found.ascending(max(after, middle), end) for found in lists]):
             if not _is_pinned(space, key, pins):
                 yield key

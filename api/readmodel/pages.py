@@ -19,8 +19,8 @@ from api.readmodel.sorted_sets import merged
 from api.readmodel.window import first
 from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
-from schemas.views import ActivityRow, MarkRow, decode
-from streams.core.domain.rank import ID, is_pinned
+from schemas.views import ActivityRow, MarkRow, decode_row
+from streams.core.domain.rank import ID_OFFSET, is_pinned
 
 __all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "sort_key_of_token"]
 
@@ -38,7 +38,7 @@ _PINNED = 0  # third byte of a sort key
 def sort_key_of_token(text: str) -> bytes:
     """Returns the sort key of the last item of the previous page. Raises InvalidPageToken if the text holds none."""
     key = decode_page_token(text)
-    if len(key) <= ID or key[0] > 3 or key[1] > 1 or key[2] > 1:
+    if len(key) <= ID_OFFSET or key[0] > 3 or key[1] > 1 or key[2] > 1:
         raise InvalidPageToken
     return key
 
@@ -56,15 +56,15 @@ class Answers:
 
     def item(self, space: Workspace, key: bytes, mark: MarkRow | None = None) -> bytes:
         """The item of a sort key, for a reader who has it in the list."""
-        raw = space.rows[b"i:" + key[ID:]]
+        raw = space.rows[b"i:" + key[ID_OFFSET:]]
         pinned = key[2] == _PINNED
         if mark is not None:
-            return serializers.ankra_item(decode(b"i:", raw), pinned, mark)  # type: ignore[arg-type]
-        name = key[2:3] + key[ID:]
+            return serializers.ankra_item(decode_row(b"i:", raw), pinned, mark)  # type: ignore[arg-type]
+        name = key[2:3] + key[ID_OFFSET:]
         known = self._cache.get(name)
         if known is not None and known[0] is raw:
             return known[1]
-        encoded = serializers.ankra_item(decode(b"i:", raw), pinned)  # type: ignore[arg-type]
+        encoded = serializers.ankra_item(decode_row(b"i:", raw), pinned)  # type: ignore[arg-type]
         self._keep(name, raw, encoded)
         return encoded
 
@@ -108,14 +108,14 @@ class Answers:
     ) -> bytes:
         """A page of what the reader put away."""
         def asked_for(key: bytes) -> bool:
-            row = space.item(key[ID:])
+            row = space.item(key[ID_OFFSET:])
             if row is None or (kind and row.kind != kind):
                 return False
             return not cluster or cluster == row.data.cluster or cluster in row.clusters
 
         away = listing.put_away(space, reader, space.pins(reader.user), after)
         keys, goes_on = first(filter(asked_for, away), space, limit)
-        items = b",".join([self.item(space, key, space.mark(reader.user, key[ID:])) for key in keys])
+        items = b",".join([self.item(space, key, space.mark(reader.user, key[ID_OFFSET:])) for key in keys])
         return self._page(space, reader, cursor, items, keys[-1] if goes_on else None, None)
 
     def _page(
@@ -164,6 +164,6 @@ def _recent(space: Workspace, reader: Reader, since: bytes) -> Iterator[Activity
     for key in merged(runs, descending=True):
         if key < since:
             return
-        row = decode(key[8:], space.rows[key[8:]])
+        row = decode_row(key[8:], space.rows[key[8:]])
         if isinstance(row, ActivityRow):
             yield row

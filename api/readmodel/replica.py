@@ -25,7 +25,7 @@ from schemas.views import (
     PreferencesRow,
     Row,
     cursor_of,
-    decode,
+    decode_row,
 )
 
 __all__ = ["Batch", "Missed", "Replica", "Update", "redo"]
@@ -272,7 +272,7 @@ _workspace = msgspec.json.Decoder(_Where).decode
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode(key, raw) if raw is not None else None
+    return decode_row(key, raw) if raw is not None else None
 
 
 def _sort_in(changes: Changes, old: Row | None, new: Row | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from api.readmodel.readers import Tally
 from api.readmodel.sorted_sets import Lists, Name, OverlayLists
 from api.readmodel.workspace import Workspace
-from schemas.views import Row, decode
+from schemas.views import Row, decode_row
 
 __all__ = ["past"]
 
@@ -80,4 +80,4 @@ def past(space: Workspace, changed: Iterable[tuple[bytes, bytes | None, bytes | 
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode(key, raw) if raw is not None else None
+    return decode_row(key, raw) if raw is not None else None

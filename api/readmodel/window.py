@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.readers import Counts, Reader
 from schemas.views import ItemRow, MarkRow
-from streams.core.domain.drafts import people
-from streams.core.domain.rank import ID, is_pinned, pin, sort_key
+from streams.core.domain.drafts import draft_users
+from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key, sort_key
 
 __all__ = ["PAGE_BYTES", "Frame", "View", "Window", "first"]
 
@@ -99,7 +99,7 @@ class Window:
                 if mark.user == user:
                     recount = True
                     row = view.item(mark.item.encode())
-                    if row is not None and row.listed and reader.sees(row.target_user_id, row.target_role):
+                    if row is not None and row.is_listed and reader.sees(row.target_user_id, row.target_role):
                         touched.setdefault(mark.item.encode(), None)
         pins = view.pins(user) if prefers else self.pins
         frames: list[Frame] = []
@@ -109,7 +109,7 @@ class Window:
             frames = self._move(touched, view, recount)
         if any(reader.sees(row.target_user_id, row.target_role) for row in changes.activity):
             frames.append(Frame("activity"))
-        if user and any(user in people(draft) for draft in changes.drafts):
+        if user and any(user in draft_users(draft) for draft in changes.drafts):
             frames.append(Frame("drafts"))
         if prefers:
             frames.append(Frame("preferences"))
@@ -149,10 +149,10 @@ class Window:
         self, pins: frozenset[str], touched: dict[bytes, ItemChange | None], view: View, recount: bool
     ) -> list[Frame]:
         """Other pins are another order: read the window anew. It costs a page, and happens when a person pins."""
-        gone = {key[ID:]: key for key in self.keys}
+        gone = {key[ID_OFFSET:]: key for key in self.keys}
         self.pins = pins
         self._read(view)
-        came = {key[ID:]: key for key in self.keys}
+        came = {key[ID_OFFSET:]: key for key in self.keys}
         return self._frames(gone, came, touched, view, recount)
 
     def _move(self, touched: dict[bytes, ItemChange | None], view: View, recount: bool) -> list[Frame]:
@@ -172,28 +172,28 @@ class Window:
         while len(keys) > self.limit or (self._bytes > PAGE_BYTES and len(keys) > 1):
             self.complete = False
             key = self._pop(-1)
-            if came.pop(key[ID:], None) is None:
-                gone[key[ID:]] = key
+            if came.pop(key[ID_OFFSET:], None) is None:
+                gone[key[ID_OFFSET:]] = key
         if not self.complete:
             # Also where nothing left: what is just below the window may weigh less than before.
-            came.update((key[ID:], key) for key in self._fill(view))
+            came.update((key[ID_OFFSET:], key) for key in self._fill(view))
         return self._frames(gone, came, touched, view, recount)
 
     def _keys(self, item: bytes, change: ItemChange | None, view: View) -> tuple[bytes | None, bytes | None]:
         """Where the item may have been in the window, and where it belongs now, if anywhere."""
         if change is None:
             row = view.item(item)
-            old = new = sort_key(row) if row is not None and row.listed else None
+            old = new = sort_key(row) if row is not None and row.is_listed else None
             was = row
         else:
             was, row, old, new = change.old, change.new, change.old_key, change.new_key
         if old is not None and self.pins and is_pinned(was, self.pins):  # type: ignore[arg-type]
-            old = pin(old)
+            old = pinned_sort_key(old)
         if new is not None and row is not None:
             if not self.reader.sees(row.target_user_id, row.target_role) or self._away(row, view) is not None:
                 new = None
             elif self.pins and is_pinned(row, self.pins):
-                new = pin(new)
+                new = pinned_sort_key(new)
         return old, new
 
     def _away(self, row: ItemRow, view: View) -> MarkRow | None:
@@ -206,7 +206,7 @@ class Window:
     ) -> list[Frame]:
         frames = [self._removed(item, touched.get(item), view) for item in sorted(gone.keys() - came.keys())]
         for key in sorted(came.values()):
-            item = key[ID:]
+            item = key[ID_OFFSET:]
             if item not in gone:
                 frames.append(Frame("added", key))
             elif gone[item] != key or touched.get(item) is not None:
@@ -228,7 +228,7 @@ class Window:
         # Asked first: of an item that is no longer the reader's, nothing may be told but that.
         if not self.reader.sees(row.target_user_id, row.target_role):
             return Frame("removed", item, "retargeted")
-        if not row.open:
+        if not row.is_open:
             return Frame("removed", item, "resolved", row.resolved_action)
         if row.incident is not None:
             return Frame("removed", item, "grouped")

@@ -21,10 +21,10 @@ from api.readmodel import listing
 from api.readmodel.indexes import TIME, Place, case_prefix, counted_as, family_of, filed_alike, places
 from api.readmodel.readers import Counts, Reader, Tally, audiences_of, for_user
 from api.readmodel.sorted_sets import Keys, Lists, Name, OverlayLists
-from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode
-from streams.core.domain.drafts import people
+from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode_row
+from streams.core.domain.drafts import draft_users
 from streams.core.domain.keys import item_key, mark_key, preferences_key
-from streams.core.domain.rank import ID, sort_key
+from streams.core.domain.rank import ID_OFFSET, sort_key
 from streams.core.domain.visibility import Targets
 
 __all__ = ["PREFIXES", "Workspace"]
@@ -119,7 +119,7 @@ class Workspace:
             if key[:2] == b"m:":
                 marks.append(key)
                 continue
-            row = decode(key, self.rows[key])
+            row = decode_row(key, self.rows[key])
             if isinstance(row, PreferencesRow) and row.pinned_clusters:
                 wanted.add("cluster")
             self._gather(key, row, found)
@@ -128,7 +128,7 @@ class Workspace:
             self.lists.fill(name, found.pop(name))
             yield
         for key in marks:  # last, as where a mark is filed depends on its item
-            self.apply(key, self.rows[key], None, decode(key, self.rows[key]))
+            self.apply(key, self.rows[key], None, decode_row(key, self.rows[key]))
             yield
         for family in sorted(wanted - self.families):
             yield from self._add(family)
@@ -139,7 +139,7 @@ class Workspace:
         if isinstance(row, ItemRow):
             for name, entry in places(row, self.families):
                 found.setdefault(name, []).append(entry)
-            if row.listed:
+            if row.is_listed:
                 for name in counted_as(row):
                     self._count(name, row, 1)
             return
@@ -157,7 +157,7 @@ class Workspace:
         found = _Filed()
         for key in self.own_keys():
             if key[:2] == b"i:":
-                row = decode(key, self.rows[key])
+                row = decode_row(key, self.rows[key])
                 assert isinstance(row, ItemRow)
                 for name, entry in places(row, frozenset({family})):
                     found.setdefault(name, []).append(entry)
@@ -180,7 +180,7 @@ class Workspace:
             if about is not None:
                 self._away(about, row, filed, tallied)
         elif isinstance(row, DraftRow) and row.in_progress:
-            filed = {(("drafts", user), TIME.pack(row.touched_at) + key) for user in people(row)}
+            filed = {(("drafts", user), TIME.pack(row.touched_at) + key) for user in draft_users(row)}
         elif isinstance(row, ActivityRow):
             filed = {(("done", *name, row.type), TIME.pack(row.at) + key) for name in counted_as(row)}
         return filed, tallied
@@ -188,7 +188,7 @@ class Workspace:
     def _item_filed(self, row: ItemRow) -> tuple[set[Place], list[_Tallied]]:
         found = set(places(row, self.families))
         tallied: list[_Tallied] = []
-        if row.listed:
+        if row.is_listed:
             item = row.id.encode()
             tallied.extend((name, row) for name in counted_as(row))
             for user in self._marked(item):
@@ -198,7 +198,7 @@ class Workspace:
         return found, tallied
 
     def _away(self, row: ItemRow, mark: MarkRow, filed: set[Place], tallied: list[_Tallied]) -> None:
-        if row.listed and mark.surge == row.surge:
+        if row.is_listed and mark.surge == row.surge:
             for audience in audiences_of(row.target_user_id, row.target_role):
                 filed.add((("away", mark.user, audience), sort_key(row)))
             tallied.extend((("away", mark.user, *name), row) for name in counted_as(row))
@@ -223,7 +223,7 @@ class Workspace:
         """The item's row, whoever may see it and whatever its state."""
         key = b"i:" + item
         raw = self.rows.get(key)
-        row = decode(key, raw) if raw is not None else None
+        row = decode_row(key, raw) if raw is not None else None
         return row if isinstance(row, ItemRow) and row.ws == self.name else None
 
     def visible(self, reader: Reader, item: str) -> ItemRow | None:
@@ -249,13 +249,13 @@ class Workspace:
         if marks is None or item not in marks:
             return None
         key = mark_key(item.decode(), user)
-        row = decode(key, self.rows[key])
+        row = decode_row(key, self.rows[key])
         return row if isinstance(row, MarkRow) else None
 
     def preferences(self, user: str) -> PreferencesRow | None:
         key = preferences_key(self.name, user)
         raw = self.rows.get(key) if user else None
-        row = decode(key, raw) if raw is not None else None
+        row = decode_row(key, raw) if raw is not None else None
         return row if isinstance(row, PreferencesRow) else None
 
     def pins(self, user: str) -> frozenset[str]:
@@ -287,7 +287,7 @@ class Workspace:
 
     def size(self, key: bytes) -> int:
         """Bytes of the row of the item with this sort key."""
-        return len(self.rows[b"i:" + key[ID:]])
+        return len(self.rows[b"i:" + key[ID_OFFSET:]])
 
     def lists_of(self, reader: Reader, kind: str, *rest: str) -> list[Keys]:
         """The reader's lists of one kind, one for each audience that has one. `rest` is what follows the audience."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from schemas.topics import TOPIC_OF_TYPE
-from streams.core.domain.event_types import RULES
+from streams.core.domain.event_types import EVENT_RULES
 from streams.runtime import private_files
 
 __all__ = ["ANSWERS", "Answer", "AnswerDesk"]
@@ -131,4 +131,4 @@ def _opens(event: dict[str, Any]) -> bool:
 
 
 def _closes(event: dict[str, Any]) -> bool:
-    return RULES[event["type"]].effect == "close" or (event["type"] == "case.state_changed" and not _opens(event))
+    return EVENT_RULES[event["type"]].effect == "close" or (event["type"] == "case.state_changed" and not _opens(event))

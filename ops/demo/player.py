@@ -24,7 +24,7 @@ from ops.demo.desk import AnswerDesk
 from ops.demo.scenarios import KINDS
 from ops.demo.story import DAY, NOON, ScheduledEvent, Story
 from ops.demo.users import WORKSPACE, DemoUsers
-from schemas.scalars import SECOND, from_us
+from schemas.scalars import SECOND, format_timestamp
 from schemas.settings import Settings
 from schemas.topics import TOPIC_OF_TYPE
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
@@ -66,13 +66,13 @@ def events(place: Place, now: int) -> Iterator[tuple[Place, int, dict[str, Any]]
 def _event(happening: ScheduledEvent, run: str, number: int, at: int) -> dict[str, Any]:
     say, data = happening.say, dict(happening.say.data)
     if "expires_in" in data:
-        data["expires_at"] = from_us(at + int(data.pop("expires_in") * SECOND))
+        data["expires_at"] = format_timestamp(at + int(data.pop("expires_in") * SECOND))
     if "session_id" in data:
         data["session_id"] = f"{data['session_id']}_{run}"
     subject = say.subject if say.type == "case.state_changed" else f"{say.subject}_{run}"
     return {
         "specversion": "1.0", "id": f"{run}-{number}", "source": f"/demo/{TOPIC_OF_TYPE[say.type]}", "type": say.type,
-        "subject": subject, "time": from_us(at), "workspaceid": WORKSPACE, "data": data,
+        "subject": subject, "time": format_timestamp(at), "workspaceid": WORKSPACE, "data": data,
     }
 
 

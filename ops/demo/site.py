@@ -27,7 +27,7 @@ import api
 from api.http.protocol.server import listen, make_server
 from ops.demo.desk import ANSWERS, AnswerDesk
 from ops.demo.scenarios import PEOPLE
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 
 __all__ = ["Send", "create_site", "serve"]
 
@@ -69,7 +69,7 @@ def create_site(desk: AnswerDesk, send: Send, inbox: str) -> Starlette:
             given = choices[number]
             await send([{
                 **event, "id": f"desk-{secrets.token_hex(8)}", "type": given.type,
-                "time": from_us(time.time_ns() // 1000),
+                "time": format_timestamp(time.time_ns() // 1000),
                 "data": {**_where(event), **given.data, "by_user_id": _USER},
             }])
             desk.answered(event)

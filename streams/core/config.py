@@ -29,7 +29,7 @@ class FoldConfig:
     @classmethod
     def from_settings(cls, settings: Settings) -> FoldConfig:
         return cls(
-            targets=settings.targets,
+            targets=settings.priority_targets,
             retention=int(settings.retention_days * DAY),
             dedupe=int(settings.dedupe_days * DAY),
             proof_window=int(settings.proof_window_hours * HOUR),

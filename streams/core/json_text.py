@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["MAX_DEPTH", "read"]
+__all__ = ["MAX_DEPTH", "read_json"]
 
 MAX_DEPTH = 100  # levels: the parsers on an event's way give up at different depths, so none may come near
 
@@ -24,10 +24,11 @@ _ENCODINGS = (
 # A whole pair or half of one (group 2), behind all the backslashes before it (group 1): those are escaped, two by two.
 _ESCAPE = re.compile(
     rb"(?<!\\)((?:\\\\)*)\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([dD][89a-fA-F][0-9a-fA-F]{2}))")
-_EXACT = 400  # digits of an integer read as one; a longer one is beyond a double, and Python refuses 4300 and more
+# Digits of an integer read as one; a longer one is beyond a double, and Python refuses 4300 and more.
+_MAX_EXACT_DIGITS = 400
 
 
-def read(value: bytes) -> tuple[bytes, Any]:
+def read_json(value: bytes) -> tuple[bytes, Any]:
     """The text as every parser takes it, and what it says. A number beyond a double reads as infinity.
 
     The text is `value` without a byte order mark, with U+FFFD for half a surrogate pair; numbers keep their digits.
@@ -38,7 +39,7 @@ def read(value: bytes) -> tuple[bytes, Any]:
         if value.startswith(_BOM):
             raise ValueError("it begins with two byte order marks")
     try:
-        return value, _bounded(value, orjson.loads(value))
+        return value, _check_depth(value, orjson.loads(value))
     except orjson.JSONDecodeError:
         pass
     text = _repaired(value)
@@ -46,10 +47,10 @@ def read(value: bytes) -> tuple[bytes, Any]:
         body = orjson.loads(text)
     except orjson.JSONDecodeError:
         body = _with_any_numbers(text)
-    return text, _bounded(text, body)
+    return text, _check_depth(text, body)
 
 
-def _bounded(text: bytes, body: Any) -> Any:
+def _check_depth(text: bytes, body: Any) -> Any:
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return body
@@ -84,7 +85,7 @@ def _with_any_numbers(text: bytes) -> Any:
 
 
 def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= _EXACT else -inf if digits.startswith("-") else inf
+    return int(digits) if len(digits) <= _MAX_EXACT_DIGITS else -inf if digits.startswith("-") else inf
 
 
 def _no_constant(name: str) -> Any:

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
 from schemas.sources import MODELS, EventData
 from schemas.topics import TOPIC_OF_TYPE
-from streams.core.json_text import read
-from streams.core.normalise_fast import Quick, quick
+from streams.core.json_text import read_json
+from streams.core.normalise_fast import ValidatedEvent, validate_fast
 
-__all__ = ["Limits", "Rejected", "normalise"]
+__all__ = ["EventLimits", "Rejected", "normalise"]
 
 _CE_HEADER = "ce_"
 _MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a terminal
@@ -32,7 +32,7 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EventLimits:
     """Sizes beyond which a record is rejected (CONTRACT §2): characters of a title, else bytes."""
 
     title: int = 512
@@ -41,12 +41,12 @@ class Limits:
     event: int = 1 << 20
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def normalise(
-    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (), limits: Limits = Limits(),
-    link_dropped: Callable[[], object] = lambda: None,
+    topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (),
+    limits: EventLimits = EventLimits(), link_dropped: Callable[[], object] = lambda: None,
 ) -> Event:
     """A record of a source topic as an event of the log. Structured and binary CloudEvents are told apart by headers.
 
@@ -60,29 +60,29 @@ def normalise(
         raise Rejected("the record has no value", "empty")
     if len(value) > limits.event:
         raise Rejected(f"the event is {len(value)} bytes; at most {limits.event} are accepted", "size")
-    value, body = _json(value)
+    value, body = _parse_json(value)
     envelope = _from_headers(named, body) if binary else body
     if not isinstance(envelope, dict):
         raise Rejected(f"not a CloudEvent: a JSON object is expected, not {type(envelope).__name__}", "envelope")
     if not binary and "data_base64" in envelope and envelope.get("data") is None:
-        value, envelope["data"] = _json(_from_base64(envelope["data_base64"]), "data_base64: ")
+        value, envelope["data"] = _parse_json(_from_base64(envelope["data_base64"]), "data_base64: ")
         binary = True
-    event_type = _type_for(topic, envelope)
-    found = None if binary else quick(event_type, value)
-    attributes, time, fields = found or _by_model(event_type, envelope, value, binary)
+    event_type = _event_type_of(topic, envelope)
+    found = None if binary else validate_fast(event_type, value)
+    attributes, time, fields = found or _validate_with_model(event_type, envelope, value, binary)
     if found is None and fields["action_url"] is None and (envelope.get("data") or {}).get("action_url"):
         link_dropped()
-    data = _data(fields)
-    _check(event_type, data, limits)
+    data = _to_data(fields)
+    _check_limits(event_type, data, limits)
     return Event(
         ws=attributes.workspaceid, type=event_type, subject=attributes.subject, time=time, source=attributes.source,
-        id=attributes.id, data=data, cleared=_cleared(event_type, envelope),
+        id=attributes.id, data=data, cleared=_cleared_fields(event_type, envelope),
     )
 
 
-def _json(value: bytes, where: str = "") -> tuple[bytes, Any]:
+def _parse_json(value: bytes, where: str = "") -> tuple[bytes, Any]:
     try:
-        return read(value)
+        return read_json(value)
     except ValueError as error:
         raise Rejected(f"{where}not JSON: {error}", "json") from error
 
@@ -112,7 +112,7 @@ def _from_headers(headers: dict[str, bytes | None], data: Any) -> dict[str, Any]
     return envelope
 
 
-def _type_for(topic: str, envelope: dict[str, Any]) -> str:
+def _event_type_of(topic: str, envelope: dict[str, Any]) -> str:
     event_type = envelope.get("type")
     if not isinstance(event_type, str):
         raise Rejected("type: a CloudEvent needs one", "envelope")
@@ -124,7 +124,7 @@ def _type_for(topic: str, envelope: dict[str, Any]) -> str:
     return event_type
 
 
-def _by_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: bool) -> Quick:
+def _validate_with_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: bool) -> ValidatedEvent:
     """What `quick` gives, or the reason why not."""
     if envelope.get("data") is None:
         envelope.pop("data", None)  # null is no data, which is enough for an event that closes
@@ -135,8 +135,8 @@ def _by_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: b
     fields = dict(checked.data)
     if fields.pop("payload") is not None:
         # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
-        fields["payload"] = _members(value if binary else _members(value)["data"])["payload"]
-    return Quick(checked, checked.time, fields)
+        fields["payload"] = _decode_members(value if binary else _decode_members(value)["data"])["payload"]
+    return ValidatedEvent(checked, checked.time, fields)
 
 
 def _explain(error: ValidationError) -> str:
@@ -145,7 +145,7 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(found)[:_MAX_REASON]
 
 
-def _data(fields: dict[str, Any]) -> Data:
+def _to_data(fields: dict[str, Any]) -> Data:
     if (sender := fields.get("sender")) is not None:
         fields["sender"] = Sender(sender.type, sender.id, sender.name)
     if (steps := fields.get("steps")) is not None:
@@ -155,7 +155,7 @@ def _data(fields: dict[str, Any]) -> Data:
     return Data(**fields)
 
 
-def _check(event_type: str, data: Data, limits: Limits) -> None:
+def _check_limits(event_type: str, data: Data, limits: EventLimits) -> None:
     opens = (event_type == "draft.edited" and data.editor is not None and data.editor.type == "ai") or (
         event_type == "case.state_changed" and data.state == "BLOCKED"
     )
@@ -170,7 +170,7 @@ def _check(event_type: str, data: Data, limits: Limits) -> None:
         raise Rejected(f"data.payload: {len(bytes(data.payload))} bytes; at most {limits.payload} are accepted", "size")
 
 
-def _cleared(event_type: str, envelope: dict[str, Any]) -> tuple[str, ...]:
+def _cleared_fields(event_type: str, envelope: dict[str, Any]) -> tuple[str, ...]:
     """What an update sets to null, or to "", on purpose; elsewhere that is the same as an absent field."""
     if event_type != "escalation.updated":
         return ()

@@ -19,22 +19,22 @@ from pydantic.fields import FieldInfo
 
 from schemas import sources
 from schemas.log import NO_PAYLOAD
-from schemas.scalars import moment_us, to_us
+from schemas.scalars import parse_clamped_timestamp, parse_timestamp
 from schemas.sources import MODELS, CloudEvent
 
-__all__ = ["Quick", "quick"]
+__all__ = ["ValidatedEvent", "validate_fast"]
 
-_Limits = dict[str, Any]  # arguments of msgspec.Meta
+_MetaArguments = dict[str, Any]  # arguments of msgspec.Meta
 
-_NOT_EMPTY: _Limits = {"min_length": 1}  # and `quick` looks for blanks: cheaper than a pattern
-_NOT_BLANK: _Limits = {"pattern": r"\S"}  # of `re`, for which a space is what it is for str.isspace
+_NOT_EMPTY: _MetaArguments = {"min_length": 1}  # and `quick` looks for blanks: cheaper than a pattern
+_NOT_BLANK: _MetaArguments = {"pattern": r"\S"}  # of `re`, for which a space is what it is for str.isspace
 # The links of nearly all events; what else `is_link` takes is left to the model.
 _LINK = Annotated[str, msgspec.Meta(
     max_length=sources.MAX_URL, pattern=r"\A(?:https?://[A-Za-z0-9.-]+(?::[1-9]\d{0,3})?(?=[/?#]|\Z)|/(?!/))[!-\[\]-~]*\Z")]
 _PAYLOAD = dict[str, Any] | None
 
 
-class Quick(NamedTuple):
+class ValidatedEvent(NamedTuple):
     """An event's attributes, its time, and the fields of its data as `schemas.log.Data` has them, nested ones alike."""
 
     attributes: Any
@@ -48,7 +48,7 @@ class _Type(NamedTuple):
     times: list[str]  # the fields of the data that are times
 
 
-def quick(event_type: str, value: bytes) -> Quick | None:
+def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
     """A structured CloudEvent, whose value is known to be JSON; None: ask the model."""
     decode, (own, in_data), times = _TYPES[event_type]
     try:
@@ -59,13 +59,13 @@ def quick(event_type: str, value: bytes) -> Quick | None:
         data = msgspec.structs.asdict(event.data) if event.data is not None else {}
         for name in times:
             if data.get(name) is not None:
-                data[name] = moment_us(data[name])
-        return Quick(event, to_us(event.time), data) if _takes_payload(data) else None
+                data[name] = parse_clamped_timestamp(data[name])
+        return ValidatedEvent(event, parse_timestamp(event.time), data) if _accepts_payload(data) else None
     except ValueError:  # msgspec's errors are ones
         return None
 
 
-def _takes_payload(data: dict[str, Any]) -> bool:
+def _accepts_payload(data: dict[str, Any]) -> bool:
     """Makes null no payload. False: it is something else than an object."""
     payload = data.get("payload", NO_PAYLOAD)
     if payload is NO_PAYLOAD:
@@ -77,36 +77,36 @@ def _takes_payload(data: dict[str, Any]) -> bool:
     return raw.startswith(b"{")
 
 
-def _carried(annotation: Any, not_blank: _Limits) -> Any:
+def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
     """The annotation of a model's field for msgspec. TypeError: it says something that is not known here."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation == _PAYLOAD:
         return msgspec.Raw
     if origin is Annotated:
-        if _says(args[1:], sources._given):
-            return _carried(args[0], not_blank)  # "" is refused here, so the model has its say
-        if _says(annotation, sources._time):
+        if _has_validator(args[1:], sources._empty_to_none):
+            return _to_msgspec_type(args[0], not_blank)  # "" is refused here, so the model has its say
+        if _has_validator(annotation, sources._timestamp):
             return str
-        if _says(annotation, sources._moment):
+        if _has_validator(annotation, sources._clamped_timestamp):
             return str | None
-        if _says(args[1:], sources._link):
+        if _has_validator(args[1:], sources._usable_link):
             return _LINK | None
-        limits = {name: limit for each in args[1:] for name, limit in _limits(each, not_blank).items()}
-        return Annotated[_carried(args[0], not_blank), msgspec.Meta(**limits)]
+        limits = {name: limit for each in args[1:] for name, limit in _meta_arguments(each, not_blank).items()}
+        return Annotated[_to_msgspec_type(args[0], not_blank), msgspec.Meta(**limits)]
     if origin in (Union, UnionType):
-        return Union[tuple(_carried(each, not_blank) for each in args)]  # noqa: UP007
+        return Union[tuple(_to_msgspec_type(each, not_blank) for each in args)]  # noqa: UP007
     if origin is list:
-        return list[_carried(args[0], not_blank)]  # type: ignore[misc]
+        return list[_to_msgspec_type(args[0], not_blank)]  # type: ignore[misc]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _struct(annotation, _NOT_BLANK)
+        return _to_struct(annotation, _NOT_BLANK)
     if origin is Literal or annotation in (str, bool, NoneType):
         return annotation
     raise TypeError(f"{annotation} is not carried over")
 
 
-def _limits(constraint: Any, not_blank: _Limits) -> _Limits:
+def _meta_arguments(constraint: Any, not_blank: _MetaArguments) -> _MetaArguments:
     if isinstance(constraint, FieldInfo):
-        return {name: limit for each in constraint.metadata for name, limit in _limits(each, not_blank).items()}
+        return {name: limit for each in constraint.metadata for name, limit in _meta_arguments(each, not_blank).items()}
     if isinstance(constraint, AfterValidator):
         if constraint.func is sources._not_blank:
             return not_blank
@@ -118,11 +118,12 @@ def _limits(constraint: Any, not_blank: _Limits) -> _Limits:
     raise TypeError(f"{constraint} is not carried over")
 
 
-def _says(annotation: Any, func: Callable[..., Any]) -> bool:
+def _has_validator(annotation: Any, func: Callable[..., Any]) -> bool:
     """Whether a validator of that function is in the annotation."""
     if isinstance(annotation, AfterValidator | BeforeValidator):
         return annotation.func is func
-    return any(_says(each, func) for each in (annotation if isinstance(annotation, tuple) else get_args(annotation)))
+    parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
+    return any(_has_validator(part, func) for part in parts)
 
 
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
@@ -131,26 +132,26 @@ def _hints(model: type[BaseModel]) -> dict[str, Any]:
     return {name: found[name] for name in model.model_fields}
 
 
-def _struct(model: type[BaseModel], not_blank: _Limits, **instead: Any) -> type[msgspec.Struct]:
+def _to_struct(model: type[BaseModel], not_blank: _MetaArguments, **instead: Any) -> type[msgspec.Struct]:
     given: list[Any] = []
     for name, hint in _hints(model).items():
-        field = (name, instead.get(name) or _carried(hint, not_blank))
+        field = (name, instead.get(name) or _to_msgspec_type(hint, not_blank))
         default = NO_PAYLOAD if field[1] is msgspec.Raw else None
         given.append(field if model.model_fields[name].is_required() else (*field, default))
     return msgspec.defstruct(model.__name__, given, kw_only=True)
 
 
 def _texts(model: type[BaseModel]) -> Callable[[Any], tuple[str | None, ...]]:
-    return attrgetter(*(name for name, hint in _hints(model).items() if _says(hint, sources._not_blank)))
+    return attrgetter(*(name for name, hint in _hints(model).items() if _has_validator(hint, sources._not_blank)))
 
 
 def _type(model: type[CloudEvent]) -> _Type:
     field = model.model_fields["data"]
     data: Any = field.annotation
-    checked = _struct(data, _NOT_EMPTY)
+    checked = _to_struct(data, _NOT_EMPTY)
     # An event that closes needs no data; null is none.
-    event = _struct(model, _NOT_EMPTY, data=checked if field.is_required() else checked | None)
-    times = [name for name, hint in _hints(data).items() if _says(hint, sources._moment)]
+    event = _to_struct(model, _NOT_EMPTY, data=checked if field.is_required() else checked | None)
+    times = [name for name, hint in _hints(data).items() if _has_validator(hint, sources._clamped_timestamp)]
     return _Type(msgspec.json.Decoder(event).decode, [_texts(model), _texts(data)], times)
 
 

@@ -18,8 +18,8 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS, RecordTooLarge, check_record_sizes
 from streams.consumer.chunks import ByteSemaphore, RecordChunk, Records
 from streams.consumer.gap_filler import GapFiller
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import PART_BYTES, Fold
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import MAX_PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
@@ -98,7 +98,7 @@ class PartitionProcessor:
         return reusable_fold if reusable_fold is not None and not news else await self._create_fold(rows)
 
     async def _create_fold(self, rows: Mapping[bytes, bytes]) -> Fold:
-        fold = Fold(rows, self._partition, Rules.from_settings(self._settings))
+        fold = Fold(rows, self._partition, FoldConfig.from_settings(self._settings))
         await asyncio.to_thread(fold.load)  # seconds, where there are millions of rows
         return fold
 
@@ -120,7 +120,7 @@ class PartitionProcessor:
         """Folds one record of the log; writes first where the group is full."""
         value = record.value or b""
         assert self.fold is not None
-        if self._group_bytes + len(value) > _MAX_GROUP_BYTES or self.fold.size > PART_BYTES:
+        if self._group_bytes + len(value) > _MAX_GROUP_BYTES or self.fold.pending_bytes > MAX_PART_BYTES:
             await self._commit_batch()
         _skip_to(self.fold, record.offset)
         try:
@@ -149,14 +149,14 @@ class PartitionProcessor:
             self.processed_at = records[-1].timestamp / 1000
 
     async def _write_batch(self, fold: Fold) -> None:
-        batch = fold.take()
+        batch = fold.pending_batch()
         check_record_sizes(VIEWS, batch.rows)  # before anybody is told the facts
         assert self._writer is not None
         with metrics.WRITE_SECONDS.time():
             if batch.facts:
                 await self._writer.write(FACTS, [(fact.ws.encode(), encode_fact(fact)) for fact in batch.facts])
             await self._views.write(self._writer, batch.rows)
-        fold.taken()
+        fold.mark_durable()
         metrics.PACKS.inc(fold.position.next - self.next_offset)
         metrics.FACTS.inc(len(batch.facts))
         metrics.BATCH_ROWS.observe(len(batch.rows))

@@ -53,5 +53,5 @@ class TickProducer:
     def _is_due(self, processor: PartitionProcessor, now: int) -> bool:
         if processor.fold is None or processor.next_offset <= self._last_tick.get(processor, -1):
             return False
-        wake = processor.fold.next_wake()
+        wake = processor.fold.next_timer()
         return wake is not None and wake <= now

@@ -16,9 +16,8 @@ from faust.stores.base import Store
 from faust.tables.table import Table
 from faust.types import TP, EventT
 
-from schemas.latest import keep_latest
 from schemas.topics import VIEWS
-from schemas.views import ROWS, PositionRow, decode, encode, fence_key, position_key
+from schemas.views import ROW_TYPES, PositionRow, apply_changes, decode_row, encode_row, fence_key, position_key
 from streams.consumer.chunks import RawSchema
 from streams.consumer.gap_filler import ReadRange
 from streams.consumer.group_offsets import GroupOffsets
@@ -61,7 +60,7 @@ class InMemoryRowStore:
 
     def put(self, partition: int, rows: Rows, offset: int) -> None:
         store = self._rows.setdefault(partition, {})
-        keep_latest(store, rows)
+        apply_changes(store, rows)
         self._offsets[partition] = offset
 
     def drop(self, partition: int) -> None:
@@ -78,7 +77,7 @@ class UnexpectedWrite(Exception):
 
 
 def _decoded(raw: bytes | None) -> PositionRow | None:
-    row = None if raw is None else decode(b"~:", raw)
+    row = None if raw is None else decode_row(b"~:", raw)
     assert row is None or isinstance(row, PositionRow)
     return row
 
@@ -149,7 +148,7 @@ class ViewsTable(Table):  # type: ignore[misc]
         last, rows = position_key(partition), self.store.rows(partition)
         position = _decoded(rows.get(last)) or PositionRow(next=0)
         position.shift += 1
-        return [*((key, rows.get(key)) for key in wrong), (last, encode(position))]
+        return [*((key, rows.get(key)) for key in wrong), (last, encode_row(position))]
 
     async def _read_rows(self, tp: TP, start: int, end: int) -> set[bytes]:
         """Reads a range into the table. The keys of rows that were left out."""
@@ -158,7 +157,7 @@ class ViewsTable(Table):  # type: ignore[misc]
         at = _position(self.store.rows(tp.partition).get(key_of_last))
         async for run in self._read(tp, start, end):
             for record in run:
-                if record.key is None or record.key[:2] not in ROWS:
+                if record.key is None or record.key[:2] not in ROW_TYPES:
                     log.warning("%s/%d: the record at offset %d is not a row; ignored", *tp, record.offset)
                     continue
                 if record.key != key_of_fence:

@@ -21,7 +21,7 @@ from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES, record_size
 from streams.consumer.chunks import ByteSemaphore, RawSchema, RecordChunk, Records
 from streams.consumer.gap_filler import GapFiller
-from streams.core.normalise import Limits, Rejected, normalise
+from streams.core.normalise import EventLimits, Rejected, normalise
 from streams.core.packs import Packer
 from streams.ingest.circuit_breaker import BreakerPolicy
 from streams.ingest.topic_breakers import TopicBreakers, listen_for_resume_markers
@@ -66,7 +66,7 @@ class Ingestor:
         self._settings = settings
         self._gaps = gaps
         self._producer = out
-        self._limits = Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
+        self._limits = EventLimits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
         self._packer = Packer(settings.log_partitions)
         self._rejects: list[DeadLetter] = []
         self._reject_bytes = 0  # bytes of them
@@ -255,7 +255,7 @@ class Ingestor:
         if rejects:
             await send_dead_letters(self._producer, rejects)
         sent = []
-        for partition, events, value in self._packer.take(_now()):
+        for partition, events, value in self._packer.drain(_now()):
             sent.append(await self._producer.send(LOG, value, partition=partition))
             metrics.PACK_EVENTS.observe(events)
         if sent:

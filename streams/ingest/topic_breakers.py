@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from faust.types import TP
 
-from schemas.dead_letters import GoOn, parse
+from schemas.dead_letters import ResumeTopicMarker, parse_record
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams.ingest.circuit_breaker import BreakerPolicy, CircuitBreaker, CircuitState
@@ -120,7 +120,8 @@ class TopicBreakers:
 
 
 async def listen_for_resume_markers(settings: Settings, breakers: TopicBreakers) -> None:
-    """Runs for ever: while a topic is stopped, hears what operators say of it (schemas.dead_letters.GoOn)."""
+    """Runs for ever: while a topic is stopped, hears what operators say of it
+    (schemas.dead_letters.ResumeTopicMarker)."""
     while True:
         await breakers.any_open.wait()
         reader = AIOKafkaConsumer(
@@ -136,8 +137,8 @@ async def listen_for_resume_markers(settings: Settings, breakers: TopicBreakers)
             while breakers.any_open.is_set():
                 for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
                     for record in records:
-                        word = parse(record.key, record.value, record.headers)
-                        if isinstance(word, GoOn):
+                        word = parse_record(record.key, record.value, record.headers)
+                        if isinstance(word, ResumeTopicMarker):
                             breakers.force_close(word.topic)
         except KafkaError as error:  # whether it is gone for good, others look
             log.info("operators can't be heard: %r", error)

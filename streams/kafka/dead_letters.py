@@ -31,7 +31,7 @@ async def send_dead_letters(out: AIOKafkaProducer, letters: Collection[DeadLette
     """Writes dead letters and waits until they are acknowledged. Each is cut to what the topic accepts."""
     limit, waiting = dead_letter_bytes(), 0
     sent: list[asyncio.Future[Any]] = []
-    for letter in (letter.fitted(limit) for letter in letters):
+    for letter in (letter.fit(limit) for letter in letters):
         value, headers = letter.value, letter.record_headers()
         if value is None and letter.key is None:
             value = b""  # aiokafka sends no record without both

@@ -20,7 +20,7 @@ from aiokafka.errors import ProducerFenced
 
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from schemas.views import FenceRow, encode, fence_key
+from schemas.views import FenceRow, encode_row, fence_key
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, idempotent_producer, write_rows
 
@@ -78,7 +78,7 @@ async def fence_partition(settings: Settings, partition: int) -> FencedProducer:
             await out.start()
         row = FenceRow(by=settings.instance, epoch=epoch, at=time.time_ns() // 1000)
         first = FencedProducer(partition, out, epoch, -1)
-        offset = await first.write(VIEWS, [(fence_key(partition), encode(row))])
+        offset = await first.write(VIEWS, [(fence_key(partition), encode_row(row))])
     except BaseException:
         await FencedProducer(partition, out, epoch, -1).close()
         raise

@@ -12,16 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.views import ROWS, PositionRow, decode, encode, position_key
+from schemas.views import ROW_TYPES, PositionRow, decode_row, encode_row, position_key
 from streams.core.domain.keys import seen_key
-from streams.core.fold.fold import JUMP
+from streams.core.fold.fold import POSITION_JUMP
 
 __all__ = ["Comparison", "Rows", "replacement_batch"]
 
 Rows = list[tuple[bytes, bytes | None]]
 
 _SEEN, _POSITION, _FENCE = b"e:", b"~:", b"f:"
-_REVISED = frozenset(prefix for prefix, row in ROWS.items() if "rev" in row.__struct_fields__)
+_REVISED = frozenset(prefix for prefix, row in ROW_TYPES.items() if "rev" in row.__struct_fields__)
 
 
 @dataclass
@@ -93,10 +93,10 @@ def replacement_batch(
     `stale_keys`: keys of which the topic's last record is not the row that counts; it is written again.
     """
     free = now.position + 1  # positions between here and the jump were never given out
-    last = now.position + JUMP
+    last = now.position + POSITION_JUMP
     rows: Rows = [(key, _restamped(key, compared.expected.get(key), last - 1)) for key in sorted(compared.differing)]
     extra, missing = compared.unmatched_seen_rows()
-    if len(missing) >= JUMP - 2:
+    if len(missing) >= POSITION_JUMP - 2:
         raise ValueError(f"{len(missing)} seen rows are missing: more than there are positions for")
     rows += [(key, None) for key in extra]
     rows += [(seen_key(partition, free + number), value) for number, value in enumerate(missing)]
@@ -105,25 +105,25 @@ def replacement_batch(
     position = PositionRow(
         next=then.next, clock=then.clock, shift=last - then.next, part=then.part, incarnation=now.incarnation
     )
-    return [*rows, (position_key(partition), encode(position))]
+    return [*rows, (position_key(partition), encode_row(position))]
 
 
 def _name(key: bytes) -> str:
-    return ROWS[key[:2]].__name__.removesuffix("Row").lower() if key[:2] in ROWS else "not a row"
+    return ROW_TYPES[key[:2]].__name__.removesuffix("Row").lower() if key[:2] in ROW_TYPES else "not a row"
 
 
 def _rev_of(key: bytes, value: bytes) -> int | None:
     """None: it is no such row."""
     try:
-        return getattr(decode(key, value), "rev", None)
+        return getattr(decode_row(key, value), "rev", None)
     except (ValueError, RecursionError):
         return None
 
 
 def _stamped(key: bytes, value: bytes, rev: int) -> bytes:
-    row: Any = decode(key, value)
+    row: Any = decode_row(key, value)
     row.rev = rev
-    return encode(row)
+    return encode_row(row)
 
 
 def _restamped(key: bytes, value: bytes | None, rev: int) -> bytes | None:

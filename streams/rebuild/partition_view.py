@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.latest import keep_latest
-from schemas.views import ROWS, PositionRow, decode, fence_key, position_key
+from schemas.views import ROW_TYPES, PositionRow, apply_changes, decode_row, fence_key, position_key
 
 __all__ = ["PartitionView"]
 
@@ -24,13 +23,13 @@ class PartitionView:
         self._batch: list[tuple[bytes, bytes | None]] = []
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
-        """One record. NewerVersion: the view is a newer attn's."""
-        if key is None or key[:2] not in ROWS or key == self._fence:
+        """One record. UnsupportedVersion: the view is a newer attn's."""
+        if key is None or key[:2] not in ROW_TYPES or key == self._fence:
             return
         if key != self._last:
             self._batch.append((key, value))
         elif value is not None:
-            position = decode(key, value)
+            position = decode_row(key, value)
             assert isinstance(position, PositionRow)
             self._end_batch(position)
 
@@ -45,7 +44,7 @@ class PartitionView:
         if self.position is not None and position.position <= self.position.position:
             self.stale_keys |= keys
             return
-        keep_latest(self.rows, waiting)
+        apply_changes(self.rows, waiting)
         self.position = position
         self.stale_keys -= keys
         self.changed |= keys

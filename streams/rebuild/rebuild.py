@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 from streams.kafka.fencing import FencedError, FencedProducer, fence_partition
 from streams.kafka.reader import partition_bounds, read_offsets
 from streams.rebuild.comparison import Comparison, Rows, replacement_batch
@@ -73,7 +73,7 @@ class PartitionRebuild:
     """One partition: `check` or `run` it, once."""
 
     def __init__(
-        self, settings: Settings, partition: int, config: Rules, base: RebuildBase | None = None,
+        self, settings: Settings, partition: int, config: FoldConfig, base: RebuildBase | None = None,
         progress: ProgressCallback = lambda *_: None,
     ) -> None:
         self._settings, self._partition, self._config, self._base = settings, partition, config, base
@@ -84,13 +84,13 @@ class PartitionRebuild:
         self._comparison: Comparison | None = None
 
     async def check(self) -> RebuildReport:
-        """Compares, writes nothing. RebuildError: there is nothing to compare with; NewerVersion."""
+        """Compares, writes nothing. RebuildError: there is nothing to compare with; UnsupportedVersion."""
         await self._catch_up((await self._bounds(VIEWS))[1])
         return self._report(checksum(self._view.rows))
 
     async def run(self) -> RebuildReport:
-        """Compares, and writes what differs. RebuildError; NewerVersion; TimeoutError, KafkaError: the view is the
-        old one still, or the new one already."""
+        """Compares, and writes what differs. RebuildError; UnsupportedVersion; TimeoutError, KafkaError: the view is
+        the old one still, or the new one already."""
         for _ in range(_TRIES):
             await self._catch_up((await self._bounds(VIEWS))[1])
             report = self._report()

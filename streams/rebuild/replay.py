@@ -3,12 +3,11 @@ should be. No I/O, no facts."""
 
 from __future__ import annotations
 
-from schemas.latest import keep_latest
 from schemas.log import Pack
 from schemas.topics import VIEWS, RecordTooLarge, check_record_sizes
-from schemas.views import PositionRow, encode, position_key
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import PART_BYTES, Fold
+from schemas.views import PositionRow, apply_changes, encode_row, position_key
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import MAX_PART_BYTES, Fold
 from streams.core.packs import unpack
 
 __all__ = ["Replay"]
@@ -18,12 +17,14 @@ class Replay:
     """`rows` are taken over, and are the result, the position row among them; `changed` collects the keys that were
     written. `begin` is where the log begins, for a fold that begins with no rows."""
 
-    def __init__(self, partition: int, rules: Rules, rows: dict[bytes, bytes] | None = None, begin: int = 0) -> None:
+    def __init__(
+        self, partition: int, rules: FoldConfig, rows: dict[bytes, bytes] | None = None, begin: int = 0,
+    ) -> None:
         self.rows = {} if rows is None else rows
         self.changed: set[bytes] = set()
         self._partition, self._rules = partition, rules
         self._fold = self._create_fold()
-        if self._fold.state.fresh:
+        if self._fold.state.is_empty:
             self._fold.reconcile(begin, log_start=begin)
         self._pending: list[tuple[int, Pack]] = []
 
@@ -32,10 +33,10 @@ class Replay:
         return self._fold.position
 
     def add(self, offset: int, value: bytes | None) -> None:
-        """One record of the log. NewerVersion: of a newer attn."""
+        """One record of the log. UnsupportedVersion: of a newer attn."""
         if offset < self.position.next:
             return
-        if self._fold.size > PART_BYTES:
+        if self._fold.pending_bytes > MAX_PART_BYTES:
             self.flush()
         self.skip_to(offset)
         try:
@@ -58,7 +59,7 @@ class Replay:
         self.flush()
         self.position.next, self.position.part = offset, part
         self.position.shift += 1  # as every cut does
-        self.rows[position_key(self._partition)] = encode(self.position)
+        self.rows[position_key(self._partition)] = encode_row(self.position)
 
     def skip_to(self, offset: int) -> None:
         """The log has no records before it that were not added."""
@@ -86,11 +87,11 @@ class Replay:
             self.flush()
 
     def _apply_batch(self) -> None:
-        rows = self._fold.take().rows
+        rows = self._fold.pending_batch().rows
         check_record_sizes(VIEWS, rows)
-        keep_latest(self.rows, rows)
+        apply_changes(self.rows, rows)
         self.changed.update(key for key, _ in rows)
-        self._fold.taken()
+        self._fold.mark_durable()
 
     def _apply_individually(self, pending: list[tuple[int, Pack]]) -> None:
         """A pack made a row that no batch can hold: as a worker does, passes over that pack only."""

@@ -39,7 +39,7 @@ from ops.cli.data.event_files import parse_line, retime, time_of, workspace_of
 from schemas.dead_letters import CAUSES, DeadLetter
 from schemas.facts import Fact, decode_fact, encode_fact
 from schemas.log import NO_PAYLOAD, Event, Pack, decode_pack, encode_pack
-from schemas.views import ItemRow, PositionRow, decode
+from schemas.views import ItemRow, PositionRow, decode_row
 from streams.core import normalise as module
 from streams.core.normalise import Rejected, normalise
 from streams.history.clickhouse.columns import columns
@@ -125,7 +125,7 @@ def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
     reason, cause = found if isinstance(found, tuple) else ("sent by hand", "other")
     letter = DeadLetter(
         topic=record.topic, partition=0, offset=1, reason=reason, at=1, key=b"k", value=record.value, cause=cause,
-        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fitted(8 << 20)
+        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fit(8 << 20)
     written = [(name.encode(), raw) for name, raw in letter.record_headers()]  # as a producer does
     kept = DeadLetter.from_record(letter.key, letter.value, [(name.decode(), raw) for name, raw in written])
     assert kept.cut == letter.cut
@@ -157,14 +157,14 @@ class View(Folding):
         self._tell([self.frames.snapshot(self.replica.space(READER.ws), self.window, 0)])
 
     def commit(self) -> None:
-        batch = self.fold.take()
+        batch = self.fold.pending_batch()
         super().commit()
         for fact in batch.facts:
             assert decode_fact(encode_fact(fact)) == fact
             if isinstance(fact, Fact) and (event := frame_of(fact)) is not None:
                 _one_line(event.piece.raw)
         columns([fact for fact in batch.facts if isinstance(fact, Fact)], [0] * len(batch.facts))
-        position = decode(*batch.rows[-1])  # type: ignore[arg-type]
+        position = decode_row(*batch.rows[-1])  # type: ignore[arg-type]
         assert isinstance(position, PositionRow)
         for update in self.replica.apply(0, batch.rows, position):
             if update.space.name == READER.ws:

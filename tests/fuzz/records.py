@@ -276,11 +276,11 @@ def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
     ingestor = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
     for one in records:
         ingestor._process_record(one)
-    packs = sum(count for _, count, _ in ingestor._packer.take(0))
+    packs = sum(count for _, count, _ in ingestor._packer.drain(0))
     assert packs + len(ingestor._rejects) == len(records)
     for letter in ingestor._rejects:
         assert letter.cause != "fault", letter.reason
-        fitted = letter.fitted(LETTER_BYTES)
+        fitted = letter.fit(LETTER_BYTES)
         headers = fitted.record_headers()
         assert record_size(fitted.key, fitted.value, headers) <= LETTER_BYTES
         again = DeadLetter.from_record(fitted.key, fitted.value, headers)

@@ -16,7 +16,7 @@ from jwt.exceptions import InvalidSignatureError, PyJWTError
 from api.contract.requests import SESSION_COOKIE
 from api.http.auth.jwks import ALGORITHMS, JwksCache, download
 from api.readmodel.readers import Reader
-from schemas.scalars import LATEST, SECOND, is_text
+from schemas.scalars import LATEST, SECOND, is_valid_unicode
 from schemas.settings import Settings
 from schemas.sources import ROLES
 from streams.core.domain.visibility import roles_of
@@ -168,7 +168,7 @@ class Authenticator:
         for what, value in (("sub", user), ("workspace_id", ws), ("role", role)):
             if not isinstance(value, str) or not value.strip():
                 raise Unauthorized(f"the token has no {what}")
-            if not is_text(value):
+            if not is_valid_unicode(value):
                 raise Unauthorized(f"the token's {what} is not text")
         if role not in ROLES:
             raise Unauthorized(f"the token's role is not one of {', '.join(ROLES)}")
@@ -180,4 +180,4 @@ class Authenticator:
             raise Unauthorized("the token is not valid yet")
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
         expires = min(max(expires, 0), _MAX_SECONDS)  # type: ignore[type-var]
-        return Caller(role, name if isinstance(name, str) and is_text(name) else None, float(expires), reader)  # type: ignore[arg-type]
+        return Caller(role, name if isinstance(name, str) and is_valid_unicode(name) else None, float(expires), reader)  # type: ignore[arg-type]

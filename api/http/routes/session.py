@@ -17,7 +17,7 @@ from api.contract.responses import responses_of
 from api.http.auth.cookies import cookie_values, csrf_of
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.dependencies import CSRF_COOKIE, CSRF_HEADER, CurrentCaller, CurrentEdge, check_csrf, valid_sessions
-from schemas.scalars import SECOND, from_us
+from schemas.scalars import SECOND, format_timestamp
 
 __all__ = ["router"]
 
@@ -92,7 +92,7 @@ def _describe(caller: Caller) -> dict[str, Any]:
     named = {"name": caller.name} if caller.name else {}
     return {
         "user_id": caller.user, **named, "workspace_id": caller.ws, "role": caller.role,
-        "expires_at": from_us(int(caller.expires) * SECOND),
+        "expires_at": format_timestamp(int(caller.expires) * SECOND),
     }
 
 

@@ -16,7 +16,7 @@ from api.http.auth.tokens import Caller
 from api.http.dependencies import CurrentCaller, CurrentEdge, Cursor, StreamingCaller, json_response
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel import listing
-from streams.core.domain.rank import ID
+from streams.core.domain.rank import ID_OFFSET
 
 __all__ = ["router"]
 
@@ -33,7 +33,7 @@ async def get_inbox(
     """What waits for me, the most pressing first; `count` is all of it."""
     space = await edge.space(caller.reader)
     keys = listing.ranked(space, caller.reader, space.pins(caller.user))
-    rows = listing.rows(space, (key[ID:] for key in keys), min(limit, MAX_LIMIT))
+    rows = listing.rows(space, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
     items = [serializers.zero_item(row) for row in rows]
     return json_response(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
 

@@ -35,8 +35,8 @@ from ops.cli.data.dead_letters import (
 from ops.cli.data.kafka import open_consumer, open_producer
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
-from schemas.dead_letters import CAUSES, GoOn
-from schemas.scalars import SECOND, from_us, to_us
+from schemas.dead_letters import CAUSES, ResumeTopicMarker
+from schemas.scalars import SECOND, format_timestamp, parse_timestamp
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
@@ -106,7 +106,7 @@ def _since(text: str | None) -> int | None:
     if found := re.fullmatch(r"(\d+)([smhd])", text):
         return int((time.time() - int(found[1]) * _UNITS[found[2]]) * SECOND)
     try:
-        return to_us(text)
+        return parse_timestamp(text)
     except ValueError:
         raise UserError(f"--since {text!r} is neither like 2h nor a time like 2026-05-20T08:00:00Z", code=2) from None
 
@@ -189,7 +189,7 @@ def _go_on(settings: Settings, topic: str) -> None:
 
     async def say() -> None:
         async with open_producer(settings, [DEAD_LETTERS]) as out:
-            await out.send(DEAD_LETTERS, None, b"go-on", headers=GoOn(topic).record_headers(), partition=0)
+            await out.send(DEAD_LETTERS, None, b"go-on", headers=ResumeTopicMarker(topic).record_headers(), partition=0)
             await out.finish()
 
     asyncio.run(say())
@@ -223,7 +223,7 @@ def _row(found: DeadLetterRecord) -> dict[str, Any]:
     if letter is None:
         return {**place, "reason": "not a dead letter of attn", **_readable("value", found.record.value)}
     return {
-        **place, "at": from_us(letter.at), "topic": letter.topic, "partition": letter.partition,
+        **place, "at": format_timestamp(letter.at), "topic": letter.topic, "partition": letter.partition,
         "offset": letter.offset, "cause": letter.cause, "reason": letter.reason, "size": letter.size,
         "truncated": letter.truncated, "cut": list(letter.cut), **_readable("key", letter.key),
         **_readable("value", letter.value),
@@ -281,7 +281,7 @@ def _show_summary(rows: list[Summary], as_json: bool) -> None:
         for row in rows:
             typer.echo(_json({
                 "topic": row.topic, "cause": row.cause, "letters": row.letters, "open": row.open,
-                "first": from_us(row.first), "last": from_us(row.last), "reason": row.reason,
+                "first": format_timestamp(row.first), "last": format_timestamp(row.last), "reason": row.reason,
             }))
         return
     if not rows:
@@ -289,6 +289,6 @@ def _show_summary(rows: list[Summary], as_json: bool) -> None:
         return
     table = Table("topic", "cause", "open", "all", _times("first"), _times("last"), "the last reason")
     for row in rows:
-        table.add_row(row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", _short(from_us(row.first)),
-                      _short(from_us(row.last)), _shown(row.reason[:80]))
+        table.add_row(row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", _short(format_timestamp(row.first)),
+                      _short(format_timestamp(row.last)), _shown(row.reason[:80]))
     Console().print(table)

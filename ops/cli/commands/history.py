@@ -26,7 +26,7 @@ from ops.errors import UserError
 from ops.process.environment import leave_secrets
 from ops.process.ports import free_port
 from schemas.settings import Settings
-from schemas.versions import NewerVersion
+from schemas.versions import UnsupportedVersion
 
 __all__ = ["app"]
 
@@ -91,7 +91,7 @@ def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> No
     try:
         with kafka_errors(settings):
             report = asyncio.run(work())
-    except (RebuildError, ClickHouseUnavailable, MigrationError, NewerVersion) as error:
+    except (RebuildError, ClickHouseUnavailable, MigrationError, UnsupportedVersion) as error:
         raise UserError(str(error)) from None
     except TimeoutError:
         raise UserError(f"Kafka at {settings.kafka} does not answer") from None

@@ -22,11 +22,11 @@ from ops.cli.rank_report.replay import Entry, replay_list_changes
 from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import decode_pack
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 from schemas.settings import Settings
 from schemas.topics import LOG
-from schemas.versions import NewerVersion
-from streams.core.config import FoldConfig as Rules
+from schemas.versions import UnsupportedVersion
+from streams.core.config import FoldConfig
 from streams.core.normalise import Rejected, normalise
 
 __all__ = ["rank_report"]
@@ -54,10 +54,10 @@ def rank_report(
     found = _of_file(file, settings, workspace, most) if file else asyncio.run(_of_log(settings, workspace, most))
     if not found:
         raise UserError("there is nothing to replay")
-    rules = Rules.from_settings(settings)
+    rules = FoldConfig.from_settings(settings)
     today = Policy(rules.targets)
     times = [entry.time for entry in found]
-    report = {"events": len(found), "since": from_us(min(times)), "until": from_us(max(times)),
+    report = {"events": len(found), "since": format_timestamp(min(times)), "until": format_timestamp(max(times)),
               **compare(replay_list_changes(found, rules), today, wanted.over(today), max(times))}
     if as_json:
         typer.echo(json.dumps(report))
@@ -92,7 +92,7 @@ async def _of_log(settings: Settings, workspace: str, most: int) -> list[Entry]:
         async for record in read_to_end(reader):
             try:
                 pack = decode_pack(record.value or b"")
-            except NewerVersion as error:
+            except UnsupportedVersion as error:
                 raise UserError(str(error)) from None
             except (ValueError, RecursionError):
                 continue  # the fold skips it, too

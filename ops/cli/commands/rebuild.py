@@ -22,8 +22,8 @@ from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
-from schemas.versions import NewerVersion
-from streams.core.config import FoldConfig as Rules
+from schemas.versions import UnsupportedVersion
+from streams.core.config import FoldConfig
 from streams.kafka.connection import client_arguments
 from streams.kafka.fencing import FencedError
 from streams.rebuild.partition_view import PartitionView
@@ -73,7 +73,7 @@ def rebuild(
 def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> None:
     """Write rows and positions of all partitions to FILE: compressed, with a checksum. Workers may run meanwhile."""
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
-    writing = CheckpointWriter(file, settings.log_partitions, Rules.from_settings(settings))
+    writing = CheckpointWriter(file, settings.log_partitions, FoldConfig.from_settings(settings))
     with _errors(settings):
         rows = asyncio.run(_write(settings, writing))
     size = file.stat().st_size
@@ -99,7 +99,7 @@ def _base(path: Path | None, settings: Settings, any_rules: bool) -> Checkpoint 
     if found.head.partitions != settings.log_partitions:
         raise UserError(f"{path} has {found.head.partitions} partitions, ATTN_LOG_PARTITIONS says "
                         f"{settings.log_partitions}")
-    now = config_fields(Rules.from_settings(settings))
+    now = config_fields(FoldConfig.from_settings(settings))
     other = sorted(name for name in now if found.head.rules.get(name) != now[name])
     if other and not any_rules:
         raise UserError(f"{path} was made with other rules ({', '.join(other)}): its rows would stay as those made "
@@ -112,7 +112,7 @@ def _errors(settings: Settings) -> Iterator[None]:
     with kafka_errors(settings):
         try:
             yield
-        except NewerVersion as error:
+        except UnsupportedVersion as error:
             raise UserError(str(error)) from None
         except FencedError:
             raise UserError("somebody else claimed a partition at the same time; try again") from None
@@ -130,7 +130,7 @@ async def _each(
     """What was found and done, and why it could not be in the others: each partition is for itself."""
     await _require(settings)
     bases = source.bases(set(numbers)) if source is not None else iter(())
-    rules, reports, failed = Rules.from_settings(settings), list[RebuildReport](), list[str]()
+    rules, reports, failed = FoldConfig.from_settings(settings), list[RebuildReport](), list[str]()
     with _progress() as bar:
         ahead: tuple[int, RebuildBase] | None = next(bases, None)
         for done, number in enumerate(numbers):

@@ -19,7 +19,7 @@ from ops.cli import logging_setup
 from ops.cli.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
 from ops.errors import UserError
 from schemas.settings import Settings
-from schemas.versions import NewerVersion
+from schemas.versions import UnsupportedVersion
 from streams.kafka.topics import BrokerUnavailable
 
 __all__ = ["demo", "edge", "run_role", "worker"]
@@ -87,7 +87,7 @@ def run_role(role: str, module: str, settings: Settings) -> None:
         code = 1
         from streams.history.clickhouse.migrate import MigrationError
 
-        if (newer := _cause(error, NewerVersion) or _cause(error, MigrationError)) is not None:
+        if (newer := _cause(error, UnsupportedVersion) or _cause(error, MigrationError)) is not None:
             log.critical("refused", reason=str(newer))
         elif (away := _cause(error, BrokerUnavailable)) is not None:
             log.critical("Kafka is away", reason=str(away))

@@ -21,11 +21,11 @@ from ops.cli.data.dead_letters import mark_resolved
 from ops.cli.data.kafka import Sender, open_producer
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 from schemas.settings import Settings
 from schemas.sources import MAX_URL
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
-from streams.core.normalise import Limits
+from streams.core.normalise import EventLimits
 
 __all__ = ["emit", "replay"]
 
@@ -89,7 +89,7 @@ def replay(
         shift = 0
         if retime and last is not None:
             shift = time.time_ns() // 1000 - last
-            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {from_us(last)} is now", err=True)
+            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {format_timestamp(last)} is now", err=True)
         lines.seek(0)
         begun = time.monotonic()
         count = asyncio.run(_send(settings, topics, _replayed(lines, shift), total, rate))
@@ -109,7 +109,7 @@ class Outgoing:
     settles: tuple[int, int] | None = None
 
 
-def _bad(topic: str, lines: IO[bytes], limits: Limits) -> Iterator[tuple[int, str]]:
+def _bad(topic: str, lines: IO[bytes], limits: EventLimits) -> Iterator[tuple[int, str]]:
     unlinked: list[int] = []
     for number, line in event_files.iter_events(lines):
         reason = event_files.check_event(topic, line, limits, partial(unlinked.append, number))

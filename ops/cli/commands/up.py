@@ -25,7 +25,7 @@ from ops.demo.scenarios import PEOPLE
 from ops.demo.users import WORKSPACE
 from ops.embedded.stack import Stack
 from ops.errors import UserError
-from schemas.scalars import SECOND, from_us
+from schemas.scalars import SECOND, format_timestamp
 from schemas.settings import Settings
 
 __all__ = ["up"]
@@ -124,7 +124,7 @@ def banner(settings: Settings, url: str) -> str:
     where = _where(settings)
     event = {
         "specversion": "1.0", "id": "hello-1", "source": "/hello", "type": "waitpoint.created", "subject": "hello",
-        "time": from_us(int(time.time()) * SECOND), "workspaceid": "ws_01",
+        "time": format_timestamp(int(time.time()) * SECOND), "workspaceid": "ws_01",
         "data": {"title": "Review production deploy", "priority": "high"},
     }
     return f"""

@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Struct
 
 from ops.errors import UserError
-from schemas.scalars import from_us
-from schemas.versions import NewerVersion, checked
-from schemas.views import VIEW_VERSION, PositionRow, decode, encode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.scalars import format_timestamp
+from schemas.versions import UnsupportedVersion, versioned_decoder
+from schemas.views import VIEW_VERSION, PositionRow, decode_row, encode_row, position_key
+from streams.core.config import FoldConfig
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.rebuild import RebuildBase
 from streams.runtime import private_files
@@ -54,13 +54,13 @@ class _End(Struct):
     blake2b: str
 
 
-_head = checked("a checkpoint", VERSION, msgspec.json.Decoder(CheckpointHeader).decode)
+_head = versioned_decoder("a checkpoint", VERSION, msgspec.json.Decoder(CheckpointHeader).decode)
 _part = msgspec.json.Decoder(_Part).decode
 _end = msgspec.json.Decoder(_End).decode
 _row = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
 
 
-def config_fields(rules: Rules) -> dict[str, Any]:
+def config_fields(rules: FoldConfig) -> dict[str, Any]:
     """As the head has them."""
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(rules).items()}
 
@@ -68,10 +68,10 @@ def config_fields(rules: Rules) -> dict[str, Any]:
 class CheckpointWriter:
     """Writes to a draft beside the file, which takes its name when all is there and on the disk."""
 
-    def __init__(self, path: Path, partitions: int, rules: Rules) -> None:
+    def __init__(self, path: Path, partitions: int, rules: FoldConfig) -> None:
         self._path = path
         self._head = CheckpointHeader(
-            partitions=partitions, made=from_us(time.time_ns() // 1000), rules=config_fields(rules))
+            partitions=partitions, made=format_timestamp(time.time_ns() // 1000), rules=config_fields(rules))
 
     async def write(self, views: AsyncIterator[tuple[int, PartitionView]]) -> int:
         """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
@@ -87,7 +87,7 @@ class CheckpointWriter:
                             digest.update(line)
                             file.write(line)
                         rows += len(view.rows)
-                    file.write(encode(_End(digest.hexdigest())) + b"\n")
+                    file.write(encode_row(_End(digest.hexdigest())) + b"\n")
                 raw.flush()
                 os.fsync(raw.fileno())
         except OSError as error:
@@ -96,7 +96,7 @@ class CheckpointWriter:
 
 
 def _lines(found: Any) -> Iterator[bytes]:
-    return (encode(one) + b"\n" for one in found)
+    return (encode_row(one) + b"\n" for one in found)
 
 
 def _of(partition: int, view: PartitionView) -> Iterator[Any]:
@@ -109,7 +109,7 @@ def _of(partition: int, view: PartitionView) -> Iterator[Any]:
 
 def _is_row(key: bytes, value: bytes) -> bool:
     try:
-        return encode(decode(key, value)) == value
+        return encode_row(decode_row(key, value)) == value
     except (ValueError, RecursionError):
         return False
 
@@ -148,18 +148,18 @@ class Checkpoint:
                     key, value = _row(line)
                     rows[key.encode()] = bytes(value)
             if part.partition in wanted and part.position is not None:
-                rows[position_key(part.partition)] = encode(part.position)
+                rows[position_key(part.partition)] = encode_row(part.position)
                 yield part.partition, RebuildBase(rows, part.position)
 
     def _first(self, line: bytes) -> CheckpointHeader:
         try:
             head = _head(line)
-        except NewerVersion as error:
+        except UnsupportedVersion as error:
             raise UserError(f"{self._path}: {error}") from None
         except (ValueError, RecursionError):
             raise UserError(f"{self._path} is not a checkpoint of attn") from None
         if head.view > VIEW_VERSION:
-            raise UserError(f"{self._path}: {NewerVersion('a view', head.view, VIEW_VERSION)}")
+            raise UserError(f"{self._path}: {UnsupportedVersion('a view', head.view, VIEW_VERSION)}")
         return head
 
     def _read(self) -> Iterator[bytes]:

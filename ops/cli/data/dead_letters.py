@@ -1,7 +1,7 @@
 """What is on `dead-letters`, read as a whole: which letters are open, how many of which cause, as lines of a file.
 
-A letter is settled once a `Settled` record behind it says so. Those of before such records were written are settled up
-to the offset that the group of that time had committed.
+A letter is settled once a `ResolvedMarker` record behind it says so. Those of before such records were written are
+settled up to the offset that the group of that time had committed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from ops.cli.data.kafka import Sender, kafka_timeout, read_to_end
-from schemas.dead_letters import DeadLetter, GoOn, Settled, parse
-from schemas.scalars import from_us
+from schemas.dead_letters import DeadLetter, ResolvedMarker, ResumeTopicMarker, parse_record
+from schemas.scalars import format_timestamp
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
 __all__ = [
@@ -106,8 +106,8 @@ async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
         before = {place.partition: await reader.committed(place) or 0 for place in reader.assignment()}
     marked: set[Place] = set()
     async for record in read_to_end(reader):
-        word = parse(record.key, record.value, record.headers)
-        if isinstance(word, Settled):
+        word = parse_record(record.key, record.value, record.headers)
+        if isinstance(word, ResolvedMarker):
             marked.update((record.partition, offset) for offset in word.offsets)
     return lambda place: place in marked or place[1] < before.get(place[0], 0)
 
@@ -119,8 +119,8 @@ async def unresolved(
     is_settled = await _settled(reader)
     await reader.seek_to_beginning()
     async for record in read_to_end(reader):
-        word = parse(record.key, record.value, record.headers)
-        if isinstance(word, Settled | GoOn) or not chosen.takes(word):
+        word = parse_record(record.key, record.value, record.headers)
+        if isinstance(word, ResolvedMarker | ResumeTopicMarker) or not chosen.takes(word):
             continue
         place = record.partition, record.offset
         if all_too or not is_settled(place):
@@ -134,7 +134,7 @@ async def mark_resolved(out: Sender, places: Iterable[Place]) -> None:
         by_partition.setdefault(partition, []).append(offset)
     for partition, offsets in by_partition.items():
         for start in range(0, len(offsets), _MARKED):
-            mark = Settled(tuple(offsets[start:start + _MARKED]))
+            mark = ResolvedMarker(tuple(offsets[start:start + _MARKED]))
             await out.send(DEAD_LETTERS, None, b"settled", headers=mark.record_headers(), partition=partition)
 
 
@@ -143,7 +143,7 @@ def export_line(found: DeadLetterRecord) -> dict[str, Any]:
     letter = found.letter
     assert letter is not None
     line: dict[str, Any] = {
-        "dead_letter": found.name, "reason": letter.reason, "at": from_us(letter.at), "topic": letter.topic,
+        "dead_letter": found.name, "reason": letter.reason, "at": format_timestamp(letter.at), "topic": letter.topic,
         **_key(letter.key), **_value(letter.value or b""),
     }
     if letter.headers:

@@ -15,11 +15,11 @@ from typing import IO, cast
 import msgspec
 
 from ops.errors import UserError
-from schemas.scalars import from_us, to_us
+from schemas.scalars import format_timestamp, parse_timestamp
 from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES
-from streams.core.json_text import read
-from streams.core.normalise import Limits, Rejected, normalise
+from streams.core.json_text import read_json
+from streams.core.normalise import EventLimits, Rejected, normalise
 
 __all__ = [
     "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line", "retime",
@@ -125,17 +125,17 @@ def iter_events(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _in_one_line(text: bytes) -> bytes | None:
     """JSON, with its numbers as they were. None: it is none."""
     try:
-        return msgspec.json.format(read(text)[0], indent=-1)
+        return msgspec.json.format(read_json(text)[0], indent=-1)
     except ValueError:
         return None
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
+def limits_of(settings: Settings) -> EventLimits:
+    return EventLimits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
 
 
 def check_event(
-    topic: str, line: bytes, limits: Limits, link_dropped: Callable[[], object] = lambda: None
+    topic: str, line: bytes, limits: EventLimits, link_dropped: Callable[[], object] = lambda: None
 ) -> str | None:
     """Why the stream would reject this event, or None. `link_dropped` as in `normalise`."""
     try:
@@ -148,7 +148,7 @@ def check_event(
 def workspace_of(event: bytes) -> bytes | None:
     """The record key `attn emit` gives: events of one workspace stay in one partition, in order."""
     try:
-        workspace = read(event)[1]["workspaceid"]
+        workspace = read_json(event)[1]["workspaceid"]
     except (ValueError, KeyError, TypeError):
         return None
     return workspace.encode() if isinstance(workspace, str) else None
@@ -159,7 +159,7 @@ def parse_line(line: bytes) -> ReplayLine:
     try:
         found = _line(line)
     except (msgspec.MsgspecError, RecursionError):
-        found = _line(read(line)[0])
+        found = _line(read_json(line)[0])
     if (found.value != _NOTHING) + (found.text is not None) + (found.base64 is not None) != 1:
         raise ValueError("one of value, text and base64 is needed")
     try:
@@ -176,13 +176,13 @@ def _members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     try:
         return _raw_members(text)
     except (msgspec.MsgspecError, RecursionError):
-        return _raw_members(read(bytes(text))[0])
+        return _raw_members(read_json(bytes(text))[0])
 
 
 def time_of(event: bytes | msgspec.Raw) -> int | None:
     """The event's `time` in microseconds, or None where it has none that can be read."""
     try:
-        return to_us(_text(_members(event)["time"]))
+        return parse_timestamp(_text(_members(event)["time"]))
     except (KeyError, ValueError):
         return None
 
@@ -210,6 +210,7 @@ def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
 def _shift(fields: dict[str, msgspec.Raw], names: tuple[str, ...], shift: int) -> None:
     for name in names:
         try:
-            fields[name] = msgspec.Raw(msgspec.json.encode(from_us(to_us(_text(fields[name])) + shift)))
+            shifted = format_timestamp(parse_timestamp(_text(fields[name])) + shift)
+            fields[name] = msgspec.Raw(msgspec.json.encode(shifted))
         except (KeyError, ValueError, OverflowError):
             continue

@@ -16,21 +16,24 @@ from operator import itemgetter
 from msgspec import json
 
 from schemas.log import Data
-from schemas.views import GroupRow, ItemRow, Member
-from streams.core.config import FoldConfig as Rules
+from schemas.views import GroupMember, GroupRow, ItemRow
+from streams.core.config import FoldConfig
 from streams.core.domain import periods
-from streams.core.domain.event_types import BY_HAND
-from streams.core.domain.items import hide, rank, reopen, resolve
+from streams.core.domain.event_types import RESOLVED_MANUALLY
+from streams.core.domain.items import derive_rank, hide, reopen, resolve
 from streams.core.domain.keys import group_key
 from streams.core.domain.rank import BANDS, priority_of
 
-__all__ = ["Outage", "cause_of", "enter", "group_of", "key_of", "leave", "name_of", "render", "sweep", "took_part"]
+__all__ = [
+    "Outage", "find_outage", "group_key_of", "group_of_run", "grouping_fields", "incident_name", "outage_members",
+    "remove_member", "render_incident", "upsert_member",
+]
 
-MAX_MEMBERS = 200  # ids an incident lists; `count` goes on counting
+MAX_LISTED_MEMBERS = 200  # ids an incident lists; `count` goes on counting
 # Open members of a group. A change costs a sweep over all of them, about 2 µs each, and one row that names them: this
 # bounds what an outage of any size may cost an event, and keeps the row far from what a batch can hold.
-MAX_OPEN = 500
-MAX_CLOSED = 64  # closed members a group remembers, for events that come late
+MAX_OPEN_MEMBERS = 500
+MAX_CLOSED_MEMBERS = 64  # closed members a group remembers, for events that come late
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,10 @@ class Outage:
 
     since: int
     ended: int | None = None
-    last: str = ""
+    last_member: str = ""
 
 
-def cause_of(data: Data) -> Data | None:
+def grouping_fields(data: Data) -> Data | None:
     """What the runs of its group share: the incident key, else pipeline and step; None: it belongs to none."""
     if data.incident_key is not None:
         return Data(incident_key=data.incident_key)
@@ -51,54 +54,54 @@ def cause_of(data: Data) -> Data | None:
     return Data(pipeline=data.pipeline or "", step=data.step or "")
 
 
-def name_of(cause: Data) -> str:
+def incident_name(cause: Data) -> str:
     """What an incident is called: its `source_id`."""
     return cause.incident_key or "/".join(part for part in (cause.pipeline, cause.step) if part)
 
 
-def group_of(row: ItemRow) -> str | None:
+def group_of_run(row: ItemRow) -> str | None:
     """The key of the group a failed run belongs to, if any: it needs a cluster to be open on."""
-    return key_of(row) if row.base is not None and row.data.cluster is not None else None
+    return group_key_of(row) if row.base is not None and row.data.cluster is not None else None
 
 
-def key_of(row: ItemRow) -> str | None:
+def group_key_of(row: ItemRow) -> str | None:
     """The key of the group of a run with these data, or of the incident with them."""
-    cause = cause_of(row.data)
+    cause = grouping_fields(row.data)
     if cause is None:
         return None
     name = json.encode((cause.incident_key, cause.pipeline, cause.step)).decode()
     return group_key(row.ws, name, row.target_user_id, row.target_role)
 
 
-def enter(group: GroupRow, row: ItemRow) -> bool:
+def upsert_member(group: GroupRow, row: ItemRow) -> bool:
     """Writes down what the group needs to know of a member. False: the group is full, the run stays on its own."""
-    if row.open and row.id not in group.members and len(group.members) >= MAX_OPEN + MAX_CLOSED:
+    if row.is_open and row.id not in group.members and len(group.members) >= MAX_OPEN_MEMBERS + MAX_CLOSED_MEMBERS:
         return False
     action, by = (row.closed[2], row.closed[3]) if row.closed is not None else (None, None)
-    group.members[row.id] = Member(
+    group.members[row.id] = GroupMember(
         row.data.cluster or "", list(row.periods), row.priority, row.blocking, row.due_at, row.data.title or "",
         action, by,
     )
     closed = [(member.periods[-1], item) for item, member in group.members.items() if member.periods[-1] & 1]
-    if len(closed) > MAX_CLOSED:
-        _forget(group, sorted(closed)[:-MAX_CLOSED])
+    if len(closed) > MAX_CLOSED_MEMBERS:
+        _drop_closed_members(group, sorted(closed)[:-MAX_CLOSED_MEMBERS])
     return True
 
 
-def _forget(group: GroupRow, closed: list[tuple[int, str]]) -> None:
+def _drop_closed_members(group: GroupRow, closed: list[tuple[int, str]]) -> None:
     """Drops closed members, but not what they proved: that the group was on while they were open."""
-    outage = sweep(group)
+    outage = find_outage(group)
     for code, item in closed:
         del group.members[item]
         if outage is not None and outage.since < code >> 1:
             group.held = (outage.since, code >> 1)
 
 
-def leave(group: GroupRow, item: str) -> None:
+def remove_member(group: GroupRow, item: str) -> None:
     group.members.pop(item, None)
 
 
-def sweep(group: GroupRow) -> Outage | None:
+def find_outage(group: GroupRow) -> Outage | None:
     """The newest time the group was on, or None; by how things stood after all that happened at one time."""
     steps = [
         (time, opens, item, member.cluster)
@@ -124,30 +127,30 @@ def sweep(group: GroupRow) -> Outage | None:
     return found
 
 
-def render(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rules: Rules) -> None:
+def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rules: FoldConfig) -> None:
     """The incident's own item row, from its group. It is hidden where the group never was on."""
     row.count, row.members = 0, []
     if outage is None:
         hide(row)
         row.clusters = []
     else:
-        raised = _show(row, group, outage)
+        raised = _show_members(row, group, outage)
         row.created_at = outage.since
         if outage.ended is not None:
-            last = group.members.get(outage.last)
+            last = group.members.get(outage.last_member)
             action, by = (last.action, last.by) if last is not None else (None, None)
-            resolve(row, (outage.ended, "", BY_HAND if action is None else action, by))  # "": nobody said how
-        elif not row.open:
+            resolve(row, (outage.ended, "", RESOLVED_MANUALLY if action is None else action, by))  # "": nobody said how
+        elif not row.is_open:
             reopen(row)
         elif raised:
             row.surge += 1
     row.base = row.base or (row.created_at, "")
-    rank(row, clock, rules)
+    derive_rank(row, clock, rules)
 
 
-def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
+def _show_members(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
     """What its members make of it. True: the priority rose."""
-    found = took_part(group, outage)
+    found = outage_members(group, outage)
     members = [group.members[item] for item in found]
     if not members:
         return False
@@ -158,14 +161,14 @@ def _show(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
     row.data.due_at = min(member.due_at for member in members)
     count = len(row.clusters)
     row.data.title = f"{members[0].title} ({count} cluster{'s' if count > 1 else ''})"[:512]
-    newest = outage.ended or max(periods.newest(member.periods) for member in group.members.values())
+    newest = outage.ended or max(periods.newest_time(member.periods) for member in group.members.values())
     row.updated_at = max(outage.since, newest, row.read_at or 0)
     if outage.ended is None:
-        row.count, row.members = len(found), found[:MAX_MEMBERS]
+        row.count, row.members = len(found), found[:MAX_LISTED_MEMBERS]
     return BANDS.index(row.priority) < BANDS.index(before)
 
 
-def took_part(group: GroupRow, outage: Outage) -> list[str]:
+def outage_members(group: GroupRow, outage: Outage) -> list[str]:
     """The members that are open, or once it is over those that were; the one that opened first comes first."""
     found = {
         item: (start, item)

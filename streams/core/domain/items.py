@@ -11,14 +11,14 @@ from operator import attrgetter
 
 from schemas.log import NO_PAYLOAD, Data
 from schemas.views import ItemRow
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 from streams.core.domain import periods
 from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
 __all__ = [
-    "Stamp", "close", "hide", "mark_timer", "open_", "rank", "reopen", "resolve", "seconds_open", "settle", "show",
-    "update",
+    "Stamp", "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen", "resolve",
+    "seconds_open", "set_opening_data", "update",
 ]
 
 Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
@@ -26,13 +26,13 @@ Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
 _TARGET = "target"  # both target fields move together: naming one replaces both
 _TARGET_FIELDS = ("target_user_id", "target_role")
 # What an update can't change: who closed it, how, and the title, which an open item always has.
-_NOT_SHOWN = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
-_UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_SHOWN)
+_NOT_UPDATABLE = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
+_UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_UPDATABLE)
 _values = attrgetter(*_UPDATABLE)
-_PRESSING = {"urgent": 0, "high": 1, "normal": 2, "low": 3}
+_PRIORITY_ORDER = {"urgent": 0, "high": 1, "normal": 2, "low": 3}
 
 
-def show(row: ItemRow, data: Data, stamp: Stamp) -> None:
+def set_opening_data(row: ItemRow, data: Data, stamp: Stamp) -> None:
     """An opening event's data, unless a newer opening is shown already. Updates newer than it stay on top."""
     if row.base is not None and stamp <= row.base:
         return
@@ -45,8 +45,8 @@ def show(row: ItemRow, data: Data, stamp: Stamp) -> None:
     row.base = stamp
 
 
-def open_(row: ItemRow, data: Data, stamp: Stamp) -> None:
-    show(row, data, stamp)
+def record_open(row: ItemRow, data: Data, stamp: Stamp) -> None:
+    set_opening_data(row, data, stamp)
     periods.insert(row.periods, stamp[0], closes=False)
 
 
@@ -67,18 +67,18 @@ def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> 
         over[_TARGET] = stamp
 
 
-def close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> None:
+def record_close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> None:
     periods.insert(row.periods, stamp[0], closes=True)
     if row.closed is None or stamp > row.closed[:2]:
         row.closed = (*stamp, action, by)
 
 
-def settle(row: ItemRow, clock: int, rules: Rules) -> None:
+def derive_state(row: ItemRow, clock: int, rules: FoldConfig) -> None:
     """Derives state, rank and wake-up from the row's events and the log's clock. `touched` must be set before."""
-    raised = _show_priority(row)
+    raised = _update_priority(row)
     row.blocking = row.data.blocking if row.data.blocking is not None else row.kind in BLOCKING_BY_DEFAULT
     row.target_user_id, row.target_role = row.data.target_user_id, row.data.target_role
-    was_open = row.open
+    was_open = row.is_open
     if row.base is None:
         row.state = "hidden"
     elif not periods.is_open(row.periods):
@@ -88,13 +88,13 @@ def settle(row: ItemRow, clock: int, rules: Rules) -> None:
     elif raised:
         row.surge += 1
     if row.base is not None:
-        row.created_at = periods.opened_at(row.periods) or row.base[0]
-    rank(row, clock, rules)
+        row.created_at = periods.current_period_start(row.periods) or row.base[0]
+    derive_rank(row, clock, rules)
 
 
-def _show_priority(row: ItemRow) -> bool:
+def _update_priority(row: ItemRow) -> bool:
     before, row.priority = row.priority, priority_of(row.data.priority)
-    return _PRESSING[row.priority] < _PRESSING[before]
+    return _PRIORITY_ORDER[row.priority] < _PRIORITY_ORDER[before]
 
 
 def reopen(row: ItemRow) -> None:
@@ -112,7 +112,7 @@ def hide(row: ItemRow) -> None:
 
 
 def resolve(row: ItemRow, closed: tuple[int, str, str, str | None] | None) -> None:
-    if row.open:
+    if row.is_open:
         row.wake = None
     row.state = "resolved"
     if closed is not None:
@@ -125,12 +125,12 @@ def seconds_open(row: ItemRow, until: int) -> float:
     return max(0, until - row.created_at) / 1e6
 
 
-def rank(row: ItemRow, clock: int, rules: Rules) -> None:
+def derive_rank(row: ItemRow, clock: int, rules: FoldConfig) -> None:
     """Due time, overdue, band, and when the clock next changes the row."""
     row.due_at = due_of(row, rules.targets)
-    row.overdue = row.open and row.due_at <= clock
+    row.overdue = row.is_open and row.due_at <= clock
     row.band = band_of(row.priority, row.overdue)
-    if row.open:
+    if row.is_open:
         row.wake = None if row.overdue else row.due_at
     elif row.wake is None or not row.touched <= row.wake <= row.touched + rules.retention:
         # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many. What
@@ -144,5 +144,5 @@ def mark_timer(item: ItemRow, until: int | None, clock: int, retention: int) -> 
     A mark is deleted when it is checked after its item was deleted. An item that comes back later is a new one, which
     nobody has marked.
     """
-    check = clock + retention if item.open or item.wake is None else item.wake
+    check = clock + retention if item.is_open or item.wake is None else item.wake
     return check if until is None else min(until, check)

@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 __all__ = [
     "DIGEST_BYTES", "activity_key", "command_digest", "command_name", "draft_key", "event_digest", "event_name",
-    "event_of", "expiring_name", "group_key", "is_digest", "item_id", "item_key", "keys_key", "mark_key", "old_name",
-    "outcome_key", "preferences_key", "proofs_key", "seen_key",
+    "group_key", "is_event_digest", "item_id", "item_key", "legacy_event_name", "mark_key", "outcome_count_key",
+    "outcome_key", "parse_event_name", "preferences_key", "proof_expiring_name", "proofs_key", "seen_key",
 ]
 
 # 96 bits: among ten million events of a partition a false repeat (a lost event) has odds of about 1 in 10**15.
@@ -44,7 +44,7 @@ def event_name(source: str, event_id: str) -> str:
     return f"{source} {event_id}"
 
 
-def event_of(name: str) -> tuple[str, str]:
+def parse_event_name(name: str) -> tuple[str, str]:
     """Source and id of the event that has this name. Rows of an older attn may have two readings: then the shortest
     source."""
     if name.startswith(" "):
@@ -55,9 +55,9 @@ def event_of(name: str) -> tuple[str, str]:
     return source, event_id
 
 
-def old_name(name: str) -> str:
+def legacy_event_name(name: str) -> str:
     """As an attn before decision 0037 named the same event."""
-    return " ".join(event_of(name)) if name.startswith(" ") else name
+    return " ".join(parse_event_name(name)) if name.startswith(" ") else name
 
 
 def command_name(command: str, *items: str) -> str:
@@ -65,11 +65,11 @@ def command_name(command: str, *items: str) -> str:
     return " ".join((_COMMAND, command, *items))
 
 
-def expiring_name(item: str, opened_at: int) -> str:
+def proof_expiring_name(item: str, opened_at: int) -> str:
     return f"{_EXPIRING} {item} {opened_at}"
 
 
-def is_digest(text: str) -> bool:
+def is_event_digest(text: str) -> bool:
     """Whether it is an event's digest in hexadecimal; ids of commands have another length."""
     return len(text) == 2 * DIGEST_BYTES
 
@@ -99,7 +99,7 @@ def outcome_key(ws: str, user: str, key: str) -> bytes:
     return b"o:" + _digest(16, ws, user, key).hexdigest().encode()
 
 
-def keys_key(ws: str, user: str) -> bytes:
+def outcome_count_key(ws: str, user: str) -> bytes:
     """Of the number of outcomes that are kept for a user."""
     return b"k:" + _digest(16, ws, user).hexdigest().encode()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-__all__ = ["insert", "intervals", "is_open", "newest", "opened", "opened_at"]
+__all__ = ["current_period_start", "insert", "intervals", "is_open", "newest_opening", "newest_time"]
 
 # A source that opens and closes more often than this loses the exact start of its oldest periods, nothing else.
 MAX_TIMES = 64
@@ -45,17 +45,17 @@ def is_open(periods: list[int]) -> bool:
     return bool(periods) and not periods[-1] & 1
 
 
-def newest(periods: list[int]) -> int:
+def newest_time(periods: list[int]) -> int:
     """The newest time of all, or -1."""
     return periods[-1] >> 1 if periods else -1
 
 
-def opened(periods: list[int]) -> int:
+def newest_opening(periods: list[int]) -> int:
     """The newest opening, or -1."""
     return next((code >> 1 for code in reversed(periods) if not code & 1), -1)
 
 
-def opened_at(periods: list[int]) -> int | None:
+def current_period_start(periods: list[int]) -> int | None:
     """The start of the newest period: the first opening since the close before it. None: it never opened."""
     start = None
     for code in reversed(periods):

@@ -11,12 +11,13 @@ from streams.core.domain.items import Stamp
 from streams.core.domain.keys import activity_key, item_key
 from streams.core.fold.context import FoldContext
 
-__all__ = ["count", "follow"]
+__all__ = ["add_activity", "sync_activity"]
 
-MAX_DONE = 16  # completions an item knows of; a session that completes more often keeps the older ones' targets
+# Completions an item knows of; a session that completes more often keeps the older ones' targets.
+MAX_ENTRIES_PER_ITEM = 16
 
 
-def count(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
+def add_activity(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
     """Adds the event to the activity, if it is still within the window. `by`: who did it, as its fact says."""
     wake = event.time + context.config.activity_window
     if wake <= context.log_clock:
@@ -27,33 +28,33 @@ def count(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp, by: st
         by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
         cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
     )
-    _take_from(done, row)
+    _copy_item_fields(done, row)
     done.rev = context.revision
     context.state.put(key, done)
-    row.done = [*row.done, key.decode()][-MAX_DONE:]
+    row.done = [*row.done, key.decode()][-MAX_ENTRIES_PER_ITEM:]
     context.state.put(item_key(row.id), row)
 
 
-def follow(context: FoldContext, row: ItemRow) -> None:
+def sync_activity(context: FoldContext, row: ItemRow) -> None:
     """The item changed: its activity rows go where it goes."""
     for name in row.done:
         done = context.state.get(name.encode())
-        if isinstance(done, ActivityRow) and _take_from(done, row):
+        if isinstance(done, ActivityRow) and _copy_item_fields(done, row):
             done.rev = context.revision
             context.state.put(name.encode(), done)
 
 
-def _take_from(done: ActivityRow, row: ItemRow) -> bool:
+def _copy_item_fields(done: ActivityRow, row: ItemRow) -> bool:
     """Copies what the item shows; returns whether that changed something. An entry whose item nothing opened keeps its
     event's own fields and names no item."""
     if row.base is None:
         return False
-    before = _taken(done)
+    before = _copied_fields(done)
     done.item = row.id
     done.target_user_id, done.target_role, done.title = row.target_user_id, row.target_role, row.data.title
     done.cluster, done.case_id, done.session_id = row.data.cluster, row.data.case_id, row.data.session_id
-    return before != _taken(done)
+    return before != _copied_fields(done)
 
 
-def _taken(done: ActivityRow) -> tuple[str | None, ...]:
+def _copied_fields(done: ActivityRow) -> tuple[str | None, ...]:
     return (done.item, done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)

@@ -10,42 +10,44 @@ import msgspec
 
 from schemas.facts import Fact, Outcome
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 from schemas.views import ItemRow, MarkRow, PreferencesRow
 from streams.core.domain import items, periods
-from streams.core.domain.event_types import BY_HAND
-from streams.core.domain.keys import command_name, is_digest, item_key, mark_key, preferences_key
+from streams.core.domain.event_types import RESOLVED_MANUALLY
+from streams.core.domain.keys import command_name, is_event_digest, item_key, mark_key, preferences_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold import incident_groups, outcomes
 from streams.core.fold.context import FoldContext
 
-__all__ = ["SOURCE_MANAGED", "apply"]
+__all__ = ["SOURCE_MANAGED", "handle_command"]
 
 SOURCE_MANAGED = (
     "use the source endpoint for this kind (e.g. /pipelines/waitpoints/{token}/approve) — inbox PATCH only supports "
     "'read' for source-managed items"
 )
-CLOSED = (
+CLOSED_BY_SOURCE = (
     "its source closed this item ({action}); to open it again send the revision it has now in If-Match, to show that "
     "you have seen it closed"
 )
 TOO_MANY_KEYS = (
-    f"too many Idempotency-Keys: at most {outcomes.MAX_KEYS} of one user are kept, each for a day; wait, or write "
-    "without one"
+    f"too many Idempotency-Keys: at most {outcomes.MAX_OUTCOMES_PER_USER} of one user are kept, each for a day; wait, "
+    "or write without one"
 )
-OVER = "the runs of this incident are gone; it opens when runs fail again"
+INCIDENT_RUNS_GONE = "the runs of this incident are gone; it opens when runs fail again"
 _NOT_FOUND = {"error": "not found"}
 _OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
 
 
-def apply(context: FoldContext, command: Command) -> None:
+def handle_command(context: FoldContext, command: Command) -> None:
     """Carries out a command that is not a repeat."""
-    known = outcomes.known(context, command)
+    known = outcomes.find_outcome(context, command)
     if known is not None:
-        body = outcomes.answer_of(context, command, known)
-        _tell(context, command, known.status if body is not None else 422, body or _raw(_OTHER_REQUEST), [])
-    elif outcomes.full(context, command):
-        _tell(context, command, 429, _raw({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_KEYS}), [])
+        body = outcomes.stored_answer(context, command, known)
+        status = known.status if body is not None else 422
+        _emit_outcome(context, command, status, body or _encode_body(_OTHER_REQUEST), [])
+    elif outcomes.has_too_many_outcomes(context, command):
+        body = _encode_body({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_OUTCOMES_PER_USER})
+        _emit_outcome(context, command, 429, body, [])
     elif isinstance(command, SetState):
         _bulk(context, command) if command.bulk else _patch(context, command)
     elif isinstance(command, Dismiss):
@@ -53,18 +55,18 @@ def apply(context: FoldContext, command: Command) -> None:
     elif isinstance(command, Restore):
         _restore(context, command)
     elif isinstance(command, SetPreferences):
-        _prefer(context, command)
+        _set_preferences(context, command)
 
 
-def _answer(
+def _respond(
     context: FoldContext, command: Command, status: int, body: object, changed: list[str] | None = None,
 ) -> None:
-    raw = _raw(body)
-    outcomes.keep(context, command, status, raw)
-    _tell(context, command, status, raw, changed or [])
+    raw = _encode_body(body)
+    outcomes.store_outcome(context, command, status, raw)
+    _emit_outcome(context, command, status, raw, changed or [])
 
 
-def _tell(context: FoldContext, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
+def _emit_outcome(context: FoldContext, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
     state = command.state if isinstance(command, SetState) else None
     context.emit(Outcome(
         ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
@@ -72,11 +74,11 @@ def _tell(context: FoldContext, command: Command, status: int, body: msgspec.Raw
     ))
 
 
-def _raw(body: object) -> msgspec.Raw:
+def _encode_body(body: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(body))
 
 
-def _visible(context: FoldContext, command: Command, item: str) -> ItemRow | None:
+def _find_visible(context: FoldContext, command: Command, item: str) -> ItemRow | None:
     row = context.state.item(item_key(item))
     if row is None or row.ws != command.ws or row.state == "hidden":
         return None
@@ -84,21 +86,21 @@ def _visible(context: FoldContext, command: Command, item: str) -> ItemRow | Non
 
 
 def _patch(context: FoldContext, command: SetState) -> None:
-    row = _visible(context, command, command.items[0]) if command.items else None
+    row = _find_visible(context, command, command.items[0]) if command.items else None
     if row is None:
-        _answer(context, command, 404, _NOT_FOUND)
+        _respond(context, command, 404, _NOT_FOUND)
     elif command.if_rev is not None and command.if_rev != row.rev:
-        _answer(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+        _respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
     elif command.state != "read" and row.kind in context.config.source_managed:
-        _answer(context, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
-    elif _is_over_for_good(context, command, row):
-        _answer(context, command, 409, {"error": OVER, "kind": row.kind})
-    elif _is_too_late(context, command, row):
-        error = CLOSED.format(action=row.resolved_action or BY_HAND)
-        _answer(context, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
+        _respond(context, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+    elif _cannot_reopen(context, command, row):
+        _respond(context, command, 409, {"error": INCIDENT_RUNS_GONE, "kind": row.kind})
+    elif _needs_revision(context, command, row):
+        error = CLOSED_BY_SOURCE.format(action=row.resolved_action or RESOLVED_MANUALLY)
+        _respond(context, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
     else:
-        changed = _flip(context, command, row)
-        _answer(context, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
+        changed = _change_state(context, command, row)
+        _respond(context, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
 
 
 def _bulk(context: FoldContext, command: SetState) -> None:
@@ -106,16 +108,16 @@ def _bulk(context: FoldContext, command: SetState) -> None:
     skipped: list[str] = []
     updated = not_found = 0
     for item in command.items:
-        row = _visible(context, command, item)
+        row = _find_visible(context, command, item)
         if row is None:
             not_found += 1
         elif _is_protected(context, command, row):
             skipped.append(item)
         else:
             updated += 1  # also where it was so before: the row is in the state that was asked for
-            if _flip(context, command, row):
+            if _change_state(context, command, row):
                 changed.append(item)
-    _answer(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
+    _respond(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
 
 
 def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool:
@@ -123,37 +125,39 @@ def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool
     if command.state == "read":
         return False
     return (row.kind in context.config.source_managed or (command.state == "resolved" and row.blocking)
-            or _is_over_for_good(context, command, row) or _is_too_late(context, command, row))
+            or _cannot_reopen(context, command, row) or _needs_revision(context, command, row))
 
 
-def _is_too_late(context: FoldContext, command: SetState, row: ItemRow) -> bool:
+def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """Whether an `unread` would open what the item's source has closed, by a caller who may not have seen that. An
     incident opens as long as people resolved enough of its runs."""
-    if command.state != "unread" or command.if_rev is not None or row.open:
+    if command.state != "unread" or command.if_rev is not None or row.is_open:
         return False
-    return _clusters(_again(context, command, row)) < 2 if row.kind == "incident" else _closed_by_source(row)
+    if row.kind == "incident":
+        return _cluster_count(_runs_to_reopen(context, command, row)) < 2
+    return _closed_by_source(row)
 
 
 def _closed_by_source(row: ItemRow) -> bool:
     """A command's id is no event digest. A proof may also be over by the case's next one, which closes no period."""
-    by_hand = row.closed is not None and row.closed[0] == row.resolved_at and not is_digest(row.closed[1])
+    by_hand = row.closed is not None and row.closed[0] == row.resolved_at and not is_event_digest(row.closed[1])
     return not by_hand
 
 
-def _again(context: FoldContext, command: SetState, incident: ItemRow) -> list[ItemRow]:
+def _runs_to_reopen(context: FoldContext, command: SetState, incident: ItemRow) -> list[ItemRow]:
     """The runs that `unread` opens when the incident is over: without its revision only those that people resolved."""
-    runs = incident_groups.runs_of(context, incident)
-    return [run for run in runs if run.open or command.if_rev is not None or not _closed_by_source(run)]
+    runs = incident_groups.incident_runs(context, incident)
+    return [run for run in runs if run.is_open or command.if_rev is not None or not _closed_by_source(run)]
 
 
-def _is_over_for_good(context: FoldContext, command: SetState, row: ItemRow) -> bool:
+def _cannot_reopen(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """An incident is its runs: to be open again it needs those it had, on two clusters."""
-    if row.kind != "incident" or row.open or command.state != "unread":
+    if row.kind != "incident" or row.is_open or command.state != "unread":
         return False
-    return _clusters(incident_groups.runs_of(context, row)) < 2
+    return _cluster_count(incident_groups.incident_runs(context, row)) < 2
 
 
-def _clusters(runs: list[ItemRow]) -> int:
+def _cluster_count(runs: list[ItemRow]) -> int:
     return len({run.data.cluster for run in runs})
 
 
@@ -163,49 +167,49 @@ def _changes_nothing(command: SetState, row: ItemRow) -> bool:
         return row.state != "unread" and row.read_at is not None
     if command.state == "unread":
         return row.state == "unread"
-    return not row.open and (row.resolved_by, row.resolved_action) == (command.user, command.resolved_action or None)
+    return not row.is_open and (row.resolved_by, row.resolved_action) == (command.user, command.resolved_action or None)
 
 
-def _flip(context: FoldContext, command: SetState, row: ItemRow) -> bool:
+def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool:
     """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens. Returns
     whether that changed anything; if not, nothing is written."""
     if _changes_nothing(command, row):
         return False
-    was_open = row.open
+    was_open = row.is_open
     if command.state == "read":
         row.read_at = row.read_at if row.read_at is not None else command.time
         row.read_by = row.read_by or command.user
         row.state = "read" if row.state == "unread" else row.state
     elif command.state == "unread":
         if not was_open and row.kind == "incident":
-            for run in _again(context, command, row):
-                was = run.open
-                _unread(run, command)
-                _store(context, run, command.time)
-                _told_state(context, command, run, was, command_name(command.id, row.id, run.id))
-        _unread(row, command)
+            for run in _runs_to_reopen(context, command, row):
+                was = run.is_open
+                _mark_unread(run, command)
+                _store_item(context, run, command.time)
+                _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
+        _mark_unread(row, command)
     else:
-        _resolve(context, row, _after(row, (command.time, command.id)), command)
-    _store(context, row, command.time)
-    _told_state(context, command, row, was_open, command_name(command.id, row.id))
+        _resolve(context, row, _later_stamp(row, (command.time, command.id)), command)
+    _store_item(context, row, command.time)
+    _emit_state_fact(context, command, row, was_open, command_name(command.id, row.id))
     return True
 
 
-def _told_state(context: FoldContext, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
+def _emit_state_fact(context: FoldContext, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
     context.emit(Fact(
         ws=row.ws, pos=0, index=0, event_id=event_id, time=command.time,
         type=f"item.{command.state}", subject=row.source_id, at=context.log_clock, item=row.id, kind=row.kind,
         priority=row.priority, title=row.data.title, cluster=row.data.cluster, stack=row.data.stack,
         case_id=row.data.case_id, session_id=row.data.session_id, actor=command.user,
-        resolved_action=(row.resolved_action or BY_HAND) if command.state == "resolved" else None,
-        seconds_open=items.seconds_open(row, command.time) if was_open and not row.open else None,
-        target_user_id=row.target_user_id, target_role=row.target_role, opened=row.open and not was_open,
+        resolved_action=(row.resolved_action or RESOLVED_MANUALLY) if command.state == "resolved" else None,
+        seconds_open=items.seconds_open(row, command.time) if was_open and not row.is_open else None,
+        target_user_id=row.target_user_id, target_role=row.target_role, opened=row.is_open and not was_open,
     ))
 
 
-def _unread(row: ItemRow, command: SetState) -> None:
-    if not row.open and row.kind != "incident":
-        periods.insert(row.periods, max(command.time, periods.newest(row.periods) + 1), closes=False)
+def _mark_unread(row: ItemRow, command: SetState) -> None:
+    if not row.is_open and row.kind != "incident":
+        periods.insert(row.periods, max(command.time, periods.newest_time(row.periods) + 1), closes=False)
         row.surge += 1  # it returns to those who had put it away
     row.state = "unread"
     row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
@@ -215,77 +219,77 @@ def _resolve(context: FoldContext, row: ItemRow, stamp: tuple[int, str], command
     """An incident is its runs: resolving it resolves them, and the history knows of each."""
     action = command.resolved_action or ""
     if row.kind == "incident":
-        for run in incident_groups.runs_of(context, row):
-            was, stamp = run.open, _after(run, stamp)
-            items.close(run, stamp, action, command.user)
-            _store(context, run, command.time)
-            _told_state(context, command, run, was, command_name(command.id, row.id, run.id))
-        if not row.open:
+        for run in incident_groups.incident_runs(context, row):
+            was, stamp = run.is_open, _later_stamp(run, stamp)
+            items.record_close(run, stamp, action, command.user)
+            _store_item(context, run, command.time)
+            _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
+        if not row.is_open:
             items.resolve(row, (*stamp, action, command.user))
         return
-    items.close(row, stamp, action, command.user)
+    items.record_close(row, stamp, action, command.user)
 
 
-def _after(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
+def _later_stamp(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
     """No older than what the row knows, and newer than how it was closed: the last word holds (C20), whatever the
     clock of its edge."""
-    stamp = max(stamp[0], periods.newest(row.periods)), stamp[1]
+    stamp = max(stamp[0], periods.newest_time(row.periods)), stamp[1]
     return stamp if row.closed is None or stamp > row.closed[:2] else (row.closed[0] + 1, stamp[1])
 
 
-def _store(context: FoldContext, row: ItemRow, time: int) -> None:
+def _store_item(context: FoldContext, row: ItemRow, time: int) -> None:
     row.updated_at = max(row.updated_at, time)
     row.touched, row.rev = context.log_clock, context.revision
     if row.kind not in ("incident", "proof_expiring"):
-        items.settle(row, context.log_clock, context.config)
+        items.derive_state(row, context.log_clock, context.config)
     elif row.kind == "proof_expiring":
-        _settle_proof(context, row)
+        _derive_proof(context, row)
     if row.kind == "failed_run":
-        incident_groups.follow(context, row)
+        incident_groups.sync_group(context, row)
     context.state.put(item_key(row.id), row)
 
 
-def _settle_proof(context: FoldContext, row: ItemRow) -> None:
+def _derive_proof(context: FoldContext, row: ItemRow) -> None:
     """As `proofs.settle` would, but that an item somebody sees is never taken as one that was over before it opened."""
     if periods.is_open(row.periods):
-        row.created_at = max(row.created_at, periods.opened(row.periods))
-    elif row.closed is not None and row.open:
+        row.created_at = max(row.created_at, periods.newest_opening(row.periods))
+    elif row.closed is not None and row.is_open:
         items.resolve(row, row.closed)
-    items.rank(row, context.log_clock, context.config)
+    items.derive_rank(row, context.log_clock, context.config)
 
 
 def _dismiss(context: FoldContext, command: Dismiss) -> None:
-    row = _visible(context, command, command.item)
+    row = _find_visible(context, command, command.item)
     if row is None:
-        return _answer(context, command, 404, _NOT_FOUND)
+        return _respond(context, command, 404, _NOT_FOUND)
     if command.if_rev is not None and command.if_rev != row.rev:
-        return _answer(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+        return _respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
     if command.until is not None and command.until <= context.log_clock:
-        return _answer(context, command, 400, {"error": "dismissed_until must be in the future"})
+        return _respond(context, command, 400, {"error": "dismissed_until must be in the future"})
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:
-        body["dismissed_until"] = from_us(command.until)
+        body["dismissed_until"] = format_timestamp(command.until)
     key = mark_key(row.id, command.user)
     known = context.state.get(key)
     if not isinstance(known, MarkRow) or (known.surge, known.until) != (row.surge, command.until):
         wake = items.mark_timer(row, command.until, context.log_clock, context.config.retention)
         context.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, context.revision, wake))
-        _told(context, command, row, "item.dismissed" if command.until is None else "item.snoozed")
-    return _answer(context, command, 200, body, [row.id])
+        _emit_personal_fact(context, command, row, "item.dismissed" if command.until is None else "item.snoozed")
+    return _respond(context, command, 200, body, [row.id])
 
 
 def _restore(context: FoldContext, command: Restore) -> None:
-    row = _visible(context, command, command.item)
+    row = _find_visible(context, command, command.item)
     if row is None:
-        return _answer(context, command, 404, _NOT_FOUND)
+        return _respond(context, command, 404, _NOT_FOUND)
     key = mark_key(row.id, command.user)
     if context.state.get(key) is not None:
-        context.state.drop(key)
-        _told(context, command, row, "item.restored")
-    return _answer(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
+        context.state.delete(key)
+        _emit_personal_fact(context, command, row, "item.restored")
+    return _respond(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
 
 
-def _told(context: FoldContext, command: Command, row: ItemRow, what: str) -> None:
+def _emit_personal_fact(context: FoldContext, command: Command, row: ItemRow, what: str) -> None:
     """A personal act: its fact is the person's own, and nobody else's business."""
     context.emit(Fact(
         ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=what,
@@ -294,7 +298,7 @@ def _told(context: FoldContext, command: Command, row: ItemRow, what: str) -> No
     ))
 
 
-def _prefer(context: FoldContext, command: SetPreferences) -> None:
+def _set_preferences(context: FoldContext, command: SetPreferences) -> None:
     key = preferences_key(command.ws, command.user)
     row = context.state.get(key)
     if row is None:
@@ -305,4 +309,4 @@ def _prefer(context: FoldContext, command: SetPreferences) -> None:
     if (pinned, widgets) != (row.pinned_clusters, row.widgets):
         row.pinned_clusters, row.widgets, row.rev = pinned, widgets, context.revision
         context.state.put(key, row)
-    _answer(context, command, 200, outcomes.preferences_body(row))
+    _respond(context, command, 200, outcomes.preferences_body(row))

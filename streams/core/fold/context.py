@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.facts import FACT_VERSION, Fact, Outcome
 from streams.core.config import FoldConfig
-from streams.core.fold.state import State
+from streams.core.fold.state import RowCache
 
 __all__ = ["FoldContext"]
 
@@ -18,7 +18,7 @@ class FoldContext:
     durable batch.
     """
 
-    def __init__(self, state: State, config: FoldConfig) -> None:
+    def __init__(self, state: RowCache, config: FoldConfig) -> None:
         self.state = state
         self.config = config
         self.revision = 0

@@ -21,22 +21,22 @@ from streams.core.config import FoldConfig
 from streams.core.domain.keys import command_digest, event_digest, seen_key
 from streams.core.fold import command_handlers, event_handlers, timer_handlers
 from streams.core.fold.context import FoldContext
-from streams.core.fold.state import State
+from streams.core.fold.state import RowCache
 
-__all__ = ["PART_BYTES", "Batch", "Fold"]
+__all__ = ["MAX_PART_BYTES", "Fold", "FoldBatch"]
 
 # Rough bytes of rows after which a pack is cut into parts: with escapes and one more entry a batch stays well under the
 # log topics' record limit (schemas.topics.MAX_MESSAGE_BYTES).
-PART_BYTES = 1 << 20
+MAX_PART_BYTES = 1 << 20
 # Rough bytes of rows that one pack wakes; the others wait for the next pack or tick, so a mass of rows that are due at
 # one moment can't stop the partition.
-WAKE_BYTES = 1 << 18
+MAX_TIMER_BYTES = 1 << 18
 # How far the position jumps when the log fell back: further than any log could have been ahead of what was kept.
-JUMP = 1 << 24
+POSITION_JUMP = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FoldBatch:
     """`rows`: key -> encoded row or None (gone), the position row last. `facts` in the order of their ids."""
 
     rows: list[tuple[bytes, bytes | None]]
@@ -47,9 +47,9 @@ class Fold:
     """The fold of one partition. `rows` holds that partition's durable rows; the caller keeps it up to date."""
 
     def __init__(self, rows: Mapping[bytes, bytes], partition: int, config: FoldConfig) -> None:
-        self.state = State(rows, partition)
+        self.state = RowCache(rows, partition)
         self.context = FoldContext(self.state, config)
-        self._new: list[bytes] = []
+        self._new_digests: list[bytes] = []
 
     def load(self) -> None:
         """Takes over the durable rows; costs one pass over them."""
@@ -60,14 +60,14 @@ class Fold:
         return self.state.position
 
     @property
-    def size(self) -> int:
+    def pending_bytes(self) -> int:
         """Rough bytes of what has not been taken yet."""
-        return self.state.size + 400 * len(self.context.facts)
+        return self.state.batch_bytes + 400 * len(self.context.facts)
 
-    def next_wake(self) -> int | None:
+    def next_timer(self) -> int | None:
         """When the clock next changes a row, in microseconds; a tick is due then. At or before the log's clock: more
         rows are due than one pack wakes, so the next tick is due at once."""
-        return self.state.next_wake()
+        return self.state.next_timer()
 
     def reconcile(self, log_end: int, incarnation: int = 0, log_start: int = 0) -> str | None:
         """Compares the position with the log as it is found at start. Returns what to say loudly, if anything.
@@ -77,7 +77,7 @@ class Fold:
         ValueError: the log no longer holds records that were never folded; nobody can go on from there.
         """
         position = self.position
-        if self.state.fresh:
+        if self.state.is_empty:
             self.state.position = PositionRow(next=log_start, incarnation=incarnation)
             return f"the log begins at offset {log_start}: what came before is not in this view" if log_start else None
         if position.next < log_start:
@@ -86,7 +86,7 @@ class Fold:
             return None
         after = min(position.next, log_end)
         self.state.position = PositionRow(
-            next=after, clock=position.clock, shift=position.position + JUMP - after,
+            next=after, clock=position.clock, shift=position.position + POSITION_JUMP - after,
             part=position.part if after == position.next else 0, incarnation=max(incarnation, position.incarnation),
         )
         return (
@@ -102,23 +102,23 @@ class Fold:
         position = self.position
         if offset != position.next:
             raise ValueError(f"expected offset {position.next}, got {offset}")
-        self.state.begin()
+        self.state.start_pack()
         if not position.part:
             position.clock = max(position.clock, pack.at)
         self.context.start_part(position.position, position.clock)
         if not position.part:
-            timer_handlers.wake_due(self.context, WAKE_BYTES)
+            timer_handlers.run_due_timers(self.context, MAX_TIMER_BYTES)
         for entry in pack.entries[position.part:]:
             position.part += 1
             if isinstance(entry, Event):
-                self._event(entry)
+                self._apply_event(entry)
             else:
-                self._command(entry)
-            if self.state.weight > PART_BYTES and position.part < len(pack.entries):
-                self._finish()
+                self._apply_command(entry)
+            if self.state.pack_bytes > MAX_PART_BYTES and position.part < len(pack.entries):
+                self._end_part()
                 position.shift += 1
                 return False
-        self._finish()
+        self._end_part()
         position.next, position.part = offset + 1, 0
         return True
 
@@ -128,36 +128,36 @@ class Fold:
             raise ValueError(f"expected offset {self.position.next}, got {offset}")
         self.position.next, self.position.part = offset + 1, 0
 
-    def take(self) -> Batch:
+    def pending_batch(self) -> FoldBatch:
         """Everything since the last `taken`. Nothing may be applied until it is durable."""
-        return Batch(self.state.changes(), self.context.facts)
+        return FoldBatch(self.state.encoded_changes(), self.context.facts)
 
-    def taken(self) -> None:
+    def mark_durable(self) -> None:
         """The batch is durable and its rows are in `rows`."""
-        self.state.settle()
+        self.state.clear()
         self.context.facts = []
 
-    def _is_new(self, digest: bytes) -> bool:
+    def _register(self, digest: bytes) -> bool:
         """An event or command is accepted once; a repeat changes nothing, anywhere (CONTRACT §2)."""
         if digest in self.state.seen:
             return False
         self.state.seen.add(digest)
-        self._new.append(digest)
+        self._new_digests.append(digest)
         return True
 
-    def _event(self, event: Event) -> None:
+    def _apply_event(self, event: Event) -> None:
         digest = event_digest(event.ws, event.source, event.id)
-        if self._is_new(digest):
-            event_handlers.apply(self.context, event, digest)
+        if self._register(digest):
+            event_handlers.handle_event(self.context, event, digest)
 
-    def _command(self, command: Command) -> None:
-        if self._is_new(command_digest(command.ws, command.id)):
-            command_handlers.apply(self.context, command)
+    def _apply_command(self, command: Command) -> None:
+        if self._register(command_digest(command.ws, command.id)):
+            command_handlers.handle_command(self.context, command)
 
-    def _finish(self) -> None:
+    def _end_part(self) -> None:
         """Ends a pack or a part of one: what it brought that was new becomes one row."""
-        if self._new:
+        if self._new_digests:
             context = self.context
-            row = SeenRow(b64encode(b"".join(self._new)).decode(), context.log_clock + context.config.dedupe)
+            row = SeenRow(b64encode(b"".join(self._new_digests)).decode(), context.log_clock + context.config.dedupe)
             self.state.put(seen_key(self.state.partition, context.revision), row)
-        self._new = []
+        self._new_digests = []

@@ -12,82 +12,87 @@ from hashlib import blake2b
 import msgspec
 
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
-from schemas.scalars import DAY, from_us
+from schemas.scalars import DAY, format_timestamp
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow
-from streams.core.domain.keys import keys_key, outcome_key, preferences_key
+from streams.core.domain.keys import outcome_count_key, outcome_key, preferences_key
 from streams.core.fold.context import FoldContext
 
-__all__ = ["KEPT", "MAX_KEYS", "answer_of", "bulk_body", "expire", "full", "keep", "known", "preferences_body"]
+__all__ = [
+    "MAX_OUTCOMES_PER_USER", "OUTCOME_TTL", "bulk_body", "expire_outcome", "find_outcome", "has_too_many_outcomes",
+    "preferences_body", "store_outcome", "stored_answer",
+]
 
 # How long an outcome is kept for its key, by the log's clock (CONTRACT §4 leaves it open; a day outlives any retry).
-KEPT = DAY
+OUTCOME_TTL = DAY
 # Outcomes of one user at a time: some 200 bytes each. A person makes hundreds of writes a day.
-MAX_KEYS = 5_000
+MAX_OUTCOMES_PER_USER = 5_000
 
 
-def known(context: FoldContext, command: Command) -> OutcomeRow | None:
-    row = context.state.get(_key(command)) if command.idempotency_key is not None else None
+def find_outcome(context: FoldContext, command: Command) -> OutcomeRow | None:
+    row = context.state.get(_outcome_key(command)) if command.idempotency_key is not None else None
     return row if isinstance(row, OutcomeRow) else None
 
 
-def full(context: FoldContext, command: Command) -> bool:
+def has_too_many_outcomes(context: FoldContext, command: Command) -> bool:
     """Whether the command has a key and its user has no room for another outcome."""
-    row = context.state.get(keys_key(command.ws, command.user)) if command.idempotency_key is not None else None
-    return isinstance(row, KeysRow) and row.count >= MAX_KEYS
+    if command.idempotency_key is None:
+        return False
+    row = context.state.get(outcome_count_key(command.ws, command.user))
+    return isinstance(row, KeysRow) and row.count >= MAX_OUTCOMES_PER_USER
 
 
-def keep(context: FoldContext, command: Command, status: int, body: msgspec.Raw) -> None:
+def store_outcome(context: FoldContext, command: Command, status: int, body: msgspec.Raw) -> None:
     """Keeps the outcome of a command with a key: a short body as it is, else what `answer_of` needs."""
     if command.idempotency_key is None:
         return
-    key = keys_key(command.ws, command.user)
+    key = outcome_count_key(command.ws, command.user)
     row = context.state.get(key)
     row = row if isinstance(row, KeysRow) else KeysRow(command.ws, command.user)
     row.count += 1
-    row.wake = context.log_clock + KEPT + 1
+    row.wake = context.log_clock + OUTCOME_TTL + 1
     context.state.put(key, row)
-    kept = _mark(command, body) if status == 200 else body
-    context.state.put(_key(command), OutcomeRow(
-        ws=command.ws, asked=_asked(command), status=status, body=kept, wake=context.log_clock + KEPT,
-        user=command.user,
+    kept = _compact_body(command, body) if status == 200 else body
+    context.state.put(_outcome_key(command), OutcomeRow(
+        ws=command.ws, request_digest=_request_digest(command), status=status, body=kept,
+        wake=context.log_clock + OUTCOME_TTL, user=command.user,
     ))
 
 
-def expire(context: FoldContext, key: bytes) -> None:
+def expire_outcome(context: FoldContext, key: bytes) -> None:
     """The outcome's day is over. Rows of before decision 0040 are not counted."""
     row = context.state.get(key)
     assert isinstance(row, OutcomeRow)
-    context.state.drop(key)
+    context.state.delete(key)
     if row.user is None:
         return
-    count_key = keys_key(row.ws, row.user)
+    count_key = outcome_count_key(row.ws, row.user)
     keys = context.state.get(count_key)
     if isinstance(keys, KeysRow) and keys.count > 1:
         keys.count -= 1
         context.state.put(count_key, keys)
     elif keys is not None:
-        context.state.drop(count_key)
+        context.state.delete(count_key)
 
 
-def answer_of(context: FoldContext, command: Command, row: OutcomeRow) -> msgspec.Raw | None:
+def stored_answer(context: FoldContext, command: Command, row: OutcomeRow) -> msgspec.Raw | None:
     """Returns the answer that was given for the key; preferences as they are now. None: another request's key."""
-    if row.asked != _asked(command):
+    if row.request_digest != _request_digest(command):
         return None
     raw = bytes(row.body)
     if not raw.startswith(b'"'):  # the whole answer
         return row.body
     if isinstance(command, SetState) and command.bulk:
-        return _raw(_bulk_again(command, msgspec.json.decode(raw, type=str)))
+        return _encode_body(_expand_bulk_body(command, msgspec.json.decode(raw, type=str)))
     if isinstance(command, SetState):
-        return _raw({"id": command.items[0], "state": command.state})
+        return _encode_body({"id": command.items[0], "state": command.state})
     if isinstance(command, Dismiss):
-        until = {"dismissed_until": from_us(command.until)} if command.until is not None else {}
-        return _raw({"id": command.item, "dismissed": True, **until})
+        until = {"dismissed_until": format_timestamp(command.until)} if command.until is not None else {}
+        return _encode_body({"id": command.item, "dismissed": True, **until})
     if isinstance(command, Restore):
-        return _raw({"id": command.item, "dismissed": False})
+        return _encode_body({"id": command.item, "dismissed": False})
     assert isinstance(command, SetPreferences)
     found = context.state.get(preferences_key(command.ws, command.user))
-    return _raw(preferences_body(found if isinstance(found, PreferencesRow) else PreferencesRow("", "")))
+    return _encode_body(preferences_body(found if isinstance(found, PreferencesRow) else PreferencesRow("", "")))
 
 
 def bulk_body(updated: int, skipped: list[str], not_found: int, state: str) -> dict[str, object]:
@@ -101,35 +106,35 @@ def preferences_body(row: PreferencesRow) -> dict[str, object]:
     }
 
 
-def _mark(command: Command, body: msgspec.Raw) -> msgspec.Raw:
+def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
     """What stands for an answer: a JSON string. Of bulk: updated, not found, and one bit an id: skipped."""
     if not (isinstance(command, SetState) and command.bulk):
-        return _raw("")
+        return _encode_body("")
     given = msgspec.json.decode(body)
     skipped = set(given["skipped_ids"])
     bits = bytearray((len(command.items) + 7) // 8)
     for number, item in enumerate(command.items):
         if item in skipped:
             bits[number // 8] |= 1 << number % 8
-    return _raw(f"{given['updated']} {given['not_found']} {b64encode(bits).decode()}")
+    return _encode_body(f"{given['updated']} {given['not_found']} {b64encode(bits).decode()}")
 
 
-def _bulk_again(command: SetState, mark: str) -> dict[str, object]:
+def _expand_bulk_body(command: SetState, mark: str) -> dict[str, object]:
     updated, not_found, text = mark.split(" ")
     bits = b64decode(text)
     skipped = [item for number, item in enumerate(command.items) if bits[number // 8] >> number % 8 & 1]
     return bulk_body(int(updated), skipped, int(not_found), command.state)
 
 
-def _raw(body: object) -> msgspec.Raw:
+def _encode_body(body: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(body))
 
 
-def _key(command: Command) -> bytes:
+def _outcome_key(command: Command) -> bytes:
     return outcome_key(command.ws, command.user, command.idempotency_key or "")
 
 
-def _asked(command: Command) -> str:
+def _request_digest(command: Command) -> str:
     """Returns a digest of the request without its time, edge and role."""
     what = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
     return blake2b(msgspec.json.encode(what), digest_size=16).hexdigest()

@@ -11,25 +11,35 @@ from struct import Struct
 
 import msgspec
 
-from schemas.views import VIEW_VERSION, GroupRow, ItemRow, PositionRow, Row, SeenRow, decode, encode, position_key
+from schemas.views import (
+    VIEW_VERSION,
+    GroupRow,
+    ItemRow,
+    PositionRow,
+    Row,
+    SeenRow,
+    decode_row,
+    encode_row,
+    position_key,
+)
 from streams.core.domain.keys import DIGEST_BYTES
-from streams.core.fold.timer_queue import Timers
+from streams.core.fold.timer_queue import TimerQueue
 
-__all__ = ["State"]
+__all__ = ["RowCache"]
 
 
-class _Wake(msgspec.Struct, gc=False):
+class _Timer(msgspec.Struct, gc=False):
     wake: int | None = None
 
 
 # A sweep ends long before as many entries have gone stale again: each change leaves one at most.
-_SWEPT = 4
+_COMPACTED_PER_CHANGE = 4
 
-_wake_of = msgspec.json.Decoder(_Wake).decode
-_each_digest = Struct(f"{DIGEST_BYTES}s").iter_unpack
+_decode_timer = msgspec.json.Decoder(_Timer).decode
+_iter_digests = Struct(f"{DIGEST_BYTES}s").iter_unpack
 
 
-class State:
+class RowCache:
     """`rows` is the durable state, read only. `get`/`put` work on decoded rows until `changes` encodes them."""
 
     def __init__(self, rows: Mapping[bytes, bytes], partition: int) -> None:
@@ -37,16 +47,16 @@ class State:
         self.partition = partition
         self.position = PositionRow(next=0)
         self.seen: set[bytes] = set()
-        self.size = 0  # rough bytes of what changed since the last `settle`
-        self.weight = 0  # the same since the last `begin`: of one pack, or part, whatever else is in its batch
-        self._wakes = Timers(self._wake_now)
-        self._live: dict[bytes, Row | None] = {}
-        self._was: dict[bytes, int | None] = {}
-        self._dirty: dict[bytes, None] = {}
-        self._weighed: set[bytes] = set()
+        self.batch_bytes = 0  # rough bytes of what changed since the last `settle`
+        self.pack_bytes = 0  # the same since the last `begin`: of one pack, or part, whatever else is in its batch
+        self._timers = TimerQueue(self._timer_of)
+        self._rows: dict[bytes, Row | None] = {}
+        self._scheduled: dict[bytes, int | None] = {}
+        self._changed: dict[bytes, None] = {}
+        self._measured: set[bytes] = set()
 
     @property
-    def fresh(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is no durable state yet."""
         return position_key(self.partition) not in self.rows
 
@@ -58,103 +68,103 @@ class State:
             if kind == b"~:":
                 continue
             if kind == b"e:":
-                row = decode(key, value)
+                row = decode_row(key, value)
                 assert isinstance(row, SeenRow)
                 self.seen.update(digests(row))
                 wake: int | None = row.wake
             else:
-                wake = _wake_of(value).wake
+                wake = _decode_timer(value).wake
             if wake is not None:
                 wakes.append((wake, key))
-        self._wakes.fill(wakes)
+        self._timers.load(wakes)
         found = self.rows.get(position_key(self.partition))
         if found is not None:
-            position = decode(b"~:", found)
+            position = decode_row(b"~:", found)
             assert isinstance(position, PositionRow)
             position.v = VIEW_VERSION  # what is written from here on
             self.position = position
 
     def get(self, key: bytes) -> Row | None:
-        if key in self._live:
-            return self._live[key]
+        if key in self._rows:
+            return self._rows[key]
         raw = self.rows.get(key)
-        row = None if raw is None else decode(key, raw)
-        self._live[key] = row
-        self._was[key] = None if row is None or isinstance(row, PositionRow) else getattr(row, "wake", None)
+        row = None if raw is None else decode_row(key, raw)
+        self._rows[key] = row
+        self._scheduled[key] = None if row is None or isinstance(row, PositionRow) else getattr(row, "wake", None)
         return row
 
     def put(self, key: bytes, row: Row) -> None:
-        self._dirty[key] = None
-        self._live[key] = row
-        if key not in self._weighed:
-            self._weighed.add(key)
-            weight = _weigh(row)
-            self.weight += weight
-            self.size += weight
+        self._changed[key] = None
+        self._rows[key] = row
+        if key not in self._measured:
+            self._measured.add(key)
+            weight = _measure(row)
+            self.pack_bytes += weight
+            self.batch_bytes += weight
         wake: int | None = getattr(row, "wake", None)
-        was = self._was.get(key)
+        was = self._scheduled.get(key)
         if wake != was:
             if was is not None:
-                self._wakes.leave()
+                self._timers.invalidate()
             if wake is not None:
-                self._wakes.push(wake, key)
-        self._was[key] = wake
+                self._timers.push(wake, key)
+        self._scheduled[key] = wake
 
-    def begin(self) -> None:
+    def start_pack(self) -> None:
         """A pack, or a part of one, begins: weighs rows anew."""
-        self.weight = 0
-        self._weighed.clear()
+        self.pack_bytes = 0
+        self._measured.clear()
 
-    def drop(self, key: bytes) -> None:
-        self._dirty[key] = None
-        self._live[key] = None
-        if self._was.get(key) is not None:
-            self._wakes.leave()
-        self._was[key] = None
-        self.weight += len(key)
-        self.size += len(key)
+    def delete(self, key: bytes) -> None:
+        self._changed[key] = None
+        self._rows[key] = None
+        if self._scheduled.get(key) is not None:
+            self._timers.invalidate()
+        self._scheduled[key] = None
+        self.pack_bytes += len(key)
+        self.batch_bytes += len(key)
 
-    def next_wake(self) -> int | None:
+    def next_timer(self) -> int | None:
         """The earliest wake-up, or None."""
-        first = self._wakes.first()
+        first = self._timers.peek()
         return None if first is None else first[0]
 
-    def _wake_now(self, key: bytes) -> int | None:
-        if key in self._was:
-            return self._was[key]
+    def _timer_of(self, key: bytes) -> int | None:
+        if key in self._scheduled:
+            return self._scheduled[key]
         raw = self.rows.get(key)
-        return None if raw is None else _wake_of(raw).wake
+        return None if raw is None else _decode_timer(raw).wake
 
     def pop_due(self, clock: int) -> bytes | None:
         """The key of the next row that is due at `clock`, or None."""
-        first = self._wakes.first()
+        first = self._timers.peek()
         if first is None or first[0] > clock:
             return None
         _, key = first
-        self._wakes.pop()
+        self._timers.pop()
         self.get(key)
-        self._was[key] = None  # its entry is gone, so the same time set again needs a new one
+        self._scheduled[key] = None  # its entry is gone, so the same time set again needs a new one
         return key
 
-    def changes(self) -> list[tuple[bytes, bytes | None]]:
+    def encoded_changes(self) -> list[tuple[bytes, bytes | None]]:
         """Encoded rows that changed (None: gone), the position row last."""
         found: list[tuple[bytes, bytes | None]] = []
-        for key in self._dirty:
-            row = self._live[key]
+        for key in self._changed:
+            row = self._rows[key]
             if row is not None:
-                found.append((key, encode(row)))
+                found.append((key, encode_row(row)))
             elif key in self.rows:
                 found.append((key, None))
-        found.append((position_key(self.partition), encode(self.position)))
+        found.append((position_key(self.partition), encode_row(self.position)))
         return found
 
-    def settle(self) -> None:
+    def clear(self) -> None:
         """What `changes` gave is durable and in `rows`: forget it here."""
-        self._wakes.sweep(_SWEPT * len(self._dirty))
-        self._live.clear()
-        self._was.clear()
-        self._dirty.clear()
-        self.size = 0
+        self._timers.compact(_COMPACTED_PER_CHANGE * len(self._changed))
+        self._rows.clear()
+        self._scheduled.clear()
+        self._changed.clear()
+        self.batch_bytes = 0
 
     def item(self, key: bytes) -> ItemRow | None:
         row = self.get(key)
@@ -162,7 +172,7 @@ class State:
         return row
 
 
-def _weigh(row: Row) -> int:
+def _measure(row: Row) -> int:
     """Rough bytes of an encoded row, of its contents alone: where a pack is cut must not depend on what is durable."""
     if isinstance(row, ItemRow):
         data = row.data
@@ -175,4 +185,4 @@ def _weigh(row: Row) -> int:
 
 def digests(row: SeenRow) -> list[bytes]:
     """The event digests a seen row holds."""
-    return [digest for digest, in _each_digest(a2b_base64(row.ids))]
+    return [digest for digest, in _iter_digests(a2b_base64(row.ids))]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schemas.facts import Fact
-from streams.core.domain.keys import old_name
+from streams.core.domain.keys import legacy_event_name
 
 __all__ = ["COLUMNS", "FactPosition", "columns", "digest", "fact_identity", "fact_position", "with_old_ids"]
 
@@ -32,12 +32,12 @@ def fact_position(fact: Fact) -> FactPosition:
 
 def fact_identity(fact: Fact) -> tuple[int, int, str]:
     """A fact by its place and its event. The event by its old name (decision 0037): the row may be of an older attn."""
-    return (fact.pos, fact.index, old_name(fact.event_id))
+    return (fact.pos, fact.index, legacy_event_name(fact.event_id))
 
 
 def with_old_ids(places: Iterable[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
     """Places of rows, to be compared with `at`."""
-    return {(position, index, old_name(event)) for position, index, event in places}
+    return {(position, index, legacy_event_name(event)) for position, index, event in places}
 
 
 def digest(workspace: str, event_id: str) -> int:

@@ -30,7 +30,7 @@ from api.readmodel.indexes import FAMILIES
 from api.readmodel.replica import Replica
 from bench.edge import cold_start as edge_start
 from schemas.log import Data, Sender
-from schemas.scalars import SECOND, to_us
+from schemas.scalars import SECOND, parse_timestamp
 from schemas.topics import partition_of
 from schemas.views import (
     ActivityRow,
@@ -42,7 +42,7 @@ from schemas.views import (
     PreferencesRow,
     Row,
     SeenRow,
-    encode,
+    encode_row,
     position_key,
 )
 from streams.core.domain.keys import (
@@ -59,7 +59,7 @@ __all__ = ["PARTITIONS", "main", "records"]
 
 PARTITIONS = 8
 _BATCH = 200  # rows with one position row
-_BEGIN = to_us("2026-05-20T08:00:00Z")
+_BEGIN = parse_timestamp("2026-05-20T08:00:00Z")
 _KINDS = ("waitpoint", "escalation", "failed_run", "message", "session_waiting", "plan_approval", "pending_action")
 _ROLES = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
 _PRIORITIES = ("normal", "normal", "normal", "low", "high", "urgent")
@@ -128,13 +128,13 @@ def records(count: int) -> Iterator[_Record]:
     waiting = [0] * PARTITIONS
     for number, (ws, key, row) in enumerate(Rows(count)):
         partition = partition_of(ws, PARTITIONS)
-        yield partition, key, encode(row)
+        yield partition, key, encode_row(row)
         waiting[partition] += 1
         if waiting[partition] == _BATCH or number >= count - 1:
             waiting[partition] = 0
-            yield partition, position_key(partition), encode(PositionRow(next=number + 1, clock=_BEGIN))
+            yield partition, position_key(partition), encode_row(PositionRow(next=number + 1, clock=_BEGIN))
     for partition in range(PARTITIONS):
-        yield partition, position_key(partition), encode(PositionRow(next=count + 1, clock=_BEGIN))
+        yield partition, position_key(partition), encode_row(PositionRow(next=count + 1, clock=_BEGIN))
 
 
 def _write(path: Path, count: int) -> None:

@@ -29,7 +29,7 @@ from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from bench.feed.servers import SECRET, VARIANTS
 from schemas.log import Data
-from schemas.views import ItemRow, PositionRow, encode
+from schemas.views import ItemRow, PositionRow, encode_row
 
 __all__ = ["main"]
 
@@ -191,7 +191,7 @@ def _row(number: int, size: int) -> tuple[bytes, bytes]:
     row = ItemRow(
         id=f"ibx_{number:032x}", ws="w", kind="message", source_id=str(number), state="unread",
         data=Data(title=f"item {number}", cluster=f"c{number % 20}"), created_at=number, due_at=number)
-    return b"i:" + row.id.encode(), encode(row)
+    return b"i:" + row.id.encode(), encode_row(row)
 
 
 def pages(sizes: tuple[int, ...], times: int = 50, turns: int = 9) -> dict[int, list[float]]:

@@ -38,7 +38,7 @@ async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[
     from api.http.protocol.server import listen, make_server
     from schemas.log import Data
     from schemas.settings import Settings
-    from schemas.views import ItemRow, PositionRow, encode
+    from schemas.views import ItemRow, PositionRow, encode_row
 
     edge = Edge(Settings(_env_file=None, jwt_secret=SECRET, log_partitions=1, max_streams=10_000))  # type: ignore[call-arg, arg-type]
     edge.ready = True
@@ -62,7 +62,7 @@ async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[
             row = ItemRow(
                 id=f"ibx_{workspace}_{number}", ws=name, kind="message", source_id="s", state="unread", rev=position,
                 data=Data(title=_stamp(), body_md="x" * frame_bytes), created_at=1, due_at=2)
-            edge.take(0, [(b"i:" + row.id.encode(), encode(row))], PositionRow(next=position))
+            edge.take(0, [(b"i:" + row.id.encode(), encode_row(row))], PositionRow(next=position))
         edge.flush()
 
     return sock.getsockname()[1], publish

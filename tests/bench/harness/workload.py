@@ -10,14 +10,14 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.log import Event, Pack, encode_pack
-from schemas.scalars import SECOND, from_us, to_us
+from schemas.scalars import SECOND, format_timestamp, parse_timestamp
 from schemas.topics import LOG, partition_of
 from streams.core.normalise import normalise
 
 __all__ = ["SOURCE", "packs", "produce", "send", "source_events"]
 
 SOURCE = "escalations"
-_BEGIN = to_us("2026-05-20T08:00:00Z")
+_BEGIN = parse_timestamp("2026-05-20T08:00:00Z")
 _TYPES = ("escalation.opened", *["escalation.updated"] * 6, "escalation.resolved")
 
 
@@ -42,7 +42,7 @@ def source_events(
         }
         yield workspace.encode(), orjson.dumps({
             "specversion": "1.0", "id": f"e{n}", "source": "/bench", "type": event_type, "subject": f"esc_{subject}",
-            "time": from_us(begin + n * step_us), "workspaceid": workspace, "data": data,
+            "time": format_timestamp(begin + n * step_us), "workspaceid": workspace, "data": data,
         })
 
 

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from aiokafka import ConsumerRecord
 
 from schemas.facts import Fact, Outcome, decode_fact
-from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
-from schemas.views import decode, fence_key, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import apply_changes, decode_row, fence_key, position_key
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 
 __all__ = ["Refold", "differences", "last_rows", "told"]
@@ -28,7 +27,7 @@ class Refold:
         self.rows: dict[bytes, bytes] = {}
         self.facts: list[Fact | Outcome] = []
         self.events: Counter[tuple[str, str, str]] = Counter()  # in the log, repeats counted
-        self._fold = Fold(self.rows, partition, Rules.from_settings(settings))
+        self._fold = Fold(self.rows, partition, FoldConfig.from_settings(settings))
         self._repairs = Counter(repairs)
 
     def take(self, records: Sequence[ConsumerRecord]) -> None:
@@ -54,10 +53,10 @@ class Refold:
             self._keep()
 
     def _keep(self) -> None:
-        batch = self._fold.take()
+        batch = self._fold.pending_batch()
         self.facts += batch.facts
-        keep_latest(self.rows, batch.rows)
-        self._fold.taken()
+        apply_changes(self.rows, batch.rows)
+        self._fold.mark_durable()
 
     def end(self) -> None:
         """Repairs after the last pack."""
@@ -110,4 +109,4 @@ def differences(partition: int, what: str, found: Mapping[bytes, bytes], wanted:
 
 
 def _row(key: bytes, raw: bytes | None) -> str:
-    return "absent" if raw is None else repr(decode(key, raw)) if key != position_key(0) else raw.decode()
+    return "absent" if raw is None else repr(decode_row(key, raw)) if key != position_key(0) else raw.decode()

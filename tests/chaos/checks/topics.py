@@ -10,10 +10,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from schemas.latest import keep_latest
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
-from schemas.views import PositionRow, decode, fence_key, position_key
+from schemas.views import PositionRow, apply_changes, decode_row, fence_key, position_key
 from streams.kafka import topics
 
 __all__ = ["Records", "Watch", "committed", "ends", "read"]
@@ -129,7 +128,7 @@ class Watch:
             self._end(number, part, record)
 
     def _end(self, number: int, part: _Partition, record: ConsumerRecord) -> None:
-        row = decode(record.key, record.value)
+        row = decode_row(record.key, record.value)
         assert isinstance(row, PositionRow)
         waiting, part.waiting = part.waiting, []
         self.batches += 1
@@ -140,4 +139,4 @@ class Watch:
         if part.position is not None and (row.next, row.part) == (part.position.next, part.position.part):
             self.repairs[number].append((row.next, row.part))
         part.position = row
-        keep_latest(part.rows, waiting)
+        apply_changes(part.rows, waiting)

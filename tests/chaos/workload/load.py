@@ -16,7 +16,7 @@ from typing import Any
 from support.events import generator as generate
 
 from ops.cli.data.event_files import retime
-from schemas.scalars import from_us, to_us
+from schemas.scalars import format_timestamp, parse_timestamp
 from schemas.topics import SOURCE_TYPES, partition_of
 
 __all__ = ["BEAT", "Load", "Send", "beat", "beating", "generated", "load", "retimed"]
@@ -72,7 +72,7 @@ def load(seed: int, lines: Iterable[dict[str, Any]], producers: int) -> Load:
     known: list[dict[str, Any]] = []
     for line in lines:
         number = rng.randrange(producers)
-        value = {**line["value"], "time": from_us(to_us(line["value"]["time"]) + skews[number])}
+        value = {**line["value"], "time": format_timestamp(parse_timestamp(line["value"]["time"]) + skews[number])}
         known.append({**line, "value": value})
         send = _send(line, json.dumps(value).encode())
         sends[number].append(send)
@@ -112,7 +112,7 @@ def beat(ws: str, number: int, now: int) -> tuple[Send, dict[str, Any]]:
     kind = "escalation.opened" if number < _BEAT_SUBJECTS else "escalation.updated"
     value = {
         "specversion": "1.0", "id": f"{ws}-{number}", "source": "/beat", "type": kind, "subject": subject,
-        "time": from_us(now), "workspaceid": ws, "data": {"title": f"Beat {number}"},
+        "time": format_timestamp(now), "workspaceid": ws, "data": {"title": f"Beat {number}"},
     }
     line = {"topic": BEAT, "key": ws, "value": value}
     return _send(line, json.dumps(value).encode()), line

@@ -22,7 +22,7 @@ from support.model import Reader
 from chaos.environment.edge_client import Asker
 from chaos.workload.load import Send
 from schemas.facts import Fact, Outcome
-from schemas.scalars import from_us
+from schemas.scalars import format_timestamp
 
 __all__ = ["ACTS", "Desks", "Person", "acts_differ"]
 
@@ -152,7 +152,7 @@ class Desks:
             for source in person.items:
                 value = {
                     "specversion": "1.0", "id": source, "source": "/desk", "type": "message.posted", "subject": source,
-                    "time": from_us(now), "workspaceid": person.ws, "data": {"title": f"Message {source}"},
+                    "time": format_timestamp(now), "workspaceid": person.ws, "data": {"title": f"Message {source}"},
                 }
                 self.sends.append(Send("messages", person.ws.encode(), json.dumps(value).encode()))
                 self.lines.append({"topic": "messages", "key": person.ws, "value": value})

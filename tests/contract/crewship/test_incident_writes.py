@@ -10,7 +10,7 @@ from support.edge.edge_with_fold import WS, Deciding
 from support.fold.fold_driver import event
 
 from streams.core.domain.keys import item_id
-from streams.core.fold.command_handlers import OVER
+from streams.core.fold.command_handlers import INCIDENT_RUNS_GONE
 
 
 def failed(name: str, cluster: str, minutes: float = -9, **more: Any) -> Any:
@@ -119,12 +119,13 @@ async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_agai
 
 
 async def test_without_its_runs_it_cannot_open_and_says_so(attn: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED", 1)  # what a group remembers of runs that are over
+    # What a group remembers of runs that are over.
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED_MEMBERS", 1)
     async with attn.client() as client:
         found = await incident(client)
         await put(client, found["id"], "resolved")
         refused = await put(client, found["id"], "unread")
-        assert refused == (409, {"error": OVER, "kind": "incident"})
+        assert refused == (409, {"error": INCIDENT_RUNS_GONE, "kind": "incident"})
         said = (await client.post("/api/v1/inbox/bulk", json={"ids": [found["id"]], "state": "unread"})).json()
         assert (said["updated"], said["skipped_ids"]) == (0, [found["id"]])
         assert (await one(client, found["id"]))["state"] == "resolved"

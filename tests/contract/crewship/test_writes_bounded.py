@@ -15,7 +15,7 @@ from api.live.notifications import Subscriber
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetPreferences, Widget
-from schemas.views import KeysRow, OutcomeRow, PreferencesRow, decode
+from schemas.views import KeysRow, OutcomeRow, PreferencesRow, decode_row
 from streams.core.domain.keys import item_id
 from streams.core.fold import outcomes
 
@@ -91,7 +91,7 @@ async def test_an_outcome_keeps_no_body_and_has_the_same_answer(
         again = await client.request(method, path, json=body, headers=key)
     assert (again.status_code, again.content) == (first.status_code, first.content)
     [raw] = [raw for name, raw in attn.rows.items() if name[:2] == b"o:"]
-    row = decode(b"o:", raw)
+    row = decode_row(b"o:", raw)
     assert isinstance(row, OutcomeRow)
     assert len(bytes(row.body)) < 150
 
@@ -120,7 +120,7 @@ async def test_an_outcome_of_before_is_still_given(attn: Deciding) -> None:
         row = json.loads(attn.rows[key])
         row.pop("user")
         attn.rows[key] = json.dumps(row | {"body": first.json()}).encode()
-        attn.fold.state.settle()
+        attn.fold.state.clear()
         await client.patch(PREFERENCES, json={"pinned_clusters": ["b"]})
         again = await client.patch(PREFERENCES, json={"pinned_clusters": ["a"]}, headers={"idempotency-key": "k"})
         assert again.json() == first.json()
@@ -131,7 +131,7 @@ async def test_an_outcome_of_before_is_still_given(attn: Deciding) -> None:
 async def test_outcomes_of_a_user_are_bounded_and_make_room(
     attn: Deciding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "MAX_KEYS", 3)
+    monkeypatch.setattr(outcomes, "MAX_OUTCOMES_PER_USER", 3)
     url = f"/api/v1/inbox/{M}"
 
     async def put(client: Any, key: str, state: str = "read") -> Any:
@@ -150,7 +150,7 @@ async def test_outcomes_of_a_user_are_bounded_and_make_room(
         attn.tick(86_400)
         assert not any(key[:2] in (b"o:", b"k:") for key in attn.rows)
         assert (await put(client, "k3", "resolved")).status_code == 200
-    [count] = [decode(key, raw) for key, raw in attn.rows.items() if key[:2] == b"k:"]
+    [count] = [decode_row(key, raw) for key, raw in attn.rows.items() if key[:2] == b"k:"]
     assert (count.user, count.count) == ("ann", 1) if isinstance(count, KeysRow) else None
 
 
@@ -241,5 +241,5 @@ async def test_820_kb_under_each_key_leave_next_to_nothing(attn: Deciding) -> No
                                  widgets=[*widgets, Widget(f"{number}", True)]) for number in range(20)))
     sizes = {key[:2]: len(raw) for key, raw in attn.rows.items()}
     assert sizes[b"o:"] < 300
-    assert sum(len(raw) for key, raw in attn.rows.items() if isinstance(decode(key, raw), PreferencesRow)) > 100_000
+    assert sum(len(raw) for key, raw in attn.rows.items() if isinstance(decode_row(key, raw), PreferencesRow)) > 100_000
     await asyncio.sleep(0)

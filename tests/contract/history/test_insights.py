@@ -25,7 +25,7 @@ from api.history.insights import MAX_CLUSTERS, steps_of
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import SetState
-from schemas.scalars import DAY, HOUR, to_us
+from schemas.scalars import DAY, HOUR, parse_timestamp
 from streams.core.domain.visibility import CAN_SEE_SQL, can_see
 from streams.core.normalise import normalise
 
@@ -54,7 +54,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
     with archived(tmp_path_factory.mktemp("archive")) as archive:
         attn = Deciding(clickhouse_read_url=archive.url)
         attn.now = events.START.timestamp() + 1
-        lines = sorted(events.generate(7, 900, subjects=5), key=lambda line: to_us(line["value"]["time"]))
+        lines = sorted(events.generate(7, 900, subjects=5), key=lambda line: parse_timestamp(line["value"]["time"]))
         for start in range(0, len(lines), 9):
             pack = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines[start:start + 9]]
             attn.now = max(attn.now, *(one.time / 1e6 for one in pack))
@@ -131,7 +131,7 @@ async def test_the_past_of_a_case(known: Known, user: str, role: str) -> None:
                 if "next" not in body:
                     break
                 after = {"next": body["next"]}
-            assert [(one["type"], to_us(one["at"]), one.get("title"), one.get("actor")) for one in pages] == [
+            assert [(one["type"], parse_timestamp(one["at"]), one.get("title"), one.get("actor")) for one in pages] == [
                 (fact.type.replace(".", "_"), fact.time, fact.title, fact.actor or None) for fact in mine]
             assert all(one["case_id"] == case for one in pages)
         for wrong in ("x", "e30", "WzEsMl0", ""):
@@ -186,7 +186,7 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
     responses.Insights.model_validate(body)
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
     steps = steps_of(length, edge.replica.clock(WS))
-    assert (to_us(body["since"]), to_us(body["until"])) == (steps.since, steps.until)
+    assert (parse_timestamp(body["since"]), parse_timestamp(body["until"])) == (steps.since, steps.until)
     assert len(body["times"]) == steps.count
     items = [fact for fact in known.seen(reader) if fact.item is not None and fact.time < steps.until]
     within = [fact for fact in items if fact.time >= steps.since]

@@ -60,7 +60,7 @@ def test_every_topic_type_row_and_stream_is_in_it() -> None:
     assert {topic.name for topic in TOPICS} <= set(channels)
     for topic, kinds in SOURCE_TYPES.items():
         assert set(channels[topic]["messages"]) == {*kinds, *(f"{kind}.binary" for kind in kinds)}
-    assert len(channels["attn.views"]["messages"]) == len(views.ROWS)
+    assert len(channels["attn.views"]["messages"]) == len(views.ROW_TYPES)
     assert channels["attn.views"]["bindings"]["kafka"]["topicConfiguration"] == {"cleanup.policy": ["compact"]}
     addresses = {one["address"] for one in channels.values()}
     assert {"/org/me/feed", "/events/stream", "/cases/{case}/events", "/api/v1/ws"} <= addresses

@@ -17,7 +17,7 @@ from support.fold.fold_driver import cloud_event, event
 
 from api.history.client import HistoryClient
 from schemas.facts import Fact
-from streams.core.domain.keys import old_name
+from streams.core.domain.keys import legacy_event_name
 from streams.core.normalise import normalise
 
 IDS = (
@@ -181,7 +181,7 @@ async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archiv
     assert len({fact.event_id for fact in facts}) == len(pairs)
     if older:
         for fact in facts:
-            fact.event_id = old_name(fact.event_id)
+            fact.event_id = legacy_event_name(fact.event_id)
         assert len({fact.event_id for fact in facts}) == len(pairs) - 1
     archive.keep(facts)
     edge.history = HistoryClient(edge.settings)

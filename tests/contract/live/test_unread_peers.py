@@ -25,7 +25,7 @@ from api.live import event_stream
 from api.readmodel.readers import Reader
 from api.readmodel.window import PAGE_BYTES
 from schemas.log import Data
-from schemas.views import ItemRow, PositionRow, encode
+from schemas.views import ItemRow, PositionRow, encode_row
 
 HOST = "host: x\r\n"
 UPGRADE = (f"GET /api/v1/ws HTTP/1.1\r\n{HOST}upgrade: websocket\r\nconnection: upgrade\r\n"
@@ -245,7 +245,7 @@ async def test_frames_of_many_batches_of_large_items_are_not_held_until_all_are_
     [channel] = fed.edge.hub._channels["w1"].values()
     for position in range(2, 40):
         key, row = large(position)
-        fed.edge.take(0, [(key, encode(row))], PositionRow(next=position, clock=10**15))
+        fed.edge.take(0, [(key, encode_row(row))], PositionRow(next=position, clock=10**15))
         assert sum(map(len, channel.pending)) <= fed.edge.settings.stream_buffer + 200_000
     fed.edge.flush()
 

@@ -21,7 +21,7 @@ from support.fold.fold_driver import event
 
 from api.readmodel.readers import Reader
 from schemas.log import Dismiss, SetState
-from schemas.scalars import to_us
+from schemas.scalars import parse_timestamp
 from streams.core.domain.keys import item_id
 
 pytestmark = pytest.mark.clickhouse
@@ -232,6 +232,6 @@ def check_early(story: Story, reader: Reader, events: list[Any]) -> None:
     """What arrived before its item opened is for those the item is for at the end."""
     space = story.attn.edges[0].replica.space(story.ws)
     for one in events:
-        item = story.early.get(f"{to_us(one['at'])}")
+        item = story.early.get(f"{parse_timestamp(one['at'])}")
         targets = space.targets_of(item) if item is not None else None
         assert targets is None or reader.sees(*targets), one

@@ -30,7 +30,7 @@ from support.sse import Client
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, encode_pack
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPIC_OF_TYPE, VIEWS, partition_of
-from schemas.views import ItemRow, decode
+from schemas.views import ItemRow, decode_row
 from streams import topics
 from streams.core.normalise import normalise
 
@@ -89,7 +89,7 @@ def commands(items: dict[str, str], at: int) -> list[Any]:
 async def ask(settings: Settings) -> None:
     """The commands, as one pack of the log."""
     seen = await pipeline.look(settings)
-    rows = [decode(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
+    rows = [decode_row(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
     items = {row.source_id: row.id for row in rows if isinstance(row, ItemRow) and row.ws == COMMANDED}
     at = 1_780_000_000_000_000
     await write(settings, partition_of(COMMANDED, settings.log_partitions), encode_pack(Pack(at, commands(items, at))))

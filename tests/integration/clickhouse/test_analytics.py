@@ -22,7 +22,7 @@ from ops.deploy.grafana.dashboard import FILE, SOURCE, dashboard
 from schemas.facts import Fact
 from schemas.log import Event, Pack
 from schemas.scalars import DAY, HOUR, SECOND
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
 
@@ -54,7 +54,7 @@ class QueryRequest(NamedTuple):
 def fold(entries: Sequence[Event]) -> list[Fact]:
     """Their facts, folded a few at a time in the order given."""
     rows: dict[bytes, bytes] = {}
-    found = Fold(rows, 0, Rules())
+    found = Fold(rows, 0, FoldConfig())
     found.load()
     facts: list[Any] = []
     clock = 0
@@ -63,14 +63,14 @@ def fold(entries: Sequence[Event]) -> list[Fact]:
         clock = max(clock, *(entry.time for entry in some))
         while not found.apply(Pack(clock, some), number):
             pass
-        batch = found.take()
+        batch = found.pending_batch()
         facts += batch.facts
         for key, value in batch.rows:
             if value is None:
                 rows.pop(key, None)
             else:
                 rows[key] = value
-        found.taken()
+        found.mark_durable()
     return [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
 
 

@@ -30,8 +30,8 @@ from support.processes.version1_data import put_back, yesterday
 from api.readmodel.readers import Reader
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
-from schemas.versions import NewerVersion
-from schemas.views import decode, position_key
+from schemas.versions import UnsupportedVersion
+from schemas.views import decode_row, position_key
 from streams.kafka import topics
 from streams.runtime.task_supervisor import WorkerFailed
 
@@ -116,7 +116,7 @@ async def quiet(settings: Settings, sources: int) -> pipeline.Seen | None:
     seen = await caught_up(settings, sources)
     now = time.time_ns() // 1000
     due = seen and [key for rows in seen.rows.values() for key, raw in rows.items()
-                    if key[:1] != b"~" and (getattr(decode(key, raw), "wake", None) or now + 1) <= now]
+                    if key[:1] != b"~" and (getattr(decode_row(key, raw), "wake", None) or now + 1) <= now]
     return seen if seen and not due else None
 
 
@@ -125,7 +125,7 @@ def compare_with_model(seen: pipeline.Seen) -> None:
     model = Model([*data.sent, *data.later])
     for ws, partition in MODELLED.items():
         rows = dict(seen.rows[partition])
-        position = decode(b"~:", rows[position_key(partition)])
+        position = decode_row(b"~:", rows[position_key(partition)])
         rows[position_key(0)] = rows[position_key(partition)]  # where the comparison looks for the clock
         assert_equal(rows, model.at(position.clock)[ws], ws, READERS)  # type: ignore[union-attr]
 
@@ -209,7 +209,7 @@ async def test_an_edge_stops_serving_when_a_newer_batch_comes(stack: Stack) -> N
                             await asyncio.sleep(0.05)
                     assert answer.status_code == 503
 
-        with pytest.raises(NewerVersion):
+        with pytest.raises(UnsupportedVersion):
             await served()
 
 

@@ -32,7 +32,7 @@ from support.kafka.pipeline import (
 from api.readmodel.readers import Reader
 from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
-from schemas.views import decode, position_key
+from schemas.views import decode_row, position_key
 from streams.kafka import producer as kafka
 from streams.kafka import topics
 from streams.rebuild.comparison import Comparison
@@ -131,7 +131,9 @@ def check_mended(seen: Seen, settings: Settings) -> None:
 
 async def check_edge(settings: Settings, seen: Seen) -> None:
     """A cold edge shows what the rows say: order, counts, activity."""
-    rows = {key: raw for found in seen.rows.values() for key, raw in found.items() if hasattr(decode(key, raw), "ws")}
+    rows = {
+        key: raw for found in seen.rows.values() for key, raw in found.items() if hasattr(decode_row(key, raw), "ws")
+    }
     shown = 0
     async with edge(settings) as base, httpx.AsyncClient(base_url=base) as client:
         for ws, user, role in READERS:

@@ -29,7 +29,7 @@ from support.kafka.pipeline import (
 
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from schemas.views import PositionRow, encode, fence_key, position_key
+from schemas.views import PositionRow, encode_row, fence_key, position_key
 from streams.kafka import topics
 from streams.kafka.fencing import FencedError, fence_partition
 
@@ -194,7 +194,7 @@ async def test_a_claim_ends_the_one_before(stack: Stack) -> None:
     """What the zombie above relies on: rows and position of an earlier owner are refused, whenever they come."""
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)
-        row: list[tuple[bytes, bytes | None]] = [(position_key(0), encode(PositionRow(next=1)))]
+        row: list[tuple[bytes, bytes | None]] = [(position_key(0), encode_row(PositionRow(next=1)))]
         first, other = await fence_partition(settings, 0), await fence_partition(settings, 1)
         assert await first.write(VIEWS, row) == first.offset + 1
         await first.write(FACTS, [(b"k", b"{}")])

@@ -32,8 +32,8 @@ from support.processes.view_damage import (
 
 from api.readmodel.readers import Reader
 from schemas.settings import Settings
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import JUMP
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import POSITION_JUMP
 from streams.rebuild.rebuild import read_view
 
 pytestmark = pytest.mark.timeout(180)
@@ -99,7 +99,7 @@ async def test_check_finds_exactly_what_is_wrong_and_rebuild_mends_it(stack: Sta
         for number in (0, 1):
             assert not differences(before, after, number), "as it was"
             then, now = (pipeline.position(seen.rows[number], number) for seen in (before, after))
-            assert (now.next, now.clock, now.position) == (then.next, then.clock, then.position + 1 + JUMP)
+            assert (now.next, now.clock, now.position) == (then.next, then.clock, then.position + 1 + POSITION_JUMP)
         assert {number: len(found) for number, found in after.facts.items()} == {
             number: len(found) for number, found in before.facts.items()}, "facts are not told again"
         assert await rebuild(settings) == 0, "there is nothing left to do"
@@ -152,7 +152,7 @@ async def test_a_worker_goes_on_from_the_new_view(stack: Stack) -> None:
         assert len(told) == len(LINES) + sent
         # What it had told and could not fold any more has new places: history knows an event told before a jump.
         twice = [places for places in told.values() if len(places) > 1]
-        assert all(len(places) == 2 and places[1] - places[0] > JUMP // 2 for places in twice)
+        assert all(len(places) == 2 and places[1] - places[0] > POSITION_JUMP // 2 for places in twice)
 
 
 async def test_killed_at_any_write_it_leaves_the_old_view_or_the_new_one(stack: Stack, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ async def test_rules_that_changed(stack: Stack) -> None:
         seen = await look(settings)
         for number in (0, 1):
             rows: dict[bytes, bytes] = {}
-            fold = pipeline.Fold(rows, number, Rules.from_settings(other))
+            fold = pipeline.Fold(rows, number, FoldConfig.from_settings(other))
             for record in seen.log[number]:
                 pipeline._refold(fold, rows, [], record)
             assert same(rows, seen.rows[number])

@@ -29,8 +29,8 @@ from support.processes.view_damage import (
 from ops.cli.data.checkpoints import Checkpoint
 from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import JUMP
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import POSITION_JUMP
 from streams.kafka import topics
 from streams.rebuild.rebuild import PartitionRebuild
 
@@ -89,7 +89,8 @@ async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn
         other = with_targets(settings, 9)
         assert "other rules (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
         bases = dict(Checkpoint(file).bases({0, 1}))
-        assert (await PartitionRebuild(settings, 0, Rules.from_settings(settings), bases[0]).check()).differing == wrong
+        rebuild = PartitionRebuild(settings, 0, FoldConfig.from_settings(settings), bases[0])
+        assert (await rebuild.check()).differing == wrong
         assert "replaced 6 rows" in await attn(settings, "rebuild", "--base", str(file))
         assert not differences(before, await look(settings), 0)
         await forget(settings, 0, at + 1)
@@ -112,7 +113,7 @@ async def test_a_view_that_is_gone_comes_back_from_a_checkpoint(stack: Stack, at
         for number in (0, 1):
             assert not differences(before, after, number)
             positions = [pipeline.position(seen.rows[number], number).position for seen in (before, after)]
-            assert positions[1] == positions[0] + JUMP
+            assert positions[1] == positions[0] + POSITION_JUMP
         async with worker(settings):
             await send(settings, of_later(30))
             await eventually(lambda: caught_up(settings, len(LINES) + 20), "going on")

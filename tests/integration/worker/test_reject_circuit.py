@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from support.kafka import pipeline
 from support.kafka.pipeline import Stack, look, read, send, worker
 
-from schemas.dead_letters import DeadLetter, GoOn, parse
+from schemas.dead_letters import DeadLetter, ResumeTopicMarker, parse_record
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
 from streams.kafka import topics
@@ -97,7 +97,7 @@ async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> Non
 
             async def told() -> bool:
                 """Again and again: a worker hears what is said after it has stopped, as a person would."""
-                word = GoOn("waitpoints").record_headers()
+                word = ResumeTopicMarker("waitpoints").record_headers()
                 async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
                     await producer.send_and_wait(DEAD_LETTERS, None, b"go-on", headers=word)
                 return not is_stopped()
@@ -138,5 +138,6 @@ async def has_letters(settings: Settings, count: int) -> bool:
 
 async def letters_of(settings: Settings) -> list[DeadLetter]:
     """Without what operators said."""
-    found = [parse(record.key, record.value, record.headers) for record in (await read(settings, DEAD_LETTERS))[0]]
+    records = (await read(settings, DEAD_LETTERS))[0]
+    found = [parse_record(record.key, record.value, record.headers) for record in records]
     return [one for one in found if isinstance(one, DeadLetter)]

@@ -17,13 +17,13 @@ from support.kafka.pipeline import Stack, caught_up, check, eventually, look, se
 from schemas.log import Pack, encode_pack
 from schemas.settings import Settings
 from schemas.topics import LOG, SOURCE_TYPES, VIEWS
-from schemas.views import ItemRow, decode, position_key
+from schemas.views import ItemRow, decode_row, position_key
 from streams.kafka import topics
 from streams.runtime.task_supervisor import WorkerFailed
 
 
 def items(seen: pipeline.Seen) -> list[ItemRow]:
-    return [decode(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
+    return [decode_row(key, raw) for rows in seen.rows.values() for key, raw in rows.items() if key[:2] == b"i:"]
 
 
 def waitpoint(number: int, **data: object) -> events.Line:

@@ -11,11 +11,10 @@ from support.fold.fold_driver import event
 
 from api.edge.services import Edge
 from api.http.app import create_app
-from schemas.latest import keep_latest
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import SECOND
-from schemas.views import PositionRow, decode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import PositionRow, apply_changes, decode_row, position_key
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 
 __all__ = ["Deciding"]
@@ -30,7 +29,7 @@ class Deciding:
         self.now = 1_779_278_400.0  # folding.NOON, seconds
         self.settings = settings(**{"log_partitions": 1, **more})
         self.rows: dict[bytes, bytes] = {}
-        self.fold = Fold(self.rows, 0, Rules.from_settings(self.settings))
+        self.fold = Fold(self.rows, 0, FoldConfig.from_settings(self.settings))
         self.fold.load()
         self.fold.reconcile(0)
         self.log: list[bytes] = []
@@ -47,7 +46,7 @@ class Deciding:
     def restart(self) -> None:
         """Edges that have read the view anew, and know of nothing before."""
         self.edges = [self._edge() for _ in self.edges]
-        position = decode(position_key(0), self.rows[position_key(0)])
+        position = decode_row(position_key(0), self.rows[position_key(0)])
         assert isinstance(position, PositionRow)
         for edge in self.edges:
             edge.replica.load(0, self.rows, position)
@@ -77,11 +76,11 @@ class Deciding:
                 self._tell()
 
     def _tell(self) -> None:
-        batch = self.fold.take()
+        batch = self.fold.pending_batch()
         self.facts += batch.facts
-        keep_latest(self.rows, batch.rows)
-        self.fold.taken()
-        position = decode(position_key(0), self.rows[position_key(0)])
+        apply_changes(self.rows, batch.rows)
+        self.fold.mark_durable()
+        position = decode_row(position_key(0), self.rows[position_key(0)])
         assert isinstance(position, PositionRow)
         for edge in self.edges:
             for fact in batch.facts:

@@ -15,7 +15,7 @@ from api.edge.services import Edge
 from api.http.app import create_app
 from api.http.protocol.server import listen, make_server
 from schemas.settings import Settings
-from schemas.views import PositionRow, Row, encode
+from schemas.views import PositionRow, Row, encode_row
 
 SECRET = "a secret that is long enough for every one of the HMACs that the library knows"
 
@@ -44,7 +44,7 @@ class Fed:
     def put(self, *rows: tuple[bytes, Row | bytes | None], step: int = 1) -> int:
         """One batch; its cursor."""
         self.position.next += step
-        raw = [(key, row if row is None or isinstance(row, bytes) else encode(row)) for key, row in rows]
+        raw = [(key, row if row is None or isinstance(row, bytes) else encode_row(row)) for key, row in rows]
         self.edge.take(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
         self.edge.flush()
         return self.edge.replica.cursor("w1")

@@ -11,7 +11,7 @@ from typing import Any
 from api.contract import serializers
 from api.readmodel.readers import Reader
 from api.readmodel.workspace import PREFIXES
-from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode
+from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode_row
 from streams.core.domain.rank import is_pinned, rank_key
 from streams.core.domain.visibility import can_see
 
@@ -23,7 +23,7 @@ _DONE = {
 
 class Truth:
     def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
-        decoded = {key: decode(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
+        decoded = {key: decode_row(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
         mine = {key: row for key, row in decoded.items() if row.ws == reader.ws}  # type: ignore[union-attr]
         self.reader, self.rows = reader, mine
         self._sizes = {row.id: len(rows[key]) for key, row in mine.items() if isinstance(row, ItemRow)}
@@ -40,7 +40,7 @@ class Truth:
         return row.id in self.marks and self.marks[row.id].surge == row.surge
 
     def ranked(self, away: bool = False) -> list[ItemRow]:
-        found = [row for row in self.visible if row.listed and self._is_away(row) is away]
+        found = [row for row in self.visible if row.is_listed and self._is_away(row) is away]
         return sorted(found, key=lambda row: rank_key(row, is_pinned(row, self.pins)))
 
     def newest(self, *states: str) -> list[ItemRow]:

@@ -18,11 +18,10 @@ from api.readmodel.pages import Answers
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
-from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
 from schemas.scalars import MINUTE
-from schemas.views import PositionRow, decode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import PositionRow, apply_changes, decode_row, position_key
+from streams.core.config import FoldConfig
 from streams.core.domain.keys import item_id
 from streams.core.fold.fold import Fold
 
@@ -37,7 +36,7 @@ Batch = tuple[list[tuple[bytes, bytes | None]], PositionRow]
 def _a_morning() -> Iterator[Batch]:
     """Every kind of frame once or more, by the real fold: arrivals, an incident, a snooze that ends, pins, a draft."""
     rows: dict[bytes, bytes] = {}
-    fold = Fold(rows, 0, Rules())
+    fold = Fold(rows, 0, FoldConfig())
     fold.load()
     fold.reconcile(0)
     number = 0
@@ -84,10 +83,10 @@ def _a_morning() -> Iterator[Batch]:
         whole = False
         while not whole:
             whole = fold.apply(pack, fold.position.next)
-            batch = fold.take()
-            keep_latest(rows, batch.rows)
-            fold.taken()
-            position = decode(position_key(0), rows[position_key(0)])
+            batch = fold.pending_batch()
+            apply_changes(rows, batch.rows)
+            fold.mark_durable()
+            position = decode_row(position_key(0), rows[position_key(0)])
             assert isinstance(position, PositionRow)
             yield batch.rows, position
 

@@ -18,8 +18,8 @@ from schemas.views import (
     MarkRow,
     PositionRow,
     PreferencesRow,
-    decode,
-    encode,
+    decode_row,
+    encode_row,
 )
 from streams.core.domain.keys import draft_key, item_id, item_key, mark_key, preferences_key
 from streams.core.domain.rank import band_of
@@ -64,7 +64,7 @@ class World:
         changed: dict[bytes, bytes | None] = {}
         for _ in range(self.random.randint(0, most)):
             key, row = self._row()
-            changed[key] = None if row is None else encode(row)
+            changed[key] = None if row is None else encode_row(row)
         for key, raw in changed.items():
             if raw is None:
                 self.rows.pop(key, None)
@@ -115,7 +115,7 @@ class World:
         known = self.rows.get(key)
         if known is None or self.random.random() < 0.5:
             return row
-        old = decode(key, known)
+        old = decode_row(key, known)
         assert isinstance(old, ItemRow)
         names = ("state", "priority", "overdue", "blocking", "due_at", "created_at", "clusters", "incident", "surge")
         name = self.random.choice((*names, "cluster", "case_id", "targets"))

@@ -9,7 +9,7 @@ from support.edge.random_rows import World
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
-from schemas.views import PositionRow, encode, position_key
+from schemas.views import PositionRow, encode_row, position_key
 from streams.kafka import producer
 
 
@@ -33,7 +33,7 @@ class Writer:
 
     async def put(self, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow | None) -> None:
         """A batch, or rows of one that has no end."""
-        last = [] if position is None else [(position_key(0), encode(position))]
+        last = [] if position is None else [(position_key(0), encode_row(position))]
         await producer.write_rows(self._producer, VIEWS, 0, [*rows, *last])
 
     async def tell(self, *facts: Fact) -> None:

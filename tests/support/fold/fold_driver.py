@@ -8,12 +8,11 @@ from typing import Any
 import orjson
 
 from schemas.facts import Fact, Outcome
-from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
-from schemas.scalars import from_us, to_us
+from schemas.scalars import format_timestamp, parse_timestamp
 from schemas.topics import TOPIC_OF_TYPE
-from schemas.views import DraftRow, ItemRow, Row, decode
-from streams.core.config import FoldConfig as Rules
+from schemas.views import DraftRow, ItemRow, Row, apply_changes, decode_row
+from streams.core.config import FoldConfig
 from streams.core.domain.rank import rank_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold.fold import Fold
@@ -21,13 +20,13 @@ from streams.core.normalise import normalise
 
 __all__ = ["NOON", "Folding", "at", "cloud_event", "event"]
 
-NOON = to_us("2026-05-20T12:00:00Z")
+NOON = parse_timestamp("2026-05-20T12:00:00Z")
 _serial = 0
 
 
 def at(minutes: float) -> str:
     """Minutes after noon as RFC 3339."""
-    return from_us(NOON + int(minutes * 60_000_000))
+    return format_timestamp(NOON + int(minutes * 60_000_000))
 
 
 def cloud_event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **data: Any) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **
 class Folding:
     """`clock` is minutes after noon. Every pack crosses the codec, as in the log."""
 
-    def __init__(self, rules: Rules = Rules()) -> None:  # noqa: B008 - frozen
+    def __init__(self, rules: FoldConfig = FoldConfig()) -> None:  # noqa: B008 - frozen
         self.rules = rules
         self.rows: dict[bytes, bytes] = {}
         self.facts: list[Fact | Outcome] = []
@@ -68,14 +67,14 @@ class Folding:
         self.commit()
 
     def commit(self) -> None:
-        batch = self.fold.take()
+        batch = self.fold.pending_batch()
         self.facts += batch.facts
-        keep_latest(self.rows, batch.rows)
-        self.fold.taken()
+        apply_changes(self.rows, batch.rows)
+        self.fold.mark_durable()
         self.batches += 1
 
     def all(self, kind: type[Row]) -> list[Any]:
-        found = (decode(key, value) for key, value in self.rows.items())
+        found = (decode_row(key, value) for key, value in self.rows.items())
         return [row for row in found if isinstance(row, kind)]
 
     def items(self, state: str | None = None) -> list[ItemRow]:
@@ -90,7 +89,7 @@ class Folding:
         """What a reader without marks and pins sees, ranked."""
         rows = [
             row for row in self.all(ItemRow)
-            if row.ws == ws and row.listed and can_see(row.target_user_id, row.target_role, user, frozenset(roles))
+            if row.ws == ws and row.is_listed and can_see(row.target_user_id, row.target_role, user, frozenset(roles))
         ]
         return sorted(rows, key=rank_key)
 

@@ -9,10 +9,9 @@ from typing import Any
 from support.model import Draft, Item, Reader, View
 
 from schemas.facts import encode_fact
-from schemas.latest import keep_latest
 from schemas.log import Event, Pack, decode_pack, encode_pack
-from schemas.views import ActivityRow, DraftRow, ItemRow, decode, encode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import ActivityRow, DraftRow, ItemRow, apply_changes, decode_row, encode_row, position_key
+from streams.core.config import FoldConfig
 from streams.core.domain.rank import is_pinned, rank_key
 from streams.core.domain.visibility import can_see
 from streams.core.fold.fold import Fold
@@ -40,11 +39,11 @@ class Worker:
     """One worker's life after another over the same durable log, rows and facts of one partition."""
 
     def __init__(
-        self, log: Sequence[bytes] = (), rules: Rules | None = None, partition: int = 0,
+        self, log: Sequence[bytes] = (), rules: FoldConfig | None = None, partition: int = 0,
         rows: dict[bytes, bytes] | None = None,
     ) -> None:
         self.log = list(log)
-        self.rules = rules or Rules()
+        self.rules = rules or FoldConfig()
         self.partition = partition
         self.rows: dict[bytes, bytes] = rows if rows is not None else {}
         self.facts: list[bytes] = []
@@ -67,16 +66,16 @@ class Worker:
 
     def write(self, crash_after: int | None = None) -> None:
         """Facts, then the rows as one batch; `crash_after` 0 or more facts, or the rows (-1), the process dies."""
-        batch = self.fold.take()
+        batch = self.fold.pending_batch()
         facts = [encode_fact(fact) for fact in batch.facts]
         if crash_after is not None and crash_after >= 0:
             self.facts += facts[:crash_after]
             raise Crash
         self.facts += facts
-        keep_latest(self.rows, batch.rows)
+        apply_changes(self.rows, batch.rows)
         if crash_after is not None:
             raise Crash
-        self.fold.taken()
+        self.fold.mark_durable()
 
     def run(self) -> Worker:
         """Everything that is in the log, a batch a pack."""
@@ -89,7 +88,7 @@ class Worker:
         for _ in range(1000):
             self.log.append(encode_pack(Pack(at=at)))
             self.run()
-            wake = self.fold.next_wake()
+            wake = self.fold.next_timer()
             if wake is None or wake > at:
                 return
         raise AssertionError("the fold never gets done with what is due")
@@ -109,16 +108,16 @@ class Shown:
     """What an edge reads out of the rows of one workspace."""
 
     def __init__(self, rows: dict[bytes, bytes], ws: str) -> None:
-        found = [row for key, value in rows.items() if getattr(row := decode(key, value), "ws", None) == ws]
+        found = [row for key, value in rows.items() if getattr(row := decode_row(key, value), "ws", None) == ws]
         self.items = [row for row in found if isinstance(row, ItemRow) and row.state != "hidden"]
         self.ids = {key_of(row): row.id for row in self.items}
         self.drafts = {row.draft_id: row for row in found if isinstance(row, DraftRow)}
         self.activity_rows = [row for row in found if isinstance(row, ActivityRow)]
-        position = decode(b"~:", rows[position_key(0)])
+        position = decode_row(b"~:", rows[position_key(0)])
         self.clock = position.clock  # type: ignore[union-attr]
 
     def ranked(self, reader: Reader, pins: Sequence[str] = ()) -> list[ItemRow]:
-        mine = [row for row in self.items if row.listed and _sees(row, reader)]
+        mine = [row for row in self.items if row.is_listed and _sees(row, reader)]
         return sorted(mine, key=lambda row: rank_key(row, is_pinned(row, pins)))
 
     def activity(self, reader: Reader, window: int) -> dict[str, int]:
@@ -238,11 +237,11 @@ def assert_equal(rows: dict[bytes, bytes], view: View, ws: str, readers: Iterabl
 def visible(rows: dict[bytes, bytes]) -> dict[tuple[str, ...], dict[str, Any]]:
     """All that any reader can see, without what may depend on arrival (rev, surge): for comparing two folds."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
-    names = {row.id: row.source_id for key, value in rows.items() if isinstance(row := decode(key, value), ItemRow)}
+    names = {row.id: row.source_id for key, value in rows.items() if isinstance(row := decode_row(key, value), ItemRow)}
     for key, value in rows.items():
-        row = decode(key, value)
+        row = decode_row(key, value)
         if isinstance(row, ItemRow) and row.state != "hidden":
-            found["item", row.ws, *key_of(row)] = of_row(row, names) | {"shown": json.loads(encode(row.data))}
+            found["item", row.ws, *key_of(row)] = of_row(row, names) | {"shown": json.loads(encode_row(row.data))}
         elif isinstance(row, DraftRow):
             found["draft", row.ws, row.draft_id] = of_draft(row)
         elif isinstance(row, ActivityRow):

@@ -20,14 +20,13 @@ from support.kafka import brokers
 from support.processes import fork_server, version1_data
 from support.processes.fork_server import Forked
 
-from schemas.dead_letters import DeadLetter, parse
+from schemas.dead_letters import DeadLetter, parse_record
 from schemas.facts import Fact, Outcome, decode_fact
-from schemas.latest import keep_latest
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, LOG, VIEWS
-from schemas.views import PositionRow, decode, fence_key, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import PositionRow, apply_changes, decode_row, fence_key, position_key
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 from streams.worker.main import run
 
@@ -172,7 +171,7 @@ def packed(record: ConsumerRecord) -> Sequence[Any]:
 
 async def look(settings: Settings) -> Seen:
     log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
-    words = (parse(record.key, record.value, record.headers) for record in letters.get(0, []))
+    words = (parse_record(record.key, record.value, record.headers) for record in letters.get(0, []))
     seen = Seen(log, views, facts, [word for word in words if isinstance(word, DeadLetter)])
     for partition, records in views.items():
         rows = seen.rows[partition] = {}
@@ -198,7 +197,7 @@ async def caught_up(settings: Settings, sources: int) -> Seen | None:
     for partition, records in log.items():
         key = position_key(partition)
         done = next((record.value for record in reversed(views[partition]) if record.key == key), None)
-        if records and (done is None or decode(key, done).next <= records[-1].offset):
+        if records and (done is None or decode_row(key, done).next <= records[-1].offset):
             return None
     return await look(settings)
 
@@ -210,10 +209,10 @@ async def count(settings: Settings, topic: str) -> int:
 
 def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
     raw = rows.get(position_key(partition))
-    return decode(position_key(partition), raw) if raw else PositionRow(next=0)
+    return decode_row(position_key(partition), raw) if raw else PositionRow(next=0)
 
 
-def check(seen: Seen, settings: Settings, rules: Rules | None = None, older: bool = False) -> None:
+def check(seen: Seen, settings: Settings, rules: FoldConfig | None = None, older: bool = False) -> None:
     """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
     every batch ends with a position that went on from the one before. `older`: some of it by an attn that knew less."""
     kept, as_told = (version1_data.as_kept, version1_data.as_told) if older else (dict, lambda fact, _: fact)
@@ -227,11 +226,11 @@ def check(seen: Seen, settings: Settings, rules: Rules | None = None, older: boo
 
 
 def refolded(
-    records: list[ConsumerRecord], partition: int, settings: Settings, rules: Rules | None = None
+    records: list[ConsumerRecord], partition: int, settings: Settings, rules: FoldConfig | None = None
 ) -> tuple[dict[bytes, bytes], list[Fact | Outcome]]:
     """Rows and facts of one fold of a partition of the log."""
     rows: dict[bytes, bytes] = {}
-    fold = Fold(rows, partition, rules or Rules.from_settings(settings))
+    fold = Fold(rows, partition, rules or FoldConfig.from_settings(settings))
     facts: list[Fact | Outcome] = []
     for record in records:
         _refold(fold, rows, facts, record)
@@ -243,15 +242,15 @@ def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: Cons
         pack = decode_pack(record.value or b"")
     except ValueError:
         fold.skip(record.offset)
-        rows[position_key(fold.state.partition)] = fold.take().rows[-1][1] or b""
+        rows[position_key(fold.state.partition)] = fold.pending_batch().rows[-1][1] or b""
         return
     whole = False
     while not whole:
         whole = fold.apply(pack, record.offset)
-        batch = fold.take()
+        batch = fold.pending_batch()
         facts += batch.facts
-        keep_latest(rows, batch.rows)
-        fold.taken()
+        apply_changes(rows, batch.rows)
+        fold.mark_durable()
 
 
 def _check_batches(partition: int, seen: Seen) -> None:
@@ -261,7 +260,7 @@ def _check_batches(partition: int, seen: Seen) -> None:
     assert not records or records[-1].key == position_key(partition)
     for record in records:
         if record.key == position_key(partition):
-            found = decode(record.key, record.value)
+            found = decode_row(record.key, record.value)
             assert found.position > last
             last = found.position
             while told and told[0][0].pos < last:

@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from schemas.views import ActivityRow, decode, encode
-from streams.core.config import FoldConfig as Rules
+from schemas.views import ActivityRow, decode_row, encode_row
+from streams.core.config import FoldConfig
 from streams.kafka.producer import idempotent_producer
 
 HOME = Path(__file__).parents[2] / "data" / "v1"
@@ -37,8 +37,8 @@ class Yesterday:
     topics: dict[str, dict[int, list[Record]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
     @property
-    def rules(self) -> Rules:
-        return Rules.from_settings(Settings(_env_file=None, **self.settings))
+    def rules(self) -> FoldConfig:
+        return FoldConfig.from_settings(Settings(_env_file=None, **self.settings))
 
     def rows(self, partition: int) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -104,9 +104,9 @@ def as_kept(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Rows without what activity rows, which go after a day, took from their items later, and when."""
     found = dict(rows)
     for key, value in rows.items():
-        row = decode(key, value)
+        row = decode_row(key, value)
         if isinstance(row, ActivityRow):
-            found[key] = encode(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
+            found[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
     return found
 
 

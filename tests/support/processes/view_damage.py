@@ -14,8 +14,8 @@ from support.kafka.pipeline import Stack, caught_up, eventually, send, worker
 
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from schemas.views import decode, encode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import decode_row, encode_row, position_key
+from streams.core.config import FoldConfig
 from streams.kafka import producer, topics
 from streams.rebuild.comparison import Comparison
 from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, read_view
@@ -27,18 +27,18 @@ LINES = events.generate(77, 300, workspaces=WORKSPACES, subjects=6)
 def env_of(settings: Settings) -> dict[str, str]:
     return {
         "ATTN_KAFKA": settings.kafka, "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_DATA_DIR": "none",
-        **{f"ATTN_TARGET_{name.upper()}": f"PT{us // 10**6}S" for name, us in settings.targets.items()},
+        **{f"ATTN_TARGET_{name.upper()}": f"PT{us // 10**6}S" for name, us in settings.priority_targets.items()},
     }
 
 
 def with_targets(settings: Settings, days: int) -> Settings:
     """Other rules: most rows are others by them."""
-    return settings.model_copy(update={f"target_{name}": timedelta(days=days) for name in settings.targets})
+    return settings.model_copy(update={f"target_{name}": timedelta(days=days) for name in settings.priority_targets})
 
 
 async def check(settings: Settings, base: RebuildBase | None = None) -> dict[int, Any]:
     """Partition -> what differs."""
-    rules = Rules.from_settings(settings)
+    rules = FoldConfig.from_settings(settings)
     found = [await PartitionRebuild(settings, number, rules, base).check() for number in range(settings.log_partitions)]
     return {report.partition: {name: dict(count) for name, count in report.differing.items()}
             for report in found if report.differing}
@@ -46,7 +46,7 @@ async def check(settings: Settings, base: RebuildBase | None = None) -> dict[int
 
 async def rebuild(settings: Settings) -> int:
     """How many records were written."""
-    rules = Rules.from_settings(settings)
+    rules = FoldConfig.from_settings(settings)
     return sum([
         (await PartitionRebuild(settings, number, rules).run()).written for number in range(settings.log_partitions)])
 
@@ -71,15 +71,15 @@ async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str
     seen = rng.choice(sorted(key for key in view.rows if key[:2] == b"e:"))
     wrong: list[tuple[bytes, bytes | None]] = [(lost, None), (seen, None)]
     for key in other:
-        row: Any = decode(key, view.rows[key])
+        row: Any = decode_row(key, view.rows[key])
         row.data.title, row.state = "Send me money", "unread"
-        wrong.append((key, encode(row)))
+        wrong.append((key, encode_row(row)))
     made_up = b"made-up-%d" % partition
-    wrong.append((b"i:" + made_up, encode(row).replace(row.id.encode(), made_up)))
+    wrong.append((b"i:" + made_up, encode_row(row).replace(row.id.encode(), made_up)))
     view.position.shift += 1
     out = producer.idempotent_producer(settings, "wrong")
     await out.start()
-    await producer.write_rows(out, VIEWS, partition, [*wrong, (position_key(partition), encode(view.position))])
+    await producer.write_rows(out, VIEWS, partition, [*wrong, (position_key(partition), encode_row(view.position))])
     await out.stop()
     return {"item": {"missing": 1, "extra": 1, "other": 3}, "seen": {"missing": 1}}
 

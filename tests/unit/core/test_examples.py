@@ -106,7 +106,7 @@ def test_a_session_that_starts_needs_nobody() -> None:
 def test_a_case_is_blocked_until_its_state_is_left() -> None:
     blocked = example("case.state_changed")
     left = {**blocked, "id": "case-def-5", "time": "2026-05-20T16:00:00Z", "data": {"state": "IMPLEMENTING"}}
-    assert shown(blocked)["blocked_case"].open
+    assert shown(blocked)["blocked_case"].is_open
     assert shown(blocked, left)["blocked_case"].resolved_action == "state_left"
 
 
@@ -114,7 +114,7 @@ def test_a_proof_begins_to_expire_by_itself() -> None:
     proof, expired = example("proof.attached"), example("proof.expired")
     due = us(proof["data"]["expires_at"])
     assert "proof_expiring" not in shown(proof, at=due - 24 * HOUR - 1)
-    assert shown(proof, at=due - 24 * HOUR)["proof_expiring"].open
+    assert shown(proof, at=due - 24 * HOUR)["proof_expiring"].is_open
     assert shown(proof, expired)["proof_expiring"].resolved_action == "expired"
     newer = {**proof, "id": "prf-4-1", "subject": "proof_4", "time": "2026-05-27T00:00:00Z"}
     newer["data"] = {**proof["data"], "expires_at": "2026-06-30T00:00:00Z"}

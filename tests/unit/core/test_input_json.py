@@ -26,7 +26,7 @@ def accepted(value: bytes, topic: str = "waitpoints", headers: Any = ()) -> Even
     """The event, which must be the same without the fast path."""
     event = normalise(topic, value, headers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "quick", lambda *_: None)
+        patch.setattr(module, "validate_fast", lambda *_: None)
         assert normalise(topic, value, headers) == event
     return event
 

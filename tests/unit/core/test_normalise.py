@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support.fold.fold_driver import cloud_event
 
 from schemas.log import Pack, decode_pack, encode_pack
-from schemas.scalars import LATEST, from_us, to_us
+from schemas.scalars import LATEST, format_timestamp, parse_timestamp
 from schemas.topics import LOG, SOURCE_TYPES, TOPIC_OF_TYPE, TOPICS, partition_of
-from streams.core.normalise import Limits, Rejected, normalise
+from streams.core.normalise import EventLimits, Rejected, normalise
 
 
 def created(**data: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def created(**data: Any) -> dict[str, Any]:
 def reason(value: bytes | dict[str, Any] | None, topic: str = "waitpoints", **limits: int) -> str:
     raw = orjson.dumps(value) if isinstance(value, dict) else value
     with pytest.raises(Rejected) as rejected:
-        normalise(topic, raw, (), Limits(**limits))
+        normalise(topic, raw, (), EventLimits(**limits))
     return str(rejected.value)
 
 
@@ -139,7 +139,7 @@ def test_empty_text_is_no_text_but_no_target_either() -> None:
 ])
 def test_a_due_time_beyond_what_is_kept(text: str, kept: str | None) -> None:
     """Before 1970 it is not given (CONTRACT §10), from 2200 on it is the last moment."""
-    us = None if kept is None else to_us(kept)
+    us = None if kept is None else parse_timestamp(kept)
     event = created(due_at=text, expires_at=text)
     headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "data"]
     proof = cloud_event("proof.attached", due_at=text, expires_at=text)
@@ -183,7 +183,8 @@ NO_LINKS = (
 @pytest.mark.parametrize("url", [*LINKS, *NO_LINKS])
 def test_a_link_that_can_not_be_followed_is_left_out_and_its_event_is_kept(url: str) -> None:
     dropped: list[str] = []
-    event = normalise("waitpoints", orjson.dumps(created(action_url=url)), (), Limits(), lambda: dropped.append(url))
+    value = orjson.dumps(created(action_url=url))
+    event = normalise("waitpoints", value, (), EventLimits(), lambda: dropped.append(url))
     assert event.data.action_url == (url if url in LINKS else None)
     assert dropped == ([] if url in LINKS else [url])
     assert event.data.title == "T"
@@ -224,7 +225,7 @@ def test_any_json_in_any_place_is_an_event_or_a_reason(value: Any, place: str) -
 
 @given(st.integers(0, 7_258_118_399_999_999))
 def test_times_survive(us: int) -> None:
-    assert to_us(from_us(us)) == us
+    assert parse_timestamp(format_timestamp(us)) == us
 
 
 @pytest.mark.parametrize(("text", "same"), [
@@ -233,7 +234,7 @@ def test_times_survive(us: int) -> None:
     ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
 ])
 def test_rfc3339(text: str, same: str) -> None:
-    assert from_us(to_us(text)) == same
+    assert format_timestamp(parse_timestamp(text)) == same
 
 
 def test_topic_table() -> None:

@@ -17,7 +17,7 @@ from schemas.topics import TOPIC_OF_TYPE
 from streams.core import normalise as module
 from streams.core import normalise_fast as quick_module
 from streams.core.normalise import Rejected, normalise
-from streams.core.normalise_fast import quick
+from streams.core.normalise_fast import validate_fast
 
 EXAMPLES = {
     path.stem: orjson.loads(path.read_bytes())
@@ -83,7 +83,7 @@ def same(event: dict[str, Any]) -> bool:
     value = orjson.dumps(event)
     found = outcome(value, event["type"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "quick", lambda *_: None)
+        patch.setattr(module, "validate_fast", lambda *_: None)
         return outcome(value, event["type"]) == found
 
 
@@ -116,14 +116,14 @@ def test_what_is_said_twice_counts_once(value: bytes) -> None:
     whole = value % orjson.dumps({**BASE, "type": "message.posted"})[1:-1]
     found = outcome(whole, "message.posted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "quick", lambda *_: None)
+        patch.setattr(module, "validate_fast", lambda *_: None)
         assert outcome(whole, "message.posted") == found
 
 
 def test_the_examples_go_the_quick_way() -> None:
     assert EXAMPLES.keys() == MODELS.keys()
     for event_type, event in EXAMPLES.items():
-        assert quick(event_type, orjson.dumps(event)) is not None, event_type
+        assert validate_fast(event_type, orjson.dumps(event)) is not None, event_type
 
 
 @pytest.mark.parametrize("annotation", [
@@ -131,4 +131,4 @@ def test_the_examples_go_the_quick_way() -> None:
 ])
 def test_a_rule_that_is_not_known_here_is_refused(annotation: Any) -> None:
     with pytest.raises(TypeError, match="carried over"):
-        quick_module._carried(annotation, {})
+        quick_module._to_msgspec_type(annotation, {})

@@ -13,9 +13,9 @@ from support.fold.pipeline_driver import Worker, event_of
 from api.edge.initial_state import Assembler
 from schemas import facts, log, views
 from schemas.log import Pack, decode_pack, encode_pack
-from schemas.versions import NewerVersion, checked
-from schemas.views import PositionRow, decode, encode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.versions import UnsupportedVersion, versioned_decoder
+from schemas.views import PositionRow, decode_row, encode_row, position_key
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 from streams.history.writer import facts_of
 
@@ -34,13 +34,13 @@ def folded() -> Worker:
 def test_a_newer_pack_is_refused_whatever_its_shape() -> None:
     for newer in (raw(at=1, entries=[], v=2), raw(at=1, entries=[{"t": "not yet known"}], v=2), raw(v=9),
                   raw(v=2, at="x")):
-        with pytest.raises(NewerVersion, match=r"a pack of attn\.log of version \d .* up to 1\. Upgrade"):
+        with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log of version \d .* up to 1\. Upgrade"):
             decode_pack(newer)
 
 
 def test_a_newer_version_is_not_a_bad_record() -> None:
     """What catches bad records, to put them out of the way, must not catch it."""
-    assert not issubclass(NewerVersion, ValueError | RecursionError | msgspec.MsgspecError)
+    assert not issubclass(UnsupportedVersion, ValueError | RecursionError | msgspec.MsgspecError)
 
 
 @pytest.mark.parametrize("bad", [
@@ -55,9 +55,9 @@ def test_what_is_no_pack_of_any_version_is_bad(bad: bytes) -> None:
 def test_fields_of_tomorrow_are_overlooked() -> None:
     """What may be added without a new version."""
     assert decode_pack(raw(at=7, entries=[], v=1, more={"x": 1})) == Pack(7)
-    row = decode(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
-    assert b"more" not in encode(row), "and lost where an older worker writes the row again"
-    position = decode(POSITION, raw(next=3, shift=1, v=1, more=True))
+    row = decode_row(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
+    assert b"more" not in encode_row(row), "and lost where an older worker writes the row again"
+    position = decode_row(POSITION, raw(next=3, shift=1, v=1, more=True))
     assert position.position == 4  # type: ignore[union-attr]
     fact = raw(t="fact", ws="w", pos=1, index=0, event_id="e", time=1, type="message.posted", subject="s", more=1)
     assert facts.decode_fact(fact).v == 1
@@ -66,8 +66,8 @@ def test_fields_of_tomorrow_are_overlooked() -> None:
 def test_a_worker_does_not_fold_a_newer_view() -> None:
     worker = folded()
     worker.rows[POSITION] = raw(next=1, v=views.VIEW_VERSION + 1, unheard_of=[])
-    with pytest.raises(NewerVersion, match=r"a view in attn\.views"):
-        Fold(worker.rows, 0, Rules()).load()
+    with pytest.raises(UnsupportedVersion, match=r"a view in attn\.views"):
+        Fold(worker.rows, 0, FoldConfig()).load()
 
 
 def test_an_edge_does_not_take_a_newer_batch() -> None:
@@ -75,7 +75,7 @@ def test_an_edge_does_not_take_a_newer_batch() -> None:
     for key, value in rows.items():
         if key != POSITION:
             assert assembler.add(key, value, 0) is None
-    with pytest.raises(NewerVersion):
+    with pytest.raises(UnsupportedVersion):
         assembler.add(POSITION, raw(next=1, v=views.VIEW_VERSION + 1), 0)
 
 
@@ -84,7 +84,7 @@ def test_history_does_not_bury_a_newer_fact() -> None:
         value = raw(t="prophecy", v=facts.FACT_VERSION + 1)
 
     letters: list[Any] = []
-    with pytest.raises(NewerVersion, match=r"a fact of attn\.facts"):
+    with pytest.raises(UnsupportedVersion, match=r"a fact of attn\.facts"):
         facts_of([Record()], letters)
     assert not letters
 
@@ -109,11 +109,11 @@ def test_older_ones_are_upgraded_by_writing_them_again() -> None:
         v: int = 3
         added: str = "default"
 
-    read = checked("a thing", 3, msgspec.json.Decoder(New).decode)
+    read = versioned_decoder("a thing", 3, msgspec.json.Decoder(New).decode)
     assert read(raw(v=1)).added == "default"
-    with pytest.raises(NewerVersion, match=r"version 4 .* up to 3"):
+    with pytest.raises(UnsupportedVersion, match=r"version 4 .* up to 3"):
         read(raw(v=4))
 
 
 def test_a_position_of_today() -> None:
-    assert json.loads(encode(PositionRow(next=1)))["v"] == views.VIEW_VERSION
+    assert json.loads(encode_row(PositionRow(next=1)))["v"] == views.VIEW_VERSION

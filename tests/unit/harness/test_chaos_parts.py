@@ -24,7 +24,7 @@ from schemas.facts import Fact, encode_fact
 from schemas.log import Pack, encode_pack
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from schemas.views import FenceRow, PositionRow, encode, fence_key, position_key
+from schemas.views import FenceRow, PositionRow, encode_row, fence_key, position_key
 from streams.core.normalise import Rejected, normalise
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
@@ -121,7 +121,7 @@ def _record(offset: int, key: bytes | None, value: bytes | None) -> Any:
 
 
 def _position(following: int, shift: int = 0) -> bytes:
-    return encode(PositionRow(next=following, shift=shift))
+    return encode_row(PositionRow(next=following, shift=shift))
 
 
 @pytest.fixture
@@ -195,8 +195,8 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
     watch = Watch(Settings(_env_file=None, log_partitions=1))
     end, fence = position_key(0), fence_key(0)
     records = [
-        (fence, encode(FenceRow(by="1", epoch=0, at=1))), (b"i:a", b"1"), (end, _position(1)), (b"i:b", b"1"),
-        (fence, encode(FenceRow(by="2", epoch=1, at=2))), (b"i:b", b"2"), (end, _position(2)),
+        (fence, encode_row(FenceRow(by="1", epoch=0, at=1))), (b"i:a", b"1"), (end, _position(1)), (b"i:b", b"1"),
+        (fence, encode_row(FenceRow(by="2", epoch=1, at=2))), (b"i:b", b"2"), (end, _position(2)),
         (b"i:a", b"old"), (end, _position(1)), (b"i:b", None), (end, _position(2, shift=1)),
     ]
     for offset, (key, value) in enumerate(records):

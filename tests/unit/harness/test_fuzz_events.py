@@ -54,5 +54,5 @@ def test_the_fuzzer_finds_a_parser_that_is_too_strict(monkeypatch: pytest.Monkey
     def strict(value: bytes) -> tuple[bytes, object]:
         return value, json_text.orjson.loads(value)
 
-    monkeypatch.setattr(normalise, "read", strict)
+    monkeypatch.setattr(normalise, "read_json", strict)
     assert list(events.run(random.Random(1), 100))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.examples import law
 
 from schemas.facts import Fact, Outcome, decode_fact, encode_fact
-from streams.core.fold.fold import JUMP as FOLD_JUMP
+from streams.core.fold.fold import POSITION_JUMP as FOLD_JUMP
 from streams.history.clickhouse.client import ClickHouseUnavailable
 from streams.history.clickhouse.columns import COLUMNS, MIN_POSITION_JUMP, FactPosition, digest
 from streams.history.resume import Offsets, resume

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.facts import FACT_VERSION, Fact, Outcome, decode_fact, decode_facts, encode_fact
 from schemas.settings import Settings
-from schemas.versions import NewerVersion
+from schemas.versions import UnsupportedVersion
 from streams.history.clickhouse.client import ClickHouseUnavailable, RowsRefused, connect, directory
 from streams.history.clickhouse.columns import COLUMNS, columns, digest
 from streams.history.writer import PendingBatch, Writer, facts_of
@@ -83,9 +83,9 @@ def test_many_facts_at_once_are_what_they_are_one_by_one() -> None:
     assert decode_facts([]) == []
     with pytest.raises(msgspec.DecodeError):
         decode_facts([*raws, b"{"])
-    with pytest.raises(NewerVersion):
+    with pytest.raises(UnsupportedVersion):
         decode_facts([*raws, encode_fact(fact(1, v=FACT_VERSION + 1))])
-    with pytest.raises(NewerVersion):  # in a shape that this one does not know
+    with pytest.raises(UnsupportedVersion):  # in a shape that this one does not know
         decode_facts([*raws, b'{"t": "fact", "v": 99}'])
 
 

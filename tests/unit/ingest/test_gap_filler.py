@@ -16,7 +16,7 @@ from schemas.log import decode_pack
 from schemas.topics import partition_of
 from streams.consumer.chunks import ChunkScheduler, RecordChunk
 from streams.consumer.gap_filler import GapFiller
-from streams.core.packs import MAX_BYTES, MAX_EVENTS, Packer
+from streams.core.packs import MAX_PACK_BYTES, MAX_PACK_ENTRIES, Packer
 from streams.runtime.lag import LogTruncated
 
 TP0 = TP("t", 0)
@@ -126,21 +126,21 @@ def test_packs_hold_all_events_in_order_by_partition_within_limits() -> None:
     for event in made:
         packer.add(event)
     assert packer.events == len(made)
-    packs = packer.take(77)
-    assert packer.take(78) == []
+    packs = packer.drain(77)
+    assert packer.drain(78) == []
     for partition in range(4):
         mine = [decode_pack(value) for number, _, value in packs if number == partition]
         assert [event for pack in mine for event in pack.entries] == [
             event for event in made if partition_of(event.ws, 4) == partition
         ]
     assert all(decode_pack(value).at == 77 and len(decode_pack(value).entries) == count for _, count, value in packs)
-    assert all(count <= MAX_EVENTS and len(value) <= MAX_BYTES + 100 for _, count, value in packs)
+    assert all(count <= MAX_PACK_ENTRIES and len(value) <= MAX_PACK_BYTES + 100 for _, count, value in packs)
 
 
 def test_an_event_too_large_for_a_pack_goes_alone() -> None:
     packer = Packer(1)
     small, large = (event_of(line) for line in events.generate(1, 50)[:2])
-    large.data.body_md = "x" * (MAX_BYTES + 1)
+    large.data.body_md = "x" * (MAX_PACK_BYTES + 1)
     for event in (small, large, small, small):
         packer.add(event)
-    assert [count for _, count, _ in packer.take(0)] == [1, 1, 2]
+    assert [count for _, count, _ in packer.drain(0)] == [1, 1, 2]

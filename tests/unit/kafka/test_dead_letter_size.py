@@ -29,12 +29,12 @@ def test_any_record_fits_and_is_read_again_as_it_was_cut(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], limit: int, reason: str
 ) -> None:
     whole = letter(key=key, value=value, headers=headers, reason=reason)
-    fitted = whole.fitted(limit)
+    fitted = whole.fit(limit)
     assert record_size(fitted.key, fitted.value, fitted.record_headers()) <= limit
     again = DeadLetter.from_record(fitted.key, fitted.value, fitted.record_headers())
     same = (fitted.key, fitted.value, fitted.headers) == (key, value, headers)
     assert again.truncated is not same
-    assert fitted.fitted(limit) == fitted
+    assert fitted.fit(limit) == fitted
     if not same:
         assert (again.size, again.header_count) == (len(value or b""), len(headers) if again.cut else 0)
 
@@ -49,6 +49,6 @@ def test_any_record_fits_and_is_read_again_as_it_was_cut(
 ])
 def test_why_one_is_not_sent_again(given: dict[str, Any], why: str | None) -> None:
     whole = {"topic": "plans", "partition": 0, "offset": 7, "reason": "r", "at": 1, "value": b"x", **given}
-    fitted = DeadLetter(**whole).fitted(8192)
+    fitted = DeadLetter(**whole).fit(8192)
     assert why_not(DeadLetter.from_record(fitted.key, fitted.value, fitted.record_headers())) == why
     assert can_retry(fitted) is (why is None)

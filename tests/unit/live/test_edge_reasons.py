@@ -14,7 +14,7 @@ from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from schemas.log import Data
-from schemas.views import MarkRow, PositionRow, PreferencesRow, encode
+from schemas.views import MarkRow, PositionRow, PreferencesRow, encode_row
 from streams.core.domain.keys import mark_key, preferences_key
 
 ANN = Reader("w1", "ann", frozenset({"MEMBER"}))
@@ -29,7 +29,7 @@ class Feed:
     def put(self, *rows: tuple[bytes, Any]) -> list[tuple[str, Any]]:
         """One batch; its frames."""
         self.position += 1
-        raw = [(key, None if row is None else encode(row)) for key, row in rows]
+        raw = [(key, None if row is None else encode_row(row)) for key, row in rows]
         found = b""
         for update in self.replica.apply(0, raw, PositionRow(next=self.position)):
             found += b"".join(self.frames.of(update, self.window))

@@ -12,7 +12,7 @@ from support.examples import law
 from api.edge.services import Edge
 from api.live.connections import Piece
 from api.readmodel.readers import Reader
-from schemas.views import PreferencesRow, encode
+from schemas.views import PreferencesRow, encode_row
 from streams.core.domain.keys import preferences_key
 
 READERS = [
@@ -78,7 +78,7 @@ def test_what_was_personal_meanwhile_is_not_what_others_are_told() -> None:
     """Pins that were there for a while, and gone before anybody asks, are still in the frames of that while."""
     world, live, other = World(5), Edge(edge_settings()), Edge(edge_settings())
     key, rows = preferences_key("w1", "dan"), [world.batch(12)[0] for _ in range(4)]
-    pins = encode(PreferencesRow("w1", "dan", ["c1"]))
+    pins = encode_row(PreferencesRow("w1", "dan", ["c1"]))
     sinks = {user: Sink() for user in ("dan", "eve")}
     for number, batch in enumerate([rows[0], [(key, pins)], rows[1], [(key, None)], rows[2]]):
         for edge in (live, other):

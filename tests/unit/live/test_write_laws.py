@@ -25,11 +25,10 @@ from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from schemas.facts import Outcome
-from schemas.latest import keep_latest
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
 from schemas.scalars import MINUTE
-from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, decode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, apply_changes, decode_row, position_key
+from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 
 SEEDS = st.integers(0, 2**32)
@@ -62,7 +61,7 @@ class Stage:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.rows: dict[bytes, bytes] = {}
-        self.fold = Fold(self.rows, 0, Rules())
+        self.fold = Fold(self.rows, 0, FoldConfig())
         self.fold.load()
         self.fold.reconcile(0)
         self.replica, self.answers = Replica(1), Answers()
@@ -117,14 +116,14 @@ class Stage:
         ))()
 
     def _item(self, key: bytes) -> ItemRow | None:
-        row = decode(key, self.rows[key])
+        row = decode_row(key, self.rows[key])
         return row if isinstance(row, ItemRow) else None
 
     def _publish(self) -> None:
-        batch = self.fold.take()
-        keep_latest(self.rows, batch.rows)
-        self.fold.taken()
-        position = decode(position_key(0), self.rows[position_key(0)])
+        batch = self.fold.pending_batch()
+        apply_changes(self.rows, batch.rows)
+        self.fold.mark_durable()
+        position = decode_row(position_key(0), self.rows[position_key(0)])
         assert isinstance(position, PositionRow)
         for fact in batch.facts:
             if isinstance(fact, Outcome):
@@ -168,7 +167,7 @@ class Stage:
                 roles=tuple(reader.roles), items=ids or ("ibx_none",), state="unread", bulk=True))
         for row in (row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"):
             was = before[row.id]
-            if was.state == "resolved" and row.open:
+            if was.state == "resolved" and row.is_open:
                 assert was.closed is not None
                 assert was.closed[1].startswith("c"), "a command closed it"
 
@@ -183,7 +182,7 @@ class Stage:
 
     def check_outcomes(self) -> None:
         """Each user's outcomes are counted, and small."""
-        rows = {key: decode(key, raw) for key, raw in self.rows.items() if key[:2] in (b"o:", b"k:")}
+        rows = {key: decode_row(key, raw) for key, raw in self.rows.items() if key[:2] in (b"o:", b"k:")}
         kept = Counter((row.ws, row.user) for row in rows.values() if isinstance(row, OutcomeRow))
         assert kept == {(row.ws, row.user): row.count for row in rows.values() if isinstance(row, KeysRow)}
         assert all(len(self.rows[key]) < 400 for key in rows)
@@ -191,7 +190,7 @@ class Stage:
     def check_facts(self) -> None:
         """What the history counts as open is what is open (an incident's facts are its members')."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"]
-        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.open for row in rows}
+        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.is_open for row in rows}
 
     def check(self) -> None:
         self._check_incidents()
@@ -213,8 +212,8 @@ class Stage:
         """Open exactly while runs of it are, and those, no others, are grouped under it."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None]
         for incident in (row for row in rows if row.kind == "incident"):
-            grouped = {row.id for row in rows if row.incident == incident.id and row.open}
-            assert bool(grouped) == incident.open, incident
+            grouped = {row.id for row in rows if row.incident == incident.id and row.is_open}
+            assert bool(grouped) == incident.is_open, incident
             assert (set(incident.members), incident.count) == (grouped, len(grouped))
             assert incident.state == "resolved" or incident.resolved_at is None
 

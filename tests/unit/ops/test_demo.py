@@ -10,12 +10,12 @@ from support.model import Model, Reader
 from ops.demo.player import Place, events
 from ops.demo.scenarios import PEOPLE
 from ops.demo.story import DAY
-from schemas.scalars import SECOND, to_us
+from schemas.scalars import SECOND, parse_timestamp
 from schemas.sources import ROLES
 from schemas.topics import SOURCE_TYPES, TOPIC_OF_TYPE
 from streams.core.normalise import normalise
 
-NOW = to_us("2026-05-20T12:00:00Z")
+NOW = parse_timestamp("2026-05-20T12:00:00Z")
 
 
 def told(place: Place, now: int, count: int) -> list[tuple[Place, int, dict[str, object]]]:

@@ -14,11 +14,11 @@ import pytest
 from ops.demo.desk import ANSWERS, AnswerDesk
 from ops.demo.player import Place, events, linked
 from ops.demo.site import create_site
-from schemas.scalars import to_us
+from schemas.scalars import parse_timestamp
 from schemas.topics import TOPIC_OF_TYPE
 from streams.core.normalise import normalise
 
-NOW = to_us("2026-05-20T12:00:00Z")
+NOW = parse_timestamp("2026-05-20T12:00:00Z")
 INBOX = "http://127.0.0.1:8000"
 
 

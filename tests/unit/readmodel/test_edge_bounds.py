@@ -21,7 +21,7 @@ from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import Keys
 from schemas.facts import Outcome
 from schemas.log import Data
-from schemas.views import ItemRow, MarkRow, decode
+from schemas.views import ItemRow, MarkRow, decode_row
 from streams.core.domain.keys import mark_key
 from streams.core.domain.rank import sort_key
 
@@ -127,7 +127,7 @@ def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> Non
 def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str]) -> None:
     fed, reader = put_away(60)
     space = fed.edge.replica.space("w1")
-    rows = [row for key, raw in space.rows.items() if isinstance(row := decode(key, raw), ItemRow)]
+    rows = [row for key, raw in space.rows.items() if isinstance(row := decode_row(key, raw), ItemRow)]
     wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
     found, after = [], None
     while page := list(islice(listing.put_away(space, reader, pins, after), 7)):

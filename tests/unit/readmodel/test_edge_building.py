@@ -16,7 +16,7 @@ from api.readmodel.indexes import FAMILIES
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.workspace import Workspace
-from schemas.views import PositionRow, encode
+from schemas.views import PositionRow, encode_row
 
 SEEDS = st.integers(0, 2**32)
 SPACES = ("w1", "w2")
@@ -83,17 +83,17 @@ def test_keys_of_rows_that_are_gone_are_let_go() -> None:
     space = Workspace("w1", rows)
     key, row = item()
     for _ in range(5000):
-        space.put(key, encode(row))
+        space.put(key, encode_row(row))
         space.put(key, None)
     assert len(space.keys) < 2500
-    space.put(key, encode(row))
+    space.put(key, encode_row(row))
     assert space.own_keys() == [key]
 
 
 async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
     edge = Edge(edge_settings())
     rows = dict(item("w1", f"s{number}") for number in range(3000))
-    edge.replica.load(0, {key: encode(row) for key, row in rows.items()}, PositionRow(next=1))
+    edge.replica.load(0, {key: encode_row(row) for key, row in rows.items()}, PositionRow(next=1))
     edge.ready = True
     reader = Reader("w1", "ann", frozenset({"OWNER"}))
     turns = 0

@@ -22,7 +22,7 @@ from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
 from schemas.views import ItemRow, cursor_of
-from streams.core.domain.rank import ID
+from streams.core.domain.rank import ID_OFFSET
 from streams.core.domain.visibility import can_see
 
 SEEDS = st.integers(0, 2**32)
@@ -229,7 +229,7 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
         for states in (("unread",), ("resolved",), ("unread", "read"), ("unread", "read", "resolved")):
             found = [key.decode() for key in listing.newest(space, reader, states)]
             assert found == [row.id for row in truth.newest(*states)]
-        assert space.unread(reader) == sum(row.listed and row.state == "unread" for row in truth.visible)
+        assert space.unread(reader) == sum(row.is_listed and row.state == "unread" for row in truth.visible)
 
 
 @EXAMPLES
@@ -296,4 +296,4 @@ def test_a_batch_that_does_not_lead_on_changes_nothing() -> None:
 
 def test_a_frame_is_one_block() -> None:
     assert sse(5, "added", b"{}") == b"id: 5\nevent: added\ndata: {}\n\n"
-    assert ID == 19
+    assert ID_OFFSET == 19

@@ -17,7 +17,7 @@ from support.kafka.compaction import Record, compact
 from api.edge.bootstrap import fact_of
 from api.edge.initial_state import Assembler, Batch, Loading
 from api.readmodel.replica import Replica
-from schemas.views import cursor_of, encode, position_key
+from schemas.views import cursor_of, encode_row, position_key
 
 
 def topic(world: World, batches: int) -> list[Record]:
@@ -26,7 +26,7 @@ def topic(world: World, batches: int) -> list[Record]:
     for at in range(batches):
         rows, position = world.batch()
         found += [(key, raw, at) for key, raw in rows]
-        found.append((position_key(0), encode(position), at))
+        found.append((position_key(0), encode_row(position), at))
     return found
 
 
@@ -94,7 +94,7 @@ def test_a_batch_without_its_end_waits() -> None:
     for key, raw in rows:
         assert assembler.add(key, raw, 0) is None
     assert assembler.add(b"g:of the fold", b"{}", 0) is None
-    batch = assembler.add(position_key(0), encode(position), 0)
+    batch = assembler.add(position_key(0), encode_row(position), 0)
     assert batch is not None
     assert (batch.rows, batch.position) == (rows, position)
 

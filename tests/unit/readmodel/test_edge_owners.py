@@ -16,11 +16,11 @@ from support.kafka.compaction import Record, compact
 
 from api.edge.initial_state import Assembler, Loading
 from api.readmodel.replica import Replica
-from schemas.views import FenceRow, PositionRow, encode, fence_key, position_key
+from schemas.views import FenceRow, PositionRow, encode_row, fence_key, position_key
 
 Rows = list[tuple[bytes, bytes | None]]
 SEEDS = st.integers(0, 2**32)
-FENCE = encode(FenceRow("other", 1, 0))
+FENCE = encode_row(FenceRow("other", 1, 0))
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Log:
     def stray(self) -> None:
         """Somebody writes once more what was written already. A position alone is out of turn too."""
         rows, position = self.world.random.choice(self.meant)
-        last = (position_key(0), encode(position))
+        last = (position_key(0), encode_row(position))
         self._put([*rows, last])
         self._spoil([*rows, last])
 
@@ -73,7 +73,7 @@ class Log:
 
     def _write(self, rows: Rows, position: PositionRow) -> None:
         self._put(rows)
-        self.records.append((position_key(0), encode(position), self.at))
+        self.records.append((position_key(0), encode_row(position), self.at))
         self.meant.append((rows, position))
         self.truth[position.position] = dict(self.world.rows)
 

@@ -13,8 +13,8 @@ from support.processes.version1_data import yesterday
 from ops.cli.data.checkpoints import Checkpoint, CheckpointWriter, config_fields
 from ops.errors import UserError
 from schemas.topics import VIEWS
-from schemas.views import encode, position_key
-from streams.core.config import FoldConfig as Rules
+from schemas.views import encode_row, position_key
+from streams.core.config import FoldConfig
 from streams.rebuild.partition_view import PartitionView
 
 
@@ -33,7 +33,7 @@ async def given(found: list[PartitionView]) -> AsyncIterator[tuple[int, Partitio
         yield partition, view
 
 
-async def written(path: Path, found: list[PartitionView], rules: Rules = Rules()) -> int:  # noqa: B008 - frozen
+async def written(path: Path, found: list[PartitionView], rules: FoldConfig = FoldConfig()) -> int:  # noqa: B008 - frozen
     return await CheckpointWriter(path, len(found), rules).write(given(found))
 
 
@@ -42,13 +42,14 @@ async def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     assert await written(path, found) == sum(len(view.rows) for view in found)
     assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
     read = Checkpoint(path)
-    assert (read.head.v, read.head.view, read.head.partitions, read.head.rules) == (1, 1, 4, config_fields(Rules()))
+    head = read.head
+    assert (head.v, head.view, head.partitions, head.rules) == (1, 1, 4, config_fields(FoldConfig()))
     bases = dict(read.bases({0, 1, 2, 3}))
     assert set(bases) == {0, 1, 2}
     for partition, base in bases.items():
         view = found[partition]
         assert base.position == view.position
-        assert base.rows == view.rows | {position_key(partition): encode(view.position)}
+        assert base.rows == view.rows | {position_key(partition): encode_row(view.position)}
     assert set(dict(Checkpoint(path).bases({1}))) == {1}
     assert path.stat().st_size < sum(len(value) for view in found for value in view.rows.values()) / 3
 

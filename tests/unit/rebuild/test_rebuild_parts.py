@@ -14,13 +14,12 @@ from support.examples import law
 from support.fold.pipeline_driver import Worker, event_of, packs
 from support.processes.version1_data import as_kept, yesterday
 
-from schemas.latest import keep_latest
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import HOUR
 from schemas.topics import LOG, VIEWS
-from schemas.views import FenceRow, PositionRow, decode, encode, fence_key, position_key
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import JUMP
+from schemas.views import FenceRow, PositionRow, apply_changes, decode_row, encode_row, fence_key, position_key
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import POSITION_JUMP
 from streams.rebuild.comparison import Comparison, replacement_batch
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.replay import Replay
@@ -49,24 +48,24 @@ def moved(rows: dict[bytes, bytes], shift: int) -> dict[bytes, bytes]:
     """The same view after its position had jumped before anything was folded: other revisions, other keys."""
     found = {}
     for key, value in rows.items():
-        row: Any = decode(key, value)
+        row: Any = decode_row(key, value)
         if key[:2] == b"e:":
             key = b"e:0:%d" % (int(key.split(b":")[2]) + shift)
         elif key == LAST:
             row.shift += shift
         elif hasattr(row, "rev"):
             row.rev += shift
-        found[key] = encode(row)
+        found[key] = encode_row(row)
     return found
 
 
 def split(rows: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], PositionRow]:
-    position = decode(LAST, rows[LAST])
+    position = decode_row(LAST, rows[LAST])
     assert isinstance(position, PositionRow)
     return {key: value for key, value in rows.items() if key != LAST}, position
 
 
-def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, bytes] | None = None) -> Replay:
+def refold(log: list[bytes], upto: PositionRow, rules: FoldConfig, rows: dict[bytes, bytes] | None = None) -> Replay:
     fold = Replay(0, rules, rows)
     for offset, value in enumerate(log[:upto.next]):
         fold.add(offset, value)
@@ -77,7 +76,7 @@ def refold(log: list[bytes], upto: PositionRow, rules: Rules, rows: dict[bytes, 
 
 
 def put(rows: dict[bytes, bytes], batch: list[tuple[bytes, bytes | None]]) -> None:
-    keep_latest(rows, batch)
+    apply_changes(rows, batch)
 
 
 def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
@@ -91,7 +90,7 @@ def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
 
 
 @few
-@given(st.integers(0, 2**32), st.sampled_from([0, 5, JUMP]))
+@given(st.integers(0, 2**32), st.sampled_from([0, 5, POSITION_JUMP]))
 def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: int) -> None:
     log, rng = log_of(seed), random.Random(seed)
     worker = Worker()
@@ -103,7 +102,7 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
         else:
             worker.run()
     have, now = split(moved(worker.rows, shift))
-    fold = refold(log, now, Rules())
+    fold = refold(log, now, FoldConfig())
     compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
     compared.update_all()
     assert not compared.count_by_type(), "a view that nobody changed is what the log says, wherever its position is"
@@ -120,10 +119,10 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
     assert rows[-1][0] == LAST
     assert len({key for key, _ in rows}) == len(rows) <= 8
     put(have, rows)
-    after = decode(LAST, have.pop(LAST))
+    after = decode_row(LAST, have.pop(LAST))
     assert isinstance(after, PositionRow)
     assert (after.next, after.part, after.clock) == (now.next, now.part, now.clock)
-    assert after.position == now.position + JUMP
+    assert after.position == now.position + POSITION_JUMP
     again = Comparison(have, fold.rows, False)
     again.update_all()
     assert not again.count_by_type()
@@ -134,14 +133,14 @@ def test_a_row_that_changes_gets_a_revision_nobody_holds() -> None:
     worker = Worker(log_of(3)[:-2]).run()
     have, now = split(worker.rows)
     key = next(key for key in have if key[:2] == b"i:")
-    row: Any = decode(key, have[key])
-    have[key] = encode(row).replace(b'"band":', b'"band":7,"x":') if b'"band"' in have[key] else have[key] + b" "
-    fold = refold(worker.log, now, Rules())
+    row: Any = decode_row(key, have[key])
+    have[key] = encode_row(row).replace(b'"band":', b'"band":7,"x":') if b'"band"' in have[key] else have[key] + b" "
+    fold = refold(worker.log, now, FoldConfig())
     compared = Comparison(have, fold.rows, True)
     compared.update_all()
     (first, value), _ = replacement_batch(compared, 0, now, fold.position)
     assert first == key
-    assert json.loads(value or b"")["rev"] == now.position + JUMP - 1
+    assert json.loads(value or b"")["rev"] == now.position + POSITION_JUMP - 1
 
 
 @few
@@ -154,7 +153,7 @@ def test_a_fold_from_a_checkpoint_is_a_fold_from_the_start(seed: int, data: Any)
     cut = data.draw(st.integers(0, len(log)))
     base = Worker(log[:cut]).run()
     base.write()
-    fold = refold(log, now, Rules(), base.rows)
+    fold = refold(log, now, FoldConfig(), base.rows)
     assert {key: value for key, value in fold.rows.items() if key != LAST} == rows
     assert fold.position == now
 
@@ -166,17 +165,17 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
     log = [encode_pack(Pack(END, [])), *packs(found, [], lambda _: END)]
     parts = Worker(log)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streams.core.fold.fold.PART_BYTES", 4_000)
-        patch.setattr("streams.rebuild.replay.PART_BYTES", 4_000)
+        patch.setattr("streams.core.fold.fold.MAX_PART_BYTES", 4_000)
+        patch.setattr("streams.rebuild.replay.MAX_PART_BYTES", 4_000)
         parts.step()
         parts.write()
-        on, whole = Replay(0, Rules()), False
+        on, whole = Replay(0, FoldConfig()), False
         on.add(0, log[0])
         while not whole:
             whole = parts.fold.apply(decode_pack(log[1]), 1)
             parts.write()
             rows, now = split(parts.rows)
-            fold = refold(log, now, Rules())
+            fold = refold(log, now, FoldConfig())
             assert {key: value for key, value in fold.rows.items() if key != LAST} == rows
             assert fold.position == now
             if whole:  # from part to part, as one that catches up
@@ -189,7 +188,7 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
 
 def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
     log = log_of(5, 200)[:-2]
-    old, new = Rules(), Rules(targets={"urgent": 1, "high": 2, "normal": 3, "low": 1000 * 24 * HOUR})
+    old, new = FoldConfig(), FoldConfig(targets={"urgent": 1, "high": 2, "normal": 3, "low": 1000 * 24 * HOUR})
     have, now = split(Worker(log, old).run().rows)
     wanted, _ = split(Worker(log, new).run().rows)
     fold = refold(log, now, new)
@@ -206,20 +205,20 @@ def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
 
 def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
     def at(position: int) -> tuple[bytes, bytes]:
-        return LAST, encode(PositionRow(next=position))
+        return LAST, encode_row(PositionRow(next=position))
 
     view = view_of([
         (b"i:a", b"1"), (b"i:b", b"1"), at(3),
         (b"i:a", b"2"), at(2),  # had lost the partition
         (b"i:b", None), at(3),
-        (b"f:0", encode(FenceRow("1", 1, 1))), (b"?:x", b"no row"),
+        (b"f:0", encode_row(FenceRow("1", 1, 1))), (b"?:x", b"no row"),
         (b"i:c", b"1"), at(4), (b"i:c", b"2"), (b"i:d", b"2"),
     ])
     assert (view.rows, view.stale_keys) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, {b"i:a", b"i:b"})
     assert view.position == PositionRow(next=4)
     view.discard_incomplete_batch()
     assert view.stale_keys == {b"i:a", b"i:b", b"i:c", b"i:d"}
-    view.add(fence_key(0), encode(FenceRow("2", 2, 2)))
+    view.add(fence_key(0), encode_row(FenceRow("2", 2, 2)))
     for key, value in [(b"i:a", b"1"), (b"i:b", b"1"), (b"i:c", b"1"), (b"i:d", None), at(5)]:
         view.add(key, value)
     assert (view.rows, view.stale_keys) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, set())

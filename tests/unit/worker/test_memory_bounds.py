@@ -51,7 +51,7 @@ class _Log:
 
 async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
     ticks = TickProducer(_Log(), lambda: 10)
-    shard = Mock(fold=Mock(next_wake=lambda: 5), next_offset=3, tp=TP("attn.log", 0))
+    shard = Mock(fold=Mock(next_timer=lambda: 5), next_offset=3, tp=TP("attn.log", 0))
     await ticks.produce_due_ticks([shard])
     assert list(ticks._last_tick) == [shard]
     await ticks.produce_due_ticks([])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from support.fold.fold_driver import NOON, Folding, event
 
 from schemas.log import Dismiss
-from schemas.scalars import DAY, MINUTE, to_us
+from schemas.scalars import DAY, MINUTE, parse_timestamp
 from schemas.views import ItemRow, MarkRow
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 
-RULES = Rules(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE)
+RULES = FoldConfig(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE)
 FAR = "2190-01-01T00:00:00Z"
 
 
@@ -25,7 +25,7 @@ def test_proofs_that_another_followed_go_long_before_they_would_expire() -> None
 
 
 def test_a_proof_that_no_longer_expires_goes() -> None:
-    view = Folding(Rules(retention=MINUTE, dedupe=MINUTE, proof_window=200 * 366 * DAY))
+    view = Folding(FoldConfig(retention=MINUTE, dedupe=MINUTE, proof_window=200 * 366 * DAY))
     view.pack(event("proof.attached", expires_at=FAR))
     assert view.items("unread")
     view.pack(event("proof.attached", minutes=1), clock=1)
@@ -49,7 +49,7 @@ def test_a_mark_goes_with_its_item_however_long_the_dismiss() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("message.posted", f"m{minute}", minute, title="T"), clock=minute)
-        view.pack(dismiss(minute, view.item("message", f"m{minute}").id, to_us(FAR)),
+        view.pack(dismiss(minute, view.item("message", f"m{minute}").id, parse_timestamp(FAR)),
                   event("message.withdrawn", f"m{minute}", minute + 0.5), clock=minute + 0.5)
     assert len(view.all(ItemRow)) < 5
     assert len(view.all(MarkRow)) < 5
@@ -62,7 +62,7 @@ def test_a_long_snooze_holds_while_its_item_waits_and_ends_in_time() -> None:
     for half in range(1, 200):
         view.pack(clock=half / 2)
         assert view.all(MarkRow), half / 2
-    assert view.fold.next_wake() == NOON + 100 * MINUTE
+    assert view.fold.next_timer() == NOON + 100 * MINUTE
     view.pack(clock=100)
     assert not view.all(MarkRow)
 

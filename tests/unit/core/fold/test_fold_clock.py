@@ -9,8 +9,8 @@ from schemas.facts import Fact, Outcome
 from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState
 from schemas.scalars import DAY, HOUR, MINUTE
 from schemas.views import MarkRow, PreferencesRow
-from streams.core.config import FoldConfig as Rules
-from streams.core.fold.fold import JUMP, PART_BYTES
+from streams.core.config import FoldConfig
+from streams.core.fold.fold import MAX_PART_BYTES, POSITION_JUMP
 
 
 def test_due_by_priority_and_overdue_by_tick() -> None:
@@ -19,12 +19,12 @@ def test_due_by_priority_and_overdue_by_tick() -> None:
                 for priority in ("urgent", "high", "normal", "low")))
     assert {row.source_id: row.due_at - NOON for row in view.listed()} == {
         "urgent": 15 * MINUTE, "high": HOUR, "normal": 8 * HOUR, "low": 3 * DAY}
-    assert view.fold.next_wake() == NOON + 15 * MINUTE
+    assert view.fold.next_timer() == NOON + 15 * MINUTE
     view.restart()
     view.pack(clock=60)
     assert {row.source_id: (row.band, row.overdue) for row in view.listed()} == {
         "urgent": (0, True), "high": (0, True), "normal": (2, False), "low": (3, False)}
-    assert view.fold.next_wake() == NOON + 8 * HOUR
+    assert view.fold.next_timer() == NOON + 8 * HOUR
 
 
 def test_an_item_that_comes_late_is_overdue_at_once() -> None:
@@ -39,13 +39,13 @@ def test_a_mass_of_due_rows_is_woken_in_steps() -> None:
     view.pack(clock=9 * 60)
     overdue = sum(row.overdue for row in view.listed())
     assert 100 < overdue < 2000
-    while (wake := view.fold.next_wake()) is not None and wake <= view.fold.context.log_clock:
+    while (wake := view.fold.next_timer()) is not None and wake <= view.fold.context.log_clock:
         view.pack(clock=9 * 60)
     assert all(row.overdue for row in view.listed())
 
 
 def test_resolved_rows_go_after_the_retention_and_a_late_repeat_stays_unknown() -> None:
-    view = Folding(Rules(retention=DAY, dedupe=2 * DAY))
+    view = Folding(FoldConfig(retention=DAY, dedupe=2 * DAY))
     view.pack(event("message.posted", id="m", title="T"), event("message.withdrawn", minutes=1), clock=1)
     view.pack(clock=24 * 60)
     assert view.items("resolved")
@@ -89,7 +89,7 @@ def test_a_crash_between_parts_goes_on_where_it_was() -> None:
     view.commit()
     assert len(view.listed()) == 40
     assert sum(isinstance(fact, Fact) for fact in view.facts) == 40
-    assert PART_BYTES > 60_000
+    assert MAX_PART_BYTES > 60_000
 
 
 def test_offsets_must_be_continuous() -> None:
@@ -108,7 +108,7 @@ def test_a_log_that_fell_back_moves_the_position_on() -> None:
     assert message is not None
     assert "ending at offset 7" in message
     assert view.fold.position.next == 7
-    assert view.fold.position.position == before + JUMP
+    assert view.fold.position.position == before + POSITION_JUMP
     assert view.fold.reconcile(7, incarnation=1) is not None
     assert view.fold.position.next == 7
     view.commit()
@@ -145,7 +145,7 @@ def test_snooze_ends_by_tick_and_dismissal_ends_with_a_surge() -> None:
     [mark] = view.all(MarkRow)
     assert (mark.user, mark.surge, mark.until) == ("ann", view.item("message").surge, NOON + HOUR)
     view.restart()
-    assert view.fold.next_wake() == NOON + HOUR
+    assert view.fold.next_timer() == NOON + HOUR
     view.pack(clock=60)
     assert not view.all(MarkRow)
     view.pack(command(Dismiss, item=item), clock=61)

@@ -8,9 +8,9 @@ from support.fold.fold_driver import NOON, Folding, at, event
 
 from schemas.facts import Fact
 from schemas.log import Event, Pack, SetState
-from schemas.scalars import DAY, HOUR, MINUTE, from_us, to_us
+from schemas.scalars import DAY, HOUR, MINUTE, format_timestamp, parse_timestamp
 from schemas.views import ItemRow
-from streams.core.domain.event_types import RULES
+from streams.core.domain.event_types import EVENT_RULES
 
 OPENERS = {
     "waitpoint": "waitpoint.created", "escalation": "escalation.opened", "failed_run": "run.failed",
@@ -18,7 +18,8 @@ OPENERS = {
     "pending_action": "action.requested", "blocked_task": "task.blocked", "verifying_no_proof": "session.verifying",
 }
 CLOSERS = [
-    (kind, rule.kind, rule.action) for kind, rule in RULES.items() if rule.effect == "close" and rule.kind in OPENERS
+    (kind, rule.kind, rule.action) for kind, rule in EVENT_RULES.items()
+    if rule.effect == "close" and rule.kind in OPENERS
 ]
 
 
@@ -30,7 +31,7 @@ def test_opens_and_closes(closer: str, kind: str, action: str) -> None:
     view.pack(event(closer, "s1", 5, by_user_id="u9"), clock=6)
     row = view.item(kind)
     assert (row.state, row.resolved_action, row.resolved_by) == ("resolved", action, "u9")
-    assert from_us(row.resolved_at or 0) == at(5)
+    assert format_timestamp(row.resolved_at or 0) == at(5)
     assert view.facts[-1].seconds_open == 300
     assert not view.listed()
 
@@ -215,10 +216,10 @@ def test_proof_ends_verifying_and_will_expire() -> None:
     assert view.item("verifying_no_proof", "se1").resolved_action == "attached"
     assert (view.facts[-1].kind, view.facts[-1].seconds_open) == ("verifying_no_proof", 120)
     assert not view.listed()
-    assert view.fold.next_wake() == NOON + 6 * HOUR
+    assert view.fold.next_timer() == NOON + 6 * HOUR
     view.pack(clock=6 * 60)
     [row] = view.listed()
-    assert (row.kind, row.source_id, from_us(row.due_at), row.created_at) == (
+    assert (row.kind, row.source_id, format_timestamp(row.due_at), row.created_at) == (
         "proof_expiring", "p1", expires, NOON + 6 * HOUR)
     assert view.facts[-1].derived
     assert view.facts[-1].type == "proof.expiring"
@@ -315,12 +316,12 @@ def test_activity_follows_its_item() -> None:
 
 
 def test_titles_times_survive_the_codec() -> None:
-    assert from_us(to_us("2026-05-20T08:14:22.5+02:00")) == "2026-05-20T06:14:22.500000Z"
+    assert format_timestamp(parse_timestamp("2026-05-20T08:14:22.5+02:00")) == "2026-05-20T06:14:22.500000Z"
 
 
 def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.core.domain.incidents.MAX_OPEN", 3)
-    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED", 0)
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_OPEN_MEMBERS", 3)
+    monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED_MEMBERS", 0)
     view = Folding()
     view.pack(fail("r1", "c1"), fail("r2", "c2"), fail("r3", "c3"), fail("r4", "c4"))
     assert sorted((row.kind, row.count) for row in view.listed()) == [("failed_run", 0), ("incident", 3)]

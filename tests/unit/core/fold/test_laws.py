@@ -25,7 +25,7 @@ from support.model import Model, Reader, us
 
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import DAY, HOUR
-from schemas.views import ItemRow, SeenRow, decode
+from schemas.views import ItemRow, SeenRow, decode_row
 from streams.core.fold.fold import Fold
 
 READERS = [Reader(user, role) for user in (*events.USERS, "zoe") for role in ("OWNER", "MANAGER", "MEMBER", "VIEWER")]
@@ -87,7 +87,7 @@ def test_two_orders_show_the_same(
 
 
 def _small_parts(part: int, wake: int) -> object:
-    return patch.multiple("streams.core.fold.fold", PART_BYTES=part, WAKE_BYTES=wake)
+    return patch.multiple("streams.core.fold.fold", MAX_PART_BYTES=part, MAX_TIMER_BYTES=wake)
 
 
 @slow
@@ -147,9 +147,9 @@ def test_what_a_worker_remembers_is_what_the_rows_say(found: list[events.Line], 
         forgetful.start()
         assert forgetful.step()
         forgetful.write()
-        assert forgetful.fold.next_wake() == steady.fold.next_wake()
+        assert forgetful.fold.next_timer() == steady.fold.next_timer()
     for hour in range(0, 800, 7):
-        wake = steady.fold.next_wake()
+        wake = steady.fold.next_timer()
         if wake is None:
             break
         at = max(wake, END + hour * HOUR)
@@ -157,7 +157,7 @@ def test_what_a_worker_remembers_is_what_the_rows_say(found: list[events.Line], 
         steady.run()
         forgetful.start()
         forgetful.run()
-        assert forgetful.fold.next_wake() == steady.fold.next_wake()
+        assert forgetful.fold.next_timer() == steady.fold.next_timer()
     assert forgetful.rows == steady.rows
 
 
@@ -170,7 +170,7 @@ def test_at_every_tick_the_view_is_the_models(found: list[events.Line], seed: in
     clock = START
     for index, line in enumerate(accepted):
         at = us(line["value"]["time"])
-        while (wake := worker.fold.next_wake()) is not None and wake <= at:
+        while (wake := worker.fold.next_timer()) is not None and wake <= at:
             clock = max(clock, wake)
             worker.tick(clock)
         clock = max(clock, at)
@@ -191,7 +191,7 @@ def test_after_the_retention_what_is_open_stays_and_the_rest_goes(
     worker = Worker(log_of(found, cuts, seed)).run()
     worker.tick(END)
     before = {ws: Shown(worker.rows, ws) for ws in events.WORKSPACES}
-    opened = {row.id for shown in before.values() for row in shown.items if row.open}
+    opened = {row.id for shown in before.values() for row in shown.items if row.is_open}
     readable = {row.id for shown in before.values() for row in shown.items if row.state == "resolved"}
     late = max(END, worker.fold.position.clock)
     worker.tick(late + 29 * DAY + 23 * HOUR - (END - START))
@@ -202,16 +202,16 @@ def test_after_the_retention_what_is_open_stays_and_the_rest_goes(
     for ws, view in Model(found).at(clock).items():
         left = Shown(worker.rows, ws)
         expected = {key for key, item in view.items.items() if item.open}
-        assert {key_of(row) for row in left.items if row.open} == expected
-        assert {row.id for row in left.items if row.open} >= opened & {left.ids[key] for key in expected}
+        assert {key_of(row) for row in left.items if row.is_open} == expected
+        assert {row.id for row in left.items if row.is_open} >= opened & {left.ids[key] for key in expected}
         for reader in READERS:
             mine = [key_of(row) for row in left.ranked(reader)]
             assert mine == [item.key for item in view.ranked(reader, ids=left.ids)]
     worker.tick(clock + 62 * DAY)
     for key, value in worker.rows.items():
-        row = decode(key, value)
+        row = decode_row(key, value)
         assert not isinstance(row, SeenRow)
-        assert not isinstance(row, ItemRow) or row.open, "nothing that is closed is kept for ever"
+        assert not isinstance(row, ItemRow) or row.is_open, "nothing that is closed is kept for ever"
 
 
 def test_the_same_id_with_other_content_is_a_repeat() -> None:

@@ -8,9 +8,9 @@ from support.examples import law
 from support.fold.fold_driver import Folding, event
 
 from schemas.scalars import MINUTE
-from streams.core.config import FoldConfig as Rules
+from streams.core.config import FoldConfig
 from streams.core.fold import timer_queue
-from streams.core.fold.timer_queue import Timers
+from streams.core.fold.timer_queue import TimerQueue
 
 KEYS = [f"k{number}".encode() for number in range(40)]
 # (a key, when it is due from now on, None: never), or a time at which everything due is taken out.
@@ -22,14 +22,14 @@ STEPS = st.lists(st.one_of(CHANGE, st.integers(0, 50)), max_size=200)
 @given(STEPS, st.integers(0, 3))
 def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int], swept: int) -> None:
     due: dict[bytes, int] = {}
-    queue = Timers(due.get)
-    few, timer_queue._FEW = timer_queue._FEW, 3
+    queue = TimerQueue(due.get)
+    few, timer_queue._MIN_STALE = timer_queue._MIN_STALE, 3
     try:
         for step in steps:
             if isinstance(step, int):
                 wanted = sorted((time, key) for key, time in due.items() if time <= step)
                 found = []
-                while (first := queue.first()) is not None and first[0] <= step:
+                while (first := queue.peek()) is not None and first[0] <= step:
                     assert queue.pop() == first
                     del due[first[1]]
                     found.append(first)
@@ -38,28 +38,28 @@ def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int],
                 key, time = step
                 if due.get(key) != time:
                     if due.pop(key, None) is not None:
-                        queue.leave()
+                        queue.invalidate()
                     if time is not None:
                         due[key] = time
                         queue.push(time, key)
-            queue.sweep(swept)
-            assert queue.first() == min(((time, key) for key, time in due.items()), default=None)
+            queue.compact(swept)
+            assert queue.peek() == min(((time, key) for key, time in due.items()), default=None)
     finally:
-        timer_queue._FEW = few
+        timer_queue._MIN_STALE = few
 
 
 def test_what_went_stale_does_not_pile_up() -> None:
     due = {f"stays{number}".encode(): 10**9 + number for number in range(1000)}
-    queue = Timers(due.get)
-    queue.fill([(time, key) for key, time in due.items()])
+    queue = TimerQueue(due.get)
+    queue.load([(time, key) for key, time in due.items()])
     most = 0
     for number in range(50_000):
         key = b"%d" % number
         due[key] = 10**6
         queue.push(10**6, key)
         del due[key]
-        queue.leave()
-        queue.sweep(4)
+        queue.invalidate()
+        queue.compact(4)
         most = max(most, len(queue))
     assert most < 3 * 1000
     while (found := queue.pop()) is not None:
@@ -68,11 +68,11 @@ def test_what_went_stale_does_not_pile_up() -> None:
 
 
 def test_items_that_were_due_in_years_are_forgotten_with_their_rows() -> None:
-    stage = Folding(Rules(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE))
+    stage = Folding(FoldConfig(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE))
     for minute in range(600):
         stage.pack(*(event("message.posted", f"s{minute}-{number}", minute, title="T", due_at="2190-01-01T00:00:00Z")
                      for number in range(5)), clock=minute)
         stage.pack(*(event("message.withdrawn", f"s{minute}-{number}", minute + 0.5) for number in range(5)),
                    clock=minute + 0.5)
     assert len(stage.rows) < 50
-    assert len(stage.fold.state._wakes) < 300, "of 3000 that were due in 2190"
+    assert len(stage.fold.state._timers) < 300, "of 3000 that were due in 2190"

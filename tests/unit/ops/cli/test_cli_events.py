@@ -12,8 +12,8 @@ from support.processes.cli import attn_here
 
 from ops.cli.data import event_files
 from ops.errors import UserError
-from schemas.scalars import to_us
-from streams.core.normalise import Limits
+from schemas.scalars import parse_timestamp
+from streams.core.normalise import EventLimits
 
 ROOT = Path(__file__).parents[4]
 GOOD = {
@@ -56,7 +56,7 @@ def test_retime_leaves_what_it_cannot_read(event: bytes) -> None:
 
 
 def test_time_of() -> None:
-    assert event_files.time_of(json.dumps(GOOD).encode()) == to_us("2026-05-20T08:14:22Z")
+    assert event_files.time_of(json.dumps(GOOD).encode()) == parse_timestamp("2026-05-20T08:14:22Z")
 
 
 def test_lines_keep_their_numbers_over_blank_ones() -> None:
@@ -64,12 +64,12 @@ def test_lines_keep_their_numbers_over_blank_ones() -> None:
 
 
 def test_the_stream_would_say_the_same() -> None:
-    assert event_files.check_event("waitpoints", line().encode(), Limits()) is None
-    reason = event_files.check_event("waitpoints", line(data={}).encode(), Limits())
+    assert event_files.check_event("waitpoints", line().encode(), EventLimits()) is None
+    reason = event_files.check_event("waitpoints", line(data={}).encode(), EventLimits())
     assert reason is not None
     assert "title" in reason
-    assert "belongs on topic waitpoints" in (event_files.check_event("plans", line().encode(), Limits()) or "")
-    assert "not JSON" in (event_files.check_event("plans", b"{", Limits()) or "")
+    assert "belongs on topic waitpoints" in (event_files.check_event("plans", line().encode(), EventLimits()) or "")
+    assert "not JSON" in (event_files.check_event("plans", b"{", EventLimits()) or "")
 
 
 def test_the_key_is_the_workspace() -> None:
@@ -162,9 +162,9 @@ HALF = line(source="<half>", data={"title": "<half>", "payload": {"n": 0}}).repl
 ])
 def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
     raw = event.encode()
-    assert event_files.check_event("waitpoints", raw, Limits()) is None
+    assert event_files.check_event("waitpoints", raw, EventLimits()) is None
     assert event_files.workspace_of(raw) == b"ws_01"
-    assert event_files.time_of(raw) == to_us("2026-05-20T08:14:22Z")
+    assert event_files.time_of(raw) == parse_timestamp("2026-05-20T08:14:22Z")
     shifted = event_files.retime(raw, 1_000_000)
     assert b"2026-05-20T08:14:23Z" in shifted
     assert (b"1e400" in shifted, b"7" * 5000 in shifted) == (b"1e400" in raw, b"7" * 5000 in raw)
@@ -174,12 +174,12 @@ def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     event = {**GOOD, "data": {"title": "T", "payload": {}}}
     for text in (json.dumps(event) + "\n" + line(id="e2"), json.dumps(event, indent=2), HALF):
         found = list(event_files.iter_events(io.BytesIO(("\ufeff" + text).encode())))
-        assert [event_files.check_event("waitpoints", one, Limits()) for _, one in found] == [None] * len(found)
+        assert [event_files.check_event("waitpoints", one, EventLimits()) for _, one in found] == [None] * len(found)
         assert len(found) == (2 if "e2" in text else 1)
     pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
     text = pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400")
     [(_, one)] = event_files.iter_events(io.BytesIO(text.encode()))
-    assert event_files.check_event("waitpoints", one, Limits()) is None
+    assert event_files.check_event("waitpoints", one, EventLimits()) is None
     assert b"1e400" in one
 
 
@@ -187,5 +187,5 @@ def test_a_line_of_a_recording_may_hold_half_a_surrogate_pair() -> None:
     recorded = '{{"topic": "waitpoints", "key": "<half>", "value": {}}}'.format(HALF.replace('"n": 0', '"n": 1e400'))
     found = event_files.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
     assert found.bytes_of_key == "\ufffd".encode()
-    assert event_files.check_event("waitpoints", found.bytes_of_value, Limits()) is None
+    assert event_files.check_event("waitpoints", found.bytes_of_value, EventLimits()) is None
     assert b"1e400" in found.bytes_of_value

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ops.cli.data import event_files
 from ops.cli.data.dead_letters import DeadLetterRecord, Filter, can_retry, export_line
-from schemas.dead_letters import CAUSES, DeadLetter, GoOn, Settled, parse
+from schemas.dead_letters import CAUSES, DeadLetter, ResolvedMarker, ResumeTopicMarker, parse_record
 
 raw = st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode), st.sampled_from([
     b"{}", b'{"a":1e400}', b'{"a":\n1}', b"[1,", b"null", b'"\xff"', b" 1 ", b"NaN", b"[" * 2000,
@@ -38,16 +38,16 @@ def test_lines_that_are_no_records(wrong: bytes) -> None:
 @given(headers=st.lists(st.tuples(st.sampled_from(["attn-settled", "attn-go-on", "attn-reason", "x"]), raw)))
 def test_what_a_producer_puts_into_headers_makes_no_word_of_ours(headers: list[tuple[str, bytes]]) -> None:
     letter = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v", headers, cause="json")
-    found = parse(b"k", b"v", letter.record_headers())
+    found = parse_record(b"k", b"v", letter.record_headers())
     assert isinstance(found, DeadLetter)
     assert (found.topic, found.reason, found.cause) == ("plans", "why", "json")
 
 
 def test_words_are_read_as_written() -> None:
-    for word in (Settled((1, 5, 7)), GoOn("plans")):
-        assert parse(None, None, word.record_headers()) == word
-    assert parse(b"k", b"v", [("attn-settled", b"x")]) is None
-    assert parse(b"k", b"v", []) is None
+    for word in (ResolvedMarker((1, 5, 7)), ResumeTopicMarker("plans")):
+        assert parse_record(None, None, word.record_headers()) == word
+    assert parse_record(b"k", b"v", [("attn-settled", b"x")]) is None
+    assert parse_record(b"k", b"v", []) is None
 
 
 def test_letters_of_an_earlier_attn_have_no_cause() -> None:

@@ -25,12 +25,12 @@ from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import Event
 from schemas.scalars import DAY, HOUR, MINUTE
-from schemas.views import ItemRow, decode
-from streams.core.config import FoldConfig as Rules
+from schemas.views import ItemRow, decode_row
+from streams.core.config import FoldConfig
 from streams.core.domain.rank import BANDS, rank_key
 from streams.core.normalise import normalise
 
-TODAY = Policy(Rules().targets)
+TODAY = Policy(FoldConfig().targets)
 END = 100
 TARGETS = st.fixed_dictionaries({name: st.integers(1, 60) for name in BANDS})
 POLICIES = st.builds(
@@ -112,7 +112,7 @@ def test_the_same_policy_changes_nothing(past: list[ListChange], policy: Policy)
 def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
     """Folded by time, the list of the past is at its end that of the real fold, in its order."""
     events = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines]
-    past = replay_list_changes(events, Rules())
+    past = replay_list_changes(events, FoldConfig())
     view = Folding()
     for event in sorted(events, key=lambda one: one.time):
         view.pack(event, clock=(event.time - NOON) / MINUTE)
@@ -121,12 +121,12 @@ def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
         last = {item: one for _, item, one in sorted(mine, key=lambda change: change[0])}
         mine_now = [one for one in last.values() if one is not None]
         mine_now.sort(key=lambda one: policy_rank_key(one, TODAY, due_of(one, TODAY) <= now))
-        rows = [row for row in map(_row, view.rows.items()) if row is not None and row.ws == ws and row.listed]
+        rows = [row for row in map(_row, view.rows.items()) if row is not None and row.ws == ws and row.is_listed]
         assert [one.item for one in mine_now] == [row.id for row in sorted(rows, key=rank_key)]
 
 
 def _row(pair: tuple[bytes, bytes]) -> ItemRow | None:
-    row = decode(*pair)
+    row = decode_row(*pair)
     return row if isinstance(row, ItemRow) else None
 
 
@@ -220,7 +220,7 @@ def test_kinds_and_priorities_of_real_events_add_up() -> None:
             events.append(normalise(line["topic"], orjson.dumps(line["value"])))
     end = max(event.time for event in events)
     urgent = Policy(TODAY.targets, {"escalation": {"*": "urgent"}})
-    report = compare(replay_list_changes(events, Rules()), TODAY, urgent, end)
+    report = compare(replay_list_changes(events, FoldConfig()), TODAY, urgent, end)
     assert report["all"]["stays"] > 1000
     for groups in (report["kinds"], report["priorities"]):
         assert sum(group["stays"] for group in groups.values()) == report["all"]["stays"]
