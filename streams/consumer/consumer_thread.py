@@ -4,8 +4,8 @@ Two faults of the libraries make a stop during a rebalance wait forever:
 
 - mode's `ServiceThread.stop` joins the thread with a blocking call on the event loop, and the rebalance's callback
   needs that loop. `install` makes the join wait in a helper thread.
-- A callback that asks the thread anything after its method queue has stopped gets a CancelledError that nobody
-  requested. aiokafka's coordination task lets it through and ends, and so does the consumer thread, without its
+- A callback that calls the thread after its method queue has stopped gets a CancelledError although no task was
+  cancelled. aiokafka's coordination task lets it through and ends, and so does the consumer thread, without its
   shutdown event. `RebalanceThread` turns it into an error, which aiokafka logs.
 """
 

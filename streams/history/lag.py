@@ -83,7 +83,7 @@ class Lag:
     def _look(self, done: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], waits: bool) -> None:
         now, wall = time.monotonic(), time.time()
         worked = {TopicPartition(FACTS, partition): at for partition, at in self.worked.items()}
-        self.progress.observe(now, wall, done, ends, worked, held=done if waits else ())
+        self.progress.observe(now, wall, done, ends, worked, paused=done if waits else ())
         metrics.LAG_ROWS.set(self.progress.lag)
         metrics.LAG_SECONDS.set(self.progress.oldest_age(wall))
         self.progress.check_stalled(_STUCK)

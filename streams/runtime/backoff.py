@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""Exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Doubling waits with jitter: each is a random part, at least half, of what it could be. Seconds."""
+    """Computes waits between tries, in seconds: they double from `initial_delay` up to `max_delay`, and each is
+    multiplied by a random factor between 0.5 and 1."""
 
-    def __init__(self, first: float = 0.2, most: float = 10.0) -> None:
-        self._first, self._most = first, most
+    def __init__(self, initial_delay: float = 0.2, max_delay: float = 10.0) -> None:
+        self._initial_delay, self._max_delay = initial_delay, max_delay
         self._tries = 0
 
     @property
     def tries(self) -> int:
+        """How many waits were computed since the start or the last `reset`."""
         return self._tries
 
     def next(self) -> float:
-        most: float = min(self._most, self._first * 2.0 ** min(self._tries, 30))
+        """Returns the next wait."""
+        delay: float = min(self._max_delay, self._initial_delay * 2.0 ** min(self._tries, 30))
         self._tries += 1
-        return most * random.uniform(0.5, 1.0)  # noqa: S311
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
     def reset(self) -> None:
+        """Starts again at `initial_delay`, after a success."""
         self._tries = 0

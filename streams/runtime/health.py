@@ -1,4 +1,7 @@
-"""A worker's or the history's small HTTP port: `/metrics`, `/healthz`, `/readyz`. Off where `metrics_port` is 0."""
+"""HTTP port of the worker and the history: `/metrics`, `/healthz`, `/readyz`.
+
+Written by hand, without a web framework: the history does not need Faust or uvicorn otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,35 @@ from streams.runtime.lag import READY
 
 __all__ = ["serve"]
 
-_PATIENCE = 5.0  # seconds a client has for its request
-_LIMIT = 8192  # bytes of a request's head
+_REQUEST_SECONDS = 5.0  # for a request and its response
+_MAX_HEADER_BYTES = 8192
 _CLIENT_ERRORS = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
 @contextlib.asynccontextmanager
-async def serve(port: int, unready: Callable[[], str | None], host: str = "127.0.0.1") -> AsyncIterator[None]:
-    """Answers while the body runs. `unready`: why the role is not ready, or None. OSError: the port is taken."""
-    READY.set_function(lambda: unready() is None)
+async def serve(port: int, not_ready_reason: Callable[[], str | None], host: str = "127.0.0.1") -> AsyncIterator[None]:
+    """Serves while the block runs; serves nothing if `port` is 0.
+
+    `not_ready_reason` returns why the process is not ready, or None: /readyz answers 503 with the reason, or 200.
+    Raises OSError if the port is in use.
+    """
+    READY.set_function(lambda: not_ready_reason() is None)
     if not port:
         yield
         return
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(*_CLIENT_ERRORS):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_answer(head, unready))
+                writer.write(_response(head, not_ready_reason))
                 await writer.drain()
 
-    async with await asyncio.start_server(answer, host, port, limit=_LIMIT):
+    async with await asyncio.start_server(answer, host, port, limit=_MAX_HEADER_BYTES):
         yield
 
 
-def _answer(head: bytes, unready: Callable[[], str | None]) -> bytes:
+def _response(head: bytes, not_ready_reason: Callable[[], str | None]) -> bytes:
     method, _, rest = head.decode("latin-1").partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
     kind, body = "text/plain; charset=utf-8", b"ok\n"
@@ -44,7 +51,7 @@ def _answer(head: bytes, unready: Callable[[], str | None]) -> bytes:
         status, body = "405 Method Not Allowed", b"GET only\n"
     elif path == "/metrics":
         status, kind, body = "200 OK", CONTENT_TYPE_LATEST, generate_latest()
-    elif path == "/healthz" or (path == "/readyz" and (reason := unready()) is None):
+    elif path == "/healthz" or (path == "/readyz" and (reason := not_ready_reason()) is None):
         status = "200 OK"
     elif path == "/readyz":
         status, body = "503 Service Unavailable", f"{reason}\n".encode()

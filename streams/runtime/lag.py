@@ -1,8 +1,8 @@
-"""How far a role is behind the broker, whether it moves, and so whether it is ready. Pure: times are arguments.
+"""Consumer lag: number and age of unprocessed records, stall detection, readiness. Pure: times are arguments.
 
-`now` is the monotonic clock, `wall` seconds since the epoch, which is what the broker stamps on records
-(LogAppendTime). Nothing is read to know how old the oldest waiting record is: it came after the last moment at which
-nothing waited, and not before the last record that was worked on.
+`now` is the monotonic clock in seconds. `wall` is in seconds since the epoch, the clock of the timestamps that the
+broker sets on records (LogAppendTime). The age of the oldest unprocessed record is estimated without reading it: the
+record arrived after the last moment without a lag, and not before the last processed record.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from schemas.settings import Settings
 
 __all__ = ["LAG", "LAG_SECONDS", "READY", "ConsumerStalled", "LagTracker", "LogTruncated"]
 
-# Every role has these three; which role it is, the scrape says.
-LAG = Gauge("attn_lag_records", "Records of a partition not yet worked on", ["topic", "partition"])
-LAG_SECONDS = Gauge("attn_lag_seconds", "Age of the oldest of them, at most; 0 without any", ["topic", "partition"])
-READY = Gauge("attn_ready", "1 while /readyz says 200")
+# The worker, the edge and the history each export these three; the scrape job tells the processes apart.
+LAG = Gauge("attn_lag_records", "Unprocessed records of a partition", ["topic", "partition"])
+LAG_SECONDS = Gauge(
+    "attn_lag_seconds", "Upper bound of the age of the oldest unprocessed record; 0 if there is none",
+    ["topic", "partition"])
+READY = Gauge("attn_ready", "1 while /readyz answers 200")
 
 PartitionId = tuple[str, int]  # topic, partition
 
-# Standing still is counted by looks that the broker answered, each at most so much: a broker that was away, or a
-# process that was paused, is no reason to call a role stuck at the first look after.
-_STEP = 3.0
+# Seconds by which one observation can extend a stall at most. The first observation after an outage of the broker or a
+# pause of the process must not count the whole outage as a stall.
+_MAX_STEP = 3.0
 
 
 class ConsumerStalled(Exception):
@@ -40,25 +42,29 @@ class LogTruncated(Exception):
 
 @dataclass(slots=True)
 class _PartitionLag:
-    processed: int
-    first_seen: float  # wall, of the first look
+    """`first_seen`, `caught_up_at`, `processed_at`: wall times of the first observation, of the last one without a lag,
+    and of the last processed record. `stalled_for`: seconds without progress while there was a lag."""
+
+    processed: int  # the offset after the last processed record
+    first_seen: float
     end_offset: int = 0
-    caught_up_at: float | None = None  # wall: when nothing waited
-    processed_at: float | None = None  # wall: the timestamp of the last record worked on
-    stalled_for: float = 0.0  # seconds for which nothing moved though there was more
+    caught_up_at: float | None = None
+    processed_at: float | None = None
+    stalled_for: float = 0.0
 
     @property
     def lag(self) -> int:
         return max(0, self.end_offset - self.processed)
 
     def oldest_age(self, wall: float) -> float:
-        """Of the oldest record that waits, at most. Before the first was worked on: of our knowing that one waits."""
-        known = [time for time in (self.caught_up_at, self.processed_at) if time is not None]
-        return max(0.0, wall - (max(known) if known else self.first_seen)) if self.lag else 0.0
+        """Returns an upper bound of the age of the oldest unprocessed record. Until a record is processed, that is the
+        time since the first observation."""
+        bounds = [time for time in (self.caught_up_at, self.processed_at) if time is not None]
+        return max(0.0, wall - (max(bounds) if bounds else self.first_seen)) if self.lag else 0.0
 
 
 class LagTracker:
-    """Of one consumer. `now`: when it began."""
+    """Lag of one consumer. `now`: the time at which the consumer started."""
 
     def __init__(self, settings: Settings, now: float) -> None:
         self._stall_limit = settings.stall_seconds
@@ -67,50 +73,53 @@ class LagTracker:
         self._partitions: dict[PartitionId, _PartitionLag] = {}
 
     def observe(
-        self, now: float, wall: float, done: Mapping[PartitionId, int], ends: Mapping[PartitionId, int],
-        worked: Mapping[PartitionId, float] | None = None, held: Collection[PartitionId] = (),
+        self, now: float, wall: float, processed: Mapping[PartitionId, int], ends: Mapping[PartitionId, int],
+        processed_at: Mapping[PartitionId, float] | None = None, paused: Collection[PartitionId] = (),
     ) -> None:
-        """The broker has said at `now` where partitions end. `processed`: the owned ones, and the offset after the last
-        record worked on as of before the broker was asked; `processed_at`: that record's timestamp (wall), where known;
-        `held`: where nothing shall move."""
-        step, self._last_answer = min(now - self._last_answer, _STEP), now
-        for gone in self._partitions.keys() - done.keys():
-            del self._partitions[gone]
+        """Takes the end offsets that the broker answered at `now`.
+
+        `processed`: for each assigned partition the offset after the last processed record, read before the broker was
+        asked. Partitions that it lacks are dropped. `processed_at`: wall time of that record, where known. `paused`:
+        partitions that are not processed on purpose; they do not count as stalled.
+        """
+        step, self._last_answer = min(now - self._last_answer, _MAX_STEP), now
+        for dropped in self._partitions.keys() - processed.keys():
+            del self._partitions[dropped]
             for gauge in (LAG, LAG_SECONDS):
                 with suppress(KeyError):
-                    gauge.remove(*map(str, gone))
-        for name, offset in done.items():
-            place = self._partitions.setdefault(name, _PartitionLag(offset, wall))
-            moved, place.processed = offset != place.processed, offset
-            place.end_offset = ends.get(name, place.end_offset)
-            place.processed_at = (worked or {}).get(name, place.processed_at)
-            place.stalled_for = 0.0 if moved or not place.lag or name in held else place.stalled_for + step
-            if not place.lag:
-                place.caught_up_at = wall
-            LAG.labels(*name).set(place.lag)
-            LAG_SECONDS.labels(*name).set(place.oldest_age(wall))
+                    gauge.remove(*map(str, dropped))
+        for tp, offset in processed.items():
+            partition = self._partitions.setdefault(tp, _PartitionLag(offset, wall))
+            moved, partition.processed = offset != partition.processed, offset
+            partition.end_offset = ends.get(tp, partition.end_offset)
+            partition.processed_at = (processed_at or {}).get(tp, partition.processed_at)
+            stalls = partition.lag and not moved and tp not in paused
+            partition.stalled_for = partition.stalled_for + step if stalls else 0.0
+            if not partition.lag:
+                partition.caught_up_at = wall
+            LAG.labels(*tp).set(partition.lag)
+            LAG_SECONDS.labels(*tp).set(partition.oldest_age(wall))
 
     def suspend(self, now: float) -> None:
-        """The broker is not asked now, on purpose: its silence means nothing."""
+        """Notes that the broker is not asked for now on purpose; without it the silence would count as an outage."""
         self._last_answer = now
 
     @property
     def lag(self) -> int:
-        """Records, of all partitions."""
-        return sum(place.lag for place in self._partitions.values())
+        """Unprocessed records of all partitions."""
+        return sum(partition.lag for partition in self._partitions.values())
 
     def oldest_age(self, wall: float) -> float:
-        """Seconds, of the oldest record that waits anywhere; 0.0: none."""
-        return max((place.oldest_age(wall) for place in self._partitions.values()), default=0.0)
+        """Returns an upper bound of the age of the oldest unprocessed record, in seconds; 0.0 if there is none."""
+        return max((partition.oldest_age(wall) for partition in self._partitions.values()), default=0.0)
 
     def longest_stall(self) -> tuple[float, str]:
-        """For how many seconds nothing has moved though there is more, and where; the longest. 0.0: nowhere."""
-        name, place = max(
+        """Returns the longest time without progress while there was a lag, in seconds, and a text that names the
+        partition and its offsets. 0.0 if no partition is stalled."""
+        (topic, number), partition = max(
             self._partitions.items(), key=lambda item: item[1].stalled_for, default=(("", 0), _PartitionLag(0, 0.0)))
-        return (
-            place.stalled_for,
-            f"{name[0]}/{name[1]} stands at offset {place.processed}, it ends at {place.end_offset}",
-        )
+        offsets = f"stays at offset {partition.processed}, end offset {partition.end_offset}"
+        return partition.stalled_for, f"{topic}/{number} {offsets}"
 
     def check_stalled(self, limit: float) -> None:
         """Raises ConsumerStalled if a partition with a lag has not moved for more than `limit` seconds."""
@@ -119,15 +128,16 @@ class LagTracker:
             raise ConsumerStalled(f"{where}, for {seconds:.0f} s")
 
     def not_ready_reason(self, now: float, wall: float) -> str | None:
-        """Why what is asked of this role would not be the truth of now; None: it is."""
-        if (silent := now - self._last_answer) > self._stall_limit:
-            return f"the broker has not answered for {silent:.0f} s"
+        """Returns why the consumer's results are out of date (no answer of the broker, stalled, catching up), or None.
+        The limits are ATTN_STALL_SECONDS and ATTN_READY_LAG_SECONDS."""
+        if (silence := now - self._last_answer) > self._stall_limit:
+            return f"the broker has not answered for {silence:.0f} s"
         seconds, where = self.longest_stall()
         if seconds > self._stall_limit:
             return f"stalled: {where}, for {seconds:.0f} s"
-        name, place = max(
+        (topic, number), partition = max(
             self._partitions.items(), key=lambda item: item[1].oldest_age(wall),
             default=(("", 0), _PartitionLag(0, wall)))
-        if (age := place.oldest_age(wall)) > self._age_limit:
-            return f"catching up: {name[0]}/{name[1]} is {place.lag} records behind, the oldest up to {age:.0f} s old"
+        if (age := partition.oldest_age(wall)) > self._age_limit:
+            return f"catching up: {topic}/{number} is {partition.lag} records behind, the oldest up to {age:.0f} s old"
         return None

@@ -1,4 +1,4 @@
-"""The worker's metrics, each declared once."""
+"""Prometheus metrics of the worker."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ CIRCUIT_OPEN = Gauge(
     "attn_ingest_circuit_open", "1 while a source topic is not read because most of its records were rejected",
     ["topic"])
 MetricAlias("attn_ingest_stopped", CIRCUIT_OPEN)
-REREAD_RECORDS = Counter("attn_reread_records_total", "Records Faust did not deliver, read again", ["topic"])
+REREAD_RECORDS = Counter(
+    "attn_reread_records_total", "Records that Faust did not deliver and that were read again", ["topic"])
 MetricAlias("attn_skipped_records", REREAD_RECORDS)
-# How well packing works: 1 means that every event pays for a log record of its own.
-PACK_EVENTS = Histogram("attn_ingest_pack_events", "Events in a pack", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500))
+# Shows how well packing works: with 1 event per pack, each event costs a log record.
+PACK_EVENTS = Histogram("attn_ingest_pack_events", "Events per pack", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500))
 PACKS = Counter("attn_fold_packs_total", "Packs folded")
 FACTS = Counter("attn_fold_facts_total", "Facts and outcomes written")
-# How well grouping works: rows in one record batch of attn.views.
-BATCH_ROWS = Histogram("attn_fold_batch_rows", "Rows in a batch", buckets=(1, 2, 5, 10, 20, 50, 100, 500, 1000, 5000))
+# Shows how well grouping works: rows in one record batch of attn.views.
+BATCH_ROWS = Histogram("attn_fold_batch_rows", "Rows per batch", buckets=(1, 2, 5, 10, 20, 50, 100, 500, 1000, 5000))
 WRITE_SECONDS = Histogram(
-    "attn_fold_write_seconds", "From taking a batch until it is durable",
+    "attn_fold_write_seconds", "Seconds from the write of a batch until it is acknowledged",
     buckets=(.001, .002, .005, .01, .02, .05, .1, .5, 2, 15),
 )
-TICKS = Counter("attn_ticks_total", "Ticks of the clock logged")
-CLOCK = Gauge("attn_fold_clock_seconds", "The log's clock", ["partition"])
+TICKS = Counter("attn_ticks_total", "Ticks appended to the log")
+CLOCK = Gauge("attn_fold_clock_seconds", "Log clock of a partition, seconds since the epoch", ["partition"])

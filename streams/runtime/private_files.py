@@ -1,4 +1,4 @@
-"""The data directory is its owner's alone: everybody's inbox is in it, and secrets, each in a file."""
+"""Files that only their owner may read: the data directory with all inboxes, and secrets, one per file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["create_secret", "make_private_dir", "read_secret", "replace_atomical
 
 
 def make_private_dir(directory: Path) -> None:
-    """Makes a directory that others can't look into. One that is there keeps the mode somebody gave it."""
+    """Creates a directory with mode 0700, and its parents. An existing directory keeps its mode."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def read_secret(path: Path) -> str:
-    """The secret. OSError: it can't be read."""
+    """Returns the secret in a file. Raises OSError if the file cannot be read."""
     return path.read_text().strip()
 
 
 def create_secret(path: Path) -> bool:
-    """Write a new secret, whole or not at all. False: there is one already."""
+    """Writes a new secret of 48 random bytes, atomically and with mode 0600. Returns False if the file exists."""
     if path.exists():
         return False
     draft = path.with_suffix(f".{os.getpid()}")
@@ -33,7 +33,7 @@ def create_secret(path: Path) -> bool:
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(draft, path)  # not `replace`: another process may have made one meanwhile, and goes by it
+        os.link(draft, path)  # fails if another process has created the secret in the meantime; `replace` would not
     except FileExistsError:
         return False
     finally:

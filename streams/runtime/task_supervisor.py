@@ -1,4 +1,8 @@
-"""What ends the worker: the first thing that goes wrong anywhere in it. Nothing is swallowed and nothing goes on."""
+"""Supervises the worker's background tasks.
+
+The first unhandled exception in any of them stops the worker (fail fast); later exceptions are only logged. A restart
+resumes from the last durable position.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class WorkerFailed(Exception):
-    """The worker can't go on; `str(error)` says why. A restart resumes from what is durable."""
+    """A background task of the worker failed; the message names the task and the error."""
 
 
 class TaskSupervisor:
-    """Rung once; whoever runs the worker waits for it and ends the process with the reason."""
+    """Records the first failure. The process waits in `wait` and exits with that failure.
+
+    `failure`: task, error class and message of the first failure, or None.
+    """
 
     def __init__(self) -> None:
         self.failure: str | None = None
@@ -26,20 +33,21 @@ class TaskSupervisor:
         self._failed = asyncio.Event()
 
     def fail(self, where: str, error: BaseException) -> None:
-        """Later ones only leave a log line: the first is the cause, the rest mostly follow from it."""
+        """Logs a failure and keeps it if it is the first. Later failures are mostly consequences of the first."""
         log.critical("%s: %s: %s", where, type(error).__name__, error, exc_info=error)
         if self.failure is None:
             self.failure, self._cause = f"{where}: {type(error).__name__}: {error}", error
             self._failed.set()
 
     async def wait(self) -> NoReturn:
-        """Returns never: raises WorkerFailed when rung."""
+        """Waits for the first failure, then raises WorkerFailed. Does not return."""
         await self._failed.wait()
         raise WorkerFailed(self.failure) from self._cause
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """Any exception in the block rings, and goes on as it was. (Faust acks or restarts an agent that raises.)"""
+        """Reports any exception of the block as a failure and raises it again. Agents need it: Faust would acknowledge
+        the message or restart the agent."""
         try:
             yield
         except Exception as error:
@@ -47,7 +55,7 @@ class TaskSupervisor:
             raise
 
     def spawn(self, work: Coroutine[Any, Any, None], where: str) -> asyncio.Task[None]:
-        """Runs `work` as a task whose failure rings."""
+        """Runs `work` as a task and reports its exception as a failure."""
         task = asyncio.create_task(work, name=where)
         task.add_done_callback(self._ended)
         return task

@@ -1,4 +1,5 @@
-"""One thread for blocking calls, in order. A daemon: a call that hangs in the network does not hold up the exit."""
+"""One thread that runs blocking calls in order. A daemon thread: a call that hangs in the network does not delay the
+process's exit."""
 
 from __future__ import annotations
 
@@ -17,17 +18,20 @@ R = TypeVar("R")
 
 
 class WorkerThread:
+    """`await thread(function, *args)` runs a function in the thread."""
+
     def __init__(self, name: str) -> None:
         self._since: float | None = None
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def __call__(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The call's result. Cancelled, the call still runs to its end, before any later one."""
+        """Returns the function's result or raises its exception. A call whose task is cancelled still runs to its end,
+        before any later call."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
 
-        def settle(result: R | None, error: BaseException | None) -> None:
+        def resolve(result: R | None, error: BaseException | None) -> None:
             if future.cancelled():
                 return
             if error is not None:
@@ -42,19 +46,19 @@ class WorkerThread:
                 result = function(*args, **kwargs)
             except BaseException as raised:
                 error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(settle, result, error)
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits for the result
+                loop.call_soon_threadsafe(resolve, result, error)
 
         self._calls.put(call)
         return await future
 
     def busy(self) -> float:
-        """For how many seconds the call that runs now has been running; 0.0: none runs."""
+        """Returns the seconds since the current call began; 0.0 if none runs."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     def stop(self) -> None:
-        """End the thread after the calls that wait."""
+        """Ends the thread after the queued calls."""
         self._calls.put(None)
 
     def _work(self) -> None:

@@ -294,7 +294,7 @@ async def test_a_write_that_hangs_ends_it(
     monkeypatch.setattr(Faulty, "data_insert", lambda self, context: hung.wait())
     stop, task = start(settings)
     await send(producer, Feeder(4).some(40), 4)
-    with pytest.raises(ConsumerStalled, match=r"attn.facts/\d stands at offset 0"):
+    with pytest.raises(ConsumerStalled, match=r"attn.facts/\d stays at offset 0"):
         await asyncio.wait_for(task, 60)
     hung.set()
     stop.set()

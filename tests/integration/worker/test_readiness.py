@@ -71,11 +71,11 @@ async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monk
             await eventually(lambda: says(base, 200, "ok"), "ready")
             monkeypatch.setattr(Ingestor, "_write", hang)
             await send(settings, [line(1)])
-            await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stands at offset 0"), "stalled")
+            await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stays at offset 0"), "stalled")
             await asyncio.wait({task}, timeout=60)
 
     try:
-        with pytest.raises(WorkerFailed, match="ConsumerStalled: waitpoints/0 stands at offset 0, it ends at 1"):
+        with pytest.raises(WorkerFailed, match="ConsumerStalled: waitpoints/0 stays at offset 0, end offset 1"):
             await ends()
     finally:
         await broker.stop()

@@ -44,7 +44,7 @@ def test_standing_still_though_there_is_more() -> None:
     for second in range(12):
         progress.observe(second, NOON + second, {A: 7, B: second}, {A: 9, B: second + 3})
     assert progress.not_ready_reason(11.0, NOON + 11) == (
-        "stalled: attn.log/0 stands at offset 7, it ends at 9, for 11 s")
+        "stalled: attn.log/0 stays at offset 7, end offset 9, for 11 s")
     progress.observe(12.0, NOON + 12, {A: 8, B: 12}, {A: 9, B: 15})
     assert progress.not_ready_reason(12.0, NOON + 12) is None
 
