@@ -9,7 +9,7 @@ import resource
 import structlog
 
 from api.commands.command_log import open_log_writer
-from api.edge.follower import Tailer
+from api.edge.follower import TopicFollower
 from api.edge.services import Edge
 from api.http.app import create_app
 from api.http.protocol.server import listen, make_server
@@ -32,14 +32,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
     _raise_descriptors()
     edge = Edge(settings)
-    READY.set_function(lambda: not edge.unready())
+    READY.set_function(lambda: not edge.not_ready_reason())
     sock = listen(settings.host, settings.port)
     http = make_server(create_app(edge))
     _log.info("listening", host=settings.host, port=sock.getsockname()[1])
     tasks = {
         name: asyncio.create_task(work, name=name) for name, work in (
             ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
-            ("heartbeats", edge.connections.beat()), ("stop", stop.wait()),
+            ("heartbeats", edge.connections.send_heartbeats()), ("stop", stop.wait()),
         )
     }
     try:
@@ -77,7 +77,7 @@ async def _follow(edge: Edge, settings: Settings) -> None:
     await _topics(edge, settings)
     async with open_log_writer(settings) as append:
         edge.command_log.append = append
-        await Tailer(edge, settings).run()
+        await TopicFollower(edge, settings).run()
 
 
 async def _topics(edge: Edge, settings: Settings) -> None:
@@ -86,9 +86,9 @@ async def _topics(edge: Edge, settings: Settings) -> None:
         try:
             await topics.ensure_topics(settings)
         except topics.BrokerUnavailable as error:
-            edge.contact.unheard(error)
+            edge.broker_health.record_failure(error)
         else:
-            edge.contact.heard()
+            edge.broker_health.record_success()
             return
 
 

@@ -7,8 +7,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from streams.runtime.metric_aliases import MetricAlias
 
 STREAMS = Gauge("attn_edge_streams", "Live connections")
-REFUSED = Counter("attn_edge_streams_refused_total", "Connections beyond a user's limit")
-CUT = Counter("attn_edge_streams_cut_total", "Readers too slow to keep up")
+CONNECTIONS_REFUSED = Counter("attn_edge_streams_refused_total", "Connections beyond a user's limit")
+DISCONNECTED_SLOW = Counter("attn_edge_streams_cut_total", "Readers too slow to keep up")
 RESUMED = Counter("attn_edge_resumes_total", "Feeds that named a cursor, by what they were given", ["answer"])
 FRAMES = Counter("attn_edge_frames_total", "Frames made, each for one reader or for all who share a view")
 SENT = Counter("attn_edge_sent_bytes_total", "Bytes handed to connections, heartbeats left out")
@@ -39,4 +39,4 @@ ARCHIVE_FAILURES = Counter("attn_edge_archive_failures_total", "Queries that Cli
 ARCHIVE_REFUSED = Counter(
     "attn_edge_archive_refused_total", "Questions to ClickHouse refused: too many of one user, or of all", ["share"])
 EVICTED = Counter("attn_edge_connections_evicted_total", "Connections without a known caller closed for newer ones")
-WAITED = Counter("attn_edge_reads_refused_total", "Reads refused because their user has too many in progress")
+READS_REFUSED = Counter("attn_edge_reads_refused_total", "Reads refused because their user has too many in progress")

@@ -18,50 +18,50 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from api import metrics
-from api.edge.bootstrap import POLL_MS, RECORDS, Opening, each, fact_of
-from api.edge.index_builder import TURN
-from api.edge.initial_state import Assembler
+from api.edge.bootstrap import MAX_POLL_RECORDS, POLL_MS, Bootstrap, iter_records, parse_fact
+from api.edge.index_builder import TIME_SLICE
+from api.edge.initial_state import BatchAssembler
 from api.edge.services import Edge
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.kafka.connection import client_arguments, close_client
 
-__all__ = ["FellBack", "Stuck", "Tailer"]
+__all__ = ["ConsumerStalled", "LogTruncated", "TopicFollower"]
 
 _FETCH_BYTES = 4 << 20
 _CLOSE_SECONDS = 1.0
-_CHECK = 2.0  # seconds between two looks at the ends of the topics
+_CHECK_INTERVAL = 2.0  # seconds between two looks at the ends of the topics
 # Seconds without a record though the broker answers and has more: the consumer is stuck, a new process is not.
-_STUCK = 60.0
+_STALL_SECONDS = 60.0
 
 _log = structlog.get_logger("attn.edge")
 
 
-class FellBack(Exception):
+class LogTruncated(Exception):
     """A topic ends before what was read of it."""
 
 
-class Stuck(Exception):
+class ConsumerStalled(Exception):
     """The consumer delivers nothing though there is more."""
 
 
-class Tailer:
+class TopicFollower:
     def __init__(self, edge: Edge, settings: Settings) -> None:
         self._edge, self._settings = edge, settings
         self._views = [TopicPartition(VIEWS, number) for number in sorted(edge.replica.served)]
         self._facts = [TopicPartition(FACTS, number) for number in sorted(edge.replica.served)]
-        self._assemblers = {place.partition: Assembler(place.partition) for place in self._views}
-        self._worked: dict[TopicPartition, float] = {}  # the broker's time of the last record read, seconds
+        self._assemblers = {place.partition: BatchAssembler(place.partition) for place in self._views}
+        self._timestamps: dict[TopicPartition, float] = {}  # the broker's time of the last record read, seconds
         self._ends: dict[TopicPartition, int] = {}
-        self._moved: dict[TopicPartition, tuple[int, float]] = {}  # where it was, and since when
+        self._last_moved: dict[TopicPartition, tuple[int, float]] = {}  # where it was, and since when
 
     async def run(self) -> None:
         """Until cancelled. Sets `edge.ready`. Raises when the replica can't be trusted or Kafka can't be read."""
         consumers: list[AIOKafkaConsumer] = []
         tasks: list[asyncio.Task[None]] = []
         try:
-            consumers.append(views := await self._started("views"))
-            consumers.append(facts := await self._started("facts"))
+            consumers.append(views := await self._start_consumer("views"))
+            consumers.append(facts := await self._start_consumer("facts"))
             # The watch is there from the beginning: a broker may also fail while the view is read.
             tasks = [asyncio.create_task(one) for one in (self._watch(views, facts), self._read(views, facts))]
             await asyncio.gather(*tasks)
@@ -76,7 +76,7 @@ class Tailer:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*map(close_client, consumers), return_exceptions=True)
 
-    async def _started(self, name: str) -> AIOKafkaConsumer:
+    async def _start_consumer(self, name: str) -> AIOKafkaConsumer:
         """A consumer, once there is a broker."""
         while True:
             consumer = AIOKafkaConsumer(
@@ -88,7 +88,7 @@ class Tailer:
                 await consumer.start()
                 return consumer
             except KafkaError as error:
-                self._edge.contact.unheard(error)
+                self._edge.broker_health.record_failure(error)
                 await close_client(consumer)
                 await asyncio.sleep(1)
             except BaseException:
@@ -96,10 +96,10 @@ class Tailer:
                 raise
 
     async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:
-        opening = Opening(self._edge, self._settings, self._assemblers)
-        await opening.views(views, self._views)
-        await opening.facts(facts, self._facts)
-        self._edge.flush()
+        opening = Bootstrap(self._edge, self._settings, self._assemblers)
+        await opening.load_views(views, self._views)
+        await opening.load_facts(facts, self._facts)
+        self._edge.publish()
         self._measure()
         gc.collect()
         gc.freeze()  # what was loaded stays: looking through it again and again would be a pause for everybody
@@ -109,72 +109,75 @@ class Tailer:
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS)
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
             begun = turn = time.perf_counter()
-            for record in each(found):
+            for record in iter_records(found):
                 batch = self._assemblers[record.partition].add(record.key or b"", record.value, record.timestamp)
                 if batch is None:
                     continue
-                self._edge.take(batch.partition, batch.rows, batch.position)
-                if time.perf_counter() - turn > TURN:
-                    self._edge.flush()
+                self._edge.apply_batch(batch.partition, batch.rows, batch.position)
+                if time.perf_counter() - turn > TIME_SLICE:
+                    self._edge.publish()
                     await asyncio.sleep(0)
                     turn = time.perf_counter()
-            self._edge.flush()
-            self._note(found)
+            self._edge.publish()
+            self._record_timestamps(found)
             if found:
-                self._edge.contact.heard()
+                self._edge.broker_health.record_success()
                 metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
 
     async def _follow_facts(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS)
-            for record in each(found):
-                fact = fact_of(record)
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
+            for record in iter_records(found):
+                fact = parse_fact(record)
                 if fact is not None:
-                    self._edge.tell(record.partition, fact)
-            self._edge.told()
-            self._note(found)
+                    self._edge.add_fact(record.partition, fact)
+            self._edge.release_pending()
+            self._record_timestamps(found)
 
-    def _note(self, found: dict[TopicPartition, list[Any]]) -> None:
-        self._worked.update((place, records[-1].timestamp / 1000) for place, records in found.items())
+    def _record_timestamps(self, found: dict[TopicPartition, list[Any]]) -> None:
+        self._timestamps.update((place, records[-1].timestamp / 1000) for place, records in found.items())
 
     # --- how it is ---
 
     async def _watch(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:
         """How far behind the edge is, and whether the view's topic still is the one that was read."""
         while True:
-            await asyncio.sleep(_CHECK)
+            await asyncio.sleep(_CHECK_INTERVAL)
             # What was read before it is asked: the answer may wait for one partition's new leader while others go on.
             read = {place: await views.position(place) for place in views.assignment()}
             told = {place: await facts.position(place) for place in facts.assignment()}
-            ends = await self._edge.contact.asked(lambda: views.end_offsets(self._views))
-            ends_told = await self._edge.contact.asked(lambda: facts.end_offsets(self._facts)) if told else {}
-            self._edge.progress.observe(
-                time.monotonic(), self._edge.clock(), read | told, ends | ends_told, self._worked)
+            ends = await self._edge.broker_health.retry_until_answered(lambda: views.end_offsets(self._views))
+            ends_told = (
+                await self._edge.broker_health.retry_until_answered(lambda: facts.end_offsets(self._facts))
+                if told else {})
+            self._edge.lag.observe(
+                time.monotonic(), self._edge.clock(), read | told, ends | ends_told, self._timestamps)
             for place, end in ends.items():
                 if end < self._ends.get(place, 0):
-                    raise FellBack(f"{place.topic}-{place.partition} ends at {end}, and had {self._ends[place]}")
+                    raise LogTruncated(f"{place.topic}-{place.partition} ends at {end}, and had {self._ends[place]}")
             for place, at in read.items():
-                self._look(place, at, ends[place])
+                self._check_stall(place, at, ends[place])
             self._ends = ends
             self._measure()
 
-    def _look(self, place: TopicPartition, at: int, end: int) -> None:
+    def _check_stall(self, place: TopicPartition, at: int, end: int) -> None:
         now = time.monotonic()
         if at > end:
-            raise FellBack(f"{place.topic}-{place.partition} ends at {end}, but {at} was read of it")
-        before, since = self._moved.get(place, (-1, now))
+            raise LogTruncated(f"{place.topic}-{place.partition} ends at {end}, but {at} was read of it")
+        before, since = self._last_moved.get(place, (-1, now))
         if at == end or at != before or not self._edge.ready:  # what is read at start comes in large pieces, by turns
             since = now
-        elif now - since > _STUCK:
-            raise Stuck(f"{place.topic}-{place.partition}: nothing came for {_STUCK:.0f} s, though {at} is not the end")
-        self._moved[place] = (at, since)
+        elif now - since > _STALL_SECONDS:
+            raise ConsumerStalled(
+                f"{place.topic}-{place.partition}: nothing came for {_STALL_SECONDS:.0f} s, though {at} is not the end")
+        self._last_moved[place] = (at, since)
 
     def _measure(self) -> None:
         replica = self._edge.replica
         for partition in replica.served:
             metrics.POSITION.labels(str(partition)).set(replica.position_of(partition))
-        metrics.ROWS.set(replica.rows())
-        metrics.INDEXED.set(replica.indexed())
-        metrics.RESUME_BYTES.set(replica.held)
+        metrics.ROWS.set(replica.row_count())
+        metrics.INDEXED.set(replica.indexed_count())
+        metrics.RESUME_BYTES.set(replica.retained_bytes)

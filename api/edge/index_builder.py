@@ -13,40 +13,40 @@ from collections.abc import Iterable, Iterator
 from api.readmodel.workspace import Workspace
 from schemas.views import Row, decode_row
 
-__all__ = ["Builders", "paced", "rebuilt"]
+__all__ = ["IndexBuilder", "build_steps", "run_cooperatively"]
 
-TURN = 0.01  # seconds of work after which everybody else has a turn
+TIME_SLICE = 0.01  # seconds of work after which everybody else has a turn
 
 
-async def paced(steps: Iterator[None]) -> None:
+async def run_cooperatively(steps: Iterator[None]) -> None:
     """All the steps, a turn at a time."""
     begun = time.perf_counter()
     for _ in steps:
-        if time.perf_counter() - begun > TURN:
+        if time.perf_counter() - begun > TIME_SLICE:
             await asyncio.sleep(0)
             begun = time.perf_counter()
 
 
-def rebuilt(space: Workspace, families: Iterable[str]) -> Iterator[None]:
+def build_steps(space: Workspace, families: Iterable[str]) -> Iterator[None]:
     """Steps, between which the workspace may change; after the last one it has indexes of these families too."""
-    keys = space.own_keys()
-    then = Workspace(space.name, {key: space.rows[key] for key in keys})
+    keys = space.existing_keys()
+    then = Workspace(space.workspace_id, {key: space.rows[key] for key in keys})
     then.keys = keys
-    changes = space.changes = []
+    changes = space.changes_during_build = []
     try:
         yield from then.build({*space.families, *families})
         for key, raw in changes:
             then.apply(key, raw, _row(key, then.rows.get(key)), _row(key, raw))
     finally:
-        space.changes = None
-    space.lists, space.tallies, space.families, space.built = then.lists, then.tallies, then.families, True
+        space.changes_during_build = None
+    space.sets, space.tallies, space.families, space.is_indexed = then.sets, then.tallies, then.families, True
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:
     return decode_row(key, raw) if raw is not None else None
 
 
-class Builders:
+class IndexBuilder:
     """One at a time for each workspace."""
 
     def __init__(self) -> None:
@@ -54,9 +54,10 @@ class Builders:
 
     async def build(self, space: Workspace, families: frozenset[str]) -> None:
         """Returns when the workspace has its indexes, of these families among others."""
-        while not (space.built and families <= space.families):
-            task = self._running.get(space.name)
+        while not (space.is_indexed and families <= space.families):
+            task = self._running.get(space.workspace_id)
             if task is None:
-                task = self._running[space.name] = asyncio.create_task(paced(rebuilt(space, families)))
-                task.add_done_callback(lambda _: self._running.pop(space.name))
+                task = asyncio.create_task(run_cooperatively(build_steps(space, families)))
+                self._running[space.workspace_id] = task
+                task.add_done_callback(lambda _: self._running.pop(space.workspace_id))
             await asyncio.shield(task)  # others wait for it too

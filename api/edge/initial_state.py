@@ -22,24 +22,24 @@ from typing import NamedTuple
 from api.readmodel.workspace import PREFIXES
 from schemas.views import PositionRow, apply_changes, decode_row
 
-__all__ = ["Assembler", "Batch", "Loading"]
+__all__ = ["BatchAssembler", "InitialState", "ViewBatch"]
 
 _Rows = list[tuple[bytes, bytes | None]]
 _OVERHEAD = 150  # bytes of Python around a record that waits
 _POSITION = b"~:"
 
 
-class Batch(NamedTuple):
+class ViewBatch(NamedTuple):
     """Rows and the position they lead to; `at` is the timestamp of the first record, milliseconds."""
 
-    at: int
+    timestamp: int
     partition: int
     rows: _Rows
     position: PositionRow
     size: int
 
 
-class Assembler:
+class BatchAssembler:
     """Records of one partition -> batches. A batch is whole once its position row has come."""
 
     def __init__(self, partition: int) -> None:
@@ -48,14 +48,14 @@ class Assembler:
         self._size = 0
         self._at: int | None = None
 
-    def add(self, key: bytes, value: bytes | None, at: int) -> Batch | None:
+    def add(self, key: bytes, value: bytes | None, at: int) -> ViewBatch | None:
         """The batch that this record ends, if it ends one."""
         if key[:2] == _POSITION:
             if value is None:
                 return None
             position = decode_row(key, value)
             assert isinstance(position, PositionRow)
-            batch = Batch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
+            batch = ViewBatch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
             self._rows, self._size, self._at = [], 0, None
             return batch
         if key[:2] in PREFIXES:
@@ -64,72 +64,73 @@ class Assembler:
             self._size += len(key) + len(value or b"") + _OVERHEAD
         return None
 
-    def waits_since(self, horizon: int) -> bool:
+    def has_unfinished_batch_before(self, horizon: int) -> bool:
         """Whether rows wait for their position that are older than this, milliseconds."""
         return self._at is not None and self._at < horizon
 
 
 @dataclass
-class _Part:
+class _PartitionState:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     position: PositionRow = field(default_factory=lambda: PositionRow(next=0))
-    unsure: bool = False
+    uncertain: bool = False
 
 
-class Loading:
+class InitialState:
     """Takes batches of all partitions in any interleaving, each partition's in order.
 
     `room` is how many bytes of batches are kept as batches, the latest; `horizon` (milliseconds) how old they may be.
     """
 
     def __init__(self, room: int, horizon: int) -> None:
-        self._room, self._horizon = room, horizon
-        self._parts: dict[int, _Part] = {}
-        self._recent: dict[int, deque[Batch]] = {}
-        self._held = 0
+        self._max_bytes, self._horizon = room, horizon
+        self._states: dict[int, _PartitionState] = {}
+        self._recent: dict[int, deque[ViewBatch]] = {}
+        self._recent_bytes = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: ViewBatch) -> None:
         recent = self._recent.setdefault(batch.partition, deque())
-        if not recent and batch.at < self._horizon:
-            self._settle(batch)
+        if not recent and batch.timestamp < self._horizon:
+            self._apply(batch)
             return
         recent.append(batch)
-        self._held += batch.size
-        while self._held > self._room:
-            self._settle_oldest()
+        self._recent_bytes += batch.size
+        while self._recent_bytes > self._max_bytes:
+            self._apply_oldest()
 
-    def settle(self, horizon: int) -> set[int]:
+    def advance_horizon(self, horizon: int) -> set[int]:
         """`horizon` as it is now. The partitions whose state is unsure: they need more of their records, up to what
         their next owner writes."""
         self._horizon = horizon
         for number, recent in self._recent.items():
-            while recent and (recent[0].at < horizon or not self._leads_on(number, recent[0])):
-                self._take(recent)
-        return {number for number, part in self._parts.items() if part.unsure}
+            while recent and (recent[0].timestamp < horizon or not self._follows_state(number, recent[0])):
+                self._apply_first(recent)
+        return {number for number, part in self._states.items() if part.uncertain}
 
-    def finish(self) -> tuple[dict[int, tuple[dict[bytes, bytes], PositionRow]], Iterator[Batch]]:
+    def finish(self) -> tuple[dict[int, tuple[dict[bytes, bytes], PositionRow]], Iterator[ViewBatch]]:
         """After `settle`: state by partition, and the batches that lead on from it, oldest first."""
-        state = {number: (part.rows, part.position) for number, part in self._parts.items()}
-        return state, heapq.merge(*self._recent.values(), key=lambda batch: batch.at)
+        state = {number: (part.rows, part.position) for number, part in self._states.items()}
+        return state, heapq.merge(*self._recent.values(), key=lambda batch: batch.timestamp)
 
-    def _leads_on(self, number: int, batch: Batch) -> bool:
-        part = self._parts.get(number)
-        return part is None or (not part.unsure and batch.position.position > part.position.position)
+    def _follows_state(self, number: int, batch: ViewBatch) -> bool:
+        part = self._states.get(number)
+        return part is None or (not part.uncertain and batch.position.position > part.position.position)
 
-    def _settle_oldest(self) -> None:
-        self._take(min((recent for recent in self._recent.values() if recent), key=lambda recent: recent[0].at))
+    def _apply_oldest(self) -> None:
+        self._apply_first(min(
+            (recent for recent in self._recent.values() if recent), key=lambda recent: recent[0].timestamp))
 
-    def _take(self, recent: deque[Batch]) -> None:
+    def _apply_first(self, recent: deque[ViewBatch]) -> None:
         batch = recent.popleft()
-        self._held -= batch.size
-        self._settle(batch)
+        self._recent_bytes -= batch.size
+        self._apply(batch)
 
-    def _settle(self, batch: Batch) -> None:
-        part = self._parts.setdefault(batch.partition, _Part())
+    def _apply(self, batch: ViewBatch) -> None:
+        part = self._states.setdefault(batch.partition, _PartitionState())
         behind = batch.position.position < part.position.position
-        if behind and batch.at >= self._horizon:
+        if behind and batch.timestamp >= self._horizon:
             return  # nothing was compacted yet because of it
         apply_changes(part.rows, batch.rows)
-        part.unsure = behind
+        part.uncertain = behind
         if not behind:
             part.position = batch.position

@@ -13,14 +13,14 @@ from api.commands.command_log import CommandLog
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
 from api.contract.errors import ApiError
-from api.edge.broker_health import Contact
-from api.edge.index_builder import Builders
+from api.edge.broker_health import BrokerHealth
+from api.edge.index_builder import IndexBuilder
 from api.history.client import HistoryClient
-from api.live.case_events import Events
-from api.live.connections import Connections
-from api.live.feed_hub import Hub
-from api.live.notifications import Pushes
-from api.readmodel.pages import Answers
+from api.live.case_events import CaseEventHub
+from api.live.connections import ConnectionRegistry
+from api.live.feed_hub import FeedHub
+from api.live.notifications import NotificationHub
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.workspace import Workspace
@@ -31,12 +31,12 @@ from schemas.views import PositionRow
 from streams.core.domain.visibility import Targets
 from streams.runtime.lag import LagTracker
 
-__all__ = ["Edge", "served"]
+__all__ = ["Edge", "parse_partitions"]
 
 _log = structlog.get_logger("attn.edge")
 
 
-def served(text: str, partitions: int) -> Collection[int]:
+def parse_partitions(text: str, partitions: int) -> Collection[int]:
     """`0-3,7` -> the partitions meant; empty: all. ValueError: not such a list, or none of these."""
     if not text.strip():
         return range(partitions)
@@ -58,57 +58,58 @@ class Edge:
         partitions = settings.log_partitions
         # Of the bytes kept for resuming, a quarter is Zero's events, which are small.
         room = settings.resume_bytes // 4
-        self.replica = Replica(partitions, served(settings.partitions, partitions), settings.resume_bytes - room)
-        self.answers = Answers(int(settings.activity_window_hours * HOUR))
-        self.hub = Hub(self.replica, self.answers, settings.stream_buffer)
-        self.events = Events(partitions, self.replica.position_of, room, self._targets_of)
-        self.connections = Connections(settings, lambda: int(clock() * SECOND))
+        self.replica = Replica(
+            partitions, parse_partitions(settings.partitions, partitions), settings.resume_bytes - room)
+        self.pages = PageRenderer(int(settings.activity_window_hours * HOUR))
+        self.feed_hub = FeedHub(self.replica, self.pages, settings.stream_buffer)
+        self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
+        self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
-        self.pushes = Pushes(self.replica)
+        self.notifications = NotificationHub(self.replica)
         self._barrier = VisibilityBarrier(self.replica.position_of)
         self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)
-        self.contact = Contact(settings.kafka)
-        self.progress = LagTracker(settings, time.monotonic())  # of the topics it follows
+        self.broker_health = BrokerHealth(settings.kafka)
+        self.lag = LagTracker(settings, time.monotonic())  # of the topics it follows
         self.ready = False
         self._last: dict[int, tuple[int, int]] = {}  # place of the last fact, by partition
-        self._builders = Builders()
+        self._builders = IndexBuilder()
         self._stale = 0
 
-    def take(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> None:
+    def apply_batch(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> None:
         """One batch of the view. `flush` must follow before anybody else has a turn."""
         at = self.replica.position_of(partition)
         if position.position <= at:
-            self._leave_out(partition, position.position, at)
+            self._skip_stale_batch(partition, position.position, at)
             return
-        self.hub.publish(self.replica.apply(partition, rows, position))
+        self.feed_hub.render(self.replica.apply(partition, rows, position))
         metrics.BATCHES.inc()
 
-    def flush(self) -> None:
+    def publish(self) -> None:
         """Everybody gets what the batches since the last flush mean to them."""
-        self.hub.flush()
-        self.told()
+        self.feed_hub.send()
+        self.release_pending()
 
-    def tell(self, partition: int, fact: Fact | Outcome) -> None:
+    def add_fact(self, partition: int, fact: Fact | Outcome) -> None:
         """One record of the facts; a repeat, which a worker that was restarted may write, is left out. `told` must
         follow."""
         if self._last.get(partition, (-1, -1)) >= (fact.pos, fact.index):
             return
         self._last[partition] = (fact.pos, fact.index)
         if isinstance(fact, Fact):
-            self.events.add(partition, fact)
-        elif self.command_log.is_waiting(fact) or self.pushes.wants(fact):
+            self.case_events.add(partition, fact)
+        elif self.command_log.is_waiting(fact) or self.notifications.wants(fact):
             self._barrier.add(partition, fact)
 
-    def told(self) -> None:
+    def release_pending(self) -> None:
         """Facts and view went on: everybody gets what the view shows now."""
-        self.events.release()
+        self.case_events.release()
         for outcome in self._barrier.pop_visible():
             self.command_log.on_outcome(outcome)
-            self.pushes.push(outcome)
+            self.notifications.push(outcome)
 
-    def _leave_out(self, partition: int, position: int, at: int) -> None:
+    def _skip_stale_batch(self, partition: int, position: int, at: int) -> None:
         """A worker that had lost the partition wrote once more; the broker refuses most such writes."""
         metrics.STALE.inc()
         self._stale += 1
@@ -117,25 +118,25 @@ class Edge:
                          partition=partition, position=position, at=at)
 
     def _targets_of(self, ws: str, item: str) -> Targets | None:
-        space = self.replica.known(ws)
+        space = self.replica.find_workspace(ws)
         return space.targets_of(item) if space is not None else None
 
-    def unready(self) -> str:
+    def not_ready_reason(self) -> str:
         """Why nobody should be sent here now, for the operator; "" if they may."""
-        trouble = "the edge stops" if self.connections.closed else self.contact.trouble()
+        trouble = "the edge stops" if self.connections.closed else self.broker_health.problem()
         if trouble or not self.ready:
             return trouble or "the view has not caught up yet"
-        return self.progress.not_ready_reason(time.monotonic(), self.clock()) or ""
+        return self.lag.not_ready_reason(time.monotonic(), self.clock()) or ""
 
-    async def space(self, reader: Reader, *families: str) -> Workspace:
+    async def workspace(self, reader: Reader, *families: str) -> Workspace:
         """The reader's workspace with indexes of these families (api.readmodel.indexes). 503: the view has not
         caught up yet, or another edge serves it."""
         if not self.ready:
             raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
-        if not self.replica.serves(reader.ws):
+        if not self.replica.serves(reader.workspace_id):
             raise ApiError(503, "another edge serves this workspace", {"retry-after": "1"})
-        while (known := self.replica.known(reader.ws)) is not None:
+        while (known := self.replica.find_workspace(reader.workspace_id)) is not None:
             await self._builders.build(known, frozenset(families))
-            if self.replica.known(reader.ws) is known:  # else it was empty meanwhile, and begun anew
+            if self.replica.find_workspace(reader.workspace_id) is known:  # else it was empty meanwhile, and begun anew
                 break
-        return self.replica.space(reader.ws)
+        return self.replica.workspace(reader.workspace_id)

@@ -71,7 +71,8 @@ async def fetch_activity(client: HistoryClient, reader: Reader, window: int, clo
     totals = dict.fromkeys(ACTIVITY.values(), 0)
     for event_type, count in counts:
         totals[ACTIVITY[event_type]] += count
-    entries = sorted((_entry(reader.ws, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
+    entries = sorted(
+        (_entry(reader.workspace_id, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
     return {"window": serializers.window_name(window), **totals,
             "recent": [serializers.activity_entry(row) for row in entries[:MAX_RECENT]]}
 

@@ -109,16 +109,16 @@ async def _drop_hidden(
     The fact of an early event has no item and carries the target that its source named. The replica knows the item
     until resolved items are removed; ClickHouse is asked about the others.
     """
-    early = {item_id(reader.ws, row[_KIND], row[_SUBJECT]) for row in rows if _is_early(row)}
+    early = {item_id(reader.workspace_id, row[_KIND], row[_SUBJECT]) for row in rows if _is_early(row)}
     targets: dict[str, Targets | None] = {item: workspace.targets_of(item) for item in early}
-    unknown = [item for item in early if not workspace.has(item)]
+    unknown = [item for item in early if not workspace.has_item(item)]
     if unknown:
         for item, user, role in await client.query(_TARGETS, reader, items=unknown):
             targets[item] = user or None, role or None
 
     def is_hidden(row: Row) -> bool:
-        target = targets[item_id(reader.ws, row[_KIND], row[_SUBJECT])] if _is_early(row) else None
-        return target is not None and not reader.sees(*target)
+        target = targets[item_id(reader.workspace_id, row[_KIND], row[_SUBJECT])] if _is_early(row) else None
+        return target is not None and not reader.can_see(*target)
 
     return [row for row in rows if not is_hidden(row)]
 

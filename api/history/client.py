@@ -60,9 +60,9 @@ class HistoryClient:
         if not self._url:
             raise ApiError(
                 503, "no ClickHouse is configured for this edge: set ATTN_CLICKHOUSE_READ_URL", {"retry-after": "60"})
-        parameters |= {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
+        parameters |= {"ws": reader.workspace_id, "user": reader.user, "roles": sorted(reader.roles)}
         try:
-            async with self._slots.acquire(reader.ws, reader.user):
+            async with self._slots.acquire(reader.workspace_id, reader.user):
                 return await self._query(sql.replace("$SEES", CAN_SEE_SQL), parameters)
         except NoFreeSlot as busy:
             metrics.ARCHIVE_REFUSED.labels("user" if busy.own else "all").inc()

@@ -45,16 +45,16 @@ async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemS
     """
     item = _item_of(command)
     if item is not None and command.idempotency_key is None:
-        space = await edge.space(caller.reader)
-        row = space.visible(caller.reader, item)
+        space = await edge.workspace(caller.reader)
+        row = space.visible_item(caller.reader, item)
         _check_preconditions(command, row, edge.settings.source_managed_kinds)
         if command.if_rev is not None and row is not None and command.if_rev != row.rev:
             return _revision_conflict(row, serialize)
     else:
-        await edge.space(caller.reader)  # raises ApiError 503 if this edge does not serve the workspace
+        await edge.workspace(caller.reader)  # raises ApiError 503 if this edge does not serve the workspace
     outcome = await edge.command_log.submit(command)
     if outcome.status == 412 and item is not None:
-        row = (await edge.space(caller.reader)).visible(caller.reader, item)
+        row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
         if row is not None:
             return _revision_conflict(row, serialize)
     response = json_response(bytes(outcome.body), outcome.status)

@@ -106,7 +106,7 @@ async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(ge
     try:
         release = await reads.acquire(caller.ws, caller.user)
     except TooManyReads:
-        metrics.WAITED.inc()
+        metrics.READS_REFUSED.inc()
         raise ApiError(429, f"too many reads in progress: at most {reads.at_once} at once", {"retry-after": "1"},
                       limit=reads.at_once) from None
     request.scope[RELEASE_CALLBACKS].append(release)

@@ -14,7 +14,7 @@ from starlette.routing import Match
 from api.commands.command_log import CommandUndecided
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import WORDED
-from api.live.connections import RETRY_AFTER, Full
+from api.live.connections import RETRY_AFTER, TooManyConnections
 
 __all__ = ["add_error_handlers"]
 
@@ -36,7 +36,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _too_many_connections(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Full)
+    assert isinstance(error, TooManyConnections)
     return _answer(429, {"error": str(error), "limit": error.limit}, {"retry-after": str(RETRY_AFTER)})
 
 
@@ -81,7 +81,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def add_error_handlers(app: FastAPI) -> None:
     """Registers the handlers of this module. Every error response has `cache-control: no-store`."""
     app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(Full, _too_many_connections)
+    app.add_exception_handler(TooManyConnections, _too_many_connections)
     app.add_exception_handler(CommandUndecided, _undecided)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _invalid)

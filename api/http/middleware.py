@@ -9,7 +9,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
-from api.live.event_stream import DRAIN
+from api.live.event_stream import DRAIN_EXTENSION
 
 __all__ = [
     "RELEASE_CALLBACKS", "BodyLimitMiddleware", "HeadMethodMiddleware", "ReleaseMiddleware", "RequestMetricsMiddleware",
@@ -150,7 +150,7 @@ class ReleaseMiddleware:
         callbacks = scope[RELEASE_CALLBACKS] = []
         try:
             await self._app(scope, receive, send)
-            drain = (scope.get("extensions") or {}).get(DRAIN)
+            drain = (scope.get("extensions") or {}).get(DRAIN_EXTENSION)
             if callbacks and drain is not None:
                 await drain()
         finally:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from api.contract.messages import CASE_EVENTS as TYPES
-from api.live.connections import Outlet, Piece, Stream
+from api.live.connections import EncodedChunk, LiveStream, Sink
 from api.live.sse import one_line
 from api.readmodel.readers import Reader, audiences_of
 from schemas.facts import Fact
@@ -25,25 +25,25 @@ from schemas.views import CURSOR_BITS
 from streams.core.domain.keys import item_id
 from streams.core.domain.visibility import Targets
 
-__all__ = ["Events", "frame_of"]
+__all__ = ["CaseEventHub", "case_event_of"]
 
 _OVERHEAD = 400  # bytes an event costs beside its text
-_CASES = 100_000  # cases known of from facts alone, the last heard of
-_EARLY = 8  # items kept of a case of which all events arrived before their items opened
+_MAX_CASES = 100_000  # cases known of from facts alone, the last heard of
+_MAX_EARLY_ITEMS = 8  # items kept of a case of which all events arrived before their items opened
 
 
-class _Event(NamedTuple):
+class CaseEvent(NamedTuple):
     id: int
     position: int
     ws: str
     case: str | None
     user: str | None
     role: str | None
-    piece: Piece
+    piece: EncodedChunk
     item: str | None = None  # the event arrived before this item opened
 
 
-def frame_of(fact: Fact) -> _Event | None:
+def case_event_of(fact: Fact) -> CaseEvent | None:
     """A fact as an event of a stream; None if it is none, or news no longer."""
     known = TYPES.get(fact.type)
     if known is None or (fact.stale and fact.type == "case.state_changed"):
@@ -54,61 +54,61 @@ def frame_of(fact: Fact) -> _Event | None:
         told.setdefault("task_id", fact.subject)
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
     data = orjson.dumps({"type": name, **told, "at": format_timestamp(fact.time)})
-    piece = Piece(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
+    piece = EncodedChunk(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
     early = item_id(fact.ws, fact.kind, fact.subject) if fact.item is None and fact.kind is not None else None
-    return _Event(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)
+    return CaseEvent(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)
 
 
-class _Workspace:
+class _WorkspaceEvents:
     """The last events of a workspace, oldest first, and who listens."""
 
     __slots__ = ("dropped", "events", "streams")
 
     def __init__(self) -> None:
-        self.events: deque[_Event] = deque()
+        self.events: deque[CaseEvent] = deque()
         self.dropped = -1  # id of the newest event that is no longer kept
-        self.streams: set[_Listener] = set()
+        self.streams: set[CaseEventStream] = set()
 
 
-class _Listener(Stream):
+class CaseEventStream(LiveStream):
     """`told`: the id up to which it has been told everything that is for it."""
 
-    __slots__ = ("case", "events", "reader", "space", "told")
+    __slots__ = ("case", "events", "last_sent_id", "reader", "space")
 
     def __init__(
-        self, events: Events, space: _Workspace, reader: Reader, case: str | None, told: int, outlet: Outlet
+        self, events: CaseEventHub, space: _WorkspaceEvents, reader: Reader, case: str | None, told: int, outlet: Sink
     ) -> None:
-        super().__init__(reader.ws, reader.user, outlet)
-        self.events, self.space, self.reader, self.case, self.told = events, space, reader, case, told
+        super().__init__(reader.workspace_id, reader.user, outlet)
+        self.events, self.space, self.reader, self.case, self.last_sent_id = events, space, reader, case, told
 
-    def hears(self, event: _Event) -> bool:
+    def matches(self, event: CaseEvent) -> bool:
         if self.case is not None and event.case != self.case:
             return False
-        return self.reader.sees(*self.events.targets(event))
+        return self.reader.can_see(*self.events.targets(event))
 
     def catch_up(self) -> None:
-        if self.told < self.space.dropped:
-            self.cut()
+        if self.last_sent_id < self.space.dropped:
+            self.disconnect()
             return
-        for event in _after(self.space.events, self.told):
-            if not self.outlet.ready:
+        for event in _after(self.space.events, self.last_sent_id):
+            if not self.sink.ready:
                 return
-            self.told = event.id
-            if self.hears(event):
-                self.outlet.write(event.piece)
+            self.last_sent_id = event.id
+            if self.matches(event):
+                self.sink.write(event.piece)
 
-    def beat(self, now: int) -> None:
+    def send_heartbeat(self, now: int) -> None:
         # An id alone moves the client's Last-Event-ID and is no event for it.
-        if self.outlet.ready:
-            number = max(self.told, self.events.floor(self.ws))
-            self.outlet.write(Piece(b"id: %d\n\n" % number if number >= 0 else b":\n\n"))
+        if self.sink.ready:
+            number = max(self.last_sent_id, self.events.current_id(self.workspace_id))
+            self.sink.write(EncodedChunk(b"id: %d\n\n" % number if number >= 0 else b":\n\n"))
 
-    def leave(self) -> None:
+    def on_disconnect(self) -> None:
         self.space.streams.discard(self)
-        self.events.tidy(self.ws)
+        self.events.drop_if_unused(self.workspace_id)
 
 
-class Events:
+class CaseEventHub:
     """`position` tells how far the view of a partition is; `room` is bytes of events kept; `targets_of` says who an
     item of a workspace is for, None if the view doesn't know."""
 
@@ -116,26 +116,26 @@ class Events:
         self, partitions: int, position: Callable[[int], int], room: int,
         targets_of: Callable[[str, str], Targets | None] = lambda *_: None,
     ) -> None:
-        self._partitions, self._position, self._room, self._targets_of = partitions, position, room, targets_of
-        self._spaces: dict[str, _Workspace] = {}
-        self._waiting: dict[int, deque[_Event]] = {}
+        self._partitions, self._position, self._max_bytes, self._targets_of = partitions, position, room, targets_of
+        self._workspaces: dict[str, _WorkspaceEvents] = {}
+        self._waiting: dict[int, deque[CaseEvent]] = {}
         self._seen: dict[int, tuple[int, int]] = {}
-        self._since: dict[int, int] = {}  # by partition: what was told up to this id is not known
-        self._order: deque[_Event] = deque()
-        self._held = 0
+        self._known_after: dict[int, int] = {}  # by partition: what was told up to this id is not known
+        self._order: deque[CaseEvent] = deque()
+        self._kept_bytes = 0
         # By workspace, case, audience: None, or the items that had not opened when all its events arrived.
         self._cases: OrderedDict[tuple[str, str, str], tuple[str, ...] | None] = OrderedDict()
 
-    def begin(self, partition: int, known_after: int) -> None:
+    def set_known_after(self, partition: int, known_after: int) -> None:
         """Nothing is known of events up to this id: the facts are read from there on."""
-        self._since[partition] = known_after
+        self._known_after[partition] = known_after
 
     def add(self, partition: int, fact: Fact) -> None:
         """One fact, in the order of its topic; one that was there before is not told again."""
         if (fact.pos, fact.index) <= self._seen.get(partition, (-1, -1)):
             return
         self._seen[partition] = (fact.pos, fact.index)
-        event = frame_of(fact)
+        event = case_event_of(fact)
         if event is not None:
             self._waiting.setdefault(partition, deque()).append(event)
 
@@ -144,15 +144,15 @@ class Events:
         for partition, waiting in self._waiting.items():
             reached = self._position(partition)
             while waiting and waiting[0].position < reached:
-                self._tell(waiting.popleft())
+                self._publish(waiting.popleft())
 
-    def _tell(self, event: _Event) -> None:
-        space = self._spaces.get(event.ws)
+    def _publish(self, event: CaseEvent) -> None:
+        space = self._workspaces.get(event.ws)
         if space is None:
-            space = self._spaces[event.ws] = _Workspace()
+            space = self._workspaces[event.ws] = _WorkspaceEvents()
         space.events.append(event)
         self._order.append(event)
-        self._held += _OVERHEAD + len(event.piece.raw)
+        self._kept_bytes += _OVERHEAD + len(event.piece.raw)
         if event.case is not None:
             for audience in audiences_of(event.user, event.role):
                 key = event.ws, event.case, audience
@@ -160,73 +160,73 @@ class Events:
                 if known is None or event.item is None:
                     self._cases[key] = None
                 else:
-                    self._cases[key] = tuple(dict.fromkeys((*known, event.item)))[-_EARLY:]
+                    self._cases[key] = tuple(dict.fromkeys((*known, event.item)))[-_MAX_EARLY_ITEMS:]
                 self._cases.move_to_end(key)
-        while len(self._cases) > _CASES:
+        while len(self._cases) > _MAX_CASES:
             self._cases.popitem(last=False)
-        while self._held > self._room:
-            self._forget()
+        while self._kept_bytes > self._max_bytes:
+            self._evict_oldest()
         for stream in list(space.streams):
-            if stream.outlet.ready:
+            if stream.sink.ready:
                 stream.catch_up()
 
-    def _forget(self) -> None:
+    def _evict_oldest(self) -> None:
         oldest = self._order.popleft()
-        self._held -= _OVERHEAD + len(oldest.piece.raw)
-        space = self._spaces[oldest.ws]
+        self._kept_bytes -= _OVERHEAD + len(oldest.piece.raw)
+        space = self._workspaces[oldest.ws]
         space.events.popleft()
         space.dropped = oldest.id
-        self.tidy(oldest.ws)
+        self.drop_if_unused(oldest.ws)
 
-    def tidy(self, ws: str) -> None:
-        space = self._spaces.get(ws)
+    def drop_if_unused(self, ws: str) -> None:
+        space = self._workspaces.get(ws)
         if space is not None and not space.events and not space.streams:
             partition = self._partition(ws)
-            self._since[partition] = max(self._since.get(partition, -1), space.dropped)
-            del self._spaces[ws]
+            self._known_after[partition] = max(self._known_after.get(partition, -1), space.dropped)
+            del self._workspaces[ws]
 
     def _partition(self, ws: str) -> int:
         return partition_of(ws, self._partitions)
 
-    def floor(self, ws: str) -> int:
+    def current_id(self, ws: str) -> int:
         """The id that everything told so far is at or below: what comes next is above it."""
         return (self._position(self._partition(ws)) << CURSOR_BITS) - 1
 
-    def knows(self, reader: Reader, case: str) -> bool:
+    def has_case(self, reader: Reader, case: str) -> bool:
         """Whether an event of the case was sent that this reader may see."""
         for audience in reader.audiences:
-            items = self._cases.get((reader.ws, case, audience), ())
+            items = self._cases.get((reader.workspace_id, case, audience), ())
             if items is None or any(self._may_see(reader, item) for item in items):
                 return True
         return False
 
     def _may_see(self, reader: Reader, item: str) -> bool:
-        targets = self._targets_of(reader.ws, item)
-        return targets is None or reader.sees(*targets)
+        targets = self._targets_of(reader.workspace_id, item)
+        return targets is None or reader.can_see(*targets)
 
-    def targets(self, event: _Event) -> Targets:
+    def targets(self, event: CaseEvent) -> Targets:
         """Returns who may see the event: if it arrived before its item opened, those the item is for now."""
         now = self._targets_of(event.ws, event.item) if event.item is not None else None
         return now if now is not None else (event.user, event.role)
 
-    def open(self, reader: Reader, case: str | None, after: int | None, outlet: Outlet) -> Stream:
+    def open(self, reader: Reader, case: str | None, after: int | None, outlet: Sink) -> LiveStream:
         """A connection's events: those after the one it names, as far as they are kept, and all to come."""
-        space = self._spaces.setdefault(reader.ws, _Workspace())
-        floor = self.floor(reader.ws)
-        since = max(space.dropped, self._since.get(self._partition(reader.ws), -1))
+        space = self._workspaces.setdefault(reader.workspace_id, _WorkspaceEvents())
+        floor = self.current_id(reader.workspace_id)
+        since = max(space.dropped, self._known_after.get(self._partition(reader.workspace_id), -1))
         lost = after is not None and not since <= after <= floor
         told = floor if after is None or after > floor else max(after, since)
-        stream = _Listener(self, space, reader, case, told, outlet)
+        stream = CaseEventStream(self, space, reader, case, told, outlet)
         space.streams.add(stream)
         if lost:
             # Nothing is known of what it missed, or of where it was: its own state has to be fetched anew.
-            outlet.write(Piece(b"event: reset\nid: %d\ndata: {}\n\n" % max(told, 0)))
+            outlet.write(EncodedChunk(b"event: reset\nid: %d\ndata: {}\n\n" % max(told, 0)))
         if outlet.ready:
             stream.catch_up()
         return stream
 
 
-def _after(events: deque[_Event], number: int) -> list[_Event]:
+def _after(events: deque[CaseEvent], number: int) -> list[CaseEvent]:
     """Those with a greater id. The newest ones are asked for most often."""
     if not events or events[-1].id <= number:
         return []

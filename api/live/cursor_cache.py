@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Kept"]
+__all__ = ["CursorCache"]
 
 Name = TypeVar("Name")
 Value = TypeVar("Value")
 
 
-class Kept(Generic[Name, Value]):
+class CursorCache(Generic[Name, Value]):
     """At most `most` values and `room` bytes, the newest ones; one for each name."""
 
     def __init__(self, most: int, room: int) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.live.connections import Connections, Outlet, Piece, Stream
+from api.live.connections import ConnectionRegistry, EncodedChunk, LiveStream, Sink
 
-__all__ = ["DOCUMENTED", "DRAIN", "EXTENSION", "Direct", "EventStream", "Queued"]
+__all__ = ["DIRECT_WRITE_EXTENSION", "DOCUMENTED", "DRAIN_EXTENSION", "AsgiSink", "EventStream", "TransportSink"]
 
-EXTENSION = "attn.direct"
+DIRECT_WRITE_EXTENSION = "attn.direct"
 # Waits until the connection has few unsent bytes, or is gone.
-DRAIN = "attn.drain"
+DRAIN_EXTENSION = "attn.drain"
 # With them goes `attn-heartbeat`, the seconds between two heartbeats: a reader's limit of silence depends on it.
 HEADERS = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
@@ -39,49 +39,49 @@ def _nothing() -> None:
     pass
 
 
-class Direct(asyncio.Protocol):
+class TransportSink(asyncio.Protocol):
     """The rest of a connection whose response, in chunked encoding, has begun. Nothing else comes on it after."""
 
-    __slots__ = ("_connections", "_stalled", "_transport", "lost", "on_gone", "on_ready", "ready")
+    __slots__ = ("_connections", "_stalled", "_transport", "closed", "on_closed", "on_ready", "ready")
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], ready: bool) -> None:
         """`connections`: those the server waits for when it stops."""
         self._transport, self._connections = transport, connections
         self._connections.add(self)
         self.ready = ready
-        self.lost = False
+        self.closed = False
         self._stalled: asyncio.TimerHandle | None = None
         self.on_ready: Callable[[], None] = _nothing
-        self.on_gone: Callable[[], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing
 
-    def write(self, piece: Piece) -> None:
-        if piece.chunk is None:
+    def write(self, piece: EncodedChunk) -> None:
+        if piece.http_chunk is None:
             self._transport.writelines((b"%x\r\n" % len(piece.raw), piece.raw, b"\r\n"))
         else:
-            self._transport.write(piece.chunk)
+            self._transport.write(piece.http_chunk)
 
     def end(self) -> None:
         if self.ready:
             self._transport.write(b"0\r\n\r\n")
             self._transport.close()
-            self._lost()
+            self._close()
         else:
-            self.cut()
+            self.abort()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self._transport.abort()
-        self._lost()
+        self._close()
 
     shutdown = end  # as the server calls it
 
     def pause_writing(self) -> None:
         self.ready = False
         if self._stalled is None:
-            self._stalled = asyncio.get_running_loop().call_later(STALLED_SECONDS, self.cut)
+            self._stalled = asyncio.get_running_loop().call_later(STALLED_SECONDS, self.abort)
 
     def resume_writing(self) -> None:
-        self._forget_stall()
-        if not self.lost:
+        self._cancel_stall_timer()
+        if not self.closed:
             self.ready = True
             self.on_ready()
 
@@ -89,54 +89,54 @@ class Direct(asyncio.Protocol):
         return False  # a reader who has stopped sending has gone: a browser never half-closes
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost()
+        self._close()
 
-    def _lost(self) -> None:
-        if not self.lost:
-            self.lost, self.ready, self.on_ready = True, False, _nothing
-            self._forget_stall()
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed, self.ready, self.on_ready = True, False, _nothing
+            self._cancel_stall_timer()
             self._connections.discard(self)
-            self.on_gone()
+            self.on_closed()
 
 
-    def _forget_stall(self) -> None:
+    def _cancel_stall_timer(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
 
 
-class Queued:
+class AsgiSink:
     """Holds what was written until the server has taken it."""
 
-    __slots__ = ("_pieces", "_wake", "gone", "on_ready", "ready")
+    __slots__ = ("_chunks", "_wake", "closed", "on_ready", "ready")
 
     def __init__(self) -> None:
-        self._pieces: list[Piece] = []
+        self._chunks: list[EncodedChunk] = []
         self._wake = asyncio.Event()
         self.ready = True
         self.on_ready: Callable[[], None] = _nothing
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def write(self, piece: Piece) -> None:
-        self._pieces.append(piece)
+    def write(self, piece: EncodedChunk) -> None:
+        self._chunks.append(piece)
         self.ready = False
         self._wake.set()
 
     def end(self) -> None:
         self.on_ready = _nothing
-        if not self.gone.done():
-            self.gone.set_result(None)
+        if not self.closed.done():
+            self.closed.set_result(None)
 
-    cut = end
+    abort = end
 
     async def run(self, send: Send) -> None:
         """Sends what is written, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._pieces:
-                body = b"".join([piece.raw for piece in self._pieces])
-                self._pieces.clear()
+            while self._chunks:
+                body = b"".join([piece.raw for piece in self._chunks])
+                self._chunks.clear()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 self.ready = True
                 self.on_ready()
@@ -149,7 +149,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, connections: Connections, ws: str, user: str, seconds: float, begin: Callable[[Outlet], Stream]
+        self, connections: ConnectionRegistry, ws: str, user: str, seconds: float, begin: Callable[[Sink], LiveStream]
     ) -> None:
         """`begin` opens the stream on an outlet; it may last `seconds`."""
         super().__init__()
@@ -157,49 +157,49 @@ class EventStream(Response):
         self._seconds, self._begin = seconds, begin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._connections.closed or self._connections.crowded:
-            await self._later(send)
+        if self._connections.closed or self._connections.is_overloaded:
+            await self._ask_to_retry(send)
             return
-        offer = scope.get("extensions", {}).get(EXTENSION)
-        direct: Direct | None = None
+        offer = scope.get("extensions", {}).get(DIRECT_WRITE_EXTENSION)
+        direct: TransportSink | None = None
         try:
             headers = [*HEADERS, (b"attn-heartbeat", b"%g" % self._connections.heartbeat)]
             if offer is not None:
                 headers.append((b"connection", b"close"))
             # Before its turn: it waits for a reader who has not taken an earlier answer, and the others would too.
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async with self._connections.turn():
+            async with self._connections.opening_turn():
                 direct = offer() if offer is not None else None
-                outlet = direct if direct is not None else Queued()
-                outlet.write(self._connections.retry())
+                outlet = direct if direct is not None else AsgiSink()
+                outlet.write(self._connections.retry_field())
                 stream = self._begin(outlet)
         except BaseException:
             if direct is not None:
-                direct.cut()  # it is no longer the server's to close
-            self._connections.give_back(*self._user)
+                direct.abort()  # it is no longer the server's to close
+            self._connections.release(*self._user)
             raise
         self._add(stream, outlet)
-        if isinstance(outlet, Queued):
-            await self._queued(outlet, stream, receive, send)
+        if isinstance(outlet, AsgiSink):
+            await self._run_on_asgi(outlet, stream, receive, send)
 
-    async def _later(self, send: Send) -> None:
+    async def _ask_to_retry(self, send: Send) -> None:
         """An empty stream, after which a client comes again by itself: an error would make a browser give up."""
-        self._connections.give_back(*self._user)
+        self._connections.release(*self._user)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": self._connections.retry().raw})
+        await send({"type": "http.response.body", "body": self._connections.retry_field().raw})
 
-    def _add(self, stream: Stream, outlet: Direct | Queued) -> None:
-        lost = isinstance(outlet, Direct) and outlet.lost
-        if isinstance(outlet, Direct):
-            outlet.on_gone = lambda: self._connections.remove(stream)
+    def _add(self, stream: LiveStream, outlet: TransportSink | AsgiSink) -> None:
+        lost = isinstance(outlet, TransportSink) and outlet.closed
+        if isinstance(outlet, TransportSink):
+            outlet.on_closed = lambda: self._connections.remove(stream)
         self._connections.add(stream, self._seconds)
         if lost:  # cut off while it began
             self._connections.remove(stream)
 
-    async def _queued(self, outlet: Queued, stream: Stream, receive: Receive, send: Send) -> None:
+    async def _run_on_asgi(self, outlet: AsgiSink, stream: LiveStream, receive: Receive, send: Send) -> None:
         tasks = (asyncio.create_task(outlet.run(send)), asyncio.create_task(_disconnected(receive)))
         try:
-            await asyncio.wait((*tasks, outlet.gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*tasks, outlet.closed), return_when=asyncio.FIRST_COMPLETED)
             complete = outlet.ready  # else the reader has not taken what it was sent: it can only be dropped
         finally:
             self._connections.remove(stream)

@@ -7,44 +7,46 @@ from typing import Any
 import msgspec
 import orjson
 
-from api.live.sse import sse
-from api.readmodel.pages import Answers
+from api.live.sse import encode_event
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
-from api.readmodel.replica import Missed, Update, redo
+from api.readmodel.replica import MissedBatches, WorkspaceUpdate, apply_changes_to_past
 from api.readmodel.window import Frame, Window
 from api.readmodel.workspace import Workspace
 from schemas.views import CURSOR_BITS, cursor_of
 
-__all__ = ["Frames"]
+__all__ = ["FrameEncoder"]
 
 
-class Frames:
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+class FrameEncoder:
+    def __init__(self, answers: PageRenderer) -> None:
+        self._pages = answers
 
-    def snapshot(self, space: Workspace, window: Window, cursor: int) -> bytes:
+    def encode_snapshot(self, space: Workspace, window: Window, cursor: int) -> bytes:
         """The page of the window with what is personal; a window that is shared has nothing that is."""
         reader, keys = window.reader, window.keys
         more = not window.complete and next(space.ranked(reader, window.pins, keys[-1]), None) is not None
-        personal = self._answers.personal(space, reader.user)
-        return sse(cursor, "snapshot", self._answers.page(space, reader, cursor, keys, more, personal))
+        personal = self._pages.personal(space, reader.user)
+        return encode_event(cursor, "snapshot", self._pages.render_page(space, reader, cursor, keys, more, personal))
 
-    def of(self, update: Update, window: Window) -> list[bytes]:
+    def encode_batch(self, update: WorkspaceUpdate, window: Window) -> list[bytes]:
         """The frames of a batch for a window, which is then after it."""
-        frames = window.apply(update.changes, update.space)
-        return self._encode(frames, window, update.space, update.before, update.after)
+        frames = window.apply(update.changes, update.workspace)
+        return self._encode(frames, window, update.workspace, update.before, update.after)
 
-    def missed(self, missed: Missed, reader: Reader, limit: int, most: int) -> tuple[list[bytes], int | None] | None:
+    def encode_missed(
+        self, missed: MissedBatches, reader: Reader, limit: int, most: int
+    ) -> tuple[list[bytes], int | None] | None:
         """What a reader missed, oldest first. After about `most` bytes it ends at the cursor returned with it, to be
         asked for the rest later. None: there is no frame such as the reader names, so only a snapshot helps."""
-        space = missed.space
+        space = missed.workspace
         window = Window(reader, limit, space)
         found: list[bytes] = []
         skip, size, cursor = missed.skip, 0, 0
         for batch in missed.batches:
             if size > most:
                 return found, cursor
-            changes = redo(space, batch.changed[space.name])
+            changes = apply_changes_to_past(space, batch.changed[space.workspace_id])
             frames = self._encode(window.apply(changes, space), window, space, batch.before, batch.after)
             if skip and skip >= len(frames):
                 return None
@@ -61,20 +63,20 @@ class Frames:
         for number, frame in enumerate(frames, 1):
             # Numbers between two cursors, so that a reader may go on after any frame (ops/decisions/0002).
             cursor = cursor_of(after) if number == len(frames) else cursor_of(before) + number
-            found.append(sse(cursor, frame.event, self._data(frame, window.reader, space, counts)))
+            found.append(encode_event(cursor, frame.event, self._data(frame, window.reader, space, counts)))
         assert len(frames) < 1 << CURSOR_BITS
         return found
 
     def _data(self, frame: Frame, reader: Reader, space: Workspace, counts: bytes) -> bytes:
         if frame.event in ("added", "changed"):
-            return b'{"item":%b,"counts":%b}' % (self._answers.item(space, frame.key), counts)
+            return b'{"item":%b,"counts":%b}' % (self._pages.render_item(space, frame.key), counts)
         if frame.event == "removed":
             gone: dict[str, Any] = {"id": frame.key.decode(), "reason": frame.reason}
             if frame.action is not None:
                 gone["resolved_action"] = frame.action
             return orjson.dumps(gone)[:-1] + b',"counts":%b}' % counts
         if frame.event == "activity":
-            return orjson.dumps(self._answers.activity(space, reader))
+            return orjson.dumps(self._pages.activity(space, reader))
         if frame.event == "drafts":
-            return orjson.dumps(self._answers.drafts(space, reader.user))
-        return orjson.dumps(self._answers.preferences(space, reader.user))
+            return orjson.dumps(self._pages.drafts(space, reader.user))
+        return orjson.dumps(self._pages.preferences(space, reader.user))

@@ -18,10 +18,10 @@ from schemas.facts import Outcome
 from schemas.views import ItemRow, decode_row
 from streams.core.domain.keys import item_key
 
-__all__ = ["Pushes", "Subscriber", "channel_of"]
+__all__ = ["NotificationHub", "Subscriber", "channel_of"]
 
 # Messages that wait for a slow client. All they say is "ask again", so one who is so far behind is better cut off.
-_WAITING = 64
+_MAX_WAITING = 64
 
 
 def channel_of(ws: str) -> str:
@@ -33,29 +33,29 @@ class Subscriber:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self.waiting: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
-        self.lost = asyncio.Event()
+        self.waiting: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING)
+        self.overflowed = asyncio.Event()
 
-    def tell(self, message: bytes) -> None:
+    def enqueue(self, message: bytes) -> None:
         try:
             self.waiting.put_nowait(message)
         except asyncio.QueueFull:
-            self.lost.set()
+            self.overflowed.set()
 
 
-class Pushes:
+class NotificationHub:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._subscribers: dict[str, set[Subscriber]] = {}
 
     def subscribe(self, one: Subscriber) -> None:
-        self._subscribers.setdefault(one.reader.ws, set()).add(one)
+        self._subscribers.setdefault(one.reader.workspace_id, set()).add(one)
 
     def unsubscribe(self, one: Subscriber) -> None:
-        known = self._subscribers.get(one.reader.ws, set())
+        known = self._subscribers.get(one.reader.workspace_id, set())
         known.discard(one)
         if not known:
-            self._subscribers.pop(one.reader.ws, None)
+            self._subscribers.pop(one.reader.workspace_id, None)
 
     def wants(self, outcome: Outcome) -> bool:
         """Whether `push` would send anything: the command changed the state of items, and its workspace has
@@ -75,11 +75,11 @@ class Pushes:
         told = InboxUpdated(channel_of(outcome.ws), payload | {"state": outcome.state or ""})
         message = msgspec.json.encode(told)
         for one in self._subscribers.get(outcome.ws, ()):
-            if any(one.reader.sees(*target) for target in targets):
-                one.tell(message)
+            if any(one.reader.can_see(*target) for target in targets):
+                one.enqueue(message)
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:
-        space = self._replica.known(ws)
+        space = self._replica.find_workspace(ws)
         for item in items if space is not None else ():
             raw = space.rows.get(item_key(item))  # type: ignore[union-attr]
             row = decode_row(item_key(item), raw) if raw is not None else None

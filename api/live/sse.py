@@ -6,7 +6,7 @@ import orjson
 
 from schemas.scalars import format_timestamp
 
-__all__ = ["heartbeat", "one_line", "sse"]
+__all__ = ["encode_event", "encode_heartbeat", "one_line"]
 
 # Line ends to Unicode, not to JSON nor to event streams; but many clients split the text of a stream at all of them.
 _ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -21,12 +21,12 @@ def one_line(data: bytes) -> bytes:
 
 
 
-def sse(cursor: int, event: str, data: bytes) -> bytes:
+def encode_event(cursor: int, event: str, data: bytes) -> bytes:
     """One frame of an event stream."""
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (cursor, event.encode(), one_line(data))
 
 
 
-def heartbeat(cursor: int, now: int) -> bytes:
+def encode_heartbeat(cursor: int, now: int) -> bytes:
     """`now` in microseconds: the edge's clock, as it says that the edge is alive."""
-    return sse(cursor, "heartbeat", orjson.dumps({"at": format_timestamp(now), "cursor": cursor}))
+    return encode_event(cursor, "heartbeat", orjson.dumps({"at": format_timestamp(now), "cursor": cursor}))

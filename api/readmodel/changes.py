@@ -18,7 +18,7 @@ _counted = attrgetter("state", "kind", "priority", "target_user_id", "target_rol
 class ItemChange:
     """One item's row before and after. The keys are those without pins, None where it was not or is not listed."""
 
-    __slots__ = ("counts_the_same", "id", "new", "new_key", "old", "old_key")
+    __slots__ = ("id", "new", "new_key", "old", "old_key", "same_counts")
 
     def __init__(self, old: ItemRow | None, new: ItemRow | None) -> None:
         row = new if new is not None else old
@@ -28,15 +28,15 @@ class ItemChange:
         self.old_key = sort_key(old) if old is not None and old.is_listed else None
         self.new_key = sort_key(new) if new is not None and new.is_listed else None
         # For every reader: nothing that is counted, or decides who sees it, is another than before.
-        self.counts_the_same = (
+        self.same_counts = (
             self.old_key is not None and self.new_key is not None and _counted(old) == _counted(new))
 
-    def concerns(self, reader: Reader) -> bool:
+    def is_visible_to(self, reader: Reader) -> bool:
         """Whether it was or is in the list of the reader, marks aside."""
         return (
-            self.new_key is not None and reader.sees(self.new.target_user_id, self.new.target_role)  # type: ignore[union-attr]
+            self.new_key is not None and reader.can_see(self.new.target_user_id, self.new.target_role)  # type: ignore[union-attr]
         ) or (
-            self.old_key is not None and reader.sees(self.old.target_user_id, self.old.target_role)  # type: ignore[union-attr]
+            self.old_key is not None and reader.can_see(self.old.target_user_id, self.old.target_role)  # type: ignore[union-attr]
         )
 
 
@@ -51,7 +51,7 @@ class Changes:
     preferences: list[PreferencesRow] = field(default_factory=list)
     activity: list[ActivityRow] = field(default_factory=list)
 
-    def users(self) -> set[str]:
+    def affected_users(self) -> set[str]:
         """Everybody for whom something personal may have begun or ended: such a reader needs a window of their own."""
         found = {mark.user for mark in self.marks} | {row.user for row in self.preferences}
         for change in self.items:

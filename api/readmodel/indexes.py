@@ -16,18 +16,20 @@ from collections.abc import Iterator
 from operator import attrgetter
 from struct import Struct
 
-from api.readmodel.readers import audiences_of, both
+from api.readmodel.readers import audiences_of, overlap_of
 from api.readmodel.sorted_sets import Name
 from schemas.views import ActivityRow, ItemRow
 from streams.core.domain.rank import sort_key
 
-__all__ = ["FAMILIES", "TIME", "Place", "case_prefix", "counted_as", "family_of", "filed_alike", "places"]
+__all__ = [
+    "FAMILIES", "TIME", "IndexEntry", "case_prefix", "family_of", "index_entries", "same_index_entries", "tally_names",
+]
 
 # A key of an index by time: the time, then what it is the time of.
 TIME = Struct(">Q")
 _LENGTH = Struct(">I")
 
-Place = tuple[Name, bytes]
+IndexEntry = tuple[Name, bytes]
 
 
 def case_prefix(case: str) -> bytes:
@@ -35,14 +37,14 @@ def case_prefix(case: str) -> bytes:
     return _LENGTH.pack(len(case.encode())) + case.encode()
 
 
-def _rank(row: ItemRow) -> Iterator[Place]:
+def _rank(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             yield ("rank", audience, "", ""), rank
 
 
-def _kind(row: ItemRow) -> Iterator[Place]:
+def _kind(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
@@ -53,7 +55,7 @@ def _clusters(row: ItemRow) -> set[str]:
     return {row.data.cluster or "", *row.clusters} - {""}
 
 
-def _cluster(row: ItemRow) -> Iterator[Place]:
+def _cluster(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
@@ -61,7 +63,7 @@ def _cluster(row: ItemRow) -> Iterator[Place]:
                 yield ("rank", audience, "", cluster), rank
 
 
-def _both(row: ItemRow) -> Iterator[Place]:
+def _both(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
@@ -69,7 +71,7 @@ def _both(row: ItemRow) -> Iterator[Place]:
                 yield ("rank", audience, row.kind, cluster), rank
 
 
-def _new(row: ItemRow) -> Iterator[Place]:
+def _new(row: ItemRow) -> Iterator[IndexEntry]:
     if row.state != "hidden" and row.incident is None:
         newest = TIME.pack(row.created_at) + row.id.encode()
         for audience in audiences_of(row.target_user_id, row.target_role):
@@ -77,7 +79,7 @@ def _new(row: ItemRow) -> Iterator[Place]:
             yield ("new", audience, row.state, row.kind), newest
 
 
-def _case(row: ItemRow) -> Iterator[Place]:
+def _case(row: ItemRow) -> Iterator[IndexEntry]:
     case = row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
     if case is not None and row.state != "hidden":  # a case must not be known by an item that nobody is shown
         entry = case_prefix(case) + row.id.encode()
@@ -96,26 +98,26 @@ def family_of(kind: str, rest: tuple[str, ...]) -> str:
         (bool(rest[0]), bool(rest[1])), "both")
 
 
-def places(row: ItemRow, families: frozenset[str]) -> Iterator[Place]:
+def index_entries(row: ItemRow, families: frozenset[str]) -> Iterator[IndexEntry]:
     """Where an item belongs, of these families."""
     for family in families:
         yield from FAMILIES[family](row)
 
 
-_filed_by = attrgetter(
+_indexed_fields = attrgetter(
     "state", "incident", "kind", "target_user_id", "target_role", "priority", "surge", "band", "blocking", "due_at",
     "created_at", "clusters", "data.cluster", "data.case_id",
 )
 
 
-def filed_alike(one: ItemRow, other: ItemRow) -> bool:
+def same_index_entries(one: ItemRow, other: ItemRow) -> bool:
     """Whether they only show something else: every place and count is the same."""
-    return bool(_filed_by(one) == _filed_by(other))
+    return bool(_indexed_fields(one) == _indexed_fields(other))
 
 
-def counted_as(row: ItemRow | ActivityRow) -> list[Name]:
+def tally_names(row: ItemRow | ActivityRow) -> list[Name]:
     """The names a row is counted under: each of its audiences, and one that says it is in two."""
     names: list[Name] = [(audience,) for audience in audiences_of(row.target_user_id, row.target_role)]
     if row.target_user_id is not None and row.target_role is not None:
-        names.append(both(row.target_user_id, row.target_role))
+        names.append(overlap_of(row.target_user_id, row.target_role))
     return names

@@ -15,14 +15,14 @@ from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode
 from api.readmodel import listing
 from api.readmodel.indexes import TIME
 from api.readmodel.readers import Reader
-from api.readmodel.sorted_sets import merged
-from api.readmodel.window import first
+from api.readmodel.sorted_sets import merge_sorted
+from api.readmodel.window import first_page
 from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
 from schemas.views import ActivityRow, MarkRow, decode_row
 from streams.core.domain.rank import ID_OFFSET, is_pinned
 
-__all__ = ["ACTIVITY", "MAX_RECENT", "Answers", "sort_key_of_token"]
+__all__ = ["ACTIVITY", "MAX_RECENT", "PageRenderer", "sort_key_of_token"]
 
 # What counts as what in the activity.
 ACTIVITY = {
@@ -43,10 +43,10 @@ def sort_key_of_token(text: str) -> bytes:
     return key
 
 
-class Answers:
+class PageRenderer:
     """The JSON of items is kept a while, as a page, a frame and another reader's frame share it."""
 
-    types = tuple(ACTIVITY)
+    activity_types = tuple(ACTIVITY)
 
     def __init__(self, live_window: int = 24 * HOUR, cache_bytes: int = _CACHE_BYTES) -> None:
         """`live_window`: how long activity rows are kept, in microseconds."""
@@ -54,7 +54,7 @@ class Answers:
         self._room = cache_bytes
         self._cache: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()  # pin and id -> row, JSON
 
-    def item(self, space: Workspace, key: bytes, mark: MarkRow | None = None) -> bytes:
+    def render_item(self, space: Workspace, key: bytes, mark: MarkRow | None = None) -> bytes:
         """The item of a sort key, for a reader who has it in the list."""
         raw = space.rows[b"i:" + key[ID_OFFSET:]]
         pinned = key[2] == _PINNED
@@ -65,10 +65,10 @@ class Answers:
         if known is not None and known[0] is raw:
             return known[1]
         encoded = serializers.ankra_item(decode_row(b"i:", raw), pinned)  # type: ignore[arg-type]
-        self._keep(name, raw, encoded)
+        self._cache_item(name, raw, encoded)
         return encoded
 
-    def _keep(self, name: bytes, raw: bytes, encoded: bytes) -> None:
+    def _cache_item(self, name: bytes, raw: bytes, encoded: bytes) -> None:
         old = self._cache.pop(name, None)
         self._room += len(old[0]) + len(old[1]) if old is not None else 0
         self._cache[name] = (raw, encoded)
@@ -77,33 +77,33 @@ class Answers:
             _, (row, value) = self._cache.popitem(last=False)
             self._room += len(row) + len(value)
 
-    def one(self, space: Workspace, reader: Reader, item: str) -> bytes | None:
+    def item_by_id(self, space: Workspace, reader: Reader, item: str) -> bytes | None:
         """The item with this id, if the reader may see it, whatever its state."""
-        row = space.visible(reader, item)
+        row = space.visible_item(reader, item)
         if row is None:
             return None
         mark = space.mark(reader.user, row.id.encode())
         away = mark is not None and mark.surge == row.surge
         return serializers.ankra_item(row, is_pinned(row, space.pins(reader.user)), mark if away else None)
 
-    def inbox(
+    def inbox_page(
         self, space: Workspace, reader: Reader, cursor: int, limit: int, after: bytes | None = None, kind: str = "",
         cluster: str = "", more: dict[str, Any] | None = None,
     ) -> bytes:
         """A page of the ranked list. `more` is added to it."""
-        keys, goes_on = first(
+        keys, goes_on = first_page(
             listing.ranked(space, reader, space.pins(reader.user), after, kind, cluster), space, limit)
-        return self.page(space, reader, cursor, keys, goes_on, more)
+        return self.render_page(space, reader, cursor, keys, goes_on, more)
 
-    def page(
+    def render_page(
         self, space: Workspace, reader: Reader, cursor: int, keys: list[bytes], goes_on: bool,
         more: dict[str, Any] | None = None,
     ) -> bytes:
         """The page of these sort keys; `goes_on`: there is another one."""
-        items = b",".join([self.item(space, key) for key in keys])
+        items = b",".join([self.render_item(space, key) for key in keys])
         return self._page(space, reader, cursor, items, keys[-1] if goes_on else None, more)
 
-    def dismissed(
+    def dismissed_page(
         self, space: Workspace, reader: Reader, cursor: int, limit: int, after: bytes | None, kind: str, cluster: str
     ) -> bytes:
         """A page of what the reader put away."""
@@ -113,9 +113,9 @@ class Answers:
                 return False
             return not cluster or cluster == row.data.cluster or cluster in row.clusters
 
-        away = listing.put_away(space, reader, space.pins(reader.user), after)
-        keys, goes_on = first(filter(asked_for, away), space, limit)
-        items = b",".join([self.item(space, key, space.mark(reader.user, key[ID_OFFSET:])) for key in keys])
+        away = listing.dismissed(space, reader, space.pins(reader.user), after)
+        keys, goes_on = first_page(filter(asked_for, away), space, limit)
+        items = b",".join([self.render_item(space, key, space.mark(reader.user, key[ID_OFFSET:])) for key in keys])
         return self._page(space, reader, cursor, items, keys[-1] if goes_on else None, None)
 
     def _page(
@@ -150,9 +150,9 @@ class Answers:
         since = TIME.pack(0 if window is None or whole else max(0, clock - window + 1))
         found = dict.fromkeys(ACTIVITY.values(), 0)
         for name, what in ACTIVITY.items():
-            found[what] += sum(keys.above(since) for keys in space.lists_of(reader, "done", name))
-            twice = (space.lists.get(("done", *pair, name)) for pair in reader.twice())
-            found[what] -= sum(keys.above(since) for keys in twice if keys is not None)
+            found[what] += sum(keys.count_above(since) for keys in space.sets_of(reader, "done", name))
+            twice = (space.sets.get(("done", *pair, name)) for pair in reader.overlaps())
+            found[what] -= sum(keys.count_above(since) for keys in twice if keys is not None)
         recent = [serializers.activity_entry(row) for row in islice(_recent(space, reader, since), MAX_RECENT)]
         length = self.live_window if window is None else window
         return {"window": serializers.window_name(length), **found, "recent": recent}
@@ -160,8 +160,8 @@ class Answers:
 
 def _recent(space: Workspace, reader: Reader, since: bytes) -> Iterator[ActivityRow]:
     runs: Iterable[Iterator[bytes]] = (
-        keys.descending() for name in ACTIVITY for keys in space.lists_of(reader, "done", name))
-    for key in merged(runs, descending=True):
+        keys.descending() for name in ACTIVITY for keys in space.sets_of(reader, "done", name))
+    for key in merge_sorted(runs, descending=True):
         if key < since:
             return
         row = decode_row(key[8:], space.rows[key[8:]])

@@ -16,50 +16,54 @@ from schemas.views import ItemRow
 from streams.core.domain.rank import BANDS
 from streams.core.domain.visibility import can_see
 
-__all__ = ["EVERYBODY", "Counts", "Reader", "Tally", "audiences_of", "both", "for_role", "for_user"]
+__all__ = [
+    "EVERYBODY", "Counts", "ItemCounts", "Reader", "audiences_of", "overlap_of", "role_audience", "user_audience",
+]
 
 EVERYBODY = "*"
 
 
-def for_role(role: str) -> str:
+def role_audience(role: str) -> str:
     return "r:" + role
 
 
-def for_user(user: str) -> str:
+def user_audience(user: str) -> str:
     return "u:" + user
 
 
-def both(user: str, role: str) -> tuple[str, str]:
+def overlap_of(user: str, role: str) -> tuple[str, str]:
     """The name under which items addressed to this user and this role are counted, to be taken off once."""
-    return for_user(user), for_role(role)
+    return user_audience(user), role_audience(role)
 
 
 def audiences_of(target_user_id: str | None, target_role: str | None) -> tuple[str, ...]:
     """Where a row with these targets is filed; the same rule as `can_see`."""
     if target_user_id is None:
-        return (EVERYBODY,) if target_role is None else (for_role(target_role),)
-    return (for_user(target_user_id),) if target_role is None else (for_user(target_user_id), for_role(target_role))
+        return (EVERYBODY,) if target_role is None else (role_audience(target_role),)
+    if target_role is None:
+        return (user_audience(target_user_id),)
+    return user_audience(target_user_id), role_audience(target_role)
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Somebody in a workspace. `user` "" is nobody in particular: whoever holds `roles` and has nothing personal."""
 
-    ws: str
+    workspace_id: str
     user: str
     roles: frozenset[str]
     audiences: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        mine = (for_user(self.user),) if self.user else ()
-        object.__setattr__(self, "audiences", (EVERYBODY, *map(for_role, sorted(self.roles)), *mine))
+        mine = (user_audience(self.user),) if self.user else ()
+        object.__setattr__(self, "audiences", (EVERYBODY, *map(role_audience, sorted(self.roles)), *mine))
 
-    def sees(self, target_user_id: str | None, target_role: str | None) -> bool:
+    def can_see(self, target_user_id: str | None, target_role: str | None) -> bool:
         return can_see(target_user_id, target_role, self.user, self.roles)
 
-    def twice(self) -> Iterator[tuple[str, str]]:
+    def overlaps(self) -> Iterator[tuple[str, str]]:
         """Names of what is in two of the reader's audiences."""
-        return (both(self.user, role) for role in self.roles) if self.user else iter(())
+        return (overlap_of(self.user, role) for role in self.roles) if self.user else iter(())
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -71,7 +75,7 @@ class Counts(msgspec.Struct, frozen=True):
     by_priority: dict[str, int]
 
 
-class Tally:
+class ItemCounts:
     """How many listed items are filed under one name."""
 
     __slots__ = ("kinds", "priorities", "total", "unread")
@@ -87,19 +91,19 @@ class Tally:
         self.kinds[row.kind] = self.kinds.get(row.kind, 0) + step
         self.priorities[row.priority] = self.priorities.get(row.priority, 0) + step
 
-    def add(self, other: Tally, sign: int) -> None:
+    def add(self, other: ItemCounts, sign: int) -> None:
         self.total += sign * other.total
         self.unread += sign * other.unread
         for mine, theirs in ((self.kinds, other.kinds), (self.priorities, other.priorities)):
             for name, number in theirs.items():
                 mine[name] = mine.get(name, 0) + sign * number
 
-    def copy(self) -> Tally:
-        new = Tally()
+    def copy(self) -> ItemCounts:
+        new = ItemCounts()
         new.add(self, 1)
         return new
 
-    def counts(self) -> Counts:
+    def to_counts(self) -> Counts:
         return Counts(
             self.total, self.unread,
             {kind: self.kinds[kind] for kind in sorted(self.kinds) if self.kinds[kind]},

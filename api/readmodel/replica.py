@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from api.readmodel.changes import Changes, ItemChange
-from api.readmodel.rollback import past
+from api.readmodel.rollback import workspace_as_of
 from api.readmodel.workspace import PREFIXES, Workspace
 from schemas.topics import partition_of
 from schemas.views import (
@@ -28,7 +28,7 @@ from schemas.views import (
     decode_row,
 )
 
-__all__ = ["Batch", "Missed", "Replica", "Update", "redo"]
+__all__ = ["AppliedBatch", "MissedBatches", "Replica", "WorkspaceUpdate", "apply_changes_to_past"]
 
 Changed = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after
 
@@ -40,7 +40,7 @@ _FRAME = (1 << CURSOR_BITS) - 1
 
 
 @dataclass(slots=True)
-class Batch:
+class AppliedBatch:
     """What one batch changed: `before` and `after` are positions; by workspace."""
 
     partition: int
@@ -50,34 +50,34 @@ class Batch:
     size: int = 0
     _users: dict[str, set[str]] = field(default_factory=dict)
 
-    def users(self, workspace: str) -> set[str]:
+    def affected_users(self, workspace: str) -> set[str]:
         """Everybody for whom something personal may have begun or ended."""
         found = self._users.get(workspace)
         if found is None:
             changes = Changes()
             for key, old, new in self.changed[workspace]:
-                _sort_in(changes, _row(key, old), _row(key, new))
-            found = self._users[workspace] = changes.users()
+                _add_change(changes, _row(key, old), _row(key, new))
+            found = self._users[workspace] = changes.affected_users()
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class WorkspaceUpdate:
     """What a batch changed in one workspace, decoded; the workspace is after it."""
 
-    space: Workspace
+    workspace: Workspace
     before: int
     after: int
     changes: Changes
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class MissedBatches:
     """What a reader missed: the workspace as it was then, the batches since, and how many frames of the first one
     the reader has already."""
 
-    space: Workspace
-    batches: list[Batch]
+    workspace: Workspace
+    batches: list[AppliedBatch]
     skip: int
 
 
@@ -95,86 +95,89 @@ class Replica:
     def __init__(self, partitions: int, served: Collection[int] | None = None, resume_bytes: int = 64 << 20) -> None:
         self.partitions = partitions
         self.served = frozenset(range(partitions) if served is None else served)
-        self.held = 0  # bytes
+        self.retained_bytes = 0  # bytes
         self._resume_bytes = resume_bytes
-        self._parts = {number: _Partition() for number in self.served}
-        self._spaces: dict[str, Workspace] = {}
-        self._batches: deque[Batch] = deque()
-        self._recent: dict[str, deque[Batch]] = {}
+        self._partitions = {number: _Partition() for number in self.served}
+        self._workspaces: dict[str, Workspace] = {}
+        self._batches: deque[AppliedBatch] = deque()
+        self._recent: dict[str, deque[AppliedBatch]] = {}
 
     # --- keeping it ---
 
     def load(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> None:
         """The partition's state to begin with."""
-        for _ in self.loading(partition, rows, position):
+        for _ in self.load_steps(partition, rows, position):
             pass
 
-    def loading(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> Iterator[None]:
+    def load_steps(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> Iterator[None]:
         """The same, one row a step; done at the last one."""
-        part = self._parts[partition]
+        part = self._partitions[partition]
         keys: dict[str, list[bytes]] = {}
         for key, raw in rows.items():
             if key[:2] in PREFIXES:
                 part.rows[key] = raw
-                keys.setdefault(_workspace(raw).ws, []).append(key)
+                keys.setdefault(_decode_workspace_id(raw).ws, []).append(key)
                 yield
         for name, own in keys.items():
-            space = self._spaces[name] = Workspace(name, part.rows)
-            space.hold(own)
+            space = self._workspaces[name] = Workspace(name, part.rows)
+            space.set_keys(own)
         part.position, part.at = position, position.position
 
-    def apply(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> list[Update]:
+    def apply(
+        self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow
+    ) -> list[WorkspaceUpdate]:
         """One batch; what it changed, workspace by workspace, to be published before the next one is applied.
 
         A batch that does not lead on changes nothing: a worker that had lost the partition wrote once more, or its
         owner wrote rows again that are held already.
         """
-        part = self._parts[partition]
-        batch = Batch(partition, part.at, position.position)
+        part = self._partitions[partition]
+        batch = AppliedBatch(partition, part.at, position.position)
         if batch.after <= batch.before:
             return []
-        updates: dict[str, Update] = {}
+        updates: dict[str, WorkspaceUpdate] = {}
         for key, raw in dict(rows).items():
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
                 continue
-            space = self._space(_workspace(raw or before or b"").ws, part)  # one of them is there: they differ
-            batch.changed.setdefault(space.name, []).append((key, before, raw))
+            # One of them is there: they differ.
+            space = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
+            batch.changed.setdefault(space.workspace_id, []).append((key, before, raw))
             batch.size += _OVERHEAD + len(before or b"")
-            if not space.built:  # so nobody is looking
-                space.put(key, raw)
+            if not space.is_indexed:  # so nobody is looking
+                space.store_row(key, raw)
                 continue
-            update = updates.get(space.name)
+            update = updates.get(space.workspace_id)
             if update is None:
-                update = updates[space.name] = Update(space, batch.before, batch.after, Changes())
+                update = updates[space.workspace_id] = WorkspaceUpdate(space, batch.before, batch.after, Changes())
             old, new = _row(key, before), _row(key, raw)
             space.apply(key, raw, old, new)
-            _sort_in(update.changes, old, new)
+            _add_change(update.changes, old, new)
         for name in batch.changed:
-            if self._spaces[name].empty:  # as good as one that never had a row; it may have been the last of it
-                del self._spaces[name]
+            if self._workspaces[name].is_empty:  # as good as one that never had a row; it may have been the last of it
+                del self._workspaces[name]
         part.position, part.at = position, batch.after
-        self._hold(part, batch)
+        self._retain(part, batch)
         return list(updates.values())
 
-    def _space(self, name: str, part: _Partition) -> Workspace:
-        space = self._spaces.get(name)
+    def _get_or_create_workspace(self, name: str, part: _Partition) -> Workspace:
+        space = self._workspaces.get(name)
         if space is None:
-            space = self._spaces[name] = Workspace(name, part.rows)
+            space = self._workspaces[name] = Workspace(name, part.rows)
         return space
 
-    def _hold(self, part: _Partition, batch: Batch) -> None:
+    def _retain(self, part: _Partition, batch: AppliedBatch) -> None:
         self._batches.append(batch)
         part.starts.add(batch.before)
         for name in batch.changed:
             self._recent.setdefault(name, deque()).append(batch)
-        self.held += batch.size + _OVERHEAD
-        while self.held > self._resume_bytes:
-            self._forget(self._batches.popleft())
+        self.retained_bytes += batch.size + _OVERHEAD
+        while self.retained_bytes > self._resume_bytes:
+            self._evict(self._batches.popleft())
 
-    def _forget(self, batch: Batch) -> None:
-        self.held -= batch.size + _OVERHEAD
-        self._parts[batch.partition].starts.discard(batch.before)
+    def _evict(self, batch: AppliedBatch) -> None:
+        self.retained_bytes -= batch.size + _OVERHEAD
+        self._partitions[batch.partition].starts.discard(batch.before)
         for name in batch.changed:
             recent = self._recent[name]
             recent.popleft()
@@ -189,19 +192,19 @@ class Replica:
     def partition(self, workspace: str) -> int:
         return partition_of(workspace, self.partitions)
 
-    def space(self, workspace: str) -> Workspace:
+    def workspace(self, workspace: str) -> Workspace:
         """The workspace, an empty one if nothing is known of it. Its partition must be one that is served."""
-        space = self._spaces.get(workspace)
+        space = self._workspaces.get(workspace)
         if space is None:
-            return Workspace(workspace, self._parts[self.partition(workspace)].rows)
-        if not space.built:
+            return Workspace(workspace, self._partitions[self.partition(workspace)].rows)
+        if not space.is_indexed:
             for _ in space.build():
                 pass
         return space
 
-    def known(self, workspace: str) -> Workspace | None:
+    def find_workspace(self, workspace: str) -> Workspace | None:
         """The workspace, its indexes made or not."""
-        return self._spaces.get(workspace)
+        return self._workspaces.get(workspace)
 
     def position(self, workspace: str) -> int:
         return self.position_of(self.partition(workspace))
@@ -211,50 +214,50 @@ class Replica:
 
     def clock(self, workspace: str) -> int:
         """The clock of the log, in microseconds."""
-        return self._parts[self.partition(workspace)].position.clock
+        return self._partitions[self.partition(workspace)].position.clock
 
     def position_of(self, partition: int) -> int:
-        return self._parts[partition].at
+        return self._partitions[partition].at
 
-    def rows(self) -> int:
-        return sum(len(part.rows) for part in self._parts.values())
+    def row_count(self) -> int:
+        return sum(len(part.rows) for part in self._partitions.values())
 
-    def indexed(self) -> int:
+    def indexed_count(self) -> int:
         """Workspaces whose indexes are made."""
-        return sum(space.built for space in self._spaces.values())
+        return sum(space.is_indexed for space in self._workspaces.values())
 
-    def touched(self, workspace: str, cursor: int, user: str) -> bool:
+    def has_personal_change(self, workspace: str, cursor: int, user: str) -> bool:
         """Whether anything personal of the user's changed after a cursor."""
-        batches = _from(self._recent.get(workspace, ()), cursor >> CURSOR_BITS)
-        return any(user in batch.users(workspace) for batch in batches)
+        batches = _batches_since(self._recent.get(workspace, ()), cursor >> CURSOR_BITS)
+        return any(user in batch.affected_users(workspace) for batch in batches)
 
-    def since(self, workspace: str, cursor: int) -> Missed | None:
+    def missed_since(self, workspace: str, cursor: int) -> MissedBatches | None:
         """What happened after a cursor. None: it is unknown, too old or of another future, so begin with a snapshot."""
-        part = self._parts[self.partition(workspace)]
+        part = self._partitions[self.partition(workspace)]
         at, skip = cursor >> CURSOR_BITS, cursor & _FRAME
         if at != part.at and at not in part.starts:
             return None
-        batches = _from(self._recent.get(workspace, ()), at)
+        batches = _batches_since(self._recent.get(workspace, ()), at)
         if skip and not (batches and batches[0].before == at):
             return None
         changed = [change for batch in batches for change in batch.changed[workspace]]
         if len(changed) > MAX_MISSED:
             return None
-        return Missed(past(self.space(workspace), changed), batches, skip)
+        return MissedBatches(workspace_as_of(self.workspace(workspace), changed), batches, skip)
 
 
-def redo(space: Workspace, changed: Iterable[Changed]) -> Changes:
+def apply_changes_to_past(space: Workspace, changed: Iterable[Changed]) -> Changes:
     """Rolls a workspace of the past over one batch."""
     found = Changes()
     for key, old_raw, raw in changed:
         old, new = _row(key, old_raw), _row(key, raw)
         space.apply(key, raw, old, new)
-        _sort_in(found, old, new)
+        _add_change(found, old, new)
     return found
 
 
-def _from(batches: Collection[Batch], position: int) -> list[Batch]:
-    found: list[Batch] = []
+def _batches_since(batches: Collection[AppliedBatch], position: int) -> list[AppliedBatch]:
+    found: list[AppliedBatch] = []
     for batch in reversed(batches):  # type: ignore[call-overload]
         if batch.before < position:
             break
@@ -262,20 +265,20 @@ def _from(batches: Collection[Batch], position: int) -> list[Batch]:
     return found[::-1]
 
 
-class _Where(msgspec.Struct):
+class _WorkspaceField(msgspec.Struct):
     """As much of any row as says whose it is."""
 
     ws: str
 
 
-_workspace = msgspec.json.Decoder(_Where).decode
+_decode_workspace_id = msgspec.json.Decoder(_WorkspaceField).decode
 
 
 def _row(key: bytes, raw: bytes | None) -> Row | None:
     return decode_row(key, raw) if raw is not None else None
 
 
-def _sort_in(changes: Changes, old: Row | None, new: Row | None) -> None:
+def _add_change(changes: Changes, old: Row | None, new: Row | None) -> None:
     row = new if new is not None else old
     if isinstance(row, ItemRow):
         changes.items.append(ItemChange(old, new))  # type: ignore[arg-type]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
 
-from api.readmodel.readers import Tally
-from api.readmodel.sorted_sets import Lists, Name, OverlayLists
+from api.readmodel.readers import ItemCounts
+from api.readmodel.sorted_sets import Name, SortedSets, SortedSetsOverlay
 from api.readmodel.workspace import Workspace
 from schemas.views import Row, decode_row
 
-__all__ = ["past"]
+__all__ = ["workspace_as_of"]
 
 
 class _OverlayRows(MutableMapping[bytes, bytes]):
@@ -43,15 +43,15 @@ class _OverlayRows(MutableMapping[bytes, bytes]):
         raise NotImplementedError("an overlay is asked by key")
 
 
-class _OverlayTallies(dict[Name, Tally]):
+class _OverlayTallies(dict[Name, ItemCounts]):
     """Tallies are changed in place, so the first look at one makes a copy."""
 
-    def __init__(self, base: MutableMapping[Name, Tally]) -> None:
+    def __init__(self, base: MutableMapping[Name, ItemCounts]) -> None:
         super().__init__()
         self._base = base
         self._gone: set[Name] = set()
 
-    def get(self, name: Name, default: Tally | None = None) -> Tally | None:  # type: ignore[override]
+    def get(self, name: Name, default: ItemCounts | None = None) -> ItemCounts | None:  # type: ignore[override]
         if name in self:
             return self[name]
         if name in self._gone or name not in self._base:
@@ -64,16 +64,16 @@ class _OverlayTallies(dict[Name, Tally]):
         self._gone.add(name)
 
 
-def past(space: Workspace, changed: Iterable[tuple[bytes, bytes | None, bytes | None]]) -> Workspace:
+def workspace_as_of(space: Workspace, changed: Iterable[tuple[bytes, bytes | None, bytes | None]]) -> Workspace:
     """`space` before `changed` (key, old, new), which is in the order in which it happened."""
-    assert isinstance(space.lists, Lists)
+    assert isinstance(space.sets, SortedSets)
     before: dict[bytes, bytes | None] = {}
     for key, old, _ in changed:
         before.setdefault(key, old)
     if any(key[:2] == b"p:" for key in before):
-        space.want("cluster")  # somebody may have had pins then, which it can't make lists for any more
-    then = Workspace(space.name, _OverlayRows(space.rows), OverlayLists(space.lists), _OverlayTallies(space.tallies),
-                     space.families)
+        space.ensure_family("cluster")  # somebody may have had pins then, which it can't make lists for any more
+    then = Workspace(space.workspace_id, _OverlayRows(space.rows), SortedSetsOverlay(space.sets),
+                     _OverlayTallies(space.tallies), space.families)
     for key, raw in before.items():
         then.apply(key, raw, _row(key, space.rows.get(key)), _row(key, raw))
     return then

@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator
 
 from sortedcontainers import SortedList
 
-__all__ = ["Keys", "Lists", "Name", "OverlayLists", "merged"]
+__all__ = ["Name", "SortedKeys", "SortedSets", "SortedSetsOverlay", "merge_sorted"]
 
 Name = tuple[str, ...]
 
 # Up to here a plain list is as fast as a SortedList and a tenth of its size; most sets are one person's.
-_PLAIN = 2000
+_MAX_LIST_KEYS = 2000
 
 
-class Keys:
+class SortedKeys:
     """A sorted set of bytes."""
 
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
         found = sorted(keys)
-        self._keys: list[bytes] | SortedList = found if len(found) <= _PLAIN else SortedList(found)
+        self._keys: list[bytes] | SortedList = found if len(found) <= _MAX_LIST_KEYS else SortedList(found)
 
     def add(self, key: bytes) -> None:
         keys = self._keys
@@ -34,7 +34,7 @@ class Keys:
             keys.add(key)
             return
         insort(keys, key)
-        if len(keys) > _PLAIN:
+        if len(keys) > _MAX_LIST_KEYS:
             self._keys = SortedList(keys)
 
     def discard(self, key: bytes) -> None:
@@ -56,7 +56,7 @@ class Keys:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def above(self, key: bytes) -> int:
+    def count_above(self, key: bytes) -> int:
         """How many are greater."""
         keys = self._keys
         return len(keys) - (bisect_right(keys, key) if isinstance(keys, list) else keys.bisect_right(key))
@@ -73,19 +73,19 @@ class Keys:
     def descending(self) -> Iterator[bytes]:
         return reversed(self._keys)
 
-    def without(self, some: Keys, after: bytes) -> Iterator[bytes]:
+    def difference_after(self, some: SortedKeys, after: bytes) -> Iterator[bytes]:
         """Those greater than `after` that are not in `some`, all of which are here too. However many of these follow
         each other, they are passed over in a few steps: nothing lies between two that are as far apart in both."""
         mine, theirs = self._keys, some._keys
-        at, its = (len(keys) - found.above(after) for keys, found in ((mine, self), (theirs, some)))
+        at, its = (len(keys) - found.count_above(after) for keys, found in ((mine, self), (theirs, some)))
         while at < len(mine):
-            passed = _alike(mine, at, theirs, its)
+            passed = _common_run_length(mine, at, theirs, its)
             if not passed:
                 yield mine[at]
             at, its = at + (passed or 1), its + passed
 
 
-def _alike(mine: list[bytes] | SortedList, at: int, theirs: list[bytes] | SortedList, its: int) -> int:
+def _common_run_length(mine: list[bytes] | SortedList, at: int, theirs: list[bytes] | SortedList, its: int) -> int:
     """How many keys from here on are the same."""
     most = min(len(mine) - at, len(theirs) - its)
     low, high = 0, 1  # as far as they are known to be the same, and where to look next
@@ -98,19 +98,19 @@ def _alike(mine: list[bytes] | SortedList, at: int, theirs: list[bytes] | Sorted
     return low
 
 
-class _Overlay:
+class _SetOverlay:
     """A set of keys as `base` less `gone` plus `added`; `base` stays as it is."""
 
-    __slots__ = ("_added", "_base", "_gone")
+    __slots__ = ("_added", "_base", "_removed")
 
-    def __init__(self, base: Keys) -> None:
+    def __init__(self, base: SortedKeys) -> None:
         self._base = base
-        self._added = Keys()
-        self._gone: set[bytes] = set()
+        self._added = SortedKeys()
+        self._removed: set[bytes] = set()
 
     def add(self, key: bytes) -> None:
-        if key in self._gone:
-            self._gone.discard(key)
+        if key in self._removed:
+            self._removed.discard(key)
         else:
             self._added.add(key)
 
@@ -118,39 +118,39 @@ class _Overlay:
         if key in self._added:
             self._added.discard(key)
         elif key in self._base:
-            self._gone.add(key)
+            self._removed.add(key)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._added or (key not in self._gone and key in self._base)
+        return key in self._added or (key not in self._removed and key in self._base)
 
     def __len__(self) -> int:
-        return len(self._base) + len(self._added) - len(self._gone)
+        return len(self._base) + len(self._added) - len(self._removed)
 
-    def above(self, key: bytes) -> int:
-        return self._base.above(key) + self._added.above(key) - sum(other > key for other in self._gone)
+    def count_above(self, key: bytes) -> int:
+        return self._base.count_above(key) + self._added.count_above(key) - sum(other > key for other in self._removed)
 
     def ascending(self, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
-        kept = (key for key in self._base.ascending(after, until) if key not in self._gone)
+        kept = (key for key in self._base.ascending(after, until) if key not in self._removed)
         return heapq.merge(kept, self._added.ascending(after, until))
 
     def descending(self) -> Iterator[bytes]:
-        kept = (key for key in self._base.descending() if key not in self._gone)
+        kept = (key for key in self._base.descending() if key not in self._removed)
         return heapq.merge(kept, self._added.descending(), reverse=True)
 
 
-class Lists:
+class SortedSets:
     """Sorted sets by name. An empty one is not there."""
 
     def __init__(self) -> None:
-        self._lists: dict[Name, Keys] = {}
+        self._lists: dict[Name, SortedKeys] = {}
 
-    def get(self, name: Name) -> Keys | None:
+    def get(self, name: Name) -> SortedKeys | None:
         return self._lists.get(name)
 
     def add(self, name: Name, key: bytes) -> None:
         found = self._lists.get(name)
         if found is None:
-            found = self._lists[name] = Keys()
+            found = self._lists[name] = SortedKeys()
         found.add(key)
 
     def discard(self, name: Name, key: bytes) -> None:
@@ -162,26 +162,26 @@ class Lists:
 
     def fill(self, name: Name, keys: Iterable[bytes]) -> None:
         """Sets a whole list at once, which is what loading a million rows can afford."""
-        self._lists[name] = Keys(keys)
+        self._lists[name] = SortedKeys(keys)
 
 
-class OverlayLists:
+class SortedSetsOverlay:
     """Like `base`, with changes of its own."""
 
-    def __init__(self, base: Lists) -> None:
+    def __init__(self, base: SortedSets) -> None:
         self._base = base
-        self._over: dict[Name, _Overlay] = {}
+        self._over: dict[Name, _SetOverlay] = {}
 
-    def get(self, name: Name) -> _Overlay | Keys | None:
+    def get(self, name: Name) -> _SetOverlay | SortedKeys | None:
         found = self._over.get(name)
         if found is None:
             return self._base.get(name)
         return found if len(found) else None
 
-    def _own(self, name: Name) -> _Overlay:
+    def _own(self, name: Name) -> _SetOverlay:
         found = self._over.get(name)
         if found is None:
-            found = self._over[name] = _Overlay(self._base.get(name) or Keys())
+            found = self._over[name] = _SetOverlay(self._base.get(name) or SortedKeys())
         return found
 
     def add(self, name: Name, key: bytes) -> None:
@@ -191,7 +191,7 @@ class OverlayLists:
         self._own(name).discard(key)
 
 
-def merged(sources: Iterable[Iterator[bytes]], descending: bool = False) -> Iterator[bytes]:
+def merge_sorted(sources: Iterable[Iterator[bytes]], descending: bool = False) -> Iterator[bytes]:
     """The union of sorted runs, each key once."""
     runs = list(sources)
     if len(runs) <= 1:

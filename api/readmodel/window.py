@@ -19,7 +19,7 @@ from schemas.views import ItemRow, MarkRow
 from streams.core.domain.drafts import draft_users
 from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key, sort_key
 
-__all__ = ["PAGE_BYTES", "Frame", "View", "Window", "first"]
+__all__ = ["PAGE_BYTES", "Frame", "View", "Window", "first_page"]
 
 # Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB, so
 # without it a page could have 64 MB, which takes half a second to make and several times its size in memory.
@@ -43,17 +43,17 @@ class View(Protocol):
     def pins(self, user: str) -> frozenset[str]: ...
     def ranked(self, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]: ...
     def counts(self, reader: Reader) -> Counts: ...
-    def size(self, key: bytes) -> int:
+    def row_size(self, key: bytes) -> int:
         """Bytes of the row of the item with this sort key."""
 
 
-def first(keys: Iterator[bytes], view: View, limit: int) -> tuple[list[bytes], bool]:
+def first_page(keys: Iterator[bytes], view: View, limit: int) -> tuple[list[bytes], bool]:
     """The page of these sort keys: at most `limit` of them and PAGE_BYTES of rows, but at least one. Also returns
     whether more keys follow."""
     found: list[bytes] = []
     left = PAGE_BYTES
     for key in keys:
-        left -= view.size(key)
+        left -= view.row_size(key)
         if len(found) == limit or (found and left < 0):
             return found, True
         found.append(key)
@@ -76,10 +76,10 @@ class Window:
         self.complete = False  # it holds the whole list: nothing lies below it
         self._read(view)
 
-    def for_user(self, user: str) -> Window:
+    def fork_for(self, user: str) -> Window:
         """A copy for one of those who shared this window, to go its own way from here."""
         new = object.__new__(Window)
-        new.reader = Reader(self.reader.ws, user, self.reader.roles)
+        new.reader = Reader(self.reader.workspace_id, user, self.reader.roles)
         new.limit, new.pins, new.counts = self.limit, self.pins, self.counts
         new.keys, new.complete = self.keys.copy(), self.complete
         new._sizes, new._bytes = self._sizes[:], self._bytes
@@ -89,17 +89,17 @@ class Window:
         """The frames of a batch, `view` being the workspace after it. A function of state, batch and reader alone."""
         reader, user = self.reader, self.reader.user
         touched: dict[bytes, ItemChange | None] = {
-            change.id: change for change in changes.items if change.concerns(reader)
+            change.id: change for change in changes.items if change.is_visible_to(reader)
         }
         prefers = bool(user) and any(row.user == user for row in changes.preferences)
         # Counting costs as much as the rest, and most changes leave the counts alone.
-        recount = not all(change is not None and change.counts_the_same for change in touched.values())
+        recount = not all(change is not None and change.same_counts for change in touched.values())
         if user:
             for mark in changes.marks:
                 if mark.user == user:
                     recount = True
                     row = view.item(mark.item.encode())
-                    if row is not None and row.is_listed and reader.sees(row.target_user_id, row.target_role):
+                    if row is not None and row.is_listed and reader.can_see(row.target_user_id, row.target_role):
                         touched.setdefault(mark.item.encode(), None)
         pins = view.pins(user) if prefers else self.pins
         frames: list[Frame] = []
@@ -107,7 +107,7 @@ class Window:
             frames = self._rearrange(pins, touched, view, recount)
         elif touched:
             frames = self._move(touched, view, recount)
-        if any(reader.sees(row.target_user_id, row.target_role) for row in changes.activity):
+        if any(reader.can_see(row.target_user_id, row.target_role) for row in changes.activity):
             frames.append(Frame("activity"))
         if user and any(user in draft_users(draft) for draft in changes.drafts):
             frames.append(Frame("drafts"))
@@ -125,7 +125,7 @@ class Window:
         self.complete = len(self.keys) < self.limit
         if self.complete:
             for key in view.ranked(self.reader, self.pins, self.keys[-1] if self.keys else None):
-                size = view.size(key)
+                size = view.row_size(key)
                 if self.keys and self._bytes + size > PAGE_BYTES:
                     self.complete = False
                     break
@@ -167,7 +167,7 @@ class Window:
                     self._pop(at)
                     gone[item] = old
             if new is not None and (bound is None or new <= bound):
-                self._put(bisect_left(keys, new), new, view.size(new))
+                self._put(bisect_left(keys, new), new, view.row_size(new))
                 came[item] = new
         while len(keys) > self.limit or (self._bytes > PAGE_BYTES and len(keys) > 1):
             self.complete = False
@@ -190,7 +190,7 @@ class Window:
         if old is not None and self.pins and is_pinned(was, self.pins):  # type: ignore[arg-type]
             old = pinned_sort_key(old)
         if new is not None and row is not None:
-            if not self.reader.sees(row.target_user_id, row.target_role) or self._away(row, view) is not None:
+            if not self.reader.can_see(row.target_user_id, row.target_role) or self._away(row, view) is not None:
                 new = None
             elif self.pins and is_pinned(row, self.pins):
                 new = pinned_sort_key(new)
@@ -226,7 +226,7 @@ class Window:
         if row is None:
             return Frame("removed", item, "resolved")
         # Asked first: of an item that is no longer the reader's, nothing may be told but that.
-        if not self.reader.sees(row.target_user_id, row.target_role):
+        if not self.reader.can_see(row.target_user_id, row.target_role):
             return Frame("removed", item, "retargeted")
         if not row.is_open:
             return Frame("removed", item, "resolved", row.resolved_action)

@@ -76,7 +76,7 @@ class Tables:
         self._engine, self._raw = engine, raw
 
     async def query(self, sql: str, reader: Reader, **parameters: Any) -> Sequence[Any]:
-        given = parameters | {"ws": reader.ws, "user": reader.user, "roles": sorted(reader.roles)}
+        given = parameters | {"ws": reader.workspace_id, "user": reader.user, "roles": sorted(reader.roles)}
         sql = sql.replace("$SEES", CAN_SEE_SQL)
         if self._raw:
             for ours, theirs in _RAW.items():

@@ -27,9 +27,9 @@ from support.clients.feed import Copy, frames
 from support.fold.fold_driver import Folding
 
 from api.contract.serializers import crewship_item, zero_item
-from api.live.case_events import frame_of
-from api.live.frames import Frames
-from api.readmodel.pages import Answers
+from api.live.case_events import case_event_of
+from api.live.frames import FrameEncoder
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -150,25 +150,25 @@ class View(Folding):
     """A view and one reader's feed, snapshot first; every batch is served and fed."""
 
     def __init__(self) -> None:
-        self.replica, self.answers, self.copy = Replica(1), Answers(), Copy()
-        self.frames = Frames(self.answers)
-        self.window = Window(READER, 1000, self.replica.space(READER.ws))
+        self.replica, self.answers, self.copy = Replica(1), PageRenderer(), Copy()
+        self.frames = FrameEncoder(self.answers)
+        self.window = Window(READER, 1000, self.replica.workspace(READER.workspace_id))
         super().__init__()
-        self._tell([self.frames.snapshot(self.replica.space(READER.ws), self.window, 0)])
+        self._tell([self.frames.encode_snapshot(self.replica.workspace(READER.workspace_id), self.window, 0)])
 
     def commit(self) -> None:
         batch = self.fold.pending_batch()
         super().commit()
         for fact in batch.facts:
             assert decode_fact(encode_fact(fact)) == fact
-            if isinstance(fact, Fact) and (event := frame_of(fact)) is not None:
+            if isinstance(fact, Fact) and (event := case_event_of(fact)) is not None:
                 _one_line(event.piece.raw)
         columns([fact for fact in batch.facts if isinstance(fact, Fact)], [0] * len(batch.facts))
         position = decode_row(*batch.rows[-1])  # type: ignore[arg-type]
         assert isinstance(position, PositionRow)
         for update in self.replica.apply(0, batch.rows, position):
-            if update.space.name == READER.ws:
-                self._tell(self.frames.of(update, self.window))
+            if update.workspace.workspace_id == READER.workspace_id:
+                self._tell(self.frames.encode_batch(update, self.window))
 
     def _tell(self, new: list[bytes]) -> None:
         for raw in new:
@@ -178,8 +178,8 @@ class View(Folding):
 
     def served(self) -> None:
         """What is asked for is what was fed, and what the rows say."""
-        space = self.replica.space(READER.ws)
-        page = self.answers.inbox(space, READER, 0, 1000, None, "", "")
+        space = self.replica.workspace(READER.workspace_id)
+        page = self.answers.inbox_page(space, READER, 0, 1000, None, "", "")
         assert {one["id"]: one for one in json.loads(page)["items"]} == self.copy.items
         rows = {row.id: row for row in self.all(ItemRow)}
         for one in exact(page)["items"]:

@@ -46,7 +46,7 @@ class Caller:
 
     @property
     def ws(self) -> str:
-        return self.reader.ws
+        return self.reader.workspace_id
 
     @property
     def user(self) -> str:
@@ -84,7 +84,7 @@ class Authenticator:
                 raise Unauthorized("Authorization must be a Bearer token")
             return await self._caller_of_token(token.strip(" \t"))
         found = list((await self.sessions(cookies)).values())
-        if len({(one.reader.ws, one.reader.user, one.role) for one in found}) > 1:
+        if len({(one.reader.workspace_id, one.reader.user, one.role) for one in found}) > 1:
             # Another host of the parent domain set one of them, and either may be the user's own.
             raise Unauthorized(f"the browser sent {SESSION_COOKIE} cookies of different callers: "
                                "delete the cookies of this host and of its parent domains, then sign in again")

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from api.http.protocol.header_limits import HeaderLimitProtocol
 from api.http.protocol.unauthenticated import AUTHENTICATED, UnauthenticatedConnections
 from api.http.protocol.websocket_limits import LimitedWebSocketProtocol
-from api.live.event_stream import DRAIN, EXTENSION, Direct
+from api.live.event_stream import DIRECT_WRITE_EXTENSION, DRAIN_EXTENSION, TransportSink
 
 __all__ = ["HttpProtocol", "Server", "listen", "make_server"]
 
@@ -39,11 +39,11 @@ class HttpProtocol(HeaderLimitProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         extensions: dict[str, Any] = {
-            EXTENSION: self._detach_transport, DRAIN: self.flow.drain,
+            DIRECT_WRITE_EXTENSION: self._detach_transport, DRAIN_EXTENSION: self.flow.drain,
             AUTHENTICATED: lambda: self.unauthenticated.remove(self.transport)}
         self.scope["extensions"] = extensions
 
-    def _detach_transport(self) -> Direct | None:
+    def _detach_transport(self) -> TransportSink | None:
         """Moves the connection, whose response has just started, to a sink, as uvicorn moves one to a WebSocket.
 
         Pipelined requests are dropped: the response has `connection: close`. Returns None if direct writes are not
@@ -56,7 +56,7 @@ class HttpProtocol(HeaderLimitProtocol):
         self.connections.discard(self)
         self.pipeline.clear()
         cycle.response_complete = True  # uvicorn must not write to this connection any more
-        outlet = Direct(self.transport, self.connections, not self.flow.write_paused)
+        outlet = TransportSink(self.transport, self.connections, not self.flow.write_paused)
         self.transport.set_protocol(outlet)
         self.flow.resume_reading()  # otherwise the end of the connection is not noticed
         return outlet

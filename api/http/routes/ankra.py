@@ -47,12 +47,12 @@ async def get_inbox(
 ) -> Response:
     """My inbox, the most pressing first; with `dismissed`, what I put away."""
     filters = {"kind": kind, "cluster": cluster, "both": kind and cluster}
-    space = await edge.space(caller.reader, *(name for name, value in filters.items() if value))
+    space = await edge.workspace(caller.reader, *(name for name, value in filters.items() if value))
     try:
         start = sort_key_of_token(after) if after is not None else None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
-    page = edge.answers.dismissed if dismissed else edge.answers.inbox
+    page = edge.pages.dismissed_page if dismissed else edge.pages.inbox_page
     cursor = edge.replica.cursor(caller.ws)
     return json_response(page(space, caller.reader, cursor, min(limit, MAX_LIMIT), start, kind, cluster))
 
@@ -60,7 +60,7 @@ async def get_inbox(
 @router.get("/inbox/{item:id}", responses=responses_of(responses.RankedItem, 404))
 async def get_inbox_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
     """An item as the list shows it, in the list or not: put away, resolved, or a run that an incident stands for."""
-    item_json = edge.answers.one(await edge.space(caller.reader), caller.reader, item)
+    item_json = edge.pages.item_by_id(await edge.workspace(caller.reader), caller.reader, item)
     if item_json is None:
         raise ApiError(404, "not found")
     return json_response(item_json)
@@ -92,23 +92,23 @@ async def stream_feed(
         int, Query(ge=1, description=f"The window; beyond {FEED_MAX_LIMIT} it is {FEED_MAX_LIMIT}.")] = FEED_LIMIT,
 ) -> Response:
     """The live feed: a snapshot, then every change; after `Last-Event-ID`, exactly what was missed."""
-    await edge.space(caller.reader)
-    edge.connections.take(caller.ws, caller.user)
+    await edge.workspace(caller.reader)
+    edge.connections.reserve(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
-        lambda outlet: edge.hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, outlet))
+        lambda outlet: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, outlet))
 
 
 @router.get("/recent-drafts", responses=responses_of(responses.Drafts))
 async def get_recent_drafts(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Drafts in progress that I own or edited, the last touched first."""
-    return json_response(orjson.dumps({"drafts": edge.answers.drafts(await edge.space(caller.reader), caller.user)}))
+    return json_response(orjson.dumps({"drafts": edge.pages.drafts(await edge.workspace(caller.reader), caller.user)}))
 
 
 @router.get("/preferences", responses=responses_of(responses.UserPreferences))
 async def get_preferences(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """My pinned clusters and my widgets, in their order."""
-    return json_response(orjson.dumps(edge.answers.preferences(await edge.space(caller.reader), caller.user)))
+    return json_response(orjson.dumps(edge.pages.preferences(await edge.workspace(caller.reader), caller.user)))
 
 
 @router.patch("/preferences", responses=responses_of(responses.UserPreferences, writes=True))

@@ -41,18 +41,19 @@ async def list_items(
     """Items I may see, those that opened last first."""
     if state not in STATES:
         raise ApiError(400, "invalid state")
-    space = await edge.space(caller.reader, "new")
+    space = await edge.workspace(caller.reader, "new")
     ids = listing.newest(space, caller.reader, STATES[state], kind)
-    items = [serializers.crewship_item(row) for row in listing.rows(space, ids, min(limit, MAX_LIMIT))]
+    items = [serializers.crewship_item(row) for row in listing.item_rows(space, ids, min(limit, MAX_LIMIT))]
     body = {"rows": [orjson.Fragment(row) for row in items], "count": len(items),
-            "unread_count": space.unread(caller.reader)}
+            "unread_count": space.unread_count(caller.reader)}
     return json_response(orjson.dumps(body))
 
 
 @router.get("/count", responses=responses_of(responses.UnreadCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """For the badge on the bell."""
-    return json_response(orjson.dumps({"unread_count": (await edge.space(caller.reader)).unread(caller.reader)}))
+    workspace = await edge.workspace(caller.reader)
+    return json_response(orjson.dumps({"unread_count": workspace.unread_count(caller.reader)}))
 
 
 @router.post("/bulk", responses=responses_of(responses.BulkResult, writes=True))
@@ -85,7 +86,7 @@ async def open_websocket(socket: WebSocket) -> None:
 @router.get("/{item:id}", responses=responses_of(responses.InboxItem, 404))
 async def get_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
     """One item, resolved or grouped into an incident too."""
-    row = (await edge.space(caller.reader)).visible(caller.reader, item)
+    row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
     if row is None:
         raise ApiError(404, "not found")
     return json_response(serializers.crewship_item(row))

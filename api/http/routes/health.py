@@ -24,7 +24,7 @@ async def get_health() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"model": Error, "description": "not now, and why"}})
 async def get_readiness(edge: CurrentEdge) -> dict[str, str]:
     """The view has caught up and is kept so. If not, the reason."""
-    if reason := edge.unready():
+    if reason := edge.not_ready_reason():
         raise ApiError(503, reason, {"retry-after": "1"})
     return {"status": "ready"}
 

@@ -44,9 +44,9 @@ Window = Annotated[tuple[str, int], Depends(_parse_window)]
 async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
     """What was completed, approved and resolved lately: live within a day, from the history beyond."""
     name, length = window
-    space, clock = await edge.space(caller.reader), edge.replica.clock(caller.ws)
-    if length <= edge.answers.live_window:
-        answer = edge.answers.activity(space, caller.reader, length, clock)
+    space, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.ws)
+    if length <= edge.pages.live_window:
+        answer = edge.pages.activity(space, caller.reader, length, clock)
     else:
         answer = await fetch_activity(edge.history, caller.reader, length, clock)
     return json_response(orjson.dumps(answer | {"window": name}))
@@ -66,9 +66,9 @@ async def get_case_history(
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     limit = min(limit, MAX_LIMIT)
-    space = await edge.space(caller.reader, "case")
+    space = await edge.workspace(caller.reader, "case")
     rows = await fetch_events(edge.history, caller.reader, case, limit, before_event, space)
-    known = rows or space.knows(caller.reader, case) or edge.events.knows(caller.reader, case)
+    known = rows or space.has_case(caller.reader, case) or edge.case_events.has_case(caller.reader, case)
     if not known and (
         before_event is None or not await fetch_events(edge.history, caller.reader, case, 1, None, space)
     ):

@@ -26,7 +26,7 @@ async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window)
     if caller.role not in ALLOWED:
         raise ApiError(403, f"insights are for {', '.join(ALLOWED)}")
     name, length = window
-    await edge.space(caller.reader)
+    await edge.workspace(caller.reader)
     steps = steps_of(length, edge.replica.clock(caller.ws))
     rows = await fetch_insights(edge.history, caller.reader, steps)
     return json_response(orjson.dumps({"window": name, **render_insights(rows, steps)}))

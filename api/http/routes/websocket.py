@@ -34,7 +34,7 @@ from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.protocol.unauthenticated import mark_authenticated
-from api.live.connections import Full
+from api.live.connections import TooManyConnections
 from api.live.notifications import Subscriber, channel_of
 
 __all__ = ["serve_websocket"]
@@ -118,23 +118,23 @@ class WebSocketSession:
     async def run(self) -> None:
         caller = await self._authenticate()
         try:
-            self._edge.connections.take(caller.ws, caller.user)
-        except Full as full:
+            self._edge.connections.reserve(caller.ws, caller.user)
+        except TooManyConnections as full:
             raise _CloseConnection(TOO_MANY_CONNECTIONS, str(full), limit=full.limit) from None
         subscriber = Subscriber(caller.reader)
-        work = self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.lost.wait()
+        work = self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.overflowed.wait()
         tasks = [asyncio.create_task(one) for one in work]
         try:
             seconds = min(caller.expires - self._edge.clock(), _MAX_SECONDS)
             done, _ = await asyncio.wait(tasks, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            if subscriber.lost.is_set():
+            if subscriber.overflowed.is_set():
                 raise _CloseConnection(TRY_AGAIN_LATER, "too slow")
             raise _CloseConnection(UNAUTHORIZED, "the token has expired")
         finally:
-            self._edge.pushes.unsubscribe(subscriber)
-            self._edge.connections.give_back(caller.ws, caller.user)
+            self._edge.notifications.unsubscribe(subscriber)
+            self._edge.connections.release(caller.ws, caller.user)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,7 +168,7 @@ class WebSocketSession:
                 await self._subscribe(caller, subscriber, message.channel)
             elif isinstance(message, Unsubscribe):
                 self._channels.discard(message.channel)
-                self._edge.pushes.unsubscribe(subscriber)
+                self._edge.notifications.unsubscribe(subscriber)
                 await self._send(Unsubscribed(message.channel))
             elif message is not None:
                 await self._send(ErrorMessage("already authenticated"))
@@ -182,7 +182,7 @@ class WebSocketSession:
             await self._send(ErrorMessage("too many channels", channel))
         else:
             self._channels.add(channel)
-            self._edge.pushes.subscribe(subscriber)
+            self._edge.notifications.subscribe(subscriber)
             await self._send(Subscribed(channel))
 
     async def _forward(self, subscriber: Subscriber) -> None:

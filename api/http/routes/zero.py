@@ -31,9 +31,9 @@ async def get_inbox(
     limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MAX_LIMIT,
 ) -> Response:
     """What waits for me, the most pressing first; `count` is all of it."""
-    space = await edge.space(caller.reader)
+    space = await edge.workspace(caller.reader)
     keys = listing.ranked(space, caller.reader, space.pins(caller.user))
-    rows = listing.rows(space, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
+    rows = listing.item_rows(space, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
     items = [serializers.zero_item(row) for row in rows]
     return json_response(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
 
@@ -41,13 +41,13 @@ async def get_inbox(
 @router.get("/inbox/count", responses=responses_of(responses.ZeroCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """How many of my items are unread."""
-    return json_response(orjson.dumps({"count": (await edge.space(caller.reader)).counts(caller.reader).unread}))
+    return json_response(orjson.dumps({"count": (await edge.workspace(caller.reader)).counts(caller.reader).unread}))
 
 
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
 async def stream_events(edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor) -> Response:
     """State changes, session transitions and proof events of the workspace's cases, as they happen."""
-    await edge.space(caller.reader)
+    await edge.workspace(caller.reader)
     return _event_stream(edge, caller, None, cursor)
 
 
@@ -56,14 +56,14 @@ async def stream_case_events(
     edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """The same, of one case."""
-    space = await edge.space(caller.reader, "case")
-    if not space.knows(caller.reader, case) and not edge.events.knows(caller.reader, case):
+    space = await edge.workspace(caller.reader, "case")
+    if not space.has_case(caller.reader, case) and not edge.case_events.has_case(caller.reader, case):
         raise ApiError(404, "not found")
     return _event_stream(edge, caller, case, cursor)
 
 
 def _event_stream(edge: Edge, caller: Caller, case: str | None, cursor: int | None) -> EventStream:
-    edge.connections.take(caller.ws, caller.user)
+    edge.connections.reserve(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
-        lambda outlet: edge.events.open(caller.reader, case, cursor, outlet))
+        lambda outlet: edge.case_events.open(caller.reader, case, cursor, outlet))

@@ -84,10 +84,10 @@ def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> N
 
 
 def _numbers(partitions: str, settings: Settings) -> list[int]:
-    from api.edge.services import served  # half a second, for a command that may ask for it
+    from api.edge.services import parse_partitions  # half a second, for a command that may ask for it
 
     try:
-        return sorted(served(partitions, settings.log_partitions))
+        return sorted(parse_partitions(partitions, settings.log_partitions))
     except ValueError as error:
         raise UserError(str(error), code=2) from None
 

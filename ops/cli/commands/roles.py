@@ -56,10 +56,10 @@ def edge(
     )
     if settings.jwt_secret is None and settings.jwks_url is None:
         raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")
-    from api.edge.services import served
+    from api.edge.services import parse_partitions
 
     try:
-        served(settings.partitions, settings.log_partitions)
+        parse_partitions(settings.partitions, settings.log_partitions)
     except ValueError as error:
         raise UserError(str(error), code=2) from None
     run_role("edge", "api.main", settings)

@@ -25,7 +25,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from api.edge.initial_state import Assembler, Loading
+from api.edge.initial_state import BatchAssembler, InitialState
 from api.readmodel.indexes import FAMILIES
 from api.readmodel.replica import Replica
 from bench.edge import cold_start as edge_start
@@ -156,12 +156,12 @@ def _as_dict(path: Path) -> dict[bytes, bytes]:
 
 def _loaded(path: Path) -> Replica:
     """As an edge loads them, old enough to be no batches to resume from."""
-    loading, assemblers = Loading(1 << 20, 2), [Assembler(number) for number in range(PARTITIONS)]
+    loading, assemblers = InitialState(1 << 20, 2), [BatchAssembler(number) for number in range(PARTITIONS)]
     for partition, key, value in _read(path):
         batch = assemblers[partition].add(key, value, 1)
         if batch is not None:
             loading.add(batch)
-    loading.settle(2)
+    loading.advance_horizon(2)
     state, _ = loading.finish()
     replica = Replica(PARTITIONS)
     for partition in list(state):
@@ -172,11 +172,11 @@ def _loaded(path: Path) -> Replica:
 def _asked(path: Path, families: tuple[str, ...], share: float = 1.0) -> Replica:
     """Every workspace has been asked for, or each with a chance of `share`."""
     replica, chance = _loaded(path), random.Random(1)
-    for name in list(replica._spaces):
+    for name in list(replica._workspaces):
         if chance.random() < share:
-            space = replica.space(name)
+            space = replica.workspace(name)
             for family in families:
-                space.want(family)
+                space.ensure_family(family)
     return replica
 
 

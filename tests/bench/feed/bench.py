@@ -22,8 +22,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from api.live.frames import Frames
-from api.readmodel.pages import Answers
+from api.live.frames import FrameEncoder
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -167,12 +167,12 @@ class Inbox:
         self.rows = [_row(number, size) for number in range(size)]
         self.replica, self.reader = Replica(1), Reader("w", "u", frozenset({"MEMBER"}))
         self.replica.load(0, dict(self.rows), PositionRow(next=1))
-        self.space, self.answers = self.replica.space("w"), Answers()
-        self.frames, self.window = Frames(self.answers), Window(self.reader, 500, self.space)
+        self.space, self.answers = self.replica.workspace("w"), PageRenderer()
+        self.frames, self.window = FrameEncoder(self.answers), Window(self.reader, 500, self.space)
         self.position, self.turn = 1, 0
 
     def page(self) -> None:
-        self.answers.inbox(self.space, self.reader, 0, 100)
+        self.answers.inbox_page(self.space, self.reader, 0, 100)
 
     def counts(self) -> None:
         self.space.counts(self.reader)
@@ -184,7 +184,7 @@ class Inbox:
         key, raw = self.rows[self.turn // 2 % 50]
         new = raw.replace(b'"state":"unread"', b'"state":"resolved"') if self.turn % 2 == 0 else raw
         for update in self.replica.apply(0, [(key, new)], PositionRow(next=self.position)):
-            self.frames.of(update, self.window)
+            self.frames.encode_batch(update, self.window)
 
 
 def _row(number: int, size: int) -> tuple[bytes, bytes]:

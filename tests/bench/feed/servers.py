@@ -50,7 +50,8 @@ async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[
 
     sock = listen("127.0.0.1", 0)
     http = make_server(app if direct else plain)  # type: ignore[arg-type]
-    background = (asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat()))
+    background = (
+        asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.send_heartbeats()))
     background[0].add_done_callback(lambda _: background[1].cancel())
     position = 0
 
@@ -62,8 +63,8 @@ async def attn(workspaces: int, frame_bytes: int, direct: bool = True) -> tuple[
             row = ItemRow(
                 id=f"ibx_{workspace}_{number}", ws=name, kind="message", source_id="s", state="unread", rev=position,
                 data=Data(title=_stamp(), body_md="x" * frame_bytes), created_at=1, due_at=2)
-            edge.take(0, [(b"i:" + row.id.encode(), encode_row(row))], PositionRow(next=position))
-        edge.flush()
+            edge.apply_batch(0, [(b"i:" + row.id.encode(), encode_row(row))], PositionRow(next=position))
+        edge.publish()
 
     return sock.getsockname()[1], publish
 

@@ -173,7 +173,7 @@ async def test_a10_the_feed_is_a_snapshot_and_then_what_changes(attn: Deciding) 
         assert (removed["id"], removed["reason"], removed["resolved_action"]) == (M, "resolved", "approved")
         for slot in edge.connections._slots:
             for stream in list(slot):
-                stream.beat(int(attn.now * 1e6))
+                stream.send_heartbeat(int(attn.now * 1e6))
         beat = (await feed.get(5))[4]
         assert (beat[1], set(beat[2])) == ("heartbeat", {"at", "cursor"})
         copy = Copy()

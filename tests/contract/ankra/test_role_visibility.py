@@ -67,16 +67,16 @@ async def test_feed_push_and_case_streams(rule: str, role: str) -> None:
     attn, sees = stage(rule), role in SEEN[rule]
     edge, reader = attn.edges[0], Reader(WS, "ann", roles_of(role, rule))  # type: ignore[arg-type]
     feed, cases, one = Kept(), Kept(), Subscriber(reader)
-    edge.hub.open(reader, 100, None, feed)
-    edge.events.open(reader, None, None, cases)
-    edge.pushes.subscribe(one)
+    edge.feed_hub.open(reader, 100, None, feed)
+    edge.case_events.open(reader, None, None, cases)
+    edge.notifications.subscribe(one)
     attn.happen(
         message("m", minutes=1, target_role="MEMBER", title="again"), message("n", target_role="MEMBER"),
         event("session.started", "s", case_id=CASE, target_role="MEMBER"))
     events = [name for _, name, _ in frames(feed.raw)]
     assert sorted(events) == (["added", "changed", "snapshot"] if sees else ["snapshot"])
     assert (CASE in cases.raw.decode()) is sees
-    assert edge.events.knows(reader, CASE) is sees
+    assert edge.case_events.has_case(reader, CASE) is sees
     async with attn.client("bob", "MEMBER") as client:
         assert (await client.patch(f"/api/v1/inbox/{ITEM}", json={"state": "resolved"})).status_code == 200
     assert one.waiting.qsize() == sees

@@ -183,7 +183,7 @@ async def test_c12_count_reads_no_row(attn: Deciding) -> None:
     attn.happen(message("o", target_role="OWNER"), message("both", target_role="OWNER", target_user_id="ann"))
     async with attn.client("ann", "OWNER") as client, attn.client("bob", "MEMBER") as other:
         assert (await client.get(f"{URL}/count")).json() == {"unread_count": 4}
-        space = attn.edges[0].replica.space(WS)
+        space = attn.edges[0].replica.workspace(WS)
         space.rows = None  # type: ignore[assignment]
         assert (await client.get(f"{URL}/count")).json() == {"unread_count": 4}
         assert (await other.get(f"{URL}/count")).json() == {"unread_count": 2}

@@ -123,7 +123,7 @@ class Told:
 
     def __init__(self, attn: Deciding, user: str, role: str) -> None:
         self._one = Subscriber(Reader(WS, user, frozenset({role})))
-        attn.edges[0].pushes.subscribe(self._one)
+        attn.edges[0].notifications.subscribe(self._one)
 
     def all(self) -> list[Any]:
         return [json.loads(self._one.waiting.get_nowait()) for _ in range(self._one.waiting.qsize())]
@@ -163,8 +163,8 @@ async def test_c29_a_batch_is_told_once_and_only_if_it_changed_anything(attn: De
 async def test_c30_who_asks_again_on_it_gets_the_new_list_and_count(attn: Deciding) -> None:
     told = Told(attn, "bob", "MEMBER")
     seen: list[int] = []
-    space = attn.edges[0].replica.space(WS)
-    told._one.tell = lambda _: seen.append(space.unread(told._one.reader))  # type: ignore[method-assign]
+    space = attn.edges[0].replica.workspace(WS)
+    told._one.enqueue = lambda _: seen.append(space.unread_count(told._one.reader))  # type: ignore[method-assign]
     async with attn.client("cyd") as client, attn.client("bob", "MEMBER") as other:
         await patch(client, M, state="resolved")
         assert seen == [1], "the edge shows the change when it says so"

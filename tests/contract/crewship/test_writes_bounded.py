@@ -57,7 +57,7 @@ UNCHANGED: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(("method", "path", "body"), UNCHANGED)
 async def test_a_write_again_writes_nothing(attn: Deciding, method: str, path: str, body: Any) -> None:
     listener = Subscriber(Reader(WS, "bob", frozenset({"OWNER"})))
-    attn.edges[0].pushes.subscribe(listener)
+    attn.edges[0].notifications.subscribe(listener)
     async with attn.client() as client:
         first = await client.request(method, path, json=body)
         assert first.status_code == 200, first.text

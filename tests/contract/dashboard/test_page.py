@@ -152,7 +152,7 @@ async def test_a_browser_follows_the_feed_over_a_reconnect() -> None:
         assert await page.evaluate(titles) == ["<img src=x onerror=alert(1)>", "second"]
         for slot in fed.edge.connections._slots:
             for stream in list(slot):
-                stream.outlet.cut()
+                stream.sink.abort()
         fed.put(item(source_id="c", due_at=3, data=Data(title="third")))
         await page.wait_for_selector(".row:has-text('third')")
         assert await page.title() == "(3) attn"

@@ -44,7 +44,7 @@ class Known(NamedTuple):
     def seen(self, reader: Reader) -> list[Fact]:
         return [
             fact for fact in self.facts
-            if fact.ws == reader.ws and reader.sees(fact.target_user_id, fact.target_role)
+            if fact.ws == reader.workspace_id and reader.can_see(fact.target_user_id, fact.target_role)
         ]
 
 
@@ -96,9 +96,9 @@ def test_the_predicate_is_the_same_in_sql(known: Known) -> None:
 async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role: str) -> None:
     edge, reader = known.attn.edges[0], reader_of(user, role)
     clock = edge.replica.clock(WS)
-    space = await edge.space(reader)
+    space = await edge.workspace(reader)
     for hours in (1, 5, 23, 24):
-        live = edge.answers.activity(space, reader, hours * HOUR, clock)
+        live = edge.pages.activity(space, reader, hours * HOUR, clock)
         assert await fetch_activity(edge.history, reader, hours * HOUR, clock) == live
     assert live["sessions_completed"] >= 30
     assert len(live["recent"]) == 20
@@ -271,8 +271,8 @@ async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Kn
     edge = attn.edges[0]
     for user, role in ASKING:
         reader = reader_of(user, role, ws)
-        space, clock = await edge.space(reader), edge.replica.clock(ws)
-        live = edge.answers.activity(space, reader, 24 * HOUR, clock)
+        space, clock = await edge.workspace(reader), edge.replica.clock(ws)
+        live = edge.pages.activity(space, reader, 24 * HOUR, clock)
         assert live["recent"]
         assert await fetch_activity(edge.history, reader, 24 * HOUR, clock) == live
     await edge.history.close()

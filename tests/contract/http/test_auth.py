@@ -109,7 +109,7 @@ async def test_an_error_is_always_an_error_object() -> None:
             assert answer.status_code == status, path
             assert set(answer.json()) == {"error"}, path
             assert isinstance(answer.json()["error"], str)
-        fed.edge.answers.inbox = None  # type: ignore[assignment,method-assign]
+        fed.edge.pages.inbox_page = None  # type: ignore[assignment,method-assign]
         with capture_logs():
             broken = await client.get("/org/me/inbox")
         assert (broken.status_code, broken.json()) == (500, {"error": "internal error"})

@@ -11,8 +11,8 @@ import pytest
 from support.edge.edges import Fed, bearer, serving, until
 from support.edge.random_rows import item
 
-from api.live.case_events import Events, frame_of
-from api.live.connections import Piece
+from api.live.case_events import CaseEventHub, case_event_of
+from api.live.connections import EncodedChunk
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.log import Data
@@ -62,10 +62,10 @@ async def test_z8_z9_events_are_told_once_the_view_has_them() -> None:
     async with serving(fed.edge) as base:
         listener = Listener(base, "/events/stream")
         await until(lambda: len(fed.edge.connections) == 1)
-        fed.edge.events.add(0, fact("case.state_changed", 0, 0, state="IMPLEMENTING"))
-        fed.edge.events.add(0, fact("session.started", 0, 1, session_id="s1"))
-        fed.edge.events.add(0, fact("proof.attached", 1, 0, session_id="s1", proof_id="p1"))
-        fed.edge.events.release()
+        fed.edge.case_events.add(0, fact("case.state_changed", 0, 0, state="IMPLEMENTING"))
+        fed.edge.case_events.add(0, fact("session.started", 0, 1, session_id="s1"))
+        fed.edge.case_events.add(0, fact("proof.attached", 1, 0, session_id="s1", proof_id="p1"))
+        fed.edge.case_events.release()
         await asyncio.sleep(0.05)
         assert listener.told == [], "the view does not show it yet"
         fed.put(item())
@@ -88,7 +88,7 @@ async def test_z8_z9_events_are_told_once_the_view_has_them() -> None:
     ("proof.expiring", "proof_expiring"), ("task.blocked", "task_blocked"), ("task.unblocked", "task_unblocked"),
 ])
 def test_each_type_has_its_name(kind: str, name: str) -> None:
-    event = frame_of(fact(kind, 3, 2))
+    event = case_event_of(fact(kind, 3, 2))
     assert event is not None
     first, second, *rest = event.piece.raw.split(b"\n")
     assert (first, rest) == (b"id: %d" % (3 << CURSOR_BITS | 2), [b"", b""])
@@ -98,18 +98,18 @@ def test_each_type_has_its_name(kind: str, name: str) -> None:
 
 
 def test_what_is_no_news_is_not_told() -> None:
-    assert frame_of(fact("case.state_changed", 0, stale=True)) is None
-    assert frame_of(fact("session.started", 0, stale=True)) is not None
-    assert frame_of(fact("proof.expiring", 0, derived=True)) is not None
+    assert case_event_of(fact("case.state_changed", 0, stale=True)) is None
+    assert case_event_of(fact("session.started", 0, stale=True)) is not None
+    assert case_event_of(fact("proof.expiring", 0, derived=True)) is not None
     for other in ("waitpoint.created", "item.read", "session.verifying", "proof.expired", "draft.edited"):
-        assert frame_of(fact(other, 0)) is None
+        assert case_event_of(fact(other, 0)) is None
 
 
 async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
     fed = Fed()
     fed.put(item(source_id="t", kind="blocked_task", data=Data(case_id="c1")))
-    fed.edge.events.add(0, fact("session.started", 0, 0, case_id="known", session_id="s", target_role="OWNER"))
-    fed.edge.flush()
+    fed.edge.case_events.add(0, fact("session.started", 0, 0, case_id="known", session_id="s", target_role="OWNER"))
+    fed.edge.publish()
     async with serving(fed.edge) as base:
         both, one, told = (Listener(base, path) for path in (
             "/events/stream", "/cases/c1/events", "/cases/known/events"))
@@ -119,7 +119,7 @@ async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
             {"case_id": "c1", "target_user_id": "bob"}, {"ws": "w2"}, {"case_id": "c1", "target_role": "MEMBER"},
             {"case_id": "c1", "target_role": "OWNER"}, {"case_id": None},
         )):
-            fed.edge.events.add(0, fact("session.waiting", 1, index, session_id=f"s{index}", **more))
+            fed.edge.case_events.add(0, fact("session.waiting", 1, index, session_id=f"s{index}", **more))
         fed.put(item())
         await until(lambda: len(both.told) >= 4)
         assert [data["session_id"] for _, data in both.told] == ["s0", "s1", "s5", "s6"]
@@ -135,7 +135,7 @@ async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
 async def test_a_resume_gets_exactly_what_was_missed_and_says_when_it_cannot() -> None:
     fed = Fed()
     for pos in range(6):
-        fed.edge.events.add(0, fact("session.started", pos, 0, session_id=f"s{pos}"))
+        fed.edge.case_events.add(0, fact("session.started", pos, 0, session_id=f"s{pos}"))
         fed.put(item(source_id=str(pos)))
     async with serving(fed.edge) as base:
         async def resumed(last: int, number: int) -> Listener:
@@ -151,7 +151,7 @@ async def test_a_resume_gets_exactly_what_was_missed_and_says_when_it_cannot() -
         future = await resumed(99 << CURSOR_BITS, 1)
         assert (future.told, future.named) == ([], ["reset"])
         assert future.last == (6 << CURSOR_BITS) - 1, "and where to go on from"
-        fed.edge.events.begin(0, 3 << CURSOR_BITS)
+        fed.edge.case_events.set_known_after(0, 3 << CURSOR_BITS)
         old = await resumed(0, 3)
         assert old.named == ["reset"]
         assert [data["session_id"] for _, data in old.told] == ["s4", "s5"]
@@ -161,7 +161,7 @@ class Outlet:
     def __init__(self) -> None:
         self.ready, self.on_ready, self.got, self.is_cut = True, lambda: None, b"", False
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: EncodedChunk) -> None:
         self.got += piece.raw
 
     def end(self) -> None: ...
@@ -170,7 +170,7 @@ class Outlet:
 
 
 def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
-    events = Events(1, lambda _: 10**6, room=5_000)
+    events = CaseEventHub(1, lambda _: 10**6, room=5_000)
     slow, quick = Outlet(), Outlet()
     for outlet in (slow, quick):
         events.open(ANN, None, None, outlet)
@@ -180,7 +180,7 @@ def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
         events.add(0, fact("session.started", pos))
         events.release()
     assert quick.got.count(b"data: ") == 100
-    assert events._held <= 5_000
+    assert events._kept_bytes <= 5_000
     slow.ready = True
     slow.on_ready()
     assert slow.is_cut
@@ -188,7 +188,7 @@ def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
 
 
 def test_a_fact_that_was_written_again_is_not_told_again() -> None:
-    events, outlet = Events(1, lambda _: 10, room=10**6), Outlet()
+    events, outlet = CaseEventHub(1, lambda _: 10, room=10**6), Outlet()
     events.open(ANN, None, -1, outlet)
     for pos, index in ((1, 0), (1, 1), (2, 0), (1, 0), (1, 1), (2, 0), (2, 1)):
         events.add(0, fact("session.started", pos, index))
@@ -197,7 +197,7 @@ def test_a_fact_that_was_written_again_is_not_told_again() -> None:
 
 
 def test_a_quiet_listener_is_not_taken_for_a_slow_one() -> None:
-    events = Events(1, lambda _: 10**6, room=5_000)
+    events = CaseEventHub(1, lambda _: 10**6, room=5_000)
     outlet = Outlet()
     events.open(ANN, "quiet", None, outlet)
     for pos in range(10**6, 10**6 + 100):

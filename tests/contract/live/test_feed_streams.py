@@ -91,7 +91,7 @@ async def test_the_first_personal_row_changes_nothing_that_others_see(direct: bo
         assert (ann.frames[-1][2]["counts"]["total"], bob.frames[-1][2]["counts"]["total"]) == (2, 3)
         await ann.close()
         await bob.close()
-    assert not fed.edge.hub._channels, "what nobody reads is not kept up"
+    assert not fed.edge.feed_hub._channels, "what nobody reads is not kept up"
 
 
 async def test_a12_one_more_connection_than_allowed_is_429_until_another_closes(direct: bool) -> None:
@@ -169,13 +169,14 @@ async def test_a_slow_reader_is_cut_off_and_others_are_not(direct: bool) -> None
         most = 0
         for number in range(120):
             fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
-            most = max(most, *(channel._held for channel in fed.edge.hub._channels["w1"].values()))
+            most = max(most, *(channel._ring_bytes for channel in fed.edge.feed_hub._channels["w1"].values()))
             await client.get(number + 2)
             if len(fed.edge.connections) == 1:
                 break
         assert len(fed.edge.connections) == 1, "it was cut off"
         assert most < 200_000
-        assert not any(channel.ring for channel in fed.edge.hub._channels["w1"].values()), "and nothing kept for it"
+        channels = fed.edge.feed_hub._channels["w1"].values()
+        assert not any(channel.ring for channel in channels), "and nothing kept for it"
         writer.close()
         await client.close()
 
@@ -187,7 +188,7 @@ async def test_a_reader_who_was_slow_for_a_while_misses_nothing(direct: bool) ->
         for number in range(100):
             fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
             await asyncio.sleep(0)
-        [channel] = fed.edge.hub._channels["w1"].values()
+        [channel] = fed.edge.feed_hub._channels["w1"].values()
         await until(lambda: bool(channel.ring))
         got = b""
         while got.count(b"event: added") < 100:
@@ -221,7 +222,7 @@ async def test_a_slow_reader_whose_view_becomes_personal_goes_on_where_it_is() -
         reader, writer = await raw_stream(base)
         for number in range(60):
             fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
-        [channel] = fed.edge.hub._channels["w1"].values()
+        [channel] = fed.edge.feed_hub._channels["w1"].values()
         await until(lambda: bool(channel.ring))
         fed.put((mark_key(mine.id, "ann"), MarkRow("w1", mine.id, "ann", 0)))
         fed.put(item(source_id="last"))
@@ -286,7 +287,7 @@ async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
         await until(lambda: len(fed.edge.connections) == 1)
         for slot in fed.edge.connections._slots:
             for stream in list(slot):
-                stream.outlet.end()
+                stream.sink.end()
         rest = await asyncio.wait_for(reader.read(), 30)
         assert rest.endswith(b"\r\n0\r\n\r\n")
         assert len(fed.edge.connections) == 0
@@ -321,7 +322,7 @@ async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeyp
 
     async with serving(fed.edge, direct) as base:
         with monkeypatch.context() as patched, capture_logs():  # a traceback with colours takes seconds
-            patched.setattr(fed.edge.hub, "open", broken)
+            patched.setattr(fed.edge.feed_hub, "open", broken)
             client = Client(base)
             with pytest.raises(httpx.TransportError):
                 await client.ended()

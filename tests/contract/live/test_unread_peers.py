@@ -229,25 +229,25 @@ async def test_a_feed_of_large_items_begins_with_the_page_of_its_limit() -> None
     fed.put(*[large(number) for number in range(60)])
     given = [Kept() for _ in range(8)]
     for number, outlet in enumerate(given):
-        fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 400 + number, None, outlet)
+        fed.edge.feed_hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 400 + number, None, outlet)
     async with fed.client() as client:
         page = (await client.get("/org/me/inbox?limit=400")).json()
     for outlet in given:
         [(_, event, data)] = frames(outlet.raw)
         assert (event, data["items"], data["next"]) == ("snapshot", page["items"], page["next"])
-    assert fed.edge.hub._snapshots.size <= 8 << 20
+    assert fed.edge.feed_hub._snapshots.size <= 8 << 20
 
 
 async def test_frames_of_many_batches_of_large_items_are_not_held_until_all_are_read() -> None:
     fed, outlet = Fed(), Kept()
     fed.put(large(0))
-    fed.edge.hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 500, None, outlet)
-    [channel] = fed.edge.hub._channels["w1"].values()
+    fed.edge.feed_hub.open(Reader("w1", "ann", frozenset({"OWNER"})), 500, None, outlet)
+    [channel] = fed.edge.feed_hub._channels["w1"].values()
     for position in range(2, 40):
         key, row = large(position)
-        fed.edge.take(0, [(key, encode_row(row))], PositionRow(next=position, clock=10**15))
+        fed.edge.apply_batch(0, [(key, encode_row(row))], PositionRow(next=position, clock=10**15))
         assert sum(map(len, channel.pending)) <= fed.edge.settings.stream_buffer + 200_000
-    fed.edge.flush()
+    fed.edge.publish()
 
 
 async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:

@@ -181,11 +181,11 @@ async def test_it_ends_with_the_token() -> None:
 async def test_one_who_reads_nothing_costs_nothing_and_is_cut_off() -> None:
     async with attn() as (log, url), subscribed(url) as socket, log.client("cyd") as client:
         edge = log.edges[0]
-        [one] = edge.pushes._subscribers["ws"]
+        [one] = edge.notifications._subscribers["ws"]
         one.waiting.put_nowait = _full  # type: ignore[method-assign]
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
         assert await ended(socket) == 1013
-        assert not edge.pushes._subscribers
+        assert not edge.notifications._subscribers
 
 
 def _full(_: bytes) -> None:

@@ -117,12 +117,12 @@ async def test_a_stream_that_resumes_hides_what_arrived_too_early(attn: Deciding
     edge = attn.edges[0]
     attn.happen(event("session.completed", "s", 5, case_id="k"))
     bob, ann = Reader(WS, "bob", frozenset({"MEMBER"})), Reader(WS, "ann", frozenset({"OWNER"}))
-    assert edge.events.knows(bob, "k")
+    assert edge.case_events.has_case(bob, "k")
     attn.happen(event("session.waiting", "s", title="T", target_role="OWNER"))
-    assert (edge.events.knows(bob, "k"), edge.events.knows(ann, "k")) == (False, True)
+    assert (edge.case_events.has_case(bob, "k"), edge.case_events.has_case(ann, "k")) == (False, True)
     for reader, wanted in ((bob, 0), (ann, 1)):
         sink = Kept()
-        edge.events.open(reader, None, -1, sink)
+        edge.case_events.open(reader, None, -1, sink)
         assert sink.raw.count(b"session_completed") == wanted
     async with attn.client("bob", "MEMBER") as client:
         hidden, absent = [await client.get(f"/cases/{case}/events") for case in ("k", "never")]
@@ -154,11 +154,11 @@ class Story:
         self.number += 1
         entry = self._command() if self.random.random() < 0.2 else self._event()
         self.attn.happen(entry)
-        space = self.attn.edges[0].replica.space(self.ws)
+        space = self.attn.edges[0].replica.workspace(self.ws)
         for who, seen in self.seen.items():
             reader = Reader(self.ws, who[0], frozenset({who[1]}))
             ids = [key[2:].decode() for key in self.attn.rows if key[:2] == b"i:"]
-            seen.update(one for one in ids if space.visible(reader, one) is not None)
+            seen.update(one for one in ids if space.visible_item(reader, one) is not None)
 
     def _event(self) -> Any:
         pick = self.random.choice
@@ -181,7 +181,7 @@ class Story:
         kind = {"session": "session_waiting", "task": "blocked_task", "plan": "plan_approval"}.get(
             closes.split(".")[0], closes.split(".")[0])
         item = item_id(self.ws, kind, subject)
-        if closes != "session.verifying" and self.attn.edges[0].replica.space(self.ws).targets_of(item) is None:
+        if closes != "session.verifying" and self.attn.edges[0].replica.workspace(self.ws).targets_of(item) is None:
             self.early[f"{found.time}"] = item
         return found
 
@@ -208,7 +208,7 @@ async def test_whatever_happens_every_channel_shows_what_the_predicate_lets_thro
     for who in PEOPLE:
         reader = Reader(ws, who[0], frozenset({who[1]}))
         sink = Kept()
-        edge.events.open(reader, None, -1, sink)
+        edge.case_events.open(reader, None, -1, sink)
         texts = {"stream": sink.raw.decode()}
         async with attn.client(*who, ws=ws) as client:
             for case in (*CASES, "never"):
@@ -224,14 +224,14 @@ async def test_whatever_happens_every_channel_shows_what_the_predicate_lets_thro
             for found_ws, user, role in re.findall(r"<(\w+)/([\w-]+)/([\w-]+)>", text):
                 targets = [None if one == "-" else one for one in (user, role)]
                 assert found_ws == ws
-                assert reader.sees(*targets), (name, who, targets)
+                assert reader.can_see(*targets), (name, who, targets)
             assert set(re.findall(r"ibx_\w+", text)) <= story.seen[who], (name, who)
 
 
 def check_early(story: Story, reader: Reader, events: list[Any]) -> None:
     """What arrived before its item opened is for those the item is for at the end."""
-    space = story.attn.edges[0].replica.space(story.ws)
+    space = story.attn.edges[0].replica.workspace(story.ws)
     for one in events:
         item = story.early.get(f"{parse_timestamp(one['at'])}")
         targets = space.targets_of(item) if item is not None else None
-        assert targets is None or reader.sees(*targets), one
+        assert targets is None or reader.can_see(*targets), one

@@ -136,7 +136,7 @@ async def test_z7_count_is_of_unread_and_fetches_no_items() -> None:
     async with attn.client() as client:
         item = (await client.get("/inbox")).json()["items"][0]["id"]
         await client.patch(f"/api/v1/inbox/{item}", json={"state": "read"})
-        attn.edges[0].replica.space(WS).rows = {}
+        attn.edges[0].replica.workspace(WS).rows = {}
         assert (await client.get("/inbox/count")).json() == {"count": 2}
 
 

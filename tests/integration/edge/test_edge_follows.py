@@ -17,7 +17,7 @@ from support.edge.random_rows import World
 from support.edge.view_writer import Writer
 from support.kafka.pipeline import Stack
 
-from api.edge.follower import FellBack
+from api.edge.follower import LogTruncated
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.settings import Settings
@@ -154,7 +154,7 @@ async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
 
 
 async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.edge.follower._CHECK", 0.2)
+    monkeypatch.setattr("api.edge.follower._CHECK_INTERVAL", 0.2)
 
     async def nothing(self: object, places: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(places, 0)
@@ -170,5 +170,5 @@ async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: p
                     monkeypatch.setattr("aiokafka.AIOKafkaConsumer.end_offsets", nothing)
                     await asyncio.sleep(1)
 
-            with pytest.raises(FellBack):
+            with pytest.raises(LogTruncated):
                 await watched()

@@ -13,7 +13,7 @@ from support.edge.edge_on_broker import edge
 from support.kafka import pipeline
 from support.kafka.pipeline import send, worker
 
-from api.edge.follower import Tailer
+from api.edge.follower import TopicFollower
 from ops.embedded.broker import EmbeddedBroker, binary
 from ops.process.ports import free_port
 from schemas.settings import Settings
@@ -104,13 +104,13 @@ async def test_an_edge_whose_view_stands_still_though_there_is_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, settings, _ = await started(tmp_path)
-    still, follow = asyncio.Event(), Tailer._follow
+    still, follow = asyncio.Event(), TopicFollower._follow
 
-    async def wait_first(self: Tailer, consumer: Any) -> None:
+    async def wait_first(self: TopicFollower, consumer: Any) -> None:
         await still.wait()
         await follow(self, consumer)
 
-    monkeypatch.setattr(Tailer, "_follow", wait_first)
+    monkeypatch.setattr(TopicFollower, "_follow", wait_first)
     try:
         async with worker(settings), edge(settings) as edge_base:
             await eventually(lambda: says(edge_base, 200), "ready")

@@ -84,10 +84,10 @@ class Deciding:
         assert isinstance(position, PositionRow)
         for edge in self.edges:
             for fact in batch.facts:
-                edge.tell(0, fact)
-            edge.told()
-            edge.take(0, batch.rows, position)
-            edge.flush()
+                edge.add_fact(0, fact)
+            edge.release_pending()
+            edge.apply_batch(0, batch.rows, position)
+            edge.publish()
 
     def client(
         self, *args: Any, edge: int = 0, headers: dict[str, str] | None = None, **more: Any

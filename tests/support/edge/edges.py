@@ -45,8 +45,8 @@ class Fed:
         """One batch; its cursor."""
         self.position.next += step
         raw = [(key, row if row is None or isinstance(row, bytes) else encode_row(row)) for key, row in rows]
-        self.edge.take(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
-        self.edge.flush()
+        self.edge.apply_batch(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
+        self.edge.publish()
         return self.edge.replica.cursor("w1")
 
     def client(self, *args: Any, **more: Any) -> httpx.AsyncClient:
@@ -66,7 +66,7 @@ async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
         await app(scope, receive, send)
 
     http = make_server(app if direct else plain)  # type: ignore[arg-type]
-    tasks = [asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.beat())]
+    tasks = [asyncio.create_task(http.serve(sockets=[sock])), asyncio.create_task(edge.connections.send_heartbeats())]
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:

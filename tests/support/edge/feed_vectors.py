@@ -13,8 +13,8 @@ from typing import Any
 from support.edge.random_rows import World
 from support.fold.fold_driver import NOON, event
 
-from api.live.frames import Frames
-from api.readmodel.pages import Answers
+from api.live.frames import FrameEncoder
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -93,22 +93,22 @@ def _a_morning() -> Iterator[Batch]:
 
 def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str, Any]:
     """What one reader's feed sent, batch by batch, and what the inbox was then."""
-    replica, answers = Replica(1), Answers()
-    frames = Frames(answers)
-    window = Window(reader, limit, replica.space(reader.ws))
+    replica, answers = Replica(1), PageRenderer()
+    frames = FrameEncoder(answers)
+    window = Window(reader, limit, replica.workspace(reader.workspace_id))
     steps: list[dict[str, Any]] = []
 
     def step(sent: list[bytes]) -> None:
-        space = replica.space(reader.ws)  # an empty workspace is not kept
-        inbox = json.loads(answers.inbox(space, reader, replica.cursor(reader.ws), limit))
+        space = replica.workspace(reader.workspace_id)  # an empty workspace is not kept
+        inbox = json.loads(answers.inbox_page(space, reader, replica.cursor(reader.workspace_id), limit))
         inbox |= {"drafts": answers.drafts(space, reader.user), "preferences": answers.preferences(space, reader.user)}
         inbox.pop("next", None)
         steps.append({"stream": b"".join(sent).decode(), "inbox": inbox})
 
-    step([frames.snapshot(replica.space(reader.ws), window, replica.cursor(reader.ws))])
+    step([frames.encode_snapshot(replica.workspace(reader.workspace_id), window, replica.cursor(reader.workspace_id))])
     for rows, position in batches:
         for update in replica.apply(0, rows, position):
-            if update.space.name == reader.ws and (sent := frames.of(update, window)):
+            if update.workspace.workspace_id == reader.workspace_id and (sent := frames.encode_batch(update, window)):
                 step(sent)
     return {"reader": {"user": reader.user, "roles": sorted(reader.roles)}, "limit": limit, "steps": steps}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from support.clients.feed import Copy, frames
 from support.edge.random_rows import ROLES, World
 
-from api.live.frames import Frames
-from api.readmodel.pages import Answers
+from api.live.frames import FrameEncoder
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -29,24 +29,24 @@ class Edge:
         self.replica = Replica(1)
         if start is not None:
             self.replica.load(0, start.rows, start.position)
-        self.frames = Frames(Answers())
+        self.frames = FrameEncoder(PageRenderer())
         self.feeds: dict[tuple[Reader, int], tuple[Window, list[bytes], Copy]] = {}
         for reader in readers():
             for limit in limits:
-                window = Window(reader, limit, self.replica.space(reader.ws))
+                window = Window(reader, limit, self.replica.workspace(reader.workspace_id))
                 first = self.snapshot(reader, window)
                 self.feeds[reader, limit] = (window, [first], Copy())
                 self._tell(self.feeds[reader, limit][2], [first])
 
     def snapshot(self, reader: Reader, window: Window) -> bytes:
-        space = self.replica.space(reader.ws)
-        return self.frames.snapshot(space, window, self.replica.cursor(reader.ws))
+        space = self.replica.workspace(reader.workspace_id)
+        return self.frames.encode_snapshot(space, window, self.replica.cursor(reader.workspace_id))
 
     def apply(self, rows: list[tuple[bytes, bytes | None]], position: object) -> None:
         for update in self.replica.apply(0, rows, position):  # type: ignore[arg-type]
             for (reader, _), (window, sent, copy) in self.feeds.items():
-                if reader.ws == update.space.name:
-                    new = self.frames.of(update, window)
+                if reader.workspace_id == update.workspace.workspace_id:
+                    new = self.frames.encode_batch(update, window)
                     sent += new
                     self._tell(copy, new)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from api.live.connections import Piece
+from api.live.connections import EncodedChunk
 
 
 class Kept:
@@ -15,7 +15,7 @@ class Kept:
         self.on_ready: Callable[[], None] = lambda: None
         self.raw = b""
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: EncodedChunk) -> None:
         self.raw += piece.raw
 
     def end(self) -> None:

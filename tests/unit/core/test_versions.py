@@ -10,7 +10,7 @@ import pytest
 from support.fold.fold_driver import cloud_event
 from support.fold.pipeline_driver import Worker, event_of
 
-from api.edge.initial_state import Assembler
+from api.edge.initial_state import BatchAssembler
 from schemas import facts, log, views
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.versions import UnsupportedVersion, versioned_decoder
@@ -71,7 +71,7 @@ def test_a_worker_does_not_fold_a_newer_view() -> None:
 
 
 def test_an_edge_does_not_take_a_newer_batch() -> None:
-    assembler, rows = Assembler(0), folded().rows
+    assembler, rows = BatchAssembler(0), folded().rows
     for key, value in rows.items():
         if key != POSITION:
             assert assembler.add(key, value, 0) is None

@@ -8,8 +8,8 @@ import pytest
 from support.clients.feed import frames
 from support.edge.random_rows import item
 
-from api.live.frames import Frames
-from api.readmodel.pages import Answers
+from api.live.frames import FrameEncoder
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -23,8 +23,8 @@ ANN = Reader("w1", "ann", frozenset({"MEMBER"}))
 class Feed:
     def __init__(self, limit: int = 10, reader: Reader = ANN) -> None:
         self.replica, self.position = Replica(1), 0
-        self.window = Window(reader, limit, self.replica.space("w1"))
-        self.frames = Frames(Answers())
+        self.window = Window(reader, limit, self.replica.workspace("w1"))
+        self.frames = FrameEncoder(PageRenderer())
 
     def put(self, *rows: tuple[bytes, Any]) -> list[tuple[str, Any]]:
         """One batch; its frames."""
@@ -32,7 +32,7 @@ class Feed:
         raw = [(key, None if row is None else encode_row(row)) for key, row in rows]
         found = b""
         for update in self.replica.apply(0, raw, PositionRow(next=self.position)):
-            found += b"".join(self.frames.of(update, self.window))
+            found += b"".join(self.frames.encode_batch(update, self.window))
         return [(event, data) for _, event, data in frames(found)]
 
 

@@ -10,7 +10,7 @@ from support.edge.random_rows import USERS, World
 from support.examples import law
 
 from api.edge.services import Edge
-from api.live.connections import Piece
+from api.live.connections import EncodedChunk
 from api.readmodel.readers import Reader
 from schemas.views import PreferencesRow, encode_row
 from streams.core.domain.keys import preferences_key
@@ -26,7 +26,7 @@ class Sink:
     def __init__(self) -> None:
         self.ready, self.on_ready, self.blocks = True, lambda: None, list[bytes]()
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: EncodedChunk) -> None:
         self.blocks += [block for block in piece.raw.split(b"\n\n") if block]
 
     def end(self) -> None:
@@ -42,13 +42,13 @@ def test_all_who_come_back_get_what_they_missed(seed: int, loaded: bool, room: i
     live, other = Edge(edge_settings()), Edge(edge_settings(stream_buffer=room))
     sinks = [Sink() for _ in READERS]
     for reader, sink in zip(READERS, sinks, strict=True):
-        live.hub.open(reader, 3, None, sink)
+        live.feed_hub.open(reader, 3, None, sink)
     for rows, position in world.batches(12):
         for edge in (live, other):
-            edge.take(0, rows, position)
-            edge.flush()
+            edge.apply_batch(0, rows, position)
+            edge.publish()
             if not loaded:
-                edge.replica.space("w1")
+                edge.replica.workspace("w1")
     made = count_made(other)
     asked = 0
     for number in range(0, 40, 3):
@@ -56,7 +56,7 @@ def test_all_who_come_back_get_what_they_missed(seed: int, loaded: bool, room: i
             if number >= len(sink.blocks):
                 continue
             again, [(cursor, _, _)] = Sink(), frames(sink.blocks[number] + b"\n\n")
-            other.hub.open(reader, 3, cursor, again)
+            other.feed_hub.open(reader, 3, cursor, again)
             assert again.blocks == sink.blocks[number + 1:], (reader, number)
             asked += 1
     assert len(made) < asked, "some were the same"
@@ -64,13 +64,13 @@ def test_all_who_come_back_get_what_they_missed(seed: int, loaded: bool, room: i
 
 def count_made(edge: Edge) -> list[object]:
     made: list[object] = []
-    tell = edge.hub._tell
+    tell = edge.feed_hub._encode_resume
 
     def counted(*asked: object) -> object:
         made.append(asked)
         return tell(*asked)  # type: ignore[arg-type]
 
-    edge.hub._tell = counted  # type: ignore[method-assign, assignment]
+    edge.feed_hub._encode_resume = counted  # type: ignore[method-assign, assignment]
     return made
 
 
@@ -82,13 +82,13 @@ def test_what_was_personal_meanwhile_is_not_what_others_are_told() -> None:
     sinks = {user: Sink() for user in ("dan", "eve")}
     for number, batch in enumerate([rows[0], [(key, pins)], rows[1], [(key, None)], rows[2]]):
         for edge in (live, other):
-            edge.take(0, batch, type(world.position)(number + 1))
-            edge.flush()
+            edge.apply_batch(0, batch, type(world.position)(number + 1))
+            edge.publish()
         if number == 0:
             for user, sink in sinks.items():
-                live.hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, None, sink)
+                live.feed_hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, None, sink)
     for user in ("eve", "dan"):
         again, [(cursor, _, _)] = Sink(), frames(sinks[user].blocks[0] + b"\n\n")
-        other.hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, cursor, again)
+        other.feed_hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, cursor, again)
         assert again.blocks == sinks[user].blocks[1:]
     assert any(b"event: preferences" in block for block in sinks["dan"].blocks)

@@ -7,11 +7,11 @@ from typing import Any
 
 from support.edge.edges import settings
 
-from api.live.connections import Connections, Outlet, Stream
+from api.live.connections import ConnectionRegistry, LiveStream, Sink
 from api.live.event_stream import EventStream
 
 
-class _Begun(Stream):
+class _Begun(LiveStream):
     def catch_up(self) -> None: ...
 
     def beat(self, now: int) -> None: ...
@@ -21,13 +21,13 @@ class _Begun(Stream):
 
 async def test_a_reader_who_takes_nothing_does_not_hold_up_the_others() -> None:
     """An answer of before that is still in the way on its connection: the server waits with what comes next."""
-    connections = Connections(settings(), lambda: 0)
+    connections = ConnectionRegistry(settings(), lambda: 0)
     begun: dict[str, asyncio.Event] = {}
 
     def stream(user: str, start: asyncio.Event) -> asyncio.Task[None]:
         begun[user] = asyncio.Event()
 
-        def begin(outlet: Outlet) -> Stream:
+        def begin(outlet: Sink) -> LiveStream:
             begun[user].set()
             return _Begun("w1", user, outlet)
 
@@ -38,7 +38,7 @@ async def test_a_reader_who_takes_nothing_does_not_hold_up_the_others() -> None:
         async def receive() -> Any:
             await asyncio.Event().wait()
 
-        connections.take("w1", user)
+        connections.reserve("w1", user)
         return asyncio.create_task(EventStream(connections, "w1", user, 60, begin)({}, receive, send))
 
     free = asyncio.Event()

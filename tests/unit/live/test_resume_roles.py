@@ -15,8 +15,8 @@ from support.edge.random_rows import marker
 from support.edge.sinks import Kept
 from support.examples import law
 
-from api.live.connections import Stream
-from api.live.resume_roles import Given
+from api.live.connections import LiveStream
+from api.live.resume_roles import ResumeRoles
 from api.readmodel.readers import Reader
 
 ROLES = ("OWNER", "MEMBER", "VIEWER")
@@ -32,13 +32,13 @@ class Client:
     def __init__(self, attn: Deciding) -> None:
         self.attn, self.copy, self.outlet = attn, Copy(), Kept()
         self.last: int | None = None
-        self.stream: Stream | None = None
+        self.stream: LiveStream | None = None
         self.role, self.limit = "OWNER", 1000
 
     def connect(self, role: str, limit: int, edge: int) -> list[str]:
         """Goes on from where it was, as this role; the events it was told at once."""
         self.role, self.limit, self.outlet = role, limit, Kept()
-        self.stream = self.attn.edges[edge].hub.open(reader(role), limit, self.last, self.outlet)
+        self.stream = self.attn.edges[edge].feed_hub.open(reader(role), limit, self.last, self.outlet)
         return self.read()
 
     def read(self) -> list[str]:
@@ -53,7 +53,7 @@ class Client:
 
     def leave(self) -> None:
         if self.stream is not None:
-            self.stream.leave()
+            self.stream.on_disconnect()
             self.stream = None
 
     def check(self) -> None:
@@ -80,7 +80,7 @@ def test_on_one_edge_whoever_comes_back_as_another_has_the_right_copy(seed: int,
                 happen(attn, pick.randrange(12), pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
             role = pick.choice((client.role, *ROLES))
             if pick.random() < 0.3:  # the answer gets lost on its way
-                attn.edges[0].hub.open(reader(role), limit, client.last, Kept()).leave()
+                attn.edges[0].feed_hub.open(reader(role), limit, client.last, Kept()).on_disconnect()
             client.connect(role, limit, 0)
         client.check()
     client.leave()
@@ -109,7 +109,7 @@ def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) 
         for one in clients:
             if one.stream is None:
                 edge = pick.randrange(2)
-                held = one.last is not None and attn.edges[edge].replica.since(WS, one.last) is not None
+                held = one.last is not None and attn.edges[edge].replica.missed_since(WS, one.last) is not None
                 assert ("snapshot" in one.connect("OWNER", one.limit, edge)) is not held
     for client in clients:
         client.check()
@@ -129,7 +129,7 @@ def test_nobody_is_told_what_the_token_does_not_show(seed: int) -> None:
         if pick.random() < 0.2:
             attn.restart()
         client.copy, client.outlet = Copy(), Kept()
-        client.stream = attn.edges[edge := pick.randrange(2)].hub.open(
+        client.stream = attn.edges[edge := pick.randrange(2)].feed_hub.open(
             reader(role := pick.choice(ROLES)), pick.choice((1, 3, 1000)), client.last, client.outlet)
         client.role = role
         raw = client.outlet.raw
@@ -187,7 +187,7 @@ def test_feeds_of_one_user_in_two_roles_side_by_side_go_on_exactly() -> None:
 
 
 def test_users_that_are_remembered_are_bounded() -> None:
-    known = Given()
+    known = ResumeRoles()
     for number in range(60_000):
         known.begin(Reader(WS, f"u{number}", frozenset({"OWNER"})), None)
     assert len(known._users) == 50_000

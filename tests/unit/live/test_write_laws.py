@@ -18,9 +18,9 @@ from support.examples import law
 from support.fold.fold_driver import NOON, event
 
 from api.commands.visibility_barrier import VisibilityBarrier
-from api.live.frames import Frames
-from api.live.notifications import Pushes, Subscriber
-from api.readmodel.pages import Answers
+from api.live.frames import FrameEncoder
+from api.live.notifications import NotificationHub, Subscriber
+from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -42,12 +42,13 @@ CLOSES = ("waitpoint.approved", "message.withdrawn", "run.recovered", "escalatio
 class Followed:
     """One reader's feed, as bytes and as the copy a browser would have."""
 
-    def __init__(self, reader: Reader, limit: int, replica: Replica, frames_of: Frames) -> None:
+    def __init__(self, reader: Reader, limit: int, replica: Replica, frames_of: FrameEncoder) -> None:
         self.reader, self.limit = reader, limit
-        self.window = Window(reader, limit, replica.space(reader.ws))
+        self.window = Window(reader, limit, replica.workspace(reader.workspace_id))
         self.copy = Copy()
         self.bytes = b""
-        self.tell(frames_of.snapshot(replica.space(reader.ws), self.window, replica.cursor(reader.ws)))
+        cursor = replica.cursor(reader.workspace_id)
+        self.tell(frames_of.encode_snapshot(replica.workspace(reader.workspace_id), self.window, cursor))
 
     def tell(self, *sent: bytes) -> None:
         self.bytes += b"".join(sent)
@@ -64,12 +65,12 @@ class Stage:
         self.fold = Fold(self.rows, 0, FoldConfig())
         self.fold.load()
         self.fold.reconcile(0)
-        self.replica, self.answers = Replica(1), Answers()
-        self.pushes, self.barrier = Pushes(self.replica), VisibilityBarrier(self.replica.position_of)
+        self.replica, self.answers = Replica(1), PageRenderer()
+        self.pushes, self.barrier = NotificationHub(self.replica), VisibilityBarrier(self.replica.position_of)
         self.subscribers = [Subscriber(reader) for reader in READERS]
         for one in self.subscribers:
             self.pushes.subscribe(one)
-        self.frames = Frames(self.answers)
+        self.frames = FrameEncoder(self.answers)
         self.feeds = [Followed(reader, limit, self.replica, self.frames) for reader in READERS for limit in LIMITS]
         self.clock = 0
         self.number = 0
@@ -103,7 +104,7 @@ class Stage:
         pick, reader = self.random.choice, self.random.choice(READERS)
         ids = [row.id for row in map(self._item, list(self.rows)) if row is not None] or ["ibx_none"]
         common = {
-            "ws": reader.ws, "id": f"c{self.number}", "time": NOON + self.clock * MINUTE, "user": reader.user,
+            "ws": reader.workspace_id, "id": f"c{self.number}", "time": NOON + self.clock * MINUTE, "user": reader.user,
             "roles": tuple(reader.roles), "idempotency_key": pick((None, None, "k1", "k2")),
         }
         state = pick(("unread", "read", "resolved"))
@@ -135,8 +136,8 @@ class Stage:
         self._push_visible()
         for update in self.replica.apply(0, batch.rows, position):
             for feed in self.feeds:
-                if feed.reader.ws == update.space.name:
-                    feed.tell(*self.frames.of(update, feed.window))
+                if feed.reader.workspace_id == update.workspace.workspace_id:
+                    feed.tell(*self.frames.encode_batch(update, feed.window))
         self._push_visible()
 
     def _push_visible(self) -> None:
@@ -163,7 +164,7 @@ class Stage:
             self.number += 1
             ids = tuple(row.id for row in before.values())
             self._fold(SetState(
-                ws=reader.ws, id=f"c{self.number}", time=NOON + self.clock * MINUTE, user=reader.user,
+                ws=reader.workspace_id, id=f"c{self.number}", time=NOON + self.clock * MINUTE, user=reader.user,
                 roles=tuple(reader.roles), items=ids or ("ibx_none",), state="unread", bulk=True))
         for row in (row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"):
             was = before[row.id]
@@ -197,7 +198,8 @@ class Stage:
         for feed in self.feeds:
             truth = Truth(self.rows, feed.reader).page(feed.limit)
             assert feed.copy.page == truth
-            page = json.loads(self.answers.inbox(self.replica.space(feed.reader.ws), feed.reader, 0, feed.limit))
+            workspace = self.replica.workspace(feed.reader.workspace_id)
+            page = json.loads(self.answers.inbox_page(workspace, feed.reader, 0, feed.limit))
             assert [item["id"] for item in page["items"]] == [item["id"] for item in truth["items"]]
             assert page["counts"] == truth["counts"]
         self.check_pushes()
@@ -218,10 +220,11 @@ class Stage:
             assert incident.state == "resolved" or incident.resolved_at is None
 
     def _check_push(self, reader: Reader, told: Any) -> None:
-        assert told["channel"] == f"workspace:{reader.ws}"
+        assert told["channel"] == f"workspace:{reader.workspace_id}"
         if "id" in told["payload"]:
             row = self._item(b"i:" + told["payload"]["id"].encode())
-            assert row is None or (row.ws == reader.ws and reader.sees(row.target_user_id, row.target_role))
+            assert row is None or row.ws == reader.workspace_id
+            assert row is None or reader.can_see(row.target_user_id, row.target_role)
 
 
 @law(60)
@@ -241,5 +244,5 @@ def test_law_4_and_6_with_writes(seed: int) -> None:
         reader = feed.reader
         for ws in ("w1", "w2"):
             for user, role in ((None, None), (None, "OWNER"), ("bob", None), ("cyd", "OWNER")):
-                if ws != reader.ws or not reader.sees(user, role):
+                if ws != reader.workspace_id or not reader.can_see(user, role):
                     assert marker(ws, user, role).encode() not in feed.bytes

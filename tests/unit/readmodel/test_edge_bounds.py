@@ -18,7 +18,7 @@ from support.edge.sinks import Kept
 from api.live.notifications import Subscriber
 from api.readmodel import listing
 from api.readmodel.readers import Reader
-from api.readmodel.sorted_sets import Keys
+from api.readmodel.sorted_sets import SortedKeys
 from schemas.facts import Outcome
 from schemas.log import Data
 from schemas.views import ItemRow, MarkRow, decode_row
@@ -34,15 +34,15 @@ def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees
     fed.put(*rows)
     listeners = [Subscriber(Reader("w1", user, frozenset({"MEMBER"}))) for user in ("ann", *map(str, range(200)))]
     for one in listeners:
-        fed.edge.pushes.subscribe(one)
-    asked, sees = [], Reader.sees
+        fed.edge.notifications.subscribe(one)
+    asked, sees = [], Reader.can_see
 
     def counted(reader: Reader, *target: Any) -> bool:
         asked.append(target)
         return sees(reader, *target)
 
-    monkeypatch.setattr(Reader, "sees", counted)
-    fed.edge.pushes.push(Outcome(
+    monkeypatch.setattr(Reader, "can_see", counted)
+    fed.edge.notifications.push(Outcome(
         ws="w1", pos=0, index=0, command="c", edge="1", user="ann", status=200, body=Raw(b"{}"),
         items=[row.id for _, row in rows], state="read", bulk=True))
     assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
@@ -55,7 +55,7 @@ def test_workspaces_whose_rows_are_gone_are_forgotten() -> None:
         key, row = item(f"w{number}")
         fed.put((key, row))
         fed.put((key, None))
-    assert len(fed.edge.replica._spaces) < 5
+    assert len(fed.edge.replica._workspaces) < 5
 
 
 def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
@@ -63,11 +63,11 @@ def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
     reader = Reader("w1", "ann", frozenset({"MEMBER"}))
     key, row = item()
     start = fed.put((key, row))
-    fed.edge.hub.open(reader, 5, None, outlet)
+    fed.edge.feed_hub.open(reader, 5, None, outlet)
     fed.put((key, None))
     fed.put((key, row))
     again = Kept()
-    fed.edge.hub.open(reader, 5, start, again)
+    fed.edge.feed_hub.open(reader, 5, start, again)
     assert [line for line in outlet.raw.split(b"\n") if line.startswith(b"event")] == [
         b"event: snapshot", b"event: removed", b"event: added"]
     assert outlet.raw.endswith(again.raw)
@@ -81,7 +81,7 @@ def test_keys_of_rows_that_come_and_go_do_not_pile_up() -> None:
         key, row = item(source_id=f"s{number}")
         fed.put((key, row))
         fed.put((key, None))
-    space = fed.edge.replica.known("w1")
+    space = fed.edge.replica.find_workspace("w1")
     assert space is not None
     assert len(space.keys) < 100
 
@@ -101,23 +101,23 @@ def put_away(count: int) -> tuple[Fed, Reader]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """All keys that are taken from the sorted sets."""
     taken: list[bytes] = []
-    ascending = Keys.ascending
+    ascending = SortedKeys.ascending
 
-    def counted(keys: Keys, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
+    def counted(keys: SortedKeys, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
         for key in ascending(keys, after, until):
             taken.append(key)
             yield key
 
-    monkeypatch.setattr(Keys, "ascending", counted)
+    monkeypatch.setattr(SortedKeys, "ascending", counted)
     return taken
 
 
 def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> None:
     fed, reader = put_away(3000)
-    space, after = fed.edge.replica.space("w1"), None
+    space, after = fed.edge.replica.workspace("w1"), None
     for _ in range(3):
         del steps[:]
-        page = list(islice(listing.put_away(space, reader, frozenset(), after), 10))
+        page = list(islice(listing.dismissed(space, reader, frozenset(), after), 10))
         assert len(page) == 10
         assert len(steps) <= 12
         after = page[-1]
@@ -126,11 +126,11 @@ def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> Non
 @pytest.mark.parametrize("pins", [frozenset(), frozenset({"c1"}), frozenset({"c0", "c2", "none"})])
 def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str]) -> None:
     fed, reader = put_away(60)
-    space = fed.edge.replica.space("w1")
+    space = fed.edge.replica.workspace("w1")
     rows = [row for key, raw in space.rows.items() if isinstance(row := decode_row(key, raw), ItemRow)]
     wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
     found, after = [], None
-    while page := list(islice(listing.put_away(space, reader, pins, after), 7)):
+    while page := list(islice(listing.dismissed(space, reader, pins, after), 7)):
         found += page
         after = page[-1]
     assert found == wanted
@@ -149,17 +149,17 @@ class _Counted(list[bytes]):
 @pytest.mark.parametrize("left", [0, 1000, 1999])
 def test_what_was_put_away_before_the_first_that_is_left_is_passed_over(left: int) -> None:
     names = [b"%04d" % number for number in range(2000)]
-    mine, away = Keys(), Keys()
+    mine, away = SortedKeys(), SortedKeys()
     mine._keys = _Counted(names)
     away._keys = _Counted(name for name in names if name != names[left])
     _Counted.looks = 0
-    assert list(mine.without(away, b"")) == [names[left]]
+    assert list(mine.difference_after(away, b"")) == [names[left]]
     assert _Counted.looks < 120
 
 
 def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes]) -> None:
     fed, reader = put_away(3000)
-    space = fed.edge.replica.space("w1")
+    space = fed.edge.replica.workspace("w1")
     key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
     fed.put((key, row))
     del steps[:]
@@ -170,11 +170,11 @@ def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes
 @given(st.lists(st.tuples(st.integers(0, 99), st.booleans())), st.integers(0, 99), st.booleans())
 def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
     chosen = {b"%02d" % number: left for number, left in drawn}
-    mine, away = Keys(chosen), Keys(name for name, left in chosen.items() if not left)
+    mine, away = SortedKeys(chosen), SortedKeys(name for name, left in chosen.items() if not left)
     if sorted_lists:
         mine._keys, away._keys = SortedList(mine._keys), SortedList(away._keys)
     wanted = sorted(name for name, left in chosen.items() if left and name > b"%02d" % after)
-    assert list(mine.without(away, b"%02d" % after)) == wanted
+    assert list(mine.difference_after(away, b"%02d" % after)) == wanted
 
 
 class _Many(set[Any]):
@@ -191,9 +191,9 @@ def test_who_catches_up_or_leaves_does_not_look_at_all_who_follow_the_same() -> 
     fed, outlets = Fed(), [Kept() for _ in range(90)]
     key, row = item()
     fed.put((key, row))
-    feeds = [fed.edge.hub.open(Reader("w1", f"u{number}", frozenset({"MEMBER"})), 5, None, outlet)
+    feeds = [fed.edge.feed_hub.open(Reader("w1", f"u{number}", frozenset({"MEMBER"})), 5, None, outlet)
              for number, outlet in enumerate(outlets)]
-    [channel] = fed.edge.hub._channels["w1"].values()
+    [channel] = fed.edge.feed_hub._channels["w1"].values()
     many = channel.streams = _Many(channel.streams)
     for number, outlet in enumerate(outlets):
         outlet.ready = number % 3 == 0  # a third lags from the first frame on, a third from the second
@@ -208,7 +208,7 @@ def test_who_catches_up_or_leaves_does_not_look_at_all_who_follow_the_same() -> 
         if number % 2:
             feeds[number].catch_up()
         else:
-            feeds[number].leave()
+            feeds[number].on_disconnect()
     assert many.walks < 5
     assert not channel.ring, "nobody waits"
     assert len({outlet.raw for number, outlet in enumerate(outlets) if number % 2}) == 1

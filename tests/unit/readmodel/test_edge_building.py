@@ -10,7 +10,7 @@ from support.edge.edges import settings as edge_settings
 from support.edge.random_rows import World, item
 from support.examples import law
 
-from api.edge.index_builder import rebuilt
+from api.edge.index_builder import build_steps
 from api.edge.services import Edge
 from api.readmodel.indexes import FAMILIES
 from api.readmodel.readers import Reader
@@ -24,11 +24,11 @@ SPACES = ("w1", "w2")
 
 def indexes(space: Workspace) -> object:
     for family in FAMILIES:
-        space.want(family)
-    assert isinstance(space.lists._lists, dict)  # type: ignore[union-attr]
+        space.ensure_family(family)
+    assert isinstance(space.sets._lists, dict)  # type: ignore[union-attr]
     return (
-        {name: list(keys.ascending()) for name, keys in space.lists._lists.items()},  # type: ignore[union-attr]
-        {name: tally.counts() for name, tally in space.tallies.items()}, sorted(space.own_keys()),
+        {name: list(keys.ascending()) for name, keys in space.sets._lists.items()},  # type: ignore[union-attr]
+        {name: tally.to_counts() for name, tally in space.tallies.items()}, sorted(space.existing_keys()),
     )
 
 
@@ -42,8 +42,8 @@ def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tup
     for replica in (lazy, eager):
         replica.load(0, world.rows, world.position)
     for name in SPACES:
-        eager.space(name)
-    makers = [rebuilt(space, families) for name in SPACES if (space := lazy.known(name)) is not None]
+        eager.workspace(name)
+    makers = [build_steps(space, families) for name in SPACES if (space := lazy.find_workspace(name)) is not None]
     while makers:
         for maker in list(makers):
             if next(maker, "done") == "done":
@@ -53,8 +53,8 @@ def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tup
             lazy.apply(0, *batch)
             eager.apply(0, *batch)
     for name in SPACES:
-        assert name not in lazy._spaces or lazy._spaces[name].built
-        assert indexes(lazy.space(name)) == indexes(eager.space(name))
+        assert name not in lazy._workspaces or lazy._workspaces[name].is_indexed
+        assert indexes(lazy.workspace(name)) == indexes(eager.workspace(name))
 
 
 @law(40)
@@ -64,18 +64,18 @@ def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> N
     for batch in world.batches(4, 10):
         replica.apply(0, *batch)
         other.apply(0, *batch)
-    space = replica.space("w1")
-    maker = rebuilt(space, ("new",))
+    space = replica.workspace("w1")
+    maker = build_steps(space, ("new",))
     for _ in range(3):
         next(maker, None)
     batch = world.batch()
-    assert [update.space.name for update in replica.apply(0, *batch)] == [
-        update.space.name for update in other.apply(0, *batch)], "its readers are told as ever"
+    assert [update.workspace.workspace_id for update in replica.apply(0, *batch)] == [
+        update.workspace.workspace_id for update in other.apply(0, *batch)], "its readers are told as ever"
     for _ in maker:
         pass
-    if replica.known("w1") is space:  # else it was empty meanwhile, and forgotten
+    if replica.find_workspace("w1") is space:  # else it was empty meanwhile, and forgotten
         assert "new" in space.families
-        assert indexes(space) == indexes(other.space("w1"))
+        assert indexes(space) == indexes(other.workspace("w1"))
 
 
 def test_keys_of_rows_that_are_gone_are_let_go() -> None:
@@ -83,11 +83,11 @@ def test_keys_of_rows_that_are_gone_are_let_go() -> None:
     space = Workspace("w1", rows)
     key, row = item()
     for _ in range(5000):
-        space.put(key, encode_row(row))
-        space.put(key, None)
+        space.store_row(key, encode_row(row))
+        space.store_row(key, None)
     assert len(space.keys) < 2500
-    space.put(key, encode_row(row))
-    assert space.own_keys() == [key]
+    space.store_row(key, encode_row(row))
+    assert space.existing_keys() == [key]
 
 
 async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
@@ -105,7 +105,7 @@ async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    spaces = await asyncio.gather(*(edge.space(reader) for _ in range(20)), edge.space(reader, "new"))
+    spaces = await asyncio.gather(*(edge.workspace(reader) for _ in range(20)), edge.workspace(reader, "new"))
     task.cancel()
     assert len({id(space) for space in spaces}) == 1
     assert spaces[0].counts(reader).total == 3000

@@ -14,10 +14,10 @@ from support.edge.feeds import Edge, readers
 from support.edge.random_rows import USERS, World
 from support.examples import law
 
-from api.live.sse import sse
+from api.live.sse import encode_event
 from api.readmodel import listing, window
 from api.readmodel.indexes import FAMILIES
-from api.readmodel.pages import Answers, sort_key_of_token
+from api.readmodel.pages import PageRenderer, sort_key_of_token
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -30,8 +30,8 @@ EXAMPLES = law(60)
 
 
 def page_of(edge: Edge, reader: Reader, limit: int) -> dict[str, object]:
-    space = edge.replica.space(reader.ws)
-    body = json.loads(Answers().inbox(space, reader, 0, limit))
+    space = edge.replica.workspace(reader.workspace_id)
+    body = json.loads(PageRenderer().inbox_page(space, reader, 0, limit))
     return {name: body[name] for name in ("items", "counts", "activity")}
 
 
@@ -48,7 +48,7 @@ def test_law_4_snapshot_and_frames_are_the_page(seed: int, before: int) -> None:
             truth = Truth(world.rows, reader).page(limit)
             assert copy.page == truth
             assert page_of(edge, reader, limit) == {name: truth[name] for name in ("items", "counts", "activity")}
-            assert copy.cursor <= edge.replica.cursor(reader.ws)
+            assert copy.cursor <= edge.replica.cursor(reader.workspace_id)
 
 
 class _Weighty(World):
@@ -75,9 +75,9 @@ def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
                 assert copy.page == truth
                 assert page_of(edge, reader, limit) == {name: truth[name] for name in ("items", "counts", "activity")}
         for (reader, limit), (_, sent, _) in resuming.feeds.items():
-            missed = resuming.replica.since(reader.ws, cursor_of(0))
+            missed = resuming.replica.missed_since(reader.workspace_id, cursor_of(0))
             assert missed is not None
-            assert resuming.frames.missed(missed, reader, limit, 1 << 30) == (sent[1:], None)
+            assert resuming.frames.encode_missed(missed, reader, limit, 1 << 30) == (sent[1:], None)
 
 
 @EXAMPLES
@@ -86,13 +86,14 @@ def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int,
     world = _Weighty(seed, items=30)
     for _ in range(6):
         world.batch(30)
-    edge, answers = Edge(world, limits=()), Answers()
+    edge, answers = Edge(world, limits=()), PageRenderer()
     with mock.patch.object(window, "PAGE_BYTES", most):
         for reader in readers():
             found, after = [], b""
             while after is not None:
-                page = answers.dismissed if dismissed else answers.inbox
-                body = json.loads(page(edge.replica.space(reader.ws), reader, 0, 9, after or None, "", ""))
+                page = answers.dismissed_page if dismissed else answers.inbox_page
+                workspace = edge.replica.workspace(reader.workspace_id)
+                body = json.loads(page(workspace, reader, 0, 9, after or None, "", ""))
                 assert len(body["items"]) <= 9
                 found += [item["id"] for item in body["items"]]
                 after = sort_key_of_token(body["next"]) if "next" in body else None
@@ -111,9 +112,9 @@ def test_law_5_any_frame_resumes_on_any_edge_with_the_next_one(seed: int) -> Non
     for (reader, limit), (_, sent, _) in first.feeds.items():
         ids = [frames(frame)[0][0] for frame in sent]
         for number, cursor in enumerate(ids):
-            missed = second.since(reader.ws, cursor)
+            missed = second.missed_since(reader.workspace_id, cursor)
             assert missed is not None
-            rest = first.frames.missed(missed, reader, limit, 1 << 30)
+            rest = first.frames.encode_missed(missed, reader, limit, 1 << 30)
             assert rest == (sent[number + 1:], None)
 
 
@@ -127,9 +128,9 @@ def test_law_5_a_long_resume_comes_in_pieces(seed: int, most: int) -> None:
     for (reader, limit), (_, sent, _) in edge.feeds.items():
         got, cursor = [], cursor_of(0)
         while cursor is not None:
-            missed = edge.replica.since(reader.ws, cursor)
+            missed = edge.replica.missed_since(reader.workspace_id, cursor)
             assert missed is not None
-            piece, cursor = edge.frames.missed(missed, reader, limit, most)  # type: ignore[misc]
+            piece, cursor = edge.frames.encode_missed(missed, reader, limit, most)  # type: ignore[misc]
             got += piece
         assert got == sent[1:]
 
@@ -142,9 +143,9 @@ def test_a_resume_leaves_the_present_alone(seed: int) -> None:
     for batch in world.batches(6):
         edge.apply(*batch)
     for reader in readers():
-        missed = edge.replica.since(reader.ws, cursor_of(0))
+        missed = edge.replica.missed_since(reader.workspace_id, cursor_of(0))
         assert missed is not None
-        edge.frames.missed(missed, reader, 1000, 1 << 30)
+        edge.frames.encode_missed(missed, reader, 1000, 1 << 30)
         truth = Truth(world.rows, reader).page(1000)
         assert page_of(edge, reader, 1000) == {name: truth[name] for name in ("items", "counts", "activity")}
 
@@ -159,7 +160,7 @@ def test_law_6_nothing_invisible_is_in_any_byte(seed: int) -> None:
     for (reader, _), (_, sent, _) in edge.feeds.items():
         for ws, user, role in re.findall(rb"<(\w+)/([\w-]+)/([\w-]+)>", b"".join(sent)):
             targets = [None if name == b"-" else name.decode() for name in (user, role)]
-            assert ws.decode() == reader.ws
+            assert ws.decode() == reader.workspace_id
             assert can_see(*targets, reader.user, reader.roles)
 
 
@@ -168,21 +169,21 @@ def test_law_6_nothing_invisible_is_in_any_byte(seed: int) -> None:
 def test_a_shared_window_gives_everybody_their_own_frames(seed: int) -> None:
     """Readers without anything personal share a window; the first personal row splits them off, unnoticed."""
     world, edge = World(seed), Edge(limits=(3,))
-    space = edge.replica.space("w1")
+    space = edge.replica.workspace("w1")
     roles = frozenset({"MEMBER"})
     shared = Window(Reader("w1", "", roles), 3, space)
     own = {user: Window(Reader("w1", user, roles), 3, space) for user in USERS}
     split: dict[str, Window] = {}
     for batch in world.batches(10):
         for update in edge.replica.apply(0, *batch):
-            if update.space.name != "w1":
+            if update.workspace.workspace_id != "w1":
                 continue
-            for user in update.changes.users() & set(USERS) - split.keys():
-                split[user] = shared.for_user(user)
-            together = edge.frames.of(update, shared)
+            for user in update.changes.affected_users() & set(USERS) - split.keys():
+                split[user] = shared.fork_for(user)
+            together = edge.frames.encode_batch(update, shared)
             for user in USERS:
-                mine = edge.frames.of(update, split[user]) if user in split else together
-                assert mine == edge.frames.of(update, own[user])
+                mine = edge.frames.encode_batch(update, split[user]) if user in split else together
+                assert mine == edge.frames.encode_batch(update, own[user])
 
 
 @EXAMPLES
@@ -191,13 +192,13 @@ def test_who_shares_has_nothing_personal(seed: int) -> None:
     world, edge = World(seed), Edge(limits=())
     for batch in world.batches(8):
         edge.apply(*batch)
-        space = edge.replica.space("w1")
+        space = edge.replica.workspace("w1")
         for user in USERS:
-            if not space.is_personal(user, Answers.types):
+            if not space.has_personal_rows(user, PageRenderer.activity_types):
                 shared = Window(Reader("w1", "", frozenset({"MEMBER"})), 5, space)
                 alone = Window(Reader("w1", user, frozenset({"MEMBER"})), 5, space)
                 cursor = edge.replica.cursor("w1")
-                assert edge.frames.snapshot(space, shared, cursor) == edge.frames.snapshot(
+                assert edge.frames.encode_snapshot(space, shared, cursor) == edge.frames.encode_snapshot(
                     space, alone, cursor)
 
 
@@ -208,28 +209,28 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
     for _ in range(6):
         world.batch(30)
     edge = Edge(world, limits=())
-    answers = Answers()
+    answers = PageRenderer()
     for reader in readers():
         truth = Truth(world.rows, reader)
-        space = edge.replica.space(reader.ws)
+        space = edge.replica.workspace(reader.workspace_id)
         for kind, cluster in (("", ""), ("waitpoint", ""), ("incident", "c2"), ("", "c1"), ("message", "c3")):
             wanted = [row.id for row in truth.ranked() if kind in ("", row.kind) and (
                 not cluster or row.data.cluster == cluster or cluster in row.clusters)]
             got, after = [], None
             while True:
-                body = json.loads(answers.inbox(space, reader, 0, 2, after, kind, cluster))
+                body = json.loads(answers.inbox_page(space, reader, 0, 2, after, kind, cluster))
                 got += [item["id"] for item in body["items"]]
                 if "next" not in body:
                     break
                 assert len(body["items"]) == 2
                 after = sort_key_of_token(body["next"])
             assert got == wanted
-        away = json.loads(answers.dismissed(space, reader, 0, 1000, None, "", ""))
+        away = json.loads(answers.dismissed_page(space, reader, 0, 1000, None, "", ""))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
         for states in (("unread",), ("resolved",), ("unread", "read"), ("unread", "read", "resolved")):
             found = [key.decode() for key in listing.newest(space, reader, states)]
             assert found == [row.id for row in truth.newest(*states)]
-        assert space.unread(reader) == sum(row.is_listed and row.state == "unread" for row in truth.visible)
+        assert space.unread_count(reader) == sum(row.is_listed and row.state == "unread" for row in truth.visible)
 
 
 @EXAMPLES
@@ -241,21 +242,21 @@ def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
     for family, batch in zip(families, world.batches(6, 10), strict=True):
         edge.apply(*batch)
         for name in ("w1", "w2"):
-            edge.replica.space(name).want(family)
+            edge.replica.workspace(name).ensure_family(family)
     loaded = Replica(1)
     loaded.load(0, world.rows, world.position)
     for batch in world.batches(2):
         edge.apply(*batch)
         loaded.apply(0, *batch)  # nobody has asked yet
     for name in ("w1", "w2"):
-        one, other = edge.replica.space(name), loaded.space(name)
+        one, other = edge.replica.workspace(name), loaded.workspace(name)
         for family in families:
-            one.want(family)
-            other.want(family)
-        assert {key: list(found.ascending()) for key, found in one.lists._lists.items()} == {
-            key: list(found.ascending()) for key, found in other.lists._lists.items()}
-        assert {key: tally.counts() for key, tally in one.tallies.items()} == {
-            key: tally.counts() for key, tally in other.tallies.items()}
+            one.ensure_family(family)
+            other.ensure_family(family)
+        assert {key: list(found.ascending()) for key, found in one.sets._lists.items()} == {
+            key: list(found.ascending()) for key, found in other.sets._lists.items()}
+        assert {key: tally.to_counts() for key, tally in one.tallies.items()} == {
+            key: tally.to_counts() for key, tally in other.tallies.items()}
 
 
 def test_cursors_that_cannot_be_resumed() -> None:
@@ -264,12 +265,13 @@ def test_cursors_that_cannot_be_resumed() -> None:
         edge.apply(*batch)
     replica = edge.replica
     reader = readers()[0]
-    assert replica.since("w1", cursor_of(10**6)) is None, "of the future"
-    assert replica.since("w1", replica.cursor("w1") + 1) is None, "between two states, the later one not there"
-    unknown = next(at for at in range(1, 60) if at not in replica._parts[0].starts)
-    assert replica.since("w1", cursor_of(unknown)) is None, "within a batch"
-    missed = replica.since("w1", cursor_of(0) + 4000)
-    assert missed is None or edge.frames.missed(missed, reader, 10, 1 << 30) is None, "no batch has so many frames"
+    assert replica.missed_since("w1", cursor_of(10**6)) is None, "of the future"
+    assert replica.missed_since("w1", replica.cursor("w1") + 1) is None, "between two states, the later one not there"
+    unknown = next(at for at in range(1, 60) if at not in replica._partitions[0].starts)
+    assert replica.missed_since("w1", cursor_of(unknown)) is None, "within a batch"
+    missed = replica.missed_since("w1", cursor_of(0) + 4000)
+    frames = edge.frames.encode_missed(missed, reader, 10, 1 << 30) if missed is not None else None
+    assert frames is None, "no batch has so many frames"
 
 
 def test_the_ring_is_bounded() -> None:
@@ -277,9 +279,9 @@ def test_the_ring_is_bounded() -> None:
     replica = Replica(1, resume_bytes=20_000)
     for batch in world.batches(300):
         replica.apply(0, *batch)
-    assert replica.held <= 20_000
-    assert replica.since("w1", cursor_of(0)) is None
-    assert replica.since("w1", replica.cursor("w1")) is not None
+    assert replica.retained_bytes <= 20_000
+    assert replica.missed_since("w1", cursor_of(0)) is None
+    assert replica.missed_since("w1", replica.cursor("w1")) is not None
     assert sum(map(len, replica._recent.values())) <= 2 * len(replica._batches)
 
 
@@ -288,12 +290,12 @@ def test_a_batch_that_does_not_lead_on_changes_nothing() -> None:
     first = world.batch()
     replica.apply(0, *first)
     replica.apply(0, *world.batch())
-    before, cursor = dict(replica._parts[0].rows), replica.cursor("w1")
+    before, cursor = dict(replica._partitions[0].rows), replica.cursor("w1")
     assert replica.apply(0, *first) == []
     assert replica.apply(0, [(b"i:ibx_odd", None)], world.position) == []
-    assert (replica._parts[0].rows, replica.cursor("w1")) == (before, cursor)
+    assert (replica._partitions[0].rows, replica.cursor("w1")) == (before, cursor)
 
 
 def test_a_frame_is_one_block() -> None:
-    assert sse(5, "added", b"{}") == b"id: 5\nevent: added\ndata: {}\n\n"
+    assert encode_event(5, "added", b"{}") == b"id: 5\nevent: added\ndata: {}\n\n"
     assert ID_OFFSET == 19

@@ -14,8 +14,8 @@ from support.edge.random_rows import World
 from support.examples import law
 from support.kafka.compaction import Record, compact
 
-from api.edge.bootstrap import fact_of
-from api.edge.initial_state import Assembler, Batch, Loading
+from api.edge.bootstrap import parse_fact
+from api.edge.initial_state import BatchAssembler, InitialState, ViewBatch
 from api.readmodel.replica import Replica
 from schemas.views import cursor_of, encode_row, position_key
 
@@ -31,12 +31,12 @@ def topic(world: World, batches: int) -> list[Record]:
 
 
 def load(records: list[Record], room: int, horizon: int, later: int | None = None) -> Replica:
-    assembler, loading = Assembler(0), Loading(room, horizon)
+    assembler, loading = BatchAssembler(0), InitialState(room, horizon)
     for record in records:
         batch = assembler.add(*record)
         if batch is not None:
             loading.add(batch)
-    assert not loading.settle(horizon if later is None else later)
+    assert not loading.advance_horizon(horizon if later is None else later)
     state, batches = loading.finish()
     replica = Replica(1)
     for partition, (rows, position) in state.items():
@@ -56,17 +56,17 @@ def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int
     for batch in world.batches(20):
         live.apply(*batch)
     replica = load(compact(records, compacted, random.Random(seed)), room, max(0, compacted - later), compacted)
-    rows = live.replica._parts[0].rows
-    assert replica._parts[0].rows == rows
+    rows = live.replica._partitions[0].rows
+    assert replica._partitions[0].rows == rows
     assert replica.cursor("w1") == live.replica.cursor("w1")
     for (reader, limit), (_, sent, _) in live.feeds.items():
         for number, frame in enumerate(sent):
             cursor = int(frame.split(b"\n", 1)[0].removeprefix(b"id: "))
-            missed = replica.since(reader.ws, cursor)
+            missed = replica.missed_since(reader.workspace_id, cursor)
             if missed is None:
                 assert room < 10**9 or cursor < cursor_of(replica.position_of(0)), "all that is held resumes"
                 continue
-            assert live.frames.missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
+            assert live.frames.encode_missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
 
 
 def test_everything_young_enough_is_held() -> None:
@@ -77,18 +77,18 @@ def test_everything_young_enough_is_held() -> None:
 
 
 def test_partitions_are_put_together_by_time() -> None:
-    loading = Loading(10**9, 0)
+    loading = InitialState(10**9, 0)
     world = World(1)
     for at, partition in ((1, 0), (2, 1), (3, 0), (3, 1)):
         rows, position = world.batch()
-        loading.add(Batch(at, partition, rows, position, 10))
-    loading.settle(0)
+        loading.add(ViewBatch(at, partition, rows, position, 10))
+    loading.advance_horizon(0)
     _, batches = loading.finish()
-    assert [batch.at for batch in batches] == [1, 2, 3, 3]
+    assert [batch.timestamp for batch in batches] == [1, 2, 3, 3]
 
 
 def test_a_batch_without_its_end_waits() -> None:
-    assembler = Assembler(0)
+    assembler = BatchAssembler(0)
     world = World(2)
     rows, position = world.batch()
     for key, raw in rows:
@@ -102,4 +102,4 @@ def test_a_batch_without_its_end_waits() -> None:
 @pytest.mark.parametrize("value", [b"", b"{", b"null", b"\xff", b"[" * 200_000, b'{"type":"fact"}', None])
 def test_a_record_that_is_no_fact_does_not_end_an_edge(value: bytes | None) -> None:
     record = cast("Any", SimpleNamespace(topic="attn.facts", partition=0, offset=7, value=value))
-    assert fact_of(record) is None
+    assert parse_fact(record) is None

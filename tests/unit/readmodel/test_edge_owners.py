@@ -14,7 +14,7 @@ from support.edge.random_rows import World
 from support.examples import law
 from support.kafka.compaction import Record, compact
 
-from api.edge.initial_state import Assembler, Loading
+from api.edge.initial_state import BatchAssembler, InitialState
 from api.readmodel.replica import Replica
 from schemas.views import FenceRow, PositionRow, encode_row, fence_key, position_key
 
@@ -102,12 +102,12 @@ def log_of(seed: int, steps: int) -> Log:
 def test_a_live_edge_tells_what_owners_meant(seed: int) -> None:
     log = log_of(seed, 25)
     edge, other = Edge(limits=(3,)), Edge(limits=(3,))
-    assembler = Assembler(0)
+    assembler = BatchAssembler(0)
     for record in log.records:
         batch = assembler.add(*record)
         if batch is not None:
             edge.apply(batch.rows, batch.position)
-            assert edge.replica._parts[0].rows == log.truth[edge.replica.position_of(0)]
+            assert edge.replica._partitions[0].rows == log.truth[edge.replica.position_of(0)]
     assert edge.replica.position_of(0) == log.world.position.position
     for rows, position in log.meant:
         other.apply(rows, position)
@@ -115,14 +115,14 @@ def test_a_live_edge_tells_what_owners_meant(seed: int) -> None:
         assert edge.feeds[name][1] == sent
 
 
-def begin(records: list[Record], room: int, horizon: int) -> tuple[Replica, Assembler, bool]:
+def begin(records: list[Record], room: int, horizon: int) -> tuple[Replica, BatchAssembler, bool]:
     """An edge that has read these; whether its state is one that may be shown."""
-    assembler, loading = Assembler(0), Loading(room, horizon)
+    assembler, loading = BatchAssembler(0), InitialState(room, horizon)
     for record in records:
         batch = assembler.add(*record)
         if batch is not None:
             loading.add(batch)
-    sure = not loading.settle(horizon) and not assembler.waits_since(horizon)
+    sure = not loading.advance_horizon(horizon) and not assembler.has_unfinished_batch_before(horizon)
     replica = Replica(1)
     state, batches = loading.finish()
     for partition, (rows, position) in state.items():
@@ -145,7 +145,7 @@ def test_an_edge_that_loads_has_what_owners_meant(seed: int, compacted: int, rea
     event(f"sure {sure}, whole {whole}")
     assert sure or not whole
     if whole:
-        assert replica._parts[0].rows == log.truth[replica.position_of(0)]
+        assert replica._partitions[0].rows == log.truth[replica.position_of(0)]
     if not sure:
         replica, assembler, sure = begin(left, room, compacted)
         assert sure, "it reads on until its owner has written"
@@ -154,7 +154,7 @@ def test_an_edge_that_loads_has_what_owners_meant(seed: int, compacted: int, rea
         batch = assembler.add(*record)
         if batch is not None:
             replica.apply(0, batch.rows, batch.position)
-    assert replica._parts[0].rows == log.world.rows
+    assert replica._partitions[0].rows == log.world.rows
     assert replica.position_of(0) == log.world.position.position
 
 
@@ -171,6 +171,6 @@ def test_a_loaded_edge_resumes_feeds_of_before(seed: int, compacted: int) -> Non
     assume(not any(since < compacted <= until for since, until in log.repaired))
     for (reader, limit), (_, sent, _) in live.feeds.items():
         for number, frame in enumerate(sent):
-            missed = replica.since(reader.ws, int(frame.split(b"\n", 1)[0].removeprefix(b"id: ")))
+            missed = replica.missed_since(reader.workspace_id, int(frame.split(b"\n", 1)[0].removeprefix(b"id: ")))
             if missed is not None:
-                assert live.frames.missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
+                assert live.frames.encode_missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)

@@ -28,8 +28,8 @@ async def test_a_stop_does_not_wait_for_a_silent_broker(monkeypatch: pytest.Monk
     following, consumers = asyncio.Event(), [Silent(), Silent()]
     left = iter(consumers)
 
-    class Tailer(follower.Tailer):
-        async def _started(self, name: str) -> Any:
+    class Follower(follower.TopicFollower):
+        async def _start_consumer(self, name: str) -> Any:
             return next(left)
 
         async def _watch(self, *_: Any) -> None:
@@ -40,7 +40,7 @@ async def test_a_stop_does_not_wait_for_a_silent_broker(monkeypatch: pytest.Monk
             await asyncio.Event().wait()
 
     given = settings()
-    task = asyncio.create_task(Tailer(Edge(given), cast("Any", given)).run())
+    task = asyncio.create_task(Follower(Edge(given), cast("Any", given)).run())
     await following.wait()
     task.cancel()
     await asyncio.wait({task}, timeout=10)

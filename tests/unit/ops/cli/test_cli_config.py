@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from support.processes.cli import attn_here
 
-from api.edge.services import served
+from api.edge.services import parse_partitions
 from ops import config
 from ops.cli.commands.dead_letters import _show, _show_summary
 from ops.cli.commands.roles import edge
@@ -134,8 +134,8 @@ def test_partitions_are_named_as_they_are_meant(given: str, capsys: pytest.Captu
 
 
 def test_partitions() -> None:
-    assert sorted(served("0-2, 7", 8)) == [0, 1, 2, 7]
-    assert sorted(served("", 2)) == [0, 1]
+    assert sorted(parse_partitions("0-2, 7", 8)) == [0, 1, 2, 7]
+    assert sorted(parse_partitions("", 2)) == [0, 1]
 
 
 def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixture[str]) -> None:
