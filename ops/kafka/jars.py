@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache as once
 from pathlib import Path
 
 import structlog
 
 from ops.errors import UserError
+from ops.process.file_lock import exclusive_lock
 
 __all__ = ["POM", "cache", "directory", "java", "missing", "resolve"]
 
@@ -77,17 +75,10 @@ def resolve() -> Path:
     if found.is_dir():
         return found
     found.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(found.with_suffix(".lock")):
+    with exclusive_lock(found.with_suffix(".lock")):
         if not found.is_dir():
             _fetch(found)
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(into: Path) -> None:

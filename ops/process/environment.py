@@ -1,7 +1,8 @@
-"""The environment of a role: without the secrets that it does not use.
+"""Removes from the environment of a process the secrets that its role does not use.
 
-A process shows its environment to whoever reads its files in /proc. The history answers queries of others, so it gets
-nothing else than it needs: of attn's secrets Kafka's password, and no variable of other programs but a few known ones.
+The environment of a process can be read from its files in /proc. The history process answers queries of other users, so
+it gets an allow-list: of attn's secrets only Kafka's password and its ClickHouse URL, and of other programs' variables
+only well-known ones such as PATH and LANG.
 """
 
 from __future__ import annotations
@@ -26,32 +27,33 @@ _USED = {
     "history": frozenset({"kafka_password", "clickhouse"}),
     "demo": frozenset({"kafka_password", "jwt_secret"}),
 }
-_OF_HISTORY = re.compile(
+_ALLOWED_FOR_HISTORY = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TERM|COLUMNS|LINES|TMPDIR|VIRTUAL_ENV|PYTHON\w*|LD_\w+|"
     r"SSL_CERT_FILE|SSL_CERT_DIR|NO_COLOR|FORCE_COLOR|MALLOC_\w+|GLIBC_TUNABLES|COVERAGE_\w+|COV_CORE_\w+")
-_SAYS_SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
 def cleaned(role: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for `role`. Names count in any case, as settings read them."""
+    """Returns the variables of `environment` that `role` may have. Names are matched case-insensitively, as settings
+    read them."""
     unused = _SECRETS - _USED[role] if role in _USED else frozenset()
-    found = {}
+    kept = {}
     for name, value in environment.items():
-        own = name.lower().startswith(_PREFIX)
-        if own and name.lower().removeprefix(_PREFIX) in unused:
+        ours = name.lower().startswith(_PREFIX)
+        if ours and name.lower().removeprefix(_PREFIX) in unused:
             continue
-        if role == "history" and not own and not _OF_HISTORY.fullmatch(name):
+        if role == "history" and not ours and not _ALLOWED_FOR_HISTORY.fullmatch(name):
             continue
-        found[name] = value
-    return found
+        kept[name] = value
+    return kept
 
 
 def leave_secrets(role: str) -> None:
-    """Starts this process anew, with the same arguments, where its environment holds a secret that `role` does not use:
-    a variable that is only unset can still be read in /proc. Returns where there is none."""
+    """Restarts this process (exec, same arguments) without the secrets that `role` does not use. Returns if its
+    environment has none. Unsetting a variable is not enough: /proc shows the environment at the time of the exec."""
     kept = cleaned(role, os.environ)
-    gone = os.environ.keys() - kept.keys()
-    if any(name.lower().startswith(_PREFIX) or _SAYS_SECRET.search(name) for name in gone):
+    removed = os.environ.keys() - kept.keys()
+    if any(name.lower().startswith(_PREFIX) or _SECRET_NAME.search(name) for name in removed):
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, sys.orig_argv, kept)  # noqa: S606 - the same program, no shell

@@ -1,8 +1,9 @@
-"""Run a command that ends when the process that started it does: `python tether.py PARENT SIGNAL COMMAND...`.
+"""Runs a command that ends when its parent process ends: `python parent_death.py PARENT SIGNAL COMMAND...`.
 
-Run as a file, with the standard library only, and replaced by the command: same pid, nothing stays in between. On
-Linux the kernel sends the signal when the parent is gone, whatever killed it. Elsewhere the command just runs, and
-the next start takes over what is left (`ops.process.identity`).
+This file runs as a script with the standard library only, and execs the command: the pid stays the same and no process
+stays in between. On Linux the kernel sends the signal when the parent is gone, whatever ended it (prctl
+PR_SET_PDEATHSIG). On other systems the command just runs, and the next start of the supervisor ends what is left over
+(`ops.process.identity`).
 """
 
 import ctypes
@@ -13,7 +14,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def exit_with_parent(parent: int, signum: int) -> None:
-    """Ask for `signum` once `parent` ends; leave at once when it already has."""
+    """Asks the kernel to send `signum` to this process once `parent` ends. Exits at once if it has ended already."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
@@ -22,10 +23,10 @@ def exit_with_parent(parent: int, signum: int) -> None:
 
 
 def command(arguments: list[str], signum: int) -> list[str]:
-    """The command line that runs `arguments` tied to this process."""
+    """Returns the command line that runs `arguments` and sends them `signum` when this process ends."""
     return [sys.executable, "-IS", __file__, str(os.getpid()), str(int(signum)), *arguments]
 
 
 if __name__ == "__main__":
     exit_with_parent(int(sys.argv[1]), int(sys.argv[2]))
-    os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - no shell is the point
+    os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - no shell, on purpose

@@ -1,7 +1,7 @@
-"""Keep processes alive: start, restart with backoff, kill one that is wedged, give up on one that cannot live, stop
-within a time.
+"""Supervises processes: starts them, restarts them with exponential backoff, kills unresponsive ones, gives up on
+those that keep failing, and stops them within a time limit.
 
-`RestartTracker` decides and is pure (time is an argument); `SupervisedProcess` does.
+`RestartTracker` decides about restarts and is pure (time is an argument). `SupervisedProcess` runs the process.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ __all__ = [
 
 log = structlog.get_logger("attn.up")
 
-_LINE = 1 << 20  # bytes: a longer line of a part is cut into pieces
+_MAX_LINE_BYTES = 1 << 20  # a longer line of a process is split
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When to restart, in seconds. Who lived for `quick` was well, and starts over with a clean record."""
+    """When to restart a process; times in seconds. `initial_delay`, `max_delay`: wait before a restart; it doubles with
+    each exit. `healthy_after`: a process that ran for so long counts as healthy, and its failures are forgotten.
+    `max_failures`: failures in a row after which it is given up, about 10 s of trying with the default delays.
+    `cooldown`: wait before the next start of a given-up process; None: it is not started again."""
 
     initial_delay: float = 0.25
     max_delay: float = 5.0
     healthy_after: float = 10.0
-    max_failures: int = 5  # quick deaths in a row; with the backoff that is some 10 s of trying
-    cooldown: float | None = None  # before it is tried again then; None: that is given up
+    max_failures: int = 5
+    cooldown: float | None = None
     liveness: LivenessPolicy = field(default_factory=LivenessPolicy)
 
 
@@ -49,31 +52,32 @@ POLICY = RestartPolicy()
 
 
 class RestartTracker:
-    """The record of one part's deaths."""
+    """Counts the exits of one process, and decides when it is started again."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
-        self._deaths = 0
+        self._exits = 0
         self._failures = 0
 
     def record_exit(self, lived: float, killed: bool) -> float | None:
-        """Seconds to wait before the next start, `RestartPolicy.cooldown` where it can't live; None: give up.
+        """Records that the process ended after `lived` seconds. Returns the seconds to wait before the next start:
+        the backoff, or `RestartPolicy.cooldown` after `max_failures` failures; None: do not start it again.
 
-        Being killed (SIGKILL: a person, or the kernel short of memory) slows restarts down but is nothing the part
-        did, so it never ends them. No more does its end because Kafka is away, which it says by EX_TEMPFAIL.
+        `killed`: the exit was not the fault of the process. That is SIGKILL (by a person, or by the kernel when memory
+        is short) and EX_TEMPFAIL (Kafka is unreachable). Such exits count for the backoff, never as failures.
         """
         if lived >= self._policy.healthy_after:
-            self._deaths = self._failures = 0
-        self._deaths += 1
+            self._exits = self._failures = 0
+        self._exits += 1
         self._failures += not killed
         if self._failures >= self._policy.max_failures:
             return self._policy.cooldown
-        return min(self._policy.initial_delay * 2.0 ** min(self._deaths - 1, 30), self._policy.max_delay)
+        return min(self._policy.initial_delay * 2.0 ** min(self._exits - 1, 30), self._policy.max_delay)
 
 
 @dataclass(frozen=True, slots=True)
 class HealthEndpoint:
-    """Where a process about to be started will answer `/healthz` and `/readyz`, and the variables that tell it so."""
+    """Where a process will serve `/healthz` and `/readyz`. `env`: the variables that configure it to do so."""
 
     host: str
     port: int
@@ -81,67 +85,74 @@ class HealthEndpoint:
 
 
 class RestartLimitReached(Exception):
-    """A part died too often; `str(error)` says which and what it said last."""
+    """A process failed `max_failures` times in a row. The text names the process, the exit and its last output."""
 
 
 class SupervisedProcess:
-    """One supervised process: `attn NAME` in a process group of its own, ended by the kernel when we are gone."""
+    """One supervised process. It runs in a session of its own; the kernel kills it if the supervisor ends."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], env: dict[str, str], run_dir: Path,
         echo: Callable[[str, str], None], policy: RestartPolicy = POLICY,
-        listens: Callable[[], HealthEndpoint] | None = None,
+        endpoint: Callable[[], HealthEndpoint] | None = None,
     ) -> None:
-        """`listens` is asked before each start; without it only its end tells that something is wrong with it."""
+        """`echo` gets each output line, as (name, line). `endpoint` is called before each start; without it the process
+        is not probed, and only its exit leads to a restart."""
         self.name = name
-        self.env = env  # over our own environment; what is changed holds from the next start
+        self.env = env  # added to the environment of the supervisor; a change applies from the next start
         self._arguments = list(arguments)
         self._pid_file = run_dir / f"{name}.pid"
         self._echo = echo
         self._policy = policy
-        self._listens = listens
+        self._endpoint = endpoint
         self._url_file = run_dir / f"{name}.url"
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._last: deque[str] = deque(maxlen=20)
+        self._last_lines: deque[str] = deque(maxlen=20)
 
     @property
     def pid(self) -> int | None:
+        """Pid of the running process; None if it does not run."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def end_leftover(self) -> None:
-        """End the process an earlier supervisor left behind, should one have outlived it."""
-        left = identity.read(self._pid_file)
-        if left is not None and identity.is_alive(left):
-            log.warning("ending a process left over from an earlier run", part=self.name, pid=left.pid)
-            await identity.end(left, timeout=2.0)
+        """Ends the process of an earlier supervisor if it still runs."""
+        leftover = identity.read(self._pid_file)
+        if leftover is not None and identity.is_alive(leftover):
+            log.warning("ending a process left over from an earlier run", process=self.name, pid=leftover.pid)
+            await identity.end(leftover, timeout=2.0)
         self._pid_file.unlink(missing_ok=True)
 
     async def run_forever(self) -> None:
-        """Run it for ever. Raises RestartLimitReached. Cancelling leaves the process to `stop`."""
+        """Runs the process and restarts it whenever it ends. Raises RestartLimitReached if the policy gives it up.
+
+        Cancelling this task does not end the process; call `stop` for that.
+        """
         restarts = RestartTracker(self._policy)
         clock = asyncio.get_running_loop().time
         while True:
-            begun = clock()
-            where = await self._start()
-            watching = asyncio.create_task(self._watch(where)) if where is not None else None
+            started = clock()
+            endpoint = await self._start()
+            watching = asyncio.create_task(self._watch(endpoint)) if endpoint is not None else None
             try:
                 code = await self._ended()
             finally:
                 if watching is not None:
                     watching.cancel()
-            delay = restarts.record_exit(clock() - begun, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
+            delay = restarts.record_exit(clock() - started, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
             if delay is None:
-                raise RestartLimitReached(f"{self.name} keeps dying ({_how(code)}); it last said: {self._last_words()}")
+                raise RestartLimitReached(
+                    f"{self.name} keeps failing ({_exit_text(code)}); last output: {self._last_output()}")
             if delay == self._policy.cooldown:
-                log.error("a part keeps dying; the others go on without it", part=self.name, how=_how(code),
-                          said=self._last_words(), again=f"in {delay:g} s")
+                log.error("process keeps failing; running without it", process=self.name, exit=_exit_text(code),
+                          last_output=self._last_output(), retry_in=f"{delay:g} s")
             else:
-                log.warning("a part died and is started again", part=self.name, how=_how(code), after=f"{delay:g} s")
+                log.warning("process ended; restarting it", process=self.name, exit=_exit_text(code),
+                            restart_in=f"{delay:g} s")
             await asyncio.sleep(delay)
 
-    async def stop(self, patience: float) -> bool:
-        """SIGTERM, and SIGKILL after `patience` seconds. True: it ended by itself."""
+    async def stop(self, timeout: float) -> bool:  # noqa: ASYNC109 - it also kills the process
+        """Sends SIGTERM, and SIGKILL after `timeout` seconds. Returns True if the process ended without SIGKILL."""
         if self._process is None:
             return True
         clean = True
@@ -149,7 +160,7 @@ class SupervisedProcess:
             with suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), patience)
+                await asyncio.wait_for(self._process.wait(), timeout)
             except TimeoutError:
                 clean = False
                 with suppress(ProcessLookupError):
@@ -158,44 +169,44 @@ class SupervisedProcess:
         self._process = None
         return clean
 
-    async def _watch(self, where: HealthEndpoint) -> None:
-        """Returns when the process has been killed, as it did not answer any more."""
+    async def _watch(self, endpoint: HealthEndpoint) -> None:
+        """Probes the process until it is unresponsive; then kills it and returns."""
         liveness, clock = self._policy.liveness, asyncio.get_running_loop().time
-        pulse = LivenessTracker(liveness, clock())
+        tracker = LivenessTracker(liveness, clock())
         while True:
             await asyncio.sleep(liveness.interval)
-            path = "/healthz" if pulse.was_ready else "/readyz"
-            status = await probe(where.host, where.port, path, liveness.probe_timeout)
+            path = "/healthz" if tracker.was_ready else "/readyz"
+            status = await probe(endpoint.host, endpoint.port, path, liveness.probe_timeout)
             if status is not None:
-                pulse.record_answer(clock(), ready=status == 200)
-            elif pulse.record_miss(clock()):
+                tracker.record_answer(clock(), ready=status == 200)
+            elif tracker.record_miss(clock()):
                 break
-        log.error("a part does not answer any more and is killed", part=self.name,
-                  silent=f"{pulse.silence(clock()):.0f} s")
+        log.error("process is unresponsive; killing it", process=self.name,
+                  silent_for=f"{tracker.silence(clock()):.0f} s")
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
 
     async def _start(self) -> HealthEndpoint | None:
-        self._last.clear()
-        where = self._listens() if self._listens is not None else None
+        self._last_lines.clear()
+        endpoint = self._endpoint() if self._endpoint is not None else None
         self._process = await asyncio.create_subprocess_exec(
             *parent_death.command(self._arguments, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env=cleaned(self.name, {**os.environ, **self.env, **(where.env if where is not None else {})}),
-            start_new_session=True, limit=_LINE,
+            env=cleaned(self.name, {**os.environ, **self.env, **(endpoint.env if endpoint is not None else {})}),
+            start_new_session=True, limit=_MAX_LINE_BYTES,
         )
         self._reading = asyncio.create_task(self._read(self._process.stdout))
-        started = identity.identify(self._process.pid)
-        if started is not None:
-            identity.write(self._pid_file, started)
-        if where is not None:
-            host = f"[{where.host}]" if ":" in where.host else where.host
-            self._url_file.write_text(f"http://{host}:{where.port}\n")
-        return where
+        process = identity.identify(self._process.pid)
+        if process is not None:
+            identity.write(self._pid_file, process)
+        if endpoint is not None:
+            host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+            self._url_file.write_text(f"http://{host}:{endpoint.port}\n")
+        return endpoint
 
     async def _ended(self) -> int:
-        """Its exit code, once it is gone and all it said is read."""
+        """Waits until the process has ended and its output is read; returns the exit code."""
         assert self._process is not None
         code = await self._process.wait()
         if self._reading is not None:
@@ -214,19 +225,19 @@ class SupervisedProcess:
                 if not line:
                     return
             except asyncio.LimitOverrunError:
-                line = await stream.read(_LINE)
+                line = await stream.read(_MAX_LINE_BYTES)
             text = line.decode(errors="replace").rstrip("\n")
-            self._last.append(text)
-            with suppress(OSError):  # our terminal is gone; the part must not block on a pipe nobody empties
+            self._last_lines.append(text)
+            with suppress(OSError):  # without a terminal, keep reading: a full pipe would block the process
                 self._echo(self.name, text)
 
-    def _last_words(self) -> str:
-        said = [line.strip() for line in self._last if line.strip()]
-        return _gist(said[-1])[-500:] if said else "nothing"
+    def _last_output(self) -> str:
+        lines = [line.strip() for line in self._last_lines if line.strip()]
+        return _summary_of(lines[-1])[-500:] if lines else "none"
 
 
-def _gist(line: str) -> str:
-    """What a log line says: of a JSON line, the event and the error itself."""
+def _summary_of(line: str) -> str:
+    """Returns the event and the last line of the traceback of a JSON log line; any other line as it is."""
     try:
         entry = json.loads(line)
         error = str(entry.get("exception", "")).strip().splitlines()
@@ -235,7 +246,7 @@ def _gist(line: str) -> str:
         return line
 
 
-def _how(code: int) -> str:
+def _exit_text(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -245,5 +256,5 @@ def _how(code: int) -> str:
 
 
 def role_command(role: str) -> list[str]:
-    """The command of a role. -P: what lies in the current directory must not shadow our packages."""
+    """Returns the command line of a role. -P: modules in the current directory must not shadow attn's packages."""
     return [sys.executable, "-P", "-m", "ops.cli", role]

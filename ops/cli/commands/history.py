@@ -21,7 +21,7 @@ from ops.cli.commands.roles import run_role
 from ops.cli.data.kafka import kafka_errors
 from ops.cli.options import ClickHouse, DataDir, Instance, Kafka
 from ops.embedded.broker import BrokerError, EmbeddedBroker
-from ops.embedded.stack import locked
+from ops.embedded.stack import lock_data_dir
 from ops.errors import UserError
 from ops.process.environment import leave_secrets
 from ops.process.ports import free_port
@@ -159,7 +159,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Settings]:
     if "kafka" in settings.model_fields_set or not (settings.data_dir / "broker").is_dir():
         yield settings
         return
-    with locked(settings.data_dir):
+    with lock_data_dir(settings.data_dir):
         broker = EmbeddedBroker(settings.data_dir)
         try:
             await broker.start()

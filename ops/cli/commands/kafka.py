@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from rich.table import Table
 from ops import config
 from ops.errors import UserError
 from ops.kafka import Cluster, jars
+from ops.process.file_lock import exclusive_lock
 from schemas.settings import Settings
 from streams.runtime import private_files
 
@@ -48,7 +47,7 @@ def start(
     """
     directory = _directory(data_dir)
     known = (directory / "cluster.json").exists()
-    with _alone(directory):
+    with _lock(directory):
         cluster = Cluster(directory, brokers, port=(0 if known else PORT) if port is None else port, tied=foreground)
         asyncio.run(_stay(cluster) if foreground else _start(cluster))
 
@@ -65,7 +64,7 @@ def stop(data_dir: DataDir = None) -> None:
     directory = _directory(data_dir)
     if not (directory / "cluster.json").exists():
         raise UserError(f"no Kafka in {directory}")
-    with _alone(directory):
+    with _lock(directory):
         cluster = Cluster(directory, None)
         running = [node for node in cluster.nodes if node.alive]
         clean = asyncio.run(cluster.stop())
@@ -94,16 +93,10 @@ def _directory(given: Path | None) -> Path:
     return given or settings.data_dir / "kafka"
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Two commands at once would both start what does not run."""
+def _lock(directory: Path) -> AbstractContextManager[None]:
+    """Locks the directory: two commands at the same time would start the same nodes twice."""
     private_files.make_private_dir(directory)
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another `attn kafka` is at work in {directory}") from None
-        yield
+    return exclusive_lock(directory / "lock", f"another `attn kafka` uses {directory}; try again when it has ended")
 
 
 async def _start(cluster: Cluster) -> None:

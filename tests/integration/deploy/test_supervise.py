@@ -57,7 +57,7 @@ async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
 
 async def test_a_part_that_cannot_live_is_given_up_with_its_last_words(tmp_path: Path) -> None:
     part = SupervisedProcess("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
-    with pytest.raises(RestartLimitReached, match=r"part keeps dying \(exit code 1\); it last said: no such port"):
+    with pytest.raises(RestartLimitReached, match=r"part keeps failing \(exit code 1\); last output: no such port"):
         await asyncio.wait_for(part.run_forever(), 20)
     assert await part.stop(1.0)
 

@@ -101,7 +101,7 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
 
     up.start()
     wait_titles(up, up.token(WORKSPACE), 3)
-    assert "died without saving" not in up.said()
+    assert "ended without saving" not in up.said()
     assert up.stop(signal.SIGINT)[0] == 0
 
 
@@ -123,7 +123,7 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
 def _kill_its_broker(up: Up, token: str) -> None:
     time.sleep(1.5)  # the broker saves every moment; what it had not saved would be gone
     up.wait_restarted("broker", up.kill("broker"))
-    wait_for(lambda: "died without saving" in up.said(), 5, "the word on the broker's death")
+    wait_for(lambda: "ended without saving" in up.said(), 5, "the word on the broker's death")
     assert (up.data_dir / "incarnation").read_text() == "1\n"
     wait_titles(up, token, 6)
     up.emit("waitpoints", event(6))
@@ -143,7 +143,7 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
     wait_for(lambda: all_gone(parts), 10, "the end of its children")
 
     up.start()
-    assert "died without saving" not in up.said()  # it saved when its parent was gone
+    assert "ended without saving" not in up.said()  # it saved when its parent was gone
     wait_titles(up, token, 1)
 
     # Everything at once, as a power cut would: once the broker has saved.
@@ -201,7 +201,7 @@ def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> 
         assert up.process.wait(60) == 1
         assert not up.parts()
         last = up.said().strip().splitlines()[-1]
-        assert last.startswith("attn: worker keeps dying (exit code 1)")
+        assert last.startswith("attn: worker keeps failing (exit code 1)")
         assert "the disk is on fire" in last
     finally:
         up.close()
@@ -213,8 +213,8 @@ def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path
     up = failing(tmp_path, "history")
     try:
         up.start()
-        wait_for(lambda: "a part keeps dying" in up.said(), 60, "the history to be left alone for a while")
-        [told] = [line for line in up.said().splitlines() if "a part keeps dying" in line]
+        wait_for(lambda: "process keeps failing" in up.said(), 60, "the history to be left alone for a while")
+        [told] = [line for line in up.said().splitlines() if "process keeps failing" in line]
         assert "the disk is on fire" in told
         assert up.is_ready()
         assert up.stop()[0] == 0

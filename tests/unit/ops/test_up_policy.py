@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.cli.commands.up import banner
-from ops.embedded.stack import Stack, locked
+from ops.embedded.stack import Stack, lock_data_dir
 from ops.errors import UserError
 from ops.process.supervisor import RestartPolicy, RestartTracker
 from schemas.settings import Settings
@@ -44,15 +44,15 @@ def test_being_killed_slows_down_but_never_ends() -> None:
 
 
 def test_one_up_a_directory(tmp_path: Path) -> None:
-    with locked(tmp_path / "data"), pytest.raises(UserError, match="another `attn up` uses"), locked(tmp_path / "data"):
-        pass
-    with locked(tmp_path / "data"):
+    with lock_data_dir(tmp_path / "data"), pytest.raises(UserError, match="another `attn up` uses"):
+        lock_data_dir(tmp_path / "data").__enter__()
+    with lock_data_dir(tmp_path / "data"):
         pass
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot use"), locked(tmp_path / "file" / "data"):
+    with pytest.raises(UserError, match="cannot use"), lock_data_dir(tmp_path / "file" / "data"):
         pass
 
 

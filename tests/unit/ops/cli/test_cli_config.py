@@ -23,7 +23,7 @@ from ops.cli.commands.roles import edge
 from ops.cli.commands.schemas import export
 from ops.cli.commands.token import parse_ttl
 from ops.cli.data.dead_letters import Summary
-from ops.embedded.stack import locked
+from ops.embedded.stack import lock_data_dir
 from ops.errors import UserError
 from ops.process import identity
 from ops.process.identity import ProcessIdentity
@@ -167,7 +167,7 @@ def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path
         there = tmp_path / "there"
         there.mkdir(mode=0o755)
         for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
-            with locked(directory):
+            with lock_data_dir(directory):
                 assert stat.S_IMODE(directory.stat().st_mode) == mode
         private_files.make_private_dir(tmp_path / "b" / "broker")
         assert stat.S_IMODE((tmp_path / "b" / "broker").stat().st_mode) == 0o700
