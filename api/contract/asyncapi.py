@@ -1,8 +1,8 @@
-"""The AsyncAPI 3 document at `/asyncapi.json`: every topic and every live stream, made of the models that read and
-write them and of the topic table, so it can't say anything else than the code does.
+"""Generates the AsyncAPI 3 document at `/asyncapi.json`: all topics, event streams and the WebSocket.
 
-Payloads of source events are pydantic models, records of attn's own topics and the WebSocket's messages are msgspec
-structs, feed frames the models of the HTTP answers; each family has its own prefix among the schemas.
+The schemas come from the topic table and from the models that the code reads and writes: pydantic models of source
+events and feed frames, msgspec structs of attn's own records and of WebSocket messages. Each family has its own prefix
+in `components/schemas`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["asyncapi"]
 _Json = dict[str, Any]
 
 _ABOUT = """\
-What attn reads from Kafka and writes there, and what it tells over server-sent events and its WebSocket.
+What attn reads from and writes to Kafka, and what it sends over server-sent events and its WebSocket.
 
-Source events are CloudEvents 1.0, structured (the whole event in the record's value) or binary (`ce_` headers, the
-data in the value); the workspace in the event decides, whatever the key. Topics named `attn.` are attn's own: readers
-are welcome, writers are not. Streams need a caller, as every route does, and tell nobody what they may not see.
+Source events are CloudEvents 1.0: structured (the whole event in the record value) or binary (`ce_` headers, the data
+in the value). The workspace in the event counts, not the record key. Topics named `attn.` are written only by attn;
+anyone may read them. Streams need authentication, as routes do, and contain only what the caller may see.
 """
 _KAFKA, _HTTP, _SOCKET = "kafka", "edge", "edge-websocket"
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-               "description": "a JWT with sub, workspace_id, role and exp"},
+               "description": "JWT with the claims sub, workspace_id, role and exp"},
     "session": {"type": "httpApiKey", "in": "cookie", "name": SESSION_COOKIE,
                 "description": "the same token as a cookie"},
 }
@@ -44,7 +44,7 @@ _CURSOR = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 
 
 def asyncapi() -> _Json:
-    """The document. The same at every call."""
+    """Returns the document; every call returns the same one."""
     builder = _DocumentBuilder()
     for topic in TOPICS:
         builder.topic(topic)
@@ -66,8 +66,8 @@ def asyncapi() -> _Json:
         "channels": builder.channels, "operations": builder.operations,
         "components": {"messages": builder.messages, "schemas": builder.schemas, "securitySchemes": _SECURITY},
     }
-    as_read: _Json = orjson.loads(orjson.dumps(document))  # defaults are tuples
-    return as_read
+    as_json: _Json = orjson.loads(orjson.dumps(document))  # some defaults are tuples, which JSON does not have
+    return as_json
 
 
 def _ref(*path: str) -> _Json:
@@ -75,6 +75,8 @@ def _ref(*path: str) -> _Json:
 
 
 class _DocumentBuilder:
+    """Collects the channels, operations, messages and schemas of the document."""
+
     def __init__(self) -> None:
         self.channels: _Json = {}
         self.operations: _Json = {}
@@ -84,8 +86,8 @@ class _DocumentBuilder:
     # --- topics ---
 
     def topic(self, topic: Topic) -> None:
-        told = {LOG: self._log, VIEWS: self._views, FACTS: self._facts, DEAD_LETTERS: self._letters}
-        names = list(told[topic.name]()) if topic.name in told else list(self._source(topic.name))
+        own = {LOG: self._log, VIEWS: self._views, FACTS: self._facts, DEAD_LETTERS: self._dead_letters}
+        names = list(own[topic.name]()) if topic.name in own else list(self._source(topic.name))
         compacted = {"topicConfiguration": {"cleanup.policy": ["compact"]}} if topic.cleanup == "compact" else {}
         self._channel(topic.name, topic.name, _KAFKA, names, f"{topic.holds}; key: {topic.key}; {topic.model}",
                       {"kafka": {"topic": topic.name, **compacted}})
@@ -96,7 +98,7 @@ class _DocumentBuilder:
             self._operation(f"read {topic.name}", "receive", topic.name, names)
 
     def _source(self, topic: str) -> Iterable[str]:
-        """Each type twice: structured and binary."""
+        """Adds two messages per event type: structured and binary."""
         models = [sources.MODELS[kind] for kind in SOURCE_TYPES[topic]]
         _, found = models_json_schema(
             [(model, "validation") for model in models], ref_template="#/components/schemas/source.{model}")
@@ -111,7 +113,7 @@ class _DocumentBuilder:
                 headers=_binary_headers(kind, model), bindings=_key_binding({"type": ["string", "null"]}))
 
     def _log(self) -> Iterable[str]:
-        yield self._message("pack", "events, commands and the clock", self._struct("log.", log.Pack))
+        yield self._message("pack", "events, commands and ticks", self._struct("log.", log.Pack))
 
     def _views(self) -> Iterable[str]:
         for prefix, row in views.ROW_TYPES.items():
@@ -122,18 +124,18 @@ class _DocumentBuilder:
 
     def _facts(self) -> Iterable[str]:
         workspace = _key_binding({"type": "string", "description": "the workspace"})
-        yield self._message("fact", "something that was accepted", self._struct("fact.", facts.Fact),
+        yield self._message("fact", "an accepted change", self._struct("fact.", facts.Fact),
                             bindings=workspace)
-        yield self._message("outcome", "what became of a command", self._struct("fact.", facts.Outcome),
+        yield self._message("outcome", "the result of a command", self._struct("fact.", facts.Outcome),
                             bindings=workspace)
 
-    def _letters(self) -> Iterable[str]:
-        """The rejected record's own key and value; its own headers are there too, before ours."""
+    def _dead_letters(self) -> Iterable[str]:
+        """A dead letter has the key, the value and the headers of the rejected record; attn appends its own headers."""
         letter = DeadLetter(topic="t", partition=0, offset=0, reason="r", at=0)
         for name, record, about in (
-            ("dead-letter", letter, "a rejected record, as it was"),
-            ("settled", ResolvedMarker((0,)), "these dead letters were sent again"),
-            ("go-on", ResumeTopicMarker("t"), "an operator's word: read on"),
+            ("dead-letter", letter, "a rejected record, unchanged"),
+            ("settled", ResolvedMarker((0,)), "operator marker: these dead letters were sent again"),
+            ("go-on", ResumeTopicMarker("t"), "operator marker: resume this topic"),
         ):
             fields: _Json = {header: {"type": "string"} for header, _ in record.record_headers()}
             if "attn-cause" in fields:
@@ -154,34 +156,34 @@ class _DocumentBuilder:
                 headers=_frame_headers({"type": "string", "const": event})))
         query = {
             "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500},
-            "last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"},
+            "last_event_id": {**_CURSOR, "description": "same as the header Last-Event-ID"},
         }
-        self._stream("feed", "/org/me/feed", names, "the live feed of one person's inbox", query)
+        self._stream("feed", "/org/me/feed", names, "live feed of the caller's inbox", query)
 
     def cases(self) -> None:
         names = []
         for name, fields in messages.CASE_EVENTS.values():
             known = {"type": {"const": name}, **{field: {"type": "string"} for field in fields},
                      "at": {"type": "string", "format": "date-time"}}
-            names.append(self._message(f"case.{name}", f"of a case: {name.replace('_', ' ')}", {
+            names.append(self._message(f"case.{name}", f"case event: {name.replace('_', ' ')}", {
                 "type": "object", "properties": known, "required": ["type", "at"], "additionalProperties": False,
             }, headers=_frame_headers()))
-        names.append(self._message("case.reset", "what was missed is no longer held: ask for the state anew",
+        names.append(self._message("case.reset", "missed events are no longer available: read the current state again",
                                    {"type": "object", "maxProperties": 0}, headers=_frame_headers({"const": "reset"})))
-        query = {"last_event_id": {**_CURSOR, "description": "as the header Last-Event-ID"}}
-        self._stream("events", "/events/stream", names, "what happens to the cases of the workspace", query)
-        self._stream("case-events", "/cases/{case}/events", names, "what happens to one case", query,
+        query = {"last_event_id": {**_CURSOR, "description": "same as the header Last-Event-ID"}}
+        self._stream("events", "/events/stream", names, "events of all cases of the workspace", query)
+        self._stream("case-events", "/cases/{case}/events", names, "events of one case", query,
                      {"case": {"description": "id of the case"}})
 
     def socket(self) -> None:
         received = [self._message(f"socket.{_tag_of(kind)}", _summary_of(kind), self._struct("socket.", kind))
                     for kind in CLIENT_MESSAGES]
-        said = [self._message(f"socket.{_tag_of(kind)}", _summary_of(kind), self._struct("socket.", kind))
+        sent = [self._message(f"socket.{_tag_of(kind)}", _summary_of(kind), self._struct("socket.", kind))
                 for kind in SERVER_MESSAGES]
-        self._channel("socket", "/api/v1/ws", _SOCKET, [*received, *said],
-                      "who it is first, then channels, then `inbox.updated`", {"ws": {"method": "GET"}})
-        self._operation("hear socket", "receive", "socket", received)
-        self._operation("say socket", "send", "socket", said)
+        self._channel("socket", "/api/v1/ws", _SOCKET, [*received, *sent],
+                      "authentication, then subscriptions, then `inbox.updated`", {"ws": {"method": "GET"}})
+        self._operation("receive socket", "receive", "socket", received)
+        self._operation("send socket", "send", "socket", sent)
 
     def _stream(
         self, name: str, address: str, names: list[str], about: str, query: _Json, parameters: _Json | None = None
@@ -231,11 +233,12 @@ class _DocumentBuilder:
         for name, schema in found.items():
             _drop_discriminators(schema)
             known = self.schemas.setdefault(prefix + name, schema)
-            assert known == schema, f"two schemas are called {prefix + name}"
+            assert known == schema, f"two schemas have the name {prefix + name}"
 
 
 def _drop_discriminators(schema: Any) -> None:
-    """OpenAPI's way to say it; here the tag of each variant is a constant of its own schema anyway."""
+    """Removes OpenAPI's `discriminator`, which AsyncAPI does not have. The schema of each variant has its tag as a
+    constant."""
     if isinstance(schema, dict):
         if isinstance(schema.get("discriminator"), dict):
             del schema["discriminator"]
@@ -251,6 +254,7 @@ def _tag_of(kind: Any) -> str:
 
 
 def _summary_of(kind: Any) -> str:
+    """Returns the first line of the docstring, or the tag."""
     own = kind.__dict__.get("__doc__") or _tag_of(kind)
     return str(own).partition("\n")[0]
 
@@ -260,13 +264,14 @@ def _key_binding(schema: _Json) -> _Json:
 
 
 def _frame_headers(event: _Json | None = None) -> _Json:
-    """The fields of a frame beside its data. Without `event` it has no name."""
+    """Returns the schema of the SSE fields of a frame besides its data. Without `event` the frame has no event name."""
     fields: _Json = {"id": _CURSOR, **({"event": event} if event else {})}
     return {"type": "object", "properties": fields, "required": list(fields)}
 
 
 def _binary_headers(kind: str, model: type[sources.CloudEvent]) -> _Json:
-    """CloudEvents' Kafka binding: each attribute of the envelope is a header, `data` is the value."""
+    """Returns the headers of a binary CloudEvent (Kafka binding): each attribute is a header, `data` is the record
+    value."""
     whole = model.model_json_schema()["properties"]
     fields = {f"ce_{name}": {**whole[name], "type": "string"} for name in whole if name != "data"}
     assert get_args(model.model_fields["type"].annotation) == (kind,)

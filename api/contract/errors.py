@@ -7,12 +7,15 @@ from typing import Any
 
 __all__ = ["NO_STORE", "ApiError"]
 
-# Nothing here may be kept by a cache: it is one person's, and old a moment later.
+# Header of every response with user data: caches must not store it.
 NO_STORE = {"cache-control": "no-store"}
 
 
 class ApiError(Exception):
-    """An answer that is an error. `details` are added to its JSON."""
+    """Raised by routes and dependencies; the response is `{"error": error, **details}` with this status.
+
+    `api.http.error_handlers` builds the response.
+    """
 
     def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None, **details: Any) -> None:
         super().__init__(error)

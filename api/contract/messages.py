@@ -1,5 +1,8 @@
-"""What is said on live connections: the frames of the feed, and both sides of the WebSocket. Streams are written from
-these tables, or tests hold them against these models; the AsyncAPI document is made of them (api.contract.asyncapi)."""
+"""Messages of the live connections: feed frames, case events, and both directions of the WebSocket.
+
+`api.contract.asyncapi` generates the AsyncAPI document from these models. The encoders of case events and WebSocket
+messages use them; tests validate the feed frames, which are encoded elsewhere, against them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = [
     "Unsubscribed",
 ]
 
-# Type of a fact -> what it is called here, and which of its fields are told.
+# Type of a fact -> type of the case event, and the fields of the fact that it contains.
 CASE_EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "case.state_changed": ("case_state_changed", ("case_id", "state")),
     "session.started": ("session_started", ("case_id", "session_id")),
@@ -40,21 +43,22 @@ class _Frame(BaseModel):
 
 
 class Snapshot(responses.Inbox):
-    """Replaces all the reader has: the first `limit` items of the ranked list, and what is personal."""
+    """Replaces the client's whole copy: the first `limit` items of the ranked list, drafts, preferences and
+    activity."""
 
     drafts: list[responses.Draft]
     preferences: responses.UserPreferences
 
 
 class ItemFrame(_Frame):
-    """The item as it is now, to be put in by its `rank`."""
+    """The current item; the client inserts it by its `rank`."""
 
     item: responses.RankedItem
     counts: responses.Counts
 
 
 class RemovedFrame(_Frame):
-    """The item left the window: `beyond` means that others pushed it out, not that it is gone."""
+    """The item left the window. `beyond` means that it still exists, but items of higher rank displaced it."""
 
     id: str
     reason: Literal["resolved", "dismissed", "snoozed", "retargeted", "grouped", "beyond"]
@@ -63,7 +67,7 @@ class RemovedFrame(_Frame):
 
 
 class Heartbeat(_Frame):
-    """The edge is alive, and this is its cursor."""
+    """The edge is alive; `cursor` is its current cursor."""
 
     at: datetime
     cursor: Count
@@ -80,49 +84,70 @@ FRAMES: dict[str, type[BaseModel] | type[list[responses.Draft]]] = {
 
 
 class ClientMessage(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
-    """A client's message."""
+    """A message of the client."""
 
 
 class Auth(ClientMessage, tag="auth"):
-    """Who it is: a token. The first message, unless the session cookie came with the handshake."""
+    """Authenticates by a token. It is the first message, unless the handshake has the session cookie."""
 
     token: str
 
 
 class Subscribe(ClientMessage, tag="subscribe"):
+    """Subscribes to a channel, `workspace:ID` of the caller's workspace."""
+
+    """Subscribes to a channel, `workspace:ID` of the caller's workspace."""
+
     channel: str
 
 
 class Unsubscribe(ClientMessage, tag="unsubscribe"):
+    """Ends a subscription."""
+
+    """Ends a subscription."""
+
     channel: str
 
 
 class Ping(ClientMessage, tag="ping"):
-    pass
+    """Checks the connection; the edge answers with `pong`."""
 
 
 class ServerMessage(msgspec.Struct, tag_field="type", omit_defaults=True):
-    pass
+    """A message of the edge."""
 
 
 class Authenticated(ServerMessage, tag="authenticated"):
+    """The caller is authenticated."""
+
+    """The caller is authenticated."""
+
     workspace_id: str
 
 
 class Subscribed(ServerMessage, tag="subscribed"):
+    """The subscription is active."""
+
+    """The subscription is active."""
+
     channel: str
 
 
 class Unsubscribed(ServerMessage, tag="unsubscribed"):
+    """The subscription has ended."""
+
+    """The subscription has ended."""
+
     channel: str
 
 
 class Pong(ServerMessage, tag="pong"):
-    pass
+    """Answers a `ping`."""
 
 
 class ErrorMessage(ServerMessage, tag="error"):
-    """`limit`: how many connections may be, where that is what is wrong."""
+    """An error. `channel`: the channel of a refused subscription. `limit`: the allowed number of connections, if it is
+    exceeded."""
 
     error: str
     channel: str | None = None
@@ -130,7 +155,8 @@ class ErrorMessage(ServerMessage, tag="error"):
 
 
 class InboxUpdated(ServerMessage, tag="inbox.updated"):
-    """Ask again: the state of an item, `{"id","state"}`, or of a batch, `{"bulk":"true","state"}`, has changed."""
+    """The state of items has changed, so the client should read the inbox again. `payload`: `{"id","state"}` for one
+    item, `{"bulk":"true","state"}` for many."""
 
     channel: str
     payload: dict[str, str]

@@ -1,4 +1,7 @@
-"""Bodies of requests, checked; messages that the contract words are given as they are (api.http.error_handlers)."""
+"""Request bodies (pydantic), and the name of the session cookie.
+
+Error texts that the contract defines have the error type `WORDED`; `api.http.error_handlers` returns them unchanged.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ __all__ = ["SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Sess
 
 SESSION_COOKIE = "attn_session"
 
-WORDED = "worded"  # the type of an error whose message is the whole answer
-MAX_IDS = 500  # as many as a list has (C21)
+WORDED = "worded"  # pydantic error type: the message is the whole error text of the response
+MAX_IDS = 500  # as many as a list returns (C21)
 _ID = 2000
 _MAX_ACTION = 256
 _MAX_CLUSTERS, _MAX_WIDGETS, _MAX_NAME = 200, 200, 512
-_MAX_NAMES = 8 << 10  # bytes of all names of a key of the preferences: they stay in the view and in every snapshot
+# Bytes of all names of one preferences key: they are stored in the view and sent in every snapshot.
+_MAX_NAMES = 8 << 10
 
 
 def _state(value: Any) -> Any:
@@ -53,7 +57,7 @@ def _until(value: Any) -> Any:
 
 
 def _first_of_each(widgets: list[Widget]) -> list[Widget]:
-    """Repeats count once, at their first place, as the clusters' do."""
+    """Returns the widgets without repeats; the first one of an id counts, as for clusters."""
     found: dict[str, Widget] = {}
     for widget in widgets:
         found.setdefault(widget.id, widget)
@@ -63,7 +67,7 @@ def _first_of_each(widgets: list[Widget]) -> list[Widget]:
 def _small(names: list[str]) -> None:
     size = sum(len(name.encode()) for name in names)
     if size > _MAX_NAMES:
-        raise PydanticCustomError("too_many_bytes", "the names have {size} bytes in all, at most {limit} are kept",
+        raise PydanticCustomError("too_many_bytes", "the names have {size} bytes in total: at most {limit} are allowed",
                                   {"size": size, "limit": _MAX_NAMES})
 
 
@@ -92,14 +96,15 @@ class _Body(BaseModel):
 
 
 class StateChange(_Body):
-    """Crewship's PATCH."""
+    """The new state of an item."""
 
     state: State
-    resolved_action: Action | None = Field(None, description="what was done: approved, rejected, retried, cancelled")
+    resolved_action: Action | None = Field(
+        None, description="what was done, for example approved, rejected, retried, cancelled")
 
 
 class Bulk(_Body):
-    """One change of state for many items. Blank ids and repeats are left out."""
+    """The new state of many items. Blank and repeated ids are ignored."""
 
     ids: Annotated[list[str], BeforeValidator(_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
     state: State
@@ -107,21 +112,23 @@ class Bulk(_Body):
 
 
 class Dismissal(_Body):
-    """Without a time the item is put away; with one it comes back then."""
+    """Without a time the item is dismissed; with a time it is snoozed and returns then."""
 
     dismissed_until: Annotated[
         int | None, BeforeValidator(_until), WithJsonSchema({"type": "string", "format": "date-time"})] = None
 
 
 class Widget(_Body):
+    """A widget of the dashboard's overview."""
+
     id: Name
     visible: bool
 
 
 class Preferences(_Body):
-    """Replaces the keys it names; order is layout."""
+    """The given keys are replaced; the others stay. The order of a list is the layout."""
 
-    # None stands for "not named" and can't be sent.
+    # None means that the key is not given; a client cannot send null.
     pinned_clusters: Annotated[
         list[Name], Field(max_length=_MAX_CLUSTERS), AfterValidator(_small_clusters)] = None  # type: ignore[assignment]
     widgets: Annotated[
@@ -130,6 +137,6 @@ class Preferences(_Body):
 
 
 class Session(_Body):
-    """A token, to be kept as a cookie."""
+    """The token to store as the session cookie."""
 
     token: Annotated[str, StringConstraints(min_length=1)]

@@ -1,6 +1,8 @@
-"""What routes answer, as the OpenAPI document has it. `api.contract.serializers` and `api.readmodel.pages` make
-answers, as bytes;
-tests hold them against these models. Fields with a None here are left out where there is no value."""
+"""Response models of the OpenAPI document.
+
+`api.contract.serializers` and `api.readmodel.pages` encode the responses; tests validate them against these models. A
+field with the default None is omitted if it has no value.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ class _Model(BaseModel):
 
 
 class Error(BaseModel):
-    """Whatever went wrong. Some errors say more, in fields of their own."""
+    """An error response. Some errors have additional fields."""
 
     model_config = ConfigDict(extra="allow")
     error: str = Field(examples=["not found"])
 
 
 class InboxItem(_Model):
-    """An item as Crewship shows it."""
+    """An item in Crewship's dialect."""
 
     id: str = Field(examples=["ibx_6d0f5a8c1b2e4f7a9c3d5e7f1a2b3c4d"])
     workspace_id: str
@@ -42,7 +44,7 @@ class InboxItem(_Model):
     blocking: bool
     created_at: datetime
     updated_at: datetime
-    revision: Count = Field(description="for If-Match")
+    revision: Count = Field(description="increases with each change; send it as If-Match")
     target_user_id: str | None = None
     target_role: str | None = None
     body_md: str | None = None
@@ -57,30 +59,42 @@ class InboxItem(_Model):
 
 
 class Step(_Model):
+    """A step of a plan. `auto`: runs without confirmation."""
+
+    """A step of a plan. `auto`: runs without confirmation."""
+
     title: str
     mode: Literal["auto", "confirm"]
 
 
 class Plan(_Model):
+    """A proposed plan, with the number of steps of each mode."""
+
+    """A proposed plan, with the number of steps of each mode."""
+
     auto: Count
     confirm: Count
     steps: list[Step]
 
 
 class Person(_Model):
+    """A user or an AI agent."""
+
+    """A user or an AI agent."""
+
     type: Literal["user", "ai"]
     id: str
     name: str | None = None
 
 
 class RankedItem(InboxItem):
-    """An item of the ranked list, with its rank and what is its source's own."""
+    """An item of the ranked list: its rank, and the fields of its kind."""
 
     band: Priority
     due_at: datetime
     overdue: bool
     rank_reasons: list[str] = Field(examples=[["urgent", "blocking", "overdue", "pinned"]])
-    rank: str = Field(description="sorts as the list does, as text; equal ones by id")
+    rank: str = Field(description="sort key of the list: compare as text, then by id")
     cluster: str | None = None
     stack: str | None = None
     conversation_id: str | None = None
@@ -99,14 +113,14 @@ class RankedItem(InboxItem):
     proof_id: str | None = None
     plan: Plan | None = None
     editor: Person | None = None
-    clusters: list[str] | None = Field(None, description="of an incident")
-    count: Count | None = Field(None, description="of an incident: open runs")
-    members: list[str] | None = Field(None, description="of an incident: ids of its runs")
+    clusters: list[str] | None = Field(None, description="incidents: clusters of the grouped runs")
+    count: Count | None = Field(None, description="incidents: number of open runs")
+    members: list[str] | None = Field(None, description="incidents: ids of the grouped runs")
     dismissed_until: datetime | None = None
 
 
 class Counts(_Model):
-    """Of the whole inbox, whatever the page."""
+    """Counts of the whole inbox, not of the page."""
 
     total: Count
     unread: Count
@@ -115,9 +129,13 @@ class Counts(_Model):
 
 
 class ActivityEntry(_Model):
+    """Something that was completed, approved or resolved."""
+
+    """Something that was completed, approved or resolved."""
+
     type: str = Field(examples=["session.completed"])
     at: datetime
-    item: str | None = Field(None, description="left out where no item ever opened")
+    item: str | None = Field(None, description="omitted if the activity never opened an item")
     kind: str
     title: str | None = None
     cluster: str | None = None
@@ -127,6 +145,10 @@ class ActivityEntry(_Model):
 
 
 class Activity(_Model):
+    """Counts and recent entries of a window of time."""
+
+    """Counts and recent entries of a window of time."""
+
     window: str = Field(examples=["24h"])
     sessions_completed: Count
     plans_approved: Count
@@ -135,9 +157,9 @@ class Activity(_Model):
 
 
 class PastEvent(_Model):
-    """What the case's stream told of it, and more."""
+    """An event of a case: the fields of its case event, and more."""
 
-    type: str = Field(examples=["case_state_changed"], description="as in the case's stream; dots are underscores")
+    type: str = Field(examples=["case_state_changed"], description="type as in the event stream of the case")
     at: datetime
     case_id: str
     state: str | None = None
@@ -150,46 +172,62 @@ class PastEvent(_Model):
     title: str | None = None
     cluster: str | None = None
     stack: str | None = None
-    actor: str | None = Field(None, description="who did it")
-    resolved_action: str | None = Field(None, description="how it closed the item")
-    seconds_open: float | None = Field(None, description="how long the item had been open when this closed it")
+    actor: str | None = Field(None, description="user who caused the event")
+    resolved_action: str | None = Field(None, description="action that closed the item")
+    seconds_open: float | None = Field(None, description="seconds from opening to closing of the item")
 
 
 class CaseHistory(_Model):
+    """One page of the events of a case."""
+
+    """One page of the events of a case."""
+
     case_id: str
-    events: list[PastEvent] = Field(description="the newest first")
-    next: str | None = Field(None, description="for the page after this one, if there is one")
+    events: list[PastEvent] = Field(description="newest first")
+    next: str | None = Field(None, description="token of the next page; omitted on the last page")
 
 
 class Flow(_Model):
-    """Items opened and closed within the window, and how long those took that were closed."""
+    """Items opened and closed within the window, and how long the closed ones had been open."""
 
     opened: Count
     closed: Count
-    open: Count = Field(description="at the end")
+    open: Count = Field(description="open items at the end of the window")
     median_seconds: float | None = None
     p90_seconds: float | None = None
 
 
 class Series(_Model):
-    """A number for each of `times`."""
+    """One number for each of `times`."""
 
     opened: list[Count]
     closed: list[Count]
-    open: list[Count] = Field(description="at the end of each step")
+    open: list[Count] = Field(description="open items at the end of each step")
 
 
 class KindFlow(Flow):
+    """Flow of one kind of item."""
+
+    """Flow of one kind of item."""
+
     kind: str
     series: Series
 
 
 class ClusterFlow(Flow):
-    cluster: str = Field(description="empty: items of no cluster")
+    """Flow of one cluster."""
+
+    """Flow of one cluster."""
+
+    cluster: str = Field(description="empty for items without a cluster")
     series: Series
 
 
 class Resolver(_Model):
+    """A user who closed items."""
+
+    """A user who closed items."""
+
     user_id: str
     closed: Count
     median_seconds: float | None = None
@@ -197,28 +235,37 @@ class Resolver(_Model):
 
 
 class Insights(_Model):
-    """All of what the caller may see, in steps of an hour, or of a day in windows beyond three days."""
+    """Statistics of all items that the caller may see. A step is one hour, or one day in windows of more than three
+    days."""
 
     window: str = Field(examples=["7d"])
     since: datetime = Field(description="start of the first step")
-    until: datetime = Field(description="end of the last step, which is still under way")
+    until: datetime = Field(description="end of the last step, which is still in progress")
     step_seconds: Count
     times: list[datetime] = Field(description="start of each step")
     total: Flow
-    kinds: list[KindFlow] = Field(description="the busiest first")
-    clusters: list[ClusterFlow] = Field(description="the busiest first, twelve at most")
-    people: list[Resolver] = Field(description="who closed items, those who closed most first, twenty at most")
+    kinds: list[KindFlow] = Field(description="busiest first")
+    clusters: list[ClusterFlow] = Field(description="busiest first, at most twelve")
+    people: list[Resolver] = Field(description="users who closed items, most closed items first, at most twenty")
 
 
 class Inbox(_Model):
+    """One page of the ranked list, with counts and recent activity of the whole inbox."""
+
+    """One page of the ranked list, with counts and recent activity of the whole inbox."""
+
     items: list[RankedItem]
     counts: Counts
     activity: Activity
-    cursor: Count = Field(description="the same number means the same state on every edge")
-    next: str | None = Field(None, description="for the page after this one, if there is one")
+    cursor: Count = Field(description="position of the state: equal cursors mean equal state on every edge")
+    next: str | None = Field(None, description="token of the next page; omitted on the last page")
 
 
 class Draft(_Model):
+    """A draft in progress."""
+
+    """A draft in progress."""
+
     draft_id: str
     cluster: str | None = None
     stack: str | None = None
@@ -229,41 +276,73 @@ class Draft(_Model):
 
 
 class Drafts(_Model):
+    """Recent drafts of the caller, most recently edited first."""
+
+    """Recent drafts of the caller, most recently edited first."""
+
     drafts: list[Draft]
 
 
 class Widget(_Model):
+    """A widget of the overview."""
+
+    """A widget of the overview."""
+
     id: str
     visible: bool
 
 
 class UserPreferences(_Model):
+    """Pinned clusters and widgets of a user, in layout order."""
+
+    """Pinned clusters and widgets of a user, in layout order."""
+
     pinned_clusters: list[str]
     widgets: list[Widget]
 
 
 class Dismissed(_Model):
+    """Whether the caller dismissed the item, and until when it is snoozed."""
+
+    """Whether the caller dismissed the item, and until when it is snoozed."""
+
     id: str
     dismissed: bool
     dismissed_until: datetime | None = None
 
 
 class InboxItems(_Model):
+    """Items in Crewship's dialect."""
+
+    """Items in Crewship's dialect."""
+
     rows: list[InboxItem]
-    count: Count = Field(description="of the rows in this answer")
+    count: Count = Field(description="number of rows in this response")
     unread_count: Count
 
 
 class UnreadCount(_Model):
+    """Number of unread items."""
+
+    """Number of unread items."""
+
     unread_count: Count
 
 
 class StateChanged(_Model):
+    """The new state of an item."""
+
+    """The new state of an item."""
+
     id: str
     state: State
 
 
 class BulkResult(_Model):
+    """Result of a bulk state change. `skipped_ids`: items that only their source may resolve."""
+
+    """Result of a bulk state change. `skipped_ids`: items that only their source may resolve."""
+
     updated: Count
     skipped: Count
     skipped_ids: list[str]
@@ -272,6 +351,10 @@ class BulkResult(_Model):
 
 
 class ZeroItem(_Model):
+    """An item in Zero's dialect."""
+
+    """An item in Zero's dialect."""
+
     id: str
     kind: str = Field(examples=["ask_user"])
     urgency: Literal["high", "medium", "low"]
@@ -284,15 +367,27 @@ class ZeroItem(_Model):
 
 
 class ZeroInbox(_Model):
+    """Items in Zero's dialect; `count` is the number of all open items."""
+
+    """Items in Zero's dialect; `count` is the number of all open items."""
+
     items: list[ZeroItem]
     count: Count
 
 
 class ZeroCount(_Model):
+    """Number of unread items."""
+
+    """Number of unread items."""
+
     count: Count
 
 
 class Me(_Model):
+    """The caller, by the claims of the token."""
+
+    """The caller, by the claims of the token."""
+
     user_id: str
     name: str | None = None
     workspace_id: str
@@ -301,16 +396,16 @@ class Me(_Model):
 
 
 ERRORS = {
-    400: "the request is not what the route takes; the error names the field",
-    401: "no caller, or a token that is not valid",
-    403: "not for this role; or a write with the session cookie and without the CSRF header",
-    404: "not there, or nothing you may see",
-    409: "its source must decide this",
-    412: "the item has changed since the revision named; `item` is what it is now",
+    400: "invalid request; the error names the field",
+    401: "no token, or an invalid one",
+    403: "not allowed for this role, or a write with the session cookie and without the CSRF header",
+    404: "does not exist, or the caller may not see it",
+    409: "only its source may resolve this item",
+    412: "the item has another revision than If-Match; `item` is its current state",
     413: "the body is too large",
-    422: "this Idempotency-Key was used for another request",
-    429: "too many of these at once; `limit` says how many may be",
-    503: "not now; Retry-After says when to ask again",
+    422: "the Idempotency-Key was used for another request",
+    429: "too many requests or connections; `limit` is the limit",
+    503: "temporarily unavailable; retry after Retry-After seconds",
 }
 _EVERY_ROUTE = (400, 401, 429, 503)
 _EVERY_WRITE = (403, 413, 422, 429)
@@ -319,9 +414,10 @@ _EVERY_WRITE = (403, 413, 422, 429)
 def responses_of(
     model: type[BaseModel] | None, *errors: int, status: int = 200, writes: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route: what it answers, and which errors beside those that every route, or every write, has."""
+    """Returns the argument `responses` of a route: its success response, `errors`, and the errors that every route has.
+    `writes` adds the errors of every write."""
     codes = {*_EVERY_ROUTE, *errors, *(_EVERY_WRITE if writes else ())}
     found: dict[int | str, dict[str, Any]] = {
         code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)
     }
-    return {status: {"model": model} if model is not None else {"description": "done"}, **found}
+    return {status: {"model": model} if model is not None else {"description": "success, no content"}, **found}

@@ -1,4 +1,4 @@
-"""Rows as the JSON that each dialect of the API shows (CONTRACT §4, seeds). Fields without a value are left out."""
+"""Encodes rows as the JSON of each API dialect (CONTRACT §4, seeds). Fields without a value are omitted."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = [
     "activity_entry", "ankra_item", "crewship_item", "draft", "preferences", "window_name", "zero_item",
 ]
 
-_SESSIONS = ("session_waiting", "verifying_no_proof")  # kinds whose source is a session
+_SESSIONS = ("session_waiting", "verifying_no_proof")  # kinds whose `source_id` is a session
 _ZERO_KINDS = {"session_waiting": "ask_user"}
-_DOT_SEGMENTS = {".", ".."}  # ids that no path can name: a client drops these segments, encoded ones too
+_DOT_SEGMENTS = {".", ".."}  # ids that no path can contain: clients drop these segments, even percent-encoded
 _URGENCY = {"urgent": "high", "high": "high", "normal": "medium", "low": "low"}
 
 
 def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> bytes:
-    """An item of the ranked list: what Crewship shows, the rank, and what is the source's own.
+    """Returns an item of the ranked list: the fields of Crewship's dialect, its rank, and the fields of its kind.
 
-    `rank` sorts as the list does: compared as text, equal ones by `id`. `mark` is the reader's own, if it was put away.
+    The list is sorted by `rank` as text, then by `id`. `pinned`: the reader pinned the cluster. `mark`: the reader's
+    mark of a dismissed item.
     """
     data = row.data
     item = _crewship_fields(row)
@@ -55,10 +56,14 @@ def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) 
 
 
 def crewship_item(row: ItemRow) -> bytes:
+    """Returns an item in Crewship's dialect."""
+    """Returns an item in Crewship's dialect."""
     return orjson.dumps(_crewship_fields(row))
 
 
 def zero_item(row: ItemRow) -> dict[str, Any]:
+    """Returns an item in Zero's dialect."""
+    """Returns an item in Zero's dialect."""
     return _without_empty({
         "id": row.id, "kind": _ZERO_KINDS.get(row.kind, row.kind), "urgency": _URGENCY[row.priority],
         "case_id": _case_id(row), "case_title": row.data.case_title, "title": row.data.title,
@@ -67,7 +72,7 @@ def zero_item(row: ItemRow) -> dict[str, Any]:
 
 
 def draft(row: DraftRow, user: str) -> dict[str, Any]:
-    """One of the user's recent drafts."""
+    """Returns one of the recent drafts of `user`; `co_editors` are the other editors."""
     return _without_empty({
         "draft_id": row.draft_id, "cluster": row.cluster, "stack": row.stack, "title": row.title,
         "last_touched_at": format_timestamp(row.touched_at), "has_ai_edits": row.has_ai_edits,
@@ -80,6 +85,8 @@ def draft(row: DraftRow, user: str) -> dict[str, Any]:
 
 
 def preferences(row: PreferencesRow | None) -> dict[str, Any]:
+    """Returns the preferences of a user; empty lists without a row."""
+    """Returns the preferences of a user; empty lists without a row."""
     if row is None:
         return {"pinned_clusters": [], "widgets": []}
     widgets = [{"id": widget.id, "visible": widget.visible} for widget in row.widgets]
@@ -87,7 +94,7 @@ def preferences(row: PreferencesRow | None) -> dict[str, Any]:
 
 
 def activity_entry(row: ActivityRow) -> dict[str, Any]:
-    """One entry of the recent activity."""
+    """Returns one entry of the recent activity."""
     return _without_empty({
         "type": row.type, "at": format_timestamp(row.at), "item": row.item, "kind": row.kind, "title": row.title,
         "cluster": row.cluster, "case_id": row.case_id, "session_id": row.session_id, "by_user_id": row.by,
@@ -95,6 +102,8 @@ def activity_entry(row: ActivityRow) -> dict[str, Any]:
 
 
 def window_name(us: int) -> str:
+    """Returns a length of time in microseconds as `7d` or `24h`; a single day is `24h`."""
+    """Returns a length of time in microseconds as `7d` or `24h`; a single day is `24h`."""
     return f"{us // DAY}d" if us % DAY == 0 and us > DAY else f"{us // HOUR}h"
 
 
@@ -114,7 +123,8 @@ def _crewship_fields(row: ItemRow) -> dict[str, Any]:
     if sender is not None:
         item |= _without_empty({"sender_type": sender.type, "sender_id": sender.id, "sender_name": sender.name})
     if data.payload is not NO_PAYLOAD and (raw := bytes(data.payload)):
-        # Its own bytes, so that no number is rounded; newlines between its tokens would end a line of an event stream.
+        # The bytes of the source, so that no number is rounded. A newline between tokens would end a line of an event
+        # stream, so newlines are replaced.
         item["payload"] = orjson.Fragment(raw.replace(b"\n", b" ").replace(b"\r", b" "))
     return item
 
@@ -136,7 +146,7 @@ def _session_id(row: ItemRow) -> str | None:
 
 
 def _action_url(row: ItemRow) -> str | None:
-    if row.data.action_url is not None and is_link(row.data.action_url):  # a row of an older attn may have another
+    if row.data.action_url is not None and is_link(row.data.action_url):  # older rows may hold another one
         return row.data.action_url
     case, session = _case_id(row), _session_id(row)
     if case is None or case in _DOT_SEGMENTS:
@@ -146,5 +156,5 @@ def _action_url(row: ItemRow) -> str | None:
 
 
 def _struct_fields(value: Any) -> Any:
-    """Structs of the log inside an item, which orjson doesn't know."""
+    """Returns the fields of a msgspec struct, which orjson does not encode itself."""
     return {name: getattr(value, name) for name in value.__struct_fields__}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from api.contract.openapi import document
+from api.contract.openapi import install_openapi
 from api.edge.services import Edge
 from api.http.auth.cookies import SeparateCookiesMiddleware
 from api.http.auth.tokens import Authenticator
@@ -29,7 +29,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     for routes in (health, session, ankra, history, insights, zero, crewship, docs, dashboard):
         app.include_router(routes.router)
     app.include_router(crewship.websocket_router)
-    document(app)
+    install_openapi(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=edge.settings.max_request)
     app.add_middleware(ReleaseMiddleware)
     app.add_middleware(RequestMetricsMiddleware)

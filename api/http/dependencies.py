@@ -42,9 +42,9 @@ def get_edge(request: Request) -> Edge:
 
 # Security schemes of the OpenAPI document. `get_caller` reads the headers itself, because it needs repeated ones.
 _bearer_scheme = HTTPBearer(
-    auto_error=False, bearerFormat="JWT", description="a JWT with sub, workspace_id, role and exp")
+    auto_error=False, bearerFormat="JWT", description="JWT with the claims sub, workspace_id, role and exp")
 _cookie_scheme = APIKeyCookie(
-    name=SESSION_COOKIE, auto_error=False, description="the same token; writes also need X-CSRF-Token")
+    name=SESSION_COOKIE, auto_error=False, description="the same token; writes also need the header X-CSRF-Token")
 
 
 async def get_caller(

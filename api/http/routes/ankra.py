@@ -1,4 +1,4 @@
-"""Ankra's routes: one person's inbox and feed, under /org/me (CONTRACT §4, seeds A1-A18)."""
+"""Routes under /org/me: inbox, feed, dismiss, drafts, preferences of the caller (CONTRACT §4, seeds A1-A18)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ router = APIRouter(prefix="/org/me", tags=["personal"])
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 FEED_LIMIT, FEED_MAX_LIMIT = 500, 1000
 
-Limit = Annotated[int, Query(ge=1, description=f"Items a page; beyond {MAX_LIMIT} it is {MAX_LIMIT}.")]
-Next = Annotated[str | None, Query(alias="next", description="The page after the one that named it.", max_length=2000)]
+Limit = Annotated[int, Query(ge=1, description=f"Items per page; larger values count as {MAX_LIMIT}.")]
+Next = Annotated[
+    str | None, Query(alias="next", description="Page token from `next` of the previous page.", max_length=2000)]
 Filter = Annotated[str, Query(max_length=512)]
 Id = Annotated[str, Path(max_length=2000)]
 
@@ -45,7 +46,8 @@ async def get_inbox(
     edge: CurrentEdge, caller: CurrentCaller, limit: Limit = DEFAULT_LIMIT, after: Next = None, kind: Filter = "",
     cluster: Filter = "", dismissed: bool = False,
 ) -> Response:
-    """My inbox, the most pressing first; with `dismissed`, what I put away."""
+    """Returns the open items of the caller, highest rank first; with `dismissed`, the items that the caller
+    dismissed."""
     filters = {"kind": kind, "cluster": cluster, "both": kind and cluster}
     space = await edge.workspace(caller.reader, *(name for name, value in filters.items() if value))
     try:
@@ -59,7 +61,8 @@ async def get_inbox(
 
 @router.get("/inbox/{item:id}", responses=responses_of(responses.RankedItem, 404))
 async def get_inbox_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
-    """An item as the list shows it, in the list or not: put away, resolved, or a run that an incident stands for."""
+    """Returns one item in the format of the list. It may be dismissed, resolved, or a run that is grouped into an
+    incident."""
     item_json = edge.pages.item_by_id(await edge.workspace(caller.reader), caller.reader, item)
     if item_json is None:
         raise ApiError(404, "not found")
@@ -71,7 +74,7 @@ async def dismiss_item(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, revision: Revision, item: Id,
     body: Dismissal | None = None,
 ) -> Response:
-    """Puts an item away, for me alone; until a time, if one is given."""
+    """Dismisses an item for the caller only. With `dismissed_until` the item is snoozed and returns at that time."""
     until = body.dismissed_until if body is not None else None
     if until is not None and until <= edge.command_log.now():
         raise ApiError(400, "dismissed_until must be in the future")
@@ -81,7 +84,7 @@ async def dismiss_item(
 
 @router.delete("/inbox/{item:id}/dismiss", responses=responses_of(responses.Dismissed, 404, writes=True))
 async def restore_item(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, item: Id) -> Response:
-    """Takes an item back that I put away."""
+    """Restores an item that the caller dismissed or snoozed."""
     return await execute(edge, caller, Restore(**command_fields(edge, caller, key), item=item))
 
 
@@ -89,9 +92,11 @@ async def restore_item(edge: CurrentEdge, caller: WritingCaller, key: Idempotenc
 async def stream_feed(
     edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor,
     limit: Annotated[
-        int, Query(ge=1, description=f"The window; beyond {FEED_MAX_LIMIT} it is {FEED_MAX_LIMIT}.")] = FEED_LIMIT,
+        int, Query(ge=1, description=f"Items in the window; larger values count as {FEED_MAX_LIMIT}.")] = FEED_LIMIT,
 ) -> Response:
-    """The live feed: a snapshot, then every change; after `Last-Event-ID`, exactly what was missed."""
+    """Streams the first `limit` items of the inbox as server-sent events: a snapshot, then each change. With
+    `Last-Event-ID` the stream resumes with exactly the missed changes, or starts with a snapshot if they are no longer
+    available."""
     await edge.workspace(caller.reader)
     edge.connections.reserve(caller.ws, caller.user)
     return EventStream(
@@ -101,13 +106,13 @@ async def stream_feed(
 
 @router.get("/recent-drafts", responses=responses_of(responses.Drafts))
 async def get_recent_drafts(edge: CurrentEdge, caller: CurrentCaller) -> Response:
-    """Drafts in progress that I own or edited, the last touched first."""
+    """Returns the drafts in progress that the caller owns or edited, most recently edited first."""
     return json_response(orjson.dumps({"drafts": edge.pages.drafts(await edge.workspace(caller.reader), caller.user)}))
 
 
 @router.get("/preferences", responses=responses_of(responses.UserPreferences))
 async def get_preferences(edge: CurrentEdge, caller: CurrentCaller) -> Response:
-    """My pinned clusters and my widgets, in their order."""
+    """Returns the pinned clusters and the widgets of the caller, in layout order."""
     return json_response(orjson.dumps(edge.pages.preferences(await edge.workspace(caller.reader), caller.user)))
 
 
@@ -115,7 +120,7 @@ async def get_preferences(edge: CurrentEdge, caller: CurrentCaller) -> Response:
 async def update_preferences(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: Preferences
 ) -> Response:
-    """Replaces the keys that are named."""
+    """Replaces the given keys of the preferences. Keys that are not given stay as they are."""
     widgets = None if body.widgets is None else [Widget(widget.id, widget.visible) for widget in body.widgets]
     return await execute(edge, caller, SetPreferences(
         **command_fields(edge, caller, key), pinned_clusters=body.pinned_clusters, widgets=widgets))

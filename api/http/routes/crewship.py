@@ -1,4 +1,4 @@
-"""Crewship's routes, to the letter of its page (seeds C1-C30)."""
+"""Routes under /api/v1/inbox: list, count, state changes, bulk (seeds C1-C30), and the WebSocket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ websocket_router = APIRouter()
 router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
-IDS_PER_WRITE = 10  # of a bulk, that cost as much as a write: 500 ids take half a bucket of the default burst
+IDS_PER_WRITE = 10  # ids of a bulk request that cost one more token: 500 ids take half of the default burst
 STATES = {
     "unread": ("unread",), "read": ("read",), "resolved": ("resolved",), "active": ("unread", "read"),
     "all": ("unread", "read", "resolved"),
@@ -36,9 +36,10 @@ Id = Annotated[str, Path(max_length=2000)]
 @router.get("", responses=responses_of(responses.InboxItems))
 async def list_items(
     edge: CurrentEdge, caller: CurrentCaller, state: str = "all", kind: Annotated[str, Query(max_length=512)] = "",
-    limit: Annotated[int, Query(ge=1, description=f"Beyond {MAX_LIMIT} it is {MAX_LIMIT}.")] = DEFAULT_LIMIT,
+    limit: Annotated[
+        int, Query(ge=1, description=f"Items per response; larger values count as {MAX_LIMIT}.")] = DEFAULT_LIMIT,
 ) -> Response:
-    """Items I may see, those that opened last first."""
+    """Returns the items that the caller may see, most recently opened first."""
     if state not in STATES:
         raise ApiError(400, "invalid state")
     space = await edge.workspace(caller.reader, "new")
@@ -51,14 +52,14 @@ async def list_items(
 
 @router.get("/count", responses=responses_of(responses.UnreadCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
-    """For the badge on the bell."""
+    """Returns the number of unread items that the caller may see."""
     workspace = await edge.workspace(caller.reader)
     return json_response(orjson.dumps({"unread_count": workspace.unread_count(caller.reader)}))
 
 
 @router.post("/bulk", responses=responses_of(responses.BulkResult, writes=True))
 async def change_items(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: Bulk) -> Response:
-    """One change of state for many items; what its source must decide is left, and told."""
+    """Sets the state of many items. An item that only its source may resolve is skipped and listed in `skipped_ids`."""
     if len(body.ids) > edge.settings.max_bulk:
         raise ApiError(400, f"too many ids (max {edge.settings.max_bulk})")
     edge.rate_limiter.charge(caller.ws, caller.user, len(body.ids) // IDS_PER_WRITE)
@@ -71,7 +72,7 @@ async def change_items(edge: CurrentEdge, caller: WritingCaller, key: Idempotenc
 async def change_item(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, revision: Revision, body: StateChange, item: Id
 ) -> Response:
-    """Flips an item's state, for all who see it."""
+    """Sets the state of an item for all users who may see it."""
     return await execute(edge, caller, SetState(
         **command_fields(edge, caller, key), items=(item,), state=body.state, resolved_action=body.resolved_action,
         if_rev=revision), serializers.crewship_item)
@@ -79,13 +80,13 @@ async def change_item(
 
 @websocket_router.websocket("/api/v1/ws")
 async def open_websocket(socket: WebSocket) -> None:
-    """Tells when to ask again (api.http.routes.websocket)."""
+    """WebSocket that notifies of changed items (api.http.routes.websocket)."""
     await serve_websocket(socket, socket.app.state.edge, socket.app.state.auth)
 
 
 @router.get("/{item:id}", responses=responses_of(responses.InboxItem, 404))
 async def get_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
-    """One item, resolved or grouped into an incident too."""
+    """Returns one item. It may be resolved, or grouped into an incident."""
     row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
     if row is None:
         raise ApiError(404, "not found")

@@ -1,7 +1,8 @@
-"""The page at `/` and what it is made of. It holds nothing of anybody: what it shows, it asks for with a session.
+"""Serves the static files of the dashboard: page at `/`, versioned files, caching, Content-Security-Policy.
 
-The page names its files under `/static/VERSION/`, made from all of them, and imports between modules are relative: so
-a browser keeps them for good and asks for the page alone. Under `/static/` they are what they are just now.
+The files contain no user data; the page requests its data with the session. The page refers to its files under
+`/static/VERSION/`, where VERSION is a hash of all files, and modules import each other by relative paths. So a browser
+caches the files without a time limit and revalidates only the page. `/static/NAME` is the current version of a file.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _TYPES = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml", ".json": "application/json", ".ts": "text/plain; charset=utf-8",
 }
-# Only our own files, no inline script or style. There are two trusted types policies: the sanitiser's makes markup of
-# text, `attn-worker` allows one worker script, the markdown parser. So text from events can't become code.
+# Only files of this origin, no inline script or style. There are two Trusted Types policies: that of the sanitiser
+# creates markup, `attn-worker` allows one worker script, the markdown parser. Text from events therefore cannot become
+# code.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; "
                                "connect-src 'self'; "
@@ -35,12 +37,16 @@ _HEADERS = {
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
     "vary": "accept-encoding",
 }
-_REVALIDATE = "no-cache"  # answered with 304 while it is the same: a new version is there at once
+_REVALIDATE = "no-cache"  # 304 while the file is unchanged; a new version is used at once
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _VERSIONED_PATH = re.compile(r"(v-[0-9a-f]{12})/(.+)")
 
 
 class _File(NamedTuple):
+    """A file with its content type, its bytes plain and gzipped, and its quoted ETag."""
+
+    """A file with its content type, its bytes plain and gzipped, and its quoted ETag."""
+
     type: str
     body: bytes
     gzipped: bytes
@@ -53,7 +59,8 @@ def _make_file(suffix: str, body: bytes) -> _File:
 
 
 def _load_files(root: Path) -> dict[str, _File]:
-    """All files under a folder, by their path in it: nothing else can be asked for."""
+    """Returns all files under a folder by their relative path. Only these paths are served, so no request reads the
+    file system."""
     paths = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix in _TYPES)
     return {path.relative_to(root).as_posix(): _make_file(path.suffix, path.read_bytes()) for path in paths}
 
@@ -78,24 +85,28 @@ def _response(request: Request, file: _File | None, cache_control: str = _REVALI
 
 @router.get("/")
 async def get_page(request: Request) -> Response:
+    """Returns the page of the dashboard."""
+    """Returns the page of the dashboard."""
     return _response(request, _PAGE)
 
 
 @router.get("/static/{name:path}")
 async def get_static_file(request: Request, name: str) -> Response:
+    """Returns a static file. Under the current VERSION it may be cached for a year. Raises ApiError 404."""
+    """Returns a static file. Under the current VERSION it may be cached for a year. Raises ApiError 404."""
     versioned = _VERSIONED_PATH.fullmatch(name)
     if versioned is None:
         return _response(request, _FILES.get(name))
-    # While edges are exchanged, the page may be of another one than its files: those are answered, but not kept.
+    # During a rolling update the page may come from an edge of another version. Its files are served, but not cached.
     return _response(request, _FILES.get(versioned[2]), _IMMUTABLE if versioned[1] == _VERSION else _REVALIDATE)
 
 
 @router.get("/cases/{case_id:id}")
 @router.get("/cases/{case_id:id}/sessions/{session_id:id}")
 async def explain_case_link(request: Request) -> Response:
-    """Where an item's `action_url` leads by itself: to the application that asked, if it is behind the same address.
+    """Explains the default `action_url` of an item to a browser, if no application serves that path on this host.
 
-    Here it is nobody's, which a person is told in words. It is the same for every id.
+    The response is 404 and the same for every id; other clients get the JSON error.
     """
     if "text/html" not in request.headers.get("accept", ""):
         raise ApiError(404, "not found")

@@ -1,7 +1,7 @@
-"""The public contract: OpenAPI at `/openapi.json` (FastAPI's own route), AsyncAPI, and a page that draws the first.
+"""Routes of the API documentation: `/asyncapi.json`, and `/docs`, which shows `/openapi.json` (FastAPI's own route).
 
-Open to anybody, like the contract itself: nothing here is of a workspace or of this installation. The page loads
-nothing from elsewhere, and no script but the files beside it may run.
+They need no authentication: the documents contain no data of a workspace or of this installation. The page loads
+nothing from other hosts and runs only the scripts of this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _FILES = {
     "swagger-ui-bundle.js": (_STATIC_FOLDER / "vendor" / "swagger-ui" / "swagger-ui-bundle.js", "text/javascript"),
     "swagger-ui.css": (_STATIC_FOLDER / "vendor" / "swagger-ui" / "swagger-ui.css", "text/css"),
 }
-# Swagger UI's icons are data: URLs, and it asks the routes it draws; it needs no inline script or style, and no eval.
+# Swagger UI uses data: URLs for its icons and calls the routes it shows. It needs no inline script or style, and no
+# eval.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
                                "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "

@@ -1,4 +1,4 @@
-"""For load balancers and Prometheus: no caller needed, and nothing about anybody told."""
+"""Routes for load balancers and Prometheus. They need no authentication and return no user data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 async def get_health() -> dict[str, str]:
-    """The process is up."""
+    """Liveness: the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"model": Error, "description": "not now, and why"}})
+@router.get("/readyz", responses={503: {"model": Error, "description": "not ready; `error` is the reason"}})
 async def get_readiness(edge: CurrentEdge) -> dict[str, str]:
-    """The view has caught up and is kept so. If not, the reason."""
+    """Readiness: 200 if the view has caught up and is kept current, else 503 with the reason."""
     if reason := edge.not_ready_reason():
         raise ApiError(503, reason, {"retry-after": "1"})
     return {"status": "ready"}
@@ -31,4 +31,5 @@ async def get_readiness(edge: CurrentEdge) -> dict[str, str]:
 
 @router.get("/metrics")
 async def get_metrics() -> Response:
+    """Metrics in the Prometheus text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What happened: my activity, and the past of a case (CONTRACT §4, seed A11)."""
+"""Routes of the recorded history: activity of the caller, events of a case (CONTRACT §4, seed A11)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MAX_WINDOW = 90 * DAY
 
 
 def _parse_window(
-    window: Annotated[str, Query(description="From 1h to 90d, in whole hours or days.")] = "24h",
+    window: Annotated[str, Query(description="Length of the window: whole hours or days, from 1h to 90d.")] = "24h",
 ) -> tuple[str, int]:
-    """As it was asked for, and in microseconds."""
+    """Returns the window as text and in microseconds. Raises ApiError 400 if it is invalid."""
     found = _WINDOW.fullmatch(window)
     length = int(found[1]) * {"h": HOUR, "d": DAY}[found[2]] if found is not None else 0
     if not 0 < length <= _MAX_WINDOW:
@@ -42,7 +42,8 @@ Window = Annotated[tuple[str, int], Depends(_parse_window)]
 
 @router.get("/org/me/activity", tags=["personal"], responses=responses_of(responses.Activity, 429))
 async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
-    """What was completed, approved and resolved lately: live within a day, from the history beyond."""
+    """Returns what was completed, approved and resolved within the window. Windows of up to a day are served from the
+    live view, longer ones from the history."""
     name, length = window
     space, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.ws)
     if length <= edge.pages.live_window:
@@ -56,11 +57,11 @@ async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window)
 async def get_case_history(
     edge: CurrentEdge, caller: CurrentCaller, case: Annotated[str, Path(max_length=2000)],
     limit: Annotated[
-        int, Query(ge=1, description=f"Events a page; beyond {MAX_LIMIT} it is {MAX_LIMIT}.")] = DEFAULT_LIMIT,
+        int, Query(ge=1, description=f"Events per page; larger values count as {MAX_LIMIT}.")] = DEFAULT_LIMIT,
     before: Annotated[str | None, Query(
-        alias="next", description="The page after the one that named it.", max_length=4000)] = None,
+        alias="next", description="Page token from `next` of the previous page.", max_length=4000)] = None,
 ) -> Response:
-    """What happened in a case, as far as I may see it, the newest first."""
+    """Returns the events of a case that the caller may see, newest first."""
     try:
         before_event = decode_position(before) if before is not None else None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""How the workspace is doing, for those who run it."""
+"""Route of the workspace insights (ClickHouse)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ALLOWED = ("OWNER", "ADMIN", "MANAGER")
 
 @router.get("/insights", responses=responses_of(responses.Insights, 403, 429))
 async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
-    """What opens and closes, how fast, where, and who does it; for owners, admins and managers."""
+    """Returns statistics of the workspace: items opened and closed, time until closed, by kind, cluster and user. Only
+    for the roles OWNER, ADMIN and MANAGER."""
     if caller.role not in ALLOWED:
         raise ApiError(403, f"insights are for {', '.join(ALLOWED)}")
     name, length = window

@@ -1,4 +1,4 @@
-"""Who I am, and the cookies a browser keeps instead of a token (CONTRACT §4, A2)."""
+"""Routes of the session cookie, and GET /org/me (CONTRACT §4, A2)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from schemas.scalars import SECOND, format_timestamp
 
 __all__ = ["router"]
 
-# Browsers keep 4096 bytes of name and value; RFC 6265 section 6.1 counts the attributes too. Ours, with every one of
-# them, take less than the difference.
+# Browsers keep cookies of 4096 bytes; RFC 6265 section 6.1 counts name, value and attributes. The name and all
+# attributes of the session cookie take less than 128 bytes.
 MAX_TOKEN_BYTES = 4096 - 128
-_MAX_PARENT_DOMAINS = 3  # domains above the host that a cookie is deleted for
+_MAX_PARENT_DOMAINS = 3  # parent domains of the host whose cookies are deleted
 
 router = APIRouter(tags=["session"])
 
 
 @router.post("/auth/session", responses=responses_of(responses.Me, 403, 413))
 async def create_session(request: Request, edge: CurrentEdge, body: Session) -> Response:
-    """Keeps a token as the session cookie, which scripts can't read, and gives the other cookie that writes must show.
+    """Stores the token as the session cookie `attn_session` (HttpOnly), and sets `attn_csrf`, whose value writes must
+    repeat in the header X-CSRF-Token.
 
-    A page of another site is refused: it could sign somebody in as itself, and read what they then write. So is what a
-    browser would drop without a word: a token that is too large for a cookie, and a page of plain http beyond loopback.
+    A request of another site is refused with 403: that site could sign the user in to its own account. Cases in which a
+    browser drops the cookie without an error are refused as well: a token that is too large for a cookie (413), and a
+    page loaded over plain http from another host than loopback (400, see ATTN_SESSION_OVER_HTTP).
     """
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise ApiError(403, "a page of another site can't begin a session here")
@@ -64,8 +66,8 @@ async def create_session(request: Request, edge: CurrentEdge, body: Session) -> 
 
 @router.delete("/auth/session", status_code=204, responses=responses_of(None, 403, status=204))
 async def delete_session(request: Request) -> Response:
-    """Deletes both cookies, also those that a host or proxy of a parent domain set. Cookies of other paths stay, so ask
-    GET /org/me whether the browser is still signed in. Open streams end with their token."""
+    """Deletes both cookies, including those that were set for a parent domain. Cookies with another path remain: GET
+    /org/me shows whether the browser is still signed in. Open streams end when their token expires."""
     if cookie_values(request, SESSION_COOKIE):
         check_csrf(request)
     scheme, host = _page_origin(request)
@@ -79,7 +81,8 @@ async def delete_session(request: Request) -> Response:
 
 @router.get("/org/me", responses=responses_of(responses.Me))
 async def get_me(request: Request, caller: CurrentCaller) -> Response:
-    """Who I am here. With the cookie, the header X-CSRF-Token names the value that writes must show."""
+    """Returns the caller. For a request with the session cookie, the response header X-CSRF-Token is the value that
+    writes must send."""
     headers = dict(NO_STORE)
     if "authorization" not in request.headers:
         csrf_cookies = cookie_values(request, CSRF_COOKIE)
@@ -97,12 +100,13 @@ def _describe(caller: Caller) -> dict[str, Any]:
 
 
 def _page_origin(request: Request) -> tuple[str, str]:
-    """Returns scheme and host by which the browser's page came. The page's Origin says so; the request does not, as TLS
-    may end at a proxy. Without Origin it is no page: https is assumed beyond loopback."""
+    """Returns scheme and host of the page that sent the request, by its Origin: the scheme of the request itself may
+    differ, because a proxy may terminate TLS. Without an Origin the client is no page; the scheme is then http on
+    loopback, else https."""
     for url in (request.headers.get("origin", ""), f"//{request.headers.get('host', '')}"):
         try:
             found = urlsplit(url)
-        except ValueError:  # brackets that hold no address
+        except ValueError:  # invalid IPv6 address in brackets
             continue
         if found.hostname and found.scheme in ("", "http", "https"):
             return found.scheme or ("http" if _is_loopback(found.hostname) else "https"), found.hostname
@@ -110,7 +114,7 @@ def _page_origin(request: Request) -> tuple[str, str]:
 
 
 def _is_loopback(host: str) -> bool:
-    """A proxy on this machine says which host it was asked for."""
+    """Whether the host is this machine: a loopback address, `localhost`, or a name under `.localhost`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -118,8 +122,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _cookie_domains(host: str) -> list[str]:
-    """Returns the domains whose cookies a browser sends to this host: its own, and those above it."""
+    """Returns the domains whose cookies a browser sends to this host: the host and up to three parent domains."""
     parts = host.rstrip(".").split(".")
     if parts[-1].isdigit() or ":" in host or not re.fullmatch(r"[\w.-]{1,253}", host, re.ASCII):
-        return []  # an address, or no name
+        return []  # an IP address, or not a host name
     return [".".join(parts[first:]) for first in range(min(len(parts) - 1, _MAX_PARENT_DOMAINS + 1))]

@@ -1,4 +1,4 @@
-"""Zero's routes: inbox, unread count, and what happens to cases, live (CONTRACT §4, seeds Z1-Z10)."""
+"""Routes /inbox and the event streams of cases (CONTRACT §4, seeds Z1-Z10)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ MAX_LIMIT = 500
 @router.get("/inbox", responses=responses_of(responses.ZeroInbox))
 async def get_inbox(
     edge: CurrentEdge, caller: CurrentCaller,
-    limit: Annotated[int, Query(ge=1, description="Beyond 500 it is 500.")] = MAX_LIMIT,
+    limit: Annotated[int, Query(ge=1, description="Items per response; larger values count as 500.")] = MAX_LIMIT,
 ) -> Response:
-    """What waits for me, the most pressing first; `count` is all of it."""
+    """Returns the open items of the caller, highest rank first. `count` is the number of all open items, not only of
+    the returned ones."""
     space = await edge.workspace(caller.reader)
     keys = listing.ranked(space, caller.reader, space.pins(caller.user))
     rows = listing.item_rows(space, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
@@ -40,13 +41,13 @@ async def get_inbox(
 
 @router.get("/inbox/count", responses=responses_of(responses.ZeroCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
-    """How many of my items are unread."""
+    """Returns the number of unread items of the caller."""
     return json_response(orjson.dumps({"count": (await edge.workspace(caller.reader)).counts(caller.reader).unread}))
 
 
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
 async def stream_events(edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor) -> Response:
-    """State changes, session transitions and proof events of the workspace's cases, as they happen."""
+    """Streams the events of all cases of the workspace: state changes, session transitions, tasks, proofs."""
     await edge.workspace(caller.reader)
     return _event_stream(edge, caller, None, cursor)
 
@@ -55,7 +56,7 @@ async def stream_events(edge: CurrentEdge, caller: StreamingCaller, cursor: Curs
 async def stream_case_events(
     edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
-    """The same, of one case."""
+    """Streams the events of one case: state changes, session transitions, tasks, proofs."""
     space = await edge.workspace(caller.reader, "case")
     if not space.has_case(caller.reader, case) and not edge.case_events.has_case(caller.reader, case):
         raise ApiError(404, "not found")
