@@ -1,5 +1,4 @@
-"""How a Kafka client reaches the brokers: where they are, how the line is protected, and who we are (decision 0035);
-and how it leaves them."""
+"""Connection arguments of all Kafka clients (addresses, TLS, SASL: decision 0035), and bounded disconnect."""
 
 from __future__ import annotations
 
@@ -19,25 +18,26 @@ from streams.kafka.records import fetcher_patch
 
 __all__ = ["client_arguments", "close_client", "deadline"]
 
-# A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes that are not sent longer.
+# Closing a TLS connection waits 30 s for a broker that does not answer, and longer while bytes are unsent.
 _CLOSE_SECONDS = 5.0
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
-    """Arguments that every client of aiokafka takes. OSError (SSLError is one): a certificate can't be read.
+    """Returns the keyword arguments that every aiokafka client takes. Raises OSError (SSLError is one) if a certificate
+    cannot be read.
 
-    Every client of attn calls it first, so it also replaces aiokafka's parser of records for this process.
+    Every client of attn is created with these arguments, so this function also replaces aiokafka's record parser.
     """
     fetcher_patch.install()
-    given: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
+    arguments: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
     if settings.kafka_security.endswith("SSL"):
-        given["ssl_context"] = _context(settings.kafka_ca, settings.kafka_certificate, settings.kafka_key)
+        arguments["ssl_context"] = _context(settings.kafka_ca, settings.kafka_certificate, settings.kafka_key)
     if settings.kafka_security.startswith("SASL"):
-        given["sasl_mechanism"] = settings.kafka_mechanism
-        given["sasl_plain_username"] = settings.kafka_user
+        arguments["sasl_mechanism"] = settings.kafka_mechanism
+        arguments["sasl_plain_username"] = settings.kafka_user
         password = settings.kafka_password
-        given["sasl_plain_password"] = password.get_secret_value() if password is not None else ""
-    return given
+        arguments["sasl_plain_password"] = password.get_secret_value() if password is not None else ""
+    return arguments
 
 
 @asynccontextmanager
@@ -51,10 +51,10 @@ async def deadline(seconds: float, message: str, error: type[Exception] = Timeou
 
 
 async def close_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient) -> None:
-    """End a client, or leave it after some seconds; a cancellation that comes meanwhile is heard when it has ended.
+    """Closes a Kafka client; gives up after 5 s.
 
-    aiokafka awaits tasks that it cancelled itself and takes any cancellation for theirs: whoever was cancelled in that
-    moment would go on as if nothing had been said, and who waits for its end would wait for ever.
+    aiokafka swallows `CancelledError` while it awaits its own cancelled tasks. If the calling task was cancelled in the
+    meantime, this function raises CancelledError once the client is closed.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -66,9 +66,9 @@ async def close_client(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdm
         raise asyncio.CancelledError
 
 
-@lru_cache(maxsize=8)  # a process has one; making it reads all certificates of the system
+@lru_cache(maxsize=8)  # creating a context reads all certificates of the system; a process needs one
 def _context(authority: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    found = ssl.create_default_context(cafile=authority)
+    context = ssl.create_default_context(cafile=authority)
     if certificate is not None:
-        found.load_cert_chain(certificate, key)
-    return found
+        context.load_cert_chain(certificate, key)
+    return context

@@ -16,32 +16,32 @@ from streams.kafka.topics import dead_letter_bytes
 
 __all__ = ["DEAD_LETTERS_SENT", "send_dead_letters"]
 
-# Every role that reads Kafka has it. `cause` is one of schemas.dead_letters.CAUSES.
+# The worker and the history export it. `cause` is one of schemas.dead_letters.CAUSES.
 DEAD_LETTERS_SENT = Counter(
-    "attn_dead_letters_total", "Records sent to dead-letters, by where they were", ["topic", "cause"])
-# What should never be is told as 0 from the start: Prometheus does not see an increase to a counter's first value.
-for _place in (
+    "attn_dead_letters_total", "Records sent to dead-letters, by their topic and cause", ["topic", "cause"])
+# Rare causes are exported as 0 from the start: Prometheus sees no increase when a counter appears with its first value.
+for _labels in (
     *((topic, cause) for topic in SOURCE_TYPES for cause in ("fault", "unreadable")),
     (LOG, "pack"), (LOG, "row"), (FACTS, "fact"), (FACTS, "insert"),
 ):
-    DEAD_LETTERS_SENT.labels(*_place)
+    DEAD_LETTERS_SENT.labels(*_labels)
 
 
-async def send_dead_letters(out: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
-    """Writes dead letters and waits until they are acknowledged. Each is cut to what the topic accepts."""
-    limit, waiting = dead_letter_bytes(), 0
-    sent: list[asyncio.Future[Any]] = []
+async def send_dead_letters(producer: AIOKafkaProducer, letters: Collection[DeadLetter]) -> None:
+    """Writes dead letters, each cut to the size that the topic accepts, and waits until they are acknowledged."""
+    limit, pending_bytes = dead_letter_bytes(), 0
+    pending: list[asyncio.Future[Any]] = []
     for letter in (letter.fit(limit) for letter in letters):
         value, headers = letter.value, letter.record_headers()
         if value is None and letter.key is None:
-            value = b""  # aiokafka sends no record without both
+            value = b""  # aiokafka refuses a record with neither key nor value
         size = record_size(letter.key, value, headers)
-        if sent and waiting + size > limit:  # the producer may put all that waits into one batch
-            await wait_acknowledged(sent)
-            sent, waiting = [], 0
+        if pending and pending_bytes + size > limit:  # the producer may put all pending records into one batch
+            await wait_acknowledged(pending)
+            pending, pending_bytes = [], 0
         async with write_deadline():
-            sent.append(await out.send(DEAD_LETTERS, value, letter.key, headers=headers))
-        waiting += size
-    await wait_acknowledged(sent)
+            pending.append(await producer.send(DEAD_LETTERS, value, letter.key, headers=headers))
+        pending_bytes += size
+    await wait_acknowledged(pending)
     for letter in letters:
         DEAD_LETTERS_SENT.labels(letter.topic, letter.cause).inc()

@@ -1,4 +1,4 @@
-"""What is wrong with Kafka, in one line for an operator. Its clients only tell that something took too long."""
+"""Explains in one line why Kafka cannot be read or written. Kafka's clients only report a timeout."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from streams.kafka.connection import client_arguments, close_client
 
 __all__ = ["Partition", "diagnose", "find_problems", "order_by_reachability"]
 
-_SECONDS = 6.0  # for all questions together
-_ANSWER_MS = 2000
+_TOTAL_SECONDS = 6.0  # for all requests of one diagnosis
+_REQUEST_MS = 2000
 _CONNECT_SECONDS = 1.0
-_SHOWN = 3  # of what there may be hundreds
-_PAUSE = 0.05  # seconds
+_MAX_NAMES = 3  # partitions named in a message; hundreds may be affected
+_RETRY_SECONDS = 0.05
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """`leader` -1: nobody; `needed`: replicas in sync without which nothing is acknowledged."""
+    """`leader`: -1 if there is none. `needed`: the in-sync replicas that a write needs (min.insync.replicas)."""
 
     name: str
     leader: int
@@ -39,8 +39,11 @@ class Partition:
 
 
 async def order_by_reachability(settings: Settings) -> str:
-    """The same hosts, those that answer first. Each client of ours asks them in turn, and would wait ten seconds for
-    one that takes connections and says nothing: a dozen clients, longer than a role may take to start."""
+    """Returns the bootstrap hosts, with those that answer first.
+
+    Each client tries the hosts in order and waits 10 s for a host that accepts connections but does not answer. A
+    process starts about a dozen clients, so it would exceed its time limit for the start.
+    """
     hosts = [host.strip() for host in settings.kafka.split(",") if host.strip()]
     if len(hosts) < 2:
         return settings.kafka
@@ -49,9 +52,9 @@ async def order_by_reachability(settings: Settings) -> str:
 
 
 async def _answers(settings: Settings) -> bool:
-    client = AIOKafkaClient(**client_arguments(settings), client_id="attn-first", request_timeout_ms=_ANSWER_MS)
+    client = AIOKafkaClient(**client_arguments(settings), client_id="attn-first", request_timeout_ms=_REQUEST_MS)
     try:
-        async with asyncio.timeout(_ANSWER_MS / 1000):
+        async with asyncio.timeout(_REQUEST_MS / 1000):
             await client.bootstrap()
         return True
     except (KafkaError, OSError, TimeoutError):
@@ -61,65 +64,66 @@ async def _answers(settings: Settings) -> bool:
 
 
 async def diagnose(settings: Settings, topics: Iterable[str] | None = None) -> str | None:
-    """Why some of these topics (attn's, if not given) can't be written or read at the moment; None: they can, as far as
-    the brokers know."""
+    """Returns why some of the topics (default: all topics of attn) cannot be written or read, or None if the brokers
+    report no problem. Takes at most 6 s and does not raise."""
     names = set(topics) if topics is not None else {topic.name for topic in TOPICS}
     try:
-        async with asyncio.timeout(_SECONDS):
-            return await _ask(settings, names)
+        async with asyncio.timeout(_TOTAL_SECONDS):
+            return await _diagnose_cluster(settings, names)
     except KafkaConnectionError:
         return f"no Kafka broker answers at {settings.kafka}"
     except (KafkaError, OSError, TimeoutError) as error:
         return f"Kafka at {settings.kafka} does not answer ({type(error).__name__})"
 
 
-async def _ask(settings: Settings, names: set[str]) -> str | None:
-    admin = AIOKafkaAdminClient(**client_arguments(settings), client_id="attn-trouble", request_timeout_ms=_ANSWER_MS)
+async def _diagnose_cluster(settings: Settings, names: set[str]) -> str | None:
+    admin = AIOKafkaAdminClient(**client_arguments(settings), client_id="attn-trouble", request_timeout_ms=_REQUEST_MS)
     try:
         await admin.start()
         partitions = await _partitions(admin, names)
-        cluster = await _answered(admin.describe_cluster)
+        cluster = await _retry(admin.describe_cluster)
     finally:
         await close_client(admin)
-    listed = {broker["node_id"]: (broker["host"], broker["port"]) for broker in cluster["brokers"]}
-    answers = await asyncio.gather(*(_listens(*address) for address in listed.values()))
-    alive = {number for number, yes in zip(listed, answers, strict=True) if yes}
-    told = find_problems(partitions, alive)
-    return f"Kafka at {settings.kafka}: {'; '.join(told)}" if told else None
+    addresses = {broker["node_id"]: (broker["host"], broker["port"]) for broker in cluster["brokers"]}
+    reachable = await asyncio.gather(*(_accepts_connections(*address) for address in addresses.values()))
+    alive = {broker for broker, yes in zip(addresses, reachable, strict=True) if yes}
+    problems = find_problems(partitions, alive)
+    return f"Kafka at {settings.kafka}: {'; '.join(problems)}" if problems else None
 
 
-async def _answered(question: Callable[[], Awaitable[_T]]) -> _T:
-    """The client asks any broker that it has heard of, be it one that is away: then another one."""
+async def _retry(request: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeats a request until it succeeds: the client may choose a broker that is down. The caller sets a time
+    limit."""
     while True:
         try:
-            return await question()
+            return await request()
         except KafkaError as error:
             if not error.retriable:
                 raise
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _partitions(admin: AIOKafkaAdminClient, names: set[str]) -> list[Partition]:
-    found = [topic for topic in await _answered(admin.describe_topics) if topic["topic"] in names]
-    if not found:
+    topics = [topic for topic in await _retry(admin.describe_topics) if topic["topic"] in names]
+    if not topics:
         return []
-    needed = await _needed(admin, [topic["topic"] for topic in found])
+    needed = await _min_in_sync(admin, [topic["topic"] for topic in topics])
     return [
         Partition(f"{topic['topic']}/{part['partition']}", part["leader"], part["replicas"], part["isr"],
-                  min(needed.get(topic["topic"], 1), len(part["replicas"])))  # as the brokers reckon
-        for topic in found for part in topic["partitions"]
+                  min(needed.get(topic["topic"], 1), len(part["replicas"])))  # the brokers cap it in the same way
+        for topic in topics for part in topic["partitions"]
     ]
 
 
-async def _needed(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    answers = await _answered(lambda: admin.describe_configs(wanted))
+async def _min_in_sync(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    answers = await _retry(lambda: admin.describe_configs(resources))
     entries: list[tuple[str, Any]] = [
         (resource[3], entry) for answer in answers for resource in answer.resources for entry in resource[4]]
     return {name: int(entry[1]) for name, entry in entries if entry[0] == "min.insync.replicas"}
 
 
-async def _listens(host: str, port: int) -> bool:
+async def _accepts_connections(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
@@ -130,26 +134,29 @@ async def _listens(host: str, port: int) -> bool:
 
 
 def find_problems(partitions: Collection[Partition], alive: Collection[int]) -> list[str]:
-    """Each thing that is wrong; a broker that is away is none by itself. One that died a moment ago is still listed as
-    a leader and as in sync: so what counts is who is alive."""
-    known = {number for part in partitions for number in part.replicas}
-    away = sorted(known - set(alive))
+    """Returns the problems of the partitions: no leader, or too few in-sync replicas.
+
+    `alive`: ids of brokers that accept connections. A broker that died a moment ago is still listed as leader and as in
+    sync, so only `alive` counts. A dead broker is a problem only if it causes one of these two.
+    """
+    known = {broker for part in partitions for broker in part.replicas}
+    dead = sorted(known - set(alive))
     leaderless = [part.name for part in partitions if part.leader not in alive]
-    few = [part for part in partitions if len(set(part.in_sync) & set(alive)) < part.needed]
-    told = []
-    if away and (leaderless or few):
-        told.append(f"broker{'s' * (len(away) > 1)} {', '.join(map(str, away))} of {len(known)} away")
+    under_replicated = [part for part in partitions if len(set(part.in_sync) & set(alive)) < part.needed]
+    problems = []
+    if dead and (leaderless or under_replicated):
+        problems.append(f"broker{'s' * (len(dead) > 1)} {', '.join(map(str, dead))} of {len(known)} unreachable")
     if leaderless:
-        told.append(f"{_some(leaderless)} without a leader")
-    if few:
-        part = few[0]
-        holding = len(set(part.in_sync) & set(alive))
-        told.append(
-            f"{_some([part.name for part in few])} with {holding} of {len(part.replicas)} replicas in sync, "
-            f"{part.needed} needed to write (min.insync.replicas)")
-    return told
+        problems.append(f"{_some(leaderless)} without a leader")
+    if under_replicated:
+        part = under_replicated[0]
+        in_sync = len(set(part.in_sync) & set(alive))
+        problems.append(
+            f"{_some([part.name for part in under_replicated])} with {in_sync} of {len(part.replicas)} replicas in "
+            f"sync, {part.needed} needed to write (min.insync.replicas)")
+    return problems
 
 
 def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Kafka beside Faust: writes that are awaited, record batches of our own making, plain reads of a range of offsets."""
+"""Idempotent producer, acknowledged writes with a time limit, and writes of one record batch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from streams.kafka.connection import client_arguments, deadline
 
 __all__ = ["idempotent_producer", "wait_acknowledged", "write_deadline", "write_rows"]
 
-REQUEST_SECONDS = 10  # a third of what a write or a read may take: a broker that is silent is not the last one asked
-# A write that is not acknowledged by then has an unknown end, so the worker stops and looks at what is durable. With
-# Kafka's defaults a broker that dies, and led the quorum too, is replaced after some 12 s: that is waited for, as
-# starting again takes as long, and then there is everything to claim and to load.
+# A third of the time limit of a write or a read: after one broker that does not answer, others are still tried.
+REQUEST_SECONDS = 10
+# After this time the result of a write is unknown, so the worker stops and a restart reads what is durable. With
+# Kafka's defaults a dead broker that also led the quorum is replaced after about 12 s. Waiting is better than a
+# restart, which takes as long and must also fence and load every partition.
 WRITE_SECONDS = 30.0
 
 
 def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
-    """An idempotent producer that waits for all replicas; to be started and stopped by the caller."""
+    """Creates an idempotent producer with acks=all. The caller starts and stops it. `name` is part of the client id."""
     return AIOKafkaProducer(
         **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
         enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
@@ -32,7 +33,8 @@ def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
 
 
 async def wait_acknowledged(writes: Sequence[asyncio.Future[Any]]) -> list[Any]:
-    """The brokers' answers. Raises what the first failed write raised, TimeoutError after WRITE_SECONDS."""
+    """Returns the brokers' answers to the writes. Raises the error of the first failed write, or TimeoutError after
+    WRITE_SECONDS."""
     async with write_deadline():
         return await asyncio.gather(*writes)
 
@@ -45,8 +47,11 @@ def write_deadline() -> AbstractAsyncContextManager[None]:
 async def write_rows(
     out: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None]]
 ) -> int:
-    """Write records (at least one) as one batch, in order; as several only where one can't hold them. The offset of
-    the last one. None may be larger than a batch."""
+    """Writes one or more records in order as one record batch, or as several if they exceed BATCH_BYTES.
+
+    Returns the offset of the last record. No single record may exceed the limit (`check_record_sizes`). Each batch has
+    a time limit of its own.
+    """
     batches = []
     batch = None
     for key, value in rows:

@@ -13,7 +13,7 @@ from streams.kafka.producer import REQUEST_SECONDS
 
 __all__ = ["partition_bounds", "read_offsets"]
 
-_READ_SECONDS = 30.0  # without any progress
+_READ_SECONDS = 30.0  # without progress
 
 
 async def partition_bounds(
@@ -25,29 +25,29 @@ async def partition_bounds(
     Raises TimeoutError or a KafkaError if the broker does not answer within 30 s.
     """
     partitions = [TopicPartition(*tp) for tp in tps]
-    asking = AIOKafkaConsumer(
+    client = AIOKafkaConsumer(
         **client_arguments(settings), client_id=f"attn-bounds-{settings.instance}", enable_auto_commit=False,
         request_timeout_ms=REQUEST_SECONDS * 1000,
     )
     try:
         async with asyncio.timeout(_READ_SECONDS):
-            await asking.start()
-            begins, ends = await asyncio.gather(asking.beginning_offsets(partitions), asking.end_offsets(partitions))
+            await client.start()
+            begins, ends = await asyncio.gather(client.beginning_offsets(partitions), client.end_offsets(partitions))
     finally:
-        await close_client(asking)
+        await close_client(client)
     return {tp: (begins[tp], ends[tp]) for tp in partitions}
-
 
 
 async def read_offsets(
     settings: Settings, tp: tuple[str, int], start: int, end: int
 ) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
-    """The committed records of a partition with start <= offset < end, in runs, without any group.
+    """Yields the committed records of a partition with start <= offset < end, in runs, without a consumer group.
 
-    What the log does not hold any more, or holds as markers or of aborted transactions, is left out. `end` must not be
-    behind the last stable offset: an open transaction would be waited for. TimeoutError: the broker stopped answering.
+    Skips offsets that the log no longer has, transaction markers and records of aborted transactions. `end` must not
+    exceed the last stable offset; otherwise the call waits for the open transaction. Raises TimeoutError after 30 s
+    without progress.
     """
-    place = TopicPartition(*tp)
+    partition = TopicPartition(*tp)
     reader = AIOKafkaConsumer(
         **client_arguments(settings), client_id=f"attn-reader-{settings.instance}", enable_auto_commit=False,
         auto_offset_reset="none", max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=100,
@@ -57,15 +57,15 @@ async def read_offsets(
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await reader.start()
-            at = max(start, (await reader.beginning_offsets([place]))[place])
-        reader.assign([place])
-        reader.seek(place, at)
-        while at < end:
+            position = max(start, (await reader.beginning_offsets([partition]))[partition])
+        reader.assign([partition])
+        reader.seek(partition, position)
+        while position < end:
             async with asyncio.timeout(_READ_SECONDS):
                 run: list[ConsumerRecord[bytes, bytes]] = []
-                while not run and at < end:
-                    run = (await reader.getmany(place, timeout_ms=500, max_records=2000)).get(place, [])
-                    at = await reader.position(place)
+                while not run and position < end:
+                    run = (await reader.getmany(partition, timeout_ms=500, max_records=2000)).get(partition, [])
+                    position = await reader.position(partition)
             inside = run if not run or run[-1].offset < end else [record for record in run if record.offset < end]
             if inside:
                 yield inside

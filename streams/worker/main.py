@@ -1,4 +1,4 @@
-"""Role `worker`: ingests source events, folds the log, keeps the clock. `attn worker` runs it."""
+"""Process `attn worker`: ingests source events, folds the log, appends ticks. Runs until it is stopped or fails."""
 
 from __future__ import annotations
 
@@ -20,40 +20,43 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 4.0
-_BLOCKED_SECONDS = 2.0  # after the time limit, for an event loop that is blocked
-_EXIT_STUCK = 70
+_BLOCKED_SECONDS = 2.0  # grace period after the time limit, in case the event loop is blocked
+_EXIT_NOT_STOPPED = 70  # exit code (EX_SOFTWARE)
 
 
 async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | None = _STOP_SECONDS) -> None:
-    """Works until `stop` is set, then finishes what is being written and returns; after `stop_seconds` it ends
-    the process (None: never).
+    """Runs the worker until `stop` is set, then finishes the writes under way and returns.
 
-    Raises BrokerUnavailable where Kafka is why it can't go on, else WorkerFailed or TopicError; nothing is lost
-    then, and a restart resumes.
+    If that takes longer than `stop_seconds`, the process exits (None: no limit). Raises BrokerUnavailable if Kafka is
+    the cause of a failure, otherwise WorkerFailed or TopicError. No data is lost then: a restart resumes at the last
+    durable position.
     """
     idle_fetch.install_throttle()
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
-    built: list[Worker] = []
-    unready = lambda: built[0].not_ready_reason() if built else "looking for its topics"  # noqa: E731
-    async with serve(settings.metrics_port, unready, settings.host):
+    worker: Worker | None = None
+
+    def not_ready_reason() -> str | None:
+        return worker.not_ready_reason() if worker is not None else "starting: waiting for the topics"
+
+    async with serve(settings.metrics_port, not_ready_reason, settings.host):
         settings = settings.model_copy(update={"kafka": await order_by_reachability(settings)})
         if not await topics.ensure_topics_or_stop(settings, stop):
             return
-        built.append(worker := build(settings))
-        away = None
+        worker = build(settings)
+        kafka_problem = None
         try:
-            await _until(stop, worker)
-        except Exception as failed:
-            if away := await diagnose(settings):
-                raise topics.BrokerUnavailable(away) from failed
+            await _run_until(stop, worker)
+        except Exception as failure:
+            if kafka_problem := await diagnose(settings):
+                raise topics.BrokerUnavailable(kafka_problem) from failure
             raise
         finally:
-            await _stop(worker, away, stop_seconds)
+            await _stop(worker, kafka_problem, stop_seconds)
 
 
-async def _until(stop: asyncio.Event, worker: Worker) -> None:
-    """Returns when `stop` is set. Raises what the worker fails of."""
+async def _run_until(stop: asyncio.Event, worker: Worker) -> None:
+    """Returns when `stop` is set. Raises the worker's first failure, or TimeoutError if it does not start in 60 s."""
     starting = asyncio.create_task(_start(worker))
     stopping, failing = asyncio.create_task(stop.wait()), asyncio.create_task(worker.supervisor.wait())
     tasks = [starting, stopping, failing]
@@ -76,14 +79,15 @@ async def _start(worker: Worker) -> None:
     log.info("worker started")
 
 
-async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None:
-    """`away`: what is wrong with Kafka, if that is why it stops."""
+async def _stop(worker: Worker, kafka_problem: str | None, seconds: float | None) -> None:
+    """Stops the worker; exits the process after `seconds`. `kafka_problem`: the failure of Kafka that caused the
+    stop."""
     deadline = None
-    if seconds is not None:  # a thread of its own: code that blocks the event loop can't hold it up
-        deadline = threading.Timer(seconds + _BLOCKED_SECONDS, _leave, (worker, away, seconds))
+    if seconds is not None:  # a thread, because the event loop may be blocked
+        deadline = threading.Timer(seconds + _BLOCKED_SECONDS, _exit_process, (worker, kafka_problem, seconds))
         deadline.daemon = True
         deadline.start()
-    # Not `asyncio.timeout`: Faust's services swallow a cancellation of their stop, and go on to what hangs next.
+    # Not `asyncio.timeout`: Faust's services swallow the cancellation of their stop and then hang in the next step.
     stopping = asyncio.create_task(worker.stop())
     try:
         await asyncio.wait({stopping}, timeout=seconds)
@@ -94,13 +98,13 @@ async def _stop(worker: Worker, away: str | None, seconds: float | None) -> None
         stopping.cancel()
         if deadline is not None:
             deadline.cancel()
-    _leave(worker, away, seconds)
+    _exit_process(worker, kafka_problem, seconds)
 
 
-def _leave(worker: Worker, away: str | None, seconds: float | None) -> None:
-    """Ends the process without waiting for Faust: its consumer threads are not daemons, and the interpreter would
-    wait for them for ever. All that counts is durable."""
-    why = away or worker.supervisor.failure or "clean"
-    log.warning("Faust did not stop within %.0f s; the process exits without it (%s)", seconds or 0.0, why)
+def _exit_process(worker: Worker, kafka_problem: str | None, seconds: float | None) -> None:
+    """Exits without waiting for Faust. Its consumer threads are not daemon threads, so the interpreter would wait for
+    them forever. All acknowledged writes are durable."""
+    cause = kafka_problem or worker.supervisor.failure or "no failure"
+    log.warning("Faust did not stop within %.0f s; the process exits without it (%s)", seconds or 0.0, cause)
     logging.shutdown()
-    os._exit(0 if worker.stopped_cleanly else os.EX_TEMPFAIL if away else _EXIT_STUCK)
+    os._exit(0 if worker.stopped_cleanly else os.EX_TEMPFAIL if kafka_problem else _EXIT_NOT_STOPPED)

@@ -47,7 +47,7 @@ async def test_a_broker_dies_and_comes_back(stack: Rig) -> None:
         await stack.back(node)
         ended = time.time()
     assert done.returncode == 1
-    assert "broker 1 of 3 away; sessions/" in done.stderr
+    assert "broker 1 of 3 unreachable; sessions/" in done.stderr
     assert "with 2 of 3 replicas in sync, 3 needed to write (min.insync.replicas)" in done.stderr
     assert f"0 records were acknowledged, {len(events)} more may have arrived; go on at line 1 " in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -129,14 +129,14 @@ async def test_one_broker_of_three_is_left(stack: Rig) -> None:
         await asyncio.sleep(2)  # what was acknowledged before comes in
         held = producer.acknowledged
         done = await stack.replayed(events)
-        await eventually(lambda: stack.heard("brokers 1, 2 of 3 away", said), "a worker says so", PATIENCE)
+        await eventually(lambda: stack.heard("brokers 1, 2 of 3 unreachable", said), "a worker says so", PATIENCE)
         assert producer.acknowledged == held, "acknowledged by one broker"
         lines = {name: len(stack.said[name]) - count for name, count in said.items()}
         seconds = time.time() - begun
         await stack.back(*dead)
         ended = time.time()
     assert done.returncode == 1
-    assert "brokers 1, 2 of 3 away" in done.stderr, done.stderr
+    assert "brokers 1, 2 of 3 unreachable" in done.stderr, done.stderr
     assert "0 records were acknowledged" in done.stderr or "nothing was sent" in done.stderr
     assert max(lines.values()) < 5 * seconds, f"a storm: {lines} lines in {seconds:.0f} s"
     assert (await stack.replayed(events)).returncode == 0  # some may be there: a repeat changes nothing

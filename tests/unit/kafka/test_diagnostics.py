@@ -20,7 +20,7 @@ def test_a_broker_is_away_and_writing_goes_on() -> None:
 
 def test_a_broker_is_away_and_one_too_many_was_asked_for() -> None:
     assert find_problems(partitions(1, in_sync=(1, 2), needed=3), {1, 2}) == [
-        "broker 3 of 3 away",
+        "broker 3 of 3 unreachable",
         "attn.log/0 with 2 of 3 replicas in sync, 3 needed to write (min.insync.replicas)",
     ]
 
@@ -28,7 +28,7 @@ def test_a_broker_is_away_and_one_too_many_was_asked_for() -> None:
 def test_one_of_three_is_left() -> None:
     """Its list of those in sync is from before the others died: there is no controller that could change it."""
     assert find_problems(partitions(5), {1}) == [
-        "brokers 2, 3 of 3 away",
+        "brokers 2, 3 of 3 unreachable",
         "attn.log/0, attn.log/1, attn.log/2 and 2 more with 1 of 3 replicas in sync, 2 needed to write "
         "(min.insync.replicas)",
     ]
