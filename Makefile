@@ -24,9 +24,9 @@ BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insight
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
 
-# A file of tests at a time in each of three processes: they wait for half of their time.
+# A file of tests at a time in each of four processes, which wait for half of their time; long files first (conftest.py).
 test: $(READY)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff check
@@ -35,7 +35,7 @@ check: $(READY)
 	@$(BIN)/deptry schemas streams api ops
 	@$(BIN)/deptry tests --exclude '\.venv' --ignore DEP002,DEP004
 	@$(BIN)/attn schemas --check
-	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not kafka" tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
+	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not kafka" tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
 
 TIMES ?= 20
 

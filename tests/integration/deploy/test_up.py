@@ -25,6 +25,8 @@ from ops.process import identity
 WORKSPACE = "ws_01"
 
 
+# Where the processes are killed and started again, the broker makes no difference: test_worker_kills, test_groups and
+# test_history_crashes kill worker and history on Apache Kafka.
 ON_ITS_BROKER = brokers.only(brokers.EMBEDDED, "up")
 
 
@@ -105,6 +107,7 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
     assert up.stop(signal.SIGINT)[0] == 0
 
 
+@ON_ITS_BROKER
 def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
     up.start()
     token = up.token(WORKSPACE)
@@ -115,8 +118,7 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
         up.wait_restarted(part, before)
         wait_titles(up, token, 2 * number + 2)
     assert up.running
-    if up.embedded:
-        _kill_its_broker(up, token)
+    _kill_its_broker(up, token)
     assert up.stop()[0] == 0
 
 
@@ -130,6 +132,7 @@ def _kill_its_broker(up: Up, token: str) -> None:
     wait_titles(up, token, 7)
 
 
+@ON_ITS_BROKER
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
     up.start()

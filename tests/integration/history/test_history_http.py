@@ -13,6 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from support.clickhouse.clickhouse_http import ClickHouse
 from support.clickhouse.facts import BEGIN, Feeder, answers, assert_exact, send
+from support.kafka import brokers
 from support.kafka.pipeline import Stack
 
 from ops.process.ports import free_port
@@ -77,6 +78,7 @@ def test_the_store_over_http(server: ClickHouse) -> None:
     clickhouse.close()
 
 
+@brokers.EMBEDDED_ONLY  # the faults are ClickHouse's; test_history_faults and test_history_crashes run on Apache Kafka
 async def test_a_server_with_faults_that_is_killed_too(
     server: ClickHouse, tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
