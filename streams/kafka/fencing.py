@@ -1,10 +1,10 @@
-"""One writer a partition, enforced by the broker: who lost a partition can't write its rows any more.
+"""One writer per partition: the broker refuses writes of an earlier owner by its producer epoch (decision 0018).
 
-A group's member that was paused past its session timeout does not know that its partitions are another's. What it
-writes then would be old rows after newer ones, and compaction would keep the old ones. So whoever folds a partition
-claims it first: Kafka counts the owners of a transactional id (its producer epoch), and refuses what an earlier owner
-sends to a partition that has a record of a later one. No transaction is ever begun, so there are no markers, no second
-phase and nothing for readers to wait for: a claim costs one record, a write nothing more (decision 0018).
+A group member that was paused for longer than its session timeout does not know that its partitions were reassigned.
+Its writes would append old rows after newer ones, and compaction would keep the old ones. The worker therefore fences a
+partition before it loads it. Kafka increments the producer epoch of a transactional id for each owner, and refuses an
+older epoch on a partition that has a record of a newer one. attn never begins a transaction: there are no markers, no
+second phase, and readers do not wait. Fencing costs one record; later writes cost nothing extra.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ __all__ = ["FencedError", "FencedProducer", "fence_partition", "transactional_id
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0
-# An id that nobody asked for is forgotten by the broker after transactional.id.expiration.ms, a week by default. The
-# next claim then begins a new count, and only positions tell a zombie of before (streams/fold/views_table.py).
+# The broker forgets an unused transactional id after transactional.id.expiration.ms (default: 7 days). The epoch then
+# starts again, and only positions detect an earlier owner that still writes (streams/fold/views_table.py).
 
 
 class FencedError(Exception):
-    """Another worker claimed the partition: nothing of this write is in its rows, and nothing ever will be."""
+    """Another process has fenced the partition. Nothing of this write is in the topic or will be."""
 
 
 @dataclass(frozen=True, slots=True)
 class FencedProducer:
-    """`offset`: of the claim in attn.views. All before it is final; after it only `write` writes, until that raises
-    FencedError."""
+    """A producer with the newest epoch of a partition.
+
+    `offset`: offset of the fence record in attn.views. No earlier owner writes after it, so the records before it are
+    final. After it only this producer writes, until `write` raises FencedError.
+    """
 
     partition: int
     producer: AIOKafkaProducer
@@ -48,11 +51,12 @@ class FencedProducer:
     offset: int
 
     async def write(self, topic: str, rows: list[tuple[bytes, bytes | None]]) -> int:
-        """As `write_rows`, to this partition of the topic."""
+        """Writes rows to this partition of `topic`, as `write_rows` does. Returns the offset of the last one. Raises
+        FencedError if another process has fenced the partition."""
         try:
             return await write_rows(self.producer, topic, self.partition, rows)
         except ProducerFenced as error:
-            raise FencedError(f"partition {self.partition} was claimed by another worker") from error
+            raise FencedError(f"partition {self.partition} was fenced by another worker") from error
 
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -65,13 +69,14 @@ def transactional_id(partition: int) -> str:
 
 
 async def fence_partition(settings: Settings, partition: int) -> FencedProducer:
-    """Take the partition over from whoever has it. To be closed by the caller.
+    """Fences all earlier owners of a partition and returns its producer, which the caller closes.
 
-    TimeoutError or a KafkaError: the broker does not answer; FencedError: somebody else claimed it at the same time.
+    Raises TimeoutError or a KafkaError if the broker does not answer, FencedError if another process fenced the
+    partition at the same time.
     """
-    pid, epoch = await _number(settings, partition)
+    pid, epoch = await _request_epoch(settings, partition)
     out = idempotent_producer(settings, f"fold-{partition}")
-    # An idempotent producer asks for numbers of its own only where it has none.
+    # aiokafka requests a producer id and epoch only if the producer has none.
     out._txn_manager.set_pid_and_epoch(pid, epoch)
     try:
         async with asyncio.timeout(WRITE_SECONDS):
@@ -82,12 +87,12 @@ async def fence_partition(settings: Settings, partition: int) -> FencedProducer:
     except BaseException:
         await FencedProducer(partition, out, epoch, -1).close()
         raise
-    log.info("%s/%d: claimed at offset %d, epoch %d", VIEWS, partition, offset, epoch)
+    log.info("%s/%d: fenced at offset %d, epoch %d", VIEWS, partition, offset, epoch)
     return FencedProducer(partition, out, epoch, offset)
 
 
-async def _number(settings: Settings, partition: int) -> tuple[int, int]:
-    """The broker's next number for an owner of the partition: producer id and epoch."""
+async def _request_epoch(settings: Settings, partition: int) -> tuple[int, int]:
+    """Returns the producer id and the epoch that the broker assigns to the next owner of the partition."""
     asking = AIOKafkaProducer(
         **client_arguments(settings), client_id=f"attn-claim-{settings.instance}",
         transactional_id=transactional_id(partition), request_timeout_ms=REQUEST_SECONDS * 1000,
