@@ -1,5 +1,5 @@
-// Computes the wait before a request is sent again (exponential backoff with jitter, `Retry-After`). Pure: the time and the random
-// number are arguments.
+// Computes the wait before a request is retried (exponential backoff with jitter, `Retry-After`). Pure: the time and the
+// random number are arguments.
 
 export const LEAST = 1000; // milliseconds: a failing server gets at most one request a second
 const FIRST = 600, LONGEST = 20_000; // milliseconds; doubles after each failure

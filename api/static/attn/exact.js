@@ -1,6 +1,6 @@
 // Parses JSON without changing the digits of numbers. `JSON.parse` rounds 9007199254740993 and reads 0.10 as 0.1.
 
-// Numbers that may not be what `String(Number(text))` gives. A hit within a string costs time alone.
+// Numbers that may not be what `String(Number(text))` gives. A match within a string only costs time.
 const SUSPECT = /(?:^|[:,[])\s*(?:-0|-?(?:\d{16}|\d+[.eE]))/;
 const TOKENS = /"[^"\\]*(?:\\[^][^"\\]*)*"|-?\d[\d.eE+-]*/g;
 /** Prefix of a string that stands for a number. It is random, so no text of an event can imitate a number. */
@@ -29,13 +29,13 @@ export function parse(text) {
   });
   const parsed = { root: JSON.parse(made) };
   if (marked) {
-    JSON.parse(text); // throws where the text is no JSON, as a string in place of `01` would hide
+    JSON.parse(text); // throws if the text is not JSON: a string in place of the invalid number `01` would hide that
     restore(parsed);
   }
   return parsed.root;
 }
 
-/** Replaces marked strings by exact numbers. Iterative, because the depth is that of foreign text. @param {any} top */
+/** Replaces marked strings by exact numbers. Iterative, because foreign text decides the depth. @param {any} top */
 function restore(top) {
   const stack = [top];
   for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
@@ -54,8 +54,8 @@ function restore(top) {
  */
 export function stringify(value, indent) {
   const text = JSON.stringify(value, function (name, one) {
-    const held = /** @type {any} */ (this)[name]; // `one` is what its toJSON, or a String's text, gives
-    return isExact(held) ? MARK + held : one;
+    const value = /** @type {any} */ (this)[name]; // `one` is the result of toJSON, or the text of a String object
+    return isExact(value) ? MARK + value : one;
   }, indent);
   return text?.replaceAll(new RegExp(`"${MARK}([^"]*)"`, "g"), "$1") ?? "";
 }

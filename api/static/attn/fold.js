@@ -1,19 +1,19 @@
-// The browser's fold: a snapshot and the frames after it -> what GET /org/me/inbox says at that cursor. Pure; no DOM,
-// no clock, no imports. docs/client.md explains it; tests/data/feed-vectors holds it to the server's own answers.
+// Feed reducer: applies a snapshot and later frames; the result equals GET /org/me/inbox at the same cursor. Pure: no DOM, no
+// clock, no imports. docs/client.md documents it; tests/data/feed-vectors compare it with the server's responses.
 
 /** @typedef {import("./types").Inbox} Inbox */
 /** @typedef {import("./types").Item} Item */
 /** @typedef {import("./types").Frame} Frame */
 
-/** @type {Inbox} Nothing known yet. */
+/** @type {Inbox} The inbox before the first snapshot. */
 export const EMPTY = Object.freeze({
   cursor: null, items: [], counts: { total: 0, unread: 0, by_kind: {}, by_priority: {} }, activity: null, drafts: [],
   preferences: { pinned_clusters: [], widgets: [] },
 });
 
 /**
- * The inbox after one frame; the one given is left as it is. A frame that was applied before changes nothing, so two
- * streams that overlap (a tab takes over from another) may both be folded in.
+ * Returns the inbox after one frame; the argument is not modified. A frame that is not after the cursor changes nothing, so
+ * frames of two overlapping streams (a tab takes over the connection of another) may both be applied.
  * @param {Inbox} inbox
  * @param {Frame} frame
  * @returns {Inbox}
@@ -28,11 +28,11 @@ export function apply(inbox, { id, event, data }) {
   if (event === "added" || event === "changed") return { ...next, items: put(inbox.items, data.item), counts: data.counts };
   if (event === "removed") return { ...next, items: drop(inbox.items, data.id), counts: data.counts };
   if (event === "activity" || event === "drafts" || event === "preferences") return { ...next, [event]: data };
-  return next; // a heartbeat, or something newer than this client
+  return next; // a heartbeat, or an event that this client does not know
 }
 
 /**
- * The order of the list: by rank as text, equal ones by id. Compared by code unit, never by locale.
+ * Compares two items in list order: by rank as text, then by id. Texts are compared by code unit, not by locale.
  * @param {Pick<Item, "rank" | "id">} a
  * @param {Pick<Item, "rank" | "id">} b
  */

@@ -1,4 +1,4 @@
-// Asking the edge, and what its answers mean in words.
+// HTTP client of the page: requests, idempotent writes with retries, error texts.
 import { pause, retryAfter } from "./backoff.js";
 import { setFromDate, now } from "./clock.js";
 import { parse } from "./exact.js";
@@ -7,12 +7,12 @@ import { parse } from "./exact.js";
  * @typedef {object} Answer
  * @property {number} status 0: no response
  * @property {any} data the JSON, or null
- * @property {number | null} wait seconds, where the edge says when to come back; never negative
+ * @property {number | null} wait seconds of `Retry-After`, or null; never negative
  */
 
-const MAX_TRIES = 3, MAX_WAIT_MS = 5000; // milliseconds: a person waits for it
+const MAX_TRIES = 3, MAX_WAIT_MS = 5000; // requests per write, and milliseconds between two: a user waits for the result
 
-/** Names one write. `randomUUID` is missing where the page came over plain http. */
+/** Returns a new idempotency key. `randomUUID` is not available on pages loaded over plain http. */
 const newIdempotencyKey = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** @param {string} name */
@@ -21,9 +21,10 @@ const readCookies = (name) => document.cookie.split("; ").filter((one) => one.st
 /** @param {string} name */
 export const readCookie = (name) => readCookies(name)[0] ?? "";
 
-let sessionCsrf = ""; // the value of attn_csrf that belongs to the session, as the edge names it in its answers
+let sessionCsrf = ""; // CSRF value of the session, from the response header X-CSRF-Token
 
-/** What a write must show. Another host of the parent domain may have set a cookie of the same name; the edge knows its own. */
+/** Returns the CSRF value for a write. If several cookies have its name (another host of the parent domain may set one), the
+ *  edge is asked which value belongs to the session. */
 async function csrfHeader() {
   const all = readCookies("attn_csrf");
   if (all.length > 1 && !all.includes(sessionCsrf)) await request("GET", "/org/me");
@@ -31,7 +32,7 @@ async function csrfHeader() {
 }
 
 /**
- * One request. Writes carry the CSRF header. It never throws: no answer is status 0.
+ * Sends one request; adds the CSRF header to writes. Never throws: without a response the status is 0.
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body]
@@ -61,16 +62,17 @@ function json(text) {
   try {
     return parse(text);
   } catch {
-    return null; // a proxy's page, say
+    return null; // not JSON, for example an error page of a proxy
   }
 }
 
 /**
- * A write that may be sent again: its key makes the edge do it once, whatever got lost on the way.
+ * Sends a write with an Idempotency-Key and repeats it, at most twice, after 503 or without a response. The key makes the
+ * edge apply it once.
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body]
- * @param {number} [revision] of the item as it was shown
+ * @param {number} [revision] of the item that was shown
  * @returns {Promise<Answer>}
  */
 export async function sendWrite(method, path, body, revision) {
@@ -84,14 +86,14 @@ export async function sendWrite(method, path, body, revision) {
   }
 }
 
-/** Milliseconds the edge asks to wait. @param {Answer} answer */
+/** Returns the wait that the edge requested, in milliseconds. @param {Answer} answer */
 export const waitOf = ({ wait }) => (wait === null ? null : 1000 * wait);
 
 /** @param {Answer} answer */
 export const ok = (answer) => answer.status >= 200 && answer.status < 300;
 
 /**
- * Why something was not done, for the person who asked for it.
+ * Returns the reason of a failed request, as a text for the user.
  * @param {Answer} answer
  * @returns {string}
  */

@@ -1,4 +1,4 @@
-// The page, drawn from what `boot.js` set going.
+// Entry of the page: renders it and installs keyboard, deep links and notifications. `boot.js` has started the requests.
 import { watchAddress } from "./shell/deep_links.js";
 import { onKeyDown } from "./shell/keyboard.js";
 import { page, retryNow } from "./state/page_state.js";
@@ -12,10 +12,10 @@ watchAddress();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 
-// What only an opened item needs, once the list is there; a failure is tried again when one is opened.
-const listed = () => page.get().inbox.cursor !== null && (loadMarkdown().catch(() => {}), true);
-if (!listed()) {
-  const stop = page.listen(() => listed() && stop());
+// Loads the markdown modules after the list: only an opened item needs them. `body.js` repeats a failed load.
+const listLoaded = () => page.get().inbox.cursor !== null && (loadMarkdown().catch(() => {}), true);
+if (!listLoaded()) {
+  const stop = page.listen(() => listLoaded() && stop());
 }
 
 document.addEventListener("keydown", onKeyDown);

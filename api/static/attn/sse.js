@@ -1,14 +1,15 @@
-// An event stream's bytes -> frames. EventSource can't tell a 429 from a broken line; fetch and this can.
+// Parses the bytes of an event stream into frames. EventSource does not report the HTTP status, so the page uses `fetch` and
+// this parser.
 
 /** @typedef {import("./types").Frame} Frame */
 
-const BLANK = /\r?\n\r?\n/; // ends a frame
-const WIDEST = 3; // characters of it that may have come before the last one
+const BLANK = /\r?\n\r?\n/; // end of a frame
+const OVERLAP = 3; // characters of BLANK that may be at the end of the previous chunk
 
 /**
- * One block of the stream (the lines between two blank ones) -> a frame, or null if it carries no data and no `retry`.
+ * Parses one block of the stream (the lines between two blank lines). Returns null if it has neither data nor `retry`.
  * @param {string} block
- * @param {(text: string) => any} [read] what makes values of JSON
+ * @param {(text: string) => any} [read] parser of the JSON data
  * @returns {Frame | null}
  */
 export function parse(block, read = JSON.parse) {
@@ -16,7 +17,7 @@ export function parse(block, read = JSON.parse) {
   const fields = {};
   for (const line of block.split(/\r?\n/)) {
     const colon = line.indexOf(":");
-    if (colon <= 0) continue; // a comment, or nothing
+    if (colon <= 0) continue; // a comment, or an empty line
     const name = line.slice(0, colon), value = line.slice(colon + 1).replace(/^ /, "");
     fields[name] = name === "data" && "data" in fields ? `${fields.data}\n${value}` : value;
   }
@@ -26,10 +27,10 @@ export function parse(block, read = JSON.parse) {
 }
 
 /**
- * Reads an event stream's bytes, in any pieces, and yields its frames. Linear in the size of a frame: pieces are joined once
- * its end has arrived.
+ * Yields the frames of an event stream whose bytes arrive in chunks of any size. Linear in the size of a frame: chunks are
+ * joined when the end of the frame has arrived.
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
- * @param {(text: string) => any} [read] what makes values of JSON
+ * @param {(text: string) => any} [read] parser of the JSON data
  * @returns {AsyncGenerator<Frame>}
  */
 export async function* frames(bytes, read = JSON.parse) {
@@ -40,11 +41,11 @@ export async function* frames(bytes, read = JSON.parse) {
   for await (const piece of chunks(bytes)) {
     const text = decoder.decode(piece, { stream: true }), seam = last + text;
     parts.push(text);
-    last = seam.slice(-WIDEST);
+    last = seam.slice(-OVERLAP);
     if (!BLANK.test(seam)) continue;
     const blocks = parts.join("").split(BLANK), rest = blocks.pop() ?? "";
     parts = [rest];
-    last = rest.slice(-WIDEST);
+    last = rest.slice(-OVERLAP);
     for (const block of blocks) {
       const frame = parse(block, read);
       if (frame) yield frame;
@@ -53,7 +54,7 @@ export async function* frames(bytes, read = JSON.parse) {
 }
 
 /**
- * Safari can't iterate a stream.
+ * Iterates a stream with a reader, because Safari has no async iteration of streams.
  * @param {AsyncIterable<Uint8Array> | ReadableStream<Uint8Array>} bytes
  * @returns {AsyncGenerator<Uint8Array>}
  */

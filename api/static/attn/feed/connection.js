@@ -1,4 +1,4 @@
-// One live connection: frames as they come, again and again from where it broke off.
+// Follows the feed over one connection; reconnects with backoff and resumes at the last cursor.
 import { LEAST, MOST, pause, retryAfter } from "../backoff.js";
 import { setFromDate, now } from "../clock.js";
 import { parse } from "../exact.js";
@@ -7,15 +7,15 @@ import { frames, chunks } from "../sse.js";
 /** @typedef {import("../types").Frame} Frame */
 /** @typedef {{state: "connecting" | "live" | "down" | "full" | "ended", text: string, until?: number}} Link */
 
-const MISSED_BEATS = 3, EXTRA_MS = 5000; // intervals without a heartbeat, and milliseconds more, after which the connection counts as dead
-const DEFAULT_BEAT_MS = 15_000; // milliseconds between heartbeats if the response does not name them; no less is assumed
+const MISSED_BEATS = 3, EXTRA_MS = 5000; // missed heartbeats, and additional milliseconds, after which the connection counts as lost
+const DEFAULT_BEAT_MS = 15_000; // milliseconds between heartbeats if the response does not give them; the minimum
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it `setTimeout` fires at once
 
 /** @type {Link} */
 export const CONNECTING = { state: "connecting", text: "Connecting" };
 
 /**
- * Returns the milliseconds without a byte after which the connection counts as dead.
+ * Returns the milliseconds without a byte after which the connection counts as lost.
  * @param {string | null} interval between heartbeats, seconds: header `attn-heartbeat`
  */
 export function silenceLimit(interval) {
@@ -24,13 +24,13 @@ export function silenceLimit(interval) {
 }
 
 /**
- * Follows the feed until `signal` says so or the session ends.
+ * Follows the feed until `signal` is aborted or the session has ended.
  * @param {object} how
- * @param {() => string | null} how.cursor where to go on
+ * @param {() => string | null} how.cursor returns the cursor to resume at
  * @param {(frames: Frame[]) => void} how.onFrames
  * @param {(link: Link) => void} how.onLink
  * @param {AbortSignal} how.signal
- * @param {EventTarget} how.wake a `wake` event: try now rather than later, but not more than once a second
+ * @param {EventTarget} how.wake a `wake` event ends the wait before the next attempt; at most one attempt a second
  * @param {number} how.limit
  * @param {typeof waitOrWake} [how.sleep]
  */
@@ -76,7 +76,7 @@ export async function followFeed({ cursor, onFrames, onLink, signal, wake, limit
           : { state: "down", text: "attn is not ready" };
       }
     } catch (problem) {
-      // A network error is a TypeError, silence an AbortError. Any other exception is a defect of a frame or of this page.
+      // A network error is a TypeError, the silence limit an AbortError. Any other exception is a defect of a frame or of this page.
       if (!(problem instanceof TypeError || problem instanceof DOMException)) globalThis.reportError?.(problem);
       link = { state: "down", text: "Connection lost" };
     } finally {
@@ -94,22 +94,23 @@ export async function followFeed({ cursor, onFrames, onLink, signal, wake, limit
 }
 
 /**
- * Passes the bytes on and calls `each` for every piece: a large frame may take longer than a heartbeat interval.
+ * Yields the chunks and calls `each` for every one: a large frame may take longer than a heartbeat interval.
  * @param {ReadableStream<Uint8Array>} bytes
  * @param {() => void} each
  */
 async function* withActivity(bytes, each) {
-  for await (const piece of chunks(bytes)) {
+  for await (const chunk of chunks(bytes)) {
     each();
-    yield piece;
+    yield chunk;
   }
 }
 
 /**
+ * Waits; a `wake` event ends the wait, but not before `least` milliseconds.
  * @param {number} wait milliseconds
  * @param {AbortSignal} signal
  * @param {EventTarget} wake
- * @param {number} least milliseconds that a wake does not shorten
+ * @param {number} least milliseconds
  * @returns {Promise<void>}
  */
 function waitOrWake(wait, signal, wake, least) {

@@ -1,5 +1,6 @@
-// All tabs of a browser share one connection. Who holds the lock leads: it follows the feed and passes every frame on.
-// Each tab folds for itself, so when the leader closes, the next one goes on from its own cursor and misses nothing.
+// Shares one feed connection among all tabs of a browser. The tab that holds the Web Lock is the leader: it follows the feed
+// and broadcasts every frame. Each tab applies the frames itself. When the leader closes, the next tab resumes at its own
+// cursor and misses no frame.
 import { apply, EMPTY } from "../fold.js";
 import { CONNECTING, followFeed } from "./connection.js";
 
@@ -10,11 +11,12 @@ import { CONNECTING, followFeed } from "./connection.js";
 const CHANNEL = "attn-feed";
 
 /**
+ * Joins the tabs that share the connection.
  * @param {object} how
- * @param {number} how.limit
+ * @param {number} how.limit items in the window
  * @param {(inbox: Inbox, frames: Frame[]) => void} how.onFrames
  * @param {(link: Link, leads: boolean) => void} how.onLink
- * @param {() => void} how.onSessionChange another tab signed in or out
+ * @param {() => void} how.onSessionChange called when another tab signed in or out
  */
 export function shareFeed({ limit, onFrames, onLink, onSessionChange }) {
   /** @type {Inbox} */
@@ -66,17 +68,17 @@ export function shareFeed({ limit, onFrames, onLink, onSessionChange }) {
   };
 
   others.postMessage({ says: "hello" });
-  // Without locks (not a secure context) every tab is on its own.
+  // Without Web Locks (no secure context) every tab has its own connection.
   if (navigator.locks) navigator.locks.request(CHANNEL, { signal: ending.signal }, lead).catch(() => {});
   else lead();
 
   return {
-    /** Try now: somebody is looking, or the network is back. */
+    /** Reconnects now: the user looks at the page, or the network is back. */
     wake() {
       wake.dispatchEvent(new Event("wake"));
       others.postMessage({ says: "wake" });
     },
-    /** Tell the other tabs that the session is another one now. */
+    /** Notifies the other tabs that the session has changed. */
     sessionChanged: () => others.postMessage({ says: "session" }),
     close() {
       ending.abort();

@@ -1,4 +1,4 @@
-// What of the list a person wants to see. Pure.
+// Filters of the list: kind, cluster, case, text. Pure.
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {{kind: string, cluster: string, case: string, text: string}} Filters */
@@ -6,20 +6,21 @@
 /** @type {Filters} */
 export const NO_FILTERS = { kind: "", cluster: "", case: "", text: "" };
 
-/** @param {Filters} filters */
+/** Whether any filter is set. @param {Filters} filters */
 export const isActive = (filters) => Boolean(filters.kind || filters.cluster || filters.case || filters.text.trim());
 
 /**
+ * Returns the clusters of an item; an incident may have several.
  * @param {Item} item
  * @returns {string[]}
  */
 export const clustersOf = (item) => item.clusters ?? (item.cluster ? [item.cluster] : []);
 
 /**
- * Every word must be somewhere in the item.
+ * Returns the items that match all filters. Each word of the text must occur in the item.
  * @param {readonly Item[]} items
  * @param {Filters} filters
- * @param {boolean} unread only those
+ * @param {boolean} unread whether only unread items match
  */
 export function matching(items, filters, unread) {
   const words = filters.text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -32,6 +33,7 @@ export function matching(items, filters, unread) {
 }
 
 /**
+ * Whether each word occurs in a text field of the item.
  * @param {Item} item
  * @param {string[]} words lower case
  */
@@ -44,16 +46,16 @@ function containsAll(item, words) {
 }
 
 /**
- * How many of the items are of each cluster, pinned ones first, then by name.
+ * Returns the number of items per cluster: pinned clusters first, then by name.
  * @param {readonly Item[]} items
  * @param {readonly string[]} pinned
  * @returns {{name: string, count: number, pinned: boolean}[]}
  */
 export function clusters(items, pinned) {
   /** @type {Map<string, number>} */
-  const found = new Map(pinned.map((name) => [name, 0]));
-  for (const item of items) for (const name of clustersOf(item)) found.set(name, (found.get(name) ?? 0) + 1);
-  const place = (/** @type {string} */ name) => (pinned.includes(name) ? pinned.indexOf(name) : pinned.length);
-  return [...found].map(([name, count]) => ({ name, count, pinned: pinned.includes(name) }))
-    .sort((a, b) => place(a.name) - place(b.name) || (a.name < b.name ? -1 : 1));
+  const counts = new Map(pinned.map((name) => [name, 0]));
+  for (const item of items) for (const name of clustersOf(item)) counts.set(name, (counts.get(name) ?? 0) + 1);
+  const pinIndex = (/** @type {string} */ name) => (pinned.includes(name) ? pinned.indexOf(name) : pinned.length);
+  return [...counts].map(([name, count]) => ({ name, count, pinned: pinned.includes(name) }))
+    .sort((a, b) => pinIndex(a.name) - pinIndex(b.name) || (a.name < b.name ? -1 : 1));
 }

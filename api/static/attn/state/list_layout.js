@@ -1,16 +1,16 @@
-// Rows of the list and which of them are on screen. Pure.
+// Virtual list: positions of the rows, the visible rows, and range selection. Pure.
 
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../types").Priority} Priority */
-/** @typedef {import("./list_freeze.js").ListedItem} Shown */
+/** @typedef {import("./list_freeze.js").ListedItem} ListedItem */
 /**
  * @typedef {object} Row
  * @property {string} key
  * @property {number} top pixels
  * @property {number} height
- * @property {{name: Priority, count: number, more: boolean} | null} band a heading, or else:
- * @property {Shown | null} shown
- * @property {number} place of an item, from 0
+ * @property {{name: Priority, count: number, more: boolean} | null} band heading of a band; null for an item
+ * @property {ListedItem | null} shown
+ * @property {number} place index of the item, from 0; -1 for a heading
  */
 
 /** @type {readonly Priority[]} */
@@ -18,11 +18,11 @@ export const BANDS = ["urgent", "high", "normal", "low"];
 export const HEADING = 36;
 
 /**
- * The list as rows with their places: a heading where a band begins. An item that has gone stays in its band.
- * @param {readonly Shown[]} list
+ * Returns the rows with their positions, with a heading at the start of each band. A removed item stays in its band.
+ * @param {readonly ListedItem[]} list
  * @param {number} height of an item, pixels
- * @param {boolean} more whether the list goes on beyond what is here
- * @param {boolean} banded
+ * @param {boolean} more whether the list has more items than these
+ * @param {boolean} banded whether the list has headings
  * @returns {{rows: Row[], height: number}}
  */
 export function layOutRows(list, height, more, banded) {
@@ -32,7 +32,7 @@ export function layOutRows(list, height, more, banded) {
   let band = null;
   let top = 0, highest = -1;
   list.forEach((shown, place) => {
-    // Held items may have changed their band; headings go by the order on screen, each once.
+    // In a frozen list an item may have changed its band. Headings follow the order on screen, each at most once.
     const at = Math.max(highest, BANDS.indexOf(shown.item.band));
     if (banded && at !== highest) {
       band = { name: BANDS[at], count: 0, more: false };
@@ -44,16 +44,16 @@ export function layOutRows(list, height, more, banded) {
     rows.push({ key: shown.item.id, top, height, band: null, shown, place });
     top += height;
   });
-  if (band && more) /** @type {{more: boolean}} */ (band).more = true; // the last band may go on
+  if (band && more) /** @type {{more: boolean}} */ (band).more = true; // the last band may continue
   return { rows, height: top };
 }
 
 /**
- * The rows that touch the part on screen and some around it, and always the one that has the focus.
+ * Returns the rows that overlap a vertical range, and the focused row wherever it is.
  * @param {readonly Row[]} rows
  * @param {number} from pixels
  * @param {number} to pixels
- * @param {string | null} keep
+ * @param {string | null} keep key of the focused row
  * @returns {Row[]}
  */
 export function visibleRows(rows, from, to, keep) {
@@ -68,6 +68,7 @@ export function visibleRows(rows, from, to, keep) {
 }
 
 /**
+ * Returns the index of the first row that ends after `from` (binary search).
  * @param {readonly Row[]} rows
  * @param {number} from
  */
@@ -82,16 +83,16 @@ function firstAfter(rows, from) {
 }
 
 /**
- * Items chosen with shift: all from the one chosen last to this one.
- * @param {ReadonlySet<string>} chosen
+ * Returns the selection after a click on an item. With `range` all items from the anchor to this one are selected.
+ * @param {ReadonlySet<string>} selected
  * @param {readonly string[]} order
  * @param {string | null} anchor
  * @param {string} id
  * @param {boolean} range
  * @returns {Set<string>}
  */
-export function select(chosen, order, anchor, id, range) {
-  const next = new Set(chosen);
+export function select(selected, order, anchor, id, range) {
+  const next = new Set(selected);
   const from = anchor === null ? -1 : order.indexOf(anchor), to = order.indexOf(id);
   if (!range || from < 0 || to < 0) {
     if (!next.delete(id)) next.add(id);

@@ -1,4 +1,4 @@
-// What the page knows and how it changes: the feed, the session, the pages beyond, the order on screen.
+// State of the page and its transitions: session, feed, pages beyond the window, order of the list; selectors.
 import { setFromHeartbeat } from "../clock.js";
 import { CONNECTING } from "../feed/connection.js";
 import { isActive, matching, NO_FILTERS } from "./filters.js";
@@ -15,8 +15,8 @@ import { REMOVAL_REASONS, isolate } from "../text/labels.js";
 /** @typedef {import("../types").Frame} Frame */
 /** @typedef {import("./store.js").State} State */
 
-const WINDOW = 500; // the live window; what lies beyond is fetched by scrolling
-const HIGHLIGHT_MS = 1200; // milliseconds for which something new is shown as such
+const WINDOW = 500; // items in the live window; later items are fetched when the user scrolls
+const HIGHLIGHT_MS = 1200; // how long a new item is highlighted
 
 /** @type {State} */
 const INITIAL = {
@@ -26,7 +26,7 @@ const INITIAL = {
   notificationsOn: false,
 };
 
-/** Who it is, where the edge can't say just now. @type {import("../types").Me} */
+/** The caller if GET /org/me fails. @type {import("../types").Me} */
 const UNKNOWN = { user_id: "", workspace_id: "", role: "", expires_at: "" };
 
 export const page = store(INITIAL);
@@ -34,7 +34,7 @@ export const page = store(INITIAL);
 /** @type {ReturnType<typeof shareFeed> | null} */
 let feed = null;
 
-/** Begin with the session there is, or ask for one. */
+/** Starts the feed if the browser has a session cookie; else shows the sign-in form. */
 export function openSession() {
   if (!readCookie("attn_csrf")) return page.set({ phase: "out", signedOutReason: "" });
   page.set({ phase: "in" });
@@ -44,7 +44,7 @@ export function openSession() {
 
 /**
  * @param {string} token
- * @returns {Promise<string>} why not, or ""
+ * @returns {Promise<string>} why it failed, or ""
  */
 export async function signIn(token) {
   const { me, problem } = await createSession(token);
@@ -69,6 +69,7 @@ export async function signOut() {
 export const retryNow = () => feed?.wake();
 
 /**
+ * Takes over the inbox after some frames: reasons of removals, highlights, announcement, the open item.
  * @param {import("../types").Inbox} inbox
  * @param {Frame[]} frames
  */
@@ -76,7 +77,7 @@ function onFrames(inbox, frames) {
   const { inbox: was, frozen, removed, highlighted, beyond, announcement, openId } = page.get();
   const reasons = new Map(removed), slides = new Set(highlighted);
   let { openItem } = page.get();
-  let told = announcement, stale = beyond.stale;
+  let spoken = announcement, stale = beyond.stale;
   for (const { event, data } of frames) {
     if (event === "removed") {
       reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : REMOVAL_REASONS[data.reason] ?? "gone");
@@ -86,19 +87,20 @@ function onFrames(inbox, frames) {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
       setTimeout(() => page.set({ highlighted: without(page.get().highlighted, [data.item.id]) }), HIGHLIGHT_MS);
-      told = `New, ${data.item.band}: ${isolate(data.item.title)}`;
+      spoken = `New, ${data.item.band}: ${isolate(data.item.title)}`;
       stale ||= beyond.loaded;
     } else if (event === "heartbeat") setFromHeartbeat(data.at);
   }
   const first = was.cursor === null;
   page.set({
-    inbox, removed: reasons, highlighted: first ? highlighted : slides, announcement: told, frozen: first ? null : frozen,
+    inbox, removed: reasons, highlighted: first ? highlighted : slides, announcement: spoken, frozen: first ? null : frozen,
     beyond: stale === beyond.stale ? beyond : { ...beyond, stale },
     openItem: inbox.items.find((item) => item.id === openId) ?? openItem,
   });
 }
 
 /**
+ * Takes over the state of the connection; signs out when the session has ended.
  * @param {import("../feed/connection.js").Link} link
  * @param {boolean} isLeader
  */
@@ -112,7 +114,7 @@ function onLink(link, isLeader) {
 }
 
 /**
- * All that is known of the open list, in order: the live window and the pages beyond it.
+ * Returns the known items of the open list in order: the live window and the pages beyond it.
  * @param {State} state
  * @returns {readonly Item[]}
  */
@@ -123,30 +125,30 @@ export const knownItems = memo((/** @type {State} */ { inbox, beyond }) => [inbo
   return [...items, ...beyond.filter((item) => !live.has(item.id) && before(item, last) > 0)];
 });
 
-/** What the view and its filters leave, before anything is held. */
+/** Returns the items of the view after its filters, before the order is frozen. */
 export const filteredItems = memo(
   (/** @type {State} */ state) => [state.view === "dismissed" ? state.dismissed.items : knownItems(state), state.filters, state.view],
   (items, filters, view) => matching(items, filters, view === "unread"));
 
-/** What is on screen, and how much waits. */
+/** Returns the rows on screen, and how many changes the frozen order hides. */
 export const listOnScreen = memo(
   (/** @type {State} */ state) => [filteredItems(state), state.view === "dismissed" ? null : state.frozen, state.ownRemovals],
   (items, held, mine) => arrange(items, held, mine));
 
-/** Whether it was put away, as far as is known here. @param {State} state @param {string} id */
+/** Whether the item is dismissed or snoozed, as far as the page knows. @param {State} state @param {string} id */
 export function isDismissed({ view, inbox, dismissed, removed }, id) {
   if (view === "dismissed") return true;
   if (inbox.items.some((item) => item.id === id)) return false;
   return dismissed.items.some((item) => item.id === id) || [REMOVAL_REASONS.dismissed, REMOVAL_REASONS.snoozed].includes(removed.get(id) ?? "");
 }
 
-/** Whether the list goes on beyond what was fetched. */
+/** Whether the list has more items than those that were fetched. */
 export const hasMore = (/** @type {State} */ state) => state.view === "dismissed"
   ? state.dismissed.next !== null
   : state.inbox.counts.total > knownItems(state).length;
 
 /**
- * The last result, while what it is made of stays the same.
+ * Memoises a selector: returns the last result while its inputs stay the same.
  * @template {any[]} Parts
  * @template Result
  * @param {(state: State) => [...Parts]} pick
@@ -165,36 +167,37 @@ function memo(pick, make) {
 }
 
 /**
+ * Returns a copy of the set without some elements.
  * @template T
  * @param {ReadonlySet<T>} set
  * @param {readonly T[]} less
  */
 export const without = (set, less) => new Set([...set].filter((one) => !less.includes(one)));
 
-/** The pointer or the keyboard is on the list: hold the order. */
+/** Freezes the order of the list, because the pointer or the keyboard is on it. */
 export function freezeList() {
   const state = page.get();
   if (state.frozen === null && state.view !== "dismissed") page.set({ frozen: freeze(filteredItems(state)) });
 }
 
-/** Let go: what waited comes in. */
+/** Unfreezes the list: pending changes are shown. */
 export function unfreezeList() {
   if (page.get().frozen !== null) page.set({ frozen: null, ownRemovals: new Set() });
 }
 
-/** Show what waits behind the pill, and hold that. */
+/** Shows the pending changes and freezes the new order. */
 export function showPending() {
   const state = page.get();
   page.set({ frozen: state.frozen && freeze(filteredItems(state)), ownRemovals: new Set() });
 }
 
-/** Where the list and an item are side by side. */
+/** Media query of a screen with list and item side by side. */
 export const WIDE = "(min-width: 1100px)";
 
-/** @param {Partial<Pick<State, "view" | "filters">>} changes */
+/** Changes the view or the filters, and fetches what they need. @param {Partial<Pick<State, "view" | "filters">>} changes */
 export function navigate(changes) {
   page.set({ ...changes, frozen: null, ownRemovals: new Set(), selected: new Set(), selectionAnchor: null, overview: false });
-  if (!matchMedia(WIDE).matches) page.set({ openId: null, openItem: null }); // the list is asked for, and it lies below
+  if (!matchMedia(WIDE).matches) page.set({ openId: null, openItem: null }); // the item covers the list on a narrow screen
   const state = page.get();
   if (state.view === "dismissed") fetchDismissed(page);
   else if (isActive(state.filters) || state.view === "unread") fetchAll(page);

@@ -1,4 +1,4 @@
-// What the live window does not hold: the list beyond it, and what was put away. Looked at, not followed.
+// Fetches what the live window does not contain: items beyond it, and dismissed items. These pages are not updated by the feed.
 import { pause } from "../backoff.js";
 import { extend } from "./list_freeze.js";
 import { request, ok, waitOf } from "../http.js";
@@ -7,15 +7,16 @@ import { request, ok, waitOf } from "../http.js";
 /** @typedef {import("./store.js").Store} Store */
 /** @typedef {import("./store.js").Pages} Pages */
 
-const PAGE = 500, MOST = 40; // pages of one list: 20,000 items are more than anybody scrolls through
-const REST = 15_000; // milliseconds between looks at a list that changes while it is on screen
-let looked = -REST; // milliseconds, of `performance.now()`
-/** Pages that failed in a row, and when the next one may be asked for: the list asks again whenever it is drawn. */
+const PAGE = 500, MOST = 40; // items per page, and pages of one list: at most 20,000 items
+const REST = 15_000; // milliseconds between two fetches of a list that changes while it is on screen
+let lastFetch = -REST; // milliseconds, of `performance.now()`
+/** Failed requests in a row, and the time of the next allowed one: the list requests a page at every render. */
 let failures = 0, notBefore = 0;
 
-const mayAsk = () => performance.now() >= notBefore;
+const mayFetch = () => performance.now() >= notBefore;
 
 /**
+ * Fetches one page; null if the request failed.
  * @param {string} query
  * @param {string | null} next
  * @returns {Promise<{items: Item[], next: string | null} | null>}
@@ -31,15 +32,15 @@ async function fetchPage(query, next) {
 }
 
 /**
- * The next page of the open list; all that was there anew, if it has changed since. Pages begin at the top, so that what
- * is pushed out of the live window is still known.
+ * Fetches the next page of the open list; fetches all pages again if the list has changed. Pages start at the top of the list,
+ * so items that leave the live window are still known.
  * @param {Store} page
  */
 export async function fetchBeyond(page) {
   const { beyond, inbox } = page.get();
-  if (beyond.loading || !mayAsk() || inbox.counts.total <= inbox.items.length) return;
+  if (beyond.loading || !mayFetch() || inbox.counts.total <= inbox.items.length) return;
   if (beyond.loaded && !beyond.stale && beyond.next === null) return;
-  if (beyond.stale && performance.now() - looked < REST) return;
+  if (beyond.stale && performance.now() - lastFetch < REST) return;
   page.set({ beyond: { ...beyond, loading: true, stale: false } });
   const anew = !beyond.loaded || beyond.stale;
   let items = anew ? [] : [...beyond.items], next = anew ? null : beyond.next;
@@ -50,7 +51,7 @@ export async function fetchBeyond(page) {
     items = items.concat(found.items);
     next = found.next;
   } while (next !== null && items.length < wanted);
-  looked = performance.now();
+  lastFetch = performance.now();
   const now = page.get();
   page.set({
     beyond: { items, next, loading: false, loaded: true, stale: now.beyond.stale }, frozen: now.frozen && extend(now.frozen, withoutLive(now.inbox.items, items)),
@@ -58,6 +59,7 @@ export async function fetchBeyond(page) {
 }
 
 /**
+ * Returns the items that are not in the live window.
  * @param {readonly Item[]} live
  * @param {Item[]} items
  */
@@ -67,7 +69,7 @@ function withoutLive(live, items) {
 }
 
 /**
- * The whole list, for a filter or a search to look through.
+ * Fetches the whole list, for a filter or a search.
  * @param {Store} page
  */
 export async function fetchAll(page) {
@@ -75,12 +77,12 @@ export async function fetchAll(page) {
     const before = page.get().beyond;
     await fetchBeyond(page);
     const { beyond } = page.get();
-    if (beyond === before || !mayAsk() || (beyond.loaded && beyond.next === null)) return;
+    if (beyond === before || !mayFetch() || (beyond.loaded && beyond.next === null)) return;
   }
 }
 
 /**
- * What I put away, from its first page.
+ * Fetches the first page of the dismissed items.
  * @param {Store} page
  */
 export async function fetchDismissed(page) {
@@ -90,10 +92,10 @@ export async function fetchDismissed(page) {
   page.set({ dismissed: found === null ? { ...dismissed, loading: false } : { ...found, loading: false, loaded: true, stale: false } });
 }
 
-/** @param {Store} page */
+/** Fetches the next page of the dismissed items. @param {Store} page */
 export async function fetchMoreDismissed(page) {
   const { dismissed } = page.get();
-  if (dismissed.loading || !mayAsk() || dismissed.next === null) return;
+  if (dismissed.loading || !mayFetch() || dismissed.next === null) return;
   page.set({ dismissed: { ...dismissed, loading: true } });
   const found = await fetchPage("&dismissed=true", dismissed.next);
   const now = page.get().dismissed;

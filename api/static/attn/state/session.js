@@ -1,16 +1,18 @@
-// Signing in and out. Both are checked: a browser drops some cookies without an error, and keeps some that attn can't delete.
+// Signs in and out, and verifies both with GET /org/me: a browser drops some cookies without an error, and keeps some cookies
+// that attn cannot delete.
 import { request, readCookie, explain, ok } from "../http.js";
 
 /** @typedef {import("../types").Me} Me */
 
 const deleteCookiesHint = () => `Delete the cookies of ${location.hostname} and of its parent domains in the settings of the browser.`;
 
-/** @param {import("../http.js").Answer} answer */
+/** Returns the error text of the edge, or else the general one. @param {import("../http.js").Answer} answer */
 const serverError = (answer) => answer.data?.error ? `attn says: ${answer.data.error}.` : explain(answer);
 
 /**
+ * Creates the session of a token.
  * @param {string} token
- * @returns {Promise<{me: Me | null, problem: string}>} who is signed in, or why nobody is
+ * @returns {Promise<{me: Me | null, problem: string}>} the user, or why signing in failed
  */
 export async function createSession(token) {
   const answer = await request("POST", "/auth/session", { token });
@@ -24,7 +26,7 @@ export async function createSession(token) {
   return { me: answer.data, problem: "" };
 }
 
-/** @returns {Promise<string>} why somebody is still signed in, or "" */
+/** Deletes the session. @returns {Promise<string>} why the browser is still signed in, or "" */
 export async function endSession() {
   const answer = await request("DELETE", "/auth/session");
   if (answer.status === 0 || answer.status >= 500) return "attn does not answer, so you are still signed in. Try again.";

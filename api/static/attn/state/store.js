@@ -1,45 +1,46 @@
-// The page's state: one object, replaced, never changed; whoever listens hears at most once a frame.
+// Store of the page's state: one immutable object that is replaced. Listeners are called at most once per animation frame.
 
 /** @typedef {import("../types").Inbox} Inbox */
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../types").Me} Me */
 /** @typedef {import("../feed/connection.js").Link} Link */
 /** @typedef {import("./filters.js").Filters} Filters */
-/** @typedef {import("./list_freeze.js").FrozenList} Held */
+/** @typedef {import("./list_freeze.js").FrozenList} FrozenList */
 /** @typedef {"open" | "unread" | "dismissed"} View */
 /** @typedef {{items: readonly Item[], next: string | null, loading: boolean, loaded: boolean, stale: boolean}} Pages */
 /** @typedef {{id: number, text: string, tone: "calm" | "bad", links: {href: string, text: string}[], undo: (() => void) | null}} Toast */
 /**
  * @typedef {object} State
  * @property {"starting" | "out" | "in"} phase
- * @property {string} signedOutReason why it is signed out
+ * @property {string} signedOutReason why the user is signed out
  * @property {Me | null} me
  * @property {Inbox} inbox
  * @property {Link} link
- * @property {boolean} isLeader whether this tab has the connection
- * @property {Pages} beyond what lies beyond the feed's window
- * @property {Pages} dismissed what was put away
+ * @property {boolean} isLeader whether this tab holds the feed connection
+ * @property {Pages} beyond items beyond the feed's window
+ * @property {Pages} dismissed items that the user dismissed or snoozed
  * @property {View} view
  * @property {Filters} filters
- * @property {Held | null} frozen
- * @property {ReadonlySet<string>} ownRemovals what this person made go
- * @property {ReadonlyMap<string, string>} removed why something went
- * @property {ReadonlySet<string>} highlighted what slides in
+ * @property {FrozenList | null} frozen order of the list while the user interacts with it
+ * @property {ReadonlySet<string>} ownRemovals ids of items that this user removed from the list
+ * @property {ReadonlyMap<string, string>} removed reason of each removal, by id
+ * @property {ReadonlySet<string>} highlighted ids of new items
  * @property {ReadonlySet<string>} selected
- * @property {string | null} selectionAnchor of a choice with shift
- * @property {string | null} activeId where the keyboard is
- * @property {string | null} openId in the detail
- * @property {Item | null} openItem as it was last seen
+ * @property {string | null} selectionAnchor start of a range selection
+ * @property {string | null} activeId item with the keyboard focus
+ * @property {string | null} openId item in the detail view
+ * @property {Item | null} openItem last known content of the open item
  * @property {ReadonlySet<string>} pending
  * @property {readonly Toast[]} toasts
- * @property {string} announcement what a screen reader is told
+ * @property {string} announcement text for screen readers
  * @property {null | "help" | "snooze" | "filters"} dialog
- * @property {readonly string[]} snoozing ids the dialog is about
- * @property {boolean} overview on a narrow screen: the overview instead of the list
+ * @property {readonly string[]} snoozing ids that the snooze dialog applies to
+ * @property {boolean} overview whether a narrow screen shows the overview instead of the list
  * @property {boolean} notificationsOn
  */
 
 /**
+ * Creates a store.
  * @template {object} S
  * @param {S} initial
  */
@@ -48,18 +49,18 @@ export function store(initial) {
   let waiting = false;
   /** @type {Set<(state: S) => void>} */
   const listeners = new Set();
-  const tell = () => {
+  const notify = () => {
     waiting = false;
     for (const listen of listeners) {
       try {
         listen(state);
       } catch (problem) {
-        reportError(problem); // the others hear of the change all the same
+        reportError(problem); // the other listeners are still called
       }
     }
   };
-  // A frame that was waited for as the tab was hidden does not come until it is shown again.
-  document.addEventListener("visibilitychange", () => waiting && document.hidden && setTimeout(tell, 50));
+  // A frame that was requested before the tab was hidden is not run until the tab is visible again.
+  document.addEventListener("visibilitychange", () => waiting && document.hidden && setTimeout(notify, 50));
   return {
     get: () => state,
     /** @param {Partial<S>} changes */
@@ -67,9 +68,9 @@ export function store(initial) {
       state = { ...state, ...changes };
       if (waiting) return;
       waiting = true;
-      // A hidden tab draws no frames, but its title and bell still go on.
-      if (document.hidden) setTimeout(tell, 50);
-      else requestAnimationFrame(tell);
+      // A hidden tab runs no animation frames, but its title and icon must stay current.
+      if (document.hidden) setTimeout(notify, 50);
+      else requestAnimationFrame(notify);
     },
     /** @param {(state: S) => void} listen */
     listen(listen) {

@@ -1,17 +1,17 @@
-// Light, dark, or as the system is.
+// Theme of the page: light, dark, or that of the system (auto). Stored in localStorage.
 
 const STORAGE_KEY = "attn-theme";
 /** @typedef {"auto" | "light" | "dark"} Theme */
 /** @type {readonly Theme[]} */
 const THEMES = ["auto", "light", "dark"];
 
-/** @returns {Theme} */
+/** Returns the stored theme. @returns {Theme} */
 export function theme() {
-  const kept = localStorage.getItem(STORAGE_KEY);
-  return THEMES.find((one) => one === kept) ?? "auto";
+  const stored = localStorage.getItem(STORAGE_KEY);
+  return THEMES.find((one) => one === stored) ?? "auto";
 }
 
-/** The next one. @returns {Theme} */
+/** Switches to the next theme and returns it. @returns {Theme} */
 export function cycleTheme() {
   const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length];
   localStorage.setItem(STORAGE_KEY, next);
@@ -19,4 +19,5 @@ export function cycleTheme() {
   return next;
 }
 
+/** Applies the stored theme to the document. */
 export const applyTheme = () => document.documentElement.setAttribute("data-theme", theme());
