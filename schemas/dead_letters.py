@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 __all__ = ["CAUSES", "DeadLetter", "ResolvedMarker", "ResumeTopicMarker", "parse_record"]
 
@@ -38,6 +39,17 @@ CAUSES = {
 }
 
 
+class SourceRecord(Protocol):
+    """What `DeadLetter.of_record` reads of a consumer's record (aiokafka's ConsumerRecord has it)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: Any
+    value: Any
+    headers: Sequence[tuple[str, bytes | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """`at` is microseconds, the worker's clock. `size` is the value's full length in bytes: more than `len(value)`
@@ -62,6 +74,15 @@ class DeadLetter:
     key_size: int = 0
     headers_size: int = 0
     header_count: int = 0
+
+    @classmethod
+    def of_record(cls, record: SourceRecord, reason: str, cause: str, at: int) -> DeadLetter:
+        """Returns the dead letter for a record of any topic. `at`: microseconds, the clock of the process."""
+        return cls(
+            topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=at,
+            key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
+            cause=cause,
+        )
 
     @property
     def truncated(self) -> bool:

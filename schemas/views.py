@@ -25,7 +25,7 @@ has already, or one before it, changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -34,9 +34,9 @@ from schemas.log import Data, Widget
 from schemas.versions import versioned_decoder
 
 __all__ = [
-    "CURSOR_BITS", "ActivityRow", "DraftEditor", "DraftRow", "FenceRow", "GroupMember", "GroupRow", "ItemRow",
-    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "cursor_of",
-    "decode_row", "encode_row", "fence_key", "position_key",
+    "CURSOR_BITS", "ActivityRow", "Close", "DraftEditor", "DraftRow", "FenceRow", "GroupMember", "GroupRow", "ItemRow",
+    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "Stamp",
+    "apply_changes", "cursor_of", "decode_row", "decode_row_or_none", "encode_row", "fence_key", "position_key",
 ]
 
 # To be raised by what an older worker would lose or take for something else when it reads rows to go on from, or an
@@ -54,6 +54,27 @@ ItemState = Literal["hidden", "unread", "read", "resolved"]
 
 def cursor_of(position: int) -> int:
     return position << CURSOR_BITS
+
+
+class Stamp(NamedTuple):
+    """Orders events of one subject: event time in microseconds, then the event's digest. Every worker derives the same
+    order (law 2)."""
+
+    time: int
+    digest: str
+
+
+class Close(NamedTuple):
+    """How an item was closed: event time in microseconds, digest, resolved action, and the user who did it."""
+
+    time: int
+    digest: str
+    action: str
+    by: str | None
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(self.time, self.digest)
 
 
 class ItemRow(Struct, omit_defaults=True, kw_only=True):
@@ -88,9 +109,9 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     wake: int | None = None  # when the clock next changes this row
     # Of the fold only:
     periods: list[int] = []
-    base: tuple[int, str] | None = None  # (time, event digest) of the opening event it shows
-    over: dict[str, tuple[int, str]] = {}
-    closed: tuple[int, str, str, str | None] | None = None  # newest close: time, digest, action, by whom
+    base: Stamp | None = None  # of the opening event whose data the item shows
+    over: dict[str, Stamp] = {}  # field -> stamp of the update that set it after `base`
+    closed: Close | None = None  # the newest close
     group: str | None = None  # key of the group row its run belongs to
     superseded: int | None = None  # of a proof: when the case's next proof came
     done: list[str] = []
@@ -137,7 +158,7 @@ class DraftRow(Struct, omit_defaults=True, kw_only=True):
     ai_at: int = 0  # newest edit by an AI
     done_at: int = 0  # newest commit or discard
     editors: list[DraftEditor] = []
-    stamps: dict[str, tuple[int, str]] = {}
+    stamps: dict[str, Stamp] = {}  # field -> stamp of the event that set it
     touched: int = 0
     wake: int | None = None
 
@@ -291,6 +312,11 @@ def decode_row(key: bytes, value: bytes) -> Row:
     """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row; UnsupportedVersion: a
     position of a newer attn's view."""
     return _DECODERS[key[:2]](value)
+
+
+def decode_row_or_none(key: bytes, value: bytes | None) -> Row | None:
+    """Returns `decode_row` of a value that may be absent; None for None."""
+    return None if value is None else decode_row(key, value)
 
 
 def position_key(partition: int) -> bytes:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from api.readmodel.workspace import Workspace
-from schemas.views import Row, decode_row
+from schemas.views import decode_row_or_none
 
 __all__ = ["IndexBuilder", "build_steps", "run_cooperatively"]
 
@@ -36,14 +36,10 @@ def build_steps(space: Workspace, families: Iterable[str]) -> Iterator[None]:
     try:
         yield from then.build({*space.families, *families})
         for key, raw in changes:
-            then.apply(key, raw, _row(key, then.rows.get(key)), _row(key, raw))
+            then.apply(key, raw, decode_row_or_none(key, then.rows.get(key)), decode_row_or_none(key, raw))
     finally:
         space.changes_during_build = None
     space.sets, space.tallies, space.families, space.is_indexed = then.sets, then.tallies, then.families, True
-
-
-def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode_row(key, raw) if raw is not None else None
 
 
 class IndexBuilder:

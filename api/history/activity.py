@@ -6,10 +6,10 @@ from typing import Any
 
 from api.contract import serializers
 from api.history.client import HistoryClient, Row
-from api.readmodel.pages import ACTIVITY, MAX_RECENT
+from api.readmodel.pages import MAX_RECENT
 from api.readmodel.readers import Reader
 from schemas.views import ActivityRow
-from streams.core.domain.event_types import EVENT_RULES
+from streams.core.domain.event_types import ACTIVITY_COUNTERS, EVENT_RULES
 from streams.core.domain.keys import activity_key, event_digest, item_id, parse_event_name
 
 __all__ = ["fetch_activity"]
@@ -57,7 +57,7 @@ SELECT * FROM (
 """.replace("$DONE", _DONE)
 _OPENERS = sorted(
     name for name, rule in EVENT_RULES.items()
-    if rule.effect == "open" and rule.kind in {EVENT_RULES[counted].kind for counted in ACTIVITY}
+    if rule.effect == "open" and rule.kind in {EVENT_RULES[counted].kind for counted in ACTIVITY_COUNTERS}
 )
 
 async def fetch_activity(client: HistoryClient, reader: Reader, window: int, clock: int) -> dict[str, Any]:
@@ -65,12 +65,12 @@ async def fetch_activity(client: HistoryClient, reader: Reader, window: int, clo
 
     Raises what HistoryClient.query raises.
     """
-    parameters = {"since": clock - window, "types": sorted(ACTIVITY), "openers": _OPENERS}
+    parameters = {"since": clock - window, "types": sorted(ACTIVITY_COUNTERS), "openers": _OPENERS}
     counts, recent = await client.query_all(
         reader, (_COUNTS, parameters), (_RECENT, parameters | {"most": MAX_RECENT}))
-    totals = dict.fromkeys(ACTIVITY.values(), 0)
+    totals = dict.fromkeys(ACTIVITY_COUNTERS.values(), 0)
     for event_type, count in counts:
-        totals[ACTIVITY[event_type]] += count
+        totals[ACTIVITY_COUNTERS[event_type]] += count
     entries = sorted(
         (_entry(reader.workspace_id, row) for row in recent), key=lambda row: (row.at, row.id), reverse=True)
     return {"window": serializers.window_name(window), **totals,

@@ -20,15 +20,11 @@ from api.readmodel.window import first_page
 from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
 from schemas.views import ActivityRow, MarkRow, decode_row
+from streams.core.domain.event_types import ACTIVITY_COUNTERS
 from streams.core.domain.rank import ID_OFFSET, is_pinned
 
-__all__ = ["ACTIVITY", "MAX_RECENT", "PageRenderer", "sort_key_of_token"]
+__all__ = ["MAX_RECENT", "PageRenderer", "sort_key_of_token"]
 
-# What counts as what in the activity.
-ACTIVITY = {
-    "session.completed": "sessions_completed", "plan.approved": "plans_approved",
-    "action.confirmed": "actions_resolved", "action.declined": "actions_resolved",
-}
 MAX_RECENT = 20
 # Encoded items kept, in bytes: what changed just now is asked for by many.
 _CACHE_BYTES = 16 << 20
@@ -46,7 +42,7 @@ def sort_key_of_token(text: str) -> bytes:
 class PageRenderer:
     """The JSON of items is kept a while, as a page, a frame and another reader's frame share it."""
 
-    activity_types = tuple(ACTIVITY)
+    activity_types = tuple(ACTIVITY_COUNTERS)
 
     def __init__(self, live_window: int = 24 * HOUR, cache_bytes: int = _CACHE_BYTES) -> None:
         """`live_window`: how long activity rows are kept, in microseconds."""
@@ -148,8 +144,8 @@ class PageRenderer:
         """What was done within `window` before `clock`, microseconds; None: as long as it is kept."""
         whole = window is None or window >= self.live_window
         since = TIME.pack(0 if window is None or whole else max(0, clock - window + 1))
-        found = dict.fromkeys(ACTIVITY.values(), 0)
-        for name, what in ACTIVITY.items():
+        found = dict.fromkeys(ACTIVITY_COUNTERS.values(), 0)
+        for name, what in ACTIVITY_COUNTERS.items():
             found[what] += sum(keys.count_above(since) for keys in space.sets_of(reader, "done", name))
             twice = (space.sets.get(("done", *pair, name)) for pair in reader.overlaps())
             found[what] -= sum(keys.count_above(since) for keys in twice if keys is not None)
@@ -160,7 +156,7 @@ class PageRenderer:
 
 def _recent(space: Workspace, reader: Reader, since: bytes) -> Iterator[ActivityRow]:
     runs: Iterable[Iterator[bytes]] = (
-        keys.descending() for name in ACTIVITY for keys in space.sets_of(reader, "done", name))
+        keys.descending() for name in ACTIVITY_COUNTERS for keys in space.sets_of(reader, "done", name))
     for key in merge_sorted(runs, descending=True):
         if key < since:
             return

@@ -25,7 +25,7 @@ from schemas.views import (
     PreferencesRow,
     Row,
     cursor_of,
-    decode_row,
+    decode_row_or_none,
 )
 
 __all__ = ["AppliedBatch", "MissedBatches", "Replica", "WorkspaceUpdate", "apply_changes_to_past"]
@@ -56,7 +56,7 @@ class AppliedBatch:
         if found is None:
             changes = Changes()
             for key, old, new in self.changed[workspace]:
-                _add_change(changes, _row(key, old), _row(key, new))
+                _add_change(changes, decode_row_or_none(key, old), decode_row_or_none(key, new))
             found = self._users[workspace] = changes.affected_users()
         return found
 
@@ -150,7 +150,7 @@ class Replica:
             update = updates.get(space.workspace_id)
             if update is None:
                 update = updates[space.workspace_id] = WorkspaceUpdate(space, batch.before, batch.after, Changes())
-            old, new = _row(key, before), _row(key, raw)
+            old, new = decode_row_or_none(key, before), decode_row_or_none(key, raw)
             space.apply(key, raw, old, new)
             _add_change(update.changes, old, new)
         for name in batch.changed:
@@ -250,7 +250,7 @@ def apply_changes_to_past(space: Workspace, changed: Iterable[Changed]) -> Chang
     """Rolls a workspace of the past over one batch."""
     found = Changes()
     for key, old_raw, raw in changed:
-        old, new = _row(key, old_raw), _row(key, raw)
+        old, new = decode_row_or_none(key, old_raw), decode_row_or_none(key, raw)
         space.apply(key, raw, old, new)
         _add_change(found, old, new)
     return found
@@ -272,10 +272,6 @@ class _WorkspaceField(msgspec.Struct):
 
 
 _decode_workspace_id = msgspec.json.Decoder(_WorkspaceField).decode
-
-
-def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode_row(key, raw) if raw is not None else None
 
 
 def _add_change(changes: Changes, old: Row | None, new: Row | None) -> None:

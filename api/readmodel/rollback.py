@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from api.readmodel.readers import ItemCounts
 from api.readmodel.sorted_sets import Name, SortedSets, SortedSetsOverlay
 from api.readmodel.workspace import Workspace
-from schemas.views import Row, decode_row
+from schemas.views import decode_row_or_none
 
 __all__ = ["workspace_as_of"]
 
@@ -75,9 +75,5 @@ def workspace_as_of(space: Workspace, changed: Iterable[tuple[bytes, bytes | Non
     then = Workspace(space.workspace_id, _OverlayRows(space.rows), SortedSetsOverlay(space.sets),
                      _OverlayTallies(space.tallies), space.families)
     for key, raw in before.items():
-        then.apply(key, raw, _row(key, space.rows.get(key)), _row(key, raw))
+        then.apply(key, raw, decode_row_or_none(key, space.rows.get(key)), decode_row_or_none(key, raw))
     return then
-
-
-def _row(key: bytes, raw: bytes | None) -> Row | None:
-    return decode_row(key, raw) if raw is not None else None

@@ -29,6 +29,7 @@ from schemas.settings import Settings
 from schemas.topics import TOPIC_OF_TYPE
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
 from streams.runtime import health, private_files
+from streams.runtime.clock import now_us
 
 __all__ = ["Place", "events", "run"]
 
@@ -92,7 +93,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _play(settings: Settings) -> None:
     file = Path(settings.data_dir) / "demo.json"
-    now = time.time_ns() // 1000
+    now = now_us()
     place = msgspec.json.decode(file.read_bytes(), type=Place) if file.exists() else Place(now % 1000, now)
     desk = AnswerDesk(file.with_name("demo-desk.json"))
     for _, _, event in islice(events(Place(place.seed, place.began), now), place.number):

@@ -11,7 +11,6 @@ import contextlib
 import re
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from html import escape
 from pathlib import Path
@@ -28,6 +27,7 @@ from api.http.protocol.server import listen, make_server
 from ops.demo.desk import ANSWERS, AnswerDesk
 from ops.demo.scenarios import PEOPLE
 from schemas.scalars import format_timestamp
+from streams.runtime.clock import now_us
 
 __all__ = ["Send", "create_site", "serve"]
 
@@ -69,7 +69,7 @@ def create_site(desk: AnswerDesk, send: Send, inbox: str) -> Starlette:
             given = choices[number]
             await send([{
                 **event, "id": f"desk-{secrets.token_hex(8)}", "type": given.type,
-                "time": format_timestamp(time.time_ns() // 1000),
+                "time": format_timestamp(now_us()),
                 "data": {**_where(event), **given.data, "by_user_id": _USER},
             }])
             desk.answered(event)

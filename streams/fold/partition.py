@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import aclosing
 
@@ -26,6 +25,7 @@ from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.fencing import FencedProducer, fence_partition
 from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
+from streams.runtime.clock import now_us
 
 __all__ = ["PartitionProcessor"]
 
@@ -183,11 +183,8 @@ class PartitionProcessor:
     async def _dead_letter(self, fold: Fold, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
         log.error("%s/%d: the record at offset %d goes to dead-letters: %s", *self.tp, record.offset, reason)
         assert self._writer is not None
-        await send_dead_letters(self._writer.producer, [DeadLetter(
-            topic=LOG, partition=self._partition, offset=record.offset, reason=reason, at=time.time_ns() // 1000,
-            key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
-            cause=cause,
-        )])
+        letter = DeadLetter.of_record(record, reason, cause, now_us())
+        await send_dead_letters(self._writer.producer, [letter])
         fold.skip(record.offset)
 
 

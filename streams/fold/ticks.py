@@ -6,7 +6,6 @@ The fold itself never reads a clock. A tick stamped now moves the log's clock, a
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection
 
 from aiokafka import AIOKafkaProducer
@@ -16,6 +15,7 @@ from schemas.topics import LOG
 from streams.fold.partition import PartitionProcessor
 from streams.kafka.producer import wait_acknowledged
 from streams.runtime import metrics
+from streams.runtime.clock import now_us
 
 __all__ = ["TickProducer"]
 
@@ -25,7 +25,7 @@ _INTERVAL = 0.1  # seconds: how late a tick may be
 class TickProducer:
     """`now` gives microseconds. At most one tick a partition is on its way: the next waits until it is folded."""
 
-    def __init__(self, producer: AIOKafkaProducer, now: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, producer: AIOKafkaProducer, now: Callable[[], int] = now_us) -> None:
         self._producer = producer
         self._now = now
         self._last_tick: dict[PartitionProcessor, int] = {}  # offset of the last tick

@@ -20,6 +20,7 @@ from streams.history import metrics
 from streams.history.clickhouse.client import ClickHouseError, ClickHouseUnavailable, RowsRefused
 from streams.history.clickhouse.columns import columns
 from streams.history.deduplicator import Deduplicator, FactBatch, StoredFacts
+from streams.runtime.clock import now_us
 
 __all__ = ["InsertPlan", "PendingBatch", "Writer", "facts_of"]
 
@@ -209,8 +210,4 @@ def _readable(records: Sequence[Any], letters: list[DeadLetter]) -> tuple[list[A
 
 
 def _letter(record: Any, reason: str, cause: str = "insert") -> DeadLetter:
-    return DeadLetter(
-        topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=int(time.time() * 1e6),
-        key=record.key, value=record.value, headers=[(name, value or b"") for name, value in record.headers],
-        cause=cause,
-    )
+    return DeadLetter.of_record(record, reason, cause, now_us())

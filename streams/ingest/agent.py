@@ -29,6 +29,7 @@ from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.producer import wait_acknowledged
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
+from streams.runtime.clock import now_us
 from streams.runtime.task_supervisor import TaskSupervisor
 
 __all__ = ["Ingestor", "record_time", "register_agent"]
@@ -228,11 +229,7 @@ class Ingestor:
         return self.breakers.record(record.topic, reason)
 
     def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
-        self._add_reject(DeadLetter(
-            topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, at=_now(),
-            key=record.key, value=record.value, headers=[(name, raw or b"") for name, raw in record.headers],
-            cause=cause,
-        ))
+        self._add_reject(DeadLetter.of_record(record, reason, cause, now_us()))
 
     def _process_unreadable(self, record: Unreadable) -> bool:
         one = record.first == record.offset
@@ -240,7 +237,7 @@ class Ingestor:
         reason = f"unreadable at {where}: {record.reason}"
         log.error("%s/%d: %s; its bytes go to dead-letters", record.topic, record.partition, reason)
         self._add_reject(DeadLetter(
-            topic=record.topic, partition=record.partition, offset=record.first, reason=reason, at=_now(),
+            topic=record.topic, partition=record.partition, offset=record.first, reason=reason, at=now_us(),
             value=record.value, size=record.size, cause="unreadable",
         ))
         return self.breakers.record(record.topic, reason)
@@ -255,7 +252,7 @@ class Ingestor:
         if rejects:
             await send_dead_letters(self._producer, rejects)
         sent = []
-        for partition, events, value in self._packer.drain(_now()):
+        for partition, events, value in self._packer.drain(now_us()):
             sent.append(await self._producer.send(LOG, value, partition=partition))
             metrics.PACK_EVENTS.observe(events)
         if sent:
@@ -269,7 +266,3 @@ def record_time(record: ConsumerRecord[bytes, bytes], before: float) -> float:
     time in the future would hide a lag, one before 1970 would be a lag of decades."""
     at = record.timestamp / 1000
     return at if 0 < at < time.time() + _MAX_CLOCK_SKEW else before
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -23,6 +22,7 @@ from schemas.topics import VIEWS
 from schemas.views import FenceRow, encode_row, fence_key
 from streams.kafka.connection import client_arguments, close_client
 from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, idempotent_producer, write_rows
+from streams.runtime.clock import now_us
 
 __all__ = ["FencedError", "FencedProducer", "fence_partition", "transactional_id"]
 
@@ -81,7 +81,7 @@ async def fence_partition(settings: Settings, partition: int) -> FencedProducer:
     try:
         async with asyncio.timeout(WRITE_SECONDS):
             await out.start()
-        row = FenceRow(by=settings.instance, epoch=epoch, at=time.time_ns() // 1000)
+        row = FenceRow(by=settings.instance, epoch=epoch, at=now_us())
         first = FencedProducer(partition, out, epoch, -1)
         offset = await first.write(VIEWS, [(fence_key(partition), encode_row(row))])
     except BaseException:

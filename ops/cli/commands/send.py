@@ -26,6 +26,7 @@ from schemas.settings import Settings
 from schemas.sources import MAX_URL
 from schemas.topics import DEAD_LETTERS, SOURCE_TYPES
 from streams.core.normalise import EventLimits
+from streams.runtime.clock import now_us
 
 __all__ = ["emit", "replay"]
 
@@ -88,7 +89,7 @@ def replay(
         total, topics, last = _survey(lines)
         shift = 0
         if retime and last is not None:
-            shift = time.time_ns() // 1000 - last
+            shift = now_us() - last
             typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {format_timestamp(last)} is now", err=True)
         lines.seek(0)
         begun = time.monotonic()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from streams.core.config import FoldConfig
 from streams.rebuild.partition_view import PartitionView
 from streams.rebuild.rebuild import RebuildBase
 from streams.runtime import private_files
+from streams.runtime.clock import now_us
 
 __all__ = ["VERSION", "Checkpoint", "CheckpointHeader", "CheckpointWriter", "config_fields"]
 
@@ -71,7 +71,7 @@ class CheckpointWriter:
     def __init__(self, path: Path, partitions: int, rules: FoldConfig) -> None:
         self._path = path
         self._head = CheckpointHeader(
-            partitions=partitions, made=format_timestamp(time.time_ns() // 1000), rules=config_fields(rules))
+            partitions=partitions, made=format_timestamp(now_us()), rules=config_fields(rules))
 
     async def write(self, views: AsyncIterator[tuple[int, PartitionView]]) -> int:
         """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""

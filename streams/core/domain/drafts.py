@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from schemas.log import Event
-from schemas.views import DraftEditor, DraftRow, ItemRow
+from schemas.views import DraftEditor, DraftRow, ItemRow, Stamp
 from streams.core.domain import items
 from streams.core.domain.event_types import EVENT_RULES
-from streams.core.domain.items import Stamp
 
 __all__ = ["apply_edit", "derive_target", "draft_users", "update_review"]
 
+_NEVER = Stamp(-1, "")  # older than any event
 MAX_EDITORS = 50  # the newest; a draft with more people is a document, not a draft
 
 
@@ -18,7 +18,7 @@ def apply_edit(draft: DraftRow, event: Event, stamp: Stamp) -> None:
     data, time = event.data, event.time
     for name, value in (("title", data.title), ("cluster", data.cluster), ("stack", data.stack),
                         ("owner", data.owner_user_id)):
-        if value is not None and stamp > draft.stamps.get(name, (-1, "")):
+        if value is not None and stamp > draft.stamps.get(name, _NEVER):
             setattr(draft, name, value)
             draft.stamps[name] = stamp
     if event.type != "draft.edited" or data.editor is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BLOCKING_BY_DEFAULT", "COUNTED", "EVENT_RULES", "KINDS", "RESOLVED_MANUALLY", "EventRule"]
+__all__ = ["ACTIVITY_COUNTERS", "BLOCKING_BY_DEFAULT", "EVENT_RULES", "KINDS", "RESOLVED_MANUALLY", "EventRule"]
 
 Effect = Literal["open", "update", "close", "note"]
 
@@ -64,6 +64,9 @@ BLOCKING_BY_DEFAULT = frozenset({"waitpoint", "session_waiting", "plan_approval"
 # What the history calls a resolve whose action nobody named; the item shows none.
 RESOLVED_MANUALLY = "resolved"
 # What "momentum" counts. An action that expired was resolved by nobody, so it does not count.
-COUNTED = frozenset({"session.completed", "plan.approved", "action.confirmed", "action.declined"})
+ACTIVITY_COUNTERS = {
+    "session.completed": "sessions_completed", "plan.approved": "plans_approved",
+    "action.confirmed": "actions_resolved", "action.declined": "actions_resolved",
+}
 
 

@@ -16,7 +16,7 @@ from operator import itemgetter
 from msgspec import json
 
 from schemas.log import Data
-from schemas.views import GroupMember, GroupRow, ItemRow
+from schemas.views import Close, GroupMember, GroupRow, ItemRow, Stamp
 from streams.core.config import FoldConfig
 from streams.core.domain import periods
 from streams.core.domain.event_types import RESOLVED_MANUALLY
@@ -77,12 +77,14 @@ def upsert_member(group: GroupRow, row: ItemRow) -> bool:
     """Writes down what the group needs to know of a member. False: the group is full, the run stays on its own."""
     if row.is_open and row.id not in group.members and len(group.members) >= MAX_OPEN_MEMBERS + MAX_CLOSED_MEMBERS:
         return False
-    action, by = (row.closed[2], row.closed[3]) if row.closed is not None else (None, None)
+    action, by = (row.closed.action, row.closed.by) if row.closed is not None else (None, None)
     group.members[row.id] = GroupMember(
         row.data.cluster or "", list(row.periods), row.priority, row.blocking, row.due_at, row.data.title or "",
         action, by,
     )
-    closed = [(member.periods[-1], item) for item, member in group.members.items() if member.periods[-1] & 1]
+    closed = [
+        (member.periods[-1], item) for item, member in group.members.items() if periods.is_close(member.periods[-1])
+    ]
     if len(closed) > MAX_CLOSED_MEMBERS:
         _drop_closed_members(group, sorted(closed)[:-MAX_CLOSED_MEMBERS])
     return True
@@ -93,8 +95,8 @@ def _drop_closed_members(group: GroupRow, closed: list[tuple[int, str]]) -> None
     outage = find_outage(group)
     for code, item in closed:
         del group.members[item]
-        if outage is not None and outage.since < code >> 1:
-            group.held = (outage.since, code >> 1)
+        if outage is not None and outage.since < periods.time_of(code):
+            group.held = (outage.since, periods.time_of(code))
 
 
 def remove_member(group: GroupRow, item: str) -> None:
@@ -139,12 +141,12 @@ def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock:
         if outage.ended is not None:
             last = group.members.get(outage.last_member)
             action, by = (last.action, last.by) if last is not None else (None, None)
-            resolve(row, (outage.ended, "", RESOLVED_MANUALLY if action is None else action, by))  # "": nobody said how
+            resolve(row, Close(outage.ended, "", RESOLVED_MANUALLY if action is None else action, by))
         elif not row.is_open:
             reopen(row)
         elif raised:
             row.surge += 1
-    row.base = row.base or (row.created_at, "")
+    row.base = row.base or Stamp(row.created_at, "")
     derive_rank(row, clock, rules)
 
 

@@ -10,19 +10,18 @@ from copy import copy
 from operator import attrgetter
 
 from schemas.log import NO_PAYLOAD, Data
-from schemas.views import ItemRow
+from schemas.views import Close, ItemRow, Stamp
 from streams.core.config import FoldConfig
 from streams.core.domain import periods
 from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
 __all__ = [
-    "Stamp", "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen", "resolve",
+    "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen", "resolve",
     "seconds_open", "set_opening_data", "update",
 ]
 
-Stamp = tuple[int, str]  # event time and digest: total, the same for everybody
-
+_NEVER = Stamp(-1, "")  # older than any event
 _TARGET = "target"  # both target fields move together: naming one replaces both
 _TARGET_FIELDS = ("target_user_id", "target_role")
 # What an update can't change: who closed it, how, and the title, which an open item always has.
@@ -37,7 +36,7 @@ def set_opening_data(row: ItemRow, data: Data, stamp: Stamp) -> None:
     if row.base is not None and stamp <= row.base:
         return
     shown, data = row.data, copy(data)
-    row.over = {name: at for name, at in row.over.items() if at[0] > stamp[0]}
+    row.over = {name: at for name, at in row.over.items() if at.time > stamp.time}
     for name in row.over:
         for field in _TARGET_FIELDS if name == _TARGET else (name,):
             setattr(data, field, getattr(shown, field))
@@ -47,30 +46,30 @@ def set_opening_data(row: ItemRow, data: Data, stamp: Stamp) -> None:
 
 def record_open(row: ItemRow, data: Data, stamp: Stamp) -> None:
     set_opening_data(row, data, stamp)
-    periods.insert(row.periods, stamp[0], closes=False)
+    periods.insert(row.periods, stamp.time, closes=False)
 
 
 def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> None:
     """Sets the fields the event names, each unless something newer is shown there (CONTRACT §2)."""
-    if row.base is not None and stamp[0] <= row.base[0]:
+    if row.base is not None and stamp.time <= row.base.time:
         return
     shown, over = row.data, row.over
     for name, value in zip(_UPDATABLE, _values(data), strict=True):
         if (value is None or value is NO_PAYLOAD) and (name not in cleared or name == "title"):
             continue
-        if stamp > over.get(name, (-1, "")):
+        if stamp > over.get(name, _NEVER):
             setattr(shown, name, value)
             over[name] = stamp
     names_target = data.target_user_id is not None or data.target_role is not None
-    if (names_target or any(name in cleared for name in _TARGET_FIELDS)) and stamp > over.get(_TARGET, (-1, "")):
+    if (names_target or any(name in cleared for name in _TARGET_FIELDS)) and stamp > over.get(_TARGET, _NEVER):
         shown.target_user_id, shown.target_role = data.target_user_id, data.target_role
         over[_TARGET] = stamp
 
 
 def record_close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> None:
-    periods.insert(row.periods, stamp[0], closes=True)
-    if row.closed is None or stamp > row.closed[:2]:
-        row.closed = (*stamp, action, by)
+    periods.insert(row.periods, stamp.time, closes=True)
+    if row.closed is None or stamp > row.closed.stamp:
+        row.closed = Close(*stamp, action, by)
 
 
 def derive_state(row: ItemRow, clock: int, rules: FoldConfig) -> None:
@@ -88,7 +87,7 @@ def derive_state(row: ItemRow, clock: int, rules: FoldConfig) -> None:
     elif raised:
         row.surge += 1
     if row.base is not None:
-        row.created_at = periods.current_period_start(row.periods) or row.base[0]
+        row.created_at = periods.current_period_start(row.periods) or row.base.time
     derive_rank(row, clock, rules)
 
 
@@ -111,13 +110,13 @@ def hide(row: ItemRow) -> None:
     row.resolved_at = row.resolved_by = row.resolved_action = None
 
 
-def resolve(row: ItemRow, closed: tuple[int, str, str, str | None] | None) -> None:
+def resolve(row: ItemRow, closed: Close | None) -> None:
     if row.is_open:
         row.wake = None
     row.state = "resolved"
     if closed is not None:
-        row.resolved_at, _, action, row.resolved_by = closed
-        row.resolved_action = action or None  # who resolves by hand need not say how (C14)
+        row.resolved_at, row.resolved_by = closed.time, closed.by
+        row.resolved_action = closed.action or None  # who resolves by hand need not say how (C14)
 
 
 def seconds_open(row: ItemRow, until: int) -> float:

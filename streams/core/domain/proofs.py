@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 
 from schemas.facts import Fact
-from schemas.views import ItemRow, ProofsRow
+from schemas.views import Close, ItemRow, ProofsRow
 from streams.core.config import FoldConfig
 from streams.core.domain import items, periods
 from streams.core.domain.keys import proof_expiring_name
@@ -53,12 +53,12 @@ def derive_proof_state(row: ItemRow, clock: int, rules: FoldConfig) -> bool:
     if row.base is not None and expires is not None:
         data.title = data.title or f"Proof of {data.case_title or data.case_id or row.source_id} expires"
         # Nothing but a person's `unread` is an opening among the periods: what ended before it, it undid.
-        opens, again = max(expires - rules.proof_window, row.base[0]), periods.newest_opening(row.periods)
+        opens, again = max(expires - rules.proof_window, row.base.time), periods.newest_opening(row.periods)
         row.created_at = max(opens, again)
-        ends = _end_candidates(row, max(row.base[0], again))
-        end = min(ends, key=lambda one: one[0]) if ends else None
-        row.updated_at = max(row.created_at, row.read_at or 0, *(one[0] for one in ends))
-        over_before = end is not None and end[0] <= opens
+        ends = _end_candidates(row, max(row.base.time, again))
+        end = min(ends, key=lambda close: close.time) if ends else None
+        row.updated_at = max(row.created_at, row.read_at or 0, *(close.time for close in ends))
+        over_before = end is not None and end.time <= opens
         waiting = clock < opens and not over_before
         if waiting or over_before:
             row.state = "hidden"
@@ -72,13 +72,13 @@ def derive_proof_state(row: ItemRow, clock: int, rules: FoldConfig) -> bool:
     return row.is_open and not was_open
 
 
-def _end_candidates(row: ItemRow, since: int) -> list[tuple[int, str, str, str | None]]:
+def _end_candidates(row: ItemRow, since: int) -> list[Close]:
     """When and how it was over: time, digest, resolved action, by whom."""
-    ends: list[tuple[int, str, str, str | None]] = []
-    if row.closed is not None and row.closed[0] >= since:
+    ends: list[Close] = []
+    if row.closed is not None and row.closed.time >= since:
         ends.append(row.closed)
     if row.superseded is not None and row.superseded >= since:
-        ends.append((row.superseded, "", "attached", None))
+        ends.append(Close(row.superseded, "", "attached", None))
     return ends
 
 

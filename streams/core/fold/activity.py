@@ -6,8 +6,7 @@ A row takes its target from the item it is about, whichever of them arrived firs
 from __future__ import annotations
 
 from schemas.log import Event
-from schemas.views import ActivityRow, ItemRow
-from streams.core.domain.items import Stamp
+from schemas.views import ActivityRow, ItemRow, Stamp
 from streams.core.domain.keys import activity_key, item_key
 from streams.core.fold.context import FoldContext
 
@@ -22,7 +21,7 @@ def add_activity(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp,
     wake = event.time + context.config.activity_window
     if wake <= context.log_clock:
         return
-    key = activity_key(bytes.fromhex(stamp[1]))
+    key = activity_key(bytes.fromhex(stamp.digest))
     done = ActivityRow(
         ws=row.ws, id=key.decode(), type=event.type, at=event.time, item="", kind=row.kind,
         by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,

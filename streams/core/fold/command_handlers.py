@@ -11,7 +11,7 @@ import msgspec
 from schemas.facts import Fact, Outcome
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
 from schemas.scalars import format_timestamp
-from schemas.views import ItemRow, MarkRow, PreferencesRow
+from schemas.views import Close, ItemRow, MarkRow, PreferencesRow, Stamp
 from streams.core.domain import items, periods
 from streams.core.domain.event_types import RESOLVED_MANUALLY
 from streams.core.domain.keys import command_name, is_event_digest, item_key, mark_key, preferences_key
@@ -140,7 +140,9 @@ def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bo
 
 def _closed_by_source(row: ItemRow) -> bool:
     """A command's id is no event digest. A proof may also be over by the case's next one, which closes no period."""
-    by_hand = row.closed is not None and row.closed[0] == row.resolved_at and not is_event_digest(row.closed[1])
+    by_hand = (
+        row.closed is not None and row.closed.time == row.resolved_at and not is_event_digest(row.closed.digest)
+    )
     return not by_hand
 
 
@@ -189,7 +191,7 @@ def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool
                 _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
         _mark_unread(row, command)
     else:
-        _resolve(context, row, _later_stamp(row, (command.time, command.id)), command)
+        _resolve(context, row, _later_stamp(row, Stamp(command.time, command.id)), command)
     _store_item(context, row, command.time)
     _emit_state_fact(context, command, row, was_open, command_name(command.id, row.id))
     return True
@@ -215,7 +217,7 @@ def _mark_unread(row: ItemRow, command: SetState) -> None:
     row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
 
 
-def _resolve(context: FoldContext, row: ItemRow, stamp: tuple[int, str], command: SetState) -> None:
+def _resolve(context: FoldContext, row: ItemRow, stamp: Stamp, command: SetState) -> None:
     """An incident is its runs: resolving it resolves them, and the history knows of each."""
     action = command.resolved_action or ""
     if row.kind == "incident":
@@ -225,16 +227,18 @@ def _resolve(context: FoldContext, row: ItemRow, stamp: tuple[int, str], command
             _store_item(context, run, command.time)
             _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
         if not row.is_open:
-            items.resolve(row, (*stamp, action, command.user))
+            items.resolve(row, Close(*stamp, action, command.user))
         return
     items.record_close(row, stamp, action, command.user)
 
 
-def _later_stamp(row: ItemRow, stamp: tuple[int, str]) -> tuple[int, str]:
+def _later_stamp(row: ItemRow, stamp: Stamp) -> Stamp:
     """No older than what the row knows, and newer than how it was closed: the last word holds (C20), whatever the
     clock of its edge."""
-    stamp = max(stamp[0], periods.newest_time(row.periods)), stamp[1]
-    return stamp if row.closed is None or stamp > row.closed[:2] else (row.closed[0] + 1, stamp[1])
+    stamp = Stamp(max(stamp.time, periods.newest_time(row.periods)), stamp.digest)
+    if row.closed is None or stamp > row.closed.stamp:
+        return stamp
+    return Stamp(row.closed.time + 1, stamp.digest)
 
 
 def _store_item(context: FoldContext, row: ItemRow, time: int) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from schemas.facts import Fact
 from schemas.log import Event
-from schemas.views import DraftRow, ItemRow, ProofsRow
+from schemas.views import DraftRow, ItemRow, ProofsRow, Stamp
 from streams.core.domain import drafts, items, periods, proofs
-from streams.core.domain.event_types import COUNTED, EVENT_RULES, RESOLVED_MANUALLY
-from streams.core.domain.items import Stamp
+from streams.core.domain.event_types import ACTIVITY_COUNTERS, EVENT_RULES, RESOLVED_MANUALLY
 from streams.core.domain.keys import draft_key, event_name, item_id, item_key, proofs_key
 from streams.core.domain.proofs import proof_expiring_fact
 from streams.core.fold import activity, incident_groups
@@ -25,7 +24,7 @@ def handle_event(context: FoldContext, event: Event, digest: bytes) -> None:
         ws=event.ws, pos=0, index=0, event_id=event_name(event.source, event.id), time=event.time, type=event.type,
         subject=event.subject, at=context.log_clock, state=data.state, proof_id=data.proof_id, task_id=data.task_id,
     )
-    HANDLERS.get(event.type, _handle_item_event)(context, event, (event.time, digest.hex()), fact)
+    HANDLERS.get(event.type, _handle_item_event)(context, event, Stamp(event.time, digest.hex()), fact)
     context.emit(fact)
 
 
@@ -50,7 +49,7 @@ def _handle_item_event(context: FoldContext, event: Event, stamp: Stamp, fact: F
         items.record_close(row, stamp, event.data.action or rule.action, event.data.by_user_id)
     _update_item(context, key, row, event)
     _fill_fact(fact, event, row, was_open)
-    if event.type in COUNTED:
+    if event.type in ACTIVITY_COUNTERS:
         activity.add_activity(context, row, event, stamp, fact.actor)
 
 
@@ -94,11 +93,11 @@ def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     fact.opened = row.is_open and not was_open and row.kind != "proof_expiring"  # that one has a fact of its own
     if was_open and not row.is_open:
         # A proof that had expired before its item opened by itself leaves none that is resolved, yet was how it ended.
-        closing_action = row.closed[2] if row.closed is not None else None
+        closing_action = row.closed.action if row.closed is not None else None
         fact.resolved_action = row.resolved_action or closing_action or RESOLVED_MANUALLY
         fact.seconds_open = items.seconds_open(row, event.time)
-    elif not row.is_open and row.closed is not None and row.closed[0] == event.time:
-        fact.resolved_action = row.closed[2] or RESOLVED_MANUALLY
+    elif not row.is_open and row.closed is not None and row.closed.time == event.time:
+        fact.resolved_action = row.closed.action or RESOLVED_MANUALLY
 
 
 def _fact_targets(event: Event, row: ItemRow) -> tuple[str | None, str | None]:

@@ -170,7 +170,7 @@ class Stage:
             was = before[row.id]
             if was.state == "resolved" and row.is_open:
                 assert was.closed is not None
-                assert was.closed[1].startswith("c"), "a command closed it"
+                assert was.closed.digest.startswith("c"), "a command closed it"
 
     def _kept(self) -> dict[bytes, bytes]:
         return {key: raw for key, raw in self.rows.items() if key[:2] not in (b"e:", b"~:")}
