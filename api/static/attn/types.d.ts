@@ -1,4 +1,4 @@
-// The shapes of attn's answers and frames (CONTRACT §4), for checking the modules here and those of others.
+// Types of attn's responses and frames (CONTRACT §4), for this page and for other clients.
 
 export type Priority = "urgent" | "high" | "normal" | "low";
 export type State = "unread" | "read" | "resolved";
@@ -7,13 +7,13 @@ export type Reason = "resolved" | "dismissed" | "snoozed" | "retargeted" | "grou
 export interface Step { title: string; mode: "auto" | "confirm" }
 export interface Person { type: "user" | "ai"; id: string; name?: string }
 
-/** One row of the inbox. Fields without a value are left out; times are RFC 3339. */
+/** One row of the inbox. Fields without a value are omitted; times are RFC 3339. */
 export interface Item {
   id: string; workspace_id: string; kind: string; source_id: string; title: string; state: State;
   priority: Priority; blocking: boolean; created_at: string; updated_at: string; revision: number;
-  /** Why it is where it is: `band`, then `overdue`, `blocking`, `pinned`. `rank` sorts as text; equal ones by `id`. */
+  /** `rank_reasons`: the band, then `overdue`, `blocking`, `pinned`. The list is sorted by `rank` as text, then by `id`. */
   band: Priority; due_at: string; overdue: boolean; rank_reasons: string[]; rank: string;
-  target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>; // numbers that a double does not hold as written: `String` objects (exact.js)
+  target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>; // numbers that a double cannot represent exactly are `String` objects (exact.js)
   sender_type?: string; sender_id?: string; sender_name?: string;
   read_at?: string; resolved_at?: string; resolved_by_user_id?: string; resolved_action?: string;
   cluster?: string; stack?: string; conversation_id?: string; case_id?: string; case_title?: string;
@@ -24,7 +24,7 @@ export interface Item {
   editor?: Person; clusters?: string[]; count?: number; members?: string[]; dismissed_until?: string;
 }
 
-/** Of the whole inbox, not of the window. `by_priority` counts the source's priority, not the band. */
+/** Counts of the whole inbox, not of the window. `by_priority` counts the source's priority, not the band. */
 export interface Counts {
   total: number; unread: number; by_kind: Record<string, number>; by_priority: Partial<Record<Priority, number>>;
 }
@@ -44,10 +44,10 @@ export interface Widget { id: string; visible: boolean }
 export interface Preferences { pinned_clusters: string[]; widgets: Widget[] }
 export interface Me { user_id: string; name?: string; workspace_id: string; role: string; expires_at: string }
 
-/** One frame of the feed, as `sse.js` reads it. `retry`: milliseconds to wait before coming back, if it says so. */
+/** One frame of the feed, as `sse.js` parses it. `retry`: milliseconds to wait before a reconnect. */
 export interface Frame { id?: string; event: string; data: any; retry?: number }
 
-/** What `fold.js` makes of frames: the reader's copy of the first N of the ranked list. */
+/** The result of `fold.js`: the client's copy of the first N items of the ranked list. */
 export interface Inbox {
   /** Send it as `Last-Event-ID`; null before the first snapshot. */
   readonly cursor: string | null;

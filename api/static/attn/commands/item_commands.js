@@ -1,4 +1,5 @@
-// What a person does to items. Each write is answered after it is durable; the feed then shows it, here and everywhere.
+// Commands on items: read, unread, resolve, dismiss, snooze, restore, undo. The edge answers a write when it is durable; the
+// feed then shows the change in every tab and browser.
 import { withRevision, retryThrottled, replaceItem } from "./revision_check.js";
 import { request, explain, ok, sendWrite } from "../http.js";
 import { linkTo } from "../text/links.js";
@@ -9,13 +10,14 @@ import { formatTime, isolate, kindLabel, plural } from "../text/labels.js";
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../http.js").Answer} Answer */
 
-const MAX_BULK = 500; // ids in one request
-const MAX_SINGLE_WRITES = 100; // items that are written one by one, each for its own revision; more go as one request
-const SERIES_ENDS = new Set([0, 401, 429]); // statuses that end a series: the next item would get the same
-const TOAST_MS = 9000, ERROR_TOAST_MS = 15_000; // milliseconds a message is shown
+const MAX_BULK = 500; // ids per bulk request
+const MAX_SINGLE_WRITES = 100; // items that are written one by one, each with its own revision; more items go as one bulk request
+const SERIES_ENDS = new Set([0, 401, 429]); // statuses that end a series: the next item would fail in the same way
+const TOAST_MS = 9000, ERROR_TOAST_MS = 15_000; // how long a message is shown
 let lastToast = 0;
 
 /**
+ * Shows a message, also to screen readers.
  * @param {string} text
  * @param {{tone?: "calm" | "bad", links?: {href: string, text: string}[], undo?: (() => void) | null}} [more]
  */
@@ -25,10 +27,10 @@ export function showToast(text, { tone = "calm", links = [], undo = null } = {})
   setTimeout(() => hideToast(toast.id), tone === "bad" || links.length ? ERROR_TOAST_MS : TOAST_MS);
 }
 
-/** @param {number} id */
+/** Hides a message. @param {number} id */
 export const hideToast = (id) => page.set({ toasts: page.get().toasts.filter((toast) => toast.id !== id) });
 
-/** Undo what was done last, if its message is still there. */
+/** Undoes the last command whose message is still shown. */
 export function undo() {
   const last = page.get().toasts.findLast((toast) => toast.undo !== null);
   if (!last) return showToast("Nothing to undo.");
@@ -36,18 +38,19 @@ export function undo() {
   last.undo?.();
 }
 
-/** @param {string} id @returns {Item | undefined} */
+/** Returns an item that the page knows. @param {string} id @returns {Item | undefined} */
 export function findItem(id) {
   const { inbox, beyond, dismissed, openItem } = page.get();
   return [inbox.items, beyond.items, dismissed.items].map((items) => items.find((item) => item.id === id)).find(Boolean)
     ?? (openItem?.id === id ? openItem : undefined);
 }
 
-/** A title within a sentence. @param {readonly string[]} ids */
+/** Returns the quoted title of one item, or the number of items, for a message. @param {readonly string[]} ids */
 const titleOf = (ids) => (ids.length === 1 ? `“${isolate(findItem(ids[0])?.title ?? "Item")}”` : plural(ids.length, "item"));
 
 /**
- * Busy while it lasts; then what was asked for has gone from the list at this person's own wish.
+ * Runs a write and marks its items as pending. With `leaves`, the written items then leave the list without a trace, because
+ * this user removed them.
  * @param {readonly string[]} ids
  * @param {() => Promise<Answer>} work
  * @param {boolean} leaves
@@ -65,8 +68,9 @@ async function withPendingItems(ids, work, leaves) {
 }
 
 /**
+ * Shows why a command failed. After 409 the message links to the source of the item.
  * @param {Answer} answer
- * @param {string} what
+ * @param {string} what what failed
  * @param {Item} [item]
  */
 function showFailure(answer, what, item) {
@@ -75,9 +79,10 @@ function showFailure(answer, what, item) {
 }
 
 /**
+ * Marks items as read or unread, for all users who may see them.
  * @param {readonly string[]} ids
  * @param {"read" | "unread"} state
- * @param {boolean} [quietly]
+ * @param {boolean} [quietly] whether a failure shows no message
  */
 export async function setState(ids, state, quietly = false) {
   if (!ids.length) return;
@@ -89,13 +94,13 @@ export async function setState(ids, state, quietly = false) {
 }
 
 /**
- * Marks an item for the revision that was shown: a late "unread" would reopen an item that its source closed meanwhile.
+ * Sets the state of an item at the revision that was shown: a late "unread" would reopen an item that its source has closed.
  * @param {string} id
  * @param {"read" | "unread"} state
  */
 const setStateOfOne = (id, state) => withRevision(findItem(id), (revision) => retryThrottled(() => sendWrite("PATCH", `/api/v1/inbox/${encodeURIComponent(id)}`, { state }, revision)));
 
-/** Marks items unread one by one, because the bulk request has no revisions. @param {readonly string[]} ids */
+/** Marks items as unread one by one, because the bulk request has no revisions. @param {readonly string[]} ids */
 async function markUnread(ids) {
   /** @type {Answer | null} */
   let bad = null;
@@ -112,8 +117,9 @@ async function markUnread(ids) {
 }
 
 /**
+ * Resolves items for all users.
  * @param {readonly string[]} ids
- * @param {string} [action] what was done, for the record
+ * @param {string} [action] what was done; stored with the item
  */
 export async function resolve(ids, action) {
   if (!ids.length) return;
@@ -128,7 +134,7 @@ export async function resolve(ids, action) {
 }
 
 /**
- * Undoes a resolve. An item that its source or another person closed since stays closed.
+ * Undoes a resolve. An item that its source or another user has closed since stays closed.
  * @param {readonly string[]} ids
  * @param {string} [action] as it was resolved
  */
@@ -148,14 +154,14 @@ async function reopen(ids, action) {
     else if (state === "resolved" || !ok(now)) theirs += 1;
   }
   page.set({ ownRemovals: without(page.get().ownRemovals, opened) });
-  unfreezeList(); // what this person brings back does not wait behind the pill
+  unfreezeList(); // items that this user restores are shown at once
   if (!theirs) return showToast(ids.length === 1 ? "Reopened." : `${opened.length} reopened.`);
   showToast(ids.length === 1 ? "Not reopened: its source or another user has closed it since."
     : `${opened.length} reopened, ${theirs} stay closed: their source or another user has closed them since.`, { tone: "bad" });
 }
 
 /**
- * Many at once; what its source must decide is left open, and led to.
+ * Sets the state of many items by bulk requests. Items that only their source may resolve stay open; the message links to them.
  * @param {readonly string[]} ids
  * @param {"read" | "unread" | "resolved"} state
  * @param {string} [action]
@@ -184,19 +190,20 @@ async function changeMany(ids, state, action) {
     const href = linkTo(item.action_url);
     return href === null ? [] : [{ href, text: `${kindLabel(item.kind).verb}: ${isolate(item.title)}` }];
   }).slice(0, 5);
-  const said = [state === "resolved" ? `${updated} resolved` : `${updated} marked ${state}`];
-  if (skipped.length) said.push(`${skipped.length} left open`);
-  if (missing) said.push(`${missing} not found`);
+  const parts = [state === "resolved" ? `${updated} resolved` : `${updated} marked ${state}`];
+  if (skipped.length) parts.push(`${skipped.length} left open`);
+  if (missing) parts.push(`${missing} not found`);
   const done = ids.filter((id) => !skipped.includes(id));
   page.set({ selected: new Set(skipped) });
   moveFocus(state === "resolved" ? done : [], next);
   const why = skipped.length ? ". Decide those at their source: " + (links.length < left.length ? "they stay selected." : "") : ".";
-  showToast(said.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
+  showToast(parts.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
 }
 
 /**
+ * Dismisses items for this user only; with `until` they are snoozed.
  * @param {readonly string[]} ids
- * @param {Date} [until] a snooze
+ * @param {Date} [until] end of the snooze
  */
 export async function dismiss(ids, until) {
   if (!ids.length) return;
@@ -216,11 +223,11 @@ export async function dismiss(ids, until) {
   if (bad) showFailure(bad, ids.length === 1 ? `${name} was not dismissed` : `${done.length} of ${ids.length} dismissed`, findItem(ids[0]));
   if (!done.length) return;
   moveFocus(done, next);
-  if (page.get().dismissed.loaded) fetchDismissed(page); // it is counted beside the list
+  if (page.get().dismissed.loaded) fetchDismissed(page); // the sidebar shows their number
   showToast(until ? `Snoozed ${name} until ${formatTime(until.toISOString())}.` : `Dismissed ${name}, for you only.`, { undo: () => restore(done) });
 }
 
-/** @param {readonly string[]} ids */
+/** Restores dismissed or snoozed items. @param {readonly string[]} ids */
 export async function restore(ids) {
   for (const id of ids) {
     const answer = await withPendingItems([id], () => sendWrite("DELETE", `/org/me/inbox/${encodeURIComponent(id)}/dismiss`), false);
@@ -237,7 +244,7 @@ export async function restore(ids) {
 }
 
 /**
- * What comes after these on screen: where the keyboard goes when they have gone.
+ * Returns the item after these on screen: it gets the focus when they leave the list.
  * @param {readonly string[]} ids
  */
 function nextOnScreen(ids) {
@@ -247,6 +254,7 @@ function nextOnScreen(ids) {
 }
 
 /**
+ * Moves the focus to `next` if it was on one of these items, and closes them.
  * @param {readonly string[]} ids
  * @param {string | null} next
  */

@@ -1,4 +1,4 @@
-// Pins and the layout of the overview, kept by the edge so that they are the same in every browser.
+// Preferences: pinned clusters and the layout of the overview. The edge stores them, so every browser shows the same.
 import { showToast } from "./item_commands.js";
 import { explain, ok, sendWrite } from "../http.js";
 import { page } from "../state/page_state.js";
@@ -6,12 +6,12 @@ import { page } from "../state/page_state.js";
 /** @typedef {import("../types").Preferences} Preferences */
 /** @typedef {import("../types").Widget} Widget */
 
-/** What the overview can show; order is layout until a person has one of their own. */
+/** All widgets of the overview, in the default layout. */
 export const WIDGETS = ["momentum", "drafts", "flow", "kinds", "clusters", "times", "people"];
 
 /**
- * The widgets in a person's order: those of the preferences, then what is new since. Ones this page does not know are
- * another client's; they keep their places.
+ * Returns the widgets in the user's layout: those of the preferences, then the others. Unknown widgets belong to another client and
+ * keep their positions.
  * @param {Preferences} preferences
  * @returns {Widget[]}
  */
@@ -21,10 +21,10 @@ export function layout({ widgets }) {
 }
 
 /**
- * A widget moved by some places among those this page shows.
+ * Returns the widgets after one was moved to the position of another.
  * @param {Widget[]} widgets
  * @param {string} id
- * @param {string} target the one whose place it takes
+ * @param {string} target widget at the new position
  */
 export function moved(widgets, id, target) {
   const from = widgets.findIndex((widget) => widget.id === id), to = widgets.findIndex((widget) => widget.id === target);
@@ -35,7 +35,7 @@ export function moved(widgets, id, target) {
 }
 
 /**
- * Shown at once, and taken back if the edge refuses.
+ * Saves changes of the preferences. The page shows them at once, and reverts them if the write fails.
  * @param {Partial<Preferences>} changes
  */
 export async function savePreferences(changes) {

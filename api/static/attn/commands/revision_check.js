@@ -1,4 +1,4 @@
-// Fences writes by the revision a person saw (`If-Match`), and repeats throttled ones.
+// Sends writes with the revision that the user saw (`If-Match`), and repeats rate-limited ones.
 import { pause } from "../backoff.js";
 import { stringify } from "../exact.js";
 import { waitOf } from "../http.js";
@@ -7,15 +7,15 @@ import { page } from "../state/page_state.js";
 /** @typedef {import("../types").Item} Item */
 /** @typedef {import("../http.js").Answer} Answer */
 
-const MAX_TRIES = 4, MAX_WAIT_MS = 10_000; // after a 429, and milliseconds between two of them
+const MAX_TRIES = 4, MAX_WAIT_MS = 10_000; // requests per write after 429, and milliseconds between two
 
-/** What a person saw of an item: while this is the same, a newer revision is none of their concern. @param {Item} item */
+/** Returns the fields that matter for a decision: if they are unchanged, the user need not review a newer revision. @param {Item} item */
 const shownFields = ({ title, body_md, priority, plan, risk, reversible, payload, error }) =>
   stringify([title, body_md, priority, plan, risk, reversible, payload, error]);
 
 /**
- * Sends a write for the revision that was shown. On 412 it is sent again if only marks changed; else the page shows the
- * current item.
+ * Sends a write with the revision that was shown. After 412 it is sent again with the current revision if the content of the item
+ * is unchanged; else the page shows the current item.
  * @param {Item | undefined} item
  * @param {(revision: number | undefined) => Promise<Answer>} send
  */
@@ -28,12 +28,12 @@ export async function withRevision(item, send) {
   return answer;
 }
 
-/** Replaces an item that the feed does not follow (opened, beyond the window, put away). @param {Item} item */
+/** Replaces an item that the feed does not update (opened, beyond the window, dismissed). @param {Item} item */
 export function replaceItem(item) {
   const { inbox, openItem, beyond, dismissed } = page.get();
-  if (inbox.items.some((one) => one.id === item.id)) return; // the feed brings it
-  const put = (/** @type {Item} */ one) => (one.id === item.id ? item : one);
-  page.set({ openItem: openItem && put(openItem), beyond: { ...beyond, items: beyond.items.map(put) }, dismissed: { ...dismissed, items: dismissed.items.map(put) } });
+  if (inbox.items.some((one) => one.id === item.id)) return; // the feed updates it
+  const replaced = (/** @type {Item} */ one) => (one.id === item.id ? item : one);
+  page.set({ openItem: openItem && replaced(openItem), beyond: { ...beyond, items: beyond.items.map(replaced) }, dismissed: { ...dismissed, items: dismissed.items.map(replaced) } });
 }
 
 /**

@@ -1,4 +1,5 @@
-// The address says which item is open: so it can be kept and shared, and the browser's Back closes what was opened.
+// Deep links: the fragment `#item=ID` names the open item, so it can be bookmarked and shared. The browser's Back button closes
+// the item.
 import { findItem, showToast } from "../commands/item_commands.js";
 import { request, ok } from "../http.js";
 import { page } from "../state/page_state.js";
@@ -6,17 +7,17 @@ import { fetchDismissed } from "../state/paging.js";
 
 const PREFIX = "#item=";
 
-/** @type {string | null} what the address names, as far as it is on screen */
+/** @type {string | null} item of the address that is shown */
 let idShown = null;
-/** Whether the entry before this one is the list of this very page; a reload keeps it. */
+/** Whether the previous history entry is the list of this page; the entry's state keeps it across a reload. */
 let listBefore = history.state?.list === true;
-/** From a Back of our own until the browser has gone there. */
+/** Whether a `history.back()` of this module is in progress. */
 let leaving = false;
-/** From a look at the address until its item is there, with what was open then. @type {{open: string | null} | null} */
+/** While the item of the address is fetched: the item that was open before. @type {{open: string | null} | null} */
 let reading = null;
-let begun = false;
+let started = false;
 
-/** The item that the address names. */
+/** Returns the item id of the address, or null. */
 function idInAddress() {
   if (!location.hash.startsWith(PREFIX)) return null;
   try {
@@ -28,9 +29,9 @@ function idInAddress() {
 
 const addressWithoutItem = () => location.pathname + location.search;
 
-/** The address after what is open. @param {string | null} open */
+/** Updates the address to the open item. @param {string | null} open */
 function writeAddress(open) {
-  if (open !== reading?.open) reading = null; // a person went on meanwhile
+  if (open !== reading?.open) reading = null; // the user opened another item in the meantime
   if (open === idShown || leaving || reading) return;
   const from = idShown;
   idShown = open;
@@ -48,51 +49,53 @@ function writeAddress(open) {
   }
 }
 
-/** What is open after the address. */
+/** Opens the item of the address. */
 async function readAddress() {
   const id = idInAddress(), mine = { open: page.get().openId };
   reading = mine;
   listBefore = history.state?.list === true;
   const known = id === null ? undefined : findItem(id);
-  // What is not listed was resolved, put away, or is far down.
+  // An item that is not in the list is resolved, dismissed, or beyond the fetched pages.
   const answer = id === null || known ? null : await request("GET", `/org/me/inbox/${encodeURIComponent(id)}`);
   const { openId, phase } = page.get();
   if (reading !== mine || phase !== "in") return;
   reading = null;
   if (openId !== mine.open) return writeAddress(openId);
   idShown = id;
-  if (answer && ok(answer) && answer.data.state !== "resolved") fetchDismissed(page); // it may be there
+  if (answer && ok(answer) && answer.data.state !== "resolved") fetchDismissed(page); // it may be dismissed
   if (!answer || ok(answer)) return page.set({ openId: id, openItem: known ?? answer?.data ?? null, ...(id !== null && { activeId: id }) });
   if (answer.status === 404) showToast("The item does not exist, or it is not addressed to you.", { tone: "bad" });
   else {
     showToast("attn does not answer. Reload the page to open the item.", { tone: "bad" });
-    if (openId === null) idShown = null; // the address stays, for that
+    if (openId === null) idShown = null; // the address stays, so a reload opens the item
   }
   writeAddress(openId);
 }
 
+/** Handles Back, Forward and edits of the fragment. */
 function onPopState() {
   if (leaving) {
     leaving = false;
     idShown = idInAddress();
     listBefore = history.state?.list === true;
-    writeAddress(page.get().openId); // something else may have been opened meanwhile
+    writeAddress(page.get().openId); // another item may have been opened in the meantime
   } else if (page.get().phase === "in") readAddress();
 }
 
 /** @param {import("../state/store.js").State} state */
 function onState(state) {
   if (state.phase !== "in") {
-    begun = false; // whoever signs in next is led where the address says
+    started = false; // after the next sign-in the item of the address is opened
     reading = null;
     return;
   }
-  if (begun) return writeAddress(state.openId);
+  if (started) return writeAddress(state.openId);
   if (state.inbox.cursor === null) return;
-  begun = true;
+  started = true;
   if (idInAddress() !== null) readAddress();
 }
 
+/** Keeps the address and the open item in step. */
 export function watchAddress() {
   page.listen(onState);
   addEventListener("popstate", onPopState);

@@ -1,9 +1,9 @@
-// The keyboard: one key, one thing. Off while somebody types, and when a person turned it off (WCAG 2.1.4).
+// Keyboard shortcuts. They are off in text fields, and the user can switch off single-key shortcuts (WCAG 2.1.4).
 import { dismiss, findItem, setState, resolve, restore, undo } from "../commands/item_commands.js";
 import { isDismissed, unfreezeList, navigate, listOnScreen, page, showPending } from "../state/page_state.js";
 import { selectItem, closeItem, openItem } from "../ui/item/row.js";
 
-/** @type {[string[], string][]} */
+/** Keys and descriptions of the shortcut list. @type {[string[], string][]} */
 export const SHORTCUTS = [
   [["j", "k"], "next, previous item"], [["Enter"], "open the item"], [["Esc"], "close the item, clear the selection"],
   [["x"], "select the item (shift-click: a range)"], [["a"], "select all listed items"], [["e"], "resolve, for everyone"],
@@ -16,16 +16,16 @@ export const shortcutsEnabled = () => localStorage.getItem(STORAGE_KEY) === null
 /** @param {boolean} on */
 export const setShortcutsEnabled = (on) => (on ? localStorage.removeItem(STORAGE_KEY) : localStorage.setItem(STORAGE_KEY, "1"));
 
-/** What the keys are about: what is chosen, else where the keyboard is, else what is open. */
+/** Returns the ids that a shortcut applies to: the selected items, else the open item, else the active row. */
 export function targets() {
   const { selected, openItem } = page.get();
   if (selected.size) return [...selected];
-  if (openItem !== null) return openItem.state === "resolved" ? [] : [openItem.id]; // listed or not
+  if (openItem !== null) return openItem.state === "resolved" ? [] : [openItem.id]; // even if it is not in the list
   const row = activeRow();
   return row && !row.gone ? [row.item.id] : [];
 }
 
-/** Where the keyboard is, if that is on screen. @returns {import("../state/list_freeze.js").ListedItem | undefined} */
+/** Returns the row with the keyboard focus, if it is on screen. @returns {import("../state/list_freeze.js").ListedItem | undefined} */
 const activeRow = () => listOnScreen(page.get()).shown.find((row) => row.item.id === page.get().activeId);
 
 function openActive() {
@@ -38,7 +38,7 @@ function selectActive() {
   if (row && !row.gone) selectItem(row.item.id, false);
 }
 
-/** @param {number} step */
+/** Moves the focus by some rows. @param {number} step */
 function move(step) {
   const { activeId, openId } = page.get();
   const rows = listOnScreen(page.get()).shown.map((row) => row.item);
@@ -46,7 +46,7 @@ function move(step) {
   const at = rows.findIndex((item) => item.id === activeId);
   const next = rows[Math.min(rows.length - 1, Math.max(0, at < 0 ? 0 : at + step))];
   page.set({ activeId: next.id, ...(openId !== null ? { openId: next.id, openItem: next } : {}) });
-  // After it is drawn: the row may not have been there.
+  // After the next render: the row may not exist yet.
   requestAnimationFrame(() => requestAnimationFrame(() => {
     const row = document.querySelector(`[data-id="${CSS.escape(next.id)}"] .main`);
     if (row instanceof HTMLElement) row.focus({ preventScroll: true });
@@ -79,7 +79,7 @@ const KEYS = {
   1: () => navigate({ view: "open" }), 2: () => navigate({ view: "unread" }), 3: () => navigate({ view: "dismissed" }),
 };
 
-/** @param {KeyboardEvent} event */
+/** Handles a key press. @param {KeyboardEvent} event */
 export function onKeyDown(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || page.get().phase !== "in") return;
   if (page.get().dialog !== null) return chooseInDialog(event);
@@ -90,13 +90,13 @@ export function onKeyDown(event) {
     if (event.key === "Escape") at.blur();
     return;
   }
-  const does = KEYS[event.key];
-  if (!does || (!shortcutsEnabled() && event.key.length === 1)) return;
+  const command = KEYS[event.key];
+  if (!command || (!shortcutsEnabled() && event.key.length === 1)) return;
   event.preventDefault();
-  does();
+  command();
 }
 
-/** Numbers choose in a dialog that numbers its choices. @param {KeyboardEvent} event */
+/** Selects a numbered choice of a dialog by its number key. @param {KeyboardEvent} event */
 function chooseInDialog(event) {
   if (event.target instanceof HTMLInputElement || !shortcutsEnabled()) return;
   const choice = document.querySelector(`dialog[open] [data-key="${CSS.escape(event.key)}"]`);

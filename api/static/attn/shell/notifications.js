@@ -1,4 +1,4 @@
-// What says that something waits while nobody looks: the tab's title and icon, and, if asked for, the desktop.
+// Signals for a page in the background: unread count in the title, a dot on the icon, and optional desktop notifications.
 import { showToast } from "../commands/item_commands.js";
 import { page } from "../state/page_state.js";
 import { truncate, isolate } from "../text/labels.js";
@@ -9,12 +9,12 @@ const STORAGE_KEY = "attn-notify", LONG = 100; // characters of a name
 /** @type {Set<string>} */
 const announced = new Set();
 let shown = -1, first = true;
-/** Chrome on Android has `Notification`, and throws when one is made. */
+/** Chrome on Android has `Notification`, but its constructor throws. */
 let unsupported = false;
 
 const allowed = () => !unsupported && "Notification" in globalThis && Notification.permission === "granted" && localStorage.getItem(STORAGE_KEY) !== null;
 
-/** A person's own choice, which they can take back. */
+/** Switches desktop notifications on or off; the choice is stored in this browser. */
 export async function toggleNotifications() {
   if (allowed()) {
     localStorage.removeItem(STORAGE_KEY);
@@ -27,7 +27,7 @@ export async function toggleNotifications() {
   showToast("Notifications are on: urgent items, while this page is in the background.");
 }
 
-/** @param {State} state */
+/** Updates title and icon, and notifies of new urgent items. @param {State} state */
 function onState(state) {
   const { inbox, phase } = state;
   const unread = phase === "in" ? inbox.counts.unread : 0;
@@ -38,16 +38,16 @@ function onState(state) {
   }
   if (inbox.cursor === null) return;
   for (const item of inbox.items) {
-    if (item.band !== "urgent") break; // they come first
+    if (item.band !== "urgent") break; // urgent items come first
     if (announced.has(item.id)) continue;
     announced.add(item.id);
-    // One tab speaks: the one that has the connection.
+    // Only the leader tab notifies.
     if (!first && document.hidden && state.isLeader && item.state === "unread" && allowed()) notify(item);
   }
   first = false;
 }
 
-/** Shows it on the desktop; where the browser does not, in the page. Whatever follows goes on. @param {import("../types").Item} item */
+/** Shows a desktop notification of an item; if the browser cannot, a message in the page. Never throws. @param {import("../types").Item} item */
 async function notify(item) {
   const how = { body: [item.cluster, item.sender_name].filter((text) => text !== undefined).map((text) => isolate(truncate(text, LONG))).join(", "), tag: item.id };
   const title = isolate(item.title);
@@ -62,21 +62,22 @@ async function notify(item) {
     try {
       const worker = await navigator.serviceWorker?.getRegistration();
       if (worker) return await worker.showNotification(title, how);
-    } catch { /* nor this way */ }
+    } catch { /* not supported either */ }
     unsupported = true;
     page.set({ notificationsOn: false });
     showToast(`Urgent: ${title}. This browser can't show notifications from a page, so they are off now.`);
   }
 }
 
-/** A dot on the tab's icon while something is unread. @param {number} unread */
+/** Shows a dot on the tab's icon while there are unread items. @param {number} unread */
 function setIcon(unread) {
   const icon = document.querySelector('link[rel="icon"]');
   icon?.setAttribute("href", unread > 0 ? "/static/icon-unread.svg" : "/static/icon.svg");
 }
 
+/** Starts the title, the icon and the notifications. */
 export function watchInbox() {
   page.set({ notificationsOn: allowed() });
   page.listen(onState);
-  onState(page.get()); // the list may be there already
+  onState(page.get()); // the list may be loaded already
 }

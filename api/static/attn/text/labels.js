@@ -1,8 +1,8 @@
-// Kinds, reasons and times in words. Pure: now is an argument.
+// Labels of kinds, ranks, reasons and times. Pure: the current time is an argument.
 
 /** @typedef {import("../types").Item} Item */
 
-/** @type {Record<string, {name: string, verb: string, icon: string}>} `verb`: what its source wants of a person. */
+/** @type {Record<string, {name: string, verb: string, icon: string}>} `verb`: what the user should do at the source. */
 export const KINDS = {
   waitpoint: { name: "Waitpoint", verb: "Approve or reject", icon: "pause" },
   escalation: { name: "Escalation", verb: "Take a look", icon: "escalate" },
@@ -19,7 +19,7 @@ export const KINDS = {
   proof_expiring: { name: "Expiring proof", verb: "Renew the proof", icon: "expiring" },
 };
 
-/** Kinds that their source closes, as attn is set up by default; where it is not, the edge says so with a 409. */
+/** Kinds that only their source closes, by the default of ATTN_SOURCE_MANAGED_KINDS; the edge answers 409 for its own setting. */
 export const MANAGED = new Set(["waitpoint", "escalation", "plan_approval", "pending_action", "session_waiting"]);
 
 /** @param {string} kind */
@@ -28,7 +28,7 @@ export const kindLabel = (kind) => KINDS[kind] ?? { name: kind.replaceAll("_", "
 const MINUTE = 60, HOUR = 3600, DAY = 86400;
 
 /**
- * A length of time, short: `40 s`, `12 min`, `3 h 20`, `2 d 4 h`.
+ * Formats a duration: `40 s`, `12 min`, `3 h 20`, `2 d 4 h`.
  * @param {number} seconds
  */
 export function formatDuration(seconds) {
@@ -42,13 +42,14 @@ export function formatDuration(seconds) {
 }
 
 /**
+ * Returns the seconds since a time.
  * @param {string} time RFC 3339
  * @param {number} now milliseconds
  */
 export const secondsSince = (time, now) => (now - Date.parse(time)) / 1000;
 
 /**
- * How long it waits, short.
+ * Formats the time since a moment.
  * @param {string} time
  * @param {number} now
  */
@@ -58,7 +59,7 @@ export function formatAge(time, now) {
 }
 
 /**
- * How near its end it is; no text where it has none.
+ * Returns the due label of an item; the text is empty without a due time.
  * @param {Item} item
  * @param {number} now
  * @returns {{text: string, tone: "late" | "soon" | "calm"}}
@@ -77,16 +78,17 @@ const REASONS = {
 };
 
 /**
- * Why it is where it is, as a sentence.
+ * Returns the reasons of the rank as a sentence.
  * @param {Item} item
  */
 export function explainRank(item) {
   const [band, ...rest] = item.rank_reasons;
-  const said = [REASONS[band] ?? band, ...rest.map((one) => REASONS[one] ?? one)];
-  return `Rank: ${said.join(", ")}; then by due time.`;
+  const reasons = [REASONS[band] ?? band, ...rest.map((one) => REASONS[one] ?? one)];
+  return `Rank: ${reasons.join(", ")}; then by due time.`;
 }
 
 /**
+ * Formats a time in the user's locale; returns an invalid time unchanged.
  * @param {string} time
  * @param {Intl.DateTimeFormatOptions} [how]
  */
@@ -106,20 +108,21 @@ const RIGHT_TO_LEFT = /[\u0590-\u08FF\u200E\u200F\u202A-\u202E\u2066-\u2069\uFB1
 export const isolate = (text) => (RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(DIRECTIONS, "")}\u2069` : text);
 
 /**
- * Cuts a text to `most` characters.
+ * Truncates a text to `most` characters.
  * @param {string} text
  * @param {number} most characters
  */
 export const truncate = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 /**
+ * Returns a number with its noun in singular or plural.
  * @param {number} count
  * @param {string} one
  * @param {string} [many]
  */
 export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : many}`;
 
-/** @type {Record<string, string>} Why an item went, as the feed says it. */
+/** @type {Record<string, string>} Label of the removal reason of the feed. */
 export const REMOVAL_REASONS = {
   resolved: "resolved", dismissed: "dismissed by you", snoozed: "snoozed", retargeted: "addressed to someone else",
   grouped: "grouped into an incident", beyond: "moved down the list",

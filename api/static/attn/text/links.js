@@ -1,6 +1,6 @@
-// Decides which addresses of foreign text become links. Pure.
+// Decides which URLs of foreign text become links. Pure.
 
-const SIGNS = /[\s\\\p{Cc}\p{Cf}]/u; // browsers drop line ends and tabs, read `\` as `/`, and obey signs of direction
+const SIGNS = /[\s\\\p{Cc}\p{Cf}]/u; // browsers ignore line ends and tabs, treat `\` as `/`, and apply direction marks
 
 /**
  * Returns an `href` for an `http(s)` URL with a host and without user information, or for a path of this origin. Null for

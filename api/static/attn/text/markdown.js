@@ -1,11 +1,11 @@
-// Turns markdown into safe nodes in bounded time: a worker parses, the sanitiser makes nodes. `body.js` loads this module after
-// the list, which does not need it.
+// Renders markdown to sanitised nodes in bounded time: a worker parses the text, the sanitiser creates nodes. `body.js` loads
+// this module after the list, which does not need it.
 import DOMPurify from "../../vendor/purify.js";
 import { linkTo } from "./links.js";
 
 const LONGEST = 200_000; // characters of a text and of its HTML; longer ones are shown as plain text
-const DEADLINE = 4000, BEGINNING = 30_000; // milliseconds for one text, and for a worker to load
-const KEPT = 30; // texts whose HTML is kept
+const DEADLINE = 4000, BEGINNING = 30_000; // milliseconds for one text, and for loading a worker
+const KEPT = 30; // texts whose HTML is cached
 
 const TAGS = [
   "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "del", "a",
@@ -22,15 +22,15 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer");
 });
 
-/** @param {string} html @returns {DocumentFragment} */
+/** Sanitises HTML. @param {string} html @returns {DocumentFragment} */
 function safe(html) {
   const made = DOMPurify.sanitize(html, {
-    // Class, role and label are those of a task's box: markup of the text itself was escaped.
+    // Class, role and label belong to task boxes: markup in the text itself is escaped.
     ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ["href", "align", "start", "class", "role", "aria-label"], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false,
-    ADD_URI_SAFE_ATTR: ["align", "start", "aria-label"], // their values are no addresses
+    ADD_URI_SAFE_ATTR: ["align", "start", "aria-label"], // their values are not URLs
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|\/(?!\/))/i, RETURN_DOM_FRAGMENT: true,
   });
-  for (const one of made.querySelectorAll("table, pre")) one.setAttribute("tabindex", "0"); // they scroll sideways
+  for (const one of made.querySelectorAll("table, pre")) one.setAttribute("tabindex", "0"); // they scroll horizontally
   for (const one of made.querySelectorAll("p, li, td, th, h1, h2, h3, h4, h5, h6")) one.setAttribute("dir", "auto");
   return made;
 }
@@ -39,7 +39,7 @@ function safe(html) {
 
 /** HTML by text; null: shown as plain text. @type {Map<string, string | null>} */
 const kept = new Map();
-/** @type {Job[]} the first one is at work, if a worker is */
+/** @type {Job[]} the worker processes the first one */
 let jobs = [];
 /** @type {Worker | null} */
 let worker = null;
@@ -59,7 +59,7 @@ function begin() {
 }
 
 const SCRIPT = new URL("./markdown_worker.js", import.meta.url).href;
-/** No other file becomes a worker; the page's `trusted-types` names the policy. */
+/** Trusted Types policy that allows only this worker script; the page's CSP names it. */
 const policy = makePolicy();
 function makePolicy() {
   try {
@@ -70,7 +70,7 @@ function makePolicy() {
       },
     });
   } catch {
-    return undefined; // the policy of an older page does not name it: no worker begins, and texts stay as they are written
+    return undefined; // the CSP of an older page does not name the policy: no worker starts, and texts are shown as plain text
   }
 }
 
@@ -81,7 +81,7 @@ function next() {
   worker?.postMessage({ text: jobs[0].text });
 }
 
-/** Terminates the worker and completes the job it was at; the other jobs get a new worker. @param {string | null} html of that job */
+/** Terminates the worker and completes its current job; the other jobs get a new worker. @param {string | null} html of that job */
 function end(html) {
   clearTimeout(timer);
   worker?.terminate();
@@ -94,7 +94,7 @@ function start() {
   try {
     begin();
   } catch {
-    for (const job of jobs.splice(0)) job.done(null); // no workers here
+    for (const job of jobs.splice(0)) job.done(null); // the browser has no workers
   }
 }
 
@@ -104,6 +104,7 @@ export function prepare() {
 }
 
 /**
+ * Renders a text.
  * @param {string} text
  * @param {AbortSignal} signal aborted when the item is closed
  * @returns {Promise<DocumentFragment | null>} null: show it as plain text
@@ -122,6 +123,7 @@ export async function render(text, signal) {
 }
 
 /**
+ * Parses a text in the worker.
  * @param {string} text
  * @param {AbortSignal} signal
  * @returns {Promise<string | null | undefined>} undefined: aborted
@@ -131,7 +133,7 @@ function parse(text, signal) {
     const job = { text, done: resolve };
     signal.addEventListener("abort", () => {
       resolve(undefined);
-      if (jobs[0] === job && begun) end(null); // the other jobs don't wait for one that was aborted
+      if (jobs[0] === job && begun) end(null); // the other jobs must not wait for an aborted one
       else jobs = jobs.filter((one) => one !== job);
     });
     jobs.push(job);

@@ -1,8 +1,8 @@
-// Worker: markdown -> HTML. The parser may need minutes for a text of 64 KB, so it never runs on the page's thread; `markdown.js`
-// terminates the worker at its deadline. Structures that are expensive to lay out are refused.
+// Web worker that converts markdown to HTML. The parser may need minutes for a text of 64 KB, so it never runs on the page's
+// thread, and `markdown.js` terminates the worker at a deadline. Structures that are expensive to lay out are refused.
 import { Marked } from "../../vendor/marked.js";
 
-const DEEPEST = 24, COLUMNS = 60, NODES = 6000; // lists and quotes within each other, cells of a table row, tokens in all
+const DEEPEST = 24, COLUMNS = 60, NODES = 6000; // nesting of lists and quotes, cells of a table row, tokens in total
 
 /** @param {string} text */
 const escaped = (text) => text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
@@ -10,8 +10,8 @@ const escaped = (text) => text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeA
 const marked = new Marked({
   gfm: true, breaks: true,
   renderer: {
-    html: (/** @type {{text: string}} */ { text }) => escaped(text), // markup in a text is text
-    // The page fetches nothing from elsewhere.
+    html: (/** @type {{text: string}} */ { text }) => escaped(text), // HTML in the text is shown as text
+    // The page loads nothing from other hosts, so an image becomes a link.
     image: (/** @type {{href: string, text: string}} */ { href, text }) => `<a href="${escaped(href)}">${escaped(text || "image")}</a>`,
     checkbox: (/** @type {{checked: boolean}} */ { checked }) =>
       `<span class="task${checked ? " done" : ""}" role="img" aria-label="${checked ? "done" : "not done"}"></span> `,
@@ -25,7 +25,7 @@ function limit(tokens) {
   let nodes = stack.length;
   for (let next = stack.pop(); next; next = stack.pop()) {
     const [token, depth] = next;
-    const { header, rows } = token; // of a table; a cell has a boolean of that name
+    const { header, rows } = token; // `header` of a table; a cell has a boolean property of that name
     if (depth > DEEPEST || (Array.isArray(header) && header.length > COLUMNS)) throw new RangeError("too deep or too wide");
     for (const children of [token.tokens, token.items, header, ...(rows ?? [])].filter(Array.isArray)) {
       nodes += children.length;
@@ -42,7 +42,7 @@ export function toHtml(text) {
     limit(tokens);
     return marked.parser(tokens);
   } catch {
-    return null; // mostly a stack overflow of the parser
+    return null; // usually a stack overflow of the parser
   }
 }
 

@@ -1,4 +1,4 @@
-// Values of a payload that should not be read over a shoulder. Pure. It errs on the side of hiding: one click shows.
+// Detects secrets in payloads, which the page masks until the user shows them. Pure. It prefers false positives.
 
 const NAMES = /pass(word|wd|phrase)?$|^pwd$|secret|token$|api[-_]?key|access[-_]?key|private[-_]?key|credential|authorization|cookie|bearer|session[-_]?id$|connection[-_]?string|dsn$/i;
 const VALUES = [
@@ -9,7 +9,8 @@ const VALUES = [
 ];
 
 /**
- * @param {string} name of the field, or of the one it is in
+ * Whether a value looks like a secret, by its name or its form.
+ * @param {string} name of the field, or of the enclosing field
  * @param {unknown} value
  */
 export function isSecret(name, value) {
