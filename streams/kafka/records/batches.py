@@ -1,9 +1,9 @@
-"""Parses what a fetch returned for a partition, whatever its bytes are (decision 0044). Pure.
+"""Parses the bytes that a fetch returned for a partition; malformed bytes raise no exception (decision 0044).
 
-`Partition` replaces aiokafka's `PartitionRecords`. aiokafka raises on the first batch that it can't parse and then
-fetches the same batch again for ever; and it decompresses without a limit. Here each offset becomes a record, or a
-part of an `Unreadable`, or it is skipped (control batches, aborted transactions, offsets removed by compaction). No
-exception leaves the iteration. aiokafka's own parser (Cython) parses every sound batch.
+`Partition` replaces aiokafka's `PartitionRecords`. aiokafka raises on the first batch that it cannot parse and then
+fetches the same batch again forever; and it decompresses without a limit. In `Partition` each offset becomes a record,
+or a part of an `Unreadable`, or it is skipped (control batches, aborted transactions, offsets removed by compaction).
+The iteration raises nothing but StopIteration. aiokafka's own parser (Cython) parses every valid batch. No I/O.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from streams.kafka.records.varints import Malformed, Parsed, parse
 __all__ = ["KEPT_BYTES", "MAX_BODY", "MAX_HEADERS", "Buffer", "Partition", "Record", "Unreadable"]
 
 MAX_BODY = 64 << 20  # bytes of a decompressed batch: four times the largest source record
-MAX_HEADERS = 10_000  # of one record; each costs some 150 bytes of memory, and 2 bytes in the batch
-KEPT_BYTES = 1 << 20  # of what is unreadable
-# aiokafka's parser makes all headers of a record before their number can be checked, so it gets only small bodies.
-_QUICK = 1 << 20
+MAX_HEADERS = 10_000  # per record; a header costs about 150 bytes of memory, and 2 bytes in the batch
+KEPT_BYTES = 1 << 20  # of unreadable bytes
+# aiokafka's parser creates all headers of a record before their number can be checked, so it gets only small bodies.
+_MAX_FAST_BODY = 1 << 20
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")  # of a batch of format 2 (KIP-98)
 _LENGTH = struct.Struct(">qi")
 _MAGIC_AT = 16
-_LEGACY = {0: 26, 1: 34}  # least bytes of a message of these formats
+_LEGACY = {0: 26, 1: 34}  # minimum bytes of a message of formats 0 and 1
 _CODEC, _LOG_APPEND, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 
 Record: TypeAlias = ConsumerRecord[bytes, bytes]
@@ -42,8 +42,10 @@ Record: TypeAlias = ConsumerRecord[bytes, bytes]
 
 @dataclass
 class Unreadable(ConsumerRecord[bytes, bytes]):  # type: ignore[misc]
-    """Offsets `first` to `offset` of a partition, that no parser can read. `value`: their raw bytes, the first
-    KEPT_BYTES of `size`."""
+    """Offsets `first` to `offset` (both included) that cannot be parsed.
+
+    `value`: the first KEPT_BYTES of their raw bytes. `size`: number of raw bytes. `reason`: why they cannot be parsed.
+    """
 
     reason: str = ""
     first: int = 0
@@ -67,7 +69,7 @@ class _Header(NamedTuple):
 
 
 class Buffer:
-    """The bytes of a fetched partition; replaces aiokafka's `MemoryRecords`, whose parser raises while it fetches."""
+    """The bytes of a fetched partition. Replaces aiokafka's `MemoryRecords`, whose parser raises during the fetch."""
 
     def __init__(self, raw: bytes | None) -> None:
         self.raw = memoryview(raw or b"")
@@ -79,7 +81,7 @@ class Buffer:
         return len(self.raw)
 
     def batches(self) -> Iterator[memoryview]:
-        """Whole batches, in order. A broker cuts the last one off where the answer is full."""
+        """Yields the complete batches in order. The broker truncates the last batch at the size limit of the fetch."""
         at = 0
         while len(self.raw) - at >= _LENGTH.size:
             _, length = _LENGTH.unpack_from(self.raw, at)
@@ -91,8 +93,11 @@ class Buffer:
 
 
 class Partition:
-    """Iterates the records of one fetched partition. `limit`: no offset at or after it is in the buffer (the high
-    watermark). `next_fetch_offset`: where the consumer goes on after what was iterated."""
+    """Iterates over the records of one fetched partition.
+
+    `limit`: the high watermark; the buffer has no offset at or after it. `next_fetch_offset`: the offset that the
+    consumer fetches next, given the records iterated so far.
+    """
 
     def __init__(
         self, tp: TopicPartition, records: Buffer, aborted_transactions: Sequence[tuple[int, int]] | None,
@@ -107,7 +112,7 @@ class Partition:
         self._aborted = sorted(aborted_transactions or (), key=lambda pair: pair[1])
         self._aborted_producers: set[int] = set()
         self._check_crcs = check_crcs
-        self._lost = False  # where batches begin, behind one that is unreadable
+        self._lost = False  # whether the start of the next batch is unknown, after an unreadable batch
         self._records = self._all()
 
     def __iter__(self) -> Iterator[Record]:
@@ -121,21 +126,21 @@ class Partition:
         batches = list(self._buffer.batches())
         for number, raw in enumerate(batches):
             behind = batches[number + 1] if number + 1 < len(batches) else None
-            # Format 2 says where a batch begins; formats 0 and 1 where it ends.
+            # A batch header has the first offset in format 2, and the last offset in formats 0 and 1.
             after = _LENGTH.unpack_from(behind)[0] if behind is not None and behind[_MAGIC_AT] == 2 else None
             try:
                 yield from self._batch(raw, after)
-            except Exception as error:  # a batch must not be fetched for ever because of a fault in a parser
+            except Exception as error:  # a bug in a parser must not cause the same batch to be fetched forever
                 yield self._unreadable(raw, self._end(_last_of(raw), after), f"{type(error).__name__}: {error}")
             if self._lost or behind is None or not self._follows(raw, behind):
-                break  # the broker knows where the next batch begins: it is first in the next answer
+                break  # the next fetch starts with the next batch, whose start only the broker knows
         if self.next_fetch_offset == began:
-            # Nothing in the answer moved the position: the same answer would come for ever.
-            yield self._unreadable(self._buffer.raw, began, "no whole record batch at this offset")
+            # The response did not move the position, so the broker would send the same response forever.
+            yield self._unreadable(self._buffer.raw, began, "no complete record batch at this offset")
 
     def _end(self, last: int, after: int | None) -> int:
-        """The last offset of a batch whose header says `last`, if that can be so; else the one before the next batch
-        in the answer, else the position, which is then passed over alone."""
+        """Returns the last offset of a batch: `last` from its header if that is plausible, else the offset before the
+        next batch of the response, else the current position, so that only one offset is skipped."""
         known = after is not None and self._within(after - 1)
         if self._within(last) and (after is None or last < after or not known):
             return last
@@ -154,19 +159,19 @@ class Partition:
             yield from self._legacy(raw, magic, base, after)
             return
         if magic != 2 or len(raw) < _HEADER.size:
-            reason = f"unknown format {magic}" if magic != 2 else f"a batch of {len(raw)} bytes is no batch"
-            yield self._unreadable(raw, self._end(-1, after), reason)  # where it ends is not known
+            reason = f"unknown format {magic}" if magic != 2 else f"{len(raw)} bytes are too few for a batch"
+            yield self._unreadable(raw, self._end(-1, after), reason)  # its last offset is unknown
             return
         header = _Header(*_HEADER.unpack_from(raw))
         last = base + header.last_delta
         if last < self.next_fetch_offset and header.last_delta >= 0:
-            return  # all of it was read before
+            return  # the whole batch was read before
         if after is not None and base < after <= self.next_fetch_offset <= last:
-            return  # it says that it goes on, but the next batch begins before: it is read up to there
+            return  # the next batch starts before the end that the header claims, and the offsets before it were read
         batch = DefaultRecordBatch(bytes(raw))
         end = self._end(last, after)
         if self._check_crcs and not batch.validate_crc():
-            # Of a header that may be wrong itself: two of its fields must agree.
+            # The header itself may be corrupt: its last offset is trusted only if two of its fields agree.
             end = end if header.number == header.last_delta + 1 else self._end(-1, after)
             yield self._unreadable(raw, end, "the CRC does not match")
         elif self._skips(batch, header):
@@ -179,10 +184,10 @@ class Partition:
             known = after is not None and self._within(after - 1)
             if header.number == header.last_delta + 1 or known or self._lost or self.next_fetch_offset == began:
                 self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
-            # Else its last records were removed by compaction, or its header is wrong: the next answer shows it.
+            # Otherwise compaction removed the last records, or the header is wrong: the next fetch shows which.
 
     def _skips(self, batch: DefaultRecordBatch, header: _Header) -> bool:
-        """Whether it is a control batch, or of an aborted transaction."""
+        """Whether the batch is a control batch or belongs to an aborted transaction."""
         control = bool(header.attributes & _CONTROL)
         if not self._committed:
             return control
@@ -204,19 +209,19 @@ class Partition:
             except (Broken, TooLarge) as error:
                 yield self._unreadable(raw, last, str(error))
                 return
-            if len(body) <= _QUICK:
+            if len(body) <= _MAX_FAST_BODY:
                 plain = header._replace(attributes=header.attributes & ~_CODEC, length=len(body) + _HEADER.size - 12)
                 batch = DefaultRecordBatch(_HEADER.pack(*plain) + body)
-        if len(body) > _QUICK or not (yield from self._quick(batch, header.base, last)):
-            yield from self._slow(body, header, last)
+        if len(body) > _MAX_FAST_BODY or not (yield from self._parse_fast(batch, header.base, last)):
+            yield from self._parse_slowly(body, header, last)
 
-    def _quick(self, batch: DefaultRecordBatch, base: int, last: int) -> Generator[Record, None, bool]:
-        """By aiokafka's parser, up to what it can't parse. Returns True if it could parse all."""
+    def _parse_fast(self, batch: DefaultRecordBatch, base: int, last: int) -> Generator[Record, None, bool]:
+        """Yields records parsed by aiokafka, up to the first that it cannot parse. Returns True if it parsed all."""
         before, records = base - 1, iter(batch)
         while True:
             try:
                 record = next(records, None)
-            except Exception:  # whatever it is, `_slow` says what is wrong
+            except Exception:  # `_parse_slowly` determines the reason
                 return False
             if record is None:
                 return True
@@ -229,15 +234,15 @@ class Partition:
                 yield self._record(
                     offset, record.timestamp, record.timestamp_type, record.key, record.value, record.headers)
 
-    def _slow(self, body: memoryview, header: _Header, last: int) -> Iterator[Record]:
-        """Record by record: what can't be parsed of one ends at its length, where that is inside the batch."""
+    def _parse_slowly(self, body: memoryview, header: _Header, last: int) -> Iterator[Record]:
+        """Yields records parsed one by one. A malformed record ends at its length field if that is inside the batch."""
         at, count, before, first = 0, 0, header.base - 1, self.next_fetch_offset
         while at < len(body) and count < header.number:
             count += 1
             parsed, end, reason = _parsed(body, at)
             offset = before + 1 if parsed is None else header.base + parsed.delta
             if not before < offset <= last:
-                offset, parsed, reason = min(before + 1, last), None, "its offset is not behind the one before"
+                offset, parsed, reason = min(before + 1, last), None, "its offset is not after the previous one"
             ends = offset if reason is None or end < len(body) else last
             if ends >= first:
                 self.next_fetch_offset = max(self.next_fetch_offset, ends + 1)
@@ -247,23 +252,24 @@ class Partition:
                     yield self._made(parsed, header, offset)
             at, before = end, max(before, ends)
         if at < len(body) or (count < header.number and before < last):
-            reason = f"the batch says {header.number} records, {count} are in it, and {len(body) - at} bytes more"
+            reason = f"the header has {header.number} records, the batch has {count} and {len(body) - at} bytes more"
             yield self._bad(body[at:], min(max(before + 1, first), last), last, reason)
 
     def _legacy(self, raw: memoryview, magic: int, last: int, after: int | None) -> Iterator[Record]:
-        """Formats 0 and 1, which brokers before Kafka 3.0 may hold. The offset in front is that of the last record."""
+        """Yields the records of a message of format 0 or 1, which may remain from brokers before Kafka 3.0. The offset
+        of a compressed message is that of its last record."""
         end = self._end(last, after)
         if last < self.next_fetch_offset:
             return
         try:
             if len(raw) < _LEGACY[magic]:
-                raise ValueError(f"a message of {len(raw)} bytes is no message")
+                raise ValueError(f"{len(raw)} bytes are too few for a message")
             batch = LegacyRecordBatch(bytes(raw), magic)
             if self._check_crcs and not batch.validate_crc():
                 raise ValueError("the CRC does not match")
             _refuse_bomb(raw, magic)
             records = list(batch)
-        except Exception as error:  # the parser's own errors are of many kinds
+        except Exception as error:  # the parser raises errors of many classes
             yield self._unreadable(raw, end, f"format {magic}: {error}")
             return
         for record in records:
@@ -273,7 +279,7 @@ class Partition:
                     record.offset, record.timestamp or -1, record.timestamp_type or 0, record.key, record.value, ())
         self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
 
-    # --- what comes out ---
+    # --- results ---
 
     def _record(
         self, offset: int, timestamp: int, kind: int, key: bytes | None, value: bytes | None, headers: Sequence[Any]
@@ -288,7 +294,7 @@ class Partition:
         return self._record(offset, timestamp, int(append), found.key, found.value, found.headers)
 
     def _unreadable(self, raw: memoryview, last: int, reason: str) -> Unreadable:
-        """Of a whole batch; the consumer goes on behind it."""
+        """Returns an `Unreadable` for a whole batch; the consumer continues after `last`."""
         first, self.next_fetch_offset = self.next_fetch_offset, last + 1
         self._lost = True
         return self._bad(raw, first, last, reason)
@@ -301,7 +307,7 @@ class Partition:
 
 
 def _parsed(body: memoryview, at: int) -> tuple[Parsed | None, int, str | None]:
-    """The record at `at`, or the reason why it is none; and where the next one begins."""
+    """Returns the record at `at` or None, the start of the next record, and the reason if there is no record."""
     try:
         return *parse(body, at, MAX_HEADERS), None
     except Malformed as error:
@@ -309,14 +315,14 @@ def _parsed(body: memoryview, at: int) -> tuple[Parsed | None, int, str | None]:
 
 
 def _last_of(raw: memoryview) -> int:
-    """The last offset of a batch, as its header says it."""
+    """Returns the last offset of a batch according to its header."""
     base = int(_LENGTH.unpack_from(raw)[0])
     whole = raw[_MAGIC_AT] == 2 and len(raw) >= _HEADER.size
     return base + int(_Header(*_HEADER.unpack_from(raw)).last_delta) if whole else base
 
 
 def _aborts(batch: DefaultRecordBatch) -> bool:
-    """Whether a control batch ends a transaction as aborted. Types that are not known, or can't be parsed, don't."""
+    """Whether a control batch is an abort marker. An unknown or malformed type is not."""
     try:
         record = next(iter(batch))
         return bool(ControlRecord.parse(record.key) == ABORT_MARKER)
@@ -325,7 +331,7 @@ def _aborts(batch: DefaultRecordBatch) -> bool:
 
 
 def _refuse_bomb(raw: memoryview, magic: int) -> None:
-    """Raises TooLarge where the message set inside a compressed message is too large for memory."""
+    """Raises TooLarge if the message set inside a compressed message exceeds MAX_BODY."""
     codec = raw[_MAGIC_AT + 1] & _CODEC
     if not codec:
         return
@@ -336,5 +342,5 @@ def _refuse_bomb(raw: memoryview, magic: int) -> None:
     try:
         decompress(codec, raw[at + 4:at + 4 + max(size, 0)], MAX_BODY)
     except Broken:
-        if magic == 1:  # format 0 has lz4 frames of an old, wrong checksum; aiokafka knows them
+        if magic == 1:  # format 0 has lz4 frames with an outdated checksum, which aiokafka accepts
             raise

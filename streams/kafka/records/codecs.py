@@ -1,7 +1,7 @@
-"""Decompresses the body of a Kafka record batch within a limit of bytes. Pure.
+"""Decompresses the body of a Kafka record batch within a size limit. Pure.
 
-aiokafka decompresses without a limit: one megabyte of gzip or zstd becomes gigabytes of memory. Each codec here writes
-into a buffer of bounded size, or stops at the limit.
+aiokafka decompresses without a limit: one megabyte of gzip or zstd can become gigabytes of memory. Each codec of this
+module writes into a buffer of bounded size or stops at the limit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 _FIRST_BUFFER = 64 << 10
-_XERIAL = b"\x82SNAPPY\x00"  # the framing of Java's and Go's snappy: blocks, each behind its length
+_XERIAL = b"\x82SNAPPY\x00"  # framing of the Java and Go clients: blocks, each preceded by its length
 _XERIAL_HEADER = 16
 
 
 class Broken(ValueError):
-    """The bytes are not what their codec says, or the codec is unknown."""
+    """The bytes are not valid for their codec, or the codec is unknown."""
 
 
 class TooLarge(ValueError):
@@ -32,7 +32,10 @@ class TooLarge(ValueError):
 
 
 def decompress(codec: int, body: memoryview, limit: int) -> bytes | memoryview:
-    """The body of a batch whose attributes name `codec` (KIP-98, bits 0 to 2). Raises Broken or TooLarge."""
+    """Returns the decompressed body of a batch. `codec`: bits 0 to 2 of its attributes (KIP-98).
+
+    Raises Broken if the bytes are malformed, TooLarge if the result exceeds `limit` bytes.
+    """
     try:
         if codec == 1:
             return _gzip(body, limit)
@@ -56,7 +59,7 @@ def _gzip(body: memoryview, limit: int) -> bytes:
             raise _too_large(limit)
         if not member.eof:
             raise Broken("gzip: the data ends before its trailer")
-        rest = member.unused_data.lstrip(b"\0")  # padding behind the last member is allowed
+        rest = member.unused_data.lstrip(b"\0")  # padding after the last member is allowed
     return bytes(found)
 
 

@@ -1,7 +1,7 @@
 """Makes all consumers of this process parse fetched records with `streams.kafka.records.batches` (decision 0044).
 
-aiokafka has no setting and no hook for its parser, and Faust makes its consumer itself. So the names that aiokafka's
-fetcher looks up are replaced, once. A test fails where aiokafka does not have them any more.
+aiokafka has no setting and no hook for its parser, and Faust creates its consumer itself. `install` therefore replaces
+the names that aiokafka's fetcher looks up. A test fails if a new aiokafka no longer has these names.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["install"]
 
 class _Partition(Partition):
     def __next__(self) -> Record:
-        found = super().__next__()
-        # Rows that can't be read can't be passed over: the view would be wrong. Its readers stop, as they always did.
-        if isinstance(found, Unreadable) and found.topic == VIEWS:
-            raise CorruptRecordException(f"{VIEWS}/{found.partition} offset {found.first}: {found.reason}")
-        return found
+        record = super().__next__()
+        # Unreadable rows must not be skipped, because the view would be wrong: readers of attn.views stop.
+        if isinstance(record, Unreadable) and record.topic == VIEWS:
+            raise CorruptRecordException(f"{VIEWS}/{record.partition} offset {record.first}: {record.reason}")
+        return record
 
 
 class _Result(fetcher.FetchResult):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class _Result(fetcher.FetchResult):  # type: ignore[misc]
 
 
 def install() -> None:
-    """For all consumers of this process; calling it again does nothing."""
+    """Replaces the parser of all consumers of this process; idempotent."""
     fetcher.MemoryRecords = Buffer
     fetcher.PartitionRecords = _Partition
     fetcher.FetchResult = _Result

@@ -1,4 +1,4 @@
-"""Parses one record of a Kafka record batch (format 2) without trusting any length in it. Pure."""
+"""Parses one record of a Kafka record batch (format 2) and checks every length in it. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 __all__ = ["Malformed", "Parsed", "parse"]
 
-_MOST = 10  # bytes of a varint of 64 bits
+_MAX_VARINT_BYTES = 10  # of 64 bits
 
 
 class Malformed(ValueError):
-    """The bytes are no record. `end`: where the next one begins; None: that can't be known."""
+    """The bytes are not a valid record. `end`: the start of the next record, or None if it is unknown."""
 
     def __init__(self, reason: str, end: int | None = None) -> None:
         super().__init__(reason)
@@ -18,7 +18,8 @@ class Malformed(ValueError):
 
 
 class Parsed(NamedTuple):
-    """`timestamp` and `delta` are relative to the batch. A header name that is not UTF-8 has surrogate escapes."""
+    """`timestamp` and `delta` (of the offset) are relative to the batch. Bytes of a header name that are not UTF-8
+    become surrogate escapes."""
 
     timestamp: int
     delta: int
@@ -27,27 +28,27 @@ class Parsed(NamedTuple):
     headers: list[tuple[str, bytes | None]]
 
 
-def parse(body: memoryview, at: int, most_headers: int) -> tuple[Parsed, int]:
-    """The record at `at`, and where the next one begins. Raises Malformed."""
+def parse(body: memoryview, at: int, max_headers: int) -> tuple[Parsed, int]:
+    """Returns the record at `at` and the start of the next record. Raises Malformed."""
     length, at = _varint(body, at, len(body))
     end = at + length
     if length < 0 or end > len(body):
         raise Malformed(f"a record of {length} bytes, {len(body) - at} are left")
     try:
-        return _fields(body, at, end, most_headers), end
+        return _fields(body, at, end, max_headers), end
     except Malformed as error:
         raise Malformed(str(error), end) from None
 
 
-def _fields(body: memoryview, at: int, end: int, most_headers: int) -> Parsed:
+def _fields(body: memoryview, at: int, end: int, max_headers: int) -> Parsed:
     at += 1  # attributes, unused
     timestamp, at = _varint(body, at, end)
     delta, at = _varint(body, at, end)
     key, at = _bytes(body, at, end, "key")
     value, at = _bytes(body, at, end, "value")
     count, at = _varint(body, at, end)
-    if not 0 <= count <= most_headers:
-        raise Malformed(f"{count} headers; at most {most_headers} are read")
+    if not 0 <= count <= max_headers:
+        raise Malformed(f"{count} headers; at most {max_headers} are read")
     headers = []
     for _ in range(count):
         name, at = _bytes(body, at, end, "header name")
@@ -76,10 +77,10 @@ def _varint(body: memoryview, at: int, end: int) -> tuple[int, int]:
     if first < 0x80:
         return (first >> 1) ^ -(first & 1), at + 1
     found, shift = first & 0x7F, 7
-    for position in range(at + 1, min(at + _MOST, end)):
+    for position in range(at + 1, min(at + _MAX_VARINT_BYTES, end)):
         byte = body[position]
         found |= (byte & 0x7F) << shift
         if byte < 0x80:
             return (found >> 1) ^ -(found & 1), position + 1
         shift += 7
-    raise Malformed("it ends inside a number" if end - at < _MOST else "a number of more than 64 bits")
+    raise Malformed("it ends inside a number" if end - at < _MAX_VARINT_BYTES else "a number of more than 64 bits")

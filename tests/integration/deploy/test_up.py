@@ -234,7 +234,7 @@ def test_topics_that_do_not_fit_are_said(up: Up) -> None:
     up.start(ready=None)
     assert up.process is not None
     assert up.process.wait(30) == 1
-    assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS says 3" in up.said()
+    assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS is 3" in up.said()
     assert not up.parts()
 
 
