@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from functools import cache
@@ -79,6 +80,28 @@ def test_files_that_are_named_exist(document: Path) -> None:
         return  # what was true then
     for name in re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./*-]+)`", document.read_text()):
         assert list(ROOT.glob(name.rstrip("/"))), f"{name} is not there"
+
+
+def functions(path: Path) -> set[str]:
+    """Returns the functions, classes and `Class.method`s that a Python file or a module of the dashboard defines."""
+    if path.suffix == ".js":
+        return set(re.findall(r"^export (?:async )?(?:function|const)\*? (\w+)", path.read_text(), re.MULTILINE))
+    result = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            result.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            result |= {f"{node.name}.{child.name}" for child in node.body
+                       if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return result
+
+
+@each
+def test_functions_that_links_name_are_defined_there(document: Path) -> None:
+    for name, target in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.(?:py|js))\)", document.read_text()):
+        if not target.endswith(name):  # a link to the file itself is named after it
+            path = (document.parent / target).resolve()
+            assert name in functions(path), f"{target} defines no {name}"
 
 
 def named_settings(text: str) -> set[str]:
@@ -175,6 +198,7 @@ def test_what_is_wrong_is_found() -> None:
     targets = {f"ATTN_TARGET_{name}" for name in ("URGENT", "HIGH", "NORMAL", "LOW")}
     assert named_settings("ATTN_PORT and ATTN_PORTS, ATTN_TARGET_*, ATTN_NONE_*") == {
         "ATTN_PORT", "ATTN_PORTS", "ATTN_NONE", *targets}
+    assert {"functions", "anchors"} <= functions(Path(__file__))
     assert "attn-dead-letters" in anchors(ROOT / "docs" / "command-line.md")
 
 
