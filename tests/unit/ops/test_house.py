@@ -6,6 +6,7 @@ import-linter (pyproject.toml) says which folder may import which. These tests k
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import tomllib
 from collections import defaultdict
@@ -22,12 +23,10 @@ PACKAGES = ("schemas", "streams", "api", "ops")
 # A reader keeps about ten names in mind; twelve leave room for a module and its counterpart.
 MAX_ENTRIES = 12
 LARGER_FOLDERS = {
-    "api/static/attn": "modules of the dashboard, flat until the dashboard is changed next",
-    "api/static/attn/ui": "as api/static/attn",
+    "api/static/attn": "modules of the dashboard; the addresses in docs/client.md stay",
     "api/static/vendor": "copies of libraries and their types",
     "ops/decisions": "records by number; their addresses stay",
     "ops/runbooks": "one runbook per alert; alerts link to them",
-    "schemas": "the modules of the formats, with their generated schemas and the examples beside them",
     "schemas/examples": "one example per event type",
     "schemas/json/sources": "generated: one schema per event type",
 }
@@ -39,6 +38,10 @@ CIRCLES: set[str] = {"api.readmodel"}
 
 # About 300 lines, and some room for a change before the module has to be split.
 MAX_LINES = 340
+LONGER_MODULES = {
+    "api/contract/responses.py": "one model per response, each with its description",
+    "streams/kafka/records/batches.py": "one parser for both formats of record batches",
+}
 
 OLD_NAMES = ROOT / "tests" / "data" / "house" / "old_names.toml"
 
@@ -152,7 +155,7 @@ def test_the_picture_of_the_folders_shows_imports_that_exist() -> None:
     arrows = set()
     for line in picture.splitlines():
         nodes = [node.partition("[")[0].strip() for node in line.split("-->")]
-        arrows |= set(zip(nodes, nodes[1:], strict=False))
+        arrows |= set(itertools.pairwise(nodes))
     assert len(arrows) > 20
     for source, target in arrows:
         folder = source.rpartition("_")[0]
@@ -173,7 +176,9 @@ def test_folders_have_few_entries() -> None:
 
 def test_modules_have_few_lines() -> None:
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in python_files()}
-    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+    long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+    assert {name: lines for name, lines in long.items() if name not in LONGER_MODULES} == {}
+    assert set(LONGER_MODULES) <= set(long), "an exception is no longer needed"
 
 
 def definitions(module: ast.Module) -> Iterator[tuple[str, int]]:
