@@ -28,7 +28,7 @@ COMMANDS = {
     "token": "ops.cli.commands.token:token",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
-    "dead-letters": "ops.cli.commands.dead_letters:dead_letters",
+    "dead-letters": "ops.cli.commands.dead_letters:app",
     "schemas": "ops.cli.commands.schemas:schemas",
     "rebuild": "ops.cli.commands.rebuild:rebuild",
     "checkpoint": "ops.cli.commands.rebuild:checkpoint",

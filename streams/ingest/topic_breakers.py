@@ -105,8 +105,8 @@ class TopicBreakers:
         breaker = self._breakers[topic]
         if breaker.state is CircuitState.OPEN:
             log.error(
-                "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters --go-on %s` reads on at "
-                "once, whatever it brings",
+                "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters resume-topic %s` reads "
+                "on at once, whatever it brings",
                 topic, self._reasons[topic], breaker.seconds_until_probe(self._clock()), topic,
             )
         else:

@@ -1,11 +1,12 @@
-"""`attn dead-letters`: list what was rejected, count it, send it again, write it to a file; let a topic go on."""
+"""`attn dead-letters`: list, retry, export, summary, resume-topic.
+
+The flags `--retry`, `--export`, `--summary` and `--resume-topic` of the command itself do the same as the sub-commands.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import re
 import sys
 import time
 from collections import deque
@@ -15,14 +16,10 @@ from typing import IO, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from ops import config
 from ops.cli.data.dead_letters import (
     GROUP,
-    DeadLetterRecord,
     Filter,
     Place,
     Summary,
@@ -33,109 +30,183 @@ from ops.cli.data.dead_letters import (
     why_not,
 )
 from ops.cli.data.kafka import open_consumer, open_producer
+from ops.cli.dead_letter_output import row_of, show_list, show_summary
+from ops.cli.durations import parse_duration
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
 from schemas.dead_letters import CAUSES, ResumeTopicMarker
-from schemas.scalars import SECOND, format_timestamp, parse_timestamp
+from schemas.scalars import SECOND, parse_timestamp
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
-__all__ = ["dead_letters"]
+__all__ = ["app"]
 
 _LISTED = 50
-_EXPLAINED = 10  # dead letters that can't be sent again, each with its reason
-_AT_ONCE = 500  # sent again before they are marked as such: so many may be sent twice when it is cut off
-# JSON escapes the others; a terminal obeys these too.
-_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_EXPLAINED = 10  # records that cannot be sent again and are printed with the reason
+_MARK_EVERY = 500  # records sent before they are marked as resolved: an interrupted retry may send so many twice
 
-Retry = Annotated[bool, typer.Option("--retry", help="Send them again to their topics.")]
-Export = Annotated[str | None, typer.Option(
-    "--export", metavar="FILE", help="Write them as lines for `attn replay`, to be mended; - is stdout.",
-    show_default=False)]
-Summarize = Annotated[bool, typer.Option("--summary", help="How many of each topic and cause.")]
-Go = Annotated[str | None, typer.Option(
-    "--go-on", metavar="TOPIC", help="Tell the workers to read on in a topic they stopped, whatever it brings.",
-    show_default=False)]
-Topic = Annotated[str | None, typer.Option("--topic", help="Only those of this topic.", show_default=False)]
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Inspect rejected records, and send them again once the cause is fixed. Without a sub-command: list.")
+
+Topic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(
-    "--reason", help=f"Only those with this text in the reason, or of this cause: {', '.join(CAUSES)}.",
-    show_default=False)]
+    "--reason", metavar="CAUSE|TEXT", show_default=False,
+    help=f"Only records of this cause ({', '.join(CAUSES)}), or with this text in the reason.")]
 Since = Annotated[str | None, typer.Option(
-    "--since", metavar="2h|TIME", help="Only those rejected since then: 30s, 15m, 2h, 3d, or a time with its zone.",
-    show_default=False)]
-Limit = Annotated[int | None, typer.Option(
-    "--limit", min=1, help="List the newest N (else 50); send or export the oldest N (else all).", show_default=False)]
-All = Annotated[bool, typer.Option("--all", help="List those too that were sent again or mended.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+    "--since", metavar="2h|TIME", show_default=False,
+    help="Only records rejected since then: 30s, 15m, 2h, 3d ago, or a time with its time zone.")]
+Newest = Annotated[int | None, typer.Option(
+    "--limit", min=1, help=f"The newest N; default: {_LISTED}.", show_default=False)]
+Oldest = Annotated[int | None, typer.Option("--limit", min=1, help="The oldest N; default: all.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="Include resolved records.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="A new file; - is stdout.", show_default=False)]
+SourceTopic = Annotated[str, typer.Argument(metavar="TOPIC", help="A source topic.", show_default=False)]
+
+# The same as the sub-commands, from before there were any.
+RetryFlag = Annotated[bool, typer.Option("--retry", hidden=True)]
+ExportFlag = Annotated[str | None, typer.Option("--export", metavar="FILE", hidden=True)]
+SummaryFlag = Annotated[bool, typer.Option("--summary", hidden=True)]
+ResumeFlag = Annotated[str | None, typer.Option("--resume-topic", "--go-on", metavar="TOPIC", hidden=True)]
 
 
+@app.callback()
 def dead_letters(
-    retry: Retry = False, export: Export = None, summary: Summarize = False, go_on: Go = None, topic: Topic = None,
-    reason: Reason = None, since: Since = None, limit: Limit = None, all_too: All = False, as_json: AsJson = False,
+    context: typer.Context, retry_: RetryFlag = False, export_: ExportFlag = None, summary_: SummaryFlag = False,
+    resume_topic_: ResumeFlag = None, topic: Topic = None, reason: Reason = None, since: Since = None,
+    limit: Newest = None, all_too: All = False, as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+) -> None:
+    if context.invoked_subcommand is not None:
+        sources = [context.get_parameter_source(name) for name in context.params]
+        if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+            raise UserError(f"options go after the sub-command: attn dead-letters {context.invoked_subcommand} ...",
+                            code=2)
+        return
+    if retry_ + (export_ is not None) + summary_ + (resume_topic_ is not None) > 1:
+        raise UserError("use one of --retry, --export, --summary and --resume-topic at a time", code=2)
+    if resume_topic_ is not None:
+        resume_topic(resume_topic_, kafka, data_dir)
+    elif retry_:
+        retry(topic, reason, since, limit, as_json, kafka, data_dir)
+    elif export_ is not None:
+        export(export_, topic, reason, since, limit, as_json, kafka, data_dir)
+    elif summary_:
+        summary(topic, reason, since, as_json, kafka, data_dir)
+    else:
+        list_(topic, reason, since, limit, all_too, as_json, kafka, data_dir)
+
+
+@app.command("list")
+def list_(
+    topic: Topic = None, reason: Reason = None, since: Since = None, limit: Newest = None, all_too: All = False,
+    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+) -> None:
+    """List rejected records with the reason, the newest last.
+
+    A record is resolved once it was sent again, by `retry` or by `attn replay` of an export.
+    """
+    settings, chosen = _load(topic, reason, since, kafka, data_dir)
+    show_list(*asyncio.run(_newest(settings, chosen, limit or _LISTED, all_too)), as_json)
+
+
+@app.command()
+def retry(
+    topic: Topic = None, reason: Reason = None, since: Since = None, limit: Oldest = None, as_json: AsJson = False,
     kafka: Kafka = None, data_dir: DataDir = None,
 ) -> None:
-    """List rejected records with the reason, or send them again after the cause was mended.
+    """Send unresolved records again to their topics.
 
-    --retry sends each open dead letter once, over all calls, with its own key, headers and bytes, and marks it as
-    settled. One that is rejected again is a new dead letter; nothing is retried by itself. If --retry is cut off, the
-    last ones may be sent twice, which changes nothing: the same event counts once. What was too large to be kept
-    whole, or is not from a topic that can take it again, is counted and stays.
+    Each is sent once over all calls, with its own key, headers and bytes, and is then marked as resolved. A record that
+    is rejected again is a new dead letter; nothing is retried automatically. If the command is interrupted, up to 500
+    records may be sent twice, which changes nothing: an event counts once. Truncated records, and records of topics
+    that are no input, cannot be sent again; they are counted and stay unresolved.
     """
-    if retry + (export is not None) + summary + (go_on is not None) > 1:
-        raise UserError("one of --retry, --export, --summary and --go-on at a time", code=2)
+    settings, chosen = _load(topic, reason, since, kafka, data_dir)
+    _report(*asyncio.run(_retry(settings, chosen, limit)), "sent", "again", as_json)
+
+
+@app.command()
+def export(
+    file: File, topic: Topic = None, reason: Reason = None, since: Since = None, limit: Oldest = None,
+    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+) -> None:
+    """Write unresolved records to a file, as lines for `attn replay`.
+
+    Correct or delete lines, then run `attn replay FILE`: it sends them and marks their dead letters as resolved.
+    """
+    settings, chosen = _load(topic, reason, since, kafka, data_dir)
+    with _create(file) as lines:
+        _report(*asyncio.run(_export(settings, chosen, limit, lines)), "wrote", "", as_json)
+
+
+@app.command()
+def summary(
+    topic: Topic = None, reason: Reason = None, since: Since = None, as_json: AsJson = False, kafka: Kafka = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Count records by topic and cause, with the last reason."""
+    settings, chosen = _load(topic, reason, since, kafka, data_dir)
+    show_summary(asyncio.run(_summarize(settings, chosen)), as_json)
+
+
+@app.command("resume-topic")
+def resume_topic(topic: SourceTopic, kafka: Kafka = None, data_dir: DataDir = None) -> None:
+    """Close the circuit of a source topic: workers read it again at once.
+
+    A worker stops reading a topic if ATTN_REJECT_RATIO is set and most of its records are rejected. After this command
+    the circuit stays closed until records are mostly accepted again.
+    """
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
-    chosen = Filter(topic, reason, _since(since))
-    if go_on is not None:
-        _go_on(settings, go_on)
-    elif retry:
-        _told(*asyncio.run(_retry(settings, chosen, limit)), "sent {} again", "can't be sent again", as_json)
-    elif export is not None:
-        with _opened(export) as file:
-            _told(*asyncio.run(_export(settings, chosen, limit, file)), "wrote {}", "can't be sent again", as_json)
-    elif summary:
-        _show_summary(asyncio.run(_summarize(settings, chosen)), as_json)
-    else:
-        _show(*asyncio.run(_newest(settings, chosen, limit or _LISTED, all_too)), as_json)
+    if topic not in SOURCE_TYPES:
+        raise UserError(f"{topic!r} is not a source topic; source topics are {', '.join(SOURCE_TYPES)}", code=2)
+    asyncio.run(_resume(settings, topic))
+    typer.echo(f"asked the workers to close the circuit of {topic}", err=True)
+
+
+def _load(
+    topic: str | None, reason: str | None, since: str | None, kafka: Any, data_dir: Any
+) -> tuple[Settings, Filter]:
+    settings = config.load_settings(kafka=kafka, data_dir=data_dir)
+    return settings, Filter(topic, reason, _since(since))
 
 
 def _since(text: str | None) -> int | None:
-    """Microseconds. UserError: neither a time nor so long ago."""
+    """Returns microseconds. Raises UserError if `text` is neither a duration nor a time."""
     if text is None:
         return None
-    if found := re.fullmatch(r"(\d+)([smhd])", text):
-        return int((time.time() - int(found[1]) * _UNITS[found[2]]) * SECOND)
+    if (seconds := parse_duration(text)) is not None:
+        return int((time.time() - seconds) * SECOND)
     try:
         return parse_timestamp(text)
     except ValueError:
-        raise UserError(f"--since {text!r} is neither like 2h nor a time like 2026-05-20T08:00:00Z", code=2) from None
-
-
-# --- what is done ---
+        raise UserError(
+            f"--since {text!r} is neither a duration such as 2h nor a time such as 2026-05-20T08:00:00Z", code=2
+        ) from None
 
 
 async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple[int, int]:
-    """Send the open ones again and mark them: how many were sent, and how many can't be."""
+    """Sends unresolved records again and marks them. Returns how many were sent, and how many cannot be."""
     sent, left, places = 0, 0, list[Place]()
     async with (
         open_consumer(settings, DEAD_LETTERS, GROUP) as reader,
         open_producer(settings, [*SOURCE_TYPES, LOG, DEAD_LETTERS]) as out,
     ):
-        async for found in unresolved(reader, chosen):
+        async for record in unresolved(reader, chosen):
             if limit is not None and sent >= limit:
                 break
-            letter = found.letter
+            letter = record.letter
             if letter is None or not can_retry(letter):
                 left += 1
                 if left <= _EXPLAINED:
-                    typer.echo(f"{found.name} is not sent again: {why_not(letter)}", err=True)
+                    typer.echo(f"{record.name} cannot be sent again: {why_not(letter)}", err=True)
                 continue
-            # A record of the log belongs to its partition; elsewhere the key decides, and the order is free.
+            # A record of attn.log belongs to its partition. For source topics the key decides.
             partition = letter.partition if letter.topic == LOG else None
             await out.send(letter.topic, letter.value, letter.key, letter.headers, partition)
-            places.append(found.place)
+            places.append(record.place)
             sent += 1
-            if len(places) == _AT_ONCE:
+            if len(places) == _MARK_EVERY:
                 await out.finish()
                 await mark_resolved(out, places)
                 places = []
@@ -146,13 +217,14 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
 
 
 async def _export(settings: Settings, chosen: Filter, limit: int | None, file: IO[bytes]) -> tuple[int, int]:
+    """Returns how many records were written, and how many cannot be sent again."""
     written, left = 0, 0
     async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for found in unresolved(reader, chosen):
+        async for record in unresolved(reader, chosen):
             if limit is not None and written >= limit:
                 break
-            if can_retry(found.letter) and found.letter is not None and found.letter.topic in SOURCE_TYPES:
-                file.write(msgspec.json.encode(export_line(found)) + b"\n")
+            if can_retry(record.letter) and record.letter is not None and record.letter.topic in SOURCE_TYPES:
+                file.write(msgspec.json.encode(export_line(record)) + b"\n")
                 written += 1
             else:
                 left += 1
@@ -160,135 +232,49 @@ async def _export(settings: Settings, chosen: Filter, limit: int | None, file: I
 
 
 async def _summarize(settings: Settings, chosen: Filter) -> list[Summary]:
-    """Most open ones first."""
-    found: dict[tuple[str, str], Summary] = {}
+    """Returns the counts, those with most unresolved records first."""
+    rows: dict[tuple[str, str], Summary] = {}
     async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for one in unresolved(reader, chosen, all_too=True):
-            if one.letter is not None:
-                key = one.letter.topic, one.letter.cause
-                found.setdefault(key, Summary(*key)).add(one.letter, is_open=not one.settled)
-    return sorted(found.values(), key=lambda row: (-row.open, -row.letters, row.topic, row.cause))
+        async for record in unresolved(reader, chosen, all_too=True):
+            if record.letter is not None:
+                key = record.letter.topic, record.letter.cause
+                rows.setdefault(key, Summary(*key)).add(record.letter, is_open=not record.settled)
+    return sorted(rows.values(), key=lambda row: (-row.open, -row.letters, row.topic, row.cause))
 
 
 async def _newest(
     settings: Settings, chosen: Filter, limit: int, all_too: bool
 ) -> tuple[list[dict[str, Any]], int]:
-    """The newest dead letters, oldest first, and how many there are."""
-    kept: deque[dict[str, Any]] = deque(maxlen=limit)
+    """Returns the newest `limit` records, oldest first, and how many match."""
+    newest: deque[dict[str, Any]] = deque(maxlen=limit)
     total = 0
     async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
-        async for found in unresolved(reader, chosen, all_too):
+        async for record in unresolved(reader, chosen, all_too):
             total += 1
-            kept.append(_row(found))
-    return list(kept), total
+            newest.append(row_of(record))
+    return list(newest), total
 
 
-def _go_on(settings: Settings, topic: str) -> None:
-    if topic not in SOURCE_TYPES:
-        raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
-
-    async def say() -> None:
-        async with open_producer(settings, [DEAD_LETTERS]) as out:
-            await out.send(DEAD_LETTERS, None, b"go-on", headers=ResumeTopicMarker(topic).record_headers(), partition=0)
-            await out.finish()
-
-    asyncio.run(say())
-    typer.echo(f"told the workers to read on in {topic}, if they had stopped", err=True)
-
-
-# --- what is shown ---
+async def _resume(settings: Settings, topic: str) -> None:
+    async with open_producer(settings, [DEAD_LETTERS]) as out:
+        await out.send(DEAD_LETTERS, None, b"go-on", headers=ResumeTopicMarker(topic).record_headers(), partition=0)
+        await out.finish()
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
+def _create(path: str) -> Iterator[IO[bytes]]:
+    """Opens a new file, or stdout for `-`. An existing file is never overwritten: somebody may be editing it."""
     if path == "-":
         yield sys.stdout.buffer
         return
     try:
-        with open(path, "xb") as file:  # never over what somebody has been mending
+        with open(path, "xb") as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _told(done: int, left: int, what: str, why: str, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({what.split()[0]: done, "left": left}), err=what.startswith("wrote"))
-    else:
-        typer.echo(what.format(done) + (f"; {left} {why}" if left else ""), err=what.startswith("wrote"))
-
-
-def _row(found: DeadLetterRecord) -> dict[str, Any]:
-    letter, place = found.letter, {"dead_letter": found.name, "retried": found.settled}
-    if letter is None:
-        return {**place, "reason": "not a dead letter of attn", **_readable("value", found.record.value)}
-    return {
-        **place, "at": format_timestamp(letter.at), "topic": letter.topic, "partition": letter.partition,
-        "offset": letter.offset, "cause": letter.cause, "reason": letter.reason, "size": letter.size,
-        "truncated": letter.truncated, "cut": list(letter.cut), **_readable("key", letter.key),
-        **_readable("value", letter.value),
-    }
-
-
-def _readable(name: str, value: bytes | None) -> dict[str, str | None]:
-    """Bytes as text, or else as base64 under another name."""
-    try:
-        return {name: None if value is None else value.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(value or b"").decode()}
-
-
-def _times(name: str) -> Column:
-    """Wide enough for a date; where there is no room beside it the time is below."""
-    return Column(f"{name} (UTC)", min_width=len("2026-05-20"))
-
-
-def _short(time: str) -> str:
-    return time[:19].replace("T", " ")
-
-
-def _shown(text: str) -> Text:
-    """Without what a terminal would obey: it came from whoever may write to a topic."""
-    return Text("".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}"
-                        for one in text))
-
-
-def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False).translate(_CONTROLS)
-
-
-def _show(rows: list[dict[str, Any]], total: int, as_json: bool) -> None:
-    if as_json:
-        for row in rows:
-            typer.echo(_json(row))
-        return
-    if not rows:
-        typer.echo("no dead letters")
-        return
-    table = Table(_times("at"), "topic", "offset", "reason", "value", title=f"{len(rows)} of {total} dead letters")
-    for row in rows:
-        value = row.get("value") or row.get("value_base64") or ""
-        table.add_row(
-            _short(row.get("at", "")), row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
-            _shown(row["reason"] + (" (settled)" if row["retried"] else "")),
-            _shown(value[:80] + ("…" if len(value) > 80 else "")),
-        )
-    Console().print(table)
-
-
-def _show_summary(rows: list[Summary], as_json: bool) -> None:
-    if as_json:
-        for row in rows:
-            typer.echo(_json({
-                "topic": row.topic, "cause": row.cause, "letters": row.letters, "open": row.open,
-                "first": format_timestamp(row.first), "last": format_timestamp(row.last), "reason": row.reason,
-            }))
-        return
-    if not rows:
-        typer.echo("no dead letters")
-        return
-    table = Table("topic", "cause", "open", "all", _times("first"), _times("last"), "the last reason")
-    for row in rows:
-        table.add_row(row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", _short(format_timestamp(row.first)),
-                      _short(format_timestamp(row.last)), _shown(row.reason[:80]))
-    Console().print(table)
+def _report(done: int, left: int, verb: str, more: str, as_json: bool) -> None:
+    """Prints what was done; for an export to stderr, because stdout may be the file."""
+    text = " ".join(filter(None, (verb, str(done), more))) + (f"; {left} can't be sent again" if left else "")
+    typer.echo(json.dumps({verb: done, "left": left}) if as_json else text, err=verb == "wrote")

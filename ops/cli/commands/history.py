@@ -34,8 +34,11 @@ app = typer.Typer(invoke_without_command=True, help="Write what happened to Clic
 
 Rebuild = Annotated[bool, typer.Option(
     "--rebuild", help="Make the tables again from the facts Kafka holds, swap them in, and end.")]
-Older = Annotated[Literal["refuse", "keep", "drop"], typer.Option(
-    "--older", help="With --rebuild: what becomes of rows whose facts Kafka does not hold any more.")]
+MissingFacts = Annotated[Literal["fail", "keep", "drop"], typer.Option(
+    "--missing-facts", help="With --rebuild, for rows whose facts are no longer in Kafka: fail, keep the rows as they "
+                            "are, or drop them.")]
+OlderFlag = Annotated[Literal["refuse", "keep", "drop"] | None, typer.Option(
+    "--older", hidden=True)]  # the old name of --missing-facts
 
 
 _TIMES = ["%Y-%m-%d", "%Y-%m", "%Y-%m-%dT%H:%M:%S"]
@@ -49,16 +52,20 @@ By = Annotated[Literal["month", "day"], typer.Option("--by", help="How much goes
 @app.callback()
 def history(
     context: typer.Context, data_dir: DataDir = None, kafka: Kafka = None, clickhouse: ClickHouse = None,
-    instance: Instance = None, rebuild: Rebuild = False, older: Older = "refuse",
+    instance: Instance = None, rebuild: Rebuild = False, missing_facts: MissingFacts = "fail",
+    older: OlderFlag = None,
 ) -> None:
     """Write what happened to ClickHouse, until a signal."""
     if context.invoked_subcommand is not None:
         return
-    if older != "refuse" and not rebuild:
-        raise UserError("--older goes with --rebuild", code=2)
+    policy: Literal["refuse", "keep", "drop"] = "refuse" if missing_facts == "fail" else missing_facts
+    if policy == "refuse" and older is not None:
+        policy = older
+    if policy != "refuse" and not rebuild:
+        raise UserError("--missing-facts needs --rebuild", code=2)
     settings = config.load_settings(data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, instance=instance)
     if rebuild:
-        _rebuild(settings, older)
+        _rebuild(settings, policy)
         return
     if not settings.clickhouse:
         leave_secrets("history")

@@ -31,27 +31,33 @@ from streams.core.normalise import Rejected, normalise
 
 __all__ = ["rank_report"]
 
+_MAX_EVENTS = 2_000_000
+
 PolicyPath = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The other policy: TOML, or JSON.")]
 Recording = Annotated[str, typer.Argument(
     metavar="FILE", help="JSON lines of {topic, value} as `attn replay` takes; .gz too; - is stdin. Else attn.log.",
     show_default=False)]
 Workspace = Annotated[str, typer.Option("--workspace", help="This one only. Else all.", show_default=False)]
-Most = Annotated[int, typer.Option("--most", min=1, help="Events to take at most; they are held in memory.")]
+MostFlag = Annotated[int | None, typer.Option("--most", min=1, hidden=True)]  # the old name of --max-events
+MaxEvents = Annotated[int, typer.Option(
+    "--max-events", min=1, help="Fail if there are more events; all of them are held in memory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="All figures as one JSON object.")]
 
 
 def rank_report(
-    policy: PolicyPath, file: Recording = "", workspace: Workspace = "", most: Most = 2_000_000,
-    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+    policy: PolicyPath, file: Recording = "", workspace: Workspace = "", max_events: MaxEvents = _MAX_EVENTS,
+    most: MostFlag = None, as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
 ) -> None:
     """Replay the past and say where items would have stood under another policy, and where they stood under today's.
 
     Nothing is changed. Everything counts as if it had arrived when it happened; each workspace is one list, as somebody
     sees it who may see all and has pinned nothing.
     """
+    max_events = most if most is not None and max_events == _MAX_EVENTS else max_events
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     wanted = policy_file.load(policy)
-    found = _of_file(file, settings, workspace, most) if file else asyncio.run(_of_log(settings, workspace, most))
+    found = _of_file(file, settings, workspace, max_events) if file else asyncio.run(
+        _of_log(settings, workspace, max_events))
     if not found:
         raise UserError("there is nothing to replay")
     rules = FoldConfig.from_settings(settings)
@@ -65,7 +71,7 @@ def rank_report(
         _show(report)
 
 
-def _of_file(path: str, settings: Settings, workspace: str, most: int) -> list[Entry]:
+def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> list[Entry]:
     """Events that would be rejected are left out, and counted."""
     found: list[Entry] = []
     limits, rejected = event_files.limits_of(settings), 0
@@ -79,13 +85,13 @@ def _of_file(path: str, settings: Settings, workspace: str, most: int) -> list[E
                 continue
             except ValueError as error:
                 raise UserError(f"line {number}: {error}") from None
-            _take(found, [entry], workspace, most)
+            _take(found, [entry], workspace, max_events)
     if rejected:
         typer.echo(f"{rejected} events can't be read and are left out", err=True)
     return found
 
 
-async def _of_log(settings: Settings, workspace: str, most: int) -> list[Entry]:
+async def _of_log(settings: Settings, workspace: str, max_events: int) -> list[Entry]:
     """What attn.log still holds: ATTN_LOG_RETENTION_HOURS."""
     found: list[Entry] = []
     async with open_consumer(settings, LOG) as reader:
@@ -96,14 +102,14 @@ async def _of_log(settings: Settings, workspace: str, most: int) -> list[Entry]:
                 raise UserError(str(error)) from None
             except (ValueError, RecursionError):
                 continue  # the fold skips it, too
-            _take(found, pack.entries, workspace, most)
+            _take(found, pack.entries, workspace, max_events)
     return found
 
 
-def _take(found: list[Entry], more: list[Any], workspace: str, most: int) -> None:
+def _take(found: list[Entry], more: list[Any], workspace: str, max_events: int) -> None:
     found += [entry for entry in more if not workspace or entry.ws == workspace]
-    if len(found) > most:
-        raise UserError(f"more than {most:,} events: name a workspace, or raise --most")
+    if len(found) > max_events:
+        raise UserError(f"more than {max_events:,} events: name a workspace, or raise --max-events")
 
 
 # --- to be read ---

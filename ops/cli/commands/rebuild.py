@@ -38,14 +38,17 @@ Partitions = Annotated[str, typer.Option("--partitions", metavar="0-3,7", help="
 BaseFile = Annotated[Path | None, typer.Option(
     "--base", metavar="FILE", help="Begin with a checkpoint, where the log does not reach back to its beginning.",
     show_default=False)]
-AnyRules = Annotated[bool, typer.Option("--any-rules", help="Take a checkpoint made with other rules, too.")]
+IgnoreMismatch = Annotated[bool, typer.Option(
+    "--ignore-config-mismatch", help="Accept a checkpoint that was written with other fold settings.")]
+AnyRulesFlag = Annotated[bool, typer.Option("--any-rules", hidden=True)]  # the old name of --ignore-config-mismatch
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a partition.")]
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; replaced when all is written.")]
 
 
 def rebuild(
-    check: Check = False, partitions: Partitions = "", base: BaseFile = None, any_rules: AnyRules = False,
-    as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
+    check: Check = False, partitions: Partitions = "", base: BaseFile = None,
+    ignore_config_mismatch: IgnoreMismatch = False, any_rules: AnyRulesFlag = False, as_json: AsJson = False,
+    kafka: Kafka = None, data_dir: DataDir = None,
 ) -> None:
     """Fold the log anew with today's rules, compare, and replace what of the view differs.
 
@@ -54,7 +57,7 @@ def rebuild(
     """
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     numbers = _numbers(partitions, settings)
-    source = _base(base, settings, any_rules)
+    source = _base(base, settings, ignore_config_mismatch or any_rules)
     with _errors(settings):
         reports, failed = asyncio.run(_each(settings, numbers, source, check))
     odd = [report for report in reports if report.differing]
@@ -92,7 +95,7 @@ def _numbers(partitions: str, settings: Settings) -> list[int]:
         raise UserError(str(error), code=2) from None
 
 
-def _base(path: Path | None, settings: Settings, any_rules: bool) -> Checkpoint | None:
+def _base(path: Path | None, settings: Settings, ignore_mismatch: bool) -> Checkpoint | None:
     if path is None:
         return None
     found = Checkpoint(path)
@@ -101,9 +104,10 @@ def _base(path: Path | None, settings: Settings, any_rules: bool) -> Checkpoint 
                         f"{settings.log_partitions}")
     now = config_fields(FoldConfig.from_settings(settings))
     other = sorted(name for name in now if found.head.rules.get(name) != now[name])
-    if other and not any_rules:
-        raise UserError(f"{path} was made with other rules ({', '.join(other)}): its rows would stay as those made "
-                        "them. --any-rules takes it all the same")
+    if other and not ignore_mismatch:
+        raise UserError(
+            f"{path} was written with other fold settings ({', '.join(other)}), and rows without newer events would "
+            "keep what those settings gave; --ignore-config-mismatch uses it anyway")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from typing import Annotated
@@ -11,13 +10,14 @@ import jwt
 import typer
 
 from ops import config
+from ops.cli.durations import parse_duration
 from ops.cli.options import DataDir
 from ops.errors import UserError
 from schemas.sources import ROLES
 
 __all__ = ["parse_ttl", "token"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_TTL = 1e14  # seconds; `exp` must stay a number that clients parse
 
 
 def token(
@@ -48,8 +48,9 @@ def token(
 
 
 def parse_ttl(text: str) -> int:
-    """`30m`, `12h`, `7d` or seconds -> seconds."""
-    found = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip().lower())
-    if found is None or int(found[1]) == 0:
-        raise UserError(f"--ttl: {text!r} is not a time such as 30m, 12h, 7d or 3600", code=2)
-    return int(found[1]) * _UNITS[found[2] or "s"]
+    """Returns the seconds of `30m`, `12h`, `7d` or a number of seconds. Raises UserError if `text` is none of these."""
+    text = text.strip().lower()
+    seconds = int(parse_duration(text if text[-1:].isalpha() else f"{text}s") or 0)
+    if not 0 < seconds < _MAX_TTL:
+        raise UserError(f"--ttl: {text!r} is not a duration such as 30m, 12h, 7d or 3600", code=2)
+    return seconds

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from ops.cli.durations import parse_duration
 from ops.cli.rank_report.policy import CRITERIA, Policy
 from ops.errors import UserError
 from schemas.scalars import SECOND
@@ -17,17 +18,15 @@ from streams.core.domain.event_types import KINDS
 
 __all__ = ["PolicyFile", "load"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST = 1 << 20  # bytes of a file
 
 Priority = Literal["urgent", "high", "normal", "low"]
 
 
 def _duration(value: object) -> object:
-    """`15m` as seconds; pydantic reads the rest (numbers of seconds, ISO 8601)."""
-    if isinstance(value, str) and value[-1:] in _UNITS and value[:-1].replace(".", "", 1).isdigit():
-        return float(value[:-1]) * _UNITS[value[-1]]
-    return value
+    """Returns the seconds of a duration such as `15m`. Pydantic parses other values: numbers of seconds, ISO 8601."""
+    seconds = parse_duration(value, fractions=True) if isinstance(value, str) else None
+    return value if seconds is None else seconds
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(), le=timedelta(days=3650))]

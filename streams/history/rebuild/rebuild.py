@@ -187,7 +187,7 @@ class _Rebuild:
         if rows and older == "refuse":
             raise RebuildError(
                 f"partition {partition}: {rows:,} rows are of facts that Kafka does not hold any more; "
-                "--older keep takes them over as they are, --older drop leaves them out"
+                "--missing-facts keep copies them as they are, --missing-facts drop leaves them out"
             )
         if rows and older == "keep":
             sql = _KEEP.format(fresh=fresh, table=table, columns=", ".join(COLUMNS))
@@ -223,7 +223,7 @@ class _Rebuild:
         for partition, count in sorted(rows.items()):
             if fresh.get(partition, 0) < count:
                 raise RebuildError(f"partition {partition} has {count:,} rows, the facts held make "
-                             f"{fresh.get(partition, 0):,}; nothing was changed (--older drop takes them all the same)")
+                             f"{fresh.get(partition, 0):,}; nothing was changed (--missing-facts drop accepts that)")
 
     def _counts(self, database: str) -> dict[str, Counts]:
         found = {"activity": _ROWS.format(table=f"`{database}`.activity", columns=", ".join(COLUMNS))}

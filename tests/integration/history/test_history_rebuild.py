@@ -92,7 +92,7 @@ async def test_rows_older_than_what_is_held_are_lost_only_if_told(
     with closing(client.connect(settings)) as found:
         repository = ActivityRepository(found, "attn", local=True)
         repository.insert(columns(older, [partition_of(fact.ws, 3) for fact in older]), "older")
-    with pytest.raises(RebuildError, match="rows are of facts that Kafka does not hold any more; --older keep"):
+    with pytest.raises(RebuildError, match="rows are of facts that Kafka does not hold any more; --missing-facts keep"):
         await rebuild(settings)
     exact(settings, feeder.all)
     report = await rebuild(settings, "keep")

@@ -18,11 +18,11 @@ from support.processes.cli import attn_here
 
 from api.edge.services import parse_partitions
 from ops import config
-from ops.cli.commands.dead_letters import _show, _show_summary
 from ops.cli.commands.roles import edge
 from ops.cli.commands.schemas import export
 from ops.cli.commands.token import parse_ttl
 from ops.cli.data.dead_letters import Summary
+from ops.cli.dead_letter_output import show_list, show_summary
 from ops.embedded.stack import lock_data_dir
 from ops.errors import UserError
 from ops.process import identity
@@ -139,8 +139,9 @@ def test_partitions() -> None:
 
 
 def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixture[str]) -> None:
-    assert attn_here("history", "--older", "keep") == 2
-    assert capsys.readouterr().err == "attn: --older goes with --rebuild\n"
+    for flag in ("--older", "--missing-facts"):
+        assert attn_here("history", flag, "keep") == 2
+        assert capsys.readouterr().err == "attn: --missing-facts needs --rebuild\n"
 
 
 def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,9 +198,9 @@ def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n[red]x[/red] é"
     row = {"at": "", "topic": "plans", "partition": 0, "offset": 1, "reason": evil, "value": evil, "retried": False}
-    _show([row], 1, as_json=False)
-    _show_summary([Summary("plans", "json", 1, 1, 0, 0, evil)], as_json=False)
-    _show([row], 1, as_json=True)
+    show_list([row], 1, as_json=False)
+    show_summary([Summary("plans", "json", 1, 1, 0, 0, evil)], as_json=False)
+    show_list([row], 1, as_json=True)
     said = capsys.readouterr().out
     assert not set(said) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
     assert json.loads(said.splitlines()[-1]) == row
@@ -211,8 +212,8 @@ def test_times_are_whole_on_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     row = {"at": "2026-05-20T08:14:22.123456Z", "topic": "run-failures", "partition": 0, "offset": 123456,
            "reason": "data.title: " + "x" * 200, "value": "v" * 200, "retried": True}
-    _show([row], 1, as_json=False)
-    _show_summary([Summary("run-failures", "envelope", 1, 1, 10**15, 2 * 10**15, "r" * 200)], as_json=False)
+    show_list([row], 1, as_json=False)
+    show_summary([Summary("run-failures", "envelope", 1, 1, 10**15, 2 * 10**15, "r" * 200)], as_json=False)
     said = capsys.readouterr().out
     for time in ("2026-05-20 08:14:22", "2001-09-09 01:46:40", "2033-05-18 03:33:20"):
         assert all(f" {part} " in said for part in time.split())
@@ -262,7 +263,7 @@ def test_a_short_secret_is_its_owners_choice(
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--workspace", "w", "--user", "u", "--role", "KING"], "'KING' is not one of OWNER"),
     (["--workspace", " ", "--user", "u", "--role", "OWNER"], "must not be blank"),
-    (["--workspace", "w", "--user", "u", "--role", "OWNER", "--ttl", "soon"], "'soon' is not a time"),
+    (["--workspace", "w", "--user", "u", "--role", "OWNER", "--ttl", "soon"], "'soon' is not a duration"),
     (["--workspace", "w", "--user", "u"], "Missing option '--role'"),
 ])
 def test_token_says_what_is_wrong(
@@ -287,6 +288,51 @@ def test_ttl() -> None:
     for wrong in ("", "0", "-5", "1.5h", "12w", "h"):
         with pytest.raises(UserError):
             parse_ttl(wrong)
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["retry"], ["export", "-"], ["summary"], ["resume-topic", "plans"]])
+def test_options_of_dead_letters_go_after_the_sub_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attn_here("dead-letters", "--topic", "plans", *arguments) == 2
+    assert "options go after the sub-command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [
+    ["--retry", "--summary"], ["--export", "-", "--go-on", "plans"], ["--retry", "--resume-topic", "plans"]])
+def test_one_action_of_dead_letters_at_a_time(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("dead-letters", *flags) == 2
+    assert capsys.readouterr().err == (
+        "attn: use one of --retry, --export, --summary and --resume-topic at a time\n")
+
+
+@pytest.mark.parametrize("arguments", [["resume-topic", "none"], ["--resume-topic", "none"], ["--go-on", "none"]])
+def test_only_a_source_topic_is_resumed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert attn_here("dead-letters", *arguments) == 2
+    assert capsys.readouterr().err.startswith("attn: 'none' is not a source topic")
+
+
+@pytest.mark.parametrize(("arguments", "call"), [
+    (["--retry", "--topic", "plans", "--limit", "3"], ["retry", "--topic", "plans", "--limit", "3"]),
+    (["--export", "-", "--since", "2h"], ["export", "-", "--since", "2h"]),
+    (["--summary", "--reason", "json"], ["summary", "--reason", "json"]),
+    (["--all", "--json"], ["list", "--all", "--json"]),
+], ids=["retry", "export", "summary", "list"])
+def test_a_flag_of_dead_letters_does_the_same_as_the_sub_command(
+    arguments: list[str], call: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    async def stop(_: Settings, chosen: object, *more: object) -> None:
+        seen.append((chosen, [value for value in more if isinstance(value, int | bool | None)]))
+        raise UserError("enough")
+
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    for name in ("_retry", "_export", "_summarize", "_newest"):
+        monkeypatch.setattr(f"ops.cli.commands.dead_letters.{name}", stop)
+    assert attn_here("dead-letters", *arguments) == attn_here("dead-letters", *call) == 1
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
 
 
 def test_exported_schemas_are_schemas_and_describe_events() -> None:
