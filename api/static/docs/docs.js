@@ -1,4 +1,4 @@
-// The routes as Swagger UI draws them. Nothing is fetched from elsewhere: no validator, no fonts.
+// Shows the routes with Swagger UI. Nothing is loaded from other hosts: no validator, no fonts.
 "use strict";
 
 // eslint-disable-next-line no-undef -- swagger-ui-bundle.js defines it
@@ -7,7 +7,7 @@ SwaggerUIBundle({
   dom_id: "#api",
   deepLinking: true,
   validatorUrl: null,
-  // A write with the session cookie must show that the page could read the other one.
+  // A write with the session cookie needs the value of the cookie attn_csrf in a header.
   requestInterceptor: (request) => {
     const csrf = document.cookie.match(/(?:^|; )attn_csrf=([^;]+)/);
     const own = new URL(request.url, location.href).origin === location.origin;

@@ -27,7 +27,7 @@ export function showToast(text, { tone = "calm", links = [], undo = null } = {})
   setTimeout(() => hideToast(toast.id), tone === "bad" || links.length ? ERROR_TOAST_MS : TOAST_MS);
 }
 
-/** Hides a message. @param {number} id */
+/** @param {number} id */
 export const hideToast = (id) => page.set({ toasts: page.get().toasts.filter((toast) => toast.id !== id) });
 
 /** Undoes the last command whose message is still shown. */

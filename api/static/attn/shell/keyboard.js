@@ -38,7 +38,7 @@ function selectActive() {
   if (row && !row.gone) selectItem(row.item.id, false);
 }
 
-/** Moves the focus by some rows. @param {number} step */
+/** @param {number} step */
 function move(step) {
   const { activeId, openId } = page.get();
   const rows = listOnScreen(page.get()).shown.map((row) => row.item);
@@ -79,7 +79,7 @@ const KEYS = {
   1: () => navigate({ view: "open" }), 2: () => navigate({ view: "unread" }), 3: () => navigate({ view: "dismissed" }),
 };
 
-/** Handles a key press. @param {KeyboardEvent} event */
+/** @param {KeyboardEvent} event */
 export function onKeyDown(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || page.get().phase !== "in") return;
   if (page.get().dialog !== null) return chooseInDialog(event);

@@ -6,7 +6,7 @@
 /** @type {Filters} */
 export const NO_FILTERS = { kind: "", cluster: "", case: "", text: "" };
 
-/** Whether any filter is set. @param {Filters} filters */
+/** @param {Filters} filters */
 export const isActive = (filters) => Boolean(filters.kind || filters.cluster || filters.case || filters.text.trim());
 
 /**

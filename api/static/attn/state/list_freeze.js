@@ -9,7 +9,6 @@
 /** @typedef {{item: Item, gone: boolean}} ListedItem */
 
 /**
- * Freezes the order of these items.
  * @param {readonly Item[]} items
  * @returns {FrozenList}
  */

@@ -10,7 +10,6 @@ const deleteCookiesHint = () => `Delete the cookies of ${location.hostname} and 
 const serverError = (answer) => answer.data?.error ? `attn says: ${answer.data.error}.` : explain(answer);
 
 /**
- * Creates the session of a token.
  * @param {string} token
  * @returns {Promise<{me: Me | null, problem: string}>} the user, or why signing in failed
  */
@@ -26,7 +25,7 @@ export async function createSession(token) {
   return { me: answer.data, problem: "" };
 }
 
-/** Deletes the session. @returns {Promise<string>} why the browser is still signed in, or "" */
+/** @returns {Promise<string>} why the browser is still signed in, or "" */
 export async function endSession() {
   const answer = await request("DELETE", "/auth/session");
   if (answer.status === 0 || answer.status >= 500) return "attn does not answer, so you are still signed in. Try again.";

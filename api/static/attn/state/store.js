@@ -40,7 +40,6 @@
  */
 
 /**
- * Creates a store.
  * @template {object} S
  * @param {S} initial
  */

@@ -5,7 +5,7 @@ const STORAGE_KEY = "attn-theme";
 /** @type {readonly Theme[]} */
 const THEMES = ["auto", "light", "dark"];
 
-/** Returns the stored theme. @returns {Theme} */
+/** @returns {Theme} */
 export function theme() {
   const stored = localStorage.getItem(STORAGE_KEY);
   return THEMES.find((one) => one === stored) ?? "auto";
@@ -19,5 +19,4 @@ export function cycleTheme() {
   return next;
 }
 
-/** Applies the stored theme to the document. */
 export const applyTheme = () => document.documentElement.setAttribute("data-theme", theme());

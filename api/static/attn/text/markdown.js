@@ -22,7 +22,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer");
 });
 
-/** Sanitises HTML. @param {string} html @returns {DocumentFragment} */
+/** @param {string} html @returns {DocumentFragment} */
 function safe(html) {
   const made = DOMPurify.sanitize(html, {
     // Class, role and label belong to task boxes: markup in the text itself is escaped.
@@ -104,7 +104,6 @@ export function prepare() {
 }
 
 /**
- * Renders a text.
  * @param {string} text
  * @param {AbortSignal} signal aborted when the item is closed
  * @returns {Promise<DocumentFragment | null>} null: show it as plain text
@@ -123,7 +122,6 @@ export async function render(text, signal) {
 }
 
 /**
- * Parses a text in the worker.
  * @param {string} text
  * @param {AbortSignal} signal
  * @returns {Promise<string | null | undefined>} undefined: aborted

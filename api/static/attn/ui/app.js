@@ -1,4 +1,4 @@
-// The whole page.
+// Page layout: sign-in form, header, sidebar, list, item, overview, messages.
 import { dismiss, hideToast, setState, resolve, restore } from "../commands/item_commands.js";
 import { page, signIn, WIDE } from "../state/page_state.js";
 import { truncate, plural } from "../text/labels.js";
@@ -18,7 +18,7 @@ export function App() {
   const state = useStore();
   const wide = useMedia(WIDE);
   if (state.phase === "starting") return null;
-  if (state.phase === "out") return html`<${SignIn} said=${state.signedOutReason} />`;
+  if (state.phase === "out") return html`<${SignIn} reason=${state.signedOutReason} />`;
   const open = state.openItem !== null;
   const show = state.overview && !open ? "overview" : open ? "item" : "list";
   return html`
@@ -50,7 +50,7 @@ export function App() {
     </div>`;
 }
 
-/** The address is the item's, not the list's. @param {Event} event */
+/** Moves the focus to the list without changing the address, whose fragment belongs to the open item. @param {Event} event */
 function skip(event) {
   event.preventDefault();
   document.getElementById("list")?.focus();
@@ -81,16 +81,16 @@ const Toasts = ({ state }) => html`<div class="toasts">
     <button class="plain" aria-label="Close this message" onClick=${() => hideToast(toast.id)}><${Icon} name="close" size="15" /></button>
   </div>`)}</div>`;
 
-/** @param {{said: string}} how */
-function SignIn({ said }) {
-  const [problem, complain] = useState(said);
-  const [busy, work] = useState(false);
+/** Sign-in form; `reason` is why the user was signed out. @param {{reason: string}} how */
+function SignIn({ reason }) {
+  const [problem, showProblem] = useState(reason);
+  const [busy, setBusy] = useState(false);
   const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     const token = String(new FormData(/** @type {HTMLFormElement} */ (event.target)).get("token") ?? "").trim();
-    work(true);
-    complain(await signIn(token));
-    work(false);
+    setBusy(true);
+    showProblem(await signIn(token));
+    setBusy(false);
   };
   return html`<main class="sign-in"><form onSubmit=${submit}>
     <p class="brand"><svg viewBox="0 0 24 24" width="44" height="44" aria-hidden="true"><rect x="1" y="1" width="22" height="22" rx="7" /><path d="M6 13.5h3.2l1.5 2.5h2.6l1.5-2.5H18M12 5.5v5M9.8 8.6L12 10.8l2.2-2.2" /></svg></p>

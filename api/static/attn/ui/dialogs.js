@@ -1,4 +1,4 @@
-// Snooze, cheat sheet, filters on a phone: dialogs of the browser's own, which keep the focus in and give it back.
+// Dialogs: snooze, shortcut list, filters on a narrow screen. The `dialog` element keeps the focus inside and restores it.
 import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
@@ -12,28 +12,28 @@ import { Filters } from "./sidebar.js";
 
 /** @param {{title: string, id: string, children?: any}} how */
 function Dialog({ title, id, children }) {
-  const place = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
-    const dialog = place.current, before = document.activeElement;
+    const dialog = ref.current, before = document.activeElement;
     return () => {
       dialog?.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true });
     };
   }, []);
-  // Again, should the browser have closed it while the page did not mean to.
-  useEffect(() => { if (place.current && !place.current.open) place.current.showModal(); });
+  // Opens the dialog again if the browser closed it although the page did not.
+  useEffect(() => { if (ref.current && !ref.current.open) ref.current.showModal(); });
   const close = () => page.set({ dialog: null });
-  const closed = () => { if (place.current) close(); }; // it may be heard when this dialog has gone and another is there
+  const closed = () => { if (ref.current) close(); }; // the event may arrive when another dialog is open
   const cancel = (/** @type {Event} */ event) => { event.preventDefault(); close(); };
-  return html`<dialog ref=${place} id=${id} aria-labelledby=${`${id}-title`} onCancel=${cancel} onClose=${closed}
-      onClick=${(/** @type {Event} */ event) => event.target === place.current && close()}>
+  return html`<dialog ref=${ref} id=${id} aria-labelledby=${`${id}-title`} onCancel=${cancel} onClose=${closed}
+      onClick=${(/** @type {Event} */ event) => event.target === ref.current && close()}>
     <div class="inside">
       <header><h2 id=${`${id}-title`}>${title}</h2><button class="plain" aria-label="Close" onClick=${close}><${Icon} name="close" /></button></header>
       ${children}
     </div></dialog>`;
 }
 
-/** @param {Date} now @returns {[string, Date][]} */
+/** Returns the offered ends of a snooze with their labels. @param {Date} now @returns {[string, Date][]} */
 export function snoozeTimes(now) {
   const at = (/** @type {number} */ days, /** @type {number} */ hour) => {
     const day = new Date(now);
@@ -50,19 +50,19 @@ export function snoozeTimes(now) {
   ];
 }
 
-/** @param {Date} time as an input of local time wants it */
+/** Formats a time for an input of type `datetime-local`. @param {Date} time */
 const local = (time) => new Date(time.getTime() - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 
 /** @param {{ids: readonly string[]}} how */
 function Snooze({ ids }) {
-  const [problem, complain] = useState("");
+  const [problem, showProblem] = useState("");
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const until = (/** @type {Date} */ time) => {
-    if (!(time.getTime() > now())) return complain("This time has passed. Choose a later one.");
+    if (!(time.getTime() > now())) return showProblem("This time has passed. Choose a later one.");
     page.set({ dialog: null });
     dismiss(ids, time);
   };
-  const choices = snoozeTimes(new Date(now())); // by the clock that judges them
+  const choices = snoozeTimes(new Date(now())); // by the server's clock, which validates them
   return html`<${Dialog} title=${`Snooze ${plural(ids.length, "item")}`} id="snooze">
     <p class="hint">It leaves your list until then. Other users still see it.</p>
     <div class="choices">
@@ -77,11 +77,12 @@ function Snooze({ ids }) {
   <//>`;
 }
 
+/** The shortcut list, with the switch of single-key shortcuts. */
 function Help() {
-  const [on, turn] = useState(shortcutsEnabled());
+  const [on, setOn] = useState(shortcutsEnabled());
   return html`<${Dialog} title="Keyboard shortcuts" id="help">
     <dl class="sheet">${SHORTCUTS.map(([keys, what]) => html`<div key=${what}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
-    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); turn(!on); }} /> Single-key shortcuts are on</label>
+    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); setOn(!on); }} /> Single-key shortcuts are on</label>
   <//>`;
 }
 

@@ -1,4 +1,4 @@
-// What every part of the page is made with.
+// Rendering with preact and htm, and the hooks of the page: store, clock, media query.
 import htm from "../../vendor/htm.js";
 import { h, render } from "../../vendor/preact.js";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../vendor/hooks.js";
@@ -8,7 +8,7 @@ import { page } from "../state/page_state.js";
 export const html = htm.bind(h);
 export { render, useEffect, useLayoutEffect, useMemo, useRef, useState };
 
-/** The page's state, and a new drawing whenever it changes. */
+/** Returns the page's state; renders again when it changes. */
 export function useStore() {
   const [state, show] = useState(page.get);
   useEffect(() => {
@@ -19,7 +19,7 @@ export function useStore() {
 }
 
 /**
- * A clock, the server's if no other is named, once every `step` milliseconds while anybody can see it.
+ * Returns the current time, by default the server's; renders again every `step` milliseconds while the page is visible.
  * @param {() => number} [read]
  * @param {number} [step]
  */
@@ -37,7 +37,7 @@ export function useClock(read = now, step = 1000) {
   return time;
 }
 
-/** @param {string} query a media query */
+/** Whether a media query matches; renders again when that changes. @param {string} query */
 export function useMedia(query) {
   const [matches, show] = useState(() => matchMedia(query).matches);
   useEffect(() => {

@@ -1,4 +1,4 @@
-// The bar on top: who, how live, search, bell; and the banner when the line is down.
+// Header: search, connection state, unread count, menu; and the banner while the connection is down.
 import { showToast } from "../commands/item_commands.js";
 import { toggleNotifications } from "../shell/notifications.js";
 import { navigate, page, signOut, retryNow } from "../state/page_state.js";
@@ -9,7 +9,7 @@ import { Icon } from "./icons.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
-const SEARCH_DELAY_MS = 150; // milliseconds without a key before a search begins
+const SEARCH_DELAY_MS = 150; // milliseconds after the last key before the search starts
 
 /** @param {{state: State}} how */
 export function Header({ state }) {
@@ -24,14 +24,14 @@ export function Header({ state }) {
   </header>`;
 }
 
-const leave = async () => {
+const leaveSession = async () => {
   const problem = await signOut();
   if (problem) showToast(problem, { tone: "bad" });
 };
 
 const LOOKS = { auto: { icon: "auto", name: "as the system" }, dark: { icon: "moon", name: "dark" }, light: { icon: "sun", name: "light" } };
 
-/** It closes when something else is clicked or focused, and with Escape. @param {{state: State, who: string}} how */
+/** The menu. It closes on Escape, and when another element is clicked or focused. @param {{state: State, who: string}} how */
 function Menu({ state, who }) {
   const { me } = state;
   const [looks, setLooks] = useState(theme());
@@ -44,7 +44,7 @@ function Menu({ state, who }) {
   }, []);
   const keys = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Escape" || !menu.current?.open) return;
-    event.preventDefault(); // it is this that is closed, and not what lies below
+    event.preventDefault(); // Escape closes only the menu, not the open item
     close();
     menu.current.querySelector("summary")?.focus();
   };
@@ -56,7 +56,7 @@ function Menu({ state, who }) {
         <button class="nav" onClick=${() => setLooks(cycleTheme())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notificationsOn} onClick=${toggleNotifications}><${Icon} name="bell" /> <span>${state.notificationsOn ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keyboard shortcuts</span></button>
-        <button class="nav" onClick=${leave}><${Icon} name="out" /> <span>Sign out</span></button>
+        <button class="nav" onClick=${leaveSession}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
     </details>`;
 }
@@ -75,13 +75,13 @@ function Search({ text }) {
     <input id="search" ref=${box} type="search" placeholder="Search" aria-label="Search the inbox" autocomplete="off" maxlength="200" onInput=${typed} /><kbd>/</kbd></div>`;
 }
 
-/** @param {{state: State}} how */
+/** Warns while the connection is down. @param {{state: State}} how */
 export function Banner({ state }) {
   const { link } = state;
-  const now = useClock(Date.now); // as `until` is
+  const now = useClock(Date.now); // `until` is in local time
   const [late, setLate] = useState(false);
   const down = link.state === "down" || link.state === "full";
-  // A line that is back within a moment is nobody's concern.
+  // The banner appears after 1.5 s: shorter interruptions are not shown.
   useEffect(() => {
     if (!down) return setLate(false);
     const timer = setTimeout(() => setLate(true), 1500);

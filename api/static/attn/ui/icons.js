@@ -1,4 +1,4 @@
-// Icons drawn with one stroke on a field of 24; decoration only, words stand beside them.
+// Icons as SVG paths on a 24 x 24 grid. They are decorative: each one stands beside a text.
 import { html } from "./dom.js";
 
 /** @type {Record<string, string>} */

@@ -1,4 +1,4 @@
-// The list: bands, windowed rows, the pill, and the hold while somebody is on it.
+// List of items: virtual rows with headings by band, the button for pending changes, and freezing while the user interacts.
 import { hasMore, knownItems, unfreezeList, listOnScreen, page, showPending, freezeList, filteredItems } from "../state/page_state.js";
 import { isActive } from "../state/filters.js";
 import { fetchMoreDismissed, fetchBeyond } from "../state/paging.js";
@@ -10,8 +10,8 @@ import { Row } from "./item/row.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
-const OVERSCAN = 600; // pixels drawn beyond what is on screen
-const IDLE_MS = 30_000; // milliseconds without a sign of life after which nobody is on the list
+const OVERSCAN = 600; // pixels rendered beyond the visible part
+const IDLE_MS = 30_000; // milliseconds without input after which the list is unfrozen
 const ROW = 68, ROW_NARROW = 100, NARROW = 600; // pixels, as in parts.css
 
 /** @type {Record<string, string>} */
@@ -66,7 +66,7 @@ export function List({ state }) {
     </div>`;
 }
 
-/** @param {{state: State, empty: boolean}} how */
+/** Text below the rows: loading, search progress, empty list. @param {{state: State, empty: boolean}} how */
 function Below({ state, empty }) {
   const { beyond, dismissed, view, inbox, filters } = state;
   const busy = view === "dismissed" ? dismissed.loading : beyond.loading || inbox.cursor === null;
@@ -81,44 +81,44 @@ function Below({ state, empty }) {
 }
 
 /**
- * While the pointer or the keyboard is on the list, and somebody is there at all, its order is held.
+ * Freezes the list while the pointer or the keyboard is on it and the last input is less than IDLE_MS ago.
  * @param {{current: HTMLElement | null}} pane
  */
 function useFreeze(pane) {
   useEffect(() => {
     const at = pane.current;
     if (!at) return;
-    let over = false, life = -IDLE_MS;
+    let over = false, lastInput = -IDLE_MS;
     const check = () => {
       const on = over || Boolean(document.activeElement?.closest(".row") && at.contains(document.activeElement));
-      if (on && performance.now() - life < IDLE_MS) freezeList();
+      if (on && performance.now() - lastInput < IDLE_MS) freezeList();
       else unfreezeList();
     };
-    const alive = () => {
-      life = performance.now();
+    const onInput = () => {
+      lastInput = performance.now();
       check();
     };
-    const enter = () => { over = true; alive(); };
+    const enter = () => { over = true; onInput(); };
     const leave = () => { over = false; check(); };
     const focus = () => setTimeout(check);
-    // A list that came to lie under a pointer at rest is not pointed at: only a move says so, not `pointerenter`.
+    // Only a move counts, not `pointerenter`: the list may appear under a pointer at rest.
     at.addEventListener("pointermove", enter, { passive: true });
     at.addEventListener("pointerleave", leave);
     at.addEventListener("pointerdown", enter);
-    at.addEventListener("scroll", () => over && alive(), { passive: true, capture: true });
-    at.addEventListener("focusin", alive);
+    at.addEventListener("scroll", () => over && onInput(), { passive: true, capture: true });
+    at.addEventListener("focusin", onInput);
     at.addEventListener("focusout", focus);
-    document.addEventListener("keydown", alive);
+    document.addEventListener("keydown", onInput);
     const timer = setInterval(check, 1000);
     return () => {
       clearInterval(timer);
-      document.removeEventListener("keydown", alive);
+      document.removeEventListener("keydown", onInput);
     };
   }, []);
 }
 
 /**
- * Where the keyboard is, is on screen, and keeps the focus when rows come and go.
+ * Scrolls the active row into view and keeps its focus while rows are added and removed.
  * @param {{current: HTMLElement | null}} pane
  * @param {import("../state/list_layout.js").Row[]} rows
  * @param {string | null} id
@@ -130,12 +130,12 @@ function useActiveRow(pane, rows, id) {
     if (!at || !row) return;
     if (row.top - 40 < at.scrollTop) at.scrollTop = Math.max(0, row.top - 40);
     else if (row.top + row.height > at.scrollTop + at.clientHeight) at.scrollTop = row.top + row.height - at.clientHeight;
-    if (!had.current) return; // a link opened it, say
+    if (!had.current) return; // for example, a deep link opened the item
     const main = at.querySelector(`[data-id="${CSS.escape(row.key)}"] .main`);
     if (main instanceof HTMLElement && !main.contains(document.activeElement)) main.focus({ preventScroll: true });
   }, [id]);
   useEffect(() => {
-    // What had the focus may just have gone; then nothing has it.
+    // If the focused row was removed, the body has the focus.
     const inside = Boolean(pane.current?.contains(document.activeElement));
     had.current = inside || (had.current && document.activeElement === document.body);
   });

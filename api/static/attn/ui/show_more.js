@@ -1,9 +1,9 @@
-// Draws long texts and lists in parts: foreign input never decides how many nodes are drawn at once.
+// Renders long texts and lists in parts: foreign input never decides how many nodes are rendered at once.
 import { plural } from "../text/labels.js";
 import { html, useState } from "./dom.js";
 
 /**
- * Draws the first `most` characters of a text; a button draws more.
+ * Renders the first `most` characters of a text; a button renders more.
  * @param {{text: string, most: number}} how
  */
 export function LongText({ text, most }) {
@@ -13,7 +13,7 @@ export function LongText({ text, most }) {
 }
 
 /**
- * Draws the first `most` entries of a list; a button, wrapped by `end`, draws more.
+ * Renders the first `most` entries of a list; a button, wrapped by `end`, renders more.
  * @template T
  * @param {{of: readonly T[], most: number, one: string, draw: (entry: T, place: number) => any, end?: (button: any) => any}} how
  */

@@ -1,4 +1,4 @@
-// Views, kinds, clusters: what to look at.
+// Sidebar: views, filters by kind and cluster, and the chips of active filters.
 import { isActive, clusters } from "../state/filters.js";
 import { knownItems, navigate, page } from "../state/page_state.js";
 import { savePreferences } from "../commands/preferences.js";
@@ -24,17 +24,17 @@ export const Views = ({ state }) => {
   </ul>`;
 };
 
-const MOST = 60, LONG = 200; // clusters listed, of which a search finds the others; characters of a name
+const MOST = 60, LONG = 200; // clusters listed (the search finds the others), and characters of a name
 const ORDER = Object.keys(KINDS);
 
-/** @param {string} name */
+/** Returns the position of a kind in the fixed order. @param {string} name */
 const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
 /** @param {{state: State}} how */
 export function Filters({ state }) {
   const { filters, inbox } = state, pinned = inbox.preferences.pinned_clusters;
   const set = (/** @type {Partial<import("../state/filters.js").Filters>} */ some) => navigate({ filters: { ...filters, ...some } });
-  // In an order of their own: what is clicked does not move as counts do.
+  // Fixed order: a button must not move when counts change.
   const kinds = Object.entries(inbox.counts.by_kind).sort(([a], [b]) => place(a) - place(b) || (a < b ? -1 : 1));
   const all = clusters(knownItems(state), pinned);
   const pin = (/** @type {string} */ name) => savePreferences({
@@ -53,7 +53,7 @@ export function Filters({ state }) {
       </ul>${all.length > MOST && html`<p class="hint">and ${plural(all.length - MOST, "other")}</p>`}</section>`}`;
 }
 
-/** What is filtered by, each with a way out. @param {{state: State}} how */
+/** The active filters, each with a button that removes it. @param {{state: State}} how */
 export function Chips({ state }) {
   const { filters } = state;
   if (!isActive(filters)) return null;

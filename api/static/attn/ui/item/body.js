@@ -1,4 +1,4 @@
-// Draws the body of an item as markdown; as plain text until the worker has answered, and if the text exceeds a limit.
+// Renders the body of an item as markdown: as plain text until the worker has answered, and if the text exceeds a limit.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 import { LongText } from "../show_more.js";
 
@@ -9,7 +9,7 @@ const SHOWN = 20_000; // characters of plain text at first
 /** @type {Promise<Markdown> | null} */
 let loading = null;
 
-/** Load it, once; another try after one that failed. @returns {Promise<Markdown>} */
+/** Loads the markdown module once; a failed load is repeated at the next call. @returns {Promise<Markdown>} */
 export function loadMarkdown() {
   loading ??= import("../../text/markdown.js").then((markdown) => (markdown.prepare(), markdown));
   loading.catch(() => { loading = null; });
@@ -18,16 +18,16 @@ export function loadMarkdown() {
 
 /** @param {{text: string}} how */
 export function Body({ text }) {
-  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const ref = useRef(/** @type {HTMLElement | null} */ (null));
   const [made, show] = useState(/** @type {{text: string, nodes: DocumentFragment | null} | null} */ (null));
   useEffect(() => {
-    const unwanted = new AbortController();
-    loadMarkdown().then((markdown) => markdown.render(text, unwanted.signal))
-      .then((nodes) => unwanted.signal.aborted || show({ text, nodes }), () => {});
-    return () => unwanted.abort();
+    const closed = new AbortController();
+    loadMarkdown().then((markdown) => markdown.render(text, closed.signal))
+      .then((nodes) => closed.signal.aborted || show({ text, nodes }), () => {});
+    return () => closed.abort();
   }, [text]);
   const nodes = made?.text === text ? made.nodes : null;
-  useLayoutEffect(() => { if (nodes) place.current?.replaceChildren(nodes); }, [nodes]);
-  return nodes ? html`<div key="markdown" class="markdown" ref=${place}></div>`
+  useLayoutEffect(() => { if (nodes) ref.current?.replaceChildren(nodes); }, [nodes]);
+  return nodes ? html`<div key="markdown" class="markdown" ref=${ref}></div>`
     : html`<div key="plain" class="markdown plain-text" dir="auto"><${LongText} key=${text} text=${text} most=${SHOWN} /></div>`;
 }

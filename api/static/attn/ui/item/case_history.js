@@ -1,4 +1,4 @@
-// What happened in the item's case, newest first, from the history of all events.
+// Events of the item's case, newest first, from the history.
 import { request, ok } from "../../http.js";
 import { formatTime, truncate, isolate, formatDuration } from "../../text/labels.js";
 import { html, useEffect, useState } from "../dom.js";
@@ -41,16 +41,16 @@ export function History(how) {
 
 const LONG = 300; // characters of a name
 
-/** @param {unknown} text */
+/** Truncates and isolates foreign text. @param {unknown} text */
 const short = (text) => isolate(truncate(String(text), LONG));
 
-/** @param {any} event as the history has it */
+/** Returns type and state of an event. @param {any} event */
 function what({ type, state }) {
   const words = short(String(type).replaceAll("_", " "));
   return state ? `${words} to ${short(state)}` : words;
 }
 
-/** @param {any} event */
+/** Returns title, cluster, user and duration of an event. @param {any} event */
 function about(event) {
   return [
     event.title && `“${short(event.title)}”`, event.cluster && `on ${short(event.cluster)}`,

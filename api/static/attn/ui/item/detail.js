@@ -1,4 +1,4 @@
-// One item, whole.
+// Detail view of the open item.
 import { dismiss, setState, resolve, restore } from "../../commands/item_commands.js";
 import { linkTo } from "../../text/links.js";
 import { isDismissed, navigate } from "../../state/page_state.js";
@@ -15,20 +15,20 @@ import { askSnooze, backToList, badges, closeItem, openItem, placeOf } from "./r
 /** @typedef {import("../../types").Item} Item */
 /** @typedef {import("../../state/store.js").State} State */
 
-const DWELL = 700; // milliseconds on an item after which it counts as read
+const DWELL = 700; // milliseconds after which an open item is marked as read
 const STEPS = 100, LONG = 4000, SHORT = 400; // steps of a plan, characters of an error and of a name, at first
 
 /** @param {{state: State}} how */
 export function Detail({ state }) {
   const item = state.openItem;
   const now = useClock();
-  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const ref = useRef(/** @type {HTMLElement | null} */ (null));
   const live = item !== null && state.inbox.items.some((one) => one.id === item.id);
   useEffect(() => {
-    place.current?.scrollTo(0, 0);
-    // Where the list has made room for it, the row is hidden, and the focus on it as good as lost: a browser notices
-    // that only when it next draws.
-    if (document.activeElement === document.body || !document.activeElement?.getClientRects().length) place.current?.focus();
+    ref.current?.scrollTo(0, 0);
+    // If the item replaces the list on a narrow screen, the focused row is hidden. The browser drops its focus only at
+    // the next frame, so the focus moves now.
+    if (document.activeElement === document.body || !document.activeElement?.getClientRects().length) ref.current?.focus();
     if (!item || item.state !== "unread" || state.view === "dismissed") return;
     const timer = setTimeout(() => setState([item.id], "read", true), DWELL);
     return () => clearTimeout(timer);
@@ -40,7 +40,7 @@ export function Detail({ state }) {
   const gone = state.removed.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
     : isDismissed(state, item.id) ? REMOVAL_REASONS[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
   return html`
-    <article class=${`detail ${item.band}`} ref=${place} aria-labelledby="detail-title" tabIndex="-1" id="detail">
+    <article class=${`detail ${item.band}`} ref=${ref} aria-labelledby="detail-title" tabIndex="-1" id="detail">
       <header>
         <p class="over"><span class="kind"><${Icon} name=${kindLabel(item.kind).icon} /></span> ${kindLabel(item.kind).name}
           ${!item.clusters && placeOf(item) && html`<span class="at" title=${isolate(placeOf(item))} dir="auto">${placeOf(item)}</span>`}
@@ -69,14 +69,14 @@ export function Detail({ state }) {
     </article>`;
 }
 
-/** Signs that are not seen, as their codes. @param {string} text */
+/** Replaces invisible characters by their escapes. @param {string} text */
 const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (sign) => `\\u${(sign.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`);
 
-/** @param {{item: Item, state: State}} how */
+/** Link to the source, and the commands. @param {{item: Item, state: State}} how */
 function Actions({ item, state }) {
   const busy = state.pending.has(item.id), ids = [item.id], dismissed = isDismissed(state, item.id);
   const own = !MANAGED.has(item.kind), href = linkTo(item.action_url);
-  // Where an address can't be trusted to lead where it reads, it can be read.
+  // An address that is not a safe link is shown as text.
   const text = item.action_url && href === null && html`<p class="hint">The address from its source is not a valid link: <code dir="ltr">${truncate(visible(item.action_url), SHORT)}</code></p>`;
   if (item.state === "resolved") {
     return item.action_url ? html`<div class="actions">${href !== null && html`<a class="button" href=${href} target="_blank" rel="noopener noreferrer">
@@ -115,10 +115,10 @@ const Plan = ({ plan }) => useMemo(() => html`
     </ol>
   </section>`, [plan]);
 
-/** Foreign text among ours: with a direction of its own. @param {string | undefined} text */
+/** Isolates the direction of foreign text. @param {string | undefined} text */
 const foreign = (text) => (text ? html`<bdi>${truncate(text, SHORT)}</bdi>` : undefined);
 
-/** @param {{item: Item, now: number}} how */
+/** Sender, target, times and ids. @param {{item: Item, now: number}} how */
 function Facts({ item, now }) {
   /** @type {[string, any][]} */
   const rows = [

@@ -1,4 +1,4 @@
-// The runs that an incident stands for.
+// Runs that are grouped into an incident.
 import { request, ok } from "../../http.js";
 import { now } from "../../clock.js";
 import { formatAge, truncate, plural } from "../../text/labels.js";
@@ -9,7 +9,7 @@ import { Paged } from "../show_more.js";
 
 const SHOWN = 12, CLUSTERS = 60, LONG = 300; // runs, clusters, characters of a name
 
-/** @param {{item: Item}} how */
+/** The first runs of an incident, and its clusters. @param {{item: Item}} how */
 export function IncidentMembers({ item }) {
   const [members, show] = useState(/** @type {Item[] | null} */ (null));
   const ids = (item.members ?? []).slice(0, SHOWN), all = item.count ?? item.members?.length ?? 0;

@@ -1,5 +1,5 @@
-// A payload as a card: names and values, nested ones folded out, secret-looking values masked until asked for. What is
-// drawn at first is bounded, however large it is; numbers have the digits they came with.
+// Renders a payload as names and values. Nested values are expanded, and values that look like secrets are masked until the user
+// shows them. The first rendering is bounded for any payload. Numbers keep their digits.
 import { isExact, stringify } from "../../exact.js";
 import { linkTo } from "../../text/links.js";
 import { isSecret } from "../../text/secret_masking.js";
@@ -8,17 +8,17 @@ import { html, useMemo, useState } from "../dom.js";
 import { Icon } from "../icons.js";
 import { LongText, Paged } from "../show_more.js";
 
-const DEEPEST = 6, LONGEST = 4000, LONG_NAME = 200; // levels, characters of a value and of a name
-const LARGE = 300; // values in all; beyond it, each object begins with its first few, and deep ones are folded in
-const MOST = 200, FEW = 20, DEEP = 2; // entries of an object that is not large and of one that is; levels folded out then
+const DEEPEST = 6, LONGEST = 4000, LONG_NAME = 200; // levels, and characters of a value and of a name
+const LARGE = 300; // number of values above which each object shows its first entries only, and deep objects are collapsed
+const MOST = 200, FEW = 20, DEEP = 2; // entries shown of an object in a small and in a large payload, and expanded levels of a large one
 
-/** @param {string} name */
-const worded = (name) => truncate(name, LONG_NAME).replace(/([a-z\d])([A-Z])/g, "$1 $2").replace(/[_-]+/g, " ").trim();
+/** Returns a field name as words. @param {string} name */
+const label = (name) => truncate(name, LONG_NAME).replace(/([a-z\d])([A-Z])/g, "$1 $2").replace(/[_-]+/g, " ").trim();
 
-/** @param {unknown} value @returns {value is string | number | boolean | null | String} */
+/** Whether a value is a scalar. @param {unknown} value @returns {value is string | number | boolean | null | String} */
 const isPlain = (value) => value === null || typeof value !== "object" || isExact(value);
 
-/** Values within it, as far as `most`; not recursive: the depth is the text's. @param {unknown} value @param {number} most */
+/** Counts the values within a value, up to `most`. Iterative, because foreign text decides the depth. @param {unknown} value @param {number} most */
 function size(value, most) {
   const stack = [value];
   let count = 0;
@@ -31,12 +31,12 @@ function size(value, most) {
   return count;
 }
 
-/** Masked until it is asked for. @param {{name: string, value: unknown}} how */
+/** A secret, masked until the user shows it. @param {{name: string, value: unknown}} how */
 function Secret({ name, value }) {
   const [shown, show] = useState(false);
   return html`<span class="secret">
     ${shown ? html`<code dir="auto"><${LongText} text=${asText(value)} most=${LONGEST} /></code>` : html`<span class="mask" aria-label="hidden">••••••••</span>`}
-    <button class="small" aria-pressed=${shown} onClick=${() => show(!shown)} aria-label=${`${shown ? "Hide" : "Show"} ${worded(name)}`}>
+    <button class="small" aria-pressed=${shown} onClick=${() => show(!shown)} aria-label=${`${shown ? "Hide" : "Show"} ${label(name)}`}>
       <${Icon} name="eye" size="14" /> ${shown ? "Hide" : "Show"}</button></span>`;
 }
 
@@ -46,20 +46,20 @@ function asText(value) {
   try {
     return stringify(value);
   } catch {
-    return "too deep to show"; // for the browser's own JSON
+    return "too deep to show"; // `JSON.stringify` overflows the stack
   }
 }
 
-/** Opened when asked for. @param {{text: string, draw: () => any}} how */
+/** A button that expands its content. @param {{text: string, draw: () => any}} how */
 function Folded({ text, draw }) {
   const [shown, show] = useState(false);
   return shown ? draw() : html`<button class="small" onClick=${() => show(true)}>${text}</button>`;
 }
 
-/** A list of plain values, shown in a line. @param {unknown} value @returns {value is unknown[]} */
+/** Whether a value is a list of plain values, which is shown in one line. @param {unknown} value @returns {value is unknown[]} */
 const isFlat = (value) => Array.isArray(value) && value.every((one) => isPlain(one) && !isSecret("", one));
 
-/** What is folded out below its name, with the whole width. @param {string} name @param {unknown} value */
+/** Whether a value is shown below its name, with the whole width. @param {string} name @param {unknown} value */
 const isNested = (name, value) => !isPlain(value) && !isFlat(value) && !isSecret(name, value);
 
 /** @param {{name: string, value: any, depth: number, large: boolean}} how @returns {any} */
@@ -89,7 +89,7 @@ function Value({ name, value, depth, large }) {
 function Fields({ of, depth, large }) {
   return html`<dl class=${`fields depth-${depth}`}>
     <${Paged} of=${Object.entries(of)} most=${large ? FEW : MOST} one="value" end=${(/** @type {any} */ button) => html`<div><dt></dt><dd>${button}</dd></div>`}
-      draw=${(/** @type {[string, any]} */ [name, value]) => html`<div key=${name} class=${isNested(name, value) ? "nested" : ""}><dt title=${truncate(name, LONG_NAME)} dir="auto">${worded(name)}</dt>
+      draw=${(/** @type {[string, any]} */ [name, value]) => html`<div key=${name} class=${isNested(name, value) ? "nested" : ""}><dt title=${truncate(name, LONG_NAME)} dir="auto">${label(name)}</dt>
       <dd><${Value} name=${name} value=${value} depth=${depth} large=${large} /></dd></div>`} />
   </dl>`;
 }

@@ -1,4 +1,4 @@
-// One row of the list.
+// Row of the list, and the functions that open, select and focus items.
 import { select } from "../../state/list_layout.js";
 import { dismiss, findItem, resolve, restore } from "../../commands/item_commands.js";
 import { listOnScreen, page } from "../../state/page_state.js";
@@ -17,9 +17,9 @@ export function openItem(id) {
 
 export const closeItem = () => page.set({ openId: null, openItem: null });
 
-/** Where the keyboard is gets the focus back if nothing has it: on a narrow screen the list was hidden meanwhile. */
+/** Restores the focus to the active row if no element has it: on a narrow screen the item replaced the list. */
 export function backToList() {
-  // After it is drawn.
+  // After the next render.
   requestAnimationFrame(() => requestAnimationFrame(() => {
     if (document.activeElement !== document.body) return;
     const { activeId } = page.get();
@@ -31,7 +31,7 @@ export function backToList() {
   }));
 }
 
-/** @param {string} id @param {boolean} range */
+/** Selects an item, or a range up to it. @param {string} id @param {boolean} range */
 export function selectItem(id, range) {
   const state = page.get();
   const order = listOnScreen(state).shown.filter((row) => !row.gone).map((row) => row.item.id);
@@ -41,12 +41,12 @@ export function selectItem(id, range) {
 /** @param {readonly string[]} ids */
 export const askSnooze = (ids) => ids.length && page.set({ dialog: "snooze", snoozing: ids });
 
-/** @param {Item} item */
+/** Returns the badges of an item: CSS class and text. @param {Item} item */
 export function badges(item) {
   /** @type {[string, string][]} */
   const found = [];
   if (item.overdue) found.push(["overdue", "overdue"]);
-  if (item.risk) found.push([`risk-${item.risk}`, `${item.risk} risk`]); // before the others: the last has no room on a phone
+  if (item.risk) found.push([`risk-${item.risk}`, `${item.risk} risk`]); // before the others, because a narrow screen has no room for the last badge
   if (item.reversible === false) found.push(["final", "can’t be undone"]);
   if (item.blocking) found.push(["blocking", "blocking"]);
   if (item.reversible === true) found.push(["quiet", "reversible"]);
@@ -58,7 +58,7 @@ export function badges(item) {
 
 const PLACES = 12, LONG = 200, LONGEST = 600; // clusters named, characters of a name and of a title
 
-/** Each name with a direction of its own. @param {{cluster?: string, stack?: string, clusters?: readonly string[]}} item */
+/** Returns cluster and stack, or the clusters of an incident; isolates the direction of each name. @param {{cluster?: string, stack?: string, clusters?: readonly string[]}} item */
 export function placeOf({ cluster, stack, clusters }) {
   const named = (/** @type {readonly (string | undefined)[]} */ names) => names.filter((name) => name).map((name) => isolate(truncate(/** @type {string} */ (name), LONG)));
   if (!clusters) return named([cluster, stack]).join(" / ");
@@ -70,12 +70,12 @@ export function placeOf({ cluster, stack, clusters }) {
  */
 export function Row({ row, state, now, size }) {
   const { item, gone } = /** @type {import("../../state/list_freeze.js").ListedItem} */ (row.shown);
-  const chosen = state.selected.has(item.id), dismissed = state.view === "dismissed";
+  const selected = state.selected.has(item.id), dismissed = state.view === "dismissed";
   const ends = due(item, now), sender = isolate(truncate(item.sender_name ?? item.sender_id ?? "", LONG)), title = truncate(item.title, LONGEST), spoken = isolate(title);
   const last = gone ? truncate(state.removed.get(item.id) ?? "gone", LONG) : !dismissed ? ends.text
     : item.dismissed_until ? `back in ${formatDuration((Date.parse(item.dismissed_until) - now) / 1000)}` : "dismissed";
   const is = [
-    "row", item.band, item.state === "unread" && !gone && "unread", state.openId === item.id && "opened", chosen && "chosen",
+    "row", item.band, item.state === "unread" && !gone && "unread", state.openId === item.id && "opened", selected && "chosen",
     gone && "gone", state.highlighted.has(item.id) && "fresh", state.pending.has(item.id) && "busy", state.activeId === item.id && "active",
   ].filter(Boolean).join(" ");
   const first = state.activeId === null ? row.place === 0 : state.activeId === item.id;
@@ -86,7 +86,7 @@ export function Row({ row, state, now, size }) {
   return html`
     <li class=${is} style=${{ transform: `translateY(${row.top}px)` }} data-id=${item.id}
         aria-setsize=${size} aria-posinset=${row.place + 1}>
-      <label class="pick"><input type="checkbox" checked=${chosen} disabled=${gone} tabIndex=${first ? 0 : -1}
+      <label class="pick"><input type="checkbox" checked=${selected} disabled=${gone} tabIndex=${first ? 0 : -1}
         aria-label=${`Select ${spoken}`}
         onClick=${(/** @type {MouseEvent} */ event) => selectItem(item.id, event.shiftKey)} /></label>
       <button class="main" tabIndex=${first ? 0 : -1} aria-current=${state.openId === item.id ? "true" : undefined}

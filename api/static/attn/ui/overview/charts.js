@@ -1,11 +1,11 @@
-// Small charts as SVG and lists: a picture for the eye, the numbers for everybody else.
+// Small charts as SVG and lists; each one also has its numbers as text for screen readers.
 import { formatTime, formatDuration } from "../../text/labels.js";
 import { html } from "../dom.js";
 
-const WIDTH = 320, HEIGHT = 80; // units of the drawing, which is stretched to its place
+const WIDTH = 320, HEIGHT = 80; // units of the SVG, which is stretched to its container
 
 /**
- * Two series as columns, one up and one down from a line.
+ * Two series as columns: one above the axis, one below.
  * @param {{times: string[], up: number[], down: number[], names: [string, string], hourly: boolean}} how
  */
 export function Columns({ times, up, down, names, hourly }) {
@@ -31,7 +31,7 @@ export function Columns({ times, up, down, names, hourly }) {
 }
 
 /**
- * Numbers by name, as bars that can be chosen.
+ * Numbers by name as bars; a click on a bar calls `pick`.
  * @param {{rows: {name: string, label: string, value: number}[], pick?: (name: string) => void}} how
  */
 export function Bars({ rows, pick }) {
@@ -45,7 +45,7 @@ export function Bars({ rows, pick }) {
 }
 
 /**
- * Median and 90th percentile of how long things took, on a scale where minutes and days both have room.
+ * Median and 90th percentile of durations, on a logarithmic scale.
  * @param {{rows: {name: string, label: string, median: number, p90: number}[]}} how seconds
  */
 export function Ranges({ rows }) {

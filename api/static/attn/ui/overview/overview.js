@@ -1,4 +1,4 @@
-// The overview: widgets in a person's own order, arranged by drag or by keys.
+// Overview: widgets in the user's layout, which can be changed by drag and drop or by keys.
 import { layout, moved, savePreferences } from "../../commands/preferences.js";
 import { page } from "../../state/page_state.js";
 import { html, useState } from "../dom.js";
@@ -14,7 +14,7 @@ export function Overview({ state }) {
   const widgets = layout(state.inbox.preferences);
   const manages = ["OWNER", "ADMIN", "MANAGER"].includes(state.me?.role ?? "");
   const mine = widgets.filter(({ id }) => id in PARTS && (manages || !PARTS[id].managing));
-  // Nothing before it is known whose and in what order: cards that come and go are no beginning.
+  // Nothing is shown before the role and the layout are known: cards must not appear and disappear at the start.
   const known = state.inbox.cursor !== null && state.me !== null;
   const shown = !known ? [] : arranging ? mine : mine.filter((widget) => widget.visible);
   return html`<section class=${`overview ${arranging ? "arranging" : ""}`} aria-labelledby="overview-title">
@@ -26,7 +26,7 @@ export function Overview({ state }) {
   </section>`;
 }
 
-/** @param {{widget: Widget, all: Widget[], mine: Widget[], state: State, arranging: boolean}} how */
+/** A widget with its title and its layout controls. @param {{widget: Widget, all: Widget[], mine: Widget[], state: State, arranging: boolean}} how */
 function Card({ widget, all, mine, state, arranging }) {
   const { title, part: Part } = PARTS[widget.id], id = `widget-${widget.id}`;
   const [over, setOver] = useState(false);

@@ -1,4 +1,4 @@
-// What the overview is made of. Each takes the page's state and says itself when it has nothing to show.
+// Widgets of the overview. Each one gets the page's state, and shows a hint if it has no data.
 import { now } from "../../clock.js";
 import { request, explain, ok } from "../../http.js";
 import { clusters, NO_FILTERS } from "../../state/filters.js";
@@ -12,29 +12,29 @@ import { placeOf } from "../item/row.js";
 
 /** @typedef {import("../../state/store.js").State} State */
 
-const LATELY = 60_000; // milliseconds after which history is asked again while somebody looks
+const REFRESH_MS = 60_000; // milliseconds between two requests of the history while the page is visible
 const MOST = 8, PINS = 60, LONG = 200; // bars of one chart, clusters shown, characters of a name
-const TOGETHER = 2000; // milliseconds within which one answer does for all
+const SHARED_MS = 2000; // milliseconds within which widgets share one response
 
-/** Foreign text within a line of ours. @param {string} text */
+/** Truncates and isolates foreign text. @param {string} text */
 const short = (text) => isolate(truncate(text, LONG));
 
 /** @type {Map<string, {at: number, answer: Promise<import("../../http.js").Answer>}>} */
 const asked = new Map();
 
-/** Widgets that want the same at one moment ask once. @param {string} path */
+/** Requests a path once for all widgets that need it within SHARED_MS. @param {string} path */
 function shared(path) {
   const last = asked.get(path);
-  if (last && performance.now() - last.at < TOGETHER) return last.answer;
+  if (last && performance.now() - last.at < SHARED_MS) return last.answer;
   const answer = request("GET", path);
   asked.set(path, { at: performance.now(), answer });
   return answer;
 }
 
 /**
- * An answer of the edge, asked anew when its path changes and every minute. No path: nothing is asked.
+ * Returns the response of a path; requests it when the path changes and once a minute. Without a path there is no request.
  * @param {string} path
- * @param {unknown} [of] asked anew when this changes
+ * @param {unknown} [of] requested again when this changes
  */
 function useAnswer(path, of) {
   const [answer, show] = useState(/** @type {import("../../http.js").Answer | null} */ (null));
@@ -46,7 +46,7 @@ function useAnswer(path, of) {
       if (there) show(found);
     };
     fetch();
-    const timer = setInterval(fetch, LATELY);
+    const timer = setInterval(fetch, REFRESH_MS);
     return () => { there = false; clearInterval(timer); };
   }, [path, of]);
   return answer;
@@ -132,7 +132,7 @@ export const People = insight((found) => found.people.length
       ${one.median_seconds !== undefined && html`<small>half within ${formatDuration(one.median_seconds)}</small>`}</li>`)}</ul>`
   : html`<p class="hint">No user closed an item in this period.</p>`);
 
-/** `managing`: who may see what others do, as the edge decides. @type {Record<string, {title: string, part: any, managing?: boolean}>} */
+/** `managing`: only for the roles that the edge allows to see insights. @type {Record<string, {title: string, part: any, managing?: boolean}>} */
 export const PARTS = {
   momentum: { title: "Momentum", part: Momentum }, drafts: { title: "Recent drafts", part: Drafts },
   flow: { title: "Opened and closed", part: Flow, managing: true }, kinds: { title: "Open by kind", part: Kinds },
