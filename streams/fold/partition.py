@@ -1,4 +1,10 @@
-"""Folds one partition: load, apply packs, write facts, then rows with the position."""
+"""Folds one partition of attn.log: loads its rows, applies packs, writes facts, then rows with the position.
+
+Each write is one step of a fixed order: facts; rows and position as one batch; the table; and only then may the offset
+be committed. Both writes are acknowledged before the next step. A crash between two steps leaves the position where it
+was, and the same packs give the same facts and rows again (laws 1 and 3). The position alone decides which packs are
+folded; Faust's offsets only say where to read.
+"""
 
 from __future__ import annotations
 
@@ -31,43 +37,44 @@ __all__ = ["PartitionProcessor"]
 
 log = logging.getLogger(__name__)
 
-# A group of packs is one batch of rows. Rows are a few times their events, so this keeps a batch far below its limit;
-# what a single pack may change is bounded by the fold itself.
+# Bytes of packs that become one batch of rows. Rows are a few times larger than their events, so the batch stays far
+# below its size limit. The fold itself limits what a single pack may change.
 _MAX_GROUP_BYTES = 400_000
 
 
 class PartitionProcessor:
-    """One partition: what waits for it, its fold, the loop that folds and writes.
+    """Processes one assigned partition: its queue, its fold, and the loop that folds and writes.
 
-    `reusable_fold` is the fold of an earlier time this worker had the partition: it is still right if nobody wrote
-    since.
+    `reusable_fold`: the fold from an earlier assignment of the partition to this worker. It is used if no other worker
+    has written rows since.
     """
 
     def __init__(self, partition: int, settings: Settings, views: ViewsTable, gaps: GapFiller,
                  reusable_fold: Fold | None = None) -> None:
         self.tp = TP(LOG, partition)
-        self.fold: Fold | None = None  # once loaded
-        self.next_offset = 0  # offset after the last pack that is durable
-        self.processed_at = 0.0  # the broker's time of that pack, seconds
+        self.fold: Fold | None = None  # set once the rows are loaded
+        self.next_offset = 0  # offset after the last durable pack
+        self.processed_at = 0.0  # the broker's timestamp of that pack, seconds
         self.queue: asyncio.Queue[RecordChunk] = asyncio.Queue()
         self.idle = False
+        self.closing = False
+        self.stopped_cleanly = False  # `run` ended with everything folded and written
         self._partition = partition
         self._settings = settings
         self._views = views
         self._gaps = gaps
         self._reusable_fold = reusable_fold
         self._writer: FencedProducer | None = None
-        self.stopped_cleanly = False  # ended with everything folded written
-        self.closing = False
-        self._group: Records = []  # folded, not yet durable
+        self._group: Records = []  # records that are folded but not durable
         self._group_bytes = 0
 
     def close(self) -> None:
-        """Ends `run` when what is being folded is written."""
+        """Makes `run` return once the records that are being folded are written."""
         self.closing = True
         self.queue.put_nowait(RecordChunk(self.tp, [], 0, 0))
 
     async def run(self, queue_bytes: ByteSemaphore) -> None:
+        """Fences the partition, loads its rows, then folds the queue until `close`. Releases each chunk's bytes."""
         writer = self._writer = await fence_partition(self._settings, self._partition)
         try:
             await self._start(writer)
@@ -85,21 +92,20 @@ class PartitionProcessor:
 
     async def _start(self, writer: FencedProducer) -> None:
         fold = await self._load_fold(writer)
-        if said := await self._reconcile(fold):
-            log.error("%s/%d: %s", *self.tp, said)
-            await self._write_batch(fold)  # readers see the jump at once, and it is not made again
+        if reason := await self._reconcile(fold):
+            log.error("%s/%d: %s", *self.tp, reason)
+            await self._write_batch(fold)  # readers get the jump of the position now; a restart does not repeat it
         self.fold, self.next_offset = fold, fold.position.next
         self._gaps.start_at(self.tp, self.next_offset)
 
     async def _load_fold(self, writer: FencedProducer) -> Fold:
-        """A fold of what is durable."""
-        rows, news = await self._views.load(writer)
+        rows, changed = await self._views.load(writer)
         reusable_fold, self._reusable_fold = self._reusable_fold, None
-        return reusable_fold if reusable_fold is not None and not news else await self._create_fold(rows)
+        return reusable_fold if reusable_fold is not None and not changed else await self._create_fold(rows)
 
     async def _create_fold(self, rows: Mapping[bytes, bytes]) -> Fold:
         fold = Fold(rows, self._partition, FoldConfig.from_settings(self._settings))
-        await asyncio.to_thread(fold.load)  # seconds, where there are millions of rows
+        await asyncio.to_thread(fold.load)  # takes seconds for millions of rows
         return fold
 
     async def _reconcile(self, fold: Fold) -> str | None:
@@ -113,11 +119,11 @@ class PartitionProcessor:
                     for record in run:
                         await self._apply_record(record)
                     if self.closing:
-                        break  # what was missing may be hours of records
+                        break  # a gap may be hours of records
         queue_bytes.release(chunk.size)
 
     async def _apply_record(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        """Folds one record of the log; writes first where the group is full."""
+        """Folds one record of the log. Commits the current group first if it has no room for the record."""
         value = record.value or b""
         assert self.fold is not None
         if self._group_bytes + len(value) > _MAX_GROUP_BYTES or self.fold.pending_bytes > MAX_PART_BYTES:
@@ -136,11 +142,11 @@ class PartitionProcessor:
             await self._commit_batch()  # a part of a large pack
 
     async def _commit_batch(self) -> None:
-        """Makes durable what was folded since the last time."""
+        """Makes durable what was folded since the last call."""
         records, self._group, self._group_bytes = self._group, [], 0
         assert self.fold is not None
         if not records and self.fold.position.next == self.next_offset:
-            return  # nothing but repeats
+            return  # only duplicates were delivered
         try:
             await self._write_batch(self.fold)
         except RecordTooLarge:
@@ -149,13 +155,15 @@ class PartitionProcessor:
             self.processed_at = records[-1].timestamp / 1000
 
     async def _write_batch(self, fold: Fold) -> None:
+        """Writes facts, then rows with the position, then the table. Raises RecordTooLarge before any write."""
         batch = fold.pending_batch()
-        check_record_sizes(VIEWS, batch.rows)  # before anybody is told the facts
+        check_record_sizes(VIEWS, batch.rows)
         assert self._writer is not None
         with metrics.WRITE_SECONDS.time():
             if batch.facts:
                 await self._writer.write(FACTS, [(fact.ws.encode(), encode_fact(fact)) for fact in batch.facts])
-            await self._views.write(self._writer, batch.rows)
+            offset = await self._writer.write(VIEWS, batch.rows)
+            self._views.commit(self._partition, batch.rows, offset)
         fold.mark_durable()
         metrics.PACKS.inc(fold.position.next - self.next_offset)
         metrics.FACTS.inc(len(batch.facts))
@@ -164,16 +172,17 @@ class PartitionProcessor:
         self.next_offset = fold.position.next
 
     async def _apply_individually(self, records: Records) -> None:
-        """A row became larger than any batch. Finds the pack it came of and passes over that one only: the worker would
-        fail at it for ever."""
+        """Applies the group's records one by one, because a row became larger than any batch. Only the record that
+        caused it becomes a dead letter; otherwise the worker would fail at it after every restart. `Replay` has the
+        same algorithm."""
         durable = self._views.store.rows(self._partition)
         fold = self.fold = await self._create_fold(durable)
         for record in records:
-            whole = record.offset < fold.position.next
+            complete = record.offset < fold.position.next
             try:
-                while not whole:
+                while not complete:
                     _skip_to(fold, record.offset)
-                    whole = fold.apply(unpack(record.value), record.offset)
+                    complete = fold.apply(unpack(record.value), record.offset)
                     await self._write_batch(fold)
             except RecordTooLarge as error:
                 fold = self.fold = await self._create_fold(durable)
@@ -189,6 +198,6 @@ class PartitionProcessor:
 
 
 def _skip_to(fold: Fold, offset: int) -> None:
-    """The log has no records in between: markers of somebody's transaction, or what was passed over before."""
+    """Skips offsets without records: transaction markers, and records that became dead letters before."""
     for missing in range(fold.position.next, offset):
         fold.skip(missing)

@@ -1,6 +1,7 @@
-"""Ticks: an empty pack on the log when a row of a partition is due, so that time passes in the log (DESIGN: Rank).
+"""Appends a tick to the log when a row timer of a partition is due (DESIGN: Rank).
 
-The fold itself never reads a clock. A tick stamped now moves the log's clock, and whoever folds it wakes what is due.
+The fold never reads a clock. A tick is an empty pack with the current time: it advances the log clock, and the fold
+that applies it runs the due timers.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from streams.runtime.clock import now_us
 
 __all__ = ["TickProducer"]
 
-_INTERVAL = 0.1  # seconds: how late a tick may be
+_INTERVAL = 0.1  # seconds between two checks; a tick may be late by as much
 
 
 class TickProducer:
-    """`now` gives microseconds. At most one tick a partition is on its way: the next waits until it is folded."""
+    """Produces ticks. `now` returns the current time in microseconds.
+
+    At most one tick per partition is in flight: the next one is produced after that one is folded.
+    """
 
     def __init__(self, producer: AIOKafkaProducer, now: Callable[[], int] = now_us) -> None:
         self._producer = producer
@@ -31,13 +35,15 @@ class TickProducer:
         self._last_tick: dict[PartitionProcessor, int] = {}  # offset of the last tick
 
     async def run(self, processors: Callable[[], Collection[PartitionProcessor]]) -> None:
+        """Produces due ticks every 100 ms; does not return. `processors` returns those of the assigned partitions."""
         while True:
             await self.produce_due_ticks(processors())
             await asyncio.sleep(_INTERVAL)
 
     async def produce_due_ticks(self, processors: Collection[PartitionProcessor]) -> None:
-        """Logs a tick for each shard that is due."""
-        # At once, and not with the next tick: a shard holds all its fold knows, and who owns nothing has no next tick.
+        """Appends a tick for each partition with a due timer and waits until the ticks are acknowledged."""
+        # Drops revoked partitions in every call, because a processor keeps all rows of its fold in memory. A worker
+        # without partitions produces no further tick.
         self._last_tick = {
             processor: offset for processor, offset in self._last_tick.items() if processor in processors}
         now = self._now()

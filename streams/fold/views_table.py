@@ -1,8 +1,9 @@
-"""The table `ViewsTable`, whose changelog is the public topic attn.views (DESIGN: Topics, law 3).
+"""Faust table `views`, whose changelog is the public topic attn.views (DESIGN: Topics, law 3).
 
-Faust's tables send one record a change and don't wait for it. Here a group of packs is one record batch, rows first and
-the partition's position last, through the producer of its claim, acknowledged before the table changes. And Faust's
-recovery costs 70 µs a row: a partition is loaded in bulk, by whoever folds it, and Faust is told that nothing is left.
+Faust's tables send one record per change and do not wait for it. Here the rows of a group of packs are one record
+batch, rows first and the partition's position last, written by the partition's fenced producer and acknowledged before
+the table changes. Faust's recovery costs 70 µs per row. `load` therefore reads a partition in bulk, and the table
+reports to Faust that nothing is left to recover.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ Rows = list[tuple[bytes, bytes | None]]
 
 
 class RowStore(Protocol):
-    """Where the rows of owned partitions are kept. A persistent one keeps rows and offset in one atomic write."""
+    """Stores the rows of the assigned partitions. A persistent store writes rows and offset atomically."""
 
     def rows(self, partition: int) -> Mapping[bytes, bytes]: ...
 
     def offset(self, partition: int) -> int | None:
-        """The offset in attn.views up to which (included) it was read or written; None: nothing was."""
+        """Returns the last offset of attn.views that was read or written, or None if there is none."""
 
     def put(self, partition: int, rows: Rows, offset: int) -> None: ...
 
@@ -46,7 +47,7 @@ class RowStore(Protocol):
 
 
 class InMemoryRowStore:
-    """A dict a partition; recovery reads attn.views."""
+    """One dict per partition. A restart reads attn.views."""
 
     def __init__(self) -> None:
         self._rows: dict[int, dict[bytes, bytes]] = {}
@@ -59,8 +60,7 @@ class InMemoryRowStore:
         return self._offsets.get(partition)
 
     def put(self, partition: int, rows: Rows, offset: int) -> None:
-        store = self._rows.setdefault(partition, {})
-        apply_changes(store, rows)
+        apply_changes(self._rows.setdefault(partition, {}), rows)
         self._offsets[partition] = offset
 
     def drop(self, partition: int) -> None:
@@ -72,8 +72,9 @@ class InMemoryRowStore:
 
 
 class UnexpectedWrite(Exception):
-    """Rows of somebody else between ours, though the partition is claimed: not a worker of attn, or a broker that
-    forgot who claimed it. The worker stops; `load` tells right from wrong."""
+    """attn.views has records of another writer between this worker's records, although the partition is fenced: a
+    program that is not an attn worker, or a broker that lost the producer epoch. The worker stops; the next `load`
+    separates valid rows from stale ones."""
 
 
 def _decoded(raw: bytes | None) -> PositionRow | None:
@@ -83,13 +84,13 @@ def _decoded(raw: bytes | None) -> PositionRow | None:
 
 
 def _position(raw: bytes | None) -> int:
-    """Where a position row stands; -1 without one."""
+    """Returns the position of a position row; -1 if there is none."""
     row = _decoded(raw)
     return -1 if row is None else row.position
 
 
 class ViewsTable(Table):  # type: ignore[misc]
-    """`write` and `load` are what the fold uses; the rest answers Faust."""
+    """The fold uses `load` and `commit`; the other methods implement Faust's interface."""
 
     mundane_level = "debug"
 
@@ -105,75 +106,75 @@ class ViewsTable(Table):  # type: ignore[misc]
         self._data = _ReadOnlyStore(self)
         self._ends: dict[TP, int] = {}
 
-    async def write(self, writer: FencedProducer, rows: Rows) -> None:
-        """Make rows durable, the position row last, then change the table.
+    def commit(self, partition: int, rows: Rows, offset: int) -> None:
+        """Updates the table with rows that are durable in attn.views. `offset`: that of the last row.
 
-        Any exception, FencedError and UnexpectedWrite included: the caller must not continue.
+        Raises UnexpectedWrite if the rows do not follow the records known before.
         """
-        partition = writer.partition
-        offset = await writer.write(VIEWS, rows)
-        store = self.store.offset(partition)
-        if store is not None and offset - len(rows) != store:
+        known = self.store.offset(partition)
+        if known is not None and offset - len(rows) != known:
             raise UnexpectedWrite(
-                f"{VIEWS}/{partition}: offsets {store + 1} to {offset - len(rows)} were written by somebody else"
+                f"{VIEWS}/{partition}: offsets {known + 1} to {offset - len(rows)} were written by another writer"
             )
         self.store.put(partition, rows, offset)
 
     async def load(self, writer: FencedProducer) -> tuple[Mapping[bytes, bytes], bool]:
-        """The partition's rows as they are durable: read in bulk, only the tail where some are held already. And
-        whether that brought anything: if not, nobody else has written since.
+        """Reads the partition's durable rows up to the fence; only the tail if the store has some rows already.
 
-        Left out are batches whose position lies behind (a worker that had lost the partition wrote once more) and rows
-        without a position (a worker died between the batches of one large pack). Compaction would keep those rows, so
-        the right ones are written again.
+        Returns the rows, and whether they changed (if not, no other worker has written since). Discards stale rows:
+        batches whose position is not ahead (a worker wrote once more after it had lost the partition) and rows without
+        a position (a worker died between two batches of a large pack). Compaction would keep stale rows, so the valid
+        rows are written again.
         """
         tp = TP(VIEWS, writer.partition)
         end = writer.offset
-        store = self.store.offset(tp.partition)
-        fresh = store is None or store > end
-        if store is None or fresh:
+        known = self.store.offset(tp.partition)
+        fresh = known is None or known > end
+        if known is None or fresh:
             self.store.drop(tp.partition)
-            store = -1  # what the topic no longer has is passed over
-        last, rows = position_key(tp.partition), self.store.rows(tp.partition)
-        before = rows.get(last)
-        wrong = await self._read_rows(tp, store + 1, end) if store + 1 < end else set()
-        self.store.put(tp.partition, [], end)  # the claim itself
-        if wrong:
-            log.error("%s/%d: %d rows had been written out of turn; the right ones are written again", *tp, len(wrong))
-            await self.write(writer, self._repair_batch(tp.partition, wrong - {last}))
-        return rows, fresh or rows.get(last) is not before
+            known = -1  # the reader skips offsets that the topic no longer has
+        position_row, rows = position_key(tp.partition), self.store.rows(tp.partition)
+        before = rows.get(position_row)
+        stale = await self._read_rows(tp, known + 1, end) if known + 1 < end else set()
+        self.store.put(tp.partition, [], end)  # the fence record
+        if stale:
+            log.error("%s/%d: %d stale rows found; writing the valid rows again", *tp, len(stale))
+            repair = self._repair_batch(tp.partition, stale - {position_row})
+            self.commit(tp.partition, repair, await writer.write(VIEWS, repair))
+        return rows, fresh or rows.get(position_row) is not before
 
-    def _repair_batch(self, partition: int, wrong: Iterable[bytes]) -> Rows:
-        """The right rows as a batch of its own: the same state under the next position, so every reader takes it."""
-        last, rows = position_key(partition), self.store.rows(partition)
-        position = _decoded(rows.get(last)) or PositionRow(next=0)
+    def _repair_batch(self, partition: int, stale: Iterable[bytes]) -> Rows:
+        """Returns the valid rows of `stale` keys as a batch: the same state at the next position, so that every reader
+        applies it."""
+        position_row, rows = position_key(partition), self.store.rows(partition)
+        position = _decoded(rows.get(position_row)) or PositionRow(next=0)
         position.shift += 1
-        return [*((key, rows.get(key)) for key in wrong), (last, encode_row(position))]
+        return [*((key, rows.get(key)) for key in stale), (position_row, encode_row(position))]
 
     async def _read_rows(self, tp: TP, start: int, end: int) -> set[bytes]:
-        """Reads a range into the table. The keys of rows that were left out."""
-        key_of_last, key_of_fence = position_key(tp.partition), fence_key(tp.partition)
-        waiting, wrong = Rows(), set[bytes]()
-        at = _position(self.store.rows(tp.partition).get(key_of_last))
+        """Reads start <= offset < end into the store, batch by batch. Returns the keys of stale rows."""
+        position_row, fence_row = position_key(tp.partition), fence_key(tp.partition)
+        batch, stale = Rows(), set[bytes]()
+        last_position = _position(self.store.rows(tp.partition).get(position_row))
         async for run in self._read(tp, start, end):
             for record in run:
                 if record.key is None or record.key[:2] not in ROW_TYPES:
                     log.warning("%s/%d: the record at offset %d is not a row; ignored", *tp, record.offset)
                     continue
-                if record.key != key_of_fence:
-                    waiting.append((record.key, record.value))
-                if record.key == key_of_last:
-                    if (position := _position(record.value)) > at:
-                        self.store.put(tp.partition, waiting, record.offset)
-                        at = position
+                if record.key != fence_row:
+                    batch.append((record.key, record.value))
+                if record.key == position_row:
+                    if (position := _position(record.value)) > last_position:
+                        self.store.put(tp.partition, batch, record.offset)
+                        last_position = position
                     else:
-                        wrong.update(key for key, _ in waiting)
-                    waiting = Rows()
-        wrong.update(key for key, _ in waiting)
-        return wrong
+                        stale.update(key for key, _ in batch)
+                    batch = Rows()
+        stale.update(key for key, _ in batch)
+        return stale
 
     def retain(self, partitions: set[int]) -> None:
-        """Forget the rows of all other partitions."""
+        """Drops the rows of all other partitions."""
         for partition in self.store.partitions() - partitions:
             self.store.drop(partition)
 
@@ -184,13 +185,13 @@ class ViewsTable(Table):  # type: ignore[misc]
         self._ends = dict(await self._group.end_offsets(mine)) if mine else {}
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """As if all were held: there is nothing for Faust to recover, `load` does it."""
+        """Returns the last offset, so that Faust recovers nothing: `load` reads the rows."""
         end = self._ends.get(tp)
         return None if end is None else end - 1
 
 
 class _ReadOnlyStore(Store[bytes, bytes]):  # type: ignore[misc]
-    """What Faust sees as the table's store: all held rows, to look at."""
+    """The table's store as Faust sees it: read-only access to the rows of all partitions."""
 
     mundane_level = "debug"
 
@@ -214,12 +215,12 @@ class _ReadOnlyStore(Store[bytes, bytes]):  # type: ignore[misc]
         return sum(map(len, self._maps()))
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        raise TypeError("rows are written by ViewsTable.write, with their position")
+        raise TypeError("rows are written by PartitionProcessor, with their position")
 
     __delitem__ = __setitem__
 
     def apply_changelog_batch(self, batch: Iterable[EventT], to_key: Any = None, to_value: Any = None) -> None:
-        """Rows another worker wrote after our look at the end: `load` looks again, later."""
+        """Ignores rows that another worker wrote after `on_rebalance`: `load` reads them later."""
 
     def reset_state(self) -> None: ...
 
