@@ -1,7 +1,7 @@
-"""Agent `ingest`: source records in, packs on attn.log out, rejects to dead-letters; then the offsets are committed.
+"""Faust agent `ingest`: reads source topics, appends packs to attn.log, sends rejected records to dead-letters.
 
-At least once: a record that is read again after a crash gives the same events, which the fold knows by source and id.
-So all that matters here is that nothing is passed over: an offset is committed only when all before it is durable.
+Delivery is at least once. A record that is read again after a crash gives the same events, which the fold recognises by
+source and id. An offset is committed only when the results of all records before it are durable.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ __all__ = ["Ingestor", "record_time", "register_agent"]
 
 log = logging.getLogger(__name__)
 
-# Events that come within this time share packs: a fold's cost is mostly per pack, and people don't see 3 ms.
+# Seconds in which arriving events are collected into shared packs: a fold's cost is mostly per pack, and users do not
+# notice 3 ms.
 _LINGER = 0.003
-_MAX_EVENTS = 1000  # events: don't wait for more, and write before there are more
-_MAX_REJECT_BYTES = 16 << 20  # of rejected records
+# Events and bytes of rejected records that are written at once.
+_MAX_EVENTS = 1000
+_MAX_REJECT_BYTES = 16 << 20
 _MAX_QUEUE_BYTES = 32 << 20
-# A stopped topic that goes on is read again in pieces, so that the others have their turns.
-_REREAD_OFFSETS = 5000  # offsets
+# Deferred records of a topic are read again in chunks of so many offsets, so that other topics are not blocked.
+_REREAD_OFFSETS = 5000
 _MAX_CLOCK_SKEW = 60.0  # seconds
-_PROBE_INTERVAL = 1.0  # seconds between two looks at what is stopped
+_PROBE_INTERVAL = 1.0  # seconds between two checks whether a probe is due
 
 
 def register_agent(app: faust.App, ingestor: Ingestor, supervisor: TaskSupervisor) -> None:
+    """Defines the app's agent `ingest`."""
     topic = app.topic(*SOURCE_TYPES, schema=RawSchema(), acks=False)
 
     @app.agent(topic, name="ingest")  # type: ignore[untyped-decorator]
@@ -58,20 +61,25 @@ def register_agent(app: faust.App, ingestor: Ingestor, supervisor: TaskSuperviso
 
 
 class Ingestor:
-    """The chunks that wait, and the loop that works on them."""
+    """Queue of source records, and the loop that processes them.
 
-    def __init__(self, settings: Settings, out: AIOKafkaProducer, gaps: GapFiller) -> None:
-        self.committable_offsets: dict[TP, int] = {}  # what may be committed
-        self.processed_at: dict[TP, float] = {}  # the broker's time of the last record before that, seconds
+    The methods are those of `MonitoredConsumer` (streams.consumer.watchdog), and `start`, `close`, `release` around a
+    rebalance.
+    """
+
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer, gaps: GapFiller) -> None:
+        self.committable_offsets: dict[TP, int] = {}
+        self.processed_at: dict[TP, float] = {}
         self.breakers = TopicBreakers(BreakerPolicy.of(settings))
         self._settings = settings
         self._gaps = gaps
-        self._producer = out
+        self._producer = producer
         self._limits = EventLimits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
         self._packer = Packer(settings.log_partitions)
         self._rejects: list[DeadLetter] = []
-        self._reject_bytes = 0  # bytes of them
-        self._unflushed: dict[TP, tuple[int, float]] = {}  # done and worked, once packs and rejects at hand are written
+        self._reject_bytes = 0
+        # Committable offsets and times that become valid once the current packs and rejects are written.
+        self._unflushed: dict[TP, tuple[int, float]] = {}
         self._queue: asyncio.Queue[RecordChunk] = asyncio.Queue()
         self._queue_bytes = ByteSemaphore(_MAX_QUEUE_BYTES)
         self._idle = asyncio.Event()
@@ -79,49 +87,53 @@ class Ingestor:
         self._closed = False
 
     async def enqueue(self, tp: TP, records: Records) -> None:
+        """Queues records. Waits while more than 32 MiB are queued."""
         chunk = RecordChunk.from_records(tp, records)
         await self._queue_bytes.acquire(chunk.size)
-        if self._closed:  # `close` made the room; whoever owns the partition next reads it
+        if self._closed:  # `close` freed the bytes; the partition's next owner reads the records
             self._queue_bytes.release(chunk.size)
         else:
             self._queue.put_nowait(chunk)
 
-    def reread(self, tp: TP, upto: int) -> None:
+    def reread(self, tp: TP, end: int) -> None:
         if not self._closed:
-            self._queue.put_nowait(RecordChunk(tp, [], upto, 0))
+            self._queue.put_nowait(RecordChunk(tp, [], end, 0))
 
     def idle(self, tp: TP) -> bool:
         return self._queue.empty() and self._idle.is_set() and not self.breakers.is_open(tp.topic)
 
     @property
     def paused(self) -> Collection[TP]:
-        """Partitions of topics that are left alone."""
+        """Partitions of topics whose circuit is open."""
         return [tp for tp in self._gaps.next_offsets if self.breakers.is_open(tp.topic)]
 
-    def start(self, starts: Mapping[TP, int]) -> None:
+    def start(self, offsets: Mapping[TP, int]) -> None:
+        """Starts to process the assigned partitions at the given offsets."""
         self._closed = False
-        for tp, start in starts.items():
-            self._gaps.start_at(tp, start)
-            self.committable_offsets[tp] = start
+        for tp, offset in offsets.items():
+            self._gaps.start_at(tp, offset)
+            self.committable_offsets[tp] = offset
 
     async def close(self) -> None:
-        """Returns when nothing is being written, nor will be before `start`. What waits is left to whoever owns the
-        partition next."""
+        """Returns when the write under way is finished; no other begins before `start`. Drops queued records: the
+        partitions' next owner reads them again."""
         self._closed = True
         while not self._queue.empty():
             self._queue_bytes.release(self._queue.get_nowait().size)
         await self._idle.wait()
 
     def release(self) -> None:
+        """Removes all partitions, after `close`."""
         self.committable_offsets.clear()
         self.processed_at.clear()
         self.breakers.deferred.clear()
 
     async def listen_for_resume_markers(self) -> None:
-        """Hears operators, while a topic is left alone."""
+        """Closes open circuits when an operator asks for it; does not return."""
         await listen_for_resume_markers(self._settings, self.breakers)
 
     async def run(self) -> None:
+        """Processes the queue; does not return."""
         while True:
             first = await self._next_chunk()
             if self._closed:
@@ -141,7 +153,7 @@ class Ingestor:
             self._idle.set()
 
     async def _next_chunk(self) -> RecordChunk | None:
-        """None: it is time to look at what is left alone."""
+        """Returns the next chunk, or None if it is time to check for due probes."""
         if not self.breakers.deferred:
             return await self._queue.get()
         try:
@@ -151,7 +163,7 @@ class Ingestor:
             return None
 
     async def _process_chunk(self, chunk: RecordChunk) -> None:
-        if chunk.tp in self._gaps.next_offsets:  # else it was revoked meanwhile
+        if chunk.tp in self._gaps.next_offsets:  # otherwise it was revoked while the chunk was queued
             if self.breakers.is_open(chunk.tp.topic):
                 self.breakers.defer(chunk.tp, chunk.end)
             else:
@@ -159,28 +171,30 @@ class Ingestor:
         self._queue_bytes.release(chunk.size)
 
     async def _deliver(self, chunk: RecordChunk) -> None:
-        tp, at = chunk.tp, self.processed_at.get(chunk.tp, 0.0)
+        """Processes the chunk's new records, after the records missing before it, until the topic's circuit opens."""
+        tp, processed_at = chunk.tp, self.processed_at.get(chunk.tp, 0.0)
         async with aclosing(self._gaps.deliver(chunk)) as runs:
             async for run in runs:
                 if (last := self._process_run(run)) is not None:
                     self._defer_rest(last, chunk)
                     return
-                at = record_time(run[-1], at)
-                self._unflushed[tp] = run[-1].offset + 1, at
+                processed_at = record_time(run[-1], processed_at)
+                self._unflushed[tp] = run[-1].offset + 1, processed_at
                 if self._packer.events >= _MAX_EVENTS or self._reject_bytes > _MAX_REJECT_BYTES:
                     await self._flush()
-                await asyncio.sleep(0)  # the fold shares this loop
+                await asyncio.sleep(0)  # the fold shares this event loop
                 if self._closed:
-                    break  # what was missing may be hours of records
-        self._unflushed[tp] = self._gaps.next_offsets[tp], at
+                    break  # a gap may be hours of records
+        self._unflushed[tp] = self._gaps.next_offsets[tp], processed_at
 
-    def _defer_rest(self, record: ConsumerRecord[bytes, bytes], chunk: RecordChunk) -> None:
-        self._gaps.start_at(chunk.tp, record.offset + 1)
-        self._unflushed[chunk.tp] = record.offset + 1, record_time(record, self.processed_at.get(chunk.tp, 0.0))
+    def _defer_rest(self, last: ConsumerRecord[bytes, bytes], chunk: RecordChunk) -> None:
+        """Defers the chunk's records after `last`."""
+        self._gaps.start_at(chunk.tp, last.offset + 1)
+        self._unflushed[chunk.tp] = last.offset + 1, record_time(last, self.processed_at.get(chunk.tp, 0.0))
         self.breakers.defer(chunk.tp, chunk.end)
 
     async def _probe_topics(self) -> None:
-        """A few records of each stopped topic whose time has come; and all that was left alone of those that go on."""
+        """Reads a few records of each topic whose probe is due, and queues the deferred records of closed circuits."""
         for topic in list(self.breakers.topics_to_probe()):
             partitions = [
                 tp for tp, end in self.breakers.deferred.items()
@@ -188,29 +202,29 @@ class Ingestor:
             ]
             if not partitions:
                 continue
-            most = self.breakers.start_probe(topic)
+            per_partition = -(-self.breakers.start_probe(topic) // len(partitions))  # rounded up
             for tp in partitions:
-                upto = min(self._gaps.next_offsets[tp] + -(-most // len(partitions)), self.breakers.deferred[tp])
-                if not self.breakers.is_open(topic):  # it may be judged before all were looked at
-                    await self._deliver(RecordChunk(tp, [], upto, 0))
+                end = min(self._gaps.next_offsets[tp] + per_partition, self.breakers.deferred[tp])
+                if not self.breakers.is_open(topic):  # the probe may fail before all partitions were read
+                    await self._deliver(RecordChunk(tp, [], end, 0))
             self.breakers.evaluate_probe(topic)
         for tp, end in self.breakers.pop_resumed().items():
-            start = self._gaps.next_offsets.get(tp, end)
-            for piece in range(start, end, _REREAD_OFFSETS):
-                self._queue.put_nowait(RecordChunk(tp, [], min(piece + _REREAD_OFFSETS, end), 0))
+            for start in range(self._gaps.next_offsets.get(tp, end), end, _REREAD_OFFSETS):
+                self._queue.put_nowait(RecordChunk(tp, [], min(start + _REREAD_OFFSETS, end), 0))
 
     def _process_run(self, run: Records) -> ConsumerRecord[bytes, bytes] | None:
-        """The record after which the topic is not read any further, if there is one."""
-        before, count, last = len(self._rejects), 0, None
-        for count, record in enumerate(run, start=1):  # noqa: B007 - it is used behind
+        """Processes records in order. Returns the record that opened the topic's circuit, or None."""
+        rejects_before, count, last = len(self._rejects), 0, None
+        for count, record in enumerate(run, start=1):  # noqa: B007 - used after the loop
             if self._process_record(record):
                 last = record
                 break
-        metrics.EVENTS.labels(run[0].topic).inc(count - (len(self._rejects) - before))
+        metrics.EVENTS.labels(run[0].topic).inc(count - (len(self._rejects) - rejects_before))
         return last
 
     def _process_record(self, record: ConsumerRecord[bytes, bytes]) -> bool:
-        """True: the topic is not read any further."""
+        """Adds the record's event to the packs, or the record to the rejects. Returns True if the topic's circuit is
+        open after it."""
         if isinstance(record, Unreadable):
             return self._process_unreadable(record)
         reason = None
@@ -221,7 +235,7 @@ class Ingestor:
             reason = str(rejected)
             self._reject(record, reason, rejected.cause)
         except Exception as fault:
-            # Ours, not the producer's. Stopping would stop at it again after every start; so it is kept and told.
+            # A bug of attn, not of the producer. The worker must not stop: it would stop again after every restart.
             where = f"{record.topic}/{record.partition} offset {record.offset}"
             log.exception("%s: normalise failed; the record goes to dead-letters", where)
             reason = f"attn failed to read it: {type(fault).__name__}: {fault}"
@@ -232,8 +246,8 @@ class Ingestor:
         self._add_reject(DeadLetter.of_record(record, reason, cause, now_us()))
 
     def _process_unreadable(self, record: Unreadable) -> bool:
-        one = record.first == record.offset
-        where = f"offset {record.offset}" if one else f"offsets {record.first} to {record.offset}"
+        single = record.first == record.offset
+        where = f"offset {record.offset}" if single else f"offsets {record.first} to {record.offset}"
         reason = f"unreadable at {where}: {record.reason}"
         log.error("%s/%d: %s; its bytes go to dead-letters", record.topic, record.partition, reason)
         self._add_reject(DeadLetter(
@@ -247,8 +261,9 @@ class Ingestor:
         self._reject_bytes += record_size(letter.key, letter.value, letter.headers)
 
     async def _flush(self) -> None:
+        """Writes rejects and packs, waits until they are acknowledged, then moves the committable offsets."""
         rejects, self._rejects, self._reject_bytes = self._rejects, [], 0
-        handled, self._unflushed = self._unflushed, {}
+        unflushed, self._unflushed = self._unflushed, {}
         if rejects:
             await send_dead_letters(self._producer, rejects)
         sent = []
@@ -257,12 +272,12 @@ class Ingestor:
             metrics.PACK_EVENTS.observe(events)
         if sent:
             await wait_acknowledged(sent)
-        self.committable_offsets.update((tp, offset) for tp, (offset, _) in handled.items())
-        self.processed_at.update((tp, at) for tp, (_, at) in handled.items() if at)
+        self.committable_offsets.update((tp, offset) for tp, (offset, _) in unflushed.items())
+        self.processed_at.update((tp, seconds) for tp, (_, seconds) in unflushed.items() if seconds)
 
 
-def record_time(record: ConsumerRecord[bytes, bytes], before: float) -> float:
-    """The time of a record in seconds; `before` where its producer gave a time that can't be (CreateTime topics). A
-    time in the future would hide a lag, one before 1970 would be a lag of decades."""
-    at = record.timestamp / 1000
-    return at if 0 < at < time.time() + _MAX_CLOCK_SKEW else before
+def record_time(record: ConsumerRecord[bytes, bytes], default: float) -> float:
+    """Returns the timestamp of a record in seconds, or `default` if its producer set an impossible one (CreateTime
+    topics). A time in the future would hide a lag; a time before 1970 would look like a lag of decades."""
+    seconds = record.timestamp / 1000
+    return seconds if 0 < seconds < time.time() + _MAX_CLOCK_SKEW else default

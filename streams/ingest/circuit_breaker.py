@@ -1,8 +1,9 @@
-"""A source topic is left alone while most of what it brings can't be read: a circuit breaker (decision 0015). Pure:
-time is an argument, seconds of any clock that goes forward.
+"""Circuit breaker of one source topic, by the share of rejected records (decision 0015). Pure: time is an argument, in
+seconds of a monotonic clock.
 
-A producer that was deployed badly rejects nearly all it sends. Records that are not read wait in their topic, in order,
-for the topic's retention; records that are read go to dead-letters, and somebody has to send them again.
+After a faulty deployment of a producer nearly all its records are rejected. While the circuit is open, the records stay
+in their topic in order, for the topic's retention. Without the breaker they would become dead letters that an operator
+has to send again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ __all__ = ["BreakerPolicy", "CircuitBreaker", "CircuitState"]
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """`reject_ratio`: of rejects among the records of `window` seconds; 0: never stop. `min_records`: records
-    before it is judged,
-    and records of a try. `initial_delay` and `max_delay`: seconds until it is tried again, twice as long after
-    each try in vain."""
+    """When a circuit opens, and when it is probed.
+
+    `reject_ratio`: share of rejected records in the last `window` seconds at which the circuit opens; 0 disables it.
+    `min_records`: records needed before the ratio is evaluated, and records read by a probe. `initial_delay`,
+    `max_delay`: seconds before the next probe; doubles after each failed probe.
+    """
 
     reject_ratio: float = 0.0
     min_records: int = 100
@@ -37,25 +40,25 @@ class BreakerPolicy:
 
 
 class CircuitState(Enum):
-    CLOSED = "reading"
-    OPEN = "stopped"
-    HALF_OPEN = "trying"  # a few records are read, to see
-    FORCED_CLOSED = "told to go on"  # whatever it brings, until it is good again
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"  # a probe reads a few records
+    FORCED_CLOSED = "forced closed"  # by an operator; stays closed whatever is rejected, until the ratio is good again
 
 
 class CircuitBreaker:
-    """Of one topic."""
+    """State of one topic. `count`, `rejected`: records and rejects in the current window or probe."""
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.state = CircuitState.CLOSED
-        self.rejected = self.count = 0  # of the window, or of the try
+        self.rejected = self.count = 0
         self._policy = policy
-        self._buckets: deque[list[int]] = deque()  # [second, count, rejected]
+        self._buckets: deque[list[int]] = deque()  # one per second: [second, count, rejected]
         self._delay = policy.initial_delay
         self._probe_at = 0.0
 
     def record(self, now: float, rejected: bool) -> bool:
-        """Count a record. True: read no further."""
+        """Counts a record. Returns True if the circuit is open after it."""
         self._count(now, rejected)
         if self.state is CircuitState.HALF_OPEN:
             return self.count >= self._policy.min_records and not self.evaluate_probe(now)
@@ -70,35 +73,36 @@ class CircuitBreaker:
         return False
 
     def is_probe_due(self, now: float) -> bool:
-        """Whether it is time to try."""
+        """Whether the circuit is open and the time of the next probe has come."""
         return self.state is CircuitState.OPEN and now >= self._probe_at
 
     def start_probe(self) -> int:
-        """How many records to read now."""
+        """Begins a probe. Returns how many records to read."""
         self._reset_window()
         self.state = CircuitState.HALF_OPEN
         return self._policy.min_records
 
     def evaluate_probe(self, now: float) -> bool:
-        """After what was there for the try was read: True: it goes on; False: stopped, for longer."""
+        """Ends a probe that has read the records available. Closes the circuit, or opens it with twice the delay.
+        Returns whether the circuit is not open."""
         if self.state is CircuitState.HALF_OPEN and self.count:
             if self._ratio_exceeded:
                 self._delay = min(self._delay * 2, self._policy.max_delay)
                 self._open(now)
             else:
                 self._close()
-        elif self.state is CircuitState.HALF_OPEN:  # retention took what was there: nothing is known
+        elif self.state is CircuitState.HALF_OPEN:  # retention has deleted the records, so the probe read none
             self.state, self._probe_at = CircuitState.OPEN, now
         return self.state is not CircuitState.OPEN
 
     def force_close(self) -> None:
-        """An operator says so."""
+        """Closes the circuit by an operator's command, if it is open or half-open."""
         if self.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             self._reset_window()
             self.state, self._delay = CircuitState.FORCED_CLOSED, self._policy.initial_delay
 
     def seconds_until_probe(self, now: float) -> float:
-        """Seconds until it is tried again."""
+        """Returns the seconds until the next probe."""
         return max(0.0, self._probe_at - now)
 
     @property

@@ -1,7 +1,8 @@
-"""Which source topics are read: a breaker for each, what was left alone meanwhile, and who may open it again.
+"""Circuit breakers of all source topics, the offsets that were skipped meanwhile, and resume markers of operators.
 
-What a stopped topic brings is dropped as it is delivered, not fetched any less: only its place is kept, and it is read
-again from Kafka when the topic goes on. Pausing the consumer would be one more state that Faust's rebalances undo.
+While a circuit is open, the consumer still fetches the topic, but its records are dropped. Only the end offset is kept,
+and the records are read again from Kafka once the circuit is closed. Pausing the consumer instead would add a state
+that Faust's rebalances undo.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _POLL_MS = 1000
 
 
 class TopicBreakers:
-    """`clock`: monotonic, seconds."""
+    """Circuit breakers by source topic. `clock` returns seconds of a monotonic clock."""
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
-        self.deferred: dict[TP, int] = {}  # the end of what was delivered and not read
-        self.any_open = asyncio.Event()  # set while any topic is stopped
+        self.deferred: dict[TP, int] = {}  # partition -> end offset of records that were delivered and not processed
+        self.any_open = asyncio.Event()  # set while a circuit is open
         self._policy = policy
         self._clock = clock
         self._breakers = {topic: CircuitBreaker(policy) for topic in SOURCE_TYPES}
@@ -43,13 +44,13 @@ class TopicBreakers:
             metrics.CIRCUIT_OPEN.labels(topic).set(0)
 
     def record(self, topic: str, reason: str | None) -> bool:
-        """Count a record; `reason`: why it was rejected. True: read no further in this topic."""
+        """Counts a record. `reason`: why it was rejected, or None. Returns True if the topic's circuit is now open."""
         breaker = self._breakers[topic]
         before, count, rejected = breaker.state, breaker.count + 1, breaker.rejected + (reason is not None)
         stop = breaker.record(self._clock(), reason is not None)
         if breaker.state is not before:
             if stop:
-                self._reasons[topic] = f"{rejected} of {count} records rejected, the last: {reason}"
+                self._reasons[topic] = f"{rejected} of the last {count} records were rejected (last reason: {reason})"
             self._report_state(topic)
         return stop
 
@@ -62,25 +63,25 @@ class TopicBreakers:
 
     def not_ready_reason(self) -> str | None:
         topics = self.open_topics
-        return f"stopped: topic {topics[0]}: {self._reasons[topics[0]]}" if topics else None
+        return f"circuit open: topic {topics[0]}: {self._reasons[topics[0]]}" if topics else None
 
-    def defer(self, tp: TP, upto: int) -> None:
-        """What lies before `upto` is not read now."""
-        self.deferred[tp] = max(upto, self.deferred.get(tp, 0))
+    def defer(self, tp: TP, end: int) -> None:
+        """Notes that the records before offset `end` are not processed now."""
+        self.deferred[tp] = max(end, self.deferred.get(tp, 0))
 
     def topics_to_probe(self) -> Iterator[str]:
-        """Stopped topics that have something new and may be tried."""
+        """Yields topics with an open circuit, deferred records and a probe that is due."""
         waiting = {tp.topic for tp in self.deferred}
         yield from (
             topic for topic in self.open_topics
             if topic in waiting and self._breakers[topic].is_probe_due(self._clock()))
 
     def start_probe(self, topic: str) -> int:
-        """How many records to read now, to see."""
+        """Begins a probe. Returns how many records to read."""
         return self._breakers[topic].start_probe()
 
     def evaluate_probe(self, topic: str) -> None:
-        """What was there for the try was read."""
+        """Ends a probe that has read the records available."""
         breaker = self._breakers[topic]
         if breaker.state is CircuitState.HALF_OPEN and breaker.count:
             breaker.evaluate_probe(self._clock())
@@ -89,29 +90,28 @@ class TopicBreakers:
             breaker.evaluate_probe(self._clock())
 
     def force_close(self, topic: str) -> None:
-        """An operator says so."""
+        """Closes an open circuit by an operator's command. Ignores unknown topics and circuits that are not open."""
         if topic in self._breakers and self.is_open(topic):
             self._breakers[topic].force_close()
             self._report_state(topic)
 
     def pop_resumed(self) -> dict[TP, int]:
-        """What was left alone of topics that go on now: partition -> end."""
-        found = {tp: end for tp, end in self.deferred.items() if not self.is_open(tp.topic)}
-        for tp in found:
+        """Removes and returns the deferred partitions whose circuit is no longer open: partition -> end offset."""
+        resumed = {tp: end for tp, end in self.deferred.items() if not self.is_open(tp.topic)}
+        for tp in resumed:
             del self.deferred[tp]
-        return found
+        return resumed
 
     def _report_state(self, topic: str) -> None:
         breaker = self._breakers[topic]
         if breaker.state is CircuitState.OPEN:
             log.error(
-                "%s is not read any more: %s. It is tried again in %.0f s; `attn dead-letters resume-topic %s` reads "
-                "on at once, whatever it brings",
-                topic, self._reasons[topic], breaker.seconds_until_probe(self._clock()), topic,
+                'circuit open for topic %s: %s; next probe in %.0f s; run "attn dead-letters resume-topic %s" to '
+                "close it now", topic, self._reasons[topic], breaker.seconds_until_probe(self._clock()), topic,
             )
         else:
-            log.warning("%s is read on: %s", topic,
-                        "an operator says so" if breaker.state is CircuitState.FORCED_CLOSED else "it is good again")
+            cause = "by an operator" if breaker.state is CircuitState.FORCED_CLOSED else "few records are rejected now"
+            log.warning("circuit closed for topic %s: %s", topic, cause)
         metrics.CIRCUIT_OPEN.labels(topic).set(breaker.state is CircuitState.OPEN)
         if self.open_topics:
             self.any_open.set()
@@ -120,28 +120,28 @@ class TopicBreakers:
 
 
 async def listen_for_resume_markers(settings: Settings, breakers: TopicBreakers) -> None:
-    """Runs for ever: while a topic is stopped, hears what operators say of it
-    (schemas.dead_letters.ResumeTopicMarker)."""
+    """Follows dead-letters while any circuit is open, and closes the circuits that operators ask to resume
+    (schemas.dead_letters.ResumeTopicMarker). Does not return."""
     while True:
         await breakers.any_open.wait()
         reader = AIOKafkaConsumer(
             **client_arguments(settings), client_id=f"attn-gate-{settings.instance}", enable_auto_commit=False)
         try:
             await reader.start()
-            # The client itself knows only topics it was told to follow.
+            # The consumer's own `partitions_for_topic` knows only topics that it subscribed to.
             known = await reader._client.fetch_all_metadata()
             if not (numbers := known.partitions_for_topic(DEAD_LETTERS)):
                 raise UnknownTopicOrPartitionError(DEAD_LETTERS)
             reader.assign([TopicPartition(DEAD_LETTERS, number) for number in numbers])
-            await reader.seek_to_end()  # what was said before the stop was about another one
+            await reader.seek_to_end()  # older markers refer to an earlier open circuit
             while breakers.any_open.is_set():
                 for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
                     for record in records:
-                        word = parse_record(record.key, record.value, record.headers)
-                        if isinstance(word, ResumeTopicMarker):
-                            breakers.force_close(word.topic)
-        except KafkaError as error:  # whether it is gone for good, others look
-            log.info("operators can't be heard: %r", error)
+                        marker = parse_record(record.key, record.value, record.headers)
+                        if isinstance(marker, ResumeTopicMarker):
+                            breakers.force_close(marker.topic)
+        except KafkaError as error:  # the watchdog stops the worker if the broker does not come back
+            log.info("cannot read resume markers from dead-letters, retrying: %r", error)
             await asyncio.sleep(_POLL_MS / 1000)
         finally:
             await close_client(reader)

@@ -264,7 +264,7 @@ async def test_partition_counts_must_fit(stack: Stack) -> None:
     async with stack() as settings:
         await asyncio.gather(*(topics.ensure_topics(settings) for _ in range(4)))
         await topics.ensure_topics(settings)
-        with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*says 8"):
+        with pytest.raises(topics.TopicError, match=r"attn\.log has 3 partitions.*is 8"):
             await topics.ensure_topics(Settings(kafka=settings.kafka, log_partitions=8))
 
 
