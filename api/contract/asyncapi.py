@@ -100,9 +100,9 @@ class _DocumentBuilder:
     def _source(self, topic: str) -> Iterable[str]:
         """Adds two messages per event type: structured and binary."""
         models = [sources.MODELS[kind] for kind in SOURCE_TYPES[topic]]
-        _, found = models_json_schema(
+        _, definitions = models_json_schema(
             [(model, "validation") for model in models], ref_template="#/components/schemas/source.{model}")
-        self._add_schemas("source.", found["$defs"])
+        self._add_schemas("source.", definitions["$defs"])
         for kind, model in zip(SOURCE_TYPES[topic], models, strict=True):
             data = model.model_fields["data"].annotation
             yield self._message(
@@ -224,13 +224,13 @@ class _DocumentBuilder:
         return name
 
     def _struct(self, prefix: str, kind: Any) -> _Json:
-        [schema], found = json_schema.schema_components(
+        [schema], definitions = json_schema.schema_components(
             [kind], ref_template="#/components/schemas/" + prefix + "{name}")
-        self._add_schemas(prefix, found)
+        self._add_schemas(prefix, definitions)
         return schema
 
-    def _add_schemas(self, prefix: str, found: _Json) -> None:
-        for name, schema in found.items():
+    def _add_schemas(self, prefix: str, definitions: _Json) -> None:
+        for name, schema in definitions.items():
             _drop_discriminators(schema)
             known = self.schemas.setdefault(prefix + name, schema)
             assert known == schema, f"two schemas have the name {prefix + name}"

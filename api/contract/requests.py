@@ -39,12 +39,12 @@ def _ids(value: Any) -> Any:
     value = [] if value is None else value
     if not isinstance(value, list) or not all(map(_is_id, value)):
         raise PydanticCustomError(WORDED, "ids must be a list of strings")
-    found = list(dict.fromkeys(one.strip() for one in value if one.strip()))
-    if not found:
+    ids = list(dict.fromkeys(one.strip() for one in value if one.strip()))
+    if not ids:
         raise PydanticCustomError(WORDED, "ids required")
-    if len(found) > MAX_IDS:
+    if len(ids) > MAX_IDS:
         raise PydanticCustomError(WORDED, f"too many ids (max {MAX_IDS})")
-    return found
+    return ids
 
 
 def _until(value: Any) -> Any:
@@ -58,10 +58,10 @@ def _until(value: Any) -> Any:
 
 def _first_of_each(widgets: list[Widget]) -> list[Widget]:
     """Returns the widgets without repeats; the first one of an id counts, as for clusters."""
-    found: dict[str, Widget] = {}
+    by_id: dict[str, Widget] = {}
     for widget in widgets:
-        found.setdefault(widget.id, widget)
-    return list(found.values())
+        by_id.setdefault(widget.id, widget)
+    return list(by_id.values())
 
 
 def _small(names: list[str]) -> None:

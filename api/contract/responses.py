@@ -417,7 +417,8 @@ def responses_of(
     """Returns the argument `responses` of a route: its success response, `errors`, and the errors that every route has.
     `writes` adds the errors of every write."""
     codes = {*_EVERY_ROUTE, *errors, *(_EVERY_WRITE if writes else ())}
-    found: dict[int | str, dict[str, Any]] = {
+    errors_by_status: dict[int | str, dict[str, Any]] = {
         code: {"model": Error, "description": ERRORS[code]} for code in sorted(codes)
     }
-    return {status: {"model": model} if model is not None else {"description": "success, no content"}, **found}
+    success: dict[str, Any] = {"model": model} if model is not None else {"description": "success, no content"}
+    return {status: success, **errors_by_status}

@@ -70,7 +70,7 @@ def check_csrf(request: Request) -> str:
     Raises ApiError 403 if it does not.
     """
     sent = request.headers.get(CSRF_HEADER, "")
-    if not sent or not any(_equal(sent, kept) for kept in cookie_values(request, CSRF_COOKIE)):
+    if not sent or not any(_equal(sent, value) for value in cookie_values(request, CSRF_COOKIE)):
         raise ApiError(403, f"a write with the session cookie needs the header X-CSRF-Token, equal to {CSRF_COOKIE}")
     return sent
 
@@ -95,8 +95,8 @@ async def _check_write(request: Request) -> None:
                             "this session, as GET /org/me names it in its header X-CSRF-Token")
 
 
-def _equal(sent: str, kept: str) -> bool:
-    return hmac.compare_digest(sent.encode(), kept.encode())
+def _equal(sent: str, value: str) -> bool:
+    return hmac.compare_digest(sent.encode(), value.encode())
 
 
 async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:

@@ -53,9 +53,9 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 def _allowed(request: Request) -> str:
     """Returns the methods of all routes that match the path. Starlette names only those of the first one."""
-    found = [method for method in _METHODS if any(
+    methods = [method for method in _METHODS if any(
         route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)]
-    return ", ".join([*found, *(["HEAD"] if "GET" in found else [])])
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -69,8 +69,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
             return _answer(400, {"error": "the body is not JSON"})
         if item["loc"] == ("body",):
             return _answer(400, {"error": "the body must be a JSON object, sent as content-type: application/json"})
-    found = [f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}" for item in error.errors()]
-    return _answer(400, {"error": "; ".join(found)})
+    errors = [f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}" for item in error.errors()]
+    return _answer(400, {"error": "; ".join(errors)})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

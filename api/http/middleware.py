@@ -15,7 +15,7 @@ __all__ = [
     "RELEASE_CALLBACKS", "BodyLimitMiddleware", "HeadMethodMiddleware", "ReleaseMiddleware", "RequestMetricsMiddleware",
 ]
 
-# Key in the ASGI scope: functions to call when the client has received the response, or is gone.
+# Key in the ASGI scope: functions to call when the client has received the response, or has disconnected.
 RELEASE_CALLBACKS = "attn.held"
 
 # Seconds that the next chunk of an incomplete body may take.

@@ -70,10 +70,10 @@ class JwksCache:
         """Returns the keys that may have signed a token with this header, at most 16. If no key has the token's `kid`,
         the keys without a `kid` are candidates. Without a `kid` in the token, each key of the algorithm is a
         candidate."""
-        found = [key for key in self._keys if key.algorithm == algorithm]
+        keys = [key for key in self._keys if key.algorithm == algorithm]
         if kid is not None:
-            found = [key for key in found if key.kid == kid] or [key for key in found if key.kid is None]
-        return found[:_MAX_CANDIDATES]
+            keys = [key for key in keys if key.kid == kid] or [key for key in keys if key.kid is None]
+        return keys[:_MAX_CANDIDATES]
 
     async def refresh(self, known_generation: int) -> bool:
         """Fetches the keys, unless the last attempt was less than 10 s ago. Returns whether the keys differ from those
@@ -159,11 +159,11 @@ def read_keys(document: object) -> tuple[list[PublicKey], list[tuple[str | None,
 def _algorithm(entry: Mapping[str, Any]) -> str | None:
     """Returns RS256 or ES256 if the entry may sign with it, else None. The key type decides; `alg`, `use` and `key_ops`
     must not contradict it. A key without these fields may sign."""
-    found = {"RSA": "RS256", "EC": "ES256"}.get(entry["kty"]) if isinstance(entry.get("kty"), str) else None
+    expected = {"RSA": "RS256", "EC": "ES256"}.get(entry["kty"]) if isinstance(entry.get("kty"), str) else None
     algorithm, use, operations = (entry.get(name) for name in ("alg", "use", "key_ops"))
-    if algorithm not in (None, found) or use not in (None, "sig"):
+    if algorithm not in (None, expected) or use not in (None, "sig"):
         return None
-    return None if isinstance(operations, list) and "verify" not in operations else found
+    return None if isinstance(operations, list) and "verify" not in operations else expected
 
 
 def _rsa_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], rsa.RSAPublicKey]:
@@ -236,7 +236,7 @@ def redirect_target(at: str, location: str) -> str:
 
 async def _document(response: aiohttp.ClientResponse) -> object:
     if response.status != 200:
-        raise ValueError(f"the issuer answered {response.status}, not 200")
+        raise ValueError(f"the issuer answered with status {response.status}, not 200")
     compressed = bytearray()
     async for chunk in response.content.iter_any():
         compressed += chunk
@@ -253,14 +253,14 @@ def _decompress(compressed: bytes, encoding: str) -> Iterator[bytes]:
         yield compressed
         return
     if kind not in ("gzip", "x-gzip"):
-        raise ValueError(f"the issuer's answer is encoded as {kind[:40]}: only gzip was asked for")
+        raise ValueError(f"the issuer's response has the encoding {kind[:40]}: only gzip is accepted")
     decompressor, left = zlib.decompressobj(31), _MAX_DOCUMENT_BYTES
     while compressed:
-        found = decompressor.decompress(compressed, left + 1)
-        left -= len(found)
+        chunk = decompressor.decompress(compressed, left + 1)
+        left -= len(chunk)
         if left < 0:
             raise ValueError(f"more than {_MAX_DOCUMENT_BYTES} bytes of keys")
-        yield found
+        yield chunk
         if not decompressor.eof:
-            raise ValueError("the issuer's gzip answer is cut short")
+            raise ValueError("the issuer's gzip response is truncated")
         compressed, decompressor = decompressor.unused_data, zlib.decompressobj(31)

@@ -83,26 +83,26 @@ class Authenticator:
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be a Bearer token")
             return await self._caller_of_token(token.strip(" \t"))
-        found = list((await self.sessions(cookies)).values())
-        if len({(one.reader.workspace_id, one.reader.user, one.role) for one in found}) > 1:
+        callers = list((await self.sessions(cookies)).values())
+        if len({(one.reader.workspace_id, one.reader.user, one.role) for one in callers}) > 1:
             # Another host of the parent domain set one of them, and either may be the user's own.
             raise Unauthorized(f"the browser sent {SESSION_COOKIE} cookies of different callers: "
                                "delete the cookies of this host and of its parent domains, then sign in again")
-        return max(found, key=lambda one: one.expires)
+        return max(callers, key=lambda one: one.expires)
 
     async def sessions(self, cookies: Sequence[str]) -> dict[str, Caller]:
         """Returns the valid values of the session cookie (at least one) with their callers. Raises Unauthorized with
         the reason of the first value if none is valid."""
-        found: dict[str, Caller] = {}
+        callers: dict[str, Caller] = {}
         reason: Unauthorized | None = None
         for token in cookies:
             try:
-                found[token] = await self._caller_of_token(token)
+                callers[token] = await self._caller_of_token(token)
             except Unauthorized as error:
                 reason = reason or error
-        if not found:
+        if not callers:
             raise reason or Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
-        return found
+        return callers
 
     async def _caller_of_token(self, token: str) -> Caller:
         self._drop_tokens_of_old_keys()

@@ -30,8 +30,8 @@ def _parse_window(
     window: Annotated[str, Query(description="Length of the window: whole hours or days, from 1h to 90d.")] = "24h",
 ) -> tuple[str, int]:
     """Returns the window as text and in microseconds. Raises ApiError 400 if it is invalid."""
-    found = _WINDOW.fullmatch(window)
-    length = int(found[1]) * {"h": HOUR, "d": DAY}[found[2]] if found is not None else 0
+    match = _WINDOW.fullmatch(window)
+    length = int(match[1]) * {"h": HOUR, "d": DAY}[match[2]] if match is not None else 0
     if not 0 < length <= _MAX_WINDOW:
         raise ApiError(400, "window: must be hours or days such as 24h or 7d, from 1h to 90d")
     return window, length

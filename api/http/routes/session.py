@@ -39,7 +39,7 @@ async def create_session(request: Request, edge: CurrentEdge, body: Session) -> 
     page loaded over plain http from another host than loopback (400, see ATTN_SESSION_OVER_HTTP).
     """
     if request.headers.get("sec-fetch-site") == "cross-site":
-        raise ApiError(403, "a page of another site can't begin a session here")
+        raise ApiError(403, "a page of another site cannot create a session here")
     if (size := len(body.token.encode())) > MAX_TOKEN_BYTES:
         raise ApiError(413, f"the token has {size} bytes, and a browser keeps at most {MAX_TOKEN_BYTES} as a cookie: "
                             "have its issuer leave claims out, such as groups; programs may send it as "
@@ -105,11 +105,11 @@ def _page_origin(request: Request) -> tuple[str, str]:
     loopback, else https."""
     for url in (request.headers.get("origin", ""), f"//{request.headers.get('host', '')}"):
         try:
-            found = urlsplit(url)
+            parts = urlsplit(url)
         except ValueError:  # invalid IPv6 address in brackets
             continue
-        if found.hostname and found.scheme in ("", "http", "https"):
-            return found.scheme or ("http" if _is_loopback(found.hostname) else "https"), found.hostname
+        if parts.hostname and parts.scheme in ("", "http", "https"):
+            return parts.scheme or ("http" if _is_loopback(parts.hostname) else "https"), parts.hostname
     return "https", ""
 
 
