@@ -1,6 +1,7 @@
-"""What an edge reads before it may be asked: the view so far, and the facts of as long as feeds can be resumed.
+"""Loads the view and the recent facts before an edge is ready.
 
-It waits for the broker for as long as that takes, and the loop is never busy with it for longer than a turn.
+Facts are loaded as far back as feeds can resume. The edge waits for the broker without a time limit. The work yields to
+the event loop after each time slice.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from schemas.views import CURSOR_BITS
 __all__ = ["MAX_POLL_RECORDS", "POLL_MS", "Bootstrap", "iter_records", "parse_fact"]
 
 POLL_MS = 500
-MAX_POLL_RECORDS = 2000  # a poll: bounds how long the loop is busy with it
-_STEP = 500  # records between two turns of others, while it loads
-# Clocks of broker and edge may differ: compaction is taken to be so much further, milliseconds.
+MAX_POLL_RECORDS = 2000  # of one poll: limits how long the event loop is busy with them
+_STEP = 500  # records after which loading yields to the event loop
+# Milliseconds that the clocks of broker and edge may differ: compaction is assumed to be further by this.
 _MARGIN_MS = 60_000
 _HOUR_MS = 3_600_000
 
@@ -39,7 +40,7 @@ class Bootstrap:
         self._edge, self._settings, self._assemblers = edge, settings, assemblers
 
     def _horizon(self) -> int:
-        """Milliseconds: what is younger was not compacted (streams.kafka.topics: min.compaction.lag.ms)."""
+        """Returns the timestamp in milliseconds above which no record was compacted (`min.compaction.lag.ms`)."""
         return int(time.time() * 1000 - self._settings.resume_hours * _HOUR_MS) + _MARGIN_MS
 
     async def load_views(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
@@ -61,9 +62,12 @@ class Bootstrap:
             loading.add(batch)
 
     async def _wait_for_owners(self, consumer: AIOKafkaConsumer, loading: InitialState) -> None:
-        """Rows written out of turn, so long ago that compaction may have taken the right ones: whoever folds the
-        partition next writes those again, and until then nobody can tell them."""
-        told = False
+        """Waits until each partition with stale rows was repaired.
+
+        A worker that lost a partition may have written rows so long ago that compaction removed the correct ones. The
+        next owner of the partition writes the correct rows again.
+        """
+        reported = False
         while True:
             horizon = self._horizon()
             unsure = loading.advance_horizon(horizon)
@@ -71,10 +75,10 @@ class Bootstrap:
                 number for number, waiting in self._assemblers.items() if waiting.has_unfinished_batch_before(horizon)}
             if not unsure:
                 return
-            if not told:
-                _log.warning("rows were written out of turn; waiting for a worker to repair them",
+            if not reported:
+                _log.warning("stale rows in attn.views: waiting until a worker repairs these partitions",
                              partitions=sorted(unsure))
-            told = True
+            reported = True
             for record in iter_records(await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)):
                 self._add_record(record, loading)
 
@@ -90,11 +94,11 @@ class Bootstrap:
             yield
 
     async def load_facts(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
-        """For the event streams."""
+        """Loads the recent facts for the case event streams."""
         starts = await self._facts_from(consumer, places)
         for place, start in starts.items():
             if start > 0:
-                # What was told before is not known; it is known from the first fact read on, or from now on.
+                # Events before are unknown. They are known from the first fact on, or from this position on.
                 position = self._edge.replica.position_of(place.partition)
                 self._edge.case_events.set_known_after(place.partition, (position << CURSOR_BITS) - 1)
         seen: set[int] = set()
@@ -122,7 +126,7 @@ class Bootstrap:
     async def _read_to_end(
         self, consumer: AIOKafkaConsumer, places: list[TopicPartition], starts: dict[TopicPartition, int]
     ) -> AsyncIterator[_Record]:
-        """Records from `starts` to what are the ends now."""
+        """Yields the records from `starts` to the end offsets at the time of the call."""
         ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(places))
         consumer.assign(places)
         for place in places:
@@ -144,8 +148,11 @@ def iter_records(found: dict[TopicPartition, list[Any]]) -> Iterable[_Record]:
 
 
 def parse_fact(record: _Record) -> Fact | Outcome | None:
-    """The fact or outcome of a record. None for a tombstone and for bytes that are neither, which an edge skips;
-    history puts them into `dead-letters`. Raises UnsupportedVersion."""
+    """Returns the fact or outcome of a record. Returns None for a tombstone and for bytes that are no fact.
+
+    The edge skips such bytes; the history writes them to `dead-letters`. Raises UnsupportedVersion if a newer attn
+    wrote the record.
+    """
     if record.value is None:
         return None
     try:

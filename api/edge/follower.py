@@ -1,8 +1,8 @@
-"""Follows `attn.views` and `attn.facts` into an edge: everything so far, then every poll as it comes.
+"""Consumes `attn.views` and `attn.facts` into an edge: first the records so far, then each poll.
 
-There is no consumer group: every edge reads all of its partitions. Without a broker it goes on with what it has, and
-waits. A topic that ends before what was read of it is a broker that lost its tail: the replica can't be trusted then,
-so the edge stops and is started again.
+The consumers use no group: every edge reads all of its partitions. Without a broker the edge keeps the view it has and
+waits. If a topic ends before the position that was read, the broker lost acknowledged records. The replica may then be
+wrong, therefore the edge stops; its supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -25,45 +25,44 @@ from api.edge.services import Edge
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.kafka.connection import client_arguments, close_client
+from streams.runtime.lag import ConsumerStalled, LogTruncated
 
-__all__ = ["ConsumerStalled", "LogTruncated", "TopicFollower"]
+__all__ = ["TopicFollower"]
 
 _FETCH_BYTES = 4 << 20
 _CLOSE_SECONDS = 1.0
-_CHECK_INTERVAL = 2.0  # seconds between two looks at the ends of the topics
-# Seconds without a record though the broker answers and has more: the consumer is stuck, a new process is not.
+_CHECK_INTERVAL = 2.0  # seconds between two requests for the end offsets
+# Seconds without progress, although the broker answers and has more records. A restart replaces the consumer.
 _STALL_SECONDS = 60.0
 
 _log = structlog.get_logger("attn.edge")
 
 
-class LogTruncated(Exception):
-    """A topic ends before what was read of it."""
-
-
-class ConsumerStalled(Exception):
-    """The consumer delivers nothing though there is more."""
-
-
 class TopicFollower:
+    """Reads the topics of one edge until it is cancelled."""
+
     def __init__(self, edge: Edge, settings: Settings) -> None:
         self._edge, self._settings = edge, settings
         self._views = [TopicPartition(VIEWS, number) for number in sorted(edge.replica.served)]
         self._facts = [TopicPartition(FACTS, number) for number in sorted(edge.replica.served)]
-        self._assemblers = {place.partition: BatchAssembler(place.partition) for place in self._views}
-        self._timestamps: dict[TopicPartition, float] = {}  # the broker's time of the last record read, seconds
+        self._assemblers = {tp.partition: BatchAssembler(tp.partition) for tp in self._views}
+        self._timestamps: dict[TopicPartition, float] = {}  # of the last record read, in seconds
         self._ends: dict[TopicPartition, int] = {}
-        self._last_moved: dict[TopicPartition, tuple[int, float]] = {}  # where it was, and since when
+        self._last_moved: dict[TopicPartition, tuple[int, float]] = {}  # position, and the time since it is the same
 
     async def run(self) -> None:
-        """Until cancelled. Sets `edge.ready`. Raises when the replica can't be trusted or Kafka can't be read."""
+        """Loads the view, sets `edge.ready`, then follows both topics.
+
+        Raises LogTruncated if the broker lost records, ConsumerStalled if a consumer does not move for 60 s, and the
+        error of the client if Kafka cannot be read.
+        """
         consumers: list[AIOKafkaConsumer] = []
         tasks: list[asyncio.Task[None]] = []
         try:
             consumers.append(views := await self._start_consumer("views"))
             consumers.append(facts := await self._start_consumer("facts"))
-            # The watch is there from the beginning: a broker may also fail while the view is read.
-            tasks = [asyncio.create_task(one) for one in (self._watch(views, facts), self._read(views, facts))]
+            # The watch starts first, because a broker may also fail while the view is loaded.
+            tasks = [asyncio.create_task(work) for work in (self._watch(views, facts), self._read(views, facts))]
             await asyncio.gather(*tasks)
         finally:
             self._edge.ready = False
@@ -71,13 +70,13 @@ class TopicFollower:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # A broker that is silent does not say goodbye either: TLS would wait 30 s for that, bytes unsent longer.
+            # Closing waits for the broker: with TLS 30 s if it does not answer, longer with unsent bytes.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*map(close_client, consumers), return_exceptions=True)
 
     async def _start_consumer(self, name: str) -> AIOKafkaConsumer:
-        """A consumer, once there is a broker."""
+        """Returns a started consumer. Retries every second until a broker answers."""
         while True:
             consumer = AIOKafkaConsumer(
                 **client_arguments(self._settings), client_id=f"attn-edge-{name}-{self._settings.instance}",
@@ -96,83 +95,90 @@ class TopicFollower:
                 raise
 
     async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:
-        opening = Bootstrap(self._edge, self._settings, self._assemblers)
-        await opening.load_views(views, self._views)
-        await opening.load_facts(facts, self._facts)
+        bootstrap = Bootstrap(self._edge, self._settings, self._assemblers)
+        await bootstrap.load_views(views, self._views)
+        await bootstrap.load_facts(facts, self._facts)
         self._edge.publish()
         self._measure()
         gc.collect()
-        gc.freeze()  # what was loaded stays: looking through it again and again would be a pause for everybody
+        gc.freeze()  # the loaded rows stay: without this each full collection would pause all requests
         self._edge.ready = True
         metrics.READY.set(1)
         await asyncio.gather(self._follow(views), self._follow_facts(facts))
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
-            begun = turn = time.perf_counter()
-            for record in iter_records(found):
-                batch = self._assemblers[record.partition].add(record.key or b"", record.value, record.timestamp)
-                if batch is None:
-                    continue
-                self._edge.apply_batch(batch.partition, batch.rows, batch.position)
-                if time.perf_counter() - turn > TIME_SLICE:
-                    self._edge.publish()
-                    await asyncio.sleep(0)
-                    turn = time.perf_counter()
-            self._edge.publish()
-            self._record_timestamps(found)
-            if found:
+            records = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
+            started = time.perf_counter()
+            with self._edge.publishing():
+                await self._apply_records(records)
+            self._record_timestamps(records)
+            if records:
                 self._edge.broker_health.record_success()
-                metrics.PUBLISH_SECONDS.observe(time.perf_counter() - begun)
+                metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
+
+    async def _apply_records(self, records: dict[TopicPartition, list[Any]]) -> None:
+        """Applies the batches of one poll. After each time slice it publishes and yields to the event loop."""
+        slice_started = time.perf_counter()
+        for record in iter_records(records):
+            batch = self._assemblers[record.partition].add(record.key or b"", record.value, record.timestamp)
+            if batch is None:
+                continue
+            self._edge.apply_batch(batch.partition, batch.rows, batch.position)
+            if time.perf_counter() - slice_started > TIME_SLICE:
+                self._edge.publish()
+                await asyncio.sleep(0)
+                slice_started = time.perf_counter()
 
     async def _follow_facts(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
-            for record in iter_records(found):
+            records = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
+            for record in iter_records(records):
                 fact = parse_fact(record)
                 if fact is not None:
                     self._edge.add_fact(record.partition, fact)
             self._edge.release_pending()
-            self._record_timestamps(found)
+            self._record_timestamps(records)
 
-    def _record_timestamps(self, found: dict[TopicPartition, list[Any]]) -> None:
-        self._timestamps.update((place, records[-1].timestamp / 1000) for place, records in found.items())
+    def _record_timestamps(self, records: dict[TopicPartition, list[Any]]) -> None:
+        self._timestamps.update((tp, last[-1].timestamp / 1000) for tp, last in records.items())
 
-    # --- how it is ---
+    # --- progress ---
 
     async def _watch(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:
-        """How far behind the edge is, and whether the view's topic still is the one that was read."""
+        """Measures the lag every 2 s. Checks that the view's topic was not truncated and that the consumer moves."""
         while True:
             await asyncio.sleep(_CHECK_INTERVAL)
-            # What was read before it is asked: the answer may wait for one partition's new leader while others go on.
-            read = {place: await views.position(place) for place in views.assignment()}
-            told = {place: await facts.position(place) for place in facts.assignment()}
-            ends = await self._edge.broker_health.retry_until_answered(lambda: views.end_offsets(self._views))
-            ends_told = (
-                await self._edge.broker_health.retry_until_answered(lambda: facts.end_offsets(self._facts))
-                if told else {})
+            # Positions first: the end offsets may wait for the new leader of one partition while others are read.
+            view_positions = {tp: await views.position(tp) for tp in views.assignment()}
+            fact_positions = {tp: await facts.position(tp) for tp in facts.assignment()}
+            health = self._edge.broker_health
+            view_ends = await health.retry_until_answered(lambda: views.end_offsets(self._views))
+            fact_ends = (
+                await health.retry_until_answered(lambda: facts.end_offsets(self._facts)) if fact_positions else {})
             self._edge.lag.observe(
-                time.monotonic(), self._edge.clock(), read | told, ends | ends_told, self._timestamps)
-            for place, end in ends.items():
-                if end < self._ends.get(place, 0):
-                    raise LogTruncated(f"{place.topic}-{place.partition} ends at {end}, and had {self._ends[place]}")
-            for place, at in read.items():
-                self._check_stall(place, at, ends[place])
-            self._ends = ends
+                time.monotonic(), self._edge.clock(), view_positions | fact_positions, view_ends | fact_ends,
+                self._timestamps)
+            for tp, end in view_ends.items():
+                if end < self._ends.get(tp, 0):
+                    raise LogTruncated(f"{tp.topic}-{tp.partition} ends at {end}, but ended at {self._ends[tp]} before")
+            for tp, position in view_positions.items():
+                self._check_stall(tp, position, view_ends[tp])
+            self._ends = view_ends
             self._measure()
 
-    def _check_stall(self, place: TopicPartition, at: int, end: int) -> None:
+    def _check_stall(self, tp: TopicPartition, position: int, end: int) -> None:
+        """Raises LogTruncated or ConsumerStalled. A position does not count as stalled while the view is loaded."""
         now = time.monotonic()
-        if at > end:
-            raise LogTruncated(f"{place.topic}-{place.partition} ends at {end}, but {at} was read of it")
-        before, since = self._last_moved.get(place, (-1, now))
-        if at == end or at != before or not self._edge.ready:  # what is read at start comes in large pieces, by turns
+        if position > end:
+            raise LogTruncated(f"{tp.topic}-{tp.partition} ends at {end}, but {position} was read")
+        before, since = self._last_moved.get(tp, (-1, now))
+        if position == end or position != before or not self._edge.ready:
             since = now
         elif now - since > _STALL_SECONDS:
             raise ConsumerStalled(
-                f"{place.topic}-{place.partition}: nothing came for {_STALL_SECONDS:.0f} s, though {at} is not the end")
-        self._last_moved[place] = (at, since)
+                f"{tp.topic}-{tp.partition} stays at {position} for {_STALL_SECONDS:.0f} s, but ends at {end}")
+        self._last_moved[tp] = (position, since)
 
     def _measure(self) -> None:
         replica = self._edge.replica

@@ -1,7 +1,7 @@
-"""Makes a workspace's indexes while it goes on changing, a little at a time, so that others wait for milliseconds only.
+"""Builds the indexes of a workspace in time slices of 10 ms, while its rows keep changing.
 
-A large workspace takes a second. Its rows are noted as they are when it begins, its indexes made from these, and what
-has changed meanwhile is applied at the end, at once.
+The indexes of a large workspace take a second. The builder copies the rows, indexes the copy step by step, and then
+applies the changes of the meantime in one step. Then the workspace adopts the indexes of the copy.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ from schemas.views import decode_row_or_none
 
 __all__ = ["IndexBuilder", "build_steps", "run_cooperatively"]
 
-TIME_SLICE = 0.01  # seconds of work after which everybody else has a turn
+TIME_SLICE = 0.01  # seconds of work after which a task yields to the event loop
 
 
 async def run_cooperatively(steps: Iterator[None]) -> None:
-    """All the steps, a turn at a time."""
-    begun = time.perf_counter()
+    """Runs all steps. Yields to the event loop after each time slice."""
+    slice_started = time.perf_counter()
     for _ in steps:
-        if time.perf_counter() - begun > TIME_SLICE:
+        if time.perf_counter() - slice_started > TIME_SLICE:
             await asyncio.sleep(0)
-            begun = time.perf_counter()
+            slice_started = time.perf_counter()
 
 
-def build_steps(space: Workspace, families: Iterable[str]) -> Iterator[None]:
-    """Steps, between which the workspace may change; after the last one it has indexes of these families too."""
-    keys = space.existing_keys()
-    then = Workspace(space.workspace_id, {key: space.rows[key] for key in keys})
-    then.keys = keys
-    changes = space.changes_during_build = []
+def build_steps(workspace: Workspace, families: Iterable[str]) -> Iterator[None]:
+    """Builds the indexes, these families included, step by step. The workspace may change between two steps."""
+    keys = workspace.existing_keys()
+    copy = Workspace(workspace.workspace_id, {key: workspace.rows[key] for key in keys})
+    copy.keys = keys
+    changes = workspace.changes_during_build = []
     try:
-        yield from then.build({*space.families, *families})
+        yield from copy.build({*workspace.families, *families})
         for key, raw in changes:
-            then.apply(key, raw, decode_row_or_none(key, then.rows.get(key)), decode_row_or_none(key, raw))
+            copy.apply(key, raw, decode_row_or_none(key, copy.rows.get(key)), decode_row_or_none(key, raw))
     finally:
-        space.changes_during_build = None
-    space.sets, space.tallies, space.families, space.is_indexed = then.sets, then.tallies, then.families, True
+        workspace.changes_during_build = None
+    workspace.adopt_indexes(copy)
 
 
 class IndexBuilder:
-    """One at a time for each workspace."""
+    """Runs at most one build for each workspace. Concurrent requests for a workspace wait for the same build."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    async def build(self, space: Workspace, families: frozenset[str]) -> None:
-        """Returns when the workspace has its indexes, of these families among others."""
-        while not (space.is_indexed and families <= space.families):
-            task = self._running.get(space.workspace_id)
+    async def build(self, workspace: Workspace, families: frozenset[str]) -> None:
+        """Returns when the workspace has indexes of at least these families."""
+        while not (workspace.is_indexed and families <= workspace.families):
+            task = self._running.get(workspace.workspace_id)
             if task is None:
-                task = asyncio.create_task(run_cooperatively(build_steps(space, families)))
-                self._running[space.workspace_id] = task
-                task.add_done_callback(lambda _: self._running.pop(space.workspace_id))
-            await asyncio.shield(task)  # others wait for it too
+                task = asyncio.create_task(run_cooperatively(build_steps(workspace, families)))
+                self._running[workspace.workspace_id] = task
+                task.add_done_callback(lambda _: self._running.pop(workspace.workspace_id))
+            await asyncio.shield(task)  # other requests wait for it too

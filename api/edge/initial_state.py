@@ -1,14 +1,13 @@
-"""How a replica begins: the rows of `attn.views` so far, and its last batches as batches, so that feeds from before a
-restart resume. Pure.
+"""Assembles the first state of a replica: the rows of `attn.views`, and its latest batches for feeds that resume. Pure.
 
-Compaction takes an older record of a key once a newer one is old enough, so what is read does not add up to a state
-until everything younger than that is all that is left to read. Hence: records older than `horizon` make up the state to
-begin with, and only later ones are batches.
+Compaction removes an older record of a key once the newer record is old enough. Batches that are older than that may
+therefore be incomplete, and only their sum is a state. Records older than `horizon` become the base state; later
+records become batches.
 
-A worker that had lost its partition may have written once more (a batch whose position lies behind), and one may have
-died on the way (rows that no position follows). The next owner writes the right rows again, in a batch with a position
-of its own. So what is young and lies behind is left out. Of what is old nobody can tell where a batch ended, so there
-the last row of a key counts, and the state is *unsure* until its owner has written again.
+A worker that lost its partition may have written one more batch, whose position is not ahead. Another worker may have
+died in the middle of a batch: rows without a position. The next owner writes the correct rows again, in a batch with a
+position of its own. Therefore a recent batch that is not ahead is dropped. In old records the end of a batch is not
+known any more: there the last row of a key counts, and the state is uncertain until the owner has written again.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from schemas.views import PositionRow, apply_changes, decode_row
 __all__ = ["BatchAssembler", "InitialState", "ViewBatch"]
 
 _Rows = list[tuple[bytes, bytes | None]]
-_OVERHEAD = 150  # bytes of Python around a record that waits
+_OVERHEAD = 150  # bytes that Python adds to a buffered record
 _POSITION = b"~:"
 
 
 class ViewBatch(NamedTuple):
-    """Rows and the position they lead to; `at` is the timestamp of the first record, milliseconds."""
+    """Rows of one batch and the position after it. `timestamp`: milliseconds, of the first record."""
 
     timestamp: int
     partition: int
@@ -40,7 +39,7 @@ class ViewBatch(NamedTuple):
 
 
 class BatchAssembler:
-    """Records of one partition -> batches. A batch is whole once its position row has come."""
+    """Assembles the records of one partition into batches. The position row ends a batch."""
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
@@ -49,7 +48,7 @@ class BatchAssembler:
         self._at: int | None = None
 
     def add(self, key: bytes, value: bytes | None, at: int) -> ViewBatch | None:
-        """The batch that this record ends, if it ends one."""
+        """Adds one record. Returns the batch if the record ends one."""
         if key[:2] == _POSITION:
             if value is None:
                 return None
@@ -65,7 +64,7 @@ class BatchAssembler:
         return None
 
     def has_unfinished_batch_before(self, horizon: int) -> bool:
-        """Whether rows wait for their position that are older than this, milliseconds."""
+        """Returns whether buffered rows without a position are older than `horizon`, in milliseconds."""
         return self._at is not None and self._at < horizon
 
 
@@ -77,9 +76,10 @@ class _PartitionState:
 
 
 class InitialState:
-    """Takes batches of all partitions in any interleaving, each partition's in order.
+    """Base state and latest batches of all partitions. Batches arrive in order within each partition.
 
-    `room` is how many bytes of batches are kept as batches, the latest; `horizon` (milliseconds) how old they may be.
+    `room`: bytes of the latest batches that are kept as batches. `horizon`: timestamp in milliseconds; older batches
+    become part of the base state.
     """
 
     def __init__(self, room: int, horizon: int) -> None:
@@ -99,8 +99,10 @@ class InitialState:
             self._apply_oldest()
 
     def advance_horizon(self, horizon: int) -> set[int]:
-        """`horizon` as it is now. The partitions whose state is unsure: they need more of their records, up to what
-        their next owner writes."""
+        """Moves batches older than the new horizon into the base state.
+
+        Returns the partitions whose state is uncertain: they need the records that their next owner writes.
+        """
         self._horizon = horizon
         for number, recent in self._recent.items():
             while recent and (recent[0].timestamp < horizon or not self._follows_state(number, recent[0])):
@@ -108,7 +110,10 @@ class InitialState:
         return {number for number, part in self._states.items() if part.uncertain}
 
     def finish(self) -> tuple[dict[int, tuple[dict[bytes, bytes], PositionRow]], Iterator[ViewBatch]]:
-        """After `settle`: state by partition, and the batches that lead on from it, oldest first."""
+        """Returns the base state by partition, and the batches after it, the oldest first.
+
+        Call `advance_horizon` before.
+        """
         state = {number: (part.rows, part.position) for number, part in self._states.items()}
         return state, heapq.merge(*self._recent.values(), key=lambda batch: batch.timestamp)
 
@@ -129,7 +134,7 @@ class InitialState:
         part = self._states.setdefault(batch.partition, _PartitionState())
         behind = batch.position.position < part.position.position
         if behind and batch.timestamp >= self._horizon:
-            return  # nothing was compacted yet because of it
+            return  # no record was compacted because of this batch yet
         apply_changes(part.rows, batch.rows)
         part.uncertain = behind
         if not behind:

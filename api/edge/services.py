@@ -1,10 +1,14 @@
-"""One edge: replica, feeds, event streams and connections, put together. The tailer feeds it, the routes ask it."""
+"""`Edge`: composition of the replica, the hubs, the command log and the history client of one edge process.
+
+`api.edge.follower` writes records of Kafka into it. The routes of `api.http` read from it.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -37,7 +41,10 @@ _log = structlog.get_logger("attn.edge")
 
 
 def parse_partitions(text: str, partitions: int) -> Collection[int]:
-    """`0-3,7` -> the partitions meant; empty: all. ValueError: not such a list, or none of these."""
+    """Parses a list of partitions such as `0-3,7`. An empty text means all partitions.
+
+    Raises ValueError if the text is not such a list or names a partition that does not exist.
+    """
     if not text.strip():
         return range(partitions)
     found: set[int] = set()
@@ -50,13 +57,13 @@ def parse_partitions(text: str, partitions: int) -> Collection[int]:
 
 
 class Edge:
-    """`clock`: seconds since the epoch."""
+    """State and services of one edge process. `clock` returns seconds since the epoch."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.clock = clock
         partitions = settings.log_partitions
-        # Of the bytes kept for resuming, a quarter is Zero's events, which are small.
+        # A quarter of the bytes for resume goes to the case events, which are small.
         room = settings.resume_bytes // 4
         self.replica = Replica(
             partitions, parse_partitions(settings.partitions, partitions), settings.resume_bytes - room)
@@ -71,14 +78,17 @@ class Edge:
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)
         self.broker_health = BrokerHealth(settings.kafka)
-        self.lag = LagTracker(settings, time.monotonic())  # of the topics it follows
+        self.lag = LagTracker(settings, time.monotonic())  # lag of the topics that the follower reads
         self.ready = False
-        self._last: dict[int, tuple[int, int]] = {}  # place of the last fact, by partition
+        self._last: dict[int, tuple[int, int]] = {}  # position and index of the last fact, by partition
         self._builders = IndexBuilder()
         self._stale = 0
 
     def apply_batch(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow) -> None:
-        """One batch of the view. `flush` must follow before anybody else has a turn."""
+        """Applies one batch of the view and renders its frames. Ignores a batch that is not above the position.
+
+        `publish` must follow before the event loop runs another task. Use `publishing()` to ensure it.
+        """
         at = self.replica.position_of(partition)
         if position.position <= at:
             self._skip_stale_batch(partition, position.position, at)
@@ -87,13 +97,21 @@ class Edge:
         metrics.BATCHES.inc()
 
     def publish(self) -> None:
-        """Everybody gets what the batches since the last flush mean to them."""
+        """Sends the frames of the batches since the last call, and what waited for these batches."""
         self.feed_hub.send()
         self.release_pending()
 
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Publishes the batches that the block applied. A block that fails does not publish."""
+        yield
+        self.publish()
+
     def add_fact(self, partition: int, fact: Fact | Outcome) -> None:
-        """One record of the facts; a repeat, which a worker that was restarted may write, is left out. `told` must
-        follow."""
+        """Adds one record of `attn.facts`. Ignores a repeat, which a restarted worker may write.
+
+        `release_pending` must follow once the records of a poll are added.
+        """
         if self._last.get(partition, (-1, -1)) >= (fact.pos, fact.index):
             return
         self._last[partition] = (fact.pos, fact.index)
@@ -103,18 +121,19 @@ class Edge:
             self._barrier.add(partition, fact)
 
     def release_pending(self) -> None:
-        """Facts and view went on: everybody gets what the view shows now."""
+        """Sends the case events and resolves the outcomes whose position the view has reached."""
         self.case_events.release()
         for outcome in self._barrier.pop_visible():
             self.command_log.on_outcome(outcome)
             self.notifications.push(outcome)
 
     def _skip_stale_batch(self, partition: int, position: int, at: int) -> None:
-        """A worker that had lost the partition wrote once more; the broker refuses most such writes."""
+        """Counts a batch of a worker that lost the partition. Fencing rejects most such writes at the broker."""
         metrics.STALE.inc()
         self._stale += 1
         if self._stale == 1:
-            _log.warning("a batch of the view did not lead on; it and others like it are left out, and counted",
+            _log.warning("stale batch of attn.views ignored: its position is not above that of the partition; see "
+                         "attn_edge_stale_batches_total for further ones",
                          partition=partition, position=position, at=at)
 
     def _targets_of(self, ws: str, item: str) -> Targets | None:
@@ -122,21 +141,24 @@ class Edge:
         return space.targets_of(item) if space is not None else None
 
     def not_ready_reason(self) -> str:
-        """Why nobody should be sent here now, for the operator; "" if they may."""
-        trouble = "the edge stops" if self.connections.closed else self.broker_health.problem()
-        if trouble or not self.ready:
-            return trouble or "the view has not caught up yet"
+        """Returns why a load balancer should not send requests to this edge; "" if the edge is ready."""
+        problem = "the edge stops" if self.connections.closed else self.broker_health.problem()
+        if problem or not self.ready:
+            return problem or "the view has not caught up yet"
         return self.lag.not_ready_reason(time.monotonic(), self.clock()) or ""
 
     async def workspace(self, reader: Reader, *families: str) -> Workspace:
-        """The reader's workspace with indexes of these families (api.readmodel.indexes). 503: the view has not
-        caught up yet, or another edge serves it."""
+        """Returns the reader's workspace with indexes of these families (`api.readmodel.indexes`).
+
+        Raises ApiError 503 if the view has not caught up yet or another edge serves the workspace.
+        """
         if not self.ready:
             raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
         if not self.replica.serves(reader.workspace_id):
             raise ApiError(503, "another edge serves this workspace", {"retry-after": "1"})
         while (known := self.replica.find_workspace(reader.workspace_id)) is not None:
             await self._builders.build(known, frozenset(families))
-            if self.replica.find_workspace(reader.workspace_id) is known:  # else it was empty meanwhile, and begun anew
+            # Otherwise the workspace became empty and was created again.
+            if self.replica.find_workspace(reader.workspace_id) is known:
                 break
         return self.replica.workspace(reader.workspace_id)

@@ -1,13 +1,15 @@
-"""Where rows are filed: the names of a workspace's sorted sets, and what a row adds to each. Pure.
+"""Indexes of a workspace: their names, and the entries that one row has in them. Pure.
 
-An item's places come in families, as most workspaces are only ever asked for some of them:
+An index is a sorted set of keys with an `IndexName`. The indexes of items come in families. A family is built when a
+request needs it for the first time, because most workspaces are asked for some families only:
 
-    rank     rank audience "" ""             listed items by rank
-    kind     rank audience kind ""           the same of one kind
-    cluster  rank audience "" cluster        of one cluster (an incident is in several)
-    both     rank audience kind cluster
-    new      new audience state kind         items by when they opened; kind "" for any
-    case     case audience                   case and item: who knows of a case
+    family                          index name (fields that are not given are "")
+    ranked                          ranked, audience                  listed items by rank
+    ranked_by_kind                  ranked, audience, kind
+    ranked_by_cluster               ranked, audience, cluster         an incident is in several clusters
+    ranked_by_kind_and_cluster      ranked, audience, kind, cluster
+    newest                          newest, audience, state, kind     items by opening time; kind "": all kinds
+    case                            case, audience                    case and item
 """
 
 from __future__ import annotations
@@ -15,91 +17,117 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 from struct import Struct
+from typing import NamedTuple
 
 from api.readmodel.readers import audiences_of, overlap_of
-from api.readmodel.sorted_sets import Name
 from schemas.views import ActivityRow, ItemRow
 from streams.core.domain.rank import sort_key
 
 __all__ = [
-    "FAMILIES", "TIME", "IndexEntry", "case_prefix", "family_of", "index_entries", "same_index_entries", "tally_names",
+    "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "case_prefix", "family_of", "index_entries",
+    "same_index_entries", "tally_names",
 ]
 
-# A key of an index by time: the time, then what it is the time of.
+# A key of an index by time begins with the time: 8 bytes, microseconds, big-endian.
 TIME = Struct(">Q")
 _LENGTH = Struct(">I")
 
-IndexEntry = tuple[Name, bytes]
+
+class IndexName(NamedTuple):
+    """Name of one sorted set of a workspace. `owner` is an audience or a user; `audience` a second audience.
+
+    `kind` is a kind of item or a type of activity. `selector` is a cluster (ranked) or a state (newest).
+    """
+
+    name: str
+    owner: str = ""
+    audience: str = ""
+    kind: str = ""
+    selector: str = ""
+
+
+class TallyName(NamedTuple):
+    """Name of the counts of one audience, or of what two audiences share. `user`: of the items the user dismissed."""
+
+    audience: str
+    second: str = ""
+    user: str = ""
+
+
+IndexEntry = tuple[IndexName, bytes]
 
 
 def case_prefix(case: str) -> bytes:
-    # The length first, so that no case's name is the beginning of another's.
+    """Returns the first bytes of all entries of a case. The length comes first: no prefix begins another prefix."""
     return _LENGTH.pack(len(case.encode())) + case.encode()
 
 
-def _rank(row: ItemRow) -> Iterator[IndexEntry]:
+def _ranked(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
-            yield ("rank", audience, "", ""), rank
+            yield IndexName("ranked", audience), rank
 
 
-def _kind(row: ItemRow) -> Iterator[IndexEntry]:
+def _ranked_by_kind(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
-            yield ("rank", audience, row.kind, ""), rank
+            yield IndexName("ranked", audience, kind=row.kind), rank
 
 
 def _clusters(row: ItemRow) -> set[str]:
     return {row.data.cluster or "", *row.clusters} - {""}
 
 
-def _cluster(row: ItemRow) -> Iterator[IndexEntry]:
+def _ranked_by_cluster(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             for cluster in _clusters(row):
-                yield ("rank", audience, "", cluster), rank
+                yield IndexName("ranked", audience, selector=cluster), rank
 
 
-def _both(row: ItemRow) -> Iterator[IndexEntry]:
+def _ranked_by_kind_and_cluster(row: ItemRow) -> Iterator[IndexEntry]:
     if row.is_listed:
         rank = sort_key(row)
         for audience in audiences_of(row.target_user_id, row.target_role):
             for cluster in _clusters(row):
-                yield ("rank", audience, row.kind, cluster), rank
+                yield IndexName("ranked", audience, kind=row.kind, selector=cluster), rank
 
 
-def _new(row: ItemRow) -> Iterator[IndexEntry]:
+def _newest(row: ItemRow) -> Iterator[IndexEntry]:
     if row.state != "hidden" and row.incident is None:
-        newest = TIME.pack(row.created_at) + row.id.encode()
+        key = TIME.pack(row.created_at) + row.id.encode()
         for audience in audiences_of(row.target_user_id, row.target_role):
-            yield ("new", audience, row.state, ""), newest
-            yield ("new", audience, row.state, row.kind), newest
+            yield IndexName("newest", audience, selector=row.state), key
+            yield IndexName("newest", audience, kind=row.kind, selector=row.state), key
 
 
 def _case(row: ItemRow) -> Iterator[IndexEntry]:
     case = row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
-    if case is not None and row.state != "hidden":  # a case must not be known by an item that nobody is shown
+    if case is not None and row.state != "hidden":  # an item that no reader sees must not reveal its case
         entry = case_prefix(case) + row.id.encode()
         for audience in audiences_of(row.target_user_id, row.target_role):
-            yield ("case", audience), entry
+            yield IndexName("case", audience), entry
 
 
-FAMILIES = {"rank": _rank, "kind": _kind, "cluster": _cluster, "both": _both, "new": _new, "case": _case}
+FAMILIES = {
+    "ranked": _ranked, "ranked_by_kind": _ranked_by_kind, "ranked_by_cluster": _ranked_by_cluster,
+    "ranked_by_kind_and_cluster": _ranked_by_kind_and_cluster, "newest": _newest, "case": _case,
+}
 
 
-def family_of(kind: str, rest: tuple[str, ...]) -> str:
-    """The family that a list belongs to, named as in the table above without its audience."""
-    if kind != "rank":
-        return kind
-    return {(False, False): "rank", (True, False): "kind", (False, True): "cluster"}.get(
-        (bool(rest[0]), bool(rest[1])), "both")
+def family_of(index: str, kind: str, selector: str) -> str:
+    """Returns the family of an item index."""
+    if index != "ranked":
+        return index
+    return {(False, False): "ranked", (True, False): "ranked_by_kind", (False, True): "ranked_by_cluster"}.get(
+        (bool(kind), bool(selector)), "ranked_by_kind_and_cluster")
 
 
 def index_entries(row: ItemRow, families: frozenset[str]) -> Iterator[IndexEntry]:
-    """Where an item belongs, of these families."""
+    """Yields the entries that an item has in the indexes of these families."""
     for family in families:
         yield from FAMILIES[family](row)
 
@@ -110,14 +138,14 @@ _indexed_fields = attrgetter(
 )
 
 
-def same_index_entries(one: ItemRow, other: ItemRow) -> bool:
-    """Whether they only show something else: every place and count is the same."""
-    return bool(_indexed_fields(one) == _indexed_fields(other))
+def same_index_entries(before: ItemRow, after: ItemRow) -> bool:
+    """Returns whether both rows have the same index entries and counts. They may still show different text."""
+    return bool(_indexed_fields(before) == _indexed_fields(after))
 
 
-def tally_names(row: ItemRow | ActivityRow) -> list[Name]:
-    """The names a row is counted under: each of its audiences, and one that says it is in two."""
-    names: list[Name] = [(audience,) for audience in audiences_of(row.target_user_id, row.target_role)]
+def tally_names(row: ItemRow | ActivityRow) -> list[TallyName]:
+    """Returns the names under which a row is counted: each of its audiences, and the overlap if it has two."""
+    names = [TallyName(audience) for audience in audiences_of(row.target_user_id, row.target_role)]
     if row.target_user_id is not None and row.target_role is not None:
-        names.append(overlap_of(row.target_user_id, row.target_role))
+        names.append(TallyName(*overlap_of(row.target_user_id, row.target_role)))
     return names

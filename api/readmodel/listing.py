@@ -1,151 +1,177 @@
-"""Walks over a workspace in the order a reader sees it. Lazy: what is not taken is not paid for (law 7). Pure."""
+"""Iterates the items of a workspace in a reader's order: ranked, dismissed, newest, and the reader's drafts. Pure.
+
+Every iterator is lazy: it costs what the caller reads, not the length of the list (law 7).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from api.readmodel.indexes import IndexName
 from api.readmodel.readers import Reader
-from api.readmodel.sorted_sets import SortedKeys, merge_sorted
-from api.readmodel.window import first_page
+from api.readmodel.sorted_sets import AnySortedSet, SortedKeys, merge_sorted
+from api.readmodel.workspace import Workspace
 from schemas.views import DraftRow, ItemRow, decode_row
 from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key
 
-if TYPE_CHECKING:
-    from api.readmodel.workspace import Workspace
+__all__ = ["MAX_DRAFTS", "PAGE_BYTES", "dismissed", "drafts", "first_page", "item_rows", "newest", "ranked"]
 
-__all__ = ["dismissed", "drafts", "item_rows", "newest", "ranked"]
-
-# Pins reorder within these: the same band, blocking or not. They are the first two bytes of a sort key.
+# Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB.
+# Without this limit a page could have 64 MB, which takes half a second to render and several times its size in memory.
+PAGE_BYTES = 4 << 20
+MAX_DRAFTS = 50
+# The first two bytes of a sort key: band, and whether the item does not block. Pins reorder within one such group.
 _GROUPS = [bytes((band, later)) for band in range(4) for later in (False, True)]
 _PINNED, _OTHER, _END = b"\0", b"\1", b"\2"  # the third byte
-MAX_DRAFTS = 50
 
-_Pinned = Callable[[bytes, bytes], Iterator[bytes]]  # keys of what is pinned, after < key < until
+_PinnedKeys = Callable[[bytes, bytes], Iterator[bytes]]  # (after, until) -> keys of pinned items, after < key < until
 
 
-class _Where(msgspec.Struct):
+class _DataCluster(msgspec.Struct):
     cluster: str | None = None
 
 
-class _Clusters(msgspec.Struct):
-    """As much of an item's row as pins ask for."""
+class _ItemClusters(msgspec.Struct):
+    """The fields of an item row that decide whether the item is pinned."""
 
-    data: _Where = msgspec.field(default_factory=_Where)
+    data: _DataCluster = msgspec.field(default_factory=_DataCluster)
     clusters: list[str] = []
 
 
-_clusters = msgspec.json.Decoder(_Clusters).decode
+_decode_clusters = msgspec.json.Decoder(_ItemClusters).decode
+
+
+def first_page(keys: Iterator[bytes], workspace: Workspace, limit: int) -> tuple[list[bytes], bool]:
+    """Returns the first page of these sort keys, and whether more keys follow.
+
+    A page has at most `limit` items and `PAGE_BYTES` of rows, but at least one item.
+    """
+    page: list[bytes] = []
+    bytes_left = PAGE_BYTES
+    for key in keys:
+        bytes_left -= workspace.row_size(key)
+        if len(page) == limit or (page and bytes_left < 0):
+            return page, True
+        page.append(key)
+    return page, False
 
 
 def ranked(
-    space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None, kind: str = "",
+    workspace: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None, kind: str = "",
     cluster: str = "",
 ) -> Iterator[bytes]:
-    """Sort keys of the reader's list beyond `after`, the reader's pins in them, without what the reader put away."""
+    """Yields the sort keys of the reader's list after the key `after`, in the order of the pins.
+
+    Items that the reader dismissed are left out. `kind` and `cluster` filter the list; "" means no filter.
+    """
     if not (pins or kind or cluster):
-        return _unpinned(space, reader, after or b"")
-    lists = space.sets_of(reader, "rank", kind, cluster)
+        return _ranked_without_pins(workspace, reader, after or b"")
+    sets = workspace.sets_of(reader, "ranked", kind, cluster)
 
     def pinned(after: bytes, until: bytes) -> Iterator[bytes]:
-        return _pinned_of(space, reader, pins, after, until, kind, cluster)
+        return _pinned_keys(workspace, reader, pins, after, until, kind, cluster)
 
-    keys = _in_order(space, pins, lists, after, pinned)
-    away = _dismissed_sets(space, reader)
-    if not away:
+    keys = _in_order(workspace, pins, sets, after, pinned)
+    dismissed_sets = _dismissed_sets(workspace, reader)
+    if not dismissed_sets:
         return keys
-    return (key for key in keys if not any(_without_pin(key) in found for found in away))
+    return (key for key in keys if not any(_without_pin(key) in dismissed for dismissed in dismissed_sets))
 
 
-def _unpinned(space: Workspace, reader: Reader, after: bytes) -> Iterator[bytes]:
-    """All of the list, for a reader without pins. Whoever put thousands away before the first that is left does not pay
-    for them again and again."""
+def _ranked_without_pins(workspace: Workspace, reader: Reader, after: bytes) -> Iterator[bytes]:
+    """Yields the list of a reader without pins or filters.
+
+    A reader may have dismissed thousands of items before the first item that is left. `difference_after` skips a run of
+    them in a few steps.
+    """
     runs = []
     for audience in reader.audiences:
-        keys = space.sets.get(("rank", audience, "", ""))
-        away = space.sets.get(("away", reader.user, audience)) if reader.user else None
+        keys = workspace.sets.get(IndexName("ranked", audience))
+        dismissed = workspace.sets.get(IndexName("dismissed", reader.user, audience)) if reader.user else None
         if keys is None:
             continue
-        if isinstance(keys, SortedKeys) and isinstance(away, SortedKeys):
-            runs.append(keys.difference_after(away, after))
-        elif away is None:
+        if isinstance(keys, SortedKeys) and isinstance(dismissed, SortedKeys):
+            runs.append(keys.difference_after(dismissed, after))
+        elif dismissed is None:
             runs.append(keys.ascending(after))
-        else:  # as it was in the past
-            runs.append(_not_in(keys.ascending(after), away))  # type: ignore[arg-type]
+        else:  # an overlay of an earlier position has no positions to search in
+            runs.append(_difference(keys.ascending(after), dismissed))
     return merge_sorted(runs)
 
 
-def _not_in(keys: Iterator[bytes], away: SortedKeys) -> Iterator[bytes]:
-    return (key for key in keys if key not in away)
+def _difference(keys: Iterator[bytes], excluded: AnySortedSet) -> Iterator[bytes]:
+    return (key for key in keys if key not in excluded)
 
 
-def dismissed(space: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:
-    """Sort keys of what the reader put away. With pins it looks at all of a group for them."""
-    lists = _dismissed_sets(space, reader)
+def dismissed(
+    workspace: Workspace, reader: Reader, pins: frozenset[str], after: bytes | None = None
+) -> Iterator[bytes]:
+    """Yields the sort keys of the items that the reader dismissed. With pins it reads each group as a whole."""
+    sets = _dismissed_sets(workspace, reader)
 
     def pinned(after: bytes, until: bytes) -> Iterator[bytes]:
-        return (key for key in merge_sorted([found.ascending(after, until) for found in lists])
-                if _is_pinned(space, key, pins))
+        return (key for key in merge_sorted([keys.ascending(after, until) for keys in sets])
+                if _is_pinned(workspace, key, pins))
 
-    return _in_order(space, pins, lists, after, pinned)
+    return _in_order(workspace, pins, sets, after, pinned)
 
 
-def newest(space: Workspace, reader: Reader, states: tuple[str, ...], kind: str = "") -> Iterator[bytes]:
-    """Ids of the items the reader sees in these states, those that opened last first."""
-    runs = [found.descending() for state in states for found in space.sets_of(reader, "new", state, kind)]
+def newest(workspace: Workspace, reader: Reader, states: tuple[str, ...], kind: str = "") -> Iterator[bytes]:
+    """Yields the ids of the items that the reader sees in these states, the latest opening first."""
+    runs = [keys.descending() for state in states for keys in workspace.sets_of(reader, "newest", kind, state)]
     return (key[8:] for key in merge_sorted(runs, descending=True))
 
 
-def item_rows(space: Workspace, ids: Iterator[bytes], limit: int) -> list[ItemRow]:
-    """The first of these items: at most `limit`, and PAGE_BYTES of rows, as on any page."""
-    keys, _ = first_page((bytes(ID_OFFSET) + item for item in ids), space, limit)
-    return [row for key in keys if (row := space.item(key[ID_OFFSET:])) is not None]
+def item_rows(workspace: Workspace, ids: Iterator[bytes], limit: int) -> list[ItemRow]:
+    """Returns the rows of the first page of these items (see `first_page`)."""
+    keys, _ = first_page((bytes(ID_OFFSET) + item for item in ids), workspace, limit)
+    return [row for key in keys if (row := workspace.item(key[ID_OFFSET:])) is not None]
 
 
-def drafts(space: Workspace, user: str) -> Iterator[DraftRow]:
-    """Drafts in progress that the user owns or edited, the last touched first."""
-    found = space.sets.get(("drafts", user))
-    for key in found.descending() if found is not None else ():
-        row = decode_row(key[8:], space.rows[key[8:]])
+def drafts(workspace: Workspace, user: str) -> Iterator[DraftRow]:
+    """Yields the drafts in progress that the user owns or edited, the latest edit first."""
+    keys = workspace.sets.get(IndexName("drafts", user))
+    for key in keys.descending() if keys is not None else ():
+        row = decode_row(key[8:], workspace.rows[key[8:]])
         if isinstance(row, DraftRow):
             yield row
 
 
-def _dismissed_sets(space: Workspace, reader: Reader) -> list[SortedKeys]:
+def _dismissed_sets(workspace: Workspace, reader: Reader) -> list[AnySortedSet]:
     if not reader.user:
         return []
-    found = (space.sets.get(("away", reader.user, audience)) for audience in reader.audiences)
-    return [keys for keys in found if keys is not None]  # type: ignore[misc]
+    sets = (workspace.sets.get(IndexName("dismissed", reader.user, audience)) for audience in reader.audiences)
+    return [keys for keys in sets if keys is not None]
 
 
 def _without_pin(key: bytes) -> bytes:
-    """The key as the indexes have it: without anybody's pins."""
+    """Returns the key as the indexes hold it."""
     return key if key[2:3] == _OTHER else key[:2] + _OTHER + key[3:]
 
 
-def _is_pinned(space: Workspace, key: bytes, pins: frozenset[str]) -> bool:
-    raw = space.rows.get(b"i:" + key[ID_OFFSET:])
-    return raw is not None and is_pinned(_clusters(raw), pins)  # type: ignore[arg-type]
+def _is_pinned(workspace: Workspace, key: bytes, pins: frozenset[str]) -> bool:
+    raw = workspace.rows.get(b"i:" + key[ID_OFFSET:])
+    return raw is not None and is_pinned(_decode_clusters(raw), pins)  # type: ignore[arg-type]  # has the same fields
 
 
 def _in_order(
-    space: Workspace, pins: frozenset[str], lists: list[SortedKeys], after: bytes | None, pinned: _Pinned,
+    workspace: Workspace, pins: frozenset[str], sets: list[AnySortedSet], after: bytes | None, pinned: _PinnedKeys,
 ) -> Iterator[bytes]:
-    """The keys of `lists` beyond `after`, with pins those that `pinned` gives of a stretch first."""
+    """Yields the keys of `sets` after the key `after`. With pins, each group begins with the keys of `pinned`."""
     if pins:
-        return _pinned_first(space, pins, lists, after or b"", pinned)
-    return merge_sorted([found.ascending(after or b"") for found in lists])
+        return _pinned_first(workspace, pins, sets, after or b"", pinned)
+    return merge_sorted([keys.ascending(after or b"") for keys in sets])
 
 
 def _pinned_first(
-    space: Workspace, pins: frozenset[str], lists: list[SortedKeys], after: bytes, pinned: _Pinned,
+    workspace: Workspace, pins: frozenset[str], sets: list[AnySortedSet], after: bytes, pinned: _PinnedKeys,
 ) -> Iterator[bytes]:
-    """Group by group: what is pinned, then the rest.
+    """Yields group by group: the pinned items, then the others.
 
-    The rest skips what is pinned. From the beginning of a list that costs nothing extra: all of a group's pinned items
-    came before on the same page.
+    The second part skips the pinned items. On the first page this costs nothing extra, because that page already
+    contains all pinned items of the group.
     """
     for group in _GROUPS:
         start, middle, end = group + _PINNED, group + _OTHER, group + _END
@@ -155,22 +181,23 @@ def _pinned_first(
             from_key = middle + after[3:] if after > start else middle
             for key in pinned(from_key, end):
                 yield pinned_sort_key(key)
-        for key in merge_sorted([found.ascending(max(after, middle), end) for found in lists]):
-            if not _is_pinned(space, key, pins):
+        for key in merge_sorted([keys.ascending(max(after, middle), end) for keys in sets]):
+            if not _is_pinned(workspace, key, pins):
                 yield key
 
 
-def _pinned_of(
-    space: Workspace, reader: Reader, pins: frozenset[str], after: bytes, until: bytes, kind: str, cluster: str
+def _pinned_keys(
+    workspace: Workspace, reader: Reader, pins: frozenset[str], after: bytes, until: bytes, kind: str, cluster: str
 ) -> Iterator[bytes]:
-    """Keys of the pinned items of one group, from the pinned clusters' own lists."""
+    """Yields the keys of the pinned items with after < key < until, from the indexes of the pinned clusters."""
     if cluster and cluster not in pins:
-        # Of one cluster's items only incidents are also in others.
+        # Of the items of one cluster, only incidents are in other clusters too.
         if kind not in ("", "incident"):
             return iter(())
-        runs = [keys.ascending(after, until) for keys in space.sets_of(reader, "rank", "incident", cluster)]
-        return (key for key in merge_sorted(runs) if _is_pinned(space, key, pins))
+        runs = [keys.ascending(after, until) for keys in workspace.sets_of(reader, "ranked", "incident", cluster)]
+        return (key for key in merge_sorted(runs) if _is_pinned(workspace, key, pins))
     return merge_sorted([
         keys.ascending(after, until)
-        for name in ([cluster] if cluster else sorted(pins)) for keys in space.sets_of(reader, "rank", kind, name)
+        for name in ([cluster] if cluster else sorted(pins))
+        for keys in workspace.sets_of(reader, "ranked", kind, name)
     ])

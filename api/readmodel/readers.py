@@ -1,8 +1,8 @@
-"""Who reads, and by what order and counts: the words that the edge's indexes, pages and feeds share. Pure.
+"""Readers, their audiences, and item counts per audience. Indexes, pages and feeds use these terms. Pure.
 
-An item is filed under its *audiences*: everybody of the workspace, a role, a user. A reader's list is the merge of the
-audiences the reader belongs to. An item addressed to a user and a role is in both lists, so counts take off what is
-counted twice.
+An item is indexed under its audiences: everybody in the workspace, a role, a user. A reader's list is the merge of the
+audiences that the reader belongs to. An item for a user and a role is in two lists, therefore the counts of a reader
+subtract what two audiences share (the overlap).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def user_audience(user: str) -> str:
 
 
 def overlap_of(user: str, role: str) -> tuple[str, str]:
-    """The name under which items addressed to this user and this role are counted, to be taken off once."""
+    """Returns the two audiences of items that are for this user and this role."""
     return user_audience(user), role_audience(role)
 
 
 def audiences_of(target_user_id: str | None, target_role: str | None) -> tuple[str, ...]:
-    """Where a row with these targets is filed; the same rule as `can_see`."""
+    """Returns the audiences of a row with these targets. Same rule as `streams.core.domain.visibility.can_see`."""
     if target_user_id is None:
         return (EVERYBODY,) if target_role is None else (role_audience(target_role),)
     if target_role is None:
@@ -47,7 +47,7 @@ def audiences_of(target_user_id: str | None, target_role: str | None) -> tuple[s
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Somebody in a workspace. `user` "" is nobody in particular: whoever holds `roles` and has nothing personal."""
+    """A user in a workspace. `user` "" stands for all users who hold `roles` and have no personal rows."""
 
     workspace_id: str
     user: str
@@ -55,19 +55,20 @@ class Reader:
     audiences: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        mine = (user_audience(self.user),) if self.user else ()
-        object.__setattr__(self, "audiences", (EVERYBODY, *map(role_audience, sorted(self.roles)), *mine))
+        own = (user_audience(self.user),) if self.user else ()
+        object.__setattr__(self, "audiences", (EVERYBODY, *map(role_audience, sorted(self.roles)), *own))
 
     def can_see(self, target_user_id: str | None, target_role: str | None) -> bool:
+        """Returns whether the reader may see a row with these targets."""
         return can_see(target_user_id, target_role, self.user, self.roles)
 
     def overlaps(self) -> Iterator[tuple[str, str]]:
-        """Names of what is in two of the reader's audiences."""
+        """Returns the pairs of the reader's audiences that can share items: the user and each role."""
         return (overlap_of(self.user, role) for role in self.roles) if self.user else iter(())
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Of a reader's whole inbox, less what the reader put away; zeros are left out of the two tables."""
+    """Counts of a reader's list without dismissed items. The two tables hold no zeros (CONTRACT: `counts`)."""
 
     total: int
     unread: int
@@ -76,7 +77,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class ItemCounts:
-    """How many listed items are filed under one name."""
+    """Counts of the listed items of one audience, or of one overlap."""
 
     __slots__ = ("kinds", "priorities", "total", "unread")
 
@@ -86,17 +87,19 @@ class ItemCounts:
         self.priorities: dict[str, int] = {}
 
     def count(self, row: ItemRow, step: int) -> None:
+        """Adds the item with `step` 1, removes it with `step` -1."""
         self.total += step
         self.unread += step * (row.state == "unread")
         self.kinds[row.kind] = self.kinds.get(row.kind, 0) + step
         self.priorities[row.priority] = self.priorities.get(row.priority, 0) + step
 
     def add(self, other: ItemCounts, sign: int) -> None:
+        """Adds the other counts with `sign` 1, subtracts them with `sign` -1."""
         self.total += sign * other.total
         self.unread += sign * other.unread
-        for mine, theirs in ((self.kinds, other.kinds), (self.priorities, other.priorities)):
-            for name, number in theirs.items():
-                mine[name] = mine.get(name, 0) + sign * number
+        for table, added in ((self.kinds, other.kinds), (self.priorities, other.priorities)):
+            for name, number in added.items():
+                table[name] = table.get(name, 0) + sign * number
 
     def copy(self) -> ItemCounts:
         new = ItemCounts()

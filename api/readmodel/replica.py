@@ -1,12 +1,12 @@
-"""The replica of `attn.views`: partitions of rows, workspaces of indexes, and the last batches for who resumes. Pure.
+"""Replica of `attn.views` in memory: rows by partition, indexes by workspace, and the latest batches for resume. Pure.
 
-A cursor names the state after a batch. `since` answers what happened after one, as long as its batches are held.
+A cursor names the state after a batch. `missed_since` returns the batches after a cursor as long as they are retained.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -32,16 +32,17 @@ __all__ = ["AppliedBatch", "MissedBatches", "Replica", "WorkspaceUpdate", "apply
 
 Changed = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after
 
-# What holding a change costs beside the value it replaced: the tuple, its place in two lists, the key.
+# Bytes that a retained change costs in addition to the value before: the tuple, its slots in two lists, the key.
 _OVERHEAD = 250
-# A resume costs CPU for every row changed since, on the loop that serves everybody; beyond this a snapshot is cheaper.
+# Changes up to which a feed resumes. A resume costs CPU on the event loop for each of them; above this number a
+# snapshot is cheaper.
 MAX_MISSED = 20_000
 _FRAME = (1 << CURSOR_BITS) - 1
 
 
 @dataclass(slots=True)
 class AppliedBatch:
-    """What one batch changed: `before` and `after` are positions; by workspace."""
+    """Changes of one batch by workspace. `before` and `after` are positions of the partition."""
 
     partition: int
     before: int
@@ -50,20 +51,20 @@ class AppliedBatch:
     size: int = 0
     _users: dict[str, set[str]] = field(default_factory=dict)
 
-    def affected_users(self, workspace: str) -> set[str]:
-        """Everybody for whom something personal may have begun or ended."""
-        found = self._users.get(workspace)
-        if found is None:
+    def affected_users(self, workspace_id: str) -> set[str]:
+        """Returns the users of a workspace whose personal view the batch may have changed. Computed once."""
+        users = self._users.get(workspace_id)
+        if users is None:
             changes = Changes()
-            for key, old, new in self.changed[workspace]:
+            for key, old, new in self.changed[workspace_id]:
                 _add_change(changes, decode_row_or_none(key, old), decode_row_or_none(key, new))
-            found = self._users[workspace] = changes.affected_users()
-        return found
+            users = self._users[workspace_id] = changes.affected_users()
+        return users
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceUpdate:
-    """What a batch changed in one workspace, decoded; the workspace is after it."""
+    """Decoded changes of a batch in one workspace. `workspace` is the state after the batch."""
 
     workspace: Workspace
     before: int
@@ -73,8 +74,10 @@ class WorkspaceUpdate:
 
 @dataclass(frozen=True, slots=True)
 class MissedBatches:
-    """What a reader missed: the workspace as it was then, the batches since, and how many frames of the first one
-    the reader has already."""
+    """Batches after a cursor. `workspace` is the state at the cursor's position.
+
+    `skip`: number of frames of the first batch that the reader has received already.
+    """
 
     workspace: Workspace
     batches: list[AppliedBatch]
@@ -85,8 +88,8 @@ class MissedBatches:
 class _Partition:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     position: PositionRow = field(default_factory=lambda: PositionRow(next=0))
-    at: int = 0  # its position
-    starts: set[int] = field(default_factory=set)  # positions from which the batches held lead on
+    at: int = 0  # number of the position
+    starts: set[int] = field(default_factory=set)  # positions before the retained batches
 
 
 class Replica:
@@ -102,15 +105,15 @@ class Replica:
         self._batches: deque[AppliedBatch] = deque()
         self._recent: dict[str, deque[AppliedBatch]] = {}
 
-    # --- keeping it ---
+    # --- writes ---
 
     def load(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> None:
-        """The partition's state to begin with."""
+        """Loads the first state of a partition."""
         for _ in self.load_steps(partition, rows, position):
             pass
 
     def load_steps(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> Iterator[None]:
-        """The same, one row a step; done at the last one."""
+        """Loads the first state of a partition, one row a step."""
         part = self._partitions[partition]
         keys: dict[str, list[bytes]] = {}
         for key, raw in rows.items():
@@ -119,17 +122,17 @@ class Replica:
                 keys.setdefault(_decode_workspace_id(raw).ws, []).append(key)
                 yield
         for name, own in keys.items():
-            space = self._workspaces[name] = Workspace(name, part.rows)
-            space.set_keys(own)
+            workspace = self._workspaces[name] = Workspace(name, part.rows)
+            workspace.set_keys(own)
         part.position, part.at = position, position.position
 
     def apply(
         self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow
     ) -> list[WorkspaceUpdate]:
-        """One batch; what it changed, workspace by workspace, to be published before the next one is applied.
+        """Applies one batch. Returns the changes by workspace; publish them before the next batch is applied.
 
-        A batch that does not lead on changes nothing: a worker that had lost the partition wrote once more, or its
-        owner wrote rows again that are held already.
+        Ignores a batch whose position is not above that of the partition: a worker that lost the partition wrote it,
+        or the owner wrote rows again.
         """
         part = self._partitions[partition]
         batch = AppliedBatch(partition, part.at, position.position)
@@ -140,31 +143,32 @@ class Replica:
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
                 continue
-            # One of them is there: they differ.
-            space = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
-            batch.changed.setdefault(space.workspace_id, []).append((key, before, raw))
+            # The values differ, therefore one of them exists.
+            workspace = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
+            batch.changed.setdefault(workspace.workspace_id, []).append((key, before, raw))
             batch.size += _OVERHEAD + len(before or b"")
-            if not space.is_indexed:  # so nobody is looking
-                space.store_row(key, raw)
+            if not workspace.is_indexed:  # no reader has requested the workspace
+                workspace.store_row(key, raw)
                 continue
-            update = updates.get(space.workspace_id)
+            update = updates.get(workspace.workspace_id)
             if update is None:
-                update = updates[space.workspace_id] = WorkspaceUpdate(space, batch.before, batch.after, Changes())
+                update = WorkspaceUpdate(workspace, batch.before, batch.after, Changes())
+                updates[workspace.workspace_id] = update
             old, new = decode_row_or_none(key, before), decode_row_or_none(key, raw)
-            space.apply(key, raw, old, new)
+            workspace.apply(key, raw, old, new)
             _add_change(update.changes, old, new)
         for name in batch.changed:
-            if self._workspaces[name].is_empty:  # as good as one that never had a row; it may have been the last of it
+            if self._workspaces[name].is_empty:  # equal to a workspace that never had a row
                 del self._workspaces[name]
         part.position, part.at = position, batch.after
         self._retain(part, batch)
         return list(updates.values())
 
     def _get_or_create_workspace(self, name: str, part: _Partition) -> Workspace:
-        space = self._workspaces.get(name)
-        if space is None:
-            space = self._workspaces[name] = Workspace(name, part.rows)
-        return space
+        workspace = self._workspaces.get(name)
+        if workspace is None:
+            workspace = self._workspaces[name] = Workspace(name, part.rows)
+        return workspace
 
     def _retain(self, part: _Partition, batch: AppliedBatch) -> None:
         self._batches.append(batch)
@@ -184,37 +188,37 @@ class Replica:
             if not recent:
                 del self._recent[name]
 
-    # --- asking it ---
+    # --- reads ---
 
-    def serves(self, workspace: str) -> bool:
-        return self.partition(workspace) in self.served
+    def serves(self, workspace_id: str) -> bool:
+        return self.partition(workspace_id) in self.served
 
-    def partition(self, workspace: str) -> int:
-        return partition_of(workspace, self.partitions)
+    def partition(self, workspace_id: str) -> int:
+        return partition_of(workspace_id, self.partitions)
 
-    def workspace(self, workspace: str) -> Workspace:
-        """The workspace, an empty one if nothing is known of it. Its partition must be one that is served."""
-        space = self._workspaces.get(workspace)
-        if space is None:
-            return Workspace(workspace, self._partitions[self.partition(workspace)].rows)
-        if not space.is_indexed:
-            for _ in space.build():
+    def workspace(self, workspace_id: str) -> Workspace:
+        """Returns an indexed workspace; an empty one if no row of it exists. The edge must serve its partition."""
+        workspace = self._workspaces.get(workspace_id)
+        if workspace is None:
+            return Workspace(workspace_id, self._partitions[self.partition(workspace_id)].rows)
+        if not workspace.is_indexed:
+            for _ in workspace.build():
                 pass
-        return space
+        return workspace
 
-    def find_workspace(self, workspace: str) -> Workspace | None:
-        """The workspace, its indexes made or not."""
-        return self._workspaces.get(workspace)
+    def find_workspace(self, workspace_id: str) -> Workspace | None:
+        """Returns the workspace with or without indexes. None if no row of it exists."""
+        return self._workspaces.get(workspace_id)
 
-    def position(self, workspace: str) -> int:
-        return self.position_of(self.partition(workspace))
+    def position(self, workspace_id: str) -> int:
+        return self.position_of(self.partition(workspace_id))
 
-    def cursor(self, workspace: str) -> int:
-        return cursor_of(self.position(workspace))
+    def cursor(self, workspace_id: str) -> int:
+        return cursor_of(self.position(workspace_id))
 
-    def clock(self, workspace: str) -> int:
-        """The clock of the log, in microseconds."""
-        return self._partitions[self.partition(workspace)].position.clock
+    def clock(self, workspace_id: str) -> int:
+        """Returns the clock of the log, in microseconds."""
+        return self._partitions[self.partition(workspace_id)].position.clock
 
     def position_of(self, partition: int) -> int:
         return self._partitions[partition].at
@@ -223,50 +227,54 @@ class Replica:
         return sum(len(part.rows) for part in self._partitions.values())
 
     def indexed_count(self) -> int:
-        """Workspaces whose indexes are made."""
-        return sum(space.is_indexed for space in self._workspaces.values())
+        """Returns the number of workspaces with indexes."""
+        return sum(workspace.is_indexed for workspace in self._workspaces.values())
 
-    def has_personal_change(self, workspace: str, cursor: int, user: str) -> bool:
-        """Whether anything personal of the user's changed after a cursor."""
-        batches = _batches_since(self._recent.get(workspace, ()), cursor >> CURSOR_BITS)
-        return any(user in batch.affected_users(workspace) for batch in batches)
+    def has_personal_change(self, workspace_id: str, cursor: int, user: str) -> bool:
+        """Returns whether a personal row of the user changed after a cursor, as far as batches are retained."""
+        batches = _batches_since(self._recent.get(workspace_id, ()), cursor >> CURSOR_BITS)
+        return any(user in batch.affected_users(workspace_id) for batch in batches)
 
-    def missed_since(self, workspace: str, cursor: int) -> MissedBatches | None:
-        """What happened after a cursor. None: it is unknown, too old or of another future, so begin with a snapshot."""
-        part = self._partitions[self.partition(workspace)]
+    def missed_since(self, workspace_id: str, cursor: int) -> MissedBatches | None:
+        """Returns the batches after a cursor.
+
+        Returns None if the cursor is unknown or too old, or if more than `MAX_MISSED` changes follow: send a snapshot.
+        """
+        part = self._partitions[self.partition(workspace_id)]
         at, skip = cursor >> CURSOR_BITS, cursor & _FRAME
         if at != part.at and at not in part.starts:
             return None
-        batches = _batches_since(self._recent.get(workspace, ()), at)
+        batches = _batches_since(self._recent.get(workspace_id, ()), at)
         if skip and not (batches and batches[0].before == at):
             return None
-        changed = [change for batch in batches for change in batch.changed[workspace]]
+        changed = [change for batch in batches for change in batch.changed[workspace_id]]
         if len(changed) > MAX_MISSED:
             return None
-        return MissedBatches(workspace_as_of(self.workspace(workspace), changed), batches, skip)
+        return MissedBatches(workspace_as_of(self.workspace(workspace_id), changed), batches, skip)
 
 
-def apply_changes_to_past(space: Workspace, changed: Iterable[Changed]) -> Changes:
-    """Rolls a workspace of the past over one batch."""
-    found = Changes()
+def apply_changes_to_past(workspace: Workspace, changed: Iterable[Changed]) -> Changes:
+    """Applies one batch to a workspace of an earlier position. Returns the decoded changes."""
+    changes = Changes()
     for key, old_raw, raw in changed:
         old, new = decode_row_or_none(key, old_raw), decode_row_or_none(key, raw)
-        space.apply(key, raw, old, new)
-        _add_change(found, old, new)
-    return found
+        workspace.apply(key, raw, old, new)
+        _add_change(changes, old, new)
+    return changes
 
 
-def _batches_since(batches: Collection[AppliedBatch], position: int) -> list[AppliedBatch]:
-    found: list[AppliedBatch] = []
-    for batch in reversed(batches):  # type: ignore[call-overload]
+def _batches_since(batches: Sequence[AppliedBatch], position: int) -> list[AppliedBatch]:
+    """Returns the batches from a position on, the oldest first. Reads from the end, where most cursors are."""
+    later: list[AppliedBatch] = []
+    for batch in reversed(batches):
         if batch.before < position:
             break
-        found.append(batch)
-    return found[::-1]
+        later.append(batch)
+    return later[::-1]
 
 
 class _WorkspaceField(msgspec.Struct):
-    """As much of any row as says whose it is."""
+    """The field of a row that names its workspace."""
 
     ws: str
 
@@ -275,16 +283,16 @@ _decode_workspace_id = msgspec.json.Decoder(_WorkspaceField).decode
 
 
 def _add_change(changes: Changes, old: Row | None, new: Row | None) -> None:
-    row = new if new is not None else old
-    if isinstance(row, ItemRow):
-        changes.items.append(ItemChange(old, new))  # type: ignore[arg-type]
+    """Adds the change of one row: its values before and after."""
+    if isinstance(old, ItemRow) or isinstance(new, ItemRow):
+        changes.items.append(ItemChange(old, new))  # type: ignore[arg-type]  # rows of one key have one type
         return
-    for one in (old, new):
-        if isinstance(one, MarkRow):
-            changes.marks.append(one)
-        elif isinstance(one, DraftRow):
-            changes.drafts.append(one)
-        elif isinstance(one, PreferencesRow):
-            changes.preferences.append(one)
-        elif isinstance(one, ActivityRow):
-            changes.activity.append(one)
+    for row in (old, new):
+        if isinstance(row, MarkRow):
+            changes.marks.append(row)
+        elif isinstance(row, DraftRow):
+            changes.drafts.append(row)
+        elif isinstance(row, PreferencesRow):
+            changes.preferences.append(row)
+        elif isinstance(row, ActivityRow):
+            changes.activity.append(row)

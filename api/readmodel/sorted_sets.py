@@ -1,6 +1,7 @@
-"""Sorted sets of byte keys: small, fast at a million keys, and with an overlay that can look as they did before.
+"""Sorted sets of byte keys by name, and copy-on-write overlays of them. Pure.
 
-`Lists` is a table of named sets; `OverlayLists` is the same table with changes on top that leave it as it is.
+`SortedSets` is a table of named sets. `SortedSetsOverlay` is the same table with changes of its own; the table below
+stays as it is. A set of up to 2,000 keys is a plain list, a larger one a `SortedList`, which stays fast at a million.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
-__all__ = ["Name", "SortedKeys", "SortedSets", "SortedSetsOverlay", "merge_sorted"]
+__all__ = ["AnySortedSet", "Name", "SortedKeys", "SortedSets", "SortedSetsOverlay", "merge_sorted"]
 
 Name = tuple[str, ...]
 
-# Up to here a plain list is as fast as a SortedList and a tenth of its size; most sets are one person's.
+# Up to this number a plain list is as fast as a SortedList and has a tenth of its size. Most sets belong to one user.
 _MAX_LIST_KEYS = 2000
 
 
@@ -25,10 +27,11 @@ class SortedKeys:
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        found = sorted(keys)
-        self._keys: list[bytes] | SortedList = found if len(found) <= _MAX_LIST_KEYS else SortedList(found)
+        ordered = sorted(keys)
+        self._keys: list[bytes] | SortedList = ordered if len(ordered) <= _MAX_LIST_KEYS else SortedList(ordered)
 
     def add(self, key: bytes) -> None:
+        """Adds a key that the set does not hold."""
         keys = self._keys
         if not isinstance(keys, list):
             keys.add(key)
@@ -42,64 +45,82 @@ class SortedKeys:
         if not isinstance(keys, list):
             keys.discard(key)
             return
-        at = bisect_left(keys, key)
-        if at < len(keys) and keys[at] == key:
-            del keys[at]
+        index = bisect_left(keys, key)
+        if index < len(keys) and keys[index] == key:
+            del keys[index]
 
     def __contains__(self, key: bytes) -> bool:
         keys = self._keys
         if not isinstance(keys, list):
             return key in keys
-        at = bisect_left(keys, key)
-        return at < len(keys) and keys[at] == key
+        index = bisect_left(keys, key)
+        return index < len(keys) and keys[index] == key
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def count_above(self, key: bytes) -> int:
-        """How many are greater."""
+        """Returns the number of keys that are greater than `key`."""
         keys = self._keys
         return len(keys) - (bisect_right(keys, key) if isinstance(keys, list) else keys.bisect_right(key))
 
     def ascending(self, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
-        """Those with after < key < until."""
+        """Yields the keys with after < key < until."""
         keys = self._keys
         if not isinstance(keys, list):
             yield from keys.irange(after, until, (False, False))
             return
-        for at in range(bisect_right(keys, after), len(keys) if until is None else bisect_left(keys, until)):
-            yield keys[at]
+        for index in range(bisect_right(keys, after), len(keys) if until is None else bisect_left(keys, until)):
+            yield keys[index]
 
     def descending(self) -> Iterator[bytes]:
         return reversed(self._keys)
 
-    def difference_after(self, some: SortedKeys, after: bytes) -> Iterator[bytes]:
-        """Those greater than `after` that are not in `some`, all of which are here too. However many of these follow
-        each other, they are passed over in a few steps: nothing lies between two that are as far apart in both."""
-        mine, theirs = self._keys, some._keys
-        at, its = (len(keys) - found.count_above(after) for keys, found in ((mine, self), (theirs, some)))
-        while at < len(mine):
-            passed = _common_run_length(mine, at, theirs, its)
-            if not passed:
-                yield mine[at]
-            at, its = at + (passed or 1), its + passed
+    def difference_after(self, subset: SortedKeys, after: bytes) -> Iterator[bytes]:
+        """Yields the keys greater than `after` that are not in `subset`, all of whose keys are in this set.
+
+        Uses a galloping search: a run of excluded keys costs a number of steps that is logarithmic in its length.
+        The search is correct because `subset` is a subset: if the keys at the same distance ahead are equal in both
+        sequences, then all keys between are equal too.
+        """
+        left, right = self._keys, subset._keys
+        left_index = len(left) - self.count_above(after)
+        right_index = len(right) - subset.count_above(after)
+        while left_index < len(left):
+            run_length = _common_run_length(left, left_index, right, right_index)
+            if run_length:
+                left_index += run_length
+                right_index += run_length
+            else:
+                yield left[left_index]
+                left_index += 1
 
 
-def _common_run_length(mine: list[bytes] | SortedList, at: int, theirs: list[bytes] | SortedList, its: int) -> int:
-    """How many keys from here on are the same."""
-    most = min(len(mine) - at, len(theirs) - its)
-    low, high = 0, 1  # as far as they are known to be the same, and where to look next
-    while high <= most and mine[at + high - 1] == theirs[its + high - 1]:
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if mine[at + middle - 1] == theirs[its + middle - 1] else (low, middle)
-    return low
+def _common_run_length(
+    left: list[bytes] | SortedList, left_index: int, right: list[bytes] | SortedList, right_index: int
+) -> int:
+    """Returns how many keys from these indexes on are equal in both sequences, by galloping search.
+
+    The step doubles until the keys differ. Binary search then locates the end of the run between the last two steps.
+    """
+    limit = min(len(left) - left_index, len(right) - right_index)
+    equal_length = 0  # the first `equal_length` keys are equal
+    probe = 1  # length that is checked next
+    while probe <= limit and left[left_index + probe - 1] == right[right_index + probe - 1]:
+        equal_length = probe
+        probe = 2 * probe
+    different_length = min(probe, limit + 1)
+    while different_length - equal_length > 1:
+        middle = (equal_length + different_length) // 2
+        if left[left_index + middle - 1] == right[right_index + middle - 1]:
+            equal_length = middle
+        else:
+            different_length = middle
+    return equal_length
 
 
 class _SetOverlay:
-    """A set of keys as `base` less `gone` plus `added`; `base` stays as it is."""
+    """A set of keys: `base` without the removed keys and with the added ones. `base` stays as it is."""
 
     __slots__ = ("_added", "_base", "_removed")
 
@@ -127,7 +148,8 @@ class _SetOverlay:
         return len(self._base) + len(self._added) - len(self._removed)
 
     def count_above(self, key: bytes) -> int:
-        return self._base.count_above(key) + self._added.count_above(key) - sum(other > key for other in self._removed)
+        removed = sum(other > key for other in self._removed)
+        return self._base.count_above(key) + self._added.count_above(key) - removed
 
     def ascending(self, after: bytes = b"", until: bytes | None = None) -> Iterator[bytes]:
         kept = (key for key in self._base.ascending(after, until) if key not in self._removed)
@@ -138,61 +160,64 @@ class _SetOverlay:
         return heapq.merge(kept, self._added.descending(), reverse=True)
 
 
+AnySortedSet: TypeAlias = SortedKeys | _SetOverlay
+
+
 class SortedSets:
-    """Sorted sets by name. An empty one is not there."""
+    """Sorted sets by name. The table holds no empty set."""
 
     def __init__(self) -> None:
-        self._lists: dict[Name, SortedKeys] = {}
+        self._sets: dict[Name, SortedKeys] = {}
 
     def get(self, name: Name) -> SortedKeys | None:
-        return self._lists.get(name)
+        return self._sets.get(name)
 
     def add(self, name: Name, key: bytes) -> None:
-        found = self._lists.get(name)
-        if found is None:
-            found = self._lists[name] = SortedKeys()
-        found.add(key)
+        keys = self._sets.get(name)
+        if keys is None:
+            keys = self._sets[name] = SortedKeys()
+        keys.add(key)
 
     def discard(self, name: Name, key: bytes) -> None:
-        found = self._lists.get(name)
-        if found is not None:
-            found.discard(key)
-            if not len(found):
-                del self._lists[name]
+        keys = self._sets.get(name)
+        if keys is not None:
+            keys.discard(key)
+            if not len(keys):
+                del self._sets[name]
 
     def fill(self, name: Name, keys: Iterable[bytes]) -> None:
-        """Sets a whole list at once, which is what loading a million rows can afford."""
-        self._lists[name] = SortedKeys(keys)
+        """Sets all keys of a set at once: one sort, instead of one insertion for each of a million keys."""
+        self._sets[name] = SortedKeys(keys)
 
 
 class SortedSetsOverlay:
-    """Like `base`, with changes of its own."""
+    """The table `base` with changes of its own. `base` stays as it is."""
 
     def __init__(self, base: SortedSets) -> None:
         self._base = base
-        self._over: dict[Name, _SetOverlay] = {}
+        self._overlays: dict[Name, _SetOverlay] = {}
 
-    def get(self, name: Name) -> _SetOverlay | SortedKeys | None:
-        found = self._over.get(name)
-        if found is None:
+    def get(self, name: Name) -> AnySortedSet | None:
+        overlay = self._overlays.get(name)
+        if overlay is None:
             return self._base.get(name)
-        return found if len(found) else None
+        return overlay if len(overlay) else None
 
-    def _own(self, name: Name) -> _SetOverlay:
-        found = self._over.get(name)
-        if found is None:
-            found = self._over[name] = _SetOverlay(self._base.get(name) or SortedKeys())
-        return found
+    def _overlay(self, name: Name) -> _SetOverlay:
+        overlay = self._overlays.get(name)
+        if overlay is None:
+            overlay = self._overlays[name] = _SetOverlay(self._base.get(name) or SortedKeys())
+        return overlay
 
     def add(self, name: Name, key: bytes) -> None:
-        self._own(name).add(key)
+        self._overlay(name).add(key)
 
     def discard(self, name: Name, key: bytes) -> None:
-        self._own(name).discard(key)
+        self._overlay(name).discard(key)
 
 
 def merge_sorted(sources: Iterable[Iterator[bytes]], descending: bool = False) -> Iterator[bytes]:
-    """The union of sorted runs, each key once."""
+    """Yields the union of sorted sequences in order, each key once."""
     runs = list(sources)
     if len(runs) <= 1:
         return runs[0] if runs else iter(())

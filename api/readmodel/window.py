@@ -1,33 +1,38 @@
-"""A reader's window and what a batch changes in it: fold(snapshot, frames) is the fresh page (law 4). Pure.
+"""Window: the first items of a reader's ranked list, kept up to date batch by batch. Pure.
 
-The window is the first `limit` sort keys of the reader's ranked list, or fewer: it ends before the item that would make
-its rows more than `PAGE_BYTES`. A page ends at the same item (`first`), so both stay equal whatever the items weigh. A
-batch costs it what the batch changed, never the length of the inbox: items that move are found by their keys, and what
-leaves room is filled from below the window.
+A feed sends the window as a snapshot and then the frames of each batch. Law 4: the snapshot with the frames applied
+equals a page that is read afresh.
+
+A window holds the first `limit` sort keys of the list. It holds fewer if the next item would raise the bytes of its
+rows above `PAGE_BYTES`. A page ends at the same item (`listing.first_page`).
+
+A batch costs what the batch changed, not the length of the inbox. Binary search locates the items that moved. Items
+from below the window fill the room that others left.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from api.readmodel import listing
 from api.readmodel.changes import Changes, ItemChange
-from api.readmodel.readers import Counts, Reader
+from api.readmodel.readers import Reader
+from api.readmodel.workspace import Workspace
 from schemas.views import ItemRow, MarkRow
 from streams.core.domain.drafts import draft_users
-from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key, sort_key
+from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key
 
-__all__ = ["PAGE_BYTES", "Frame", "View", "Window", "first_page"]
-
-# Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB, so
-# without it a page could have 64 MB, which takes half a second to make and several times its size in memory.
-PAGE_BYTES = 4 << 20
+__all__ = ["Frame", "Window"]
 
 
 class Frame(NamedTuple):
-    """`event` and what it is about: the sort key of an item added or changed, the id of one removed."""
+    """One frame of a feed, not encoded yet.
+
+    `key` is the sort key of an item that was added or changed, or the id of an item that was removed.
+    """
 
     event: str
     key: bytes = b""
@@ -35,204 +40,211 @@ class Frame(NamedTuple):
     action: str | None = None
 
 
-class View(Protocol):
-    """A workspace at one position, as the window asks it."""
+class TouchedItem(NamedTuple):
+    """An item that a batch may have moved. `mark_only`: the row is the same, only the reader's mark changed."""
 
-    def item(self, item: bytes) -> ItemRow | None: ...
-    def mark(self, user: str, item: bytes) -> MarkRow | None: ...
-    def pins(self, user: str) -> frozenset[str]: ...
-    def ranked(self, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]: ...
-    def counts(self, reader: Reader) -> Counts: ...
-    def row_size(self, key: bytes) -> int:
-        """Bytes of the row of the item with this sort key."""
+    change: ItemChange
+    mark_only: bool
 
 
-def first_page(keys: Iterator[bytes], view: View, limit: int) -> tuple[list[bytes], bool]:
-    """The page of these sort keys: at most `limit` of them and PAGE_BYTES of rows, but at least one. Also returns
-    whether more keys follow."""
-    found: list[bytes] = []
-    left = PAGE_BYTES
-    for key in keys:
-        left -= view.row_size(key)
-        if len(found) == limit or (found and left < 0):
-            return found, True
-        found.append(key)
-    return found, False
+@dataclass(slots=True)
+class Delta:
+    """What a batch does to a window. The three tables are by item id.
+
+    `left` and `entered` hold the sort keys that were removed from the window and added to it. An item that moved is in
+    both. `recount` is true if the counts of the reader may have changed.
+    """
+
+    touched: dict[bytes, TouchedItem]
+    recount: bool
+    left: dict[bytes, bytes] = field(default_factory=dict)
+    entered: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class Window:
-    """The first items of a reader's list, at most `limit`, kept up to date batch by batch."""
+    """The first items of a reader's list, at most `limit`. `complete` is true if the window holds the whole list."""
 
     __slots__ = ("_bytes", "_sizes", "complete", "counts", "keys", "limit", "pins", "reader")
 
-    def __init__(self, reader: Reader, limit: int, view: View) -> None:
+    def __init__(self, reader: Reader, limit: int, workspace: Workspace) -> None:
         self.reader = reader
         self.limit = limit
-        self.pins = view.pins(reader.user)
-        self.counts = view.counts(reader)
+        self.pins = workspace.pins(reader.user)
+        self.counts = workspace.counts(reader)
         self.keys: list[bytes] = []
-        self._sizes = array("Q")  # of the rows of `keys`
-        self._bytes = 0  # their sum
-        self.complete = False  # it holds the whole list: nothing lies below it
-        self._read(view)
+        self._sizes = array("Q")  # bytes of each row of `keys`
+        self._bytes = 0  # sum of `_sizes`
+        self.complete = False
+        self._fill(workspace)
 
     def fork_for(self, user: str) -> Window:
-        """A copy for one of those who shared this window, to go its own way from here."""
-        new = object.__new__(Window)
-        new.reader = Reader(self.reader.workspace_id, user, self.reader.roles)
-        new.limit, new.pins, new.counts = self.limit, self.pins, self.counts
-        new.keys, new.complete = self.keys.copy(), self.complete
-        new._sizes, new._bytes = self._sizes[:], self._bytes
-        return new
+        """Returns a copy for one user who shared this window until now."""
+        fork = object.__new__(Window)
+        fork.reader = Reader(self.reader.workspace_id, user, self.reader.roles)
+        fork.limit, fork.pins, fork.counts = self.limit, self.pins, self.counts
+        fork.keys, fork.complete = self.keys.copy(), self.complete
+        fork._sizes, fork._bytes = self._sizes[:], self._bytes
+        return fork
 
-    def apply(self, changes: Changes, view: View) -> list[Frame]:
-        """The frames of a batch, `view` being the workspace after it. A function of state, batch and reader alone."""
+    def apply(self, changes: Changes, workspace: Workspace) -> list[Frame]:
+        """Returns the frames of a batch. `workspace` is the workspace after the batch.
+
+        The result depends on the window, the workspace and the batch only, therefore every edge sends the same frames.
+        """
         reader, user = self.reader, self.reader.user
-        touched: dict[bytes, ItemChange | None] = {
-            change.id: change for change in changes.items if change.is_visible_to(reader)
-        }
-        prefers = bool(user) and any(row.user == user for row in changes.preferences)
-        # Counting costs as much as the rest, and most changes leave the counts alone.
-        recount = not all(change is not None and change.same_counts for change in touched.values())
-        if user:
-            for mark in changes.marks:
-                if mark.user == user:
-                    recount = True
-                    row = view.item(mark.item.encode())
-                    if row is not None and row.is_listed and reader.can_see(row.target_user_id, row.target_role):
-                        touched.setdefault(mark.item.encode(), None)
-        pins = view.pins(user) if prefers else self.pins
+        delta = self._touched_items(changes, workspace)
+        preferences_changed = bool(user) and any(row.user == user for row in changes.preferences)
+        pins = workspace.pins(user) if preferences_changed else self.pins
         frames: list[Frame] = []
         if pins != self.pins:
-            frames = self._rearrange(pins, touched, view, recount)
-        elif touched:
-            frames = self._move(touched, view, recount)
+            self._reload(pins, delta, workspace)
+            frames = self._item_frames(delta, workspace)
+        elif delta.touched:
+            self._move(delta, workspace)
+            frames = self._item_frames(delta, workspace)
         if any(reader.can_see(row.target_user_id, row.target_role) for row in changes.activity):
             frames.append(Frame("activity"))
         if user and any(user in draft_users(draft) for draft in changes.drafts):
             frames.append(Frame("drafts"))
-        if prefers:
+        if preferences_changed:
             frames.append(Frame("preferences"))
         return frames
 
-    def _read(self, view: View) -> None:
-        self.keys, self._sizes, self._bytes = [], array("Q"), 0
-        self._fill(view)
+    def _touched_items(self, changes: Changes, workspace: Workspace) -> Delta:
+        """Returns the items of the batch that the reader saw or sees, by row or by the reader's own mark."""
+        reader, user = self.reader, self.reader.user
+        touched = {
+            change.id: TouchedItem(change, False) for change in changes.items if change.is_visible_to(reader)
+        }
+        # Counting costs as much as all other steps together, and most changes do not change the counts.
+        delta = Delta(touched, recount=not all(item.change.same_counts for item in touched.values()))
+        if not user:
+            return delta
+        for mark in changes.marks:
+            if mark.user == user:
+                delta.recount = True
+                item = mark.item.encode()
+                row = workspace.item(item)
+                if (item not in touched and row is not None and row.is_listed
+                        and reader.can_see(row.target_user_id, row.target_role)):
+                    touched[item] = TouchedItem(ItemChange.unchanged(row), True)
+        return delta
 
-    def _fill(self, view: View) -> list[bytes]:
-        """Takes in what fits from below the window; the keys taken."""
-        found = []
+    def _fill(self, workspace: Workspace) -> list[bytes]:
+        """Appends the items from below the window that fit. Returns their sort keys."""
+        appended: list[bytes] = []
         self.complete = len(self.keys) < self.limit
-        if self.complete:
-            for key in view.ranked(self.reader, self.pins, self.keys[-1] if self.keys else None):
-                size = view.row_size(key)
-                if self.keys and self._bytes + size > PAGE_BYTES:
-                    self.complete = False
-                    break
-                self._put(len(self.keys), key, size)
-                found.append(key)
-                if len(self.keys) == self.limit:
-                    self.complete = False
-                    break
-        return found
+        if not self.complete:
+            return appended
+        last = self.keys[-1] if self.keys else None
+        for key in listing.ranked(workspace, self.reader, self.pins, last):
+            size = workspace.row_size(key)
+            if self.keys and self._bytes + size > listing.PAGE_BYTES:
+                self.complete = False
+                break
+            self._insert(len(self.keys), key, size)
+            appended.append(key)
+            if len(self.keys) == self.limit:
+                self.complete = False
+                break
+        return appended
 
-    def _put(self, at: int, key: bytes, size: int) -> None:
-        self.keys.insert(at, key)
-        self._sizes.insert(at, size)
+    def _insert(self, index: int, key: bytes, size: int) -> None:
+        self.keys.insert(index, key)
+        self._sizes.insert(index, size)
         self._bytes += size
 
-    def _pop(self, at: int) -> bytes:
-        self._bytes -= self._sizes.pop(at)
-        return self.keys.pop(at)
+    def _pop(self, index: int) -> bytes:
+        self._bytes -= self._sizes.pop(index)
+        return self.keys.pop(index)
 
-    def _rearrange(
-        self, pins: frozenset[str], touched: dict[bytes, ItemChange | None], view: View, recount: bool
-    ) -> list[Frame]:
-        """Other pins are another order: read the window anew. It costs a page, and happens when a person pins."""
-        gone = {key[ID_OFFSET:]: key for key in self.keys}
+    def _reload(self, pins: frozenset[str], delta: Delta, workspace: Workspace) -> None:
+        """Reads the window again in the order of other pins. Costs a page, each time the user changes the pins."""
+        delta.left = {key[ID_OFFSET:]: key for key in self.keys}
         self.pins = pins
-        self._read(view)
-        came = {key[ID_OFFSET:]: key for key in self.keys}
-        return self._frames(gone, came, touched, view, recount)
+        self.keys, self._sizes, self._bytes = [], array("Q"), 0
+        self._fill(workspace)
+        delta.entered = {key[ID_OFFSET:]: key for key in self.keys}
 
-    def _move(self, touched: dict[bytes, ItemChange | None], view: View, recount: bool) -> list[Frame]:
-        keys, bound = self.keys, None if self.complete else self.keys[-1]
-        gone: dict[bytes, bytes] = {}
-        came: dict[bytes, bytes] = {}
-        for item, change in touched.items():
-            old, new = self._keys(item, change, view)
-            if old is not None:
-                at = bisect_left(keys, old)
-                if at < len(keys) and keys[at] == old:
-                    self._pop(at)
-                    gone[item] = old
-            if new is not None and (bound is None or new <= bound):
-                self._put(bisect_left(keys, new), new, view.row_size(new))
-                came[item] = new
-        while len(keys) > self.limit or (self._bytes > PAGE_BYTES and len(keys) > 1):
+    def _move(self, delta: Delta, workspace: Workspace) -> None:
+        """Moves the touched items, then drops what exceeds the limits, then fills from below."""
+        keys, last = self.keys, None if self.complete else self.keys[-1]
+        for item, touched in delta.touched.items():
+            before = self._key_before(touched)
+            if before is not None:
+                index = bisect_left(keys, before)
+                if index < len(keys) and keys[index] == before:
+                    self._pop(index)
+                    delta.left[item] = before
+            after = self._key_after(touched, workspace)
+            if after is not None and (last is None or after <= last):
+                self._insert(bisect_left(keys, after), after, workspace.row_size(after))
+                delta.entered[item] = after
+        while len(keys) > self.limit or (self._bytes > listing.PAGE_BYTES and len(keys) > 1):
             self.complete = False
             key = self._pop(-1)
-            if came.pop(key[ID_OFFSET:], None) is None:
-                gone[key[ID_OFFSET:]] = key
+            if delta.entered.pop(key[ID_OFFSET:], None) is None:
+                delta.left[key[ID_OFFSET:]] = key
         if not self.complete:
-            # Also where nothing left: what is just below the window may weigh less than before.
-            came.update((key[ID_OFFSET:], key) for key in self._fill(view))
-        return self._frames(gone, came, touched, view, recount)
+            # Needed even if no item left: the first item below the window may have fewer bytes than before.
+            delta.entered.update((key[ID_OFFSET:], key) for key in self._fill(workspace))
 
-    def _keys(self, item: bytes, change: ItemChange | None, view: View) -> tuple[bytes | None, bytes | None]:
-        """Where the item may have been in the window, and where it belongs now, if anywhere."""
-        if change is None:
-            row = view.item(item)
-            old = new = sort_key(row) if row is not None and row.is_listed else None
-            was = row
-        else:
-            was, row, old, new = change.old, change.new, change.old_key, change.new_key
-        if old is not None and self.pins and is_pinned(was, self.pins):  # type: ignore[arg-type]
-            old = pinned_sort_key(old)
-        if new is not None and row is not None:
-            if not self.reader.can_see(row.target_user_id, row.target_role) or self._away(row, view) is not None:
-                new = None
-            elif self.pins and is_pinned(row, self.pins):
-                new = pinned_sort_key(new)
-        return old, new
+    def _key_before(self, touched: TouchedItem) -> bytes | None:
+        """Returns the sort key under which the item may be in the window. None if the item was not listed."""
+        listed = touched.change.listed_before
+        if listed is None:
+            return None
+        return pinned_sort_key(listed.key) if self.pins and is_pinned(listed.row, self.pins) else listed.key
 
-    def _away(self, row: ItemRow, view: View) -> MarkRow | None:
-        mark = view.mark(self.reader.user, row.id.encode()) if self.reader.user else None
+    def _key_after(self, touched: TouchedItem, workspace: Workspace) -> bytes | None:
+        """Returns the sort key that the item has in the reader's list now. None if the item is not in the list."""
+        listed = touched.change.listed_after
+        if listed is None:
+            return None
+        row = listed.row
+        if not self.reader.can_see(row.target_user_id, row.target_role) or self._dismissing_mark(row, workspace):
+            return None
+        return pinned_sort_key(listed.key) if self.pins and is_pinned(row, self.pins) else listed.key
+
+    def _dismissing_mark(self, row: ItemRow, workspace: Workspace) -> MarkRow | None:
+        """Returns the reader's mark if it hides the item. A mark of an earlier surge does not."""
+        mark = workspace.mark(self.reader.user, row.id.encode()) if self.reader.user else None
         return mark if mark is not None and mark.surge == row.surge else None
 
-    def _frames(
-        self, gone: dict[bytes, bytes], came: dict[bytes, bytes], touched: dict[bytes, ItemChange | None], view: View,
-        recount: bool,
-    ) -> list[Frame]:
-        frames = [self._removed(item, touched.get(item), view) for item in sorted(gone.keys() - came.keys())]
-        for key in sorted(came.values()):
+    def _item_frames(self, delta: Delta, workspace: Workspace) -> list[Frame]:
+        """Returns `removed` frames by item id, then `added` and `changed` frames by sort key."""
+        left, entered, touched = delta.left, delta.entered, delta.touched
+        frames = [
+            self._removed_frame(item, touched.get(item), workspace) for item in sorted(left.keys() - entered.keys())]
+        for key in sorted(entered.values()):
             item = key[ID_OFFSET:]
-            if item not in gone:
+            if item not in left:
                 frames.append(Frame("added", key))
-            elif gone[item] != key or touched.get(item) is not None:
+            elif left[item] != key or (item in touched and not touched[item].mark_only):
                 frames.append(Frame("changed", key))
-        if not recount:
+        if not delta.recount:
             return frames
-        counts = view.counts(self.reader)
+        counts = workspace.counts(self.reader)
         if not frames and counts != self.counts:
-            # Something beyond the window changed what is counted: the frame says what, the counts are its point.
-            item = min(touched.keys() - came.keys())
-            frames.append(self._removed(item, touched[item], view))
+            # An item below the window changed the counts. Its `removed` frame carries the new counts to the reader.
+            item = min(touched.keys() - entered.keys())
+            frames.append(self._removed_frame(item, touched[item], workspace))
         self.counts = counts
         return frames
 
-    def _removed(self, item: bytes, change: ItemChange | None, view: View) -> Frame:
-        row = change.new if change is not None else view.item(item)
+    def _removed_frame(self, item: bytes, touched: TouchedItem | None, workspace: Workspace) -> Frame:
+        """Returns the `removed` frame with the reason. `touched` None: the batch did not touch the item."""
+        row = touched.change.row_after if touched is not None else workspace.item(item)
         if row is None:
             return Frame("removed", item, "resolved")
-        # Asked first: of an item that is no longer the reader's, nothing may be told but that.
+        # Must be the first check: a reader who may not see the item any more must not learn any other reason.
         if not self.reader.can_see(row.target_user_id, row.target_role):
             return Frame("removed", item, "retargeted")
         if not row.is_open:
             return Frame("removed", item, "resolved", row.resolved_action)
         if row.incident is not None:
             return Frame("removed", item, "grouped")
-        mark = self._away(row, view)
+        mark = self._dismissing_mark(row, workspace)
         if mark is not None:
             return Frame("removed", item, "dismissed" if mark.until is None else "snoozed")
         return Frame("removed", item, "beyond")

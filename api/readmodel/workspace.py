@@ -1,26 +1,29 @@
-"""One workspace as an edge knows it: rows as bytes, and the indexes that make every page cost its own length. Pure.
+"""Rows and indexes of one workspace. The indexes make a page cost its own length, not that of the inbox. Pure.
 
-Beside the rows there are sorted sets of keys, by name. Those of items are in `api.readmodel.indexes`; the others:
+`rows` holds the rows as bytes. `sets` holds the indexes, sorted sets of keys by `IndexName`. The indexes of items are
+in `api.readmodel.indexes`; the others are:
 
-    away   user, audience            listed items that the user put away, by rank
-    marks  user                      items the user has a mark on; without a user: item and user
-    drafts user                      drafts in progress by when they were touched
-    done   audience, type            activity by when it happened; of two audiences, what is in both
+    dismissed, user, audience        listed items that the user dismissed, by rank
+    marks, user                      items that the user has a mark on
+    marks                            item and user, of all marks
+    drafts, user                     drafts in progress, by time of the last edit
+    activity, audience, kind         activity by time; with two audiences: what is in both
 
-They are made when the workspace is first asked for, and a family of indexes when somebody first needs it: of a million
-rows most belong to people who are not looking. `api.edge.index_builder` makes them without a pause for others.
+An edge builds the indexes when the workspace is first requested, and a family of item indexes when a request needs it:
+most of a million rows belong to users who are not connected. `api.edge.index_builder` builds them in short time slices.
 
-`rows`, `lists` and `tallies` may be overlays (`api.readmodel.rollback`), so this code shows the workspace as it was.
+`rows`, `sets` and `tallies` may be overlays (`api.readmodel.rollback`). Then the same code shows an earlier position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
 
-from api.readmodel import listing
 from api.readmodel.indexes import (
     TIME,
     IndexEntry,
+    IndexName,
+    TallyName,
     case_prefix,
     family_of,
     index_entries,
@@ -28,7 +31,7 @@ from api.readmodel.indexes import (
     tally_names,
 )
 from api.readmodel.readers import Counts, ItemCounts, Reader, audiences_of, user_audience
-from api.readmodel.sorted_sets import Name, SortedKeys, SortedSets, SortedSetsOverlay
+from api.readmodel.sorted_sets import AnySortedSet, SortedSets, SortedSetsOverlay
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode_row
 from streams.core.domain.drafts import draft_users
 from streams.core.domain.keys import item_key, mark_key, preferences_key
@@ -37,21 +40,21 @@ from streams.core.domain.visibility import Targets
 
 __all__ = ["PREFIXES", "Workspace"]
 
-# The rows an edge keeps; the others are the fold's own.
+# Key prefixes of the rows that an edge keeps. The other rows are used by the fold only.
 PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:"})
-_RANK = frozenset({"rank"})
-# Keys of rows that are gone stay in `keys` until there are so many, and more than others. Few: there may be a hundred
-# thousand workspaces whose rows come and go one by one.
+_DEFAULT_FAMILIES = frozenset({"ranked"})
+# `keys` is compacted once it holds more keys of deleted rows than this, and more than half of its keys are such. The
+# number is small because an edge may hold 100,000 workspaces whose rows are created and deleted one by one.
 _MAX_DELETED_KEYS = 30
 
-_Tallied = tuple[Name, ItemRow]
-_Filed = dict[Name, list[bytes]]
+_TallyEntry = tuple[TallyName, ItemRow]
+_KeysByName = dict[IndexName, list[bytes]]
 
 
 class Workspace:
-    """Rows and indexes of one workspace. `rows` may hold other workspaces' rows too: they are never shown.
+    """Rows and indexes of one workspace. `rows` may also hold rows of other workspaces; these are never shown.
 
-    `built`: the indexes are there, of the `families` named; without, only rows are kept and nothing can be asked.
+    `is_indexed`: the indexes exist, of the item families in `families`. Without indexes the workspace only stores rows.
     """
 
     __slots__ = (
@@ -60,7 +63,7 @@ class Workspace:
 
     def __init__(
         self, name: str, rows: MutableMapping[bytes, bytes], lists: SortedSets | SortedSetsOverlay | None = None,
-        tallies: MutableMapping[Name, ItemCounts] | None = None, families: frozenset[str] = _RANK,
+        tallies: MutableMapping[TallyName, ItemCounts] | None = None, families: frozenset[str] = _DEFAULT_FAMILIES,
     ) -> None:
         self.workspace_id = name
         self.rows = rows
@@ -68,19 +71,19 @@ class Workspace:
         self.tallies = tallies if tallies is not None else {}
         self.families = families
         self.is_indexed = True
-        self.keys: list[bytes] = []  # of its rows, and of some that are gone
+        self.keys: list[bytes] = []  # of its rows, and of some deleted rows
         self._deleted = 0
-        # Noted while its indexes are being made.
+        # (key, new value) of each row stored while `api.edge.index_builder` builds the indexes; otherwise None.
         self.changes_during_build: list[tuple[bytes, bytes | None]] | None = None
 
-    # --- keeping it ---
+    # --- writes ---
 
     def set_keys(self, keys: list[bytes]) -> None:
-        """Rows with these keys are in `rows`, to be looked at when somebody asks."""
+        """Names the keys of the workspace's rows in `rows`. The indexes are built later, at the first request."""
         self.keys, self.is_indexed, self.families = keys, False, frozenset()
 
     def store_row(self, key: bytes, raw: bytes | None) -> None:
-        """Takes over one row, leaving the indexes alone."""
+        """Stores one row without a change of the indexes. `raw` None: deletes it."""
         if self.changes_during_build is not None:
             self.changes_during_build.append((key, raw))
         if raw is not None:
@@ -94,36 +97,41 @@ class Workspace:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no rows."""
+        """Whether the workspace has no rows."""
         return len(self.keys) == self._deleted
 
     def existing_keys(self) -> list[bytes]:
+        """Returns the keys of the workspace's rows, without those of deleted rows."""
         return list(dict.fromkeys(key for key in self.keys if key in self.rows))
 
     def apply(self, key: bytes, raw: bytes | None, old: Row | None, new: Row | None) -> None:
-        """Takes over one row: `raw` is its new value, `old` and `new` the row before and after (None: not there)."""
+        """Stores one row and updates the indexes. `raw` is the new value; `old` and `new` are the decoded rows before
+        and after. None: no such row."""
         if isinstance(old, ItemRow) and isinstance(new, ItemRow) and same_index_entries(old, new):
             self.store_row(key, raw)
             return
-        gone, less = self._index_entries(key, old)
+        entries_before, counted_before = self._index_entries(key, old)
         self.store_row(key, raw)
-        come, more = self._index_entries(key, new)
-        for name, entry in gone - come:
-            self.sets.discard(name, entry)
-        for name, entry in come - gone:
-            self.sets.add(name, entry)
-        for name, row in less:
+        entries_after, counted_after = self._index_entries(key, new)
+        for index, entry in entries_before - entries_after:
+            self.sets.discard(index, entry)
+        for index, entry in entries_after - entries_before:
+            self.sets.add(index, entry)
+        for name, row in counted_before:
             self._add_to_tally(name, row, -1)
-        for name, row in more:
+        for name, row in counted_after:
             self._add_to_tally(name, row, 1)
         if isinstance(new, PreferencesRow) and new.pinned_clusters:
-            self.ensure_family("cluster")
+            self.ensure_family("ranked_by_cluster")
 
     def build(self, families: Iterable[str] = ()) -> Iterator[None]:
-        """Makes all indexes anew, a row or a list a step, far cheaper than applying row by row. Nothing may change
-        between."""
+        """Builds all indexes, one row or one index a step. Costs far less than `apply` for each row.
+
+        The rows must stay the same until the last step. While rows change, `api.edge.index_builder` builds a copy.
+        """
         self.sets, self.tallies = SortedSets(), {}
-        wanted, found = {*_RANK, *families}, _Filed()
+        wanted = {*_DEFAULT_FAMILIES, *families}
+        entries = _KeysByName()
         keys, marks = self.existing_keys(), []
         self.families = frozenset(wanted)
         for key in keys:
@@ -132,40 +140,46 @@ class Workspace:
                 continue
             row = decode_row(key, self.rows[key])
             if isinstance(row, PreferencesRow) and row.pinned_clusters:
-                wanted.add("cluster")
-            self._collect_entries(key, row, found)
+                wanted.add("ranked_by_cluster")
+            self._collect_entries(key, row, entries)
             yield
-        for name in list(found):
-            self.sets.fill(name, found.pop(name))
+        for name in list(entries):
+            self.sets.fill(name, entries.pop(name))
             yield
-        for key in marks:  # last, as where a mark is filed depends on its item
+        for key in marks:  # last, because the entries of a mark depend on its item
             self.apply(key, self.rows[key], None, decode_row(key, self.rows[key]))
             yield
         for family in sorted(wanted - self.families):
             yield from self._add_family(family)
         self.is_indexed = True
 
-    def _collect_entries(self, key: bytes, row: Row, found: _Filed) -> None:
-        """As `_filed`, of a row that no mark is known of yet."""
+    def adopt_indexes(self, other: Workspace) -> None:
+        """Replaces the indexes by those of `other`, an indexed copy of this workspace."""
+        assert other.is_indexed
+        assert other.workspace_id == self.workspace_id
+        self.sets, self.tallies, self.families, self.is_indexed = other.sets, other.tallies, other.families, True
+
+    def _collect_entries(self, key: bytes, row: Row, entries: _KeysByName) -> None:
+        """Adds the entries of a row to `entries`. Marks are not considered: `build` applies them afterwards."""
         if isinstance(row, ItemRow):
-            for name, entry in index_entries(row, self.families):
-                found.setdefault(name, []).append(entry)
+            for index, entry in index_entries(row, self.families):
+                entries.setdefault(index, []).append(entry)
             if row.is_listed:
                 for name in tally_names(row):
                     self._add_to_tally(name, row, 1)
             return
-        for name, entry in self._index_entries(key, row)[0]:
-            found.setdefault(name, []).append(entry)
+        for index, entry in self._index_entries(key, row)[0]:
+            entries.setdefault(index, []).append(entry)
 
     def ensure_family(self, family: str) -> None:
-        """Sees to it that a family of index_entries is there."""
+        """Builds a family of item indexes if it does not exist."""
         if family not in self.families:
             for _ in self._add_family(family):
                 pass
 
     def _add_family(self, family: str) -> Iterator[None]:
-        assert isinstance(self.sets, SortedSets), "the past has what the present has"
-        found = _Filed()
+        assert isinstance(self.sets, SortedSets), "an earlier position has the families of the present"
+        found = _KeysByName()
         for key in self.existing_keys():
             if key[:2] == b"i:":
                 row = decode_row(key, self.rows[key])
@@ -173,54 +187,60 @@ class Workspace:
                 for name, entry in index_entries(row, frozenset({family})):
                     found.setdefault(name, []).append(entry)
             yield
-        for name, entries in found.items():
-            self.sets.fill(name, entries)
+        for name, keys in found.items():
+            self.sets.fill(name, keys)
             yield
         self.families |= {family}
 
-    def _index_entries(self, key: bytes, row: Row | None) -> tuple[set[IndexEntry], list[_Tallied]]:
-        """Where a row belongs, given the other rows as they are."""
+    def _index_entries(self, key: bytes, row: Row | None) -> tuple[set[IndexEntry], list[_TallyEntry]]:
+        """Returns the index entries of a row, and the names under which it is counted, given the other rows."""
         if isinstance(row, ItemRow):
             return self._item_index_entries(row)
-        filed: set[IndexEntry] = set()
-        tallied: list[_Tallied] = []
+        entries: set[IndexEntry] = set()
+        counted: list[_TallyEntry] = []
         if isinstance(row, MarkRow):
             item = row.item.encode()
-            filed = {(("marks", row.user), item), (("marks",), item + b"\0" + row.user.encode())}
-            about = self.item(item)
-            if about is not None:
-                self._dismissed_entries(about, row, filed, tallied)
+            entries = {(IndexName("marks", row.user), item), (IndexName("marks"), item + b"\0" + row.user.encode())}
+            marked = self.item(item)
+            if marked is not None:
+                self._add_dismissed(marked, row, entries, counted)
         elif isinstance(row, DraftRow) and row.in_progress:
-            filed = {(("drafts", user), TIME.pack(row.touched_at) + key) for user in draft_users(row)}
+            entries = {(IndexName("drafts", user), TIME.pack(row.touched_at) + key) for user in draft_users(row)}
         elif isinstance(row, ActivityRow):
-            filed = {(("done", *name, row.type), TIME.pack(row.at) + key) for name in tally_names(row)}
-        return filed, tallied
+            entries = {
+                (IndexName("activity", name.audience, name.second, row.type), TIME.pack(row.at) + key)
+                for name in tally_names(row)
+            }
+        return entries, counted
 
-    def _item_index_entries(self, row: ItemRow) -> tuple[set[IndexEntry], list[_Tallied]]:
-        found = set(index_entries(row, self.families))
-        tallied: list[_Tallied] = []
+    def _item_index_entries(self, row: ItemRow) -> tuple[set[IndexEntry], list[_TallyEntry]]:
+        entries = set(index_entries(row, self.families))
+        counted: list[_TallyEntry] = []
         if row.is_listed:
             item = row.id.encode()
-            tallied.extend((name, row) for name in tally_names(row))
+            counted.extend((name, row) for name in tally_names(row))
             for user in self._users_with_mark(item):
                 mark = self.mark(user, item)
                 if mark is not None:
-                    self._dismissed_entries(row, mark, found, tallied)
-        return found, tallied
+                    self._add_dismissed(row, mark, entries, counted)
+        return entries, counted
 
-    def _dismissed_entries(self, row: ItemRow, mark: MarkRow, filed: set[IndexEntry], tallied: list[_Tallied]) -> None:
+    def _add_dismissed(
+        self, row: ItemRow, mark: MarkRow, entries: set[IndexEntry], counted: list[_TallyEntry]
+    ) -> None:
+        """Adds the entries of an item that the mark dismisses. A mark of an earlier surge does not dismiss it."""
         if row.is_listed and mark.surge == row.surge:
             for audience in audiences_of(row.target_user_id, row.target_role):
-                filed.add((("away", mark.user, audience), sort_key(row)))
-            tallied.extend((("away", mark.user, *name), row) for name in tally_names(row))
+                entries.add((IndexName("dismissed", mark.user, audience), sort_key(row)))
+            counted.extend((name._replace(user=mark.user), row) for name in tally_names(row))
 
     def _users_with_mark(self, item: bytes) -> list[str]:
-        found = self.sets.get(("marks",))
-        if found is None:
+        marks = self.sets.get(IndexName("marks"))
+        if marks is None:
             return []
-        return [key[len(item) + 1:].decode() for key in found.ascending(item + b"\0", item + b"\1")]
+        return [key[len(item) + 1:].decode() for key in marks.ascending(item + b"\0", item + b"\1")]
 
-    def _add_to_tally(self, name: Name, row: ItemRow, step: int) -> None:
+    def _add_to_tally(self, name: TallyName, row: ItemRow, step: int) -> None:
         tally = self.tallies.get(name)
         if tally is None:
             tally = self.tallies[name] = ItemCounts()
@@ -228,35 +248,39 @@ class Workspace:
         if not tally.total:
             del self.tallies[name]
 
-    # --- asking it ---
+    # --- reads ---
 
     def item(self, item: bytes) -> ItemRow | None:
-        """The item's row, whoever may see it and whatever its state."""
+        """Returns the row of an item, without an access check and in any state."""
         key = b"i:" + item
         raw = self.rows.get(key)
         row = decode_row(key, raw) if raw is not None else None
         return row if isinstance(row, ItemRow) and row.ws == self.workspace_id else None
 
     def visible_item(self, reader: Reader, item: str) -> ItemRow | None:
-        """The item, if it is shown at all and to this reader. The only way from an id that a caller names to a row."""
+        """Returns the row of an item if the item is shown and the reader may see it.
+
+        Every route that gets an id from a client must use this method.
+        """
         row = self.item(item_key(item)[2:])
         if row is None or row.state == "hidden" or not reader.can_see(row.target_user_id, row.target_role):
             return None
         return row
 
     def has_item(self, item: str) -> bool:
-        """Whether the view knows of this item, shown or not."""
+        """Returns whether the view holds a row of the item, shown or hidden."""
         return self.item(item_key(item)[2:]) is not None
 
     def targets_of(self, item: str) -> Targets | None:
-        """Returns who the item is for; None while nothing says so: no opening has arrived, or the row is gone."""
+        """Returns the targets of an item. None if they are unknown: no opening has arrived, or the row was deleted."""
         row = self.item(item_key(item)[2:])
         if row is None or (row.base is None and row.target_user_id is None and row.target_role is None):
             return None
         return row.target_user_id, row.target_role
 
     def mark(self, user: str, item: bytes) -> MarkRow | None:
-        marks = self.sets.get(("marks", user))
+        """Returns the user's mark on an item."""
+        marks = self.sets.get(IndexName("marks", user))
         if marks is None or item not in marks:
             return None
         key = mark_key(item.decode(), user)
@@ -264,58 +288,66 @@ class Workspace:
         return row if isinstance(row, MarkRow) else None
 
     def preferences(self, user: str) -> PreferencesRow | None:
+        """Returns the user's preferences. None for the user "" of a shared window."""
         key = preferences_key(self.workspace_id, user)
         raw = self.rows.get(key) if user else None
         row = decode_row(key, raw) if raw is not None else None
         return row if isinstance(row, PreferencesRow) else None
 
     def pins(self, user: str) -> frozenset[str]:
+        """Returns the clusters that the user pinned."""
         row = self.preferences(user)
         return frozenset(row.pinned_clusters) if row is not None else frozenset()
 
     def counts(self, reader: Reader) -> Counts:
+        """Returns the counts of the reader's list: what the audiences hold, less overlaps and dismissed items."""
         total = ItemCounts()
-        for sign, names in ((1, [(audience,) for audience in reader.audiences]), (-1, reader.overlaps())):
-            for name in names:
-                self._add_tally(total, name, sign)
-                if reader.user:
-                    self._add_tally(total, ("away", reader.user, *name), -sign)
+        for sign, name in self._signed_tallies(reader):
+            self._add_tally(total, name, sign)
+            if reader.user:
+                self._add_tally(total, name._replace(user=reader.user), -sign)
         return total.to_counts()
 
-    def _add_tally(self, total: ItemCounts, name: Name, sign: int) -> None:
+    def unread_count(self, reader: Reader) -> int:
+        """Returns the number of unread items that the reader sees, dismissed items included."""
+        return sum(
+            sign * tally.unread for sign, name in self._signed_tallies(reader)
+            if (tally := self.tallies.get(name)) is not None)
+
+    def _signed_tallies(self, reader: Reader) -> Iterator[tuple[int, TallyName]]:
+        """Yields the audiences of a reader with sign 1, and the overlaps of two audiences with sign -1."""
+        for audience in reader.audiences:
+            yield 1, TallyName(audience)
+        for first, second in reader.overlaps():
+            yield -1, TallyName(first, second)
+
+    def _add_tally(self, total: ItemCounts, name: TallyName, sign: int) -> None:
         tally = self.tallies.get(name)
         if tally is not None:
             total.add(tally, sign)
 
-    def unread_count(self, reader: Reader) -> int:
-        """Unread items that the reader sees, put-away ones too."""
-        names: Iterable[tuple[int, Name]] = (
-            *((1, (audience,)) for audience in reader.audiences), *((-1, name) for name in reader.overlaps()))
-        return sum(sign * tally.unread for sign, name in names if (tally := self.tallies.get(name)) is not None)
-
-    def ranked(self, reader: Reader, pins: frozenset[str], after: bytes | None = None) -> Iterator[bytes]:
-        return listing.ranked(self, reader, pins, after)
-
     def row_size(self, key: bytes) -> int:
-        """Bytes of the row of the item with this sort key."""
+        """Returns the bytes of the row of the item with this sort key."""
         return len(self.rows[b"i:" + key[ID_OFFSET:]])
 
-    def sets_of(self, reader: Reader, kind: str, *rest: str) -> list[SortedKeys]:
-        """The reader's lists of one kind, one for each audience that has one. `rest` is what follows the audience."""
-        if kind in ("rank", "new", "case"):
-            self.ensure_family(family_of(kind, rest))
-        found = (self.sets.get((kind, audience, *rest)) for audience in reader.audiences)
-        return [keys for keys in found if keys is not None]  # type: ignore[misc]
+    def sets_of(self, reader: Reader, index: str, kind: str = "", selector: str = "") -> list[AnySortedSet]:
+        """Returns the sets of one index, one for each audience of the reader that has entries in it."""
+        if index in ("ranked", "newest", "case"):
+            self.ensure_family(family_of(index, kind, selector))
+        sets = (
+            self.sets.get(IndexName(index, audience, kind=kind, selector=selector)) for audience in reader.audiences)
+        return [keys for keys in sets if keys is not None]
 
     def has_case(self, reader: Reader, case: str) -> bool:
-        """Whether an item of the case is shown to this reader."""
+        """Returns whether the reader sees an item of the case."""
         prefix = case_prefix(case)
         return any(
             next(iter(keys.ascending(prefix)), b"").startswith(prefix) for keys in self.sets_of(reader, "case"))
 
-    def has_personal_rows(self, user: str, types: Iterable[str]) -> bool:
-        """Whether the user's view may differ from that of others with the same roles."""
-        mine = user_audience(user)
-        names: Iterator[Name] = iter((
-            ("rank", mine, "", ""), ("marks", user), ("drafts", user), *(("done", mine, name) for name in types)))
+    def has_personal_rows(self, user: str, activity_types: Iterable[str]) -> bool:
+        """Returns whether the user's view may differ from that of other users with the same roles."""
+        audience = user_audience(user)
+        names = (
+            IndexName("ranked", audience), IndexName("marks", user), IndexName("drafts", user),
+            *(IndexName("activity", audience, kind=type_) for type_ in activity_types))
         return any(self.sets.get(name) is not None for name in names) or self.preferences(user) is not None

@@ -29,7 +29,7 @@ from support.fold.fold_driver import Folding
 from api.contract.serializers import crewship_item, zero_item
 from api.live.case_events import case_event_of
 from api.live.frames import FrameEncoder
-from api.readmodel.pages import PageRenderer
+from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -179,7 +179,7 @@ class View(Folding):
     def served(self) -> None:
         """What is asked for is what was fed, and what the rows say."""
         space = self.replica.workspace(READER.workspace_id)
-        page = self.answers.inbox_page(space, READER, 0, 1000, None, "", "")
+        page = self.answers.inbox_page(space, READER, 0, PageRequest(1000))
         assert {one["id"]: one for one in json.loads(page)["items"]} == self.copy.items
         rows = {row.id: row for row in self.all(ItemRow)}
         for one in exact(page)["items"]:

@@ -24,7 +24,7 @@ from api.http.dependencies import (
     json_response,
 )
 from api.live.event_stream import DOCUMENTED, EventStream
-from api.readmodel.pages import sort_key_of_token
+from api.readmodel.pages import PageRequest, sort_key_of_token
 from schemas.log import Dismiss, Restore, SetPreferences, Widget
 
 __all__ = ["router"]
@@ -48,15 +48,17 @@ async def get_inbox(
 ) -> Response:
     """Returns the open items of the caller, highest rank first; with `dismissed`, the items that the caller
     dismissed."""
-    filters = {"kind": kind, "cluster": cluster, "both": kind and cluster}
-    space = await edge.workspace(caller.reader, *(name for name, value in filters.items() if value))
+    families = {
+        "ranked_by_kind": kind, "ranked_by_cluster": cluster, "ranked_by_kind_and_cluster": kind and cluster}
+    space = await edge.workspace(caller.reader, *(family for family, value in families.items() if value))
     try:
         start = sort_key_of_token(after) if after is not None else None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     page = edge.pages.dismissed_page if dismissed else edge.pages.inbox_page
     cursor = edge.replica.cursor(caller.ws)
-    return json_response(page(space, caller.reader, cursor, min(limit, MAX_LIMIT), start, kind, cluster))
+    request = PageRequest(min(limit, MAX_LIMIT), start, kind, cluster)
+    return json_response(page(space, caller.reader, cursor, request))
 
 
 @router.get("/inbox/{item:id}", responses=responses_of(responses.RankedItem, 404))

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.live.frames import FrameEncoder
-from api.readmodel.pages import PageRenderer
+from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -172,7 +172,7 @@ class Inbox:
         self.position, self.turn = 1, 0
 
     def page(self) -> None:
-        self.answers.inbox_page(self.space, self.reader, 0, 100)
+        self.answers.inbox_page(self.space, self.reader, 0, PageRequest(100))
 
     def counts(self) -> None:
         self.space.counts(self.reader)

@@ -22,8 +22,8 @@ from api.http.protocol import header_limits, websocket_limits
 from api.http.protocol.unauthenticated import UnauthenticatedConnections
 from api.http.routes import websocket
 from api.live import event_stream
+from api.readmodel.listing import PAGE_BYTES
 from api.readmodel.readers import Reader
-from api.readmodel.window import PAGE_BYTES
 from schemas.log import Data
 from schemas.views import ItemRow, PositionRow, encode_row
 

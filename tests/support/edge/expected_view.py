@@ -24,7 +24,7 @@ _DONE = {
 class Truth:
     def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
         decoded = {key: decode_row(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
-        mine = {key: row for key, row in decoded.items() if row.workspace_id == reader.workspace_id}  # type: ignore[union-attr]
+        mine = {key: row for key, row in decoded.items() if row.ws == reader.workspace_id}  # type: ignore[union-attr]
         self.reader, self.rows = reader, mine
         self._sizes = {row.id: len(rows[key]) for key, row in mine.items() if isinstance(row, ItemRow)}
         preferences = [row for row in mine.values() if isinstance(row, PreferencesRow) and row.user == reader.user]

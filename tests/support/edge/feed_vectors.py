@@ -14,7 +14,7 @@ from support.edge.random_rows import World
 from support.fold.fold_driver import NOON, event
 
 from api.live.frames import FrameEncoder
-from api.readmodel.pages import PageRenderer
+from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -100,7 +100,7 @@ def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str,
 
     def step(sent: list[bytes]) -> None:
         space = replica.workspace(reader.workspace_id)  # an empty workspace is not kept
-        inbox = json.loads(answers.inbox_page(space, reader, replica.cursor(reader.workspace_id), limit))
+        inbox = json.loads(answers.inbox_page(space, reader, replica.cursor(reader.workspace_id), PageRequest(limit)))
         inbox |= {"drafts": answers.drafts(space, reader.user), "preferences": answers.preferences(space, reader.user)}
         inbox.pop("next", None)
         steps.append({"stream": b"".join(sent).decode(), "inbox": inbox})

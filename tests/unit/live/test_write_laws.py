@@ -20,7 +20,7 @@ from support.fold.fold_driver import NOON, event
 from api.commands.visibility_barrier import VisibilityBarrier
 from api.live.frames import FrameEncoder
 from api.live.notifications import NotificationHub, Subscriber
-from api.readmodel.pages import PageRenderer
+from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -199,7 +199,7 @@ class Stage:
             truth = Truth(self.rows, feed.reader).page(feed.limit)
             assert feed.copy.page == truth
             workspace = self.replica.workspace(feed.reader.workspace_id)
-            page = json.loads(self.answers.inbox_page(workspace, feed.reader, 0, feed.limit))
+            page = json.loads(self.answers.inbox_page(workspace, feed.reader, 0, PageRequest(feed.limit)))
             assert [item["id"] for item in page["items"]] == [item["id"] for item in truth["items"]]
             assert page["counts"] == truth["counts"]
         self.check_pushes()

@@ -25,15 +25,15 @@ SPACES = ("w1", "w2")
 def indexes(space: Workspace) -> object:
     for family in FAMILIES:
         space.ensure_family(family)
-    assert isinstance(space.sets._lists, dict)  # type: ignore[union-attr]
+    assert isinstance(space.sets._sets, dict)  # type: ignore[union-attr]
     return (
-        {name: list(keys.ascending()) for name, keys in space.sets._lists.items()},  # type: ignore[union-attr]
+        {name: list(keys.ascending()) for name, keys in space.sets._sets.items()},  # type: ignore[union-attr]
         {name: tally.to_counts() for name, tally in space.tallies.items()}, sorted(space.existing_keys()),
     )
 
 
 @law(60)
-@given(SEEDS, st.sampled_from([(), ("cluster",), ("new", "case")]))
+@given(SEEDS, st.sampled_from([(), ("ranked_by_cluster",), ("newest", "case")]))
 def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tuple[str, ...]) -> None:
     world = World(seed)
     for _ in range(4):
@@ -65,7 +65,7 @@ def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> N
         replica.apply(0, *batch)
         other.apply(0, *batch)
     space = replica.workspace("w1")
-    maker = build_steps(space, ("new",))
+    maker = build_steps(space, ("newest",))
     for _ in range(3):
         next(maker, None)
     batch = world.batch()
@@ -74,7 +74,7 @@ def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> N
     for _ in maker:
         pass
     if replica.find_workspace("w1") is space:  # else it was empty meanwhile, and forgotten
-        assert "new" in space.families
+        assert "newest" in space.families
         assert indexes(space) == indexes(other.workspace("w1"))
 
 
@@ -105,9 +105,9 @@ async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    spaces = await asyncio.gather(*(edge.workspace(reader) for _ in range(20)), edge.workspace(reader, "new"))
+    spaces = await asyncio.gather(*(edge.workspace(reader) for _ in range(20)), edge.workspace(reader, "newest"))
     task.cancel()
     assert len({id(space) for space in spaces}) == 1
     assert spaces[0].counts(reader).total == 3000
-    assert {"rank", "new"} <= spaces[0].families
+    assert {"ranked", "newest"} <= spaces[0].families
     assert turns > 5, "the loop went on"

@@ -15,9 +15,9 @@ from support.edge.random_rows import USERS, World
 from support.examples import law
 
 from api.live.sse import encode_event
-from api.readmodel import listing, window
+from api.readmodel import listing
 from api.readmodel.indexes import FAMILIES
-from api.readmodel.pages import PageRenderer, sort_key_of_token
+from api.readmodel.pages import PageRenderer, PageRequest, sort_key_of_token
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
@@ -31,7 +31,7 @@ EXAMPLES = law(60)
 
 def page_of(edge: Edge, reader: Reader, limit: int) -> dict[str, object]:
     space = edge.replica.workspace(reader.workspace_id)
-    body = json.loads(PageRenderer().inbox_page(space, reader, 0, limit))
+    body = json.loads(PageRenderer().inbox_page(space, reader, 0, PageRequest(limit)))
     return {name: body[name] for name in ("items", "counts", "activity")}
 
 
@@ -65,7 +65,7 @@ class _Weighty(World):
 @given(SEEDS, st.integers(1, 6000))
 def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
     world = _Weighty(seed)
-    with mock.patch.object(window, "PAGE_BYTES", most):
+    with mock.patch.object(listing, "PAGE_BYTES", most):
         edge, resuming = Edge(world, limits=(1, 4, 1000)), Edge(limits=(4,))
         for batch in world.batches(12):
             edge.apply(*batch)
@@ -87,13 +87,13 @@ def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int,
     for _ in range(6):
         world.batch(30)
     edge, answers = Edge(world, limits=()), PageRenderer()
-    with mock.patch.object(window, "PAGE_BYTES", most):
+    with mock.patch.object(listing, "PAGE_BYTES", most):
         for reader in readers():
             found, after = [], b""
             while after is not None:
                 page = answers.dismissed_page if dismissed else answers.inbox_page
                 workspace = edge.replica.workspace(reader.workspace_id)
-                body = json.loads(page(workspace, reader, 0, 9, after or None, "", ""))
+                body = json.loads(page(workspace, reader, 0, PageRequest(9, after or None)))
                 assert len(body["items"]) <= 9
                 found += [item["id"] for item in body["items"]]
                 after = sort_key_of_token(body["next"]) if "next" in body else None
@@ -218,14 +218,14 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
                 not cluster or row.data.cluster == cluster or cluster in row.clusters)]
             got, after = [], None
             while True:
-                body = json.loads(answers.inbox_page(space, reader, 0, 2, after, kind, cluster))
+                body = json.loads(answers.inbox_page(space, reader, 0, PageRequest(2, after, kind, cluster)))
                 got += [item["id"] for item in body["items"]]
                 if "next" not in body:
                     break
                 assert len(body["items"]) == 2
                 after = sort_key_of_token(body["next"])
             assert got == wanted
-        away = json.loads(answers.dismissed_page(space, reader, 0, 1000, None, "", ""))
+        away = json.loads(answers.dismissed_page(space, reader, 0, PageRequest(1000)))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
         for states in (("unread",), ("resolved",), ("unread", "read"), ("unread", "read", "resolved")):
             found = [key.decode() for key in listing.newest(space, reader, states)]
