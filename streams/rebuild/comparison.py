@@ -1,8 +1,9 @@
-"""Two views of one log, what they differ in, and the batch that makes the one the other. Pure.
+"""Compares two views of the same log, and builds the batch that replaces one with the other. Pure.
 
-Rows say in `rev`, and seen rows in their keys, at which position they were written. Positions jump where the log fell
-back, a view was mended or made anew, which the log does not know of. So where the positions of two views differ, rows
-are compared without them: what differs in nothing else is the same row, and keeps its revision for those who hold it.
+Rows have the position at which they were written in `rev`, and seen rows in their keys. Positions jump when the log was
+truncated or a view was repaired or rebuilt, and the log has no record of that. If the positions of two views differ,
+rows are therefore comparison without `rev`. A row that differs only in `rev` is the same row and keeps its revision,
+because clients hold it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ _REVISED = frozenset(prefix for prefix, row in ROW_TYPES.items() if "rev" in row
 
 @dataclass
 class Comparison:
-    """`actual` and `expected` are live mappings: `update` again at the keys that changed. `exact`: positions are
-    compared too.
+    """Differences between two mappings of rows, which may change: call `update` with the changed keys.
 
-    `differing` has the keys of rows that differ; of seen rows only where `exact`, else `unmatched_seen_rows` tells
-    them.
+    `exact`: `rev` and the keys of seen rows are comparison too. `differing`: keys of rows that differ. Seen rows are in
+    it only if `exact`; otherwise `unmatched_seen_rows` returns them.
     """
 
     actual: Mapping[bytes, bytes]
@@ -39,6 +39,7 @@ class Comparison:
     differing: set[bytes] = field(default_factory=set)
 
     def update(self, keys: Iterable[bytes]) -> None:
+        """Compares the rows of `keys` again."""
         for key in keys:
             if self._differ(key):
                 self.differing.add(key)
@@ -46,6 +47,7 @@ class Comparison:
                 self.differing.discard(key)
 
     def update_all(self) -> None:
+        """Compares all rows."""
         self.differing.clear()
         self.update(self.actual.keys() | self.expected.keys())
 
@@ -59,7 +61,8 @@ class Comparison:
         return rev is None or _stamped(key, expected, rev) != actual
 
     def unmatched_seen_rows(self) -> tuple[list[bytes], list[bytes]]:
-        """Unless `exact`: keys of seen rows that are too many, and values of those that are missing."""
+        """Returns keys of seen rows that are extra and values of seen rows that are missing, both sorted. Empty if
+        `exact`, because `differing` then has their keys."""
         if self.exact:
             return [], []
         wanted = {value for key, value in self.expected.items() if key[:2] == _SEEN}
@@ -73,35 +76,38 @@ class Comparison:
         return sorted(extra), sorted(missing)
 
     def count_by_type(self) -> dict[str, Counter[str]]:
-        """Name of the row -> how many are missing, extra, or other than they should be."""
-        found: dict[str, Counter[str]] = {}
+        """Returns for each row type the number of rows that are missing, extra, or other (different content)."""
+        counts: dict[str, Counter[str]] = {}
         for key in self.differing:
             what = "missing" if key not in self.actual else "extra" if key not in self.expected else "other"
-            found.setdefault(_name(key), Counter())[what] += 1
+            counts.setdefault(_name(key), Counter())[what] += 1
         for what, rows in zip(("extra", "missing"), self.unmatched_seen_rows(), strict=True):
             if rows:
-                found.setdefault(_name(_SEEN), Counter())[what] += len(rows)
-        return found
+                counts.setdefault(_name(_SEEN), Counter())[what] += len(rows)
+        return counts
 
 
 def replacement_batch(
-    compared: Comparison, partition: int, now: PositionRow, then: PositionRow, stale_keys: Iterable[bytes] = ()
+    comparison: Comparison, partition: int, now: PositionRow, then: PositionRow, stale_keys: Iterable[bytes] = ()
 ) -> Rows:
-    """The batch that turns `actual`, which is at `now`, into `expected`, at `then`. The position jumps, so that no
-    cursor that was ever given out means another state than it did; what changes gets a revision that nobody holds.
+    """Returns the batch that turns the actual rows, at position `now`, into the expected ones, at position `then`.
 
-    `stale_keys`: keys of which the topic's last record is not the row that counts; it is written again.
+    The position jumps by POSITION_JUMP: a cursor that was issued before never refers to a different state. Changed rows
+    get a revision that no client has. `stale_keys`: keys whose last record in the topic is not the valid row; the valid
+    row is written again.
     """
-    free = now.position + 1  # positions between here and the jump were never given out
+    free = now.position + 1  # no reader has seen a position between this one and the jump
     last = now.position + POSITION_JUMP
-    rows: Rows = [(key, _restamped(key, compared.expected.get(key), last - 1)) for key in sorted(compared.differing)]
-    extra, missing = compared.unmatched_seen_rows()
+    rows: Rows = [
+        (key, _restamped(key, comparison.expected.get(key), last - 1)) for key in sorted(comparison.differing)]
+    extra, missing = comparison.unmatched_seen_rows()
     if len(missing) >= POSITION_JUMP - 2:
-        raise ValueError(f"{len(missing)} seen rows are missing: more than there are positions for")
+        raise ValueError(f"{len(missing)} seen rows are missing; the jump has only {POSITION_JUMP - 2} positions")
     rows += [(key, None) for key in extra]
     rows += [(seen_key(partition, free + number), value) for number, value in enumerate(missing)]
     done = {key for key, _ in rows}
-    rows += [(key, compared.actual.get(key)) for key in sorted(stale_keys) if key not in done and key[:2] != _POSITION]
+    rows += [
+        (key, comparison.actual.get(key)) for key in sorted(stale_keys) if key not in done and key[:2] != _POSITION]
     position = PositionRow(
         next=then.next, clock=then.clock, shift=last - then.next, part=then.part, incarnation=now.incarnation
     )
@@ -113,7 +119,7 @@ def _name(key: bytes) -> str:
 
 
 def _rev_of(key: bytes, value: bytes) -> int | None:
-    """None: it is no such row."""
+    """Returns the row's revision, or None if it has none or cannot be decoded."""
     try:
         return getattr(decode_row(key, value), "rev", None)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The rows of one partition as the records of `attn.views` have them, batch by batch. Pure."""
+"""Reads the rows of one partition from the records of `attn.views`, batch by batch. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["PartitionView"]
 
 
 class PartitionView:
-    """`rows` at `position`, without the position row; None: there is no view yet. `changed` collects keys written.
+    """`rows` without the position row, at `position` (None: the topic has no view). `changed` collects changed keys.
 
-    `stale_keys`: keys whose last record is not the row that counts: of a batch that leads back (its writer had lost the
-    partition), or of one whose end never came. Compaction would keep them.
+    `stale_keys`: keys whose last record is not the valid row. The record belongs to a batch whose position is not ahead
+    (its writer had lost the partition) or to a batch without a position row. Compaction would keep such records.
     """
 
     def __init__(self, partition: int) -> None:
@@ -23,7 +23,7 @@ class PartitionView:
         self._batch: list[tuple[bytes, bytes | None]] = []
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
-        """One record. UnsupportedVersion: the view is a newer attn's."""
+        """Adds one record. Raises UnsupportedVersion if a newer attn wrote the position row."""
         if key is None or key[:2] not in ROW_TYPES or key == self._fence:
             return
         if key != self._last:
@@ -34,7 +34,7 @@ class PartitionView:
             self._end_batch(position)
 
     def discard_incomplete_batch(self) -> None:
-        """Nobody goes on with the batch that has no end yet."""
+        """Treats the rows of a batch without a position row as stale: its writer is fenced and cannot finish it."""
         self.stale_keys.update(key for key, _ in self._batch)
         self._batch = []
 

@@ -1,9 +1,10 @@
-"""Is the view what the log says, and if not, make it so (decision 0017).
+"""Verifies the view of one partition against the log, and replaces rows that differ (decision 0017).
 
-One partition at a time: read the view, fold the log from its beginning (or from a checkpoint) with today's rules up to
-the very pack the view is at, compare. To mend it, claim the partition as a worker would, catch up with what was written
-meanwhile, and write what differs as one batch: readers take it when its position comes, so they see the old view or
-the new one. Facts are not told again: the place in the log stays, so whoever folds on tells the next ones.
+It reads the view, folds the log from its beginning (or from a checkpoint) with the current settings up to the pack at
+which the view is, and compares. To repair the view it fences the partition as a worker does, catches up with records
+written in the meantime, and writes the differing rows as one batch. Readers apply a batch when its position row
+arrives, so they see the old view or the new one. Facts are not emitted again: the offset in the log stays the same, and
+the next worker emits the next facts.
 """
 
 from __future__ import annotations
@@ -32,20 +33,21 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[str, int, int], None]  # what is done, how far, of how much
+ProgressCallback = Callable[[str, int, int], None]  # step, done, total
 
-_TRIES = 5  # a worker that was fenced off starts again by itself, and may claim the partition before we have written
-_CHUNK = 4 << 20  # bytes written at a time
-_SHOWN = 5
+_TRIES = 5  # a fenced worker restarts by itself and may fence the partition again before the rows are written
+_CHUNK_BYTES = 4 << 20  # written at a time
+_MAX_KEYS = 5  # in a report
 
 
 class RebuildError(Exception):
-    """There is no right view to be had; `str(error)` is for the operator. Nothing was written."""
+    """The expected view cannot be computed, or the rows could not be written. The message is for the operator. The old
+    view is unchanged, unless the message says that rows were written."""
 
 
 @dataclass
 class RebuildBase:
-    """Rows and position to begin with, where the log does not reach back to its beginning."""
+    """Rows and position of a checkpoint to fold from, for a log that no longer has its beginning."""
 
     rows: dict[bytes, bytes]
     position: PositionRow
@@ -53,10 +55,11 @@ class RebuildBase:
 
 @dataclass
 class RebuildReport:
-    """What was found in one partition, and done. `differing`: name of the row -> how many are missing, extra,
-    other; `keys`:
-    some of them; `stale_keys`: rows out of turn that a worker mends at its next start; `checksum` of the rows at
-    the end."""
+    """Result for one partition.
+
+    `differing`: row type -> number of rows that are missing, extra or other. `keys`: up to 5 keys of such rows.
+    `stale_keys`: number of stale rows, which a worker repairs at its next start. `checksum`: of the rows at the end.
+    """
 
     partition: int
     position: int = 0
@@ -70,7 +73,10 @@ class RebuildReport:
 
 
 class PartitionRebuild:
-    """One partition: `check` or `run` it, once."""
+    """Rebuild of one partition. Call `check` or `run` once.
+
+    `base`: the checkpoint to fold from, instead of the log's beginning.
+    """
 
     def __init__(
         self, settings: Settings, partition: int, config: FoldConfig, base: RebuildBase | None = None,
@@ -79,34 +85,35 @@ class PartitionRebuild:
         self._settings, self._partition, self._config, self._base = settings, partition, config, base
         self._progress = progress
         self._view = PartitionView(partition)
-        self._view_end: int | None = None  # offset in attn.views before which all was read
+        self._view_end: int | None = None  # offset in attn.views up to which the view was read
         self._replay: Replay | None = None
         self._comparison: Comparison | None = None
 
     async def check(self) -> RebuildReport:
-        """Compares, writes nothing. RebuildError: there is nothing to compare with; UnsupportedVersion."""
+        """Compares without writing. Raises RebuildError if the expected view cannot be computed, UnsupportedVersion if
+        the log or the view has records of a newer attn."""
         await self._catch_up((await self._bounds(VIEWS))[1])
         return self._report(checksum(self._view.rows))
 
     async def run(self) -> RebuildReport:
-        """Compares, and writes what differs. RebuildError; UnsupportedVersion; TimeoutError, KafkaError: the view is
-        the old one still, or the new one already."""
+        """Compares, and writes the rows that differ. Raises as `check` does, and TimeoutError or a KafkaError if Kafka
+        does not answer: the view is then the old one or the new one."""
         for _ in range(_TRIES):
             await self._catch_up((await self._bounds(VIEWS))[1])
             report = self._report()
-            found = await self._repair() if report.differing or report.stale_keys else report
-            if found is not None:
-                found.checksum = checksum(self._view.rows)
-                return found
+            result = await self._repair() if report.differing or report.stale_keys else report
+            if result is not None:
+                result.checksum = checksum(self._view.rows)
+                return result
         raise RebuildError(
-            f"partition {self._partition}: {_TRIES} times a worker claimed it before the new rows were written; the "
-            "old view is in place. Stop the workers for a rebuild of this size"
+            f"partition {self._partition}: a worker fenced it {_TRIES} times before the new rows were written; the "
+            "old view is unchanged. Stop the workers for a rebuild of this size"
         )
 
     # --- the steps ---
 
     async def _catch_up(self, end: int) -> None:
-        """Reads the view up to an offset, folds the log as far, looks at what changed."""
+        """Reads the view up to offset `end`, folds the log up to the view's position, compares the changed rows."""
         begin = (await self._bounds(VIEWS))[0] if self._view_end is None else self._view_end
         self._view_end = max(begin, end)
         if begin < end:
@@ -120,7 +127,8 @@ class PartitionRebuild:
 
     @property
     def _view_position(self) -> PositionRow | None:
-        """Where the view is. One that is gone is made again as of the checkpoint; else, that is a worker's job."""
+        """Position of the view. A lost view is restored as of the checkpoint; without a checkpoint a worker has to
+        create it."""
         return self._view.position or (self._base.position if self._base is not None else None)
 
     async def _fold_to(self, now: PositionRow) -> None:
@@ -153,24 +161,26 @@ class PartitionRebuild:
         fold.changed.clear()
 
     async def _repair(self) -> RebuildReport | None:
-        """None: a worker that was fenced off started again and claimed the partition in turn; nothing has changed."""
+        """Writes the differing rows. Returns None if a restarted worker fenced the partition before; nothing is written
+        then."""
         writer: FencedProducer | None = None
         try:
             writer = await fence_partition(self._settings, self._partition)
             await self._catch_up(writer.offset)
             self._view.discard_incomplete_batch()
-            found = self._report()
-            if found.differing or found.stale_keys:
-                await self._write(writer, found)
+            report = self._report()
+            if report.differing or report.stale_keys:
+                await self._write(writer, report)
         except FencedError:
-            log.info("%s/%d: claimed by a worker before the new rows were written; again", VIEWS, self._partition)
+            log.info("%s/%d: a worker fenced it before the new rows were written; retrying", VIEWS, self._partition)
             return None
         finally:
             if writer is not None:
                 await writer.close()
-        return found
+        return report
 
-    async def _write(self, writer: FencedProducer, found: RebuildReport) -> None:
+    async def _write(self, writer: FencedProducer, report: RebuildReport) -> None:
+        """Writes the replacement batch and verifies it by reading it back."""
         now, fold, comparison = self._view_position, self._replay, self._comparison
         assert now is not None
         assert fold is not None
@@ -178,11 +188,12 @@ class PartitionRebuild:
         rows, end = replacement_batch(comparison, self._partition, now, fold.position, self._view.stale_keys), 0
         for chunk in _chunks(rows):
             end = 1 + await writer.write(VIEWS, chunk)
-            found.written += len(chunk)
-            self._progress("writing rows", found.written, len(rows))
+            report.written += len(chunk)
+            self._progress("writing rows", report.written, len(rows))
         await self._catch_up(end)
-        if odd := self._report().differing:
-            raise RebuildError(f"partition {self._partition}: what was written is not what was read back: {odd}")
+        if differing := self._report().differing:
+            raise RebuildError(
+                f"partition {self._partition}: rows were written, but the rows read back differ: {differing}")
 
     # --- helpers ---
 
@@ -191,12 +202,14 @@ class PartitionRebuild:
             return Replay(self._partition, self._config, self._base.rows)
         if begin:
             raise RebuildError(
-                f"{LOG}/{self._partition} begins at offset {begin}: what came before can't be folded again. "
-                "Give a checkpoint of a time that the log still reaches back to: --base FILE"
+                f"{LOG}/{self._partition} begins at offset {begin}: earlier records cannot be folded again. "
+                "Pass a checkpoint that is not older than the log's beginning: --base FILE"
             )
         return Replay(self._partition, self._config)
 
     def _check_reach(self, done: PositionRow, now: PositionRow, begin: int, end: int) -> None:
+        """Raises RebuildError unless the log (offsets `begin` to `end`) reaches from the replay's position `done` to
+        the view's position `now`."""
         place = f"{LOG}/{self._partition}"
         if done.next < begin:
             raise RebuildError(f"{place} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
@@ -205,21 +218,21 @@ class PartitionRebuild:
         if now.next + bool(now.part) > end:
             raise RebuildError(
                 f"the view is at offset {now.next} of {place}, which ends at {end}: the broker lost records. "
-                "Start a worker first: it goes on from what there is"
+                "Start a worker first: it continues at the end of the log"
             )
 
     def _report(self, sum_of_rows: str = "") -> RebuildReport:
-        """As things are."""
+        """Returns a report of the current comparison. Empty if there is neither a view nor a checkpoint."""
         now, view, fold, comparison = self._view_position, self._view, self._replay, self._comparison
         if now is None or fold is None or comparison is None:
             return RebuildReport(self._partition)
-        odd = comparison.count_by_type()
+        differing = comparison.count_by_type()
         if now.clock != fold.position.clock:
-            odd["position"] = Counter(other=1)
+            differing["position"] = Counter(other=1)
+        keys = [key.decode(errors="replace") for key in sorted(comparison.differing)[:_MAX_KEYS]]
         return RebuildReport(
-            self._partition, now.position, len(view.rows), len(fold.rows.keys() - {position_key(self._partition)}), odd,
-            [key.decode(errors="replace") for key in sorted(comparison.differing)[:_SHOWN]], len(view.stale_keys), 0,
-            sum_of_rows,
+            self._partition, now.position, len(view.rows), len(fold.rows.keys() - {position_key(self._partition)}),
+            differing, keys, len(view.stale_keys), 0, sum_of_rows,
         )
 
     async def _bounds(self, topic: str) -> tuple[int, int]:
@@ -232,7 +245,7 @@ def _chunks(rows: Rows) -> Iterator[Rows]:
     for key, value in rows:
         chunk.append((key, value))
         size += len(key) + len(value or b"")
-        if size > _CHUNK:
+        if size > _CHUNK_BYTES:
             yield chunk
             chunk, size = Rows(), 0
     if chunk:
@@ -240,7 +253,7 @@ def _chunks(rows: Rows) -> Iterator[Rows]:
 
 
 def checksum(rows: dict[bytes, bytes]) -> str:
-    """Of all rows but the position: equal for equal rows."""
+    """Returns a digest of rows (without the position row): equal for equal rows."""
     digest = hashlib.blake2b(digest_size=16)
     for key in sorted(rows):
         digest.update(b"%d:%b%d:%b" % (len(key), key, len(rows[key]), rows[key]))
@@ -248,7 +261,7 @@ def checksum(rows: dict[bytes, bytes]) -> str:
 
 
 async def read_view(settings: Settings, partition: int) -> PartitionView:
-    """The partition's view as it is now."""
+    """Reads the current view of a partition."""
     view = PartitionView(partition)
     tp = VIEWS, partition
     begin, end = (await partition_bounds(settings, [tp]))[tp]

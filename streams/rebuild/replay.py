@@ -1,5 +1,4 @@
-"""Folds records of the log into a dict of rows, as a worker would into its table: for who wants to know what the view
-should be. No I/O, no facts."""
+"""Folds log records into a dict of rows, as a worker folds them into its table. No I/O; facts are discarded."""
 
 from __future__ import annotations
 
@@ -14,15 +13,17 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """`rows` are taken over, and are the result, the position row among them; `changed` collects the keys that were
-    written. `begin` is where the log begins, for a fold that begins with no rows."""
+    """Folds records into `rows`, which includes the position row. `rows` is changed in place; None: start with no rows.
+
+    `changed` collects the keys of changed rows. `begin`: first offset of the log, for a fold without rows.
+    """
 
     def __init__(
-        self, partition: int, rules: FoldConfig, rows: dict[bytes, bytes] | None = None, begin: int = 0,
+        self, partition: int, config: FoldConfig, rows: dict[bytes, bytes] | None = None, begin: int = 0,
     ) -> None:
         self.rows = {} if rows is None else rows
         self.changed: set[bytes] = set()
-        self._partition, self._rules = partition, rules
+        self._partition, self._config = partition, config
         self._fold = self._create_fold()
         if self._fold.state.is_empty:
             self._fold.reconcile(begin, log_start=begin)
@@ -33,7 +34,8 @@ class Replay:
         return self._fold.position
 
     def add(self, offset: int, value: bytes | None) -> None:
-        """One record of the log. UnsupportedVersion: of a newer attn."""
+        """Folds one record of the log. Skips offsets that were folded before. Raises UnsupportedVersion if a newer attn
+        wrote the record."""
         if offset < self.position.next:
             return
         if self._fold.pending_bytes > MAX_PART_BYTES:
@@ -47,27 +49,27 @@ class Replay:
         self._apply(offset, pack)
 
     def add_part(self, offset: int, value: bytes | None, part: int) -> None:
-        """The record's first entries only, as many as `part`: a worker has folded the pack that far."""
+        """Folds only the first `part` entries of a record: a worker has folded the pack up to there."""
         self.flush()
         self.skip_to(offset)
         if part <= self.position.part:
             return
         pack = unpack(value)
         if part >= len(pack.entries):
-            raise ValueError(f"the pack at offset {offset} has {len(pack.entries)} entries, and {part} are folded")
+            raise ValueError(f"the pack at offset {offset} has {len(pack.entries)} entries, but {part} were folded")
         self._apply(offset, Pack(pack.at, pack.entries[:part]))
         self.flush()
         self.position.next, self.position.part = offset, part
-        self.position.shift += 1  # as every cut does
+        self.position.shift += 1  # the fold does the same after each part of a pack
         self.rows[position_key(self._partition)] = encode_row(self.position)
 
     def skip_to(self, offset: int) -> None:
-        """The log has no records before it that were not added."""
+        """Skips offsets without records up to `offset` (excluded)."""
         for missing in range(self.position.next, offset):
             self._fold.skip(missing)
 
     def flush(self) -> None:
-        """Everything added is in `rows`."""
+        """Applies everything added to `rows`."""
         pending, self._pending = self._pending, []
         try:
             self._apply_batch()
@@ -75,7 +77,7 @@ class Replay:
             self._apply_individually(pending)
 
     def _create_fold(self) -> Fold:
-        fold = Fold(self.rows, self._partition, self._rules)
+        fold = Fold(self.rows, self._partition, self._config)
         fold.load()
         return fold
 
@@ -94,14 +96,15 @@ class Replay:
         self._fold.mark_durable()
 
     def _apply_individually(self, pending: list[tuple[int, Pack]]) -> None:
-        """A pack made a row that no batch can hold: as a worker does, passes over that pack only."""
+        """Applies pending packs one by one, because a row became larger than any batch, and skips the pack that caused
+        it. `PartitionProcessor` has the same algorithm."""
         self._fold = self._create_fold()
         for offset, pack in pending:
-            whole = offset < self.position.next
+            complete = offset < self.position.next
             try:
-                while not whole:
+                while not complete:
                     self.skip_to(offset)
-                    whole = self._fold.apply(pack, offset)
+                    complete = self._fold.apply(pack, offset)
                     self._apply_batch()
             except RecordTooLarge:
                 self._fold = self._create_fold()

@@ -84,7 +84,7 @@ async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn
         await forget(settings, 0, 1)
         for more in ([], ["--check"]):
             said = await attn(settings, "rebuild", *more, expect=1)
-            assert "attn.log/0 begins at offset 1: what came before can't be folded again" in said
+            assert "attn.log/0 begins at offset 1: earlier records cannot be folded again" in said
         await forget(settings, 0, at)
         other = with_targets(settings, 9)
         assert "other rules (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)

@@ -11,7 +11,7 @@ from streams.rebuild import rebuild
 
 left = int(sys.argv.pop(1))
 write = FencedProducer.write
-rebuild._CHUNK = 1  # bytes: a batch a row
+rebuild._CHUNK_BYTES = 1  # bytes: a batch a row
 
 
 async def dying(self: FencedProducer, *arguments: Any) -> int:
