@@ -21,7 +21,7 @@ async function collect(each) {
   return all;
 }
 
-test("there are vectors", () => assert.ok(names.length >= 5));
+test("at least five vectors exist", () => assert.ok(names.length >= 5));
 
 for (const name of names) {
   test(`law 4: ${name}`, async () => {
@@ -53,25 +53,25 @@ for (const name of names) {
   });
 }
 
-test("a stream may come in any pieces", async () => {
+test("a stream may arrive in chunks of any size", async () => {
   const text = vector("a-morning.json").steps.map((step) => step.stream).join("");
   const whole = await read(text);
   for (const size of [1, 2, 3, 7, 1000]) assert.deepEqual(await read(text, size), whole);
 });
 
-test("comments, retry, several data lines, a block cut short", async () => {
+test("comments, retry, several data lines, a truncated block", async () => {
   assert.deepEqual(await read(": hello\n\nretry: 1200\n\nid: 1\r\ndata: [1,\r\ndata: 2]\r\n\r\ndata: 3"), [
     { id: undefined, event: "message", data: undefined, retry: 1200 },
     { id: "1", event: "message", data: [1, 2], retry: undefined },
   ]);
 });
 
-test("order is by code unit, then id", () => {
+test("items are ordered by rank in code units, then by id", () => {
   const items = [{ rank: "b", id: "1" }, { rank: "a", id: "z" }, { rank: "a", id: "Z" }];
   assert.deepEqual(items.sort(before).map((item) => item.id), ["Z", "z", "1"]);
 });
 
-test("what a client does not know changes the cursor alone", () => {
+test("an unknown event changes only the cursor", () => {
   const inbox = { ...EMPTY, cursor: "4096" };
   assert.deepEqual(apply(inbox, { id: "8192", event: "news", data: {} }), { ...inbox, cursor: "8192" });
   assert.equal(apply(EMPTY, { id: "1", event: "added", data: {} }), EMPTY);

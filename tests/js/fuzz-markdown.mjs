@@ -1,5 +1,6 @@
-// Looks for markdown that takes the parser long: `node fuzz-markdown.mjs SECONDS [SEED]`. Made of repeated markers,
-// nesting and mixtures of them. What takes more than LONG milliseconds is printed as a seed for tests/data/markdown-seeds.json.
+// Searches for markdown that the parser needs long for: `node fuzz-markdown.mjs SECONDS [SEED]`. Texts consist of repeated
+// markers, nesting and mixtures. A text that takes more than LONG milliseconds is printed as a seed for
+// tests/data/markdown-seeds.json.
 import { toHtml } from "../../api/static/attn/text/markdown_worker.js";
 
 const LONG = 400, SIZE = 32_000; // milliseconds, characters

@@ -14,11 +14,11 @@ const item = (id, more = {}) => ({ id, rank: id, title: id, kind: "message", ban
 const shownIds = ({ shown }) => shown.map((row) => (row.gone ? `(${row.item.id})` : row.item.id)).join(" ");
 const NOBODY = new Set();
 
-test("what is not held is as it is", () => {
+test("a list that is not frozen is unchanged", () => {
   assert.equal(shownIds(arrange([item("a"), item("b")], null, NOBODY)), "a b");
 });
 
-test("held: nothing moves, what is new waits, what went stays as gone, content is the newest", () => {
+test("frozen: order stays, new items are pending, removed items stay marked, content is current", () => {
   const held = freeze([item("a"), item("b"), item("c")]);
   const now = [item("n"), item("c", { title: "C" }), item("a")];
   const seen = arrange(now, held, NOBODY);
@@ -28,23 +28,23 @@ test("held: nothing moves, what is new waits, what went stays as gone, content i
   assert.equal(shownIds(arrange(now, held, new Set(["b"]))), "a c", "my own doing goes at once");
 });
 
-test("held: no pill while nothing waits", () => {
+test("frozen: no button without pending changes", () => {
   const held = freeze([item("a"), item("b")]);
   const { fresh, moved } = arrange([item("a", { state: "read" }), item("b")], held, NOBODY);
   assert.deepEqual([fresh, moved], [0, false]);
 });
 
-test("held: an empty list holds nothing back", () => {
+test("frozen: an empty list shows new items at once", () => {
   assert.equal(shownIds(arrange([item("a")], freeze([]), NOBODY)), "a");
   assert.equal(shownIds(arrange([item("n")], freeze([item("a")]), new Set(["a"]))), "n");
 });
 
-test("held: pages that were scrolled to come at the end", () => {
+test("frozen: fetched pages are appended", () => {
   const held = extend(freeze([item("b")]), [item("b"), item("c")]);
   assert.equal(shownIds(arrange([item("a"), item("b"), item("c")], held, NOBODY)), "b c");
 });
 
-test("rows: a heading for each band, counted; the last one may go on", () => {
+test("rows: each band has a heading with a count; the last one may continue", () => {
   const list = [item("a", { band: "urgent" }), item("b"), item("c")].map((one) => ({ item: one, gone: one.id === "c" }));
   const { rows, height } = layOutRows(list, 10, true, true);
   assert.deepEqual(rows.map((row) => row.key), ["band:urgent", "a", "band:normal", "b", "c"]);
@@ -53,13 +53,13 @@ test("rows: a heading for each band, counted; the last one may go on", () => {
   assert.deepEqual(rows.map((row) => row.top), [0, HEADING, HEADING + 10, 2 * HEADING + 10, 2 * HEADING + 20]);
 });
 
-test("rows: a held item that changed its band makes no second heading", () => {
+test("rows: a frozen item with a new band adds no second heading", () => {
   const bands = ["high", "urgent", "normal", "high"];
   const { rows } = layOutRows(bands.map((band, place) => ({ item: item(String(place), { band }), gone: false })), 10, false, true);
   assert.deepEqual(rows.filter((row) => row.band).map((row) => row.key), ["band:high", "band:normal"]);
 });
 
-test("rows: only those on screen are drawn, and the one with the focus", () => {
+test("rows: only visible rows and the focused row are rendered", () => {
   const { rows, height } = layOutRows(Array.from({ length: 5000 }, (_, n) => ({ item: item(`i${n}`), gone: false })), 68, false, true);
   for (const top of [0, 1000, 200_000, height - 800]) {
     const drawn = visibleRows(rows, top, top + 800, null);
@@ -71,7 +71,7 @@ test("rows: only those on screen are drawn, and the one with the focus", () => {
   assert.deepEqual(visibleRows([], 0, 800, null), []);
 });
 
-test("choosing: one by one, and a range with shift", () => {
+test("selection: single items, and a range with shift", () => {
   const order = ["a", "b", "c", "d"];
   const one = select(new Set(), order, null, "b", false);
   assert.deepEqual([...one], ["b"]);
@@ -96,7 +96,7 @@ test("filters: every word, kind, cluster of an incident, case", () => {
   assert.deepEqual(clusters(items, ["z", "c2"]).map((one) => [one.name, one.count]), [["z", 0], ["c2", 1], ["c1", 2]]);
 });
 
-test("secrets: names and values that look like one", () => {
+test("secrets: detected by name and by value", () => {
   for (const [name, value] of [
     ["api_token", "x"], ["dbPassword", "x"], ["Authorization", "Basic x"], ["client-secret", 5], ["AWS_ACCESS_KEY_ID", "x"], ["note", "ghp_abcdefghijklmnopqrstu"],
     ["url", "postgres://me:pw@host/db"], ["x", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx."], ["key", "-----BEGIN RSA PRIVATE KEY-----"], ["secrets", { a: 1 }],
@@ -106,7 +106,7 @@ test("secrets: names and values that look like one", () => {
   }
 });
 
-test("times in words", () => {
+test("labels of times and ranks", () => {
   assert.deepEqual([5, 59, 60, 119, 3600, 4000, 86_400, 100_000, 900_000].map(formatDuration), ["5 s", "59 s", "1 min", "1 min", "1 h", "1 h 06", "1 d", "1 d 3 h", "10 d"]);
   const noon = Date.parse("2026-05-20T12:00:00Z");
   assert.deepEqual(due(item("a"), noon - 60_000), { text: "due in 1 min", tone: "soon" });
@@ -114,7 +114,7 @@ test("times in words", () => {
   assert.match(explainRank(item("a", { rank_reasons: ["high", "overdue", "blocking"] })), /^Rank: high priority, overdue, .*waits for it/);
 });
 
-test("every refusal has its words", () => {
+test("every error status has its own text", () => {
   const said = [0, 401, 403, 404, 409, 412, 413, 429, 503].map((status) => explain({ status, data: null, wait: 3 }));
   assert.equal(new Set(said).size, said.length);
   assert.match(explain({ status: 429, data: null, wait: 3 }), /3 s/);
@@ -136,7 +136,7 @@ function edge(answers) {
 
 const stream = (text) => new Response(text, { status: 200 });
 
-test("the feed goes on from its cursor, says why it is down, and ends with the session", async () => {
+test("the feed resumes at its cursor, reports why it is down, and ends with the session", async () => {
   let cursor = null;
   const told = [], links = [];
   const asked = edge([
@@ -154,7 +154,7 @@ test("the feed goes on from its cursor, says why it is down, and ends with the s
   assert.match(links[3].text, /8 live connections/);
 });
 
-test("a wake cuts the waiting short", { timeout: 20_000 }, async () => {
+test("a wake event ends the wait", { timeout: 20_000 }, async () => {
   edge([new Response("{}", { status: 503, headers: { "retry-after": "3600" } })]);
   const wake = new EventTarget();
   await followFeed({
@@ -163,7 +163,7 @@ test("a wake cuts the waiting short", { timeout: 20_000 }, async () => {
   });
 });
 
-test("a tab that is hidden before its next frame still hears what changed", { timeout: 20_000 }, async () => {
+test("listeners are called in a tab that is hidden before its next animation frame", { timeout: 20_000 }, async () => {
   globalThis.document = Object.assign(new EventTarget(), { hidden: false });
   globalThis.requestAnimationFrame = () => 0; // it does not come
   const page = store({ unread: 0 });

@@ -1,4 +1,4 @@
-// What foreign text, other clocks and servers in trouble may do to the page, without a browser.
+// Modules of the page against foreign text, wrong clocks and failing servers, without a browser.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -11,7 +11,7 @@ import { linkTo } from "../../api/static/attn/text/links.js";
 import { frames } from "../../api/static/attn/sse.js";
 import { due, isolate } from "../../api/static/attn/text/labels.js";
 
-// JSON texts of all kinds of numbers, from a seed, so that a failure comes again.
+// Number literals of all forms, generated from a seed, so a failure is reproducible.
 function* numbers(seed, count) {
   const random = () => ((seed = (seed * 1103515245 + 12345) % 2147483648) / 2147483648);
   const digits = (most) => Array.from({ length: 1 + Math.floor(random() * most) }, () => Math.floor(random() * 10)).join("");
@@ -21,7 +21,7 @@ function* numbers(seed, count) {
   }
 }
 
-test("numbers keep their digits from text to text", () => {
+test("numbers keep their digits from parse to stringify", () => {
   for (const text of ["9007199254740993", "8080", "1e400", "0.10", "-0", "-0.0", "1.0", "1E5", "5e-324", "0.1", "1e-400", "123456789012345678901234567890", ...numbers(7, 3000)]) {
     for (const [before, after] of [["", ""], ["[", "]"], ['{"a":', "}"], ['{"a" : [1, ', ' ,"x"]}']]) {
       const read = parse(before + text + after);
@@ -32,7 +32,7 @@ test("numbers keep their digits from text to text", () => {
   assert.ok(isExact(parse("[1e400]")[0]) && isExact(structuredClone(parse("[1e400]")[0])), "it can be posted to another tab");
 });
 
-test("only numbers are changed, and only JSON is read", () => {
+test("parse changes only numbers, and refuses what is not JSON", () => {
   for (const text of ['{"a":"1e400, 0.10","b":"x\\", 12345678901234567890","__proto__":0.5}', '["\\\\",1e400,"\\u2028 ,1e9"]', '{"a":{"a":[[[0.10]]]}}', "[]", '""', "null"]) {
     assert.equal(stringify(parse(text)), stringify(JSON.parse(text)).replace(/null(?=,"\\u2028)|null(?=," )/, "1e400").replace("[[[0.1]]]", "[[[0.10]]]").replace('["\\\\",null', '["\\\\",1e400'));
   }
@@ -42,7 +42,7 @@ test("only numbers are changed, and only JSON is read", () => {
   assert.ok(parse(`{"a":"${"\\n".repeat(300_000)}","b":0.10}`).b, "a long string of escapes");
 });
 
-test("Retry-After is bounded, whatever it says", () => {
+test("any Retry-After gives a bounded wait", () => {
   const at = Date.parse("2015-10-21T07:27:30Z");
   assert.equal(retryAfter("Wed, 21 Oct 2015 07:28:00 GMT", at), 30);
   assert.equal(retryAfter("Wed, 21 Oct 2015 07:28:00 GMT", at + 3_600_000), 0);
@@ -57,7 +57,7 @@ test("Retry-After is bounded, whatever it says", () => {
   assert.ok(pause(1, 5000, 0) >= 5000, "what a server asks for is kept");
 });
 
-test("a server in trouble hears of a reader once a second at most", async () => {
+test("a failing server gets at most one request a second", async () => {
   const bodies = [
     () => new Response("retry: 0\n\n"), () => new Response("retry: 0\n\nid: 1\nevent: heartbeat\ndata: {}\n\n"),
     () => new Response("{}", { status: 503, headers: { "retry-after": "Wed, 21 Oct 2015 07:28:00 GMT" } }),
@@ -78,7 +78,7 @@ test("a server in trouble hears of a reader once a second at most", async () => 
   }
 });
 
-test("who wakes the reader again and again does not wake the server", { timeout: 20_000 }, async () => {
+test("repeated wake events send at most one request a second", { timeout: 20_000 }, async () => {
   const times = [], wake = new EventTarget();
   globalThis.fetch = async () => (times.push(performance.now()), new Response(null, { status: times.length < 3 ? 503 : 401 }));
   const waking = setInterval(() => wake.dispatchEvent(new Event("wake")), 20);
@@ -87,14 +87,14 @@ test("who wakes the reader again and again does not wake the server", { timeout:
   assert.ok(times[2] - times[0] > 2 * LEAST - 100, String(times));
 });
 
-test("the limit of silence follows the interval of heartbeats", () => {
+test("the silence limit follows the heartbeat interval", () => {
   assert.equal(silenceLimit(null), 50_000);
   assert.equal(silenceLimit("1"), 50_000);
   assert.equal(silenceLimit("60"), 185_000);
   for (const odd of ["", "x", "-1", "0", "Infinity", "1e300"]) assert.ok(silenceLimit(odd) >= 50_000 && silenceLimit(odd) < 2 ** 31, odd);
 });
 
-test("times are the server's", () => {
+test("times follow the server's clock", () => {
   const server = (/** @type {number} */ shift) => new Date(Date.now() + shift);
   for (const shift of [7_200_000, -7_200_000, 0]) {
     setFromDate(new Response("", { headers: { date: server(shift).toUTCString() } }));
@@ -110,7 +110,7 @@ test("times are the server's", () => {
   assert.ok(Math.abs(now() - Date.now()) < 1000);
 });
 
-test("links lead where they read", () => {
+test("only safe URLs become links", () => {
   const origin = "https://attn.example";
   for (const [address, wanted = address] of [
     ["https://example.org/w?a=1#b"], ["http://127.0.0.1:8080/x"], ["/cases/a%2Fb"], ["/"], ["HTTPS://example.org/"], ["https://bücher.example/", "https://xn--bcher-kva.example/"],
@@ -127,7 +127,7 @@ test("links lead where they read", () => {
   }
 });
 
-test("a large frame costs its length once", async () => {
+test("parsing a large frame is linear in its size", async () => {
   const piece = new TextEncoder().encode("x".repeat(1 << 14)), many = 3000; // 48 MB, as 500 large items are
   async function* bytes() {
     yield new TextEncoder().encode('id: 1\ndata: "');
@@ -140,31 +140,31 @@ test("a large frame costs its length once", async () => {
   assert.ok(performance.now() - began < 10_000, `${performance.now() - began} ms`);
 });
 
-test("foreign text turns nothing around it", () => {
+test("the direction of foreign text is isolated", () => {
   assert.equal(isolate("plain “text” ä"), "plain “text” ä");
   for (const text of ["\u202Eexe.gpj", "שלום", "\u2069\u202Ex", "مرحبا"]) assert.match(isolate(text), /^\u2068[^\u202A-\u202E\u2066-\u2069]*\u2069$/);
 });
 
-test("what has no due time is not late", () => {
+test("an item without a due time is not late", () => {
   for (const due_at of [undefined, null, "", "x"]) assert.deepEqual(due({ due_at }, Date.now()), { text: "", tone: "calm" });
 });
 
 const { toHtml } = await import("../../api/static/attn/text/markdown_worker.js");
 const seeds = JSON.parse(readFileSync(new URL("../data/markdown-seeds.json", import.meta.url), "utf8"));
 
-test("boxes of a list of tasks say what they are", () => {
+test("boxes of a task list have labels", () => {
   const html = toHtml("- [x] a\n- [ ] b");
   assert.match(html, /class="task done" role="img" aria-label="done"><\/span> a/);
   assert.match(html, /class="task" role="img" aria-label="not done"><\/span> b/);
   assert.match(toHtml('<span class="task done">x</span>'), /&#60;span/);
 });
 
-test("markdown that is too much is no markup", () => {
+test("markdown above a limit is shown as plain text", () => {
   for (const text of ["- ".repeat(2000) + "x", ">".repeat(5000) + "x", `${"|a".repeat(10_000)}|\n${"|-".repeat(10_000)}|\n`, "- x\n".repeat(10_000)]) assert.equal(toHtml(text), null, text.slice(0, 20));
   assert.match(toHtml("# A\n\n> - *b*\n\n|a|b|\n|-|-|\n|1|2|"), /<table>/);
 });
 
-test("seeds of the fuzzer end in HTML that is bounded, or in none", () => {
+test("seeds of the fuzzer give bounded HTML or none", () => {
   for (const { pieces } of seeds) {
     const html = toHtml(pieces.map(([text, times]) => text.repeat(Math.max(1, times >> 5))).join("")); // a part: the whole is for the worker's deadline
     assert.ok(html === null || (html.match(/</g)?.length ?? 0) < 40_000);

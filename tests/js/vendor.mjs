@@ -1,5 +1,5 @@
 // Copies the page's vendored modules out of node_modules: `npm ci && npm run vendor` in this folder.
-// The only changes: a module of a package is named by its file beside it, and no source maps are asked for.
+// The only changes: an imported package is named by its file beside it, and source map references are removed.
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 
