@@ -10,10 +10,9 @@ from schemas.settings import Settings
 __all__ = ["FoldConfig"]
 
 
-
 @dataclass(frozen=True, slots=True)
 class FoldConfig:
-    """The settings of the fold; all times in microseconds. Every worker must run with the same (law 1)."""
+    """Settings of the fold; all times in microseconds. Every worker must have the same values (law 1)."""
 
     targets: dict[str, int] = field(
         default_factory=lambda: {"urgent": 15 * MINUTE, "high": HOUR, "normal": 8 * HOUR, "low": 3 * DAY}
@@ -28,6 +27,7 @@ class FoldConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> FoldConfig:
+        """Returns the configuration that the `ATTN_*` settings describe."""
         return cls(
             targets=settings.priority_targets,
             retention=int(settings.retention_days * DAY),

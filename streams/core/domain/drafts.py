@@ -1,4 +1,4 @@
-"""Stack drafts: who worked on them, and when one waits for a review (CONTRACT §2, A16)."""
+"""State of a stack draft and of its review item (CONTRACT §2, A16)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from streams.core.domain.event_types import EVENT_RULES
 __all__ = ["apply_edit", "derive_target", "draft_users", "update_review"]
 
 _NEVER = Stamp(-1, "")  # older than any event
-MAX_EDITORS = 50  # the newest; a draft with more people is a document, not a draft
+MAX_EDITORS = 50  # the newest editors; bounds the row
 
 
 def apply_edit(draft: DraftRow, event: Event, stamp: Stamp) -> None:
-    """The draft's own row: editors, newest edits, and its fields by the newest event that names them."""
+    """Updates the draft row: editors, times of the newest edits, and each field by the newest event that names it."""
     data, time = event.data, event.time
     for name, value in (("title", data.title), ("cluster", data.cluster), ("stack", data.stack),
                         ("owner", data.owner_user_id)):
@@ -31,17 +31,17 @@ def apply_edit(draft: DraftRow, event: Event, stamp: Stamp) -> None:
 
 
 def _upsert_editor(draft: DraftRow, editor: DraftEditor) -> None:
-    known = next((item for item in draft.editors if (item.type, item.id) == (editor.type, editor.id)), None)
+    known = next((other for other in draft.editors if (other.type, other.id) == (editor.type, editor.id)), None)
     if known is None:
         draft.editors.append(editor)
     elif known.at < editor.at:
         known.at, known.name = editor.at, editor.name or known.name
-    draft.editors.sort(key=lambda item: (-item.at, item.type, item.id))
+    draft.editors.sort(key=lambda other: (-other.at, other.type, other.id))
     del draft.editors[MAX_EDITORS:]
 
 
 def update_review(row: ItemRow, event: Event, stamp: Stamp) -> None:
-    """The item: an AI's edit opens it; a person's edit, a commit or a discard closes it."""
+    """Updates the review item: an AI's edit opens it; a user's edit, a commit or a discard closes it."""
     editor = event.data.editor
     if event.type == "draft.edited" and editor is not None and editor.type == "ai":
         items.record_open(row, event.data, stamp)
@@ -51,13 +51,14 @@ def update_review(row: ItemRow, event: Event, stamp: Stamp) -> None:
 
 
 def derive_target(row: ItemRow, draft: DraftRow) -> None:
-    """Whose review it is: the owner's, else the last person's who edited it, else whom the AI's edit names."""
-    person = next((editor.id for editor in draft.editors if editor.type == "user"), None)
-    if draft.owner or person:
-        row.data.target_user_id, row.data.target_role = draft.owner or person, None
+    """Sets the target of the review item: the owner, else the last user who edited the draft, else the target that the
+    AI's edit names."""
+    last_user = next((editor.id for editor in draft.editors if editor.type == "user"), None)
+    if draft.owner or last_user:
+        row.data.target_user_id, row.data.target_role = draft.owner or last_user, None
 
 
 def draft_users(draft: DraftRow) -> set[str]:
-    """Those whose recent drafts it is one of."""
-    found = {editor.id for editor in draft.editors if editor.type == "user"}
-    return found | {draft.owner} if draft.owner else found
+    """Returns the users whose list of recent drafts has this draft: its owner and the users who edited it."""
+    editors = {editor.id for editor in draft.editors if editor.type == "user"}
+    return editors | {draft.owner} if draft.owner else editors

@@ -1,4 +1,4 @@
-"""What each event type does, as one table (CONTRACT §2), and the settings the fold goes by."""
+"""Table of event types: the kind of item that each concerns, and its effect on the item (CONTRACT §2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Effect = Literal["open", "update", "close", "note"]
 
 @dataclass(frozen=True, slots=True)
 class EventRule:
-    """`kind` of the item the subject is, and the resolved_action a close leaves. A `note` leaves a fact only."""
+    """`kind`: kind of the item of the event's subject. `effect`: what the event does to the item; a `note` only emits a
+    fact. `action`: the `resolved_action` of a close."""
 
     kind: str
     effect: Effect
@@ -47,7 +48,7 @@ EVENT_RULES: dict[str, EventRule] = {
     "action.confirmed": EventRule("pending_action", "close", "confirmed"),
     "action.declined": EventRule("pending_action", "close", "declined"),
     "action.expired": EventRule("pending_action", "close", "expired"),
-    # Whether a draft or a case opens or closes depends on the event's content; `drafts` and `fold` decide.
+    # Whether an event of a draft or a case opens or closes depends on its data (drafts.py, event_handlers.py).
     "draft.edited": EventRule("draft_review", "open", "edited"),
     "draft.committed": EventRule("draft_review", "close", "committed"),
     "draft.discarded": EventRule("draft_review", "close", "discarded"),
@@ -61,12 +62,11 @@ EVENT_RULES: dict[str, EventRule] = {
 
 KINDS = frozenset({rule.kind for rule in EVENT_RULES.values()} | {"incident"})
 BLOCKING_BY_DEFAULT = frozenset({"waitpoint", "session_waiting", "plan_approval", "pending_action"})
-# What the history calls a resolve whose action nobody named; the item shows none.
+# `resolved_action` in the history of a resolve that names no action; the item itself shows none.
 RESOLVED_MANUALLY = "resolved"
-# What "momentum" counts. An action that expired was resolved by nobody, so it does not count.
+# Event types that count as activity -> counter in the API. An expired action was resolved by no user, so it does not
+# count.
 ACTIVITY_COUNTERS = {
     "session.completed": "sessions_completed", "plan.approved": "plans_approved",
     "action.confirmed": "actions_resolved", "action.declined": "actions_resolved",
 }
-
-

@@ -1,9 +1,9 @@
-"""Failed runs that become one incident (CONTRACT §2, A6).
+"""Groups failed runs into incidents by a sweep line over their open periods (CONTRACT §2, A6).
 
-A group is the failed runs of one workspace, one incident key (else pipeline and step) and one target: an incident must
-be seen by exactly those who may see its members. It is on from the moment its members are open on two clusters until
-none is open any more. That moment is found by sweeping the members' periods in event time, so arrival order does not
-matter (law 2).
+A group is the failed runs of one workspace, one incident key (else pipeline and step) and one target: exactly those
+who may see its members may see the incident. An outage starts when members are open on two clusters, and ends when no
+member is open. `find_outage` sorts the starts and ends of all periods by event time and counts the open members of each
+cluster, so the arrival order of events does not matter (law 2).
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ __all__ = [
     "remove_member", "render_incident", "upsert_member",
 ]
 
-MAX_LISTED_MEMBERS = 200  # ids an incident lists; `count` goes on counting
-# Open members of a group. A change costs a sweep over all of them, about 2 µs each, and one row that names them: this
-# bounds what an outage of any size may cost an event, and keeps the row far from what a batch can hold.
+MAX_LISTED_MEMBERS = 200  # ids that an incident row lists; `count` has all
+# Open members of a group. Each change sweeps all of them, about 2 µs each, and writes a row that names them. The limit
+# bounds the cost of one event in an outage of any size, and keeps the row well below the size of a batch.
 MAX_OPEN_MEMBERS = 500
-MAX_CLOSED_MEMBERS = 64  # closed members a group remembers, for events that come late
+MAX_CLOSED_MEMBERS = 64  # closed members that a group keeps, for late events
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The newest time a group was on: `ended` is None while it is, `last` the member whose close ended it."""
+    """The newest outage of a group, times in microseconds. `ended`: None while it lasts. `last_member`: item id of the
+    member whose close ended it."""
 
     since: int
     ended: int | None = None
@@ -46,7 +47,7 @@ class Outage:
 
 
 def grouping_fields(data: Data) -> Data | None:
-    """What the runs of its group share: the incident key, else pipeline and step; None: it belongs to none."""
+    """Returns the fields that a run shares with its group: the incident key, else pipeline and step. None: no group."""
     if data.incident_key is not None:
         return Data(incident_key=data.incident_key)
     if data.pipeline is None and data.step is None:
@@ -54,27 +55,27 @@ def grouping_fields(data: Data) -> Data | None:
     return Data(pipeline=data.pipeline or "", step=data.step or "")
 
 
-def incident_name(cause: Data) -> str:
-    """What an incident is called: its `source_id`."""
-    return cause.incident_key or "/".join(part for part in (cause.pipeline, cause.step) if part)
+def incident_name(fields: Data) -> str:
+    """Returns the `source_id` of an incident: the incident key, else pipeline/step."""
+    return fields.incident_key or "/".join(part for part in (fields.pipeline, fields.step) if part)
 
 
 def group_of_run(row: ItemRow) -> str | None:
-    """The key of the group a failed run belongs to, if any: it needs a cluster to be open on."""
+    """Returns the group key of a failed run. None: no opening event has arrived, or the run names no cluster."""
     return group_key_of(row) if row.base is not None and row.data.cluster is not None else None
 
 
 def group_key_of(row: ItemRow) -> str | None:
-    """The key of the group of a run with these data, or of the incident with them."""
-    cause = grouping_fields(row.data)
-    if cause is None:
+    """Returns the key of the group of a run, or of the group that an incident stands for. None: no group."""
+    shared = grouping_fields(row.data)
+    if shared is None:
         return None
-    name = json.encode((cause.incident_key, cause.pipeline, cause.step)).decode()
+    name = json.encode((shared.incident_key, shared.pipeline, shared.step)).decode()
     return group_key(row.ws, name, row.target_user_id, row.target_role)
 
 
 def upsert_member(group: GroupRow, row: ItemRow) -> bool:
-    """Writes down what the group needs to know of a member. False: the group is full, the run stays on its own."""
+    """Stores what the group needs to know of a member. Returns False if the group is full: the run stays ungrouped."""
     if row.is_open and row.id not in group.members and len(group.members) >= MAX_OPEN_MEMBERS + MAX_CLOSED_MEMBERS:
         return False
     action, by = (row.closed.action, row.closed.by) if row.closed is not None else (None, None)
@@ -91,7 +92,7 @@ def upsert_member(group: GroupRow, row: ItemRow) -> bool:
 
 
 def _drop_closed_members(group: GroupRow, closed: list[tuple[int, str]]) -> None:
-    """Drops closed members, but not what they proved: that the group was on while they were open."""
+    """Removes closed members. `held` keeps the outage that they proved, as far as it lasted while they were open."""
     outage = find_outage(group)
     for code, item in closed:
         del group.members[item]
@@ -100,37 +101,44 @@ def _drop_closed_members(group: GroupRow, closed: list[tuple[int, str]]) -> None
 
 
 def remove_member(group: GroupRow, item: str) -> None:
+    """Removes a member, if the group has it."""
     group.members.pop(item, None)
 
 
 def find_outage(group: GroupRow) -> Outage | None:
-    """The newest time the group was on, or None; by how things stood after all that happened at one time."""
+    """Returns the newest outage of the group, None if there was none.
+
+    Sweep line: steps through all starts and ends of periods in order of time. The state is evaluated after all steps of
+    one time.
+    """
     steps = [
         (time, opens, item, member.cluster)
         for item, member in group.members.items()
         for start, end in periods.intervals(member.periods) if start != end
         for time, opens in ((start, True), (end, False)) if time is not None
     ]
-    if group.held is not None:  # two clusters stand for the members forgotten
-        steps += [(time, time == group.held[0], "", place) for time in group.held for place in ("\0a", "\0b")]
-    open_on: Counter[str] = Counter()
+    if group.held is not None:  # two clusters that no member can have stand for the removed members
+        held_since, _ = group.held
+        steps += [(time, time == held_since, "", cluster) for time in group.held for cluster in ("\0a", "\0b")]
+    open_members: Counter[str] = Counter()  # by cluster
     since: int | None = None
-    found: Outage | None = None
-    for time, at_once in groupby(sorted(steps), key=itemgetter(0)):
-        item = ""
-        for _, opens, item, cluster in at_once:  # noqa: B007 - the last one counts
-            open_on[cluster] += 1 if opens else -1
-        there = sum(count > 0 for count in open_on.values())
-        if since is None and there > 1:
+    newest: Outage | None = None
+    for time, simultaneous in groupby(sorted(steps), key=itemgetter(0)):
+        last_item = ""
+        for _, opens, last_item, cluster in simultaneous:  # noqa: B007 - the last item of this time ends the outage
+            open_members[cluster] += 1 if opens else -1
+        open_clusters = sum(count > 0 for count in open_members.values())
+        if since is None and open_clusters > 1:
             since = time
-            found = Outage(since)
-        elif since is not None and not there:
-            found, since = Outage(since, time, item), None
-    return found
+            newest = Outage(since)
+        elif since is not None and not open_clusters:
+            newest = Outage(since, time, last_item)
+            since = None
+    return newest
 
 
-def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, rules: FoldConfig) -> None:
-    """The incident's own item row, from its group. It is hidden where the group never was on."""
+def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, config: FoldConfig) -> None:
+    """Derives the incident's item row from its group, in place. The row is hidden if there was no outage."""
     row.count, row.members = 0, []
     if outage is None:
         hide(row)
@@ -147,13 +155,13 @@ def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock:
         elif raised:
             row.surge += 1
     row.base = row.base or Stamp(row.created_at, "")
-    derive_rank(row, clock, rules)
+    derive_rank(row, clock, config)
 
 
 def _show_members(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
-    """What its members make of it. True: the priority rose."""
-    found = outage_members(group, outage)
-    members = [group.members[item] for item in found]
+    """Derives priority, title, due time and member list from the members. Returns whether the priority rose."""
+    items = outage_members(group, outage)
+    members = [group.members[item] for item in items]
     if not members:
         return False
     before = row.priority
@@ -166,16 +174,16 @@ def _show_members(row: ItemRow, group: GroupRow, outage: Outage) -> bool:
     newest = outage.ended or max(periods.newest_time(member.periods) for member in group.members.values())
     row.updated_at = max(outage.since, newest, row.read_at or 0)
     if outage.ended is None:
-        row.count, row.members = len(found), found[:MAX_LISTED_MEMBERS]
+        row.count, row.members = len(items), items[:MAX_LISTED_MEMBERS]
     return BANDS.index(row.priority) < BANDS.index(before)
 
 
 def outage_members(group: GroupRow, outage: Outage) -> list[str]:
-    """The members that are open, or once it is over those that were; the one that opened first comes first."""
-    found = {
+    """Returns the ids of the open members; of an ended outage those open during it. First opened first."""
+    opened = {
         item: (start, item)
         for item, member in group.members.items()
         for start, end in periods.intervals(member.periods)
         if (end is None if outage.ended is None else start < outage.ended and (end or 0) > outage.since)
     }
-    return [item for _, item in sorted(found.values())]
+    return [item for _, item in sorted(opened.values())]

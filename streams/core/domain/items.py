@@ -1,7 +1,7 @@
-"""One item's row: what opens, updates and closes it, and what follows from that. Rows are changed in place.
+"""State of one item: opening, update, close, and what is derived from them. All functions change the row in place.
 
-Every function here gives the same row for the same events in any order: shown fields go by the newest event that names
-them, open or closed by the newest time of each (law 2).
+The result depends on the set of events, not on their arrival order (law 2): each field has the value of the newest
+event that names it, and the newest opening or close decides whether the item is open.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ __all__ = [
 ]
 
 _NEVER = Stamp(-1, "")  # older than any event
-_TARGET = "target"  # both target fields move together: naming one replaces both
+# Name of both target fields in `over`: an event that names one of them replaces both.
+_TARGET = "target"
 _TARGET_FIELDS = ("target_user_id", "target_role")
-# What an update can't change: who closed it, how, and the title, which an open item always has.
+# Fields that an update does not set as such: actor and action belong to a close; targets are set as a pair.
 _NOT_UPDATABLE = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
 _UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_UPDATABLE)
 _values = attrgetter(*_UPDATABLE)
@@ -32,7 +33,7 @@ _PRIORITY_ORDER = {"urgent": 0, "high": 1, "normal": 2, "low": 3}
 
 
 def set_opening_data(row: ItemRow, data: Data, stamp: Stamp) -> None:
-    """An opening event's data, unless a newer opening is shown already. Updates newer than it stay on top."""
+    """Sets the item's data to those of an opening event, unless a newer one has set them. Newer updates are kept."""
     if row.base is not None and stamp <= row.base:
         return
     shown, data = row.data, copy(data)
@@ -45,12 +46,16 @@ def set_opening_data(row: ItemRow, data: Data, stamp: Stamp) -> None:
 
 
 def record_open(row: ItemRow, data: Data, stamp: Stamp) -> None:
+    """Adds an opening: sets the data, if it is the newest opening, and adds its time to the periods."""
     set_opening_data(row, data, stamp)
     periods.insert(row.periods, stamp.time, closes=False)
 
 
 def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> None:
-    """Sets the fields the event names, each unless something newer is shown there (CONTRACT §2)."""
+    """Sets each field that the event names or clears, unless a newer event has set it (CONTRACT §2).
+
+    `cleared`: names of fields that the event sets to null. A title is never cleared: an open item needs one.
+    """
     if row.base is not None and stamp.time <= row.base.time:
         return
     shown, over = row.data, row.over
@@ -67,13 +72,14 @@ def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> 
 
 
 def record_close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> None:
+    """Adds a close to the periods, and stores how it closed, if it is the newest close."""
     periods.insert(row.periods, stamp.time, closes=True)
     if row.closed is None or stamp > row.closed.stamp:
         row.closed = Close(*stamp, action, by)
 
 
-def derive_state(row: ItemRow, clock: int, rules: FoldConfig) -> None:
-    """Derives state, rank and wake-up from the row's events and the log's clock. `touched` must be set before."""
+def derive_state(row: ItemRow, clock: int, config: FoldConfig) -> None:
+    """Derives state, rank and timer from the row's events and the log clock. The caller must set `touched` before."""
     raised = _update_priority(row)
     row.blocking = row.data.blocking if row.data.blocking is not None else row.kind in BLOCKING_BY_DEFAULT
     row.target_user_id, row.target_role = row.data.target_user_id, row.data.target_role
@@ -88,16 +94,17 @@ def derive_state(row: ItemRow, clock: int, rules: FoldConfig) -> None:
         row.surge += 1
     if row.base is not None:
         row.created_at = periods.current_period_start(row.periods) or row.base.time
-    derive_rank(row, clock, rules)
+    derive_rank(row, clock, config)
 
 
 def _update_priority(row: ItemRow) -> bool:
+    """Sets the priority of the row. Returns whether it rose."""
     before, row.priority = row.priority, priority_of(row.data.priority)
     return _PRIORITY_ORDER[row.priority] < _PRIORITY_ORDER[before]
 
 
 def reopen(row: ItemRow) -> None:
-    """Unread again, as nobody has seen it since; marks made before no longer hold."""
+    """Makes the item unread. Marks made before no longer apply, because `surge` is higher."""
     row.state = "unread"
     row.surge += 1
     row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
@@ -105,36 +112,37 @@ def reopen(row: ItemRow) -> None:
 
 
 def hide(row: ItemRow) -> None:
-    """As if it had never been open, and so never resolved: what came late may show that an incident never was one."""
+    """Makes the item hidden, as if it had never opened: a late event may prove that an incident never was one."""
     row.state = "hidden"
     row.resolved_at = row.resolved_by = row.resolved_action = None
 
 
 def resolve(row: ItemRow, closed: Close | None) -> None:
+    """Makes the item resolved, by `closed` where that is known."""
     if row.is_open:
         row.wake = None
     row.state = "resolved"
     if closed is not None:
         row.resolved_at, row.resolved_by = closed.time, closed.by
-        row.resolved_action = closed.action or None  # who resolves by hand need not say how (C14)
+        row.resolved_action = closed.action or None  # a manual resolve may name no action (C14)
 
 
 def seconds_open(row: ItemRow, until: int) -> float:
-    """Of an item that ends. Never less than none: sources' clocks are ahead of each other's and of the log's."""
+    """Returns for how many seconds the item was open until `until` (µs). At least 0: clocks of sources may differ."""
     return max(0, until - row.created_at) / 1e6
 
 
-def derive_rank(row: ItemRow, clock: int, rules: FoldConfig) -> None:
-    """Due time, overdue, band, and when the clock next changes the row."""
-    row.due_at = due_of(row, rules.targets)
+def derive_rank(row: ItemRow, clock: int, config: FoldConfig) -> None:
+    """Derives due time, overdue, band, and the timer: when the log clock next changes the row."""
+    row.due_at = due_of(row, config.targets)
     row.overdue = row.is_open and row.due_at <= clock
     row.band = band_of(row.priority, row.overdue)
     if row.is_open:
         row.wake = None if row.overdue else row.due_at
-    elif row.wake is None or not row.touched <= row.wake <= row.touched + rules.retention:
-        # Set once and checked again when it comes, so that a row that is touched often has one wake-up, not many. What
-        # is later is of the time when it was open, or was to open: years ahead, perhaps.
-        row.wake = row.touched + rules.retention
+    elif row.wake is None or not row.touched <= row.wake <= row.touched + config.retention:
+        # The timer is kept while it lies within the retention and is checked again when it is due: a row that changes
+        # often needs one timer. A later one is from when the item was open or was about to open; replace it.
+        row.wake = row.touched + config.retention
 
 
 def mark_timer(item: ItemRow, until: int | None, clock: int, retention: int) -> int:

@@ -1,4 +1,6 @@
-"""Identities: derived from what they name, so a replay of the log gives the same ones."""
+"""Row keys, item ids, event digests and fact names. All are derived from what they name: a replay of the log gives the
+same ones (law 1).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ __all__ = [
     "outcome_key", "parse_event_name", "preferences_key", "proof_expiring_name", "proofs_key", "seen_key",
 ]
 
-# 96 bits: among ten million events of a partition a false repeat (a lost event) has odds of about 1 in 10**15.
+# 96 bits: with ten million events per partition, the probability of a collision (a lost event) is about 1 in 10**15.
 DIGEST_BYTES = 12
 
 
@@ -21,32 +23,34 @@ def _digest(size: int, first: str, second: str, third: str = "", fourth: str = "
 
 
 def event_digest(ws: str, source: str, event_id: str) -> bytes:
-    """An event's identity within its workspace: CloudEvents' `source` and `id`."""
-    if source.startswith("\0"):  # those of commands
+    """Returns the digest of an event's identity: workspace, and `source` and `id` of the CloudEvent."""
+    if source.startswith("\0"):  # the prefix of commands
         source = "\0" + source
     return _digest(DIGEST_BYTES, ws, source, event_id).digest()
 
 
 def command_digest(ws: str, command: str) -> bytes:
-    """A command's identity: none that an event can have."""
+    """Returns the digest of a command's identity, which no event can have."""
     return _digest(DIGEST_BYTES, ws, "\0command", command).digest()
 
 
-# First words of names that are not of source events.
+# First words of fact names that do not belong to source events.
 _COMMAND, _EXPIRING = "command", "proof.expiring"
 
 
 def event_name(source: str, event_id: str) -> str:
-    """The `event_id` of a fact: one for each pair (decision 0037). Source and id joined by a space; where that could be
-    another pair's or a command's, a space and the length of the source come first, as no other name begins with one."""
+    """Returns the `event_id` of a fact, unique per pair of source and id (decision 0037).
+
+    Source and id are joined by a space. If that is ambiguous (a space in the source, or the first word of another kind
+    of fact), a space and the length of the source come first: no other name begins with a space.
+    """
     if " " in source or source in (_COMMAND, _EXPIRING):
         return f" {len(source)} {source} {event_id}"
     return f"{source} {event_id}"
 
 
 def parse_event_name(name: str) -> tuple[str, str]:
-    """Source and id of the event that has this name. Rows of an older attn may have two readings: then the shortest
-    source."""
+    """Returns source and id of an event name; of an ambiguous one (before decision 0037) the shortest source."""
     if name.startswith(" "):
         length, _, rest = name[1:].partition(" ")
         if length.isdecimal():
@@ -56,12 +60,12 @@ def parse_event_name(name: str) -> tuple[str, str]:
 
 
 def legacy_event_name(name: str) -> str:
-    """As an attn before decision 0037 named the same event."""
+    """Returns the name that attn before decision 0037 gave the same event."""
     return " ".join(parse_event_name(name)) if name.startswith(" ") else name
 
 
 def command_name(command: str, *items: str) -> str:
-    """The `event_id` of a fact of a command. Ids of items hold no space."""
+    """Returns the `event_id` of a fact of a command. Item ids contain no space."""
     return " ".join((_COMMAND, command, *items))
 
 
@@ -70,7 +74,7 @@ def proof_expiring_name(item: str, opened_at: int) -> str:
 
 
 def is_event_digest(text: str) -> bool:
-    """Whether it is an event's digest in hexadecimal; ids of commands have another length."""
+    """Returns whether the text is an event digest in hexadecimal; command ids have another length."""
     return len(text) == 2 * DIGEST_BYTES
 
 
@@ -95,12 +99,12 @@ def preferences_key(ws: str, user: str) -> bytes:
 
 
 def outcome_key(ws: str, user: str, key: str) -> bytes:
-    """Of a command that carries a key of its caller's (Idempotency-Key)."""
+    """Returns the key of the outcome of a command with an Idempotency-Key."""
     return b"o:" + _digest(16, ws, user, key).hexdigest().encode()
 
 
 def outcome_count_key(ws: str, user: str) -> bytes:
-    """Of the number of outcomes that are kept for a user."""
+    """Returns the key of the row that counts the stored outcomes of a user."""
     return b"k:" + _digest(16, ws, user).hexdigest().encode()
 
 
@@ -109,7 +113,8 @@ def activity_key(digest: bytes) -> bytes:
 
 
 def group_key(ws: str, name: str, target_user_id: str | None, target_role: str | None) -> str:
-    """The group of failed runs of one name and one target: who may see the members may see their incident."""
+    """Returns the key of a group of failed runs of one name and one target: members and incident have the same
+    readers."""
     return "g:" + _digest(16, ws, name, target_user_id or "", target_role or "").hexdigest()
 
 

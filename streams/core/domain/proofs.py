@@ -1,4 +1,8 @@
-"""Proofs of a case: one that will expire opens an item by itself, until the case's next proof (CONTRACT §2, Z4)."""
+"""Expiring proofs: their order within a case, the state of a proof's item, and the `proof.expiring` fact.
+
+A proof with an expiry time opens an item by timer, which closes at the expiry or at the case's next proof
+(CONTRACT §2, Z4).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ from streams.core.domain.rank import priority_of
 
 __all__ = ["derive_proof_state", "insert_proof", "proof_expiring_fact"]
 
-MAX_PROOFS = 64  # of a case, the newest: an older one is superseded anyhow
+MAX_PROOFS = 64  # proofs kept per case, the newest; an older one is superseded in any case
 
 
 def insert_proof(proofs: ProofsRow, proof: str, time: int) -> list[tuple[str, int | None]]:
-    """Puts a proof into its case's order. Returns it and those for which it changed when the next one came.
+    """Inserts a proof into the order of its case, in place, at the newest `time` (µs) at which this case received it.
 
-    It counts from when this case last got it, and goes on to count when another case gets it later (law 2).
+    Returns (proof id, time of the case's next proof or None): of the proof itself, and of each proof whose next one
+    changed. A proof keeps its position in this case when another case receives it later (law 2).
     """
     before = _successors(proofs)
     known = next((entry for entry in proofs.proofs if entry[1] == proof), None)
@@ -29,21 +34,30 @@ def insert_proof(proofs: ProofsRow, proof: str, time: int) -> list[tuple[str, in
         insort(proofs.proofs, (time, proof))
         del proofs.proofs[:-MAX_PROOFS]
     after = _successors(proofs)
-    after.setdefault(proof, proofs.proofs[0][0])  # it came late, and is older than all that are known
+    after.setdefault(proof, proofs.proofs[0][0])  # it is older than all stored proofs
     return [(name, next_) for name, next_ in after.items() if name == proof or before.get(name) != next_]
 
 
 def _successors(proofs: ProofsRow) -> dict[str, int | None]:
-    """Proof -> when the case's next one came."""
+    """Returns proof id -> time of the case's next proof; None for the newest."""
     times = [time for time, _ in proofs.proofs]
     return {name: after for (_, name), after in zip(proofs.proofs, [*times[1:], None], strict=False)}
 
 
-def derive_proof_state(row: ItemRow, clock: int, rules: FoldConfig) -> bool:
-    """State and rank of a proof's item. True when it opens now.
+def derive_proof_state(row: ItemRow, clock: int, config: FoldConfig) -> bool:
+    """Derives state, rank and timer of a proof's item. Returns whether it opens now.
 
-    It opens `proof_window` before it expires, or when it was attached if that is later, and is over with its expiry
-    event or the case's next proof, whichever came first; one that was over before is never shown.
+    | condition | state | timer |
+    | --- | --- | --- |
+    | no attached event yet, or no expiry time | hidden | retention |
+    | it ended before it was to open | hidden | retention |
+    | the log clock is before `opens` | hidden | `opens` |
+    | it ended after it opened | resolved | retention |
+    | else | open (unread, or as it was) | due time |
+
+    `opens`: `proof_window` before the expiry, or the time of the attached event if that is later. The item ends at the
+    expiry event or at the case's next proof, whichever comes first. An `unread` by a user reopens it: ends before that
+    do not count.
     """
     data, expires = row.data, row.data.expires_at
     row.priority, row.blocking = priority_of(data.priority), bool(data.blocking)
@@ -52,10 +66,10 @@ def derive_proof_state(row: ItemRow, clock: int, rules: FoldConfig) -> bool:
     row.state = "hidden" if row.base is None or expires is None else row.state
     if row.base is not None and expires is not None:
         data.title = data.title or f"Proof of {data.case_title or data.case_id or row.source_id} expires"
-        # Nothing but a person's `unread` is an opening among the periods: what ended before it, it undid.
-        opens, again = max(expires - rules.proof_window, row.base.time), periods.newest_opening(row.periods)
-        row.created_at = max(opens, again)
-        ends = _end_candidates(row, max(row.base.time, again))
+        # The periods of a proof have no opening but a user's `unread`.
+        opens, reopened_at = max(expires - config.proof_window, row.base.time), periods.newest_opening(row.periods)
+        row.created_at = max(opens, reopened_at)
+        ends = _end_candidates(row, max(row.base.time, reopened_at))
         end = min(ends, key=lambda close: close.time) if ends else None
         row.updated_at = max(row.created_at, row.read_at or 0, *(close.time for close in ends))
         over_before = end is not None and end.time <= opens
@@ -66,14 +80,14 @@ def derive_proof_state(row: ItemRow, clock: int, rules: FoldConfig) -> bool:
             items.resolve(row, end)
         elif not was_open:
             items.reopen(row)
-    items.derive_rank(row, clock, rules)
+    items.derive_rank(row, clock, config)
     if waiting:
         row.wake = opens
     return row.is_open and not was_open
 
 
 def _end_candidates(row: ItemRow, since: int) -> list[Close]:
-    """When and how it was over: time, digest, resolved action, by whom."""
+    """Returns the closes of the item at `since` (µs) or later: its expiry event, and the case's next proof."""
     ends: list[Close] = []
     if row.closed is not None and row.closed.time >= since:
         ends.append(row.closed)
@@ -83,7 +97,7 @@ def _end_candidates(row: ItemRow, since: int) -> list[Close]:
 
 
 def proof_expiring_fact(row: ItemRow, clock: int) -> Fact:
-    """The fact that a proof's item opened by itself: for the case's streams, not for the history."""
+    """Returns the fact that a proof's item opened by timer. The case's event streams get it, the history does not."""
     return Fact(
         ws=row.ws, pos=0, index=0, event_id=proof_expiring_name(row.id, row.created_at), time=row.created_at,
         type="proof.expiring", subject=row.source_id, at=clock, item=row.id, kind=row.kind, priority=row.priority,

@@ -1,4 +1,4 @@
-"""The rank: most pressing first, and why (CONTRACT §3). Pure; an item's overdue flag comes from the log's clock."""
+"""Rank of an item: band, due time, sort key, and the reasons of its rank (CONTRACT §3)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = [
     "rank_reasons", "sort_key",
 ]
 
-# `rank_key` as bytes, so that an index of a million entries is small and compares fast: band, not blocking, not pinned,
-# due, created, then the id.
+# `rank_key` as bytes: band, not blocking, not pinned, due, created; the item id follows. An index of a million entries
+# is smaller and compares faster with bytes than with tuples.
 _SORT_KEY = Struct(">BBBQQ")
-ID_OFFSET = _SORT_KEY.size  # where the id begins in a sort key
+ID_OFFSET = _SORT_KEY.size  # index of the first byte of the item id in a sort key
 
-# Most pressing first; a band's number is its place here.
+# Most urgent first; the number of a band is its index.
 BANDS = ("urgent", "high", "normal", "low")
 _BAND_NUMBERS = {name: place for place, name in enumerate(BANDS)}
 
@@ -25,18 +25,20 @@ RankKey = tuple[int, bool, bool, int, int, str]
 
 
 def priority_of(given: str | None) -> str:
-    """The priority, `normal` by default, as the very string that rows have as their default: msgspec leaves a field out
-    where it *is* its default, and the same row must always be the same bytes (law 1)."""
+    """Returns the priority, `normal` by default, as the same string object that rows have as their default.
+
+    msgspec omits a field whose value *is* the default object, and the same row must always be the same bytes (law 1).
+    """
     return BANDS[_BAND_NUMBERS[given or "normal"]]
 
 
 def band_of(priority: str, overdue: bool) -> int:
-    """The priority's place, one step up once overdue; urgent is the top."""
+    """Returns the band number of a priority, one less if overdue; 0 (urgent) is the top."""
     return max(0, _BAND_NUMBERS[priority] - overdue)
 
 
 def due_of(row: ItemRow, targets: dict[str, int]) -> int:
-    """When it is due, in microseconds: the source's own time, else opened + the target of its priority."""
+    """Returns the due time in microseconds: `due_at`, else `expires_at`, else opening + target of the priority."""
     if row.data.due_at is not None:
         return row.data.due_at
     if row.data.expires_at is not None:
@@ -45,35 +47,34 @@ def due_of(row: ItemRow, targets: dict[str, int]) -> int:
 
 
 def is_pinned(row: ItemRow, pins: Collection[str]) -> bool:
-    """Whether the reader pinned a cluster of it; an incident has several."""
+    """Returns whether one of the item's clusters is among `pins`; an incident has several clusters."""
     if not pins:
         return False
     return row.data.cluster in pins or any(cluster in pins for cluster in row.clusters)
 
 
 def rank_key(row: ItemRow, pinned: bool = False) -> RankKey:
-    """Sorts ascending: band, blocking first, pinned first, due, oldest, id."""
+    """Returns the ascending sort key: band, blocking first, pinned first, earliest due, oldest, id."""
     return (row.band, not row.blocking, not pinned, row.due_at, row.created_at, row.id)
 
 
 def rank_reasons(row: ItemRow, pinned: bool = False) -> list[str]:
-    """The rank in words, in the order it is decided: the band always, then what moved it up."""
-    found = [BANDS[row.band]]
+    """Returns the reasons of the rank in order of weight: the band, then `overdue`, `blocking`, `pinned`."""
+    result = [BANDS[row.band]]
     if row.overdue:
-        found.append("overdue")
+        result.append("overdue")
     if row.blocking:
-        found.append("blocking")
+        result.append("blocking")
     if pinned:
-        found.append("pinned")
-    return found
+        result.append("pinned")
+    return result
 
 
 def sort_key(row: ItemRow, pinned: bool = False) -> bytes:
-    """Sorts as `rank_key` does."""
+    """Returns `rank_key` as bytes with the same order."""
     return _SORT_KEY.pack(row.band, not row.blocking, not pinned, row.due_at, row.created_at) + row.id.encode()
 
 
-
 def pinned_sort_key(key: bytes) -> bytes:
-    """The sort key of the same item for a reader who pinned a cluster of it."""
+    """Returns the sort key of the same item for a reader who pinned one of its clusters."""
     return key[:2] + b"\0" + key[3:]

@@ -1,6 +1,7 @@
-"""Momentum: what was completed, approved and resolved lately, a row each, so that counts hold for every reader.
+"""Activity rows: one per completed session, approved plan and resolved action of the activity window.
 
-A row takes its target from the item it is about, whichever of them arrived first, and goes when it leaves the window.
+Each is a row of its own, so that an edge counts only those that the reader may see. A row has the target of its item,
+in any arrival order of the two. It is deleted when it leaves the window (ATTN_ACTIVITY_WINDOW_HOURS).
 """
 
 from __future__ import annotations
@@ -12,48 +13,53 @@ from streams.core.fold.context import FoldContext
 
 __all__ = ["add_activity", "sync_activity"]
 
-# Completions an item knows of; a session that completes more often keeps the older ones' targets.
+# Activity rows that an item keeps in step. Of a session that completes more often, older rows keep their last target.
 MAX_ENTRIES_PER_ITEM = 16
 
 
 def add_activity(context: FoldContext, row: ItemRow, event: Event, stamp: Stamp, by: str | None) -> None:
-    """Adds the event to the activity, if it is still within the window. `by`: who did it, as its fact says."""
+    """Adds an activity row for the event, unless its time is before the window. `by`: the actor of its fact."""
     wake = event.time + context.config.activity_window
     if wake <= context.log_clock:
         return
     key = activity_key(bytes.fromhex(stamp.digest))
-    done = ActivityRow(
+    entry = ActivityRow(
         ws=row.ws, id=key.decode(), type=event.type, at=event.time, item="", kind=row.kind,
         by=by, target_user_id=event.data.target_user_id, target_role=event.data.target_role,
         cluster=event.data.cluster, case_id=event.data.case_id, session_id=event.data.session_id, wake=wake,
     )
-    _copy_item_fields(done, row)
-    done.rev = context.revision
-    context.state.put(key, done)
+    _copy_item_fields(entry, row)
+    entry.rev = context.revision
+    context.state.put(key, entry)
     row.done = [*row.done, key.decode()][-MAX_ENTRIES_PER_ITEM:]
     context.state.put(item_key(row.id), row)
 
 
 def sync_activity(context: FoldContext, row: ItemRow) -> None:
-    """The item changed: its activity rows go where it goes."""
+    """Copies the changed item's target and texts to its activity rows."""
     for name in row.done:
-        done = context.state.get(name.encode())
-        if isinstance(done, ActivityRow) and _copy_item_fields(done, row):
-            done.rev = context.revision
-            context.state.put(name.encode(), done)
+        entry = context.state.get(name.encode())
+        if isinstance(entry, ActivityRow) and _copy_item_fields(entry, row):
+            entry.rev = context.revision
+            context.state.put(name.encode(), entry)
 
 
-def _copy_item_fields(done: ActivityRow, row: ItemRow) -> bool:
-    """Copies what the item shows; returns whether that changed something. An entry whose item nothing opened keeps its
-    event's own fields and names no item."""
+def _copy_item_fields(entry: ActivityRow, row: ItemRow) -> bool:
+    """Copies target and texts of the item. Returns whether that changed the activity row.
+
+    Without an opening event of the item, the row keeps the fields of its own event and names no item.
+    """
     if row.base is None:
         return False
-    before = _copied_fields(done)
-    done.item = row.id
-    done.target_user_id, done.target_role, done.title = row.target_user_id, row.target_role, row.data.title
-    done.cluster, done.case_id, done.session_id = row.data.cluster, row.data.case_id, row.data.session_id
-    return before != _copied_fields(done)
+    before = _copied_fields(entry)
+    entry.item = row.id
+    entry.target_user_id, entry.target_role, entry.title = row.target_user_id, row.target_role, row.data.title
+    entry.cluster, entry.case_id, entry.session_id = row.data.cluster, row.data.case_id, row.data.session_id
+    return before != _copied_fields(entry)
 
 
-def _copied_fields(done: ActivityRow) -> tuple[str | None, ...]:
-    return (done.item, done.target_user_id, done.target_role, done.title, done.cluster, done.case_id, done.session_id)
+def _copied_fields(entry: ActivityRow) -> tuple[str | None, ...]:
+    return (
+        entry.item, entry.target_user_id, entry.target_role, entry.title, entry.cluster, entry.case_id,
+        entry.session_id,
+    )

@@ -1,7 +1,8 @@
-"""What people do, as the fold decides it: the edge has checked already, but only the fold knows the order (law 6 too).
+"""Handlers of user commands: access check (law 6), decision, outcome.
 
-Each command leaves an outcome (status and JSON body) for the edge that waits, and a fact for each item it changed. One
-that carries a key of its caller's is decided once: sent again within a day it gets the same outcome, from any edge.
+The edge has checked the command against its replica, but only the fold knows the order of all commands and events. Each
+command emits an outcome (HTTP status and JSON body) for the waiting edge, and a fact for each item that it changed. A
+command with an Idempotency-Key is decided once: a retry within a day gets the same outcome from any edge.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
 
 
 def handle_command(context: FoldContext, command: Command) -> None:
-    """Carries out a command that is not a repeat."""
+    """Applies a command that is not a repeat, and emits its outcome."""
     known = outcomes.find_outcome(context, command)
     if known is not None:
         body = outcomes.stored_answer(context, command, known)
@@ -61,6 +62,7 @@ def handle_command(context: FoldContext, command: Command) -> None:
 def _respond(
     context: FoldContext, command: Command, status: int, body: object, changed: list[str] | None = None,
 ) -> None:
+    """Stores the outcome for its Idempotency-Key, if it has one, and emits it."""
     raw = _encode_body(body)
     outcomes.store_outcome(context, command, status, raw)
     _emit_outcome(context, command, status, raw, changed or [])
@@ -79,6 +81,7 @@ def _encode_body(body: object) -> msgspec.Raw:
 
 
 def _find_visible(context: FoldContext, command: Command, item: str) -> ItemRow | None:
+    """Returns the item if the command's user may see it, else None."""
     row = context.state.item(item_key(item))
     if row is None or row.ws != command.ws or row.state == "hidden":
         return None
@@ -86,6 +89,7 @@ def _find_visible(context: FoldContext, command: Command, item: str) -> ItemRow 
 
 
 def _patch(context: FoldContext, command: SetState) -> None:
+    """Changes the state of one item: 404, 412, 409 or 200 (C18-C25)."""
     row = _find_visible(context, command, command.items[0]) if command.items else None
     if row is None:
         _respond(context, command, 404, _NOT_FOUND)
@@ -104,6 +108,7 @@ def _patch(context: FoldContext, command: SetState) -> None:
 
 
 def _bulk(context: FoldContext, command: SetState) -> None:
+    """Changes the state of many items; skips protected ones and counts unknown ones (C23, C24)."""
     changed: list[str] = []
     skipped: list[str] = []
     updated = not_found = 0
@@ -114,14 +119,15 @@ def _bulk(context: FoldContext, command: SetState) -> None:
         elif _is_protected(context, command, row):
             skipped.append(item)
         else:
-            updated += 1  # also where it was so before: the row is in the state that was asked for
+            updated += 1  # also if nothing changed: the row has the requested state
             if _change_state(context, command, row):
                 changed.append(item)
     _respond(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
 
 
 def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool:
-    """Decision items are left to their source (C23, C24); `read` is harmless (C25)."""
+    """Returns whether a bulk change must skip the item: only its source may decide it (C23, C24); `read` is allowed
+    (C25)."""
     if command.state == "read":
         return False
     return (row.kind in context.config.source_managed or (command.state == "resolved" and row.blocking)
@@ -129,8 +135,8 @@ def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool
 
 
 def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bool:
-    """Whether an `unread` would open what the item's source has closed, by a caller who may not have seen that. An
-    incident opens as long as people resolved enough of its runs."""
+    """Returns whether an `unread` without If-Match would reopen an item that its source closed: the caller may not have
+    seen the close. An incident may be reopened while enough of its runs were resolved by users."""
     if command.state != "unread" or command.if_rev is not None or row.is_open:
         return False
     if row.kind == "incident":
@@ -139,7 +145,8 @@ def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bo
 
 
 def _closed_by_source(row: ItemRow) -> bool:
-    """A command's id is no event digest. A proof may also be over by the case's next one, which closes no period."""
+    """Returns whether an event, not a user, closed the item. The id of a command is no event digest. The next proof of
+    a case ends an item without a close of its own."""
     by_hand = (
         row.closed is not None and row.closed.time == row.resolved_at and not is_event_digest(row.closed.digest)
     )
@@ -147,24 +154,26 @@ def _closed_by_source(row: ItemRow) -> bool:
 
 
 def _runs_to_reopen(context: FoldContext, command: SetState, incident: ItemRow) -> list[ItemRow]:
-    """The runs that `unread` opens when the incident is over: without its revision only those that people resolved."""
+    """Returns the runs that an `unread` of a closed incident reopens: with If-Match all, else those that users
+    resolved."""
     runs = incident_groups.incident_runs(context, incident)
     return [run for run in runs if run.is_open or command.if_rev is not None or not _closed_by_source(run)]
 
 
 def _cannot_reopen(context: FoldContext, command: SetState, row: ItemRow) -> bool:
-    """An incident is its runs: to be open again it needs those it had, on two clusters."""
+    """Returns whether `unread` cannot reopen a closed incident: that needs runs of the outage on two clusters."""
     if row.kind != "incident" or row.is_open or command.state != "unread":
         return False
     return _cluster_count(incident_groups.incident_runs(context, row)) < 2
 
 
 def _cluster_count(runs: list[ItemRow]) -> int:
+    """Returns on how many clusters the runs failed."""
     return len({run.data.cluster for run in runs})
 
 
 def _changes_nothing(command: SetState, row: ItemRow) -> bool:
-    """Whether the row is already as the command wants it, who did it included."""
+    """Returns whether the row already has the requested state, including the user and action of a resolve."""
     if command.state == "read":
         return row.state != "unread" and row.read_at is not None
     if command.state == "unread":
@@ -173,8 +182,11 @@ def _changes_nothing(command: SetState, row: ItemRow) -> bool:
 
 
 def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool:
-    """Crewship's transitions (C18-C20). A resolve closes at its own time, an unread of a resolved item opens. Returns
-    whether that changed anything; if not, nothing is written."""
+    """Changes the item's state (C18-C20) and emits the facts. Returns whether anything changed; else nothing is
+    written.
+
+    A resolve closes the item at the time of the command; an unread of a resolved item reopens it.
+    """
     if _changes_nothing(command, row):
         return False
     was_open = row.is_open
@@ -198,6 +210,7 @@ def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool
 
 
 def _emit_state_fact(context: FoldContext, command: SetState, row: ItemRow, was_open: bool, event_id: str) -> None:
+    """Emits the fact `item.unread`, `item.read` or `item.resolved`."""
     context.emit(Fact(
         ws=row.ws, pos=0, index=0, event_id=event_id, time=command.time,
         type=f"item.{command.state}", subject=row.source_id, at=context.log_clock, item=row.id, kind=row.kind,
@@ -210,15 +223,16 @@ def _emit_state_fact(context: FoldContext, command: SetState, row: ItemRow, was_
 
 
 def _mark_unread(row: ItemRow, command: SetState) -> None:
+    """Makes the row unread; reopens a closed item, except an incident, whose runs reopen it."""
     if not row.is_open and row.kind != "incident":
         periods.insert(row.periods, max(command.time, periods.newest_time(row.periods) + 1), closes=False)
-        row.surge += 1  # it returns to those who had put it away
+        row.surge += 1  # dismissals and snoozes made before no longer apply
     row.state = "unread"
     row.read_at = row.read_by = row.resolved_at = row.resolved_by = row.resolved_action = None
 
 
 def _resolve(context: FoldContext, row: ItemRow, stamp: Stamp, command: SetState) -> None:
-    """An incident is its runs: resolving it resolves them, and the history knows of each."""
+    """Closes the item. Resolving an incident closes each of its runs and emits a fact for each."""
     action = command.resolved_action or ""
     if row.kind == "incident":
         for run in incident_groups.incident_runs(context, row):
@@ -233,8 +247,8 @@ def _resolve(context: FoldContext, row: ItemRow, stamp: Stamp, command: SetState
 
 
 def _later_stamp(row: ItemRow, stamp: Stamp) -> Stamp:
-    """No older than what the row knows, and newer than how it was closed: the last word holds (C20), whatever the
-    clock of its edge."""
+    """Returns a stamp at or after `stamp`: not before the newest event of the row, and after its newest close. So the
+    last command wins (C20), whatever the clock of its edge says."""
     stamp = Stamp(max(stamp.time, periods.newest_time(row.periods)), stamp.digest)
     if row.closed is None or stamp > row.closed.stamp:
         return stamp
@@ -242,6 +256,7 @@ def _later_stamp(row: ItemRow, stamp: Stamp) -> Stamp:
 
 
 def _store_item(context: FoldContext, row: ItemRow, time: int) -> None:
+    """Derives state and rank of a changed item, stores the row, and updates its group."""
     row.updated_at = max(row.updated_at, time)
     row.touched, row.rev = context.log_clock, context.revision
     if row.kind not in ("incident", "proof_expiring"):
@@ -254,7 +269,10 @@ def _store_item(context: FoldContext, row: ItemRow, time: int) -> None:
 
 
 def _derive_proof(context: FoldContext, row: ItemRow) -> None:
-    """As `proofs.settle` would, but that an item somebody sees is never taken as one that was over before it opened."""
+    """Derives state and rank of a proof's item after a command.
+
+    Unlike `proofs.derive_proof_state`, it never hides an item that a reader may have seen.
+    """
     if periods.is_open(row.periods):
         row.created_at = max(row.created_at, periods.newest_opening(row.periods))
     elif row.closed is not None and row.is_open:
@@ -263,6 +281,7 @@ def _derive_proof(context: FoldContext, row: ItemRow) -> None:
 
 
 def _dismiss(context: FoldContext, command: Dismiss) -> None:
+    """Dismisses or snoozes an item for the command's user: 404, 412, 400 or 200."""
     row = _find_visible(context, command, command.item)
     if row is None:
         return _respond(context, command, 404, _NOT_FOUND)
@@ -283,6 +302,7 @@ def _dismiss(context: FoldContext, command: Dismiss) -> None:
 
 
 def _restore(context: FoldContext, command: Restore) -> None:
+    """Removes the user's dismissal or snooze of an item: 404 or 200."""
     row = _find_visible(context, command, command.item)
     if row is None:
         return _respond(context, command, 404, _NOT_FOUND)
@@ -293,16 +313,17 @@ def _restore(context: FoldContext, command: Restore) -> None:
     return _respond(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
 
 
-def _emit_personal_fact(context: FoldContext, command: Command, row: ItemRow, what: str) -> None:
-    """A personal act: its fact is the person's own, and nobody else's business."""
+def _emit_personal_fact(context: FoldContext, command: Command, row: ItemRow, fact_type: str) -> None:
+    """Emits the fact of a dismissal, snooze or restore. Its target is the user alone."""
     context.emit(Fact(
-        ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=what,
+        ws=row.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=fact_type,
         subject=row.source_id, at=context.log_clock, item=row.id, kind=row.kind, priority=row.priority,
         actor=command.user, case_id=row.data.case_id, target_user_id=command.user,
     ))
 
 
 def _set_preferences(context: FoldContext, command: SetPreferences) -> None:
+    """Sets the preferences that the command names."""
     key = preferences_key(command.ws, command.user)
     row = context.state.get(key)
     if row is None:

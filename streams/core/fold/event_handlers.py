@@ -1,4 +1,4 @@
-"""Source events: which rows each changes, and the fact it leaves. A handler a family of types, in one table."""
+"""Handlers of source events: each changes rows and fills one fact. `HANDLERS` maps event types to handlers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["get_or_create_item", "handle_event"]
 
 
 def handle_event(context: FoldContext, event: Event, digest: bytes) -> None:
-    """Folds an event that is not a repeat: rows, then its fact."""
+    """Applies an event that is not a repeat: changes its rows, then emits its fact. `digest`: the event's digest."""
     data = event.data
     fact = Fact(
         ws=event.ws, pos=0, index=0, event_id=event_name(event.source, event.id), time=event.time, type=event.type,
@@ -29,7 +29,7 @@ def handle_event(context: FoldContext, event: Event, digest: bytes) -> None:
 
 
 def get_or_create_item(context: FoldContext, ws: str, kind: str, source_id: str) -> tuple[bytes, ItemRow]:
-    """The row of a source, known or new."""
+    """Returns key and row of the item of a source; a new hidden row if there is none."""
     item = item_id(ws, kind, source_id)
     key = item_key(item)
     row = context.state.item(key)
@@ -37,7 +37,7 @@ def get_or_create_item(context: FoldContext, ws: str, kind: str, source_id: str)
 
 
 def _handle_item_event(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
-    """One subject, one item: opened, updated or closed as the table says."""
+    """Opens, updates or closes the item of the event's subject, as EVENT_RULES says."""
     rule = EVENT_RULES[event.type]
     key, row = get_or_create_item(context, event.ws, rule.kind, event.subject)
     was_open = row.is_open
@@ -54,7 +54,7 @@ def _handle_item_event(context: FoldContext, event: Event, stamp: Stamp, fact: F
 
 
 def _update_item(context: FoldContext, key: bytes, row: ItemRow, event: Event) -> None:
-    """Derives the row's state and stores it; groups and activity follow it."""
+    """Derives the item's state and stores the row; updates its group and its activity rows."""
     row.updated_at = max(row.updated_at, event.time)
     row.touched = context.log_clock
     items.derive_state(row, context.log_clock, context.config)
@@ -67,18 +67,18 @@ def _update_item(context: FoldContext, key: bytes, row: ItemRow, event: Event) -
 
 
 def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
-    """Fills the fact's fields about the item: what the event names itself, else what the item shows.
+    """Fills the fact's fields about the item: from the event's data, else from the item's data.
 
-    An item that was never shown (no opening has arrived yet, or a proof that waits for its time) gives the fact no id
-    and no priority: nobody may see that item.
+    The fact has no item id and no priority if the item is hidden and was hidden before (no opening event has arrived,
+    or a proof waits for its time): no reader may see that item. `was_open`: before this event.
     """
     data, named, shown = event.data, event.data, row.data
     fact.item, fact.kind, fact.priority = row.id, row.kind, row.priority
     fact.target_user_id, fact.target_role = _fact_targets(event, row)
     if (fact.target_user_id, fact.target_role) != (row.target_user_id, row.target_role):
-        if row.is_open != was_open:  # the fact counts the item as opened or closed: with its readers and its texts
+        if row.is_open != was_open:  # an opening or close: the item's targets and texts
             fact.target_user_id, fact.target_role, named = row.target_user_id, row.target_role, shown
-        else:  # what the item shows is for other readers
+        else:  # the item's texts are for other readers
             fact.item = fact.kind = fact.priority = None
             shown = named
     if row.state == "hidden" and not was_open:
@@ -87,12 +87,12 @@ def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     fact.title = named.title or shown.title
     fact.cluster = named.cluster or shown.cluster
     fact.stack = named.stack or shown.stack
-    fact.case_id = data.case_id or shown.case_id  # a case's history has every event that names the case
+    fact.case_id = data.case_id or shown.case_id  # the history of a case has each event that names it
     fact.session_id = named.session_id or shown.session_id
     fact.actor = data.by_user_id or (data.sender.id if data.sender is not None else None)
-    fact.opened = row.is_open and not was_open and row.kind != "proof_expiring"  # that one has a fact of its own
+    fact.opened = row.is_open and not was_open and row.kind != "proof_expiring"  # a proof has its own
     if was_open and not row.is_open:
-        # A proof that had expired before its item opened by itself leaves none that is resolved, yet was how it ended.
+        # A proof may have expired before its item opened by timer: the row is hidden and has no resolved_action then.
         closing_action = row.closed.action if row.closed is not None else None
         fact.resolved_action = row.resolved_action or closing_action or RESOLVED_MANUALLY
         fact.seconds_open = items.seconds_open(row, event.time)
@@ -103,11 +103,10 @@ def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
 def _fact_targets(event: Event, row: ItemRow) -> tuple[str | None, str | None]:
     """Returns the targets that decide who may read the fact.
 
-    The item's targets, with two exceptions: an opening or update that names its own targets keeps them (it may be older
-    than what the item shows, and its texts were written for them), and an event whose item has no known targets yet has
-    its own. A draft's review always goes to the draft's owner or last editor (streams.core.domain.drafts); where
-    neither is
-    known, a draft's event is for the person who did it.
+    These are the item's targets, with two exceptions (decision 0041). An opening or update that names targets keeps
+    them: it may be older than the item's data, and its texts were written for its own targets. An event whose item has
+    no known targets has its own. A draft review always has the draft's owner or last editor as target
+    (streams.core.domain.drafts); if neither is known, the target is the user who caused the event.
     """
     data, known = event.data, (row.target_user_id, row.target_role)
     own = (data.target_user_id, data.target_role)
@@ -120,18 +119,18 @@ def _fact_targets(event: Event, row: ItemRow) -> tuple[str | None, str | None]:
 
 
 def _handle_session_event(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
-    """`data.session_id` is the subject where it is not given (CONTRACT §2)."""
+    """Handles an event of a session. Its `data.session_id` defaults to the subject (CONTRACT §2)."""
     event.data.session_id = event.data.session_id or event.subject
     if EVENT_RULES[event.type].effect != "note":
         _handle_item_event(context, event, stamp, fact)
         return
     _, row = get_or_create_item(context, event.ws, EVENT_RULES[event.type].kind, event.subject)
     _fill_fact(fact, event, row, row.is_open)
-    fact.item = fact.kind = fact.priority = fact.resolved_action = None  # it starts; nothing waits for anybody
+    fact.item = fact.kind = fact.priority = fact.resolved_action = None  # a started session waits for no user
 
 
 def _handle_case_event(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
-    """`blocked_case` is open while the newest state is BLOCKED."""
+    """Handles a state change of a case: `blocked_case` is open while the newest state is BLOCKED."""
     data = event.data
     data.case_id = data.case_id or event.subject
     key, row = get_or_create_item(context, event.ws, "blocked_case", event.subject)
@@ -148,6 +147,7 @@ def _handle_case_event(context: FoldContext, event: Event, stamp: Stamp, fact: F
 
 
 def _handle_draft_event(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
+    """Updates the draft and its review item."""
     key = draft_key(event.ws, event.subject)
     draft = context.state.get(key)
     if draft is None:
@@ -168,13 +168,17 @@ def _handle_draft_event(context: FoldContext, event: Event, stamp: Stamp, fact: 
 
 
 def _handle_proof_event(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
-    """A proof ends its session's wait for one, follows the case's older proofs, and will expire itself."""
+    """Handles an attached or expired proof.
+
+    An attached proof opens an item by timer before it expires, supersedes the older proofs of its case, and closes the
+    item of a session that waits for a proof.
+    """
     data = event.data
     key, row = get_or_create_item(context, event.ws, "proof_expiring", event.subject)
     if event.type == "proof.attached":
         items.set_opening_data(row, data, stamp)
         if row.base == stamp:
-            row.superseded = None  # it is of this event's case from now on, if of any
+            row.superseded = None  # the proof belongs to this event's case now, if to any
         if data.case_id is not None:
             _supersede_proofs(context, event, row)
     else:
@@ -188,41 +192,43 @@ def _handle_proof_event(context: FoldContext, event: Event, stamp: Stamp, fact: 
 
 
 def _close_verification(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
-    """The session has its proof. If an item waited for it, the fact is that item's end."""
+    """Closes the `verifying_no_proof` item of the session. If it was open, the fact describes its close."""
     key, row = get_or_create_item(context, event.ws, "verifying_no_proof", event.data.session_id or "")
     was_open = row.is_open
     items.record_close(row, stamp, "attached", event.data.by_user_id)
     _update_item(context, key, row, event)
     if was_open:
         _fill_fact(fact, event, row, was_open)
-        fact.title = row.data.title  # readers of this item need not be those of the proof
+        fact.title = row.data.title  # the readers of the two items may differ
         fact.target_user_id, fact.target_role = row.target_user_id, row.target_role
 
 
 def _supersede_proofs(context: FoldContext, event: Event, row: ItemRow) -> None:
-    """Tells the proofs of the case which one came after them; one changed at most beside the event's own."""
+    """Inserts the proof into its case. Sets `superseded` of the proofs whose next proof changed: the event's own and at
+    most one other."""
     case = event.data.case_id
     key = proofs_key(event.ws, case or "")
-    known = context.state.get(key)
-    if known is None:
-        known = ProofsRow(event.ws)
-    assert isinstance(known, ProofsRow)
-    for proof, after in proofs.insert_proof(known, event.subject, event.time):
+    case_proofs = context.state.get(key)
+    if case_proofs is None:
+        case_proofs = ProofsRow(event.ws)
+    assert isinstance(case_proofs, ProofsRow)
+    for proof, superseded_at in proofs.insert_proof(case_proofs, event.subject, event.time):
         if proof == event.subject:
             other, older = None, row
         else:
             other, older = get_or_create_item(context, event.ws, "proof_expiring", proof)
         if older.data.case_id != case:
-            continue  # it was attached to another case since
-        older.superseded = after
+            continue  # another case received the proof later
+        older.superseded = superseded_at
         if other is not None:
             _update_proof_item(context, other, older)
-    known.touched = context.log_clock
-    known.wake = known.wake or context.log_clock + context.config.retention
-    context.state.put(key, known)
+    case_proofs.touched = context.log_clock
+    case_proofs.wake = case_proofs.wake or context.log_clock + context.config.retention
+    context.state.put(key, case_proofs)
 
 
 def _update_proof_item(context: FoldContext, key: bytes, row: ItemRow) -> None:
+    """Derives the state of a proof's item, stores the row, and emits `proof.expiring` if the item opens now."""
     row.touched = context.log_clock
     row.rev = context.revision
     opened = proofs.derive_proof_state(row, context.log_clock, context.config)

@@ -1,11 +1,14 @@
-"""The fold: packs of the log in, rows and facts out. Pure; the only writer of the view (DESIGN: The idea, laws 1-3).
+"""`Fold`: applies the packs of one log partition and yields batches of rows and facts.
 
-    fold = Fold(rows, partition, rules); fold.load(); fold.reconcile(log_end, incarnation)
-    while not fold.apply(pack, offset):        # a pack that changes more than a batch can hold is folded in parts
-        ...write fold.take()...
-    batch = fold.take()                        # facts first, then the rows as one record batch, both acknowledged
-    ...put batch.rows into `rows`...
-    fold.taken()
+The fold is the projection of the log into the view, and the only writer of the view (DESIGN: The idea, laws 1-3). It is
+pure: no I/O, no clock, no randomness. How a caller uses it:
+
+    fold = Fold(rows, partition, config); fold.load(); fold.reconcile(log_end, incarnation)
+    while not fold.apply(pack, offset):   # False: the pack changes more than one batch can hold
+        ...write fold.pending_batch() as below...
+    batch = fold.pending_batch()          # write facts, then rows as one record batch; wait for both acknowledgements
+    ...apply batch.rows to `rows`...
+    fold.mark_durable()
 """
 
 from __future__ import annotations
@@ -25,26 +28,27 @@ from streams.core.fold.state import RowCache
 
 __all__ = ["MAX_PART_BYTES", "Fold", "FoldBatch"]
 
-# Rough bytes of rows after which a pack is cut into parts: with escapes and one more entry a batch stays well under the
-# log topics' record limit (schemas.topics.MAX_MESSAGE_BYTES).
+# Approximate bytes of changed rows after which a pack is split into parts. With JSON escapes and one more entry a batch
+# stays well below the record limit of the log's topics (schemas.topics.MAX_MESSAGE_BYTES).
 MAX_PART_BYTES = 1 << 20
-# Rough bytes of rows that one pack wakes; the others wait for the next pack or tick, so a mass of rows that are due at
-# one moment can't stop the partition.
+# Approximate bytes of rows whose timers one pack runs. Later timers wait for the next pack or tick: many rows that are
+# due at the same time must not block the partition.
 MAX_TIMER_BYTES = 1 << 18
-# How far the position jumps when the log fell back: further than any log could have been ahead of what was kept.
+# How far the position jumps after a log truncation: more than any log could have been ahead of the stored position. The
+# history recognises half of it (streams.history.clickhouse.columns.MIN_POSITION_JUMP; a test asserts the relation).
 POSITION_JUMP = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class FoldBatch:
-    """`rows`: key -> encoded row or None (gone), the position row last. `facts` in the order of their ids."""
+    """Changes to write. `rows`: (key, encoded row or None for a delete), the position row last. `facts`: by id."""
 
     rows: list[tuple[bytes, bytes | None]]
     facts: list[Fact | Outcome]
 
 
 class Fold:
-    """The fold of one partition. `rows` holds that partition's durable rows; the caller keeps it up to date."""
+    """Fold of one partition. `rows`: its durable rows, key -> encoded row; the caller applies written batches to it."""
 
     def __init__(self, rows: Mapping[bytes, bytes], partition: int, config: FoldConfig) -> None:
         self.state = RowCache(rows, partition)
@@ -52,7 +56,7 @@ class Fold:
         self._new_digests: list[bytes] = []
 
     def load(self) -> None:
-        """Takes over the durable rows; costs one pass over them."""
+        """Reads position, timers and known event digests from the durable rows, in one pass over all of them."""
         self.state.load()
 
     @property
@@ -61,25 +65,31 @@ class Fold:
 
     @property
     def pending_bytes(self) -> int:
-        """Rough bytes of what has not been taken yet."""
+        """Approximate bytes of `pending_batch`."""
         return self.state.batch_bytes + 400 * len(self.context.facts)
 
     def next_timer(self) -> int | None:
-        """When the clock next changes a row, in microseconds; a tick is due then. At or before the log's clock: more
-        rows are due than one pack wakes, so the next tick is due at once."""
+        """Returns the time of the earliest timer in microseconds: a tick is due then. None if there is no timer.
+
+        A time at or before the log clock means that more rows are due than one pack handles (MAX_TIMER_BYTES), so the
+        next tick is due immediately.
+        """
         return self.state.next_timer()
 
     def reconcile(self, log_end: int, incarnation: int = 0, log_start: int = 0) -> str | None:
-        """Compares the position with the log as it is found at start. Returns what to say loudly, if anything.
+        """Compares the stored position with the log at start. Returns a warning to log, or None.
 
-        A log that ends before the position, or a new incarnation of the broker, means that records were lost after
-        they were acknowledged: cursors given out for them must never come to mean another state, so the position jumps.
-        ValueError: the log no longer holds records that were never folded; nobody can go on from there.
+        `log_start`, `log_end`: the first offset of the log and the offset after its last record. If the log ends before
+        the position, or the operator raised `incarnation`, the broker lost acknowledged records. Clients may have
+        cursors of those records. The position then jumps by POSITION_JUMP, so that no cursor ever stands for two
+        states.
+
+        Raises ValueError if the log no longer has records that were never folded.
         """
         position = self.position
         if self.state.is_empty:
             self.state.position = PositionRow(next=log_start, incarnation=incarnation)
-            return f"the log begins at offset {log_start}: what came before is not in this view" if log_start else None
+            return f"the log begins at offset {log_start}; earlier records are not in this view" if log_start else None
         if position.next < log_start:
             raise ValueError(f"the log begins at offset {log_start}, but the view needs it from {position.next} on")
         if position.next <= log_end and incarnation <= position.incarnation:
@@ -90,14 +100,14 @@ class Fold:
             part=position.part if after == position.next else 0, incarnation=max(incarnation, position.incarnation),
         )
         return (
-            f"the broker came back with its log ending at offset {log_end}, the view was at {position.next}: what it "
-            f"had acknowledged in between is lost; going on at {after}, and feeds begin with a new snapshot"
+            f"log truncated: the log ends at offset {log_end}, the view is at offset {position.next}; acknowledged "
+            f"records in between are lost; the fold continues at offset {after}, feeds start with a new snapshot"
         )
 
     def apply(self, pack: Pack, offset: int) -> bool:
-        """Folds the pack at `offset`. False: a batch is full; take it, then call again with the same pack.
+        """Folds the pack at `offset`. Returns False if the batch is full: write it, then call again with the same pack.
 
-        ValueError: `offset` is not the next one, so a record was skipped or comes twice.
+        Raises ValueError if `offset` is not the next one: a record was skipped or repeated.
         """
         position = self.position
         if offset != position.next:
@@ -123,22 +133,25 @@ class Fold:
         return True
 
     def skip(self, offset: int) -> None:
-        """Moves on past a record of the log that can't be read."""
+        """Advances the position past a log record that cannot be folded.
+
+        Raises ValueError if `offset` is not the next one.
+        """
         if offset != self.position.next:
             raise ValueError(f"expected offset {self.position.next}, got {offset}")
         self.position.next, self.position.part = offset + 1, 0
 
     def pending_batch(self) -> FoldBatch:
-        """Everything since the last `taken`. Nothing may be applied until it is durable."""
+        """Returns all changes since the last `mark_durable`. Call `apply` again only after they are durable."""
         return FoldBatch(self.state.encoded_changes(), self.context.facts)
 
     def mark_durable(self) -> None:
-        """The batch is durable and its rows are in `rows`."""
+        """Drops the pending changes: the caller has written them and has applied the rows to `rows`."""
         self.state.clear()
         self.context.facts = []
 
     def _register(self, digest: bytes) -> bool:
-        """An event or command is accepted once; a repeat changes nothing, anywhere (CONTRACT §2)."""
+        """Returns False for a repeated event or command, which must not change anything (CONTRACT §2)."""
         if digest in self.state.seen:
             return False
         self.state.seen.add(digest)
@@ -155,7 +168,7 @@ class Fold:
             command_handlers.handle_command(self.context, command)
 
     def _end_part(self) -> None:
-        """Ends a pack or a part of one: what it brought that was new becomes one row."""
+        """Stores the digests of the new events and commands of a pack, or of a part of one, as one row."""
         if self._new_digests:
             context = self.context
             row = SeenRow(b64encode(b"".join(self._new_digests)).decode(), context.log_clock + context.config.dedupe)

@@ -1,4 +1,4 @@
-"""Keeps a failed run's group, its incident and the other members in step with the run (CONTRACT §2: incidents)."""
+"""Updates the group of a failed run, the group's incident and the other members after the run changed (CONTRACT §2)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streams.core.fold.context import FoldContext
 
 __all__ = ["incident_runs", "propagate_grouping", "remove_from_group", "sync_group"]
 
-# Members whose rows are changed at once when an incident begins or ends; the others follow with the next packs. A group
-# of a thousand runs with large texts would not fit one batch.
+# Member rows that one pack changes when an incident opens or closes; later packs change the others. The rows of a group
+# of a thousand runs with large texts would not fit into one batch.
 MAX_MEMBERS_PER_PACK = 32
 
 
 def sync_group(context: FoldContext, row: ItemRow) -> None:
-    """Brings the group up to date with a run that changed. The caller stores the run's row."""
+    """Updates the group of a run that changed. The caller stores the row of the run."""
     key = incidents.group_of_run(row)
     if row.group is not None and row.group != key:
         remove_from_group(context, row)
@@ -31,7 +31,7 @@ def sync_group(context: FoldContext, row: ItemRow) -> None:
 
 
 def remove_from_group(context: FoldContext, row: ItemRow) -> None:
-    """Takes a run out of its group: it moved to another one, or its row goes."""
+    """Removes a run from its group: it now belongs to another one."""
     if row.group is None:
         return
     group = _get_or_create_group(context, row.group, row)
@@ -40,63 +40,63 @@ def remove_from_group(context: FoldContext, row: ItemRow) -> None:
 
 
 def incident_runs(context: FoldContext, incident: ItemRow) -> list[ItemRow]:
-    """The runs that an incident stands for: the open ones, or once it is over those that were open meanwhile."""
+    """Returns the runs of an incident: the open ones; of a closed incident those that were open during the outage."""
     key = incidents.group_key_of(incident)
     group = context.state.get(key.encode()) if key is not None else None
     outage = incidents.find_outage(group) if isinstance(group, GroupRow) else None
     if outage is None:
         return []
-    found = (context.state.item(item_key(member)) for member in incidents.outage_members(group, outage))  # type: ignore[arg-type]
-    return [run for run in found if run is not None]
+    assert isinstance(group, GroupRow)
+    runs = (context.state.item(item_key(member)) for member in incidents.outage_members(group, outage))
+    return [run for run in runs if run is not None]
 
 
 def _get_or_create_group(context: FoldContext, key: str, row: ItemRow) -> GroupRow:
-    found = context.state.get(key.encode())
-    if found is None:
+    group = context.state.get(key.encode())
+    if group is None:
         return GroupRow(row.ws, key)
-    assert isinstance(found, GroupRow)
-    return found
+    assert isinstance(group, GroupRow)
+    return group
 
 
 def _update_group(context: FoldContext, key: str, group: GroupRow, row: ItemRow) -> None:
-    """Sweeps the group, renders its incident, and marks members grouped or not."""
+    """Finds the newest outage of the group, renders its incident, and updates the members."""
     outage = incidents.find_outage(group)
     item = item_id(row.ws, "incident", key)
     incident = context.state.item(item_key(item))
-    was_on = incident is not None and incident.is_open
+    was_open = incident is not None and incident.is_open
     if incident is not None or outage is not None:
         incident = incident or _new_incident(item, row)
         incident.touched, incident.rev = context.log_clock, context.revision
         incidents.render_incident(incident, group, outage, context.log_clock, context.config)
         context.state.put(item_key(item), incident)
-    on = incident is not None and incident.is_open
+    incident_is_open = incident is not None and incident.is_open
     if row.group == key:
-        row.incident = item if on and row.is_open else None
-    if on != was_on:
+        row.incident = item if incident_is_open and row.is_open else None
+    if incident_is_open != was_open:
         group.regroup = [member for member in group.members if member != row.id]
     group.touched = context.log_clock
     propagate_grouping(context, key, group)
 
 
 def _new_incident(item: str, row: ItemRow) -> ItemRow:
-    """A new incident's row: it shows what all members share, so that it does not matter which of them came first."""
-    cause = incidents.grouping_fields(row.data) or Data()
-    cause.target_user_id, cause.target_role = row.target_user_id, row.target_role
+    """Returns the row of a new incident. It shows what all members share, so their arrival order does not matter."""
+    fields = incidents.grouping_fields(row.data) or Data()
+    fields.target_user_id, fields.target_role = row.target_user_id, row.target_role
     return ItemRow(
-        id=item, ws=row.ws, kind="incident", source_id=incidents.incident_name(cause), data=cause,
+        id=item, ws=row.ws, kind="incident", source_id=incidents.incident_name(fields), data=fields,
         target_user_id=row.target_user_id, target_role=row.target_role,
     )
 
 
 def propagate_grouping(context: FoldContext, key: str, group: GroupRow) -> None:
-    """Marks the next members as grouped or not; the group's own wake-up brings the rest."""
+    """Sets or clears the incident of the next MAX_MEMBERS_PER_PACK members; a timer of the group continues."""
     incident = context.state.item(item_key(item_id(group.ws, "incident", key)))
-    on = incident is not None and incident.is_open
     for member in group.regroup[:MAX_MEMBERS_PER_PACK]:
         row = context.state.item(item_key(member))
         if row is None:
             continue
-        grouped = incident.id if on and row.is_open and incident is not None else None
+        grouped = incident.id if incident is not None and incident.is_open and row.is_open else None
         if row.incident != grouped:
             row.incident, row.rev = grouped, context.revision
             context.state.put(item_key(member), row)

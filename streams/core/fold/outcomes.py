@@ -1,7 +1,7 @@
-"""Outcomes of commands that carry an Idempotency-Key: kept for a day, bounded for each user, without their answers.
+"""Stored outcomes of commands with an Idempotency-Key: kept for a day, bounded per user.
 
-A row keeps the status, a digest of the request, and the part of the answer that neither the request nor the view gives
-(decision 0040).
+A row has the status, a digest of the request, and the part of the response body that neither the request nor the view
+has (decision 0040).
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ __all__ = [
     "preferences_body", "store_outcome", "stored_answer",
 ]
 
-# How long an outcome is kept for its key, by the log's clock (CONTRACT §4 leaves it open; a day outlives any retry).
+# How long an outcome is kept, in microseconds of the log clock. CONTRACT §4 leaves it open; no client retries for a
+# day.
 OUTCOME_TTL = DAY
-# Outcomes of one user at a time: some 200 bytes each. A person makes hundreds of writes a day.
+# Stored outcomes per user, about 200 bytes each. A user makes hundreds of writes a day.
 MAX_OUTCOMES_PER_USER = 5_000
 
 
 def find_outcome(context: FoldContext, command: Command) -> OutcomeRow | None:
+    """Returns the stored outcome of the command's Idempotency-Key, None if there is none."""
     row = context.state.get(_outcome_key(command)) if command.idempotency_key is not None else None
     return row if isinstance(row, OutcomeRow) else None
 
 
 def has_too_many_outcomes(context: FoldContext, command: Command) -> bool:
-    """Whether the command has a key and its user has no room for another outcome."""
+    """Returns whether the command has an Idempotency-Key and its user has MAX_OUTCOMES_PER_USER stored outcomes."""
     if command.idempotency_key is None:
         return False
     row = context.state.get(outcome_count_key(command.ws, command.user))
@@ -59,7 +61,8 @@ def store_outcome(context: FoldContext, command: Command, status: int, body: msg
 
 
 def expire_outcome(context: FoldContext, key: bytes) -> None:
-    """The outcome's day is over. Rows of before decision 0040 are not counted."""
+    """Deletes an outcome after OUTCOME_TTL, and counts down for its user. Rows of before decision 0040 are not
+    counted."""
     row = context.state.get(key)
     assert isinstance(row, OutcomeRow)
     context.state.delete(key)
@@ -75,11 +78,12 @@ def expire_outcome(context: FoldContext, key: bytes) -> None:
 
 
 def stored_answer(context: FoldContext, command: Command, row: OutcomeRow) -> msgspec.Raw | None:
-    """Returns the answer that was given for the key; preferences as they are now. None: another request's key."""
+    """Returns the body of the stored outcome; of preferences the current ones. None if the key was used for another
+    request."""
     if row.request_digest != _request_digest(command):
         return None
     raw = bytes(row.body)
-    if not raw.startswith(b'"'):  # the whole answer
+    if not raw.startswith(b'"'):  # the complete body
         return row.body
     if isinstance(command, SetState) and command.bulk:
         return _encode_body(_expand_bulk_body(command, msgspec.json.decode(raw, type=str)))
@@ -91,15 +95,19 @@ def stored_answer(context: FoldContext, command: Command, row: OutcomeRow) -> ms
     if isinstance(command, Restore):
         return _encode_body({"id": command.item, "dismissed": False})
     assert isinstance(command, SetPreferences)
-    found = context.state.get(preferences_key(command.ws, command.user))
-    return _encode_body(preferences_body(found if isinstance(found, PreferencesRow) else PreferencesRow("", "")))
+    preferences = context.state.get(preferences_key(command.ws, command.user))
+    if not isinstance(preferences, PreferencesRow):
+        preferences = PreferencesRow("", "")
+    return _encode_body(preferences_body(preferences))
 
 
 def bulk_body(updated: int, skipped: list[str], not_found: int, state: str) -> dict[str, object]:
+    """Returns the response body of a bulk change."""
     return {"updated": updated, "skipped": len(skipped), "skipped_ids": skipped, "not_found": not_found, "state": state}
 
 
 def preferences_body(row: PreferencesRow) -> dict[str, object]:
+    """Returns the response body of preferences."""
     return {
         "pinned_clusters": row.pinned_clusters,
         "widgets": [{"id": widget.id, "visible": widget.visible} for widget in row.widgets],
@@ -107,20 +115,22 @@ def preferences_body(row: PreferencesRow) -> dict[str, object]:
 
 
 def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
-    """What stands for an answer: a JSON string. Of bulk: updated, not found, and one bit an id: skipped."""
+    """Returns what is stored of a successful body: a JSON string. Of bulk: updated, not found, and one bit per id: 1
+    if it was skipped, in base64."""
     if not (isinstance(command, SetState) and command.bulk):
         return _encode_body("")
-    given = msgspec.json.decode(body)
-    skipped = set(given["skipped_ids"])
+    fields = msgspec.json.decode(body)
+    skipped = set(fields["skipped_ids"])
     bits = bytearray((len(command.items) + 7) // 8)
     for number, item in enumerate(command.items):
         if item in skipped:
             bits[number // 8] |= 1 << number % 8
-    return _encode_body(f"{given['updated']} {given['not_found']} {b64encode(bits).decode()}")
+    return _encode_body(f"{fields['updated']} {fields['not_found']} {b64encode(bits).decode()}")
 
 
-def _expand_bulk_body(command: SetState, mark: str) -> dict[str, object]:
-    updated, not_found, text = mark.split(" ")
+def _expand_bulk_body(command: SetState, compact: str) -> dict[str, object]:
+    """Returns the bulk body that `_compact_body` made compact."""
+    updated, not_found, text = compact.split(" ")
     bits = b64decode(text)
     skipped = [item for number, item in enumerate(command.items) if bits[number // 8] >> number % 8 & 1]
     return bulk_body(int(updated), skipped, int(not_found), command.state)
@@ -135,6 +145,6 @@ def _outcome_key(command: Command) -> bytes:
 
 
 def _request_digest(command: Command) -> str:
-    """Returns a digest of the request without its time, edge and role."""
-    what = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
-    return blake2b(msgspec.json.encode(what), digest_size=16).hexdigest()
+    """Returns the digest of the command without id, time, edge and roles, in hexadecimal."""
+    request = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
+    return blake2b(msgspec.json.encode(request), digest_size=16).hexdigest()

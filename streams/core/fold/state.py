@@ -1,6 +1,6 @@
-"""The rows of one partition while packs are folded into them: reads through to what is durable, collects what changed.
+"""`RowCache`: read-through cache of the decoded rows of one partition. It collects the changes of a batch.
 
-Nothing here knows what rows mean, but for their wake-up times.
+Of the contents of rows it knows only the timer, field `wake`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class _Timer(msgspec.Struct, gc=False):
     wake: int | None = None
 
 
-# A sweep ends long before as many entries have gone stale again: each change leaves one at most.
+# Timer entries checked per changed row. A change makes at most one entry stale, so a compaction ends long before half
+# of the new heap is stale.
 _COMPACTED_PER_CHANGE = 4
 
 _decode_timer = msgspec.json.Decoder(_Timer).decode
@@ -40,15 +41,15 @@ _iter_digests = Struct(f"{DIGEST_BYTES}s").iter_unpack
 
 
 class RowCache:
-    """`rows` is the durable state, read only. `get`/`put` work on decoded rows until `changes` encodes them."""
+    """`rows`: the durable rows, read only. `get`, `put` and `delete` work on decoded rows until `encoded_changes`."""
 
     def __init__(self, rows: Mapping[bytes, bytes], partition: int) -> None:
         self.rows = rows
         self.partition = partition
         self.position = PositionRow(next=0)
         self.seen: set[bytes] = set()
-        self.batch_bytes = 0  # rough bytes of what changed since the last `settle`
-        self.pack_bytes = 0  # the same since the last `begin`: of one pack, or part, whatever else is in its batch
+        self.batch_bytes = 0  # approximate bytes of the rows changed since the last `clear`
+        self.pack_bytes = 0  # the same since the last `start_pack`: one pack, or a part of one
         self._timers = TimerQueue(self._timer_of)
         self._rows: dict[bytes, Row | None] = {}
         self._scheduled: dict[bytes, int | None] = {}
@@ -57,12 +58,12 @@ class RowCache:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no durable state yet."""
+        """Whether the partition has no durable position yet."""
         return position_key(self.partition) not in self.rows
 
     def load(self) -> None:
-        """Rebuilds what is kept beside the rows: position, wake-ups, known events. Costs one pass over the rows."""
-        wakes: list[tuple[int, bytes]] = []
+        """Reads position, timers and known event digests from the durable rows, in one pass over all of them."""
+        timers: list[tuple[int, bytes]] = []
         for key, value in self.rows.items():
             kind = key[:2]
             if kind == b"~:":
@@ -75,16 +76,17 @@ class RowCache:
             else:
                 wake = _decode_timer(value).wake
             if wake is not None:
-                wakes.append((wake, key))
-        self._timers.load(wakes)
-        found = self.rows.get(position_key(self.partition))
-        if found is not None:
-            position = decode_row(b"~:", found)
+                timers.append((wake, key))
+        self._timers.load(timers)
+        raw_position = self.rows.get(position_key(self.partition))
+        if raw_position is not None:
+            position = decode_row(b"~:", raw_position)
             assert isinstance(position, PositionRow)
-            position.v = VIEW_VERSION  # what is written from here on
+            position.v = VIEW_VERSION  # the version of the rows that this fold writes
             self.position = position
 
     def get(self, key: bytes) -> Row | None:
+        """Returns the decoded row, None if there is none. A caller that changes the row must `put` it."""
         if key in self._rows:
             return self._rows[key]
         raw = self.rows.get(key)
@@ -94,28 +96,30 @@ class RowCache:
         return row
 
     def put(self, key: bytes, row: Row) -> None:
+        """Stores a new or changed row and schedules its timer."""
         self._changed[key] = None
         self._rows[key] = row
         if key not in self._measured:
             self._measured.add(key)
-            weight = _measure(row)
-            self.pack_bytes += weight
-            self.batch_bytes += weight
+            size = _measure(row)
+            self.pack_bytes += size
+            self.batch_bytes += size
         wake: int | None = getattr(row, "wake", None)
-        was = self._scheduled.get(key)
-        if wake != was:
-            if was is not None:
+        scheduled = self._scheduled.get(key)
+        if wake != scheduled:
+            if scheduled is not None:
                 self._timers.invalidate()
             if wake is not None:
                 self._timers.push(wake, key)
         self._scheduled[key] = wake
 
     def start_pack(self) -> None:
-        """A pack, or a part of one, begins: weighs rows anew."""
+        """Starts a pack or a part of one: resets `pack_bytes`."""
         self.pack_bytes = 0
         self._measured.clear()
 
     def delete(self, key: bytes) -> None:
+        """Deletes the row and its timer."""
         self._changed[key] = None
         self._rows[key] = None
         if self._scheduled.get(key) is not None:
@@ -125,9 +129,9 @@ class RowCache:
         self.batch_bytes += len(key)
 
     def next_timer(self) -> int | None:
-        """The earliest wake-up, or None."""
-        first = self._timers.peek()
-        return None if first is None else first[0]
+        """Returns the earliest timer in microseconds, or None."""
+        earliest = self._timers.peek()
+        return None if earliest is None else earliest[0]
 
     def _timer_of(self, key: bytes) -> int | None:
         if key in self._scheduled:
@@ -136,30 +140,30 @@ class RowCache:
         return None if raw is None else _decode_timer(raw).wake
 
     def pop_due(self, clock: int) -> bytes | None:
-        """The key of the next row that is due at `clock`, or None."""
-        first = self._timers.peek()
-        if first is None or first[0] > clock:
+        """Removes and returns the key of the next row that is due at `clock`, None if there is none."""
+        earliest = self._timers.peek()
+        if earliest is None or earliest[0] > clock:
             return None
-        _, key = first
+        _, key = earliest
         self._timers.pop()
         self.get(key)
-        self._scheduled[key] = None  # its entry is gone, so the same time set again needs a new one
+        self._scheduled[key] = None  # the entry is removed: setting the same time again needs a new entry
         return key
 
     def encoded_changes(self) -> list[tuple[bytes, bytes | None]]:
-        """Encoded rows that changed (None: gone), the position row last."""
-        found: list[tuple[bytes, bytes | None]] = []
+        """Returns (key, encoded row or None for a delete) of all changed rows, the position row last."""
+        changes: list[tuple[bytes, bytes | None]] = []
         for key in self._changed:
             row = self._rows[key]
             if row is not None:
-                found.append((key, encode_row(row)))
+                changes.append((key, encode_row(row)))
             elif key in self.rows:
-                found.append((key, None))
-        found.append((position_key(self.partition), encode_row(self.position)))
-        return found
+                changes.append((key, None))
+        changes.append((position_key(self.partition), encode_row(self.position)))
+        return changes
 
     def clear(self) -> None:
-        """What `changes` gave is durable and in `rows`: forget it here."""
+        """Drops all decoded rows and changes: the changes are durable, and `rows` has them."""
         self._timers.compact(_COMPACTED_PER_CHANGE * len(self._changed))
         self._rows.clear()
         self._scheduled.clear()
@@ -167,13 +171,17 @@ class RowCache:
         self.batch_bytes = 0
 
     def item(self, key: bytes) -> ItemRow | None:
+        """Returns `get` of an item key."""
         row = self.get(key)
         assert row is None or isinstance(row, ItemRow)
         return row
 
 
 def _measure(row: Row) -> int:
-    """Rough bytes of an encoded row, of its contents alone: where a pack is cut must not depend on what is durable."""
+    """Returns the approximate size of an encoded row in bytes.
+
+    Depends on the row alone: every worker must split a pack at the same entry, whatever its cache holds (law 1).
+    """
     if isinstance(row, ItemRow):
         data = row.data
         texts = len(data.title or "") + len(data.body_md or "") + len(data.error or "")
@@ -184,5 +192,5 @@ def _measure(row: Row) -> int:
 
 
 def digests(row: SeenRow) -> list[bytes]:
-    """The event digests a seen row holds."""
+    """Returns the event digests of a seen row."""
     return [digest for digest, in _iter_digests(a2b_base64(row.ids))]

@@ -1,4 +1,7 @@
-"""What the clock does by itself: items become overdue, snoozes end, proofs begin to expire, old rows go."""
+"""Handlers of due timers: an item becomes overdue, a snooze ends, a proof starts to expire, a row passes its retention.
+
+Timers run by the log clock, so every worker runs the same timers at the same position (law 1).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from streams.core.fold.state import digests
 __all__ = ["run_due_timers"]
 
 
-def run_due_timers(context: FoldContext, most: int) -> None:
-    """Wakes rows that are due at the log's clock, earliest first, until they weigh `most` bytes."""
-    while context.state.pack_bytes < most:
+def run_due_timers(context: FoldContext, max_bytes: int) -> None:
+    """Runs the timers that are due at the log clock, earliest first, until `max_bytes` of rows have changed."""
+    while context.state.pack_bytes < max_bytes:
         key = context.state.pop_due(context.log_clock)
         if key is None:
             return
@@ -35,7 +38,7 @@ def _check_item(context: FoldContext, key: bytes) -> None:
     elif row.kind == "proof_expiring" and row.state == "hidden" and proofs.derive_proof_state(row, clock, config):
         context.emit(proof_expiring_fact(row, clock))
     elif _is_past_retention(context, row.touched):
-        context.state.delete(key)  # its group remembers it, for an incident that outlives it
+        context.state.delete(key)  # its group keeps it as a member, for an incident that is still open
         return
     else:
         row.wake = row.touched + context.config.retention
@@ -47,7 +50,7 @@ def _is_past_retention(context: FoldContext, touched: int) -> bool:
 
 
 def _check_mark(context: FoldContext, key: bytes) -> None:
-    """A snooze ends; any mark goes with its item, or when that has come back."""
+    """Deletes the mark if its snooze has ended, or if its item was deleted, reopened or raised in priority."""
     row = context.state.get(key)
     assert isinstance(row, MarkRow)
     item = context.state.item(item_key(row.item))
@@ -74,16 +77,17 @@ def _check_group(context: FoldContext, key: bytes) -> None:
 
 
 def _check_proofs(context: FoldContext, key: bytes) -> None:
-    """Kept as long as any of its proofs is, for a proof may expire long after its case was last heard of."""
+    """Keeps the row while any of its proofs exists: a proof may expire long after the last event of its case."""
     row = context.state.get(key)
     assert isinstance(row, ProofsRow)
-    known = (item_key(item_id(row.ws, "proof_expiring", proof)) for _, proof in row.proofs)
-    _delete_after_retention(context, key, row, kept=any(context.state.get(item) is not None for item in known))
+    item_keys = (item_key(item_id(row.ws, "proof_expiring", proof)) for _, proof in row.proofs)
+    _delete_after_retention(context, key, row, kept=any(context.state.get(item) is not None for item in item_keys))
 
 
 def _delete_after_retention(
     context: FoldContext, key: bytes, row: DraftRow | GroupRow | ProofsRow, kept: bool = False,
 ) -> None:
+    """Deletes the row if it was not changed within the retention, unless `kept`; else sets the next check."""
     if not kept and _is_past_retention(context, row.touched):
         context.state.delete(key)
         return
@@ -96,12 +100,14 @@ def _expire(context: FoldContext, key: bytes) -> None:
 
 
 def _expire_digests(context: FoldContext, key: bytes) -> None:
+    """Forgets the events of the row: the deduplication window has passed (ATTN_DEDUPE_DAYS)."""
     row = context.state.get(key)
     assert isinstance(row, SeenRow)
     context.state.seen.difference_update(digests(row))
     context.state.delete(key)
 
 
+# Row key prefix -> handler of its timer.
 TIMER_HANDLERS: dict[bytes, Callable[[FoldContext, bytes], None]] = {
     b"i:": _check_item, b"m:": _check_mark, b"d:": _check_draft, b"g:": _check_group, b"q:": _check_proofs,
     b"a:": _expire, b"o:": outcomes.expire_outcome, b"k:": _expire, b"e:": _expire_digests,

@@ -98,7 +98,7 @@ def test_offsets_must_be_continuous() -> None:
         view.fold.apply(Pack(NOON), 1)
 
 
-def test_a_log_that_fell_back_moves_the_position_on() -> None:
+def test_a_truncated_log_moves_the_position_by_the_jump() -> None:
     view = Folding()
     for _ in range(10):
         view.pack()
@@ -106,7 +106,7 @@ def test_a_log_that_fell_back_moves_the_position_on() -> None:
     assert view.fold.reconcile(10) is None
     message = view.fold.reconcile(7)
     assert message is not None
-    assert "ending at offset 7" in message
+    assert "ends at offset 7" in message
     assert view.fold.position.next == 7
     assert view.fold.position.position == before + POSITION_JUMP
     assert view.fold.reconcile(7, incarnation=1) is not None
