@@ -45,8 +45,8 @@ async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemS
     """
     item = _item_of(command)
     if item is not None and command.idempotency_key is None:
-        space = await edge.workspace(caller.reader)
-        row = space.visible_item(caller.reader, item)
+        workspace = await edge.workspace(caller.reader)
+        row = workspace.visible_item(caller.reader, item)
         _check_preconditions(command, row, edge.settings.source_managed_kinds)
         if command.if_rev is not None and row is not None and command.if_rev != row.rev:
             return _revision_conflict(row, serialize)

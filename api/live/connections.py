@@ -16,11 +16,11 @@ from typing import Protocol
 from api import metrics
 from schemas.settings import Settings
 
-__all__ = ["ConnectionRegistry", "EncodedChunk", "LiveStream", "Sink", "TooManyConnections"]
+__all__ = ["MAX_STREAM_SECONDS", "ConnectionRegistry", "EncodedChunk", "LiveStream", "Sink", "TooManyConnections"]
 
 # Heartbeats are spread over so many moments, so that ten thousand of them are not one pause for everybody.
 _HEARTBEAT_SLOTS = 30
-_MAX_STREAM_SECONDS = 30 * 86400.0  # seconds a stream may last, whatever its token says: a timer takes no more
+MAX_STREAM_SECONDS = 30 * 86400.0  # seconds a stream may last, whatever its token says: a timer takes no more
 # Retry-After of a refused connection, seconds: a tab that was closed is known of at once, one that vanished later.
 RETRY_AFTER = 5
 # Connections that may wait for their first frames; beyond, they are told to come again, which costs less than waiting.
@@ -167,7 +167,7 @@ class ConnectionRegistry:
         stream._slot = self._next
         self._slots[stream._slot].add(stream)
         if seconds is not None:
-            seconds = min(max(0.0, seconds), _MAX_STREAM_SECONDS)
+            seconds = min(max(0.0, seconds), MAX_STREAM_SECONDS)
             stream._timer = asyncio.get_running_loop().call_later(seconds, stream.sink.end)
         if self._closed:
             stream.sink.end()

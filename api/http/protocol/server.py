@@ -56,10 +56,10 @@ class HttpProtocol(HeaderLimitProtocol):
         self.connections.discard(self)
         self.pipeline.clear()
         cycle.response_complete = True  # uvicorn must not write to this connection any more
-        outlet = TransportSink(self.transport, self.connections, not self.flow.write_paused)
-        self.transport.set_protocol(outlet)
+        sink = TransportSink(self.transport, self.connections, not self.flow.write_paused)
+        self.transport.set_protocol(sink)
         self.flow.resume_reading()  # otherwise the end of the connection is not noticed
-        return outlet
+        return sink
 
 
 class _ServerState(ServerState):

@@ -50,7 +50,7 @@ async def get_inbox(
     dismissed."""
     families = {
         "ranked_by_kind": kind, "ranked_by_cluster": cluster, "ranked_by_kind_and_cluster": kind and cluster}
-    space = await edge.workspace(caller.reader, *(family for family, value in families.items() if value))
+    workspace = await edge.workspace(caller.reader, *(family for family, value in families.items() if value))
     try:
         start = sort_key_of_token(after) if after is not None else None
     except ValueError as error:
@@ -58,7 +58,7 @@ async def get_inbox(
     page = edge.pages.dismissed_page if dismissed else edge.pages.inbox_page
     cursor = edge.replica.cursor(caller.ws)
     request = PageRequest(min(limit, MAX_LIMIT), start, kind, cluster)
-    return json_response(page(space, caller.reader, cursor, request))
+    return json_response(page(workspace, caller.reader, cursor, request))
 
 
 @router.get("/inbox/{item:id}", responses=responses_of(responses.RankedItem, 404))
@@ -103,7 +103,7 @@ async def stream_feed(
     edge.connections.reserve(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
-        lambda outlet: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, outlet))
+        lambda sink: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, sink))
 
 
 @router.get("/recent-drafts", responses=responses_of(responses.Drafts))

@@ -42,11 +42,11 @@ async def list_items(
     """Returns the items that the caller may see, most recently opened first."""
     if state not in STATES:
         raise ApiError(400, "invalid state")
-    space = await edge.workspace(caller.reader, "newest")
-    ids = listing.newest(space, caller.reader, STATES[state], kind)
-    items = [serializers.crewship_item(row) for row in listing.item_rows(space, ids, min(limit, MAX_LIMIT))]
+    workspace = await edge.workspace(caller.reader, "newest")
+    ids = listing.newest(workspace, caller.reader, STATES[state], kind)
+    items = [serializers.crewship_item(row) for row in listing.item_rows(workspace, ids, min(limit, MAX_LIMIT))]
     body = {"rows": [orjson.Fragment(row) for row in items], "count": len(items),
-            "unread_count": space.unread_count(caller.reader)}
+            "unread_count": workspace.unread_count(caller.reader)}
     return json_response(orjson.dumps(body))
 
 

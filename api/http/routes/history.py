@@ -45,12 +45,12 @@ async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window)
     """Returns what was completed, approved and resolved within the window. Windows of up to a day are served from the
     live view, longer ones from the history."""
     name, length = window
-    space, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.ws)
+    workspace, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.ws)
     if length <= edge.pages.live_window:
-        answer = edge.pages.activity(space, caller.reader, length, clock)
+        body = edge.pages.activity(workspace, caller.reader, length, clock)
     else:
-        answer = await fetch_activity(edge.history, caller.reader, length, clock)
-    return json_response(orjson.dumps(answer | {"window": name}))
+        body = await fetch_activity(edge.history, caller.reader, length, clock)
+    return json_response(orjson.dumps(body | {"window": name}))
 
 
 @router.get("/cases/{case:id}/history", tags=["cases"], responses=responses_of(responses.CaseHistory, 404, 429))
@@ -67,11 +67,11 @@ async def get_case_history(
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     limit = min(limit, MAX_LIMIT)
-    space = await edge.workspace(caller.reader, "case")
-    rows = await fetch_events(edge.history, caller.reader, case, limit, before_event, space)
-    known = rows or space.has_case(caller.reader, case) or edge.case_events.has_case(caller.reader, case)
+    workspace = await edge.workspace(caller.reader, "case")
+    rows = await fetch_events(edge.history, caller.reader, case, limit, before_event, workspace)
+    known = rows or workspace.has_case(caller.reader, case) or edge.case_events.has_case(caller.reader, case)
     if not known and (
-        before_event is None or not await fetch_events(edge.history, caller.reader, case, 1, None, space)
+        before_event is None or not await fetch_events(edge.history, caller.reader, case, 1, None, workspace)
     ):
         raise ApiError(404, "not found")
     return json_response(orjson.dumps(render_page(case, rows, limit)))

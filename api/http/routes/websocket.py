@@ -34,7 +34,7 @@ from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.protocol.unauthenticated import mark_authenticated
-from api.live.connections import TooManyConnections
+from api.live.connections import MAX_STREAM_SECONDS, TooManyConnections
 from api.live.notifications import Subscriber, channel_of
 
 __all__ = ["serve_websocket"]
@@ -42,7 +42,6 @@ __all__ = ["serve_websocket"]
 _AUTH_SECONDS = 10.0  # from the handshake until the caller is authenticated and has received the response
 _END_SECONDS = 5.0  # for the last message and the close frame; then the connection is dropped
 _MESSAGE_BURST = 30  # messages at once; a page only subscribes and pings
-_MAX_SECONDS = 30 * 86400.0  # seconds; the same limit as for event streams
 # Close codes: RFC 6455 section 7.4.1, and 4000 + the HTTP status.
 POLICY_VIOLATION, TRY_AGAIN_LATER, UNAUTHORIZED, TOO_MANY_CONNECTIONS = 1008, 1013, 4401, 4429
 
@@ -116,6 +115,8 @@ class WebSocketSession:
         self._rate = RateLimiter(edge.settings.socket_rate, _MESSAGE_BURST)
 
     async def run(self) -> None:
+        """Runs until the client disconnects, the token expires, the client is too slow, or it breaks a limit. Raises
+        _CloseConnection or WebSocketDisconnect."""
         caller = await self._authenticate()
         try:
             self._edge.connections.reserve(caller.ws, caller.user)
@@ -125,7 +126,7 @@ class WebSocketSession:
         work = self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.overflowed.wait()
         tasks = [asyncio.create_task(one) for one in work]
         try:
-            seconds = min(caller.expires - self._edge.clock(), _MAX_SECONDS)
+            seconds = min(caller.expires - self._edge.clock(), MAX_STREAM_SECONDS)
             done, _ = await asyncio.wait(tasks, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

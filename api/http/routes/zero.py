@@ -32,11 +32,11 @@ async def get_inbox(
 ) -> Response:
     """Returns the open items of the caller, highest rank first. `count` is the number of all open items, not only of
     the returned ones."""
-    space = await edge.workspace(caller.reader)
-    keys = listing.ranked(space, caller.reader, space.pins(caller.user))
-    rows = listing.item_rows(space, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
+    workspace = await edge.workspace(caller.reader)
+    keys = listing.ranked(workspace, caller.reader, workspace.pins(caller.user))
+    rows = listing.item_rows(workspace, (key[ID_OFFSET:] for key in keys), min(limit, MAX_LIMIT))
     items = [serializers.zero_item(row) for row in rows]
-    return json_response(orjson.dumps({"items": items, "count": space.counts(caller.reader).total}))
+    return json_response(orjson.dumps({"items": items, "count": workspace.counts(caller.reader).total}))
 
 
 @router.get("/inbox/count", responses=responses_of(responses.ZeroCount))
@@ -57,8 +57,8 @@ async def stream_case_events(
     edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """Streams the events of one case: state changes, session transitions, tasks, proofs."""
-    space = await edge.workspace(caller.reader, "case")
-    if not space.has_case(caller.reader, case) and not edge.case_events.has_case(caller.reader, case):
+    workspace = await edge.workspace(caller.reader, "case")
+    if not workspace.has_case(caller.reader, case) and not edge.case_events.has_case(caller.reader, case):
         raise ApiError(404, "not found")
     return _event_stream(edge, caller, case, cursor)
 
@@ -67,4 +67,4 @@ def _event_stream(edge: Edge, caller: Caller, case: str | None, cursor: int | No
     edge.connections.reserve(caller.ws, caller.user)
     return EventStream(
         edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
-        lambda outlet: edge.case_events.open(caller.reader, case, cursor, outlet))
+        lambda sink: edge.case_events.open(caller.reader, case, cursor, sink))
