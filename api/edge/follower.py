@@ -25,7 +25,7 @@ from api.edge.services import Edge
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.kafka.connection import client_arguments, close_client
-from streams.runtime.lag import ConsumerStalled, LogTruncated
+from streams.runtime.lag import LogTruncated
 
 __all__ = ["TopicFollower"]
 
@@ -48,7 +48,6 @@ class TopicFollower:
         self._assemblers = {tp.partition: BatchAssembler(tp.partition) for tp in self._views}
         self._timestamps: dict[TopicPartition, float] = {}  # of the last record read, in seconds
         self._ends: dict[TopicPartition, int] = {}
-        self._last_moved: dict[TopicPartition, tuple[int, float]] = {}  # position, and the time since it is the same
 
     async def run(self) -> None:
         """Loads the view, sets `edge.ready`, then follows both topics.
@@ -158,27 +157,16 @@ class TopicFollower:
                 await health.retry_until_answered(lambda: facts.end_offsets(self._facts)) if fact_positions else {})
             self._edge.lag.observe(
                 time.monotonic(), self._edge.clock(), view_positions | fact_positions, view_ends | fact_ends,
-                self._timestamps)
+                self._timestamps, paused=() if self._edge.ready else view_positions)  # loading is not a stall
             for tp, end in view_ends.items():
                 if end < self._ends.get(tp, 0):
                     raise LogTruncated(f"{tp.topic}-{tp.partition} ends at {end}, but ended at {self._ends[tp]} before")
             for tp, position in view_positions.items():
-                self._check_stall(tp, position, view_ends[tp])
+                if position > view_ends[tp]:
+                    raise LogTruncated(f"{tp.topic}-{tp.partition} ends at {view_ends[tp]}, but {position} was read")
+            self._edge.lag.check_stalled(_STALL_SECONDS, VIEWS)
             self._ends = view_ends
             self._measure()
-
-    def _check_stall(self, tp: TopicPartition, position: int, end: int) -> None:
-        """Raises LogTruncated or ConsumerStalled. A position does not count as stalled while the view is loaded."""
-        now = time.monotonic()
-        if position > end:
-            raise LogTruncated(f"{tp.topic}-{tp.partition} ends at {end}, but {position} was read")
-        before, since = self._last_moved.get(tp, (-1, now))
-        if position == end or position != before or not self._edge.ready:
-            since = now
-        elif now - since > _STALL_SECONDS:
-            raise ConsumerStalled(
-                f"{tp.topic}-{tp.partition} stays at {position} for {_STALL_SECONDS:.0f} s, but ends at {end}")
-        self._last_moved[tp] = (position, since)
 
     def _measure(self) -> None:
         replica = self._edge.replica

@@ -113,17 +113,19 @@ class LagTracker:
         """Returns an upper bound of the age of the oldest unprocessed record, in seconds; 0.0 if there is none."""
         return max((partition.oldest_age(wall) for partition in self._partitions.values()), default=0.0)
 
-    def longest_stall(self) -> tuple[float, str]:
+    def longest_stall(self, topic: str | None = None) -> tuple[float, str]:
         """Returns the longest time without progress while there was a lag, in seconds, and a text that names the
-        partition and its offsets. 0.0 if no partition is stalled."""
-        (topic, number), partition = max(
-            self._partitions.items(), key=lambda item: item[1].stalled_for, default=(("", 0), _PartitionLag(0, 0.0)))
+        partition and its offsets. 0.0 if no partition is stalled. `topic`: considers only its partitions."""
+        (name, number), partition = max(
+            (item for item in self._partitions.items() if topic in (None, item[0][0])),
+            key=lambda item: item[1].stalled_for, default=(("", 0), _PartitionLag(0, 0.0)))
         offsets = f"stays at offset {partition.processed}, end offset {partition.end_offset}"
-        return partition.stalled_for, f"{topic}/{number} {offsets}"
+        return partition.stalled_for, f"{name}/{number} {offsets}"
 
-    def check_stalled(self, limit: float) -> None:
-        """Raises ConsumerStalled if a partition with a lag has not moved for more than `limit` seconds."""
-        seconds, where = self.longest_stall()
+    def check_stalled(self, limit: float, topic: str | None = None) -> None:
+        """Raises ConsumerStalled if a partition with a lag (of `topic`, if given) has not moved for more than `limit`
+        seconds."""
+        seconds, where = self.longest_stall(topic)
         if seconds > limit:
             raise ConsumerStalled(f"{where}, for {seconds:.0f} s")
 

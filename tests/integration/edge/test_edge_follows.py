@@ -17,12 +17,12 @@ from support.edge.random_rows import World
 from support.edge.view_writer import Writer
 from support.kafka.pipeline import Stack
 
-from api.edge.follower import LogTruncated
 from api.readmodel.readers import Reader
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.views import PositionRow
 from streams.kafka import topics
+from streams.runtime.lag import LogTruncated
 
 READER = Reader("w1", "ann", frozenset({"OWNER"}))
 

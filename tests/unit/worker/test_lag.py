@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from schemas.settings import Settings
-from streams.runtime.lag import LagTracker
+from streams.runtime.lag import ConsumerStalled, LagTracker
 
 A, B = ("attn.log", 0), ("attn.log", 1)
 SETTINGS = Settings(_env_file=None, stall_seconds=10, ready_lag_seconds=30)
@@ -79,3 +79,16 @@ def test_a_partition_that_moved_away_is_not_told_any_more() -> None:
 
 def _age(place: tuple[str, int]) -> float | None:
     return REGISTRY.get_sample_value("attn_lag_seconds", {"topic": place[0], "partition": str(place[1])})
+
+
+def test_a_stall_longer_than_the_limit_raises() -> None:
+    progress = LagTracker(SETTINGS, 0.0)
+    facts = ("attn.facts", 0)
+    for second in range(12):
+        progress.observe(second, NOON + second, {A: 7, facts: 3}, {A: 9, facts: 3})
+    progress.check_stalled(11.0)
+    progress.check_stalled(5.0, topic="attn.facts")
+    with pytest.raises(ConsumerStalled, match=r"attn\.log/0 stays at offset 7, end offset 9, for 11 s"):
+        progress.check_stalled(10.0)
+    progress.observe(12.0, NOON + 12, {A: 7, facts: 3}, {A: 9, facts: 3}, paused=[A])
+    progress.check_stalled(5.0)
