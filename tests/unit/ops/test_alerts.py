@@ -30,7 +30,7 @@ MODULES = (
 ADDED = {"job", "instance", "le"}
 THEIRS = {"up", "process_start_time_seconds"}
 SUFFIXES = ("_bucket", "_count", "_sum")
-SECTIONS = ("## What it means", "## How to look", "## What to do", "## When it is over")
+SECTIONS = ("## What it means", "## What users see", "## What to check", "## What to do", "## When it is over")
 
 
 def ours() -> dict[str, set[str]]:
