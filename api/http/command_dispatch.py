@@ -32,7 +32,7 @@ _OUTCOMES_RETRY_AFTER = "3600"  # seconds; outcomes expire after a day each, so 
 def command_fields(edge: Edge, caller: Caller, key: str | None) -> dict[str, Any]:
     """Returns the fields that every command has: workspace, id, time, user, roles, edge, idempotency key."""
     return {
-        "ws": caller.ws, "id": CommandLog.new_id(), "time": edge.command_log.now(), "user": caller.user,
+        "ws": caller.workspace_id, "id": CommandLog.new_id(), "time": edge.command_log.now(), "user": caller.user,
         "roles": tuple(sorted(caller.reader.roles)), "edge": edge.settings.instance, "idempotency_key": key,
     }
 

@@ -104,7 +104,7 @@ async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(ge
     received the response (`api.http.middleware.ReleaseMiddleware`). Raises ApiError 429 if too many reads wait."""
     reads = get_edge(request).read_limiter
     try:
-        release = await reads.acquire(caller.ws, caller.user)
+        release = await reads.acquire(caller.workspace_id, caller.user)
     except TooManyReads:
         metrics.READS_REFUSED.inc()
         raise ApiError(429, f"too many reads in progress: at most {reads.at_once} at once", {"retry-after": "1"},
@@ -120,7 +120,7 @@ async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(ge
         await _check_write(request)
     limiter = get_edge(request).rate_limiter
     cost = 1 + len(await request.body()) // _BYTES_PER_WRITE
-    if wait := limiter.acquire(caller.ws, caller.user, cost):
+    if wait := limiter.acquire(caller.workspace_id, caller.user, cost):
         metrics.THROTTLED.inc()
         raise ApiError(429, f"too many writes: at most {limiter.rate:g} a second; {_BYTES_PER_WRITE} bytes of a body "
                       "or 10 ids of a bulk count as one more", {"retry-after": str(wait)},

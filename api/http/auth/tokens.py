@@ -45,7 +45,7 @@ class Caller:
     reader: Reader
 
     @property
-    def ws(self) -> str:
+    def workspace_id(self) -> str:
         return self.reader.workspace_id
 
     @property

@@ -56,7 +56,7 @@ async def get_inbox(
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     page = edge.pages.dismissed_page if dismissed else edge.pages.inbox_page
-    cursor = edge.replica.cursor(caller.ws)
+    cursor = edge.replica.cursor(caller.workspace_id)
     request = PageRequest(min(limit, MAX_LIMIT), start, kind, cluster)
     return json_response(page(workspace, caller.reader, cursor, request))
 
@@ -100,9 +100,9 @@ async def stream_feed(
     `Last-Event-ID` the stream resumes with exactly the missed changes, or starts with a snapshot if they are no longer
     available."""
     await edge.workspace(caller.reader)
-    edge.connections.reserve(caller.ws, caller.user)
+    edge.connections.reserve(caller.workspace_id, caller.user)
     return EventStream(
-        edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
+        edge.connections, caller.workspace_id, caller.user, caller.expires - edge.clock(),
         lambda sink: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, sink))
 
 

@@ -62,7 +62,7 @@ async def change_items(edge: CurrentEdge, caller: WritingCaller, key: Idempotenc
     """Sets the state of many items. An item that only its source may resolve is skipped and listed in `skipped_ids`."""
     if len(body.ids) > edge.settings.max_bulk:
         raise ApiError(400, f"too many ids (max {edge.settings.max_bulk})")
-    edge.rate_limiter.charge(caller.ws, caller.user, len(body.ids) // IDS_PER_WRITE)
+    edge.rate_limiter.charge(caller.workspace_id, caller.user, len(body.ids) // IDS_PER_WRITE)
     return await execute(edge, caller, SetState(
         **command_fields(edge, caller, key), items=tuple(body.ids), state=body.state, bulk=True,
         resolved_action=body.resolved_action))

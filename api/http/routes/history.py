@@ -45,7 +45,7 @@ async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window)
     """Returns what was completed, approved and resolved within the window. Windows of up to a day are served from the
     live view, longer ones from the history."""
     name, length = window
-    workspace, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.ws)
+    workspace, clock = await edge.workspace(caller.reader), edge.replica.clock(caller.workspace_id)
     if length <= edge.pages.live_window:
         body = edge.pages.activity(workspace, caller.reader, length, clock)
     else:

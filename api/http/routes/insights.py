@@ -28,6 +28,6 @@ async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window)
         raise ApiError(403, f"insights are for {', '.join(ALLOWED)}")
     name, length = window
     await edge.workspace(caller.reader)
-    steps = steps_of(length, edge.replica.clock(caller.ws))
+    steps = steps_of(length, edge.replica.clock(caller.workspace_id))
     rows = await fetch_insights(edge.history, caller.reader, steps)
     return json_response(orjson.dumps({"window": name, **render_insights(rows, steps)}))

@@ -94,7 +94,7 @@ async def get_me(request: Request, caller: CurrentCaller) -> Response:
 def _describe(caller: Caller) -> dict[str, Any]:
     named = {"name": caller.name} if caller.name else {}
     return {
-        "user_id": caller.user, **named, "workspace_id": caller.ws, "role": caller.role,
+        "user_id": caller.user, **named, "workspace_id": caller.workspace_id, "role": caller.role,
         "expires_at": format_timestamp(int(caller.expires) * SECOND),
     }
 

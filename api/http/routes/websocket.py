@@ -119,7 +119,7 @@ class WebSocketSession:
         _CloseConnection or WebSocketDisconnect."""
         caller = await self._authenticate()
         try:
-            self._edge.connections.reserve(caller.ws, caller.user)
+            self._edge.connections.reserve(caller.workspace_id, caller.user)
         except TooManyConnections as full:
             raise _CloseConnection(TOO_MANY_CONNECTIONS, str(full), limit=full.limit) from None
         subscriber = Subscriber(caller.reader)
@@ -135,7 +135,7 @@ class WebSocketSession:
             raise _CloseConnection(UNAUTHORIZED, "the token has expired")
         finally:
             self._edge.notifications.unsubscribe(subscriber)
-            self._edge.connections.release(caller.ws, caller.user)
+            self._edge.connections.release(caller.workspace_id, caller.user)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,7 +146,7 @@ class WebSocketSession:
             async with asyncio.timeout(_AUTH_SECONDS):
                 cookies = cookie_values(self._socket, SESSION_COOKIE)
                 caller = await self._auth.caller(None, cookies) if cookies else await self._read_auth_message()
-                await self._send(Authenticated(caller.ws))
+                await self._send(Authenticated(caller.workspace_id))
         except TimeoutError:
             raise _CloseConnection(UNAUTHORIZED, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
         except Unauthorized as error:
@@ -177,7 +177,7 @@ class WebSocketSession:
     async def _subscribe(self, caller: Caller, subscriber: Subscriber, channel: str) -> None:
         """Subscribes to the channel of the caller's workspace. Any other channel gets the same error, whether its
         workspace exists or not (law 6)."""
-        if channel != channel_of(caller.ws):
+        if channel != channel_of(caller.workspace_id):
             await self._send(ErrorMessage("no such channel", channel))
         elif len(self._channels | {channel}) > self._edge.settings.max_subscriptions:
             await self._send(ErrorMessage("too many channels", channel))

@@ -64,7 +64,7 @@ async def stream_case_events(
 
 
 def _event_stream(edge: Edge, caller: Caller, case: str | None, cursor: int | None) -> EventStream:
-    edge.connections.reserve(caller.ws, caller.user)
+    edge.connections.reserve(caller.workspace_id, caller.user)
     return EventStream(
-        edge.connections, caller.ws, caller.user, caller.expires - edge.clock(),
+        edge.connections, caller.workspace_id, caller.user, caller.expires - edge.clock(),
         lambda sink: edge.case_events.open(caller.reader, case, cursor, sink))
