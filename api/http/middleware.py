@@ -87,8 +87,9 @@ class _LimitedBody:
             async with asyncio.timeout(min(PIECE_SECONDS, left)):
                 return await self._receive()
         except TimeoutError:
-            waited = f"for {PIECE_SECONDS:g} s" if left > PIECE_SECONDS else f"within {BODY_SECONDS:g} s"
-            self._refusal = 408, {"error": f"request body incomplete: nothing more came {waited}"}
+            reason = (f"no data for {PIECE_SECONDS:g} s" if left > PIECE_SECONDS
+                      else f"not complete after {BODY_SECONDS:g} s")
+            self._refusal = 408, {"error": f"request body incomplete: {reason}"}
             raise _BodyRefused from None
 
     async def send(self, message: Message) -> None:

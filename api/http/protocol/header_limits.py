@@ -28,8 +28,8 @@ _NOT_HTTP = b"400 Bad Request", "not an HTTP request"
 _TOO_LARGE = b"431 Request Header Fields Too Large", (
     f"the request's line and headers are too large: at most {_MAX_HEAD_BYTES} bytes; "
     "cookies count, so delete those of this host")
-_BAD_CODING = b"501 Not Implemented", "transfer-encoding: must be chunked, or not sent"
-_TOO_SLOW = b"408 Request Timeout", f"the request's head was not there within {HEAD_SECONDS:g} s"
+_BAD_CODING = b"501 Not Implemented", "transfer-encoding: must be chunked or absent"
+_TOO_SLOW = b"408 Request Timeout", f"the request head was incomplete after {HEAD_SECONDS:g} s"
 
 
 class _RequestRefused(Exception):

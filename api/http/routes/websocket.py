@@ -131,7 +131,7 @@ class WebSocketSession:
             for task in done:
                 task.result()
             if subscriber.overflowed.is_set():
-                raise _CloseConnection(TRY_AGAIN_LATER, "too slow")
+                raise _CloseConnection(TRY_AGAIN_LATER, "the client reads too slowly: notifications were dropped")
             raise _CloseConnection(UNAUTHORIZED, "the token has expired")
         finally:
             self._edge.notifications.unsubscribe(subscriber)
@@ -204,7 +204,7 @@ class WebSocketSession:
         try:
             message: ClientMessage = _decode(raw)
         except (ValueError, RecursionError) as error:
-            await self._send(ErrorMessage(f"not a message: {error}"))
+            await self._send(ErrorMessage(f"invalid message: {error}"))
             return None
         return message
 
