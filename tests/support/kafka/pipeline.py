@@ -118,17 +118,23 @@ async def read(settings: Settings, topic: str) -> Records:
 
 
 async def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
-    """What `check` (maybe async) gives once it is true."""
+    """Calls `check` (may be async) until its result is true, and returns that result.
+
+    Raises AssertionError after `seconds`. Pauses as long as the last check took, at least 0.1 s: checks that read whole
+    topics leave CPU to the worker that they wait for.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        found = check()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return found
-        if time.monotonic() > deadline:
+        started = time.monotonic()
+        result = check()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return result
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(max(0.1, now - started))
 
 
 @dataclass
