@@ -80,12 +80,12 @@ def _outcome(record: Record) -> Event | tuple[str, str]:
 
 @contextmanager
 def _without_the_fast_path() -> Iterator[None]:
-    quick = module.quick
-    module.quick = lambda *_: None  # type: ignore[assignment]
+    validate_fast = module.validate_fast
+    module.validate_fast = lambda *_: None  # type: ignore[assignment]
     try:
         yield
     finally:
-        module.quick = quick
+        module.validate_fast = validate_fast
 
 
 def _says_the_same(record: Record, event: Event) -> None:

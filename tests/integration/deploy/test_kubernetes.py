@@ -18,7 +18,7 @@ from support.edge.edges import Fed
 from api.http.app import create_app
 from ops.cli.main import COMMANDS
 from schemas.settings import Settings
-from streams.runtime.health import _answer
+from streams.runtime.health import _response
 
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "ops" / "deploy" / "k8s"
@@ -134,7 +134,7 @@ def test_probes_ask_what_the_role_answers(name: str, monkeypatch: pytest.MonkeyP
         if name == "attn-edge":
             assert asked["path"] in routes
         else:
-            assert _answer(f"GET {asked['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
+            assert _response(f"GET {asked['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
     # Whoever hangs is killed as `attn up` would do it, no earlier; a start may take as long as there.
     alive, started = one["livenessProbe"], one["startupProbe"]
     assert alive["periodSeconds"] * alive["failureThreshold"] >= settings.unresponsive_seconds

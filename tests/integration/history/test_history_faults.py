@@ -83,7 +83,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             super().add(partition, records)
             found["records"] += len(records)
 
-    monkeypatch.setattr(consumer, "Batch", Counted)
+    monkeypatch.setattr(consumer, "PendingBatch", Counted)
     return found
 
 

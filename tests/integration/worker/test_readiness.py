@@ -60,7 +60,7 @@ async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
 
 async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broker, settings, base = await started(tmp_path)
-    monkeypatch.setattr(watchdog, "_STUCK", 12.0)
+    monkeypatch.setattr(watchdog, "_STALL_LIMIT", 12.0)
     hung = asyncio.Event()
 
     async def hang(self: Ingestor) -> None:
@@ -69,7 +69,7 @@ async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monk
     async def ends() -> None:
         async with worker(settings) as task:
             await eventually(lambda: says(base, 200, "ok"), "ready")
-            monkeypatch.setattr(Ingestor, "_write", hang)
+            monkeypatch.setattr(Ingestor, "_flush", hang)
             await send(settings, [line(1)])
             await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stays at offset 0"), "stalled")
             await asyncio.wait({task}, timeout=60)
