@@ -1,7 +1,7 @@
-"""Live connections: how many a person may have, and what each needs until it ends. No transport and no meaning here.
+"""Registry of the live connections of an edge: limit per user, heartbeats, maximum duration, drain.
 
-A stream hands bytes to its `Outlet` and never waits: an outlet that is not `ready` still has bytes of before, and says
-so when they are gone. What was missed meanwhile is the stream's own business, and never more memory.
+A `LiveStream` writes bytes to its `Sink` and never waits. A sink that is not `ready` still holds unsent bytes; it calls
+`on_ready` once they are sent. What a stream must send later is up to the stream, and must not cost more memory.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from api import metrics
 from schemas.settings import Settings
 
 __all__ = ["MAX_STREAM_SECONDS", "ConnectionRegistry", "EncodedChunk", "LiveStream", "Sink", "TooManyConnections"]
 
-# Heartbeats are spread over so many moments, so that ten thousand of them are not one pause for everybody.
+# Heartbeats of all streams are spread over so many moments. 10,000 at once would delay all other requests.
 _HEARTBEAT_SLOTS = 30
-MAX_STREAM_SECONDS = 30 * 86400.0  # seconds a stream may last, whatever its token says: a timer takes no more
-# Retry-After of a refused connection, seconds: a tab that was closed is known of at once, one that vanished later.
+MAX_STREAM_SECONDS = 30 * 86400.0  # maximum of seconds for an asyncio timer, even if the token is valid for longer
+# Retry-After of a refused connection, in seconds. The edge notices a closed tab at once, a lost one later.
 RETRY_AFTER = 5
-# Connections that may wait for their first frames; beyond, they are told to come again, which costs less than waiting.
+# Connections that may wait for their first frames. Further ones get a retry delay, which costs less than waiting.
 _MAX_OPENING = 5000
-# Streams that end within a second when the edge stops, so that those who come back at once don't come all at once.
+# Streams that end per second when the edge stops. Their clients reconnect at once; this spreads the load.
 _DRAINED_PER_SECOND = 500
 
 
 class TooManyConnections(Exception):
-    """The user has as many live connections as may be."""
+    """The user has reached the limit of live connections."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} live connections are open already, which is the most a user may have")
         self.limit = limit
 
 
-# Bytes up to which a piece is copied to be one write; a larger one is written in parts, and held once.
+# Bytes up to which a chunk is copied into one HTTP chunk. A larger one is written in parts, without a copy.
 _MAX_SINGLE_WRITE = 64 << 10
 
 
 class EncodedChunk:
-    """Bytes for many connections. `chunk`: framed once for those that write HTTP chunks themselves; None: too large."""
+    """Bytes for many connections. `http_chunk`: the same bytes as one HTTP chunk; None if they are too large."""
 
     __slots__ = ("http_chunk", "raw")
 
@@ -52,45 +52,43 @@ class EncodedChunk:
 
 
 class Sink(Protocol):
-    """Where a stream's bytes go. `on_ready` is called when `ready` becomes true again."""
+    """Destination of a stream's bytes. Calls `on_ready` when `ready` becomes true again."""
 
     ready: bool
     on_ready: Callable[[], None]
 
     def write(self, piece: EncodedChunk) -> None: ...
     def end(self) -> None:
-        """Ends the response properly, if the reader takes what is left."""
+        """Ends the response. Aborts the connection if the client has not received all bytes."""
     def abort(self) -> None:
-        """Drops the connection with whatever it has not taken."""
+        """Drops the connection and its unsent bytes."""
 
 
 class LiveStream:
-    """One live connection. Subclasses say what it carries."""
+    """One live connection. Subclasses decide which events it carries."""
 
-    __slots__ = ("_slot", "_timer", "sink", "user", "workspace_id")
+    __slots__ = ("sink", "user", "workspace_id")
 
     def __init__(self, ws: str, user: str, outlet: Sink) -> None:
         self.workspace_id, self.user, self.sink = ws, user, outlet
-        self._slot = 0
-        self._timer: asyncio.TimerHandle | None = None
         outlet.on_ready = self.catch_up
 
     def catch_up(self) -> None:
-        """The outlet is ready again: give it what was missed."""
+        """Writes what the stream missed while the sink was not ready."""
         raise NotImplementedError
 
     def disconnect(self) -> None:
-        """It is too slow: what it has not got is not kept any longer."""
+        """Drops a connection that is too slow."""
         metrics.DISCONNECTED_SLOW.inc()
         self.sink.on_ready = _nothing
         self.sink.abort()
 
     def send_heartbeat(self, now: int) -> None:
-        """Time for a heartbeat; `now` in microseconds."""
+        """Writes a heartbeat. `now` in microseconds."""
         raise NotImplementedError
 
     def on_disconnect(self) -> None:
-        """The connection is gone."""
+        """Releases what the stream holds. Called once, after the connection has ended."""
         raise NotImplementedError
 
 
@@ -98,8 +96,15 @@ def _nothing() -> None:
     pass
 
 
+class _Entry(NamedTuple):
+    """What the registry keeps of one stream: its heartbeat slot, and the timer that ends it."""
+
+    slot: int
+    timer: asyncio.TimerHandle | None
+
+
 class ConnectionRegistry:
-    """All live connections of this edge. `clock` gives microseconds."""
+    """All live connections of this edge. `clock` returns microseconds."""
 
     def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
         self.limit = settings.max_streams
@@ -107,18 +112,19 @@ class ConnectionRegistry:
         self.heartbeat = settings.heartbeat_seconds
         self._interval = settings.heartbeat_seconds / _HEARTBEAT_SLOTS
         self._users: Counter[tuple[str, str]] = Counter()
+        self._entries: dict[LiveStream, _Entry] = {}
         self._slots: list[set[LiveStream]] = [set() for _ in range(_HEARTBEAT_SLOTS)]
-        self._next = 0
+        self._next_slot = 0
         self._closed = False
         self._reconnect = settings.reconnect_seconds
         self._turn = asyncio.Lock()
         self._opening = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._slots))
+        return len(self._entries)
 
     def reserve(self, ws: str, user: str) -> None:
-        """A place for one more connection of the user, to be given back by `give_back`. Raises Full."""
+        """Counts one more connection of the user; `release` takes it back. Raises TooManyConnections at the limit."""
         if self._users[ws, user] >= self.limit:
             metrics.CONNECTIONS_REFUSED.inc()
             raise TooManyConnections(self.limit)
@@ -133,24 +139,28 @@ class ConnectionRegistry:
 
     @property
     def closed(self) -> bool:
-        """The edge stops; nothing new begins."""
+        """Whether the edge stops and opens no new stream."""
         return self._closed
 
     @property
     def is_overloaded(self) -> bool:
-        """So many wait for their first frames that another one had better come again."""
+        """Whether so many connections wait for their first frames that a new one should retry later."""
         return self._opening >= _MAX_OPENING
 
     def retry_field(self) -> EncodedChunk:
-        """Tells a client when to come back if its connection breaks: others at other times, so that they don't come
-        all at once. A field of an event stream, not an event."""
+        """Returns the `retry` field of an event stream: the delay after which the client reconnects.
+
+        The delay is random, 10 to 100 % of ATTN_RECONNECT_SECONDS, so clients do not reconnect all at once.
+        """
         seconds = self._reconnect * random.uniform(0.1, 1)  # noqa: S311 - no secret
         return EncodedChunk(b"retry: %d\n" % (1000 * seconds))
 
     @asynccontextmanager
     async def opening_turn(self) -> AsyncIterator[None]:
-        """For the work of a connection's first frames: one at a time, in the order they came, and between two of them
-        everything else that waits for the loop has its turn."""
+        """Serializes the work for the first frames of connections, in the order of arrival.
+
+        Yields to the event loop before each one.
+        """
         self._opening += 1
         metrics.OPENING.set(self._opening)
         try:
@@ -162,27 +172,28 @@ class ConnectionRegistry:
             metrics.OPENING.set(self._opening)
 
     def add(self, stream: LiveStream, seconds: float | None) -> None:
-        """The stream is live, for so many seconds at most (its token ends then)."""
-        self._next = (self._next + 1) % _HEARTBEAT_SLOTS
-        stream._slot = self._next
-        self._slots[stream._slot].add(stream)
+        """Registers a live stream. It ends after `seconds`, when its token expires."""
+        self._next_slot = (self._next_slot + 1) % _HEARTBEAT_SLOTS
+        timer = None
         if seconds is not None:
             seconds = min(max(0.0, seconds), MAX_STREAM_SECONDS)
-            stream._timer = asyncio.get_running_loop().call_later(seconds, stream.sink.end)
+            timer = asyncio.get_running_loop().call_later(seconds, stream.sink.end)
+        self._entries[stream] = _Entry(self._next_slot, timer)
+        self._slots[self._next_slot].add(stream)
         if self._closed:
             stream.sink.end()
 
     def remove(self, stream: LiveStream) -> None:
-        """The stream is gone, and its place is free."""
+        """Removes a stream whose connection has ended, and releases its reservation."""
         self.release(stream.workspace_id, stream.user)
-        self._slots[stream._slot].discard(stream)
-        if stream._timer is not None:
-            stream._timer.cancel()
-            stream._timer = None
+        entry = self._entries.pop(stream)
+        self._slots[entry.slot].discard(stream)
+        if entry.timer is not None:
+            entry.timer.cancel()
         stream.on_disconnect()
 
     async def send_heartbeats(self) -> None:
-        """Sends heartbeats, forever."""
+        """Sends heartbeats until cancelled, slot by slot."""
         while True:
             for slot in self._slots:
                 now = self._clock()
@@ -191,7 +202,7 @@ class ConnectionRegistry:
                 await asyncio.sleep(self._interval)
 
     async def drain(self, seconds: float) -> None:
-        """Ends every stream, not all at once, within so many seconds. Nothing new begins from now on."""
+        """Ends all streams within `seconds`, spread over time. No new stream opens from now on."""
         self._closed = True
         pause = min(seconds, len(self) / _DRAINED_PER_SECOND) / _HEARTBEAT_SLOTS
         for slot in self._slots:
@@ -201,7 +212,7 @@ class ConnectionRegistry:
                 await asyncio.sleep(pause)
 
     def close(self) -> None:
-        """Ends every stream, now and to come: the edge stops."""
+        """Ends all streams at once, and each stream that is still added."""
         self._closed = True
         for slot in self._slots:
             for stream in list(slot):

@@ -1,8 +1,8 @@
-"""Event streams as HTTP responses, and the two ways their bytes go out.
+"""Event streams as HTTP responses, and the two sinks for their bytes.
 
-`Direct` takes the connection over from the HTTP server and writes chunks to its transport: no task waits, nothing is
-queued for a frame, and what served the request is free again. `Queued` is plain ASGI, for any server. Which one it is,
-is the server's to offer: see `api.http.protocol.server`.
+`TransportSink` takes the connection over from the HTTP server and writes HTTP chunks to its transport. No task waits
+for a frame, no frame is queued, and the objects that served the request are free. `AsgiSink` uses plain ASGI and works
+with any server. The server offers the first one as an ASGI extension (`api.http.protocol.server`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from api.live.connections import ConnectionRegistry, EncodedChunk, LiveStream, S
 __all__ = ["DIRECT_WRITE_EXTENSION", "DOCUMENTED", "DRAIN_EXTENSION", "AsgiSink", "EventStream", "TransportSink"]
 
 DIRECT_WRITE_EXTENSION = "attn.direct"
-# Waits until the connection has few unsent bytes, or is gone.
+# ASGI extension: waits until the connection has few unsent bytes or is closed.
 DRAIN_EXTENSION = "attn.drain"
-# With them goes `attn-heartbeat`, the seconds between two heartbeats: a reader's limit of silence depends on it.
+# The header `attn-heartbeat` is added: seconds between two heartbeats. Clients derive their timeout from it.
 HEADERS = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
 ]
-# What the OpenAPI document says of a route that answers with an event stream.
+# OpenAPI responses of a route that returns an event stream.
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "frames, for as long as the connection lasts", "content": {"text/event-stream": {}}},
 }
 
 
-# A reader takes what is unsent (a snapshot at most) within so many seconds, or is cut off and may resume.
+# Seconds in which a client must receive the unsent bytes, at most a snapshot. Otherwise the connection is dropped.
 STALLED_SECONDS = 60.0
 
 
@@ -40,12 +40,12 @@ def _nothing() -> None:
 
 
 class TransportSink(asyncio.Protocol):
-    """The rest of a connection whose response, in chunked encoding, has begun. Nothing else comes on it after."""
+    """Sink on the transport of a connection whose chunked response has begun. The connection is not used again."""
 
     __slots__ = ("_connections", "_stalled", "_transport", "closed", "on_closed", "on_ready", "ready")
 
     def __init__(self, transport: asyncio.Transport, connections: set[Any], ready: bool) -> None:
-        """`connections`: those the server waits for when it stops."""
+        """`connections`: the set of connections that the server closes when it stops."""
         self._transport, self._connections = transport, connections
         self._connections.add(self)
         self.ready = ready
@@ -54,11 +54,11 @@ class TransportSink(asyncio.Protocol):
         self.on_ready: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing
 
-    def write(self, piece: EncodedChunk) -> None:
-        if piece.http_chunk is None:
-            self._transport.writelines((b"%x\r\n" % len(piece.raw), piece.raw, b"\r\n"))
+    def write(self, chunk: EncodedChunk) -> None:
+        if chunk.http_chunk is None:
+            self._transport.writelines((b"%x\r\n" % len(chunk.raw), chunk.raw, b"\r\n"))
         else:
-            self._transport.write(piece.http_chunk)
+            self._transport.write(chunk.http_chunk)
 
     def end(self) -> None:
         if self.ready:
@@ -72,7 +72,7 @@ class TransportSink(asyncio.Protocol):
         self._transport.abort()
         self._close()
 
-    shutdown = end  # as the server calls it
+    shutdown = end  # the name that the server calls
 
     def pause_writing(self) -> None:
         self.ready = False
@@ -86,7 +86,7 @@ class TransportSink(asyncio.Protocol):
             self.on_ready()
 
     def eof_received(self) -> bool:
-        return False  # a reader who has stopped sending has gone: a browser never half-closes
+        return False  # close the connection: a browser never half-closes one
 
     def connection_lost(self, error: Exception | None) -> None:
         self._close()
@@ -106,7 +106,7 @@ class TransportSink(asyncio.Protocol):
 
 
 class AsgiSink:
-    """Holds what was written until the server has taken it."""
+    """Sink on ASGI: buffers the chunks until the server has sent them."""
 
     __slots__ = ("_chunks", "_wake", "closed", "on_ready", "ready")
 
@@ -117,8 +117,8 @@ class AsgiSink:
         self.on_ready: Callable[[], None] = _nothing
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def write(self, piece: EncodedChunk) -> None:
-        self._chunks.append(piece)
+    def write(self, chunk: EncodedChunk) -> None:
+        self._chunks.append(chunk)
         self.ready = False
         self._wake.set()
 
@@ -130,12 +130,12 @@ class AsgiSink:
     abort = end
 
     async def run(self, send: Send) -> None:
-        """Sends what is written, until cancelled."""
+        """Sends the buffered chunks until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._chunks:
-                body = b"".join([piece.raw for piece in self._chunks])
+                body = b"".join([chunk.raw for chunk in self._chunks])
                 self._chunks.clear()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 self.ready = True
@@ -143,15 +143,17 @@ class AsgiSink:
 
 
 class EventStream(Response):
-    """A response that lasts as long as its stream. The caller's place in `connections` is taken already; it is given
-    back when the stream is gone."""
+    """A response that lasts as long as its stream.
+
+    The caller has reserved a connection in the registry. The response releases it when the stream ends.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
         self, connections: ConnectionRegistry, ws: str, user: str, seconds: float, begin: Callable[[Sink], LiveStream]
     ) -> None:
-        """`begin` opens the stream on an outlet; it may last `seconds`."""
+        """`begin` opens the stream on a sink. The stream ends after `seconds`."""
         super().__init__()
         self._connections, self._user = connections, (ws, user)
         self._seconds, self._begin = seconds, begin
@@ -166,41 +168,41 @@ class EventStream(Response):
             headers = [*HEADERS, (b"attn-heartbeat", b"%g" % self._connections.heartbeat)]
             if offer is not None:
                 headers.append((b"connection", b"close"))
-            # Before its turn: it waits for a reader who has not taken an earlier answer, and the others would too.
+            # Before the turn: sending may wait for a client that has not received an earlier response.
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with self._connections.opening_turn():
                 direct = offer() if offer is not None else None
-                outlet = direct if direct is not None else AsgiSink()
-                outlet.write(self._connections.retry_field())
-                stream = self._begin(outlet)
+                sink = direct if direct is not None else AsgiSink()
+                sink.write(self._connections.retry_field())
+                stream = self._begin(sink)
         except BaseException:
             if direct is not None:
-                direct.abort()  # it is no longer the server's to close
+                direct.abort()  # the server does not close it any more
             self._connections.release(*self._user)
             raise
-        self._add(stream, outlet)
-        if isinstance(outlet, AsgiSink):
-            await self._run_on_asgi(outlet, stream, receive, send)
+        self._add(stream, sink)
+        if isinstance(sink, AsgiSink):
+            await self._run_on_asgi(sink, stream, receive, send)
 
     async def _ask_to_retry(self, send: Send) -> None:
-        """An empty stream, after which a client comes again by itself: an error would make a browser give up."""
+        """Sends an empty stream with a retry delay. An error status would make a browser stop reconnecting."""
         self._connections.release(*self._user)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": self._connections.retry_field().raw})
 
-    def _add(self, stream: LiveStream, outlet: TransportSink | AsgiSink) -> None:
-        lost = isinstance(outlet, TransportSink) and outlet.closed
-        if isinstance(outlet, TransportSink):
-            outlet.on_closed = lambda: self._connections.remove(stream)
+    def _add(self, stream: LiveStream, sink: TransportSink | AsgiSink) -> None:
+        lost = isinstance(sink, TransportSink) and sink.closed
+        if isinstance(sink, TransportSink):
+            sink.on_closed = lambda: self._connections.remove(stream)
         self._connections.add(stream, self._seconds)
-        if lost:  # cut off while it began
+        if lost:  # the connection was closed while the stream opened
             self._connections.remove(stream)
 
-    async def _run_on_asgi(self, outlet: AsgiSink, stream: LiveStream, receive: Receive, send: Send) -> None:
-        tasks = (asyncio.create_task(outlet.run(send)), asyncio.create_task(_disconnected(receive)))
+    async def _run_on_asgi(self, sink: AsgiSink, stream: LiveStream, receive: Receive, send: Send) -> None:
+        tasks = (asyncio.create_task(sink.run(send)), asyncio.create_task(_disconnected(receive)))
         try:
-            await asyncio.wait((*tasks, outlet.closed), return_when=asyncio.FIRST_COMPLETED)
-            complete = outlet.ready  # else the reader has not taken what it was sent: it can only be dropped
+            await asyncio.wait((*tasks, sink.closed), return_when=asyncio.FIRST_COMPLETED)
+            complete = sink.ready  # otherwise unsent bytes are left, and the response cannot be ended
         finally:
             self._connections.remove(stream)
             for task in tasks:

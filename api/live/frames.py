@@ -1,4 +1,4 @@
-"""A reader's feed as bytes: snapshot, the frames of a batch, heartbeat. Pure; the same on every edge."""
+"""Encodes the frames of a feed: snapshot, the frames of a batch, missed frames. Pure: every edge encodes the same."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ __all__ = ["FrameEncoder"]
 
 
 class FrameEncoder:
+    """Encodes frames of windows as server-sent events (CONTRACT: feed frames)."""
+
     def __init__(self, answers: PageRenderer) -> None:
         self._pages = answers
 
     def encode_snapshot(self, workspace: Workspace, window: Window, cursor: int) -> bytes:
-        """The page of the window with what is personal; a window that is shared has nothing that is."""
+        """Returns the snapshot event: the page of the window with the drafts and preferences of its user."""
         reader, keys = window.reader, window.keys
         more = not window.complete and next(listing.ranked(workspace, reader, window.pins, keys[-1]), None) is not None
         personal = self._pages.personal(workspace, reader.user)
@@ -32,51 +34,54 @@ class FrameEncoder:
         return encode_event(cursor, "snapshot", page)
 
     def encode_batch(self, update: WorkspaceUpdate, window: Window) -> list[bytes]:
-        """The frames of a batch for a window, which is then after it."""
+        """Applies a batch to a window. Returns its frames."""
         frames = window.apply(update.changes, update.workspace)
         return self._encode(frames, window, update.workspace, update.before, update.after)
 
     def encode_missed(
-        self, missed: MissedBatches, reader: Reader, limit: int, most: int
+        self, missed: MissedBatches, reader: Reader, limit: int, max_bytes: int
     ) -> tuple[list[bytes], int | None] | None:
-        """What a reader missed, oldest first. After about `most` bytes it ends at the cursor returned with it, to be
-        asked for the rest later. None: there is no frame such as the reader names, so only a snapshot helps."""
+        """Returns the frames that a reader missed, oldest first, and the cursor to continue at if there are more.
+
+        Stops after the batch that exceeds `max_bytes`. Returns None if the reader names a frame that does not exist:
+        send a snapshot.
+        """
         workspace = missed.workspace
         window = Window(reader, limit, workspace)
-        found: list[bytes] = []
+        encoded: list[bytes] = []
         skip, size, cursor = missed.skip, 0, 0
         for batch in missed.batches:
-            if size > most:
-                return found, cursor
+            if size > max_bytes:
+                return encoded, cursor
             changes = apply_changes_to_past(workspace, batch.changed[workspace.workspace_id])
             frames = self._encode(window.apply(changes, workspace), window, workspace, batch.before, batch.after)
             if skip and skip >= len(frames):
                 return None
-            found += frames[skip:]
+            encoded += frames[skip:]
             size += sum(map(len, frames))
             skip, cursor = 0, cursor_of(batch.after)
-        return found, None
+        return encoded, None
 
     def _encode(
         self, frames: list[Frame], window: Window, workspace: Workspace, before: int, after: int
     ) -> list[bytes]:
         counts = msgspec.json.encode(window.counts) if frames else b""
-        found = []
+        encoded = []
         for number, frame in enumerate(frames, 1):
-            # Numbers between two cursors, so that a reader may go on after any frame (ops/decisions/0002).
+            # The id lies between two cursors, so a reader can resume after any frame (ops/decisions/0002).
             cursor = cursor_of(after) if number == len(frames) else cursor_of(before) + number
-            found.append(encode_event(cursor, frame.event, self._data(frame, window.reader, workspace, counts)))
+            encoded.append(encode_event(cursor, frame.event, self._data(frame, window.reader, workspace, counts)))
         assert len(frames) < 1 << CURSOR_BITS
-        return found
+        return encoded
 
     def _data(self, frame: Frame, reader: Reader, workspace: Workspace, counts: bytes) -> bytes:
         if frame.event in ("added", "changed"):
             return b'{"item":%b,"counts":%b}' % (self._pages.render_item(workspace, frame.key), counts)
         if frame.event == "removed":
-            gone: dict[str, Any] = {"id": frame.key.decode(), "reason": frame.reason}
+            removed: dict[str, Any] = {"id": frame.key.decode(), "reason": frame.reason}
             if frame.action is not None:
-                gone["resolved_action"] = frame.action
-            return orjson.dumps(gone)[:-1] + b',"counts":%b}' % counts
+                removed["resolved_action"] = frame.action
+            return orjson.dumps(removed)[:-1] + b',"counts":%b}' % counts
         if frame.event == "activity":
             return orjson.dumps(self._pages.activity(workspace, reader))
         if frame.event == "drafts":

@@ -165,7 +165,7 @@ class Outlet:
         self.got += piece.raw
 
     def end(self) -> None: ...
-    def cut(self) -> None:
+    def abort(self) -> None:
         self.is_cut = True
 
 

@@ -21,4 +21,4 @@ class Kept:
     def end(self) -> None:
         raise AssertionError("nobody ends it")
 
-    cut = end
+    abort = end

@@ -32,7 +32,7 @@ class Sink:
     def end(self) -> None:
         raise AssertionError("nobody is cut off")
 
-    cut = end
+    abort = end
 
 
 @law(40)

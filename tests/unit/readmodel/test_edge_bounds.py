@@ -163,7 +163,7 @@ def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes
     key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
     fed.put((key, row))
     del steps[:]
-    assert list(islice(space.ranked(reader, frozenset()), 10)) == [sort_key(row)]
+    assert list(islice(listing.ranked(space, reader, frozenset()), 10)) == [sort_key(row)]
     assert len(steps) < 20
 
 
