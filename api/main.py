@@ -1,4 +1,7 @@
-"""The edge as a process: HTTP from the first moment (healthy, not ready), the view as soon as it is there."""
+"""Process `attn edge`: HTTP server, topic follower, heartbeats and graceful shutdown.
+
+The HTTP server starts first and reports "not ready" until the view is loaded.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,17 @@ from streams.runtime.lag import READY
 __all__ = ["run"]
 
 _STOP_SECONDS = 4.0
-_SECRET = 32  # characters: RFC 7518 wants as many bytes of a key for HS256, as shorter ones can be found by trying
+_MIN_SECRET = 32  # characters: RFC 7518 requires keys of 32 bytes for HS256, because shorter ones can be guessed
 
 _log = structlog.get_logger("attn.edge")
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. Raises when the view can't be followed any more or the address is taken."""
+    """Serves until `stop` is set. Raises if the topics cannot be followed any more or the address is in use."""
     idle_fetch.install_throttle()
-    if settings.jwt_secret is not None and len(settings.jwt_secret) < _SECRET:
-        _log.warning("ATTN_JWT_SECRET is short: whoever finds it by trying can be anybody", wanted=_SECRET)
+    if settings.jwt_secret is not None and len(settings.jwt_secret) < _MIN_SECRET:
+        _log.warning("ATTN_JWT_SECRET is short: an attacker could guess it and sign tokens; use more characters",
+                     min_characters=_MIN_SECRET)
     _raise_descriptors()
     edge = Edge(settings)
     READY.set_function(lambda: not edge.not_ready_reason())
@@ -45,7 +49,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Streams end first: an open one would keep the server waiting (FINDINGS).
+        # Streams end first, because the server waits for open ones (FINDINGS).
         if stop.is_set():
             await edge.connections.drain(settings.drain_seconds)
         edge.connections.close()
@@ -58,15 +62,17 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         await edge.history.close()
     for name, result in zip(tasks, ended, strict=True):
         if isinstance(result, Exception):
-            _log.error("the edge can't go on", part=name, error=_reason(result))
+            _log.error("the edge stops because a task failed", task=name, error=_reason(result))
             raise result
     if not stop.is_set():
-        raise RuntimeError("the HTTP server ended by itself")
+        raise RuntimeError("the HTTP server ended unexpectedly")
 
 
 def _raise_descriptors() -> None:
-    """Raises the limit of open files to what the system allows: each connection takes one, and the usual 1024 is less
-    than one edge can serve."""
+    """Raises the limit of open files to the system's maximum.
+
+    Each connection takes one file descriptor, and the usual limit of 1024 is less than one edge can serve.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
@@ -81,7 +87,7 @@ async def _follow(edge: Edge, settings: Settings) -> None:
 
 
 async def _topics(edge: Edge, settings: Settings) -> None:
-    """Waits for a broker for as long as that takes: ending and being started again would not bring it back."""
+    """Creates the topics. Waits for a broker without a time limit, because a restart of the edge would not help."""
     while True:
         try:
             await topics.ensure_topics(settings)
@@ -94,5 +100,5 @@ async def _topics(edge: Edge, settings: Settings) -> None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_reason(one) for one in error.exceptions)
+        return "; ".join(_reason(part) for part in error.exceptions)
     return repr(error)

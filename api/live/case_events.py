@@ -1,7 +1,7 @@
-"""Zero's event streams: what happened to the cases of a workspace, told from the facts as they are accepted.
+"""Fan-out of case events (the zero dialect) from facts, with a buffer of recent events for streams that resume.
 
-A fact is told once the view has reached its position, so that who hears of it also finds it. The last ones are kept
-for readers who resume; a stream's place in them is the number of the last event it was told.
+An event is sent once the view has reached the position of its fact, so a client that reads the item afterwards gets the
+new state. A stream resumes after the event id that its client names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from streams.core.domain.visibility import Targets
 
 __all__ = ["CaseEventHub", "case_event_of"]
 
-_OVERHEAD = 400  # bytes an event costs beside its text
-_MAX_CASES = 100_000  # cases known of from facts alone, the last heard of
-_MAX_EARLY_ITEMS = 8  # items kept of a case of which all events arrived before their items opened
+_OVERHEAD = 400  # bytes of an event in addition to its text
+_MAX_CASES = 100_000  # cases that are known from facts, the most recent ones
+_MAX_EARLY_ITEMS = 8  # items of a case whose events all arrived before the items opened
 
 
 class CaseEvent(NamedTuple):
@@ -40,38 +40,38 @@ class CaseEvent(NamedTuple):
     user: str | None
     role: str | None
     piece: EncodedChunk
-    item: str | None = None  # the event arrived before this item opened
+    item: str | None = None  # id of the item, if the event arrived before the item opened
 
 
 def case_event_of(fact: Fact) -> CaseEvent | None:
-    """A fact as an event of a stream; None if it is none, or news no longer."""
+    """Returns the event of a fact. None if the fact is no event, or a state change that is out of date."""
     known = TYPES.get(fact.type)
     if known is None or (fact.stale and fact.type == "case.state_changed"):
         return None
     name, fields = known
-    told = {field: value for field in fields if (value := getattr(fact, field)) is not None}
+    values = {field: value for field in fields if (value := getattr(fact, field)) is not None}
     if "task_id" in fields:
-        told.setdefault("task_id", fact.subject)
+        values.setdefault("task_id", fact.subject)
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
-    data = orjson.dumps({"type": name, **told, "at": format_timestamp(fact.time)})
+    data = orjson.dumps({"type": name, **values, "at": format_timestamp(fact.time)})
     piece = EncodedChunk(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
     early = item_id(fact.ws, fact.kind, fact.subject) if fact.item is None and fact.kind is not None else None
     return CaseEvent(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)
 
 
 class _WorkspaceEvents:
-    """The last events of a workspace, oldest first, and who listens."""
+    """Recent events of a workspace, the oldest first, and its streams."""
 
     __slots__ = ("dropped", "events", "streams")
 
     def __init__(self) -> None:
         self.events: deque[CaseEvent] = deque()
-        self.dropped = -1  # id of the newest event that is no longer kept
+        self.dropped = -1  # id of the newest event that was dropped
         self.streams: set[CaseEventStream] = set()
 
 
 class CaseEventStream(LiveStream):
-    """`told`: the id up to which it has been told everything that is for it."""
+    """One event stream. It has received all matching events up to `last_sent_id`."""
 
     __slots__ = ("case", "events", "last_sent_id", "reader", "space")
 
@@ -98,7 +98,7 @@ class CaseEventStream(LiveStream):
                 self.sink.write(event.piece)
 
     def send_heartbeat(self, now: int) -> None:
-        # An id alone moves the client's Last-Event-ID and is no event for it.
+        # An id without data sets the client's Last-Event-ID and is not an event.
         if self.sink.ready:
             number = max(self.last_sent_id, self.events.current_id(self.workspace_id))
             self.sink.write(EncodedChunk(b"id: %d\n\n" % number if number >= 0 else b":\n\n"))
@@ -109,8 +109,11 @@ class CaseEventStream(LiveStream):
 
 
 class CaseEventHub:
-    """`position` tells how far the view of a partition is; `room` is bytes of events kept; `targets_of` says who an
-    item of a workspace is for, None if the view doesn't know."""
+    """Case events of one edge.
+
+    `position` returns the position of the view of a partition. `room`: bytes of events that are kept. `targets_of`
+    returns the targets of an item of a workspace, None if the view does not hold the item.
+    """
 
     def __init__(
         self, partitions: int, position: Callable[[int], int], room: int,
@@ -120,18 +123,18 @@ class CaseEventHub:
         self._workspaces: dict[str, _WorkspaceEvents] = {}
         self._waiting: dict[int, deque[CaseEvent]] = {}
         self._seen: dict[int, tuple[int, int]] = {}
-        self._known_after: dict[int, int] = {}  # by partition: what was told up to this id is not known
+        self._known_after: dict[int, int] = {}  # by partition: events up to this id are unknown
         self._order: deque[CaseEvent] = deque()
         self._kept_bytes = 0
-        # By workspace, case, audience: None, or the items that had not opened when all its events arrived.
+        # By workspace, case, audience: None, or the items that opened after all events of the case had arrived.
         self._cases: OrderedDict[tuple[str, str, str], tuple[str, ...] | None] = OrderedDict()
 
     def set_known_after(self, partition: int, known_after: int) -> None:
-        """Nothing is known of events up to this id: the facts are read from there on."""
+        """Records that facts are read from this event id on. Events up to it are unknown."""
         self._known_after[partition] = known_after
 
     def add(self, partition: int, fact: Fact) -> None:
-        """One fact, in the order of its topic; one that was there before is not told again."""
+        """Adds one fact, in the order of its topic. Ignores a repeat."""
         if (fact.pos, fact.index) <= self._seen.get(partition, (-1, -1)):
             return
         self._seen[partition] = (fact.pos, fact.index)
@@ -140,7 +143,7 @@ class CaseEventHub:
             self._waiting.setdefault(partition, deque()).append(event)
 
     def release(self) -> None:
-        """Tells what the view has reached."""
+        """Sends the events whose position the view has reached."""
         for partition, waiting in self._waiting.items():
             reached = self._position(partition)
             while waiting and waiting[0].position < reached:
@@ -189,11 +192,11 @@ class CaseEventHub:
         return partition_of(ws, self._partitions)
 
     def current_id(self, ws: str) -> int:
-        """The id that everything told so far is at or below: what comes next is above it."""
+        """Returns the highest id that a sent event can have. The next event has a higher id."""
         return (self._position(self._partition(ws)) << CURSOR_BITS) - 1
 
     def has_case(self, reader: Reader, case: str) -> bool:
-        """Whether an event of the case was sent that this reader may see."""
+        """Returns whether an event of the case was sent that this reader may see."""
         for audience in reader.audiences:
             items = self._cases.get((reader.workspace_id, case, audience), ())
             if items is None or any(self._may_see(reader, item) for item in items):
@@ -205,12 +208,12 @@ class CaseEventHub:
         return targets is None or reader.can_see(*targets)
 
     def targets(self, event: CaseEvent) -> Targets:
-        """Returns who may see the event: if it arrived before its item opened, those the item is for now."""
+        """Returns the targets of an event: those of its item if the event arrived before the item opened."""
         now = self._targets_of(event.ws, event.item) if event.item is not None else None
         return now if now is not None else (event.user, event.role)
 
     def open(self, reader: Reader, case: str | None, after: int | None, outlet: Sink) -> LiveStream:
-        """A connection's events: those after the one it names, as far as they are kept, and all to come."""
+        """Opens a stream: the kept events after the id `after`, then all further events."""
         space = self._workspaces.setdefault(reader.workspace_id, _WorkspaceEvents())
         floor = self.current_id(reader.workspace_id)
         since = max(space.dropped, self._known_after.get(self._partition(reader.workspace_id), -1))
@@ -219,7 +222,7 @@ class CaseEventHub:
         stream = CaseEventStream(self, space, reader, case, told, outlet)
         space.streams.add(stream)
         if lost:
-            # Nothing is known of what it missed, or of where it was: its own state has to be fetched anew.
+            # The missed events are unknown. The client must read its state again.
             outlet.write(EncodedChunk(b"event: reset\nid: %d\ndata: {}\n\n" % max(told, 0)))
         if outlet.ready:
             stream.catch_up()
@@ -227,7 +230,7 @@ class CaseEventHub:
 
 
 def _after(events: deque[CaseEvent], number: int) -> list[CaseEvent]:
-    """Those with a greater id. The newest ones are asked for most often."""
+    """Returns the events with a greater id. Checks the newest events first, because most requests are for them."""
     if not events or events[-1].id <= number:
         return []
     if len(events) > 1 and events[-2].id <= number:

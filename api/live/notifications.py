@@ -1,7 +1,7 @@
-"""`inbox.updated`: who subscribed, and what they are told when somebody changed the state of items (seeds C28, C29).
+"""Fan-out of `inbox.updated` to WebSocket subscribers after a user changed the state of items (seeds C28, C29).
 
-One for each PATCH, one for a whole bulk request that changed anything. It goes only to those who may see the item, or
-one of the items, and not before this edge shows the change: who asks for the list then gets the new one.
+A PATCH causes one message. A bulk request that changed an item causes one message in total. Only subscribers who may
+see one of the items get it, and only once this edge shows the change: a list that they read afterwards is up to date.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streams.core.domain.keys import item_key
 
 __all__ = ["NotificationHub", "Subscriber", "channel_of"]
 
-# Messages that wait for a slow client. All they say is "ask again", so one who is so far behind is better cut off.
+# Messages that may wait for a slow client. They only say "read again", therefore a slower client is disconnected.
 _MAX_WAITING = 64
 
 
@@ -29,7 +29,7 @@ def channel_of(ws: str) -> str:
 
 
 class Subscriber:
-    """One connection that wants to be told. `lost`: it was too slow."""
+    """One subscribed connection. `overflowed` is set if it was too slow and lost a message."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -44,22 +44,26 @@ class Subscriber:
 
 
 class NotificationHub:
+    """Subscribers of one edge, by workspace."""
+
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._subscribers: dict[str, set[Subscriber]] = {}
 
-    def subscribe(self, one: Subscriber) -> None:
-        self._subscribers.setdefault(one.reader.workspace_id, set()).add(one)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.setdefault(subscriber.reader.workspace_id, set()).add(subscriber)
 
-    def unsubscribe(self, one: Subscriber) -> None:
-        known = self._subscribers.get(one.reader.workspace_id, set())
-        known.discard(one)
-        if not known:
-            self._subscribers.pop(one.reader.workspace_id, None)
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        subscribers = self._subscribers.get(subscriber.reader.workspace_id, set())
+        subscribers.discard(subscriber)
+        if not subscribers:
+            self._subscribers.pop(subscriber.reader.workspace_id, None)
 
     def wants(self, outcome: Outcome) -> bool:
-        """Whether `push` would send anything: the command changed the state of items, and its workspace has
-        subscribers. The command may come from any edge."""
+        """Returns whether `push` would send a message: the command changed items, and the workspace has subscribers.
+
+        The command may have been sent by any edge.
+        """
         return (
             outcome.status == 200 and outcome.state is not None and bool(outcome.items)
             and outcome.ws in self._subscribers
@@ -69,14 +73,15 @@ class NotificationHub:
         """Sends `inbox.updated` to the subscribers who may see one of the items. The replica must show the change."""
         if not self.wants(outcome):
             return
-        # A batch is hundreds of items, and there may be thousands who listen: but hardly ever more than two targets.
+        # Check each target once: a bulk request may name hundreds of items but rarely more than two targets, and a
+        # workspace may have thousands of subscribers.
         targets = {(row.target_user_id, row.target_role) for row in self._rows(outcome.ws, outcome.items)}
         payload = {"bulk": "true"} if outcome.bulk else {"id": outcome.items[0]}
-        told = InboxUpdated(channel_of(outcome.ws), payload | {"state": outcome.state or ""})
-        message = msgspec.json.encode(told)
-        for one in self._subscribers.get(outcome.ws, ()):
-            if any(one.reader.can_see(*target) for target in targets):
-                one.enqueue(message)
+        message = msgspec.json.encode(
+            InboxUpdated(channel_of(outcome.ws), payload | {"state": outcome.state or ""}))
+        for subscriber in self._subscribers.get(outcome.ws, ()):
+            if any(subscriber.reader.can_see(*target) for target in targets):
+                subscriber.enqueue(message)
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:
         space = self._replica.find_workspace(ws)

@@ -1,9 +1,9 @@
-"""To which role a user's last feed was given. Pure.
+"""Remembers for which roles the cursors of a user were issued. Pure.
 
-`Last-Event-ID` says of which state a reader's copy of the inbox is, not as whom it was made. Whoever comes back from a
-feed in another role has a copy that the frames of the new role don't fit: they begin with a snapshot
-(ops/decisions/0020). Frames are always made for the role of the token that is shown, so a copy that is not right is all
-that is at stake, never what somebody may not see.
+`Last-Event-ID` names the position of a client's copy of the inbox, but not the roles for which the copy was built.
+After a change of roles, the frames of the new roles do not fit the copy. Such a feed starts with a snapshot
+(ops/decisions/0020). Frames are always rendered for the roles of the current token. A wrong decision here could leave a
+copy out of date; it could not show an item to a user who may not see it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from api.readmodel.readers import Reader
 
 __all__ = ["ResumeRoles"]
 
-# Users that are remembered, the latest: some 300 bytes each.
+# Users that are remembered, the most recent ones. Each takes about 300 bytes.
 _MAX_USERS = 50_000
 
 _Roles = frozenset[str]
@@ -23,7 +23,7 @@ _Roles = frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class _EndedFeed:
-    """A feed that is over: the cursors it had, and when it was, in feeds begun and ended."""
+    """An ended feed: its cursors from `first` to `last`, and its opening and end as numbers of one sequence."""
 
     roles: _Roles
     first: int
@@ -37,8 +37,11 @@ class _EndedFeed:
 
 @dataclass(slots=True)
 class _User:
-    """`over`: of each role the feed that ended last. `refused`: roles in which a copy was replaced, and its cursor: the
-    snapshot may have been lost on its way."""
+    """Feeds of one user. `over`: by roles, the feed that ended last.
+
+    `refused`: roles and cursor of a resume that was answered with a snapshot. The snapshot may not have arrived, so the
+    same cursor is refused again.
+    """
 
     open: int = 0
     over: dict[_Roles, _EndedFeed] = field(default_factory=dict)
@@ -46,15 +49,18 @@ class _User:
 
 
 class ResumeRoles:
-    """What one edge knows, of its own feeds; where it can't know, a feed goes on from where it was."""
+    """Roles of the feeds of one edge. For feeds that it does not know, the edge allows to resume."""
 
     def __init__(self) -> None:
         self._users: OrderedDict[tuple[str, str], _User] = OrderedDict()
         self._turn = 0
 
     def allows_resume(self, reader: Reader, cursor: int) -> bool:
-        """Whether a copy at `cursor` may be the reader's in these roles. Not, where the user's last feed was of other
-        roles and had that cursor: unless one in these roles, which went on beside it, had it too, or one is open."""
+        """Returns whether a copy at `cursor` may have been built for the reader's roles.
+
+        Returns False if the user's last feed had other roles and had this cursor. Exceptions: another feed of the user
+        is open, or a feed with these roles had the cursor too and ended after the last feed had opened.
+        """
         user = self._users.get((reader.workspace_id, reader.user))
         if user is None:
             return True
@@ -65,14 +71,14 @@ class ResumeRoles:
         latest = max(user.over.values(), key=lambda over: over.ended_at)
         if latest.roles == reader.roles or not latest.has(cursor):
             return True
-        mine = user.over.get(reader.roles)
-        return mine is not None and mine.has(cursor) and mine.ended_at > latest.opened_at
+        same_roles = user.over.get(reader.roles)
+        return same_roles is not None and same_roles.has(cursor) and same_roles.ended_at > latest.opened_at
 
     def begin(self, reader: Reader, refused: int | None) -> int:
-        """A feed begins, to be named when it ends. `refused`: the cursor that did not fit."""
-        who = (reader.workspace_id, reader.user)
-        user = self._users.setdefault(who, _User())
-        self._users.move_to_end(who)
+        """Records that a feed opens. Returns its number, an argument of `end`. `refused`: the refused cursor."""
+        key = (reader.workspace_id, reader.user)
+        user = self._users.setdefault(key, _User())
+        self._users.move_to_end(key)
         user.open += 1
         if refused is not None:
             user.refused = (reader.roles, refused)
@@ -82,7 +88,7 @@ class ResumeRoles:
         return self._turn
 
     def end(self, reader: Reader, began: int, first: int, last: int) -> None:
-        """A feed is over that had the cursors from `first` to `last`."""
+        """Records that a feed with the cursors from `first` to `last` ended. `began`: its number."""
         user = self._users.get((reader.workspace_id, reader.user))
         if user is not None:
             self._turn += 1

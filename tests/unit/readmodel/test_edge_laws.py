@@ -253,8 +253,8 @@ def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
         for family in families:
             one.ensure_family(family)
             other.ensure_family(family)
-        assert {key: list(found.ascending()) for key, found in one.sets._lists.items()} == {
-            key: list(found.ascending()) for key, found in other.sets._lists.items()}
+        assert {key: list(found.ascending()) for key, found in one.sets._sets.items()} == {
+            key: list(found.ascending()) for key, found in other.sets._sets.items()}
         assert {key: tally.to_counts() for key, tally in one.tallies.items()} == {
             key: tally.to_counts() for key, tally in other.tallies.items()}
 
