@@ -19,7 +19,7 @@ PUBLISH_SECONDS = Histogram(
     "attn_edge_publish_seconds", "Time from the records of a poll until all frames are written",
     buckets=(.0005, .001, .002, .005, .01, .02, .05, .1, .25, 1, 5))
 STALE = Counter(
-    "attn_edge_stale_batches_total", "Batches of attn.views ignored because their position was not above that of the partition")
+    "attn_edge_stale_batches_total", "Batches of attn.views ignored because their position was not ahead")
 BROKER_UP = Gauge("attn_edge_broker_up", "1 while the broker answers, 0 after 10 s without an answer")
 MetricAlias("attn_edge_broker_answers", BROKER_UP)
 INDEXED = Gauge("attn_edge_indexed_workspaces", "Workspaces with indexes: those that were requested")
