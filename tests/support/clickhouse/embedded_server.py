@@ -1,4 +1,4 @@
-"""An embedded ClickHouse over HTTP for a test module, and what edges and facts need to stand on it."""
+"""An embedded ClickHouse behind HTTP for one test module, and edges and facts that use it."""
 
 from __future__ import annotations
 

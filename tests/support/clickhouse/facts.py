@@ -1,4 +1,4 @@
-"""Facts to send, and a model of what ClickHouse must say of them."""
+"""Facts to send, and a model of the rows that ClickHouse must return for them."""
 
 from __future__ import annotations
 

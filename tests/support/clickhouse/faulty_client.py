@@ -1,4 +1,4 @@
-"""A ClickHouse that fails as a test tells it, and writers that don't wait as long for it as they would."""
+"""A ClickHouse client that fails on demand, and history consumers with short retry delays."""
 
 from __future__ import annotations
 

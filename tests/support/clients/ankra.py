@@ -1,4 +1,4 @@
-"""Ankra's routes as tests ask them."""
+"""Client of Ankra's routes."""
 
 from __future__ import annotations
 

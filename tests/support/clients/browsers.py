@@ -1,4 +1,4 @@
-"""A browser on the dashboard, as a person has one; everything the page must never do is noted."""
+"""A browser on the dashboard. Records console errors, failed requests and violations of the CSP."""
 
 from __future__ import annotations
 

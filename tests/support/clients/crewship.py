@@ -1,4 +1,4 @@
-"""Crewship's routes as tests ask them."""
+"""Client of Crewship's routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the feed as docs/behaviour.md describes one: keeps its copy of the inbox from the frames alone."""
+"""Feed client as docs/behaviour.md describes one: builds its copy of the inbox from frames alone."""
 
 from __future__ import annotations
 

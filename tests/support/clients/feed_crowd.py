@@ -1,4 +1,4 @@
-"""A crowd of readers who follow their feeds over plain sockets and come back by themselves, as browsers do."""
+"""Many feed readers over plain sockets. Each reconnects by itself, as a browser does."""
 
 from __future__ import annotations
 

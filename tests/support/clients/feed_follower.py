@@ -1,4 +1,4 @@
-"""A feed client that does not give up: follows, reconnects with Last-Event-ID, keeps its copy (law 4)."""
+"""Feed client that reconnects with Last-Event-ID until it is stopped, and keeps its copy (law 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader of a live feed over HTTP: frames as (id, event, data)."""
+"""Reader of a live feed over HTTP. Returns frames as (id, event, data)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An edge on a broker, as `attn edge` runs it, in this process."""
+"""Runs an edge on a broker in this process, as `attn edge` does."""
 
 from __future__ import annotations
 

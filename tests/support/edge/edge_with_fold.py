@@ -1,4 +1,4 @@
-"""Edges with a log behind them, without a broker: what they append is folded at once, by the real fold."""
+"""Edges with a log but no broker: the real fold applies each appended command at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edges for tests: in memory, fed by hand, asked through ASGI or over a real socket."""
+"""Edges in memory. Tests apply batches by hand and send requests over ASGI or a real socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader must see, computed from the rows alone and with nothing but loops: no index, no window."""
+"""Expected answers for a reader, computed from the rows with loops only: no index, no window."""
 
 from __future__ import annotations
 

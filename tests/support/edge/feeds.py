@@ -1,4 +1,4 @@
-"""A replica and the live feeds of some readers, without a socket or a loop."""
+"""A replica and the live feeds of some readers, without a socket and without an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and batches of the view made up at random, without the fold: whatever an edge may be given."""
+"""Random rows and batches of the view, made without the fold: any input that an edge may get."""
 
 from __future__ import annotations
 

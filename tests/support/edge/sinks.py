@@ -1,4 +1,4 @@
-"""Where a stream's bytes go when there is no connection."""
+"""Sinks that collect the bytes of a stream in memory."""
 
 from __future__ import annotations
 

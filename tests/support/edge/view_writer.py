@@ -1,4 +1,4 @@
-"""A hand in the fold's place: writes batches of made-up rows to the view, and facts."""
+"""Writes batches of made-up rows to the view and facts to their topic, in place of the fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fold on a dict, driven the way a worker drives it: what unit tests of the core stand on."""
+"""Drives a fold over a dict as the worker does. Base of the core's unit tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drives the fold as a worker does, and reads its rows as an edge does. No I/O: the topics are a list and a dict."""
+"""Drives the fold as a worker and reads its rows as an edge. No I/O: topics are a list and a dict."""
 
 from __future__ import annotations
 

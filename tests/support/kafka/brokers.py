@@ -1,4 +1,4 @@
-"""Apache Kafka for tests: one that the session shares, wiped for each test, and clusters of a test's own."""
+"""Apache Kafka for tests: one per pytest process, wiped before each test, and clusters of one test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a broker's compaction may make of the records of a partition."""
+"""Results that compaction may leave of a partition's records."""
 
 from __future__ import annotations
 

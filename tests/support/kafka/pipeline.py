@@ -1,4 +1,4 @@
-"""A broker of one's own, workers on it (in this process, or processes that can be killed), what is on its topics."""
+"""A broker, workers on it (in this process or as processes), and the records of its topics."""
 
 from __future__ import annotations
 

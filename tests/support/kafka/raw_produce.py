@@ -1,4 +1,4 @@
-"""Sends bytes to a Kafka broker as record batches, over a socket: what no client would send."""
+"""Sends bytes to a Kafka broker as record batches, over a socket: batches that no client would send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A producer that goes on, whatever happens to the brokers."""
+"""A producer that keeps sending while brokers fail."""
 
 from __future__ import annotations
 

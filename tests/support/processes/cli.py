@@ -1,4 +1,4 @@
-"""`attn` as a child process, and in this one."""
+"""Runs `attn` in a child process or in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""attn in an environment of its own, away from the checkout: its commands and roles as a user runs them."""
+"""attn installed in an environment of its own. Runs its commands and roles without the checkout."""
 
 from __future__ import annotations
 

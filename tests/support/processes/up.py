@@ -1,4 +1,4 @@
-"""`attn up` as a person runs it: a child process with a data directory, asked over HTTP, killed part by part."""
+"""Runs `attn up` as a child process: start, requests over HTTP, kill of single processes, stop."""
 
 from __future__ import annotations
 

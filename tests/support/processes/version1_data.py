@@ -1,4 +1,4 @@
-"""What attn of version 1 left in Kafka (tests/data/v1): to look at, and to put into a broker as it was."""
+"""Records that attn of version 1 left in Kafka (tests/data/v1): reads them, and writes them to a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view on a broker that is damaged on purpose, and what `attn rebuild` makes of it."""
+"""Damages a view on a broker, and reads what `attn rebuild` makes of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The golden examples: every type has one, each is accepted, and opens and closes what the contract's table says."""
+"""Golden examples: each event type has one; each is accepted and has the effect of the contract's table."""
 
 from __future__ import annotations
 

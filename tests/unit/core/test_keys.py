@@ -1,4 +1,4 @@
-"""Two identities never share a key, whatever characters they are made of."""
+"""Two identities never share a key, whatever characters they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accepted, and what a producer is told where it is not (CONTRACT §2)."""
+"""Records that are accepted, and the reasons of those that are rejected (CONTRACT §2)."""
 
 import base64
 from typing import Any

@@ -1,4 +1,4 @@
-"""The quick check takes what the models take, or leaves it to them: with and without it, an event is the same."""
+"""Fast path and models agree: with and without the fast path an event is the same."""
 
 from pathlib import Path
 from typing import Annotated, Any

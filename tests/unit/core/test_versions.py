@@ -1,4 +1,4 @@
-"""Versions of packs, rows and facts: older and equal ones are read, additions overlooked, newer ones refused."""
+"""Older and equal versions of packs, rows and facts are read, unknown fields ignored, newer ones refused."""
 
 from __future__ import annotations
 

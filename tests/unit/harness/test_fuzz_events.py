@@ -1,4 +1,4 @@
-"""The fuzzer of source records: some records at random, and all that ever broke something (tests/fuzz)."""
+"""Fuzzer of source records (tests/fuzz): some random records, and all seeds that once failed."""
 
 from __future__ import annotations
 

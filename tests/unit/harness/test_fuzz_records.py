@@ -1,4 +1,4 @@
-"""Cases of `fuzz.records` that found something once, and some that are new each time the file changes."""
+"""Fuzzer of record batches (tests/fuzz): all seeds that once failed, and some new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule that keeps unit tests off the network holds."""
+"""Unit tests cannot use the network."""
 
 import socket
 

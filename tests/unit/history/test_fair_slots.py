@@ -1,4 +1,4 @@
-"""Slots are shared: whoever asks much waits, others go on."""
+"""Query slots are shared fairly: a caller with many queries does not delay other callers."""
 
 from __future__ import annotations
 

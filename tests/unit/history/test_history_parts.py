@@ -1,4 +1,4 @@
-"""The history's parts: columns, facts out of records, bisection of what ClickHouse refuses."""
+"""Parts of the history: columns, facts from records, bisection of refused rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history is stopped while what it asks does not answer: it ends all the same."""
+"""The history stops while ClickHouse or Kafka does not answer."""
 
 from __future__ import annotations
 

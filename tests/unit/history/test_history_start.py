@@ -1,4 +1,4 @@
-"""The history before its first insert: where it resumes, its migrations, its patience, its thread."""
+"""The history before its first insert: resume offsets, migrations, retries, worker thread."""
 
 from __future__ import annotations
 

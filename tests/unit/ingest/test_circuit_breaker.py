@@ -1,4 +1,4 @@
-"""When a source topic is left alone, when it is tried, and when it goes on."""
+"""Circuit breaker of a source topic: when it opens, probes and closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continuity: whatever is delivered, each record is handed on once and in order. Also packs and the chunk scheduler."""
+"""The gap filler delivers each record once and in order, whatever Faust delivers. Also packs and chunks."""
 
 from __future__ import annotations
 

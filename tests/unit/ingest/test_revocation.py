@@ -1,4 +1,4 @@
-"""Partitions of sources are given up: nothing is written after that, whatever Faust still delivers meanwhile."""
+"""After source partitions are revoked the worker writes nothing, although Faust still delivers records."""
 
 from __future__ import annotations
 

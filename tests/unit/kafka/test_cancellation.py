@@ -1,4 +1,4 @@
-"""Who is cancelled while a client of aiokafka ends is cancelled: nobody waits for ever for a task that went on."""
+"""Closing an aiokafka client does not swallow the cancellation of the calling task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters are cut to what their topic accepts, say so, and are not sent again then."""
+"""Dead letters are truncated to the limit of their topic, marked as truncated, and then not sent again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a Kafka that can't be used."""
+"""Diagnosis of a Kafka that attn cannot use: the texts that are reported."""
 
 from __future__ import annotations
 

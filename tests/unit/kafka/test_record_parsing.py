@@ -1,4 +1,4 @@
-"""Fetched bytes are parsed record by record, whatever they are; what can't be parsed is an `Unreadable`."""
+"""Fetched bytes are parsed record by record; bytes that cannot be parsed become an `Unreadable`."""
 
 from __future__ import annotations
 

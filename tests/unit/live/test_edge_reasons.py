@@ -1,4 +1,4 @@
-"""Why an item leaves a reader's window, and that nothing more is told of one that is no longer the reader's."""
+"""Reasons why an item leaves a reader's window. A reader gets no later change of that item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever comes back gets the frames they would have got, though many who ask the same are told what was made once."""
+"""Readers that resume get exactly the missed frames, also when many readers share one encoded answer."""
 
 from __future__ import annotations
 

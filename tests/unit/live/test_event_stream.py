@@ -1,4 +1,4 @@
-"""Event streams begin one at a time, and none waits for another's reader."""
+"""Event streams open one at a time, and no stream waits for the reader of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's story: every event is one that attn takes, it follows from its place, and it goes on where it was."""
+"""The demo's story: attn accepts every event, and a restart continues at the position of the last event."""
 
 from __future__ import annotations
 

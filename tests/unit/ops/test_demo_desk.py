@@ -1,4 +1,4 @@
-"""The demo's desk: what the story has open can be answered there, once, and the story then does not say it again."""
+"""The demo's answer desk: each open item is answered once, and the story sends no second answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, headings, settings, commands with their flags, make's targets."""
+"""Files, headings, settings, commands, flags and make targets that documents name exist."""
 
 from __future__ import annotations
 

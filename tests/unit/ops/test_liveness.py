@@ -1,4 +1,4 @@
-"""When a part that does not answer is called wedged."""
+"""A process that does not answer is reported as unresponsive after the configured misses."""
 
 from __future__ import annotations
 

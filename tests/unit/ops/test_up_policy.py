@@ -1,4 +1,4 @@
-"""When a part is started again, and when that is given up; one `up` a directory; the banner."""
+"""Restart policy of supervised processes, one `attn up` per directory, and the banner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 7 at the edge: what it keeps grows with the view, and a step costs what it is about."""
+"""Law 7 at the edge: memory grows with the view, and the cost of a step with the size of its change."""
 
 from __future__ import annotations
 

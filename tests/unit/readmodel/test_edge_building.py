@@ -1,4 +1,4 @@
-"""Indexes are made when somebody asks, while the workspace goes on changing, and are those it would have had anyway."""
+"""Indexes are built on first use while the workspace changes, and equal indexes built from the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws 4 to 6 of the edge, over rows made up at random: feed = page, portable cursors, nothing invisible."""
+"""Laws 4 to 6 of the edge over random rows: feed equals page, portable cursors, nothing invisible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an edge begins: right after any compaction, resumable from any batch that was not compacted."""
+"""An edge loads a correct view after any compaction, and resumes from each batch that was not compacted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edge stops though its broker does not answer any more."""
+"""An edge stops although its broker does not answer."""
 
 from __future__ import annotations
 

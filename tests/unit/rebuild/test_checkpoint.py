@@ -1,4 +1,4 @@
-"""Checkpoint files: what was written is what is read, and what is not whole is not taken."""
+"""Checkpoint files return the rows that were written; incomplete or damaged files are refused."""
 
 from __future__ import annotations
 

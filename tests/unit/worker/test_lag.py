@@ -1,4 +1,4 @@
-"""Lag, age and the reasons for not being ready, as time goes by."""
+"""Lag, age and the reasons for not being ready, over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around the fold: what waits is bounded, whatever the records are made of, and what is over is let go (law 7)."""
+"""Queues around the fold are bounded in bytes, and state of revoked partitions is dropped (law 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law 7 in the fold: rows grow with what there is, and not with all there ever was."""
+"""Law 7 in the fold: the size of rows depends on present items, not on past ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the clock does, parts of large packs, restarts, and logs that fell back (laws 1, 3, 7)."""
+"""Clock, parts of large packs, restarts, and logs that lost records at their end (laws 1, 3, 7)."""
 
 from itertools import count
 

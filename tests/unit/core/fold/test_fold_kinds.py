@@ -1,4 +1,4 @@
-"""Each family of kinds, as CONTRACT §2 describes it."""
+"""Each kind of item behaves as CONTRACT §2 describes it."""
 
 from itertools import permutations
 from typing import Any

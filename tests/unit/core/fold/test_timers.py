@@ -1,4 +1,4 @@
-"""Timers against a model that looks at everything: the same order, and never much more than what is due some time."""
+"""The timer queue against a model that scans all rows: same order, and few timers beyond the live ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of `attn dead-letters --export`: whatever was rejected, the same bytes are sent again."""
+"""Lines of `attn dead-letters --export` restore the bytes of the rejected record."""
 
 from __future__ import annotations
 
