@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -19,7 +20,7 @@ from pydantic_settings import (
 
 from schemas.scalars import SECOND
 
-__all__ = ["DATABASE", "RENAMED", "Settings"]
+__all__ = ["DATABASE", "RENAMED", "Settings", "split_clickhouse_url"]
 
 DATABASE = "attn"
 _PREFIX = "ATTN_"
@@ -244,6 +245,11 @@ class Settings(BaseSettings):
         return dict(self._deprecated)
 
     @property
+    def clickhouse_database(self) -> str:
+        """Database that the history writes: the path of ATTN_CLICKHOUSE, default `attn`."""
+        return split_clickhouse_url(self.clickhouse)[1]
+
+    @property
     def clickhouse_query_url(self) -> str:
         """URL of the ClickHouse server that edges and reports query; empty if none is configured."""
         return self.clickhouse_read_url or self.clickhouse
@@ -286,6 +292,12 @@ def _apply_new_names(*sources: PydanticBaseSettingsSource) -> dict[str, str]:
                     variables[variable] = value
         reader.env_vars = variables
     return met
+
+
+def split_clickhouse_url(url: str) -> tuple[str, str]:
+    """Returns the URL without its path, and the database that the path names (default: `attn`)."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="")), unquote(parts.path.strip("/")) or DATABASE
 
 
 def _is_port(text: str) -> bool:

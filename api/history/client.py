@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 import structlog
@@ -20,7 +20,7 @@ from api import metrics
 from api.contract.errors import ApiError
 from api.history.fair_slots import FairSlots, NoFreeSlot
 from api.readmodel.readers import Reader
-from schemas.settings import DATABASE, Settings
+from schemas.settings import Settings, split_clickhouse_url
 from streams.core.domain.visibility import CAN_SEE_SQL
 
 __all__ = ["HistoryClient", "Row"]
@@ -102,10 +102,9 @@ class HistoryClient:
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
-                url = urlsplit(self._url)
+                dsn, database = split_clickhouse_url(self._url)
                 self._client = await clickhouse_connect.get_async_client(
-                    interface=url.scheme, dsn=urlunsplit(url._replace(path="")),
-                    database=unquote(url.path.strip("/")) or DATABASE, connect_timeout=_CONNECT_SECONDS,
+                    interface=urlsplit(dsn).scheme, dsn=dsn, database=database, connect_timeout=_CONNECT_SECONDS,
                     send_receive_timeout=self._seconds, query_retries=0, autogenerate_session_id=False,
                     form_encode_query_params=True, client_name=self._name,
                     # ClickHouse then reads a case from the projection with its order (docs/analytics.md).

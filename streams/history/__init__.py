@@ -1,5 +1,1 @@
-"""History: facts -> ClickHouse, each exactly once (CONTRACT §6). `attn history` runs `run`."""
-
-from streams.history.main import run
-
-__all__ = ["run"]
+"""History: inserts the facts of `attn.facts` into ClickHouse, each exactly once (CONTRACT §6)."""

@@ -1,9 +1,8 @@
-"""`attn.facts` -> ClickHouse: reads, batches by rows and time, writes in a thread, and commits what is written.
+"""Consumer of `attn.facts`: reads the assigned partitions into the insert pipeline.
 
-One batch is being written while the next is gathered; when that is full too, nothing more is read. Who is behind
-gathers more meanwhile: a row of a large insert costs less. An outage of ClickHouse only makes it wait. After anything
-of unknown end (a rebalance, a long outage, a topic that fell back) it begins anew from what ClickHouse has
-(`_recover`): there is one way to start, and a crash takes it as well.
+After a start, a rebalance, an insert of unknown outcome, or a truncation of the topic, the consumer recovers: it
+discards what it has gathered, asks ClickHouse what is stored, and seeks to the offsets to resume from
+(streams.history.resume). An outage of ClickHouse only delays it.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import Enum, auto
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import FACTS
-from streams.history import metrics
 from streams.history.clickhouse.client import ClickHouseUnavailable
 from streams.history.clickhouse.columns import fact_identity, with_old_ids
 from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.insert_pipeline import InsertPipeline, SendDeadLetters
 from streams.history.lag import Lag
+from streams.history.outage_log import OutageLog
 from streams.history.resume import Offsets, resume
-from streams.history.writer import PendingBatch, Writer, facts_of
+from streams.history.writer import Writer, facts_of
 from streams.kafka.reader import read_offsets
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
@@ -36,234 +35,188 @@ __all__ = ["Consumer"]
 
 log = logging.getLogger("attn.history")
 
-# Seconds. A write that fails for longer begins anew: its token may have left ClickHouse's window.
-_STALLED = 60.0
-_REVOKE = 5.0  # a rebalance waits so long for the batch being written
-_STOP = 3.0  # a clean stop, for the last batches
-_IDLE = 0.25  # the longest wait for records, so that a stop is seen
-_BUSY = 0.05  # the shortest: while a batch is being written and the next is due
-_BEHIND = 4  # times as many rows are gathered while a batch is being written
-_SAY = 30.0  # between two lines that say the same of an outage
-
-Bury = Callable[[Collection[DeadLetter]], Awaitable[None]]
+# Seconds.
+_REVOKE_WAIT = 5.0  # a rebalance waits for the running insert
+_STOP_WAIT = 3.0  # a clean stop waits for the last batches
+_MAX_POLL = 0.25  # longest wait for records, so that the consumer notices a stop
+_MIN_POLL = 0.05  # shortest wait, when the next batch is due while another one is being inserted
 
 
-class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
-    """`consumer`: started, of group `attn-history`, not subscribed; `bury` writes dead letters."""
+class Phase(Enum):
+    """What the consumer does with its assigned partitions."""
+
+    RECOVERING = auto()  # the offsets to resume from are unknown; nothing is gathered or inserted
+    CONSUMING = auto()  # reads and inserts
+    STOPPING = auto()  # reads no more; inserts what is gathered
+
+
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """`consumer` is started, in group `attn-history`, and not subscribed yet."""
 
     def __init__(
-        self, settings: Settings, consumer: AIOKafkaConsumer, store: ActivityRepository, background: WorkerThread,
-        bury: Bury,
+        self, settings: Settings, consumer: AIOKafkaConsumer, repository: ActivityRepository, in_thread: WorkerThread,
+        send_dead_letters: SendDeadLetters,
     ) -> None:
         self._settings = settings
         self._kafka = consumer
-        self._store = store
-        self._writer = Writer(store, settings.dedupe_days)
-        self._in_thread = background
-        self._bury = bury
-        self._gathered = PendingBatch()
-        self._written: PendingBatch | None = None  # the one being written
-        self._writing: asyncio.Task[None] | None = None
-        self._next: dict[int, int] = {}  # offset of the next record of each partition
-        self._owned: set[int] = set()
-        self._lost = True  # what ClickHouse has of the owned partitions is not known
-        self._epoch = 0  # counts assignments, and their ends
-        self._retry = Backoff()
+        self._repository = repository
+        self._in_thread = in_thread
+        self._writer = Writer(repository, settings.dedupe_days)
         self._lag = Lag(settings)
-        self._said = 0.0
-        self.up, self._why = True, ""
+        self._outage = OutageLog()
+        self._pipeline = InsertPipeline(
+            settings, consumer, self._writer, in_thread, send_dead_letters, self._lag, self._outage)
+        self._phase = Phase.RECOVERING
+        self._assigned: set[int] = set()
+        self._rebalances = 0  # assignments and revocations; a change makes older answers of Kafka invalid
+        self._next_offsets: dict[int, int] = {}  # of each partition; empty while recovering
+        self._retry = Backoff()  # of the recovery
 
-    def unready(self) -> str | None:
-        """Why it is not ready: what it waits for, or how far it is behind. None: it is."""
-        if not self._epoch:
-            return "starting: it has not joined its group yet"
-        if not self.up:
-            return f"waiting: {self._why}"
-        if self._lost and self._owned:
-            return "starting: it asks ClickHouse what it has"
-        return self._lag.unready()
+    def not_ready_reason(self) -> str | None:
+        """Returns why the history is not ready: what it waits for, or its lag. None if it is ready."""
+        if not self._rebalances:
+            return "starting: waiting for partitions from the consumer group"
+        if self._outage.problem is not None:
+            return f"waiting: {self._outage.problem}"
+        if self._phase is Phase.RECOVERING and self._assigned:
+            return "starting: asking ClickHouse which facts it has"
+        return self._lag.not_ready_reason()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then what is gathered is written, if ClickHouse takes it in time. Raises ConsumerStalled."""
+        """Runs until `stop` is set, then inserts what is gathered within 3 s. Raises ConsumerStalled."""
         self._kafka.subscribe([FACTS], listener=self)
         ended = asyncio.create_task(stop.wait())
         work: list[asyncio.Task[None]] = [
             asyncio.create_task(self._work(stop, ended)),
-            asyncio.create_task(self._lag.watch(
-                self._kafka, lambda: self._lost or not self.up, self._in_thread.busy)),
+            asyncio.create_task(self._lag.watch(self._kafka, self._is_waiting, self._in_thread.busy)),
         ]
         try:
-            # A stop is heard here too: what `_recover` asks may take as long as Kafka or ClickHouse are away.
+            # Waits for `ended` too: during an outage of Kafka or ClickHouse a recovery may take as long as the outage.
             await asyncio.wait({ended, *work}, return_when=asyncio.FIRST_COMPLETED)
             for task in work:
                 if task.done():
                     task.result()
         finally:
-            for one in (ended, *work):
-                one.cancel()
+            ended.cancel()
+            for task in work:
+                task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-        await self._finish(_STOP)
+        await self._stop()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Waits up to 5 s for the running insert, then discards what is not committed."""
+        self._rebalances += 1
+        if self._phase is not Phase.RECOVERING:
+            await self._pipeline.wait_for_insert(_REVOKE_WAIT)
+        self._reset()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Starts a recovery of the assigned partitions."""
+        self._rebalances += 1
+        self._reset()
+        self._assigned = {tp.partition for tp in assigned}
+        self._lag.own(self._assigned)
+
+    def _is_waiting(self) -> bool:
+        """Whether the reason why nothing moves is known."""
+        return self._phase is Phase.RECOVERING or self._outage.problem is not None
+
+    # --- consuming ---
 
     async def _work(self, stop: asyncio.Event, ended: asyncio.Task[bool]) -> None:
         while not stop.is_set():
-            await self._turn(ended)
+            await self._step(ended)
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self._epoch += 1
-        if not self._lost:
-            await self._settle(_REVOKE)
-        self._drop()
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._epoch += 1
-        self._drop()
-        self._owned = {tp.partition for tp in assigned}
-        self._lag.own(self._owned)
-
-    # --- one turn ---
-
-    async def _turn(self, ended: asyncio.Task[bool]) -> None:
-        if self._writing is not None and self._writing.done():
-            await self._reap(self._writing)
-        if self._lost:
-            return await self._recover(ended)
-        settings, now = self._settings, time.monotonic()
-        rows, count = settings.history_batch_rows, self._gathered.count
-        left = self._gathered.since + settings.history_batch_ms / 1000 - now if count else _IDLE
-        if self._writing is None and (count >= rows or left <= 0):
-            self._begin()
-            count, left = 0, _IDLE
-        if self._lag.due(now) and (back := self._lag.fell_back(self._kafka, self._next)):
-            return self._fell_back(*back)
-        room = (rows if self._writing is None else rows * _BEHIND) - count
-        if room <= 0:
-            waits: set[asyncio.Task[Any]] = {task for task in (self._writing, ended) if task is not None}
-            await asyncio.wait(waits, timeout=_IDLE, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await self._read(min(max(left, _BUSY), _IDLE), room)
-        return None
-
-    async def _read(self, seconds: float, most: int) -> None:
-        epoch = self._epoch
-        got = await self._kafka.getmany(timeout_ms=int(seconds * 1000), max_records=most)
-        if epoch != self._epoch or self._lost:
-            return None  # of another assignment: read again
-        for tp, records in got.items():
-            expected = self._next.get(tp.partition)
-            if expected is None or records[0].offset < expected:
-                return self._fell_back(tp.partition, records[0].offset)
-            if records[0].offset > expected:
-                log.error("partition %d: offsets %d to %d left the topic before they were read: they are missing from "
-                          "the history", tp.partition, expected, records[0].offset - 1)
-            self._next[tp.partition] = records[-1].offset + 1
-            self._gathered.add(tp.partition, records)
-        return None
-
-    def _begin(self) -> None:
-        self._written, self._gathered = self._gathered, PendingBatch()
-        self._writing = asyncio.create_task(self._write(self._written))
-
-    async def _write(self, batch: PendingBatch) -> None:
-        """Returns when it is in ClickHouse and committed. Unavailable: of unknown end."""
-        plan = await self._in_thread(self._writer.plan, batch)
-        begun, backoff = time.monotonic(), Backoff()
-        while True:
-            try:
-                await self._in_thread(self._writer.write, plan)
-                break
-            except ClickHouseUnavailable as unavailable:
-                self._say(f"ClickHouse: {unavailable}")
-                if time.monotonic() - begun > _STALLED:
-                    raise
-                await asyncio.sleep(backoff.next())
-        self._recovered()
-        if plan.letters:
-            log.error("%d facts could not be written and went to dead-letters; the first: %s",
-                      len(plan.letters), plan.letters[0].reason)
-            await self._bury_all(plan.letters)
-        self._lag.written(batch.next, batch.times)
-        await self._commit(batch.next)
-
-    async def _bury_all(self, letters: Sequence[DeadLetter]) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                await self._bury(letters)
-                break
-            except (KafkaError, TimeoutError) as error:
-                self._say(f"dead-letters: {error!r}")
-                await asyncio.sleep(backoff.next())
-        metrics.DEAD.inc(len(letters))
-
-    async def _commit(self, offsets: dict[int, int]) -> None:
+    async def _step(self, ended: asyncio.Task[bool]) -> None:
+        """Finishes and starts inserts that are due, then recovers, reads, or waits, for at most 0.25 s."""
         try:
-            await self._kafka.commit({TopicPartition(FACTS, part): offset for part, offset in offsets.items()})
-        except KafkaError as error:  # the next one covers it; whoever begins there skips what ClickHouse has
-            log.info("offsets not committed: %r", error)
-
-    async def _reap(self, task: asyncio.Task[None]) -> None:
-        self._writing = self._written = None
-        try:
-            await task
+            await self._pipeline.finish_insert()
         except ClickHouseUnavailable as unavailable:
-            self._say(f"ClickHouse: {unavailable}")
-            self._drop()
+            self._outage.report(f"ClickHouse: {unavailable}")
+            self._reset()
+        if self._phase is Phase.RECOVERING:
+            return await self._recover(ended)
+        now = time.monotonic()
+        self._pipeline.start_due_insert(now)
+        if self._lag.due(now) and (truncated := self._lag.find_truncated(self._kafka, self._next_offsets)):
+            return self._recover_from_truncation(*truncated)
+        if (room := self._pipeline.room) <= 0:
+            return await self._pipeline.wait_for_room(ended, _MAX_POLL)
+        left = self._pipeline.seconds_left(now)
+        return await self._read(_MAX_POLL if left is None else min(max(left, _MIN_POLL), _MAX_POLL), room)
 
-    # --- beginning, and beginning anew ---
+    async def _read(self, seconds: float, max_records: int) -> None:
+        rebalances = self._rebalances
+        fetched = await self._kafka.getmany(timeout_ms=int(seconds * 1000), max_records=max_records)
+        if rebalances != self._rebalances or self._phase is not Phase.CONSUMING:
+            return None  # of an earlier assignment: the recovery reads them again
+        for tp, records in fetched.items():
+            expected, first = self._next_offsets.get(tp.partition), records[0].offset
+            if expected is None or first < expected:
+                return self._recover_from_truncation(tp.partition, first)
+            if first > expected:
+                log.error(
+                    "facts missing from the history: offsets %d to %d of partition %d were deleted from the topic "
+                    "before they were read", expected, first - 1, tp.partition)
+            self._next_offsets[tp.partition] = records[-1].offset + 1
+            self._pipeline.add(tp.partition, records)
+        return None
 
-    def _drop(self) -> None:
-        """Forget what is gathered or being written: it is not committed, so it is read again."""
-        if self._writing is not None:
-            self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._writing.cancel()
-        self._writing = self._written = None
-        self._gathered = PendingBatch()
-        self._next.clear()
-        self._lost = True
+    # --- recovering ---
 
-    def _fell_back(self, partition: int, offset: int) -> None:
-        log.warning("partition %d: the topic fell back to offset %d, %s was next: its broker lost records",
-                    partition, offset, self._next.get(partition))
-        self._drop()
+    def _reset(self) -> None:
+        """Discards both batches and starts a recovery, which reads their records again."""
+        self._pipeline.discard()
+        self._next_offsets.clear()
+        self._phase = Phase.RECOVERING
+
+    def _recover_from_truncation(self, partition: int, offset: int) -> None:
+        log.warning(
+            "topic truncated: partition %d continues at offset %d, expected %s; the broker lost records",
+            partition, offset, self._next_offsets.get(partition))
+        self._reset()
 
     async def _recover(self, ended: asyncio.Task[bool]) -> None:
-        """One try to find out what ClickHouse has of the owned partitions, and to read on after it."""
-        epoch, owned = self._epoch, sorted(self._owned)
-        if not owned:
-            await asyncio.wait({ended}, timeout=_IDLE)
+        """Tries once to find the offsets to resume from, and seeks to them."""
+        rebalances, assigned = self._rebalances, sorted(self._assigned)
+        if not assigned:
+            await asyncio.wait({ended}, timeout=_MAX_POLL)
             return
         try:
-            starts = await self._starts(owned)
+            offsets = await self._find_offsets(assigned)
         except (ClickHouseUnavailable, KafkaError, TimeoutError) as error:
-            self._say(f"{error!r}" if not isinstance(error, ClickHouseUnavailable) else f"ClickHouse: {error}")
+            self._outage.report(
+                f"ClickHouse: {error}" if isinstance(error, ClickHouseUnavailable) else f"{error!r}")
             await asyncio.wait({ended}, timeout=self._retry.next())
             return
-        if epoch != self._epoch:
+        if rebalances != self._rebalances:
             return
-        for partition, start in starts.items():
-            self._kafka.seek(TopicPartition(FACTS, partition), start)
-        self._next, self._lost = dict(starts), False
-        self._lag.written(starts, {})
-        self._recovered()
-        log.info("reading %d partitions of %s", len(starts), FACTS)
+        for partition, offset in offsets.items():
+            self._kafka.seek(TopicPartition(FACTS, partition), offset)
+        self._next_offsets, self._phase = dict(offsets), Phase.CONSUMING
+        self._lag.written(offsets, {})
+        self._retry.reset()
+        self._outage.recover()
+        log.info("reading %d partitions of %s", len(offsets), FACTS)
 
-    async def _starts(self, owned: Sequence[int]) -> dict[int, int]:
-        places = [TopicPartition(FACTS, partition) for partition in owned]
-        begins, ends = await self._kafka.beginning_offsets(places), await self._kafka.end_offsets(places)
-        committed = {tp: await self._kafka.committed(tp) for tp in places}
-        for tp in places:
-            self._lag.begin(tp.partition, begins[tp] if committed[tp] is None else committed[tp])
-        await self._in_thread(self._store.wait_for_running_inserts)
-        if hours := await self._in_thread(self._store.repair_hourly_tables, owned):
-            log.warning("%d hours of activity_hourly were incomplete after a crash and made again", hours)
-        await self._in_thread(self._writer.open, owned)
-        starts = {}
-        for tp in places:
-            offsets = Offsets(begins[tp], ends[tp], committed[tp])
-            starts[tp.partition], said = await resume(offsets, self._reader(tp), self._asker(tp.partition))
-            if said:
-                log.warning("partition %d: %s", tp.partition, said)
-        return starts
+    async def _find_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Returns the offset to resume from, by partition. Completes what a crashed writer left unfinished first."""
+        tps = [TopicPartition(FACTS, partition) for partition in partitions]
+        first_offsets, end_offsets = await self._kafka.beginning_offsets(tps), await self._kafka.end_offsets(tps)
+        committed = {tp: await self._kafka.committed(tp) for tp in tps}
+        for tp in tps:
+            self._lag.begin(tp.partition, first_offsets[tp] if committed[tp] is None else committed[tp])
+        await self._in_thread(self._repository.wait_for_running_inserts)
+        if hours := await self._in_thread(self._repository.repair_hourly_tables, partitions):
+            log.warning("repaired %d hours of the hourly tables that a crash had left incomplete", hours)
+        await self._in_thread(self._writer.open, partitions)
+        resume_offsets = {}
+        for tp in tps:
+            offsets = Offsets(first_offsets[tp], end_offsets[tp], committed[tp])
+            resume_offsets[tp.partition], warning = await resume(offsets, self._reader(tp), self._lookup(tp.partition))
+            if warning:
+                log.warning("partition %d: %s", tp.partition, warning)
+        return resume_offsets
 
     def _reader(self, tp: TopicPartition) -> Callable[[int, int], Awaitable[list[tuple[int, Fact]]]]:
         async def read(low: int, high: int) -> list[tuple[int, Fact]]:
@@ -274,46 +227,18 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
         return read
 
-    def _asker(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
-        async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = with_old_ids(await self._in_thread(self._store.stored_at, partition, facts))
-            return [fact_identity(fact) in there for fact in facts]
+    def _lookup(self, partition: int) -> Callable[[Sequence[Fact]], Awaitable[list[bool]]]:
+        async def are_stored(facts: Sequence[Fact]) -> list[bool]:
+            stored = with_old_ids(await self._in_thread(self._repository.stored_at, partition, facts))
+            return [fact_identity(fact) in stored for fact in facts]
 
-        return present
+        return are_stored
 
-    # --- ending ---
+    # --- stopping ---
 
-    async def _settle(self, seconds: float) -> bool:
-        """Wait for the batch being written. False: it is not."""
-        task = self._writing
-        if task is None:
-            return True
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds))
-        return bool(done) and not task.cancelled() and task.exception() is None
-
-    async def _finish(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._lost and (self._writing is not None or self._gathered.count):
-            if self._writing is None:
-                self._begin()
-            if not await self._settle(deadline - time.monotonic()):
-                log.warning("stopped before ClickHouse had all: the rest is read again by the next start")
-                break
-            self._writing = None
-        self._drop()
-
-    # --- telling ---
-
-    def _say(self, what: str) -> None:
-        self.up, self._why = False, what
-        metrics.UP.set(0)
-        if time.monotonic() - self._said > _SAY:
-            self._said = time.monotonic()
-            log.warning("waiting: %s", what)
-
-    def _recovered(self) -> None:
-        if not self.up and self._said:
-            log.info("going on")
-        self._retry.reset()
-        self._said, self.up = 0.0, True
-        metrics.UP.set(1)
+    async def _stop(self) -> None:
+        if self._phase is Phase.CONSUMING:
+            self._phase = Phase.STOPPING
+            if not await self._pipeline.flush(_STOP_WAIT):
+                log.warning("stopped before ClickHouse had all facts: the next start reads the rest again")
+        self._pipeline.discard()

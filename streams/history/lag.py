@@ -1,4 +1,4 @@
-"""How far ClickHouse is behind the topic: for the metrics, for readiness, and to notice that nothing moves."""
+"""Lag of ClickHouse behind `attn.facts`: metrics, readiness, and detection of stalls and truncations."""
 
 from __future__ import annotations
 
@@ -16,74 +16,84 @@ from streams.runtime.lag import ConsumerStalled, LagTracker
 
 __all__ = ["Lag"]
 
-_EVERY = 1.0  # seconds
-_ANSWER = 10.0  # seconds
-# Longer than ClickHouse may take for an insert before it counts as away (streams.history.clickhouse.client).
-_STUCK = 90.0
-_HUNG = 600.0  # a call: making hours again after a crash takes minutes where there are very many
+# Seconds.
+_INTERVAL = 1.0  # between two requests for end offsets, and two checks for a truncation
+_REQUEST_TIMEOUT = 10.0
+_MAX_STALL = 90.0  # longer than the timeout of an insert (streams.history.clickhouse.client)
+_MAX_CALL = 600.0  # of ClickHouse: a repair of very many hours takes minutes
 
 
 class Lag:
-    """`done`: for each owned partition the offset after the last record that is in ClickHouse."""
+    """Lag of the assigned partitions. `done`: the offset after the last record in ClickHouse, by partition."""
 
     def __init__(self, settings: Settings) -> None:
         self.done: dict[int, int] = {}
-        self.worked: dict[int, float] = {}  # the broker's time of the last record before `done`, seconds
-        self.progress = LagTracker(settings, time.monotonic())
-        self._looked = 0.0
+        self.times: dict[int, float] = {}  # broker's timestamp of the last record before `done`, seconds
+        self.tracker = LagTracker(settings, time.monotonic())
+        self._checked_at = 0.0
 
     def own(self, partitions: Collection[int]) -> None:
+        """Forgets all partitions but the assigned ones."""
         self.done = {partition: done for partition, done in self.done.items() if partition in partitions}
-        self.worked = {partition: at for partition, at in self.worked.items() if partition in partitions}
+        self.times = {partition: at for partition, at in self.times.items() if partition in partitions}
 
     def begin(self, partition: int, offset: int) -> None:
-        """What is known before ClickHouse has been asked; it may know better."""
+        """Sets the offset of a partition without one, until ClickHouse has been asked."""
         self.done.setdefault(partition, offset)
 
     def written(self, offsets: Mapping[int, int], times: Mapping[int, float]) -> None:
+        """Records that all before these offsets is in ClickHouse."""
         self.done.update(offsets)
-        self.worked.update(times)
+        self.times.update(times)
 
     def due(self, now: float) -> bool:
-        """Whether it is time for `fell_back`."""
-        return now - self._looked >= _EVERY
+        """Whether a second has passed since the last call of `find_truncated`."""
+        return now - self._checked_at >= _INTERVAL
 
-    def fell_back(self, consumer: AIOKafkaConsumer, following: Mapping[int, int]) -> tuple[int, int] | None:
-        """A partition and its end, if it ends before `following`, what is to be read next."""
-        self._looked = time.monotonic()
-        for partition, start in following.items():
+    def find_truncated(self, consumer: AIOKafkaConsumer, next_offsets: Mapping[int, int]) -> tuple[int, int] | None:
+        """Returns a partition that ends before its next offset, and its end offset. None if there is no such one."""
+        self._checked_at = time.monotonic()
+        for partition, start in next_offsets.items():
             end = consumer.highwater(TopicPartition(FACTS, partition))
             if end is not None and end < start:
                 return partition, end
         return None
 
-    def unready(self) -> str | None:
-        return self.progress.not_ready_reason(time.monotonic(), time.time())
+    def not_ready_reason(self) -> str | None:
+        """Returns why the lag makes the history not ready. None if it does not."""
+        return self.tracker.not_ready_reason(time.monotonic(), time.time())
 
-    async def watch(self, consumer: AIOKafkaConsumer, waits: Callable[[], bool], busy: Callable[[], float]) -> None:
-        """Asks the broker every moment where the partitions end. Raises ConsumerStalled; not while `waits()`, when it
-        is known what nothing moves for. `busy`: seconds since the call of ClickHouse that runs now began."""
+    async def watch(
+        self, consumer: AIOKafkaConsumer, is_waiting: Callable[[], bool], busy: Callable[[], float]
+    ) -> None:
+        """Asks the broker for the end offsets every second and updates lag and metrics, until cancelled.
+
+        `busy` returns for how many seconds the current call of ClickHouse has run. Raises ConsumerStalled if that
+        exceeds 600 s, or if a partition with a lag has not moved for 90 s while `is_waiting()` was False.
+        """
         while True:
-            await asyncio.sleep(_EVERY)
-            if (seconds := busy()) > _HUNG:
+            await asyncio.sleep(_INTERVAL)
+            if (seconds := busy()) > _MAX_CALL:
                 raise ConsumerStalled(f"a call of ClickHouse has not returned for {seconds:.0f} s")
             done = {TopicPartition(FACTS, partition): offset for partition, offset in self.done.items()}
             try:
-                async with asyncio.timeout(_ANSWER):
+                async with asyncio.timeout(_REQUEST_TIMEOUT):
                     ends = await consumer.end_offsets(list(done)) if done else await self._ping(consumer)
             except (TimeoutError, KafkaError):
                 continue
-            self._look(done, ends, waits())
+            self._observe(done, ends, is_waiting())
 
     async def _ping(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        """Of one that owns nothing: whether the broker answers."""
+        """Without assigned partitions: checks only that the broker answers."""
         await consumer.end_offsets([TopicPartition(FACTS, 0)])
         return {}
 
-    def _look(self, done: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], waits: bool) -> None:
+    def _observe(
+        self, done: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], is_waiting: bool
+    ) -> None:
         now, wall = time.monotonic(), time.time()
-        worked = {TopicPartition(FACTS, partition): at for partition, at in self.worked.items()}
-        self.progress.observe(now, wall, done, ends, worked, paused=done if waits else ())
-        metrics.LAG_ROWS.set(self.progress.lag)
-        metrics.LAG_SECONDS.set(self.progress.oldest_age(wall))
-        self.progress.check_stalled(_STUCK)
+        times = {TopicPartition(FACTS, partition): at for partition, at in self.times.items()}
+        self.tracker.observe(now, wall, done, ends, times, paused=done if is_waiting else ())
+        metrics.LAG_ROWS.set(self.tracker.lag)
+        metrics.LAG_SECONDS.set(self.tracker.oldest_age(wall))
+        self.tracker.check_stalled(_MAX_STALL)

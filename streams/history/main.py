@@ -1,4 +1,4 @@
-"""Wires the history and runs it (`attn history`)."""
+"""Process `attn history`: connects to ClickHouse, migrates its tables, and runs the consumer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -16,8 +17,9 @@ from streams.history import metrics
 from streams.history.clickhouse import client, migrate, retention
 from streams.history.clickhouse.client import ClickHouseUnavailable
 from streams.history.clickhouse.repository import ActivityRepository
-from streams.history.consumer import Bury, Consumer
+from streams.history.consumer import Consumer
 from streams.history.embedded import query_server
+from streams.history.insert_pipeline import SendDeadLetters
 from streams.history.rebuild.group_lock import GROUP
 from streams.kafka import dead_letters, idle_fetch, producer, topics
 from streams.kafka.connection import client_arguments, close_client
@@ -29,116 +31,132 @@ __all__ = ["run"]
 
 log = logging.getLogger("attn.history")
 
-_TAKEN = 5.0  # seconds until a port that is taken is tried again
-_CLOSE = 1.0  # seconds for each part to close; a clean stop takes less than 5 in all
+# Seconds.
+_PORT_RETRY = 5.0  # until the next attempt to listen on a port that is taken
+_CLOSE_TIMEOUT = 1.0  # of each client; a clean stop takes less than 5 in all
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Until `stop`. Raises TopicError when no broker answers at start, MigrationError for tables of another attn."""
+    """Runs the history until `stop` is set. Raises TopicError if no broker answers at start or the topics do not match
+    the settings. Raises MigrationError if the tables are of another version of attn."""
     idle_fetch.install_throttle()
-    state: list[Consumer] = []
-    away: list[str] = []  # why the tables could not be opened, the last time
-    async with health.serve(settings.metrics_port, lambda: _unready(state, away), settings.host):
+    startup = _Startup()
+    async with health.serve(settings.metrics_port, startup.not_ready_reason, settings.host):
         if not await topics.ensure_topics_or_stop(settings, stop):
             return
-        background = WorkerThread("clickhouse")
+        in_thread = WorkerThread("clickhouse")
         async with (
-            _store(settings, background, stop, away) as store, _consumer(settings) as reader, _bury(settings) as bury,
+            _repository(settings, in_thread, stop, startup) as repository, _kafka_consumer(settings) as kafka,
+            _dead_letter_sender(settings) as send_dead_letters,
         ):
-            if store is None:
+            if repository is None:
                 return
-            state.append(Consumer(settings, reader, store, background, bury))
-            answering = asyncio.create_task(_answer(settings))
+            startup.consumer = Consumer(settings, kafka, repository, in_thread, send_dead_letters)
+            answering = asyncio.create_task(_serve_queries(settings))
             try:
-                await state[0].run(stop)
+                await startup.consumer.run(stop)
             finally:
                 answering.cancel()
                 await asyncio.wait({answering})
 
 
-def _unready(state: list[Consumer], away: list[str]) -> str | None:
-    return state[0].unready() if state else next(iter(away), "starting")
+@dataclass
+class _Startup:
+    """Readiness before and after the consumer exists."""
+
+    consumer: Consumer | None = None
+    problem: str = "starting"  # why the tables could not be opened, of the last attempt
+
+    def not_ready_reason(self) -> str | None:
+        return self.consumer.not_ready_reason() if self.consumer is not None else self.problem
 
 
 @contextlib.asynccontextmanager
-async def _store(
-    settings: Settings, background: WorkerThread, stop: asyncio.Event, away: list[str]
+async def _repository(
+    settings: Settings, in_thread: WorkerThread, stop: asyncio.Event, startup: _Startup
 ) -> AsyncIterator[ActivityRepository | None]:
-    """ClickHouse with its tables, as soon as it is there. None: stopped before."""
-    store = None
+    """Opens ClickHouse and its tables, and retries while ClickHouse is unavailable. Yields None if `stop` is set
+    first."""
+    repository = None
     backoff = Backoff()
-    while store is None and not stop.is_set():
+    while repository is None and not stop.is_set():
         try:
-            store = await background(_open, settings)
+            repository = await in_thread(_open, settings)
         except ClickHouseUnavailable as unavailable:
             metrics.UP.set(0)
-            away[:] = [f"waiting: ClickHouse: {unavailable}"]
+            startup.problem = f"waiting: ClickHouse: {unavailable}"
             if backoff.tries % 8 == 0:
                 log.warning("waiting: ClickHouse: %s", unavailable)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), backoff.next())
     try:
-        yield store
+        yield repository
     finally:
-        if store is not None:
+        if repository is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(background(store.close), _CLOSE)
-        background.stop()
+                await asyncio.wait_for(in_thread(repository.close), _CLOSE_TIMEOUT)
+        in_thread.stop()
 
 
-async def _answer(settings: Settings) -> None:
-    """Embedded ClickHouse answers queries, until cancelled. The writer does not depend on it."""
+async def _serve_queries(settings: Settings) -> None:
+    """Serves queries on embedded ClickHouse until cancelled. Retries every 5 s while the port is taken: the consumer
+    does not depend on it."""
     if settings.clickhouse or not settings.clickhouse_port:
         return
     while True:
         try:
             with query_server.serve(settings, client.directory(settings)) as port:
-                log.info("ClickHouse answers on 127.0.0.1:%d", port)
+                log.info("embedded ClickHouse listens on 127.0.0.1:%d", port)
                 await asyncio.Event().wait()
         except OSError as error:
-            log.error("ClickHouse can't be asked: port %d: %s", settings.clickhouse_port, error.strerror or error)
-        await asyncio.sleep(_TAKEN)
+            log.error(
+                "embedded ClickHouse can't listen on port %d: %s; next attempt in %g s",
+                settings.clickhouse_port, error.strerror or error, _PORT_RETRY)
+        await asyncio.sleep(_PORT_RETRY)
 
 
 def _open(settings: Settings) -> ActivityRepository:
-    found = client.connect(settings)
+    """Connects and prepares the tables. Raises MigrationError, ClickHouseUnavailable."""
+    connected = client.connect(settings)
     try:
         with client.translate_errors():
-            _prepare(settings, found)
+            _prepare(settings, connected)
     except BaseException:
-        found.close()
+        connected.close()
         raise
     local, expires = not settings.clickhouse, settings.history_days > 0
-    return ActivityRepository(found, client.database_of(settings), local, expires)
+    return ActivityRepository(connected, settings.clickhouse_database, local, expires)
 
 
-def _prepare(settings: Settings, found: Any) -> None:
-    """Tables as this attn and its settings want them. MigrationError; Unavailable: that is left to `attn migrate`."""
-    database = client.database_of(settings)
-    todo = [file.name for file in migrate.pending(found, database)]
+def _prepare(settings: Settings, connected: Any) -> None:
+    """Applies migrations and table TTLs. With ATTN_CLICKHOUSE_MIGRATE=false on a server it only checks: raises
+    ClickHouseUnavailable while migrations are pending. Raises MigrationError."""
+    database = settings.clickhouse_database
+    todo = [file.name for file in migrate.pending(connected, database)]
     if not settings.clickhouse_migrate and settings.clickhouse:
         if todo:
-            raise ClickHouseUnavailable(f"{', '.join(todo)} of database {database} must be applied first: attn migrate")
+            raise ClickHouseUnavailable(
+                f"{', '.join(todo)} of database {database} must be applied first: run `attn migrate`")
         return
     if todo and settings.clickhouse:
-        with contextlib.closing(client.connect(settings, client.MIGRATION_SECONDS)) as patient:
-            migrate.apply(patient, database, settings.clickhouse_cluster)
+        with contextlib.closing(client.connect(settings, client.MIGRATION_SECONDS)) as slow_client:
+            migrate.apply(slow_client, database, settings.clickhouse_cluster)
     elif todo:
-        migrate.apply(found, database)
-    for statement in retention.retention_statements(found, database, settings):
+        migrate.apply(connected, database)
+    for statement in retention.retention_statements(connected, database, settings):
         log.info("applying: %s", statement)
-        found.command(statement)
+        connected.command(statement)
 
 
 @contextlib.asynccontextmanager
-async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+async def _kafka_consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     reader = AIOKafkaConsumer(
         **client_arguments(settings), group_id=GROUP,
         client_id=f"attn-history-{settings.instance}",
-        # Static: a killed process is back at once as the same member, and a restart moves no partitions.
+        # Static membership: a restarted process rejoins at once as the same member, without a rebalance.
         group_instance_id=f"history-{settings.instance}", session_timeout_ms=10_000, heartbeat_interval_ms=2_000,
         rebalance_timeout_ms=20_000,
-        # An outage of ClickHouse may last: who does not poll meanwhile is still alive, its heartbeats say so.
+        # During an outage of ClickHouse the consumer does not poll. Its heartbeats keep it in the group.
         max_poll_interval_ms=2**31 - 1,
         enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=1 << 20,
         fetch_max_wait_ms=100,
@@ -148,15 +166,15 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         yield reader
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.stop(), _CLOSE)
+            await asyncio.wait_for(reader.stop(), _CLOSE_TIMEOUT)
 
 
 @contextlib.asynccontextmanager
-async def _bury(settings: Settings) -> AsyncIterator[Bury]:
-    """Writes dead letters. Its producer starts with the first one."""
+async def _dead_letter_sender(settings: Settings) -> AsyncIterator[SendDeadLetters]:
+    """Yields the function that sends dead letters. Its producer starts with the first dead letter."""
     started: list[AIOKafkaProducer] = []
 
-    async def bury(letters: Collection[DeadLetter]) -> None:
+    async def send(letters: Collection[DeadLetter]) -> None:
         if not started:
             out = producer.idempotent_producer(settings, "history")
             try:
@@ -168,9 +186,9 @@ async def _bury(settings: Settings) -> AsyncIterator[Bury]:
         await dead_letters.send_dead_letters(started[0], letters)
 
     try:
-        yield bury
+        yield send
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 for out in started:
                     await close_client(out)

@@ -1,5 +1,11 @@
-"""Where to read on in a partition of `attn.facts`. The committed offset is believed only as far as ClickHouse bears it
-out: the topic may have fallen back and grown again past it, and ClickHouse may have lost what it had.
+"""Finds the offset to resume from in a partition of `attn.facts`.
+
+The committed offset alone is not trusted. The topic may have been truncated and have grown past the committed offset
+again, and ClickHouse may have lost rows. So the fact before the committed offset must be in ClickHouse.
+
+Algorithm: an exponentially widening probe backwards from the committed offset. It reads the last 64 facts, then 512,
+4096 and 32768, until a window holds a fact that ClickHouse has. Reading too much again does no harm: the deduplicator
+drops the facts that are stored.
 """
 
 from __future__ import annotations
@@ -11,51 +17,56 @@ from schemas.facts import Fact
 
 __all__ = ["Offsets", "resume"]
 
-_WIDTH = 64  # records looked at before the committed offset
-_WIDEST = 1 << 15  # after that the whole topic is read again: it costs time, nothing else
+_FIRST_WINDOW = 64  # records
+_MAX_WINDOW = 1 << 15  # records; beyond that the whole topic is read again, which only takes longer
+_GROWTH = 8
 
 Read = Callable[[int, int], Awaitable[list[tuple[int, Fact]]]]
-Present = Callable[[Sequence[Fact]], Awaitable[list[bool]]]
+AreStored = Callable[[Sequence[Fact]], Awaitable[list[bool]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """Of one partition of the topic, and of the group in it."""
+    """Offsets of one partition: first and end offset of the topic, committed offset of the group (None: no commit)."""
 
     begin: int
     end: int
     committed: int | None
 
 
-async def resume(offsets: Offsets, read: Read, present: Present) -> tuple[int, str | None]:
-    """The offset to read on from, and what to say loudly, if anything. Reading too much again does no harm.
+async def resume(offsets: Offsets, read: Read, are_stored: AreStored) -> tuple[int, str | None]:
+    """Returns the offset to resume from, and a warning for the log or None.
 
-    `read` gives the facts of a range of offsets, `present` says for each whether ClickHouse has it.
+    `read(low, high)` returns the offsets and facts of [low, high). `are_stored` returns for each fact whether
+    ClickHouse has it.
     """
     begin, end, committed = offsets.begin, offsets.end, offsets.committed
     if committed is None:
         return begin, None
     if committed < begin:
-        return begin, f"facts of offsets {committed} to {begin - 1} left the topic before the history had read them"
+        return begin, (
+            f"facts missing from the history: offsets {committed} to {begin - 1} were deleted from the topic before "
+            "they were read"
+        )
     top = min(committed, end)
-    said = None
+    warning = None
     if end < committed:
-        said = f"the topic ends at offset {end}, but {committed} was read: its broker lost records"
-    width = _WIDTH
-    while width <= _WIDEST:
-        low = max(begin, top - width)
+        warning = f"topic truncated at offset {end}, before the committed offset {committed}; the broker lost records"
+    window = _FIRST_WINDOW
+    while window <= _MAX_WINDOW:
+        low = max(begin, top - window)
         facts = await read(low, top) if low < top else []
-        there = await present([fact for _, fact in facts]) if facts else []
-        if there and there[-1]:
-            return top, said
-        if any(there):
-            found = max(offset for (offset, _), is_there in zip(facts, there, strict=True) if is_there)
-            return found + 1, said or _again(found + 1, top)
+        stored = await are_stored([fact for _, fact in facts]) if facts else []
+        if stored and stored[-1]:
+            return top, warning
+        if any(stored):
+            newest = max(offset for (offset, _), is_stored in zip(facts, stored, strict=True) if is_stored)
+            return newest + 1, warning or _not_stored(newest + 1, top)
         if low == begin:
-            return begin, said or (_again(begin, top) if facts else None)
-        width *= 8
-    return begin, said or _again(begin, top)
+            return begin, warning or (_not_stored(begin, top) if facts else None)
+        window *= _GROWTH
+    return begin, warning or _not_stored(begin, top)
 
 
-def _again(start: int, committed: int) -> str:
-    return f"facts before offset {committed} were committed but are not all in ClickHouse: reading on from {start}"
+def _not_stored(start: int, committed: int) -> str:
+    return f"ClickHouse lacks facts before the committed offset {committed}: reading again from offset {start}"

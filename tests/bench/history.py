@@ -35,10 +35,11 @@ from ops.embedded.broker import EmbeddedBroker
 from schemas.facts import Fact, encode_fact
 from schemas.settings import Settings
 from schemas.topics import FACTS, partition_of
-from streams.history import metrics, run
+from streams.history import metrics
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import COLUMNS, columns
 from streams.history.clickhouse.repository import INSERT_SETTINGS, ActivityRepository
+from streams.history.main import run
 from streams.history.writer import PendingBatch, Writer
 from streams.kafka import topics
 

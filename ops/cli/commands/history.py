@@ -70,7 +70,7 @@ def history(
     if not settings.clickhouse:
         leave_secrets("history")
         _confine(settings)
-    run_role("history", "streams.history", settings)
+    run_role("history", "streams.history.main", settings)
 
 
 def _confine(settings: Settings) -> None:
@@ -157,7 +157,7 @@ def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
         else:
             settings = settings.model_copy(update={"clickhouse": settings.clickhouse_query_url})
         client = stack.enter_context(closing(clients.connect(settings, clients.MIGRATION_SECONDS)))
-        yield client, clients.database_of(settings)
+        yield client, settings.clickhouse_database
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ def migrate(
     from streams.history.clickhouse import retention
 
     settings = config.load_settings(data_dir=data_dir, clickhouse=clickhouse)
-    database, cluster = clients.database_of(settings), settings.clickhouse_cluster
+    database, cluster = settings.clickhouse_database, settings.clickhouse_cluster
     try:
         with closing(_connect(settings, reads=dry_run or status)) as client, clients.translate_errors():
             if status:

@@ -98,7 +98,7 @@ class _Rebuild:
     ) -> None:
         self._settings, self._client, self._in_thread, self._progress = settings, client, in_thread, progress
         self._check_alone = check
-        self._old = clients.database_of(settings)
+        self._old = settings.clickhouse_database
         self._new = f"{self._old}_rebuild"
         self._refused = self._read = self._kept = 0
 

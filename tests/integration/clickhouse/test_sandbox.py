@@ -23,9 +23,9 @@ CONFINED = """
 import json, os, sys, urllib.request
 from pathlib import Path
 from schemas.settings import Settings
-from streams.history import client, migrate, reading
+from streams.history.clickhouse import client, migrate
+from streams.history.embedded import query_server
 from streams.history.embedded.sandbox import confine
-from streams.history.clickhouse.repository import Store
 
 ground, data = Path(sys.argv[1]), Path(sys.argv[2])
 settings = Settings(data_dir=data, clickhouse_port=0, _env_file=None)
@@ -54,7 +54,7 @@ found["rows"] = writer.query("SELECT count() FROM attn.u").result_rows[0][0]
 tried("engine", lambda: writer.query(f"SELECT file('{data / 'secret'}')").result_rows)
 tried("engine writes", lambda: writer.command(f"SELECT 1 INTO OUTFILE '{ground / 'out'}' FORMAT CSV"))
 writer.command("DROP TABLE attn.u SYNC")
-with reading.serve(settings, client.directory(settings)) as port:
+with query_server.serve(settings, client.directory(settings)) as port:
     auth = settings.clickhouse_password_file.read_text().strip()
     for form in ("JSON", "Parquet"):
         url = f"http://127.0.0.1:{port}/?user=reader&password={auth}"

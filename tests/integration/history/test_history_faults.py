@@ -22,8 +22,9 @@ from ops.process.ports import free_port
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of
-from streams.history import consumer, lag, run
+from streams.history import consumer, lag
 from streams.history.clickhouse import client
+from streams.history.main import run
 from streams.history.writer import PendingBatch
 from streams.kafka import topics
 from streams.runtime.lag import ConsumerStalled
@@ -289,7 +290,7 @@ async def test_it_is_not_ready_while_clickhouse_is_away_and_says_why(
 async def test_a_write_that_hangs_ends_it(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lag, "_STUCK", 3.0)
+    monkeypatch.setattr(lag, "_MAX_STALL", 3.0)
     hung = threading.Event()
     monkeypatch.setattr(Faulty, "data_insert", lambda self, context: hung.wait())
     stop, task = start(settings)

@@ -20,8 +20,8 @@ from support.kafka.pipeline import Stack
 
 from ops.process.ports import free_port
 from schemas.settings import Settings
-from streams.history import run
 from streams.history.clickhouse import client
+from streams.history.main import run
 from streams.history.rebuild.group_lock import GROUP, GroupLock, RebuildError
 from streams.history.rebuild.rebuild import _Rebuild, rebuild
 from streams.kafka import topics
@@ -168,11 +168,11 @@ async def test_a_rebuild_that_is_killed_holds_nobody_up(settings: Settings) -> N
     code = (
         "import asyncio, sys\n"
         "from schemas.settings import Settings\n"
-        "from streams.history import rebuild\n"
+        "from streams.history.rebuild import rebuild\n"
         "async def held(*_):\n"
         "    print('holds', flush=True)\n"
         "    await asyncio.Event().wait()\n"
-        "rebuild._Rebuilding._write = held\n"
+        "rebuild._Rebuild._write = held\n"
         "asyncio.run(rebuild.rebuild(Settings.model_validate_json(sys.argv[1])))\n"
     )
     child = await asyncio.create_subprocess_exec(

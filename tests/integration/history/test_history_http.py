@@ -20,11 +20,12 @@ from ops.process.ports import free_port
 from schemas.facts import Fact
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from streams.history import consumer, run
+from streams.history import consumer, insert_pipeline
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.client import ClickHouseUnavailable, RowsRefused
 from streams.history.clickhouse.columns import columns
 from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.main import run
 from streams.kafka import topics
 from streams.runtime import backoff
 
@@ -82,9 +83,10 @@ def test_the_store_over_http(server: ClickHouse) -> None:
 async def test_a_server_with_faults_that_is_killed_too(
     server: ClickHouse, tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_ANSWER_SECONDS", 1)
-    monkeypatch.setattr(consumer, "Backoff", lambda: backoff.Backoff(0.05, 0.2))
-    monkeypatch.setattr(consumer, "_STALLED", 1.0)
+    monkeypatch.setattr(client, "_RESPONSE_SECONDS", 1)
+    for module in (consumer, insert_pipeline):
+        monkeypatch.setattr(module, "Backoff", lambda: backoff.Backoff(0.05, 0.2))
+    monkeypatch.setattr(insert_pipeline, "_MAX_RETRY_TIME", 1.0)
     async with stack(
         clickhouse=server.url, log_partitions=4, history_batch_rows=200, history_batch_ms=10, data_dir=tmp_path
     ) as settings:

@@ -97,7 +97,8 @@ def test_a_server_s_tables_can_be_left_to_attn_migrate(here: Path, monkeypatch: 
     real = client.connect
     monkeypatch.setattr(client, "connect", lambda given, seconds=None: real(settings(here)))
     server = settings(here, clickhouse="http://somewhere:8123", clickhouse_migrate=False)
-    with pytest.raises(client.ClickHouseUnavailable, match=r"0001_activity\.sql.* must be applied first: attn migrate"):
+    reason = r"0001_activity\.sql.* must be applied first: run `attn migrate`"
+    with pytest.raises(client.ClickHouseUnavailable, match=reason):
         _open(server)
     _open(settings(here)).close()
     _open(server).close()

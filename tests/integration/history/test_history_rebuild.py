@@ -14,10 +14,11 @@ from support.processes.cli import attn_here
 from ops.embedded.broker import EmbeddedBroker
 from schemas.settings import Settings
 from schemas.topics import partition_of
-from streams.history import metrics, run
+from streams.history import metrics
 from streams.history.clickhouse import client
 from streams.history.clickhouse.columns import columns
 from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.main import run
 from streams.history.rebuild.group_lock import RebuildError, wait_until_group_empty
 from streams.history.rebuild.rebuild import rebuild
 from streams.kafka import topics

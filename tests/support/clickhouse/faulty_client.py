@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import OperationalError
 
-from streams.history import consumer
+from streams.history import consumer, insert_pipeline
 from streams.runtime import backoff
 
 
@@ -77,5 +77,6 @@ async def until(there: Callable[[], bool], seconds: float = 120) -> None:
 
 def impatient(monkeypatch: pytest.MonkeyPatch, stalled: float) -> None:
     """Shorter waits, and so long until a batch that fails is begun anew."""
-    monkeypatch.setattr(consumer, "Backoff", lambda: backoff.Backoff(0.005, 0.02))
-    monkeypatch.setattr(consumer, "_STALLED", stalled)
+    for module in (consumer, insert_pipeline):
+        monkeypatch.setattr(module, "Backoff", lambda: backoff.Backoff(0.005, 0.02))
+    monkeypatch.setattr(insert_pipeline, "_MAX_RETRY_TIME", stalled)

@@ -83,10 +83,10 @@ class Producer:
 async def test_a_stop_does_not_wait_for_the_producer_of_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Producer()
     monkeypatch.setattr(main.producer, "idempotent_producer", lambda *_: out)
-    monkeypatch.setattr(main, "_CLOSE", 0.01)
+    monkeypatch.setattr(main, "_CLOSE_TIMEOUT", 0.01)
     letter = DeadLetter(topic=FACTS, partition=0, offset=0, reason="", at=0, key=b"", value=b"", headers=[])
-    async with asyncio.timeout(10), main._bury(Settings(_env_file=None)) as bury:
-        await bury([letter])
+    async with asyncio.timeout(10), main._dead_letter_sender(Settings(_env_file=None)) as send:
+        await send([letter])
     assert out.ends == 1
 
 
@@ -94,7 +94,7 @@ async def test_a_producer_of_dead_letters_that_finds_no_broker_is_ended(monkeypa
     """It is tried again and again: each would keep its connections."""
     out = Producer(started=False)
     monkeypatch.setattr(main.producer, "idempotent_producer", lambda *_: out)
-    async with main._bury(Settings(_env_file=None)) as bury:
+    async with main._dead_letter_sender(Settings(_env_file=None)) as send:
         with pytest.raises(KafkaConnectionError):
-            await bury([])
+            await send([])
     assert out.ends == 1

@@ -13,7 +13,6 @@ import pytest
 
 from schemas.facts import Fact
 from streams.history.clickhouse import migrate
-from streams.history.clickhouse.client import database_of
 from streams.history.resume import Offsets, resume
 from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
@@ -158,6 +157,6 @@ async def test_background_runs_in_order_and_hands_errors_back() -> None:
 def test_the_database_is_that_of_the_url_or_attn() -> None:
     from schemas.settings import Settings
 
-    assert database_of(Settings(_env_file=None)) == "attn"
-    assert database_of(Settings(clickhouse="http://u:p@h:8123", _env_file=None)) == "attn"
-    assert database_of(Settings(clickhouse="https://u:p@h:8443/other", _env_file=None)) == "other"
+    assert Settings(_env_file=None).clickhouse_database == "attn"
+    assert Settings(clickhouse="http://u:p@h:8123", _env_file=None).clickhouse_database == "attn"
+    assert Settings(clickhouse="https://u:p@h:8443/other", _env_file=None).clickhouse_database == "other"
