@@ -162,7 +162,7 @@ async def test_the_broker_is_killed_and_forgets(embedded: EmbeddedBroker, tmp_pa
         process.kill()
         process.wait()
     assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
-    assert "the log fell back" in log.read_text()
+    assert "log truncated" in log.read_text()
 
 
 async def in_topic(settings: Settings) -> set[tuple[str, str]]:
