@@ -1,5 +1,6 @@
-"""Numbered, frozen SQL files -> the tables of ClickHouse. `migrations` there says which were applied, and their text's
-checksum: a file that was applied is never edited, a change is the next number.
+"""Applies numbered SQL migrations to ClickHouse. Table `migrations` has number and SHA-256 of each applied file.
+
+Files are frozen: an applied file is never edited; a change is a new file with the next number.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ SELECT {number:UInt32}, {name:String}, {checksum:String}
 
 
 class MigrationError(Exception):
-    """The database and the files don't agree; `str(error)` is for the operator."""
+    """Database and migration files do not match. `str(error)` is for the operator."""
 
 
 class Client(Protocol):
-    """Of clickhouse-connect's client: what is needed here."""
+    """Methods of clickhouse-connect's client that are used here."""
 
     def command(self, cmd: str, parameters: dict[str, Any] | None = None) -> Any: ...
     def query(self, query: str, parameters: dict[str, Any] | None = None) -> Any: ...
@@ -52,22 +53,27 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
+    """An applied migration: checksum of its text, and when it was applied."""
+
     checksum: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
+    """A migration file."""
+
     number: int
     name: str
     text: str
 
     @property
     def checksum(self) -> str:
+        """SHA-256 of the text, hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def statements(self, database: str, cluster: str = "") -> Iterator[str]:
-        """What to run, in order. Each statement can be run twice: a crash between two is mended by the next start."""
+        """Returns the statements in order. Each is idempotent: after a crash the next start runs all of them again."""
         for statement in re.split(r";\s*\n", self.text):
             code = "\n".join(line for line in statement.splitlines() if not line.lstrip().startswith("--")).strip()
             if code:
@@ -75,44 +81,47 @@ class Migration:
 
 
 def fill(statement: str, database: str, cluster: str = "") -> str:
-    """A statement for one server, or for all of a replicated cluster."""
+    """Fills in the placeholders of a statement, for one server or for all servers of a replicated cluster."""
     values = {
         "{database}": f"`{database}`", "{on_cluster}": f"ON CLUSTER `{cluster}`" if cluster else "",
         "{replicated}": "Replicated" if cluster else "",
     }
     for name, value in values.items():
         statement = statement.replace(name, value)
-    # Replicated tables have a window of their own, of the same size.
+    # Replicated tables have their own setting for the deduplication window; the size is the same.
     return statement.replace("non_replicated_", "replicated_") if cluster else statement
 
 
 def packaged() -> list[Migration]:
-    """The files of this package by number."""
-    found = [
+    """Returns the migrations of this package by number. Raises MigrationError if a number is missing."""
+    migrations = [
         Migration(int(match[1]), file.name, file.read_text(encoding="utf-8"))
         for file in resources.files(__package__).joinpath("migrations").iterdir()
         if (match := _NAME.fullmatch(file.name))
     ]
-    found.sort(key=lambda migration: migration.number)
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise MigrationError(f"the numbers of the migrations have gaps: {[migration.name for migration in found]}")
-    return found
+    migrations.sort(key=lambda migration: migration.number)
+    if [migration.number for migration in migrations] != list(range(1, len(migrations) + 1)):
+        raise MigrationError(f"the numbers of the migrations have gaps: {[migration.name for migration in migrations]}")
+    return migrations
 
 
 def pending(client: Client, database: str, files: list[Migration] | None = None) -> list[Migration]:
-    """The files that were not applied yet. MigrationError: an applied one has another text now, or is not known."""
+    """Returns the migrations that are not applied yet. Raises MigrationError if an applied one is unknown, or its text
+    differs."""
     files = packaged() if files is None else files
     known, done = {migration.number: migration for migration in files}, applied(client, database)
     for number, what in done.items():
         if number not in known:
-            raise MigrationError(f"database {database} has migration {number}, which this attn is too old to know")
+            raise MigrationError(
+                f"database {database} has migration {number}, which this attn does not know; upgrade attn")
         if known[number].checksum != what.checksum:
-            raise MigrationError(f"{known[number].name} was applied with another text; a change is a new file")
+            raise MigrationError(
+                f"{known[number].name} was applied with another text; restore it and add the change as a new file")
     return [migration for migration in files if migration.number not in done]
 
 
 def applied(client: Client, database: str) -> dict[int, Applied]:
-    """What `migrations` says, by number. Several processes may have applied one at once: the first of them counts."""
+    """Returns the applied migrations by number. If several processes applied one at once, the first one counts."""
     if not client.query(_EXISTS, parameters={"name": database}).result_rows[0][0]:
         return {}
     rows = client.query(fill(_APPLIED, database)).result_rows
@@ -120,13 +129,14 @@ def applied(client: Client, database: str) -> dict[int, Applied]:
 
 
 def preparing(database: str, cluster: str = "") -> list[str]:
-    """Statements for the database and its list of migrations."""
+    """Returns the statements that create the database and its table `migrations`."""
     create = "CREATE DATABASE IF NOT EXISTS {database} {on_cluster}"
     return [fill(create, database, cluster), fill(_TABLE, database, cluster).strip()]
 
 
 def apply(client: Client, database: str, cluster: str = "", files: list[Migration] | None = None) -> list[str]:
-    """Apply what is pending; the names of it. May run in several processes at once: every statement is idempotent."""
+    """Applies pending migrations and returns their names. Several processes may run it at once: statements are
+    idempotent."""
     todo = pending(client, database, files)
     if todo:
         for statement in preparing(database, cluster):

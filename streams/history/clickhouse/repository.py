@@ -1,4 +1,7 @@
-"""What the writer asks of ClickHouse. Blocking, for one thread. All may raise Unavailable, `insert` also Refused."""
+"""Queries and inserts of the history's writer, and the repair of hourly tables after a crash. Blocking, for one thread.
+
+All methods may raise ClickHouseUnavailable; `insert` may also raise RowsRefused.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,24 @@ from streams.history.clickhouse.columns import COLUMNS, MIN_POSITION_JUMP, FactP
 
 __all__ = ["INSERT_SETTINGS", "SUMS", "ActivityRepository"]
 
-# Tables that ClickHouse makes of every insert into `activity`, by a view named like each; in the order in which
-# _ACTIVITY_BY_HOUR counts what belongs into them.
+# Hourly tables. ClickHouse fills each from the inserts into `activity`, through materialized view `<table>_mv`. In the
+# order in which _ACTIVITY_BY_HOUR counts their facts.
 SUMS = ("activity_hourly", "items_hourly")
 
-# A workspace and the second its hour begins with.
+# A workspace and an hour: the second at which it begins.
 Hour = tuple[str, int]
 
-_PATIENCE = 60.0  # seconds for inserts of a writer before us to end
-_KEYS = 1000  # hours made again in one statement
+_MAX_WAIT = 60.0  # seconds; for running inserts of an earlier writer
+_MAX_HOURS = 1000  # hours repaired in one statement
 
 INSERT_SETTINGS = {
-    # The answer means that it is there, in the base table and in what views make of it.
+    # ClickHouse responds once the rows are in the base table and in the tables of its views.
     "async_insert": 0,
     "wait_end_of_query": 1,
     "materialized_views_ignore_errors": 0,
-    # The same batch sent again with its token changes nothing, and completes what a view did not get.
+    # A retry with the same token inserts nothing twice, and completes views that failed.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
-    # Should a batch touch many months, it is as welcome.
+    # A batch may have rows of any number of months.
     "max_partitions_per_insert_block": 0,
 }
 
@@ -59,8 +62,8 @@ WHERE log_partition = {p:UInt16} AND workspace_id IN {workspaces:Array(String)}
   AND (workspace_id, event_id) IN {events:Array(Tuple(String, String))}
 """
 
-# A broker that dies loses its last seconds, and the view may lose more of them than the facts: what was told within ten
-# minutes of the log's clock before a jump, the fold may have forgotten. The digest is that of columns.digest.
+# A broker that crashes loses its last seconds, and the view may lose more of them than the facts. So the fold may have
+# forgotten events of the last ten minutes of the log's clock before a jump. The digest is that of columns.digest.
 _DIGESTS = """
 SELECT DISTINCT CRC32(concat(workspace_id, '\\n', event_id)) AS digest FROM $activity
 WHERE log_partition = {p:UInt16} AND position <= {high:UInt64} AND accepted_at >= (
@@ -75,7 +78,8 @@ SELECT count() FROM system.processes
 WHERE query_kind = 'Insert' AND elapsed >= {age:Float64} AND position(query, {table:String}) > 0
 """
 
-# An insert under way when its writer died was of rows accepted lately; a day is ample. The hours that these are of:
+# An insert that was running when its writer crashed had rows that were accepted lately: within a day at the most. The
+# query returns the hours of these rows.
 _RECENT_HOURS = """
 SELECT DISTINCT workspace_id, toUnixTimestamp64Second(hour) FROM $activity AS activity
 INNER JOIN (
@@ -89,7 +93,7 @@ WHERE activity.accepted_at >= since AND activity.accepted_at >= (
     )
 )
 """
-# How many facts the hours of these workspaces and times have, and how many of them each of SUMS counts.
+# Facts by hour, and how many of them each table of SUMS counts.
 _ACTIVITY_BY_HOUR = """
 SELECT workspace_id, toUnixTimestamp64Second(hour), count(), countIf(item_id != '') FROM $activity
 WHERE workspace_id IN {workspaces:Array(String)}
@@ -104,33 +108,37 @@ WHERE workspace_id IN {workspaces:Array(String)}
 GROUP BY workspace_id, hour
 """
 _VIEW = "SELECT as_select FROM system.tables WHERE database = {db:String} AND name = {name:String}"
-_FORGET_HOURS = """
+_DELETE_HOURS = """
 DELETE FROM $sums WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
 """
-_MAKE_HOURS = """
+_REBUILD_HOURS = """
 INSERT INTO $sums SELECT * FROM ($view)
 WHERE (workspace_id, toUnixTimestamp64Second(hour)) IN {hours:Array(Tuple(String, Int64))}
 """
 
 
 class ActivityRepository:
-    """`client`: clickhouse-connect's. `local`: nobody else can have inserts under way (chdb). `expires`: rows leave
-    `activity` with time, so hours with fewer facts there than in a sum are as they should be."""
+    """Tables in `database`. `client` is of clickhouse-connect. `local` (chdb): no other process can insert. `expires`:
+    `activity` has a TTL, so an hour may have fewer facts there than in an hourly table."""
 
     def __init__(self, client: Any, database: str, local: bool = False, expires: bool = False) -> None:
         self._client = client
         self._database = database
         self._activity = f"`{database}`.activity"
         self._local = local
-        self._differ = operator.gt if expires else operator.ne
+        self._is_incomplete = operator.gt if expires else operator.ne
         self._types: list[Any] | None = None
 
     def close(self) -> None:
+        """Closes the client."""
         self._client.close()
 
     def insert(self, data: Sequence[Sequence[Any]], token: str) -> None:
-        """Insert the columns as one block. Refused: a value does not fit. After any failure that ClickHouse answered
-        the rows may be in `activity` all the same: what a view makes of them comes after, and may be what failed."""
+        """Inserts the columns as one block. Raises RowsRefused if a value does not fit its column.
+
+        Even after an error that ClickHouse itself reports the rows may be in `activity`: its views run afterwards, and
+        one of them may have failed.
+        """
         types = self._column_types()
         with translate_errors(rows=True):
             context = self._client.create_insert_context(
@@ -141,32 +149,32 @@ class ActivityRepository:
             try:
                 self._client.data_insert(context)
             except Exception:
-                # Over HTTP the value that can't be written shows as a request that broke off.
+                # Over HTTP a value that can't be encoded aborts the request; the context has the actual error.
                 if context.insert_exception is not None:
                     raise context.insert_exception from None
                 raise
 
     def max_position(self, partition: int) -> FactPosition | None:
-        """The highest place of the partition."""
-        (found, count), = self._query(_LAST, p=partition)
-        return tuple(found) if count else None
+        """Returns the highest position of the partition, or None without rows."""
+        (highest, count), = self._query(_LAST, p=partition)
+        return tuple(highest) if count else None
 
     def stored_at(self, partition: int, facts: Collection[Fact]) -> set[tuple[int, int, str]]:
-        """Position, index and event id of the rows at the positions of these facts, and of others in between."""
+        """Returns position, index, and event id of the rows at the positions of these facts, and of rows in between."""
         workspaces, positions = sorted({fact.ws for fact in facts}), [fact.pos for fact in facts]
         return set(self._query(
             _EVENTS, p=partition, workspaces=workspaces, low=min(positions), high=max(positions),
         ))
 
     def stored_events(self, partition: int, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Which of these events (workspace, event id) have a row."""
+        """Returns the events (workspace, event id) that have a row."""
         if not events:
             return set()
         workspaces = sorted({workspace for workspace, _ in events})
         return set(self._query(_KNOWN, p=partition, workspaces=workspaces, events=sorted(events)))
 
     def jumps(self, partition: int, days: float) -> list[int]:
-        """Positions after which the partition's positions jumped, within that many days of the log's clock."""
+        """Returns the positions after which the partition's positions jumped, of the last `days` of the log's clock."""
         stretches = self._query(_STRETCHES, p=partition, seconds=int(days * 86400))
         return [
             high for (_, high, recent), (low, _, _) in itertools.pairwise(stretches)
@@ -174,36 +182,37 @@ class ActivityRepository:
         ]
 
     def digests(self, partition: int, high: int) -> array[int]:
-        """Sorted digests of the events that a fold which fell back after position `high` may have forgotten."""
+        """Returns the sorted digests of the events that the fold may have forgotten in a truncation at `high`."""
         return array("I", [digest for digest, in self._query(_DIGESTS, p=partition, high=high)])
 
     def wait_for_running_inserts(self) -> None:
-        """Wait until the inserts that run now have ended: they may be of a writer that is gone."""
-        begun = time.monotonic()
+        """Waits up to 60 s until the inserts that run now have ended: a crashed writer may have left them."""
+        started = time.monotonic()
         while not self._local:
-            (running,), = self._query(_INSERTS, age=time.monotonic() - begun, table=self._activity)
+            (running,), = self._query(_INSERTS, age=time.monotonic() - started, table=self._activity)
             if not running:
                 return
-            if time.monotonic() - begun > _PATIENCE:
-                raise ClickHouseUnavailable("inserts of another writer do not end")
+            if time.monotonic() - started > _MAX_WAIT:
+                raise ClickHouseUnavailable(f"inserts of another writer still run after {_MAX_WAIT:g} s")
             time.sleep(0.05)
 
     def repair_hourly_tables(self, partitions: Collection[int]) -> int:
-        """Make the hours again whose rows of these partitions a crash kept from a table of SUMS: how many.
+        """Rebuilds the hours of these partitions that are incomplete in a table of SUMS. Returns their number.
 
-        An insert writes the table first and what views make of it then. A workspace has one partition and a partition
-        one writer, so nobody else adds to these hours meanwhile; when this is cut short, the next start does it again.
+        An insert writes `activity` first and the hourly tables afterwards; a crash in between leaves them incomplete. A
+        workspace has one partition and a partition one writer, so no other insert changes these hours meanwhile. If
+        the repair is interrupted, the next start repeats it.
         """
         hours = self._query(_RECENT_HOURS, partitions=sorted(partitions))
-        made = set()
+        repaired: set[Hour] = set()
         for sums, incomplete in zip(SUMS, self._incomplete(hours), strict=True):
-            for start in range(0, len(incomplete), _KEYS):
-                self._make_again(sums, incomplete[start:start + _KEYS])
-            made.update(incomplete)
-        return len(made)
+            for start in range(0, len(incomplete), _MAX_HOURS):
+                self._rebuild_hours(sums, incomplete[start:start + _MAX_HOURS])
+            repaired.update(incomplete)
+        return len(repaired)
 
     def _incomplete(self, hours: Sequence[Hour]) -> list[list[Hour]]:
-        """Which of these hours have other numbers of facts in each table of SUMS."""
+        """Returns, for each table of SUMS, the hours whose number of facts differs from that in `activity`."""
         if not hours:
             return [[] for _ in SUMS]
         span = {
@@ -211,20 +220,24 @@ class ActivityRepository:
             "low": min(hour for _, hour in hours), "end": max(hour for _, hour in hours) + 3600,
         }
         rows = {(workspace, hour): counts for workspace, hour, *counts in self._query(_ACTIVITY_BY_HOUR, **span)}
-        found, none = [], (0,) * len(SUMS)  # none: rows that expired since they were asked for their hours
+        incomplete = []
+        expired = (0,) * len(SUMS)  # of hours whose rows have expired since _RECENT_HOURS
         for number, sums in enumerate(SUMS):
             sql = _SUMS_BY_HOUR.replace("$sums", self._table(sums))
-            told = {(workspace, hour): count for workspace, hour, count in self._query(sql, **span)}
-            found.append([hour for hour in hours if self._differ(rows.get(hour, none)[number], told.get(hour, 0))])
-        return found
+            summed = {(workspace, hour): count for workspace, hour, count in self._query(sql, **span)}
+            incomplete.append([
+                hour for hour in hours
+                if self._is_incomplete(rows.get(hour, expired)[number], summed.get(hour, 0))
+            ])
+        return incomplete
 
-    def _make_again(self, sums: str, hours: Sequence[Hour]) -> None:
+    def _rebuild_hours(self, sums: str, hours: Sequence[Hour]) -> None:
         (view,), = self._query(_VIEW, db=self._database, name=f"{sums}_mv")
-        self._command(_FORGET_HOURS.replace("$sums", self._table(sums)), {"lightweight_deletes_sync": 2}, hours=hours)
-        # Not deduplicated: the same hour may have been made again before.
-        once = {"insert_deduplicate": 0, "wait_end_of_query": 1}
-        make = _MAKE_HOURS.replace("$sums", self._table(sums)).replace("$view", view)
-        self._command(make, once, hours=hours)
+        self._command(_DELETE_HOURS.replace("$sums", self._table(sums)), {"lightweight_deletes_sync": 2}, hours=hours)
+        # Without deduplication: an earlier repair may have inserted the same rows.
+        not_deduplicated = {"insert_deduplicate": 0, "wait_end_of_query": 1}
+        rebuild = _REBUILD_HOURS.replace("$sums", self._table(sums)).replace("$view", view)
+        self._command(rebuild, not_deduplicated, hours=hours)
 
     def _table(self, name: str) -> str:
         return f"`{self._database}`.{name}"
