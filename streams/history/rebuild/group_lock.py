@@ -1,8 +1,9 @@
-"""A rebuild's hold on the writers' group: it is a member with all partitions, so no writer has one.
+"""Locks the consumer group of the history during a rebuild: the rebuild is a member with all partitions, so no history
+process has one.
 
-Who joins a group gets partitions once its members have joined again, or did not within their own rebalance timeout.
-The rebuild does not before it has ended: a writer that starts meanwhile waits, also through the swap. A rebuild that is
-killed leaves the group when its session ends.
+A process that joins the group gets partitions when all members have rejoined, or their rebalance timeout has passed.
+The rebuild rejoins only after it has ended. So a history process that starts meanwhile waits, also during the swap. If
+the rebuild is killed, its membership ends with its session, after 10 s.
 """
 
 from __future__ import annotations
@@ -22,80 +23,85 @@ from streams.kafka.connection import client_arguments, close_client
 __all__ = ["GROUP", "GroupLock", "RebuildError", "hold_group", "wait_until_group_empty"]
 
 GROUP = "attn-history"
-_ANSWER = 30.0  # seconds, of Kafka
-_GONE = 15  # seconds: a static member that ended counts for its session, ten (streams.history.main)
-_SESSION, _BEAT = 10_000, 2_000  # ms
-_LONGEST = 30 * 60_000  # ms that a writer which starts meanwhile is kept waiting
+_REQUEST_TIMEOUT = 30.0  # seconds; of requests to Kafka
+_MAX_WAIT = 15  # seconds; a static member that ended stays in the group for its session of 10 s (streams.history.main)
+_SESSION, _HEARTBEAT = 10_000, 2_000  # ms
+_REBALANCE_TIMEOUT = 30 * 60_000  # ms; how long a history process that starts meanwhile waits
 
 
 class RebuildError(Exception):
-    """It would lose rows, or somebody writes; `str(error)` is for the operator."""
+    """The rebuild would lose rows, or a history process runs. `str(error)` is for the operator."""
 
 
-class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]
+class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Rebalance listener that keeps the partitions until `release` is called."""
+
     def __init__(self) -> None:
-        self._held, self._over = asyncio.Event(), asyncio.Event()
-        self._wanted = False
+        self._acquired, self._released = asyncio.Event(), asyncio.Event()
+        self._is_contested = False
 
     def check(self) -> None:
-        """Cannot: a writer wants to begin, or the group has forgotten us."""
-        if self._wanted:
-            raise RebuildError("`attn history` was started meanwhile: nothing was changed; stop it first")
+        """Raises RebuildError if a history process has joined the group, or the rebuild is no member any more."""
+        if self._is_contested:
+            raise RebuildError("`attn history` was started meanwhile: nothing was changed; stop it and rebuild again")
 
-    async def held(self) -> None:
-        await self._held.wait()
+    async def wait_acquired(self) -> None:
+        """Waits for the partitions."""
+        await self._acquired.wait()
 
     def release(self) -> None:
-        self._over.set()
+        """Lets a pending rebalance continue."""
+        self._released.set()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._held.set()
+        self._acquired.set()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        if self._held.is_set():
-            self._wanted = True
-            await self._over.wait()  # its heartbeats go on
+        if self._acquired.is_set():
+            self._is_contested = True
+            await self._released.wait()  # heartbeats continue meanwhile
 
 
 @contextlib.asynccontextmanager
 async def hold_group(settings: Settings) -> AsyncIterator[GroupLock]:
-    """Cannot: a writer runs. KafkaError, TimeoutError."""
+    """Holds all partitions of the group while the body runs. Raises RebuildError if a history process runs; KafkaError,
+    TimeoutError."""
     await wait_until_group_empty(settings)
-    claim = GroupLock()
+    lock = GroupLock()
     consumer = AIOKafkaConsumer(
         **client_arguments(settings), group_id=GROUP, client_id="attn-history-rebuild", enable_auto_commit=False,
-        session_timeout_ms=_SESSION, heartbeat_interval_ms=_BEAT, rebalance_timeout_ms=_LONGEST,
+        session_timeout_ms=_SESSION, heartbeat_interval_ms=_HEARTBEAT, rebalance_timeout_ms=_REBALANCE_TIMEOUT,
         max_poll_interval_ms=2**31 - 1,
     )
-    async with asyncio.timeout(_ANSWER):
+    async with asyncio.timeout(_REQUEST_TIMEOUT):
         await consumer.start()
     try:
-        consumer.subscribe([FACTS], listener=claim)
-        async with asyncio.timeout(_ANSWER):
-            await claim.held()
+        consumer.subscribe([FACTS], listener=lock)
+        async with asyncio.timeout(_REQUEST_TIMEOUT):
+            await lock.wait_acquired()
         consumer.pause(*consumer.assignment())
         if len(consumer.assignment()) < settings.log_partitions:
             raise RebuildError(
                 f"`attn history` runs: a member of group {GROUP} has some of the partitions; stop it first")
-        yield claim
+        yield lock
     finally:
-        claim.release()
+        lock.release()
         await close_client(consumer)
 
 
-async def wait_until_group_empty(settings: Settings, seconds: float = _GONE) -> None:
-    """Return once no writer is a member of the group any more. Cannot: one still is after so many seconds."""
+async def wait_until_group_empty(settings: Settings, seconds: float = _MAX_WAIT) -> None:
+    """Waits until the group has no members. Raises RebuildError if it still has one after `seconds`."""
     admin = AIOKafkaAdminClient(**client_arguments(settings))
-    async with asyncio.timeout(_ANSWER):
+    async with asyncio.timeout(_REQUEST_TIMEOUT):
         await admin.start()
     try:
-        for tries in itertools.count(1):
-            async with asyncio.timeout(_ANSWER):
-                answers = await admin.describe_consumer_groups([GROUP])
-            members = sum(len(group[5]) for answer in answers for group in answer.groups)
+        for attempt in itertools.count(1):
+            async with asyncio.timeout(_REQUEST_TIMEOUT):
+                responses = await admin.describe_consumer_groups([GROUP])
+            members = sum(len(group[5]) for response in responses for group in response.groups)
             if not members:
                 return
-            if tries > seconds:
+            if attempt > seconds:
                 raise RebuildError(f"`attn history` runs ({members} in group {GROUP}): stop it first")
             await asyncio.sleep(1)
     finally:

@@ -1,9 +1,10 @@
-"""The history made again from the facts Kafka still holds: into fresh tables beside the old ones, compared, swapped in.
+"""Rebuilds the ClickHouse tables from the facts that Kafka still holds: fills new tables beside the old ones, compares
+them, and swaps them in.
 
-Nothing else may write meanwhile, so it holds the writers' group (streams.history.rebuild.group_lock). Killed before the
-swap, it
-leaves the old tables; the next rebuild begins anew. The swap is one statement; what comes after it finds its place by
-itself (streams.history.resume), as after any start.
+The rebuild holds the consumer group of the history, because nothing else may insert meanwhile
+(streams.history.rebuild.group_lock). If it is killed before the swap, the old tables remain, and the next rebuild
+starts again. The swap is one statement. The next history process resumes as after any start
+(streams.history.resume).
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from streams.runtime.worker_thread import WorkerThread
 __all__ = ["Counts", "Older", "Report", "rebuild"]
 
 TABLES = ("activity", *SUMS)
-_TRIES = 8  # of one batch, while ClickHouse is away
+_MAX_RETRIES = 8  # of one batch, while ClickHouse is unavailable
 
-# What to do with rows of facts that Kafka does not hold any more.
+# What to do with rows whose facts Kafka does not hold any more.
 Older = Literal["refuse", "keep", "drop"]
 
 _ROWS = "SELECT count(), groupBitXor(cityHash64({columns})) FROM {table}"
-# Of sums: what can be added up; how a quantile's state came about is no part of what it says.
+# Of the hourly tables: the columns that can be summed. The state of a quantile depends on the order of inserts; it is
+# not compared.
 _SUMS = {
     "activity_hourly": "workspace_id, hour, type, kind, sum(facts), sum(closed), uniqMerge(people_state)",
     "items_hourly": "workspace_id, hour, kind, cluster, sum(facts), sum(opened), sum(closed), sum(open_change)",
@@ -56,7 +58,7 @@ _OF_PARTITION = "SELECT log_partition, count() FROM {table} GROUP BY log_partiti
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one table: facts in it, and a checksum that does not depend on their order."""
+    """Facts in one table, and a checksum that does not depend on their order."""
 
     facts: int
     checksum: int
@@ -64,7 +66,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`refused`: facts that ClickHouse did not take, as it had not before."""
+    """Result of a rebuild. `before`, `after`: the tables. `read`: records read from Kafka. `kept`: rows of facts that
+    Kafka does not hold. `refused`: facts that ClickHouse refused, as it had before."""
 
     before: dict[str, Counts]
     after: dict[str, Counts]
@@ -76,13 +79,14 @@ class Report:
 async def rebuild(
     settings: Settings, older: Older = "refuse", progress: Callable[[int], None] = lambda _: None, sure: bool = False
 ) -> Report:
-    """Make the tables again and swap them in. Cannot; Unavailable: ClickHouse is away; KafkaError, TimeoutError.
+    """Rebuilds the tables and swaps them in. Raises RebuildError, ClickHouseUnavailable, KafkaError, TimeoutError.
 
-    `progress` is told of records read. `sure`: no writer can run.
+    `progress` is called with the number of records of each batch. `sure`: no history process can run, so the group is
+    not held.
     """
     async with contextlib.AsyncExitStack() as stack:
         check: Callable[[], None] = lambda: None  # noqa: E731
-        if settings.clickhouse and not sure:  # chdb's directory has one owner anyway
+        if settings.clickhouse and not sure:  # one process owns the directory of chdb anyway
             check = (await stack.enter_async_context(hold_group(settings))).check
         in_thread = WorkerThread("clickhouse")
         stack.callback(in_thread.stop)
@@ -92,27 +96,29 @@ async def rebuild(
 
 
 class _Rebuild:
+    """One rebuild, from database `_old` into database `_new`."""
+
     def __init__(
         self, settings: Settings, client: Any, in_thread: WorkerThread, progress: Callable[[int], None],
         check: Callable[[], None],
     ) -> None:
         self._settings, self._client, self._in_thread, self._progress = settings, client, in_thread, progress
-        self._check_alone = check
+        self._check_lock = check
         self._old = settings.clickhouse_database
         self._new = f"{self._old}_rebuild"
         self._refused = self._read = self._kept = 0
 
     async def run(self, older: Older) -> Report:
         ranges = await self._ranges()
-        firsts = [await self._first(*each) for each in ranges]
-        await self._in_thread(self._begin)
+        first_positions = [await self._first_position(*range_) for range_ in ranges]
+        await self._in_thread(self._create_tables)
         try:
-            for (tp, _, _), first in zip(ranges, firsts, strict=True):
-                await self._in_thread(self._older, tp.partition, first, older)
-            for each in ranges:
-                await self._fill(*each)
-            before, after = await self._in_thread(self._compared, older)
-            self._check_alone()  # who comes after this waits until we have left
+            for (tp, _, _), first in zip(ranges, first_positions, strict=True):
+                await self._in_thread(self._handle_older, tp.partition, first, older)
+            for range_ in ranges:
+                await self._fill(*range_)
+            before, after = await self._in_thread(self._compare, older)
+            self._check_lock()  # a history process that starts later waits until the group is released
             await self._in_thread(self._swap)
             return Report(before, after, self._read, self._kept, self._refused)
         finally:
@@ -120,25 +126,25 @@ class _Rebuild:
                 await self._in_thread(self._drop)
 
     async def _ranges(self) -> list[tuple[TopicPartition, int, int]]:
-        """What Kafka holds now of each partition."""
+        """Returns the first and end offset of each partition."""
         partitions = [TopicPartition(FACTS, number) for number in range(self._settings.log_partitions)]
         return [(tp, *offsets) for tp, offsets in (await partition_bounds(self._settings, partitions)).items()]
 
-    async def _first(self, tp: TopicPartition, begin: int, end: int) -> int | None:
-        """The lowest position of the first facts that are held."""
+    async def _first_position(self, tp: TopicPartition, begin: int, end: int) -> int | None:
+        """Returns the lowest position in the first record batch that has facts, None if Kafka holds none."""
         async with contextlib.aclosing(read_offsets(self._settings, tp, begin, end)) as runs:
-            async for records in runs if begin < end else _nothing():
+            async for records in runs if begin < end else _no_records():
                 if facts := facts_of(records, []):
                     return min(fact.pos for fact in facts.facts)
         return None
 
     async def _fill(self, tp: TopicPartition, begin: int, end: int) -> None:
-        """Write a partition's facts."""
-        store = ActivityRepository(self._client, self._new, local=not self._settings.clickhouse)
-        writer = Writer(store, self._settings.dedupe_days)
+        """Inserts the facts of a partition into the new tables."""
+        repository = ActivityRepository(self._client, self._new, local=not self._settings.clickhouse)
+        writer = Writer(repository, self._settings.dedupe_days)
         await self._in_thread(writer.open, [tp.partition])
         batch = PendingBatch()
-        async for records in read_offsets(self._settings, tp, begin, end) if begin < end else _nothing():
+        async for records in read_offsets(self._settings, tp, begin, end) if begin < end else _no_records():
             batch.add(tp.partition, records)
             self._read += len(records)
             if batch.count >= self._settings.history_batch_rows:
@@ -154,21 +160,21 @@ class _Rebuild:
                 await self._in_thread(writer.write, plan)
                 break
             except ClickHouseUnavailable:
-                if backoff.tries >= _TRIES:
+                if backoff.tries >= _MAX_RETRIES:
                     raise
                 await asyncio.sleep(backoff.next())
         self._refused += len(plan.letters)
         self._progress(batch.count)
-        self._check_alone()
+        self._check_lock()
 
     # --- in the thread ---
 
-    def _begin(self) -> None:
+    def _create_tables(self) -> None:
         with clients.translate_errors():
             if migrate.pending(self._client, self._old):
-                raise migrate.MigrationError(f"database {self._old} is not as this attn wants it: `attn migrate` first")
+                raise migrate.MigrationError(f"database {self._old} has pending migrations: run `attn migrate` first")
             ActivityRepository(self._client, self._old, local=not self._settings.clickhouse).wait_for_running_inserts()
-            self._drop()  # of one that was killed
+            self._drop()  # left by a rebuild that was killed
             migrate.apply(self._client, self._new, self._settings.clickhouse_cluster)
             for statement in retention.retention_statements(self._client, self._new, self._settings):
                 self._client.command(statement)
@@ -178,8 +184,9 @@ class _Rebuild:
             sql = "DROP DATABASE IF EXISTS {database} {on_cluster} SYNC"
             self._client.command(migrate.fill(sql, self._new, self._settings.clickhouse_cluster))
 
-    def _older(self, partition: int, first: int | None, older: Older) -> None:
-        """Rows of facts before those held: of all, where none is held."""
+    def _handle_older(self, partition: int, first: int | None, older: Older) -> None:
+        """Keeps, drops, or refuses the rows of facts that Kafka does not hold: all rows before position `first`, or all
+        rows if it is None."""
         table, fresh = f"`{self._old}`.activity", f"`{self._new}`.activity"
         given = {"p": partition, "first": 2**64 - 1 if first is None else first}
         with clients.translate_errors():
@@ -187,7 +194,7 @@ class _Rebuild:
         if rows and older == "refuse":
             raise RebuildError(
                 f"partition {partition}: {rows:,} rows are of facts that Kafka does not hold any more; "
-                "--missing-facts keep copies them as they are, --missing-facts drop leaves them out"
+                "--missing-facts keep copies them unchanged, --missing-facts drop loses them"
             )
         if rows and older == "keep":
             sql = _KEEP.format(fresh=fresh, table=table, columns=", ".join(COLUMNS))
@@ -195,8 +202,8 @@ class _Rebuild:
                 self._client.command(sql, parameters=given, settings={"max_partitions_per_insert_block": 0})
             self._kept += rows
 
-    def _compared(self, older: Older) -> tuple[dict[str, Counts], dict[str, Counts]]:
-        """Counts before and after. Cannot: the new tables won't do."""
+    def _compare(self, older: Older) -> tuple[dict[str, Counts], dict[str, Counts]]:
+        """Returns the counts of the old and the new tables. Raises what `_check` raises."""
         with clients.translate_errors():
             before, after = self._counts(self._old), self._counts(self._new)
         self._check(older, after)
@@ -209,10 +216,12 @@ class _Rebuild:
             self._client.command(migrate.fill(f"EXCHANGE TABLES {pairs} {{on_cluster}}", self._old, cluster))
 
     def _check(self, older: Older, after: dict[str, Counts]) -> None:
-        """Cannot: the new tables disagree with each other, or have fewer facts of a partition than the old ones."""
+        """Raises RebuildError if the new tables contradict each other, or have fewer facts of a partition than the old
+        ones."""
         if after["activity_hourly"].facts != after["activity"].facts:
-            raise RebuildError(f"the new sums have {after['activity_hourly'].facts:,} facts, their table "
-                         f"{after['activity'].facts:,}; nothing was changed")
+            raise RebuildError(
+                f"the new hourly table has {after['activity_hourly'].facts:,} facts, activity has "
+                f"{after['activity'].facts:,}; nothing was changed")
         if older == "drop":
             return
         with clients.translate_errors():
@@ -222,18 +231,19 @@ class _Rebuild:
             )
         for partition, count in sorted(rows.items()):
             if fresh.get(partition, 0) < count:
-                raise RebuildError(f"partition {partition} has {count:,} rows, the facts held make "
-                             f"{fresh.get(partition, 0):,}; nothing was changed (--missing-facts drop accepts that)")
+                raise RebuildError(
+                    f"partition {partition} has {count:,} rows, the new table has {fresh.get(partition, 0):,}; "
+                    "nothing was changed; --missing-facts drop accepts fewer rows")
 
     def _counts(self, database: str) -> dict[str, Counts]:
-        found = {"activity": _ROWS.format(table=f"`{database}`.activity", columns=", ".join(COLUMNS))}
+        queries = {"activity": _ROWS.format(table=f"`{database}`.activity", columns=", ".join(COLUMNS))}
         for table, what in _SUMS.items():
             key = ", ".join(what.split(", ")[:4])
-            found[table] = _SUMMED.format(what=what, key=key, table=f"`{database}`.{table}")
-        return {table: Counts(*self._client.query(sql).result_rows[0]) for table, sql in found.items()}
+            queries[table] = _SUMMED.format(what=what, key=key, table=f"`{database}`.{table}")
+        return {table: Counts(*self._client.query(sql).result_rows[0]) for table, sql in queries.items()}
 
 
-async def _nothing() -> AsyncIterator[list[Any]]:
-    no: tuple[list[Any], ...] = ()
-    for records in no:
+async def _no_records() -> AsyncIterator[list[Any]]:
+    empty: tuple[list[Any], ...] = ()
+    for records in empty:
         yield records
