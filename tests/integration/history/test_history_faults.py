@@ -22,7 +22,7 @@ from ops.process.ports import free_port
 from schemas.dead_letters import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS, FACTS, partition_of
-from streams.history import consumer, lag
+from streams.history import insert_pipeline, lag
 from streams.history.clickhouse import client
 from streams.history.main import run
 from streams.history.writer import PendingBatch
@@ -84,7 +84,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             super().add(partition, records)
             found["records"] += len(records)
 
-    monkeypatch.setattr(consumer, "PendingBatch", Counted)
+    monkeypatch.setattr(insert_pipeline, "PendingBatch", Counted)
     return found
 
 
