@@ -1,7 +1,7 @@
-"""What `attn.facts` holds: one fact per accepted event or command, and the outcomes that edges wait for.
+"""Records of `attn.facts`: one fact per accepted event or changed item, and the outcomes of commands.
 
-A fact's id is its place: the position of its pack (log offset + shift) and its index in it. The same log gives the
-same facts, so a record seen twice is recognised by its id alone (law 3).
+The id of a fact is the position of its pack (log offset + shift) and its index within that. The same log yields the
+same facts, so consumers recognise a repeated record by its id (law 3).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from schemas.versions import versioned_decoder
 
 __all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "decode_facts", "encode_fact"]
 
-# To be raised by what an older history would keep wrongly, or an older edge tell wrongly.
+# Raise it for a change that an older history would store wrongly, or an older edge would publish wrongly.
 FACT_VERSION = 1
 
 
 class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
-    """One accepted fact. Times in microseconds; `seconds_open` is set where it closed something that was open."""
+    """One accepted event or changed item. Times in microseconds; `seconds_open` is set if it closed an open item."""
 
     ws: str
     pos: int
     index: int
-    event_id: str  # of the event by source and id, or of the command: streams.core.domain.keys.event_name
+    event_id: str  # name of the event or command: streams.core.domain.keys.event_name
     time: int
     type: str
     subject: str
-    at: int = 0  # the log's clock: when attn accepted it
+    at: int = 0  # the log clock: when attn accepted it
     item: str | None = None
     kind: str | None = None
     priority: str | None = None
@@ -38,7 +38,7 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     stack: str | None = None
     case_id: str | None = None
     session_id: str | None = None
-    state: str | None = None  # of a case
+    state: str | None = None  # new state of a case
     proof_id: str | None = None
     task_id: str | None = None
     actor: str | None = None
@@ -46,14 +46,14 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     seconds_open: float | None = None
     target_user_id: str | None = None
     target_role: str | None = None
-    opened: bool = False  # it opened its item; not told before it came (a fact of then says no)
-    stale: bool = False  # older than what the view already knew: history, not news
-    derived: bool = False  # came of the clock, not of an event: told to streams, not counted in the history
-    v: int = 1  # the first version is not written; `FoldContext.emit` sets the one of today
+    opened: bool = False  # it opened its item; False in facts of attn before this field existed
+    stale: bool = False  # older than the newest event of its case: for the history only
+    derived: bool = False  # emitted by a timer, not by an event: streams publish it, the history does not count it
+    v: int = 1  # version 1 is not written; `FoldContext.emit` sets the current one
 
 
 class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=True):
-    """What became of a command. `status` is the HTTP status its caller gets, `body` the answer's JSON."""
+    """Outcome of a command. `status`: the HTTP status for the caller; `body`: the JSON of the response."""
 
     ws: str
     pos: int
@@ -71,16 +71,16 @@ class Outcome(Struct, tag="outcome", tag_field="t", omit_defaults=True, kw_only=
 
 encode_fact = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Fact | Outcome] = msgspec.json.Decoder(Fact | Outcome).decode
-# UnsupportedVersion: of a newer attn. ValueError or RecursionError: not a fact.
+# Raises UnsupportedVersion if a newer attn wrote the record; ValueError or RecursionError if it is not a fact.
 decode_fact = versioned_decoder("a fact of attn.facts", FACT_VERSION, _decode)
 
 
 def decode_facts(raws: Sequence[bytes]) -> list[Fact | Outcome]:
-    """`decode_fact` of each, in less time. Raises what it raises, if not of the first that is to blame."""
+    """Returns `decode_fact` of each record, in less time. Raises what `decode_fact` raises."""
     try:
-        found = [_decode(raw) for raw in raws]
+        facts = [_decode(raw) for raw in raws]
     except (ValueError, RecursionError):
         return [decode_fact(raw) for raw in raws]
-    if any([fact.v > FACT_VERSION for fact in found]):  # noqa: C419 - a generator takes three times as long
+    if any([fact.v > FACT_VERSION for fact in facts]):  # noqa: C419 - a generator takes three times as long
         return [decode_fact(raw) for raw in raws]
-    return found
+    return facts

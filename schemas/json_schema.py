@@ -1,7 +1,7 @@
-"""JSON Schema of msgspec types, the same bytes with every version of msgspec and Python.
+"""JSON Schema of msgspec types, with the same bytes for all versions of msgspec and Python.
 
-The versions differ in the whitespace of docstrings and in the order of `anyOf`; both are normalised here, since the
-documents in `schemas/json` are compared with what the code makes.
+Versions differ in the whitespace of docstrings and in the order of `anyOf`. Both are normalised, because a test
+compares the documents in `schemas/json` with those that the code generates.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ __all__ = ["normalise", "schema", "schema_components"]
 
 
 def schema(kind: Any) -> dict[str, Any]:
-    """The schema of one type, with the types it refers to under `$defs`."""
+    """Returns the schema of one type; the types that it refers to are under `$defs`."""
     with _raw_defaults():
         return dict(normalise(msgspec.json.schema(kind)))
 
 
 def schema_components(kinds: list[Any], ref_template: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The schemas of several types, and those of the types they refer to by name."""
+    """Returns the schemas of several types, and name -> schema of the types that they refer to."""
     with _raw_defaults():
-        found, components = msgspec.json.schema_components(kinds, ref_template=ref_template)
-    return [normalise(one) for one in found], dict(normalise(components))
+        schemas, components = msgspec.json.schema_components(kinds, ref_template=ref_template)
+    return [normalise(schema) for schema in schemas], dict(normalise(components))
 
 
-def normalise(found: Any) -> Any:
-    """Descriptions become one line; the alternatives of `anyOf` are sorted, `null` last."""
-    if isinstance(found, list):
-        return [normalise(one) for one in found]
-    if not isinstance(found, dict):
-        return found
-    made = {name: normalise(one) for name, one in found.items()}
-    if isinstance(about := made.get("description"), str):
-        made["description"] = " ".join(about.split())
-    if isinstance(alternatives := made.get("anyOf"), list):
-        made["anyOf"] = sorted(
+def normalise(node: Any) -> Any:
+    """Returns the schema with one-line descriptions and sorted alternatives of `anyOf`, `null` last."""
+    if isinstance(node, list):
+        return [normalise(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    result = {name: normalise(child) for name, child in node.items()}
+    if isinstance(description := result.get("description"), str):
+        result["description"] = " ".join(description.split())
+    if isinstance(alternatives := result.get("anyOf"), list):
+        result["anyOf"] = sorted(
             alternatives, key=lambda one: (one == {"type": "null"}, json.dumps(one, sort_keys=True)))
-    return made
+    return result
 
 
 def _raw_defaults() -> Any:
-    """msgspec cannot encode a default of type Raw (an absent payload) and has no hook for it."""
+    """Returns a patch for defaults of type Raw (an absent payload), which msgspec cannot encode and has no hook for."""
     return patch("msgspec._json_schema.to_builtins", partial(msgspec.to_builtins, enc_hook=lambda _: None))

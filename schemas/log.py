@@ -1,7 +1,8 @@
-"""What `attn.log` holds: packs of normalised source events and of commands. An empty pack is a tick of the clock.
+"""Records of `attn.log`: packs of normalised source events and of commands. An empty pack is a tick: it only advances
+the log clock.
 
-msgspec rather than pydantic: these models cross the hot path several times an event, and only attn writes them
-(ops/decisions/0003). `attn schemas` exports them as JSON Schema all the same.
+The models use msgspec, not pydantic: each event is encoded and decoded several times, and only attn writes them
+(ops/decisions/0003). `attn schemas` exports them as JSON Schema as well.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ __all__ = [
     "SetPreferences", "SetState", "Step", "Widget", "decode_pack", "encode_pack",
 ]
 
-# To be raised by what an older worker would fold otherwise or not at all: a new kind of entry, a field's new meaning.
+# Raise it for a change that an older worker would fold differently or not at all: a new kind of entry, a new meaning of
+# a field.
 LOG_VERSION = 1
 
-# Stands for "no payload": msgspec leaves a field out where it is its default, and has no optional Raw.
+# Means "no payload": msgspec omits a field that has its default, and has no optional Raw.
 NO_PAYLOAD = msgspec.Raw()
 
 
@@ -43,7 +45,7 @@ class Editor(Struct, omit_defaults=True, frozen=True):
 
 
 class Data(Struct, omit_defaults=True):
-    """The `data` of a source event, checked (CONTRACT §2), times in microseconds. An absent field is None."""
+    """Validated `data` of a source event (CONTRACT §2), times in microseconds. An absent field is None."""
 
     title: str | None = None
     body_md: str | None = None
@@ -79,7 +81,8 @@ class Data(Struct, omit_defaults=True):
 
 
 class Event(Struct, tag="event", tag_field="t", omit_defaults=True):
-    """One accepted source event. `source` + `id` is its identity within the workspace; `time` decides, not arrival."""
+    """One accepted source event. `source` and `id` identify it within the workspace. Its `time` (µs), not its arrival,
+    decides what is newest (law 2)."""
 
     ws: str
     type: str
@@ -88,11 +91,12 @@ class Event(Struct, tag="event", tag_field="t", omit_defaults=True):
     source: str
     id: str
     data: Data
-    cleared: tuple[str, ...] = ()  # data fields an update set to null on purpose
+    cleared: tuple[str, ...] = ()  # names of data fields that an update set to null
 
 
 class Command(Struct, omit_defaults=True, kw_only=True):
-    """What a person did. `time` is the edge's clock; `id` names the outcome; `roles` are those the caller acts as."""
+    """A user's write. `time`: the edge's clock in microseconds; `id`: id of the outcome; `roles`: the roles that the
+    user acts as; `if_rev`: revision from If-Match."""
 
     ws: str
     id: str
@@ -105,7 +109,7 @@ class Command(Struct, omit_defaults=True, kw_only=True):
 
 
 class SetState(Command, tag="set_state", tag_field="t"):
-    """Crewship's PATCH (one item) and bulk (several)."""
+    """Changes the state of one item (PATCH) or of several (`bulk`)."""
 
     items: tuple[str, ...]
     state: Literal["unread", "read", "resolved"]
@@ -115,7 +119,7 @@ class SetState(Command, tag="set_state", tag_field="t"):
 
 class Dismiss(Command, tag="dismiss", tag_field="t"):
     item: str
-    until: int | None = None  # a snooze ends then
+    until: int | None = None  # end of a snooze in microseconds; None: dismissed
 
 
 class Restore(Command, tag="restore", tag_field="t"):
@@ -128,14 +132,15 @@ class Widget(Struct, frozen=True):
 
 
 class SetPreferences(Command, tag="set_preferences", tag_field="t"):
-    """Replaces the keys it names; None leaves a key as it is."""
+    """Replaces the preferences that it names; None leaves one unchanged."""
 
     pinned_clusters: list[str] | None = None
     widgets: list[Widget] | None = None
 
 
 class Pack(Struct):
-    """One record of `attn.log`. `at` (the writer's clock) moves the log's clock forward; it never goes back."""
+    """One record of `attn.log`. `at` is the writer's clock in microseconds; the log clock is the highest `at` so
+    far."""
 
     at: int
     entries: list[Event | SetState | Dismiss | Restore | SetPreferences] = []
@@ -143,5 +148,5 @@ class Pack(Struct):
 
 
 encode_pack = msgspec.json.Encoder().encode
-# UnsupportedVersion: of a newer attn. ValueError or RecursionError: not a pack.
+# Raises UnsupportedVersion if a newer attn wrote the record; ValueError or RecursionError if it is not a pack.
 decode_pack = versioned_decoder("a pack of attn.log", LOG_VERSION, msgspec.json.Decoder(Pack).decode)

@@ -1,6 +1,7 @@
-"""Bytes and times: the few conversions everything shares.
+"""Timestamps (microseconds <-> RFC 3339) and the check that text is valid Unicode.
 
-Inside attn a time is an `int`: microseconds since 1970-01-01T00:00:00Z. Outside it is RFC 3339 text.
+Inside attn a time is an `int`: microseconds since 1970-01-01T00:00:00Z. In events and API responses it is RFC 3339
+text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-# ClickHouse's DateTime64 and a target added to any accepted time must both fit: narrower than RFC 3339.
+# Accepted times, from EARLIEST to before LATEST. Narrower than RFC 3339, because a priority's target added to such a
+# time must fit ClickHouse's DateTime64.
 EARLIEST, LATEST = 0, 7_258_118_400 * SECOND  # 1970-01-01 .. 2200-01-01
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,9 +33,9 @@ _RFC3339 = re.compile(
 
 
 def parse_timestamp(text: str) -> int:
-    """RFC 3339 with an offset -> microseconds since the epoch; finer digits are cut.
+    """Returns the microseconds of an RFC 3339 time with an offset; finer digits are truncated.
 
-    Raises ValueError with what is wrong.
+    Raises ValueError with the reason if the text is no such time, or lies outside of 1970 to 2200.
     """
     us = _parse_microseconds(text)
     if not EARLIEST <= us < LATEST:
@@ -42,36 +44,37 @@ def parse_timestamp(text: str) -> int:
 
 
 def parse_clamped_timestamp(text: str) -> int | None:
-    """As `parse_timestamp`, of a time that need not be given. None before 1970: Go writes "not set" as the year 1.
+    """Returns the microseconds of an optional RFC 3339 time, clamped to the accepted times.
 
-    From 2200 on it is the last microsecond before: "never" is often written as the year 9999.
+    None for a time before 1970: Go writes the year 1 for "not set". A time from 2200 on becomes the last microsecond
+    before 2200: the year 9999 often stands for "never". Raises ValueError if the text is no RFC 3339 time.
     """
     us = _parse_microseconds(text)
     return None if us < EARLIEST else min(us, LATEST - 1)
 
 
 def _parse_microseconds(text: str) -> int:
-    found = _RFC3339.fullmatch(text)
-    if found is None:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
         raise ValueError("must be an RFC 3339 time with an offset, such as 2026-05-20T08:14:22Z")
-    year, day, hour, minute, second, fraction, offset = found.groups()
-    leap = second == "60"  # RFC 3339 allows it; it counts as the second after
+    year, day, hour, minute, second, fraction, offset = match.groups()
+    leap = second == "60"  # RFC 3339 allows leap seconds; one counts as the second after it
     micros = (fraction or ".")[1:7].ljust(6, "0")
     zone = "+00:00" if offset in "Zz" else offset
-    first = year == "0000"  # RFC 3339 has this year, Python has not: it is as the year 2000, 2000 years earlier
+    is_year_0 = year == "0000"  # RFC 3339 allows it, Python does not: computed as the year 2000, minus 2000 years
     try:
         moment = datetime.fromisoformat(
-            f"{'2000' if first else year}{day}T{hour}:{minute}:{'59' if leap else second}.{micros}{zone}")
+            f"{'2000' if is_year_0 else year}{day}T{hour}:{minute}:{'59' if leap else second}.{micros}{zone}")
     except ValueError as error:
         raise ValueError("is not a date that exists") from error
-    return (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0) - (_2000_YEARS if first else 0)
+    return (moment - _EPOCH) // _MICROSECOND + (SECOND if leap else 0) - (_2000_YEARS if is_year_0 else 0)
 
 
 def format_timestamp(us: int) -> str:
-    """Microseconds since the epoch -> RFC 3339 in UTC, with a fraction only where there is one."""
+    """Returns microseconds as RFC 3339 in UTC, without a fraction if it is zero."""
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
 def is_valid_unicode(value: str) -> bool:
-    """False where half of a surrogate pair is in it: JSON can spell that, but no answer and no record could hold it."""
+    """Returns whether the text has no lone surrogate. JSON can spell one with an escape, but UTF-8 cannot encode it."""
     return not any("\ud800" <= char <= "\udfff" for char in value)

@@ -1,4 +1,8 @@
-"""Settings: `ATTN_*` variables, a `.env` file, or flags of the command line. Each default carries its reason."""
+"""All `ATTN_*` settings with defaults and validation, and the name of the ClickHouse database.
+
+Sources, the first wins: flags of a command, environment variables, a `.env` file. Comments give the reasons of the
+defaults; the descriptions become docs/settings.md (`make schemas`).
+"""
 
 from __future__ import annotations
 
@@ -42,144 +46,178 @@ RENAMED = {
     "reject_window": "reject_window_seconds",
     "wedged_seconds": "unresponsive_seconds",
 }
-_OLD_NAMES = "old_names"  # key under which the sources hand the old names that they met to the model
+_OLD_NAMES = "old_names"  # key under which the sources pass the old names in use to the model
 
 
 class Settings(BaseSettings):
-    """Everything an operator may set. Lengths are characters or bytes as named, times seconds unless named."""
+    """Everything that an operator can configure. Times are seconds unless the name has another unit."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     _deprecated: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    # Where things are.
+    # Addresses, credentials and directories.
     kafka: str = Field("127.0.0.1:19092", description="bootstrap servers, HOST:PORT[,HOST:PORT]")
-    # As Kafka calls them. The embedded broker knows no callers.
+    # Kafka's own names. The embedded broker does not authenticate clients.
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how the line to Kafka is protected, and whether we say who we are")
-    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN", description="of SASL")
-    kafka_user: str = Field("", description="of SASL")
-    kafka_password: SecretStr | None = Field(None, description="of SASL")
-    kafka_ca: Path | None = Field(None, description="file of the authorities that sign brokers; empty: the system's")
-    kafka_certificate: Path | None = Field(None, description="file of our own certificate, where brokers want one")
-    kafka_key: Path | None = Field(None, description="file of its key; empty: it is in the same file")
-    clickhouse: str = Field("", description="http(s)://user:password@host:port/database; empty: chdb in data_dir")
-    clickhouse_cluster: str = Field("", pattern=r"^[\w.-]*$", description="its tables are made ON CLUSTER, replicated")
-    clickhouse_migrate: bool = Field(True, description="history applies migrations when it starts; chdb's always")
-    clickhouse_read_url: str = Field("", description="the same for what only reads: edges; empty: as ATTN_CLICKHOUSE")
-    # chdb's directory belongs to the history process alone, so it answers queries for the others. `attn up` takes a
-    # free port; set one where a dashboard is to find it.
-    clickhouse_port: int = Field(0, ge=0, le=65535, description="history with chdb answers queries there; 0: off")
-    data_dir: Path = Field(Path("data"), description="state of one machine: broker, chdb, secret")
-    host: str = Field("127.0.0.1", description="address that edges, and the ports of metrics, listen on")
-    port: int = Field(8080, ge=0, le=65535, description="of the edge; 0: any free one")
+        "PLAINTEXT", description="Kafka `security.protocol`: encryption and authentication")
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN", description="SASL mechanism")
+    kafka_user: str = Field("", description="SASL user")
+    kafka_password: SecretStr | None = Field(None, description="SASL password")
+    kafka_ca: Path | None = Field(
+        None, description="PEM file of the CA that signed the brokers' certificates; default: the system's CAs")
+    kafka_certificate: Path | None = Field(
+        None, description="PEM file of the client certificate, if brokers require one")
+    kafka_key: Path | None = Field(
+        None, description="PEM file of the client certificate's key; default: the certificate's file")
+    clickhouse: str = Field(
+        "",
+        description="http(s)://user:password@host:port/database; default: chdb in the data directory")
+    clickhouse_cluster: str = Field(
+        "", pattern=r"^[\w.-]*$",
+        description="cluster name: tables are created ON CLUSTER and replicated; default: one server")
+    clickhouse_migrate: bool = Field(
+        True, description="`attn history` applies migrations at start; chdb's are always applied")
+    clickhouse_read_url: str = Field(
+        "", description="ClickHouse URL for read-only queries of edges and reports; default: ATTN_CLICKHOUSE")
+    # Only one process can open chdb's directory: `attn history`, which answers the queries of all others. `attn up`
+    # uses a free port; set one if a dashboard needs a fixed address.
+    clickhouse_port: int = Field(
+        0, ge=0, le=65535, description="port at which `attn history` with chdb answers queries; 0: off")
+    data_dir: Path = Field(
+        Path("data"), description="directory with the state of this machine: embedded broker, chdb, secrets")
+    host: str = Field("127.0.0.1", description="address on which edges and metrics ports listen")
+    port: int = Field(8080, ge=0, le=65535, description="port of the edge; 0: any free port")
     kafka_port: int = Field(19092, ge=0, le=65535, description="port of the embedded broker")
-    instance: str = Field("1", description="name of this process among its like; static group membership uses it")
-    incarnation: int = Field(0, ge=0, description="raised when the broker lost its tail, so offsets were given twice")
-    metrics_port: int = Field(0, ge=0, le=65535, description="worker, history: /metrics and /readyz there; 0: off")
+    instance: str = Field(
+        "1",
+        description="name of this process, unique among processes of the same role; part of the static group member id")
+    incarnation: int = Field(
+        0, ge=0, description="increment after the broker lost acknowledged records, because offsets are then reused")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port for /metrics and /readyz of workers and history; 0: off")
 
-    # When a role says that it is not ready. A rebalance or a new leader takes a few seconds, and is no news; half a
-    # minute is when people begin to doubt what they see.
-    stall_seconds: float = Field(10.0, gt=0, description="no answer of Kafka, or no progress though there is more")
-    # `attn up` kills a part that does not answer. None is busy for more than a second; a machine may be for many.
-    unresponsive_seconds: float = Field(20.0, gt=0, description="without an answer over HTTP, once it was ready")
-    ready_lag_seconds: float = Field(30.0, gt=0, description="age of the oldest record not yet worked on")
+    # Readiness. A rebalance or a leader election takes a few seconds and must not make a process unready; after half a
+    # minute users notice stale data.
+    stall_seconds: float = Field(
+        10.0, gt=0,
+        description="seconds without progress, or without an answer of Kafka, after which a process is not ready")
+    # No process is busy for more than a second, but a loaded machine may be for many.
+    unresponsive_seconds: float = Field(
+        20.0, gt=0, description="seconds without an HTTP answer after which `attn up` kills a process that was ready")
+    ready_lag_seconds: float = Field(
+        30.0, gt=0, description="age of the oldest unprocessed record, in seconds, above which a process is not ready")
 
-    # Topics. Eight partitions keep two cores busy; a production cluster takes 64 (a partition is the unit of scale).
-    log_partitions: int = Field(8, ge=1, le=1024, description="of log, views and facts; for good once they are there")
-    source_partitions: int = Field(4, ge=1, le=1024, description="of source topics that attn makes")
-    replication: int = Field(1, ge=1, le=5, description="brokers that hold each record of topics that attn makes")
-    log_retention_hours: int = Field(7 * 24, ge=1, description="how long Kafka keeps attn.log")
-    source_retention_hours: int = Field(7 * 24, ge=1, description="how long Kafka keeps source topics")
-    facts_retention_hours: int = Field(7 * 24, ge=1, description="how long Kafka keeps attn.facts")
-    dead_letter_retention_hours: int = Field(30 * 24, ge=1, description="how long Kafka keeps dead-letters")
-    # A feed can be resumed after a restart for as long as the views' changes are kept uncompacted.
-    resume_hours: float = Field(1.0, gt=0, description="attn.views is not compacted for so long")
+    # Topics. Eight partitions use two cores fully; a production cluster has 64 (a partition is the unit of scale).
+    log_partitions: int = Field(
+        8, ge=1, le=1024,
+        description="partitions of attn.log, attn.views and attn.facts; cannot change after their creation")
+    source_partitions: int = Field(4, ge=1, le=1024, description="partitions of source topics that attn creates")
+    replication: int = Field(1, ge=1, le=5, description="replication factor of topics that attn creates")
+    log_retention_hours: int = Field(7 * 24, ge=1, description="retention of attn.log")
+    source_retention_hours: int = Field(7 * 24, ge=1, description="retention of source topics that attn creates")
+    facts_retention_hours: int = Field(7 * 24, ge=1, description="retention of attn.facts")
+    dead_letter_retention_hours: int = Field(30 * 24, ge=1, description="retention of dead-letters")
+    # After a restart, an edge can resume feeds from the changes that are not compacted yet.
+    resume_hours: float = Field(
+        1.0, gt=0,
+        description="`min.compaction.lag` of attn.views: how long feeds can resume after a restart of the edge")
 
-    # When a source topic is left alone (decision 0015): never, unless asked for, as rejects stop nothing (CONTRACT §2,
-    # decision 0027). Below a hundred records a share says little.
-    reject_ratio: float = Field(0.0, ge=0, le=1, description="of rejects at which a topic is not read on; 0: never")
-    reject_min_records: int = Field(100, ge=1, description="records of the window before that is judged")
-    reject_window_seconds: float = Field(60.0, gt=0, description="seconds")
+    # Circuit breaker per source topic (decision 0015). Off by default: rejects must not stop a topic (CONTRACT §2,
+    # decision 0027). Of fewer than a hundred records, a ratio is not significant.
+    reject_ratio: float = Field(
+        0.0, ge=0, le=1,
+        description="share of rejected records in the window at which the circuit of a source topic opens; 0: never")
+    reject_min_records: int = Field(
+        100, ge=1,
+        description="records in the window needed before the ratio is evaluated, and records read by a probe")
+    reject_window_seconds: float = Field(60.0, gt=0, description="length of the window")
     reject_retry_seconds: float = Field(
-        30.0, gt=0, description="seconds until it is tried again; doubles up to ten minutes")
+        30.0, gt=0, description="delay before the first probe; doubles after each failed probe, up to ten minutes")
 
     # The fold.
-    retention_days: float = Field(30.0, gt=0, description="how long resolved items stay readable, of the log's clock")
-    dedupe_days: float = Field(30.0, gt=0, description="how long an event is known by source and id")
-    proof_window_hours: float = Field(24.0, gt=0, description="proof_expiring opens so long before expires_at")
-    activity_window_hours: float = Field(24.0, gt=0, description="of the activity that edges hold themselves")
-    target_urgent: timedelta = Field(timedelta(minutes=15), description="due so long after it opened")
-    target_high: timedelta = Field(timedelta(hours=1), description="due so long after it opened")
-    target_normal: timedelta = Field(timedelta(hours=8), description="due so long after it opened")
-    target_low: timedelta = Field(timedelta(days=3), description="due so long after it opened")
+    retention_days: float = Field(30.0, gt=0, description="how long resolved items can be read, by the log clock")
+    dedupe_days: float = Field(
+        30.0, gt=0, description="how long repeated events are recognised by source and id, by the log clock")
+    proof_window_hours: float = Field(24.0, gt=0, description="`proof_expiring` opens this long before `expires_at`")
+    activity_window_hours: float = Field(24.0, gt=0, description="how long edges keep activity in memory")
+    target_urgent: timedelta = Field(timedelta(minutes=15), description="due time after the opening, priority urgent")
+    target_high: timedelta = Field(timedelta(hours=1), description="due time after the opening, priority high")
+    target_normal: timedelta = Field(timedelta(hours=8), description="due time after the opening, priority normal")
+    target_low: timedelta = Field(timedelta(days=3), description="due time after the opening, priority low")
 
-    # Limits of what comes in (CONTRACT §2).
-    max_title: int = Field(512, ge=1, description="characters")
-    max_body: int = Field(64 << 10, ge=0, description="bytes of UTF-8")
-    max_payload: int = Field(64 << 10, ge=0, description="bytes of JSON")
-    max_event: int = Field(1 << 20, ge=1024, description="bytes of the record's value")
+    # Limits of source events (CONTRACT §2).
+    max_title: int = Field(512, ge=1, description="longest title of an event, in characters")
+    max_body: int = Field(64 << 10, ge=0, description="longest `body_md` or `error` of an event, in bytes of UTF-8")
+    max_payload: int = Field(64 << 10, ge=0, description="largest `payload` of an event, in bytes of JSON")
+    max_event: int = Field(1 << 20, ge=1024, description="largest value of a source record, in bytes")
 
-    # Who may ask, and what they see.
-    jwt_secret: SecretStr | None = Field(None, description="signs and checks tokens, HS256")
-    jwks_url: str | None = Field(None, pattern=r"^https?://", description="public keys of whoever signs tokens")
-    # One issuer often signs for many services: what is for another one is no token here.
-    jwt_audience: str | None = Field(None, description="what `aud` of a token must be, or hold; empty: anything")
-    jwt_issuer: str | None = Field(None, description="what `iss` of a token must be; empty: anything")
-    # A browser drops a Secure cookie that comes over plain http from another machine. Without Secure, whoever listens
-    # on the network gets the token.
+    # Authentication and visibility.
+    jwt_secret: SecretStr | None = Field(None, description="HS256 secret that signs and verifies tokens")
+    jwks_url: str | None = Field(None, pattern=r"^https?://", description="URL of the issuer's public keys (JWKS)")
+    # An issuer often signs tokens for many services; a token for another service must be refused.
+    jwt_audience: str | None = Field(None, description="required `aud` of tokens; default: not checked")
+    jwt_issuer: str | None = Field(None, description="required `iss` of tokens; default: not checked")
+    # A browser ignores a Secure cookie that comes over plain HTTP from another machine. Without Secure, an eavesdropper
+    # on the network can read the token.
     session_over_http: bool = Field(
-        False, description="pages of plain http beyond this machine may sign in; their cookies are not Secure")
+        False, description="allow sign-in over plain HTTP from other machines; the session cookie is not Secure then")
     role_visibility: Literal["exact", "at-least"] = Field(
-        "exact", description="at-least: a higher role also sees what is addressed to a lower one")
+        "exact", description="at-least: a higher role also sees items that target a lower role")
     source_managed_kinds: Annotated[frozenset[str], NoDecode] = Field(
         frozenset({"waitpoint", "escalation", "plan_approval", "pending_action", "session_waiting"}),
-        description="kinds that their source alone resolves")
+        description="kinds of items that only their source resolves")
 
     # The edge.
-    max_streams: int = Field(8, ge=1, description="live connections of one user")
-    heartbeat_seconds: float = Field(15.0, gt=0, description="seconds between two frames of a feed at most")
-    # A browser comes back by itself: so many at once that the last ones wait, unless each is told another moment.
+    max_streams: int = Field(8, ge=1, description="live connections per user")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="longest time between two frames of a feed")
+    # Browsers reconnect by themselves. Random delays keep them from reconnecting all at the same time.
     reconnect_seconds: float = Field(
-        5.0, gt=0, le=300, description="streams that break come back within so many seconds")
+        5.0, gt=0, le=300, description="upper bound of the random reconnect delay sent to clients (SSE `retry`)")
     drain_seconds: float = Field(
-        2.0, ge=0, le=60, description="seconds over which streams are ended when the edge stops")
-    partitions: str = Field("", description="partitions this edge serves, such as 0-31; empty: all")
-    resume_bytes: int = Field(64 << 20, ge=1 << 16, description="changes kept in memory for resuming feeds, bytes")
-    stream_buffer: int = Field(1 << 20, ge=1 << 14, description="frames kept for a slow reader, bytes")
+        2.0, ge=0, le=60, description="period over which the edge closes its streams when it stops")
+    partitions: str = Field("", description="partitions that this edge serves, for example 0-31; default: all")
+    resume_bytes: int = Field(
+        64 << 20, ge=1 << 16, description="memory for changes that feeds can resume from, in bytes")
+    stream_buffer: int = Field(
+        1 << 20, ge=1 << 14, description="unsent bytes per stream, after which a slow reader is disconnected")
 
-    # Writing: what one caller may do, so that none can crowd out the others.
-    write_seconds: float = Field(5.0, gt=0, description="how long a caller waits until a write is decided, then 503")
-    write_rate: float = Field(20.0, gt=0, description="writes a second of one user, in the long run")
-    write_burst: int = Field(100, ge=1, description="writes of one user at once: a person clearing a list by keyboard")
-    max_request: int = Field(1 << 20, ge=1024, description="bytes of a request's body; 500 ids need far less")
-    max_bulk: int = Field(500, ge=1, le=500, description="ids of one bulk request, at most the 500 of a list")
-    # A browser says where a page comes from. Pages of these origins may open a socket with the cookie, beside our own.
+    # Limits of writes per user, so that no user can starve the others.
+    write_seconds: float = Field(
+        5.0, gt=0, description="how long an edge waits for the outcome of a write before it answers 503")
+    write_rate: float = Field(20.0, gt=0, description="sustained writes per second and user")
+    write_burst: int = Field(100, ge=1, description="writes that a user may send at once")
+    max_request: int = Field(1 << 20, ge=1024, description="largest request body, in bytes")
+    max_bulk: int = Field(500, ge=1, le=500, description="ids per bulk request")
+    # A browser sends the origin of a page. Pages of other origins must not use the cookie of a user.
     websocket_origins: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(), description="whose pages may open a socket with the cookie, beside our own")
-    max_subscriptions: int = Field(8, ge=1, description="channels of one socket")
-    socket_message: int = Field(16 << 10, ge=1024, description="bytes of a client's message; a token fits")
-    socket_rate: float = Field(10.0, gt=0, description="messages a second of one socket, in the long run")
+        frozenset(),
+        description="origins whose pages may open a WebSocket with the session cookie, besides the edge's own")
+    max_subscriptions: int = Field(8, ge=1, description="subscriptions per WebSocket")
+    socket_message: int = Field(16 << 10, ge=1024, description="largest WebSocket message of a client, in bytes")
+    socket_rate: float = Field(10.0, gt=0, description="sustained messages per second and WebSocket")
 
     # History.
-    history_batch_rows: int = Field(5000, ge=1, description="facts of one insert at most")
-    history_batch_ms: int = Field(300, ge=1, description="milliseconds that facts wait for others")
-    # A row takes about 40 bytes: a million a day is 15 GB a year. Sums are small, and name nobody.
-    history_days: int = Field(0, ge=0, description="facts leave ClickHouse so long after they came; 0: never")
-    history_hourly_days: int = Field(0, ge=0, description="the same for hourly sums")
+    history_batch_rows: int = Field(5000, ge=1, description="facts per insert into ClickHouse")
+    history_batch_ms: int = Field(
+        300, ge=1, description="longest wait for more facts before an insert, in milliseconds")
+    # A row takes about 40 bytes: a million per day is 15 GB per year. Hourly sums are small and name no user.
+    history_days: int = Field(0, ge=0, description="days after which facts are deleted from ClickHouse; 0: never")
+    history_hourly_days: int = Field(
+        0, ge=0, description="days after which hourly sums are deleted from ClickHouse; 0: never")
 
-    # Embedded ClickHouse shares two cores with the writer: so many queries at once leave it its share, and none for
-    # longer than a person waits.
-    chdb_query_seconds: float = Field(10.0, gt=0, description="a query of chdb's port is ended then")
+    # Embedded ClickHouse shares two cores with the inserts. The limits leave them their share, and end a query when no
+    # user waits for it any more.
+    chdb_query_seconds: float = Field(10.0, gt=0, description="time limit of a query at chdb's port")
     chdb_query_concurrency: int = Field(
-        2, ge=1, le=64, description="queries that run at once at chdb's port: for edges, and again for all others")
+        2, ge=1, le=64, description="concurrent queries at chdb's port: for edges, and again for all other clients")
 
-    # What an edge asks ClickHouse: people wait for it, and a hundred edges may share one server.
+    # Queries of an edge: users wait for them, and a hundred edges may share one server.
     history_query_seconds: float = Field(
-        8.0, gt=0, le=300, description="history, insights: how long one answer may take")
-    history_query_concurrency: int = Field(4, ge=1, le=64, description="queries of one edge that run at once")
+        8.0, gt=0, le=300, description="time limit of an edge's request to ClickHouse (history, insights)")
+    history_query_concurrency: int = Field(4, ge=1, le=64, description="concurrent ClickHouse queries per edge")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="the least that is logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level of log messages")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else JSON lines")
 
     @classmethod
@@ -195,7 +233,8 @@ class Settings(BaseSettings):
     @field_validator("kafka")
     @classmethod
     def _brokers(cls, value: str) -> str:
-        """Its client would raise whatever comes of a port that is none. An IPv6 address may stand without brackets."""
+        """Checks the ports here, because the Kafka client fails on an invalid port with an unrelated error. An IPv6
+        address may have no brackets."""
         for host in value.split(","):
             port = re.fullmatch(r"(?:[^:[\]]*|\[[^]]*\]):([^:]*)", host.strip())
             if port is not None and not _is_port(port[1]):
@@ -205,7 +244,8 @@ class Settings(BaseSettings):
     @field_validator("clickhouse", "clickhouse_read_url")
     @classmethod
     def _url(cls, value: str) -> str:
-        """Its client would take what is no URL for a path, and ask localhost. The password is not repeated."""
+        """Checks the form here, because the ClickHouse client takes other text as a path and connects to localhost. The
+        error does not repeat the value: it may contain a password."""
         port = re.fullmatch(r"https?://(?:[^/?#]*@)?(?:\[[^]/]+\]|[^:/?#@]+)(?::([^/?#]*))?(?:[/?#].*)?", value)
         if value and (port is None or not _is_port(port[1] or "0")):
             raise ValueError("must be a URL such as https://user:password@host:8443/database")
@@ -221,7 +261,8 @@ class Settings(BaseSettings):
         "kafka_key", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
-        """`ATTN_JWT_SECRET=` is no secret. An empty one would let everybody sign."""
+        """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty
+        secret."""
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         return None if isinstance(text, str) and not text.strip() else value
 
@@ -256,17 +297,18 @@ class Settings(BaseSettings):
 
     @property
     def clickhouse_password_file(self) -> Path:
-        """Password of chdb's port, whose user may only read; `attn history` makes it."""
+        """File with the password of the read-only user at chdb's port; `attn history` creates it."""
         return self.data_dir / "clickhouse-password"
 
     @property
     def clickhouse_edge_password_file(self) -> Path:
-        """Password of user `edge` at chdb's port, whose queries have slots of their own; `attn history` makes it."""
+        """File with the password of user `edge` at chdb's port, whose queries have their own slots; `attn history`
+        creates it."""
         return self.data_dir / "clickhouse-edge-password"
 
     @property
     def priority_targets(self) -> dict[str, int]:
-        """Priority -> how long after it opened an item is due, in microseconds (CONTRACT §3)."""
+        """Returns priority -> time from the opening of an item until it is due, in microseconds (CONTRACT §3)."""
         return {
             name: int(getattr(self, f"target_{name}").total_seconds() * SECOND)
             for name in ("urgent", "high", "normal", "low")
@@ -276,7 +318,7 @@ class Settings(BaseSettings):
 def _apply_new_names(*sources: PydanticBaseSettingsSource) -> dict[str, str]:
     """Renames the variables in `sources` that have an old name; drops one whose new name is given as well.
 
-    Returns the old names that were met, old name -> new name, as variables.
+    Returns the old names in use, old name -> new name, as variables.
     """
     readers = [source for source in sources if isinstance(source, EnvSettingsSource)]
     given = {name for reader in readers for name in reader.env_vars}  # in lower case

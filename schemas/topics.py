@@ -1,4 +1,5 @@
-"""The topic table: every topic attn reads or writes, in one place (DESIGN: Topics, CONTRACT §2)."""
+"""Topic table: names, keys, partitions, retention and record size limits of all topics (DESIGN: Topics, CONTRACT
+§2)."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ __all__ = [
     "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "RecordTooLarge", "Topic", "check_record_sizes", "partition_of", "record_size",
 ]
 
-# A source record beyond the event limit must still get in, so that it can be rejected with a reason where its producer
-# can see it. A dead letter is such a record and its headers.
+# Size limits in bytes. A source topic accepts records above the event limit, so that attn can reject them with a reason
+# that their producer can read. A dead letter is such a record with headers.
 MAX_SOURCE_BYTES = 16 << 20
 MAX_DEAD_LETTER_BYTES = MAX_SOURCE_BYTES + (1 << 20)
 
@@ -43,7 +44,7 @@ TOPIC_OF_TYPE = {kind: topic for topic, kinds in SOURCE_TYPES.items() for kind i
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row of the table. `partitions`: "log" = as many as the log has (setting), "source" = any (setting), or 1."""
+    """One row of the table. `partitions`: "log" and "source" are settings, "one" is 1."""
 
     name: str
     key: str
@@ -65,7 +66,8 @@ TOPICS: tuple[Topic, ...] = (
           "schemas.dead_letters.DeadLetter"),
 )
 
-# A batch holds the rows of a group of packs at once (law 3), so the log's topics take larger records than Kafka's 1 MB.
+# A batch has all rows of a group of packs (law 3), so the log's topics need larger records than Kafka's default of 1
+# MB.
 MAX_MESSAGE_BYTES = 8 << 20
 # What Kafka limits is the record batch, with its headers.
 BATCH_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
@@ -90,5 +92,5 @@ def record_size(key: bytes | None, value: bytes | None, headers: Iterable[tuple[
 
 
 def partition_of(workspace: str, partitions: int) -> int:
-    """The log partition of a workspace: Kafka's default partitioner on its UTF-8 name, as any client has it."""
+    """Returns the log partition of a workspace: Kafka's default partitioner (murmur2) of its UTF-8 name."""
     return int((murmur2(workspace.encode()) & 0x7FFFFFFF) % partitions)

@@ -1,12 +1,12 @@
-"""Versions of what attn writes for itself: packs of `attn.log`, rows of `attn.views`, facts of `attn.facts`.
+"""Format versions of the records that attn writes for itself: packs in `attn.log`, rows in `attn.views`, facts in
+`attn.facts`.
 
-A version is a promise about meaning: who knows version N reads everything that was written with N or less, and upgrades
-it by writing it again. It is raised by a change that somebody who knows less would take for something else. An optional
-field that readers may overlook is no such change, nor is a new kind of row that nobody but its writer needs.
+A process that supports version N reads all records of version N or lower, and upgrades them when it writes them again.
+A version must be raised for each change that a process of the older version would misinterpret. An optional field that
+readers may ignore, and a new kind of row that only its writer needs, do not need a new version.
 
-Who meets a newer version must stop before it acts on it: folding, serving or keeping half-understood data is worse than
-being away. Hence `UnsupportedVersion` is no ValueError: what catches those takes bad records out of the way, and a
-newer record is not bad.
+A process that reads a newer version must stop before it folds, serves or stores such data. Hence `UnsupportedVersion`
+is not a ValueError: handlers of ValueError send bad records to `dead-letters`, and a newer record is not bad.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ T = TypeVar("T", bound=Versioned)
 
 
 class UnsupportedVersion(Exception):
-    """A newer attn wrote this; `str(error)` is for the operator."""
+    """A newer attn wrote the record. `str(error)` tells the operator what to do."""
 
-    def __init__(self, what: str, found: int, known: int) -> None:
+    def __init__(self, what: str, version: int, supported: int) -> None:
         super().__init__(
-            f"{what} of version {found} was met, written by a newer attn; this one knows versions up to {known}. "
-            "Upgrade it: it must not go on with what it may misunderstand"
+            f"unsupported format version: {what} has version {version}, this attn supports up to {supported}; upgrade "
+            "this process (it stops to avoid misreading newer data)"
         )
-        self.version, self.supported = found, known
+        self.version, self.supported = version, supported
 
 
 class _VersionField(msgspec.Struct):
@@ -44,29 +44,30 @@ class _VersionField(msgspec.Struct):
 _decode_version = msgspec.json.Decoder(_VersionField).decode
 
 
-def versioned_decoder(what: str, known: int, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """`decode` with a look at the version: also where a newer one is in a shape that `decode` does not know.
+def versioned_decoder(what: str, supported: int, decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Returns `decode` with a version check. `what` names the record in errors. `supported`: the highest version.
 
-    The result raises UnsupportedVersion, or what `decode` raises: msgspec.DecodeError, UnicodeDecodeError,
+    The check also recognises a newer record that `decode` refuses because of its shape. The result raises
+    UnsupportedVersion for a newer record, else what `decode` raises: msgspec.DecodeError, UnicodeDecodeError or
     RecursionError.
     """
 
     def read(raw: bytes) -> T:
         try:
-            found = decode(raw)
+            record = decode(raw)
         except (ValueError, RecursionError):
-            if (version := _version(raw)) > known:
-                raise UnsupportedVersion(what, version, known) from None
+            if (version := _version(raw)) > supported:
+                raise UnsupportedVersion(what, version, supported) from None
             raise
-        if found.v > known:
-            raise UnsupportedVersion(what, found.v, known)
-        return found
+        if record.v > supported:
+            raise UnsupportedVersion(what, record.v, supported)
+        return record
 
     return read
 
 
 def _version(raw: bytes) -> int:
-    """0: it says none."""
+    """Returns the version of the record, 0 if it has none."""
     try:
         return _decode_version(raw).v
     except (ValueError, RecursionError):

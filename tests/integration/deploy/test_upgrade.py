@@ -149,7 +149,7 @@ async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: S
         await put_back(settings)
         await put(settings, *NEWER_PACK)
         for _ in range(2):  # a restart changes nothing
-            with pytest.raises(WorkerFailed, match=r"a pack of attn\.log of version 3 .* Upgrade it"):
+            with pytest.raises(WorkerFailed, match=r"a pack of attn\.log has version 3.* upgrade this process"):
                 async with asyncio.timeout(40), worker(settings) as task:
                     await task
         seen = await look(settings)
@@ -184,8 +184,8 @@ async def test_a_role_refuses_what_a_newer_attn_wrote(
         assert process.returncode == 1, said.decode()
         refused = [line for line in map(json.loads, said.decode().splitlines()) if line["event"] == "refused"]
         assert len(refused) == 1, said.decode()
-        assert "of version 2 was met" in refused[0]["reason"]
-        assert "Upgrade it" in refused[0]["reason"]
+        assert "has version 2" in refused[0]["reason"]
+        assert "upgrade this process" in refused[0]["reason"]
         seen = await look(settings)
         assert not seen.letters
         assert not seen.log[0]

@@ -34,7 +34,7 @@ def folded() -> Worker:
 def test_a_newer_pack_is_refused_whatever_its_shape() -> None:
     for newer in (raw(at=1, entries=[], v=2), raw(at=1, entries=[{"t": "not yet known"}], v=2), raw(v=9),
                   raw(v=2, at="x")):
-        with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log of version \d .* up to 1\. Upgrade"):
+        with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log has version \d.* up to 1; upgrade"):
             decode_pack(newer)
 
 
@@ -111,7 +111,7 @@ def test_older_ones_are_upgraded_by_writing_them_again() -> None:
 
     read = versioned_decoder("a thing", 3, msgspec.json.Decoder(New).decode)
     assert read(raw(v=1)).added == "default"
-    with pytest.raises(UnsupportedVersion, match=r"version 4 .* up to 3"):
+    with pytest.raises(UnsupportedVersion, match=r"version 4.* up to 3"):
         read(raw(v=4))
 
 

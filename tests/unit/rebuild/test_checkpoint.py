@@ -74,13 +74,13 @@ async def test_any_change_is_noticed(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "none.gz")
 
 
-@pytest.mark.parametrize(("field", "what"), [("v", "a checkpoint of version 9"), ("view", "a view of version 9")])
+@pytest.mark.parametrize(("field", "what"), [("v", "a checkpoint has version 9"), ("view", "a view has version 9")])
 async def test_a_newer_one_is_refused(tmp_path: Path, field: str, what: str) -> None:
     path = tmp_path / "views.gz"
     await written(path, views())
     first, *rest = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     path.write_bytes(gzip.compress(json.dumps(json.loads(first) | {field: 9}).encode() + b"\n" + b"".join(rest)))
-    with pytest.raises(UserError, match=f"{what} .* Upgrade it"):
+    with pytest.raises(UserError, match=f"{what}.* upgrade this process"):
         Checkpoint(path)
 
 
