@@ -14,6 +14,7 @@ from starlette.routing import Match
 from api.commands.command_log import CommandUndecided
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import WORDED
+from api.http.dependencies import get_edge
 from api.live.connections import RETRY_AFTER, TooManyConnections
 
 __all__ = ["add_error_handlers"]
@@ -31,7 +32,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     if error.status == 503 and "text/event-stream" in request.headers.get("accept", ""):
         # EventSource stops after an error status, but reconnects after a stream that ends.
-        return Response(request.app.state.edge.connections.retry().raw, 200, NO_STORE, "text/event-stream")
+        return Response(get_edge(request).connections.retry_field().raw, 200, NO_STORE, "text/event-stream")
     return _answer(error.status, error.body, error.headers)
 
 
