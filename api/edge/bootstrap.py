@@ -43,12 +43,12 @@ class Bootstrap:
         """Returns the timestamp in milliseconds above which no record was compacted (`min.compaction.lag.ms`)."""
         return int(time.time() * 1000 - self._settings.resume_hours * _HOUR_MS) + _MARGIN_MS
 
-    async def load_views(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
+    async def load_views(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         begun = time.monotonic()
         loading = InitialState(self._settings.resume_bytes, self._horizon())
-        starts = await self._edge.broker_health.retry_until_answered(lambda: consumer.beginning_offsets(places))
+        starts = await self._edge.broker_health.retry_until_answered(lambda: consumer.beginning_offsets(tps))
         number = 0
-        async for record in self._read_to_end(consumer, places, starts):
+        async for record in self._read_to_end(consumer, tps, starts):
             number += 1
             self._add_record(record, loading)
         await self._wait_for_owners(consumer, loading)
@@ -93,16 +93,16 @@ class Bootstrap:
             self._edge.apply_batch(batch.partition, batch.rows, batch.position)
             yield
 
-    async def load_facts(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
+    async def load_facts(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         """Loads the recent facts for the case event streams."""
-        starts = await self._facts_from(consumer, places)
-        for place, start in starts.items():
+        starts = await self._facts_from(consumer, tps)
+        for tp, start in starts.items():
             if start > 0:
                 # Events before are unknown. They are known from the first fact on, or from this position on.
-                position = self._edge.replica.position_of(place.partition)
-                self._edge.case_events.set_known_after(place.partition, (position << CURSOR_BITS) - 1)
+                position = self._edge.replica.position_of(tp.partition)
+                self._edge.case_events.set_known_after(tp.partition, (position << CURSOR_BITS) - 1)
         seen: set[int] = set()
-        async for record in self._read_to_end(consumer, places, starts):
+        async for record in self._read_to_end(consumer, tps, starts):
             fact = parse_fact(record)
             if fact is None:
                 continue
@@ -112,39 +112,39 @@ class Bootstrap:
             self._edge.add_fact(record.partition, fact)
 
     async def _facts_from(
-        self, consumer: AIOKafkaConsumer, places: list[TopicPartition]
+        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
     ) -> dict[TopicPartition, int]:
-        contact, since = self._edge.broker_health, self._horizon()
-        begins = await contact.retry_until_answered(lambda: consumer.beginning_offsets(places))
-        ends = await contact.retry_until_answered(lambda: consumer.end_offsets(places))
-        found = await contact.retry_until_answered(lambda: consumer.offsets_for_times(dict.fromkeys(places, since)))
+        health, since = self._edge.broker_health, self._horizon()
+        beginnings = await health.retry_until_answered(lambda: consumer.beginning_offsets(tps))
+        ends = await health.retry_until_answered(lambda: consumer.end_offsets(tps))
+        by_time = await health.retry_until_answered(lambda: consumer.offsets_for_times(dict.fromkeys(tps, since)))
         return {
-            place: max(begins[place], at.offset) if (at := found.get(place)) is not None else ends[place]
-            for place in places
+            tp: max(beginnings[tp], at.offset) if (at := by_time.get(tp)) is not None else ends[tp]
+            for tp in tps
         }
 
     async def _read_to_end(
-        self, consumer: AIOKafkaConsumer, places: list[TopicPartition], starts: dict[TopicPartition, int]
+        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition], starts: dict[TopicPartition, int]
     ) -> AsyncIterator[_Record]:
         """Yields the records from `starts` to the end offsets at the time of the call."""
-        ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(places))
-        consumer.assign(places)
-        for place in places:
-            consumer.seek(place, starts[place])
-        behind = {place for place in places if starts[place] < ends[place]}
+        ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(tps))
+        consumer.assign(tps)
+        for tp in tps:
+            consumer.seek(tp, starts[tp])
+        behind = {tp for tp in tps if starts[tp] < ends[tp]}
         while behind:
-            found = await consumer.getmany(*behind, timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
-            if found:
+            records = await consumer.getmany(*behind, timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
+            if records:
                 self._edge.broker_health.record_success()
-            for number, record in enumerate(iter_records(found)):
+            for number, record in enumerate(iter_records(records)):
                 yield record
                 if number % _STEP == 0:
                     await asyncio.sleep(0)
-            behind = {place for place in behind if await consumer.position(place) < ends[place]}
+            behind = {tp for tp in behind if await consumer.position(tp) < ends[tp]}
 
 
-def iter_records(found: dict[TopicPartition, list[Any]]) -> Iterable[_Record]:
-    return (record for records in found.values() for record in records)
+def iter_records(records: dict[TopicPartition, list[Any]]) -> Iterable[_Record]:
+    return (record for fetched in records.values() for record in fetched)
 
 
 def parse_fact(record: _Record) -> Fact | Outcome | None:

@@ -47,13 +47,13 @@ def parse_partitions(text: str, partitions: int) -> Collection[int]:
     """
     if not text.strip():
         return range(partitions)
-    found: set[int] = set()
+    parsed: set[int] = set()
     for part in text.split(","):
-        named = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if named is None or not int(named[1]) <= int(named[2] or named[1]) < partitions:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None or not int(match[1]) <= int(match[2] or match[1]) < partitions:
             raise ValueError(f"partitions {text!r}: must be among 0-{partitions - 1}, written as 0-3,7")
-        found.update(range(int(named[1]), int(named[2] or named[1]) + 1))
-    return found
+        parsed.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return parsed
 
 
 class Edge:

@@ -39,7 +39,7 @@ class CaseEvent(NamedTuple):
     case: str | None
     user: str | None
     role: str | None
-    piece: EncodedChunk
+    chunk: EncodedChunk
     item: str | None = None  # id of the item, if the event arrived before the item opened
 
 
@@ -54,9 +54,9 @@ def case_event_of(fact: Fact) -> CaseEvent | None:
         values.setdefault("task_id", fact.subject)
     number = (fact.pos << CURSOR_BITS) | min(fact.index, (1 << CURSOR_BITS) - 1)
     data = orjson.dumps({"type": name, **values, "at": format_timestamp(fact.time)})
-    piece = EncodedChunk(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
+    chunk = EncodedChunk(b"id: %d\ndata: %b\n\n" % (number, one_line(data)))
     early = item_id(fact.ws, fact.kind, fact.subject) if fact.item is None and fact.kind is not None else None
-    return CaseEvent(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, piece, early)
+    return CaseEvent(number, fact.pos, fact.ws, fact.case_id, fact.target_user_id, fact.target_role, chunk, early)
 
 
 class _WorkspaceEvents:
@@ -73,13 +73,15 @@ class _WorkspaceEvents:
 class CaseEventStream(LiveStream):
     """One event stream. It has received all matching events up to `last_sent_id`."""
 
-    __slots__ = ("case", "events", "last_sent_id", "reader", "space")
+    __slots__ = ("case", "events", "last_sent_id", "reader", "workspace")
 
     def __init__(
-        self, events: CaseEventHub, space: _WorkspaceEvents, reader: Reader, case: str | None, told: int, outlet: Sink
+        self, events: CaseEventHub, workspace: _WorkspaceEvents, reader: Reader, case: str | None, last_sent_id: int,
+        sink: Sink,
     ) -> None:
-        super().__init__(reader.workspace_id, reader.user, outlet)
-        self.events, self.space, self.reader, self.case, self.last_sent_id = events, space, reader, case, told
+        super().__init__(reader.workspace_id, reader.user, sink)
+        self.events, self.workspace, self.reader = events, workspace, reader
+        self.case, self.last_sent_id = case, last_sent_id
 
     def matches(self, event: CaseEvent) -> bool:
         if self.case is not None and event.case != self.case:
@@ -87,15 +89,15 @@ class CaseEventStream(LiveStream):
         return self.reader.can_see(*self.events.targets(event))
 
     def catch_up(self) -> None:
-        if self.last_sent_id < self.space.dropped:
+        if self.last_sent_id < self.workspace.dropped:
             self.disconnect()
             return
-        for event in _after(self.space.events, self.last_sent_id):
+        for event in _after(self.workspace.events, self.last_sent_id):
             if not self.sink.ready:
                 return
             self.last_sent_id = event.id
             if self.matches(event):
-                self.sink.write(event.piece)
+                self.sink.write(event.chunk)
 
     def send_heartbeat(self, now: int) -> None:
         # An id without data sets the client's Last-Event-ID and is not an event.
@@ -104,7 +106,7 @@ class CaseEventStream(LiveStream):
             self.sink.write(EncodedChunk(b"id: %d\n\n" % number if number >= 0 else b":\n\n"))
 
     def on_disconnect(self) -> None:
-        self.space.streams.discard(self)
+        self.workspace.streams.discard(self)
         self.events.drop_if_unused(self.workspace_id)
 
 
@@ -126,7 +128,7 @@ class CaseEventHub:
         self._known_after: dict[int, int] = {}  # by partition: events up to this id are unknown
         self._order: deque[CaseEvent] = deque()
         self._kept_bytes = 0
-        # By workspace, case, audience: None, or the items that opened after all events of the case had arrived.
+        # By workspace, case, audience: None, or the items of its events if all events came before their items.
         self._cases: OrderedDict[tuple[str, str, str], tuple[str, ...] | None] = OrderedDict()
 
     def set_known_after(self, partition: int, known_after: int) -> None:
@@ -150,12 +152,12 @@ class CaseEventHub:
                 self._publish(waiting.popleft())
 
     def _publish(self, event: CaseEvent) -> None:
-        space = self._workspaces.get(event.ws)
-        if space is None:
-            space = self._workspaces[event.ws] = _WorkspaceEvents()
-        space.events.append(event)
+        workspace = self._workspaces.get(event.ws)
+        if workspace is None:
+            workspace = self._workspaces[event.ws] = _WorkspaceEvents()
+        workspace.events.append(event)
         self._order.append(event)
-        self._kept_bytes += _OVERHEAD + len(event.piece.raw)
+        self._kept_bytes += _OVERHEAD + len(event.chunk.raw)
         if event.case is not None:
             for audience in audiences_of(event.user, event.role):
                 key = event.ws, event.case, audience
@@ -169,23 +171,23 @@ class CaseEventHub:
             self._cases.popitem(last=False)
         while self._kept_bytes > self._max_bytes:
             self._evict_oldest()
-        for stream in list(space.streams):
+        for stream in list(workspace.streams):
             if stream.sink.ready:
                 stream.catch_up()
 
     def _evict_oldest(self) -> None:
         oldest = self._order.popleft()
-        self._kept_bytes -= _OVERHEAD + len(oldest.piece.raw)
-        space = self._workspaces[oldest.ws]
-        space.events.popleft()
-        space.dropped = oldest.id
+        self._kept_bytes -= _OVERHEAD + len(oldest.chunk.raw)
+        workspace = self._workspaces[oldest.ws]
+        workspace.events.popleft()
+        workspace.dropped = oldest.id
         self.drop_if_unused(oldest.ws)
 
     def drop_if_unused(self, ws: str) -> None:
-        space = self._workspaces.get(ws)
-        if space is not None and not space.events and not space.streams:
+        workspace = self._workspaces.get(ws)
+        if workspace is not None and not workspace.events and not workspace.streams:
             partition = self._partition(ws)
-            self._known_after[partition] = max(self._known_after.get(partition, -1), space.dropped)
+            self._known_after[partition] = max(self._known_after.get(partition, -1), workspace.dropped)
             del self._workspaces[ws]
 
     def _partition(self, ws: str) -> int:
@@ -212,19 +214,19 @@ class CaseEventHub:
         now = self._targets_of(event.ws, event.item) if event.item is not None else None
         return now if now is not None else (event.user, event.role)
 
-    def open(self, reader: Reader, case: str | None, after: int | None, outlet: Sink) -> LiveStream:
+    def open(self, reader: Reader, case: str | None, after: int | None, sink: Sink) -> LiveStream:
         """Opens a stream: the kept events after the id `after`, then all further events."""
-        space = self._workspaces.setdefault(reader.workspace_id, _WorkspaceEvents())
+        workspace = self._workspaces.setdefault(reader.workspace_id, _WorkspaceEvents())
         floor = self.current_id(reader.workspace_id)
-        since = max(space.dropped, self._known_after.get(self._partition(reader.workspace_id), -1))
+        since = max(workspace.dropped, self._known_after.get(self._partition(reader.workspace_id), -1))
         lost = after is not None and not since <= after <= floor
-        told = floor if after is None or after > floor else max(after, since)
-        stream = CaseEventStream(self, space, reader, case, told, outlet)
-        space.streams.add(stream)
+        last_sent_id = floor if after is None or after > floor else max(after, since)
+        stream = CaseEventStream(self, workspace, reader, case, last_sent_id, sink)
+        workspace.streams.add(stream)
         if lost:
             # The missed events are unknown. The client must read its state again.
-            outlet.write(EncodedChunk(b"event: reset\nid: %d\ndata: {}\n\n" % max(told, 0)))
-        if outlet.ready:
+            sink.write(EncodedChunk(b"event: reset\nid: %d\ndata: {}\n\n" % max(last_sent_id, 0)))
+        if sink.ready:
             stream.catch_up()
         return stream
 

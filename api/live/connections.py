@@ -57,7 +57,7 @@ class Sink(Protocol):
     ready: bool
     on_ready: Callable[[], None]
 
-    def write(self, piece: EncodedChunk) -> None: ...
+    def write(self, chunk: EncodedChunk) -> None: ...
     def end(self) -> None:
         """Ends the response. Aborts the connection if the client has not received all bytes."""
     def abort(self) -> None:
@@ -69,9 +69,9 @@ class LiveStream:
 
     __slots__ = ("sink", "user", "workspace_id")
 
-    def __init__(self, ws: str, user: str, outlet: Sink) -> None:
-        self.workspace_id, self.user, self.sink = ws, user, outlet
-        outlet.on_ready = self.catch_up
+    def __init__(self, ws: str, user: str, sink: Sink) -> None:
+        self.workspace_id, self.user, self.sink = ws, user, sink
+        sink.on_ready = self.catch_up
 
     def catch_up(self) -> None:
         """Writes what the stream missed while the sink was not ready."""

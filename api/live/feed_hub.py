@@ -42,10 +42,10 @@ class FeedHub:
             _CACHE_ENTRIES, _CACHE_BYTES)
         self._heartbeat: tuple[int, int, EncodedChunk] = (-1, -1, EncodedChunk(b""))
 
-    def open(self, reader: Reader, limit: int, cursor: int | None, outlet: Sink) -> LiveStream:
+    def open(self, reader: Reader, limit: int, cursor: int | None, sink: Sink) -> LiveStream:
         """Opens a feed: a snapshot, or the frames after `cursor`, then every further frame."""
         assert not self._dirty, "a feed opens before the frames of the last batch were sent"
-        stream = FeedStream(self, reader, limit, outlet)
+        stream = FeedStream(self, reader, limit, sink)
         may_resume = cursor is None or self._resume_roles.allows_resume(reader, cursor)
         stream.opened_at = self._resume_roles.begin(reader, None if may_resume else cursor)
         resumed = cursor is not None and may_resume and self._resume(stream, cursor)

@@ -179,15 +179,15 @@ class Workspace:
 
     def _add_family(self, family: str) -> Iterator[None]:
         assert isinstance(self.sets, SortedSets), "an earlier position has the families of the present"
-        found = _KeysByName()
+        entries = _KeysByName()
         for key in self.existing_keys():
             if key[:2] == b"i:":
                 row = decode_row(key, self.rows[key])
                 assert isinstance(row, ItemRow)
                 for name, entry in index_entries(row, frozenset({family})):
-                    found.setdefault(name, []).append(entry)
+                    entries.setdefault(name, []).append(entry)
             yield
-        for name, keys in found.items():
+        for name, keys in entries.items():
             self.sets.fill(name, keys)
             yield
         self.families |= {family}

@@ -90,7 +90,7 @@ async def test_z8_z9_events_are_told_once_the_view_has_them() -> None:
 def test_each_type_has_its_name(kind: str, name: str) -> None:
     event = case_event_of(fact(kind, 3, 2))
     assert event is not None
-    first, second, *rest = event.piece.raw.split(b"\n")
+    first, second, *rest = event.chunk.raw.split(b"\n")
     assert (first, rest) == (b"id: %d" % (3 << CURSOR_BITS | 2), [b"", b""])
     body = json.loads(second.removeprefix(b"data: "))
     assert (body["type"], body["case_id"]) == (name, "c1")

@@ -45,8 +45,8 @@ class Fed:
         """One batch; its cursor."""
         self.position.next += step
         raw = [(key, row if row is None or isinstance(row, bytes) else encode_row(row)) for key, row in rows]
-        self.edge.apply_batch(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
-        self.edge.publish()
+        with self.edge.publishing():
+            self.edge.apply_batch(0, raw, PositionRow(next=self.position.next, clock=self.position.clock))
         return self.edge.replica.cursor("w1")
 
     def client(self, *args: Any, **more: Any) -> httpx.AsyncClient:
