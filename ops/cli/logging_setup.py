@@ -1,8 +1,8 @@
-"""Logs: readable on a terminal, one JSON object a line otherwise, and never a secret in them.
+"""Configures logging: text on a terminal, one JSON object a line otherwise, without secrets.
 
-Everything goes to stderr through structlog, the standard library's loggers too. What is redacted: values of fields
-whose name says so, whatever in a line looks like a credential, and the configured secrets themselves. What a Kafka
-client tells of each of its tries is told once in a while.
+All log lines go to stderr through structlog, those of the standard library's loggers as well. Redacted are the values
+of fields with a name such as `token`, parts of a line that look like a credential, and the configured secrets. Lines
+that Kafka clients repeat with every retry are logged once in 10 s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REDACTED = "[redacted]"
 _NAMES = r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|attn_session|attn_csrf)"
 _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
-    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT, wherever it stands
+    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {REDACTED}"),
     (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),  # scheme://user:password@host
     # name=value and name: value; the name may have a prefix (ATTN_JWT_SECRET) and the value quotes.
@@ -38,21 +38,21 @@ _IN_TEXT = (
         rf"(?i)({_NAMES}\\?[\"']?\s*[=:]\s*\\?[\"']?)(?!\[redacted|bearer |basic )[^\s\"'\\,;&)}}]{{3,}}"
     ), rf"\1{REDACTED}"),
 )
-# Libraries that tell at INFO what only their authors want to know.
+# Libraries whose INFO lines are of no use to an operator.
 _CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
-# Those that tell of every try; a client without its broker tries ten times a second.
+# Libraries that log every retry; a client without its broker retries ten times a second.
 _REPEATING = ("aiokafka", "kafka", "faust", "mode")
 _QUIET = 10.0  # seconds
-_KNOWN = 1000  # lines; beyond, we forget which were said
+_KNOWN = 1000  # different lines; beyond, all of them are forgotten
 
 
 class Redactor:
-    """Takes secrets out of log events: `fields` before they are rendered, `text` after."""
+    """Removes secrets from log events: `redact_fields` before an event is rendered, `redact_text` after."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = [form for secret in secrets if len(secret) >= 4 for form in (secret, repr(secret)[1:-1])]
         forms = {*plain, *(json.dumps(form)[1:-1] for form in plain)}
-        self._known = sorted(forms, key=len, reverse=True)  # the longest first: one may hold another
+        self._known = sorted(forms, key=len, reverse=True)  # the longest first: one secret may contain another
 
     def redact_fields(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {name: REDACTED if name != "event" and _is_secret(name, value) else self._value(value)
@@ -73,13 +73,14 @@ class Redactor:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a line of these libraries through once in `quiet` seconds, however its numbers differ; the next one that
-    comes through says how many were left out."""
+    """Passes a line of the repeating libraries once in `quiet` seconds, whatever its arguments. The next line that
+    passes names the number of those that were dropped."""
 
     def __init__(self, quiet: float = _QUIET, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._quiet, self._clock = quiet, clock
-        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}  # line -> when, how many were left out since
+        # Line -> when it passed, how many were dropped since.
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] not in _REPEATING or record.exc_info:
@@ -103,20 +104,24 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """The secret values of the settings: never to be seen, in whatever text."""
-    found = [one.get_secret_value() for one in (settings.jwt_secret, settings.kafka_password) if one is not None]
+    """Returns the secret values of the settings, which must not appear in any text."""
+    secrets = [
+        value.get_secret_value() for value in (settings.jwt_secret, settings.kafka_password) if value is not None]
     passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read_url)} - {""}
-    return [*found, *(form for password in passwords for form in {password, unquote(password)})]
+    return [*secrets, *(form for password in passwords for form in {password, unquote(password)})]
 
 
 def is_text(settings: Settings, stream: TextIO | None = None) -> bool:
-    """Whether a person reads along: `log_format`, or else a terminal."""
+    """Returns whether logs are text: by `log_format`, or if that is `auto`, on a terminal."""
     stream = sys.stderr if stream is None else stream
     return settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
 
 
 def configure(role: str, settings: Settings, stream: TextIO | None = None, prefix: str = "") -> None:
-    """Set logging up for this process. `role` is a field of each JSON line, `prefix` goes before each line of text."""
+    """Configures logging of this process. `role` is a field of each JSON line; `prefix` begins each line of text.
+
+    Warns of settings that were read from a deprecated name.
+    """
     stream = sys.stderr if stream is None else stream
     text = is_text(settings, stream)
     redactor = Redactor(secrets_of(settings))

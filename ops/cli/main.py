@@ -1,4 +1,4 @@
-"""`attn`, the command line."""
+"""The command line `attn`: finds the command, imports its module, and runs it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ops.errors import UserError
 
 __all__ = ["COMMANDS", "build", "main"]
 
-# Command -> module and attribute: a function, or a `typer.Typer` for a command with sub-commands. The module of a
-# command is imported when the command runs: together they cost more than a second of CPU at each start.
+# Command -> module and attribute: a function, or a `typer.Typer` for a command with sub-commands. Only the module of
+# the requested command is imported: all of them together take more than a second of CPU.
 COMMANDS = {
     "up": "ops.cli.commands.up:up",
     "worker": "ops.cli.commands.roles:worker",
@@ -43,18 +43,19 @@ def _version(wanted: bool) -> None:
 
 
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     pass
 
 
 def build(*names: str) -> typer.Typer:
-    """The command line with the commands `names`; without any, with all of them."""
+    """Returns the command line with the commands `names`, or with all commands."""
     app = typer.Typer(
         name="attn", no_args_is_help=True, pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="A live, ranked inbox for people who work with AI agents. "
-             "Settings come from flags, else ATTN_* variables, else .env.",
+             "Each setting is read from its flag, else from its ATTN_* variable, else from the file .env.",
     )
     app.callback()(_root)
     for name in names or COMMANDS:
@@ -69,7 +70,7 @@ def build(*names: str) -> typer.Typer:
 
 
 def _requested() -> tuple[str, ...]:
-    """The command that the arguments name; nothing where help, an error or completion needs all commands."""
+    """Returns the command that the arguments name; nothing if help, an error or completion needs all commands."""
     if sys.argv[1:] == ["--version"]:
         return ("token",)  # the one that imports least
     first = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
@@ -77,7 +78,7 @@ def _requested() -> tuple[str, ...]:
 
 
 def _flow(group: typer.Typer) -> None:
-    """Help is as wide as the terminal: only an empty line of a docstring ends one there."""
+    """Joins the lines of each paragraph of the docstrings, so that help is as wide as the terminal."""
     for command in group.registered_commands:
         if command.callback is not None and command.callback.__doc__:
             text = inspect.cleandoc(command.callback.__doc__)
@@ -88,8 +89,8 @@ def _flow(group: typer.Typer) -> None:
 
 
 def without_password(argv: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without `--clickhouse URL` where the URL has a password, and that URL."""
-    kept, found, rest = [], None, iter(argv)
+    """Returns the arguments without `--clickhouse URL` if the URL has a password, and that URL."""
+    kept, removed, rest = [], None, iter(argv)
     for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag != "--clickhouse":
@@ -97,22 +98,22 @@ def without_password(argv: list[str]) -> tuple[list[str], str | None]:
             continue
         url = value if equals else next(rest, None)
         if url is not None and "@" in url and ":" in url.partition("://")[2].rpartition("@")[0]:
-            found = url
+            removed = url
         else:
             kept += [argument] if equals or url is None else [argument, url]
-    return kept, found
+    return kept, removed
 
 
 def _hide_password() -> None:
-    """Replaces this process by one that has the password of `--clickhouse URL` in its environment: every user of the
-    machine can list arguments, and only the owner of a process its environment."""
+    """Restarts this process (exec) with the URL of `--clickhouse` in its environment if it has a password: every user
+    of the machine can read the arguments of a process, but only its owner can read its environment."""
     argv, url = without_password(sys.orig_argv)
     if url is not None and sys.executable:
         os.execve(sys.executable, argv, {**os.environ, "ATTN_CLICKHOUSE": url})  # noqa: S606 - this very command
 
 
 def main() -> None:
-    """Run the command line. What the user can mend is one line on stderr; a traceback means a bug."""
+    """Runs the command line. An error that the user can correct is one line on stderr; a traceback means a bug."""
     _hide_password()
     try:
         build(*_requested())()

@@ -1,4 +1,4 @@
-"""docs/settings.md: every setting with its default, made of the code. `python -m ops.cli.settings_docs` prints it."""
+"""Generates docs/settings.md from the settings. `python -m ops.cli.settings_docs` prints it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ starts. If both names are set, the new name wins.
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the page as Markdown."""
     rows = [f"| `ATTN_{name.upper()}` | {_default(name)} | {_about(name)} |" for name in Settings.model_fields]
     old_names = [f"| `ATTN_{old.upper()}` | `ATTN_{name.upper()}` |" for old, name in sorted(RENAMED.items())]
     return "\n".join([

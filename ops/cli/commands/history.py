@@ -1,4 +1,4 @@
-"""`attn history`: write what happened to ClickHouse; make it again; export it."""
+"""`attn history`: writes facts to ClickHouse; rebuilds the tables; exports facts."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from schemas.versions import UnsupportedVersion
 
 __all__ = ["app"]
 
-app = typer.Typer(invoke_without_command=True, help="Write what happened to ClickHouse, until a signal.")
+app = typer.Typer(invoke_without_command=True, help="Run the history: it writes facts to ClickHouse until a signal.")
 
 Rebuild = Annotated[bool, typer.Option(
-    "--rebuild", help="Make the tables again from the facts Kafka holds, swap them in, and end.")]
+    "--rebuild", help="Build the tables anew from the facts in Kafka, swap them in, and exit.")]
 MissingFacts = Annotated[Literal["fail", "keep", "drop"], typer.Option(
     "--missing-facts", help="With --rebuild, for rows whose facts are no longer in Kafka: fail, keep the rows as they "
                             "are, or drop them.")]
@@ -42,11 +42,11 @@ OlderFlag = Annotated[Literal["refuse", "keep", "drop"] | None, typer.Option(
 
 
 _TIMES = ["%Y-%m-%d", "%Y-%m", "%Y-%m-%dT%H:%M:%S"]
-From = Annotated[datetime, typer.Option("--from", formats=_TIMES, help="When the first fact happened, UTC.")]
+From = Annotated[datetime, typer.Option("--from", formats=_TIMES, help="Begin of the period, UTC.")]
 To = Annotated[datetime | None, typer.Option(
-    "--to", formats=_TIMES, help="The first moment that is left out, UTC. Else now.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files are written.")]
-By = Annotated[Literal["month", "day"], typer.Option("--by", help="How much goes into a file.")]
+    "--to", formats=_TIMES, help="End of the period (exclusive), UTC. Default: now.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write to.")]
+By = Annotated[Literal["month", "day"], typer.Option("--by", help="Period of one file.")]
 
 
 @app.callback()
@@ -55,7 +55,7 @@ def history(
     instance: Instance = None, rebuild: Rebuild = False, missing_facts: MissingFacts = "fail",
     older: OlderFlag = None,
 ) -> None:
-    """Write what happened to ClickHouse, until a signal."""
+    """Run the history: it writes facts to ClickHouse until a signal."""
     if context.invoked_subcommand is not None:
         return
     policy: Literal["refuse", "keep", "drop"] = "refuse" if missing_facts == "fail" else missing_facts
@@ -79,7 +79,7 @@ def _confine(settings: Settings) -> None:
     logging_setup.configure("history", settings)
     log = structlog.get_logger("attn.history")
     if (why := confine(settings)) is not None:
-        log.warning("the process is not confined to ClickHouse's files; queries are checked all the same", reason=why)
+        log.warning("the process is not confined to ClickHouse's files; queries are checked anyway", reason=why)
 
 
 def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> None:
@@ -108,17 +108,17 @@ def _rebuild(settings: Settings, older: Literal["refuse", "keep", "drop"]) -> No
         checksums = (f"{counts.checksum:016x}" for counts in (before, after))
         table.add_row(name, f"{before.facts:,}", f"{after.facts:,}", *checksums)
     Console().print(table)
-    said = f"{report.read:,} records read, {report.kept:,} older rows taken over, {report.refused:,} refused"
-    typer.echo(said, err=True)
+    typer.echo(
+        f"{report.read:,} records read, {report.kept:,} older rows taken over, {report.refused:,} refused", err=True)
 
 
 @app.command()
 def export(
     begin: From, out: Out, end: To = None, by: By = "month", data_dir: DataDir = None, clickhouse: ClickHouse = None,
 ) -> None:
-    """Write the facts that happened from one time to before another as Parquet files, one a month or a day.
+    """Export the facts of a period as Parquet files, one for each month or day.
 
-    Runs beside `attn history`, or without it. A file appears when it is whole, in place of one of the same name.
+    Works while `attn history` runs, and without it. Each file is written completely before it replaces an older one.
     """
     from streams.history.clickhouse import client as clients
     from streams.history.clickhouse.export import export as files
@@ -126,7 +126,8 @@ def export(
     settings = config.load_settings(data_dir=data_dir, clickhouse=clickhouse)
     low, high = (when.replace(tzinfo=UTC) for when in (begin, end or datetime.now(UTC)))
     if low >= high:
-        raise UserError(f"nothing is between {low:%Y-%m-%d %H:%M} and {high:%Y-%m-%d %H:%M}", code=2)
+        raise UserError(
+            f"the period is empty: --from {low:%Y-%m-%d %H:%M} is not before --to {high:%Y-%m-%d %H:%M}", code=2)
     rows = size = 0
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def export(
 
 @contextmanager
 def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
-    """A client that streams, and the database. Where chdb's directory has no owner, we are it for the time."""
+    """Yields a streaming client and the database name. Serves chdb's directory meanwhile if no other process does."""
     from streams.history.clickhouse import client as clients
     from streams.history.embedded import query_server
 
@@ -162,7 +163,8 @@ def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
 
 @asynccontextmanager
 async def _broker(settings: Settings) -> AsyncIterator[Settings]:
-    """Kafka where it is said to be; else that of `attn up`, which does not run: for the time, its broker is ours."""
+    """Yields settings with a reachable Kafka. Without ATTN_KAFKA or --kafka it starts the embedded broker of an
+    `attn up` that does not run, and stops it afterwards."""
     if "kafka" in settings.model_fields_set or not (settings.data_dir / "broker").is_dir():
         yield settings
         return

@@ -1,4 +1,4 @@
-"""`attn kafka`: Apache Kafka on this machine, without Docker."""
+"""`attn kafka`: runs Apache Kafka on this machine without Docker."""
 
 from __future__ import annotations
 
@@ -21,29 +21,33 @@ from streams.runtime import private_files
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Apache Kafka on this machine, without Docker: to try, test, measure.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run Apache Kafka on this machine without Docker, for development, tests and benchmarks.")
 
 PORT = 9092
 _WATCH = 0.5  # seconds
 
 DataDir = Annotated[Path | None, typer.Option(
-    "--data-dir", show_default=False, help="Its state. [`kafka` in ATTN_DATA_DIR, else ./data/kafka]")]
+    "--data-dir", show_default=False, help="Directory of the cluster. [`kafka` in ATTN_DATA_DIR, else ./data/kafka]")]
 Brokers = Annotated[int | None, typer.Option(
-    "--brokers", show_default=False, help="1 or 3, each a broker and a controller. [as the directory holds, else 1]")]
+    "--brokers", show_default=False,
+    help="Number of brokers, 1 or 3; each is also a controller. Default: as in the directory, else 1.")]
 Port = Annotated[int | None, typer.Option(
     "--port", min=0, max=65000, show_default=False,
-    help=f"Port of the first broker on 127.0.0.1; two a broker from there on; 0: free ones. [{PORT}]")]
+    help=f"First port on 127.0.0.1; each broker uses two ports; 0: any free ports. [{PORT}]")]
 Foreground = Annotated[bool, typer.Option(
-    "--foreground", help="Stay, and stop it at Ctrl-C or SIGTERM; end when a broker ends.")]
+    "--foreground", help="Stay in the foreground; stop the brokers at Ctrl-C or SIGTERM; end if a broker ends.")]
 
 
 @app.command()
 def start(
     brokers: Brokers = None, data_dir: DataDir = None, port: Port = None, foreground: Foreground = False,
 ) -> None:
-    """Start what does not run yet, wait until it answers, print its address. It goes on in the background.
+    """Start the brokers that do not run, wait until they answer, and print their addresses.
 
-    The first time Maven fetches Kafka (45 MB) into the user's cache directory. Data and ports stay over restarts.
+    The brokers run in the background. The first time, Maven downloads Kafka (45 MB) into the user's cache directory.
+    Restarts keep data and ports.
     """
     directory = _directory(data_dir)
     known = (directory / "cluster.json").exists()
@@ -54,13 +58,13 @@ def start(
 
 @app.command()
 def fetch() -> None:
-    """Only fetch Kafka by Maven, if that was not done yet; print where its jars are."""
+    """Download Kafka with Maven if it is not in the cache yet, and print the directory of its jars."""
     typer.echo(jars.resolve())
 
 
 @app.command()
 def stop(data_dir: DataDir = None) -> None:
-    """Stop it cleanly; its data is kept. That nothing runs is no error."""
+    """Stop the brokers cleanly and keep their data. It is no error if none runs."""
     directory = _directory(data_dir)
     if not (directory / "cluster.json").exists():
         raise UserError(f"no Kafka in {directory}")
@@ -68,12 +72,12 @@ def stop(data_dir: DataDir = None) -> None:
         cluster = Cluster(directory, None)
         running = [node for node in cluster.nodes if node.alive]
         clean = asyncio.run(cluster.stop())
-    typer.echo("stopped" if clean and running else "killed, after 30 s" if running else "nothing runs", err=True)
+    typer.echo("stopped" if clean and running else "killed after 30 s" if running else "no broker runs", err=True)
 
 
 @app.command()
 def status(data_dir: DataDir = None) -> None:
-    """Which brokers run, and where. Exit code 0: all of them answer."""
+    """Show the brokers and their addresses. Exit code 0: all of them answer."""
     directory = _directory(data_dir)
     if not (directory / "cluster.json").exists():
         raise UserError(f"no Kafka in {directory}")
@@ -107,7 +111,7 @@ async def _start(cluster: Cluster) -> None:
         raise
     typer.echo(cluster.bootstrap)
     logs = f"{cluster.directory}/node-*/kafka.log"
-    typer.echo(f"Kafka runs, its logs are in {logs}; `attn kafka stop` stops it", err=True)
+    typer.echo(f"Kafka is running with its logs in {logs}; `attn kafka stop` stops it", err=True)
 
 
 async def _stay(cluster: Cluster) -> None:

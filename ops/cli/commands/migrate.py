@@ -1,4 +1,4 @@
-"""`attn migrate`: the tables of the history as this attn wants them."""
+"""`attn migrate`: applies pending migrations and retention to the ClickHouse tables."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from schemas.settings import Settings
 
 __all__ = ["migrate"]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would be run; run nothing.")]
-Status = Annotated[bool, typer.Option("--status", help="List the migrations and which were applied; run nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL without running it.")]
+Status = Annotated[bool, typer.Option("--status", help="List the migrations and which are applied.")]
 
 
 def migrate(
     data_dir: DataDir = None, clickhouse: ClickHouse = None, dry_run: DryRun = False, status: Status = False,
 ) -> None:
-    """Apply the migrations of ClickHouse that are pending, and how long rows are kept (ATTN_HISTORY_DAYS).
+    """Apply pending ClickHouse migrations, and the retention of rows (ATTN_HISTORY_DAYS).
 
-    Safe to repeat. A file whose text changed since it was applied is an error. `attn history` does the same when it
-    starts, always with embedded ClickHouse, with a server unless ATTN_CLICKHOUSE_MIGRATE=false.
+    Safe to repeat. It fails if the text of an applied migration has changed. `attn history` does the same when it
+    starts: always with embedded ClickHouse, and with a server unless ATTN_CLICKHOUSE_MIGRATE=false.
     """
     from streams.history.clickhouse import client as clients
     from streams.history.clickhouse import migrate as migrations
@@ -45,7 +45,7 @@ def migrate(
                 sql += retention.retention_statements(client, database, settings)
                 for statement in sql:
                     typer.echo(statement if statement.startswith("--") else f"{statement};\n")
-                return typer.echo(f"{len(pending)} migrations are pending at {_place(settings)}", err=True)
+                return typer.echo(f"{len(pending)} migrations are pending at {_address(settings)}", err=True)
             retention.check(settings)
             names = migrations.apply(client, database, cluster)
             changes = list(retention.retention_statements(client, database, settings))
@@ -53,7 +53,7 @@ def migrate(
                 client.command(statement)
             for what in [*names, *changes]:
                 typer.echo(f"applied {what}", err=True)
-            return typer.echo(f"all there at {_place(settings)}", err=True)
+            return typer.echo(f"all migrations are applied at {_address(settings)}", err=True)
     except migrations.MigrationError as error:
         raise UserError(str(error)) from None
     except clients.ClickHouseUnavailable as unavailable:
@@ -61,7 +61,8 @@ def migrate(
 
 
 def _connect(settings: Settings, reads: bool) -> Any:
-    """chdb's directory may be another process's: that one is asked where that will do."""
+    """Connects to the server, or to chdb. Only one process can open chdb's directory, so reads go to the port of the
+    process that has opened it."""
     from streams.history.clickhouse import client as clients
 
     if settings.clickhouse:
@@ -71,8 +72,8 @@ def _connect(settings: Settings, reads: bool) -> Any:
     return clients.connect(settings)
 
 
-def _place(settings: Settings) -> str:
-    """Where the tables are, without a password."""
+def _address(settings: Settings) -> str:
+    """Returns the address of the server without its password, or chdb's directory."""
     from streams.history.clickhouse import client as clients
 
     return settings.clickhouse.rpartition("@")[2] or str(clients.directory(settings))

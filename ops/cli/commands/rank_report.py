@@ -1,4 +1,4 @@
-"""`attn rank-report`: how long items would have waited at which place under another priority table."""
+"""`attn rank-report`: compares the positions of items in the list under another ranking policy with today's."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ __all__ = ["rank_report"]
 
 _MAX_EVENTS = 2_000_000
 
-PolicyPath = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The other policy: TOML, or JSON.")]
+PolicyPath = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The policy to compare: TOML or JSON.")]
 Recording = Annotated[str, typer.Argument(
-    metavar="FILE", help="JSON lines of {topic, value} as `attn replay` takes; .gz too; - is stdin. Else attn.log.",
+    metavar="FILE", help="JSON lines of {topic, value} as for `attn replay`; .gz too; - is stdin. Default: attn.log.",
     show_default=False)]
-Workspace = Annotated[str, typer.Option("--workspace", help="This one only. Else all.", show_default=False)]
+Workspace = Annotated[str, typer.Option("--workspace", help="Only this workspace. Default: all.", show_default=False)]
 MostFlag = Annotated[int | None, typer.Option("--most", min=1, hidden=True)]  # the old name of --max-events
 MaxEvents = Annotated[int, typer.Option(
     "--max-events", min=1, help="Fail if there are more events; all of them are held in memory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="All figures as one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with all figures.")]
 
 
 def rank_report(
     policy: PolicyPath, file: Recording = "", workspace: Workspace = "", max_events: MaxEvents = _MAX_EVENTS,
     most: MostFlag = None, as_json: AsJson = False, kafka: Kafka = None, data_dir: DataDir = None,
 ) -> None:
-    """Replay the past and say where items would have stood under another policy, and where they stood under today's.
+    """Replay past events, and compare the positions of items under another policy with those under today's.
 
-    Nothing is changed. Everything counts as if it had arrived when it happened; each workspace is one list, as somebody
-    sees it who may see all and has pinned nothing.
+    Nothing is changed. Each event counts at its own time, not at its arrival. Each workspace is one list, as a user
+    sees it who may see all items and has pinned nothing.
     """
     max_events = most if most is not None and max_events == _MAX_EVENTS else max_events
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
@@ -59,7 +59,7 @@ def rank_report(
     found = _of_file(file, settings, workspace, max_events) if file else asyncio.run(
         _of_log(settings, workspace, max_events))
     if not found:
-        raise UserError("there is nothing to replay")
+        raise UserError("there are no events to replay")
     rules = FoldConfig.from_settings(settings)
     today = Policy(rules.targets)
     times = [entry.time for entry in found]
@@ -72,7 +72,7 @@ def rank_report(
 
 
 def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> list[Entry]:
-    """Events that would be rejected are left out, and counted."""
+    """Reads a recording. Events that ingest would reject are skipped and counted."""
     found: list[Entry] = []
     limits, rejected = event_files.limits_of(settings), 0
     with event_files.open_input(path) as lines:
@@ -87,12 +87,12 @@ def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> 
                 raise UserError(f"line {number}: {error}") from None
             _take(found, [entry], workspace, max_events)
     if rejected:
-        typer.echo(f"{rejected} events can't be read and are left out", err=True)
+        typer.echo(f"{rejected} invalid events are skipped", err=True)
     return found
 
 
 async def _of_log(settings: Settings, workspace: str, max_events: int) -> list[Entry]:
-    """What attn.log still holds: ATTN_LOG_RETENTION_HOURS."""
+    """Reads attn.log, which has the entries of the last ATTN_LOG_RETENTION_HOURS."""
     found: list[Entry] = []
     async with open_consumer(settings, LOG) as reader:
         async for record in read_to_end(reader):
@@ -109,7 +109,7 @@ async def _of_log(settings: Settings, workspace: str, max_events: int) -> list[E
 def _take(found: list[Entry], more: list[Any], workspace: str, max_events: int) -> None:
     found += [entry for entry in more if not workspace or entry.ws == workspace]
     if len(found) > max_events:
-        raise UserError(f"more than {max_events:,} events: name a workspace, or raise --max-events")
+        raise UserError(f"more than {max_events:,} events: choose one with --workspace, or raise --max-events")
 
 
 # --- to be read ---

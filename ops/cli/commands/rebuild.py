@@ -1,4 +1,4 @@
-"""`attn rebuild` and `attn checkpoint`: the view made again from the log, and files to begin with."""
+"""`attn rebuild` and `attn checkpoint`: rebuild the view from the log; write checkpoints to start a rebuild from."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, RebuildError,
 __all__ = ["checkpoint", "rebuild"]
 
 Check = Annotated[bool, typer.Option(
-    "--check", help="Change nothing; exit code 1 if the view is not what the log says.")]
-Partitions = Annotated[str, typer.Option("--partitions", metavar="0-3,7", help="These only. Else all.",
+    "--check", help="Compare only; exit code 1 if the view differs from the log.")]
+Partitions = Annotated[str, typer.Option("--partitions", metavar="0-3,7", help="Only these partitions. Default: all.",
                                          show_default=False)]
 BaseFile = Annotated[Path | None, typer.Option(
-    "--base", metavar="FILE", help="Begin with a checkpoint, where the log does not reach back to its beginning.",
+    "--base", metavar="FILE", help="Start from a checkpoint; needed if the log no longer has its first records.",
     show_default=False)]
 IgnoreMismatch = Annotated[bool, typer.Option(
     "--ignore-config-mismatch", help="Accept a checkpoint that was written with other fold settings.")]
 AnyRulesFlag = Annotated[bool, typer.Option("--any-rules", hidden=True)]  # the old name of --ignore-config-mismatch
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a partition.")]
-Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; replaced when all is written.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for each partition.")]
+Target = Annotated[Path, typer.Argument(
+    metavar="FILE", help="File to write; an existing one is replaced once the new one is complete.")]
 
 
 def rebuild(
@@ -50,10 +51,10 @@ def rebuild(
     ignore_config_mismatch: IgnoreMismatch = False, any_rules: AnyRulesFlag = False, as_json: AsJson = False,
     kafka: Kafka = None, data_dir: DataDir = None,
 ) -> None:
-    """Fold the log anew with today's rules, compare, and replace what of the view differs.
+    """Fold the log with the current settings, compare the result with the view, and replace rows that differ.
 
-    Readers see the old view or the new one, never a mix. Workers may run meanwhile: they are fenced off, start again
-    and go on from the new view. No facts are told. With --check nothing is changed.
+    Readers see the old view or the new one, never a mix. Workers may run meanwhile: they are fenced, restart, and
+    continue from the new view. No facts are written. With --check nothing is changed.
     """
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     numbers = _numbers(partitions, settings)
@@ -74,7 +75,7 @@ def rebuild(
 
 
 def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> None:
-    """Write rows and positions of all partitions to FILE: compressed, with a checksum. Workers may run meanwhile."""
+    """Write rows and positions of all partitions to FILE, compressed and with a checksum. Workers may run meanwhile."""
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     writing = CheckpointWriter(file, settings.log_partitions, FoldConfig.from_settings(settings))
     with _errors(settings):
@@ -87,7 +88,7 @@ def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> N
 
 
 def _numbers(partitions: str, settings: Settings) -> list[int]:
-    from api.edge.services import parse_partitions  # half a second, for a command that may ask for it
+    from api.edge.services import parse_partitions  # imported here: it takes half a second
 
     try:
         return sorted(parse_partitions(partitions, settings.log_partitions))
@@ -119,10 +120,11 @@ def _errors(settings: Settings) -> Iterator[None]:
         except UnsupportedVersion as error:
             raise UserError(str(error)) from None
         except FencedError:
-            raise UserError("somebody else claimed a partition at the same time; try again") from None
+            raise UserError(
+                "a worker or another rebuild fenced a partition at the same time; run the command again") from None
         except TimeoutError:
             raise UserError(f"Kafka at {settings.kafka} stopped answering; each partition has its old view or its new "
-                            "one, so it can be run again") from None
+                            "one, so the command can be run again") from None
 
 
 # --- doing it ---
@@ -131,7 +133,7 @@ def _errors(settings: Settings) -> Iterator[None]:
 async def _each(
     settings: Settings, numbers: list[int], source: Checkpoint | None, check: bool
 ) -> tuple[list[RebuildReport], list[str]]:
-    """What was found and done, and why it could not be in the others: each partition is for itself."""
+    """Rebuilds or checks each partition. Returns the reports, and the reasons of those that failed."""
     await _require(settings)
     bases = source.bases(set(numbers)) if source is not None else iter(())
     rules, reports, failed = FoldConfig.from_settings(settings), list[RebuildReport](), list[str]()
@@ -151,7 +153,7 @@ async def _each(
 
 
 async def _require(settings: Settings) -> None:
-    """The topics are there, with as many partitions as the settings say: nothing is made here by mistake."""
+    """Raises UserError if a topic is missing or has another number of partitions than the settings."""
     client = AIOKafkaClient(**client_arguments(settings))
     try:
         async with kafka_timeout():
@@ -183,7 +185,7 @@ async def _write(settings: Settings, writing: CheckpointWriter) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """A bar on a terminal, nothing elsewhere. Gives: (partition, how many are done, of how many) -> progress."""
+    """Shows a progress bar if stderr is a terminal. Yields a function (partition, done, total) -> progress function."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda *_: lambda *_: None
@@ -226,10 +228,10 @@ def _sum_up(reports: list[RebuildReport], check: bool) -> None:
     odd = sum(sum(kind.values()) for report in reports for kind in report.differing.values())
     loose, written = sum(report.stale_keys for report in reports), sum(report.written for report in reports)
     if check:
-        typer.echo(f"{odd} rows are not what the log says; `attn rebuild` replaces them" if odd else
-                   "the view is what the log says", err=True)
+        typer.echo(f"{odd} rows differ from the log; `attn rebuild` replaces them" if odd else
+                   "the view equals the log", err=True)
         if loose:
-            typer.echo(f"{loose} rows were written out of turn; the next worker that starts mends them", err=True)
+            typer.echo(f"{loose} stale rows; the next worker that starts repairs them", err=True)
     else:
         typer.echo(f"replaced {odd} rows ({written} records written)" if written else
-                   "the view is what the log says; nothing was written", err=True)
+                   "the view equals the log; nothing was written", err=True)

@@ -1,4 +1,4 @@
-"""`attn worker`, `attn edge`, `attn demo`: run one role until a signal. (`attn history` has a module of its own.)"""
+"""`attn worker`, `attn edge`, `attn demo`: run one role until a signal. `attn history` has its own module."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _NO_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 Run = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 Partitions = Annotated[str | None, typer.Option(
-    "--partitions", metavar="0-31", help="Partitions this edge serves. [ATTN_PARTITIONS, else all]",
+    "--partitions", metavar="0-31", help="Partitions of the log that this edge serves. [ATTN_PARTITIONS, else all]",
     show_default=False)]
 
 
 EdgeHost = Annotated[str | None, typer.Option(
-    "--host", help="Address of the edge, and that its own page listens on. [ATTN_HOST, else 127.0.0.1]",
+    "--host", help="Address of the edge, and address to listen on. [ATTN_HOST, else 127.0.0.1]",
     show_default=False)]
 EdgePort = Annotated[int | None, typer.Option(
     "--port", min=1, max=65535, help="Port of the edge. [ATTN_PORT, else 8080]", show_default=False)]
 
 
 def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
-    """Take source events in and fold them into the view."""
+    """Run a worker: it reads source events and folds them into the view."""
     run_role("worker", "streams.worker.main", config.load_settings(data_dir=data_dir, kafka=kafka, instance=instance))
 
 
@@ -49,13 +49,15 @@ def edge(
     data_dir: DataDir = None, kafka: Kafka = None, clickhouse: ClickHouse = None, host: Host = None, port: Port = None,
     instance: Instance = None, partitions: Partitions = None,
 ) -> None:
-    """Serve inboxes and live feeds over HTTP."""
+    """Run an edge: it serves inboxes and live feeds over HTTP."""
     settings = config.load_settings(
         data_dir=data_dir, kafka=kafka, clickhouse=clickhouse, host=host, port=port, instance=instance,
         partitions=partitions, reads_as="edge",
     )
     if settings.jwt_secret is None and settings.jwks_url is None:
-        raise UserError("nobody could call: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or --data-dir to that of `attn up`")
+        raise UserError(
+            "no token verification is configured: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or pass the --data-dir of a "
+            "running `attn up`")
     from api.edge.services import parse_partitions
 
     try:
@@ -66,15 +68,19 @@ def edge(
 
 
 def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, port: EdgePort = None) -> None:
-    """Play a made-up team into the workspace `demo`, until it is stopped. `attn up --demo` runs it."""
+    """Send events of an invented team to the workspace `demo` until a signal. `attn up --demo` runs this."""
     settings = config.load_settings(data_dir=data_dir, kafka=kafka, host=host, port=port)
     if settings.jwt_secret is None:
-        raise UserError("its people could not sign in: set ATTN_JWT_SECRET, or --data-dir to that of `attn up`")
+        raise UserError("demo users cannot sign in: set ATTN_JWT_SECRET, or pass the --data-dir of a running `attn up`")
     run_role("demo", "ops.demo", settings)
 
 
 def run_role(role: str, module: str, settings: Settings) -> None:
-    """Until a signal. UserError; SystemExit with the code that says whether a restart may help."""
+    """Runs a role until a signal.
+
+    Raises UserError for errors that the user can correct. Raises SystemExit with 75 (EX_TEMPFAIL) if Kafka is
+    unreachable, so a restart may help, and with 1 after any other failure.
+    """
     logging_setup.configure(role, settings)
     log = structlog.get_logger(f"attn.{role}")
     try:
@@ -88,10 +94,10 @@ def run_role(role: str, module: str, settings: Settings) -> None:
         from streams.history.clickhouse.migrate import MigrationError
 
         if (newer := _cause(error, UnsupportedVersion) or _cause(error, MigrationError)) is not None:
-            log.critical("refused", reason=str(newer))
+            log.critical("incompatible version", reason=str(newer))
         elif (away := _cause(error, BrokerUnavailable)) is not None:
-            log.critical("Kafka is away", reason=str(away))
-            code = os.EX_TEMPFAIL  # whoever supervises it need not give up: ours does not
+            log.critical("Kafka is unreachable", reason=str(away))
+            code = os.EX_TEMPFAIL  # the supervisor of `attn up` restarts it without limit
         elif isinstance(error, OSError) and (error.errno in _NO_ADDRESS or isinstance(error, socket.gaierror)):
             raise UserError(f"cannot listen: {error.strerror}") from None
         else:
@@ -101,14 +107,14 @@ def run_role(role: str, module: str, settings: Settings) -> None:
 
 
 def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
-    """What of this kind is why: one line says it then, and a traceback would say no more."""
+    """Returns the first exception of type `kind` in the chain of causes; None if there is none."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__
     return error
 
 
 async def _until_signal(run: Run, settings: Settings) -> None:
-    """The first SIGTERM or SIGINT asks it to stop; a second one does not wait for it."""
+    """Stops the role at the first SIGTERM or SIGINT; exits immediately at the second."""
     stop = asyncio.Event()
 
     def on_signal(signum: int) -> None:
@@ -124,6 +130,6 @@ async def _until_signal(run: Run, settings: Settings) -> None:
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
-    except ImportError:  # uvicorn brings it where it exists
+    except ImportError:  # not available on every platform
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()

@@ -1,5 +1,5 @@
-"""`attn schemas`: the contract for people and programs that are not Python: JSON Schemas of everything that is on
-a topic, and the OpenAPI and AsyncAPI documents of the edge."""
+"""`attn schemas`: writes the JSON Schemas of all records on attn's topics, and the edge's OpenAPI and AsyncAPI
+documents."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _HOME = Path(package.__file__).parent / "json"
 
 def schemas(
     out: Annotated[Path, typer.Option("--out", help="Directory to write to.", show_default=False)] = _HOME,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a file is stale.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is out of date.")] = False,
 ) -> None:
-    """Write the JSON Schemas of source events, log, view rows and facts, the OpenAPI and the AsyncAPI document."""
+    """Write the JSON Schemas of source events, log, view rows and facts, and the OpenAPI and AsyncAPI documents."""
     found = export() | documents()
     wanted = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in found.items()}
     there = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
     stale = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if check:
         if stale:
-            raise UserError(f"stale in {out}: {', '.join(stale)}; `attn schemas` writes them")
+            raise UserError(f"out of date in {out}: {', '.join(stale)}; run `attn schemas`")
         typer.echo(f"{len(wanted)} schemas are current", err=True)
         return
     for name in stale:
@@ -45,7 +45,7 @@ def schemas(
 
 
 def export() -> dict[str, dict[str, Any]]:
-    """File name -> schema."""
+    """Returns the schemas by file name."""
     found = {f"sources/{name}.json": model.model_json_schema() for name, model in MODELS.items()}
     found["log.json"] = _of("attn.log: a pack of events, commands and the clock", log.Pack)
     found["facts.json"] = _of("attn.facts: accepted facts and outcomes of commands", facts.Fact | facts.Outcome)
@@ -57,8 +57,8 @@ def export() -> dict[str, dict[str, Any]]:
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """What an edge serves at /openapi.json and /asyncapi.json."""
-    # The edge's own packages, which the other commands of this module's kind do without.
+    """Returns the documents that an edge serves at /openapi.json and /asyncapi.json."""
+    # Imported here: other commands do not need the packages of the edge.
     from api.contract.asyncapi import asyncapi
     from api.edge.services import Edge
     from api.http.app import create_app

@@ -1,4 +1,4 @@
-"""`attn emit` and `attn replay`: files of events into the source topics."""
+"""`attn emit` and `attn replay`: send files of events to the source topics."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ from streams.runtime.clock import now_us
 
 __all__ = ["emit", "replay"]
 
-_SHOWN = 20  # bad lines told one by one
+_SHOWN = 20  # invalid lines that are printed with their reason
 
 File = Annotated[str, typer.Argument(
-    metavar="FILE", help="JSON lines, or one event over many; .gz too; - is stdin.")]
+    metavar="FILE", help="JSON lines, or one event that spans lines; may be .gz; - is stdin.")]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help=f"One of {', '.join(SOURCE_TYPES)}.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Send the good lines, leave the bad ones out.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Send the valid lines only.")]
 Recording = Annotated[str, typer.Argument(
-    metavar="FILE", help="JSON lines of {topic, key?, value}; .gz too; - is stdin.")]
+    metavar="FILE", help="JSON lines of {topic, key?, value}; may be .gz; - is stdin.")]
 Rate = Annotated[float | None, typer.Option(
-    "--rate", min=0.001, help="Events a second. Else as fast as Kafka takes them.", show_default=False)]
+    "--rate", min=0.001, help="Events per second. Default: as fast as Kafka accepts them.", show_default=False)]
 Retime = Annotated[bool, typer.Option(
     "--retime", help="Shift time, due_at and expires_at of all events so that the last event is now.")]
-Force = Annotated[bool, typer.Option("--force", help="Send every line as it is; bad ones end in dead-letters.")]
+Force = Annotated[bool, typer.Option(
+    "--force", help="Send all lines unchecked; invalid events end up in dead-letters.")]
 
 
 def emit(
@@ -51,17 +52,18 @@ def emit(
 ) -> None:
     """Check JSON lines of CloudEvents and send them to TOPIC.
 
-    All lines are checked before any is sent: where one is bad, it is named with its line number, nothing is sent and
-    the exit code is 1. With --skip-bad the good ones are sent (the exit code is still 1), with --force all of them.
+    All lines are checked before the first is sent. If a line is invalid, its number and the reason are printed, nothing
+    is sent, and the exit code is 1. With --skip-bad the valid lines are sent (the exit code is still 1), with --force
+    all lines.
     """
     if topic not in SOURCE_TYPES:
-        raise UserError(f"{topic!r} is not a source topic; they are {', '.join(SOURCE_TYPES)}", code=2)
+        raise UserError(f"{topic!r} is not a source topic; source topics are {', '.join(SOURCE_TYPES)}", code=2)
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     limits = event_files.limits_of(settings)
     with event_files.open_input(file) as lines:
         bad = {} if force else dict(_bad(topic, lines, limits))
         if bad:
-            _tell(bad)
+            _print_bad(bad)
         if bad and not skip_bad:
             raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
         lines.seek(0)
@@ -79,10 +81,11 @@ def replay(
 ) -> None:
     """Send recorded events, each to its topic, in the order of the file.
 
-    A line that is not such a record is named with its number, and nothing is sent. The events themselves are not
-    checked: what the stream can't read ends in dead-letters. An event seen before (source and id) changes nothing,
-    so what was cut off can be sent again, from the line that it says or from the first.
-    The lines of `attn dead-letters --export` settle the dead letters they were made of.
+    If a line has another form, its number is printed and nothing is sent. The events are not checked: an invalid event
+    ends up in dead-letters. An event that was sent before (same source and id) changes nothing. So after an
+    interruption the file can be sent again, from the printed line or from the first.
+
+    Lines from `attn dead-letters export` mark their dead letters as resolved.
     """
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     with event_files.open_input(file) as lines:
@@ -90,7 +93,7 @@ def replay(
         shift = 0
         if retime and last is not None:
             shift = now_us() - last
-            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {format_timestamp(last)} is now", err=True)
+            typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {format_timestamp(last)} becomes now", err=True)
         lines.seek(0)
         begun = time.monotonic()
         count = asyncio.run(_send(settings, topics, _replayed(lines, shift), total, rate))
@@ -100,7 +103,8 @@ def replay(
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to send. `line`: where it stands; `settles`: the dead letter it was (partition, offset)."""
+    """A record to send. `line`: its line number in the file. `settles`: (partition, offset) of the dead letter that it
+    resolves."""
 
     line: int
     topic: str
@@ -124,7 +128,7 @@ def _bad(topic: str, lines: IO[bytes], limits: EventLimits) -> Iterator[tuple[in
             "or a backslash", err=True)
 
 
-def _tell(bad: dict[int, str]) -> None:
+def _print_bad(bad: dict[int, str]) -> None:
     for number, reason in islice(bad.items(), _SHOWN):
         typer.echo(f"line {number}: {reason}", err=True)
     if len(bad) > _SHOWN:
@@ -132,7 +136,10 @@ def _tell(bad: dict[int, str]) -> None:
 
 
 def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
-    """How many events, which topics, and the last event's time in microseconds. UserError: a line is not a record."""
+    """Returns the number of events, their topics, and the time of the last event in microseconds.
+
+    Raises UserError if a line is not a record.
+    """
     total, topics, last, bad = 0, set(), None, {}
     for number, line in event_files.iter_lines(lines):
         try:
@@ -145,7 +152,7 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
         at = event_files.time_of(found.bytes_of_value)
         last = at if last is None or (at is not None and at > last) else last
     if bad:
-        _tell(bad)
+        _print_bad(bad)
         raise UserError(f"{len(bad)} bad line{'s' * (len(bad) > 1)}; nothing was sent")
     return total, topics, last
 
@@ -183,7 +190,7 @@ async def _send(
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[Sender], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """Shows a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
     if total is None or not console.is_terminal:
         yield lambda out: None

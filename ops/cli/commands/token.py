@@ -1,4 +1,4 @@
-"""`attn token`: a token for the configured secret."""
+"""`attn token`: prints a token signed with the configured secret."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MAX_TTL = 1e14  # seconds; `exp` must stay a number that clients parse
 
 
 def token(
-    workspace: Annotated[str, typer.Option("--workspace", help="Workspace the caller is in.")],
-    user: Annotated[str, typer.Option("--user", help="Id of the caller.")],
+    workspace: Annotated[str, typer.Option("--workspace", help="Workspace of the user.")],
+    user: Annotated[str, typer.Option("--user", help="Id of the user.")],
     role: Annotated[str, typer.Option("--role", help=f"One of {', '.join(ROLES)}.")],
-    name: Annotated[str | None, typer.Option("--name", help="Name to show.", show_default=False)] = None,
-    ttl: Annotated[str, typer.Option("--ttl", help="How long it holds: 30m, 12h, 7d, or seconds.")] = "12h",
+    name: Annotated[str | None, typer.Option("--name", help="Display name.", show_default=False)] = None,
+    ttl: Annotated[str, typer.Option("--ttl", help="Time until the token expires: 30m, 12h, 7d, or seconds.")] = "12h",
     data_dir: DataDir = None,
 ) -> None:
-    """Print a token for ATTN_JWT_SECRET, or for the secret of the `attn up` that uses this data directory."""
+    """Print a token signed with ATTN_JWT_SECRET, or with the secret of the data directory of `attn up`."""
     settings = config.load_settings(data_dir=data_dir)
     if role.upper() not in ROLES:
         raise UserError(f"--role: {role!r} is not one of {', '.join(ROLES)}", code=2)
@@ -36,14 +36,14 @@ def token(
         raise UserError("--workspace and --user must not be blank", code=2)
     if settings.jwt_secret is None:
         raise UserError(
-            "no secret to sign with: set ATTN_JWT_SECRET, or --data-dir to that of `attn up`, which makes one"
-            if settings.jwks_url is None else "ATTN_JWKS_URL is set: the tokens come from there")
+            "no secret to sign with: set ATTN_JWT_SECRET, or pass the --data-dir of an `attn up`, which creates one"
+            if settings.jwks_url is None else "ATTN_JWKS_URL is set: get the token from your identity provider")
     now = int(time.time())
     claims = {"sub": user, "workspace_id": workspace, "role": role.upper(), "iat": now, "exp": now + parse_ttl(ttl)}
     if name is not None:
         claims["name"] = name
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a short secret is its owner's choice; `attn up` makes a long one
+        warnings.simplefilter("ignore")  # PyJWT warns of short secrets; `attn up` creates a long one
         typer.echo(jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm="HS256"))
 
 

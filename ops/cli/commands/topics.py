@@ -1,4 +1,4 @@
-"""`attn topics`: create what is missing, check what is there."""
+"""`attn topics`: creates missing topics and checks existing ones."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from streams.kafka.topics import TopicError, ensure_topics, partitions
 
 __all__ = ["topics"]
 
-_PATIENCE = 10.0  # seconds; a person waits
+_TIMEOUT = 10.0  # seconds
 
 
 def topics(kafka: Kafka = None, data_dir: DataDir = None) -> None:
-    """Create the topics attn needs. Safe to repeat; fails when one is there with other partitions."""
+    """Create the topics that attn needs. Safe to repeat; fails if a topic exists with another number of partitions."""
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     with kafka_errors(settings):
         try:
-            asyncio.run(ensure_topics(settings, _PATIENCE))
+            asyncio.run(ensure_topics(settings, _TIMEOUT))
         except TopicError as error:
             raise UserError(str(error)) from None
     table = Table("topic", "key", "partitions", "cleanup", "holds")
     for topic in TOPICS:
         table.add_row(topic.name, topic.key, str(partitions(topic, settings)), topic.cleanup, topic.holds)
     Console().print(table)
-    typer.echo(f"all there at {settings.kafka}", err=True)
+    typer.echo(f"all topics exist at {settings.kafka}", err=True)

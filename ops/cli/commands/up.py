@@ -1,4 +1,4 @@
-"""`attn up`: everything on one machine."""
+"""`attn up`: runs broker, worker, edge and history on one machine."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ __all__ = ["up"]
 
 KafkaPort = Annotated[int | None, typer.Option(
     "--kafka-port", min=0, max=65535, show_default=False,
-    help="Port of the embedded broker on 127.0.0.1, 0: any free one. [ATTN_KAFKA_PORT, else 19092]")]
+    help="Port of the embedded broker on 127.0.0.1; 0: any free port. [ATTN_KAFKA_PORT, else 19092]")]
 RealKafka = Annotated[str | None, typer.Option(
     "--kafka", metavar="HOST:PORT", show_default=False,
-    help="Use this Kafka, not the embedded broker. [ATTN_KAFKA]")]
+    help="Use this Kafka instead of the embedded broker. [ATTN_KAFKA]")]
 
-Demo = Annotated[bool, typer.Option("--demo", help="With a made-up team at work in the workspace `demo`, to look at.")]
+Demo = Annotated[bool, typer.Option("--demo", help="Also play events of an invented team into the workspace `demo`.")]
 
 _COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "demo": "yellow"}
 
@@ -46,10 +46,10 @@ def up(
     data_dir: DataDir = None, host: Host = None, port: Port = None, kafka_port: KafkaPort = None,
     kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False,
 ) -> None:
-    """Run everything on this machine: broker, worker, edge, history. Ctrl-C or SIGTERM stops it cleanly.
+    """Run attn on this machine: broker, worker, edge and history. Ctrl-C or SIGTERM stops it cleanly.
 
-    All state is in the data directory. A part that dies is started again; one that cannot live ends it all with the
-    reason and a non-zero exit code.
+    All state is in the data directory. A process that ends is restarted. If the worker, the edge or the broker keeps
+    failing, the command ends with the reason and a non-zero exit code.
     """
     settings = config.load_settings(
         data_dir=data_dir, host=host, port=port, kafka_port=kafka_port, kafka=kafka, clickhouse=clickhouse)
@@ -59,7 +59,9 @@ def up(
     if text and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         env["FORCE_COLOR"] = "1"
     if "kafka" not in settings.model_fields_set and settings.kafka_security != "PLAINTEXT":
-        raise UserError("ATTN_KAFKA_SECURITY is of a Kafka of yours: name it (ATTN_KAFKA), or leave that out", code=2)
+        raise UserError(
+            "ATTN_KAFKA_SECURITY needs a Kafka server: set ATTN_KAFKA, or unset ATTN_KAFKA_SECURITY to use the "
+            "embedded broker", code=2)
     announce = _announce_demo if demo else _announce
     stack = Stack(settings, "kafka" not in settings.model_fields_set, env, _echo(text), announce, demo=demo)
     asyncio.run(_until_signal(stack))
@@ -68,26 +70,26 @@ def up(
 async def _until_signal(stack: Stack) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup: it shall outlive its terminal
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # ignored under nohup
             asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     await stack.run(stop)
 
 
 def _echo(text: bool) -> Callable[[str, str], None]:
-    """How a part's line is shown: behind its name for a person, else as a JSON object, whatever the part said."""
+    """Returns how to print a line of a process: with its name before it, or as a JSON object."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def for_people(part: str, line: str) -> None:
-        console.print(Text(f"{part:<8}", style=_COLORS.get(part, "")), end="")
+    def as_text(process: str, line: str) -> None:
+        console.print(Text(f"{process:<8}", style=_COLORS.get(process, "")), end="")
         console.file.write(f"{line}\n")
         console.file.flush()
 
-    def as_json(part: str, line: str) -> None:
-        whole = line if line.startswith("{") else json.dumps({"role": part, "level": "info", "event": line})
+    def as_json(process: str, line: str) -> None:
+        whole = line if line.startswith("{") else json.dumps({"role": process, "level": "info", "event": line})
         sys.stderr.write(f"{whole}\n")
         sys.stderr.flush()
 
-    return for_people if text else as_json
+    return as_text if text else as_json
 
 
 def _announce(settings: Settings, url: str) -> None:
@@ -99,16 +101,16 @@ def _announce_demo(settings: Settings, url: str) -> None:
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # nobody reads it any more
+    with suppress(OSError):  # stdout is closed
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def demo_banner(settings: Settings, url: str) -> str:
-    """Where to look, and as whom."""
+    """Returns the text of a ready `attn up --demo`: URL and how to sign in."""
     user, role, name = PEOPLE[0]
     return f"""
-  attn is ready, and a team is at work: open {url} and sign in with what this prints:
+  attn is ready with the demo: open {url} and sign in with the token that this command prints:
 
   attn token --workspace {WORKSPACE} --user {user} --role {role} --name {shlex.quote(name)}{_where(settings)}
 
@@ -120,7 +122,7 @@ def _where(settings: Settings) -> str:
 
 
 def banner(settings: Settings, url: str) -> str:
-    """What a newcomer needs next, ready to be pasted."""
+    """Returns the text of a ready `attn up`: the first commands to try, ready to be pasted."""
     where = _where(settings)
     event = {
         "specversion": "1.0", "id": "hello-1", "source": "/hello", "type": "waitpoint.created", "subject": "hello",
@@ -139,7 +141,7 @@ def banner(settings: Settings, url: str) -> str:
 
 
 def _asking(settings: Settings) -> str:
-    """The line of the history: where embedded ClickHouse answers."""
+    """Returns the line with a query of embedded ClickHouse; empty with a ClickHouse server."""
     if settings.clickhouse:
         return ""
     password, query = shlex.quote(str(settings.clickhouse_password_file)), "FROM activity_by_hour SELECT * LIMIT 10"

@@ -98,7 +98,7 @@ async def test_start_stop_status_in_the_background(command: Command) -> None:
     stopped = command("stop")
     assert (stopped.returncode, stopped.stderr) == (0, "stopped\n")
     assert not identity.is_alive(before)
-    assert command("stop").stderr == "nothing runs\n"
+    assert command("stop").stderr == "no broker runs\n"
     assert command("status").returncode == 1
     other = command("start", "--brokers", "3")
     assert (other.returncode, "holds a cluster of 1, not of 3" in other.stderr) == (1, True)
@@ -114,7 +114,7 @@ def test_in_the_foreground(command: Command, end: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"127.0.0.1:")
         second = command("start")
-        assert (second.returncode, "another `attn kafka` is at work" in second.stderr) == (1, True)
+        assert (second.returncode, "another `attn kafka` uses" in second.stderr) == (1, True)
         node = command.process
         if end == "signal":
             process.terminate()

@@ -139,7 +139,7 @@ async def test_the_command_line(stack: Stack, attn: Attn) -> None:
         assert [one["partition"] for one in found] == [0, 1]
         again = json.loads(await attn(settings, "rebuild", "--check", "--json", "--partitions", "1"))
         assert (again["differ"], again["checksum"]) == ({}, found[1]["checksum"])
-        assert "the view is what the log says; nothing was written" in await attn(settings, "rebuild")
+        assert "the view equals the log; nothing was written" in await attn(settings, "rebuild")
         assert "partitions '7'" in await attn(settings, "rebuild", "--partitions", "7", expect=2)
 
 
@@ -147,6 +147,6 @@ async def test_what_can_not_be_rebuilt_is_said(stack: Stack, attn: Attn) -> None
     async with stack(log_partitions=2) as settings:
         assert "no topic attn.facts, attn.log, attn.views" in await attn(settings, "rebuild", "--check", expect=1)
         await topics.ensure_topics(settings)
-        assert "the view is what the log says" in await attn(settings, "rebuild", "--check"), "nothing is there"
+        assert "the view equals the log" in await attn(settings, "rebuild", "--check"), "nothing is there"
         more = settings.model_copy(update={"log_partitions": 8})
         assert "has 2 partitions, ATTN_LOG_PARTITIONS says 8" in await attn(more, "rebuild", expect=1)

@@ -148,7 +148,7 @@ def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("COLUMNS", "300")
     assert attn_here("emit", "--help") == 0
     said = capsys.readouterr().out
-    assert "nothing is sent and the exit code is 1. With --skip-bad" in said
+    assert "nothing is sent, and the exit code is 1. With --skip-bad" in said
     assert "[[FILE]]" not in said
 
 
@@ -184,7 +184,7 @@ def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tm
     found = config.load_settings(data_dir=tmp_path / "data")
     assert (found.jwt_secret, found.jwks_url, found.jwt_audience, found.jwt_issuer) == (None, None, None, None)
     assert Settings(jwt_secret=SecretStr(blank)).jwt_secret is None
-    with pytest.raises(UserError, match="nobody could call"):
+    with pytest.raises(UserError, match="no token verification is configured"):
         edge(data_dir=tmp_path / "data")
 
 
@@ -280,7 +280,7 @@ def test_no_secret_to_sign_with(capsys: pytest.CaptureFixture[str]) -> None:
     assert attn_here("token", "--workspace", "w", "--user", "u", "--role", "OWNER") == 1
     assert "no secret to sign with: set ATTN_JWT_SECRET" in capsys.readouterr().err
     assert attn_here("edge") == 1
-    assert "nobody could call" in capsys.readouterr().err
+    assert "no token verification is configured" in capsys.readouterr().err
 
 
 def test_ttl() -> None:
@@ -365,7 +365,7 @@ def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
 def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "json"
     assert attn_here("schemas", "--check", "--out", str(out)) == 1
-    assert "stale in" in capsys.readouterr().err
+    assert "out of date in" in capsys.readouterr().err
     assert attn_here("schemas", "--out", str(out)) == 0
     assert attn_here("schemas", "--check", "--out", str(out)) == 0
     (out / "log.json").write_text("{}")

@@ -143,7 +143,7 @@ def test_two_events_over_many_lines_are_lines() -> None:
 
 def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attn_here("emit", "attn.log", "x") == 2
-    assert "'attn.log' is not a source topic; they are waitpoints" in capsys.readouterr().err
+    assert "'attn.log' is not a source topic; source topics are waitpoints" in capsys.readouterr().err
     assert attn_here("emit", "plans", str(tmp_path / "none")) == 1
     assert "none: No such file" in capsys.readouterr().err
     (tmp_path / "r").write_text('{"topic":"plans","value":{}}\nwhat\n{"topic":"x","value":{}}')
