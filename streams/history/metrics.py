@@ -1,4 +1,4 @@
-"""The history's metrics, each declared once."""
+"""Prometheus metrics of the history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Facts of a period as Parquet files, a month or a day each, made by ClickHouse and written as they come."""
+"""Exports the facts of a period as Parquet files, one per month or day. ClickHouse creates their content;
+this process writes it as the response arrives.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ __all__ = ["Broken", "File", "Span", "export", "spans"]
 Span = Literal["month", "day"]
 
 _CHUNK = 1 << 20  # bytes
-_MAGIC = b"PAR1"  # a Parquet file begins and ends with it
+_MAGIC = b"PAR1"  # at the start and the end of a Parquet file
 _QUERY = """
 SELECT $what FROM $activity
 WHERE occurred_at >= fromUnixTimestamp64Second({low:Int64}, 'UTC')
@@ -28,7 +30,7 @@ _ORDER = "ORDER BY workspace_id, occurred_at, event_id"
 
 
 class Broken(ClickHouseError):
-    """What came is no whole Parquet file."""
+    """The response is not a complete Parquet file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class File:
 
 
 def spans(begin: datetime, end: datetime, by: Span) -> Iterator[tuple[str, datetime, datetime]]:
-    """The months or days that [begin, end) touches, each cut to it: name, from, to."""
+    """Yields name, start, and end of each month or day that overlaps [begin, end), cut to that range."""
     low = begin
     while low < end:
         if by == "day":
@@ -51,13 +53,13 @@ def spans(begin: datetime, end: datetime, by: Span) -> Iterator[tuple[str, datet
 
 
 def export(client: Any, database: str, begin: datetime, end: datetime, by: Span, directory: Path) -> Iterator[File]:
-    """Write the files of [begin, end), by when facts happened; none for a time without facts. Each appears whole, in
-    place of one of the same name. Unavailable; Broken; OSError."""
+    """Writes the files of [begin, end), by the time of the events. A month or day without facts has no file. Each file
+    replaces one of the same name atomically. Raises ClickHouseUnavailable, Broken, OSError."""
     query = _QUERY.replace("$activity", f"`{database}`.activity")
     with translate_errors():
-        given = {"low": int(begin.timestamp()), "high": int(end.timestamp())}
-        found = client.query(query.replace("$what", "DISTINCT toDate(occurred_at)"), parameters=given).result_rows
-    days = {day for day, in found}
+        parameters = {"low": int(begin.timestamp()), "high": int(end.timestamp())}
+        result = client.query(query.replace("$what", "DISTINCT toDate(occurred_at)"), parameters=parameters)
+    days = {day for day, in result.result_rows}
     count, select = query.replace("$what", "count()"), query.replace("$what", ", ".join(COLUMNS)) + _ORDER
     for name, low, high in spans(begin, end, by):
         if not any(f"{day}".startswith(name) for day in days):
@@ -71,10 +73,10 @@ def export(client: Any, database: str, begin: datetime, end: datetime, by: Span,
 
 
 def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
-    """The file's size."""
+    """Writes one file. Returns its size in bytes."""
     with replace_atomically(path, path.with_name(f".{path.name}.{os.getpid()}")) as draft:
         with draft.open("wb") as out, translate_errors():
-            # The answer begins when it is whole at the server, so that an error there is not taken for data.
+            # With wait_end_of_query the response starts after the query has ended, so no error is in the data.
             stream = client.raw_stream(sql, parameters=given, fmt="Parquet", settings={"wait_end_of_query": 1})
             while chunk := stream.read(_CHUNK):
                 out.write(chunk)
@@ -86,5 +88,5 @@ def _write(client: Any, sql: str, given: dict[str, int], path: Path) -> int:
             head = written.read(len(_MAGIC))
             written.seek(max(0, size - len(_MAGIC)))
             if head != _MAGIC or written.read() != _MAGIC:
-                raise Broken(f"{path.name}: what ClickHouse sent is no whole Parquet file")
+                raise Broken(f"{path.name}: the response of ClickHouse is not a complete Parquet file")
     return size

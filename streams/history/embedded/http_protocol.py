@@ -1,8 +1,7 @@
-"""ClickHouse's HTTP interface in front of chdb: requests read, results and errors told as a server does.
+"""HTTP protocol of ClickHouse in front of chdb: parses requests, and sends results and errors as a server does.
 
-What clickhouse-connect, Grafana and curl use of it. Who answers is up to a subclass: that of
-streams.history.embedded.query_server
-takes queries only; the tests' server takes inserts as well, and has faults.
+Implements what clickhouse-connect, Grafana and curl use. A subclass runs the statements: that of
+streams.history.embedded.query_server runs queries only; that of the tests also runs inserts and injects faults.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 __all__ = ["BadRequest", "ClickHouseHttpHandler", "Overloaded", "QueryRequest"]
 
-# What comes among the settings in the URL, and is none.
+# Parameters of the URL that are not settings.
 _NOT_SETTINGS = frozenset({
     "query", "database", "query_id", "session_id", "session_timeout", "session_check", "client_protocol_version",
     "enable_http_compression", "compress", "decompress", "user", "password", "quota_key", "role", "wait_end_of_query",
@@ -32,12 +31,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.IGNORECASE)
 _INSERT = re.compile(rb"(INSERT INTO .*) FORMAT Native\n", re.DOTALL)
 _FORMAT = re.compile(r"\bFORMAT\s+([A-Za-z]+)\s*(?:SETTINGS\s.*)?;?\s*$", re.IGNORECASE | re.DOTALL)
 _CODE = re.compile(r"Code: (\d+)")
-_TYPES = (("JSON", "application/json"), ("CSV", "text/csv"), ("T", "text/tab-separated-values"))  # by their beginning
-_UNKNOWN = "1002"  # ClickHouse's code for an error without one
+# Content types by the start of the format's name.
+_TYPES = (("JSON", "application/json"), ("CSV", "text/csv"), ("T", "text/tab-separated-values"))
+_UNKNOWN = "1002"  # ClickHouse's code of an unknown exception
 
 
 class BadRequest(Exception):
-    """Not to be read as a request. `status`: of the answer."""
+    """The request is invalid or not allowed. `status`: HTTP status of the response."""
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
@@ -45,12 +45,13 @@ class BadRequest(Exception):
 
 
 class Overloaded(Exception):
-    """More is asked at once than is answered."""
+    """Too many queries run or wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryRequest:
-    """One statement. `rows`: the bytes of an insert in format Native, whose statement `sql` is then without FORMAT."""
+    """One statement. `rows`: data of an insert in format Native; `sql` then has no FORMAT clause. `parameters`: values
+    of the query parameters. `format`: output format, unless the statement names one."""
 
     sql: str
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -60,20 +61,22 @@ class QueryRequest:
 
 
 class ClickHouseHttpHandler(BaseHTTPRequestHandler):
-    """One connection."""
+    """One connection of a client."""
 
     protocol_version = "HTTP/1.1"
-    timeout = 60.0  # seconds a client may be silent
-    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for an acknowledgement
-    most = 64 << 20  # bytes of a request's body, packed or not
+    timeout = 60.0  # seconds without data from the client
+    disable_nagle_algorithm = True  # headers and body are two writes; the second would wait 40 ms for an ACK
+    most = 64 << 20  # bytes of a request body, compressed and decompressed
 
     def query(self, asked: QueryRequest) -> bytes | Path:
-        """The result in the statement's format, or a file with it, which is removed once it is sent. Raises what
-        ClickHouse says, Overloaded, BadRequest."""
+        """Returns the result in the format of the statement, or a file with it. The handler sends and deletes the file.
+
+        Raises Overloaded, BadRequest, or any exception whose text is ClickHouse's error message.
+        """
         raise NotImplementedError
 
     def allows(self, user: str, password: str) -> bool:
-        """Whether these may ask."""
+        """Whether user and password are accepted."""
         return True
 
     def do_GET(self) -> None:
@@ -83,7 +86,7 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
         try:
             body = self.body()
         except BadRequest as bad:
-            self.close_connection = True  # the rest of it was not read
+            self.close_connection = True  # the rest of the body was not read
             self.respond(bad.status, f"{bad}\n".encode())
         else:
             self._handle(body)
@@ -100,7 +103,7 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
             self.execute(params, body)
 
     def execute(self, params: dict[str, str], body: bytes) -> None:
-        """Answer a request of one who may."""
+        """Runs an authorized request and responds."""
         try:
             asked = self.request_of(params, body)
             result = self.query(asked)
@@ -135,7 +138,7 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
             result.unlink()
 
     def request_of(self, params: Mapping[str, str], body: bytes) -> QueryRequest:
-        """The statement of a request: what the URL says of it, then the body."""
+        """Returns the statement of a request: the `query` of the URL followed by the body."""
         params = dict(params)
         if insert := _INSERT.match(body):
             return QueryRequest(insert[1].decode(), _settings(params), rows=body[insert.end():])
@@ -170,30 +173,30 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n"
         parts: Any = email.message_from_bytes(head.encode() + body).get_payload()
         if isinstance(parts, str):
-            raise BadRequest("the form has no parts")
+            raise BadRequest("the multipart form has no parts")
         try:
             return {
                 part.get_param("name", header="content-disposition"): part.get_payload(decode=True).decode()
                 for part in parts
             }
         except (UnicodeDecodeError, AttributeError):
-            raise BadRequest("the form can't be read") from None
+            raise BadRequest("the multipart form is invalid") from None
 
     def body(self) -> bytes:
-        """The request's body, unpacked. BadRequest: it is too large, or not what its head says."""
+        """Returns the request body, decompressed. Raises BadRequest if it is too large or contradicts its headers."""
         body = self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self._counted()
         if (packed := self.headers.get("Content-Encoding")) == "lz4":
             body = _unpack(body, self.most)
         elif packed:
-            raise BadRequest(f"no Content-Encoding {packed} here", 415)
+            raise BadRequest(f"Content-Encoding {packed} is not supported; use lz4 or none", 415)
         return body
 
     def _counted(self) -> bytes:
         try:
             length = int(self.headers.get("Content-Length", 0))
         except ValueError:
-            raise BadRequest("Content-Length is no number") from None
-        self._bound(length)
+            raise BadRequest("Content-Length is not a number") from None
+        self._check_length(length)
         return self.rfile.read(length)
 
     def _chunked(self) -> bytes:
@@ -202,18 +205,19 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
             try:
                 size = int(self.rfile.readline(64).split(b";")[0], 16)
             except ValueError:
-                raise BadRequest("a chunk without its size") from None
-            self._bound(length := length + size)
+                raise BadRequest("a chunk of the body has no valid size") from None
+            self._check_length(length := length + size)
             parts.append(self.rfile.read(size))
             self.rfile.readline(64)
             if not size:
                 return b"".join(parts)
 
-    def _bound(self, length: int) -> None:
+    def _check_length(self, length: int) -> None:
         if not 0 <= length <= self.most:
-            raise BadRequest(f"more than {self.most} bytes", 413)
+            raise BadRequest(f"the body exceeds {self.most} bytes", 413)
 
     def respond(self, status: int, body: bytes, **headers: str) -> None:
+        """Sends a response."""
         self._head(status, len(body), headers)
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -225,7 +229,7 @@ class ClickHouseHttpHandler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: queries have no business in logs."""
+        """Logs nothing: queries may contain titles of items."""
 
 
 def _settings(params: Mapping[str, str]) -> dict[str, str]:
@@ -243,5 +247,5 @@ def _unpack(body: bytes, most: int) -> bytes:
     except RuntimeError as error:
         raise BadRequest(str(error)) from None
     if len(unpacked) > most:
-        raise BadRequest(f"more than {most} bytes", 413)
+        raise BadRequest(f"the decompressed body exceeds {most} bytes", 413)
     return unpacked

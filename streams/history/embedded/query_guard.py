@@ -1,8 +1,8 @@
-"""Checks a statement of a reader of embedded ClickHouse, by the syntax tree of ClickHouse's own parser, before it runs.
+"""Checks the statements of readers of embedded ClickHouse before they run, on the syntax tree of ClickHouse's parser.
 
-Everything is an allow-list: statements, functions, tables, table functions, settings, output formats. What a later chdb
-adds is refused until it is listed here. A name that can open a file, a connection or a program is on no list, however
-the statement spells it: as a call, in a lambda, as the bare name of a function or of a table.
+Statements, functions, tables, table functions, settings, and output formats must be on an allow-list. Additions of a
+later chdb are refused until they are listed here. No list has a name that can open a file, a connection, or a program.
+The check covers each form of a name: a call, a lambda, the bare name of a function or of a table.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from streams.history.embedded.http_protocol import BadRequest
 
 __all__ = ["SETTINGS", "Guard", "Statement", "check_settings", "query"]
 
-# Names in the URL that are dropped: clients send them without being asked, and they have no effect on a query.
+# Settings in the URL that are ignored: clients always send them, and they have no effect on a query.
 _IGNORED = frozenset({"readonly", "allow_ddl", "date_time_input_format", "log_queries", "async_insert"})
-# What readers may set: limits (within ours), and how values are computed and written. No setting that holds a name of
-# a file, an address, a schema, a program or another dialect.
+# Settings that readers may set: limits (up to those of the server), and how values are computed and formatted. None has
+# a value that names a file, an address, a schema, a program, or another dialect.
 SETTINGS = frozenset({
     "max_execution_time", "max_result_rows", "max_result_bytes", "max_memory_usage", "max_threads", "max_block_size",
     "max_rows_to_read", "max_bytes_to_read", "max_rows_to_group_by", "max_rows_in_join", "max_bytes_in_join",
@@ -45,7 +45,7 @@ SETTINGS = frozenset({
     "output_format_native_write_json_as_string", "output_format_native_use_flattened_dynamic_and_json_serialization",
     "output_format_binary_write_json_as_string", "low_cardinality_allow_in_native_format",
 })
-# Formats that need no schema file, no template and no registry, in lower case.
+# Output formats without a schema file, a template, or a registry, in lower case.
 _FORMATS = frozenset(
     f"{base}{names}".lower()
     for base in ("TabSeparated", "TSV", "TabSeparatedRaw", "TSVRaw", "CSV", "JSONCompactEachRow",
@@ -61,7 +61,7 @@ _FORMATS = frozenset(
         "ArrowStream", "Parquet", "ORC", "MsgPack", "BSONEachRow", "Prometheus", "SQLInsert", "RawBLOB", "Npy", "Hash",
     )
 )
-# Categories of system.functions whose functions compute a value of their arguments and nothing else.
+# Categories of system.functions whose functions only compute a value from their arguments.
 _CATEGORIES = frozenset({
     "Aggregate Functions", "Arithmetic", "Arrays", "Bit", "Bitmap", "Comparison", "Conditional", "Dates and Times",
     "Distance", "Encoding", "Encryption", "Financial", "Geo", "Geo Polygon", "Hash", "IP Address", "JSON", "Logical",
@@ -69,7 +69,7 @@ _CATEGORIES = frozenset({
     "String Replacement", "String Search", "String Splitting", "Time Series", "Time Window", "Tuple", "Type Conversion",
     "URL", "UUID",
 })
-# Of the categories that also hold functions which look at the process, the file system or the network.
+# Allowed functions of the other categories, which also have functions that read the process, files, or the network.
 _FUNCTIONS = frozenset({
     "lambda", "untuple", "grouping", "exists", "arrayjoin", "caseWithExpression", "bar", "blockNumber", "blockSize",
     "byteSize", "countDigits", "currentDatabase", "currentQueryID", "queryID", "initialQueryID", "currentSchemas",
@@ -88,7 +88,7 @@ _FUNCTIONS = frozenset({
     "toColumnTypeName", "toTypeName", "transform", "uptime", "variantElement", "variantType", "version", "visibleWidth",
     "tokenizeQuery", "highlightQuery", "chdb",
 })
-_NO_AGGREGATES = frozenset({"flamegraph", "aggthrow"})  # they look at the process
+_NO_AGGREGATES = frozenset({"flamegraph", "aggthrow"})  # they read the process
 _TABLE_FUNCTIONS = frozenset({
     "numbers", "numbers_mt", "zeros", "zeros_mt", "generateseries", "generate_series", "primes", "values", "view",
 })
@@ -116,16 +116,16 @@ _EXPLAINS = frozenset({
     "EXPLAIN", "EXPLAIN PLAN", "EXPLAIN AST", "EXPLAIN SYNTAX", "EXPLAIN QUERY TREE", "EXPLAIN PIPELINE",
     "EXPLAIN ESTIMATE",
 })
-# Functions whose second argument may name a table, or call a table function.
+# Functions whose second argument may be the name of a table, or the call of a table function.
 _IN = re.compile(r"(global)?(not)?(null)?in(ignoreset)?")
-# Statements that parseQueryToJSON does not know. As ClickHouse writes them, they hold plain names only.
+# Statements that parseQueryToJSON does not support. In ClickHouse's own formatting they have only plain names.
 _NAME = r"(?:[A-Za-z_]\w*|`\w+`)"
 _PLAIN = re.compile(
     rf"(?:(?:DESCRIBE TABLE|EXISTS TABLE|SHOW CREATE TABLE|SHOW CREATE VIEW) (?P<name>{_NAME}(?:\.{_NAME})?)"
     rf"|SHOW CREATE DATABASE {DATABASE}|SHOW PROCESSLIST|SHOW FUNCTIONS|SHOW ENGINES)"
     r"(?: SETTINGS describe_compact_output = [01])?(?: FORMAT (?P<format>\w+))?", re.ASCII)
-_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\0": "\\0"})  # as a parameter's value is written
-# clickhouse-connect asks at its start which settings it may send: those that are not fixed.
+_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\0": "\\0"})  # encoding of a parameter's value
+# At its start clickhouse-connect queries which settings are not read-only; it sends only those.
 _MAY_SEND = re.compile(r"(SELECT name, value, )readonly( FROM system\.settings LIMIT \d+)(?: FORMAT Native)?")
 _MAY_NOT = "NOT has([" + ", ".join(f"'{name}'" for name in sorted(SETTINGS)) + "], name) AS readonly"
 
@@ -134,7 +134,8 @@ Node = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement that may run. `canonical`: as ClickHouse writes it, on one line. `format`: of its own, or empty."""
+    """A statement that may run. `canonical`: in ClickHouse's formatting, on one line. `format`: output format that the
+    statement names, or an empty string."""
 
     sql: str
     canonical: str
@@ -142,7 +143,7 @@ class Statement:
 
 
 class Guard:
-    """Decides what may run. Reads the engine's lists of functions once, from `connection`."""
+    """Decides which statements may run. Reads the lists of functions from `connection` once."""
 
     def __init__(self, connection: Any) -> None:
         rows = _rows(connection, "SELECT name, alias_to, categories FROM system.functions")
@@ -162,39 +163,40 @@ class Guard:
         self._tables = {name.lower() for name, in _rows(connection, "SELECT name FROM system.table_functions")}
 
     def check(self, connection: Any, sql: str, format_of_url: str) -> Statement:
-        """The statement. Raises BadRequest for one that may not run, RuntimeError with what the parser says."""
+        """Returns the statement to run. Raises BadRequest if it is not allowed, and RuntimeError with the parser's message
+        if it is invalid."""
         canonical = _ask(connection, "formatQuerySingleLine", sql)
         if may_send := _MAY_SEND.fullmatch(canonical):
-            found = Statement(f"{may_send[1]}{_MAY_NOT}{may_send[2]}", canonical)
+            statement = Statement(f"{may_send[1]}{_MAY_NOT}{may_send[2]}", canonical)
         elif plain := _PLAIN.fullmatch(canonical):
             if plain["name"]:
                 self._check_table(plain["name"].replace("`", "").split("."))
-            found = Statement(sql, canonical, plain["format"] or "")
+            statement = Statement(sql, canonical, plain["format"] or "")
         else:
-            found = Statement(sql, canonical, self._check_tree(_tree(connection, sql)))
-        for name in (found.format, format_of_url):
+            statement = Statement(sql, canonical, self._check_tree(_tree(connection, sql)))
+        for name in (statement.format, format_of_url):
             if name and name.lower() not in _FORMATS:
                 raise _refused(f"format {name}")
-        return found
+        return statement
 
     def _check_tree(self, root: Node) -> str:
-        """The output format that the statement names, or an empty string."""
+        """Checks all nodes. Returns the output format that the statement names, or an empty string."""
         inner = root.get("query") or {}
         if root.get("type") not in _ROOTS or (
             root["type"] == "ExplainQuery" and (root.get("kind") not in _EXPLAINS or inner.get("type") not in _SELECTS)
         ):
             raise BadRequest("Code: 164. DB::Exception: only queries are answered here (READONLY)", 403)
-        for node, place in _nodes(root):
-            self._check_node(node, place, explained=root["type"] == "ExplainQuery")
-        named = [one["format_ast"]["name"] for one in (root, inner) if "format_ast" in one]
+        for node, role in _nodes(root):
+            self._check_node(node, role, explained=root["type"] == "ExplainQuery")
+        named = [node["format_ast"]["name"] for node in (root, inner) if "format_ast" in node]
         return str(named[0]) if named else ""
 
-    def _check_node(self, node: Node, place: str, explained: bool) -> None:
+    def _check_node(self, node: Node, role: str, explained: bool) -> None:
         kind = node.get("type")
         if kind not in _NODES or "out_file" in node:
             raise _refused(f"{kind} into a file" if kind in _NODES else str(kind))
         if kind == "Function":
-            self._check_function(node, place)
+            self._check_function(node, role)
         elif kind == "ColumnsApplyTransformer":
             if "lambda" not in node:
                 self._check_name(str(node.get("func_name")))
@@ -205,15 +207,15 @@ class Guard:
         elif kind == "QueryParameter":
             if "identifier" in str(node.get("param_type")).lower():
                 raise _refused("a parameter that is an identifier")
-        elif kind == "SetQuery" and not (explained and place == "settings"):
+        elif kind == "SetQuery" and not (explained and role == "settings"):
             check_settings({str(change["name"]): "" for change in node.get("changes", ())})
         elif kind in ("ShowColumnsQuery", "ShowIndexesQuery"):
             database = node.get("database") or node.get("from_database")
             self._check_table([database, node.get("table")] if database else [node.get("table")])
 
-    def _check_function(self, node: Node, place: str) -> None:
+    def _check_function(self, node: Node, role: str) -> None:
         name = str(node.get("name"))
-        if place == "table_function":
+        if role == "table_function":
             if name.lower() not in _TABLE_FUNCTIONS:
                 raise _refused(f"table function {name}")
             return
@@ -226,7 +228,7 @@ class Guard:
                     raise _refused(f"table function {argument['name']}")
 
     def _check_name(self, name: str) -> None:
-        """Of a function. An aggregate function may carry combinators, such as -If and -State."""
+        """Checks the name of a function. An aggregate function may have combinators, such as -If and -State."""
         if name.lower() in self._allowed:
             return
         todo = [name.lower()]
@@ -238,7 +240,7 @@ class Guard:
         raise _refused(f"function {name}")
 
     def _check_identifier(self, node: Node) -> None:
-        """A bare name. It may stand for a function (arrayMap(file, ...)), or reach into another database."""
+        """Checks a bare name. It may be a function (arrayMap(file, ...)) or refer to another database."""
         parts = node.get("name_parts") or [node.get("name")]
         if len(parts) == 1 and str(parts[0]).lower() in self._refused:
             raise _refused(f"function {parts[0]} as a name")
@@ -247,7 +249,7 @@ class Guard:
 
     def _check_table(self, parts: list[Any]) -> None:
         if len(parts) == 1:
-            return  # of the database attn, or of WITH: no other database is looked into
+            return  # in database attn, or of a WITH clause: names without a database never refer to another one
         database, name = parts[0], str(parts[-1])
         if len(parts) > 2 or not (
             database == DATABASE or database in _SCHEMATA or (database == "system" and name in _SYSTEM_TABLES)
@@ -256,17 +258,17 @@ class Guard:
 
 
 def check_settings(given: Mapping[str, str]) -> dict[str, str]:
-    """The settings that have an effect. Raises BadRequest for one that readers may not set."""
-    found = {name: value for name, value in given.items() if name not in _IGNORED}
-    for name in found:
+    """Returns the settings that have an effect. Raises BadRequest if readers may not set one."""
+    settings = {name: value for name, value in given.items() if name not in _IGNORED}
+    for name in settings:
         if name not in SETTINGS:
             raise BadRequest(
                 f"Code: 452. DB::Exception: readers may not set {name} here (SETTING_CONSTRAINT_VIOLATION)", 403)
-    return found
+    return settings
 
 
 def query(connection: Any, sql: str, **parameters: str) -> str:
-    """The answer to a query of ours, as text."""
+    """Returns the result of one of our own queries as text."""
     given = {name: value.translate(_ESCAPED) for name, value in parameters.items()}
     return bytes(connection.query(sql, "TSVRaw", params=given).bytes() or b"").decode(errors="replace").rstrip("\n")
 
@@ -291,17 +293,17 @@ def _tree(connection: Any, sql: str) -> Node:
 
 
 def _nodes(root: Node) -> Iterator[tuple[Node, str]]:
-    """All nodes of the tree, each with the field of its parent that holds it. Literals hold values, not nodes."""
+    """Yields all nodes of the tree, each with the name of its field in the parent. Literals have values, not nodes."""
     todo: list[tuple[Any, str]] = [(root, "")]
     while todo:
-        one, place = todo.pop()
-        if isinstance(one, list):
-            todo += [(child, place) for child in one]
-        elif isinstance(one, dict):
-            if "type" in one:
-                yield one, place
-            if one.get("type") != "Literal":
-                todo += [(child, name) for name, child in one.items()]
+        node, role = todo.pop()
+        if isinstance(node, list):
+            todo += [(child, role) for child in node]
+        elif isinstance(node, dict):
+            if "type" in node:
+                yield node, role
+            if node.get("type") != "Literal":
+                todo += [(child, name) for name, child in node.items()]
 
 
 def _rows(connection: Any, sql: str) -> list[list[str]]:

@@ -1,12 +1,12 @@
-"""Embedded ClickHouse for others: its directory belongs to this process alone, so edges and analysts ask here, over
-HTTP on this machine, as they would ask a server.
+"""Read-only query server on embedded ClickHouse. Only one process can open the directory of chdb, so edges and analysts
+send their queries to this one, over HTTP on this machine, as to a ClickHouse server.
 
-Each query has a connection of its own to the engine: one costs 0.2 ms, runs beside the writer's, and what a query that
-failed leaves behind is nobody's next answer. `guard` decides what may run. The query's settings are set, then
-`readonly`, which fixes them.
+Each query has its own connection to the engine. A connection costs 0.2 ms, runs beside that of the writer, and a failed
+query leaves no state for the next one. `query_guard` decides which statements may run. The server applies the settings
+of the query, then `readonly`, which makes them final.
 
-There are two users, each with a password file and query slots of its own: `reader` (analysts, dashboards, reports)
-and `edge`, so that analysts' queries never hold up what people ask an edge.
+There are two users, each with its own password file and query slots: `reader` (analysts, dashboards, reports) and
+`edge`. Queries of analysts therefore never delay those of an edge.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from streams.runtime import private_files
 __all__ = ["QueryEngine", "results", "serve"]
 
 _CONNECTIONS = 64  # edges and dashboards keep a few each
-_WAITING = 16  # queries, beyond those that run
-_PATIENCE = 5.0  # seconds such a query waits
-_ASKED = 1 << 20  # bytes of a request: a query with a page's ids is a few KiB
-# Limits of one query; a caller may set them lower. What it answers is held in memory, by us and by whoever asked.
+_WAITING = 16  # queries that wait for a slot
+_PATIENCE = 5.0  # seconds; the longest wait for a slot
+_ASKED = 1 << 20  # bytes of a request; a query with the ids of a page has a few KiB
+# Limits of one query; a client may set lower ones. Server and client hold the whole result in memory.
 _LIMITS = {
     "max_result_bytes": 64 << 20, "max_result_rows": 1_000_000, "max_memory_usage": 1 << 30, "max_threads": 2,
 }
-_EXPORT = {"max_execution_time": 600, "max_result_rows": 0}  # format Parquet goes to a file
-# Set for every query, beside `readonly`: the guard lets none of these be needed.
+_EXPORT = {"max_execution_time": 600, "max_result_rows": 0}  # of format Parquet, which is written to a file
+# Set for every query in addition to `readonly`; no statement that the guard allows needs them.
 _FIXED = {"allow_ddl": "0", "allow_introspection_functions": "0"}
 
 User = Literal["reader", "edge"]
 
 
 def results(path: Path) -> Path:
-    """Where exports are written, of the database in `path`."""
+    """Returns the directory for exports of the database in `path`."""
     return path.parent / "clickhouse-results"
 
 
 class QueryEngine:
-    """chdb in `path`, which this process has open. For any number of threads."""
+    """Runs queries on chdb in `path`, which this process has open. Thread-safe."""
 
     def __init__(self, path: Path, seconds: float, at_once: int) -> None:
         self._path = str(path)
@@ -66,8 +66,8 @@ class QueryEngine:
             self._guard = query_guard.Guard(connection)
 
     def run(self, asked: QueryRequest, user: User = "reader") -> bytes | Path:
-        """The result. Raises Overloaded if no query slot is free; BadRequest if the statement may not run; RuntimeError
-        with what ClickHouse says."""
+        """Returns the result. Raises Overloaded if no query slot is free, BadRequest if the statement is not allowed,
+        RuntimeError with ClickHouse's error message."""
         with self._slots[user].taken(), self._connection() as connection:
             connection.query(f"USE {DATABASE}")
             statement = self._guard.check(connection, asked.sql, asked.format)
@@ -80,8 +80,9 @@ class QueryEngine:
             return bytes(answer.bytes() or b"")
 
     def _file(self, connection: Any, statement: query_guard.Statement, asked: QueryRequest) -> Path:
-        """An export: as large as it comes, so not through memory, and not as soon as what a person waits for."""
-        most = _EXPORT | {"max_result_bytes": shutil.disk_usage(self._scratch).free // 2}  # the broker is on that disk
+        """Writes an export to a file, because its size is not limited by memory. It may run for 600 s."""
+        # Half of the free space, because the broker may be on the same disk.
+        most = _EXPORT | {"max_result_bytes": shutil.disk_usage(self._scratch).free // 2}
         settings = ", ".join(f"{name} = {value}" for name, value in most.items())
         connection.query(f"SET {settings}, readonly = 1")
         if statement.format and not statement.canonical.endswith(f" FORMAT {statement.format}"):
@@ -106,15 +107,15 @@ class QueryEngine:
             connection.close()
 
     def _settings(self, asked: QueryRequest) -> dict[str, str]:
-        """The caller's, within our limits."""
-        found = query_guard.check_settings(asked.settings)
+        """Returns the settings of the request, with limits that do not exceed those of the server."""
+        limited = query_guard.check_settings(asked.settings)
         for name, most in self._limits.items():
-            found[name] = _lower(found.get(name), most)
-        return found
+            limited[name] = _lower(limited.get(name), most)
+        return limited
 
 
 class _Slots:
-    """Queries of one user: `at_once` run, `_WAITING` more wait for a slot."""
+    """Query slots of one user: `at_once` queries run, up to 16 more wait for at most 5 s."""
 
     def __init__(self, at_once: int) -> None:
         self._running = threading.BoundedSemaphore(at_once)
@@ -123,7 +124,7 @@ class _Slots:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         if not self._waiting.acquire(blocking=False):
-            raise Overloaded(f"{_WAITING} queries wait already")
+            raise Overloaded(f"all query slots are in use and {_WAITING} queries wait; retry later")
         try:
             if not self._running.acquire(timeout=_PATIENCE):
                 raise Overloaded(f"no query slot became free within {_PATIENCE:.0f} s")
@@ -136,11 +137,11 @@ class _Slots:
 
 
 def _lower(wanted: str | None, most: float) -> str:
-    """A caller's limit where it is lower than ours; 0 would be none."""
+    """Returns the limit of the request if it is lower than `most`. 0 means no limit, so it is replaced by `most`."""
     try:
         number = float(wanted or 0)
     except ValueError:
-        raise BadRequest(f"{wanted!r} is no number") from None
+        raise BadRequest(f"{wanted!r} is not a number") from None
     return str(number if 0 < number < most and type(most) is float else int(number) if 0 < number < most else most)
 
 
@@ -149,8 +150,8 @@ def _quote(value: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
-    """With a bounded number of connections. A new one beyond the bound closes the one whose client has been silent, or
-    has been sending its request, for longest. A connection whose query runs or waits for a slot is never closed."""
+    """HTTP server with at most 64 connections. A further connection closes the one that has been idle, or has been
+    sending its request, for the longest time. Connections with a running or waiting query are never closed."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -171,7 +172,7 @@ class _Server(ThreadingHTTPServer):
                 self._idle[request] = None
         if oldest is not None:
             with contextlib.suppress(OSError):
-                oldest.shutdown(socket.SHUT_RDWR)  # its thread ends and counts it off
+                oldest.shutdown(socket.SHUT_RDWR)  # its thread ends and decrements the count
         if accepted:
             super().process_request(request, client_address)
             return
@@ -190,7 +191,7 @@ class _Server(ThreadingHTTPServer):
 
     @contextlib.contextmanager
     def busy(self, request: socket.socket) -> Iterator[None]:
-        """While the body runs, the connection is not closed in favour of another."""
+        """Protects the connection while the body runs: no new connection closes it."""
         with self._lock:
             self._idle.pop(request, None)
         try:
@@ -200,31 +201,32 @@ class _Server(ThreadingHTTPServer):
                 self._idle[request] = None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that went away is no news."""
+        """Logs nothing: a client that disconnects is not an error."""
 
 
 @contextlib.contextmanager
 def serve(settings: Settings, path: Path) -> Iterator[int]:
-    """Answers on 127.0.0.1, at `clickhouse_port`, while the body runs: the port. OSError: it is taken."""
+    """Serves on 127.0.0.1 at `clickhouse_port` while the body runs, and yields the port. Raises OSError if the port is
+    taken."""
     passwords: Mapping[User, bytes] = {
         "reader": _password(settings.clickhouse_password_file),
         "edge": _password(settings.clickhouse_edge_password_file),
     }
     engine = QueryEngine(path, settings.chdb_query_seconds, settings.chdb_query_concurrency)
 
-    class Reading(ClickHouseHttpHandler):
+    class QueryHandler(ClickHouseHttpHandler):
         most = _ASKED
         user: User = "reader"
 
         def allows(self, user: str, given: str) -> bool:
-            self.user = "edge" if user == "edge" else "reader"  # other names are readers: clients send "default"
+            self.user = "edge" if user == "edge" else "reader"  # clients send "default" if no user is set
             return hmac.compare_digest(given.encode(), passwords[self.user])
 
         def query(self, asked: QueryRequest) -> bytes | Path:
             with server.busy(self.connection), metrics.QUERY_SECONDS.time():
                 return engine.run(asked, self.user)
 
-    with _Server(settings.clickhouse_port, Reading) as server:
+    with _Server(settings.clickhouse_port, QueryHandler) as server:
         thread = threading.Thread(target=server.serve_forever, name="clickhouse-http", daemon=True)
         thread.start()
         try:

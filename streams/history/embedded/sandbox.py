@@ -1,9 +1,10 @@
-"""Confines this process to the files that the history needs, by Linux' Landlock. Embedded ClickHouse answers queries of
-others in this process: should one get past `guard`, the kernel refuses the rest of the file system, and the memory and
-environment of other processes.
+"""Restricts this process to the files that the history needs, with Linux Landlock. Embedded ClickHouse runs queries of
+readers in this process. If a query passes `query_guard` by mistake, the kernel still denies access to other files, and
+to memory and environment of other processes.
 
-Readable: programs, libraries, /etc, certificates of the settings, the password files. Writable: ClickHouse's directory,
-that of its results, and one for temporary files. Connections are not confined: brokers may be anywhere.
+Readable: programs, libraries, /etc, certificates of the settings, the password files. Writable: the directory of
+ClickHouse, the directory for its exports, and one for temporary files. Connections are not restricted: a broker may
+have any address.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from streams.runtime import private_files
 __all__ = ["confine"]
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on every architecture
-_VERSION = 1  # flag of _CREATE: which ABI the kernel has
+_VERSION = 1  # flag of _CREATE: returns the ABI of the kernel
 _PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38
-# linux/landlock.h. ABI 1: execute, write, read, list, and nine ways to make and remove; 2: to another directory; 3:
-# truncate. An older one would refuse every rename between directories.
+# linux/landlock.h. ABI 1: execute, write, read, list, and nine rights to create and remove. ABI 2: rename into another
+# directory. ABI 3: truncate. ABI 1 would refuse every rename between directories.
 _EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _LEAST_ABI = 3
 # Capabilities with which root reads other processes in /proc, past Landlock: SYS_PTRACE, SYS_ADMIN, PERFMON.
@@ -45,8 +46,10 @@ _OURS = ("api", "ops", "schemas", "streams")
 
 
 def confine(settings: Settings) -> str | None:
-    """Confines this process, for good. Returns why it could not: nothing is confined then. To be called before there
-    are threads: those that run are not confined."""
+    """Restricts this process until it ends. Returns None, or the reason why it is not restricted at all.
+
+    Call it before any thread starts: running threads are not restricted.
+    """
     if sys.platform != "linux":
         return f"{sys.platform} has no Landlock"
     if threading.active_count() > 1:
@@ -56,9 +59,9 @@ def confine(settings: Settings) -> str | None:
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION)
     if abi < _LEAST_ABI:
-        return f"the kernel's Landlock has ABI {max(abi, 0)}, {_LEAST_ABI} is needed (Linux 6.2)"
+        return f"the kernel's Landlock has ABI {max(abi, 0)}, {_LEAST_ABI} is required (Linux 6.2)"
     scratch = settings.data_dir / "clickhouse-tmp"
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
     ours = directory(settings), results(directory(settings)), scratch
     for path in ours:
         private_files.make_private_dir(path)
@@ -82,7 +85,7 @@ def confine(settings: Settings) -> str | None:
 
 
 def _see_no_others(libc: ctypes.CDLL) -> None:
-    """Gives up these capabilities, where this process has them at all: as root."""
+    """Drops the capabilities to read other processes. Only root has them."""
     head, data = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITIES, 0)), ctypes.create_string_buffer(24)
     if libc.capget(head, data) == 0:
         masks = (_SEE_OTHERS & 0xFFFFFFFF, _SEE_OTHERS >> 32)
@@ -91,7 +94,7 @@ def _see_no_others(libc: ctypes.CDLL) -> None:
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
-    """Of a path that is there."""
+    """Adds a rule for a path. Does nothing if the path does not exist."""
     try:
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -105,7 +108,8 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, access: int) -> None:
 
 
 def _readable(settings: Settings) -> Iterator[Path]:
-    """Of the system, and what of Python and attn holds neither the data directory nor the directory of a user."""
+    """Yields the system's directories, and the directories of Python and attn. Of the latter it leaves out those that
+    contain the data directory, the home directory, or the working directory."""
     yield from map(Path, _SYSTEM)
     apart = [settings.data_dir.resolve(), Path.home().resolve(), Path.cwd()]
     for path in _candidates(settings):
@@ -116,7 +120,7 @@ def _readable(settings: Settings) -> Iterator[Path]:
 def _candidates(settings: Settings) -> Iterator[Path]:
     yield from map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.executable))
     yield from (Path(path) for path in sys.path if path)
-    yield from _packages(_OURS)  # of a checkout, which may hold the data directory
+    yield from _packages(_OURS)  # a checkout may contain the data directory
     certificates = ssl.get_default_verify_paths()
     for name in (certificates.cafile, certificates.capath, settings.kafka_ca, settings.kafka_certificate,
                  settings.kafka_key, settings.clickhouse_password_file, settings.clickhouse_edge_password_file):
