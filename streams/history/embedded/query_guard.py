@@ -163,8 +163,8 @@ class Guard:
         self._tables = {name.lower() for name, in _rows(connection, "SELECT name FROM system.table_functions")}
 
     def check(self, connection: Any, sql: str, format_of_url: str) -> Statement:
-        """Returns the statement to run. Raises BadRequest if it is not allowed, and RuntimeError with the parser's message
-        if it is invalid."""
+        """Returns the statement to run. Raises BadRequest if it is not allowed. Raises RuntimeError with the parser's
+        message if it is invalid."""
         canonical = _ask(connection, "formatQuerySingleLine", sql)
         if may_send := _MAY_SEND.fullmatch(canonical):
             statement = Statement(f"{may_send[1]}{_MAY_NOT}{may_send[2]}", canonical)
