@@ -24,9 +24,9 @@ ROOMS = ("api", "docs", "ops", "requirements", "schemas", "streams", "tests")
 
 
 def documents() -> list[Path]:
-    """Those of the repository; a checkout has others beside, which git ignores."""
-    found = [path for path in ROOT.rglob("*.md") if not {"node_modules", "vendor"} & set(path.parts)]
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
+    """Returns the Markdown files of the repository, without folders that git ignores."""
+    paths = [path for path in ROOT.rglob("*.md") if not {"node_modules", "vendor"} & set(path.parts)]
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
 
 
 DOCUMENTS = documents()
@@ -35,17 +35,17 @@ each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.
 
 @cache
 def anchors(path: Path) -> set[str]:
-    """As GitHub makes them of headings."""
-    found: set[str] = set()
+    """Returns the anchors that GitHub derives from the headings."""
+    result: set[str] = set()
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
         anchor = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
         number = 0
-        while (name := f"{anchor}-{number}" if number else anchor) in found:
+        while (name := f"{anchor}-{number}" if number else anchor) in result:
             number += 1
-        found.add(name)
-    return found
+        result.add(name)
+    return result
 
 
 @each
@@ -77,7 +77,7 @@ def test_lines_are_at_most_100_characters_long(document: Path) -> None:
 @each
 def test_files_that_are_named_exist(document: Path) -> None:
     if document.name in ("CHANGELOG.md", "settings.md") or "decisions" in document.parts:
-        return  # what was true then
+        return  # they describe the past
     for name in re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./*-]+)`", document.read_text()):
         assert list(ROOT.glob(name.rstrip("/"))), f"{name} is not there"
 
@@ -105,16 +105,17 @@ def test_functions_that_links_name_are_defined_there(document: Path) -> None:
 
 
 def named_settings(text: str) -> set[str]:
-    """`ATTN_TARGET_*` names several."""
-    found: set[str] = set()
+    """Returns the settings that a text names; `ATTN_TARGET_*` names several."""
+    result: set[str] = set()
     for name, star in re.findall(r"\b(ATTN_[A-Z_]*[A-Z])(_\*)?", text):
-        found |= {one for one in SETTINGS if one.startswith(f"{name}_")} or {name} if star else {name}
-    return found - OTHERS
+        matching = {setting for setting in SETTINGS if setting.startswith(f"{name}_")}
+        result |= matching or {name} if star else {name}
+    return result - OTHERS
 
 
 @each
 def test_settings_that_are_named_are_settings(document: Path) -> None:
-    """A decision, or the changelog, may name one that was there."""
+    """Decisions and the changelog may name settings that were removed."""
     if document.name in ("CHANGELOG.md", "settings.md") or "decisions" in document.parts:
         return
     assert named_settings(document.read_text()) <= SETTINGS
@@ -144,20 +145,20 @@ def test_the_example_shows_defaults_as_they_are() -> None:
 
 @cache
 def commands() -> dict[tuple[str, ...], set[str]]:
-    """Command, or command and its own -> flags."""
-    found: dict[tuple[str, ...], set[str]] = {}
+    """Returns command, or command and sub-command -> flags."""
+    result: dict[tuple[str, ...], set[str]] = {}
 
-    def look(command: object, path: tuple[str, ...]) -> None:
-        found[path] = {flag for one in getattr(command, "params", ()) for flag in one.opts} | {"--help", "-h"}
+    def collect(command: object, path: tuple[str, ...]) -> None:
+        result[path] = {flag for param in getattr(command, "params", ()) for flag in param.opts} | {"--help", "-h"}
         for name, inner in getattr(command, "commands", {}).items():
-            look(inner, (*path, name))
+            collect(inner, (*path, name))
 
-    look(typer.main.get_command(build()), ())
-    return found
+    collect(typer.main.get_command(build()), ())
+    return result
 
 
 def code(text: str) -> list[str]:
-    """Lines that one could type."""
+    """Returns the lines of code blocks and code spans."""
     blocks = re.findall(r"^```(?:sh|)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -165,12 +166,12 @@ def code(text: str) -> list[str]:
 
 
 def unknown(text: str) -> list[str]:
-    """Commands of attn, flags and targets of make that a document names and nobody knows."""
-    found = []
+    """Returns commands of attn, flags and targets of make that a document names and that do not exist."""
+    result = []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     targets |= {f"bench-{name}" for name in BENCHES}
     for line in code(text):
-        found += [f"make {name}" for name in re.findall(r"^make ([a-z-]+)", line) if name not in targets]
+        result += [f"make {name}" for name in re.findall(r"^make ([a-z-]+)", line) if name not in targets]
         for words in re.findall(r"(?:^|[|(;]\s*)attn((?: [^|;()`]+)?)", line):
             path: tuple[str, ...] = ()
             for word in (rest := words.split()):
@@ -178,10 +179,10 @@ def unknown(text: str) -> list[str]:
                     break
                 path = (*path, word)
             if rest and not path and not rest[0].startswith("-"):
-                found.append(f"attn {rest[0]}")
+                result.append(f"attn {rest[0]}")
             flags = re.findall(r"(?:^|[\s\[])(--[a-z][\w-]*)", words)
-            found += [f"{' '.join(path)} {flag}" for flag in flags if flag not in commands()[path]]
-    return found
+            result += [f"{' '.join(path)} {flag}" for flag in flags if flag not in commands()[path]]
+    return result
 
 
 @each
@@ -189,7 +190,7 @@ def test_commands_that_are_named_exist_with_their_flags(document: Path) -> None:
     assert unknown(document.read_text()) == []
 
 
-def test_what_is_wrong_is_found() -> None:
+def test_unknown_names_and_long_lines_are_reported() -> None:
     line = "word " * 20
     assert long_lines(f"{line}\n{line}a\n| {line}a |\n[{line}](https://example.com)\n```\n{line}a\n```\n") == [
         f"{line}a", f"[{line}]"]
@@ -206,8 +207,8 @@ def test_a_clone_has_nothing_that_git_ignores_in_it() -> None:
     """Links are looked up in the checkout; what they lead to must be in a clone as well."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
-    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    tracked = {ROOT / name for name in said.splitlines()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = {ROOT / name for name in listed.splitlines()}
     for document in DOCUMENTS:
         if document not in tracked:
             continue
