@@ -135,15 +135,15 @@ class PartitionRebuild:
         begin, end = await self._bounds(LOG)
         fold = self._replay = self._replay or self._create_replay(begin)
         self._check_reach(fold.position, now, begin, end)
-        start, upto = fold.position.next, now.next + bool(now.part)
-        if start < upto:
-            async for run in read_offsets(self._settings, (LOG, self._partition), start, upto):
+        start, end_offset = fold.position.next, now.next + bool(now.part)
+        if start < end_offset:
+            async for run in read_offsets(self._settings, (LOG, self._partition), start, end_offset):
                 for record in run:
                     if record.offset == now.next:
                         fold.add_part(record.offset, record.value, now.part)
                     else:
                         fold.add(record.offset, record.value)
-                self._progress("folding the log", run[-1].offset + 1 - start, upto - start)
+                self._progress("folding the log", run[-1].offset + 1 - start, end_offset - start)
                 await asyncio.sleep(0)
         fold.flush()
         fold.skip_to(now.next)
@@ -210,14 +210,15 @@ class PartitionRebuild:
     def _check_reach(self, done: PositionRow, now: PositionRow, begin: int, end: int) -> None:
         """Raises RebuildError unless the log (offsets `begin` to `end`) reaches from the replay's position `done` to
         the view's position `now`."""
-        place = f"{LOG}/{self._partition}"
+        log_partition = f"{LOG}/{self._partition}"
         if done.next < begin:
-            raise RebuildError(f"{place} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
+            raise RebuildError(
+                f"{log_partition} begins at offset {begin}, but the checkpoint needs it from {done.next} on")
         if (done.next, done.part) > (now.next, now.part):
-            raise RebuildError(f"{place}: the checkpoint is at offset {done.next}, the view only at {now.next}")
+            raise RebuildError(f"{log_partition}: the checkpoint is at offset {done.next}, the view only at {now.next}")
         if now.next + bool(now.part) > end:
             raise RebuildError(
-                f"the view is at offset {now.next} of {place}, which ends at {end}: the broker lost records. "
+                f"the view is at offset {now.next} of {log_partition}, which ends at {end}: the broker lost records. "
                 "Start a worker first: it continues at the end of the log"
             )
 

@@ -112,8 +112,8 @@ class Partition:
         self._aborted = sorted(aborted_transactions or (), key=lambda pair: pair[1])
         self._aborted_producers: set[int] = set()
         self._check_crcs = check_crcs
-        self._lost = False  # whether the start of the next batch is unknown, after an unreadable batch
-        self._records = self._all()
+        self._next_start_unknown = False  # whether the start of the next batch is unknown, after an unreadable batch
+        self._records = self._parse_buffer()
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -121,7 +121,7 @@ class Partition:
     def __next__(self) -> Record:
         return next(self._records)
 
-    def _all(self) -> Iterator[Record]:
+    def _parse_buffer(self) -> Iterator[Record]:
         began = self.next_fetch_offset
         batches = list(self._buffer.batches())
         for number, raw in enumerate(batches):
@@ -129,16 +129,17 @@ class Partition:
             # A batch header has the first offset in format 2, and the last offset in formats 0 and 1.
             after = _LENGTH.unpack_from(behind)[0] if behind is not None and behind[_MAGIC_AT] == 2 else None
             try:
-                yield from self._batch(raw, after)
+                yield from self._parse_batch(raw, after)
             except Exception as error:  # a bug in a parser must not cause the same batch to be fetched forever
-                yield self._unreadable(raw, self._end(_last_of(raw), after), f"{type(error).__name__}: {error}")
-            if self._lost or behind is None or not self._follows(raw, behind):
+                end = self._plausible_end(_last_of(raw), after)
+                yield self._unreadable(raw, end, f"{type(error).__name__}: {error}")
+            if self._next_start_unknown or behind is None or not self._follows(raw, behind):
                 break  # the next fetch starts with the next batch, whose start only the broker knows
         if self.next_fetch_offset == began:
             # The response did not move the position, so the broker would send the same response forever.
             yield self._unreadable(self._buffer.raw, began, "no complete record batch at this offset")
 
-    def _end(self, last: int, after: int | None) -> int:
+    def _plausible_end(self, last: int, after: int | None) -> int:
         """Returns the last offset of a batch: `last` from its header if that is plausible, else the offset before the
         next batch of the response, else the current position, so that only one offset is skipped."""
         known = after is not None and self._within(after - 1)
@@ -153,14 +154,14 @@ class Partition:
     def _within(self, offset: int) -> bool:
         return self.next_fetch_offset <= offset and (self.limit is None or offset < self.limit)
 
-    def _batch(self, raw: memoryview, after: int | None) -> Iterator[Record]:
+    def _parse_batch(self, raw: memoryview, after: int | None) -> Iterator[Record]:
         base, magic = _LENGTH.unpack_from(raw)[0], raw[_MAGIC_AT]
         if magic in _LEGACY:
-            yield from self._legacy(raw, magic, base, after)
+            yield from self._parse_legacy(raw, magic, base, after)
             return
         if magic != 2 or len(raw) < _HEADER.size:
             reason = f"unknown format {magic}" if magic != 2 else f"{len(raw)} bytes are too few for a batch"
-            yield self._unreadable(raw, self._end(-1, after), reason)  # its last offset is unknown
+            yield self._unreadable(raw, self._plausible_end(-1, after), reason)  # its last offset is unknown
             return
         header = _Header(*_HEADER.unpack_from(raw))
         last = base + header.last_delta
@@ -169,10 +170,10 @@ class Partition:
         if after is not None and base < after <= self.next_fetch_offset <= last:
             return  # the next batch starts before the end that the header claims, and the offsets before it were read
         batch = DefaultRecordBatch(bytes(raw))
-        end = self._end(last, after)
+        end = self._plausible_end(last, after)
         if self._check_crcs and not batch.validate_crc():
             # The header itself may be corrupt: its last offset is trusted only if two of its fields agree.
-            end = end if header.number == header.last_delta + 1 else self._end(-1, after)
+            end = end if header.number == header.last_delta + 1 else self._plausible_end(-1, after)
             yield self._unreadable(raw, end, "the CRC does not match")
         elif self._skips(batch, header):
             self.next_fetch_offset = end + 1
@@ -180,9 +181,10 @@ class Partition:
             yield self._unreadable(raw, end, f"the batch says it ends at offset {last}")
         else:
             began = self.next_fetch_offset
-            yield from self._records_of(raw, batch, header, last)
+            yield from self._parse_records(raw, batch, header, last)
             known = after is not None and self._within(after - 1)
-            if header.number == header.last_delta + 1 or known or self._lost or self.next_fetch_offset == began:
+            complete = header.number == header.last_delta + 1 or known
+            if complete or self._next_start_unknown or self.next_fetch_offset == began:
                 self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
             # Otherwise compaction removed the last records, or the header is wrong: the next fetch shows which.
 
@@ -199,7 +201,7 @@ class Partition:
             return True
         return bool(header.attributes & _TRANSACTIONAL) and header.producer_id in self._aborted_producers
 
-    def _records_of(
+    def _parse_records(
         self, raw: memoryview, batch: DefaultRecordBatch, header: _Header, last: int
     ) -> Iterator[Record]:
         body: memoryview = raw[_HEADER.size:]
@@ -247,18 +249,18 @@ class Partition:
             if ends >= first:
                 self.next_fetch_offset = max(self.next_fetch_offset, ends + 1)
                 if parsed is None:
-                    yield self._bad(body[at:end], max(offset, first), ends, str(reason))
+                    yield self._unreadable_part(body[at:end], max(offset, first), ends, str(reason))
                 else:
-                    yield self._made(parsed, header, offset)
+                    yield self._from_parsed(parsed, header, offset)
             at, before = end, max(before, ends)
         if at < len(body) or (count < header.number and before < last):
             reason = f"the header has {header.number} records, the batch has {count} and {len(body) - at} bytes more"
-            yield self._bad(body[at:], min(max(before + 1, first), last), last, reason)
+            yield self._unreadable_part(body[at:], min(max(before + 1, first), last), last, reason)
 
-    def _legacy(self, raw: memoryview, magic: int, last: int, after: int | None) -> Iterator[Record]:
+    def _parse_legacy(self, raw: memoryview, magic: int, last: int, after: int | None) -> Iterator[Record]:
         """Yields the records of a message of format 0 or 1, which may remain from brokers before Kafka 3.0. The offset
         of a compressed message is that of its last record."""
-        end = self._end(last, after)
+        end = self._plausible_end(last, after)
         if last < self.next_fetch_offset:
             return
         try:
@@ -288,22 +290,22 @@ class Partition:
             self._tp.topic, self._tp.partition, offset, timestamp, kind, key, value, None,
             -1 if key is None else len(key), -1 if value is None else len(value), tuple(headers))
 
-    def _made(self, found: Parsed, header: _Header, offset: int) -> Record:
+    def _from_parsed(self, parsed: Parsed, header: _Header, offset: int) -> Record:
         append = bool(header.attributes & _LOG_APPEND)
-        timestamp = header.max_timestamp if append else header.first_timestamp + found.timestamp
-        return self._record(offset, timestamp, int(append), found.key, found.value, found.headers)
+        timestamp = header.max_timestamp if append else header.first_timestamp + parsed.timestamp
+        return self._record(offset, timestamp, int(append), parsed.key, parsed.value, parsed.headers)
 
     def _unreadable(self, raw: memoryview, last: int, reason: str) -> Unreadable:
         """Returns an `Unreadable` for a whole batch; the consumer continues after `last`."""
         first, self.next_fetch_offset = self.next_fetch_offset, last + 1
-        self._lost = True
-        return self._bad(raw, first, last, reason)
+        self._next_start_unknown = True
+        return self._unreadable_part(raw, first, last, reason)
 
-    def _bad(self, raw: memoryview, first: int, last: int, reason: str) -> Unreadable:
-        kept = bytes(raw[:KEPT_BYTES])
+    def _unreadable_part(self, raw: memoryview, first: int, last: int, reason: str) -> Unreadable:
+        kept_bytes = bytes(raw[:KEPT_BYTES])
         return Unreadable(
-            self._tp.topic, self._tp.partition, last, time.time_ns() // 1_000_000, 0, None, kept, None, -1, len(kept),
-            (), reason=reason, first=first, size=len(raw))
+            self._tp.topic, self._tp.partition, last, time.time_ns() // 1_000_000, 0, None, kept_bytes, None, -1,
+            len(kept_bytes), (), reason=reason, first=first, size=len(raw))
 
 
 def _parsed(body: memoryview, at: int) -> tuple[Parsed | None, int, str | None]:

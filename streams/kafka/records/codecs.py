@@ -51,16 +51,16 @@ def decompress(codec: int, body: memoryview, limit: int) -> bytes | memoryview:
 
 
 def _gzip(body: memoryview, limit: int) -> bytes:
-    found, rest = bytearray(), bytes(body)
+    output, rest = bytearray(), bytes(body)
     while rest:  # a gzip file may have several members
         member = zlib.decompressobj(_GZIP)
-        found += member.decompress(rest, limit + 1 - len(found))
-        if len(found) > limit:
+        output += member.decompress(rest, limit + 1 - len(output))
+        if len(output) > limit:
             raise _too_large(limit)
         if not member.eof:
             raise Broken("gzip: the data ends before its trailer")
         rest = member.unused_data.lstrip(b"\0")  # padding after the last member is allowed
-    return bytes(found)
+    return bytes(output)
 
 
 def _into(codec: Callable[[memoryview, bytearray], int], body: memoryview, limit: int) -> memoryview:
@@ -80,15 +80,15 @@ def _into(codec: Callable[[memoryview, bytearray], int], body: memoryview, limit
 def _snappy(body: memoryview, limit: int) -> bytes:
     if bytes(body[:len(_XERIAL)]) != _XERIAL:
         return _block(body, limit, limit)
-    found, at = bytearray(), _XERIAL_HEADER
+    output, at = bytearray(), _XERIAL_HEADER
     while at < len(body):
         (size,) = struct.unpack_from(">i", body, at)
         at += 4
         if not 0 <= size <= len(body) - at:
             raise Broken(f"snappy: a block of {size} bytes, {len(body) - at} are left")
-        found += _block(body[at:at + size], limit - len(found), limit)
+        output += _block(body[at:at + size], limit - len(output), limit)
         at += size
-    return bytes(found)
+    return bytes(output)
 
 
 def _block(block: memoryview, room: int, limit: int) -> bytes:

@@ -76,11 +76,11 @@ def _varint(body: memoryview, at: int, end: int) -> tuple[int, int]:
     first = body[at]
     if first < 0x80:
         return (first >> 1) ^ -(first & 1), at + 1
-    found, shift = first & 0x7F, 7
+    number, shift = first & 0x7F, 7
     for position in range(at + 1, min(at + _MAX_VARINT_BYTES, end)):
         byte = body[position]
-        found |= (byte & 0x7F) << shift
+        number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (found >> 1) ^ -(found & 1), position + 1
+            return (number >> 1) ^ -(number & 1), position + 1
         shift += 7
     raise Malformed("it ends inside a number" if end - at < _MAX_VARINT_BYTES else "a number of more than 64 bits")
