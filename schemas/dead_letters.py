@@ -1,8 +1,8 @@
-"""Records of `dead-letters`: key and value are the rejected record's own bytes; headers say where it was and why.
+"""Records of `dead-letters`. Key and value are the bytes of the rejected record; headers have its source and the
+reason.
 
-So a rejected record can be read with any Kafka tool and sent again as it is. Original headers are kept beside ours.
-Between them are records without a value that say what was done about dead letters: `ResolvedMarker` and
-`ResumeTopicMarker`.
+So any Kafka tool can read a rejected record, and send it again. Its own headers are kept before those of attn. Records
+without a value are operator markers: `ResolvedMarker` and `ResumeTopicMarker`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _PREFIX = "attn-"
 
 Headers = list[tuple[str, bytes]]
 
-_RESERVED_BYTES = 4096  # bytes: attn's own headers without the reason, and what Kafka adds to a batch
-_HEADER_BYTES = 10  # the lengths of one header's name and value
-_MAX_HEADERS = 1000  # that are kept of a record which is too large
+_RESERVED_BYTES = 4096  # bytes for attn's own headers without the reason, and for Kafka's batch header
+_HEADER_BYTES = 10  # bytes for the lengths of a header's name and value
+_MAX_HEADERS = 1000  # headers that are kept of a record that is too large
 
-# What a reason comes to: few enough to count by. The reason itself is free text.
+# Cause -> meaning. Causes are few, so that metrics can count by them; the reason is free text.
 CAUSES = {
     "empty": "the record has no value",
     "size": "larger than the limits allow",
@@ -52,12 +52,12 @@ class SourceRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`at` is microseconds, the worker's clock. `size` is the value's full length in bytes: more than `len(value)`
-    where it was too large to carry whole. `cause` is one of CAUSES.
+    """A rejected record. `at`: clock of the process in microseconds. `cause`: one of CAUSES. `size`: full length of the
+    value in bytes, more than `len(value)` if the value was truncated.
 
-    `cut` names what else is not the rejected record's own: "key" and "headers" were too large to carry whole
-    (`key_size`, `headers_size` and `header_count` are those of the record); "names" of headers were not UTF-8, so
-    their odd bytes are written as \\xNN.
+    `cut`: what else differs from the rejected record. "key" and "headers" were truncated (`key_size`, `headers_size`
+    and
+    `header_count` are the full ones); "names" of headers were not UTF-8, so their invalid bytes are written as \\xNN.
     """
 
     topic: str
@@ -86,12 +86,14 @@ class DeadLetter:
 
     @property
     def truncated(self) -> bool:
-        """Whether it is not the whole of the rejected record."""
+        """Returns whether a part of the rejected record is missing."""
         return self.size > len(self.value or b"") or bool(self.cut)
 
     def fit(self, limit: int) -> DeadLetter:
-        """The same, cut where its Kafka record would be larger than `limit` bytes: key and headers to a quarter of the
-        room at most, the value to the rest. Its record can be written by any client."""
+        """Returns the dead letter, truncated if its Kafka record would exceed `limit` bytes.
+
+        Key and headers get at most a quarter of the space each, the value gets the rest.
+        """
         room = max(0, limit - _RESERVED_BYTES - len(self.reason.encode()))
         cut = dict.fromkeys(self.cut)
         headers = [(_utf8_name(name), raw) for name, raw in self.headers]
@@ -111,7 +113,7 @@ class DeadLetter:
         )
 
     def record_headers(self) -> Headers:
-        """The Kafka headers of this dead letter's record."""
+        """Returns the Kafka headers of this dead letter's record."""
         return [*self.headers, *_headers(
             topic=self.topic, partition=self.partition, offset=self.offset, reason=self.reason, at=self.at,
             size=self.size or len(self.value or b""), cause=self.cause, **self._cut_headers(),
@@ -127,17 +129,19 @@ class DeadLetter:
     def from_record(
         cls, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
     ) -> DeadLetter:
-        """The dead letter a record of the topic is. ValueError: the record is not one of ours."""
-        ours = _attn_headers(headers)
+        """Returns the dead letter of a record of the topic. Raises ValueError if attn did not write the record."""
+        attn_headers = _attn_headers(headers)
         try:
-            cause = ours.get("cause", "other")
+            cause = attn_headers.get("cause", "other")
             return cls(
-                topic=ours["topic"], partition=int(ours["partition"]), offset=int(ours["offset"]),
-                reason=ours["reason"], at=int(ours["at"]), size=int(ours["size"]), key=key, value=value,
-                headers=[(name, raw or b"") for name, raw in headers if not name.startswith(_PREFIX)],
+                topic=attn_headers["topic"], partition=int(attn_headers["partition"]),
+                offset=int(attn_headers["offset"]),
+                reason=attn_headers["reason"], at=int(attn_headers["at"]), size=int(attn_headers["size"]), key=key,
+                value=value, headers=[(name, raw or b"") for name, raw in headers if not name.startswith(_PREFIX)],
                 cause=cause if cause in CAUSES else "other",
-                cut=tuple(filter(None, ours.get("cut", "").split(","))), key_size=int(ours.get("key-size", 0)),
-                headers_size=int(ours.get("headers-size", 0)), header_count=int(ours.get("headers", 0)),
+                cut=tuple(filter(None, attn_headers.get("cut", "").split(","))),
+                key_size=int(attn_headers.get("key-size", 0)),
+                headers_size=int(attn_headers.get("headers-size", 0)), header_count=int(attn_headers.get("headers", 0)),
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"not a dead letter of attn: header {error}") from error
@@ -145,7 +149,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedMarker:
-    """These dead letters were sent again, or were mended and sent: offsets in the partition that the record is in."""
+    """Operator marker: these dead letters were sent again. `offsets`: in the partition of the marker."""
 
     offsets: tuple[int, ...]
 
@@ -155,7 +159,7 @@ class ResolvedMarker:
 
 @dataclass(frozen=True, slots=True)
 class ResumeTopicMarker:
-    """An operator's word to the workers that left a source topic alone: read on, whatever it brings."""
+    """Operator marker: workers close the circuit of this source topic and read on."""
 
     topic: str
 
@@ -166,15 +170,15 @@ class ResumeTopicMarker:
 def parse_record(
     key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
 ) -> DeadLetter | ResolvedMarker | ResumeTopicMarker | None:
-    """What a record of the topic is; None: nothing of ours."""
+    """Returns the dead letter or marker of a record of the topic, None if attn did not write it."""
     try:
-        ours = _attn_headers(headers)
-        if "topic" in ours:  # first: the rejected record may have had any headers of its own
+        attn_headers = _attn_headers(headers)
+        if "topic" in attn_headers:  # checked first: the rejected record may have any headers of its own
             return DeadLetter.from_record(key, value, headers)
-        if "settled" in ours:
-            return ResolvedMarker(tuple(int(offset) for offset in ours["settled"].split(",")))
-        if "go-on" in ours:
-            return ResumeTopicMarker(ours["go-on"])
+        if "settled" in attn_headers:
+            return ResolvedMarker(tuple(int(offset) for offset in attn_headers["settled"].split(",")))
+        if "go-on" in attn_headers:
+            return ResumeTopicMarker(attn_headers["go-on"])
     except ValueError:
         pass
     return None
@@ -185,7 +189,7 @@ def _headers(**fields: object) -> Headers:
 
 
 def _attn_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """The last of each name: ours stand behind those of the record."""
+    """Returns the last value of each `attn-` header: attn's headers follow those of the rejected record."""
     return {
         name[len(_PREFIX):]: (raw or b"").decode(errors="replace")
         for name, raw in headers if name.startswith(_PREFIX)
@@ -193,7 +197,7 @@ def _attn_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]
 
 
 def _utf8_name(name: str) -> str:
-    """A header name as UTF-8 can write it: bytes that were no UTF-8 (surrogate escapes) become \\xNN."""
+    """Returns a header name as valid UTF-8: invalid bytes (surrogate escapes) become \\xNN."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -202,14 +206,14 @@ def _encoded_size(headers: Headers) -> int:
 
 
 def _first_headers(headers: Headers, room: int) -> Headers:
-    """The first headers that fit; the value of the last is cut."""
-    found: Headers = []
+    """Returns the first headers that fit into `room` bytes; the value of the last one is truncated."""
+    result: Headers = []
     for name, raw in headers[:_MAX_HEADERS]:
         room -= _encoded_size([(name, b"")])
         if room < 0:
             break
-        found.append((name, raw[:room]))
+        result.append((name, raw[:room]))
         room -= len(raw)
         if room <= 0:
             break
-    return found
+    return result

@@ -1,7 +1,9 @@
-"""CloudEvents in: one pydantic model per event type (CONTRACT §2). Unknown fields are ignored, wrong types are errors.
+"""CloudEvent models of the source topics: one pydantic model per event type (CONTRACT §2). Unknown fields are ignored,
+wrong types are errors.
 
-`title` is required where an item opens: types that always open one declare it so; `streams.core.normalise` asks for it
-where that depends on the content (an AI's edit, a case that is blocked) and checks the limits, which are settings.
+`title` is required if the event opens an item. Models of types that always open one declare that. If it depends on the
+data (an AI's edit, a blocked case), `streams.core.normalise` checks it. It also checks the size limits, which are
+settings.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def _clamped_timestamp(value: Any) -> int | None:
 
 
 def _empty_to_none(value: Any) -> Any:
-    # Where text can't be absent, "" says that there is none. Not of a target: what was for one must not be for all.
+    # Some producers cannot omit a text field and send "". Not applied to targets: an item for one user must not become
+    # an item for all.
     return None if value == "" else value
 
 
@@ -48,10 +51,10 @@ def _not_blank(value: str) -> str:
 
 
 def is_link(url: str) -> bool:
-    """Whether a page may make a link of it: an absolute http(s) URL, or a path of attn's own address.
+    """Returns whether a page may render the text as a link: an absolute http(s) URL, or an absolute path.
 
-    Refused is what a browser reads as another address than a person does: control characters, white space, format
-    characters (which reverse text), a backslash (which is a slash), user information, and an address without a host.
+    False for URLs that a browser reads differently from a person: with control characters, white space, format
+    characters (which reverse text), a backslash (which browsers read as a slash), user information, or without a host.
     """
     if len(url) > MAX_URL or not url.isprintable() or " " in url or "\\" in url:
         return False
@@ -67,14 +70,14 @@ def is_link(url: str) -> bool:
 
 
 def _usable_link(value: Any) -> Any:
-    # An unusable link is dropped, not the event: an item without its link is seen, a rejected event is not.
+    # Drops an unusable link instead of rejecting the event: users see an item without link, but not a rejected event.
     return None if isinstance(value, str) and not is_link(value) else value
 
 
 _DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
 Timestamp = Annotated[int, BeforeValidator(_timestamp), _DATE_TIME]
 _OPTIONAL_DATE_TIME = WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]})
-# An identity: never blank, and short enough to be a key everywhere.
+# An identity: not blank, and short enough for a key in every store.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(max_length=1024)]
 Title = Annotated[str, AfterValidator(_not_blank)]
@@ -106,7 +109,7 @@ class DraftEditor(_Model):
 
 
 class EventData(_Model):
-    """The fields every type may carry."""
+    """Fields that every event type may have."""
 
     title: Title | None = None
     body_md: str | None = None
@@ -178,7 +181,7 @@ class CaseOpeningData(CaseData):
 
 
 class CloudEvent(_Model):
-    """The envelope: CloudEvents 1.0 with the extension attribute `workspaceid`; `time` and `subject` are required."""
+    """CloudEvents 1.0 envelope with the extension attribute `workspaceid`; `time` and `subject` are required."""
 
     specversion: Literal["1.0"]
     id: Id
@@ -198,7 +201,7 @@ def _model(event_type: str, data: type[EventData]) -> type[CloudEvent]:
         "__doc__": f"CloudEvent `{event_type}`.",
     }
     if not any(field.is_required() for field in data.model_fields.values()):
-        body["data"] = data()  # a close needs no data at all
+        body["data"] = data()  # an event that closes needs no data
     return type(name, (CloudEvent,), body)
 
 

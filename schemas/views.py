@@ -1,25 +1,25 @@
-"""The rows of the view: the values of the compacted topic `attn.views`, one row a record (DESIGN: Topics).
+"""Rows of the view: the values of the compacted topic `attn.views`, one row per record (DESIGN: Topics).
 
-A key's first two bytes name its row. Keys carry digests, not names, so they are short, opaque and never need escaping:
+The first two bytes of a key name the kind of row. Keys have digests instead of names: short, and never in need of
+escapes.
 
-    i:{item}                item (also one that is hidden: known of, never shown)
+    i:{item}                item, also a hidden one (known to the fold, shown to no user)
     m:{item}:{user}         mark: this user dismissed or snoozed this item
     d:{draft}               draft
     p:{digest}              preferences of one user in one workspace
-    a:{digest}              something done that counts as activity, kept for the activity window
-    g:{digest}              group of failed runs that may be an incident    (of the fold only)
-    q:{digest}              proofs of one case                              (of the fold only)
-    o:{digest}              what became of a command with a key of its caller's, for a day   (of the fold only)
-    k:{digest}              how many of those a user has                     (of the fold only)
-    e:{partition}:{cursor}  digests of the events a pack brought             (of the fold only)
-    ~:{partition}           position: the last record of each batch; with it the batch is complete
-    f:{partition}           fence: from here on another worker writes     (between batches, part of none)
+    a:{digest}              activity entry, kept for the activity window
+    g:{digest}              group of failed runs that may be an incident (fold only)
+    q:{digest}              proofs of one case (fold only)
+    o:{digest}              outcome of a command with an Idempotency-Key, kept for a day (fold only)
+    k:{digest}              number of those outcomes of a user (fold only)
+    e:{partition}:{cursor}  digests of the events and commands of a pack (fold only)
+    ~:{partition}           position: the last record of each batch; it completes the batch
+    f:{partition}           fence: another worker writes from here on (between batches)
 
-Batches end with the position row; a reader applies rows up to it, the last of a key, and then is at its cursor. Rows
-of a batch whose end never came (its writer died on the way) need nothing of a reader: whoever claims the partition next
-writes the right ones first, in a batch with a position. Nor do fences: dropping what waits when one comes would
-be wrong, as compaction may have taken the position that those rows had. A batch that leads to a position the reader
-has already, or one before it, changes nothing.
+A reader applies the rows of a batch up to its position row, the last one of a key, and is then at that cursor. A batch
+without a position row (its writer crashed) needs no handling: the next owner of the partition first writes those rows
+again, in a complete batch. A fence must not discard the rows that wait: compaction may have removed the position row of
+their batch. A batch whose position the reader already has, or an earlier one, changes nothing.
 """
 
 from __future__ import annotations
@@ -39,33 +39,34 @@ __all__ = [
     "apply_changes", "cursor_of", "decode_row", "decode_row_or_none", "encode_row", "fence_key", "position_key",
 ]
 
-# To be raised by what an older worker would lose or take for something else when it reads rows to go on from, or an
-# older edge would show wrongly. The position row says which version its partition's rows may be of.
+# Raise it for a change that an older worker would lose or misinterpret when it loads rows, or an older edge would show
+# wrongly. The position row has the version up to which the rows of its partition may be.
 VIEW_VERSION = 1
 
-# A cursor is a state of the view: position << CURSOR_BITS. Between two states a feed numbers its frames in the low
-# bits, so that a reader cut off between two frames of one batch resumes with the very next one. A batch yields at most
-# 3 frames a row of the largest window (1000), plus three: fewer than 4096. 41 bits are left for the position in what
-# JavaScript holds exactly (2**53).
+# A cursor is position << CURSOR_BITS. The low bits number the frames of one batch, so a client that is disconnected
+# between
+# two frames resumes with the next one. A batch yields at most 3 frames per row of the largest window (1000), plus
+# three:
+# fewer than 4096. 41 bits remain for the position within the integers that JavaScript represents exactly (2**53).
 CURSOR_BITS = 12
 
 ItemState = Literal["hidden", "unread", "read", "resolved"]
 
 
 def cursor_of(position: int) -> int:
+    """Returns the cursor of a position."""
     return position << CURSOR_BITS
 
 
 class Stamp(NamedTuple):
-    """Orders events of one subject: event time in microseconds, then the event's digest. Every worker derives the same
-    order (law 2)."""
+    """Total order of events (law 2): event time in microseconds, then the digest of the event or id of the command."""
 
     time: int
     digest: str
 
 
 class Close(NamedTuple):
-    """How an item was closed: event time in microseconds, digest, resolved action, and the user who did it."""
+    """How an item was closed: stamp (time in microseconds, digest), resolved action, and the user who did it."""
 
     time: int
     digest: str
@@ -78,7 +79,7 @@ class Close(NamedTuple):
 
 
 class ItemRow(Struct, omit_defaults=True, kw_only=True):
-    """One source row as the view knows it. Times in microseconds. `rev` is the position of the pack that changed it."""
+    """State of one item. Times in microseconds. `rev`: position of the pack that last changed the row."""
 
     id: str
     ws: str
@@ -86,14 +87,14 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     source_id: str
     rev: int = 0
     state: ItemState = "hidden"
-    data: Data = msgspec.field(default_factory=Data)  # what it shows
+    data: Data = msgspec.field(default_factory=Data)  # the data that the item shows
     priority: str = "normal"
     blocking: bool = False
     target_user_id: str | None = None
     target_role: str | None = None
     band: int = 2  # 0 urgent, 1 high, 2 normal, 3 low: the priority, raised once overdue
     overdue: bool = False
-    created_at: int = 0  # when it last opened: the start of the newest period in which it is or was open
+    created_at: int = 0  # start of the newest period in which it is or was open
     due_at: int = 0
     updated_at: int = 0
     read_at: int | None = None
@@ -101,21 +102,21 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     resolved_at: int | None = None
     resolved_by: str | None = None
     resolved_action: str | None = None
-    incident: str | None = None  # the open incident that stands for this run; it leaves the list meanwhile
+    incident: str | None = None  # the open incident of this run; the run is not listed meanwhile
     clusters: list[str] = []
     members: list[str] = []
-    count: int = 0  # of an incident: how many members are open
-    surge: int = 0  # goes up when it reopens or its priority rises: a mark made before no longer holds
-    wake: int | None = None  # when the clock next changes this row
-    # Of the fold only:
+    count: int = 0  # of an incident: its open members
+    surge: int = 0  # rises with each reopening or rise in priority; older marks no longer apply
+    wake: int | None = None  # timer: when the log clock next changes this row
+    # For the fold only:
     periods: list[int] = []
     base: Stamp | None = None  # of the opening event whose data the item shows
     over: dict[str, Stamp] = {}  # field -> stamp of the update that set it after `base`
     closed: Close | None = None  # the newest close
-    group: str | None = None  # key of the group row its run belongs to
-    superseded: int | None = None  # of a proof: when the case's next proof came
+    group: str | None = None  # key of the group row of this run
+    superseded: int | None = None  # of a proof: time of the case's next proof
     done: list[str] = []
-    touched: int = 0  # the log's clock when it last changed
+    touched: int = 0  # the log clock at the last change
 
     @property
     def is_open(self) -> bool:
@@ -123,12 +124,12 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
 
     @property
     def is_listed(self) -> bool:
-        """In the ranked list of those who may see it (their own marks aside)."""
+        """Returns whether it is in the ranked list of users who may see it, apart from their own marks."""
         return self.is_open and self.incident is None
 
 
 class MarkRow(Struct, omit_defaults=True):
-    """A user put an item away. It holds while the item's `surge` is still the one of then."""
+    """A user dismissed an item, or snoozed it until `until`. It applies while the item has the same `surge`."""
 
     ws: str
     item: str
@@ -180,13 +181,13 @@ class PreferencesRow(Struct, omit_defaults=True):
 
 
 class ActivityRow(Struct, omit_defaults=True, kw_only=True):
-    """A session completed, a plan approved, an action confirmed or declined within the activity window."""
+    """One completed session, approved plan, or confirmed or declined action within the activity window."""
 
     ws: str
     id: str
     type: str
     at: int
-    item: str  # empty: nothing opened it
+    item: str  # empty if no opening event of the item has arrived
     kind: str
     target_user_id: str | None = None
     target_role: str | None = None
@@ -200,7 +201,7 @@ class ActivityRow(Struct, omit_defaults=True, kw_only=True):
 
 
 class GroupMember(Struct, omit_defaults=True):
-    """What a group knows of one failed run."""
+    """Copy of the fields of one failed run that decide its incident."""
 
     cluster: str
     periods: list[int]
@@ -217,13 +218,13 @@ class GroupRow(Struct, omit_defaults=True):
     key: str
     members: dict[str, GroupMember] = {}
     regroup: list[str] = []
-    held: tuple[int, int] | None = None  # a time it was on (since, at least until), for members no longer remembered
+    held: tuple[int, int] | None = None  # outage (start, least end) proven by removed members
     touched: int = 0
     wake: int | None = None
 
 
 class ProofsRow(Struct, omit_defaults=True):
-    """The proofs of a case by time: (time attached, proof id), oldest first, the newest MAX_PROOFS of them."""
+    """The newest MAX_PROOFS proofs of a case as (time attached, proof id), oldest first."""
 
     ws: str
     proofs: list[tuple[int, str]] = []
@@ -232,20 +233,20 @@ class ProofsRow(Struct, omit_defaults=True):
 
 
 class OutcomeRow(Struct, kw_only=True, omit_defaults=True):
-    """The outcome of a command that carried an Idempotency-Key; `asked` is a digest of what it asked for. `body` is the
-    answer, or a JSON string from which the answer is made again (streams.core.fold.outcomes)."""
+    """Outcome of a command with an Idempotency-Key. `asked`: digest of the request. `body`: the response body, or a
+    JSON string from which it is rendered again (streams.core.fold.outcomes)."""
 
     ws: str
     request_digest: str = msgspec.field(name="asked")
     status: int
     body: msgspec.Raw
     wake: int
-    user: str | None = None  # whose `k:` row counts it
+    user: str | None = None  # the user whose `k:` row counts it
 
 
 class KeysRow(Struct):
-    """How many outcomes of a user are kept. A day after the newest one there is none left: then the row goes, whatever
-    it says (a worker of before does not count down)."""
+    """Number of stored outcomes of a user. The row is deleted a day after the newest outcome, whatever its count:
+    workers of an older attn do not count down."""
 
     ws: str
     user: str
@@ -254,19 +255,19 @@ class KeysRow(Struct):
 
 
 class SeenRow(Struct):
-    """Digests of the events one pack brought: base64 of DIGEST_BYTES each, joined."""
+    """Digests of the new events and commands of one pack: base64 of all, DIGEST_BYTES each."""
 
     ids: str
     wake: int
 
 
 class PositionRow(Struct):
-    """`next`: the log offset to fold next, `part`: how many entries of that pack are folded already (a pack that
-    changes more than one batch can hold is folded in parts).
+    """State of a partition. `next`: the log offset to fold next. `part`: entries of that pack that are already folded
+    (a pack that changes more than one batch can hold is folded in parts).
 
-    `next + shift` is the position. It grows with every batch and never goes back, even where the log did (a broker
-    lost its tail): `shift` grows by one a part, and jumps when the log fell back; `incarnation` counts the broker's
-    lives as far as the operator knows of them.
+    `next + shift` is the position. It grows with every batch and never decreases, even if the log was truncated:
+    `shift`
+    grows by one per part, and jumps after a truncation. `incarnation`: the setting ATTN_INCARNATION at the last write.
     """
 
     next: int
@@ -282,7 +283,7 @@ class PositionRow(Struct):
 
 
 class FenceRow(Struct):
-    """Who folds the partition from here on: its `instance`, the broker's count of owners, and since when."""
+    """Marks a new owner of the partition: its `instance`, the producer epoch, and the time in microseconds."""
 
     by: str
     epoch: int
@@ -302,15 +303,18 @@ ROW_TYPES: dict[bytes, type[Row]] = {
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
     prefix: msgspec.json.Decoder(row).decode for prefix, row in ROW_TYPES.items()
 }
-# The position speaks for all rows of its partition: whoever reads one of a newer version goes no further.
+# The version of the position row holds for all rows of its partition: a reader stops at a newer one.
 _DECODERS[b"~:"] = versioned_decoder("a view in attn.views", VIEW_VERSION, msgspec.json.Decoder(PositionRow).decode)
 
 encode_row = msgspec.json.Encoder().encode
 
 
 def decode_row(key: bytes, value: bytes) -> Row:
-    """The row of a key. KeyError: no such kind of row; msgspec.DecodeError: not such a row; UnsupportedVersion: a
-    position of a newer attn's view."""
+    """Returns the row of a key.
+
+    Raises KeyError if the key has no known prefix, msgspec.DecodeError if the value is no such row, and
+    UnsupportedVersion if a newer attn wrote the position row.
+    """
     return _DECODERS[key[:2]](value)
 
 

@@ -1,5 +1,6 @@
-"""Reads JSON text from producers as RFC 8259 allows it: with a byte order mark, escapes of half a surrogate pair, and
-numbers of any length. Parsers disagree on all three, so every reader of foreign JSON goes through `read`.
+"""Reads JSON text of producers: with a byte order mark, lone surrogate escapes, and numbers of any length.
+
+RFC 8259 allows all three, and parsers disagree on them. So all JSON from outside goes through `read_json`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import orjson
 
 __all__ = ["MAX_DEPTH", "read_json"]
 
-MAX_DEPTH = 100  # levels: the parsers on an event's way give up at different depths, so none may come near
+MAX_DEPTH = 100  # levels; parsers have different limits, and all are higher than this
 
 _BOM = b"\xef\xbb\xbf"
 # The first four bytes of a JSON text tell its encoding: two ASCII characters, or a byte order mark (RFC 4627, 3).
@@ -21,20 +22,22 @@ _ENCODINGS = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|\0\0\0[^\0]|[^\0]\0\0\0", re.DOTALL), "UTF-32"),
     (re.compile(rb"\xff\xfe|\xfe\xff|\0[^\0]|[^\0]\0", re.DOTALL), "UTF-16"),
 )
-# A whole pair or half of one (group 2), behind all the backslashes before it (group 1): those are escaped, two by two.
+# A surrogate pair or a lone surrogate (group 2), after an even number of backslashes (group 1).
 _ESCAPE = re.compile(
     rb"(?<!\\)((?:\\\\)*)\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([dD][89a-fA-F][0-9a-fA-F]{2}))")
-# Digits of an integer read as one; a longer one is beyond a double, and Python refuses 4300 and more.
+# Integers of at most this many digits are parsed; a longer one exceeds a double, and Python refuses 4300 digits or
+# more.
 _MAX_EXACT_DIGITS = 400
 
 
 def read_json(value: bytes) -> tuple[bytes, Any]:
-    """The text as every parser takes it, and what it says. A number beyond a double reads as infinity.
+    """Returns normalised text that every parser accepts, and its parsed value.
 
-    The text is `value` without a byte order mark, with U+FFFD for half a surrogate pair; numbers keep their digits.
-    Raises ValueError with the reason where it is not JSON, not UTF-8 or nested deeper than MAX_DEPTH.
+    The text is `value` without a byte order mark, and with U+FFFD for lone surrogates; numbers keep their digits. A
+    number beyond a double is parsed as infinity. Raises ValueError with the reason if the value is not JSON, not UTF-8,
+    or nested deeper than MAX_DEPTH.
     """
-    if value.startswith(_BOM):  # here, as some versions of orjson take it and msgspec never does
+    if value.startswith(_BOM):  # removed here: some versions of orjson accept it, msgspec does not
         value = value[len(_BOM):]
         if value.startswith(_BOM):
             raise ValueError("it begins with two byte order marks")
@@ -57,7 +60,8 @@ def _check_depth(text: bytes, body: Any) -> Any:
 
 
 def _depth(body: Any) -> int:
-    """How deep objects and arrays are nested; without recursion, which is what it protects."""
+    """Returns the nesting depth of objects and arrays. Iterative, because deep nesting would exceed the recursion
+    limit."""
     depth, layer = 0, [body]
     while layer := [node for node in layer if isinstance(node, dict | list)]:
         depth += 1
@@ -77,7 +81,8 @@ def _repaired(value: bytes) -> bytes:
 
 
 def _with_any_numbers(text: bytes) -> Any:
-    """What orjson refuses may be a number beyond a double. Else the error says what is wrong and where."""
+    """Parses text that orjson refused: it may have a number beyond a double. Raises ValueError with the position if
+    not."""
     try:
         return json.loads(text, parse_int=_integer, parse_constant=_no_constant)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""One source record -> one event of the log, or the reason why not. Pure: bytes in, a value or `Rejected` out."""
+"""Normalises a source record: returns an event of the log, or raises `Rejected` with the reason."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from streams.core.normalise_fast import ValidatedEvent, validate_fast
 __all__ = ["EventLimits", "Rejected", "normalise"]
 
 _CE_HEADER = "ce_"
-_MAX_REASON = 500  # characters: a reason is a Kafka header and a line on a terminal
+_MAX_REASON = 500  # characters; a reason is a Kafka header and one line of `attn dead-letters`
 
 
 class Rejected(Exception):
-    """The record goes to dead-letters; `str(error)` is the reason given there, `cause` what it comes to
-    (schemas.dead_letters.CAUSES)."""
+    """The record must go to dead-letters. `str(error)`: the reason; `cause`: one of schemas.dead_letters.CAUSES."""
 
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(reason)
@@ -33,7 +32,7 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EventLimits:
-    """Sizes beyond which a record is rejected (CONTRACT §2): characters of a title, else bytes."""
+    """Size limits of an accepted event (CONTRACT §2): `title` in characters, the others in bytes."""
 
     title: int = 512
     body: int = 64 << 10
@@ -48,14 +47,14 @@ def normalise(
     topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (),
     limits: EventLimits = EventLimits(), link_dropped: Callable[[], object] = lambda: None,
 ) -> Event:
-    """A record of a source topic as an event of the log. Structured and binary CloudEvents are told apart by headers.
+    """Returns the event of a record of a source topic. Headers decide between structured and binary CloudEvents.
 
-    Raises `Rejected` with a reason a producer can act on: what is wrong and where. Calls `link_dropped` where the event
-    is accepted without its `action_url`.
+    Raises Rejected with the field and the problem, so that a producer can fix it. Calls `link_dropped` if the event is
+    accepted without its unusable `action_url`.
     """
     named = {name.lower(): raw for name, raw in headers}
     binary = "ce_specversion" in named and not _is_structured(named)
-    value = value or (b"null" if binary else b"")  # an event without data, as most that close
+    value = value or (b"null" if binary else b"")  # an event without data, like most events that close
     if not value:
         raise Rejected("the record has no value", "empty")
     if len(value) > limits.event:
@@ -68,9 +67,9 @@ def normalise(
         value, envelope["data"] = _parse_json(_from_base64(envelope["data_base64"]), "data_base64: ")
         binary = True
     event_type = _event_type_of(topic, envelope)
-    found = None if binary else validate_fast(event_type, value)
-    attributes, time, fields = found or _validate_with_model(event_type, envelope, value, binary)
-    if found is None and fields["action_url"] is None and (envelope.get("data") or {}).get("action_url"):
+    validated = None if binary else validate_fast(event_type, value)
+    attributes, time, fields = validated or _validate_with_model(event_type, envelope, value, binary)
+    if validated is None and fields["action_url"] is None and (envelope.get("data") or {}).get("action_url"):
         link_dropped()
     data = _to_data(fields)
     _check_limits(event_type, data, limits)
@@ -88,7 +87,7 @@ def _parse_json(value: bytes, where: str = "") -> tuple[bytes, Any]:
 
 
 def _from_base64(text: Any) -> bytes:
-    """The data of an SDK that was given bytes and does not look into them."""
+    """Returns the decoded `data_base64`, in which some SDKs send JSON data."""
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
@@ -100,7 +99,7 @@ def _is_structured(headers: dict[str, bytes | None]) -> bool:
 
 
 def _from_headers(headers: dict[str, bytes | None], data: Any) -> dict[str, Any]:
-    """The envelope of binary mode: attributes are `ce_*` headers in UTF-8, the value is the data."""
+    """Returns the envelope of a binary CloudEvent: attributes are `ce_*` headers in UTF-8, the value is the data."""
     try:
         envelope: dict[str, Any] = {
             name.removeprefix(_CE_HEADER): (raw or b"").decode()
@@ -116,33 +115,33 @@ def _event_type_of(topic: str, envelope: dict[str, Any]) -> str:
     event_type = envelope.get("type")
     if not isinstance(event_type, str):
         raise Rejected("type: a CloudEvent needs one", "envelope")
-    belongs = TOPIC_OF_TYPE.get(event_type)
-    if belongs is None:
+    expected_topic = TOPIC_OF_TYPE.get(event_type)
+    if expected_topic is None:
         raise Rejected(f"type: {event_type[:100]!r} is not one attn knows", "type")
-    if belongs != topic:
-        raise Rejected(f"type: {event_type} belongs on topic {belongs}, not {topic}", "type")
+    if expected_topic != topic:
+        raise Rejected(f"type: {event_type} belongs on topic {expected_topic}, not {topic}", "type")
     return event_type
 
 
 def _validate_with_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: bool) -> ValidatedEvent:
-    """What `quick` gives, or the reason why not."""
+    """Returns the event as the pydantic model validates it. Raises Rejected with the first problems."""
     if envelope.get("data") is None:
-        envelope.pop("data", None)  # null is no data, which is enough for an event that closes
+        envelope.pop("data", None)  # null means no data, which an event that closes may have
     try:
         checked = MODELS[event_type].model_validate(envelope)
     except ValidationError as error:
         raise Rejected(_explain(error), "fields") from error
     fields = dict(checked.data)
     if fields.pop("payload") is not None:
-        # The payload is carried as it is: its own bytes, not a re-encoding that would round large numbers.
+        # Keeps the bytes of the payload: encoding it again would round large numbers.
         fields["payload"] = _decode_members(value if binary else _decode_members(value)["data"])["payload"]
     return ValidatedEvent(checked, checked.time, fields)
 
 
 def _explain(error: ValidationError) -> str:
-    found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(
+    problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(
         include_url=False, include_context=False, include_input=False)]
-    return "; ".join(found)[:_MAX_REASON]
+    return "; ".join(problems)[:_MAX_REASON]
 
 
 def _to_data(fields: dict[str, Any]) -> Data:
@@ -171,8 +170,8 @@ def _check_limits(event_type: str, data: Data, limits: EventLimits) -> None:
 
 
 def _cleared_fields(event_type: str, envelope: dict[str, Any]) -> tuple[str, ...]:
-    """What an update sets to null, or to "", on purpose; elsewhere that is the same as an absent field."""
+    """Returns the fields that an update sets to null or "". In other event types that means an absent field."""
     if event_type != "escalation.updated":
         return ()
-    given = envelope.get("data") or {}
-    return tuple(sorted(name for name, item in given.items() if item in (None, "") and name in EventData.model_fields))
+    data = envelope.get("data") or {}
+    return tuple(sorted(name for name, value in data.items() if value in (None, "") and name in EventData.model_fields))

@@ -1,8 +1,9 @@
-"""The check of an event that is right, in one pass of msgspec; it costs a third of what pydantic does.
+"""Fast path of the validation: one pass of msgspec, at a third of the cost of pydantic.
 
-The contract is pydantic's models (schemas.sources). The types here are made of their fields, constraint by constraint,
-and one that can't be carried over fails the import. What they refuse is left to the models, which decide and say why:
-so they may refuse what the models take, never the other way round (tests/unit/core/test_normalise_fast.py).
+The pydantic models in schemas.sources are the contract. The msgspec types here are derived from their fields,
+constraint
+by constraint; the import fails if a constraint is unknown. The fast path may refuse an event that the models accept,
+never the other way round (tests/unit/core/test_normalise_fast.py). The models then decide, and give the reason.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ __all__ = ["ValidatedEvent", "validate_fast"]
 
 _MetaArguments = dict[str, Any]  # arguments of msgspec.Meta
 
-_NOT_EMPTY: _MetaArguments = {"min_length": 1}  # and `quick` looks for blanks: cheaper than a pattern
-_NOT_BLANK: _MetaArguments = {"pattern": r"\S"}  # of `re`, for which a space is what it is for str.isspace
-# The links of nearly all events; what else `is_link` takes is left to the model.
+_NOT_EMPTY: _MetaArguments = {"min_length": 1}  # `validate_fast` also refuses blanks: cheaper than a pattern
+_NOT_BLANK: _MetaArguments = {"pattern": r"\S"}  # `re` and str.isspace agree on what a space is
+# Matches the links of nearly all events; the model decides on the others that `is_link` accepts.
 _LINK = Annotated[str, msgspec.Meta(
     max_length=sources.MAX_URL, pattern=r"\A(?:https?://[A-Za-z0-9.-]+(?::[1-9]\d{0,3})?(?=[/?#]|\Z)|/(?!/))[!-\[\]-~]*\Z")]
 _PAYLOAD = dict[str, Any] | None
 
 
 class ValidatedEvent(NamedTuple):
-    """An event's attributes, its time, and the fields of its data as `schemas.log.Data` has them, nested ones alike."""
+    """A valid event: its attributes, its time in microseconds, and the fields of its data as schemas.log.Data has
+    them."""
 
     attributes: Any
     time: int
@@ -44,12 +46,12 @@ class ValidatedEvent(NamedTuple):
 
 class _Type(NamedTuple):
     decode: Callable[[bytes], Any]
-    texts: list[Callable[[Any], tuple[str | None, ...]]]  # what must not be blank, of the event and of its data
-    times: list[str]  # the fields of the data that are times
+    texts: list[Callable[[Any], tuple[str | None, ...]]]  # getters of non-blank texts: of the event, and of its data
+    times: list[str]  # names of the data fields that are times
 
 
 def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
-    """A structured CloudEvent, whose value is known to be JSON; None: ask the model."""
+    """Returns the event of a structured CloudEvent whose value is JSON. None: the model has to decide."""
     decode, (own, in_data), times = _TYPES[event_type]
     try:
         event = decode(value)
@@ -61,12 +63,12 @@ def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
             if data.get(name) is not None:
                 data[name] = parse_clamped_timestamp(data[name])
         return ValidatedEvent(event, parse_timestamp(event.time), data) if _accepts_payload(data) else None
-    except ValueError:  # msgspec's errors are ones
+    except ValueError:  # base class of msgspec's errors
         return None
 
 
 def _accepts_payload(data: dict[str, Any]) -> bool:
-    """Makes null no payload. False: it is something else than an object."""
+    """Replaces a null payload by NO_PAYLOAD. Returns False if the payload is not an object."""
     payload = data.get("payload", NO_PAYLOAD)
     if payload is NO_PAYLOAD:
         return True
@@ -78,13 +80,13 @@ def _accepts_payload(data: dict[str, Any]) -> bool:
 
 
 def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
-    """The annotation of a model's field for msgspec. TypeError: it says something that is not known here."""
+    """Returns the annotation of a model's field for msgspec. Raises TypeError if it has an unknown constraint."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation == _PAYLOAD:
         return msgspec.Raw
     if origin is Annotated:
         if _has_validator(args[1:], sources._empty_to_none):
-            return _to_msgspec_type(args[0], not_blank)  # "" is refused here, so the model has its say
+            return _to_msgspec_type(args[0], not_blank)  # "" is refused here, so the model decides
         if _has_validator(annotation, sources._timestamp):
             return str
         if _has_validator(annotation, sources._clamped_timestamp):
@@ -101,7 +103,7 @@ def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
         return _to_struct(annotation, _NOT_BLANK)
     if origin is Literal or annotation in (str, bool, NoneType):
         return annotation
-    raise TypeError(f"{annotation} is not carried over")
+    raise TypeError(f"no msgspec type for annotation {annotation}")
 
 
 def _meta_arguments(constraint: Any, not_blank: _MetaArguments) -> _MetaArguments:
@@ -115,11 +117,11 @@ def _meta_arguments(constraint: Any, not_blank: _MetaArguments) -> _MetaArgument
         given = {name: limit for name, limit in said.items() if limit is not None}
         if given.keys() <= {"min_length", "max_length"}:
             return given
-    raise TypeError(f"{constraint} is not carried over")
+    raise TypeError(f"no msgspec constraint for {constraint}")
 
 
 def _has_validator(annotation: Any, func: Callable[..., Any]) -> bool:
-    """Whether a validator of that function is in the annotation."""
+    """Returns whether the annotation contains a validator with the function."""
     if isinstance(annotation, AfterValidator | BeforeValidator):
         return annotation.func is func
     parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
@@ -127,9 +129,9 @@ def _has_validator(annotation: Any, func: Callable[..., Any]) -> bool:
 
 
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
-    """Field -> its annotation as it is written."""
-    found = get_type_hints(model, include_extras=True)
-    return {name: found[name] for name in model.model_fields}
+    """Returns field -> annotation with its constraints."""
+    hints = get_type_hints(model, include_extras=True)
+    return {name: hints[name] for name in model.model_fields}
 
 
 def _to_struct(model: type[BaseModel], not_blank: _MetaArguments, **instead: Any) -> type[msgspec.Struct]:
@@ -149,7 +151,7 @@ def _type(model: type[CloudEvent]) -> _Type:
     field = model.model_fields["data"]
     data: Any = field.annotation
     checked = _to_struct(data, _NOT_EMPTY)
-    # An event that closes needs no data; null is none.
+    # An event that closes needs no data, and null means none.
     event = _to_struct(model, _NOT_EMPTY, data=checked if field.is_required() else checked | None)
     times = [name for name, hint in _hints(data).items() if _has_validator(hint, sources._clamped_timestamp)]
     return _Type(msgspec.json.Decoder(event).decode, [_texts(model), _texts(data)], times)

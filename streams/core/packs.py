@@ -1,4 +1,7 @@
-"""Packs: what arrived within a few milliseconds for one partition of the log, as one record of it. No I/O."""
+"""Packs events and commands into records of `attn.log`, and unpacks them. No I/O.
+
+A pack has the entries of one log partition that arrived within a few milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,19 @@ from schemas.topics import partition_of
 
 __all__ = ["MAX_PACK_BYTES", "MAX_PACK_ENTRIES", "Packer", "unpack"]
 
-# A fold takes at least a pack at a time, so a pack bounds what one batch of rows, and one wait of its loop, can be.
+# The fold applies whole packs, so these limits bound a batch of rows, and how long the event loop is blocked.
 MAX_PACK_ENTRIES = 500
-MAX_PACK_BYTES = 400_000  # an event larger than this goes alone
+MAX_PACK_BYTES = 400_000  # a larger event is a pack of its own
 
 _encode = msgspec.json.Encoder().encode
 _partition_of = lru_cache(maxsize=1 << 16)(partition_of)
 
 
 def unpack(value: bytes | None) -> Pack:
-    """ValueError or RecursionError: not a pack; UnsupportedVersion: a newer attn's."""
+    """Returns the pack of a record value.
+
+    Raises ValueError or RecursionError if it is no pack, UnsupportedVersion if a newer attn wrote it.
+    """
     pack = decode_pack(value or b"")
     if not EARLIEST <= pack.at < LATEST:
         raise ValueError(f"at: {pack.at} is not a time between 1970 and 2200")
@@ -29,7 +35,7 @@ def unpack(value: bytes | None) -> Pack:
 
 
 class Packer:
-    """Collects events or commands, gives packs. Each is encoded once, so its size is known before it is packed."""
+    """Collects events and commands into packs. Encodes each once, when it is added, so the size of a pack is known."""
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
@@ -53,10 +59,11 @@ class Packer:
         self.events += 1
 
     def drain(self, at: int) -> list[tuple[int, int, bytes]]:
-        """All packs so far, as (log partition, events in it, record value), stamped `at` (µs); empty again after it."""
+        """Returns and removes all packs as (log partition, number of entries, record value). `at`: time of the packs in
+        microseconds."""
         packs = [*self._full, *self._open.items()]
         self._full, self._open, self._sizes, self.events = [], {}, {}, 0
-        # The entries are encoded already; Raw is taken over as it is.
+        # The entries are encoded already: msgspec writes Raw as it is.
         return [
             (partition, len(entries), encode_pack(Pack(at, entries)))  # type: ignore[arg-type]
             for partition, entries in packs
