@@ -59,7 +59,7 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
     pytest.importorskip("chdb", reason="chdb is not installed")
     with archived(tmp_path_factory.mktemp("archive")) as found:
         yield found

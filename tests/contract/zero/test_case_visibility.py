@@ -40,7 +40,7 @@ FAMILIES = [
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
     with archived(tmp_path_factory.mktemp("archive")) as found:
         yield found
 
