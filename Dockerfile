@@ -2,8 +2,8 @@
 FROM python:3.12-slim AS build
 
 WORKDIR /src
-# The steps of ops/deploy/image/install.sh, which tests run without Docker. The dependencies are a layer of their own: a change of
-# the code does not install them again. The environment moves to the next stage whole.
+# The steps of ops/deploy/image/install.sh, which tests run without Docker. The dependencies are a layer of their own, so a
+# change of the code does not install them again. The next stage copies the whole environment.
 COPY requirements requirements
 COPY ops/deploy/image ops/deploy/image
 RUN ops/deploy/image/install.sh dependencies . /opt/attn
@@ -16,7 +16,7 @@ RUN ops/deploy/image/install.sh attn . /opt/attn
 
 FROM python:3.12-slim
 
-# A fixed number, so that volumes and Kubernetes' runAsUser can name it.
+# A fixed uid: volumes and Kubernetes' runAsUser refer to it.
 RUN useradd --uid 10001 --create-home --home-dir /home/attn --shell /usr/sbin/nologin attn \
  && install -d -o attn -g attn /data
 COPY --from=build /opt/attn /opt/attn

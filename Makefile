@@ -1,14 +1,14 @@
-# make up      everything on this machine (ARGS="--port 9000" for flags)
-# make test    the whole test suite (ARGS="-k feed" for pytest's)
-# make check   linters, types, import rules, schemas, and the fast tests: what to run before a commit
-# make laws    the properties alone, with other examples each time, TIMES=20 times as many: to hunt for faults
-# make bench   what attn costs beside named baselines; bench-pipeline, bench-writes ... alone
-# make chaos  everything killed, paused and starved on real Kafka, then compared with the model (SEED=, MINUTES=, ARGS=)
-# make update  the newest versions that pyproject.toml allows into requirements/ (make lock: only what changed there)
-# make fuzz   source records at random (ARGS=events), or broken record batches (ARGS=records, ARGS="records --broker"), for MINUTES
-# make schemas JSON Schemas of all topics, OpenAPI and AsyncAPI, into schemas/json; docs/settings.md
+# make up      run attn on this machine (ARGS="--port 9000" passes flags)
+# make test    the whole test suite (ARGS="-k feed" passes flags to pytest)
+# make check   linters, types, import rules, schemas and the fast tests; run it before a commit
+# make laws    property tests only, with new random examples, TIMES=20 times as many as in `make test`
+# make bench   benchmarks of attn against named baselines; bench-pipeline, bench-writes ... run one of them
+# make chaos   kills, pauses and slows processes on Apache Kafka, then compares with the model (SEED=, MINUTES=, ARGS=)
+# make update  writes the newest versions that pyproject.toml allows to requirements/ (make lock: only changed ones)
+# make fuzz    random source events (ARGS=events) or damaged record batches (ARGS=records, ARGS="records --broker"), for MINUTES
+# make schemas writes JSON Schemas of all topics, OpenAPI and AsyncAPI to schemas/json, and docs/settings.md
 
-# The first that runs and fits: a version manager may have names for what it does not have.
+# The first interpreter that runs and has a supported version: shims of version managers may not run.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for each in python3.12 python3.13 python3.11 python3 python; do \
   $$each -c '$(FITS)' >/dev/null 2>&1 && echo $$each && break; done)
@@ -42,7 +42,7 @@ TIMES ?= 20
 laws: $(READY)
 	@ATTN_TEST_TIMES=$(TIMES) $(BIN)/python -m pytest -q -n 2 -m hypothesis tests/unit $(ARGS)
 
-# For every Python and platform at once, with hashes and without the address of an index.
+# For all supported Pythons and platforms, with hashes, and without the URL of an index.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
   --custom-compile-command 'make update'
 
@@ -78,7 +78,7 @@ hooks: $(READY)
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# uv takes a tenth of pip's time, and does not know pip's settings: where it can't reach the index, pip may.
+# uv takes a tenth of pip's time but ignores pip's configuration. If uv cannot reach the index, pip is tried.
 $(READY): pyproject.toml requirements/build.txt requirements/dev.txt
 	@$(or $(PYTHON),false) -c '$(FITS)' \
 	  || { echo "attn needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }

@@ -1,7 +1,7 @@
-"""`python -m ops.deploy.healthcheck [PATH]`: for containers. Asks this machine's role and exits 0 when it answers 200.
+"""Health check of a container: `python -m ops.deploy.healthcheck [PATH]` exits with 0 if the role answers 200 on PATH.
 
-The standard library only, as it runs every few seconds. A worker and the history answer on ATTN_METRICS_PORT, an edge
-on ATTN_PORT.
+It imports the standard library only, because it runs every few seconds. A worker and the history answer on
+ATTN_METRICS_PORT, an edge on ATTN_PORT.
 """
 
 import os

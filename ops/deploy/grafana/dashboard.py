@@ -1,6 +1,5 @@
-"""The Grafana dashboard as code: `python -m ops.deploy.grafana.dashboard` writes dashboards/attn.json; a test keeps
-it current
-and runs every query of it.
+"""Generates the Grafana dashboard: `python -m ops.deploy.grafana.dashboard` writes dashboards/attn.json. A test checks
+that the file is current, and runs all its queries.
 
 For Grafana's own ClickHouse plugin (grafana-clickhouse-datasource), whose macros the queries use:
 `$__timeFilter(column)`, `$__timeInterval(column)`, `$__fromTime`, `$__toTime`.
@@ -21,7 +20,7 @@ _WIDTH = 24  # columns of Grafana's grid
 
 WORKSPACES = "SELECT DISTINCT workspace_id FROM items_hourly ORDER BY workspace_id"
 
-# What queries below have in common, in the order it is put in.
+# Common parts of the queries below, in the order of their substitution.
 _SHORT = {
     "$IN_RANGE": "WHERE $HERE AND $__timeFilter(hour)",
     "$CLOSED": "WHERE $HERE AND $__timeFilter(occurred_at) AND seconds_open IS NOT NULL",
@@ -42,7 +41,7 @@ PANELS = [
     ("Opened and closed", "timeseries", "short", 12, 8,
      "SELECT $__timeInterval(hour) AS time, sum(items_hourly.opened) AS opened, sum(items_hourly.closed) AS closed "
      "FROM items_hourly $IN_RANGE GROUP BY time ORDER BY time"),
-    # What was open before is there from the beginning, and a kind that does not change has a line to the end too.
+    # The graph begins with the items that were open before, and a kind without changes has a line to the end.
     ("Open by kind", "timeseries", "short", 12, 8,
      "SELECT $__timeInterval(at) AS time, kind, sum(sum(change)) OVER (PARTITION BY kind ORDER BY time) AS open FROM ("
      "SELECT greatest(toDateTime(hour), $__fromTime) AS at, kind, open_change AS change FROM items_hourly "
@@ -83,7 +82,7 @@ PANELS = [
 
 
 def dashboard() -> dict[str, Any]:
-    """As Grafana imports it."""
+    """Returns the dashboard as Grafana imports it."""
     panels, x, y = [], 0, 0
     for number, (title, kind, unit, width, height, sql) in enumerate(PANELS, start=1):
         if x + width > _WIDTH:

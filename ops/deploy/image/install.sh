@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs attn as the image has it, without Docker too:
+# Installs attn as in the image; works without Docker as well:
 #
-#   install.sh dependencies SOURCE TARGET   makes the environment TARGET with what SOURCE/requirements/run.txt pins
+#   install.sh dependencies SOURCE TARGET   creates the environment TARGET with the pins of SOURCE/requirements/run.txt
 #   install.sh attn SOURCE TARGET           builds the wheel of SOURCE and installs it into TARGET
 #
 # SOURCE is a checkout, TARGET a directory that does not exist before the first step. PYTHON (python3) is the interpreter
-# of the environment. Nothing is installed whose hash is not in SOURCE/requirements.
+# of the environment. Only packages with a hash in SOURCE/requirements are installed.
 set -eu
 
 [ $# -eq 3 ] || { echo "usage: install.sh dependencies|attn SOURCE TARGET" >&2; exit 2; }
@@ -24,7 +24,7 @@ case $step in
       "$source/requirements/run.txt"
     ;;
   attn)
-    # The wheel, not the checkout: what runs is what is released.
+    # The wheel, not the checkout: so the image runs the released files.
     "$tools/env/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
       --wheel-dir "$tools/wheel" "$source"
     "$tools/env/bin/uv" pip install --quiet --python "$target/bin/python" --compile-bytecode --no-deps --no-index \

@@ -1,5 +1,5 @@
-// Names the workspace of a request, read from its token. Not verified: it only picks an edge, and the edge verifies. A caller
-// can choose the edge that way, so nginx.conf limits the connections of an address (limit_conn).
+// Reads the workspace of a request from its token. The token is not verified: it only selects an edge, which verifies it.
+// A client can choose its edge in this way, so nginx.conf limits the connections of an address (limit_conn).
 
 function claims(r) {
     const header = r.headersIn['Authorization'] || '';
@@ -13,7 +13,7 @@ function claims(r) {
     }
 }
 
-// Callers without a readable token stay on one edge by address; it answers 401.
+// Requests without a readable token are distributed by address; the edge answers 401.
 function workspace(r) {
     return String(claims(r).workspace_id || r.remoteAddress);
 }
