@@ -43,7 +43,7 @@ NEED_BROKER = {"broker", "stack", "own_broker", "real_kafka"}
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """A long value is no name: pytest numbers those that are left alike."""
+    """A long value does not become part of a test's name; pytest numbers such cases."""
     return argname if isinstance(val, str | bytes) and len(val) > 80 else None
 
 
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Unit tests do no I/O on the network: a connection or a bound port fails them."""
+    """Fails a unit test that connects to an address or binds a port."""
     if TESTS / "unit" not in item.path.parents:
         return (yield)
 

@@ -32,7 +32,7 @@ TYPES = (
 
 
 class Feeder:
-    """Facts as a fold tells them: places grow, and the last ones are now and then told again."""
+    """Makes facts as a fold writes them: positions grow, and the last facts are repeated now and then."""
 
     def __init__(self, partitions: int, seed: int = 1) -> None:
         self.partitions = partitions
@@ -42,7 +42,7 @@ class Feeder:
         self.count = 0
 
     def fact(self, **fields: Any) -> Fact:
-        """A new fact; it is told from now on."""
+        """Returns a new fact. Later calls may repeat it."""
         ws = f"ws_{self.random.randrange(6)}"
         partition = partition_of(ws, self.partitions)
         self.positions[partition] += self.random.randrange(1, 3)
@@ -72,7 +72,7 @@ class Feeder:
         self.positions = [position + (1 << 24) for position in self.positions]
 
     def again(self, facts: Iterable[Fact]) -> list[Fact]:
-        """The same events at new places: the fold had forgotten them."""
+        """Returns the same events at new positions, as a fold writes them after it lost its state."""
         moved = []
         for fact in facts:
             partition = partition_of(fact.ws, self.partitions)

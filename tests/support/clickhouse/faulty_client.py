@@ -15,7 +15,7 @@ from streams.runtime import backoff
 
 
 class Faulty:
-    """A client that does as told: `fault` names what the next calls do."""
+    """A client whose next calls fail as `fault` says."""
 
     def __init__(self, real: Any) -> None:
         self.real = real

@@ -1,4 +1,4 @@
-"""A browser on the dashboard. Records console errors, failed requests and violations of the CSP."""
+"""A browser on the dashboard. Records what the page must never do, such as violations of the CSP."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scene:
                 "subject": subject, "time": moment(minutes), "workspaceid": self.ws, "data": data}
 
     def emit(self, topic: str, *events: dict[str, Any] | str) -> None:
-        """Straight to the broker, in a thread: Playwright has this one's loop. A string is JSON as it stands."""
+        """Sends events to the broker, from a thread: Playwright runs the loop of this one. A string is sent as is."""
         values = [event if isinstance(event, str) else json.dumps(event) for event in events]
 
         async def send() -> None:
@@ -94,7 +94,7 @@ class Scene:
             self.problems.append(message.text)
 
     def signed_in(self, user: str = "ann", role: str = "OWNER", context: Any = None, **options: Any) -> Any:
-        """A page of somebody, with the session that the form would have given."""
+        """Opens a page with the session cookies of a user, as the sign-in form sets them."""
         context = context if context is not None else self.context(**options)
         answer = context.request.post(f"{self.up.url}/auth/session", data={"token": self.token(user, role)})
         assert answer.ok, answer.text()

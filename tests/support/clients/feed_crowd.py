@@ -11,7 +11,7 @@ from support.clients.feed import Copy
 from support.edge.edges import bearer
 
 _RETRY = re.compile(rb"(?m)^retry: (\d+)$")
-_REFUSED = 0.5  # seconds after which somebody who found nobody comes again
+_REFUSED = 0.5  # seconds until a reader that was refused connects again
 
 
 class Follower(asyncio.Protocol):
@@ -21,7 +21,7 @@ class Follower(asyncio.Protocol):
         self.user, self.role, self.limit = user, role, limit
         self.frames: list[bytes] = []
         self.last = b""  # the id it would go on from
-        self.heartbeat = -1  # the newest cursor it was told
+        self.heartbeat = -1  # the newest cursor of a heartbeat
         self.retry = _REFUSED
         self.begun = 0  # connections on which something came
         self._port = port

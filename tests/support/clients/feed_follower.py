@@ -38,7 +38,7 @@ class Follower(threading.Thread):
                     self._follow()
                 except (httpx.HTTPError, SSEError):
                     time.sleep(0.2)
-        except BaseException as error:  # told by `stop`
+        except BaseException as error:  # `stop` raises it
             self.error = error
 
     def _follow(self) -> None:

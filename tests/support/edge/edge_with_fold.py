@@ -68,7 +68,7 @@ class Deciding:
         self.happen()
 
     def work(self) -> None:
-        """Folds what is in the log and tells every edge: facts first, as a worker does."""
+        """Folds the new records of the log and applies the result to each edge: facts first, as a worker does."""
         while self.fold.position.next < len(self.log):
             offset, whole = self.fold.position.next, False
             while not whole:

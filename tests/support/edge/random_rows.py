@@ -33,12 +33,12 @@ DONE = ("session.completed", "plan.approved", "action.confirmed", "action.declin
 
 
 def marker(ws: str, user: str | None, role: str | None) -> str:
-    """A word in every text of a row that tells whom it is for, so that a leak shows in the bytes."""
+    """Returns a word that names the target. Each text of a row contains it, so a leak shows in the bytes."""
     return f"<{ws}/{user or '-'}/{role or '-'}>"
 
 
 def item(ws: str = "w1", source_id: str = "s1", **fields: Any) -> tuple[bytes, ItemRow]:
-    """An open item with whatever is named; title and targets are told apart by `marker`."""
+    """Returns an open item with the given fields; `marker` names its targets in the title."""
     kind = fields.pop("kind", "waitpoint")
     data = fields.pop("data", None) or Data()
     row = ItemRow(id=item_id(ws, kind, source_id), ws=ws, kind=kind, source_id=source_id, data=data,
@@ -122,7 +122,7 @@ class World:
         if name == "targets":
             row.blocking, row.state, row.priority, row.surge = old.blocking, old.state, old.priority, old.surge
             row.due_at, row.created_at, row.band, row.overdue = old.due_at, old.created_at, old.band, old.overdue
-            return row  # its texts tell whom it is for
+            return row  # its texts name its target
         if name in ("cluster", "case_id"):
             setattr(old.data, name, getattr(row.data, name))
         else:

@@ -8,7 +8,7 @@ from api.live.connections import EncodedChunk
 
 
 class Kept:
-    """An outlet that takes everything and keeps it."""
+    """Sink that accepts all chunks and keeps their bytes."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -19,6 +19,6 @@ class Kept:
         self.raw += piece.raw
 
     def end(self) -> None:
-        raise AssertionError("nobody ends it")
+        raise AssertionError("the stream was ended")
 
     abort = end

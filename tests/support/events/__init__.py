@@ -44,5 +44,5 @@ class Drawn:
 def sequences(max_size: int = 40, **options: Any) -> st.SearchStrategy[list[Line]]:
     """Lists of lines in any order of time, without repeats (callers add those)."""
     one = st.composite(lambda draw: event(Drawn(draw), **options))()
-    # Left alone, hypothesis draws about five elements; collisions need more.
+    # By default hypothesis draws about five elements; collisions need more.
     return st.one_of(st.lists(one, max_size=8), st.lists(one, min_size=max_size // 3, max_size=max_size)).map(untied)

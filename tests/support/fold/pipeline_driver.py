@@ -94,7 +94,7 @@ class Worker:
         raise AssertionError("the fold never gets done with what is due")
 
     def known_facts(self) -> list[bytes]:
-        """The facts as a consumer counts them: one at or before the last place seen is a repeat."""
+        """Returns the facts without repeats: a fact at or before the last position is a repeat."""
         kept, last = [], (-1, -1)
         for raw in self.facts:
             value = json.loads(raw)

@@ -72,7 +72,7 @@ async def shared(directory: Path) -> AsyncIterator[str]:
 
 
 def _docker_answers() -> bool:
-    # In a process of its own: the client leaves its socket open where nobody answers.
+    # In a process of its own: without an answer the client leaves its socket open.
     probe = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
     return subprocess.run(probe, capture_output=True, check=False, timeout=60).returncode == 0
 
@@ -88,7 +88,7 @@ async def cluster(directory: Path, brokers: int = 3, overrides: Mapping[str, str
         await one.start()
         yield one
     finally:
-        one.kill()  # nobody needs its data any more
+        one.kill()  # its data is not needed any more
 
 
 async def _class_archive() -> Path:
@@ -131,7 +131,7 @@ async def own(kind: str, directory: Path) -> AsyncIterator[EmbeddedBroker | Clus
 
 
 async def wipe(bootstrap: str, patience: float = 30.0) -> None:
-    """Take attn's topics and groups away, and return when they are gone: topics of the same names may be made then."""
+    """Deletes attn's topics and groups. Returns when they are gone, so topics of the same names can be created."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     await admin.start()
     try:
@@ -148,7 +148,7 @@ def _is_ours(name: str) -> bool:
 
 
 async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
-    """Those that were still there; how they come to be gone takes the broker a moment."""
+    """Requests the deletion of attn's topics. Returns the topics that still existed: the broker deletes them later."""
     there = [topic["topic"] for topic in await admin.describe_topics() if _is_ours(topic["topic"])]
     if there:
         for name, code, *_ in (await admin.delete_topics(there)).topic_error_codes:
@@ -157,7 +157,7 @@ async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
 
 
 async def _drop_groups(admin: AIOKafkaAdminClient) -> list[str]:
-    """Those that were still there. Who was killed is a member until its session ends: members are taken out first."""
+    """Removes members and groups. Returns the groups that still existed: a killed consumer is a member for a while."""
     there = [name for name, _ in await admin.list_consumer_groups() if _is_ours(name)]
     for name in there:
         node = await admin.find_coordinator(name)

@@ -1,5 +1,5 @@
-"""Three brokers, workers and edges as `attn up` keeps them, a producer that goes on, feeds that are followed: what the
-tests of broker faults break, and all they hold it to."""
+"""Three brokers, supervised workers and edges, a producer and feed readers: the stack of the broker fault tests, and
+the checks of its result."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Rig:
             attn, "replay", "-", "--kafka", self.kafka.bootstrap, cwd=self.home, stdin=text, timeout=PATIENCE)
 
     def more(self, count: int) -> list[dict[str, Any]]:
-        """Events that nobody has sent yet."""
+        """Returns events that were not sent yet."""
         return list(islice(self._events, count))
 
     async def configured(self, name: str, **more: str) -> None:

@@ -54,7 +54,7 @@ async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> Async
 
 @contextlib.asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker in this process; stopped cleanly at the end, for which it may take its time: it must not end pytest."""
+    """Runs a worker in this process. Stops it cleanly at the end, without a time limit that would exit pytest."""
     stop = asyncio.Event()
     task = asyncio.create_task(run(settings, stop, stop_seconds=None))
     try:
@@ -86,7 +86,7 @@ def kill(process: Forked) -> None:
 
 
 async def send(settings: Settings, lines: Iterable[Line | tuple[str, bytes | None]]) -> int:
-    """Source events, or raw values, to their topics; acknowledged. How many."""
+    """Sends source events or raw values to their topics and waits for the acknowledgements. Returns their number."""
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=32 << 20) as producer:
         sent = []
         for line in lines:
@@ -101,7 +101,7 @@ async def send(settings: Settings, lines: Iterable[Line | tuple[str, bytes | Non
 
 
 async def read(settings: Settings, topic: str) -> Records:
-    """All records of a topic, by partition."""
+    """Returns all records of a topic by partition."""
     found: Records = {}
     async with AIOKafkaConsumer(
         topic, bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest",
@@ -139,7 +139,7 @@ async def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0
 
 @dataclass
 class Seen:
-    """What the worker left on its topics."""
+    """Records that the worker wrote to its topics."""
 
     log: Records
     views: Records
@@ -149,15 +149,15 @@ class Seen:
 
     @property
     def events(self) -> list[Any]:
-        """Events in the log, repeats included."""
+        """Returns the events in the log, repeats included."""
         return [entry for records in self.log.values() for record in records for entry in packed(record)]
 
     def told(self, *partitions: int) -> list[Fact | Outcome]:
-        """Facts as a consumer takes them: one whose place is not beyond the last is a repeat."""
+        """Returns the facts without repeats: a fact that is not beyond the last position is a repeat."""
         return [fact for partition in partitions or self.facts for fact, _ in self.told_at(partition)]
 
     def told_at(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
-        """The same with the broker's time of each, ms."""
+        """Returns the same facts, each with the broker's timestamp in ms."""
         found: list[tuple[Fact | Outcome, int]] = []
         last = (-1, -1)
         for record in self.facts[partition]:
@@ -192,7 +192,7 @@ async def look(settings: Settings) -> Seen:
 
 
 async def caught_up(settings: Settings, sources: int) -> Seen | None:
-    """What there is, once that many source records are in the log or rejected, and all of the log is folded."""
+    """Returns all records once `sources` records are in the log or rejected and the log is folded; else None."""
     log, views = await read(settings, LOG), await read(settings, VIEWS)
     distinct = {
         (event.ws, event.source, event.id) for records in log.values() for record in records
@@ -234,7 +234,7 @@ def check(seen: Seen, settings: Settings, rules: FoldConfig | None = None, older
 def refolded(
     records: list[ConsumerRecord], partition: int, settings: Settings, rules: FoldConfig | None = None
 ) -> tuple[dict[bytes, bytes], list[Fact | Outcome]]:
-    """Rows and facts of one fold of a partition of the log."""
+    """Returns rows and facts of one fold of a partition of the log."""
     rows: dict[bytes, bytes] = {}
     fold = Fold(rows, partition, rules or FoldConfig.from_settings(settings))
     facts: list[Fact | Outcome] = []

@@ -63,7 +63,7 @@ async def folded(stack: Stack) -> AsyncIterator[Settings]:
 
 
 async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str, dict[str, int]]:
-    """A batch of wrong rows, as somebody might write who is not the fold; what differs then."""
+    """Writes a batch of wrong rows, as a foreign writer would. Returns the expected differences."""
     rng = random.Random(seed)
     view = await read_view(settings, partition)
     assert view.position is not None

@@ -7,26 +7,26 @@ from ops.process.liveness import LivenessPolicy, LivenessTracker
 PATIENCE = LivenessPolicy(interval=1.0, timeout=15.0, startup_timeout=120.0, min_misses=3)
 
 
-def first_wedged(pulse: LivenessTracker, since: float) -> float:
-    """Asked every second, and not answered: when it is wedged."""
+def first_unresponsive(pulse: LivenessTracker, since: float) -> float:
+    """Returns the second in which a process without answers, probed each second, is reported as unresponsive."""
     return next(now for now in (since + second for second in range(1, 1000)) if pulse.record_miss(now))
 
 
-def test_one_that_was_ready_has_the_short_time() -> None:
+def test_a_ready_process_is_unresponsive_after_the_timeout() -> None:
     pulse = LivenessTracker(PATIENCE, 0.0)
     pulse.record_answer(5.0, ready=True)
-    assert first_wedged(pulse, 5.0) == 20.0
+    assert first_unresponsive(pulse, 5.0) == 20.0
 
 
-def test_one_that_is_starting_has_the_long_time() -> None:
+def test_a_starting_process_is_unresponsive_after_the_startup_timeout() -> None:
     pulse = LivenessTracker(PATIENCE, 0.0)
-    assert first_wedged(pulse, 0.0) == 120.0
+    assert first_unresponsive(pulse, 0.0) == 120.0
     loading = LivenessTracker(PATIENCE, 0.0)
     loading.record_answer(10.0, ready=False)
-    assert first_wedged(loading, 10.0) == 130.0
+    assert first_unresponsive(loading, 10.0) == 130.0
 
 
-def test_each_answer_begins_anew() -> None:
+def test_an_answer_restarts_the_timeout() -> None:
     pulse = LivenessTracker(PATIENCE, 0.0)
     pulse.record_answer(1.0, ready=True)
     for now in range(2, 500, 14):
@@ -34,7 +34,7 @@ def test_each_answer_begins_anew() -> None:
         pulse.record_answer(now + 13.0, ready=False)
 
 
-def test_a_supervisor_that_slept_itself_looks_again_first() -> None:
+def test_after_a_pause_of_the_supervisor_three_misses_are_needed() -> None:
     pulse = LivenessTracker(PATIENCE, 0.0)
     pulse.record_answer(1.0, ready=True)
     assert [pulse.record_miss(3600.0 + second) for second in range(3)] == [False, False, True]
