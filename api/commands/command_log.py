@@ -11,6 +11,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import stamina
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -31,6 +32,7 @@ __all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer"]
 # arrives while no pack is being appended does not wait.
 _LINGER = 0.002
 _CLOSE_SECONDS = 1.0
+_START_RETRY = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=1.0, wait_max=1.0, wait_jitter=0.0)
 _MAX_PENDING = 10_000  # commands without an outcome; beyond that more commands would only wait longer
 
 Append = Callable[[int, bytes], Awaitable[None]]  # (partition of the log, pack); returns once the pack is durable
@@ -135,14 +137,15 @@ async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
 
 async def _start_producer(settings: Settings) -> AIOKafkaProducer:
     """Retries every second until a broker answers."""
-    while True:
-        out = idempotent_producer(settings, "edge")
+
+    async def start_producer() -> AIOKafkaProducer:
+        producer = idempotent_producer(settings, "edge")
         try:
-            await out.start()
-            return out
-        except KafkaError:
-            await close_client(out)
-            await asyncio.sleep(1.0)
+            await producer.start()
         except BaseException:
-            await close_client(out)
+            await close_client(producer)
             raise
+        return producer
+
+    started: AIOKafkaProducer = await _START_RETRY(KafkaError, start_producer)
+    return started

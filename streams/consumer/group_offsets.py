@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import faust
+import stamina
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -26,7 +27,11 @@ log = logging.getLogger(__name__)
 _ANSWER_SECONDS = 10.0
 _FETCH_SECONDS = 30.0  # by then a coordinator that died has a successor
 _REQUEST_MS = 5000
-_RETRY_SECONDS = 0.2
+_RETRY = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0.2, wait_max=1.0, wait_jitter=0.1)
+
+
+class _IncompleteAnswer(Exception):
+    """The coordinator answered without some of the partitions."""
 
 
 class GroupOffsets:
@@ -89,25 +94,24 @@ class GroupOffsets:
         up to 30 s: without committed offsets the group would read all records again.
         """
         async with asyncio.timeout(_FETCH_SECONDS):
-            while True:
-                offsets = await self._request_committed(partitions)
-                if offsets.keys() >= set(partitions):
-                    return {tp: offsets[tp] for tp in partitions if offsets[tp] >= 0}
-                await asyncio.sleep(_RETRY_SECONDS)
+            offsets: dict[TP, int] = await _RETRY(
+                (KafkaError, _IncompleteAnswer), lambda: self._request_committed(partitions))
+        return {tp: offsets[tp] for tp in partitions if offsets[tp] >= 0}
 
     async def _request_committed(self, partitions: list[TP]) -> dict[TP, int]:
-        """Returns the broker's answer; -1 for a partition without a committed offset. Empty if the request failed."""
+        """Returns the broker's answer; -1 for a partition without a committed offset. Raises a KafkaError, or
+        _IncompleteAnswer if a partition is missing."""
         admin = AIOKafkaAdminClient(**client_arguments(self._settings), request_timeout_ms=_REQUEST_MS)
         try:
             await admin.start()
             answer = await admin.list_consumer_group_offsets(
                 self._app.conf.id, partitions=[TopicPartition(*tp) for tp in partitions])
-        except KafkaError as error:
-            log.warning("cannot fetch the committed offsets of group %s: %r", self._app.conf.id, error)
-            return {}
         finally:
             await close_client(admin)
-        return {TP(*tp): committed.offset for tp, committed in answer.items()}
+        offsets = {TP(*tp): committed.offset for tp, committed in answer.items()}
+        if missing := set(partitions) - offsets.keys():
+            raise _IncompleteAnswer(f"no committed offsets of group {self._app.conf.id} for {sorted(missing)}")
+        return offsets
 
     async def commit(self, offsets: Mapping[TP, int]) -> None:
         """Commits the offsets that changed.

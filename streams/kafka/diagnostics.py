@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import stamina
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
@@ -22,7 +23,7 @@ _TOTAL_SECONDS = 6.0  # for all requests of one diagnosis
 _REQUEST_MS = 2000
 _CONNECT_SECONDS = 1.0
 _MAX_NAMES = 3  # partitions named in a message; hundreds may be affected
-_RETRY_SECONDS = 0.05
+_RETRY = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05)
 
 _T = TypeVar("_T")
 
@@ -94,13 +95,12 @@ async def _diagnose_cluster(settings: Settings, names: set[str]) -> str | None:
 async def _retry(request: Callable[[], Awaitable[_T]]) -> _T:
     """Repeats a request until it succeeds: the client may choose a broker that is down. The caller sets a time
     limit."""
-    while True:
-        try:
-            return await request()
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(_RETRY_SECONDS)
+    result: _T = await _RETRY(_is_retriable, request)
+    return result
+
+
+def _is_retriable(error: Exception) -> bool:
+    return isinstance(error, KafkaError) and bool(error.retriable)
 
 
 async def _partitions(admin: AIOKafkaAdminClient, names: set[str]) -> list[Partition]:

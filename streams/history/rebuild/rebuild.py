@@ -9,12 +9,12 @@ starts again. The swap is one statement. The next history process resumes as aft
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import stamina
 from aiokafka import TopicPartition
 
 from schemas.settings import Settings
@@ -27,13 +27,12 @@ from streams.history.clickhouse.repository import SUMS, ActivityRepository
 from streams.history.rebuild.group_lock import RebuildError, hold_group
 from streams.history.writer import PendingBatch, Writer, facts_of
 from streams.kafka.reader import partition_bounds, read_offsets
-from streams.runtime.backoff import Backoff
 from streams.runtime.worker_thread import WorkerThread
 
 __all__ = ["Counts", "Older", "Report", "rebuild"]
 
 TABLES = ("activity", *SUMS)
-_MAX_RETRIES = 8  # of one batch, while ClickHouse is unavailable
+_RETRY = stamina.AsyncRetryingCaller(attempts=9, timeout=None, wait_initial=0.2, wait_max=10.0)  # per batch
 
 # What to do with rows whose facts Kafka does not hold any more.
 Older = Literal["refuse", "keep", "drop"]
@@ -154,15 +153,8 @@ class _Rebuild:
             await self._write(writer, batch)
 
     async def _write(self, writer: Writer, batch: PendingBatch) -> None:
-        plan, backoff = await self._in_thread(writer.plan, batch), Backoff()
-        while True:
-            try:
-                await self._in_thread(writer.write, plan)
-                break
-            except ClickHouseUnavailable:
-                if backoff.tries >= _MAX_RETRIES:
-                    raise
-                await asyncio.sleep(backoff.next())
+        plan = await self._in_thread(writer.plan, batch)
+        await _RETRY(ClickHouseUnavailable, lambda: self._in_thread(writer.write, plan))
         self._refused += len(plan.letters)
         self._progress(batch.count)
         self._check_lock()
