@@ -27,7 +27,7 @@ T = TypeVar("T", bound=Versioned)
 
 
 class UnsupportedVersion(Exception):
-    """A newer attn wrote the record. `str(error)` tells the operator what to do."""
+    """A newer attn wrote the record. `str(error)` says what the operator has to do."""
 
     def __init__(self, what: str, version: int, supported: int) -> None:
         super().__init__(

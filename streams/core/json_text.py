@@ -17,7 +17,7 @@ __all__ = ["MAX_DEPTH", "read_json"]
 MAX_DEPTH = 100  # levels; parsers have different limits, and all are higher than this
 
 _BOM = b"\xef\xbb\xbf"
-# The first four bytes of a JSON text tell its encoding: two ASCII characters, or a byte order mark (RFC 4627, 3).
+# The first four bytes of a JSON text show its encoding: two ASCII characters, or a byte order mark (RFC 4627, 3).
 _ENCODINGS = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|\0\0\0[^\0]|[^\0]\0\0\0", re.DOTALL), "UTF-32"),
     (re.compile(rb"\xff\xfe|\xfe\xff|\0[^\0]|[^\0]\0", re.DOTALL), "UTF-16"),
@@ -77,7 +77,7 @@ def _repaired(value: bytes) -> bytes:
         value.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte 0x{value[error.start]:02x} at offset {error.start} is not UTF-8") from None
-    return _ESCAPE.sub(lambda found: found[1] + rb"\ufffd" if found[2] else found[0], value)
+    return _ESCAPE.sub(lambda match: match[1] + rb"\ufffd" if match[2] else match[0], value)
 
 
 def _with_any_numbers(text: bytes) -> Any:

@@ -93,10 +93,10 @@ def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
             return str | None
         if _has_validator(args[1:], sources._usable_link):
             return _LINK | None
-        limits = {name: limit for each in args[1:] for name, limit in _meta_arguments(each, not_blank).items()}
+        limits = {name: limit for meta in args[1:] for name, limit in _meta_arguments(meta, not_blank).items()}
         return Annotated[_to_msgspec_type(args[0], not_blank), msgspec.Meta(**limits)]
     if origin in (Union, UnionType):
-        return Union[tuple(_to_msgspec_type(each, not_blank) for each in args)]  # noqa: UP007
+        return Union[tuple(_to_msgspec_type(arg, not_blank) for arg in args)]  # noqa: UP007
     if origin is list:
         return list[_to_msgspec_type(args[0], not_blank)]  # type: ignore[misc]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -108,15 +108,15 @@ def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
 
 def _meta_arguments(constraint: Any, not_blank: _MetaArguments) -> _MetaArguments:
     if isinstance(constraint, FieldInfo):
-        return {name: limit for each in constraint.metadata for name, limit in _meta_arguments(each, not_blank).items()}
+        return {name: limit for meta in constraint.metadata for name, limit in _meta_arguments(meta, not_blank).items()}
     if isinstance(constraint, AfterValidator):
         if constraint.func is sources._not_blank:
             return not_blank
     elif is_dataclass(constraint):
-        said = {each.name: getattr(constraint, each.name) for each in fields(constraint)}
-        given = {name: limit for name, limit in said.items() if limit is not None}
-        if given.keys() <= {"min_length", "max_length"}:
-            return given
+        values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
+        limits = {name: limit for name, limit in values.items() if limit is not None}
+        if limits.keys() <= {"min_length", "max_length"}:
+            return limits
     raise TypeError(f"no msgspec constraint for {constraint}")
 
 
@@ -135,12 +135,12 @@ def _hints(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _to_struct(model: type[BaseModel], not_blank: _MetaArguments, **instead: Any) -> type[msgspec.Struct]:
-    given: list[Any] = []
+    definitions: list[Any] = []
     for name, hint in _hints(model).items():
         field = (name, instead.get(name) or _to_msgspec_type(hint, not_blank))
         default = NO_PAYLOAD if field[1] is msgspec.Raw else None
-        given.append(field if model.model_fields[name].is_required() else (*field, default))
-    return msgspec.defstruct(model.__name__, given, kw_only=True)
+        definitions.append(field if model.model_fields[name].is_required() else (*field, default))
+    return msgspec.defstruct(model.__name__, definitions, kw_only=True)
 
 
 def _texts(model: type[BaseModel]) -> Callable[[Any], tuple[str | None, ...]]:

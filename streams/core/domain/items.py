@@ -148,8 +148,8 @@ def derive_rank(row: ItemRow, clock: int, config: FoldConfig) -> None:
 def mark_timer(item: ItemRow, until: int | None, clock: int, retention: int) -> int:
     """Returns when a mark is checked next, in microseconds: at its end `until`, or earlier with its item.
 
-    A mark is deleted when it is checked after its item was deleted. An item that comes back later is a new one, which
-    nobody has marked.
+    A mark is deleted when it is checked after the deletion of its item. If the source opens the item again later, the
+    item is new and has no marks.
     """
     check = clock + retention if item.is_open or item.wake is None else item.wake
     return check if until is None else min(until, check)

@@ -19,17 +19,17 @@ ID_OFFSET = _SORT_KEY.size  # index of the first byte of the item id in a sort k
 
 # Most urgent first; the number of a band is its index.
 BANDS = ("urgent", "high", "normal", "low")
-_BAND_NUMBERS = {name: place for place, name in enumerate(BANDS)}
+_BAND_NUMBERS = {name: number for number, name in enumerate(BANDS)}
 
 RankKey = tuple[int, bool, bool, int, int, str]
 
 
-def priority_of(given: str | None) -> str:
+def priority_of(priority: str | None) -> str:
     """Returns the priority, `normal` by default, as the same string object that rows have as their default.
 
     msgspec omits a field whose value *is* the default object, and the same row must always be the same bytes (law 1).
     """
-    return BANDS[_BAND_NUMBERS[given or "normal"]]
+    return BANDS[_BAND_NUMBERS[priority or "normal"]]
 
 
 def band_of(priority: str, overdue: bool) -> int:

@@ -241,8 +241,8 @@ _Handler = Callable[[FoldContext, Event, Stamp, Fact], None]
 _SESSION = ("started", "waiting", "resumed", "completed", "failed", "verifying")
 _DRAFT = ("edited", "committed", "discarded")
 HANDLERS: dict[str, _Handler] = {
-    **{f"session.{what}": _handle_session_event for what in _SESSION},
-    **{f"draft.{what}": _handle_draft_event for what in _DRAFT},
+    **{f"session.{verb}": _handle_session_event for verb in _SESSION},
+    **{f"draft.{verb}": _handle_draft_event for verb in _DRAFT},
     "case.state_changed": _handle_case_event,
     "proof.attached": _handle_proof_event,
     "proof.expired": _handle_proof_event,

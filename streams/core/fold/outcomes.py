@@ -129,7 +129,7 @@ def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
 
 
 def _expand_bulk_body(command: SetState, compact: str) -> dict[str, object]:
-    """Returns the bulk body that `_compact_body` made compact."""
+    """Returns the bulk body that `_compact_body` returned."""
     updated, not_found, text = compact.split(" ")
     bits = b64decode(text)
     skipped = [item for number, item in enumerate(command.items) if bits[number // 8] >> number % 8 & 1]
