@@ -1,4 +1,5 @@
-"""Settings of a command: flags over `ATTN_*` over `.env` over defaults, and what a running `attn up` wrote down."""
+"""Settings of a command: flags, else `ATTN_*` variables, else `.env`, else the file of a running `attn up`, else
+defaults."""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ RUNTIME_FILE = "up.json"
 
 
 def load_settings(*, reads_as: str = "reader", **flags: Any) -> Settings:
-    """Settings with the flags that were given (None: not given). UserError names the variable that is wrong.
-    `reads_as`: the user at embedded ClickHouse's port, `reader` or `edge`.
+    """Loads the settings; `flags` are those of the command (None: not given).
 
-    Where nothing else says so, the addresses of Kafka and of embedded ClickHouse, and the secret, are those of the
-    `attn up` that uses the same data directory: so `attn emit` and `attn token` need no more than `--data-dir`.
+    `reads_as`: the user at the port of embedded ClickHouse, `reader` or `edge`. If Kafka, ClickHouse or the secret are
+    not configured, they are those of the `attn up` that uses the same data directory. So `attn emit` and `attn token`
+    need only `--data-dir`. Raises UserError with the name of the variable if a value is invalid.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -59,7 +60,7 @@ def _check_certificates(settings: Settings) -> None:
 
 
 def _explain(item: Any, flags: Collection[str]) -> str:
-    """`flags`: those the command has."""
+    """Returns the text of a validation error. `flags`: the flags that the command has."""
     name = ".".join(str(part) for part in item["loc"])
     said = str(item["msg"]).removeprefix("Value error, ")
     if not name:
@@ -85,13 +86,13 @@ def reading_url(settings: Settings, port: int, user: str = "reader") -> str:
 
 
 def make_secret(settings: Settings) -> bool:
-    """Write a new secret where none is configured or kept. True: this is a new one."""
+    """Creates the secret in the data directory if none is configured or present. Returns whether it created one."""
     configured = settings.jwt_secret is not None or settings.jwks_url is not None
     return not configured and private_files.create_secret(secret_path(settings))
 
 
 def write_runtime_file(settings: Settings) -> None:
-    """Write down where this `attn up` is, for other commands with the same data directory."""
+    """Writes the addresses of this `attn up` for other commands with the same data directory."""
     me = identity.identify(os.getpid())
     note = {"pid": os.getpid(), "started": me.started if me else "", "kafka": settings.kafka,
             "clickhouse_port": 0 if settings.clickhouse else settings.clickhouse_port}
@@ -100,7 +101,7 @@ def write_runtime_file(settings: Settings) -> None:
 
 
 def _read_runtime_file(data_dir: Path) -> dict[str, Any]:
-    """What `write_runtime_file` wrote, if that process is still there."""
+    """Returns what `write_runtime_file` wrote if that process still runs; otherwise nothing."""
     running = identity.read(data_dir / RUNTIME_FILE)
     if running is None or not identity.is_alive(running):
         return {}

@@ -1,4 +1,4 @@
-"""A believable day of a team that works with AI agents: `attn up --demo`."""
+"""Demo: events of an invented team that works with AI agents, for `attn up --demo`."""
 
 from ops.demo.player import run
 

@@ -1,6 +1,6 @@
-"""What is open at the demo's sources, and how a person may answer it there before the story does. No I/O but its file.
+"""Open items of the demo's sources, and the answers a person may give to them. Its only I/O is one file.
 
-A real source does the same: it links to a page of its own (`action_url`), and says on Kafka what came of it.
+A real source works in the same way: it links to a page of its own (`action_url`), and reports the result on Kafka.
 """
 
 from __future__ import annotations

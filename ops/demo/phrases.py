@@ -1,4 +1,4 @@
-"""What the people and agents of the demo talk about."""
+"""Texts of the demo's events."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Plays the story into the source topics: yesterday at once, then faster than life, for as long as it is let.
+"""Sends the demo's events to the source topics: those of the last day at once, then 30 times as fast as real time.
 
-Where it is in the story is kept in the data directory, so a demo that is stopped and started again goes on.
+Its position is stored in the data directory, so a restarted demo continues where it was stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cluster of one node or three on this machine, its state in one directory."""
+"""An Apache Kafka cluster of one or three nodes on this machine, with its state in one directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apache Kafka's jars: resolved by Maven from `pom.xml`, once a machine."""
+"""Fetches the jars of Apache Kafka with Maven (`pom.xml`), once per machine."""
 
 from __future__ import annotations
 

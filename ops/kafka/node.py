@@ -1,4 +1,4 @@
-"""One node of Apache Kafka as a child process: broker and controller in one, its data and logs in one directory."""
+"""One Apache Kafka node as a child process: broker and controller, with data and logs in one directory."""
 
 from __future__ import annotations
 

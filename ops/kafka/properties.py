@@ -1,4 +1,4 @@
-"""A node's `server.properties`: Kafka's defaults but for what one small machine, and attn, need otherwise."""
+"""Generates `server.properties` of a node: Kafka's defaults, adapted to one small machine and to attn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: files with the views of all partitions, each at one position. `attn rebuild --base` begins with one.
+"""Checkpoint files: the rows of all partitions, each at one position. `attn rebuild --base` starts from one.
 
 Gzip of JSON lines, for any tool to look into: a head (version, rules, when), then for each partition a line with its
 position and number of rows followed by the rows as [key, row], and a checksum of all lines before as the last.
@@ -66,7 +66,7 @@ def config_fields(rules: FoldConfig) -> dict[str, Any]:
 
 
 class CheckpointWriter:
-    """Writes to a draft beside the file, which takes its name when all is there and on the disk."""
+    """Writes a checkpoint. It replaces an existing file once it is complete and synced to disk."""
 
     def __init__(self, path: Path, partitions: int, rules: FoldConfig) -> None:
         self._path = path
@@ -74,7 +74,10 @@ class CheckpointWriter:
             partitions=partitions, made=format_timestamp(now_us()), rules=config_fields(rules))
 
     async def write(self, views: AsyncIterator[tuple[int, PartitionView]]) -> int:
-        """All partitions in their order: how many rows. UserError: one has no right rows, or the disk is full."""
+        """Writes all partitions in their order; returns the number of rows.
+
+        Raises UserError if a partition has an invalid row, or if the file cannot be written.
+        """
         rows, digest = 0, hashlib.blake2b(digest_size=32)
         try:
             with private_files.replace_atomically(self._path) as draft, draft.open("wb") as raw:
@@ -103,7 +106,7 @@ def _of(partition: int, view: PartitionView) -> Iterator[Any]:
     yield _Part(partition, len(view.rows), view.position)
     for key, value in view.rows.items():
         if not _is_row(key, value):
-            raise UserError(f"partition {partition}: what is at {key!r} is not a row; `attn rebuild` mends that")
+            raise UserError(f"partition {partition}: the value of key {key!r} is not a row; `attn rebuild` repairs it")
         yield key.decode(), msgspec.Raw(value)
 
 
@@ -115,10 +118,10 @@ def _is_row(key: bytes, value: bytes) -> bool:
 
 
 class Checkpoint:
-    """A file read back. UserError from everything: it is not a checkpoint, or it was cut off or changed."""
+    """Reads a checkpoint. All methods raise UserError if the file is no checkpoint, truncated, or changed."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the file through once, so that what is used of it later is known to be whole."""
+        """Reads the whole file once and verifies its checksum."""
         self._path = path
         digest, last = hashlib.blake2b(digest_size=32), b""
         for number, line in enumerate(self._read()):
@@ -133,10 +136,10 @@ class Checkpoint:
         except ValueError:
             whole = False
         if not whole:
-            raise UserError(f"{path}: its checksum is wrong; it was cut off or changed")
+            raise UserError(f"{path}: wrong checksum; the file was truncated or changed")
 
     def bases(self, wanted: set[int]) -> Iterator[tuple[int, RebuildBase]]:
-        """These partitions, in their order; one without a view is left out."""
+        """Yields the partitions of `wanted` in their order, except those without rows."""
         lines = self._read()
         next(lines)
         for _ in range(self.head.partitions):

@@ -1,4 +1,4 @@
-"""What the tools need of Kafka: a producer with bounded sends, a topic's records up to its end, clear errors."""
+"""Kafka for commands: a producer with bounded sends, a topic's records up to its end, errors as one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.kafka.diagnostics import diagnose
 
 __all__ = ["Sender", "kafka_errors", "kafka_timeout", "open_consumer", "open_producer", "read_to_end"]
 
-# Enough that batches are full, few enough that an error is told soon and memory stays small.
+# Enough for full batches; few enough that errors are reported soon and memory stays small.
 _IN_FLIGHT = 2000
 _PATIENCE = 30.0  # seconds without an answer; a new leader takes ten
 _REQUEST_MS = 10_000
@@ -31,8 +31,8 @@ _INTERRUPTED = 130  # exit code
 
 @contextmanager
 def kafka_errors(settings: Settings) -> Iterator[None]:
-    """Errors of Kafka as a word to the person at the terminal."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells in its log what it also raises
+    """Converts errors of Kafka to UserError."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs what it also raises
     try:
         yield
     except KafkaConnectionError:
@@ -49,7 +49,7 @@ def kafka_timeout() -> AbstractAsyncContextManager[None]:
 
 
 class Sender:
-    """Sends with a bounded number of records on their way. Errors of a send are raised by a later one or `finish`."""
+    """Sends records, at most 2,000 unacknowledged. An error of a send is raised by a later send or by `finish`."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
@@ -60,7 +60,7 @@ class Sender:
         self, topic: str, value: bytes | None, key: bytes | None = None,
         headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None, line: int | None = None,
     ) -> None:
-        """`line`: where it comes from, for the person who may have to go on there."""
+        """Sends a record. `line`: its line number in the input, from which the user may have to continue."""
         try:
             async with kafka_timeout():
                 answer = await self._producer.send(
@@ -74,7 +74,7 @@ class Sender:
             await self._one()
 
     async def finish(self) -> int:
-        """Wait until all of it is acknowledged: how many records that were."""
+        """Waits until all records are acknowledged; returns their number."""
         while self._waiting:
             await self._one()
         return self.sent
@@ -85,16 +85,16 @@ class Sender:
         self._waiting.popleft()
 
     def progress_text(self) -> str:
-        """What a person must know to go on."""
+        """Returns what was sent, and the line to continue from."""
         if not self.sent:
             return "nothing was sent"
         unknown = [line for answer, line in self._waiting if not _arrived(answer)]
-        told = f"{self.sent - len(unknown):,} records were acknowledged"
+        text = f"{self.sent - len(unknown):,} records were acknowledged"
         if unknown:
-            told += f", {len(unknown):,} more may have arrived"
-            told += f"; go on at line {unknown[0]}" if unknown[0] is not None else ""
-            told += " (an event that arrives twice counts once)"
-        return told
+            text += f", {len(unknown):,} more may have arrived"
+            text += f"; go on at line {unknown[0]}" if unknown[0] is not None else ""
+            text += " (an event that arrives twice counts once)"
+        return text
 
 
 def _arrived(answer: asyncio.Future[object]) -> bool:
@@ -103,7 +103,7 @@ def _arrived(answer: asyncio.Future[object]) -> bool:
 
 @asynccontextmanager
 async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator[None]:
-    """Their own `async with` leaves a client open that could not start."""
+    """Starts and closes a client. The clients' own `async with` does not close a client that failed to start."""
     try:
         async with kafka_timeout():
             await client.start()
@@ -116,8 +116,11 @@ async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> AsyncIterator
 
 @asynccontextmanager
 async def open_producer(settings: Settings, topics: Collection[str]) -> AsyncIterator[Sender]:
-    """A sender to these topics. UserError: Kafka is not there, does not acknowledge, or a topic is not there (it is
-    never created by accident); it says how much was acknowledged."""
+    """Yields a sender for `topics`.
+
+    Raises UserError if Kafka is unreachable or does not acknowledge, or if a topic is missing; the text names how many
+    records were acknowledged. Missing topics are never created.
+    """
     with kafka_errors(settings):
         producer = AIOKafkaProducer(
             **client_arguments(settings), acks="all", enable_idempotence=True, linger_ms=5,
@@ -143,7 +146,7 @@ def _words(settings: Settings, error: KafkaError) -> str:
 
 
 async def _require(settings: Settings, client: AIOKafkaClient, topics: Iterable[str]) -> ClusterMetadata:
-    """What is known of the topics. UserError: one is not there."""
+    """Returns the metadata of the topics. Raises UserError if one is missing."""
     async with kafka_timeout():
         known = await client.fetch_all_metadata()
     if missing := sorted(set(topics) - set(known.topics())):
@@ -153,9 +156,9 @@ async def _require(settings: Settings, client: AIOKafkaClient, topics: Iterable[
 
 @asynccontextmanager
 async def open_consumer(settings: Settings, topic: str, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer with all partitions of the topic assigned, at their beginning. Nothing is committed by itself.
+    """Yields a consumer of all partitions of the topic, at their beginning. It commits nothing.
 
-    UserError: Kafka is not there or stops answering, or the topic is not there.
+    Raises UserError if Kafka is unreachable or stops answering, or if the topic is missing.
     """
     with kafka_errors(settings):
         reader = AIOKafkaConsumer(
@@ -178,7 +181,7 @@ async def open_consumer(settings: Settings, topic: str, group: str | None = None
 
 
 async def read_to_end(reader: AIOKafkaConsumer) -> AsyncIterator[ConsumerRecord]:
-    """Each record from the reader's position to what is the end now."""
+    """Yields the records from the reader's position to the end offsets at the time of the call."""
     async with kafka_timeout():
         ends = await reader.end_offsets(reader.assignment())
         waiting = {place for place, end in ends.items() if await reader.position(place) < end}

@@ -37,14 +37,14 @@ class _Strict(BaseModel):
 
 
 class Kind(_Strict):
-    """Either one priority for all, or another one for each that sources gave."""
+    """Either one priority for all items of a kind, or one for each priority of the source."""
 
     priority: Priority | None = None
     priorities: dict[Priority, Priority] = {}
 
 
 class PolicyFile(_Strict):
-    """What differs from today; all of it is optional."""
+    """The differences from today's policy; all fields are optional."""
 
     targets: dict[Priority, Duration] = {}
     kinds: dict[str, Kind] = {}
@@ -78,7 +78,7 @@ class PolicyFile(_Strict):
 
 
 def load(path: Path) -> PolicyFile:
-    """UserError says what is wrong with the file."""
+    """Reads a policy file. Raises UserError with the reason if it is invalid."""
     try:
         raw = path.read_bytes()
     except OSError as error:
