@@ -130,5 +130,5 @@ def _candidates(settings: Settings) -> Iterator[Path]:
 
 def _packages(names: Iterable[str]) -> Iterator[Path]:
     for name in names:
-        if (found := importlib.util.find_spec(name)) is not None:
-            yield from map(Path, found.submodule_search_locations or ())
+        if (spec := importlib.util.find_spec(name)) is not None:
+            yield from map(Path, spec.submodule_search_locations or ())
