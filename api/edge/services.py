@@ -137,8 +137,8 @@ class Edge:
                          partition=partition, position=position, at=at)
 
     def _targets_of(self, ws: str, item: str) -> Targets | None:
-        space = self.replica.find_workspace(ws)
-        return space.targets_of(item) if space is not None else None
+        workspace = self.replica.find_workspace(ws)
+        return workspace.targets_of(item) if workspace is not None else None
 
     def not_ready_reason(self) -> str:
         """Returns why a load balancer should not send requests to this edge; "" if the edge is ready."""

@@ -84,9 +84,12 @@ class NotificationHub:
                 subscriber.enqueue(message)
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:
-        space = self._replica.find_workspace(ws)
-        for item in items if space is not None else ():
-            raw = space.rows.get(item_key(item))  # type: ignore[union-attr]
+        """Yields the rows of those items that are shown."""
+        workspace = self._replica.find_workspace(ws)
+        if workspace is None:
+            return
+        for item in items:
+            raw = workspace.rows.get(item_key(item))
             row = decode_row(item_key(item), raw) if raw is not None else None
             if isinstance(row, ItemRow) and row.ws == ws and row.state != "hidden":
                 yield row
