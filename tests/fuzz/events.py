@@ -162,7 +162,7 @@ class View(Folding):
         for fact in batch.facts:
             assert decode_fact(encode_fact(fact)) == fact
             if isinstance(fact, Fact) and (event := case_event_of(fact)) is not None:
-                _one_line(event.piece.raw)
+                _one_line(event.chunk.raw)
         columns([fact for fact in batch.facts if isinstance(fact, Fact)], [0] * len(batch.facts))
         position = decode_row(*batch.rows[-1])  # type: ignore[arg-type]
         assert isinstance(position, PositionRow)
