@@ -90,7 +90,7 @@ async def test_a_view_with_rows_that_are_none_makes_no_checkpoint(tmp_path: Path
     for wrong in (b"{}", b'{"out of turn":true}', b"\n", b"no JSON"):
         found = views()
         found[1].rows[b"i:x"] = wrong
-        with pytest.raises(UserError, match="partition 1: what is at b'i:x' is not a row"):
+        with pytest.raises(UserError, match="partition 1: the value of key b'i:x' is not a row"):
             await written(path, found)
     assert path.read_bytes() == b"the one of before"
     assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
