@@ -122,7 +122,7 @@ async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, des
             _keep(file, place)
         if left > 0:
             if place.at < DAY <= after.at:
-                log.info("yesterday is played, now it goes on", speed=SPEED)
+                log.info("sent the events of the last day; continuing at demo speed", speed=SPEED)
             await asyncio.sleep(left)
         if desk.told(event):
             waiting.append(linked(event, desk, address))

@@ -74,7 +74,7 @@ def create_site(desk: AnswerDesk, send: Send, inbox: str) -> Starlette:
             }])
             desk.answered(event)
         log.info("answered at the desk", type=given.type, subject=event["subject"])
-        return _page(inbox, f"{given.label}: done", "<p>The inbox was told: it has left everybody's list by now.</p>")
+        return _page(inbox, f"{given.label}: done", "<p>The item has left all lists.</p>")
 
     where = "/{seal}/{topic}/{subject}"
     return Starlette(routes=[

@@ -1,4 +1,4 @@
-"""People of the demo who act on the page's own routes, as a browser would: read, resolve, put away."""
+"""Demo users: they read, resolve and dismiss items through the HTTP API, as a browser does."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Cluster:
             node.kill()
 
     async def leaders(self, topic: str) -> dict[int, Node | None]:
-        """Who leads each partition of the topic now; None: nobody."""
+        """Returns the leader of each partition of the topic; None if it has none."""
         return {
             partition: self.nodes[number - 1] if number > 0 else None
             for partition, (number, _) in (await self._partitions(topic)).items()

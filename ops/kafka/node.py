@@ -27,11 +27,11 @@ HEAP = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError
 
 
 class Node:
-    """Node `number` (from 1) in `directory`; the caller sees to it that nobody else uses that directory.
+    """Node `number` (from 1) in `directory`; the caller must have locked that directory.
 
     `tied`: the process ends when this one does. Else it outlives it, and is found again by its pid file. `jvm`: more
     flags for java, the later ones win. Not tied to an event loop, but to be started in a thread that lives on: Linux
-    ends a tied process with that thread. After `kill`, `start` goes on with the same data.
+    ends a tied process with that thread. After `kill`, `start` uses the same data.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Node:
 
     @property
     def process(self) -> identity.ProcessIdentity | None:
-        """The process that runs now, whoever started it."""
+        """The running process, whichever process started it."""
         if self._child is not None:
             self._child.poll()  # reaps it
         found = identity.read(self._marker)

@@ -1,7 +1,7 @@
 """What is on `dead-letters`, read as a whole: which letters are open, how many of which cause, as lines of a file.
 
-A letter is settled once a `ResolvedMarker` record behind it says so. Those of before such records were written are
-settled up to the offset that the group of that time had committed.
+A dead letter is resolved once a later `ResolvedMarker` record on the topic names it. Dead letters from before such
+records existed are resolved below the offset that the consumer group of that time committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Place = tuple[int, int]  # partition and offset of a dead letter
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A record of the topic. `letter` is None where it is not one of attn's."""
+    """A record of the topic. `letter` is None if it is no dead letter of attn. `settled`: it is resolved."""
 
     place: Place
     record: ConsumerRecord
@@ -101,7 +101,7 @@ def why_not(letter: DeadLetter | None) -> str | None:
 
 
 async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
-    """Reads the topic once: whether a place is settled."""
+    """Reads the topic once. Returns a function that says whether the record at a place is resolved."""
     async with kafka_timeout():
         before = {place.partition: await reader.committed(place) or 0 for place in reader.assignment()}
     marked: set[Place] = set()
@@ -115,7 +115,7 @@ async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
 async def unresolved(
     reader: AIOKafkaConsumer, chosen: Filter, all_too: bool = False
 ) -> AsyncIterator[DeadLetterRecord]:
-    """The letters that `chosen` takes, each partition's in order: those not settled, or all."""
+    """Yields the records that match `chosen`, in the order of each partition: the unresolved ones, or all."""
     is_settled = await _settled(reader)
     await reader.seek_to_beginning()
     async for record in read_to_end(reader):
@@ -128,7 +128,7 @@ async def unresolved(
 
 
 async def mark_resolved(out: Sender, places: Iterable[Place]) -> None:
-    """Say that these are settled; after what settles them was acknowledged."""
+    """Writes that these records are resolved. Call it only after the records that replace them were acknowledged."""
     by_partition: dict[int, list[int]] = {}
     for partition, offset in places:
         by_partition.setdefault(partition, []).append(offset)
@@ -139,7 +139,7 @@ async def mark_resolved(out: Sender, places: Iterable[Place]) -> None:
 
 
 def export_line(found: DeadLetterRecord) -> dict[str, Any]:
-    """A line for `attn replay`, with what a person needs to mend it."""
+    """Returns a line for `attn replay`, with the reason that a person needs to correct it."""
     letter = found.letter
     assert letter is not None
     line: dict[str, Any] = {
@@ -163,7 +163,7 @@ def _key(key: bytes | None) -> dict[str, Any]:
 
 
 def _value(value: bytes) -> dict[str, Any]:
-    """As JSON where it is just that, on one line; else as text, else as base64: always the very bytes."""
+    """Returns a value without change to its bytes: as JSON if it is JSON on one line, else as text, else as base64."""
     text = _text(value)
     if text is None:
         return {"base64": _base64(value)}
