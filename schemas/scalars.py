@@ -1,4 +1,4 @@
-"""Timestamps (microseconds <-> RFC 3339) and the check that text is valid Unicode.
+"""Timestamps (microseconds <-> RFC 3339), the check that text is valid Unicode, and the database of a URL.
 
 Inside attn a time is an `int`: microseconds since 1970-01-01T00:00:00Z. In events and API responses it is RFC 3339
 text.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 __all__ = [
     "DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "format_timestamp", "is_valid_unicode", "parse_clamped_timestamp",
-    "parse_timestamp",
+    "parse_timestamp", "split_database_url",
 ]
 
 SECOND = 1_000_000
@@ -78,3 +79,9 @@ def format_timestamp(us: int) -> str:
 def is_valid_unicode(value: str) -> bool:
     """Returns whether the text has no lone surrogate. JSON can spell one with an escape, but UTF-8 cannot encode it."""
     return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def split_database_url(url: str, default: str) -> tuple[str, str]:
+    """Returns the URL without its path, and the database that the path names, else `default`."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="")), unquote(parts.path.strip("/")) or default

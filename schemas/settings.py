@@ -10,7 +10,6 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -22,9 +21,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from schemas.scalars import SECOND
+from schemas.scalars import SECOND, split_database_url
 
-__all__ = ["DATABASE", "RENAMED", "Settings", "split_clickhouse_url"]
+__all__ = ["DATABASE", "RENAMED", "Settings"]
 
 DATABASE = "attn"
 _PREFIX = "ATTN_"
@@ -288,7 +287,7 @@ class Settings(BaseSettings):
     @property
     def clickhouse_database(self) -> str:
         """Database that the history writes: the path of ATTN_CLICKHOUSE, default `attn`."""
-        return split_clickhouse_url(self.clickhouse)[1]
+        return split_database_url(self.clickhouse, DATABASE)[1]
 
     @property
     def clickhouse_query_url(self) -> str:
@@ -334,12 +333,6 @@ def _apply_new_names(*sources: PydanticBaseSettingsSource) -> dict[str, str]:
                     variables[variable] = value
         reader.env_vars = variables
     return met
-
-
-def split_clickhouse_url(url: str) -> tuple[str, str]:
-    """Returns the URL without its path, and the database that the path names (default: `attn`)."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path="")), unquote(parts.path.strip("/")) or DATABASE
 
 
 def _is_port(text: str) -> bool:

@@ -20,7 +20,8 @@ from api import metrics
 from api.contract.errors import ApiError
 from api.history.fair_slots import FairSlots, NoFreeSlot
 from api.readmodel.readers import Reader
-from schemas.settings import Settings, split_clickhouse_url
+from schemas.scalars import split_database_url
+from schemas.settings import DATABASE, Settings
 from streams.core.domain.visibility import CAN_SEE_SQL
 
 __all__ = ["HistoryClient", "Row"]
@@ -102,7 +103,7 @@ class HistoryClient:
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
-                dsn, database = split_clickhouse_url(self._url)
+                dsn, database = split_database_url(self._url, DATABASE)
                 self._client = await clickhouse_connect.get_async_client(
                     interface=urlsplit(dsn).scheme, dsn=dsn, database=database, connect_timeout=_CONNECT_SECONDS,
                     send_receive_timeout=self._seconds, query_retries=0, autogenerate_session_id=False,

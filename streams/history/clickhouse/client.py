@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import DataError, Error
 
-from schemas.settings import Settings, split_clickhouse_url
+from schemas.scalars import split_database_url
+from schemas.settings import DATABASE, Settings
 from streams.history.clickhouse.migrate import MigrationError
 from streams.runtime import private_files
 
@@ -99,7 +100,7 @@ def connect(settings: Settings, seconds: float | None = None) -> Any:
                 if "EmbeddedServer" not in str(error):
                     raise
                 raise _in_use(path) from None
-        dsn, _ = split_clickhouse_url(settings.clickhouse)
+        dsn, _ = split_database_url(settings.clickhouse, DATABASE)
         return clickhouse_connect.get_client(
             interface=urlsplit(dsn).scheme, dsn=dsn, connect_timeout=_CONNECT_SECONDS,
             send_receive_timeout=_RESPONSE_SECONDS if seconds is None else seconds, autogenerate_session_id=False,
