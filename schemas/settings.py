@@ -65,18 +65,14 @@ class Settings(BaseSettings):
     kafka_password: SecretStr | None = Field(None, description="SASL password")
     kafka_ca: Path | None = Field(
         None, description="PEM file of the CA that signed the brokers' certificates; default: the system's CAs")
-    kafka_certificate: Path | None = Field(
-        None, description="PEM file of the client certificate, if brokers require one")
-    kafka_key: Path | None = Field(
-        None, description="PEM file of the client certificate's key; default: the certificate's file")
+    kafka_certificate: Path | None = Field(None, description="PEM file of the client certificate, if any")
+    kafka_key: Path | None = Field(None, description="PEM file of its key; default: the same file")
     clickhouse: str = Field(
-        "",
-        description="http(s)://user:password@host:port/database; default: chdb in the data directory")
+        "", description="http(s)://user:password@host:port/database; default: chdb in the data directory")
     clickhouse_cluster: str = Field(
         "", pattern=r"^[\w.-]*$",
         description="cluster name: tables are created ON CLUSTER and replicated; default: one server")
-    clickhouse_migrate: bool = Field(
-        True, description="`attn history` applies migrations at start; chdb's are always applied")
+    clickhouse_migrate: bool = Field(True, description="apply migrations when `attn history` starts; chdb: always")
     clickhouse_read_url: str = Field(
         "", description="ClickHouse URL for read-only queries of edges and reports; default: ATTN_CLICKHOUSE")
     # Only one process can open chdb's directory: `attn history`, which answers the queries of all others. `attn up`
@@ -89,8 +85,7 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="port of the edge; 0: any free port")
     kafka_port: int = Field(19092, ge=0, le=65535, description="port of the embedded broker")
     instance: str = Field(
-        "1",
-        description="name of this process, unique among processes of the same role; part of the static group member id")
+        "1", description="name of this process, unique in its role; part of the static group member id")
     incarnation: int = Field(
         0, ge=0, description="increment after the broker lost acknowledged records, because offsets are then reused")
     metrics_port: int = Field(
@@ -99,8 +94,7 @@ class Settings(BaseSettings):
     # Readiness. A rebalance or a leader election takes a few seconds and must not make a process unready; after half a
     # minute users notice stale data.
     stall_seconds: float = Field(
-        10.0, gt=0,
-        description="seconds without progress, or without an answer of Kafka, after which a process is not ready")
+        10.0, gt=0, description="seconds without progress or answer of Kafka after which a process is not ready")
     # No process is busy for more than a second, but a loaded machine may be for many.
     unresponsive_seconds: float = Field(
         20.0, gt=0, description="seconds without an HTTP answer after which `attn up` kills a process that was ready")
@@ -109,8 +103,7 @@ class Settings(BaseSettings):
 
     # Topics. Eight partitions use two cores fully; a production cluster has 64 (a partition is the unit of scale).
     log_partitions: int = Field(
-        8, ge=1, le=1024,
-        description="partitions of attn.log, attn.views and attn.facts; cannot change after their creation")
+        8, ge=1, le=1024, description="partitions of attn.log, attn.views and attn.facts; fixed once created")
     source_partitions: int = Field(4, ge=1, le=1024, description="partitions of source topics that attn creates")
     replication: int = Field(1, ge=1, le=5, description="replication factor of topics that attn creates")
     log_retention_hours: int = Field(7 * 24, ge=1, description="retention of attn.log")
