@@ -39,7 +39,6 @@ MAX_LINES = 340
 LONGER_MODULES = {
     "api/contract/responses.py": "one model per response, each with its description",
     "api/readmodel/workspace.py": "the rows of a workspace and their indexes change together",
-    "schemas/settings.py": "one table of all settings",
     "streams/kafka/records/batches.py": "one parser for both formats of record batches",
 }
 
