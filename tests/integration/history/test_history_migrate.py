@@ -87,7 +87,7 @@ def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixtu
         assert store.repair_hourly_tables([0]) == 0  # the sums still count those that left
         assert found.query("SELECT sum(facts) FROM attn.activity_by_hour").result_rows == [(100,)]
     assert [sql.split()[-2:] for sql in keep()] == [["REMOVE", "TTL"]] * 3
-    with pytest.raises(migrate.MigrationError, match="too short: facts may come again for 37 days"):
+    with pytest.raises(migrate.MigrationError, match="too short: facts may be emitted again for 37 days"):
         keep(history_days=36)
     assert not capfd.readouterr().out
 
