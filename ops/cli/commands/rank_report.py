@@ -87,7 +87,7 @@ def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> 
                 raise UserError(f"line {number}: {error}") from None
             _take(found, [entry], workspace, max_events)
     if rejected:
-        typer.echo(f"{rejected} invalid events are skipped", err=True)
+        typer.echo(f"invalid events skipped: {rejected}", err=True)
     return found
 
 

@@ -198,7 +198,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert ask("--json") == 0
     said = capsys.readouterr()
     report = json.loads(said.out)
-    assert "1 events can't be read" in said.err
+    assert "invalid events skipped: 1" in said.err
     assert (report["events"], report["all"]["stays"]) == (4, 2)  # the third message came at the very end
     assert report["kinds"]["message"]["today"]["place"]["p50"] == 2
     assert report["kinds"]["message"]["policy"]["place"]["p50"] == 1
