@@ -186,10 +186,10 @@ def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> 
 def failing(tmp_path: Path, role: str) -> Up:
     """`attn up` where one role always fails at once."""
     (tmp_path / "sitecustomize.py").write_text(f"""
-import streams.{role}
+import importlib
 async def run(settings, stop):
     raise RuntimeError("the disk is on fire")
-streams.{role}.run = run
+importlib.import_module("streams.{role}.main").run = run
 """)
     return Up(tmp_path, env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
 
