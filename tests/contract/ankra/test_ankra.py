@@ -1,4 +1,4 @@
-"""Ankra's rules A1-A12 (seeds/ankra.md), list and feed, over the real fold: each has a test of its number."""
+"""Ankra's rules A1-A12 (seeds/ankra.md), list and feed, on the real fold. One test a rule, named by its number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ankra's rules A13-A18 (seeds/ankra.md), what is personal: put away, drafts, preferences."""
+"""Ankra's rules A13-A18 (seeds/ankra.md): dismissing, snoozing, drafts and preferences of one user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ankra's routes, as far as they read: the seeds' rules by their numbers."""
+"""Read routes of Ankra: the rules of seeds/ankra.md, tests named by rule number."""
 
 from __future__ import annotations
 

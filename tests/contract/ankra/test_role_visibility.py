@@ -1,5 +1,6 @@
-"""ATTN_ROLE_VISIBILITY on every channel: `exact` as the seed says, `at-least` where a higher role also sees what is for
-a lower one. Whatever is not seen is absent everywhere (law 6)."""
+"""ATTN_ROLE_VISIBILITY on every channel. With `exact` only the target role sees an item, as the seed requires; with
+`at-least` higher roles see it as well. A hidden item is absent from every answer (law 6).
+"""
 
 from __future__ import annotations
 

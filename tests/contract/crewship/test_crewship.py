@@ -1,5 +1,7 @@
-"""Crewship's rules C1-C20 (seeds/crewship.md), to the letter, over the real fold: each has a test of its number. The
-others are in test_crewship_bulk.py."""
+"""Crewship's rules C1-C20 (seeds/crewship.md) on the real fold. One test a rule, named by its number.
+
+C21-C30 are in test_crewship_bulk.py.
+"""
 
 from __future__ import annotations
 

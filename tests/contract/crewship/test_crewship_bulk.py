@@ -1,4 +1,4 @@
-"""Crewship's rules C21-C30 (seeds/crewship.md), bulk and the push, as test_crewship.py has the others."""
+"""Crewship's rules C21-C30 (seeds/crewship.md): bulk writes and the push. C1-C20 are in test_crewship.py."""
 
 from __future__ import annotations
 

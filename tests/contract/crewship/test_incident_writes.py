@@ -1,4 +1,4 @@
-"""What people do to an incident is done to its runs: they are open together, and end together."""
+"""A write to an incident is applied to all its runs: they open and close together."""
 
 from __future__ import annotations
 

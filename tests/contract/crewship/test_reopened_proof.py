@@ -1,4 +1,4 @@
-"""An expiring proof's item that a person resolved and opens again: it has no source's opening, only the clock's."""
+"""The item of an expiring proof opens again after a user resolved it. A timer opened it, no event of a source."""
 
 from __future__ import annotations
 

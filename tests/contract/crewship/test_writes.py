@@ -1,4 +1,4 @@
-"""What the contract adds to the seeds' writes: revisions, races, keys, time-outs, rates."""
+"""Rules of writes that CONTRACT adds to the seeds: revisions, races, idempotency keys, timeouts, rate limits."""
 
 from __future__ import annotations
 

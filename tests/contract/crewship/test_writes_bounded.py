@@ -1,4 +1,6 @@
-"""What a write may cost others: nothing if it changes nothing, bounded bytes if it does, and no word of a late one."""
+"""Costs of writes are bounded: a write without effect writes no row, and others write limited bytes. A write after
+the source's close is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The page: served strictly, light, whole at once; and in a browser, its list is the server's, over a broken line."""
+"""Delivery of the dashboard: security headers, size, number of requests; in a browser the list equals the server's list
+after a reconnect.
+"""
 
 from __future__ import annotations
 

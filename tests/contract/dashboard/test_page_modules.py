@@ -1,4 +1,4 @@
-"""The page's own modules: node's tests of them, their types, the vectors they are held to, and what is vendored."""
+"""JavaScript modules of the dashboard: node's unit tests, types, shared test vectors and vendored files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in and out on the page, in a browser: what it drops, or keeps though it should not, is said in words."""
+"""The sign-in and sign-out form in a browser shows an error for a cookie that the browser drops or cannot delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An edge and a ClickHouse that is away, slow, or says no: a clear 503, in time, and nothing else waits."""
+"""An edge answers 503 in bounded time while ClickHouse is down, slow or refuses a query. Other requests do not wait."""
 
 from __future__ import annotations
 

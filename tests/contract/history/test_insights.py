@@ -1,4 +1,4 @@
-"""What edges answer from ClickHouse: activity, the past of a case, insights. Held against the facts by plain loops."""
+"""Answers from ClickHouse (activity, history of a case, insights) equal those of plain loops over the facts."""
 
 from __future__ import annotations
 

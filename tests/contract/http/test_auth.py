@@ -1,4 +1,4 @@
-"""Who may ask at all, and what an error looks like."""
+"""Authentication of every route, and the format of errors."""
 
 from __future__ import annotations
 

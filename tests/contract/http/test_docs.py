@@ -1,4 +1,6 @@
-"""The documents of the contract: valid, complete, current, and what is really said; and the page that shows them."""
+"""OpenAPI and AsyncAPI documents are valid, complete and current, and describe the real messages. Also the page that
+shows them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The payload of a source record reaches every answer, frame and error with the digits it came with (CONTRACT §10)."""
+"""The payload of a source record is in every answer, frame and error with its original digits (CONTRACT §10)."""
 
 from __future__ import annotations
 

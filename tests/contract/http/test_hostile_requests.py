@@ -1,4 +1,4 @@
-"""Requests that nobody well-meaning sends: they cost the edge little, and are never an internal error."""
+"""Hostile requests have bounded costs for the edge and never cause an internal error."""
 
 from __future__ import annotations
 

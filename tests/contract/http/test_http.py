@@ -1,4 +1,4 @@
-"""HTTP itself: methods, heads that are too large, requests that are none, bodies of another shape; always as JSON."""
+"""HTTP protocol: methods, oversized heads, invalid requests, unexpected bodies. Every error is JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids are free text (CONTRACT §2): every route with an id in its path finds the one that is percent-encoded there."""
+"""Ids are free text (CONTRACT §2): every route with an id in its path accepts it percent-encoded."""
 
 from __future__ import annotations
 

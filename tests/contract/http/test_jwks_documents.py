@@ -1,4 +1,4 @@
-"""Key sets as issuers publish them (ATTN_JWKS_URL): over HTTP with its odd ways, and with keys of other tools."""
+"""Key sets of real issuers (ATTN_JWKS_URL): odd HTTP answers, odd documents, and keys made by other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens signed by somebody else's keys (ATTN_JWKS_URL): kept, rotated, taken back, and never mistaken for a secret."""
+"""Tokens signed with keys of an issuer (ATTN_JWKS_URL): cache, rotation and revocation of keys, algorithm confusion."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The OpenAPI document is what the routes do, whatever is sent: with a token, another workspace's, or none. Never a
-5xx, never an answer it does not describe, never a word of what is not the caller's."""
+"""Random requests get answers that the OpenAPI document describes, with the caller's token, another workspace's token,
+or none. No answer is a 5xx, and none holds data of another workspace.
+"""
 
 from __future__ import annotations
 

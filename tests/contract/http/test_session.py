@@ -1,4 +1,4 @@
-"""Cookies, CSRF and who I am (CONTRACT §4, A2)."""
+"""Session cookies, CSRF and `/me` (CONTRACT §4, A2)."""
 
 from __future__ import annotations
 

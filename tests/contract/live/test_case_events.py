@@ -1,4 +1,4 @@
-"""Zero's event streams: what is told, to whom, when, and what a resume gets."""
+"""Event streams of Zero: which events are sent, to which readers, when, and the events that a resume gets."""
 
 from __future__ import annotations
 

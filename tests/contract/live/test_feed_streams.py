@@ -1,6 +1,6 @@
-"""Live streams over a real socket: feed, resume, limits, slow readers, ends.
+"""Live streams over a real socket: feed, resume, limits, slow readers, ends of streams.
 
-Most once written to the transport directly and once by plain ASGI.
+Most tests run twice: with writes straight to the transport and over plain ASGI.
 """
 
 from __future__ import annotations

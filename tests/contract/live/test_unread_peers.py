@@ -1,4 +1,4 @@
-"""What a peer costs that sends and never reads, or never says who it is: bytes, connections and time are bounded."""
+"""Peers that send and never read, or never authenticate, cost bounded bytes, connections and time."""
 
 from __future__ import annotations
 

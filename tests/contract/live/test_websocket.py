@@ -1,4 +1,4 @@
-"""The push `inbox.updated` over a real socket (seeds C28-C30) and what the contract says of its WebSocket."""
+"""The push `inbox.updated` over a real socket (C28-C30 of seeds/crewship.md) and the WebSocket rules of CONTRACT."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Everything that shows a case's past follows one predicate: history, event streams, activity (law 6).
+"""Every channel that shows the past of a case uses one access predicate: history, event streams, activity (law 6).
 
-An event about an item is for those the item is for, also if it arrives before the item's opening does.
+An event about an item is visible to the readers of the item, also if it arrives before the item's opening.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Zero's rules Z1-Z10 (seeds/zero.md), over the real fold: each has a test of its number."""
+"""Zero's rules Z1-Z10 (seeds/zero.md) on the real fold. One test a rule, named by its number."""
 
 from __future__ import annotations
 

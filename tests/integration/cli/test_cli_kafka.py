@@ -1,4 +1,4 @@
-"""The tools against a broker of their own: what they send, what they list, what they send again, what they say."""
+"""Commands of `attn` against a broker: emit, replay, and listing and replaying dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn dead-letters`: some are chosen, counted, sent again once each, written to a file, mended and sent."""
+"""`attn dead-letters`: filters, counts, replay of each letter once, export to a file, repair and replay of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A password in `--clickhouse URL` does not stay in the process list."""
+"""A password in `--clickhouse URL` is removed from the process list."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The tools and the supervisor where Kafka is away, silent, something else, or takes nothing: one clear line, an exit
-code, in time, and how far they came."""
+"""Commands and the supervisor while Kafka is down, silent, another service, or refuses writes: one error line, an exit
+code, a bounded time, and the progress so far.
+"""
 
 from __future__ import annotations
 

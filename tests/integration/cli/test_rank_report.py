@@ -1,4 +1,4 @@
-"""`attn rank-report` on what attn.log holds."""
+"""`attn rank-report` on the records of attn.log."""
 
 from __future__ import annotations
 
