@@ -1,4 +1,4 @@
-"""Settings of a command: flags, else `ATTN_*` variables, else `.env`, else the file of a running `attn up`, else
+"""Loads the settings of a command. Precedence: flags, `ATTN_*` variables, `.env`, the file of a running `attn up`,
 defaults."""
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def load_settings(*, reads_as: str = "reader", **flags: Any) -> Settings:
         _check_certificates(settings)
     except OSError as error:
         raise UserError(f"certificates for Kafka (ATTN_KAFKA_CA, _CERTIFICATE, _KEY): {error}") from None
-    found: dict[str, Any] = {}
+    local: dict[str, Any] = {}  # values of the `attn up` that uses the same data directory
     note = _read_runtime_file(settings.data_dir)
     if "kafka" not in settings.model_fields_set and "kafka" in note:
-        found["kafka"] = str(note["kafka"])
+        local["kafka"] = str(note["kafka"])
     if not settings.clickhouse_query_url and note.get("clickhouse_port"):
-        found["clickhouse_read_url"] = reading_url(settings, int(note["clickhouse_port"]), reads_as)
+        local["clickhouse_read_url"] = reading_url(settings, int(note["clickhouse_port"]), reads_as)
     if settings.jwt_secret is None and settings.jwks_url is None and secret_path(settings).is_file():
-        found["jwt_secret"] = SecretStr(_read_secret(secret_path(settings)))
-    return settings.model_copy(update=found) if found else settings
+        local["jwt_secret"] = SecretStr(_read_secret(secret_path(settings)))
+    return settings.model_copy(update=local) if local else settings
 
 
 def _check_certificates(settings: Settings) -> None:
-    """Raises OSError if the certificates for Kafka can't be read."""
+    """Raises OSError if a certificate file for Kafka cannot be read."""
     if settings.kafka_security.endswith("SSL"):
         from streams.kafka.connection import (
-            client_arguments,  # aiokafka takes 0.2 s of CPU to import: not for `attn token`
+            client_arguments,  # imported here: aiokafka takes 0.2 s of CPU, which `attn token` need not spend
         )
 
         client_arguments(settings)
@@ -62,10 +62,10 @@ def _check_certificates(settings: Settings) -> None:
 def _explain(item: Any, flags: Collection[str]) -> str:
     """Returns the text of a validation error. `flags`: the flags that the command has."""
     name = ".".join(str(part) for part in item["loc"])
-    said = str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Value error, ")
     if not name:
-        return said
-    return f"ATTN_{name.upper()}" + (f" (--{name.replace('_', '-')})" if name in flags else "") + f": {said}"
+        return message
+    return f"ATTN_{name.upper()}" + (f" (--{name.replace('_', '-')})" if name in flags else "") + f": {message}"
 
 
 def secret_path(settings: Settings) -> Path:
@@ -80,7 +80,7 @@ def _read_secret(path: Path) -> str:
 
 
 def reading_url(settings: Settings, port: int, user: str = "reader") -> str:
-    """URL of embedded ClickHouse for `user`, with the password of its file in the data directory."""
+    """Returns the URL of embedded ClickHouse for `user`, with the password from its file in the data directory."""
     file = settings.clickhouse_edge_password_file if user == "edge" else settings.clickhouse_password_file
     return f"http://{user}:{quote(_read_secret(file), safe='')}@127.0.0.1:{port}/attn"
 

@@ -22,11 +22,11 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 def row_of(record: DeadLetterRecord) -> dict[str, Any]:
     """Returns a record of `dead-letters` as one JSON object of `--json`."""
-    letter, place = record.letter, {"dead_letter": record.name, "retried": record.settled}
+    letter, header = record.letter, {"dead_letter": record.name, "retried": record.resolved}
     if letter is None:
-        return {**place, "reason": "not a dead letter of attn", **_readable("value", record.record.value)}
+        return {**header, "reason": "not a dead letter of attn", **_readable("value", record.record.value)}
     return {
-        **place, "at": format_timestamp(letter.at), "topic": letter.topic, "partition": letter.partition,
+        **header, "at": format_timestamp(letter.at), "topic": letter.topic, "partition": letter.partition,
         "offset": letter.offset, "cause": letter.cause, "reason": letter.reason, "size": letter.size,
         "truncated": letter.truncated, "cut": list(letter.cut), **_readable("key", letter.key),
         **_readable("value", letter.value),

@@ -1,4 +1,4 @@
-"""An Apache Kafka cluster of one or three nodes on this machine, with its state in one directory."""
+"""Runs an Apache Kafka cluster of one or three nodes on this machine. One directory holds its state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = (1, 3)
 
 
 class Plan:
-    """What stays the same over restarts, in `cluster.json`: the cluster's id and each node's ports."""
+    """The cluster's id and each node's ports. `cluster.json` stores them, so a restart uses the same ones."""
 
     def __init__(self, cluster_id: str, ports: Sequence[Ports]) -> None:
         self.cluster_id = cluster_id
@@ -32,9 +32,10 @@ class Plan:
 
     @classmethod
     def read(cls, directory: Path) -> Plan | None:
+        """Reads the plan of a directory. Returns None if it has none; raises UserError if its plan is invalid."""
         try:
-            found = json.loads((directory / "cluster.json").read_text())
-            return cls(found["id"], [(int(one), int(other)) for one, other in found["ports"]])
+            stored = json.loads((directory / "cluster.json").read_text())
+            return cls(stored["id"], [(int(client), int(quorum)) for client, quorum in stored["ports"]])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -42,16 +43,19 @@ class Plan:
 
     @classmethod
     def of(cls, directory: Path, brokers: int | None, port: int) -> Plan:
-        """That of the directory, else a new one. UserError: the directory's is another than the one wanted."""
-        found = cls.read(directory)
-        if found is None:
-            found = cls(_new_id(), _ports(brokers or 1, port))
-            found._write(directory)
-        if brokers is not None and len(found.ports) != brokers:
-            raise UserError(f"{directory} holds a cluster of {len(found.ports)}, not of {brokers}; take another one")
-        if port and found.ports[0][0] != port:
-            raise UserError(f"the cluster in {directory} is at port {found.ports[0][0]} and stays there")
-        return found
+        """Reads the plan of the directory, or creates it.
+
+        Raises UserError if the existing plan has another number of brokers, or another port, than the caller wants.
+        """
+        plan = cls.read(directory)
+        if plan is None:
+            plan = cls(_new_id(), _ports(brokers or 1, port))
+            plan._write(directory)
+        if brokers is not None and len(plan.ports) != brokers:
+            raise UserError(f"{directory} holds a cluster of {len(plan.ports)}, not of {brokers}; take another one")
+        if port and plan.ports[0][0] != port:
+            raise UserError(f"the cluster in {directory} is at port {plan.ports[0][0]} and stays there")
+        return plan
 
     def _write(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,34 +64,35 @@ class Plan:
 
 
 def _new_id() -> str:
-    while (found := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
-        pass  # a command line would take it for a flag
-    return found
+    while (cluster_id := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass  # Kafka's storage tool would parse an id with a leading "-" as a flag
+    return cluster_id
 
 
 def _ports(brokers: int, port: int) -> list[Ports]:
-    """For each node one for clients and the next one for the quorum: from `port` on, or any free ones."""
+    """Returns two adjacent ports per node: for clients and for the quorum. `port`: the first one; 0: free ports."""
     if brokers not in SIZES:
         raise UserError(f"a cluster here has 1 or 3 brokers, not {brokers}", code=2)
     if port:
         return [(port + 2 * number, port + 2 * number + 1) for number in range(brokers)]
-    found: dict[int, Ports] = {}
-    while len(found) < brokers:
-        one = free_port()
-        if not {one - 1, one + 1} & found.keys():
-            found[one] = (one, one + 1)
-    return list(found.values())
+    pairs: dict[int, Ports] = {}
+    while len(pairs) < brokers:
+        client = free_port()
+        if not {client - 1, client + 1} & pairs.keys():
+            pairs[client] = (client, client + 1)
+    return list(pairs.values())
 
 
 class Cluster:
-    """Nodes that start together, with the same data and ports each time.
+    """Starts and stops all nodes together. A restart uses the same data and ports.
 
         async with Cluster(directory, brokers=3) as kafka:
             kafka.nodes[0].kill()
 
-    `brokers` None: as many as the directory holds, else one. `port` 0: free ones. `overrides`: lines of
-    server.properties, for all nodes. `tied`: nodes end with this process. `jvm`: more flags for java. Leaving the block
-    stops them cleanly. UserError: Kafka can't run here, or did not start.
+    `brokers`: number of nodes; None: as many as the directory has, or one if it has none. `port`: client port of the
+    first node; 0: free ports. `overrides`: lines of server.properties for all nodes. `tied`: the nodes end with this
+    process. `jvm`: additional flags for java. The end of the block stops the nodes cleanly. Raises UserError if Kafka
+    cannot run on this machine or does not start.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Cluster:
 
     @property
     def copies(self) -> int:
-        """The replication factor that uses all of it."""
+        """The highest possible replication factor: the number of nodes."""
         return len(self.nodes)
 
     async def __aenter__(self) -> Cluster:
@@ -122,28 +127,31 @@ class Cluster:
         await self.stop()
 
     async def start(self, timeout: float = 180.0) -> None:  # noqa: ASYNC109
-        """Start the nodes that don't run; return when every one knows all of them."""
+        """Starts the nodes that do not run. Returns when each node knows all the others."""
         await asyncio.to_thread(jars.java)
-        await asyncio.to_thread(jars.resolve)  # once, before three ask for it
+        await asyncio.to_thread(jars.resolve)  # once, before three nodes need the jars at the same time
         await asyncio.gather(*(node.spawn() for node in self.nodes))
         await self.wait_ready(timeout)
 
     async def wait_ready(self, timeout: float = 180.0) -> None:  # noqa: ASYNC109
-        """Return when each node answers and knows all the others."""
-        everyone = {node.number for node in self.nodes}
+        """Returns when each node answers and knows all the others. Raises UserError after `timeout` seconds."""
+        numbers = {node.number for node in self.nodes}
         until = asyncio.get_running_loop().time() + timeout
         await asyncio.gather(*(node.wait_ready(timeout) for node in self.nodes))
-        while any([await node.members() != everyone for node in self.nodes]):
+        while any([await node.members() != numbers for node in self.nodes]):
             if asyncio.get_running_loop().time() > until:
                 raise UserError(f"the Kafka nodes in {self.directory} don't see each other after {timeout:.0f} s")
             await asyncio.sleep(0.1)
 
     async def stop(self, timeout: float = 30.0) -> bool:  # noqa: ASYNC109
-        """End all nodes. True: cleanly; who does not end in time is killed, which loses nothing acknowledged."""
+        """Stops all nodes, and kills those that still run after `timeout` seconds. Returns whether all stopped cleanly.
+
+        Killing a node loses no acknowledged record.
+        """
         return all(await asyncio.gather(*(node.stop(timeout) for node in self.nodes)))
 
     def kill(self) -> None:
-        """kill -9 of all of it."""
+        """Kills all nodes with SIGKILL."""
         for node in self.nodes:
             node.kill()
 
@@ -158,13 +166,13 @@ class Cluster:
         return (await self.leaders(topic))[partition]
 
     async def in_sync(self, topic: str) -> dict[int, set[int]]:
-        """The numbers of the nodes that hold all of each partition."""
+        """Returns the numbers of the in-sync replicas of each partition."""
         return {partition: replicas for partition, (_, replicas) in (await self._partitions(topic)).items()}
 
     async def _partitions(self, topic: str) -> dict[int, tuple[int, set[int]]]:
-        """Of each partition: its leader's number, -1 for none, and the numbers in sync; from any node that answers.
+        """Returns each partition's leader (-1 if it has none) and in-sync replicas, by the metadata of any node.
 
-        KafkaError: none does. UserError: there is no such topic.
+        Raises KafkaError if no node answers, UserError if the topic does not exist.
         """
         client = AIOKafkaClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5000)
         try:

@@ -21,23 +21,23 @@ __all__ = ["POM", "cache", "directory", "java", "missing", "resolve"]
 log = structlog.get_logger("attn.kafka")
 
 POM = Path(__file__).with_name("pom.xml")
-JAVA = 17  # what a broker of Kafka 4 needs
-_PATIENCE = 900.0  # seconds; some 45 MB, perhaps over a slow line
+JAVA = 17  # the oldest version that runs a broker of Kafka 4
+_TIMEOUT = 900.0  # seconds for about 45 MB over a slow line
 
 
 def java() -> str:
-    """The `java` that runs Kafka. UserError: there is none, or it is too old."""
+    """Returns the path of the `java` that runs Kafka. Raises UserError if there is none, or if it is too old."""
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=str(Path(home) / "bin")) if home else None
-    found = found or shutil.which("java")
-    if found is None:
+    program = shutil.which("java", path=str(Path(home) / "bin")) if home else None
+    program = program or shutil.which("java")
+    if program is None:
         raise UserError(f"Apache Kafka needs Java {JAVA}, and there is no java (Debian: openjdk-17-jre-headless)")
-    said = _version_of(found)
-    version = re.search(r'version "(\d+)', said)
+    output = _version_of(program)
+    version = re.search(r'version "(\d+)', output)
     if version is None or int(version[1]) < JAVA:
-        first = said.splitlines()[0] if said else "no answer to -version"
-        raise UserError(f"Apache Kafka needs Java {JAVA} or newer; {found} is: {first}")
-    return found
+        first = output.splitlines()[0] if output else "no answer to -version"
+        raise UserError(f"Apache Kafka needs Java {JAVA} or newer; {program} is: {first}")
+    return program
 
 
 @once
@@ -46,17 +46,18 @@ def _version_of(program: str) -> str:
 
 
 def cache() -> Path:
-    """Where jars are kept, by what pom.xml says: another version of Kafka is another directory."""
+    """Returns the directory that holds one directory of jars for each version of pom.xml."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "attn" / "kafka"
 
 
 def directory() -> Path:
+    """Returns the directory of the jars of this pom.xml, by its checksum: another version has another directory."""
     return cache() / hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
 
 
 def missing() -> str | None:
-    """Why Kafka can't run on this machine as it is, or None. Looks only: nothing is fetched."""
+    """Returns the reason why Kafka cannot run on this machine, or None if it can. Downloads nothing."""
     try:
         java()
     except UserError as error:
@@ -67,18 +68,19 @@ def missing() -> str | None:
 
 
 def resolve() -> Path:
-    """The directory of the jars; Maven fetches them when it is not there. May run in many processes at once.
+    """Returns the directory of the jars; Maven fetches them first if it does not exist.
 
-    UserError: no Maven, or it can't get them; its own words are in the error.
+    A file lock lets many processes call this at once. Raises UserError if there is no Maven, or if Maven fails; the
+    error has Maven's own text.
     """
-    found = directory()
-    if found.is_dir():
-        return found
-    found.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(found.with_suffix(".lock")):
-        if not found.is_dir():
-            _fetch(found)
-    return found
+    jars = directory()
+    if jars.is_dir():
+        return jars
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(jars.with_suffix(".lock")):
+        if not jars.is_dir():
+            _fetch(jars)
+    return jars
 
 
 def _fetch(into: Path) -> None:
@@ -89,20 +91,21 @@ def _fetch(into: Path) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f"{into.name}.", dir=into.parent))
     try:
         command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={draft}"]
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=draft, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
-        if done.returncode or not any(draft.glob("kafka_*.jar")):
-            raise UserError("Maven could not fetch Apache Kafka: " + _words(done.stdout + done.stderr))
+        if result.returncode or not any(draft.glob("kafka_*.jar")):
+            raise UserError("Maven could not fetch Apache Kafka: " + _error_text(result.stdout + result.stderr))
         draft.chmod(0o755)
         draft.rename(into)
     except subprocess.TimeoutExpired:
-        raise UserError(f"Maven has not fetched Apache Kafka within {_PATIENCE:.0f} s") from None
+        raise UserError(f"Maven has not fetched Apache Kafka within {_TIMEOUT:.0f} s") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _words(said: str) -> str:
-    errors = [line.removeprefix("[ERROR] ") for line in said.splitlines() if line.startswith("[ERROR] ")]
-    return " ".join(errors[:2]) or said.strip()[-500:] or "it said nothing"
+def _error_text(output: str) -> str:
+    """Returns the first 2 error lines of Maven's output, or its last 500 characters if it has no error line."""
+    errors = [line.removeprefix("[ERROR] ") for line in output.splitlines() if line.startswith("[ERROR] ")]
+    return " ".join(errors[:2]) or output.strip()[-500:] or "it wrote no output"

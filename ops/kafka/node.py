@@ -1,4 +1,4 @@
-"""One Apache Kafka node as a child process: broker and controller, with data and logs in one directory."""
+"""Runs one Apache Kafka node (broker and controller) as a child process. One directory holds its data and logs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from ops.process import identity, parent_death
 __all__ = ["Node"]
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
-# Three of them and the tests fit on a small machine.
+# Small: three nodes and the tests run on one small machine.
 HEAP = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
 
 
 class Node:
-    """Node `number` (from 1) in `directory`; the caller must have locked that directory.
+    """Starts, pauses and stops node `number` (from 1) in `directory`. The caller must hold a lock on the directory.
 
-    `tied`: the process ends when this one does. Else it outlives it, and is found again by its pid file. `jvm`: more
-    flags for java, the later ones win. Not tied to an event loop, but to be started in a thread that lives on: Linux
-    ends a tied process with that thread. After `kill`, `start` uses the same data.
+    `tied`: the node ends with this process. Otherwise it outlives this process, and a later `Node` of the same
+    directory controls it by its pid file. `jvm`: additional flags for java; a later flag overrides an earlier one. A
+    node works with any event loop, but start it in a thread that lives as long: Linux ends a tied process with the
+    thread that started it. `start` after `kill` uses the same data.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Node:
         self._config = self.directory / "server.properties"
         self._marker = self.directory / "pid"
         self.log = self.directory / "kafka.log"
-        self._output = self.directory / "output.log"  # what the JVM itself says
+        self._output = self.directory / "output.log"  # stdout and stderr of the JVM
 
     @property
     def address(self) -> str:
@@ -59,11 +60,11 @@ class Node:
 
     @property
     def process(self) -> identity.ProcessIdentity | None:
-        """The running process, whichever process started it."""
+        """The running node process, even if another process started it."""
         if self._child is not None:
-            self._child.poll()  # reaps it
-        found = identity.read(self._marker)
-        return found if found is not None and identity.is_alive(found) else None
+            self._child.poll()  # reaps an ended child
+        recorded = identity.read(self._marker)
+        return recorded if recorded is not None and identity.is_alive(recorded) else None
 
     @property
     def alive(self) -> bool:
@@ -71,16 +72,19 @@ class Node:
 
     @property
     def pid(self) -> int | None:
-        found = self.process
-        return found.pid if found else None
+        process = self.process
+        return process.pid if process else None
 
     async def start(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109 - it also ends the child
-        """Return when it answers; with the others away it can't, see `spawn`. UserError: it did not come up."""
+        """Starts the node and waits until it answers. Raises UserError if it ends first, or after `timeout` seconds.
+
+        A node of a cluster answers only with a quorum of controllers: start its nodes with `spawn` instead.
+        """
         await self.spawn()
         await self.wait_ready(timeout)
 
     async def spawn(self) -> None:
-        """Start the process, without waiting until it answers."""
+        """Starts the process, and does not wait until it answers."""
         if self.alive:
             return
         await asyncio.to_thread(self._prepare)
@@ -89,16 +93,16 @@ class Node:
     def _launch(self) -> None:
         command = self._java(f"-Dattn.log={self.log}", *HEAP, *self._jvm, "kafka.Kafka", str(self._config))
         with self._output.open("wb") as output:
-            # It is given no time to end in peace: what is acknowledged is kept by the others, or by the system's cache.
+            # SIGKILL loses no acknowledged record: the other nodes or the page cache of the system have it.
             self._child = subprocess.Popen(
                 parent_death.command(command, signal.SIGKILL) if self._tied else command, cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        now = identity.identify(self._child.pid)
-        if now is not None:
-            identity.write(self._marker, now)
+        started = identity.identify(self._child.pid)
+        if started is not None:
+            identity.write(self._marker, started)
 
     async def wait_ready(self, timeout: float = 120.0) -> None:  # noqa: ASYNC109
-        """Return when it is a broker of the cluster that takes requests."""
+        """Returns when the node is a broker of the cluster and accepts requests. Raises UserError as `start` does."""
         until = asyncio.get_running_loop().time() + timeout
         while not await self.is_ready():
             if not self.alive:
@@ -111,7 +115,7 @@ class Node:
         return self.number in await self.members()
 
     async def members(self) -> set[int]:
-        """The numbers of the brokers that it says are there; none when it does not answer."""
+        """Returns the numbers of the brokers in this node's metadata; an empty set if the node does not answer."""
         if not self.alive or not self._listens():
             return set()
         client = AIOKafkaClient(bootstrap_servers=self.address, request_timeout_ms=5000)
@@ -129,31 +133,31 @@ class Node:
             return probe.connect_ex((HOST, self.port)) == 0
 
     async def stop(self, timeout: float = 30.0) -> bool:  # noqa: ASYNC109
-        """SIGTERM; killed after so many seconds. True: it ended by itself. May be called at any time."""
-        found = self.process
-        if found is None:
+        """Sends SIGTERM, and SIGKILL after `timeout` seconds. Returns whether SIGTERM was enough, or no process ran."""
+        process = self.process
+        if process is None:
             return True
         self.resume()
-        clean = await identity.end(found, timeout)
+        clean = await identity.end(process, timeout)
         self._reap()
         return clean
 
     def kill(self) -> None:
-        """kill -9, as a crash would."""
+        """Sends SIGKILL, which simulates a crash."""
         self._signal(signal.SIGKILL)
         self._reap()
 
     def pause(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers."""
+        """Sends SIGSTOP: the node's connections stay open, and no request is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def _signal(self, signum: int) -> None:
-        if (found := self.process) is not None:
+        if (process := self.process) is not None:
             with suppress(ProcessLookupError):
-                os.kill(found.pid, signum)
+                os.kill(process.pid, signum)
 
     def _reap(self) -> None:
         if self._child is not None:
@@ -161,7 +165,7 @@ class Node:
             self._child = None
 
     def _prepare(self) -> None:
-        """Write its settings; format its storage once."""
+        """Writes server.properties, and formats the storage if it is new."""
         self._data.mkdir(parents=True, exist_ok=True)
         self._config.write_text(properties(self.number, self._ports, self._data, self._overrides))
         if (self._data / "meta.properties").exists():
@@ -169,9 +173,9 @@ class Node:
         command = self._java(
             f"-Dattn.log={self.log}", "-XX:TieredStopAtLevel=1", *self._jvm, "kafka.tools.StorageTool", "format", "-t",
             self._cluster_id, "-c", str(self._config))
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode:
-            raise UserError(f"Kafka could not format {self._data}: {(done.stderr or done.stdout).strip()[-500:]}")
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        if result.returncode:
+            raise UserError(f"Kafka could not format {self._data}: {(result.stderr or result.stdout).strip()[-500:]}")
 
     def _java(self, *arguments: str) -> list[str]:
         return [
@@ -180,10 +184,10 @@ class Node:
         ]
 
     def reason(self) -> str:
-        """What it said last that may explain its end."""
+        """Returns the last 3 lines with errors of its output and log, or the last 3 lines if there are none."""
         lines: list[str] = []
         for path in (self._output, self.log):
             with suppress(FileNotFoundError):
                 lines += path.read_text(errors="replace").splitlines()[-400:]
-        telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
-        return "; ".join((telling or lines)[-3:]) or "no word from it; is the machine out of memory?"
+        errors = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
+        return "; ".join((errors or lines)[-3:]) or "it wrote no output; is the machine out of memory?"

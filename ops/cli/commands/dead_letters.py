@@ -21,7 +21,7 @@ from ops import config
 from ops.cli.data.dead_letters import (
     GROUP,
     Filter,
-    Place,
+    RecordPosition,
     Summary,
     can_retry,
     export_line,
@@ -187,7 +187,7 @@ def _since(text: str | None) -> int | None:
 
 async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple[int, int]:
     """Sends unresolved records again and marks them. Returns how many were sent, and how many cannot be."""
-    sent, left, places = 0, 0, list[Place]()
+    sent, left, positions = 0, 0, list[RecordPosition]()
     async with (
         open_consumer(settings, DEAD_LETTERS, GROUP) as reader,
         open_producer(settings, [*SOURCE_TYPES, LOG, DEAD_LETTERS]) as out,
@@ -204,14 +204,14 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
             # A record of attn.log belongs to its partition. For source topics the key decides.
             partition = letter.partition if letter.topic == LOG else None
             await out.send(letter.topic, letter.value, letter.key, letter.headers, partition)
-            places.append(record.place)
+            positions.append(record.position)
             sent += 1
-            if len(places) == _MARK_EVERY:
+            if len(positions) == _MARK_EVERY:
                 await out.finish()
-                await mark_resolved(out, places)
-                places = []
+                await mark_resolved(out, positions)
+                positions = []
         await out.finish()
-        await mark_resolved(out, places)
+        await mark_resolved(out, positions)
         await out.finish()
     return sent, left
 
@@ -238,7 +238,7 @@ async def _summarize(settings: Settings, chosen: Filter) -> list[Summary]:
         async for record in unresolved(reader, chosen, all_too=True):
             if record.letter is not None:
                 key = record.letter.topic, record.letter.cause
-                rows.setdefault(key, Summary(*key)).add(record.letter, is_open=not record.settled)
+                rows.setdefault(key, Summary(*key)).add(record.letter, is_open=not record.resolved)
     return sorted(rows.values(), key=lambda row: (-row.open, -row.letters, row.topic, row.cause))
 
 
@@ -263,7 +263,7 @@ async def _resume(settings: Settings, topic: str) -> None:
 
 @contextmanager
 def _create(path: str) -> Iterator[IO[bytes]]:
-    """Opens a new file, or stdout for `-`. An existing file is never overwritten: somebody may be editing it."""
+    """Opens a new file, or stdout for `-`. An existing file is never overwritten: a user may be editing it."""
     if path == "-":
         yield sys.stdout.buffer
         return

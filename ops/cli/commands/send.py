@@ -61,7 +61,7 @@ def emit(
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
     limits = event_files.limits_of(settings)
     with event_files.open_input(file) as lines:
-        bad = {} if force else dict(_bad(topic, lines, limits))
+        bad = {} if force else dict(_invalid(topic, lines, limits))
         if bad:
             _print_bad(bad)
         if bad and not skip_bad:
@@ -81,7 +81,7 @@ def replay(
 ) -> None:
     """Send recorded events, each to its topic, in the order of the file.
 
-    If a line has another form, its number is printed and nothing is sent. The events are not checked: an invalid event
+    If a line is invalid, its number is printed and nothing is sent. The events are not checked: an invalid event
     ends up in dead-letters. An event that was sent before (same source and id) changes nothing. So after an
     interruption the file can be sent again, from the printed line or from the first.
 
@@ -95,15 +95,15 @@ def replay(
             shift = now_us() - last
             typer.echo(f"times are shifted by {shift / 1e6:+,.0f} s: {format_timestamp(last)} becomes now", err=True)
         lines.seek(0)
-        begun = time.monotonic()
+        started = time.monotonic()
         count = asyncio.run(_send(settings, topics, _replayed(lines, shift), total, rate))
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     typer.echo(f"sent {count:,} events in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f}/s)", err=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to send. `line`: its line number in the file. `settles`: (partition, offset) of the dead letter that it
+    """A record to send. `line`: its line number in the file. `resolves`: (partition, offset) of the dead letter that it
     resolves."""
 
     line: int
@@ -111,10 +111,10 @@ class Outgoing:
     value: bytes
     key: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
-    settles: tuple[int, int] | None = None
+    resolves: tuple[int, int] | None = None
 
 
-def _bad(topic: str, lines: IO[bytes], limits: EventLimits) -> Iterator[tuple[int, str]]:
+def _invalid(topic: str, lines: IO[bytes], limits: EventLimits) -> Iterator[tuple[int, str]]:
     unlinked: list[int] = []
     for number, line in event_files.iter_events(lines):
         reason = event_files.check_event(topic, line, limits, partial(unlinked.append, number))
@@ -143,13 +143,13 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
     total, topics, last, bad = 0, set(), None, {}
     for number, line in event_files.iter_lines(lines):
         try:
-            found = event_files.parse_line(line)
+            parsed = event_files.parse_line(line)
         except ValueError as error:
             bad[number] = str(error)
             continue
         total += 1
-        topics.update([found.topic] if found.settles is None else [found.topic, DEAD_LETTERS])
-        at = event_files.time_of(found.bytes_of_value)
+        topics.update([parsed.topic] if parsed.resolves is None else [parsed.topic, DEAD_LETTERS])
+        at = event_files.time_of(parsed.bytes_of_value)
         last = at if last is None or (at is not None and at > last) else last
     if bad:
         _print_bad(bad)
@@ -159,12 +159,11 @@ def _survey(lines: IO[bytes]) -> tuple[int, set[str], int | None]:
 
 def _replayed(lines: IO[bytes], shift: int) -> Iterator[Outgoing]:
     for number, line in event_files.iter_lines(lines):
-        found = event_files.parse_line(line)
-        value = found.bytes_of_value
+        parsed = event_files.parse_line(line)
+        value = parsed.bytes_of_value
         yield Outgoing(
-            number, found.topic, event_files.retime(value, shift) if shift else value, found.bytes_of_key,
-            found.all_headers,
-            found.settles,
+            number, parsed.topic, event_files.retime(value, shift) if shift else value, parsed.bytes_of_key,
+            parsed.all_headers, parsed.resolves,
         )
 
 
@@ -173,17 +172,17 @@ async def _send(
 ) -> int:
     async with open_producer(settings, topics) as out:
         with _progress(total) as step:
-            begun = time.monotonic()
-            places: list[tuple[int, int]] = []
+            started = time.monotonic()
+            resolved: list[tuple[int, int]] = []
             for number, record in enumerate(outgoing):
-                if rate is not None and (early := begun + number / rate - time.monotonic()) > 0:
-                    await asyncio.sleep(early)
+                if rate is not None and (delay := started + number / rate - time.monotonic()) > 0:
+                    await asyncio.sleep(delay)
                 await out.send(record.topic, record.value, record.key, record.headers, line=record.line)
-                places += [record.settles] if record.settles is not None else []
+                resolved += [record.resolves] if record.resolves is not None else []
                 step(out)
         count = await out.finish()
-        if places:
-            await mark_resolved(out, places)
+        if resolved:
+            await mark_resolved(out, resolved)
             await out.finish()
         return count
 

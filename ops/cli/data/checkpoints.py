@@ -1,7 +1,8 @@
-"""Checkpoint files: the rows of all partitions, each at one position. `attn rebuild --base` starts from one.
+"""Reads and writes checkpoint files. A checkpoint has the rows of all partitions, each at one position.
 
-Gzip of JSON lines, for any tool to look into: a head (version, rules, when), then for each partition a line with its
-position and number of rows followed by the rows as [key, row], and a checksum of all lines before as the last.
+`attn rebuild --base` starts from a checkpoint. The format is gzip of JSON lines, which common tools can read. The first
+line is a header: version, rules, time. Each partition has a line with its position and number of rows, then its rows as
+[key, row]. The last line is a checksum of all lines before it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ VERSION = 1
 
 
 class CheckpointHeader(Struct, kw_only=True):
-    """`rules`: those of the process that wrote it; `view`: the version of its rows."""
+    """The first line. `rules`: settings of the fold that wrote the rows. `view`: format version of the rows."""
 
     attn: str = "checkpoint"
     v: int = VERSION
@@ -45,12 +46,16 @@ class CheckpointHeader(Struct, kw_only=True):
 
 
 class _Part(Struct):
+    """The line before the rows of a partition."""
+
     partition: int
     rows: int
     position: PositionRow | None = None
 
 
 class _End(Struct):
+    """The last line: the checksum."""
+
     blake2b: str
 
 
@@ -61,7 +66,7 @@ _row = msgspec.json.Decoder(tuple[str, msgspec.Raw]).decode
 
 
 def config_fields(rules: FoldConfig) -> dict[str, Any]:
-    """As the head has them."""
+    """Returns the settings of the fold in the form of the header."""
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(rules).items()}
 
 
@@ -86,7 +91,7 @@ class CheckpointWriter:
                         digest.update(line)
                         file.write(line)
                     async for partition, view in views:
-                        for line in _lines(_of(partition, view)):
+                        for line in _lines(_values(partition, view)):
                             digest.update(line)
                             file.write(line)
                         rows += len(view.rows)
@@ -98,11 +103,11 @@ class CheckpointWriter:
         return rows
 
 
-def _lines(found: Any) -> Iterator[bytes]:
-    return (encode_row(one) + b"\n" for one in found)
+def _lines(values: Iterable[Any]) -> Iterator[bytes]:
+    return (encode_row(value) + b"\n" for value in values)
 
 
-def _of(partition: int, view: PartitionView) -> Iterator[Any]:
+def _values(partition: int, view: PartitionView) -> Iterator[Any]:
     yield _Part(partition, len(view.rows), view.position)
     for key, value in view.rows.items():
         if not _is_row(key, value):
@@ -132,10 +137,10 @@ class Checkpoint:
         if not last:
             raise UserError(f"{path} is empty")
         try:
-            whole = _end(last).blake2b == digest.hexdigest()
+            valid = _end(last).blake2b == digest.hexdigest()
         except ValueError:
-            whole = False
-        if not whole:
+            valid = False
+        if not valid:
             raise UserError(f"{path}: wrong checksum; the file was truncated or changed")
 
     def bases(self, wanted: set[int]) -> Iterator[tuple[int, RebuildBase]]:

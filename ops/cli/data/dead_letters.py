@@ -1,7 +1,8 @@
-"""What is on `dead-letters`, read as a whole: which letters are open, how many of which cause, as lines of a file.
+"""Reads the topic `dead-letters`: selects the unresolved records, counts them by cause, and exports them as JSON lines.
 
-A dead letter is resolved once a later `ResolvedMarker` record on the topic names it. Dead letters from before such
-records existed are resolved below the offset that the consumer group of that time committed.
+A dead letter is resolved once a later `ResolvedMarker` record on the topic names its offset. Older versions of attn
+wrote no such records: there the committed offset of the consumer group `GROUP` marks all dead letters below it as
+resolved.
 """
 
 from __future__ import annotations
@@ -20,33 +21,36 @@ from schemas.scalars import format_timestamp
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
 __all__ = [
-    "GROUP", "DeadLetterRecord", "Filter", "Place", "Summary", "can_retry", "export_line", "mark_resolved",
-    "unresolved", "why_not",
+    "GROUP", "DeadLetterRecord", "Filter", "RecordPosition", "Summary", "can_retry", "export_line",
+    "mark_resolved", "unresolved", "why_not",
 ]
 
 GROUP = "attn.dead-letters.retry"
-_MARKED = 500  # offsets in one mark: a few kilobytes of header
+_MARKER_OFFSETS = 500  # offsets in one marker: a few kilobytes of header
 
-Place = tuple[int, int]  # partition and offset of a dead letter
+RecordPosition = tuple[int, int]  # partition and offset of a dead letter
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A record of the topic. `letter` is None if it is no dead letter of attn. `settled`: it is resolved."""
+    """A record of the topic. `letter` is None if the record is not a dead letter of attn."""
 
-    place: Place
+    position: RecordPosition
     record: ConsumerRecord
     letter: DeadLetter | None
-    settled: bool = False
+    resolved: bool = False
 
     @property
     def name(self) -> str:
-        return "{}:{}".format(*self.place)
+        return "{}:{}".format(*self.position)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`reason`: a cause, or a part of the reason in any case. `since`: microseconds. Nothing given: all."""
+    """Selects dead letters. A field that is None selects all.
+
+    `reason`: a cause, or a part of the reason (case-insensitive). `since`: microseconds.
+    """
 
     topic: str | None = None
     reason: str | None = None
@@ -64,7 +68,7 @@ class Filter:
 
 @dataclass(slots=True)
 class Summary:
-    """Of the letters of one topic and cause. Times are microseconds."""
+    """Counts the dead letters of one topic and cause. Times are microseconds."""
 
     topic: str
     cause: str
@@ -72,7 +76,7 @@ class Summary:
     open: int = 0
     first: int = 0
     last: int = 0
-    reason: str = ""  # of the last one
+    reason: str = ""  # of the dead letter that was read last
 
     def add(self, letter: DeadLetter, is_open: bool) -> None:
         self.first = min(self.first or letter.at, letter.at)
@@ -86,7 +90,7 @@ def can_retry(letter: DeadLetter | None) -> bool:
 
 
 def why_not(letter: DeadLetter | None) -> str | None:
-    """Why a dead letter can't be sent again; None: it can."""
+    """Returns the reason why a dead letter cannot be sent again, or None if it can."""
     if letter is None:
         return "not a dead letter of attn"
     if letter.cause == "unreadable":
@@ -94,56 +98,59 @@ def why_not(letter: DeadLetter | None) -> str | None:
     if letter.truncated:
         cut = [*(["value"] if letter.size > len(letter.value or b"") else []), *letter.cut]
         whole = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
-        return f"cut: {', '.join('names of headers' if what == 'names' else what for what in cut)} (it had {whole})"
+        return f"cut: {', '.join('names of headers' if part == 'names' else part for part in cut)} (it had {whole})"
     if letter.topic not in SOURCE_TYPES and letter.topic != LOG:
         return f"topic {letter.topic} does not take records again"
     return None
 
 
-async def _settled(reader: AIOKafkaConsumer) -> Callable[[Place], bool]:
-    """Reads the topic once. Returns a function that says whether the record at a place is resolved."""
+async def _resolved(reader: AIOKafkaConsumer) -> Callable[[RecordPosition], bool]:
+    """Reads the topic once. Returns a function that says whether the record at a position is resolved."""
     async with kafka_timeout():
-        before = {place.partition: await reader.committed(place) or 0 for place in reader.assignment()}
-    marked: set[Place] = set()
+        committed = {part.partition: await reader.committed(part) or 0 for part in reader.assignment()}
+    marked: set[RecordPosition] = set()
     async for record in read_to_end(reader):
-        word = parse_record(record.key, record.value, record.headers)
-        if isinstance(word, ResolvedMarker):
-            marked.update((record.partition, offset) for offset in word.offsets)
-    return lambda place: place in marked or place[1] < before.get(place[0], 0)
+        parsed = parse_record(record.key, record.value, record.headers)
+        if isinstance(parsed, ResolvedMarker):
+            marked.update((record.partition, offset) for offset in parsed.offsets)
+    return lambda position: position in marked or position[1] < committed.get(position[0], 0)
 
 
 async def unresolved(
     reader: AIOKafkaConsumer, chosen: Filter, all_too: bool = False
 ) -> AsyncIterator[DeadLetterRecord]:
-    """Yields the records that match `chosen`, in the order of each partition: the unresolved ones, or all."""
-    is_settled = await _settled(reader)
+    """Yields the unresolved records that match `chosen`, in the order of each partition. `all_too`: all that match."""
+    is_resolved = await _resolved(reader)
     await reader.seek_to_beginning()
     async for record in read_to_end(reader):
-        word = parse_record(record.key, record.value, record.headers)
-        if isinstance(word, ResolvedMarker | ResumeTopicMarker) or not chosen.takes(word):
+        parsed = parse_record(record.key, record.value, record.headers)
+        if isinstance(parsed, ResolvedMarker | ResumeTopicMarker) or not chosen.takes(parsed):
             continue
-        place = record.partition, record.offset
-        if all_too or not is_settled(place):
-            yield DeadLetterRecord(place, record, word, is_settled(place))
+        position = record.partition, record.offset
+        if all_too or not is_resolved(position):
+            yield DeadLetterRecord(position, record, parsed, is_resolved(position))
 
 
-async def mark_resolved(out: Sender, places: Iterable[Place]) -> None:
-    """Writes that these records are resolved. Call it only after the records that replace them were acknowledged."""
+async def mark_resolved(out: Sender, positions: Iterable[RecordPosition]) -> None:
+    """Writes `ResolvedMarker` records for these dead letters.
+
+    Call it only after the records that replace the dead letters are acknowledged.
+    """
     by_partition: dict[int, list[int]] = {}
-    for partition, offset in places:
+    for partition, offset in positions:
         by_partition.setdefault(partition, []).append(offset)
     for partition, offsets in by_partition.items():
-        for start in range(0, len(offsets), _MARKED):
-            mark = ResolvedMarker(tuple(offsets[start:start + _MARKED]))
-            await out.send(DEAD_LETTERS, None, b"settled", headers=mark.record_headers(), partition=partition)
+        for start in range(0, len(offsets), _MARKER_OFFSETS):
+            marker = ResolvedMarker(tuple(offsets[start:start + _MARKER_OFFSETS]))
+            await out.send(DEAD_LETTERS, None, b"settled", headers=marker.record_headers(), partition=partition)
 
 
-def export_line(found: DeadLetterRecord) -> dict[str, Any]:
+def export_line(record: DeadLetterRecord) -> dict[str, Any]:
     """Returns a line for `attn replay`, with the reason that a person needs to correct it."""
-    letter = found.letter
+    letter = record.letter
     assert letter is not None
     line: dict[str, Any] = {
-        "dead_letter": found.name, "reason": letter.reason, "at": format_timestamp(letter.at), "topic": letter.topic,
+        "dead_letter": record.name, "reason": letter.reason, "at": format_timestamp(letter.at), "topic": letter.topic,
         **_key(letter.key), **_value(letter.value or b""),
     }
     if letter.headers:
@@ -171,8 +178,8 @@ def _value(value: bytes) -> dict[str, Any]:
         msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError):
         return {"text": text}
-    whole = value == value.strip() and b"\n" not in value and b"\r" not in value
-    return {"value": msgspec.Raw(value)} if whole else {"text": text}
+    on_one_line = value == value.strip() and b"\n" not in value and b"\r" not in value
+    return {"value": msgspec.Raw(value)} if on_one_line else {"text": text}
 
 
 def _text(raw: bytes) -> str | None:

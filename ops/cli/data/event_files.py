@@ -1,4 +1,4 @@
-"""Files of events: lines, checks and times. Pure but for reading the file it is given."""
+"""Reads files of events: splits them into lines, checks events, and shifts their times. The only I/O is the file."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ __all__ = [
     "time_of",
 ]
 
-_SPOOL = 16 << 20  # bytes of stdin kept in memory before a temporary file takes them
-
-
+_SPOOL = 16 << 20  # bytes of stdin kept in memory; more go to a temporary file
 _NOTHING = msgspec.Raw(b"")
 
 
 class ReplayLine(msgspec.Struct):
-    """A line of a replay file. `value` keeps its bytes, so that numbers no float holds arrive as they were.
+    """A line of a replay file. `value` keeps its bytes: a float would change some numbers.
 
-    What is no JSON is in `text` or `base64` instead. `dead_letter` is what the record settles (`attn dead-letters
-    --export` writes it).
+    `text` or `base64` has a value that is not JSON. `dead_letter` names the dead letter that the record resolves
+    (`attn dead-letters export` writes it).
     """
 
     topic: str
@@ -67,8 +65,8 @@ class ReplayLine(msgspec.Struct):
         return texts + [(name, _unpacked(text)) for name, text in self.headers_base64]
 
     @property
-    def settles(self) -> tuple[int, int] | None:
-        """Partition and offset of the dead letter."""
+    def resolves(self) -> tuple[int, int] | None:
+        """Partition and offset of the dead letter that the record resolves."""
         if self.dead_letter is None:
             return None
         partition, _, offset = self.dead_letter.partition(":")
@@ -86,7 +84,7 @@ _text = msgspec.json.Decoder(str).decode
 
 @contextmanager
 def open_input(path: str) -> Iterator[IO[bytes]]:
-    """The file (`-`: stdin; `.gz`: unpacked) as one that can be read twice."""
+    """Yields the file (`-`: stdin; `.gz`: decompressed) as a seekable stream. Raises UserError if it cannot be read."""
     if path == "-":
         with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
             shutil.copyfileobj(sys.stdin.buffer, spool)
@@ -103,7 +101,7 @@ def open_input(path: str) -> Iterator[IO[bytes]]:
 
 
 def iter_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1, without the blank ones."""
+    """Yields the lines that are not blank, with their numbers from 1."""
     for number, line in enumerate(lines, start=1):
         if stripped := line.strip():
             yield number, stripped
@@ -114,16 +112,16 @@ def iter_events(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     first = next(iter_lines(lines), None)
     lines.seek(0)
     if first is not None and _in_one_line(first[1]) is None:
-        whole = _in_one_line(lines.read(_SPOOL))
+        event = _in_one_line(lines.read(_SPOOL))
         lines.seek(0)
-        if whole is not None:
-            yield first[0], whole
+        if event is not None:
+            yield first[0], event
             return
     yield from iter_lines(lines)
 
 
 def _in_one_line(text: bytes) -> bytes | None:
-    """JSON, with its numbers as they were. None: it is none."""
+    """Returns JSON text on one line, its numbers unchanged; None if it is not JSON."""
     try:
         return msgspec.json.format(read_json(text)[0], indent=-1)
     except ValueError:
@@ -137,7 +135,7 @@ def limits_of(settings: Settings) -> EventLimits:
 def check_event(
     topic: str, line: bytes, limits: EventLimits, link_dropped: Callable[[], object] = lambda: None
 ) -> str | None:
-    """Why the stream would reject this event, or None. `link_dropped` as in `normalise`."""
+    """Returns the reason why ingest would reject this event, or None. `link_dropped`: see `normalise`."""
     try:
         normalise(topic, line, (), limits, link_dropped)
     except Rejected as error:
@@ -146,7 +144,7 @@ def check_event(
 
 
 def workspace_of(event: bytes) -> bytes | None:
-    """The record key `attn emit` gives: events of one workspace stay in one partition, in order."""
+    """Returns the record key of `attn emit`: the workspace, so its events stay in one partition and in order."""
     try:
         workspace = read_json(event)[1]["workspaceid"]
     except (ValueError, KeyError, TypeError):
@@ -155,24 +153,24 @@ def workspace_of(event: bytes) -> bytes | None:
 
 
 def parse_line(line: bytes) -> ReplayLine:
-    """A line of a replay file. ValueError says what is wrong with it."""
+    """Parses a line of a replay file. Raises ValueError with the reason if it is invalid."""
     try:
-        found = _line(line)
+        parsed = _line(line)
     except (msgspec.MsgspecError, RecursionError):
-        found = _line(read_json(line)[0])
-    if (found.value != _NOTHING) + (found.text is not None) + (found.base64 is not None) != 1:
+        parsed = _line(read_json(line)[0])
+    if (parsed.value != _NOTHING) + (parsed.text is not None) + (parsed.base64 is not None) != 1:
         raise ValueError("one of value, text and base64 is needed")
     try:
-        _ = found.bytes_of_value, found.bytes_of_key, found.all_headers, found.settles
+        _ = parsed.bytes_of_value, parsed.bytes_of_key, parsed.all_headers, parsed.resolves
     except ValueError as error:
         raise ValueError(f"base64 or dead_letter: {error}") from None
-    if found.topic not in SOURCE_TYPES:
-        raise ValueError(f"topic {found.topic[:100]!r} is not a source topic")
-    return found
+    if parsed.topic not in SOURCE_TYPES:
+        raise ValueError(f"topic {parsed.topic[:100]!r} is not a source topic")
+    return parsed
 
 
 def _members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """The members of a JSON object as they are written. Raises ValueError if it is none."""
+    """Returns the members of a JSON object as raw bytes. Raises ValueError if the text is not a JSON object."""
     try:
         return _raw_members(text)
     except (msgspec.MsgspecError, RecursionError):
@@ -180,7 +178,7 @@ def _members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def time_of(event: bytes | msgspec.Raw) -> int | None:
-    """The event's `time` in microseconds, or None where it has none that can be read."""
+    """Returns the event's `time` in microseconds, or None if it is missing or invalid."""
     try:
         return parse_timestamp(_text(_members(event)["time"]))
     except (KeyError, ValueError):
@@ -188,9 +186,9 @@ def time_of(event: bytes | msgspec.Raw) -> int | None:
 
 
 def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
-    """The event with `time`, `data.due_at` and `data.expires_at` later by `shift` microseconds, else as it was.
+    """Returns the event with `time`, `data.due_at` and `data.expires_at` shifted by `shift` microseconds.
 
-    What cannot be read is left for the stream to reject.
+    Invalid values stay unchanged: ingest rejects them.
     """
     try:
         envelope = _members(event)

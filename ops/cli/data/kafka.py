@@ -1,4 +1,4 @@
-"""Kafka for commands: a producer with bounded sends, a topic's records up to its end, errors as one line."""
+"""Kafka clients of commands: a producer with bounded sends, a consumer that reads to the end, and one-line errors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from streams.kafka.diagnostics import diagnose
 
 __all__ = ["Sender", "kafka_errors", "kafka_timeout", "open_consumer", "open_producer", "read_to_end"]
 
-# Enough for full batches; few enough that errors are reported soon and memory stays small.
+# Enough records for full batches. A higher limit would report errors later and use more memory.
 _IN_FLIGHT = 2000
-_PATIENCE = 30.0  # seconds without an answer; a new leader takes ten
+_PATIENCE = 30.0  # seconds without an answer; the election of a leader takes about 10 s
 _REQUEST_MS = 10_000
-_CLOSE = 5.0  # seconds; a client waits for what it could not send
+_CLOSE = 5.0  # seconds; a client that closes first waits for its unsent records
 _INTERRUPTED = 130  # exit code
 
 
 @contextmanager
 def kafka_errors(settings: Settings) -> Iterator[None]:
     """Converts errors of Kafka to UserError."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs what it also raises
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # aiokafka logs the errors that it also raises
     try:
         yield
     except KafkaConnectionError:
@@ -53,7 +53,7 @@ class Sender:
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
-        self._waiting: deque[tuple[asyncio.Future[object], int | None]] = deque()
+        self._unacknowledged: deque[tuple[asyncio.Future[object], int | None]] = deque()
         self.sent = 0
 
     async def send(
@@ -68,27 +68,27 @@ class Sender:
         except MessageSizeTooLargeError:
             raise MessageSizeTooLargeError(
                 f"a record of {len(value or b'')} bytes is larger than Kafka takes ({MAX_SOURCE_BYTES})") from None
-        self._waiting.append((answer, line))
+        self._unacknowledged.append((answer, line))
         self.sent += 1
-        if len(self._waiting) > _IN_FLIGHT:
-            await self._one()
+        if len(self._unacknowledged) > _IN_FLIGHT:
+            await self._wait_oldest()
 
     async def finish(self) -> int:
         """Waits until all records are acknowledged; returns their number."""
-        while self._waiting:
-            await self._one()
+        while self._unacknowledged:
+            await self._wait_oldest()
         return self.sent
 
-    async def _one(self) -> None:
+    async def _wait_oldest(self) -> None:
         async with kafka_timeout():
-            await asyncio.shield(self._waiting[0][0])
-        self._waiting.popleft()
+            await asyncio.shield(self._unacknowledged[0][0])
+        self._unacknowledged.popleft()
 
     def progress_text(self) -> str:
-        """Returns what was sent, and the line to continue from."""
+        """Returns the counts of acknowledged and unknown records, and the line to continue from."""
         if not self.sent:
             return "nothing was sent"
-        unknown = [line for answer, line in self._waiting if not _arrived(answer)]
+        unknown = [line for answer, line in self._unacknowledged if not _arrived(answer)]
         text = f"{self.sent - len(unknown):,} records were acknowledged"
         if unknown:
             text += f", {len(unknown):,} more may have arrived"
@@ -124,7 +124,7 @@ async def open_producer(settings: Settings, topics: Collection[str]) -> AsyncIte
     with kafka_errors(settings):
         producer = AIOKafkaProducer(
             **client_arguments(settings), acks="all", enable_idempotence=True, linger_ms=5,
-            compression_type="gzip",  # a seventh of the size for 10 us an event; noida-db holds all in memory
+            compression_type="gzip",  # 1/7 of the size for 10 us per event; noida-db holds all records in memory
             max_request_size=MAX_SOURCE_BYTES, request_timeout_ms=_REQUEST_MS,
         )
         out = Sender(producer)
@@ -137,11 +137,11 @@ async def open_producer(settings: Settings, topics: Collection[str]) -> AsyncIte
         except KafkaConnectionError:
             raise
         except KafkaError as error:
-            why = None if isinstance(error, MessageSizeTooLargeError) else await diagnose(settings, topics)
-            raise UserError(f"{why or _words(settings, error)}; {out.progress_text()}") from None
+            cause = None if isinstance(error, MessageSizeTooLargeError) else await diagnose(settings, topics)
+            raise UserError(f"{cause or _error_text(settings, error)}; {out.progress_text()}") from None
 
 
-def _words(settings: Settings, error: KafkaError) -> str:
+def _error_text(settings: Settings, error: KafkaError) -> str:
     return str(error) if isinstance(error, MessageSizeTooLargeError) else f"Kafka at {settings.kafka}: {error}"
 
 
@@ -168,7 +168,7 @@ async def open_consumer(settings: Settings, topic: str, group: str | None = None
         )
         try:
             async with _started(reader):
-                # Not `partitions_for_topic`: that is what the client last heard, which may be without this topic.
+                # The client's own `partitions_for_topic` uses cached metadata, which may lack this topic.
                 known = await _require(settings, reader._client, [topic])
                 reader.assign([TopicPartition(topic, number) for number in known.partitions_for_topic(topic) or ()])
                 async with kafka_timeout():
@@ -177,22 +177,22 @@ async def open_consumer(settings: Settings, topic: str, group: str | None = None
         except KafkaConnectionError:
             raise
         except KafkaError as error:
-            raise UserError(await diagnose(settings, [topic]) or _words(settings, error)) from None
+            raise UserError(await diagnose(settings, [topic]) or _error_text(settings, error)) from None
 
 
 async def read_to_end(reader: AIOKafkaConsumer) -> AsyncIterator[ConsumerRecord]:
     """Yields the records from the reader's position to the end offsets at the time of the call."""
     async with kafka_timeout():
         ends = await reader.end_offsets(reader.assignment())
-        waiting = {place for place, end in ends.items() if await reader.position(place) < end}
-    while waiting:
+        unfinished = {part for part, end in ends.items() if await reader.position(part) < end}
+    while unfinished:
         async with kafka_timeout():
-            while not (found := await reader.getmany(*waiting, timeout_ms=500)):
-                waiting = {place for place in waiting if await reader.position(place) < ends[place]}
-                if not waiting:
+            while not (batches := await reader.getmany(*unfinished, timeout_ms=500)):
+                unfinished = {part for part in unfinished if await reader.position(part) < ends[part]}
+                if not unfinished:
                     return
-        for place, batch in found.items():
-            for record in batch:
-                if record.offset < ends[place]:
+        for part, records in batches.items():
+            for record in records:
+                if record.offset < ends[part]:
                     yield record
-        waiting = {place for place in waiting if await reader.position(place) < ends[place]}
+        unfinished = {part for part in unfinished if await reader.position(part) < ends[part]}

@@ -23,7 +23,7 @@ def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers
     assert b"\n" not in line
     found = event_files.parse_line(line)
     assert (found.topic, found.bytes_of_key, found.bytes_of_value) == ("plans", key, value)
-    assert (found.all_headers, found.settles) == (headers, (0, 17))
+    assert (found.all_headers, found.resolves) == (headers, (0, 17))
 
 
 @pytest.mark.parametrize("wrong", [
