@@ -1,4 +1,4 @@
-"""Delivery of the dashboard: security headers, size, number of requests; in a browser the list equals the server's list
+"""Delivery of the dashboard: security headers, size, number of requests. In a browser the list equals the server's list
 after a reconnect.
 """
 

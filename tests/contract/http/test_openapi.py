@@ -1,5 +1,5 @@
-"""Random requests get answers that the OpenAPI document describes, with the caller's token, another workspace's token,
-or none. No answer is a 5xx, and none holds data of another workspace.
+"""Random requests get answers that the OpenAPI document describes: with the caller's token, with that of another
+workspace, and without one. No answer is a 5xx, and none holds data of another workspace.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers of embedded ClickHouse reach its tables only: no file, no address, no program, by any spelling."""
+"""Readers of embedded ClickHouse reach its tables only: no query reads a file, an address or a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedded ClickHouse answers others over HTTP: as a server would, and no more than to read."""
+"""The query server of embedded ClickHouse answers over HTTP as a ClickHouse server does, and is read-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that answers queries of embedded ClickHouse holds no secret but its own, and reaches no other files."""
+"""The query process of embedded ClickHouse holds only its own secrets and can open only the database's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compose file, image and nginx: what can be said of them without a Docker engine.
+"""Compose file, image and nginx configuration, checked without a Docker engine.
 
 The compose schema is that of compose-spec (Apache-2.0), as vendored in tests/data.
 """

@@ -1,4 +1,4 @@
-"""What the Dockerfile does, without Docker: its steps, its variables, its health check and its user."""
+"""Steps, variables, health check and user of the Dockerfile, run without Docker."""
 
 from __future__ import annotations
 
