@@ -1,4 +1,4 @@
-"""The stage of the dashboard's tests: one stack and one browser for a file of them, a workspace for each."""
+"""Fixtures of the dashboard's tests: one stack and one browser for each file, one workspace for each test."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""A browser's own EventSource, with the session cookie, on the whole stack: its copy equals the inbox, and a restarted
-edge gives it exactly what it missed (laws 4 and 5)."""
+"""A browser's EventSource with the session cookie, on the whole stack: its copy equals the inbox, and a restarted edge
+sends exactly the missed frames (laws 4 and 5).
+"""
 
 from __future__ import annotations
 

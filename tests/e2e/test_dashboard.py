@@ -1,4 +1,4 @@
-"""The dashboard on the whole stack: what a person sees and does, in a real browser."""
+"""The dashboard on the whole stack, in a real browser: what a user sees and does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard for everybody: by keyboard alone, for screen readers, against foreign text, in a person's own order."""
+"""Accessibility of the dashboard: keyboard only, screen readers, untrusted text, the user's own order."""
 
 from __future__ import annotations
 

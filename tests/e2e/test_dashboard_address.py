@@ -1,4 +1,4 @@
-"""The address of the page names the item that is open: to come back to, to send to somebody, to leave by Back."""
+"""The address of the page names the open item: for reload, for links to others, and for the Back button."""
 
 from __future__ import annotations
 

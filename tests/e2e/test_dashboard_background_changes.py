@@ -1,4 +1,4 @@
-"""The dashboard when things change behind a person's back: a write for what was seen, and who is told while away."""
+"""The dashboard when items change in the background: writes with an old revision, and desktop notifications."""
 
 from __future__ import annotations
 

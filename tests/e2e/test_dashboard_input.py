@@ -1,4 +1,4 @@
-"""The dashboard with hostile or odd input: texts that cost too much, digits, wrong clocks, addresses that lie."""
+"""The dashboard with hostile or odd input: expensive texts, exact digits, wrong clocks, misleading addresses."""
 
 from __future__ import annotations
 

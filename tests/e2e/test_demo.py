@@ -1,4 +1,4 @@
-"""`attn up --demo` as a newcomer meets it: a full list, and a question that is answered at its source."""
+"""`attn up --demo` for a new user: a full list, and a question that is answered at its source."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Whole replays through `attn up` while its parts are killed: then every reader sees what the reference model says.
+"""Whole replays through `attn up` while its processes are killed: every reader equals the reference model at the end.
 
-Real incidents (tests/data) and made-up events of every kind; in order, shuffled, repeated, with garbage between them;
-worker, edge and history killed at random, at last everything at once. Feeds that followed equal the inbox, a second
-edge resumes them with exactly what they missed, and the history holds every event once.
+Real incidents (tests/data) and made-up events of every kind; in order, shuffled, repeated, mixed with garbage. Worker,
+edge and history are killed at random, at the end all at once. Feeds that followed equal the inbox, a second edge
+resumes them with exactly the missed frames, and the history holds every event once.
 """
 
 from __future__ import annotations

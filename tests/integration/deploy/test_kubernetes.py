@@ -1,4 +1,6 @@
-"""ops/deploy/k8s without a cluster: it fits Kubernetes' schemas, and the code and the image have what it names."""
+"""Manifests of ops/deploy/k8s, without a cluster: they fit Kubernetes' schemas, and the code and the image have all
+that they name.
+"""
 
 from __future__ import annotations
 

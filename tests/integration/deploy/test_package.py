@@ -1,6 +1,6 @@
-"""The wheel, installed with the package index into empty environments: every command and every role runs from there.
+"""The wheel, installed from the package index into empty environments: every command and every role runs.
 
-Nothing of the environment that runs the tests is lent: no dependency, no import path, no settings.
+Those environments share nothing with that of the tests: no dependency, no import path, no settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `make check` runs besides the tests, as tests: so CI is one command."""
+"""The checks of `make check` besides the tests, run as tests: CI is one command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A supervised part: started again after a death, given up with a reason, stopped in time, gone with its parent."""
+"""Supervised processes: restart after a crash, giving up with a reason, bounded stop, end together with the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part whose process lives and does nothing: it is killed and started again, and nothing is lost meanwhile."""
+"""A supervised process that runs but does not answer is killed and restarted, without loss of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn up`, for real: ready in time, every part killed, stopped with streams open, its data kept."""
+"""`attn up` as a process: ready in time, restart of each killed process, stop with open streams, data kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Today's code on what version 1 left in Kafka, and on what a newer version might (docs/operations.md, Upgrades)."""
+"""Today's code on Kafka data of version 1 and of a newer version (docs/operations.md, Upgrades)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edges on a broker: they load, follow, resume each other's feeds, and come back as they were."""
+"""Edges on a broker: load, follow, resume feeds of each other, and restart with the same state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An edge whose broker is away: it waits, says so, keeps its readers, and goes on."""
+"""An edge without its broker waits, reports it, keeps its readers, and follows again after the outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole path: source events through a worker to a live feed, and the feed is the page."""
+"""The whole path: source events pass a worker and arrive in a live feed, and the feed equals the page."""
 
 from __future__ import annotations
 

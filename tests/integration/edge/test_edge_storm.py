@@ -1,4 +1,4 @@
-"""kill -9 of an edge with a thousand streams open: they all come back, and each goes on with the very next frame."""
+"""kill -9 of an edge with a thousand open streams: all readers reconnect, and each resumes with its next frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two edges behind one broker: what is written on one shows on the other, and a reader may cross over at any frame."""
+"""Two edges on one broker: a write on one appears on the other, and a reader may switch edges at any frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history loses and repeats nothing: killed at random moments, with the broker, and while partitions move."""
+"""The history loses and repeats no fact: killed at random moments, with the broker, and while partitions move."""
 
 from __future__ import annotations
 

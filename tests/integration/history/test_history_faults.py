@@ -1,4 +1,4 @@
-"""The history with a ClickHouse that fails in every way, with partitions that move, and with facts nobody can store."""
+"""The history with a failing ClickHouse, with partitions that move, and with facts that cannot be stored."""
 
 from __future__ import annotations
 

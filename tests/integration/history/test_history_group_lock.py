@@ -1,4 +1,4 @@
-"""A writer that starts while `attn history --rebuild` runs gets nothing to write before the rebuild has ended."""
+"""A writer that starts during `attn history --rebuild` is assigned no partition until the rebuild has ended."""
 
 from __future__ import annotations
 

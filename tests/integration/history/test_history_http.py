@@ -1,4 +1,4 @@
-"""The history with a ClickHouse server over HTTP: slow, cut off, silent, killed and back."""
+"""The history with a ClickHouse server over HTTP that is slow, cuts connections, does not answer, or is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn migrate`, and how long rows are kept."""
+"""`attn migrate`, and the retention of rows."""
 
 from __future__ import annotations
 

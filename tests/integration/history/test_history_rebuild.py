@@ -1,4 +1,4 @@
-"""`attn history --rebuild`: the same tables again, from what Kafka holds."""
+"""`attn history --rebuild` builds the same tables again from the facts in Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the history asks of ClickHouse and how its tables come out, on the embedded engine."""
+"""Tables and queries of the history on embedded ClickHouse."""
 
 from __future__ import annotations
 

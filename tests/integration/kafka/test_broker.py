@@ -1,4 +1,4 @@
-"""The embedded broker: starts, keeps data over a clean stop, sees its own death, and owns up to it afterwards."""
+"""The embedded broker: start, data kept over a clean stop, detection of its own crash, and the count of crashes."""
 
 from __future__ import annotations
 

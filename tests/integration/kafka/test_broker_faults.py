@@ -1,6 +1,7 @@
-"""Three brokers, of which some die: nothing acknowledged is lost, nothing is twice, and everything goes on by itself.
+"""A cluster of three brokers, some of which die: no acknowledged record is lost or doubled, and all roles recover.
 
-One stack for all tests of the module: what an earlier fault left behind is there when the next one comes."""
+All tests of the module share one stack: what a fault leaves behind is there for the next test.
+"""
 
 from __future__ import annotations
 

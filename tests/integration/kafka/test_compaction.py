@@ -1,5 +1,6 @@
-"""Kafka's cleaner at work on attn.views: segments of moments, all that a later record replaces is gone, tombstones too.
-Whoever begins with what is left has the same rows, ranks and counts as a fold of the log from its beginning."""
+"""Kafka's cleaner on attn.views: short segments, removal of all replaced records and of tombstones. A consumer of the
+remaining records has the same rows, ranks and counts as a fold of the whole log.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Workers in a group: they join, leave, die, are frozen and come back, under load. Nothing is lost, nothing is twice,
-and who lost a partition can't write it any more (law 8; decision 0018)."""
+"""Workers in a group join, leave, die, freeze and come back under load. No record is lost or doubled, and a worker
+that lost a partition cannot write it any more (law 8; decision 0018).
+"""
 
 from __future__ import annotations
 

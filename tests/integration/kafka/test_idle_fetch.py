@@ -1,4 +1,4 @@
-"""An idle consumer on a broker that does not hold fetches asks it some fifty times a second, not thousands."""
+"""An idle consumer sends some fifty fetches a second, not thousands, to a broker that ignores fetch_max_wait_ms."""
 
 from __future__ import annotations
 

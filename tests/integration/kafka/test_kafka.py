@@ -1,4 +1,6 @@
-"""`ops.kafka` and `attn kafka`: it keeps data and ports, is found again, dies with its parent, says what is missing."""
+"""`ops.kafka` and `attn kafka`: data and ports are kept, a running broker is recognised, it ends with its parent, and
+missing software is reported.
+"""
 
 from __future__ import annotations
 

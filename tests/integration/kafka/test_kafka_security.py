@@ -1,4 +1,4 @@
-"""A Kafka that wants TLS, a password or a certificate: every part of attn, and its command line, has them."""
+"""Kafka with TLS, a password or a client certificate: every role of attn and every command can use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn rebuild` on a broker: what is wrong with a view is found and mended, whoever works, whatever dies."""
+"""`attn rebuild` on a broker reports and repairs wrong rows of a view, with workers running, and after crashes."""
 
 from __future__ import annotations
 

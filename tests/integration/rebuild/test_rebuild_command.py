@@ -1,4 +1,4 @@
-"""`attn rebuild` and `attn checkpoint` as commands: what they say, and views that come back from a checkpoint."""
+"""Commands `attn rebuild` and `attn checkpoint`: their output, and views restored from a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Records of Kafka's other clients, and bytes that no client should send, on the embedded broker and on Apache Kafka:
-all that is good arrives, what is not is in dead-letters, and no worker ends."""
+"""Records of other Kafka clients, and invalid bytes, on the embedded broker and on Apache Kafka: valid records arrive,
+others become dead letters, and no worker stops.
+"""
 
 from __future__ import annotations
 

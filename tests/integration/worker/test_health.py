@@ -1,4 +1,4 @@
-"""The small HTTP port of the worker and the history."""
+"""HTTP port of the worker and the history: metrics, health and readiness."""
 
 from __future__ import annotations
 

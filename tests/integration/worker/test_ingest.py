@@ -1,4 +1,4 @@
-"""Input that Faust loses on its way, partitions that move between workers, a broker that goes away: nothing is lost."""
+"""Ingest loses no record: Faust skips input, partitions move between workers, the broker goes down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/readyz of worker and edge: what they say when nothing moves, and when the broker is silent; who is stuck ends."""
+"""/readyz of worker and edge during a stall and without a broker. A role that is stuck exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A topic of mostly rejects is left alone where that is asked for: the others go on, nothing is lost (0015, 0027)."""
+"""Circuit breaker of a source topic with mostly rejected records, where it is configured: other topics continue, and no
+record is lost (decisions 0015, 0027).
+"""
 
 from __future__ import annotations
 

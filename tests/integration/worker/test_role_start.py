@@ -1,4 +1,4 @@
-"""Roles that can't begin: one line for whoever started them, and an end when they are told to."""
+"""Roles that cannot listen exit with one error line; roles that wait for Kafka stop on SIGTERM."""
 
 from __future__ import annotations
 

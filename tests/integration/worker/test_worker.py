@@ -1,4 +1,4 @@
-"""The worker on a real broker: source events in; log, views, facts and dead letters as they must be."""
+"""The worker on a real broker: source events in; log, views, facts and dead letters out."""
 
 from __future__ import annotations
 

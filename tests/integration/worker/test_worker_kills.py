@@ -1,5 +1,7 @@
-"""kill -9 of the worker: at random moments while events come in, and between any two of its writes. Nothing is lost,
-nothing is twice (law 8): every row and fact is compared with one fold of the log, the log with what was sent."""
+"""kill -9 of the worker at random moments of the input, and between any two of its writes.
+
+No record is lost or doubled (law 8): every row and fact is compared with one fold of the log, the log with the input.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Records of version 1 (tests/data/v1) read today: the same bytes written again, the same fold of the same log.
+"""Records of version 1 (tests/data/v1) read today: encoding gives the same bytes, and the same log gives the same rows.
 
-Should one of these fail because of a change that is meant: raise the version it is about, keep these records readable,
-record the new ones beside them, and say in docs/operations.md what an upgrade takes.
+If an intended change breaks one of these tests: raise the version of that record, keep these records readable, record
+the new ones beside them, and describe the upgrade in docs/operations.md.
 """
 
 from __future__ import annotations

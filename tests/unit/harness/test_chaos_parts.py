@@ -1,4 +1,4 @@
-"""The chaos harness itself: what follows from a seed, and whether its checks can fail."""
+"""The chaos harness itself: a seed decides the run, and each check detects the fault that it is for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""No fact is missing from the history and none counts twice: crashes between any two steps, repeats, brokers that fell
-back. The writer, its admission and its resume run as they are; ClickHouse, the topic and the fold are models."""
+"""Every fact is in the history exactly once: crashes between any two steps, repeats, brokers that lost records.
+
+The writer, its deduplicator and its resume are the real code; ClickHouse, the topic and the fold are models.
+"""
 
 from __future__ import annotations
 

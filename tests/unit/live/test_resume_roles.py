@@ -1,6 +1,7 @@
-"""Decision 0020: an edge that knows gives no copy frames of another role, and nobody is ever given anything that their
-token does not show. A client is cut off and comes back, in another role or not, at another edge or not, after a restart
-or not."""
+"""Resume with another role (decision 0020): an edge that knows the role of a copy sends it no frames of another role.
+No reader gets what the token does not show. A client disconnects and resumes, with the same role or another, at the
+same edge or another, after a restart or not.
+"""
 
 from __future__ import annotations
 

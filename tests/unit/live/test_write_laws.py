@@ -1,5 +1,8 @@
-"""Laws 4 and 6 with people in it: source events and commands of several users and roles, in any order. After every step
-each reader's snapshot and frames make up their page, and nothing they may not see has reached them on any channel."""
+"""Laws 4 and 6 with writes of users: source events and commands of several users and roles, in any order.
+
+After every step each reader's snapshot and frames make up their page, and nothing invisible has reached them on any
+channel.
+"""
 
 from __future__ import annotations
 

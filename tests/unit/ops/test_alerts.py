@@ -1,4 +1,4 @@
-"""The alerts ask for metrics that there are, with the labels they have; each has its runbook, and each is tested."""
+"""Alerts use metrics and labels that exist; each has a runbook, and each has a test."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Whoever wrote to a partition, in turn, out of turn or halfway: an edge holds what its owners meant, live and when it
-loads, from a log that was compacted or not."""
+"""An edge holds the rows of the owners of a partition, live and after a load, from a compacted log or a full one.
+
+Writers write in turn, out of turn, or stop halfway.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pure parts of a rebuild: rows read batch by batch, the log folded again, differences, the batch that mends."""
+"""Pure parts of a rebuild: rows read batch by batch, the log folded again, the comparison, the batch of repairs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Resolving an incident of 500 large runs changes 65 MB of rows. They are written whole however long the broker takes
-for all of them: the time limit of a write is that of one record batch."""
+"""Resolving an incident of 500 large runs changes 65 MB of rows, and all of them are written.
+
+The timeout of a write is that of one record batch: a slow broker may take longer for all of them.
+"""
 
 from __future__ import annotations
 

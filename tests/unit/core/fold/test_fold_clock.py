@@ -1,4 +1,4 @@
-"""Clock, parts of large packs, restarts, and logs that lost records at their end (laws 1, 3, 7)."""
+"""Clock of the fold, parts of large packs, restarts, and logs that lost records at their end (laws 1, 3, 7)."""
 
 from itertools import count
 

@@ -1,4 +1,6 @@
-"""Flags, variables and files; the secret; tokens; schemas. Mistakes are one line and an exit code."""
+"""Configuration of `attn`: flags, variables and files; the secret; tokens; schemas. Mistakes give one line and an exit
+code.
+"""
 
 from __future__ import annotations
 

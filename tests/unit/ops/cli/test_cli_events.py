@@ -1,4 +1,4 @@
-"""Lines of events: checks with line numbers, times that are shifted together, bytes that stay as they are."""
+"""Lines of events: validation by line number, times shifted together, unchanged bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs: no secret in them, whichever way it came in; text for people, JSON for machines."""
+"""Logs: secrets are redacted whatever their origin; text for terminals, JSON for others. Repeated lines are limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn rank-report`: where items stood, exactly, against a list that is sorted anew at every moment."""
+"""`attn rank-report`: rank positions of items over time, compared with a list that is sorted again at every moment."""
 
 from __future__ import annotations
 
