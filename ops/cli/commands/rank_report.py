@@ -55,16 +55,16 @@ def rank_report(
     """
     max_events = most if most is not None and max_events == _MAX_EVENTS else max_events
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
-    wanted = policy_file.load(policy)
-    found = _of_file(file, settings, workspace, max_events) if file else asyncio.run(
+    changed = policy_file.load(policy)
+    entries = _of_file(file, settings, workspace, max_events) if file else asyncio.run(
         _of_log(settings, workspace, max_events))
-    if not found:
+    if not entries:
         raise UserError("there are no events to replay")
     rules = FoldConfig.from_settings(settings)
     today = Policy(rules.targets)
-    times = [entry.time for entry in found]
-    report = {"events": len(found), "since": format_timestamp(min(times)), "until": format_timestamp(max(times)),
-              **compare(replay_list_changes(found, rules), today, wanted.over(today), max(times))}
+    times = [entry.time for entry in entries]
+    report = {"events": len(entries), "since": format_timestamp(min(times)), "until": format_timestamp(max(times)),
+              **compare(replay_list_changes(entries, rules), today, changed.over(today), max(times))}
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -73,27 +73,27 @@ def rank_report(
 
 def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> list[Entry]:
     """Reads a recording. Events that ingest would reject are skipped and counted."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     limits, rejected = event_files.limits_of(settings), 0
     with event_files.open_input(path) as lines:
         for number, line in event_files.iter_lines(lines):
             try:
-                one = event_files.parse_line(line)
-                entry = normalise(one.topic, one.bytes_of_value, one.all_headers, limits)
+                parsed = event_files.parse_line(line)
+                entry = normalise(parsed.topic, parsed.bytes_of_value, parsed.all_headers, limits)
             except Rejected:
                 rejected += 1
                 continue
             except ValueError as error:
                 raise UserError(f"line {number}: {error}") from None
-            _take(found, [entry], workspace, max_events)
+            _add(entries, [entry], workspace, max_events)
     if rejected:
         typer.echo(f"invalid events skipped: {rejected}", err=True)
-    return found
+    return entries
 
 
 async def _of_log(settings: Settings, workspace: str, max_events: int) -> list[Entry]:
     """Reads attn.log, which has the entries of the last ATTN_LOG_RETENTION_HOURS."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     async with open_consumer(settings, LOG) as reader:
         async for record in read_to_end(reader):
             try:
@@ -101,23 +101,24 @@ async def _of_log(settings: Settings, workspace: str, max_events: int) -> list[E
             except UnsupportedVersion as error:
                 raise UserError(str(error)) from None
             except (ValueError, RecursionError):
-                continue  # the fold skips it, too
-            _take(found, pack.entries, workspace, max_events)
-    return found
+                continue  # the fold skips invalid records, too
+            _add(entries, pack.entries, workspace, max_events)
+    return entries
 
 
-def _take(found: list[Entry], more: list[Any], workspace: str, max_events: int) -> None:
-    found += [entry for entry in more if not workspace or entry.ws == workspace]
-    if len(found) > max_events:
+def _add(entries: list[Entry], more: list[Any], workspace: str, max_events: int) -> None:
+    """Adds the entries of the workspace (all if it is ""). Raises UserError above `max_events`."""
+    entries += [entry for entry in more if not workspace or entry.ws == workspace]
+    if len(entries) > max_events:
         raise UserError(f"more than {max_events:,} events: choose one with --workspace, or raise --max-events")
 
 
-# --- to be read ---
+# --- output ---
 
 
 def _show(report: dict[str, Any]) -> None:
-    wide = Console()
-    console = wide if wide.is_terminal else Console(width=140)  # a file has no width
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=140)  # a file has no width
     console.print(f"{report['events']:,} events, {report['since']} to {report['until']}; "
                   f"{report['all']['stays']:,} times an item was in the list. Today → policy:")
     table = Table(Column("", no_wrap=True), "stays", "listed, p50", "place, p50", "place, p90", "in first 3",

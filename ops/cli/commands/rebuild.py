@@ -61,7 +61,7 @@ def rebuild(
     source = _base(base, settings, ignore_config_mismatch or any_rules)
     with _errors(settings):
         reports, failed = asyncio.run(_each(settings, numbers, source, check))
-    odd = [report for report in reports if report.differing]
+    differing = [report for report in reports if report.differing]
     if as_json:
         for report in reports:
             typer.echo(json.dumps(_plain(report)))
@@ -70,25 +70,25 @@ def rebuild(
         _sum_up(reports, check)
     if failed:
         raise UserError("; ".join(failed))
-    if check and odd:
+    if check and differing:
         raise typer.Exit(1)
 
 
 def checkpoint(file: Target, kafka: Kafka = None, data_dir: DataDir = None) -> None:
     """Write rows and positions of all partitions to FILE, compressed and with a checksum. Workers may run meanwhile."""
     settings = config.load_settings(kafka=kafka, data_dir=data_dir)
-    writing = CheckpointWriter(file, settings.log_partitions, FoldConfig.from_settings(settings))
+    writer = CheckpointWriter(file, settings.log_partitions, FoldConfig.from_settings(settings))
     with _errors(settings):
-        rows = asyncio.run(_write(settings, writing))
+        rows = asyncio.run(_write(settings, writer))
     size = file.stat().st_size
     typer.echo(f"{rows:,} rows of {settings.log_partitions} partitions in {file} ({size:,} bytes)", err=True)
 
 
-# --- what is asked for ---
+# --- arguments ---
 
 
 def _numbers(partitions: str, settings: Settings) -> list[int]:
-    from api.edge.services import parse_partitions  # imported here: it takes half a second
+    from api.edge.services import parse_partitions  # imported here: the import takes 0.5 s
 
     try:
         return sorted(parse_partitions(partitions, settings.log_partitions))
@@ -99,17 +99,17 @@ def _numbers(partitions: str, settings: Settings) -> list[int]:
 def _base(path: Path | None, settings: Settings, ignore_mismatch: bool) -> Checkpoint | None:
     if path is None:
         return None
-    found = Checkpoint(path)
-    if found.head.partitions != settings.log_partitions:
-        raise UserError(f"{path} has {found.head.partitions} partitions, ATTN_LOG_PARTITIONS says "
+    source = Checkpoint(path)
+    if source.head.partitions != settings.log_partitions:
+        raise UserError(f"{path} has {source.head.partitions} partitions, ATTN_LOG_PARTITIONS says "
                         f"{settings.log_partitions}")
-    now = config_fields(FoldConfig.from_settings(settings))
-    other = sorted(name for name in now if found.head.rules.get(name) != now[name])
-    if other and not ignore_mismatch:
+    current = config_fields(FoldConfig.from_settings(settings))
+    differing = sorted(name for name in current if source.head.rules.get(name) != current[name])
+    if differing and not ignore_mismatch:
         raise UserError(
-            f"{path} was written with other fold settings ({', '.join(other)}), and rows without newer events would "
-            "keep what those settings gave; --ignore-config-mismatch uses it anyway")
-    return found
+            f"{path} was written with other fold settings ({', '.join(differing)}), and rows without newer events "
+            "would keep what those settings gave; --ignore-config-mismatch uses it anyway")
+    return source
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def _errors(settings: Settings) -> Iterator[None]:
                             "one, so the command can be run again") from None
 
 
-# --- doing it ---
+# --- rebuild and checkpoint ---
 
 
 async def _each(
@@ -143,10 +143,9 @@ async def _each(
             base = None
             if ahead is not None and ahead[0] == number:
                 base, ahead = ahead[1], next(bases, None)
-            tell = bar(number, done, len(numbers))
-            one = PartitionRebuild(settings, number, rules, base, tell)
+            partition = PartitionRebuild(settings, number, rules, base, bar(number, done, len(numbers)))
             try:
-                reports.append(await (one.check() if check else one.run()))
+                reports.append(await (partition.check() if check else partition.run()))
             except RebuildError as reason:
                 failed.append(str(reason))
     return reports, failed
@@ -168,7 +167,7 @@ async def _require(settings: Settings) -> None:
             raise UserError(f"{topic} has {count} partitions, ATTN_LOG_PARTITIONS says {settings.log_partitions}")
 
 
-async def _write(settings: Settings, writing: CheckpointWriter) -> int:
+async def _write(settings: Settings, writer: CheckpointWriter) -> int:
     await _require(settings)
     with _progress() as bar:
 
@@ -177,10 +176,10 @@ async def _write(settings: Settings, writing: CheckpointWriter) -> int:
                 bar(number, number, settings.log_partitions)("reading the view", 0, 1)
                 yield number, await read_view(settings, number)
 
-        return await writing.write(views())
+        return await writer.write(views())
 
 
-# --- telling ---
+# --- output ---
 
 
 @contextmanager
@@ -195,10 +194,10 @@ def _progress() -> Iterator[Any]:
         task = progress.add_task("")
 
         def begin(number: int, done: int, count: int) -> Any:
-            def tell(what: str, at: int, end: int) -> None:
-                progress.update(task, description=f"{done + 1} of {count}, partition {number}: {what}", completed=at,
+            def show(step: str, at: int, end: int) -> None:
+                progress.update(task, description=f"{done + 1} of {count}, partition {number}: {step}", completed=at,
                                 total=end)
-            return tell
+            return show
 
         yield begin
 
@@ -207,7 +206,7 @@ def _plain(report: RebuildReport) -> dict[str, Any]:
     return {
         "partition": report.partition, "position": report.position, "rows": report.rows,
         "should_be": report.expected_rows,
-        "differ": {name: dict(found) for name, found in sorted(report.differing.items())}, "keys": report.keys,
+        "differ": {name: dict(counts) for name, counts in sorted(report.differing.items())}, "keys": report.keys,
         "out_of_turn": report.stale_keys, "written": report.written, "checksum": report.checksum,
     }
 
@@ -217,21 +216,21 @@ def _show(reports: list[RebuildReport]) -> None:
     for name in ("such as", "checksum"):
         table.add_column(name, overflow="fold")
     for report in reports:
-        differ = [f"{name}: " + ", ".join(f"{number} {what}" for what, number in sorted(found.items()))
-                  for name, found in sorted(report.differing.items())]
+        differ = [f"{name}: " + ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+                  for name, counts in sorted(report.differing.items())]
         table.add_row(str(report.partition), f"{report.rows:,}", f"{report.expected_rows:,}", "\n".join(differ),
                       "\n".join(report.keys), report.checksum)
     Console().print(table)
 
 
 def _sum_up(reports: list[RebuildReport], check: bool) -> None:
-    odd = sum(sum(kind.values()) for report in reports for kind in report.differing.values())
-    loose, written = sum(report.stale_keys for report in reports), sum(report.written for report in reports)
+    differing = sum(sum(counts.values()) for report in reports for counts in report.differing.values())
+    stale, written = sum(report.stale_keys for report in reports), sum(report.written for report in reports)
     if check:
-        typer.echo(f"{odd} rows differ from the log; `attn rebuild` replaces them" if odd else
+        typer.echo(f"{differing} rows differ from the log; `attn rebuild` replaces them" if differing else
                    "the view equals the log", err=True)
-        if loose:
-            typer.echo(f"{loose} stale rows; the next worker that starts repairs them", err=True)
+        if stale:
+            typer.echo(f"{stale} stale rows; the next worker that starts repairs them", err=True)
     else:
-        typer.echo(f"replaced {odd} rows ({written} records written)" if written else
+        typer.echo(f"replaced {differing} rows ({written} records written)" if written else
                    "the view equals the log; nothing was written", err=True)

@@ -1,5 +1,4 @@
-"""`attn schemas`: writes the JSON Schemas of all records on attn's topics, and the edge's OpenAPI and AsyncAPI
-documents."""
+"""`attn schemas`: writes the JSON Schemas of attn's topics, and the OpenAPI and AsyncAPI documents of the edge."""
 
 from __future__ import annotations
 
@@ -26,34 +25,35 @@ def schemas(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is out of date.")] = False,
 ) -> None:
     """Write the JSON Schemas of source events, log, view rows and facts, and the OpenAPI and AsyncAPI documents."""
-    found = export() | documents()
-    wanted = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in found.items()}
-    there = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
-    stale = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    generated = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n"
+                 for name, schema in (export() | documents()).items()}
+    existing = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
+    stale = sorted(name for name in generated.keys() | existing.keys()
+                   if generated.get(name) != existing.get(name))
     if check:
         if stale:
             raise UserError(f"out of date in {out}: {', '.join(stale)}; run `attn schemas`")
-        typer.echo(f"{len(wanted)} schemas are current", err=True)
+        typer.echo(f"{len(generated)} schemas are current", err=True)
         return
     for name in stale:
-        if name not in wanted:
+        if name not in generated:
             (out / name).unlink()
             continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_text(wanted[name])
-    typer.echo(f"{len(wanted)} schemas in {out}, {len(stale)} changed", err=True)
+        (out / name).write_text(generated[name])
+    typer.echo(f"{len(generated)} schemas in {out}, {len(stale)} changed", err=True)
 
 
 def export() -> dict[str, dict[str, Any]]:
     """Returns the schemas by file name."""
-    found = {f"sources/{name}.json": model.model_json_schema() for name, model in MODELS.items()}
-    found["log.json"] = _of("attn.log: a pack of events, commands and the clock", log.Pack)
-    found["facts.json"] = _of("attn.facts: accepted facts and outcomes of commands", facts.Fact | facts.Outcome)
+    exported = {f"sources/{name}.json": model.model_json_schema() for name, model in MODELS.items()}
+    exported["log.json"] = _of("attn.log: a pack of events, commands and the clock", log.Pack)
+    exported["facts.json"] = _of("attn.facts: accepted facts and outcomes of commands", facts.Fact | facts.Outcome)
     for name in views.__all__:
         row = getattr(views, name)
         if name.endswith("Row") and isinstance(row, type):
-            found[f"views/{name.removesuffix('Row').lower()}.json"] = _of(f"attn.views: {name}", row)
-    return {name: {"$schema": _DIALECT, **schema} for name, schema in found.items()}
+            exported[f"views/{name.removesuffix('Row').lower()}.json"] = _of(f"attn.views: {name}", row)
+    return {name: {"$schema": _DIALECT, **schema} for name, schema in exported.items()}
 
 
 def documents() -> dict[str, dict[str, Any]]:

@@ -97,8 +97,8 @@ def why_not(letter: DeadLetter | None) -> str | None:
         return "its value is the raw bytes of a record batch that could not be parsed"
     if letter.truncated:
         cut = [*(["value"] if letter.size > len(letter.value or b"") else []), *letter.cut]
-        whole = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
-        return f"cut: {', '.join('names of headers' if part == 'names' else part for part in cut)} (it had {whole})"
+        original = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
+        return f"cut: {', '.join('names of headers' if part == 'names' else part for part in cut)} (it had {original})"
     if letter.topic not in SOURCE_TYPES and letter.topic != LOG:
         return f"topic {letter.topic} does not take records again"
     return None

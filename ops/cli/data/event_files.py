@@ -108,7 +108,7 @@ def iter_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def iter_events(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """An event a line, with its number; or one alone over many lines, as `schemas/examples` has them, put into one."""
+    """Yields one event per line, with line numbers. If the file is one event over many lines, yields it on one line."""
     first = next(iter_lines(lines), None)
     lines.seek(0)
     if first is not None and _in_one_line(first[1]) is None:

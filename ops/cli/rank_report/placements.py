@@ -1,11 +1,10 @@
-"""Where items stood in a list while they waited in it: the past of one list under one policy. Pure.
+"""Integrates the positions of items in one list over time, under one policy. Pure.
 
-Each stretch of time in which an item was listed is a `Placement`. Its place is integrated over time, exactly, without
-moving everybody whenever somebody comes or goes: the number of items ahead of a key, summed over time, is kept in a
-Fenwick tree over all keys there ever are. So an event costs log(keys), however long the list is.
+A `Placement` is a period in which an item was listed. Its position is integrated exactly. Fenwick trees over all keys
+hold the number of items ahead of each key, integrated over time. So a change costs O(log keys) and moves no other item.
 
-Whatever the policy, the places of a list of n are 1..n at every moment; so all stays together have the same sum of
-places, and the same time in the first k. The tests hold it to that.
+A list of n items has the positions 1..n at every moment, under any policy. So the sum of all placements' positions over
+time does not depend on the policy, nor does their total time in the first k. The tests check both.
 """
 
 from __future__ import annotations
@@ -20,18 +19,21 @@ from ops.cli.rank_report.policy import Key, Policy, RankedItem, due_of, policy_r
 
 __all__ = ["FIRST", "ListChange", "Placement", "placements"]
 
-# Time within so many first places is measured: the one at hand, those at a glance, a screenful.
+# Ends of the measured ranges of positions: the first item, the top of the list, one screen.
 FIRST = (1, 3, 10)
 _MOST = max(FIRST)
 
-# From this time on, in microseconds, the item is shown like this; None: it is not in the list. By item, in order.
+# Time in microseconds, item id, and how the item ranks from then on; None: it is not listed. Ordered for each item.
 ListChange = tuple[int, str, RankedItem | None]
 
 
 @dataclass(slots=True)
 class Placement:
-    """Times in microseconds; `places` is place times time. `seen`: how long it took to come into the last of FIRST,
-    None if it never did. `ended` False: it was still listed at the end. Kind and priority are the last ones."""
+    """A period in which an item was listed. Times are microseconds; `kind` and `priority` are the last ones.
+
+    `ended` is False if the item was still listed at the end. `position_time`: the position, integrated over time.
+    `first`: time within each of FIRST. `seen`: time until the item came into the last of FIRST; None if it never did.
+    """
 
     item: str
     kind: str
@@ -39,7 +41,7 @@ class Placement:
     start: int
     end: int = 0
     ended: bool = True
-    places: int = 0
+    position_time: int = 0
     first: list[int] = field(default_factory=lambda: [0] * len(FIRST))
     seen: int | None = None
 
@@ -49,126 +51,129 @@ class Placement:
 
 
 def placements(changes: Iterable[ListChange], policy: Policy, end: int) -> list[Placement]:
-    """The stays of one list until `end`, by item and start. Those of no length are left out."""
+    """Returns the placements of one list until `end`, sorted by item and start. Those of length 0 are omitted."""
     moves = _moves(changes, policy, end)
-    line = _RankTimeline(sorted({key for _, _, key in moves if key is not None}))
-    for time, one, key in moves:
-        line.move(time, one, key)
-    return line.close(end)
+    timeline = _RankTimeline(sorted({key for _, _, key in moves if key is not None}))
+    for time, ranked, key in moves:
+        timeline.move(time, ranked, key)
+    return timeline.close(end)
 
 
 def _moves(changes: Iterable[ListChange], policy: Policy, end: int) -> list[tuple[int, RankedItem, Key | None]]:
-    """The same as keys, by time: an item also moves when it becomes overdue."""
+    """Returns the changes as rank keys, sorted by time, and one more move when an item becomes overdue."""
     by_item: dict[str, list[ListChange]] = {}
     for change in changes:
         if change[0] <= end:
             by_item.setdefault(change[1], []).append(change)
-    found: list[tuple[int, RankedItem, Key | None]] = []
-    for mine in by_item.values():
+    moves: list[tuple[int, RankedItem, Key | None]] = []
+    for item_changes in by_item.values():
         last: RankedItem | None = None
-        for number, (time, _, one) in enumerate(mine):
-            until = mine[number + 1][0] if number + 1 < len(mine) else end
-            if one is not None:
-                due = due_of(one, policy)
-                found.append((time, one, policy_rank_key(one, policy, due <= time)))
+        for number, (time, _, ranked) in enumerate(item_changes):
+            until = item_changes[number + 1][0] if number + 1 < len(item_changes) else end
+            if ranked is not None:
+                due = due_of(ranked, policy)
+                moves.append((time, ranked, policy_rank_key(ranked, policy, due <= time)))
                 if time < due < until:
-                    found.append((due, one, policy_rank_key(one, policy, True)))
+                    moves.append((due, ranked, policy_rank_key(ranked, policy, True)))
             elif last is not None:
-                found.append((time, last, None))
-            last = one
-    found.sort(key=itemgetter(0))
-    return found
+                moves.append((time, last, None))
+            last = ranked
+    moves.sort(key=itemgetter(0))
+    return moves
 
 
 class _RankTimeline:
-    """The list at one moment, and the sums since the first one. `keys`: all there will be, sorted."""
+    """The list at the current time, and integrals over the time before. `keys`: all keys that will occur, sorted."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
-        self._place = {key: place for place, key in enumerate(keys)}
+        self._index_of = {key: index for index, key in enumerate(keys)}
         self._counts, self._sums = [0] * (len(keys) + 1), [0] * (len(keys) + 1)
         self._listed: SortedList[int] = SortedList()
-        # Item -> its placement, place of its key, items ahead x time when it got that place.
+        # Item -> its placement, the index of its key, and `_ahead` of that index when the item moved there.
         self._open: dict[str, tuple[Placement, int, int]] = {}
-        self._by_place: dict[int, Placement] = {}
-        self._front: list[int] = []  # places of the keys of the first _MOST
+        self._by_index: dict[int, Placement] = {}
+        self._front: list[int] = []  # indexes of the keys at the first _MOST positions
         self._now = 0
-        self._done: list[Placement] = []
+        self._ended: list[Placement] = []
 
-    def move(self, time: int, one: RankedItem, key: Key | None) -> None:
-        self._forward(time)
-        known = self._open.pop(one.item, None)
-        place = None if key is None else self._place[key]
+    def move(self, time: int, ranked: RankedItem, key: Key | None) -> None:
+        """Moves an item to another key, or removes it (None)."""
+        self._advance(time)
+        known = self._open.pop(ranked.item, None)
+        index = None if key is None else self._index_of[key]
         if known is not None:
             stay, before, ahead = known
-            if place == before:
-                self._open[one.item] = known
-                stay.kind, stay.priority = one.kind, one.priority
+            if index == before:
+                self._open[ranked.item] = known
+                stay.kind, stay.priority = ranked.kind, ranked.priority
                 return
             self._leave(before)
-            stay.places += self._ahead(before) - ahead
+            stay.position_time += self._ahead(before) - ahead
         else:
-            stay = Placement(one.item, one.kind, one.priority, time)
-        if place is None:
+            stay = Placement(ranked.item, ranked.kind, ranked.priority, time)
+        if index is None:
             self._finish(stay, time)
             return
-        stay.kind, stay.priority = one.kind, one.priority
-        self._open[one.item] = (stay, place, self._ahead(place))
-        self._enter(place, stay)
+        stay.kind, stay.priority = ranked.kind, ranked.priority
+        self._open[ranked.item] = (stay, index, self._ahead(index))
+        self._enter(index, stay)
 
     def close(self, end: int) -> list[Placement]:
-        self._forward(end)
-        for stay, place, ahead in self._open.values():
-            stay.places += self._ahead(place) - ahead
+        """Ends the open placements at `end`. Returns all placements."""
+        self._advance(end)
+        for stay, index, ahead in self._open.values():
+            stay.position_time += self._ahead(index) - ahead
             stay.ended = False
             self._finish(stay, end)
-        return sorted(self._done, key=lambda stay: (stay.item, stay.start))
+        return sorted(self._ended, key=lambda stay: (stay.item, stay.start))
 
     def _finish(self, stay: Placement, end: int) -> None:
         stay.end = end
-        stay.places += stay.length  # its own place: one more than the items ahead
+        stay.position_time += stay.length  # a position is the number of items ahead plus 1
         if stay.length:
-            self._done.append(stay)
+            self._ended.append(stay)
 
-    def _forward(self, time: int) -> None:
-        """The first ones stood there until now."""
+    def _advance(self, time: int) -> None:
+        """Advances to `time`, and adds the time since the last move to the items at the front."""
         passed = time - self._now
         if passed and self._front:
-            for number, place in enumerate(self._front):
-                stay = self._by_place[place]
+            for rank, index in enumerate(self._front):
+                stay = self._by_index[index]
                 if stay.seen is None:
                     stay.seen = self._now - stay.start
                 for which, first in enumerate(FIRST):
-                    if number < first:
+                    if rank < first:
                         stay.first[which] += passed
         self._now = time
 
-    def _enter(self, place: int, stay: Placement) -> None:
-        self._listed.add(place)
-        self._by_place[place] = stay
-        self._add(place, 1, -self._now)
-        self._look(place)
+    def _enter(self, index: int, stay: Placement) -> None:
+        self._listed.add(index)
+        self._by_index[index] = stay
+        self._add(index, 1, -self._now)
+        self._update_front(index)
 
-    def _leave(self, place: int) -> None:
-        self._listed.remove(place)
-        del self._by_place[place]
-        self._add(place, -1, self._now)
-        self._look(place)
+    def _leave(self, index: int) -> None:
+        self._listed.remove(index)
+        del self._by_index[index]
+        self._add(index, -1, self._now)
+        self._update_front(index)
 
-    def _look(self, changed: int) -> None:
+    def _update_front(self, changed: int) -> None:
+        """Updates `_front` if the changed index is among the first _MOST."""
         if len(self._front) < _MOST or changed <= self._front[-1]:
             self._front = list(self._listed[:_MOST])
 
-    def _add(self, place: int, count: int, total: int) -> None:
-        counts, sums, number, size = self._counts, self._sums, place + 1, len(self._counts)
+    def _add(self, index: int, count: int, total: int) -> None:
+        counts, sums, number, size = self._counts, self._sums, index + 1, len(self._counts)
         while number < size:
             counts[number] += count
             sums[number] += total
             number += number & -number
 
-    def _ahead(self, place: int) -> int:
-        """Items ahead of this key, times time, since the beginning."""
+    def _ahead(self, index: int) -> int:
+        """Returns the number of items ahead of this key, integrated over the time since 0."""
         count = total = 0
-        number = place
+        number = index
         while number:
             count += self._counts[number]
             total += self._sums[number]

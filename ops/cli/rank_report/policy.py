@@ -1,4 +1,4 @@
-"""Another priority table for the same rank: what `attn rank-report` tries out on the past. Pure."""
+"""Ranks items by a policy: the policies that `attn rank-report` applies to past events. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streams.core.domain.rank import band_of, priority_of
 
 __all__ = ["CRITERIA", "Key", "Policy", "RankedItem", "due_of", "policy_rank_key", "ranked_item"]
 
-# What decides, in the order of CONTRACT §3; the id comes last. Pins are each reader's own, so they are left out.
+# The criteria of the rank in the order of CONTRACT §3; the id decides last. Pins belong to a user and do not count.
 CRITERIA = ("band", "blocking", "due", "created")
 
 Key = tuple[int | bool | str, ...]
@@ -18,8 +18,12 @@ Key = tuple[int | bool | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`targets`: priority -> how long after it opened an item is due, in microseconds. `priorities`: kind -> its
-    priorities by those the source gave, "*" for any other. `order`: of the criteria, each once."""
+    """A ranking policy.
+
+    `targets`: priority -> time from opening an item to its due time, in microseconds. `priorities`: kind -> priority of
+    the source ("*": any other) -> priority under this policy. `order`: each criterion once. `overdue_raises`: whether
+    overdue items rise to a higher band.
+    """
 
     targets: Mapping[str, int]
     priorities: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -33,7 +37,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class RankedItem:
-    """What of an item ranks it. `due`: the source's own time, if it gave one; times in microseconds."""
+    """The fields of an item that rank it. `due`: the source's own time, if any. Times are microseconds."""
 
     item: str
     kind: str
@@ -48,16 +52,17 @@ def ranked_item(row: ItemRow) -> RankedItem:
     return RankedItem(row.id, row.kind, row.priority, row.blocking, row.created_at, due)
 
 
-def due_of(one: RankedItem, policy: Policy) -> int:
-    if one.due is not None:
-        return one.due
-    return one.created + policy.targets[policy.priority(one.kind, one.priority)]
+def due_of(ranked: RankedItem, policy: Policy) -> int:
+    """Returns the due time in microseconds: the source's own, else creation plus the target of the priority."""
+    if ranked.due is not None:
+        return ranked.due
+    return ranked.created + policy.targets[policy.priority(ranked.kind, ranked.priority)]
 
 
-def policy_rank_key(one: RankedItem, policy: Policy, overdue: bool) -> Key:
-    """Sorts ascending, as `rank_key` of a reader without pins does under today's table."""
-    band = band_of(policy.priority(one.kind, one.priority), overdue and policy.overdue_raises)
-    found: dict[str, int | bool] = {
-        "band": band, "blocking": not one.blocking, "due": due_of(one, policy), "created": one.created,
+def policy_rank_key(ranked: RankedItem, policy: Policy, overdue: bool) -> Key:
+    """Returns a sort key (ascending). Under today's policy it sorts as `rank_key` does for a user without pins."""
+    band = band_of(policy.priority(ranked.kind, ranked.priority), overdue and policy.overdue_raises)
+    criteria: dict[str, int | bool] = {
+        "band": band, "blocking": not ranked.blocking, "due": due_of(ranked, policy), "created": ranked.created,
     }
-    return (*(found[name] for name in policy.order), one.item)
+    return (*(criteria[name] for name in policy.order), ranked.item)

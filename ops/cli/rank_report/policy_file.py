@@ -1,4 +1,4 @@
-"""Policy files of `attn rank-report`: TOML or JSON, checked."""
+"""Reads and validates the policy files of `attn rank-report` (TOML or JSON)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.core.domain.event_types import KINDS
 
 __all__ = ["PolicyFile", "load"]
 
-_MOST = 1 << 20  # bytes of a file
+_MAX_BYTES = 1 << 20
 
 Priority = Literal["urgent", "high", "normal", "low"]
 
@@ -67,11 +67,11 @@ class PolicyFile(_Strict):
         return value
 
     def over(self, today: Policy) -> Policy:
-        """Criteria that are not named come after those that are, in today's order."""
+        """Returns `today` with the differences of this file. Criteria that `order` omits follow in today's order."""
         targets: dict[str, int] = {name: int(target.total_seconds() * SECOND) for name, target in self.targets.items()}
         return Policy(
             {**today.targets, **targets},
-            {name: {str(given): str(then) for given, then in kind.priorities.items()}
+            {name: {str(given): str(replacement) for given, replacement in kind.priorities.items()}
              | ({"*": kind.priority} if kind.priority else {}) for name, kind in self.kinds.items()},
             (*self.order, *(name for name in CRITERIA if name not in self.order)), self.overdue_raises,
         )
@@ -83,13 +83,13 @@ def load(path: Path) -> PolicyFile:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    if len(raw) > _MOST:
+    if len(raw) > _MAX_BYTES:
         raise UserError(f"{path} is too large for a policy")
     try:
-        found: Any = json.loads(raw) if path.suffix == ".json" else tomllib.loads(raw.decode())
-        return PolicyFile.model_validate(found)
+        content: Any = json.loads(raw) if path.suffix == ".json" else tomllib.loads(raw.decode())
+        return PolicyFile.model_validate(content)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
-        raise UserError(f"{path}: {said}") from None
+        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
+        raise UserError(f"{path}: {'; '.join(problems)}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None

@@ -1,6 +1,6 @@
-"""What was in the ranked lists of the past, from source events and commands: the fold, run again by their times. Pure.
+"""Replays source events and commands through the fold, and returns the changes of each workspace's list. Pure.
 
-Everything counts as if it had arrived when it happened.
+Entries are applied in the order of their own times, not of their arrival.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NEVER = 100 * 365 * DAY
 
 
 def replay_list_changes(entries: Iterable[Entry], rules: FoldConfig) -> dict[str, list[ListChange]]:
-    """Workspace -> what changed in its list, by time. `entries` in any order; repeats change nothing."""
-    # When an item is due is up to the policy that is tried: here nothing wakes for it.
+    """Returns workspace -> changes of its list, by time. `entries` may be unsorted; repeated entries change nothing."""
+    # The policy decides later when items are due. So this fold gets targets that are never reached.
     rules = replace(rules, targets=dict.fromkeys(rules.targets, _NEVER))
     rows: dict[bytes, bytes] = {}
     fold = Fold(rows, 0, rules)
     fold.load()
-    found: dict[str, list[ListChange]] = {}
+    changes: dict[str, list[ListChange]] = {}
     last: dict[str, RankedItem | None] = {}
     for number, (time, at_once) in enumerate(groupby(sorted(entries, key=_time), key=_time)):
         pack = Pack(time, list(at_once))
@@ -46,17 +46,20 @@ def replay_list_changes(entries: Iterable[Entry], rules: FoldConfig) -> dict[str
                 rows[key] = value
                 row = fold.state.get(key)
                 if isinstance(row, ItemRow):
-                    one = ranked_item(row) if row.is_listed else None
-                    if one != last.get(row.id):
-                        last[row.id] = one
-                        found.setdefault(row.ws, []).append((_since(row, time), row.id, one))
+                    ranked = ranked_item(row) if row.is_listed else None
+                    if ranked != last.get(row.id):
+                        last[row.id] = ranked
+                        changes.setdefault(row.ws, []).append((_since(row, time), row.id, ranked))
             fold.mark_durable()
-    return found
+    return changes
 
 
 _time = attrgetter("time")
 
 
 def _since(row: ItemRow, time: int) -> int:
-    """A proof's item opens by the clock, and nothing may have happened for long when that is noticed."""
+    """Returns when the row changed.
+
+    The clock opens the item of an expiring proof. The fold notices that at the next entry, which may be much later.
+    """
     return row.created_at if row.kind == "proof_expiring" and row.is_listed else time

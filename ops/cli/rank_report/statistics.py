@@ -1,4 +1,4 @@
-"""How long items waited at which place, under two policies: stays -> figures. Pure."""
+"""Computes statistics of placements under two policies. Pure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ __all__ = ["compare", "placement_statistics"]
 
 
 def compare(changes: Mapping[str, Sequence[ListChange]], today: Policy, other: Policy, end: int) -> dict[str, Any]:
-    """Figures of all stays, by kind and by the priority that sources gave; a group of one policy and of the other has
-    the same stays."""
-    both = [list(chain.from_iterable(placements(mine, policy, end) for mine in changes.values()))
+    """Returns the statistics of all placements, by kind, and by the priority that sources gave.
+
+    Both policies have the same placements in each group.
+    """
+    both = [list(chain.from_iterable(placements(workspace, policy, end) for workspace in changes.values()))
             for policy in (today, other)]
     return {
         "all": _group(both),
@@ -27,37 +29,40 @@ def compare(changes: Mapping[str, Sequence[ListChange]], today: Policy, other: P
 
 def _split(both: Sequence[Sequence[Placement]], name_of: Any) -> dict[str, Any]:
     names = sorted({name_of(stay) for stay in both[0]})
-    return {name: _group([[stay for stay in found if name_of(stay) == name] for found in both]) for name in names}
+    return {name: _group([[stay for stay in stays if name_of(stay) == name] for stays in both]) for name in names}
 
 
 def _group(both: Sequence[Sequence[Placement]]) -> dict[str, Any]:
-    found = both[0]
-    lengths = sorted(stay.length / SECOND for stay in found)
+    stays = both[0]
+    lengths = sorted(stay.length / SECOND for stay in stays)
     return {
-        "stays": len(found), "still_open": sum(not stay.ended for stay in found),
+        "stays": len(stays), "still_open": sum(not stay.ended for stay in stays),
         "listed_seconds": _percentiles(lengths),
         "today": placement_statistics(both[0]), "policy": placement_statistics(both[1]),
     }
 
 
-def placement_statistics(found: Sequence[Placement]) -> dict[str, Any]:
-    """`place`: a stay's mean place over its time. `share_of_time`: of all time listed, how much within the first
-    places. `seconds_until_seen`: until an item came into the last of these, or left."""
-    whole = sum(stay.length for stay in found)
+def placement_statistics(stays: Sequence[Placement]) -> dict[str, Any]:
+    """Returns the statistics of placements under one policy.
+
+    `place`: mean position (from 1) over the time of a placement. `share_of_time`: ratio of the time within the first
+    positions to all time listed. `seconds_until_seen`: until the item came into the last of FIRST, or left the list.
+    """
+    total = sum(stay.length for stay in stays)
     return {
-        "place": _percentiles(stay.places / stay.length for stay in found),
+        "place": _percentiles(stay.position_time / stay.length for stay in stays),
         "share_of_time": {
-            f"first_{first}": round(sum(stay.first[which] for stay in found) / whole, 6) if whole else 0.0
+            f"first_{first}": round(sum(stay.first[which] for stay in stays) / total, 6) if total else 0.0
             for which, first in enumerate(FIRST)
         },
         "seconds_until_seen": _percentiles(
-            (stay.length if stay.seen is None else stay.seen) / SECOND for stay in found),
-        "never_seen": sum(stay.seen is None for stay in found),
+            (stay.length if stay.seen is None else stay.seen) / SECOND for stay in stays),
+        "never_seen": sum(stay.seen is None for stay in stays),
     }
 
 
 def _percentiles(values: Iterable[float]) -> dict[str, float]:
-    """Nearest ranks."""
+    """Returns p50 and p90 by nearest rank; an empty dict without values."""
     ordered = sorted(values)
     if not ordered:
         return {}

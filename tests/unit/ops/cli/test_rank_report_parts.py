@@ -83,7 +83,7 @@ def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, 
 @law(100)
 def test_places_are_those_of_a_list_sorted_anew_at_every_moment(past: list[ListChange], policy: Policy) -> None:
     found = placements(past, policy, END)
-    assert {(stay.item, stay.start): [stay.places, *stay.first] for stay in found} == slowly(past, policy, END)
+    assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in found} == slowly(past, policy, END)
     assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in found)
 
 
@@ -94,7 +94,7 @@ def test_what_one_item_wins_others_lose(past: list[ListChange], one: Policy, oth
     both = [placements(past, policy, END) for policy in (one, other)]
     assert [(stay.item, stay.start, stay.end) for stay in both[0]] == [
         (stay.item, stay.start, stay.end) for stay in both[1]]
-    for measure in (lambda stay: stay.places, *(lambda stay, n=n: stay.first[n] for n in range(len(FIRST)))):
+    for measure in (lambda stay: stay.position_time, *(lambda stay, n=n: stay.first[n] for n in range(len(FIRST)))):
         assert sum(map(measure, both[0])) == sum(map(measure, both[1]))
 
 
@@ -137,11 +137,11 @@ def test_a_list_by_hand() -> None:
     past: list[ListChange] = [
         (0, "a", one("a", "normal")), (10 * MINUTE, "b", one("b", "high")), (20 * MINUTE, "b", None)]
     a, b = placements(past, TODAY, 30 * MINUTE)
-    assert (a.length, a.places, a.first[0], a.seen, a.ended) == (30 * MINUTE, 40 * MINUTE, 20 * MINUTE, 0, False)
-    assert (b.length, b.places, b.first[0], b.seen, b.ended) == (10 * MINUTE, 10 * MINUTE, 10 * MINUTE, 0, True)
+    assert (a.length, a.position_time, a.first[0], a.seen, a.ended) == (30 * MINUTE, 40 * MINUTE, 20 * MINUTE, 0, False)
+    assert (b.length, b.position_time, b.first[0], b.seen, b.ended) == (10 * MINUTE, 10 * MINUTE, 10 * MINUTE, 0, True)
     flat = Policy(TODAY.targets, {"message": {"*": "low"}})
     a, b = placements(past, flat, 30 * MINUTE)
-    assert (a.places, b.places) == (30 * MINUTE, 20 * MINUTE)  # a was there first
+    assert (a.position_time, b.position_time) == (30 * MINUTE, 20 * MINUTE)  # a was there first
 
 
 def test_policy_files(tmp_path: Path) -> None:
