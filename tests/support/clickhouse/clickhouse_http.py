@@ -1,9 +1,13 @@
-"""A ClickHouse server for tests: its HTTP interface, as far as clickhouse-connect uses it, over chdb; with faults.
+"""A ClickHouse server for tests: chdb behind the part of the HTTP interface that clickhouse-connect uses, with faults.
 
-    python clickhouse_http.py DIRECTORY PORT      serves until it is killed; prints a line when it does
+    python clickhouse_http.py DIRECTORY PORT      serves until it is killed; prints "ready" when it listens
 
-POST /fault?what=refuse|reset|lost|error|slow&times=N  the next N inserts: are cut off unread, cut off when done, not
-                                                      answered when done, answered by a 500, answered after 2 s
+POST /fault?what=FAULT&times=N sets the fault of the next N inserts:
+    refuse  the connection is closed, the insert is not executed
+    reset   the insert is executed, then the connection is closed
+    lost    the insert is executed, the response comes after 30 s
+    error   the response is a 500, the insert is not executed
+    slow    the response comes after 2 s
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ __all__ = ["ClickHouse"]
 
 
 class ClickHouse:
-    """One as a process of its own. `port` 0: a free one, kept over restarts."""
+    """Runs the server in a child process. It keeps its directory and port over restarts."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self.directory, self.port = directory, port
@@ -58,7 +62,7 @@ class ClickHouse:
 
 
 class Engine:
-    """chdb, one call at a time."""
+    """A chdb connection that runs one query at a time."""
 
     def __init__(self, directory: str) -> None:
         import chdb
@@ -87,7 +91,7 @@ class Engine:
 class Handler(http_protocol.ClickHouseHttpHandler):
     engine: Engine
     fault = ""
-    faults: list[str] = []  # noqa: RUF012 - the server's
+    faults: list[str] = []  # noqa: RUF012 - shared by all requests
 
     def do_POST(self) -> None:
         url = urlsplit(self.path)

@@ -18,18 +18,19 @@ __all__ = ["Archived", "archived"]
 
 
 class Archived:
-    """`url` is what edges read; `keep` writes facts as the history would."""
+    """The database of one test module. Edges read `url`; `keep` inserts facts as the history does."""
 
     def __init__(self, store: ActivityRepository, url: str) -> None:
         self.store, self.url = store, url
         self._batches = 0
 
     def keep(self, facts: Iterable[object], partition: int = 0) -> list[Fact]:
-        told = [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
-        if told:
+        """Inserts the facts of source events and commands as one batch. Returns them."""
+        inserted = [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
+        if inserted:
             self._batches += 1
-            self.store.insert(columns(told, [partition] * len(told)), f"batch {self._batches}")
-        return told
+            self.store.insert(columns(inserted, [partition] * len(inserted)), f"batch {self._batches}")
+        return inserted
 
 
 @contextmanager

@@ -32,7 +32,7 @@ TYPES = (
 
 
 class Feeder:
-    """Makes facts as a fold writes them: positions grow, and the last facts are repeated now and then."""
+    """Random facts as a fold writes them: positions grow, and 1 % of the facts are followed by repeats."""
 
     def __init__(self, partitions: int, seed: int = 1) -> None:
         self.partitions = partitions
@@ -60,15 +60,16 @@ class Feeder:
         return fact
 
     def some(self, count: int, repeats: bool = True) -> list[Fact]:
-        found = []
+        """Returns `count` new facts and, with `repeats`, repeats of earlier facts among them."""
+        facts = []
         for _ in range(count):
-            found.append(fact := self.fact())
+            facts.append(fact := self.fact())
             if repeats and self.random.random() < 0.01:
-                found += self.told[partition_of(fact.ws, self.partitions)][-self.random.randrange(1, 30):]
-        return found
+                facts += self.told[partition_of(fact.ws, self.partitions)][-self.random.randrange(1, 30):]
+        return facts
 
     def jump(self) -> None:
-        """The log fell back."""
+        """Raises all positions by 2^24, as the fold does after a log truncation."""
         self.positions = [position + (1 << 24) for position in self.positions]
 
     def again(self, facts: Iterable[Fact]) -> list[Fact]:
@@ -84,11 +85,12 @@ class Feeder:
 
     @property
     def all(self) -> list[Fact]:
-        return [fact for told in self.told for fact in told]
+        """Returns all new facts by partition, without repeats."""
+        return [fact for facts in self.told for fact in facts]
 
 
 async def send(producer: AIOKafkaProducer, facts: Iterable[Fact], partitions: int) -> None:
-    """Acknowledged when it returns; in order within a partition."""
+    """Sends facts in order within a partition. Returns when all are acknowledged."""
     sent = [
         await producer.send(FACTS, encode_fact(fact), fact.ws.encode(), partition=partition_of(fact.ws, partitions))
         for fact in facts
@@ -98,7 +100,7 @@ async def send(producer: AIOKafkaProducer, facts: Iterable[Fact], partitions: in
 
 
 def expected(facts: Sequence[Fact]) -> dict[str, Any]:
-    """What `ask` must answer."""
+    """Returns the result that `ask` must have for these facts."""
     hours: Counter[tuple[str, int, str, str]] = Counter()
     closed: Counter[tuple[str, int, str, str]] = Counter()
     for fact in facts:
@@ -108,10 +110,10 @@ def expected(facts: Sequence[Fact]) -> dict[str, Any]:
     items: dict[tuple[str, int, str, str], list[int]] = {}
     for fact in facts:
         if fact.item:
-            where = (fact.ws, fact.time // HOUR * 3600, fact.kind or "", fact.cluster or "")
-            found = items.setdefault(where, [0, 0, 0])
+            key = (fact.ws, fact.time // HOUR * 3600, fact.kind or "", fact.cluster or "")
+            counts = items.setdefault(key, [0, 0, 0])
             for index, count in enumerate((1, fact.opened, fact.seconds_open is not None)):
-                found[index] += count
+                counts[index] += count
     return {
         "items": sorted([*key, *counts, counts[1] - counts[2]] for key, counts in items.items()),
         "events": sorted([fact.ws, fact.event_id] for fact in facts),
@@ -134,14 +136,15 @@ QUERIES = {
 
 
 def answers(client: Any) -> dict[str, Any]:
-    found = {name: [list(row) for row in client.query(sql).result_rows] for name, sql in QUERIES.items()}
-    (seconds,), = found["seconds"]
-    in_order = {name: sorted(found[name]) for name in ("events", "hours", "items")}
-    return in_order | {"cases": found["cases"], "seconds": seconds}
+    """Returns the result of each query in `QUERIES`."""
+    results = {name: [list(row) for row in client.query(sql).result_rows] for name, sql in QUERIES.items()}
+    (seconds,), = results["seconds"]
+    in_order = {name: sorted(results[name]) for name in ("events", "hours", "items")}
+    return in_order | {"cases": results["cases"], "seconds": seconds}
 
 
 def ask(settings: Settings) -> dict[str, Any]:
-    """The answers of the embedded ClickHouse, asked in a process of its own."""
+    """Returns the `answers` of the embedded ClickHouse. A child process runs the queries."""
     code = (
         "import json, sys, clickhouse_connect; sys.path.insert(0, sys.argv[2])\n"
         "from support.clickhouse.facts import answers\n"
@@ -158,6 +161,7 @@ def ask(settings: Settings) -> dict[str, Any]:
 
 
 def assert_exact(found: dict[str, Any], facts: Sequence[Fact]) -> None:
+    """Fails if an event is doubled or missing, or if `found` differs from the expected answers."""
     wanted = expected(facts)
     twice = [event for event, count in Counter(map(tuple, found["events"])).items() if count > 1]
     missing = {tuple(event) for event in wanted["events"]} - {tuple(event) for event in found["events"]}
@@ -167,7 +171,7 @@ def assert_exact(found: dict[str, Any], facts: Sequence[Fact]) -> None:
 
 
 def start_history(settings: Settings, log: Path) -> Forked:
-    """`attn history` as a process of its own."""
+    """Starts `attn history` as a child process that logs to the file `log`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTN_")} | {
         "ATTN_KAFKA": settings.kafka, "ATTN_DATA_DIR": str(settings.data_dir), "ATTN_CLICKHOUSE": settings.clickhouse,
         "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_METRICS_PORT": str(settings.metrics_port),
@@ -180,14 +184,14 @@ def start_history(settings: Settings, log: Path) -> Forked:
 
 
 async def feed(settings: Settings, facts: list[Fact]) -> None:
-    """Sends facts with a producer of their own."""
+    """Sends facts with a new producer."""
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
         await send(producer, facts, settings.log_partitions)
 
 
 def exact(settings: Settings, facts: list[Fact]) -> None:
-    """ClickHouse says of these facts what it must, and has no database besides."""
-    with closing(client.connect(settings)) as found:
-        assert_exact(answers(found), facts)
-        databases = found.query("SELECT name FROM system.databases WHERE name LIKE 'attn%'").result_rows
+    """Fails unless ClickHouse has exactly these facts, and no database but `attn`."""
+    with closing(client.connect(settings)) as connection:
+        assert_exact(answers(connection), facts)
+        databases = connection.query("SELECT name FROM system.databases WHERE name LIKE 'attn%'").result_rows
     assert databases == [("attn",)]

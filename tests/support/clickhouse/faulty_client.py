@@ -15,7 +15,7 @@ from streams.runtime import backoff
 
 
 class Faulty:
-    """A client whose next calls fail as `fault` says."""
+    """Wraps a client. `fault` decides which calls fail: "away" all, "flaky" some inserts, before or after the write."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -27,7 +27,7 @@ class Faulty:
         return getattr(self.real, name)
 
     def close(self) -> None:
-        pass  # the test asks it afterwards
+        pass  # the test still queries the real client
 
     def query(self, *args: Any, **kwargs: Any) -> Any:
         self._away()
@@ -51,7 +51,7 @@ class Faulty:
         return None
 
     def _without_views(self, context: Any) -> None:
-        """The table gets its rows, and what is made of them fails: as a crash between the two leaves it."""
+        """Inserts into the table, while its materialized view fails: the state after a crash between the two."""
         self.real.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
         try:
             self.real.data_insert(context)
@@ -65,18 +65,20 @@ class Faulty:
 
 
 def rows(faulty: Faulty) -> int:
+    """Returns the number of rows in the table `activity`."""
     sql = "SELECT ifNull(sum(total_rows), 0) FROM system.tables WHERE database = 'attn' AND name = 'activity'"
     return int(faulty.real.query(sql).result_rows[0][0])
 
 
-async def until(there: Callable[[], bool], seconds: float = 120) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until `condition` is true; it runs in a thread."""
     async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(there):
+        while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, stalled: float) -> None:
-    """Shorter waits, and so long until a batch that fails is begun anew."""
+    """Shortens the retry delays of the history; `stalled` is the time in seconds until it restarts a failing batch."""
     for module in (consumer, insert_pipeline):
         monkeypatch.setattr(module, "Backoff", lambda: backoff.Backoff(0.005, 0.02))
     monkeypatch.setattr(insert_pipeline, "_MAX_RETRY_TIME", stalled)

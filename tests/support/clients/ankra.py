@@ -14,10 +14,10 @@ URL = f"/org/me/inbox/{M}/dismiss"
 
 
 def filled() -> Deciding:
-    """Two edges and two messages, an hour old."""
-    found = Deciding(edges=2)
-    found.happen(message("m", minutes=-60), message("n", minutes=-60, cluster="c2"))
-    return found
+    """Returns two edges with two messages, an hour old."""
+    attn = Deciding(edges=2)
+    attn.happen(message("m", minutes=-60), message("n", minutes=-60, cluster="c2"))
+    return attn
 
 
 async def inbox(client: httpx.AsyncClient, **params: Any) -> Any:
@@ -27,13 +27,14 @@ async def inbox(client: httpx.AsyncClient, **params: Any) -> Any:
 
 
 async def listed(client: httpx.AsyncClient, **params: Any) -> list[str]:
+    """Returns the source ids of the listed items."""
     page = await inbox(client, **params)
     assert page["counts"]["total"] == len(page["items"]) or params
     return [item["source_id"] for item in page["items"]]
 
 
 async def item_of(attn: Deciding, kind: str) -> dict[str, Any]:
-    """The one open item of a kind."""
+    """Returns the only open item of a kind."""
     async with attn.client() as client:
-        [found] = (await inbox(client, kind=kind))["items"]
-        return found  # type: ignore[no-any-return]
+        [item] = (await inbox(client, kind=kind))["items"]
+        return item  # type: ignore[no-any-return]

@@ -17,11 +17,12 @@ from aiokafka import AIOKafkaProducer
 from support.processes.up import Up
 
 CHROMIUM = shutil.which("chromium")
+# Known in advance: tests sign tokens without waiting for the secret file of `attn up`.
 SECRET = "the dashboard's tests sign tokens by themselves with this secret, so that none is waited for"
 PATIENCE = 60_000  # milliseconds: for a slow machine, not for a slow page
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
-# Before any script of the page: what the policy refused, and whether foreign text ever ran.
+# Runs before every script of the page: collects what the Content-Security-Policy refused.
 WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation",
@@ -34,7 +35,7 @@ def moment(minutes: float = 0) -> str:
 
 
 class Scene:
-    """A running attn, a browser, and a workspace of the test's own."""
+    """A running attn, a browser, and one workspace for the test."""
 
     def __init__(self, up: Up, browser: Any, ws: str) -> None:
         self.up, self.browser, self.ws = up, browser, ws
@@ -53,7 +54,7 @@ class Scene:
                 "subject": subject, "time": moment(minutes), "workspaceid": self.ws, "data": data}
 
     def emit(self, topic: str, *events: dict[str, Any] | str) -> None:
-        """Sends events to the broker, from a thread: Playwright runs the loop of this one. A string is sent as is."""
+        """Sends events to the broker. Strings are sent as they are. Uses a thread: Playwright runs this one's loop."""
         values = [event if isinstance(event, str) else json.dumps(event) for event in events]
 
         async def send() -> None:
@@ -71,8 +72,8 @@ class Scene:
     def messages(self, *titles: str, **data: Any) -> None:
         """Messages whose subjects are their titles."""
         self.emit("messages", *(
-            self.event("message.posted", title, -len(titles) + place, title=title, **data)
-            for place, title in enumerate(titles)))
+            self.event("message.posted", title, -len(titles) + number, title=title, **data)
+            for number, title in enumerate(titles)))
 
     def context(self, **options: Any) -> Any:
         context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
@@ -84,12 +85,12 @@ class Scene:
     def page(self, context: Any) -> Any:
         page = context.new_page()
         page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", self._heard)
+        page.on("console", self._record_console_error)
         page.on("dialog", lambda dialog: (self.problems.append("a dialog"), dialog.dismiss()))
         return page
 
-    def _heard(self, message: Any) -> None:
-        # An edge that is away, or has no history, is not the page's fault, and the browser logs it by itself.
+    def _record_console_error(self, message: Any) -> None:
+        # The browser logs failed requests to an edge that is down or has no history. The page is not at fault.
         if message.type == "error" and "Failed to load resource" not in message.text:
             self.problems.append(message.text)
 
@@ -104,7 +105,7 @@ class Scene:
         return page
 
     def close(self) -> None:
-        """Every page was quiet to its end."""
+        """Closes all pages. Fails if one of them reported an error, a dialog or a policy violation."""
         for context in self._contexts:
             for page in context.pages:
                 self.problems += page.evaluate("() => window.refused ?? []")
@@ -114,7 +115,7 @@ class Scene:
 
 @contextmanager
 def stage(home: Path, *flags: str, **env: str) -> Iterator[tuple[Up, Any]]:
-    """attn and a browser, for all tests of a module."""
+    """Runs `attn up` and a browser for all tests of a module."""
     from playwright.sync_api import sync_playwright
 
     up = Up(home, *flags, env={
@@ -134,11 +135,11 @@ _TITLES = """[...document.querySelectorAll(".row:not(.gone)")]
 
 
 def titles(page: Any) -> list[str]:
-    """What the list shows, top to bottom, as far as it is drawn."""
-    found: list[str] = page.evaluate(f"() => {_TITLES}")
-    return found
+    """Returns the titles of the rendered rows, top to bottom."""
+    shown: list[str] = page.evaluate(f"() => {_TITLES}")
+    return shown
 
 
 def shows(page: Any, *wanted: str) -> None:
-    """Waits until the list shows exactly these, in this order."""
+    """Waits until the list shows exactly these titles, in this order."""
     page.wait_for_function(f"(wanted) => JSON.stringify({_TITLES}) === JSON.stringify(wanted)", arg=list(wanted))

@@ -19,10 +19,10 @@ STATE_ERROR = (400, {"error": "state must be unread|read|resolved"})
 
 
 def filled() -> Deciding:
-    """A message and a waitpoint, an hour old."""
-    found = Deciding()
-    found.happen(message("m", minutes=-60), waitpoint("w", minutes=-60))
-    return found
+    """Returns an edge with a message and a waitpoint, an hour old."""
+    attn = Deciding()
+    attn.happen(message("m", minutes=-60), waitpoint("w", minutes=-60))
+    return attn
 
 
 async def rows(client: httpx.AsyncClient, **params: Any) -> list[dict[str, Any]]:
@@ -32,6 +32,7 @@ async def rows(client: httpx.AsyncClient, **params: Any) -> list[dict[str, Any]]
 
 
 async def sources(client: httpx.AsyncClient, **params: Any) -> list[str]:
+    """Returns the source ids of the rows."""
     return [row["source_id"] for row in await rows(client, **params)]
 
 

@@ -11,14 +11,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def frames(stream: bytes) -> list[tuple[int, str, Any]]:
-    """Bytes of an event stream -> (id, event, data) each."""
-    found = []
+    """Parses the bytes of an event stream into (id, event, data) for each frame."""
+    parsed = []
     for block in stream.decode().split("\n\n"):
         if block:
             fields = dict(line.split(": ", 1) for line in block.split("\n"))
             assert set(fields) == {"id", "event", "data"}, block
-            found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
-    return found
+            parsed.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return parsed
 
 
 def _us(text: str) -> int:
@@ -26,7 +26,7 @@ def _us(text: str) -> int:
 
 
 def rank(item: dict[str, Any]) -> tuple[Any, ...]:
-    """CONTRACT §3, from what the item says of itself."""
+    """Returns the sort key of CONTRACT §3, from the fields of the item alone."""
     return (
         BANDS.index(item["band"]), not item["blocking"], "pinned" not in item["rank_reasons"], _us(item["due_at"]),
         _us(item["created_at"]), item["id"],
@@ -34,7 +34,7 @@ def rank(item: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Copy:
-    """`apply` frames in order; `page` is then what GET /org/me/inbox shows at `cursor`."""
+    """A copy of the inbox. After `apply` of frames in order, `page` equals GET /org/me/inbox at `cursor`."""
 
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}

@@ -15,15 +15,15 @@ _REFUSED = 0.5  # seconds until a reader that was refused connects again
 
 
 class Follower(asyncio.Protocol):
-    """One reader. `frames`: every block it was sent, heartbeats left out, over all its connections."""
+    """One reader. `frames`: every block it received over all its connections, without heartbeats."""
 
     def __init__(self, port: int, user: str, role: str, limit: int) -> None:
         self.user, self.role, self.limit = user, role, limit
         self.frames: list[bytes] = []
-        self.last = b""  # the id it would go on from
+        self.last = b""  # the id that it sends as Last-Event-ID
         self.heartbeat = -1  # the newest cursor of a heartbeat
         self.retry = _REFUSED
-        self.begun = 0  # connections on which something came
+        self.begun = 0  # connections that received a first block
         self._port = port
         self._task = asyncio.create_task(self._follow())
 
@@ -48,10 +48,10 @@ class Follower(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         if not self._ok:
-            head, found, rest = self._buffer.partition(b"\r\n\r\n")
-            if not found:
+            head, separator, rest = self._buffer.partition(b"\r\n\r\n")
+            if not separator:
                 return
-            if b" 200 " not in head.split(b"\r\n")[0]:  # it is not ready yet
+            if b" 200 " not in head.split(b"\r\n")[0]:  # the edge is not ready yet
                 self._transport.abort()
                 return
             self._ok, self._buffer = True, rest
@@ -70,10 +70,10 @@ class Follower(asyncio.Protocol):
             self._read(block)
 
     def _read(self, block: bytes) -> None:
-        if found := _RETRY.match(block):
-            self.retry = int(found[1]) / 1000
+        if match := _RETRY.match(block):
+            self.retry = int(match[1]) / 1000
             self.begun += 1
-            block = block[found.end() + 1:]
+            block = block[match.end() + 1:]
         if b"\nevent: heartbeat\n" in block:
             self.heartbeat = max(self.heartbeat, int(block.split(b"\n", 1)[0][4:]))
         else:
@@ -91,7 +91,7 @@ class Follower(asyncio.Protocol):
             self._transport.abort()
 
     def copy(self) -> tuple[Copy, list[str]]:
-        """What it made of its frames, and which events they were. Fails where one was missing or came twice."""
+        """Returns the copy built from all frames, and their events. Fails if a frame is missing or doubled."""
         copy, events = Copy(), []
         for block in self.frames:
             cursor, event, data = (line.split(b": ", 1)[1] for line in block.split(b"\n"))

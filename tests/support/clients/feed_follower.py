@@ -18,7 +18,7 @@ Frame = tuple[int, str, Any]
 
 
 class Follower(threading.Thread):
-    """One reader's live feed, over any number of edges that die."""
+    """Follows the live feed of one reader, over restarts of the edge."""
 
     def __init__(self, asker: Asker, url: str, ws: str, reader: Reader, limit: int = 500) -> None:
         super().__init__(daemon=True)
@@ -64,7 +64,7 @@ class Follower(threading.Thread):
                     return
 
     def stop(self) -> None:
-        """Ends with the next frame; raises what went wrong on the way."""
+        """Stops after the next frame. Raises the first error of the thread, if any."""
         self._ended.set()
         if self.is_alive():
             self.join(60)
@@ -72,7 +72,7 @@ class Follower(threading.Thread):
             raise self.error
 
     def equals(self, seconds: float = 30.0) -> None:
-        """The copy made of frames is what GET says, counts and order included, once both are at one cursor."""
+        """Waits until the copy equals the answer of GET: items, order and counts. Fails after `seconds`."""
         until = time.monotonic() + seconds
         while True:
             if self.error is not None:
@@ -80,7 +80,7 @@ class Follower(threading.Thread):
             page = self._asker.get("/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
             with self.lock:
                 mine, cursor = self.copy.page, self.copy.cursor
-            # A frame's id may lie between two states, or the last batches did not concern this reader.
+            # The ids may differ: the last batches may hold no change for this reader.
             if mine["items"] == page["items"] and mine["counts"] == page["counts"]:
                 assert cursor <= page["cursor"] or time.monotonic() < until
                 return
@@ -94,9 +94,9 @@ class Follower(threading.Thread):
 def frames_after(
     asker: Asker, url: str, ws: str, reader: Reader, cursor: int, limit: int, until: int | None = None
 ) -> list[Frame]:
-    """What an edge answers who resumes after `cursor`: all frames up to id `until`, or until its third heartbeat."""
+    """Resumes after `cursor`. Returns all frames up to the id `until`, or up to the third heartbeat."""
     headers = asker.headers(ws, reader) | {"Last-Event-ID": str(cursor)}
-    found: list[Frame] = []
+    frames: list[Frame] = []
     beats = 0
     with httpx.Client(timeout=20, trust_env=False) as client, connect_sse(
         client, "GET", f"{url}/org/me/feed?limit={limit}", headers=headers
@@ -106,7 +106,7 @@ def frames_after(
             if event.event == "heartbeat":
                 beats += 1
             else:
-                found.append((int(event.id), event.event, json.loads(event.data)))
+                frames.append((int(event.id), event.event, json.loads(event.data)))
             if beats == 3 or (until is not None and int(event.id) >= until):
                 break
-    return found
+    return frames

@@ -12,7 +12,7 @@ from support.edge.edges import bearer, until
 
 
 class Client:
-    """Reads from the moment it is made, until `close`. `who` is (user, role[, workspace])."""
+    """Reads a feed from construction until `close`. `who` is (user, role[, workspace])."""
 
     def __init__(self, base: str, path: str = "/org/me/feed", **more: Any) -> None:
         self.frames: list[tuple[int, str, Any]] = []
@@ -27,14 +27,15 @@ class Client:
                 self.frames.append((int(event.id), event.event, json.loads(event.data)))
 
     async def get(self, number: int) -> list[tuple[int, str, Any]]:
-        """The first `number` frames."""
+        """Waits for `number` frames. Returns all frames so far."""
         await until(lambda: len(self.frames) >= number or self.task.done(),
-                    what=lambda: f"for {number} frames, got {[(one, name) for one, name, _ in self.frames]}")
+                    what=lambda: f"for {number} frames, got {[(cursor, event) for cursor, event, _ in self.frames]}")
         if self.task.done():
             await self.task
         return self.frames
 
     async def ended(self) -> None:
+        """Waits at most 30 s until the server has ended the stream."""
         await asyncio.wait_for(self.task, 30)
 
     async def close(self) -> None:

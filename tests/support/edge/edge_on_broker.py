@@ -17,7 +17,7 @@ from schemas.settings import Settings
 
 @contextlib.asynccontextmanager
 async def edge(settings: Settings, **more: Any) -> AsyncIterator[str]:
-    """An edge in this process, ready: its address."""
+    """Runs an edge until the block ends. Yields its address once it is ready."""
     port = free_port()
     stop = asyncio.Event()
     given = settings.model_dump(include=settings.model_fields_set)

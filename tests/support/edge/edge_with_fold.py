@@ -23,10 +23,10 @@ WS = "ws"
 
 
 class Deciding:
-    """One partition, and as many edges as wanted. Times are those of the edges' clock: it stands unless it is set."""
+    """The fold of one partition and any number of edges. `now` is their clock in seconds: it changes only when set."""
 
     def __init__(self, edges: int = 1, **more: Any) -> None:
-        self.now = 1_779_278_400.0  # folding.NOON, seconds
+        self.now = 1_779_278_400.0  # fold_driver.NOON, in seconds
         self.settings = settings(**{"log_partitions": 1, **more})
         self.rows: dict[bytes, bytes] = {}
         self.fold = Fold(self.rows, 0, FoldConfig.from_settings(self.settings))
@@ -34,7 +34,7 @@ class Deciding:
         self.fold.reconcile(0)
         self.log: list[bytes] = []
         self.facts: list[Any] = []
-        self.held = False  # packs wait, as if the worker were slow
+        self.held = False  # True: appended packs wait, as with a slow worker
         self.edges = [self._edge() for _ in range(edges)]
 
     def _edge(self) -> Edge:
@@ -44,7 +44,7 @@ class Deciding:
         return edge
 
     def restart(self) -> None:
-        """Edges that have read the view anew, and know of nothing before."""
+        """Replaces the edges by new ones that have loaded the view and have no other state."""
         self.edges = [self._edge() for _ in self.edges]
         position = decode_row(position_key(0), self.rows[position_key(0)])
         assert isinstance(position, PositionRow)
@@ -59,11 +59,12 @@ class Deciding:
         self.work()
 
     def happen(self, *entries: Any) -> None:
-        """Source events, or commands, in one pack."""
+        """Appends source events or commands to the log as one pack, and folds it."""
         self.log.append(encode_pack(Pack(int(self.now * SECOND), list(entries))))
         self.work()
 
     def tick(self, seconds: float) -> None:
+        """Advances the clock and appends an empty pack."""
         self.now += seconds
         self.happen()
 
@@ -73,9 +74,9 @@ class Deciding:
             offset, whole = self.fold.position.next, False
             while not whole:
                 whole = self.fold.apply(decode_pack(self.log[offset]), offset)
-                self._tell()
+                self._apply_to_edges()
 
-    def _tell(self) -> None:
+    def _apply_to_edges(self) -> None:
         batch = self.fold.pending_batch()
         self.facts += batch.facts
         apply_changes(self.rows, batch.rows)
@@ -92,7 +93,7 @@ class Deciding:
     def client(
         self, *args: Any, edge: int = 0, headers: dict[str, str] | None = None, **more: Any
     ) -> httpx.AsyncClient:
-        """Asks one edge as the user named; `headers` instead of a token."""
+        """Returns a client of one edge with the token of the given user, or with `headers` instead of a token."""
         transport = httpx.ASGITransport(create_app(self.edges[edge]), raise_app_exceptions=False)
         own = headers if headers is not None else bearer(*args, **{"ws": WS, "seconds": 10 * 365 * 86400, **more})
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=own)

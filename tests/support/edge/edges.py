@@ -34,7 +34,7 @@ def bearer(*args: Any, **more: Any) -> dict[str, str]:
 
 
 class Fed:
-    """An edge and the hand that feeds it: every `put` is one batch."""
+    """An edge without a broker: every `put` applies one batch to it."""
 
     def __init__(self, **more: Any) -> None:
         self.edge = Edge(settings(**more))
@@ -42,7 +42,7 @@ class Fed:
         self.position = PositionRow(next=0, clock=10**15)
 
     def put(self, *rows: tuple[bytes, Row | bytes | None], step: int = 1) -> int:
-        """One batch; its cursor."""
+        """Applies one batch. Returns its cursor."""
         self.position.next += step
         raw = [(key, row if row is None or isinstance(row, bytes) else encode_row(row)) for key, row in rows]
         with self.edge.publishing():
@@ -50,14 +50,14 @@ class Fed:
         return self.edge.replica.cursor("w1")
 
     def client(self, *args: Any, **more: Any) -> httpx.AsyncClient:
-        """Asks the app without a socket, as the user named."""
+        """Returns a client of the app without a socket, with the token of the given user."""
         transport = httpx.ASGITransport(create_app(self.edge), raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://edge", headers=bearer(*args, **more))
 
 
 @asynccontextmanager
 async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
-    """The edge on a real socket: its address. `direct` False: plain ASGI, as any other server would run it."""
+    """Serves the edge on a real socket. Yields its address. `direct` False: plain ASGI, as under another server."""
     sock = listen("127.0.0.1", 0)
     app = create_app(edge)
 
@@ -80,7 +80,7 @@ async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
 
 
 async def until(condition: Any, seconds: float = 40.0, what: Any = lambda: "") -> None:
-    """Waits for what must come true soon; `what` describes how it is instead."""
+    """Waits until `condition()` is true. Fails after `seconds` with the text of `what()`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited too long {what()}"

@@ -22,6 +22,8 @@ _DONE = {
 
 
 class Truth:
+    """What one reader must see of these rows."""
+
     def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
         decoded = {key: decode_row(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
         mine = {key: row for key, row in decoded.items() if row.ws == reader.workspace_id}  # type: ignore[union-attr]
@@ -40,15 +42,15 @@ class Truth:
         return row.id in self.marks and self.marks[row.id].surge == row.surge
 
     def ranked(self, away: bool = False) -> list[ItemRow]:
-        found = [row for row in self.visible if row.is_listed and self._is_away(row) is away]
-        return sorted(found, key=lambda row: rank_key(row, is_pinned(row, self.pins)))
+        rows = [row for row in self.visible if row.is_listed and self._is_away(row) is away]
+        return sorted(rows, key=lambda row: rank_key(row, is_pinned(row, self.pins)))
 
     def newest(self, *states: str) -> list[ItemRow]:
-        found = [row for row in self.visible if row.state in states and row.incident is None]
-        return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)
+        rows = [row for row in self.visible if row.state in states and row.incident is None]
+        return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
 
     def page(self, limit: int, most: int = 1 << 40) -> dict[str, Any]:
-        """As `Copy.page` has it. It ends before the item that would make more than `most` bytes of rows."""
+        """Returns the page in the form of `Copy.page`. It ends before the item that exceeds `most` bytes of rows."""
         ranked = self.ranked()
         sums = accumulate(self._sizes[row.id] for row in ranked)
         limit = min(limit, max(1, sum(size <= most for size in sums)))
@@ -72,9 +74,9 @@ class Truth:
 
     def drafts(self) -> list[dict[str, Any]]:
         user = self.reader.user
-        found = [
+        drafts = [
             (row.touched_at, key, row) for key, row in self.rows.items()
             if isinstance(row, DraftRow) and row.in_progress
             and (row.owner == user or any(editor.type == "user" and editor.id == user for editor in row.editors))
         ]
-        return [serializers.draft(row, user) for _, _, row in sorted(found, key=lambda one: one[:2], reverse=True)]
+        return [serializers.draft(row, user) for _, _, row in sorted(drafts, key=lambda draft: draft[:2], reverse=True)]
