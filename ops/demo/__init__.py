@@ -1,4 +1,4 @@
-"""Demo: events of an invented team that works with AI agents, for `attn up --demo`."""
+"""The demo of `attn up --demo`: generates events of a fictional team that works with AI agents."""
 
 from ops.demo.player import run
 

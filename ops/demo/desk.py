@@ -1,6 +1,7 @@
-"""Open items of the demo's sources, and the answers a person may give to them. Its only I/O is one file.
+"""Holds the open items of the demo's sources, and the answers that a user may give. Its only I/O is one file.
 
-A real source works in the same way: it links to a page of its own (`action_url`), and reports the result on Kafka.
+A real source works in the same way: its event links to a page of the source (`action_url`), and the source sends the
+result to Kafka.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ from streams.runtime import private_files
 
 __all__ = ["ANSWERS", "Answer", "AnswerDesk"]
 
-_HELD = 5000  # open ones that are remembered, the newest; the story has some hundreds
+_MAX_OPEN = 5000  # only the newest open items are held; the story has some hundreds
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a button says, and the event it makes."""
+    """The label of a button, and the type and data of the event that it sends."""
 
     label: str
     type: str
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-# By the type of the event that opened it. What has none here passes by itself.
+# By the type of the event that opened the item. An item without answers closes by itself.
 ANSWERS: dict[str, tuple[Answer, ...]] = {
     "waitpoint.created": (Answer("Approve", "waitpoint.approved"), Answer("Reject", "waitpoint.rejected")),
     "escalation.opened": (
         Answer("Answer", "escalation.resolved", {"action": "answered"}),
         Answer("Take it over", "escalation.resolved", {"action": "took_over"})),
     "run.failed": (Answer("Retry", "run.retried"), Answer("Cancel the run", "run.cancelled")),
-    "session.waiting": (Answer("Let it go on", "session.resumed"),),
+    "session.waiting": (Answer("Resume", "session.resumed"),),
     "plan.proposed": (Answer("Approve", "plan.approved"), Answer("Reject", "plan.rejected")),
     "action.requested": (Answer("Confirm", "action.confirmed"), Answer("Decline", "action.declined")),
     "draft.edited": (Answer("Commit", "draft.committed"), Answer("Discard", "draft.discarded")),
     "task.blocked": (Answer("Unblock", "task.unblocked"),),
-    "case.state_changed": (Answer("Go on with it", "case.state_changed", {"state": "IN_PROGRESS"}),),
+    "case.state_changed": (Answer("Resume", "case.state_changed", {"state": "IN_PROGRESS"}),),
     "session.verifying": (), "proof.attached": (),
 }
 
 
-class _Kept(msgspec.Struct):
-    """`answered`: by topic and subject, the id of the story's event that had opened what was answered."""
+class _State(msgspec.Struct):
+    """The content of the file. `answered`: topic and subject -> id of the event that opened the answered item."""
 
     key: str
     port: int = 0
@@ -59,30 +60,30 @@ class _Kept(msgspec.Struct):
 
 
 class AnswerDesk:
-    """`file` keeps what must outlive a restart: the key of the links, the port, and what was answered."""
+    """The open items and their answers. `file` stores the key of the links, the port and the answered items."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._kept = msgspec.json.decode(file.read_bytes(), type=_Kept) if file.exists() else _Kept(
+        self._state = msgspec.json.decode(file.read_bytes(), type=_State) if file.exists() else _State(
             secrets.token_urlsafe(24))
         self._opened: dict[str, dict[str, Any]] = {}
 
     @property
     def port(self) -> int:
-        """Where links point to; 0: nowhere yet."""
-        return self._kept.port
+        """The port in links; 0 until the server has one."""
+        return self._state.port
 
     @port.setter
     def port(self, port: int) -> None:
-        self._kept.port = port
-        self._keep()
+        self._state.port = port
+        self._save()
 
-    def told(self, event: dict[str, Any]) -> bool:
-        """Takes note of an event of the story. False: somebody answered it here, so the story must not say it too."""
+    def accept(self, event: dict[str, Any]) -> bool:
+        """Records an event of the story. Returns False if it closes an item that a user answered: do not send it."""
         name = _name(event)
         if _opens(event):
             self._opened[name] = event
-            while len(self._opened) > _HELD:
+            while len(self._opened) > _MAX_OPEN:
                 del self._opened[next(iter(self._opened))]
         elif _closes(event):
             opened = self._opened.pop(name, None)
@@ -90,32 +91,38 @@ class AnswerDesk:
         return True
 
     def path(self, event: dict[str, Any]) -> str | None:
-        """Where on the desk what the event opens is answered. Nobody can make one up: it holds a seal. What asks a
-        second time has another: a page that is still there from the first does not answer it."""
-        return f"/{self._seal(event)}/{_name(event)}" if _opens(event) else None
+        """Returns the path of the page that answers the item which the event opens; None if it opens none.
 
-    def opener(self, seal: str, topic: str, subject: str) -> dict[str, Any] | None:
-        """The event that opened it. None: it is not open, or the seal is not its own."""
+        The path has a signature, so it cannot be guessed. An item that is opened again has another signature: a page
+        that is still open from the first time cannot answer the second.
+        """
+        return f"/{self._signature(event)}/{_name(event)}" if _opens(event) else None
+
+    def opener(self, signature: str, topic: str, subject: str) -> dict[str, Any] | None:
+        """Returns the event that opened the item; None if the item is not open or the signature is wrong."""
         event = self._opened.get(f"{topic}/{subject}")
         if event is None or self._is_answered(event):
             return None
-        return event if hmac.compare_digest(seal.encode(), self._seal(event).encode()) else None
+        return event if hmac.compare_digest(signature.encode(), self._signature(event).encode()) else None
 
-    def answered(self, event: dict[str, Any]) -> None:
-        """What `opener` gave was answered, and that was said on Kafka. The story may have gone on meanwhile."""
-        self._kept.answered[_name(event)] = event["id"]
-        self._keep()
+    def mark_answered(self, event: dict[str, Any]) -> None:
+        """Marks the item of `event` (from `opener`) as answered, once Kafka has acknowledged the answer.
+
+        In the meantime the story may have closed the item, or opened it again with another event.
+        """
+        self._state.answered[_name(event)] = event["id"]
+        self._save()
 
     def _is_answered(self, event: dict[str, Any]) -> bool:
-        return bool(self._kept.answered.get(_name(event)) == event["id"])
+        return bool(self._state.answered.get(_name(event)) == event["id"])
 
-    def _seal(self, event: dict[str, Any]) -> str:
-        sealed = f"{_name(event)} {event['id']}".encode()
-        return hmac.new(self._kept.key.encode(), sealed, hashlib.sha256).hexdigest()[:32]
+    def _signature(self, event: dict[str, Any]) -> str:
+        signed = f"{_name(event)} {event['id']}".encode()
+        return hmac.new(self._state.key.encode(), signed, hashlib.sha256).hexdigest()[:32]
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         with private_files.replace_atomically(self._file) as draft:
-            draft.write_bytes(msgspec.json.encode(self._kept))
+            draft.write_bytes(msgspec.json.encode(self._state))
 
 
 def _name(event: dict[str, Any]) -> str:

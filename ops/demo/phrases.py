@@ -78,8 +78,8 @@ def version(rng: random.Random) -> str:
 
 
 def change(rng: random.Random) -> str:
-    one, other = rng.sample(_CHANGES, 2)
-    return (f"PR #{rng.randint(900, 4000)} brings **{one}** and *{other}*.\n\n"
+    first, second = rng.sample(_CHANGES, 2)
+    return (f"PR #{rng.randint(900, 4000)} brings **{first}** and *{second}*.\n\n"
             f"- tests: {rng.randint(180, 900)} passed\n- canary: {rng.randint(15, 60)} min, no new errors\n"
             f"- roll-back: `attnctl undo`, about {rng.randint(1, 9)} min")
 
@@ -98,5 +98,5 @@ def deploy_payload(rng: random.Random, where: dict[str, Any]) -> dict[str, Any]:
         "deploy_target": where["cluster"],
         "image": f"registry.example/{where['stack']}@sha256:{rng.randbytes(8).hex()}",
         "canary": {"share": rng.choice([0.05, 0.1, 0.25]), "minutes": rng.randint(15, 60)},
-        "registry_token": f"demo-{rng.randbytes(6).hex()}",  # of nothing: the page hides what looks like a secret
+        "registry_token": f"demo-{rng.randbytes(6).hex()}",  # no real token; the page redacts the value
     }

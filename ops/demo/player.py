@@ -1,4 +1,4 @@
-"""Sends the demo's events to the source topics: those of the last day at once, then 30 times as fast as real time.
+"""Sends the demo's events to the source topics: those of the last day at once, later ones at 30 times real time.
 
 Its position is stored in the data directory, so a restarted demo continues where it was stopped.
 """
@@ -31,16 +31,19 @@ from streams.kafka.producer import idempotent_producer, wait_acknowledged
 from streams.runtime import health, private_files
 from streams.runtime.clock import now_us
 
-__all__ = ["Place", "events", "run"]
+__all__ = ["StoryPosition", "events", "run"]
 
-SPEED = 30.0  # times life: something happens every few seconds
-_PORTION = 200  # events sent at once
+SPEED = 30.0  # times real time: an event every few seconds
+_BATCH = 200  # events that are sent before an acknowledgement is awaited
 
 log = structlog.get_logger("attn.demo")
 
 
-class Place(msgspec.Struct):
-    """`began`: microseconds, when it was started first. `number` events were sent, until the story's second `at`."""
+class StoryPosition(msgspec.Struct):
+    """The content of demo.json. `began`: time of the first start, in microseconds. `number`: number of events sent.
+
+    `at`: time of the last event that was sent, in seconds of the story.
+    """
 
     seed: int
     began: int
@@ -48,37 +51,37 @@ class Place(msgspec.Struct):
     at: float = 0.0
 
 
-def events(place: Place, now: int) -> Iterator[tuple[Place, int, dict[str, Any]]]:
-    """What comes after `place`: (the place then, microseconds at which it happens, CloudEvent), in order, for ever.
+def events(position: StoryPosition, now: int) -> Iterator[tuple[StoryPosition, int, dict[str, Any]]]:
+    """Yields (position after the event, its time in microseconds, CloudEvent) from `position` on, without end.
 
-    The story's first day are the 24 hours before the demo began, which is at noon of the story, whenever that is; from
-    then on it goes at SPEED, whenever it is played. Ids begin with the time at which it began, so nothing of another
-    demo is met.
+    The first day of the story is the 24 hours before `began`. Its clock starts at noon, at any real time of day. Later
+    events follow at SPEED from `now` on. Ids begin with the time of the first start, so ids of two demos differ.
     """
-    begins = place.began / SECOND - DAY
-    story, run, ahead = Story(place.seed, KINDS, NOON), f"d{place.began // SECOND:x}", max(DAY, place.at)
-    for number, happening in zip(count(1), story.scheduled_events(), strict=False):
-        if number > place.number:
-            at = begins + happening.at if happening.at < DAY else now / SECOND + (happening.at - ahead) / SPEED
-            stamp = int(at * SECOND) + number % 1000  # no two of a thread at one time
-            yield Place(place.seed, place.began, number, happening.at), stamp, _event(happening, run, number, stamp)
+    begins = position.began / SECOND - DAY
+    story, run, ahead = Story(position.seed, KINDS, NOON), f"d{position.began // SECOND:x}", max(DAY, position.at)
+    for number, scheduled in zip(count(1), story.scheduled_events(), strict=False):
+        if number > position.number:
+            at = begins + scheduled.at if scheduled.at < DAY else now / SECOND + (scheduled.at - ahead) / SPEED
+            stamp = int(at * SECOND) + number % 1000  # two events of a thread never have the same time
+            after = StoryPosition(position.seed, position.began, number, scheduled.at)
+            yield after, stamp, _event(scheduled, run, number, stamp)
 
 
-def _event(happening: ScheduledEvent, run: str, number: int, at: int) -> dict[str, Any]:
-    say, data = happening.say, dict(happening.say.data)
+def _event(scheduled: ScheduledEvent, run: str, number: int, at: int) -> dict[str, Any]:
+    emit, data = scheduled.emit, dict(scheduled.emit.data)
     if "expires_in" in data:
         data["expires_at"] = format_timestamp(at + int(data.pop("expires_in") * SECOND))
     if "session_id" in data:
         data["session_id"] = f"{data['session_id']}_{run}"
-    subject = say.subject if say.type == "case.state_changed" else f"{say.subject}_{run}"
+    subject = emit.subject if emit.type == "case.state_changed" else f"{emit.subject}_{run}"
     return {
-        "specversion": "1.0", "id": f"{run}-{number}", "source": f"/demo/{TOPIC_OF_TYPE[say.type]}", "type": say.type,
+        "specversion": "1.0", "id": f"{run}-{number}", "source": f"/demo/{TOPIC_OF_TYPE[emit.type]}", "type": emit.type,
         "subject": subject, "time": format_timestamp(at), "workspaceid": WORKSPACE, "data": data,
     }
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Until `stop`, against the broker and the edge of the settings. KafkaError: no broker."""
+    """Runs the demo until `stop`, with the broker and the edge of the settings. Raises KafkaError without a broker."""
     async with health.serve(settings.metrics_port, lambda: None, settings.host):
         tasks = [asyncio.create_task(_play(settings)), asyncio.create_task(stop.wait())]
         try:
@@ -94,53 +97,58 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 async def _play(settings: Settings) -> None:
     file = Path(settings.data_dir) / "demo.json"
     now = now_us()
-    place = msgspec.json.decode(file.read_bytes(), type=Place) if file.exists() else Place(now % 1000, now)
+    position = StoryPosition(now % 1000, now)
+    if file.exists():
+        position = msgspec.json.decode(file.read_bytes(), type=StoryPosition)
     desk = AnswerDesk(file.with_name("demo-desk.json"))
-    for _, _, event in islice(events(Place(place.seed, place.began), now), place.number):
-        desk.told(event)
+    for _, _, event in islice(events(StoryPosition(position.seed, position.began), now), position.number):
+        desk.accept(event)
     out = idempotent_producer(settings, "demo")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     address = f"http://{f'[{host}]' if ':' in host else host}"
     inbox = f"{address}:{settings.port}"
-    async with contextlib.aclosing(DemoUsers(settings, inbox, place.seed)) as crew:
+    async with contextlib.aclosing(DemoUsers(settings, inbox, position.seed)) as users:
         try:
             await out.start()
             async with site.serve(desk, partial(_send, out), inbox, settings.host):
-                crew.begin()
-                await _follow(out, place, now, file, desk, f"{address}:{desk.port}")
+                users.begin()
+                await _follow(out, position, now, file, desk, f"{address}:{desk.port}")
         finally:
             await out.stop()
 
 
-async def _follow(out: AIOKafkaProducer, place: Place, now: int, file: Path, desk: AnswerDesk, address: str) -> None:
-    waiting: list[dict[str, Any]] = []
-    for after, at, event in events(place, now):
-        left = at / SECOND - time.time()
-        if waiting and (left > 0 or len(waiting) == _PORTION):
-            await _send(out, waiting)
-            waiting = []
-            _keep(file, place)
-        if left > 0:
-            if place.at < DAY <= after.at:
+async def _follow(
+    out: AIOKafkaProducer, position: StoryPosition, now: int, file: Path, desk: AnswerDesk, address: str
+) -> None:
+    """Sends each event when it is due, and saves the position after each batch."""
+    unsent: list[dict[str, Any]] = []
+    for after, at, event in events(position, now):
+        delay = at / SECOND - time.time()
+        if unsent and (delay > 0 or len(unsent) == _BATCH):
+            await _send(out, unsent)
+            unsent = []
+            _save(file, position)
+        if delay > 0:
+            if position.at < DAY <= after.at:
                 log.info("sent the events of the last day; continuing at demo speed", speed=SPEED)
-            await asyncio.sleep(left)
-        if desk.told(event):
-            waiting.append(linked(event, desk, address))
-        place = after
+            await asyncio.sleep(delay)
+        if desk.accept(event):
+            unsent.append(linked(event, desk, address))
+        position = after
 
 
 def linked(event: dict[str, Any], desk: AnswerDesk, address: str) -> dict[str, Any]:
-    """The event as its source sends it: what it opens is answered at the desk."""
+    """Returns the event with `action_url` if it opens an item: the desk's page that answers it."""
     path = desk.path(event)
     return event if path is None else {**event, "data": {**event["data"], "action_url": address + path}}
 
 
-def _keep(file: Path, place: Place) -> None:
+def _save(file: Path, position: StoryPosition) -> None:
     with private_files.replace_atomically(file) as draft:
-        draft.write_bytes(msgspec.json.encode(place))
+        draft.write_bytes(msgspec.json.encode(position))
 
 
 async def _send(out: AIOKafkaProducer, events: list[dict[str, Any]]) -> None:
-    """Acknowledged when it returns."""
+    """Sends the events, and waits until Kafka has acknowledged them."""
     await wait_acknowledged([
         await out.send(TOPIC_OF_TYPE[event["type"]], orjson.dumps(event), key=WORKSPACE.encode()) for event in events])

@@ -1,4 +1,4 @@
-"""The sorts of threads of a day: how each begins, what may come of it, and how long people take."""
+"""The kinds of threads of the demo: how each begins, how it may end, and how long users take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["KINDS", "PEOPLE"]
 
 MINUTE, HOUR = 60.0, 3600.0
 
-# (user, role, name). The first is who a newcomer signs in as.
+# (user, role, name). A visitor of the demo signs in as the first.
 PEOPLE = [
     ("maria", "OWNER", "Maria Okafor"), ("jonas", "ADMIN", "Jonas Lindt"), ("li", "MANAGER", "Li Wen"),
     ("sam", "MEMBER", "Sam Duarte"), ("noor", "MEMBER", "Noor Haddad"),
@@ -22,7 +22,7 @@ _USERS = [user for user, _, _ in PEOPLE]
 
 
 def taken(rng: random.Random, median: float) -> float:
-    """Seconds until somebody gets to it: mostly soon, sometimes after the night. `median`: of a quick team."""
+    """Returns the seconds until a user acts: log-normal with a long tail. Its median is 1.65 times `median`."""
     return rng.lognormvariate(0.5, 1.2) * median
 
 
@@ -41,7 +41,7 @@ def _case(rng: random.Random) -> dict[str, Any]:
 
 
 def _by(rng: random.Random) -> dict[str, Any]:
-    """One of the others: what the newcomer has decided, they have decided."""
+    """Returns the deciding user: never the first one, whose decisions are the visitor's own."""
     return {"by_user_id": rng.choice(_USERS[1:])}
 
 
@@ -100,7 +100,7 @@ def session(rng: random.Random, name: str) -> Thread:
     about = {**case, **_agent(rng), "session_id": key, "conversation_id": f"conv_{name}", **_where(rng)}
     yield Emit("session.started", key, {"title": case["case_title"], **about})
     asked = False
-    while not asked or rng.random() < 0.3:  # each asks at least once: by its question people know it
+    while not asked or rng.random() < 0.3:  # at least one question: it opens the item of the session
         asked = True
         yield taken(rng, 12 * MINUTE)
         title, body = rng.choice(phrases.QUESTIONS)
@@ -158,7 +158,7 @@ def message(rng: random.Random, name: str) -> Thread:
     yield Emit("message.posted", f"msg_{name}", {
         "title": title, "body_md": body, "priority": rng.choice(["low", "low", "normal"]), **_agent(rng), **_where(rng),
         "target_user_id": rng.choice([None, None, "maria", "sam"])})
-    if rng.random() < 0.6:  # the others wait for somebody to resolve them by hand
+    if rng.random() < 0.6:  # the users resolve the other messages by hand
         yield taken(rng, 2 * HOUR)
         yield Emit("message.withdrawn", f"msg_{name}", {})
 
@@ -176,7 +176,7 @@ def blocked(rng: random.Random, name: str) -> Thread:
         yield Emit("task.unblocked", f"task_{name}", {"task_id": f"task_{name}", **about, **_by(rng)})
 
 
-# How many of each begin in a day.
+# Threads per day of each kind.
 KINDS: dict[Callable[[random.Random, str], Thread], float] = {
     deploy: 40, escalation: 18, failed_run: 34, incident: 7, session: 55, plan: 28, action: 32, draft: 22, message: 26,
     blocked: 16,

@@ -1,7 +1,6 @@
-"""The desk as pages: what waits, a button for each answer, and an event on Kafka for the one that is pressed.
+"""Web pages of the answer desk. A page shows an open item with a button for each answer; a button sends an event.
 
-A link is what a person holds: its seal can't be guessed, so nothing here asks who they are, and no other site can make
-them press a button.
+The signature in a link cannot be guessed. So the pages need no login, and another site cannot forge a request.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store",
 }
 _REPEATED = ("case_id", "case_title", "task_id", "session_id", "cluster", "stack", "title")
-# The few marks of markdown that the story's texts have; the inbox knows them all.
-_MARKS = re.compile(
+# The subset of Markdown in the story's texts; the inbox supports all of it.
+_MARKUP = re.compile(
     r"```\n(?P<samp>.+?)\n```|`(?P<code>.+?)`|\*\*(?P<strong>.+?)\*\*|\*(?P<em>.+?)\*", re.DOTALL)
 _USER, _, _NAME = PEOPLE[0]
 
@@ -49,46 +48,47 @@ log = structlog.get_logger("attn.demo")
 
 
 def create_site(desk: AnswerDesk, send: Send, inbox: str) -> Starlette:
-    """`send` returns when the events are acknowledged, or raises. `inbox`: where the way back leads."""
-    look = b"".join((_STATIC / name).read_bytes() for name in ("page.css", "parts.css"))
-    answering = asyncio.Lock()  # of two answers to one question the first is it
+    """Creates the app. `send` returns once Kafka has acknowledged the events, or raises. `inbox`: URL of the inbox."""
+    css = b"".join((_STATIC / name).read_bytes() for name in ("page.css", "parts.css"))
+    answering = asyncio.Lock()  # the first of two concurrent answers wins
 
     async def style(_: Request) -> Response:
-        return Response(look, media_type="text/css", headers=_HEADERS)
+        return Response(css, media_type="text/css", headers=_HEADERS)
 
     async def ask(request: Request) -> Response:
-        event = _asked(desk, request)
+        event = _open_event(desk, request)
         return _page(inbox, *_question(request, event)) if event else _gone(inbox)
 
     async def answer(request: Request) -> Response:
         async with answering:
-            event = _asked(desk, request)
+            event = _open_event(desk, request)
             choices, number = ANSWERS[event["type"]] if event else (), int(request.path_params["number"])
             if event is None or number >= len(choices):
                 return _gone(inbox)
-            given = choices[number]
+            choice = choices[number]
             await send([{
-                **event, "id": f"desk-{secrets.token_hex(8)}", "type": given.type,
+                **event, "id": f"desk-{secrets.token_hex(8)}", "type": choice.type,
                 "time": format_timestamp(now_us()),
-                "data": {**_where(event), **given.data, "by_user_id": _USER},
+                "data": {**_context(event), **choice.data, "by_user_id": _USER},
             }])
-            desk.answered(event)
-        log.info("answered at the desk", type=given.type, subject=event["subject"])
-        return _page(inbox, f"{given.label}: done", "<p>The item has left all lists.</p>")
+            desk.mark_answered(event)
+        log.info("demo item answered", type=choice.type, subject=event["subject"])
+        return _page(inbox, f"{choice.label}: done", "<p>The item has left all lists.</p>")
 
-    where = "/{seal}/{topic}/{subject}"
+    path = "/{signature}/{topic}/{subject}"
     return Starlette(routes=[
-        Route("/desk.css", style), Route(where, ask), Route(where + "/{number:int}", answer, methods=["POST"]),
+        Route("/desk.css", style), Route(path, ask), Route(path + "/{number:int}", answer, methods=["POST"]),
     ])
 
 
 @contextlib.asynccontextmanager
 async def serve(desk: AnswerDesk, send: Send, inbox: str, host: str) -> AsyncIterator[None]:
-    """While the body runs, at the desk's port; at another from then on if that one was taken meanwhile."""
+    """Serves the pages while the body runs: at the desk's port, or at a new one if that port is in use."""
     try:
         sock = listen(host, desk.port)
     except OSError as error:
-        log.warning("links of before lead nowhere: the desk's port is taken", port=desk.port, error=str(error))
+        log.warning("the port of the demo's pages is in use; links of earlier events do not work", port=desk.port,
+                    error=str(error))
         sock = listen(host, 0)
     desk.port = _port(sock)
     http = make_server(create_site(desk, send, inbox))
@@ -105,12 +105,12 @@ def _port(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
-def _asked(desk: AnswerDesk, request: Request) -> dict[str, Any] | None:
-    return desk.opener(*(request.path_params[name] for name in ("seal", "topic", "subject")))
+def _open_event(desk: AnswerDesk, request: Request) -> dict[str, Any] | None:
+    return desk.opener(*(request.path_params[name] for name in ("signature", "topic", "subject")))
 
 
-def _where(event: dict[str, Any]) -> dict[str, Any]:
-    """What a closing event repeats of the one that opened: facts of the history say where it was."""
+def _context(event: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the opening event that a closing event repeats, for the facts of the history."""
     return {name: event["data"][name] for name in _REPEATED if name in event["data"]}
 
 
@@ -121,21 +121,21 @@ def _question(request: Request, event: dict[str, Any]) -> tuple[str, str]:
         f'<form method="post" action="{escape(request.url.path)}/{number}">'
         f'<button class="button{"" if number else " primary"}">{escape(choice.label)}</button></form>'
         for number, choice in enumerate(ANSWERS[event["type"]]))
-    hint = f"You answer as {escape(_NAME)}." if buttons else "Nothing is to be decided here: it passes by itself."
+    hint = f"You answer as {escape(_NAME)}." if buttons else "No decision is needed: the item closes by itself."
     steps = "".join(f"<li>{escape(step['title'])} ({escape(step['mode'])})</li>" for step in data.get("steps", ()))
     return data["title"], (
-        f'<p class="hint">{escape(about)}</p><p class="plain-text markdown">{_marked(data.get("body_md") or "")}</p>'
+        f'<p class="hint">{escape(about)}</p><p class="plain-text markdown">{_to_html(data.get("body_md") or "")}</p>'
         f'<div class="markdown"><ol>{steps}</ol></div>'
         f'<div class="actions">{buttons}</div>'
         f'<p class="hint">This page plays the application that asked. {hint}</p>')
 
 
-def _marked(text: str) -> str:
-    def mark(found: re.Match[str]) -> str:
-        tag = str(found.lastgroup)
-        return f"<{tag}>{found[tag]}</{tag}>"
+def _to_html(text: str) -> str:
+    def element(match: re.Match[str]) -> str:
+        tag = str(match.lastgroup)
+        return f"<{tag}>{match[tag]}</{tag}>"
 
-    return _MARKS.sub(mark, escape(text))
+    return _MARKUP.sub(element, escape(text))
 
 
 def _gone(inbox: str) -> HTMLResponse:

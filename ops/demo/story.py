@@ -1,7 +1,7 @@
-"""What happens, and when: many threads of events side by side. Pure; all of it follows from the seed.
+"""Schedules the demo's events: many concurrent threads of events. Pure; the seed determines all events.
 
-A thread is a generator: it yields seconds to wait for, or an `Emit`. Threads begin at random, more of them by day than
-by night, each kind as often as the day has it.
+A thread is a generator that yields an `Emit`, or seconds to wait. Threads begin at random times, more by day than by
+night. Each kind has a mean number of threads per day.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOON = 13 * 3600.0  # the busiest time of the day
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """An event of this type. In `data`, `expires_in` is in seconds from then on."""
+    """An event to emit. `expires_in` in `data` is seconds from the time of the event."""
 
     type: str
     subject: str
@@ -31,54 +31,57 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledEvent:
-    """`at`: seconds of the story, which begins at 0."""
+    """An event and its time. `at`: seconds since the beginning of the story."""
 
     at: float
-    say: Emit
+    emit: Emit
 
 
 Thread = Generator["float | Emit", None, None]
 
 
 class Story:
-    """`kinds`: how often a day each sort of thread begins, by what makes one. `begins`: the time of day of second 0."""
+    """A sequence of events. `kinds`: thread factory -> threads per day. `begins`: time of day at 0, in seconds."""
 
     def __init__(self, seed: int, kinds: Mapping[Callable[[random.Random, str], Thread], float],
                  begins: float = 0.0) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - repeatable is the point
         self._kinds = kinds
         self._begins = begins
-        self._order = count()  # what is due at one moment happens in the order in which it was planned
+        self._order = count()  # orders entries of the same time as they were planned
 
     def scheduled_events(self) -> Iterator[ScheduledEvent]:
-        """In order of time, for ever."""
+        """Yields the events in order of time, without end."""
         names = count(1)
         due: list[tuple[float, int, Thread | Callable[[random.Random, str], Thread]]] = []
-        for make in self._kinds:
-            self._plan(due, self._next_beginning(0.0, self._kinds[make]), make)
+        for factory in self._kinds:
+            self._plan(due, self._next_beginning(0.0, self._kinds[factory]), factory)
         while True:
-            at, _, what = heapq.heappop(due)
-            if callable(what):
-                self._plan(due, self._next_beginning(at, self._kinds[what]), what)
-                what = what(random.Random(self._rng.random()), f"{next(names):05}")  # noqa: S311
-            step = next(what, None)
+            at, _, thread = heapq.heappop(due)
+            if callable(thread):  # a factory: a new thread begins
+                self._plan(due, self._next_beginning(at, self._kinds[thread]), thread)
+                thread = thread(random.Random(self._rng.random()), f"{next(names):05}")  # noqa: S311
+            step = next(thread, None)
             if isinstance(step, Emit):
                 yield ScheduledEvent(at, step)
-                self._plan(due, at, what)
+                self._plan(due, at, thread)
             elif step is not None:
-                self._plan(due, at + step, what)
+                self._plan(due, at + step, thread)
 
-    def _plan(self, due: list[Any], at: float, what: Any) -> None:
-        heapq.heappush(due, (at, next(self._order), what))
+    def _plan(self, due: list[Any], at: float, thread: Any) -> None:
+        heapq.heappush(due, (at, next(self._order), thread))
 
-    def _next_beginning(self, at: float, a_day: float) -> float:
-        """By thinning: as if it were always noon, and then some are left out."""
+    def _next_beginning(self, at: float, per_day: float) -> float:
+        """Returns the next time of a Poisson process whose rate depends on the time of day.
+
+        Thinning: times are drawn at twice the mean rate, and each is dropped with probability 1 - `busy`.
+        """
         while True:
-            at += self._rng.expovariate(a_day * 2 / DAY)
+            at += self._rng.expovariate(per_day * 2 / DAY)
             if self._rng.random() < busy(self._begins + at):
                 return at
 
 
 def busy(second: float) -> float:
-    """How much is going on at a time of day, of 1 at its busiest; 0.5 on average."""
+    """Returns the relative load at a time of day: mean 0.5, at noon 0.9."""
     return 0.5 + 0.4 * math.cos((second % DAY - NOON) / DAY * 2 * math.pi)

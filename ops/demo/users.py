@@ -18,15 +18,15 @@ from schemas.settings import Settings
 __all__ = ["WORKSPACE", "DemoUsers"]
 
 WORKSPACE = "demo"
-_PAUSE = 8.0  # seconds between two acts, on average
-_BY_HAND = {"message", "failed_run", "draft_review", "incident"}  # what no source has to decide
+_PAUSE = 8.0  # mean seconds between two requests
+_BY_HAND = {"message", "failed_run", "draft_review", "incident"}  # kinds of items whose source awaits no decision
 _HOUR = 3600
 
 log = structlog.get_logger("attn.demo")
 
 
 class DemoUsers:
-    """Everybody but the first of them, who is the newcomer at the page. `begin`, and `aclose` when it is over."""
+    """Simulates PEOPLE except the first, who is the visitor. `begin` starts the requests, `aclose` stops them."""
 
     def __init__(self, settings: Settings, url: str, seed: int) -> None:
         self._settings = settings
@@ -48,8 +48,8 @@ class DemoUsers:
             await asyncio.sleep(self._rng.expovariate(1 / _PAUSE))
             try:
                 await self._act()
-            except httpx.HTTPError as error:  # an edge that starts again, or an item that was resolved meanwhile
-                log.debug("nothing done", error=repr(error))
+            except httpx.HTTPError as error:  # the edge restarts, or does not answer in time
+                log.debug("request of a demo user failed", error=repr(error))
 
     async def _act(self) -> None:
         user, role, name = self._rng.choice(PEOPLE[1:])
@@ -59,7 +59,7 @@ class DemoUsers:
             item = self._rng.choice(items)
             method, path, body = self._choose(item)
             answer = await self._client.request(method, path, headers=headers, json=body)
-            log.debug("somebody acted", user=user, path=path, status=answer.status_code)
+            log.debug("demo user acted", user=user, path=path, status=answer.status_code)
 
     def _choose(self, item: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         path = f"/api/v1/inbox/{item['id']}"
@@ -72,6 +72,6 @@ class DemoUsers:
 
     def _headers(self, user: str, role: str, name: str) -> dict[str, str]:
         secret = self._settings.jwt_secret
-        assert secret is not None, "attn up makes one"
+        assert secret is not None, "attn up creates a secret"
         claims = {"sub": user, "workspace_id": WORKSPACE, "role": role, "name": name, "exp": int(time.time()) + _HOUR}
         return {"Authorization": f"Bearer {jwt.encode(claims, secret.get_secret_value(), 'HS256')}"}

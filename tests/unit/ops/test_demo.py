@@ -7,7 +7,7 @@ from itertools import islice, takewhile
 
 from support.model import Model, Reader
 
-from ops.demo.player import Place, events
+from ops.demo.player import StoryPosition, events
 from ops.demo.scenarios import PEOPLE
 from ops.demo.story import DAY
 from schemas.scalars import SECOND, parse_timestamp
@@ -18,45 +18,45 @@ from streams.core.normalise import normalise
 NOW = parse_timestamp("2026-05-20T12:00:00Z")
 
 
-def told(place: Place, now: int, count: int) -> list[tuple[Place, int, dict[str, object]]]:
-    return list(islice(events(place, now), count))
+def played(position: StoryPosition, now: int, count: int) -> list[tuple[StoryPosition, int, dict[str, object]]]:
+    return list(islice(events(position, now), count))
 
 
 def test_every_event_is_accepted_and_every_type_but_a_few_occurs() -> None:
-    found = told(Place(7, NOW), NOW, 4000)
-    for _, _, event in found:
+    played_events = played(StoryPosition(7, NOW), NOW, 4000)
+    for _, _, event in played_events:
         normalise(TOPIC_OF_TYPE[str(event["type"])], json.dumps(event).encode())
-    types = {event["type"] for _, _, event in found}
+    types = {event["type"] for _, _, event in played_events}
     missing = {name for names in SOURCE_TYPES.values() for name in names} - types
     assert missing <= {"proof.expired"}
-    assert len({event["id"] for _, _, event in found}) == len(found)
+    assert len({event["id"] for _, _, event in played_events}) == len(played_events)
 
 
-def test_the_same_place_is_the_same_story() -> None:
-    assert told(Place(7, NOW), NOW, 300) == told(Place(7, NOW), NOW, 300)
-    assert told(Place(7, NOW), NOW, 300) != told(Place(8, NOW), NOW, 300)
+def test_the_same_seed_gives_the_same_story() -> None:
+    assert played(StoryPosition(7, NOW), NOW, 300) == played(StoryPosition(7, NOW), NOW, 300)
+    assert played(StoryPosition(7, NOW), NOW, 300) != played(StoryPosition(8, NOW), NOW, 300)
 
 
-def test_yesterday_comes_first_and_then_it_is_faster_than_life() -> None:
-    found = told(Place(7, NOW), NOW, 3000)
-    past = [at for place, at, _ in found if place.at < DAY]
+def test_events_of_the_last_day_come_first_and_later_ones_are_faster_than_real_time() -> None:
+    played_events = played(StoryPosition(7, NOW), NOW, 3000)
+    past = [at for position, at, _ in played_events if position.at < DAY]
     assert min(past) >= NOW - DAY * SECOND
     assert max(past) <= NOW + SECOND
-    live = [at for place, at, _ in found if place.at >= DAY]
+    live = [at for position, at, _ in played_events if position.at >= DAY]
     assert 0.5 < (live[-1] - NOW) / SECOND / len(live) < 10, "seconds between two events"
 
 
-def test_it_goes_on_where_it_was() -> None:
-    whole = told(Place(7, NOW), NOW, 2500)
+def test_a_restarted_demo_continues_at_its_position() -> None:
+    whole = played(StoryPosition(7, NOW), NOW, 2500)
     stopped = whole[1999][0]
     later = NOW + 3600 * SECOND
-    rest = told(stopped, later, 500)
+    rest = played(stopped, later, 500)
     assert [event["id"] for _, _, event in rest] == [event["id"] for _, _, event in whole[2000:]]
     assert all(at >= later for _, at, _ in rest)
 
 
 def test_there_is_something_to_do_when_it_begins() -> None:
-    yesterday = takewhile(lambda one: one[0].at < DAY, events(Place(7, NOW), NOW))
+    yesterday = takewhile(lambda one: one[0].at < DAY, events(StoryPosition(7, NOW), NOW))
     lines = [{"topic": TOPIC_OF_TYPE[str(event["type"])], "key": None, "value": event} for _, _, event in yesterday]
     view = Model(lines).at(NOW, "demo")["demo"]
     items = view.ranked(Reader("maria", "OWNER"), ids={item.key: str(item.key) for item in view.items.values()})
@@ -66,8 +66,8 @@ def test_there_is_something_to_do_when_it_begins() -> None:
 
 
 def test_nothing_is_decided_in_the_newcomers_name() -> None:
-    found = islice(events(Place(7, NOW), NOW), 3000)
-    deciders = {event["data"].get("by_user_id") for _, _, event in found} - {None}
+    played_events = islice(events(StoryPosition(7, NOW), NOW), 3000)
+    deciders = {event["data"].get("by_user_id") for _, _, event in played_events} - {None}
     assert deciders == {user for user, _, _ in PEOPLE[1:]}
 
 

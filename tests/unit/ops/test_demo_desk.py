@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ops.demo.desk import ANSWERS, AnswerDesk
-from ops.demo.player import Place, events, linked
+from ops.demo.player import StoryPosition, events, linked
 from ops.demo.site import create_site
 from schemas.scalars import parse_timestamp
 from schemas.topics import TOPIC_OF_TYPE
@@ -23,7 +23,7 @@ INBOX = "http://127.0.0.1:8000"
 
 
 def story(count: int, seed: int = 7) -> list[dict[str, Any]]:
-    return [event for _, _, event in islice(events(Place(seed, NOW), NOW), count)]
+    return [event for _, _, event in islice(events(StoryPosition(seed, NOW), NOW), count)]
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def desk(tmp_path: Path) -> AnswerDesk:
 
 
 def opening(desk: AnswerDesk, kind: str) -> dict[str, Any]:
-    """The story's first event of this type that opens something, which the desk has been told."""
+    """The story's first event of this type that opens an item. The desk has accepted it."""
     event = next(event for event in story(3000) if event["type"] == kind and desk.path(event))
-    assert desk.told(event)
+    assert desk.accept(event)
     return event
 
 
@@ -66,27 +66,28 @@ async def test_each_answer_is_an_event_of_its_source(kind: str, tmp_path: Path) 
         assert TOPIC_OF_TYPE[choice.type] == TOPIC_OF_TYPE[kind]
 
 
-async def test_what_nobody_decides_has_a_page_that_says_so(desk: AnswerDesk) -> None:
+async def test_an_item_without_answers_has_a_page_without_buttons(desk: AnswerDesk) -> None:
     async with client(desk, []) as browser:
         page = await browser.get(str(desk.path(opening(desk, "session.verifying"))))
     assert page.status_code == 200
-    assert "it passes by itself" in page.text
+    assert "the item closes by itself" in page.text
     assert "<form" not in page.text
 
 
-async def test_nobody_makes_up_a_link(desk: AnswerDesk) -> None:
+async def test_a_forged_link_is_rejected(desk: AnswerDesk) -> None:
     event, sent = opening(desk, "plan.proposed"), []
     path = str(desk.path(event))
-    seal = path.split("/")[1]
+    signature = path.split("/")[1]
     async with client(desk, sent) as browser:
-        for wrong in (path.replace(seal, "0" * 32), path.replace(seal, "é"), f"/{seal}/plans/another", path + "/9/1"):
+        forged = path.replace(signature, "0" * 32)
+        for wrong in (forged, path.replace(signature, "é"), f"/{signature}/plans/another", path + "/9/1"):
             assert (await browser.get(wrong)).status_code in (404, 410)
-        for wrong in (path.replace(seal, "0" * 32) + "/0", path + "/2", path + "/-1", path):
+        for wrong in (forged + "/0", path + "/2", path + "/-1", path):
             assert (await browser.post(wrong)).status_code in (404, 405, 410)
     assert sent == []
 
 
-async def test_what_could_not_be_said_is_still_open(desk: AnswerDesk) -> None:
+async def test_an_item_stays_open_if_its_answer_cannot_be_sent(desk: AnswerDesk) -> None:
     event = opening(desk, "waitpoint.created")
 
     async def fail(_: list[dict[str, Any]]) -> None:
@@ -98,11 +99,11 @@ async def test_what_could_not_be_said_is_still_open(desk: AnswerDesk) -> None:
         assert (await browser.get(str(desk.path(event)))).status_code == 200
 
 
-async def test_a_page_of_before_does_not_answer_what_is_asked_next(desk: AnswerDesk) -> None:
+async def test_a_page_of_an_earlier_question_does_not_answer_the_next(desk: AnswerDesk) -> None:
     first, sent = opening(desk, "session.waiting"), []
     second = {**first, "id": "later", "data": {**first["data"], "title": "Another question"}}
-    desk.told({**first, "id": "between", "type": "session.resumed"})
-    desk.told(second)
+    desk.accept({**first, "id": "between", "type": "session.resumed"})
+    desk.accept(second)
     async with client(desk, sent) as browser:
         assert (await browser.post(f"{desk.path(first)}/0")).status_code == 410
         assert sent == []
@@ -110,20 +111,20 @@ async def test_a_page_of_before_does_not_answer_what_is_asked_next(desk: AnswerD
         assert (await browser.post(f"{desk.path(second)}/0")).status_code == 200
 
 
-async def test_the_story_goes_on_while_an_answer_is_sent(desk: AnswerDesk) -> None:
-    """What it opens then under the same name has not been answered, and is closed by the story."""
+async def test_the_story_continues_while_an_answer_is_sent(desk: AnswerDesk) -> None:
+    """An item that the story opens in the meantime under the same name is unanswered, and the story closes it."""
     first = opening(desk, "session.waiting")
     resumed, second = {**first, "id": "between", "type": "session.resumed"}, {**first, "id": "later"}
 
     async def send(_: list[dict[str, Any]]) -> None:
-        desk.told(resumed)
-        desk.told(second)
+        desk.accept(resumed)
+        desk.accept(second)
 
     transport = httpx.ASGITransport(create_site(desk, send, INBOX))
     async with httpx.AsyncClient(transport=transport, base_url="http://desk") as browser:
         assert (await browser.post(f"{desk.path(first)}/0")).status_code == 200
         assert (await browser.get(str(desk.path(second)))).status_code == 200
-    assert desk.told(resumed)
+    assert desk.accept(resumed)
 
 
 async def test_text_of_the_story_stays_text(desk: AnswerDesk) -> None:
@@ -147,23 +148,23 @@ async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: AnswerDesk)
 def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None:
     """Every fifth thing is answered as it opens: exactly its own closing is left out, also by a desk made again at
     any time, and everything else is said."""
-    told, file = story(3000), tmp_path / "desk.json"
+    events_of_story, file = story(3000), tmp_path / "desk.json"
     desk, left, answered = AnswerDesk(file), [], []
-    for number, event in enumerate(told, 1):
+    for number, event in enumerate(events_of_story, 1):
         if number % 500 == 0:
             desk = AnswerDesk(file)
-            for old in told[:number - 1]:
-                desk.told(old)
-        if not desk.told(event):
+            for old in events_of_story[:number - 1]:
+                desk.accept(old)
+        if not desk.accept(event):
             left.append((event["type"], event["subject"]))
         elif desk.path(event) and ANSWERS[event["type"]] and number % 5 == 0:
-            desk.answered(event)
+            desk.mark_answered(event)
             answered.append((TOPIC_OF_TYPE[event["type"]], event["subject"]))
     assert len(answered) > 100
     closed = [(TOPIC_OF_TYPE[kind], subject) for kind, subject in left]
     assert all(closed.count(one) <= answered.count(one) for one in closed)
     assert len(closed) > len(answered) * 0.8, "but for what is open to the end"
-    kept = [event["type"] for event in told]
+    kept = [event["type"] for event in events_of_story]
     assert {"session.completed", "escalation.updated"} <= set(kept) - {kind for kind, _ in left}
 
 
@@ -175,8 +176,8 @@ def test_attn_takes_the_links_which_are_where_something_opens(desk: AnswerDesk) 
     assert "action_url" not in opening(desk, "plan.proposed")["data"], "the story itself stays as it was"
 
 
-def test_what_it_holds_is_bounded(desk: AnswerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.demo.desk._HELD", 10)
+def test_the_number_of_open_items_is_bounded(desk: AnswerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.demo.desk._MAX_OPEN", 10)
     for number in range(1, 100):
-        desk.told({"type": "plan.proposed", "subject": f"p{number}", "data": {}})
+        desk.accept({"type": "plan.proposed", "subject": f"p{number}", "data": {}})
     assert len(desk._opened) == 10
