@@ -141,7 +141,7 @@ async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
 
     async def told(self: GroupLock, partitions: Any) -> None:
         """With its next heartbeat: a rebuild that ends before that has nothing to fear of who waits."""
-        if self._held.is_set():
+        if self._acquired.is_set():
             noticed.set()
         await revoked(self, partitions)
 
