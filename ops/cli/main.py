@@ -36,8 +36,8 @@ COMMANDS = {
     "kafka": "ops.cli.commands.kafka:app",
 }
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"attn {metadata.version('attn')}")
         raise typer.Exit
 

@@ -52,8 +52,8 @@ def _default(name: str) -> str:
 
 
 def _about(name: str) -> str:
-    said = Settings.model_fields[name].description or ""
-    return re.sub(r"\s+", " ", said).replace("|", "\\|")
+    description = Settings.model_fields[name].description or ""
+    return re.sub(r"\s+", " ", description).replace("|", "\\|")
 
 
 if __name__ == "__main__":

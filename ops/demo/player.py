@@ -51,17 +51,17 @@ class StoryPosition(msgspec.Struct):
     at: float = 0.0
 
 
-def events(position: StoryPosition, now: int) -> Iterator[tuple[StoryPosition, int, dict[str, Any]]]:
+def events(position: StoryPosition, started: int) -> Iterator[tuple[StoryPosition, int, dict[str, Any]]]:
     """Yields (position after the event, its time in microseconds, CloudEvent) from `position` on, without end.
 
-    The first day of the story is the 24 hours before `began`. Its clock starts at noon, at any real time of day. Later
-    events follow at SPEED from `now` on. Ids begin with the time of the first start, so ids of two demos differ.
+    The first day of the story is the 24 hours before `began`. `began` is noon in the story, at any real time of day. Later events
+    follow at SPEED from `started` on. Ids begin with the time of the first start, so ids of two demos differ.
     """
     begins = position.began / SECOND - DAY
-    story, run, ahead = Story(position.seed, KINDS, NOON), f"d{position.began // SECOND:x}", max(DAY, position.at)
+    story, run, resumed_at = Story(position.seed, KINDS, NOON), f"d{position.began // SECOND:x}", max(DAY, position.at)
     for number, scheduled in zip(count(1), story.scheduled_events(), strict=False):
         if number > position.number:
-            at = begins + scheduled.at if scheduled.at < DAY else now / SECOND + (scheduled.at - ahead) / SPEED
+            at = begins + scheduled.at if scheduled.at < DAY else started / SECOND + (scheduled.at - resumed_at) / SPEED
             stamp = int(at * SECOND) + number % 1000  # two events of a thread never have the same time
             after = StoryPosition(position.seed, position.began, number, scheduled.at)
             yield after, stamp, _event(scheduled, run, number, stamp)

@@ -2,7 +2,7 @@
 
 The broker keeps its data in memory and saves it to disk continuously; a clean stop saves all of it. If it is killed,
 the last records are lost and their offsets are used again. The next start detects that (`unclean`) and increments
-`incarnation`, which tells the workers that offsets were reused.
+`incarnation`, by which workers detect that offsets were reused.
 """
 
 from __future__ import annotations

@@ -245,8 +245,8 @@ class Stack:
 
         await asyncio.gather(*(stop(process, EDGE_BY) for process in self._processes if process.name == "edge"))
         await asyncio.gather(*(stop(process, ROLES_BY) for process in self._processes if process.name != "edge"))
-        left = max(started + ALL_BY - time.monotonic(), 1.0)
-        if self._broker is not None and not await self._broker.stop(left, leave=True):
+        seconds_left = max(started + ALL_BY - time.monotonic(), 1.0)
+        if self._broker is not None and not await self._broker.stop(seconds_left, leave=True):
             log.warning("the broker is still saving its data and will end afterwards; the next start waits for it")
         log.info("stopped", seconds=round(time.monotonic() - started, 1))
 

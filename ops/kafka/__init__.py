@@ -1,4 +1,4 @@
-"""Apache Kafka (KRaft) on this machine without Docker: for trying, for tests, for measuring. Not for production."""
+"""Runs Apache Kafka (KRaft) locally without Docker, for evaluation, tests and benchmarks. Not for production."""
 
 from ops.kafka.cluster import Cluster
 from ops.kafka.jars import missing

@@ -177,9 +177,9 @@ class Cluster:
         client = AIOKafkaClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5000)
         try:
             await client.bootstrap()
-            known = await client.fetch_all_metadata()
+            metadata = await client.fetch_all_metadata()
         finally:
             await client.close()
-        if topic not in known.topics():
+        if topic not in metadata.topics():
             raise UserError(f"no topic {topic} at {self.bootstrap}")
-        return {number: (part.leader, set(part.isr)) for number, part in known._partitions[topic].items()}
+        return {number: (part.leader, set(part.isr)) for number, part in metadata._partitions[topic].items()}

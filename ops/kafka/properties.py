@@ -9,16 +9,16 @@ from schemas.topics import MAX_DEAD_LETTER_BYTES
 
 __all__ = ["HOST", "Ports", "properties"]
 
-HOST = "127.0.0.1"  # never another: it knows no callers
-Ports = tuple[int, int]  # for clients, for the quorum
+HOST = "127.0.0.1"  # loopback only: the listeners have no authentication
+Ports = tuple[int, int]  # of clients, of the quorum
 
 
 def properties(number: int, ports: Sequence[Ports], data: Path, overrides: Mapping[str, str]) -> str:
-    """The file's text for node `number` (from 1) of the cluster whose nodes listen on `ports`; `overrides` win."""
+    """Returns the file for node `number` (from 1). `ports`: those of all nodes. `overrides` replace the values here."""
     clients, quorum = ports[number - 1]
     copies = len(ports)
-    safe = str(min(2, copies))  # one of three may be away, and still two hold each record
-    given = {
+    min_isr = str(min(2, copies))  # 2 of 3 nodes hold each acknowledged record, so one node may be down
+    settings = {
         "process.roles": "broker,controller",
         "node.id": str(number),
         "controller.quorum.voters": ",".join(
@@ -30,20 +30,21 @@ def properties(number: int, ports: Sequence[Ports], data: Path, overrides: Mappi
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),
         "default.replication.factor": str(copies),
-        "min.insync.replicas": safe,
+        "min.insync.replicas": min_isr,
         "offsets.topic.replication.factor": str(copies),
         "transaction.state.log.replication.factor": str(copies),
-        "transaction.state.log.min.isr": safe,
+        "transaction.state.log.min.isr": min_isr,
         "share.coordinator.state.topic.replication.factor": str(copies),
-        "share.coordinator.state.topic.min.isr": safe,
-        # Fifty each is for large clusters; here they are files to open at each start.
+        "share.coordinator.state.topic.min.isr": min_isr,
+        # The default of 50 suits large clusters; each partition means files to open at each start.
         "offsets.topic.num.partitions": "8",
         "transaction.state.log.num.partitions": "8",
         "unclean.leader.election.enable": "false",
-        "auto.create.topics.enable": "false",  # attn creates its topics as they must be
+        "auto.create.topics.enable": "false",  # attn creates its topics with their own settings
         "group.initial.rebalance.delay.ms": "0",
         "message.max.bytes": str(MAX_DEAD_LETTER_BYTES),
         "replica.fetch.max.bytes": str(MAX_DEAD_LETTER_BYTES),
-        "log.cleaner.dedupe.buffer.size": str(32 << 20),  # of 128 MiB: the heap is small; a million keys a pass
+        # The default of 128 MiB is too much for the small heap. 32 MiB hold a million keys per pass.
+        "log.cleaner.dedupe.buffer.size": str(32 << 20),
     }
-    return "".join(f"{name}={value}\n" for name, value in (given | dict(overrides)).items())
+    return "".join(f"{name}={value}\n" for name, value in (settings | dict(overrides)).items())

@@ -11,11 +11,11 @@ from ops.errors import UserError
 
 __all__ = ["HOST", "free_port", "take_port"]
 
-HOST = "127.0.0.1"  # the embedded broker authenticates nobody, so it listens on loopback only
+HOST = "127.0.0.1"  # the embedded broker has no authentication, so it listens on loopback only
 
 
 def free_port() -> int:
-    """Returns a TCP port that is free on loopback, as is the port after it. Raises OSError if none is found.
+    """Returns a TCP port that is free on loopback, as is the port after it. Raises OSError after 100 attempts.
 
     The port is between 15000 and 32000, below the range that systems use for outgoing connections. So no outgoing
     connection occupies it before the server binds it or while the server restarts.

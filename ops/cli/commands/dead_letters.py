@@ -187,7 +187,7 @@ def _since(text: str | None) -> int | None:
 
 async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple[int, int]:
     """Sends unresolved records again and marks them. Returns how many were sent, and how many cannot be."""
-    sent, left, positions = 0, 0, list[RecordPosition]()
+    sent, refused, positions = 0, 0, list[RecordPosition]()
     async with (
         open_consumer(settings, DEAD_LETTERS, GROUP) as reader,
         open_producer(settings, [*SOURCE_TYPES, LOG, DEAD_LETTERS]) as out,
@@ -197,8 +197,8 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
                 break
             letter = record.letter
             if letter is None or not can_retry(letter):
-                left += 1
-                if left <= _EXPLAINED:
+                refused += 1
+                if refused <= _EXPLAINED:
                     typer.echo(f"{record.name} cannot be sent again: {why_not(letter)}", err=True)
                 continue
             # A record of attn.log belongs to its partition. For source topics the key decides.
@@ -213,12 +213,12 @@ async def _retry(settings: Settings, chosen: Filter, limit: int | None) -> tuple
         await out.finish()
         await mark_resolved(out, positions)
         await out.finish()
-    return sent, left
+    return sent, refused
 
 
 async def _export(settings: Settings, chosen: Filter, limit: int | None, file: IO[bytes]) -> tuple[int, int]:
     """Returns how many records were written, and how many cannot be sent again."""
-    written, left = 0, 0
+    written, refused = 0, 0
     async with open_consumer(settings, DEAD_LETTERS, GROUP) as reader:
         async for record in unresolved(reader, chosen):
             if limit is not None and written >= limit:
@@ -227,8 +227,8 @@ async def _export(settings: Settings, chosen: Filter, limit: int | None, file: I
                 file.write(msgspec.json.encode(export_line(record)) + b"\n")
                 written += 1
             else:
-                left += 1
-    return written, left
+                refused += 1
+    return written, refused
 
 
 async def _summarize(settings: Settings, chosen: Filter) -> list[Summary]:
@@ -274,7 +274,7 @@ def _create(path: str) -> Iterator[IO[bytes]]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _report(done: int, left: int, verb: str, more: str, as_json: bool) -> None:
+def _report(done: int, refused: int, verb: str, suffix: str, as_json: bool) -> None:
     """Prints what was done; for an export to stderr, because stdout may be the file."""
-    text = " ".join(filter(None, (verb, str(done), more))) + (f"; {left} can't be sent again" if left else "")
-    typer.echo(json.dumps({verb: done, "left": left}) if as_json else text, err=verb == "wrote")
+    text = " ".join(filter(None, (verb, str(done), suffix))) + (f"; {refused} can't be sent again" if refused else "")
+    typer.echo(json.dumps({verb: done, "left": refused}) if as_json else text, err=verb == "wrote")

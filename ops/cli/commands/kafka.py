@@ -50,9 +50,9 @@ def start(
     Restarts keep data and ports.
     """
     directory = _directory(data_dir)
-    known = (directory / "cluster.json").exists()
+    exists = (directory / "cluster.json").exists()
     with _lock(directory):
-        cluster = Cluster(directory, brokers, port=(0 if known else PORT) if port is None else port, tied=foreground)
+        cluster = Cluster(directory, brokers, port=(0 if exists else PORT) if port is None else port, tied=foreground)
         asyncio.run(_stay(cluster) if foreground else _start(cluster))
 
 
@@ -92,9 +92,10 @@ def status(data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
-def _directory(given: Path | None) -> Path:
+def _directory(path: Path | None) -> Path:
+    """Returns the directory of the cluster: `path`, or `kafka` in the data directory."""
     settings: Settings = config.load_settings()
-    return given or settings.data_dir / "kafka"
+    return path or settings.data_dir / "kafka"
 
 
 def _lock(directory: Path) -> AbstractContextManager[None]:

@@ -41,7 +41,7 @@ def migrate(
             if dry_run:
                 pending = migrations.pending(client, database)
                 sql = migrations.preparing(database, cluster) if pending else []
-                sql += [one for file in pending for one in (f"-- {file.name}", *file.statements(database, cluster))]
+                sql += [part for file in pending for part in (f"-- {file.name}", *file.statements(database, cluster))]
                 sql += retention.retention_statements(client, database, settings)
                 for statement in sql:
                     typer.echo(statement if statement.startswith("--") else f"{statement};\n")
@@ -51,8 +51,8 @@ def migrate(
             changes = list(retention.retention_statements(client, database, settings))
             for statement in changes:
                 client.command(statement)
-            for what in [*names, *changes]:
-                typer.echo(f"applied {what}", err=True)
+            for change in [*names, *changes]:
+                typer.echo(f"applied {change}", err=True)
             return typer.echo(f"all migrations are applied at {_address(settings)}", err=True)
     except migrations.MigrationError as error:
         raise UserError(str(error)) from None
@@ -81,9 +81,9 @@ def _address(settings: Settings) -> str:
 
 def _show(files: list[Any], applied: dict[int, Any], database: str) -> None:
     table = Table("number", "file", "applied at (UTC)", "text")
-    known = {file.number: file for file in files}
-    for number in sorted(known.keys() | applied.keys()):
-        file, done = known.get(number), applied.get(number)
+    packaged = {file.number: file for file in files}
+    for number in sorted(packaged.keys() | applied.keys()):
+        file, done = packaged.get(number), applied.get(number)
         text = "unknown to this attn" if file is None else "pending" if done is None else (
             "as it is" if file.checksum == done.checksum else "CHANGED since")
         table.add_row(f"{number:04}", file.name if file else "?", f"{done.at:%Y-%m-%d %H:%M:%S}" if done else "", text)

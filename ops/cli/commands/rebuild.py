@@ -138,11 +138,11 @@ async def _each(
     bases = source.bases(set(numbers)) if source is not None else iter(())
     rules, reports, failed = FoldConfig.from_settings(settings), list[RebuildReport](), list[str]()
     with _progress() as bar:
-        ahead: tuple[int, RebuildBase] | None = next(bases, None)
+        following: tuple[int, RebuildBase] | None = next(bases, None)
         for done, number in enumerate(numbers):
             base = None
-            if ahead is not None and ahead[0] == number:
-                base, ahead = ahead[1], next(bases, None)
+            if following is not None and following[0] == number:
+                base, following = following[1], next(bases, None)
             partition = PartitionRebuild(settings, number, rules, base, bar(number, done, len(numbers)))
             try:
                 reports.append(await (partition.check() if check else partition.run()))
@@ -157,13 +157,13 @@ async def _require(settings: Settings) -> None:
     try:
         async with kafka_timeout():
             await client.bootstrap()
-            known = await client.fetch_all_metadata()
+            metadata = await client.fetch_all_metadata()
     finally:
         await client.close()
-    if missing := sorted({LOG, VIEWS, FACTS} - known.topics()):
+    if missing := sorted({LOG, VIEWS, FACTS} - metadata.topics()):
         raise UserError(f"no topic {', '.join(missing)} at {settings.kafka}; `attn topics` creates what is missing")
     for topic in (LOG, VIEWS):
-        if (count := len(known.partitions_for_topic(topic) or ())) != settings.log_partitions:
+        if (count := len(metadata.partitions_for_topic(topic) or ())) != settings.log_partitions:
             raise UserError(f"{topic} has {count} partitions, ATTN_LOG_PARTITIONS says {settings.log_partitions}")
 
 

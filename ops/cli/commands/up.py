@@ -85,8 +85,8 @@ def _echo(text: bool) -> Callable[[str, str], None]:
         console.file.flush()
 
     def as_json(process: str, line: str) -> None:
-        whole = line if line.startswith("{") else json.dumps({"role": process, "level": "info", "event": line})
-        sys.stderr.write(f"{whole}\n")
+        record = line if line.startswith("{") else json.dumps({"role": process, "level": "info", "event": line})
+        sys.stderr.write(f"{record}\n")
         sys.stderr.flush()
 
     return as_text if text else as_json

@@ -143,8 +143,8 @@ class Checkpoint:
         if not valid:
             raise UserError(f"{path}: wrong checksum; the file was truncated or changed")
 
-    def bases(self, wanted: set[int]) -> Iterator[tuple[int, RebuildBase]]:
-        """Yields the partitions of `wanted` in their order, except those without rows."""
+    def bases(self, partitions: set[int]) -> Iterator[tuple[int, RebuildBase]]:
+        """Yields `partitions` in their order, except those without rows."""
         lines = self._read()
         next(lines)
         for _ in range(self.head.partitions):
@@ -152,10 +152,10 @@ class Checkpoint:
             rows: dict[bytes, bytes] = {}
             for _ in range(part.rows):
                 line = next(lines)
-                if part.partition in wanted:
+                if part.partition in partitions:
                     key, value = _row(line)
                     rows[key.encode()] = bytes(value)
-            if part.partition in wanted and part.position is not None:
+            if part.partition in partitions and part.position is not None:
                 rows[position_key(part.partition)] = encode_row(part.position)
                 yield part.partition, RebuildBase(rows, part.position)
 

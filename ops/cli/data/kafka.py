@@ -148,10 +148,10 @@ def _error_text(settings: Settings, error: KafkaError) -> str:
 async def _require(settings: Settings, client: AIOKafkaClient, topics: Iterable[str]) -> ClusterMetadata:
     """Returns the metadata of the topics. Raises UserError if one is missing."""
     async with kafka_timeout():
-        known = await client.fetch_all_metadata()
-    if missing := sorted(set(topics) - set(known.topics())):
+        cluster = await client.fetch_all_metadata()
+    if missing := sorted(set(topics) - set(cluster.topics())):
         raise UserError(f"no topic {', '.join(missing)} at {settings.kafka}; `attn topics` creates what is missing")
-    return known
+    return cluster
 
 
 @asynccontextmanager
@@ -169,8 +169,8 @@ async def open_consumer(settings: Settings, topic: str, group: str | None = None
         try:
             async with _started(reader):
                 # The client's own `partitions_for_topic` uses cached metadata, which may lack this topic.
-                known = await _require(settings, reader._client, [topic])
-                reader.assign([TopicPartition(topic, number) for number in known.partitions_for_topic(topic) or ()])
+                cluster = await _require(settings, reader._client, [topic])
+                reader.assign([TopicPartition(topic, number) for number in cluster.partitions_for_topic(topic) or ()])
                 async with kafka_timeout():
                     await reader.seek_to_beginning()
                 yield reader

@@ -99,16 +99,16 @@ class _RankTimeline:
     def move(self, time: int, ranked: RankedItem, key: Key | None) -> None:
         """Moves an item to another key, or removes it (None)."""
         self._advance(time)
-        known = self._open.pop(ranked.item, None)
+        opened = self._open.pop(ranked.item, None)
         index = None if key is None else self._index_of[key]
-        if known is not None:
-            stay, before, ahead = known
-            if index == before:
-                self._open[ranked.item] = known
+        if opened is not None:
+            stay, old_index, old_ahead = opened
+            if index == old_index:
+                self._open[ranked.item] = opened
                 stay.kind, stay.priority = ranked.kind, ranked.priority
                 return
-            self._leave(before)
-            stay.position_time += self._ahead(before) - ahead
+            self._leave(old_index)
+            stay.position_time += self._ahead(old_index) - old_ahead
         else:
             stay = Placement(ranked.item, ranked.kind, ranked.priority, time)
         if index is None:
@@ -121,8 +121,8 @@ class _RankTimeline:
     def close(self, end: int) -> list[Placement]:
         """Ends the open placements at `end`. Returns all placements."""
         self._advance(end)
-        for stay, index, ahead in self._open.values():
-            stay.position_time += self._ahead(index) - ahead
+        for stay, index, old_ahead in self._open.values():
+            stay.position_time += self._ahead(index) - old_ahead
             stay.ended = False
             self._finish(stay, end)
         return sorted(self._ended, key=lambda stay: (stay.item, stay.start))

@@ -30,9 +30,9 @@ class Policy:
     order: tuple[str, ...] = CRITERIA
     overdue_raises: bool = True
 
-    def priority(self, kind: str, given: str) -> str:
+    def priority(self, kind: str, source_priority: str) -> str:
         table = self.priorities.get(kind)
-        return priority_of(table.get(given, table.get("*", given))) if table else given
+        return priority_of(table.get(source_priority, table.get("*", source_priority))) if table else source_priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class PolicyFile(_Strict):
         targets: dict[str, int] = {name: int(target.total_seconds() * SECOND) for name, target in self.targets.items()}
         return Policy(
             {**today.targets, **targets},
-            {name: {str(given): str(replacement) for given, replacement in kind.priorities.items()}
+            {name: {str(source): str(replacement) for source, replacement in kind.priorities.items()}
              | ({"*": kind.priority} if kind.priority else {}) for name, kind in self.kinds.items()},
             (*self.order, *(name for name in CRITERIA if name not in self.order)), self.overdue_raises,
         )

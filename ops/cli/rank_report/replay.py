@@ -34,8 +34,8 @@ def replay_list_changes(entries: Iterable[Entry], rules: FoldConfig) -> dict[str
     fold.load()
     changes: dict[str, list[ListChange]] = {}
     last: dict[str, RankedItem | None] = {}
-    for number, (time, at_once) in enumerate(groupby(sorted(entries, key=_time), key=_time)):
-        pack = Pack(time, list(at_once))
+    for number, (time, simultaneous) in enumerate(groupby(sorted(entries, key=_time), key=_time)):
+        pack = Pack(time, list(simultaneous))
         done = False
         while not done:
             done = fold.apply(pack, number)

@@ -102,12 +102,12 @@ def dashboard() -> dict[str, Any]:
     }
 
 
-def _panel(number: int, title: str, kind: str, unit: str, place: dict[str, int], sql: str) -> dict[str, Any]:
+def _panel(number: int, title: str, kind: str, unit: str, position: dict[str, int], sql: str) -> dict[str, Any]:
     series = kind == "timeseries"
     for name, text in _SHORT.items():
         sql = sql.replace(name, text)
     return {
-        "id": number, "title": title, "type": kind, "datasource": SOURCE, "gridPos": place,
+        "id": number, "title": title, "type": kind, "datasource": SOURCE, "gridPos": position,
         "fieldConfig": {"defaults": {"unit": unit}, "overrides": []}, "options": {},
         "targets": [{
             "refId": "A", "datasource": SOURCE, "editorType": "sql", "rawSql": sql,

@@ -19,8 +19,8 @@ function workspace(r) {
 }
 
 function reader(r) {
-    const found = claims(r);
-    return found.workspace_id ? found.workspace_id + '/' + found.sub : r.remoteAddress;
+    const token = claims(r);
+    return token.workspace_id ? token.workspace_id + '/' + token.sub : r.remoteAddress;
 }
 
 export default { reader, workspace };
