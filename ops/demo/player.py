@@ -54,8 +54,8 @@ class StoryPosition(msgspec.Struct):
 def events(position: StoryPosition, started: int) -> Iterator[tuple[StoryPosition, int, dict[str, Any]]]:
     """Yields (position after the event, its time in microseconds, CloudEvent) from `position` on, without end.
 
-    The first day of the story is the 24 hours before `began`. `began` is noon in the story, at any real time of day. Later events
-    follow at SPEED from `started` on. Ids begin with the time of the first start, so ids of two demos differ.
+    The first day of the story is the 24 hours before `began`. `began` is noon in the story, at any real time of day.
+    Later events follow at SPEED from `started` on. Ids contain the time of the first start, so two demos share no ids.
     """
     begins = position.began / SECOND - DAY
     story, run, resumed_at = Story(position.seed, KINDS, NOON), f"d{position.began // SECOND:x}", max(DAY, position.at)
