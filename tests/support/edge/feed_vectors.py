@@ -1,6 +1,6 @@
-"""Golden vectors of law 4 for clients in any language: what a feed sent, and what GET answered after each step.
+"""Golden vectors of law 4 for clients in any language: the frames of a feed, and the answer of GET after each step.
 
-`python -m support.edge.feed_vectors` in `tests/` writes them into `data/feed-vectors`; a test holds them current.
+`python -m support.edge.feed_vectors` in `tests/` writes them to `data/feed-vectors`; a test compares the files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Batch = tuple[list[tuple[bytes, bytes | None]], PositionRow]
 
 
 def _a_morning() -> Iterator[Batch]:
-    """Every kind of frame once or more, by the real fold: arrivals, an incident, a snooze that ends, pins, a draft."""
+    """Yields batches of the real fold that give every kind of frame: arrivals, an incident, a snooze, pins, a draft."""
     rows: dict[bytes, bytes] = {}
     fold = Fold(rows, 0, FoldConfig())
     fold.load()
@@ -92,7 +92,7 @@ def _a_morning() -> Iterator[Batch]:
 
 
 def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str, Any]:
-    """What one reader's feed sent, batch by batch, and what the inbox was then."""
+    """Returns, for each batch, the frames of one reader's feed and the inbox after it."""
     replica, answers = Replica(1), PageRenderer()
     frames = FrameEncoder(answers)
     window = Window(reader, limit, replica.workspace(reader.workspace_id))
@@ -114,8 +114,8 @@ def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str,
 
 
 def vectors() -> dict[str, str]:
-    """Name of the file -> its text."""
-    found = {
+    """Returns file name -> text."""
+    files = {
         "a-morning.json": _followed(_a_morning(), ANN, 500),
         "a-morning-window-of-2.json": _followed(_a_morning(), ANN, 2),
         "a-morning-of-another.json": _followed(_a_morning(), BOB, 500),
@@ -123,7 +123,7 @@ def vectors() -> dict[str, str]:
         "at-random-window-of-3.json": _followed(
             World(12, 10).batches(60, 5), Reader("w1", "bob", frozenset({"MEMBER"})), 3),
     }
-    return {name: json.dumps(vector, indent=1) + "\n" for name, vector in found.items()}
+    return {name: json.dumps(vector, indent=1) + "\n" for name, vector in files.items()}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def readers() -> list[Reader]:
 
 
 class Edge:
-    """A replica and the live feeds of some readers, every byte of them kept."""
+    """A replica and the live feeds of some readers. It keeps every byte sent."""
 
     def __init__(self, start: World | None = None, limits: tuple[int, ...] = LIMITS) -> None:
         self.replica = Replica(1)
@@ -36,7 +36,7 @@ class Edge:
                 window = Window(reader, limit, self.replica.workspace(reader.workspace_id))
                 first = self.snapshot(reader, window)
                 self.feeds[reader, limit] = (window, [first], Copy())
-                self._tell(self.feeds[reader, limit][2], [first])
+                self._apply_frames(self.feeds[reader, limit][2], [first])
 
     def snapshot(self, reader: Reader, window: Window) -> bytes:
         space = self.replica.workspace(reader.workspace_id)
@@ -48,8 +48,8 @@ class Edge:
                 if reader.workspace_id == update.workspace.workspace_id:
                     new = self.frames.encode_batch(update, window)
                     sent += new
-                    self._tell(copy, new)
+                    self._apply_frames(copy, new)
 
-    def _tell(self, copy: Copy, new: list[bytes]) -> None:
+    def _apply_frames(self, copy: Copy, new: list[bytes]) -> None:
         for frame in frames(b"".join(new)):
             copy.apply(frame)

@@ -1,4 +1,4 @@
-"""Random rows and batches of the view, made without the fold: any input that an edge may get."""
+"""Random rows and batches of the view, made without the fold: any input that an edge can receive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DONE = ("session.completed", "plan.approved", "action.confirmed", "action.declin
 
 
 def marker(ws: str, user: str | None, role: str | None) -> str:
-    """Returns a word that names the target. Each text of a row contains it, so a leak shows in the bytes."""
+    """Returns a text that names the target. Every text of a row contains it: a leak is visible in the bytes."""
     return f"<{ws}/{user or '-'}/{role or '-'}>"
 
 
@@ -59,7 +59,7 @@ class World:
         self.surges: dict[bytes, int] = {}
 
     def batch(self, most: int = 6) -> tuple[list[tuple[bytes, bytes | None]], PositionRow]:
-        """Up to `most` changed rows and the position row that ends them; already in `rows`."""
+        """Returns up to `most` changed rows and the position row of the batch. `rows` has the changes already."""
         self.position = PositionRow(self.position.next + self.random.randint(1, 3), clock=1, shift=self.position.shift)
         changed: dict[bytes, bytes | None] = {}
         for _ in range(self.random.randint(0, most)):
@@ -111,7 +111,7 @@ class World:
         return key, self._little(key, row)
 
     def _little(self, key: bytes, row: ItemRow) -> ItemRow:
-        """Half the time a row that is there changes in one way only, which is what indexes are easily wrong about."""
+        """Returns, in half of the cases, the existing row with one field changed: indexes often miss such changes."""
         known = self.rows.get(key)
         if known is None or self.random.random() < 0.5:
             return row
@@ -165,7 +165,7 @@ class World:
 
 
 def waitpoint() -> tuple[bytes, ItemRow]:
-    """The example of CONTRACT §2 as a row, with everything that needs care on its way out."""
+    """Returns the example of CONTRACT §2 as a row, with the values that are hard to encode."""
     return item(
         source_id="wp_tok_abc", priority="high", blocking=True, target_role="OWNER", created_at=AT, updated_at=AT,
         due_at=AT + HOUR, rev=7,

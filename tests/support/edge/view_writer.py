@@ -14,7 +14,7 @@ from streams.kafka import producer
 
 
 class Writer:
-    """Writes a world's batches to attn.views, as the fold does: one record batch each."""
+    """Writes the batches of a `World` to attn.views, one record batch each, as the fold does."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.world = World(seed)
@@ -32,7 +32,7 @@ class Writer:
             await self.put(rows, position)
 
     async def put(self, rows: Iterable[tuple[bytes, bytes | None]], position: PositionRow | None) -> None:
-        """A batch, or rows of one that has no end."""
+        """Writes a batch; without `position` an incomplete one."""
         last = [] if position is None else [(position_key(0), encode_row(position))]
         await producer.write_rows(self._producer, VIEWS, 0, [*rows, *last])
 

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 
 class Drawn:
+    """`Pick` whose choices hypothesis draws."""
+
     def __init__(self, draw: Callable[[Any], Any]) -> None:
         self._draw = draw
 
@@ -42,7 +44,7 @@ class Drawn:
 
 
 def sequences(max_size: int = 40, **options: Any) -> st.SearchStrategy[list[Line]]:
-    """Lists of lines in any order of time, without repeats (callers add those)."""
+    """Returns a strategy of lists of lines in any order of time, without repeats (callers add them)."""
     one = st.composite(lambda draw: event(Drawn(draw), **options))()
     # By default hypothesis draws about five elements; collisions need more.
     return st.one_of(st.lists(one, max_size=8), st.lists(one, min_size=max_size // 3, max_size=max_size)).map(untied)

@@ -1,8 +1,8 @@
 """Valid source events of every type, at random: from a seed (`generate`) or from any other `Pick` (`event`, `untied`).
 
 Few workspaces, subjects, users and times, so that events collide: several opens and closes of one subject, equal times
-of an open and a close, the same draft edited by many. What the contract leaves open is left out: two events of one role
-for one item at one time, because then their digests decide.
+of an open and a close, the same draft edited by many. Ties that the contract does not decide are removed: of two
+events of one role for one item at one time the digests decide.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ PREFIX = {"waitpoints": "wp", "escalations": "esc", "run-failures": "run", "mess
 
 
 class Pick(Protocol):
-    """Where choices come from."""
+    """Source of random choices."""
 
     def one(self, options: Sequence[T]) -> T: ...
     def number(self, low: int, high: int) -> int: ...
 
 
 class Seeded:
+    """`Pick` from a seed."""
+
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
@@ -55,7 +57,7 @@ def event(
     pick: Pick, *, types: Sequence[str] | None = None, subjects: int = 2, workspaces: Sequence[str] = WORKSPACES,
     start: datetime = START,
 ) -> Line:
-    """One line {"topic", "key", "value"}; `id` is to be set by the caller."""
+    """Returns one line {"topic", "key", "value"}. The caller sets the event's `id`."""
     kind = pick.one(types or [name for names in SOURCE_TYPES.values() for name in names])
     topic = TOPIC_OF_TYPE[kind]
     number = pick.number(1, subjects)
@@ -71,7 +73,7 @@ def event(
 
 
 def _text(pick: Pick, at: datetime) -> str:
-    """RFC 3339, in one of the ways people write it."""
+    """Returns the time as RFC 3339, in one of its usual spellings."""
     return pick.one((
         at.isoformat().replace("+00:00", "Z"),
         at.astimezone(tz=None).astimezone(UTC).isoformat(),
@@ -175,7 +177,7 @@ def _data(pick: Pick, kind: str, number: int, at: datetime, start: datetime) -> 
 
 
 def _roles(value: dict[str, Any]) -> tuple[str, ...]:
-    """What of an item this event says: two such at one time are what the contract leaves open."""
+    """Returns the roles of the event: of two events with one role at one time the contract does not say which holds."""
     kind = value["type"]
     if kind == "draft.edited":
         return ("edit", "close") if value["data"]["editor"]["type"] == "user" else ("edit",)
@@ -187,7 +189,7 @@ def _roles(value: dict[str, Any]) -> tuple[str, ...]:
 
 
 def untied(lines: Sequence[Line]) -> list[Line]:
-    """Without the events that another of their role at the same time would leave open; ids set."""
+    """Drops each event that ties with an earlier one: same subject, role and time. Sets the ids of the others."""
     taken: set[tuple[Any, ...]] = set()
     kept: list[Line] = []
     for line in lines:
@@ -195,22 +197,22 @@ def untied(lines: Sequence[Line]) -> list[Line]:
         moment = datetime.fromisoformat(value["time"]).astimezone(UTC)
         subject = "any" if value["type"].startswith("proof.") else value["subject"]
         verifying = value["type"] == "session.verifying"  # an item of its own
-        places = {(value["workspaceid"], line["topic"], subject, verifying, role, moment) for role in _roles(value)}
-        if not places & taken:
-            taken |= places
+        roles = {(value["workspaceid"], line["topic"], subject, verifying, role, moment) for role in _roles(value)}
+        if not roles & taken:
+            taken |= roles
             value["id"] = f"evt-{len(kept)}"
             kept.append(line)
     return kept
 
 
 def generate(seed: int, size: int, **options: Any) -> list[Line]:
-    """About `size` lines (those in doubt are left out) from a seed; options as for `event`."""
+    """Returns at most `size` lines from a seed (ties are dropped); options as for `event`."""
     pick = Seeded(seed)
     return untied([event(pick, **options) for _ in range(size)])
 
 
 def garbage() -> list[tuple[str, bytes]]:
-    """[(topic, record value)]: none of them may be accepted, or stop anything."""
+    """Returns [(topic, record value)] of invalid records. attn must reject each and continue."""
     good = {
         "specversion": "1.0", "id": "e", "source": "/s", "type": "waitpoint.created", "subject": "wp",
         "workspaceid": "ws_01", "time": "2026-05-20T08:14:22Z", "data": {"title": "T"},

@@ -1,4 +1,4 @@
-"""Drives a fold over a dict as the worker does. Base of the core's unit tests."""
+"""Drives a fold over a dict as the worker does. The unit tests of the core use it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _serial = 0
 
 
 def at(minutes: float) -> str:
-    """Minutes after noon as RFC 3339."""
+    """Converts minutes after noon to RFC 3339."""
     return format_timestamp(NOON + int(minutes * 60_000_000))
 
 
 def cloud_event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **data: Any) -> dict[str, Any]:
-    """A structured CloudEvent with its own id; `id` in data names it."""
+    """Returns a structured CloudEvent with a new id, or with `id` of `data`."""
     global _serial
     _serial += 1
     given = data.pop("id", None)
@@ -45,7 +45,7 @@ def event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **
 
 
 class Folding:
-    """`clock` is minutes after noon. Every pack crosses the codec, as in the log."""
+    """A fold and its durable rows. Every pack is encoded and decoded, as in the log; `clock`: minutes after noon."""
 
     def __init__(self, rules: FoldConfig = FoldConfig()) -> None:  # noqa: B008 - frozen
         self.rules = rules
@@ -55,7 +55,7 @@ class Folding:
         self.restart()
 
     def restart(self) -> None:
-        """A worker that died: only the durable rows are left."""
+        """Replaces the fold by a new one that loads the durable rows, as after a crash."""
         self.fold = Fold(self.rows, 0, self.rules)
         self.fold.load()
         self.fold.reconcile(self.fold.position.next)
@@ -74,11 +74,11 @@ class Folding:
         self.batches += 1
 
     def all(self, kind: type[Row]) -> list[Any]:
-        found = (decode_row(key, value) for key, value in self.rows.items())
-        return [row for row in found if isinstance(row, kind)]
+        rows = (decode_row(key, value) for key, value in self.rows.items())
+        return [row for row in rows if isinstance(row, kind)]
 
     def items(self, state: str | None = None) -> list[ItemRow]:
-        """Shown items, or those of a state, by kind and source id."""
+        """Returns the visible items, or those of a state, sorted by kind and source id."""
         rows = (row for row in self.all(ItemRow) if row.state != "hidden" and state in (None, row.state))
         return sorted(rows, key=lambda row: (row.kind, row.source_id))
 
@@ -86,7 +86,7 @@ class Folding:
         return next(row for row in self.items() if (row.kind, row.source_id) == (kind, source_id))
 
     def listed(self, user: str = "u", roles: Iterable[str] = (), ws: str = "ws") -> list[ItemRow]:
-        """What a reader without marks and pins sees, ranked."""
+        """Returns the ranked list of a reader without marks and pins."""
         rows = [
             row for row in self.all(ItemRow)
             if row.ws == ws and row.is_listed and can_see(row.target_user_id, row.target_role, user, frozenset(roles))

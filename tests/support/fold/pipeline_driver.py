@@ -19,7 +19,7 @@ from streams.core.normalise import normalise
 
 
 class Crash(Exception):
-    """kill -9 at this point."""
+    """Stands for kill -9 at this point."""
 
 
 def event_of(line: dict[str, Any]) -> Event:
@@ -27,7 +27,7 @@ def event_of(line: dict[str, Any]) -> Event:
 
 
 def packs(events: Sequence[Event], sizes: Iterable[int], clock: Callable[[int], int]) -> list[bytes]:
-    """Encoded packs of these sizes (the last takes the rest); `clock(index)` is the time of the pack's writer."""
+    """Returns encoded packs of these sizes; the last has the rest. `clock(index)` is the time of the pack's writer."""
     log, rest = [], list(events)
     for size in sizes:
         log.append(encode_pack(Pack(at=clock(len(log)), entries=list(rest[:size]))))
@@ -36,7 +36,7 @@ def packs(events: Sequence[Event], sizes: Iterable[int], clock: Callable[[int], 
 
 
 class Worker:
-    """One worker's life after another over the same durable log, rows and facts of one partition."""
+    """Successive workers on the same durable log, rows and facts of one partition."""
 
     def __init__(
         self, log: Sequence[bytes] = (), rules: FoldConfig | None = None, partition: int = 0,
@@ -50,7 +50,7 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        """A new process: knows nothing but the durable rows."""
+        """Starts a new worker that knows only the durable rows."""
         self.fold = Fold(self.rows, self.partition, self.rules)
         self.fold.load()
         self.fold.reconcile(len(self.log))
@@ -65,7 +65,7 @@ class Worker:
         return True
 
     def write(self, crash_after: int | None = None) -> None:
-        """Facts, then the rows as one batch; `crash_after` 0 or more facts, or the rows (-1), the process dies."""
+        """Writes the facts, then one batch of rows. Raises Crash after `crash_after` facts, or after the rows: -1."""
         batch = self.fold.pending_batch()
         facts = [encode_fact(fact) for fact in batch.facts]
         if crash_after is not None and crash_after >= 0:
@@ -78,20 +78,20 @@ class Worker:
         self.fold.mark_durable()
 
     def run(self) -> Worker:
-        """Everything that is in the log, a batch a pack."""
+        """Folds the rest of the log, one batch for each pack."""
         while self.step():
             self.write()
         return self
 
     def tick(self, at: int) -> None:
-        """Ticks until nothing is due at `at`, as the worker's timer does."""
+        """Appends ticks until no timer is due at `at`, as the worker does."""
         for _ in range(1000):
             self.log.append(encode_pack(Pack(at=at)))
             self.run()
             wake = self.fold.next_timer()
             if wake is None or wake > at:
                 return
-        raise AssertionError("the fold never gets done with what is due")
+        raise AssertionError("timers are still due after 1000 ticks")
 
     def known_facts(self) -> list[bytes]:
         """Returns the facts without repeats: a fact at or before the last position is a repeat."""
@@ -105,14 +105,14 @@ class Worker:
 
 
 class Shown:
-    """What an edge reads out of the rows of one workspace."""
+    """The content of one workspace that an edge reads from the rows."""
 
     def __init__(self, rows: dict[bytes, bytes], ws: str) -> None:
-        found = [row for key, value in rows.items() if getattr(row := decode_row(key, value), "ws", None) == ws]
-        self.items = [row for row in found if isinstance(row, ItemRow) and row.state != "hidden"]
+        decoded = [row for key, value in rows.items() if getattr(row := decode_row(key, value), "ws", None) == ws]
+        self.items = [row for row in decoded if isinstance(row, ItemRow) and row.state != "hidden"]
         self.ids = {key_of(row): row.id for row in self.items}
-        self.drafts = {row.draft_id: row for row in found if isinstance(row, DraftRow)}
-        self.activity_rows = [row for row in found if isinstance(row, ActivityRow)]
+        self.drafts = {row.draft_id: row for row in decoded if isinstance(row, DraftRow)}
+        self.activity_rows = [row for row in decoded if isinstance(row, ActivityRow)]
         position = decode_row(b"~:", rows[position_key(0)])
         self.clock = position.clock  # type: ignore[union-attr]
 
@@ -146,7 +146,7 @@ _TEXTS = (
 
 
 def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
-    """An item's row in the words of the model; `name_of`: item id -> source id."""
+    """Converts an item's row to the field names of the model; `name_of`: item id -> source id."""
     data = row.data
     said = {
         "state": "unread" if row.state == "read" else row.state, "created_at": row.created_at, "due_at": row.due_at,
@@ -160,7 +160,7 @@ def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
         return said | {"clusters": row.clusters, "members": sorted(name_of[item] for item in row.members)}
     said |= {name: getattr(data, name) for name in _TEXTS}
     if row.kind == "proof_expiring":
-        del said["title"]  # it has one of its own where the event has none
+        del said["title"]  # a proof without a title gets one from attn
     sender = data.sender
     said["sender"] = sender and (sender.type, sender.id, sender.name)
     raw = bytes(data.payload)
@@ -170,7 +170,7 @@ def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
 
 
 def of_item(item: Item) -> dict[str, Any]:
-    """An item of the model in the same words."""
+    """Converts an item of the model to the same fields."""
     shown = item.shown
     said: dict[str, Any] = {
         "state": item.state, "created_at": item.created_at, "due_at": item.due_at, "priority": item.priority,
@@ -201,7 +201,7 @@ def of_draft(row: DraftRow | Draft) -> dict[str, Any]:
 
 
 def same(got: dict[Any, dict[str, Any]], expected: dict[Any, dict[str, Any]]) -> None:
-    """Says field by field what differs: (got, expected)."""
+    """Fails with the fields that differ: (got, expected)."""
     odd = {
         key: {name: (got.get(key, {}).get(name, "none"), expected.get(key, {}).get(name, "none"))
               for name in got.get(key, {}).keys() | expected.get(key, {}).keys()
@@ -213,7 +213,7 @@ def same(got: dict[Any, dict[str, Any]], expected: dict[Any, dict[str, Any]]) ->
 
 def assert_equal(rows: dict[bytes, bytes], view: View, ws: str, readers: Iterable[Reader],
                  pins: Sequence[Sequence[str]] = ((),)) -> None:
-    """The rows show what the model says: every item and draft, and every reader's list, counts and activity."""
+    """Fails unless the rows equal the model: items, drafts, and the list, counts and activity of every reader."""
     shown = Shown(rows, ws)
     names = {row.id: row.source_id for row in shown.items}
     expected = {key: of_item(item) for key, item in view.items.items()}
@@ -235,18 +235,18 @@ def assert_equal(rows: dict[bytes, bytes], view: View, ws: str, readers: Iterabl
 
 
 def visible(rows: dict[bytes, bytes]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """All that any reader can see, without what may depend on arrival (rev, surge): for comparing two folds."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    """Returns what readers can see, without fields that depend on the order of arrival (rev, surge)."""
+    content: dict[tuple[str, ...], dict[str, Any]] = {}
     names = {row.id: row.source_id for key, value in rows.items() if isinstance(row := decode_row(key, value), ItemRow)}
     for key, value in rows.items():
         row = decode_row(key, value)
         if isinstance(row, ItemRow) and row.state != "hidden":
-            found["item", row.ws, *key_of(row)] = of_row(row, names) | {"shown": json.loads(encode_row(row.data))}
+            content["item", row.ws, *key_of(row)] = of_row(row, names) | {"shown": json.loads(encode_row(row.data))}
         elif isinstance(row, DraftRow):
-            found["draft", row.ws, row.draft_id] = of_draft(row)
+            content["draft", row.ws, row.draft_id] = of_draft(row)
         elif isinstance(row, ActivityRow):
-            found["activity", row.ws, row.id] = {
+            content["activity", row.ws, row.id] = {
                 name: getattr(row, name) for name in ("type", "at", "item", "target_user_id", "target_role", "title",
                                                       "cluster", "case_id", "session_id", "by")
             }
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""Apache Kafka for tests: one per pytest process, wiped before each test, and clusters of one test."""
+"""Apache Kafka for tests: one per pytest process, wiped before each test, and clusters for single tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from schemas.topics import TOPICS
 
 __all__ = ["BOTH", "EMBEDDED_ONLY", "KAFKA_ONLY", "cluster", "only", "own", "shared", "wipe"]
 
-# Parameters of fixtures such as `stack`: a test runs on each of them, or says which one it is about.
+# Parameters of fixtures such as `stack`: a test runs on both, or on one of them.
 EMBEDDED = pytest.param("embedded", marks=pytest.mark.skipif(
     binary() is None, reason="noida-db is not installed (pip install 'attn[embedded]')"))
 KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
@@ -45,8 +45,7 @@ ADDRESS = "ATTN_TEST_KAFKA"
 IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1, in the packaging that testcontainers knows how to start
 # Test brokers live briefly: the slower compiler costs less CPU than the optimising one.
 JVM = ("-XX:TieredStopAtLevel=1",)
-# A node that was killed is gone for the others after three seconds, not nine; tests wait for that again and again.
-# And its cleaner looks for work more often than every fifteen.
+# Other nodes drop a killed node after 3 s, not 9: tests wait for it often. The cleaner polls every 0.2 s, not 15 s.
 QUICK = {
     "broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", "log.cleaner.backoff.ms": "200",
 }
@@ -56,39 +55,39 @@ NOT_THERE = 3  # UNKNOWN_TOPIC_OR_PARTITION
 
 @asynccontextmanager
 async def shared(directory: Path) -> AsyncIterator[str]:
-    """The address of a Kafka: ATTN_TEST_KAFKA, else one in Docker, else `ops.kafka`; else the test is skipped."""
+    """Yields the address of a Kafka: ATTN_TEST_KAFKA, else in Docker, else by `ops.kafka`. Else skips the test."""
     if address := os.environ.get(ADDRESS):
         yield address
     elif _docker_answers():
-        from testcontainers.community.kafka import KafkaContainer  # half a second, for who has Docker
+        from testcontainers.community.kafka import KafkaContainer  # imports for half a second; needed with Docker only
 
         container = KafkaContainer(IMAGE).with_kraft()
         container.with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
         with container:
             yield container.get_bootstrap_server()
     else:
-        async with cluster(directory, 1) as one:
-            yield one.bootstrap
+        async with cluster(directory, 1) as kafka:
+            yield kafka.bootstrap
 
 
 def _docker_answers() -> bool:
-    # In a process of its own: without an answer the client leaves its socket open.
+    # In a child process: the client leaves its socket open if Docker does not answer.
     probe = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
     return subprocess.run(probe, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 @asynccontextmanager
 async def cluster(directory: Path, brokers: int = 3, overrides: Mapping[str, str] = {}) -> AsyncIterator[Cluster]:
-    """A cluster of a test's own, by `ops.kafka`: its nodes may be killed. Skips the test where Kafka can't run."""
+    """Runs a cluster for one test by `ops.kafka`; its nodes may be killed. Skips the test where Kafka cannot run."""
     if why := missing():
         pytest.skip(f"no Apache Kafka here: {why}; {ADDRESS} names one for tests that need no own")
     jvm = (*JVM, f"-XX:SharedArchiveFile={await _class_archive()}")
-    one = Cluster(directory / "kafka", brokers, overrides=QUICK | dict(overrides), jvm=jvm)
+    kafka = Cluster(directory / "kafka", brokers, overrides=QUICK | dict(overrides), jvm=jvm)
     try:
-        await one.start()
-        yield one
+        await kafka.start()
+        yield kafka
     finally:
-        one.kill()  # its data is not needed any more
+        kafka.kill()  # its data is not needed any more
 
 
 async def _class_archive() -> Path:
@@ -117,10 +116,10 @@ async def _class_archive() -> Path:
 
 @asynccontextmanager
 async def own(kind: str, directory: Path) -> AsyncIterator[EmbeddedBroker | Cluster]:
-    """A broker of a test's own, running: `bootstrap`, and `start`, `stop` and `kill` as often as the test likes."""
+    """Runs a broker for one test. The test may call `start`, `stop` and `kill` any number of times."""
     if kind == "kafka":
-        async with cluster(directory, 1) as one:
-            yield one
+        async with cluster(directory, 1) as kafka:
+            yield kafka
         return
     broker = EmbeddedBroker(directory / "broker")
     await broker.start()
@@ -149,24 +148,24 @@ def _is_ours(name: str) -> bool:
 
 async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
     """Requests the deletion of attn's topics. Returns the topics that still existed: the broker deletes them later."""
-    there = [topic["topic"] for topic in await admin.describe_topics() if _is_ours(topic["topic"])]
-    if there:
-        for name, code, *_ in (await admin.delete_topics(there)).topic_error_codes:
+    names = [topic["topic"] for topic in await admin.describe_topics() if _is_ours(topic["topic"])]
+    if names:
+        for name, code, *_ in (await admin.delete_topics(names)).topic_error_codes:
             assert code in (0, NOT_THERE), f"{name}: {for_code(code)}"
-    return there
+    return names
 
 
 async def _drop_groups(admin: AIOKafkaAdminClient) -> list[str]:
     """Removes members and groups. Returns the groups that still existed: a killed consumer is a member for a while."""
-    there = [name for name, _ in await admin.list_consumer_groups() if _is_ours(name)]
-    for name in there:
+    names = [name for name, _ in await admin.list_consumer_groups() if _is_ours(name)]
+    for name in names:
         node = await admin.find_coordinator(name)
         for answer in await admin.describe_consumer_groups([name], node):
             for group in answer.groups:
                 for member in _members(group):
                     await _ask(admin, node, LeaveGroupRequest(name, member))
-        await _ask(admin, node, DeleteGroupsRequest([name]))  # fails while a member is in it: asked again
-    return there
+        await _ask(admin, node, DeleteGroupsRequest([name]))  # fails while the group has members: `wipe` repeats it
+    return names
 
 
 def _members(group: tuple[Any, ...]) -> list[str]:
@@ -175,4 +174,4 @@ def _members(group: tuple[Any, ...]) -> list[str]:
 
 
 async def _ask(admin: AIOKafkaAdminClient, node: int, request: Any) -> Any:
-    return await admin._client.send(node, request)  # the admin client has no method for it
+    return await admin._client.send(node, request)  # the admin client has no public method for these requests

@@ -1,15 +1,18 @@
-"""Results that compaction may leave of a partition's records."""
+"""Random results of a compaction of a partition's records."""
 
 from __future__ import annotations
 
 import random
 
-Record = tuple[bytes, bytes | None, int]  # key, value, when
+Record = tuple[bytes, bytes | None, int]  # key, value, timestamp
 
 
 def compact(records: list[Record], until: int, chance: random.Random) -> list[Record]:
-    """What compaction may leave: of records older than `until`, any that a later such record of its key replaces may be
-    gone, and a tombstone once it has nothing left to replace."""
+    """Returns records that a compaction may leave.
+
+    Of records older than `until` it may remove each that a later such record of its key replaces, and a tombstone
+    without earlier records of its key.
+    """
     left: list[Record] = []
     last = {key: number for number, (key, _, at) in enumerate(records) if at < until}
     for number, (key, raw, at) in enumerate(records):
