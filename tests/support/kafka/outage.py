@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Rig:
-    """What runs. `parts` are kept alive by `ops.process.supervisor` with its own policy; `said` has every line."""
+    """The running stack. `ops.process.supervisor` restarts `parts` by its own policy; `said` has their log lines."""
 
     def __init__(self, kafka: Cluster, home: Path, workers: int, edges: int) -> None:
         self.kafka, self.home = kafka, home
@@ -71,7 +71,7 @@ class Rig:
         self._events = iter(self._load())
 
     def _load(self) -> list[dict[str, Any]]:
-        """Events of the last days, of every kind, in every workspace; some will be due while the tests run."""
+        """Returns events of the last days, of every kind, in every workspace. Some are due while the tests run."""
         start = datetime.now(UTC).replace(second=0, microsecond=0) - SLOTS * SLOT - timedelta(minutes=45)
         return generate(7, 20_000, subjects=25, workspaces=tuple(self.workspaces), start=start)
 
@@ -97,9 +97,9 @@ class Rig:
         await eventually(self.ready, "all are ready", PATIENCE)
         for number, name in enumerate(self.edges):
             self.askers.append(asker := Asker(url := self.urls[name], self.home))
-            # Each follows one edge only: what breaks its feed, that edge has to mend.
+            # Each follows one edge: no other edge can hide an error of its feed.
             self.followers.append(Follower(asker, [url], self.workspaces[number], READER, 500, number))
-        self._tasks += [asyncio.create_task(one.run(), name=one.name) for one in self.followers]
+        self._tasks += [asyncio.create_task(follower.run(), name=follower.name) for follower in self.followers]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -116,12 +116,14 @@ class Rig:
             except httpx.HTTPError:
                 return False
 
-    # --- what is done to it ---
+    # --- load and faults ---
 
     @asynccontextmanager
     async def fed(self, rate: float = 25.0, without: str = "") -> AsyncIterator[Producer]:
-        """A producer sends meanwhile, to all topics but one. At the end all it sent is acknowledged; `proven` says that
-        it is folded."""
+        """Runs a producer of all topics but `without`. At the end of the block all its records are acknowledged.
+
+        `proven` checks that they are folded.
+        """
         producer = Producer(self.settings, (line for line in self._events if line["topic"] != without), rate)
         try:
             async with producer.running():
@@ -130,7 +132,7 @@ class Rig:
             self.lines += producer.lines
 
     async def replayed(self, lines: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-        """`attn replay` of events that may or may not be there."""
+        """Runs `attn replay` of events; the log may have them already."""
         text = "".join(json.dumps(line) + "\n" for line in lines)
         return await asyncio.to_thread(
             attn, "replay", "-", "--kafka", self.kafka.bootstrap, cwd=self.home, stdin=text, timeout=PATIENCE)
@@ -140,18 +142,18 @@ class Rig:
         return list(islice(self._events, count))
 
     async def configured(self, name: str, **more: str) -> None:
-        """Give a topic other settings than attn would; without any, attn's. Those with `_` for `.` in their names."""
+        """Sets attn's settings of a topic, changed by `more`. Names of settings have `_` in place of `.`."""
         (topic,) = (topic for topic in TOPICS if topic.name == name)
-        found = topics.configs(topic, self.settings) | {word.replace("_", "."): value for word, value in more.items()}
+        config = topics.configs(topic, self.settings) | {word.replace("_", "."): value for word, value in more.items()}
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka)
         try:
             await admin.start()
-            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, found)])
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, config)])
         finally:
             await admin.close()
 
     async def everything(self) -> dict[str, list[dict[str, Any]]]:
-        """The partitions of all topics, Kafka's own too, as a broker describes them."""
+        """Returns the partitions of all topics, internal ones included, as a broker describes them."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=5_000)
         try:
             await admin.start()
@@ -160,35 +162,35 @@ class Rig:
             await admin.close()
 
     async def in_sync(self) -> None:
-        """Return when every partition has all its replicas: an operator takes the next broker down then."""
+        """Waits until all replicas of every partition are in sync. Operators stop the next broker only then."""
         async def look() -> bool:
             try:
-                found = await self.everything()
+                partitions = await self.everything()
             except (KafkaError, OSError, TimeoutError):
                 return False
-            return all(set(part["isr"]) == set(part["replicas"]) for parts in found.values() for part in parts)
+            return all(set(part["isr"]) == set(part["replicas"]) for parts in partitions.values() for part in parts)
 
         await eventually(look, "all replicas are in sync", PATIENCE)
 
     async def led_by(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
-        """Which node leads each partition of these topics."""
-        found = await self.everything()
-        return {(name, part["partition"]): part["leader"] for name in names for part in found[name]}
+        """Returns the leader of each partition of these topics."""
+        partitions = await self.everything()
+        return {(name, part["partition"]): part["leader"] for name in names for part in partitions[name]}
 
     def node(self, number: int) -> Node:
         return self.kafka.nodes[number - 1]
 
     def controller(self) -> Node:
-        """The node that leads the quorum: what the nodes have written down last."""
+        """Returns the leader of the quorum: that of the newest epoch in the nodes' state files."""
         newest = (-1, -1)
         for node in self.kafka.nodes:
             with suppress(OSError, ValueError, KeyError):
-                said = json.loads((node.directory / "data" / "__cluster_metadata-0" / "quorum-state").read_text())
-                newest = max(newest, (int(said["leaderEpoch"]), int(said["leaderId"])))
+                state = json.loads((node.directory / "data" / "__cluster_metadata-0" / "quorum-state").read_text())
+                newest = max(newest, (int(state["leaderEpoch"]), int(state["leaderId"])))
         return self.node(newest[1])
 
     async def led_elsewhere(self, dead: Node) -> None:
-        """Return when others lead what this node led."""
+        """Waits until other nodes lead the partitions of this node."""
         async def look() -> bool:
             try:
                 return dead.number not in (await self.led_by([LOG, VIEWS])).values()
@@ -198,13 +200,13 @@ class Rig:
         await eventually(look, "others lead", PATIENCE)
 
     async def back(self, *nodes: Node) -> None:
-        """Start nodes again and return when all of it is in sync."""
+        """Starts nodes again and waits until all replicas are in sync."""
         await asyncio.gather(*(node.spawn() for node in nodes))
         await self.kafka.wait_ready(PATIENCE)
         await self.in_sync()
 
     def kill(self, name: str) -> None:
-        """kill -9 of a part; it is started again."""
+        """Sends SIGKILL to a process. The supervisor restarts it."""
         if (pid := self.parts[name].pid) is not None:
             os.kill(pid, signal.SIGKILL)
 
@@ -217,21 +219,21 @@ class Rig:
         return {name: pid for name, pid in self.pids.items() if name.startswith("edge")}
 
     def heard(self, words: str, since: dict[str, int]) -> bool:
-        """Whether any part has said this after so many lines of each."""
+        """Returns whether any process logged `words` after its first `since[name]` lines."""
         return any(words in line for name, count in since.items() for line in self.said[name][count:])
 
-    # --- what must hold ---
+    # --- checks ---
 
     async def proven(self) -> Seen:
-        """Everything acknowledged is folded exactly once; edges, feeds and the model say the same."""
+        """Fails unless all acknowledged events are folded exactly once, and edges and feeds equal the model."""
         for task in self._tasks:
             assert not task.done(), f"{task.get_name()} has ended: {task}"
         seen = await eventually(self._folded, "everything acknowledged is folded", PATIENCE)
         check(seen, self.settings)
-        told = [fact.event_id for fact in seen.told() if not fact.derived]
-        assert len(told) == len(set(told)), "an event counted twice"
+        event_ids = [fact.event_id for fact in seen.told() if not fact.derived]
+        assert len(event_ids) == len(set(event_ids)), "an event counted twice"
         sent = {f"{line['value']['source']} {line['value']['id']}" for line in self.lines}
-        assert set(told) == sent, f"{len(sent - set(told))} lost, {len(set(told) - sent)} from nowhere"
+        assert set(event_ids) == sent, f"{len(sent - set(event_ids))} lost, {len(set(event_ids) - sent)} never sent"
         assert not seen.letters
         await self._edges_proven()
         return seen
@@ -243,29 +245,31 @@ class Rig:
 
     async def _edges_proven(self) -> None:
         await eventually(self.ready, "all are ready", PATIENCE)
-        differences = [await one.difference(self.askers, PATIENCE) for one in self.followers]
+        differences = [await follower.difference(self.askers, PATIENCE) for follower in self.followers]
         assert not any(differences), differences
         model = Model(self.lines)
         wrong = await check_edges(model, self.askers, self.workspaces, 1, log.info)
         assert not wrong, "\n".join(wrong)
 
     def silences(self, views: Records, begun: float, ended: float) -> dict[int, float]:
-        """By partition, the longest time in seconds without a new batch in attn.views, by the brokers' clock: among
-        those that were on between two moments (time.time())."""
-        found = {}
+        """Returns, by partition, the longest time in seconds without a new batch in attn.views, by the brokers' clock.
+
+        Counts only gaps that overlap the time from `begun` to `ended` (time.time()).
+        """
+        gaps = {}
         for partition, records in views.items():
             at = [record.timestamp / 1000 for record in records if record.key == position_key(partition)]
-            found[partition] = max(
+            gaps[partition] = max(
                 (later - earlier for earlier, later in pairwise(at) if later > begun and earlier < ended), default=0.0)
-        return found
+        return gaps
 
     async def report(self, fault: str, begun: float, ended: float) -> list[float]:
-        """Log how long nothing new was in the view, by partition, and at the readers."""
+        """Logs the longest gaps of the view and of the readers during a fault. Returns those of the view, sorted."""
         lengths = sorted(self.silences(await read(self.settings, VIEWS), begun, ended).values())
         shift = time.time() - time.monotonic()
         feeds = [
-            max((b - a for a, b in pairwise(one.seen) if b + shift > begun and a + shift < ended), default=0.0)
-            for one in self.followers
+            max((b - a for a, b in pairwise(follower.seen) if b + shift > begun and a + shift < ended), default=0.0)
+            for follower in self.followers
         ]
         line = (f"{fault}: nothing new in attn.views for p50 {statistics.median(lengths):.1f} s, "
                 f"max {lengths[-1]:.1f} s; at readers {max(feeds):.1f} s")
@@ -277,11 +281,11 @@ class Rig:
 
 @asynccontextmanager
 async def rig(home: Path, workers: int = 2, edges: int = 2) -> AsyncIterator[Rig]:
-    """All of it, ready."""
+    """Starts the whole stack and yields it once all processes are ready."""
     async with brokers.cluster(home, 3) as kafka:
-        one = Rig(kafka, home, workers, edges)
+        running = Rig(kafka, home, workers, edges)
         try:
-            await one.start()
-            yield one
+            await running.start()
+            yield running
         finally:
-            await one.stop()
+            await running.stop()

@@ -38,10 +38,10 @@ PROCESS = Path(__file__).parents[1] / "processes" / "worker_process.py"
 
 @contextlib.asynccontextmanager
 async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> AsyncIterator[Settings]:
-    """Settings of a broker that runs meanwhile; few partitions, so that they are shared by workspaces.
+    """Yields the settings of a running broker, with few partitions: workspaces share them.
 
-    That is the Kafka at the address `kafka`, without anything of ours on it yet, or an embedded broker. Tests take the
-    fixture `stack`, which has the first two arguments given.
+    The broker is the Kafka at the address `kafka`, wiped first, or an embedded one. Tests use the fixture `stack`: it
+    sets the first two arguments.
     """
     few = {"log_partitions": 3, "source_partitions": 2, "_env_file": None} | given
     if kafka is not None:
@@ -65,7 +65,7 @@ async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
 
 
 def spawn(settings: Settings, crash: str = "") -> Forked:
-    """A worker process. `crash`: "POINT:N", where it kills itself at the Nth time (see worker_process.py)."""
+    """Starts a worker process. `crash` "POINT:N": it kills itself at the Nth pass of POINT (see worker_process.py)."""
     given = {
         f"ATTN_{name.upper()}": json.dumps(value) if isinstance(value, list | dict) else str(value)
         for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
@@ -74,7 +74,7 @@ def spawn(settings: Settings, crash: str = "") -> Forked:
 
 
 def handles_sigterm(process: Forked) -> bool:
-    """Whether it has installed a handler for SIGTERM yet: a signal during its imports ends it with that signal."""
+    """Returns whether the process has a handler for SIGTERM. Without one, during imports, the signal kills it."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
     return bool(caught >> (signal.SIGTERM - 1) & 1)
@@ -102,19 +102,19 @@ async def send(settings: Settings, lines: Iterable[Line | tuple[str, bytes | Non
 
 async def read(settings: Settings, topic: str) -> Records:
     """Returns all records of a topic by partition."""
-    found: Records = {}
+    records_of: Records = {}
     async with AIOKafkaConsumer(
         topic, bootstrap_servers=settings.kafka, enable_auto_commit=False, auto_offset_reset="earliest",
         max_partition_fetch_bytes=32 << 20,
     ) as consumer:
-        places = sorted(consumer.assignment())
-        ends = await consumer.end_offsets(places)
-        found = {place.partition: [] for place in places}
-        for place in places:
-            while await consumer.position(place) < ends[place]:
-                for records in (await consumer.getmany(place, timeout_ms=1000)).values():
-                    found[place.partition] += records
-    return found
+        assigned = sorted(consumer.assignment())
+        ends = await consumer.end_offsets(assigned)
+        records_of = {each.partition: [] for each in assigned}
+        for each in assigned:
+            while await consumer.position(each) < ends[each]:
+                for records in (await consumer.getmany(each, timeout_ms=1000)).values():
+                    records_of[each.partition] += records
+    return records_of
 
 
 async def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
@@ -158,17 +158,18 @@ class Seen:
 
     def told_at(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
         """Returns the same facts, each with the broker's timestamp in ms."""
-        found: list[tuple[Fact | Outcome, int]] = []
+        facts: list[tuple[Fact | Outcome, int]] = []
         last = (-1, -1)
         for record in self.facts[partition]:
             fact = decode_fact(record.value)
             if (fact.pos, fact.index) > last:
                 last = (fact.pos, fact.index)
-                found.append((fact, record.timestamp))
-        return found
+                facts.append((fact, record.timestamp))
+        return facts
 
 
 def packed(record: ConsumerRecord) -> Sequence[Any]:
+    """Returns the entries of a record of attn.log; none if it is no pack."""
     try:
         return decode_pack(record.value or b"").entries
     except ValueError:
@@ -176,6 +177,7 @@ def packed(record: ConsumerRecord) -> Sequence[Any]:
 
 
 async def look(settings: Settings) -> Seen:
+    """Reads all topics of the worker and computes the rows of each partition."""
     log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
     words = (parse_record(record.key, record.value, record.headers) for record in letters.get(0, []))
     seen = Seen(log, views, facts, [word for word in words if isinstance(word, DeadLetter)])
@@ -209,6 +211,7 @@ async def caught_up(settings: Settings, sources: int) -> Seen | None:
 
 
 async def count(settings: Settings, topic: str) -> int:
+    """Returns the sum of the end offsets of a topic."""
     async with AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka, enable_auto_commit=False) as consumer:
         return sum((await consumer.end_offsets(list(consumer.assignment()))).values())
 
@@ -219,15 +222,17 @@ def position(rows: dict[bytes, bytes], partition: int) -> PositionRow:
 
 
 def check(seen: Seen, settings: Settings, rules: FoldConfig | None = None, older: bool = False) -> None:
-    """What must hold after anything: the view and the facts are those of one fold of the log from its beginning, and
-    every batch ends with a position that went on from the one before. `older`: some of it by an attn that knew less."""
+    """Fails unless view and facts equal those of one fold of the log, and positions of batches increase.
+
+    `older`: part of the view was written by version 1.
+    """
     kept, as_told = (version1_data.as_kept, version1_data.as_told) if older else (dict, lambda fact, _: fact)
     for partition, records in seen.log.items():
         rows, facts = refolded(records, partition, settings, rules)
         assert kept(seen.rows[partition]) == kept(rows)
-        told = seen.told(partition)
-        assert len(told) == len(facts)
-        assert list(map(as_told, told, facts)) == facts
+        written = seen.told(partition)
+        assert len(written) == len(facts)
+        assert list(map(as_told, written, facts)) == facts
         _check_batches(partition, seen)
 
 
@@ -260,22 +265,22 @@ def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: Cons
 
 
 def _check_batches(partition: int, seen: Seen) -> None:
-    """Positions go up, the last record is one, and the facts of a batch were on their topic before it."""
-    last, told = -1, deque(seen.told_at(partition))
+    """Fails unless positions increase, the last record is one, and the facts of a batch were written before it."""
+    last, facts = -1, deque(seen.told_at(partition))
     records = [record for record in seen.views[partition] if record.key != fence_key(partition)]
     assert not records or records[-1].key == position_key(partition)
     for record in records:
         if record.key == position_key(partition):
-            found = decode_row(record.key, record.value)
-            assert found.position > last
-            last = found.position
-            while told and told[0][0].pos < last:
-                assert told.popleft()[1] <= record.timestamp
-    assert not told
+            row = decode_row(record.key, record.value)
+            assert row.position > last
+            last = row.position
+            while facts and facts[0][0].pos < last:
+                assert facts.popleft()[1] <= record.timestamp
+    assert not facts
 
 
 async def caught_up_events(settings: Settings, ids: set[str], process: Forked) -> bool:
-    """Whether events of these ids come into the log while the worker runs."""
+    """Returns whether the events of these ids reach the log within 60 s while the worker runs."""
     async def there() -> bool | None:
         if process.poll() is not None:
             return True

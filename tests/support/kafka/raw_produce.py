@@ -1,4 +1,4 @@
-"""Sends bytes to a Kafka broker as record batches, over a socket: batches that no client would send."""
+"""Sends bytes to a Kafka broker as record batches, over a socket: also batches that no client sends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = 30.0
 
 
 def produce(bootstrap: str, topic: str, batches: bytes, partition: int = 0) -> tuple[int, int]:
-    """A Produce request of version 7 to the one broker there is. Its error code, and the offset of the first record."""
+    """Sends a Produce request of version 7 to a single broker. Returns its error code and the first record's offset."""
     name = topic.encode()
     body = struct.pack(">hhii", -1, 1, int(_SECONDS * 1000), 1)
     body += struct.pack(">h", len(name)) + name + struct.pack(">iii", 1, partition, len(batches)) + batches
@@ -26,10 +26,10 @@ def produce(bootstrap: str, topic: str, batches: bytes, partition: int = 0) -> t
 
 
 def _exactly(line: socket.socket, count: int) -> bytes:
-    found = bytearray()
-    while len(found) < count:
-        part = line.recv(count - len(found))
+    received = bytearray()
+    while len(received) < count:
+        part = line.recv(count - len(received))
         if not part:
-            raise ConnectionError(f"the broker closed the connection after {len(found)} of {count} bytes")
-        found += part
-    return bytes(found)
+            raise ConnectionError(f"the broker closed the connection after {len(received)} of {count} bytes")
+        received += part
+    return bytes(received)

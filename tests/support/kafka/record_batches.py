@@ -1,4 +1,4 @@
-"""Builds Kafka record batches byte by byte, sound and broken ones: what other clients send, or a disk returns."""
+"""Builds Kafka record batches byte by byte, valid and invalid ones, as of other clients or of a corrupt disk."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CODECS: dict[int, Callable[[bytes], bytes]] = {
 
 def varint(number: int) -> bytes:
     value = ((number << 1) ^ (number >> 63)) & 0xFFFFFFFFFFFFFFFF
-    found = bytearray()
+    encoded = bytearray()
     while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _sized(raw: bytes | None) -> bytes:
@@ -44,7 +44,7 @@ def _sized(raw: bytes | None) -> bytes:
 
 @dataclass
 class Rec:
-    """`raw` replaces what is behind the record's length; `length` what the record says it is long."""
+    """One record. `raw` replaces the bytes after the record's length; `length` replaces the length."""
 
     key: bytes | None = None
     value: bytes | None = b"{}"
@@ -67,7 +67,7 @@ class Rec:
 
 @dataclass
 class Batch:
-    """A batch of format 2. Fields that are None follow from the records; `body` replaces the records' bytes."""
+    """A batch of format 2. Fields that are None are computed from the records; `body` replaces the records' bytes."""
 
     records: list[Rec] = field(default_factory=list)
     base: int = 0
@@ -93,27 +93,27 @@ class Batch:
     def encode(self) -> bytes:
         body = self.body
         if body is None:
-            body = b"".join(one.encode(number) for number, one in enumerate(self.records))
+            body = b"".join(record.encode(number) for number, record in enumerate(self.records))
         packed = CODECS[self.codec](body) if self.packed is None else self.packed
         length = len(packed) + HEADER.size - 12 if self.length is None else self.length
-        found = bytearray(HEADER.pack(
+        encoded = bytearray(HEADER.pack(
             self.base, length, 0, self.magic, 0, self.attributes | self.codec,
             self.last - self.base, *self.timestamps, *self.producer,
             len(self.records) if self.count is None else self.count,
         ) + packed)
-        crc = calc_crc32c(bytes(found[ATTRIBUTES_AT:])) if self.crc is None else self.crc
-        struct.pack_into(">I", found, CRC_AT, crc)
-        return bytes(found)
+        crc = calc_crc32c(bytes(encoded[ATTRIBUTES_AT:])) if self.crc is None else self.crc
+        struct.pack_into(">I", encoded, CRC_AT, crc)
+        return bytes(encoded)
 
 
 def control(kind: int, producer: int, base: int = 0, key: bytes | None = None) -> Batch:
-    """The end of a transaction: `kind` 0 aborts, 1 commits; others do not exist."""
+    """Returns the control batch that ends a transaction: `kind` 0 aborts, 1 commits, others are undefined."""
     key = struct.pack(">HH", 0, kind) if key is None else key
     return Batch([Rec(key, b"\0" * 6)], base, attributes=0x30, producer=(producer, 0, -1))
 
 
 def legacy(values: Sequence[bytes | None], magic: int = 1, codec: int = 0, base: int = 0) -> bytes:
-    """A message set of format 0 or 1."""
+    """Returns a message set of format 0 or 1."""
     from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
     builder: Any = LegacyRecordBatchBuilder(magic, codec, 1 << 20)
@@ -121,7 +121,7 @@ def legacy(values: Sequence[bytes | None], magic: int = 1, codec: int = 0, base:
         assert builder.append(number + (0 if magic else base), 1_780_000_000_000, b"k", value) is not None
     raw = bytearray(builder.build())
     if codec:
-        struct.pack_into(">q", raw, 0, base + len(values) - 1)  # of the wrapper: the last offset, as a broker has it
+        struct.pack_into(">q", raw, 0, base + len(values) - 1)  # wrapper: the last offset, as on a broker
     else:
         at = 0
         for number in range(len(values)):

@@ -1,4 +1,4 @@
-"""A producer that keeps sending while brokers fail."""
+"""A producer that continues to send while brokers fail."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from schemas.settings import Settings
 
 __all__ = ["PATIENCE", "Producer"]
 
-PATIENCE = 240.0  # seconds: for three JVMs and five processes of ours on a busy machine
+PATIENCE = 240.0  # seconds: three JVMs and five processes of attn on a busy machine
 
 
 class Producer:
-    """Sends events without an end, `rate` a second, as a careful producer does: idempotent, acks=all, never giving up.
+    """Sends events, `rate` a second: idempotent, with acks=all and unlimited retries.
 
-    Of every event that was handed over `lines` says what it is; `acknowledged` counts those that Kafka has taken.
+    `lines` has every event sent so far; `acknowledged` counts those that Kafka acknowledged.
     """
 
     def __init__(self, settings: Settings, lines: Iterable[dict[str, Any]], rate: float) -> None:
         self._out = AIOKafkaProducer(
             bootstrap_servers=settings.kafka, client_id="steady", acks="all", enable_idempotence=True,
-            # aiokafka gives a batch up after that long without a leader, and has lost count then.
+            # After this time without a leader aiokafka drops a batch, and its sequence numbers are wrong.
             request_timeout_ms=int(PATIENCE * 1000),
         )
         self._source, self._rate = iter(lines), rate
@@ -39,7 +39,7 @@ class Producer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sends meanwhile; at the end all of it is acknowledged."""
+        """Sends until the block ends, then waits until all events are acknowledged."""
         await self._out.start()
         task = asyncio.create_task(self._send())
         try:
@@ -58,20 +58,20 @@ class Producer:
         for line in self._source:
             key = line["key"]
             # Not awaited: the first record of a partition waits for its leader.
-            sent = asyncio.create_task(self._one(
+            sent = asyncio.create_task(self._send_event(
                 line["topic"], json.dumps(line["value"]).encode(), None if key is None else key.encode()))
             self.lines.append(line)
             self._waiting.add(sent)
             sent.add_done_callback(self._answered)
             await asyncio.sleep(1 / self._rate)
 
-    async def _one(self, topic: str, value: bytes, key: bytes | None) -> None:
+    async def _send_event(self, topic: str, value: bytes, key: bytes | None) -> None:
         while True:
             try:
                 sent = await self._out.send(topic, value, key=key)
                 break
             except KafkaTimeoutError:
-                pass  # there was no room for it: nothing was sent yet
+                pass  # the buffer was full: the event was not sent
         await sent
 
     def _answered(self, sent: asyncio.Future[Any]) -> None:

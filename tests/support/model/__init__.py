@@ -1,7 +1,7 @@
-"""The reference model: what the inbox must show for a set of source events and a clock, straight from the contract.
+"""The reference model: the inbox for a set of source events and a clock, written from the contract.
 
-Nothing of attn is imported and nothing is incremental: every answer is computed from all events, so the order in which
-they came cannot matter. Slow and plain on purpose. Times are microseconds since the epoch, as `us` reads them.
+It imports nothing of attn and is not incremental: every answer is computed from all events, and their order of arrival
+has no effect. Simplicity counts more than speed. Times are microseconds since the epoch, as `us` reads them.
 
     model = Model(lines)                      # lines: dicts {"topic", "key", "value"} or their JSON
     view = model.at(clock)["ws_01"]           # View of one workspace

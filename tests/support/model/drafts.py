@@ -1,4 +1,4 @@
-"""Drafts, from all their edits."""
+"""Computes drafts from all their edits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["drafts_of"]
 
 
 def drafts_of(events: list[Event]) -> dict[str, Draft]:
-    """Every draft that was edited; fields are of the newest event that names them."""
-    found = {}
+    """Returns every edited draft. Each field is that of the newest event with this field."""
+    drafts = {}
     by_draft: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         if event.type.startswith("draft."):
@@ -28,8 +28,8 @@ def drafts_of(events: list[Event]) -> dict[str, Draft]:
             return next((event.data[name] for event in reversed(among) if name in event.data), None)
 
         editors = [(e.data["editor"]["type"], e.data["editor"]["id"]) for e in reversed(edits)]
-        found[draft_id] = Draft(
+        drafts[draft_id] = Draft(
             draft_id, newest("owner_user_id"), newest("title"), newest("cluster"), newest("stack"), edits[-1].time,
             ai > done, edits[-1].time > done, list(dict.fromkeys(editors)),
         )
-    return found
+    return drafts

@@ -1,4 +1,4 @@
-"""What each event says of which items, and when an item was open."""
+"""Effects of each event on items, and the periods in which an item is open."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from support.model.types import Event
 
 __all__ = ["ACTIVITY", "TABLE", "bearings", "periods"]
 
-# type -> (kind, "open" | "update" | resolved_action); types whose content decides are in `bearings`.
+# type -> (kind, "open" | "update" | resolved_action); `bearings` has the types whose data decides.
 TABLE = {
     "waitpoint.created": ("waitpoint", "open"),
     "waitpoint.approved": ("waitpoint", "approved"),
@@ -48,7 +48,7 @@ ACTIVITY = {
 
 
 def bearings(event: Event) -> list[tuple[str, str, str]]:
-    """[(kind, source id, "open" | "update" | "note" | resolved action)]: what an event says of which items."""
+    """Returns the effects of an event: [(kind, source id, "open" | "update" | "note" | resolved action)]."""
     subject = event.subject
     if event.type == "escalation.resolved":
         return [("escalation", subject, event.data.get("action") or "resolved")]
@@ -66,14 +66,14 @@ def bearings(event: Event) -> list[tuple[str, str, str]]:
 
 
 def periods(opens: list[int], closes: list[int]) -> tuple[list[tuple[int, int | None]], int]:
-    """When it was open, as [from, until) without the empty ones; and the start of the newest, empty or not."""
-    found: list[tuple[int, int | None]] = []
+    """Returns the open periods, [from, until), without empty ones, and the start of the newest, empty or not."""
+    open_periods: list[tuple[int, int | None]] = []
     start, started = None, 0
     for time, closing in sorted([(t, False) for t in opens] + [(t, True) for t in closes]):
         if not closing and start is None:
             start = started = time
         elif closing and start is not None:
             if start < time:
-                found.append((start, time))
+                open_periods.append((start, time))
             start = None
-    return (found if start is None else [*found, (start, None)]), started
+    return (open_periods if start is None else [*open_periods, (start, None)]), started

@@ -1,4 +1,4 @@
-"""Incidents, from all failed runs."""
+"""Computes incidents from all failed runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
             groups[keyed, "/".join(filter(None, parts)), *item.target].append(item)
     for (_, name, *_), runs in groups.items():
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
-        on: tuple[int, int | None] | None = None  # the newest time it stood: from, until
+        on: tuple[int, int | None] | None = None  # its newest open period: from, until
         for time in times:
             there = [run for run in runs if any(a <= time and (b is None or time < b) for a, b in run.periods)]
             if on is not None and on[1] is None:
@@ -33,7 +33,7 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
             continue
         since, ended = on
         members = [run for run in runs if run.open] if ended is None else []
-        shown_by = members or [  # once it is over: those who took part
+        shown_by = members or [  # a closed incident: the runs open during its period
             run for run in runs if any(a < (ended or 0) and (b or 0) > since for a, b in run.periods)]
         incident = Item(
             "incident", name, {}, "unread" if ended is None else "resolved",
@@ -48,6 +48,6 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
             run.grouped = True
         if ended is not None:
             ends = [run for run in runs if any(period[1] == ended for period in run.periods)]
-            if len(ends) == 1:  # else any of those that closed at once may be named
+            if len(ends) == 1:  # else the contract does not say which of them is named
                 incident.resolved_action, incident.resolved_by = ends[0].resolved_action, ends[0].resolved_by
         yield incident

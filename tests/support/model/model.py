@@ -1,4 +1,4 @@
-"""The model itself."""
+"""The class `Model`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ __all__ = ["Model"]
 
 
 class Model:
+    """All distinct events by workspace; `at` computes the views at a clock."""
+
     def __init__(self, lines: Iterable[str | dict[str, Any]], proof_window: int = 24 * HOUR,
                  targets: Mapping[str, int] = TARGETS) -> None:
         self.proof_window, self.targets = proof_window, targets
@@ -29,11 +31,11 @@ class Model:
                 self.events[event.ws].append(event)
 
     def __len__(self) -> int:
-        """How many distinct events."""
+        """Returns the number of distinct events."""
         return sum(map(len, self.events.values()))
 
     def at(self, clock: int, *workspaces: str) -> dict[str, View]:
-        """The views of these workspaces, or of all, when the log's clock stands there."""
+        """Returns the views of these workspaces, or of all, at this value of the log's clock."""
         return {
             ws: self._view(sorted(self.events[ws], key=lambda event: event.time), clock)
             for ws in workspaces or self.events
@@ -67,7 +69,7 @@ class Model:
         return View(clock, items, drafts, activity)
 
     def _mirror(self, kind: str, source_id: str, borne: list[tuple[str, Event]]) -> Item | None:
-        """The item of one source row; None while nothing has opened it. `borne` is by time."""
+        """Returns the item of one source row; None if no event opened it. `borne` is sorted by time."""
         opens = [event for role, event in borne if role == "open"]
         closes = [(event, role) for role, event in borne if role not in ("open", "update")]
         if not opens:
@@ -102,8 +104,11 @@ class Model:
         )
 
     def _proofs(self, events: list[Event], clock: int) -> Iterable[Item]:
-        """A proof opens by itself before it expires, unless it expired or the case got a newer one before."""
-        newest = {e.subject: e for e in events if e.type == "proof.attached"}  # attached again: it counts from then
+        """Yields the items of expiring proofs. They open `proof_window` before the expiry, or when attached if later.
+
+        No item opens if the proof expired, or its case got a newer proof, by then.
+        """
+        newest = {e.subject: e for e in events if e.type == "proof.attached"}  # the last attachment counts
         for proof in newest.values():
             if "expires_at" not in proof.data:
                 continue
@@ -114,13 +119,13 @@ class Model:
             of_case = {e.subject: e for e in events if e.type == "proof.attached" and e.data.get("case_id") == case}
             newer = [(e.time, "attached", e) for e in of_case.values() if case is not None
                      and e.subject != proof.subject and e.time > proof.time]
-            ends += sorted(newer, key=lambda one: one[0])[:1]
+            ends += sorted(newer, key=lambda end: end[0])[:1]
             if opened > clock or any(time <= opened for time, _, _ in ends):
                 continue
             shown = {name: value for name, value in proof.data.items() if name not in NOT_SHOWN}
             item = self._item("proof_expiring", proof.subject, shown, opened, [])
             if ends:
-                time, action, end = min(ends, key=lambda one: one[0])
+                time, action, end = min(ends, key=lambda end: end[0])
                 item.state, item.resolved_at, item.resolved_action = "resolved", time, action
                 item.resolved_by = end.data.get("by_user_id") if action == "expired" else None
             item.updated_at = max([opened, *(time for time, _, _ in ends)])

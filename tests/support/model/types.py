@@ -1,4 +1,4 @@
-"""The reference model's words: events, readers, items, drafts. Times are microseconds, as `us` reads them."""
+"""Types of the reference model: events, readers, items, drafts. Times are microseconds, as `us` reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_SHOWN = {"by_user_id", "action", "editor", "owner_user_id", "state"}
 
 
 def us(text: str) -> int:
-    """RFC 3339 -> microseconds."""
+    """Converts RFC 3339 to microseconds since the epoch."""
     return (datetime.fromisoformat(text.upper().replace("Z", "+00:00")) - EPOCH) // timedelta(microseconds=1)
 
 
@@ -46,7 +46,7 @@ def event_of(line: dict[str, Any]) -> Event:
     data = value.get("data") or {}
     own_id = {"session": "session_id", "case": "case_id"}.get(value["type"].split(".")[0])
     if own_id and data.get(own_id) is None:
-        data = {**data, own_id: value["subject"]}  # the subject is the session, the case
+        data = {**data, own_id: value["subject"]}  # the subject is the id of the session or case
     return Event(
         value["workspaceid"], value["type"], value["subject"], us(value["time"]), value["source"], value["id"],
         {name: field for name, field in data.items() if field is not None},
@@ -70,7 +70,7 @@ class Reader:
 
 @dataclass
 class Item:
-    """One item as any reader sees it; `shown` holds the data fields it displays."""
+    """One item as readers see it. `shown` has its visible data fields."""
 
     kind: str
     source_id: str  # of an incident: its incident key, or pipeline/step
@@ -88,13 +88,13 @@ class Item:
     resolved_by: str | None = None
     overdue: bool = False
     band: str = "normal"
-    grouped: bool = False  # an open incident stands for it
+    grouped: bool = False  # it is a member of an open incident
     clusters: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)  # source ids
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells items of a workspace apart: incidents of one name and different targets are different ones."""
+        """Identifies the item in its workspace. Incidents with one name and different targets are different items."""
         target = tuple(part or "" for part in self.target) if self.kind == "incident" else ()
         return self.kind, self.source_id, *target
 

@@ -25,7 +25,7 @@ class View:
     def ranked(
         self, reader: Reader, pins: Collection[str] = (), ids: Mapping[tuple[str, ...], str] | None = None
     ) -> list[Item]:
-        """The reader's list, most pressing first. `ids` (item key -> id) breaks what time does not."""
+        """Returns the reader's list in rank order. `ids` (item key -> id) decides ties of time."""
         mine = [item for item in self.items.values() if item.listed and reader.sees(item.target)]
         return sorted(mine, key=lambda i: (BANDS.index(i.band), not i.blocking, not i.pinned(pins), i.due_at,
                                            i.created_at, (ids or {}).get(i.key, "")))
@@ -40,16 +40,16 @@ class View:
         }
 
     def crewship(self, reader: Reader) -> list[Item]:
-        """Open and resolved, newest first, without what an incident stands for."""
+        """Returns open and resolved items, newest first, without members of open incidents."""
         mine = [item for item in self.items.values() if not item.grouped and reader.sees(item.target)]
         return sorted(mine, key=lambda item: -item.created_at)
 
     def activity(self, reader: Reader, window: int = 24 * HOUR) -> dict[str, int]:
-        found = Counter(
+        counts = Counter(
             ACTIVITY[event.type] for event, target in self.activity_events
             if reader.sees(target) and self.clock - window < event.time
         )
-        return {name: found[name] for name in ("sessions_completed", "plans_approved", "actions_resolved")}
+        return {name: counts[name] for name in ("sessions_completed", "plans_approved", "actions_resolved")}
 
     def drafts(self, reader: Reader) -> list[Draft]:
         mine = [d for d in self.draft_rows.values()

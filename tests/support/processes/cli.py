@@ -18,14 +18,14 @@ COMMAND = [sys.executable, "-P", "-m", "ops.cli"]
 
 
 def clean_env(extra: Mapping[str, str] = {}) -> dict[str, str]:
-    """Our environment without settings of the person who runs the tests."""
+    """Returns the environment of the tests without `ATTN_*` variables, plus `extra`."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ATTN_")} | dict(extra)
 
 
 def attn(
     *arguments: str, cwd: Path, env: Mapping[str, str] = {}, stdin: str | bytes = b"", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `attn` to its end in a process of its own (by fork). Raises TimeoutExpired after `timeout` seconds."""
+    """Runs `attn` to its end in a forked process. Raises TimeoutExpired after `timeout` seconds."""
     with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as errors:
         given.write(stdin.encode() if isinstance(stdin, str) else stdin)
         given.seek(0)
@@ -42,7 +42,7 @@ def attn(
 
 
 def attn_here(*arguments: str) -> int:
-    """Run `attn` in this process: its exit code. For what needs no other process and no signals."""
+    """Runs `attn` in this process. Returns its exit code. For commands that need no signals."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["attn", *arguments])
         try:

@@ -1,8 +1,8 @@
 """Starts Python programs by fork, in place of new interpreters: `start(["-m", "ops.cli", "token"], ...)`.
 
 A process of attn needs 1 to 3 s of CPU for its imports, most of it for libraries. One server per pytest process
-imports the libraries once and forks per program. The program itself is a process of its own, with its own pid, signals,
-environment and files; it imports the modules of attn itself, so a missing import still fails. The tests of the wheel,
+imports the libraries once and forks for each program. A program is a separate process with its own pid, signals,
+environment and files. It imports the modules of attn itself: a missing import still fails. The tests of the wheel,
 of the image and of `attn up` start their processes by exec, as users do.
 """
 
@@ -37,7 +37,7 @@ _NUMBER = struct.Struct("!i")
 
 
 class Forked:
-    """A process of the server, with the interface of `subprocess.Popen` as far as tests use it."""
+    """A process that the server forked, with the part of the interface of `subprocess.Popen` that tests use."""
 
     def __init__(self, pid: int, status: socket.socket) -> None:
         self.pid = pid

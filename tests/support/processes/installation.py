@@ -1,4 +1,4 @@
-"""attn installed in an environment of its own. Runs its commands and roles without the checkout."""
+"""Installs attn in a new environment, and runs its commands and roles without the checkout."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ops.process.ports import free_port
 __all__ = ["UV", "Installed", "empty_environment", "event_goes_through", "install"]
 
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv") or "uv"
-# uv's words for an index that does not answer; where it answers, a failure is a fault of ours.
+# uv's error texts for an index that does not answer. Other failures are faults of attn.
 OFFLINE = re.compile(r"error sending request|dns error|Could not connect|Failed to fetch|timed out|offline", re.I)
-SECONDS = 150.0  # under load; a role is ready in five
+SECONDS = 150.0  # timeout under load; a role is usually ready in 5 s
 WORKSPACE = "ws_installed"
 
 
 def install(*command: str | Path, env: Mapping[str, str] = {}) -> None:
-    """Runs a command that fetches packages. Where the index is away the test fails in CI and is skipped elsewhere."""
+    """Runs a command that fetches packages. Without the index the test fails in CI and is skipped elsewhere."""
     done = subprocess.run(
         command, env={**_without_python(), **env}, capture_output=True, text=True, timeout=400)
     if done.returncode and OFFLINE.search(done.stderr) and not os.environ.get("CI"):
@@ -42,7 +42,7 @@ def install(*command: str | Path, env: Mapping[str, str] = {}) -> None:
 
 
 def empty_environment(home: Path, *packages: str) -> Path:
-    """The `bin` of a new environment with `packages` and what they declare, newest versions from the index."""
+    """Installs `packages` and their dependencies, newest versions, in a new environment. Returns its `bin`."""
     install(UV, "venv", "--quiet", "--no-project", "--python", sys.executable, home)
     install(UV, "pip", "install", "--quiet", "--python", home / "bin" / "python", *packages)
     return home / "bin"
@@ -54,7 +54,7 @@ def _without_python() -> dict[str, str]:
 
 
 class Installed:
-    """The commands of one environment. Processes get `env` and nothing of ours; `user` is the id they run as."""
+    """Commands of one environment. Processes get `env` but no variable of the tests; `user` is their user id."""
 
     def __init__(self, bin: Path, home: Path, env: Mapping[str, str] = {}, user: int | None = None) -> None:
         self.bin, self.home, self.user = bin, home, user
@@ -63,7 +63,7 @@ class Installed:
     def run(
         self, *command: str, stdin: str = "", env: Mapping[str, str] = {}, code: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a program of the environment to its end; AssertionError if that is not `code`."""
+        """Runs a program of the environment to its end. Raises AssertionError if its exit code is not `code`."""
         done = subprocess.run(
             [self.bin / command[0], *command[1:]], cwd=self.home, env={**self.env, **env}, input=stdin, user=self.user,
             group=self.user, extra_groups=None if self.user is None else [], capture_output=True, text=True,
@@ -73,7 +73,7 @@ class Installed:
 
     @contextmanager
     def running(self, *command: str, env: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[bytes]]:
-        """Runs a program until the block ends, then SIGTERM; AssertionError if it does not exit with 0."""
+        """Runs a program until the block ends, then sends SIGTERM. Raises AssertionError if it does not exit with 0."""
         log = self.home / f"{'-'.join(command[:2])}-{time.monotonic_ns()}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -94,7 +94,7 @@ class Installed:
 
 def wait_ready(process: subprocess.Popen[bytes], port: int) -> None:
     def ready() -> bool:
-        assert process.poll() is None, "it ended"
+        assert process.poll() is None, "the process has exited"
         try:
             return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == 200
         except httpx.HTTPError:
@@ -122,8 +122,10 @@ def wait_for_item(attn: Installed, port: int, *flags: str, workspace: str = WORK
 
 
 def event_goes_through(attn: Installed, kafka: str, clickhouse: ClickHouse, check: Sequence[str] = ()) -> None:
-    """Starts worker, edge and history; an event becomes an item of the inbox and a row of the history. `check` runs for
-    each role with the role's environment."""
+    """Starts worker, edge and history. Fails unless an event becomes an item of the inbox and a row of the history.
+
+    The command `check` runs once for each role, with the environment of the role.
+    """
     with ExitStack() as stack:
         env = {"ATTN_KAFKA": kafka, "ATTN_CLICKHOUSE": clickhouse.url, "ATTN_JWT_SECRET": "s" * 40,
                "ATTN_LOG_PARTITIONS": "2", "ATTN_SOURCE_PARTITIONS": "1", "ATTN_HOST": "127.0.0.1"}

@@ -1,4 +1,4 @@
-"""`attn rebuild` that kills itself at its Nth write, the claim being the first: `rebuild_process.py N ARGUMENTS...`."""
+"""Runs `attn rebuild`, killed at its Nth write (the claim is the first): `rebuild_process.py N ARGUMENTS...`."""
 
 import os
 import signal

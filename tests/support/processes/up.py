@@ -21,18 +21,18 @@ PARTS = ("worker", "edge", "history", "broker")
 
 
 def wait_for(holds: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `holds()`. AssertionError after so many seconds."""
+    """Waits for a true value of `holds()` and returns it. Raises AssertionError after `seconds`."""
     until = time.monotonic() + seconds
-    while not (found := holds()):
+    while not (value := holds()):
         assert time.monotonic() < until, f"{what}: not within {seconds} s"
         time.sleep(0.05)
-    return found
+    return value
 
 
 class Up:
-    """One data directory and its ports; `start` and end it as often as you like. Its output is kept in a file.
+    """`attn up` on one data directory and its ports. It may be started and stopped repeatedly; a file has its output.
 
-    `kafka`: the address of one that is there, instead of the embedded broker.
+    `kafka`: the address of a running Kafka, in place of the embedded broker.
     """
 
     def __init__(self, home: Path, *flags: str, env: Mapping[str, str] = {}, kafka: str | None = None) -> None:
@@ -52,7 +52,7 @@ class Up:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, ready: float | None = 120.0) -> float:
-        """Start it and wait at most `ready` seconds until it is ready (None: don't wait): how long that took."""
+        """Starts it and waits until it is ready, at most `ready` seconds (None: no wait). Returns the seconds."""
         home = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--kafka-port", str(self.kafka_port)]
         begun = time.monotonic()
         with self.output.open("ab") as output:
@@ -81,40 +81,41 @@ class Up:
         return self.process is not None and self.process.poll() is None
 
     def said(self) -> str:
+        """Returns its output so far."""
         return self.output.read_text(errors="replace")
 
     def events(self) -> list[dict[str, Any]]:
-        """Its JSON log lines."""
+        """Returns its JSON log lines."""
         return [json.loads(line) for line in self.said().splitlines() if line.startswith('{"')]
 
     def part(self, name: str) -> identity.ProcessIdentity | None:
-        """The process of a part that runs now."""
+        """Returns the running process of this name, or None."""
         path = self.data_dir / "broker.pid" if name == "broker" else self.data_dir / "run" / f"{name}.pid"
-        found = identity.read(path)
-        return found if found is not None and identity.is_alive(found) else None
+        process = identity.read(path)
+        return process if process is not None and identity.is_alive(process) else None
 
     def parts(self) -> dict[str, identity.ProcessIdentity]:
-        return {name: found for name in PARTS if (found := self.part(name)) is not None}
+        return {name: process for name in PARTS if (process := self.part(name)) is not None}
 
     def kill(self, name: str) -> identity.ProcessIdentity:
-        """kill -9 of one part."""
-        found = self.part(name)
-        assert found is not None, f"{name} does not run"
-        os.kill(found.pid, signal.SIGKILL)
-        return found
+        """Sends SIGKILL to one process and returns its identity."""
+        process = self.part(name)
+        assert process is not None, f"{name} does not run"
+        os.kill(process.pid, signal.SIGKILL)
+        return process
 
     def wait_restarted(
         self, name: str, before: identity.ProcessIdentity, seconds: float = 120.0
     ) -> identity.ProcessIdentity:
-        """Wait until another process of that part runs and all is ready."""
+        """Waits until another process of this name runs and all are ready."""
         wait_for(lambda: self.part(name) not in (None, before), seconds, f"{name} started again")
         self.wait_ready(seconds)
-        found = self.part(name)
-        assert found is not None
-        return found
+        process = self.part(name)
+        assert process is not None
+        return process
 
     def stop(self, signum: int = signal.SIGTERM, seconds: float = 30.0) -> tuple[int, float]:
-        """Signal it and wait for its end: exit code and seconds."""
+        """Sends a signal and waits for the exit. Returns the exit code and the seconds it took."""
         assert self.process is not None
         begun = time.monotonic()
         self.process.send_signal(signum)
@@ -122,17 +123,17 @@ class Up:
         return code, time.monotonic() - begun
 
     def close(self) -> None:
-        """End whatever is left, for fixtures."""
+        """Ends all processes that still run. For fixtures."""
         if self.running:
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.process.kill()  # type: ignore[union-attr]
-        for found in self.parts().values():
-            os.kill(found.pid, signal.SIGKILL)
+        for process in self.parts().values():
+            os.kill(process.pid, signal.SIGKILL)
 
     def attn(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Another command with the same data directory."""
+        """Runs another command with the same data directory."""
         return attn(*arguments, "--data-dir", str(self.data_dir), cwd=self.home, stdin=stdin)
 
     def token(self, workspace: str, user: str = "me", role: str = "OWNER") -> str:

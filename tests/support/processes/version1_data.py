@@ -1,4 +1,4 @@
-"""Records that attn of version 1 left in Kafka (tests/data/v1): reads them, and writes them to a broker."""
+"""Records that version 1 of attn wrote to Kafka (tests/data/v1): reads them, and writes them to a broker."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, valu
 
 @dataclass
 class Yesterday:
-    """`topics`: records by topic and partition, in the order of their offsets, which begin with 0."""
+    """The state of version 1. `topics`: records by topic and partition in order of their offsets, from 0."""
 
     settings: dict[str, Any]
     committed: dict[str, dict[str, dict[str, int]]]  # group -> topic -> partition -> offset
     sent: list[dict[str, Any]]  # source events that its topics hold
-    later: list[dict[str, Any]]  # source events to go on with
+    later: list[dict[str, Any]]  # source events to send after the upgrade
     feeds: list[dict[str, Any]]
     topics: dict[str, dict[int, list[Record]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
@@ -41,28 +41,28 @@ class Yesterday:
         return FoldConfig.from_settings(Settings(_env_file=None, **self.settings))
 
     def rows(self, partition: int) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
+        rows: dict[bytes, bytes] = {}
         for key, value, _ in self.topics[VIEWS][partition]:
             assert key is not None
             if value is None:
-                found.pop(key, None)
+                rows.pop(key, None)
             else:
-                found[key] = value
-        return found
+                rows[key] = value
+        return rows
 
 
 @lru_cache(1)
 def yesterday() -> Yesterday:
     state = json.loads((HOME / "state.json").read_text())
     lines = _lines("sources.jsonl.gz")
-    found = Yesterday(
+    data = Yesterday(
         state["settings"], state["committed"], [line for line in lines if line["sent"]],
         [line for line in lines if not line["sent"]], _lines("feeds.json.gz")[0],
     )
-    for one in _lines("topics.jsonl.gz"):
-        headers = [(name, raw(value) or b"") for name, value in one["headers"]]
-        found.topics[one["topic"]][one["partition"]].append((raw(one["key"]), raw(one["value"]), headers))
-    return found
+    for line in _lines("topics.jsonl.gz"):
+        headers = [(name, raw(value) or b"") for name, value in line["headers"]]
+        data.topics[line["topic"]][line["partition"]].append((raw(line["key"]), raw(line["value"]), headers))
+    return data
 
 
 def _lines(name: str) -> list[Any]:
@@ -74,49 +74,55 @@ def raw(text: str | None) -> bytes | None:
 
 
 async def put_back(settings: Settings) -> None:
-    """Into topics that are there and empty: every record at its offset, every group where it was."""
+    """Writes the records to existing, empty topics, each at its offset, and commits the offsets of all groups."""
     data = yesterday()
     out = idempotent_producer(settings, "test")
     await out.start()
     try:
-        for topic, partitions in sorted(data.topics.items(), key=lambda one: one[0] == VIEWS):  # facts come before rows
+        for topic, partitions in sorted(data.topics.items(), key=lambda pair: pair[0] == VIEWS):  # facts first
             for partition, records in partitions.items():
                 await _write(out, topic, partition, records)
     finally:
         await out.stop()
     for group, topics in data.committed.items():
-        places = {TopicPartition(topic, int(number)): offset
-                  for topic, offsets in topics.items() for number, offset in offsets.items()}
+        committed = {TopicPartition(topic, int(number)): offset
+                     for topic, offsets in topics.items() for number, offset in offsets.items()}
         consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=group, enable_auto_commit=False)
         await consumer.start()
-        consumer.assign(list(places))
-        await consumer.commit(places)
+        consumer.assign(list(committed))
+        await consumer.commit(committed)
         await consumer.stop()
 
 
 async def _write(out: AIOKafkaProducer, topic: str, partition: int, records: list[Record]) -> None:
     sent = [await out.send(topic, value, key, partition, headers=headers) for key, value, headers in records]
-    for offset, one in enumerate(sent):
-        assert (await one).offset == offset
+    for offset, future in enumerate(sent):
+        assert (await future).offset == offset
 
 
 def as_kept(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Rows without what activity rows, which go after a day, took from their items later, and when."""
-    found = dict(rows)
+    """Returns the rows without the fields that later releases of version 1 copy from items to activity rows, and `rev`.
+
+    Activity rows expire after a day.
+    """
+    comparable = dict(rows)
     for key, value in rows.items():
         row = decode_row(key, value)
         if isinstance(row, ActivityRow):
-            found[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
-    return found
+            comparable[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
+    return comparable
 
 
 def as_told(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outcome:
-    """A fact of then without what changed within version 1: optional fields (decision 0017), and who may read it where
-    its item was not shown yet or it is older than what the item shows (decision 0041)."""
+    """Returns a fact of version 1 with the fields that later releases of version 1 changed, as today's fact has them.
+
+    Those are optional fields (decision 0017), and the readers of a fact whose item was not visible yet, or that is
+    older than the content of the item (decision 0041).
+    """
     if not isinstance(fact, Fact) or not isinstance(today, Fact):
         return fact
     about = {"opened": today.opened}
-    readers = [(one.target_user_id, one.target_role) for one in (fact, today)]
+    readers = [(each.target_user_id, each.target_role) for each in (fact, today)]
     if fact.item is not None and today.item is None:
         about |= {"item": None, "priority": None, "kind": today.kind}
     if readers[0] != readers[1]:

@@ -1,4 +1,4 @@
-"""Damages a view on a broker, and reads what `attn rebuild` makes of it."""
+"""Damages a view on a broker, and runs the check and the repair of `attn rebuild`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streams.kafka import producer, topics
 from streams.rebuild.comparison import Comparison
 from streams.rebuild.rebuild import PartitionRebuild, RebuildBase, read_view
 
-WORKSPACES = ("ws_01", "ws_02")  # of partition 1 and 0, of two
+WORKSPACES = ("ws_01", "ws_02")  # in partition 1 and 0, of two
 LINES = events.generate(77, 300, workspaces=WORKSPACES, subjects=6)
 
 
@@ -32,20 +32,21 @@ def env_of(settings: Settings) -> dict[str, str]:
 
 
 def with_targets(settings: Settings, days: int) -> Settings:
-    """Other rules: most rows are others by them."""
+    """Returns settings with other priority targets. Most rows differ under them."""
     return settings.model_copy(update={f"target_{name}": timedelta(days=days) for name in settings.priority_targets})
 
 
 async def check(settings: Settings, base: RebuildBase | None = None) -> dict[int, Any]:
-    """Partition -> what differs."""
+    """Returns, for each partition with differences, their counts by type of row."""
     rules = FoldConfig.from_settings(settings)
-    found = [await PartitionRebuild(settings, number, rules, base).check() for number in range(settings.log_partitions)]
+    reports = [
+        await PartitionRebuild(settings, number, rules, base).check() for number in range(settings.log_partitions)]
     return {report.partition: {name: dict(count) for name, count in report.differing.items()}
-            for report in found if report.differing}
+            for report in reports if report.differing}
 
 
 async def rebuild(settings: Settings) -> int:
-    """How many records were written."""
+    """Rebuilds all partitions. Returns the number of records written."""
     rules = FoldConfig.from_settings(settings)
     return sum([
         (await PartitionRebuild(settings, number, rules).run()).written for number in range(settings.log_partitions)])
@@ -53,7 +54,7 @@ async def rebuild(settings: Settings) -> int:
 
 @contextlib.asynccontextmanager
 async def folded(stack: Stack) -> AsyncIterator[Settings]:
-    """A view that a worker has made and left."""
+    """Yields the settings of a broker with a view that a worker has written. The worker has stopped."""
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)
         await send(settings, LINES)
@@ -97,7 +98,8 @@ def same(one: dict[bytes, bytes], two: dict[bytes, bytes]) -> bool:
 
 
 def of_later(number: int) -> list[events.Line]:
-    found = events.generate(78, number, workspaces=WORKSPACES, subjects=40)
-    for line in found:
+    """Returns events after those of `LINES`, with other ids."""
+    lines = events.generate(78, number, workspaces=WORKSPACES, subjects=40)
+    for line in lines:
         line["value"]["id"] = "later-" + line["value"]["id"]
-    return found
+    return lines

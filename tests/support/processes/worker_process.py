@@ -1,9 +1,14 @@
-"""A worker as a process of its own, which may kill itself at a chosen point: `worker_process.py [POINT:N]`.
+"""Runs a worker as a process that may kill itself at a chosen point: `worker_process.py [POINT:N]`.
 
-POINT is where the crash happens, the Nth time it comes by: `claim` (a partition is claimed, not read), `loading` (rows
-are read, nothing else has happened), `facts` (before they are written), `rows` (facts are durable, rows are not),
-`table` (rows are durable, the table does not know), `log` (packs are sent, not acknowledged), `commit` (packs are
-durable, offsets are not committed). `freeze` is no crash: it stops itself (SIGSTOP) with facts durable and rows not.
+The process kills itself at the Nth pass of POINT:
+    claim    a partition is claimed, not read
+    loading  rows are read, the fold is not loaded
+    facts    before facts are written
+    rows     facts are durable, rows are not
+    table    rows are durable, the table does not have them
+    log      packs are sent, not acknowledged
+    commit   packs are durable, offsets are not committed
+    freeze   the process stops itself (SIGSTOP); facts are durable, rows are not
 """
 
 import asyncio
@@ -38,13 +43,13 @@ def arm(crash: str) -> None:
             if not when(*args):
                 return await function(*args, **kwargs)
             left -= 1
-            this = left == 0  # two partitions may be at it at once
+            this = left == 0  # decided before the await: two partitions may be in the call at once
             if before and this:
                 os.kill(os.getpid(), end)
-            found = await function(*args, **kwargs)
+            result = await function(*args, **kwargs)
             if not before and this:
                 os.kill(os.getpid(), end)
-            return found
+            return result
         return armed
 
     if point == "facts":
@@ -66,7 +71,7 @@ def arm(crash: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         Fold.load = load
     else:
-        raise SystemExit(f"no such point: {point}")
+        raise SystemExit(f"unknown point: {point}")
 
 
 def _is_batch(_: FencedProducer, topic: str, rows: list[tuple[bytes, bytes | None]]) -> bool:
