@@ -91,7 +91,7 @@ def kill_at_random(up: Up, rng: random.Random, sending: subprocess.Popen[bytes],
     """Kills parts while events are being sent, and goes on until so many are dead."""
     killed = []
     while len(killed) < kills:
-        assert up.running, up.said()[-2000:]
+        assert up.running, up.output_text()[-2000:]
         time.sleep(rng.uniform(0.3, 3.0))
         part = rng.choice(("worker", "worker", "edge", "history"))
         if up.part(part) is not None:

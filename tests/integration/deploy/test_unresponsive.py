@@ -115,7 +115,7 @@ def test_each_part_of_up_comes_back_after_sigstop(up: Up) -> None:
         up.wait_restarted(name, before, 120)
         wait_for(shown, 60, f"{sent} items after {name} was stopped")
     wait_for(lambda: 'attn_history_rows_total 1.0' in metrics(up, "history"), 60, "the last fact in the history")
-    assert up.said().count("process is unresponsive") == 3
+    assert up.output_text().count("process is unresponsive") == 3
     begun = time.monotonic()
     assert up.stop()[0] == 0
     assert time.monotonic() - begun < 20

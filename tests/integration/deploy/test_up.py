@@ -67,7 +67,7 @@ def all_gone(found: dict[str, identity.ProcessIdentity]) -> bool:
 
 def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None:
     up.start()
-    wait_for(lambda: "attn is ready at" in up.said(), 5, "the banner")
+    wait_for(lambda: "attn is ready at" in up.output_text(), 5, "the banner")
     assert set(up.parts()) == up.names
     secret = up.data_dir / "secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
@@ -90,20 +90,20 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
         lines = feed.iter_lines()
         wait_for(lambda: "snapshot" in next(lines), 5, "the snapshot")
         code, seconds = up.stop()
-        assert code == 0, f"exit code {code} after {seconds:.1f} s\n{up.said()[-3000:]}"
+        assert code == 0, f"exit code {code} after {seconds:.1f} s\n{up.output_text()[-3000:]}"
         try:
             for _ in lines:
                 pass
         except httpx.HTTPError:
             pass
     assert all_gone(parts)
-    assert "killed" not in up.said()
-    assert secret.read_text().strip() not in up.said()
-    assert token not in up.said()
+    assert "killed" not in up.output_text()
+    assert secret.read_text().strip() not in up.output_text()
+    assert token not in up.output_text()
 
     up.start()
     wait_titles(up, up.token(WORKSPACE), 3)
-    assert "ended without saving" not in up.said()
+    assert "ended without saving" not in up.output_text()
     assert up.stop(signal.SIGINT)[0] == 0
 
 
@@ -125,7 +125,7 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
 def _kill_its_broker(up: Up, token: str) -> None:
     time.sleep(1.5)  # the broker saves every moment; what it had not saved would be gone
     up.wait_restarted("broker", up.kill("broker"))
-    wait_for(lambda: "ended without saving" in up.said(), 5, "the word on the broker's death")
+    wait_for(lambda: "ended without saving" in up.output_text(), 5, "the word on the broker's death")
     assert (up.data_dir / "incarnation").read_text() == "1\n"
     wait_titles(up, token, 6)
     up.emit("waitpoints", event(6))
@@ -146,7 +146,7 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
     wait_for(lambda: all_gone(parts), 10, "the end of its children")
 
     up.start()
-    assert "ended without saving" not in up.said()  # it saved when its parent was gone
+    assert "ended without saving" not in up.output_text()  # it saved when its parent was gone
     wait_titles(up, token, 1)
 
     # Everything at once, as a power cut would: once the broker has saved.
@@ -203,7 +203,7 @@ def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> 
         assert up.process is not None
         assert up.process.wait(60) == 1
         assert not up.parts()
-        last = up.said().strip().splitlines()[-1]
+        last = up.output_text().strip().splitlines()[-1]
         assert last.startswith("attn: worker keeps failing (exit code 1)")
         assert "the disk is on fire" in last
     finally:
@@ -216,8 +216,8 @@ def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path
     up = failing(tmp_path, "history")
     try:
         up.start()
-        wait_for(lambda: "process keeps failing" in up.said(), 60, "the history to be left alone for a while")
-        [told] = [line for line in up.said().splitlines() if "process keeps failing" in line]
+        wait_for(lambda: "process keeps failing" in up.output_text(), 60, "the history to be left alone for a while")
+        [told] = [line for line in up.output_text().splitlines() if "process keeps failing" in line]
         assert "the disk is on fire" in told
         assert up.is_ready()
         assert up.stop()[0] == 0
@@ -234,7 +234,7 @@ def test_topics_that_do_not_fit_are_said(up: Up) -> None:
     up.start(ready=None)
     assert up.process is not None
     assert up.process.wait(30) == 1
-    assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS is 3" in up.said()
+    assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS is 3" in up.output_text()
     assert not up.parts()
 
 

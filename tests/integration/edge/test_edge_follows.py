@@ -89,10 +89,10 @@ async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
         async with Writer(settings, 5) as writer:
             facts = [Fact(ws="w1", pos=pos, index=0, event_id=str(pos), time=0, type="session.started", subject="s",
                           case_id="c", session_id=f"s{pos}") for pos in range(8)]
-            await writer.tell(*facts[:4])
+            await writer.write_facts(*facts[:4])
             while writer.world.position.position < 8:
                 await writer.write(1)
-            await writer.tell(*facts)  # written again after a crash, and more
+            await writer.write_facts(*facts)  # written again after a crash, and more
             async with edge(settings) as base:
                 await caught_up(base, writer.world)
                 for seen in (0, 3, 6):

@@ -235,7 +235,7 @@ async def test_what_cannot_be_stored_goes_to_dead_letters(
     await send(producer, feeder.some(300), 4)
     await producer.send_and_wait(FACTS, b"{not json", partition=0, headers=[("trace", b"1")])
     too_far = feeder.fact(index=1 << 40)
-    feeder.told[partition_of(too_far.ws, 4)].remove(too_far)
+    feeder.by_partition[partition_of(too_far.ws, 4)].remove(too_far)
     await send(producer, [too_far], 4)
     await send(producer, feeder.some(300), 4)
     stop, task = start(settings)

@@ -58,7 +58,7 @@ def test_the_store_over_http(server: ClickHouse) -> None:
 
     # As many ids as a batch has: they don't fit into a URL.
     put(feeder.some(5000, repeats=False), "first")
-    told = feeder.told[1]
+    told = feeder.by_partition[1]
     events = [(fact.ws, fact.event_id) for fact in told]
     assert store.stored_events(1, events) == set(events)
     assert len(store.stored_at(1, told)) == len(told)

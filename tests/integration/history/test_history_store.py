@@ -45,7 +45,7 @@ def put(store: ActivityRepository, facts: list[Fact], token: str | None = None) 
 
 
 def of(feeder: Feeder, partition: int) -> list[Fact]:
-    return feeder.told[partition]
+    return feeder.by_partition[partition]
 
 
 def test_migrations_run_once_and_say_what_everything_is(clickhouse: Any) -> None:

@@ -123,16 +123,16 @@ async def test_one_broker_of_three_is_left(stack: Rig) -> None:
     edges, events = stack.edges, stack.more(20)
     async with stack.fed(10.0) as producer:
         await eventually(lambda: producer.acknowledged > 20, "it is fed", PATIENCE)
-        begun, said = time.time(), {name: len(lines) for name, lines in stack.said.items()}
+        begun, said = time.time(), {name: len(lines) for name, lines in stack.log_lines.items()}
         dead = stack.kafka.nodes[:2]
         for node in dead:
             node.kill()
         await asyncio.sleep(2)  # what was acknowledged before comes in
         held = producer.acknowledged
         done = await stack.replayed(events)
-        await eventually(lambda: stack.heard("brokers 1, 2 of 3 unreachable", said), "a worker says so", PATIENCE)
+        await eventually(lambda: stack.has_logged("brokers 1, 2 of 3 unreachable", said), "a worker says so", PATIENCE)
         assert producer.acknowledged == held, "acknowledged by one broker"
-        lines = {name: len(stack.said[name]) - count for name, count in said.items()}
+        lines = {name: len(stack.log_lines[name]) - count for name, count in said.items()}
         seconds = time.time() - begun
         await stack.back(*dead)
         ended = time.time()

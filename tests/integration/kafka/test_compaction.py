@@ -126,7 +126,7 @@ def check_mended(seen: Seen, settings: Settings) -> None:
         assert not same.differing
         assert same.unmatched_seen_rows() == ([], [])
         assert position(found, partition).position > position(rows, partition).position
-        assert [(fact.event_id, fact.type) for fact in seen.told(partition)] == [
+        assert [(fact.event_id, fact.type) for fact in seen.unique_facts(partition)] == [
             (fact.event_id, fact.type) for fact in facts]
 
 

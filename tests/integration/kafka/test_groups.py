@@ -93,7 +93,7 @@ class Load:
 
     def check(self, seen: Seen) -> None:
         check(seen, self._settings)
-        told = [fact.event_id for fact in seen.told() if not fact.derived]
+        told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
         assert len(told) == len(set(told)), "an event counted twice"
         wanted = {f"{line['value']['source']} {line['value']['id']}" for line in self._lines[:self.sent]}
         assert set(told) == wanted

@@ -146,7 +146,7 @@ async def test_a_worker_goes_on_from_the_new_view(stack: Stack) -> None:
             await asyncio.gather(*tasks)
         assert ended, "it was fenced off"
         told: dict[str, list[int]] = {}
-        for fact in seen.told():
+        for fact in seen.unique_facts():
             if not getattr(fact, "derived", True):
                 told.setdefault(fact.event_id, []).append(fact.pos)
         assert len(told) == len(LINES) + sent

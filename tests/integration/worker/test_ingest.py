@@ -21,7 +21,7 @@ WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
 
 
 def counted_once(seen: Any, lines: list[events.Line]) -> None:
-    told = [fact.event_id for fact in seen.told() if not fact.derived]
+    told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
     assert len(told) == len(set(told))
     assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
 

@@ -50,7 +50,7 @@ def is_stopped() -> bool:
 
 async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:
     """Whether just these events are in the facts, each once."""
-    told = sorted(fact.event_id for fact in (await look(settings)).told())
+    told = sorted(fact.event_id for fact in (await look(settings)).unique_facts())
     return told == sorted(f"{line['value']['source']} {line['value']['id']}" for line in lines)
 
 

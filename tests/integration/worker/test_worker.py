@@ -47,7 +47,7 @@ async def test_events_become_facts_then_rows(stack: Stack) -> None:
             await send(settings, lines[half:])
             seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
         check(seen, settings)
-        told = [fact.event_id for fact in seen.told() if not fact.derived]
+        told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
         sent = {f"{line['value']['source']} {line['value']['id']}" for line in lines}
         assert len(told) == len(set(told)) == len(lines)
         assert set(told) == sent
@@ -228,7 +228,7 @@ async def test_a_log_that_fell_back_makes_the_position_jump(stack: Stack) -> Non
         assert after.incarnation == 1
         assert len(items(seen)) == 6
         assert len(seen.events) == 11  # all sources were read again: the log may have lost what they still hold
-        told = [fact.event_id for fact in seen.told()]
+        told = [fact.event_id for fact in seen.unique_facts()]
         assert len(told) == len(set(told)) == 6
 
 

@@ -34,7 +34,7 @@ POINTS = (
 
 def check_all(seen: Seen, settings: Settings, lines: list[events.Line]) -> None:
     check(seen, settings)
-    told = [fact.event_id for fact in seen.told() if not fact.derived]
+    told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
     assert len(told) == len(set(told)), "an event counted twice"
     assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
     assert not seen.letters

@@ -38,7 +38,7 @@ class Feeder:
         self.partitions = partitions
         self.random = random.Random(seed)
         self.positions = [0] * partitions
-        self.told: list[list[Fact]] = [[] for _ in range(partitions)]
+        self.by_partition: list[list[Fact]] = [[] for _ in range(partitions)]
         self.count = 0
 
     def fact(self, **fields: Any) -> Fact:
@@ -56,7 +56,7 @@ class Feeder:
             "actor": f"user_{self.random.randrange(9)}" if kind[2] else None, "cluster": f"prod-{self.count % 2}",
             "opened": not kind[2], "case_id": f"case_{self.count % 5}", **fields,
         })
-        self.told[partition].append(fact)
+        self.by_partition[partition].append(fact)
         return fact
 
     def some(self, count: int, repeats: bool = True) -> list[Fact]:
@@ -65,7 +65,7 @@ class Feeder:
         for _ in range(count):
             facts.append(fact := self.fact())
             if repeats and self.random.random() < 0.01:
-                facts += self.told[partition_of(fact.ws, self.partitions)][-self.random.randrange(1, 30):]
+                facts += self.by_partition[partition_of(fact.ws, self.partitions)][-self.random.randrange(1, 30):]
         return facts
 
     def jump(self) -> None:
@@ -86,7 +86,7 @@ class Feeder:
     @property
     def all(self) -> list[Fact]:
         """Returns all new facts by partition, without repeats."""
-        return [fact for facts in self.told for fact in facts]
+        return [fact for facts in self.by_partition for fact in facts]
 
 
 async def send(producer: AIOKafkaProducer, facts: Iterable[Fact], partitions: int) -> None:

@@ -36,5 +36,5 @@ class Writer:
         last = [] if position is None else [(position_key(0), encode_row(position))]
         await producer.write_rows(self._producer, VIEWS, 0, [*rows, *last])
 
-    async def tell(self, *facts: Fact) -> None:
+    async def write_facts(self, *facts: Fact) -> None:
         await producer.write_rows(self._producer, FACTS, 0, [(b"w1", encode_fact(fact)) for fact in facts])

@@ -148,7 +148,7 @@ _TEXTS = (
 def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
     """Converts an item's row to the field names of the model; `name_of`: item id -> source id."""
     data = row.data
-    said = {
+    fields = {
         "state": "unread" if row.state == "read" else row.state, "created_at": row.created_at, "due_at": row.due_at,
         "priority": row.priority, "blocking": row.blocking, "target": (row.target_user_id, row.target_role),
         "overdue": row.overdue, "band": ("urgent", "high", "normal", "low")[row.band],
@@ -157,37 +157,37 @@ def of_row(row: ItemRow, name_of: dict[str, str]) -> dict[str, Any]:
     }
     if row.kind == "incident":
         assert row.count == len(row.members)
-        return said | {"clusters": row.clusters, "members": sorted(name_of[item] for item in row.members)}
-    said |= {name: getattr(data, name) for name in _TEXTS}
+        return fields | {"clusters": row.clusters, "members": sorted(name_of[item] for item in row.members)}
+    fields |= {name: getattr(data, name) for name in _TEXTS}
     if row.kind == "proof_expiring":
-        del said["title"]  # a proof without a title gets one from attn
+        del fields["title"]  # a proof without a title gets one from attn
     sender = data.sender
-    said["sender"] = sender and (sender.type, sender.id, sender.name)
+    fields["sender"] = sender and (sender.type, sender.id, sender.name)
     raw = bytes(data.payload)
-    said["payload"] = json.loads(raw) if raw else None
-    said["steps"] = None if data.steps is None else [step.mode for step in data.steps]
-    return said
+    fields["payload"] = json.loads(raw) if raw else None
+    fields["steps"] = None if data.steps is None else [step.mode for step in data.steps]
+    return fields
 
 
 def of_item(item: Item) -> dict[str, Any]:
     """Converts an item of the model to the same fields."""
     shown = item.shown
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "state": item.state, "created_at": item.created_at, "due_at": item.due_at, "priority": item.priority,
         "blocking": item.blocking, "target": item.target, "overdue": item.overdue, "band": item.band,
         "grouped": item.grouped, "resolved_at": item.resolved_at, "resolved_by": item.resolved_by,
         "resolved_action": item.resolved_action, "updated_at": item.updated_at,
     }
     if item.kind == "incident":
-        return said | {"clusters": item.clusters, "members": item.members}
-    said |= {name: shown.get(name) for name in _TEXTS}
+        return fields | {"clusters": item.clusters, "members": item.members}
+    fields |= {name: shown.get(name) for name in _TEXTS}
     if item.kind == "proof_expiring":
-        del said["title"]
+        del fields["title"]
     sender = shown.get("sender")
-    said["sender"] = sender and (sender.get("type"), sender.get("id"), sender.get("name"))
-    said["payload"] = shown.get("payload")
-    said["steps"] = [step["mode"] for step in shown["steps"]] if "steps" in shown else None
-    return said
+    fields["sender"] = sender and (sender.get("type"), sender.get("id"), sender.get("name"))
+    fields["payload"] = shown.get("payload")
+    fields["steps"] = [step["mode"] for step in shown["steps"]] if "steps" in shown else None
+    return fields
 
 
 def of_draft(row: DraftRow | Draft) -> dict[str, Any]:

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Rig:
-    """The running stack. `ops.process.supervisor` restarts `parts` by its own policy; `said` has their log lines."""
+    """The running stack. `ops.process.supervisor` restarts `parts` by its own policy and collects `log_lines`."""
 
     def __init__(self, kafka: Cluster, home: Path, workers: int, edges: int) -> None:
         self.kafka, self.home = kafka, home
@@ -61,7 +61,7 @@ class Rig:
         )
         self.workspaces = beating(PARTITIONS)  # one in each partition
         self.urls: dict[str, str] = {}
-        self.said: dict[str, list[str]] = {}
+        self.log_lines: dict[str, list[str]] = {}
         self.followers: list[Follower] = []
         self.askers: list[Asker] = []
         self.parts = {name: self._part(name) for name in (
@@ -85,7 +85,7 @@ class Rig:
         return SupervisedProcess(name, role_command(role), env, self.home / "run", self._echo)
 
     def _echo(self, name: str, line: str) -> None:
-        self.said.setdefault(name, []).append(line)
+        self.log_lines.setdefault(name, []).append(line)
         with (self.home / f"{name}.log").open("a") as file:
             file.write(line + "\n")
 
@@ -218,9 +218,9 @@ class Rig:
     def edges(self) -> dict[str, int | None]:
         return {name: pid for name, pid in self.pids.items() if name.startswith("edge")}
 
-    def heard(self, words: str, since: dict[str, int]) -> bool:
+    def has_logged(self, words: str, since: dict[str, int]) -> bool:
         """Returns whether any process logged `words` after its first `since[name]` lines."""
-        return any(words in line for name, count in since.items() for line in self.said[name][count:])
+        return any(words in line for name, count in since.items() for line in self.log_lines[name][count:])
 
     # --- checks ---
 
@@ -230,7 +230,7 @@ class Rig:
             assert not task.done(), f"{task.get_name()} has ended: {task}"
         seen = await eventually(self._folded, "everything acknowledged is folded", PATIENCE)
         check(seen, self.settings)
-        event_ids = [fact.event_id for fact in seen.told() if not fact.derived]
+        event_ids = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
         assert len(event_ids) == len(set(event_ids)), "an event counted twice"
         sent = {f"{line['value']['source']} {line['value']['id']}" for line in self.lines}
         assert set(event_ids) == sent, f"{len(sent - set(event_ids))} lost, {len(set(event_ids) - sent)} never sent"

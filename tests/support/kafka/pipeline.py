@@ -152,11 +152,11 @@ class Seen:
         """Returns the events in the log, repeats included."""
         return [entry for records in self.log.values() for record in records for entry in packed(record)]
 
-    def told(self, *partitions: int) -> list[Fact | Outcome]:
+    def unique_facts(self, *partitions: int) -> list[Fact | Outcome]:
         """Returns the facts without repeats: a fact that is not beyond the last position is a repeat."""
-        return [fact for partition in partitions or self.facts for fact, _ in self.told_at(partition)]
+        return [fact for partition in partitions or self.facts for fact, _ in self.unique_facts_with_times(partition)]
 
-    def told_at(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
+    def unique_facts_with_times(self, partition: int) -> list[tuple[Fact | Outcome, int]]:
         """Returns the same facts, each with the broker's timestamp in ms."""
         facts: list[tuple[Fact | Outcome, int]] = []
         last = (-1, -1)
@@ -226,13 +226,14 @@ def check(seen: Seen, settings: Settings, rules: FoldConfig | None = None, older
 
     `older`: part of the view was written by version 1.
     """
-    kept, as_told = (version1_data.as_kept, version1_data.as_told) if older else (dict, lambda fact, _: fact)
+    as_rows, as_fact = (
+        (version1_data.comparable_rows, version1_data.comparable_fact) if older else (dict, lambda fact, _: fact))
     for partition, records in seen.log.items():
         rows, facts = refolded(records, partition, settings, rules)
-        assert kept(seen.rows[partition]) == kept(rows)
-        written = seen.told(partition)
+        assert as_rows(seen.rows[partition]) == as_rows(rows)
+        written = seen.unique_facts(partition)
         assert len(written) == len(facts)
-        assert list(map(as_told, written, facts)) == facts
+        assert list(map(as_fact, written, facts)) == facts
         _check_batches(partition, seen)
 
 
@@ -266,7 +267,7 @@ def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: Cons
 
 def _check_batches(partition: int, seen: Seen) -> None:
     """Fails unless positions increase, the last record is one, and the facts of a batch were written before it."""
-    last, facts = -1, deque(seen.told_at(partition))
+    last, facts = -1, deque(seen.unique_facts_with_times(partition))
     records = [record for record in seen.views[partition] if record.key != fence_key(partition)]
     assert not records or records[-1].key == position_key(partition)
     for record in records:
@@ -281,7 +282,7 @@ def _check_batches(partition: int, seen: Seen) -> None:
 
 async def caught_up_events(settings: Settings, ids: set[str], process: Forked) -> bool:
     """Returns whether the events of these ids reach the log within 60 s while the worker runs."""
-    async def there() -> bool | None:
+    async def all_arrived() -> bool | None:
         if process.poll() is not None:
             return True
         log = await read(settings, LOG)
@@ -292,7 +293,7 @@ async def caught_up_events(settings: Settings, ids: set[str], process: Forked) -
 
     left = set(ids)
     try:
-        await eventually(there, "the events are in the log", 60)
+        await eventually(all_arrived, "the events are in the log", 60)
     except AssertionError:
         print(f"not in the log: {sorted(left)}")
         return False

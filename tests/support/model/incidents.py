@@ -23,11 +23,11 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
         on: tuple[int, int | None] | None = None  # its newest open period: from, until
         for time in times:
-            there = [run for run in runs if any(a <= time and (b is None or time < b) for a, b in run.periods)]
+            open_runs = [run for run in runs if any(a <= time and (b is None or time < b) for a, b in run.periods)]
             if on is not None and on[1] is None:
-                if not there:
+                if not open_runs:
                     on = (on[0], time)
-            elif len({run.shown["cluster"] for run in there}) > 1:
+            elif len({run.shown["cluster"] for run in open_runs}) > 1:
                 on = (time, None)
         if on is None:
             continue

@@ -64,8 +64,8 @@ class Up:
         return time.monotonic() - begun
 
     def wait_ready(self, seconds: float = 120.0) -> None:
-        wait_for(self._ready_or_dead, seconds, f"ready; {self.said()[-3000:]}")
-        assert self.running, self.said()[-3000:]
+        wait_for(self._ready_or_dead, seconds, f"ready; {self.output_text()[-3000:]}")
+        assert self.running, self.output_text()[-3000:]
 
     def _ready_or_dead(self) -> bool:
         return self.is_ready() or not self.running
@@ -80,13 +80,13 @@ class Up:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def said(self) -> str:
+    def output_text(self) -> str:
         """Returns its output so far."""
         return self.output.read_text(errors="replace")
 
     def events(self) -> list[dict[str, Any]]:
         """Returns its JSON log lines."""
-        return [json.loads(line) for line in self.said().splitlines() if line.startswith('{"')]
+        return [json.loads(line) for line in self.output_text().splitlines() if line.startswith('{"')]
 
     def part(self, name: str) -> identity.ProcessIdentity | None:
         """Returns the running process of this name, or None."""

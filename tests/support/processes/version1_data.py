@@ -100,7 +100,7 @@ async def _write(out: AIOKafkaProducer, topic: str, partition: int, records: lis
         assert (await future).offset == offset
 
 
-def as_kept(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Returns the rows without the fields that later releases of version 1 copy from items to activity rows, and `rev`.
 
     Activity rows expire after a day.
@@ -113,7 +113,7 @@ def as_kept(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return comparable
 
 
-def as_told(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outcome:
+def comparable_fact(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outcome:
     """Returns a fact of version 1 with the fields that later releases of version 1 changed, as today's fact has them.
 
     Those are optional fields (decision 0017), and the readers of a fact whose item was not visible yet, or that is

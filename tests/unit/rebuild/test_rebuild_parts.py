@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import events
 from support.examples import law
 from support.fold.pipeline_driver import Worker, event_of, packs
-from support.processes.version1_data import as_kept, yesterday
+from support.processes.version1_data import comparable_rows, yesterday
 
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import HOUR
@@ -235,7 +235,7 @@ def test_yesterdays_view_is_what_its_log_says() -> None:
         for offset, (_, value, _) in enumerate(data.topics[LOG][partition][:view.position.next]):
             fold.add(offset, value)
         fold.flush()
-        compared = Comparison(as_kept(view.rows), as_kept(fold.rows), True)
+        compared = Comparison(comparable_rows(view.rows), comparable_rows(fold.rows), True)
         compared.update_all()
         assert not compared.count_by_type()
         assert fold.position == view.position
