@@ -99,7 +99,7 @@ def test_an_escalation_is_updated() -> None:
     assert row.due_at == us(example("escalation.opened")["time"]) + HOUR // 4
 
 
-def test_a_session_that_starts_needs_nobody() -> None:
+def test_a_session_that_starts_opens_no_item() -> None:
     assert not shown(example("session.started"))
 
 

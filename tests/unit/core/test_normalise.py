@@ -157,7 +157,7 @@ def test_a_due_time_beyond_what_is_kept(text: str, kept: str | None) -> None:
     "1969-12-31T24:00:00Z", "1969-12-31T23:59:61Z", "1969-12-31T23:59:59.Z", "1969-12-31T23:59:59,5Z", "0",
     "1969-12-31T23:59:59+24:00", "\u0661969-12-31T23:59:59Z",
 ])
-def test_what_is_no_time_is_a_reason_before_1970_too(text: str) -> None:
+def test_invalid_times_are_a_reason_before_1970_too(text: str) -> None:
     assert "data.due_at:" in reason(created(due_at=text))
     assert "time:" in reason({**created(), "time": text})
 

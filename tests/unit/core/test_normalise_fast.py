@@ -112,7 +112,7 @@ def test_several_fields_at_once(event: dict[str, Any]) -> None:
     b'{"data": {"payload": 1, "title": "a"}, "data": {"title": "c"}, %b}',
     b'{"data": {"title": "a", "sender": {"type": "x", "type": 1}}, %b}',
 ])
-def test_what_is_said_twice_counts_once(value: bytes) -> None:
+def test_of_repeated_keys_the_last_counts(value: bytes) -> None:
     whole = value % orjson.dumps({**BASE, "type": "message.posted"})[1:-1]
     found = outcome(whole, "message.posted")
     with pytest.MonkeyPatch.context() as patch:

@@ -47,7 +47,7 @@ def test_a_newer_version_is_not_a_bad_record() -> None:
     b"", b"\xff", b"null", b"[" * 5000, raw(v="2"), raw(at="now"), raw(at=1, entries=[{"t": "what"}]), raw(v=2)[:-1],
     raw(at=1, entries=[{"t": "what"}], v=1), raw(at="now", v=-3),
 ])
-def test_what_is_no_pack_of_any_version_is_bad(bad: bytes) -> None:
+def test_bytes_that_are_no_pack_of_any_version_are_rejected(bad: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
         decode_pack(bad)
 
@@ -89,7 +89,7 @@ def test_history_does_not_bury_a_newer_fact() -> None:
     assert not letters
 
 
-def test_what_is_written_says_todays_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_records_have_the_current_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a row or a view of an older version is gone on with; and the first version reads as it always did."""
     monkeypatch.setattr("streams.core.fold.state.VIEW_VERSION", 5)
     monkeypatch.setattr("streams.core.fold.context.FACT_VERSION", 6)

@@ -17,7 +17,7 @@ LINES = events.SEEDS.read_text().splitlines()
 
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
-def test_what_was_found_once_holds(line: str) -> None:
+def test_records_of_past_failures_pass(line: str) -> None:
     record = events.of_line(line)
     assert events.line_of(record) == line
     event = events.check(record)

@@ -9,7 +9,7 @@ from fuzz.records import SEEDS, case
 
 
 @pytest.mark.parametrize("seed", json.loads(SEEDS.read_text()))
-def test_what_was_found_once(seed: int) -> None:
+def test_seeds_of_past_failures_pass(seed: int) -> None:
     case(seed)
 
 

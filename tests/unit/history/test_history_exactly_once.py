@@ -311,7 +311,7 @@ def test_events_that_come_again_after_the_log_fell_back_count_once() -> None:
     assert sorted(row["event_id"] for row in table.rows) == ["/s e1", "/s e2", "/s e3", "/s e4"]
 
 
-def test_places_that_were_taken_before_are_compared_by_event() -> None:
+def test_equal_positions_are_compared_by_event_id() -> None:
     """The broker was emptied: other facts have the places of old ones."""
     table, logs = Table(), [Log(number) for number in PARTITIONS]
     logs[0].tell(["fact"] * 3)
@@ -323,7 +323,7 @@ def test_places_that_were_taken_before_are_compared_by_event() -> None:
     assert sorted(row["event_id"] for row in table.rows) == ["/s e1", "/s e2", "/s e3", "/s e4", "/s e5"]
 
 
-def test_what_clickhouse_lost_is_read_again() -> None:
+def test_facts_lost_by_clickhouse_are_read_again() -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]
     for _ in range(200):
         logs[0].tell(["fact"])

@@ -75,7 +75,7 @@ def test_the_digest_takes_any_text() -> None:
 # --- reading records ---
 
 
-def test_many_facts_at_once_are_what_they_are_one_by_one() -> None:
+def test_decoding_many_facts_equals_decoding_each() -> None:
     raws = [encode_fact(fact(number, title=f"T{number}")) for number in range(20)]
     raws.insert(7, msgspec.json.encode(Outcome(
         ws="w", pos=1, index=0, command="c", edge="e", user="u", status=200, body=msgspec.Raw(b"{}"))))
@@ -185,7 +185,7 @@ def test_a_refused_row_goes_to_dead_letters_and_the_rest_goes_in(bad: set[int]) 
     assert sorted(store.rows) == sorted(f"/s e{number}" for number in range(100) if number not in bad)
 
 
-def test_a_row_refused_for_a_reason_of_its_own_is_found_by_what_gets_in_without_it() -> None:
+def test_bisection_isolates_a_refused_row() -> None:
     store = Picky({"/s e7"}, ClickHouseUnavailable("code 999", answered=True))
     letters = written(store, facts(100), tries=4)
     assert letters == [(7, "code 999")]
@@ -214,7 +214,7 @@ def test_a_batch_knows_its_offsets_and_their_times() -> None:
     assert (batch.count, batch.next, batch.times) == (3, {0: 7, 1: 3}, {0: 9.5, 1: 8.0})
 
 
-def test_a_directory_that_another_chdb_has_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_locked_by_another_chdb_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = Settings(data_dir=tmp_path, _env_file=None)
     (status := directory(settings) / "status").parent.mkdir()
     status.write_text("PID: 1\nStarted at: 2026-11-26 06:26:40\nRevision: 54515\n")

@@ -25,7 +25,7 @@ def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
     assert breaker.state is CircuitState.OPEN
 
 
-def test_what_is_older_than_the_window_does_not_count() -> None:
+def test_records_older_than_the_window_do_not_count() -> None:
     breaker = CircuitBreaker(POLICY)
     assert not fed(breaker, 0.0, good=0, bad=99)
     assert not fed(breaker, 61.0, good=0, bad=99)
@@ -60,7 +60,7 @@ def test_it_is_tried_and_waits_twice_as_long_each_time() -> None:
     assert waits == [30.0, 60.0, 100.0, 100.0]
 
 
-def test_a_try_that_is_good_goes_on_with_a_clean_record() -> None:
+def test_a_good_probe_closes_the_breaker_and_resets_its_window() -> None:
     breaker = stopped()
     breaker.start_probe()
     assert not fed(breaker, 30.0, good=60, bad=40)
@@ -78,14 +78,14 @@ def test_a_try_with_few_records_is_judged_by_these() -> None:
         assert breaker.evaluate_probe(30.0) is goes_on
 
 
-def test_a_try_that_found_nothing_is_due_again_at_once() -> None:
+def test_a_probe_without_records_is_due_again_at_once() -> None:
     breaker = stopped()
     breaker.start_probe()
     assert not breaker.evaluate_probe(30.0)
     assert breaker.is_probe_due(30.0)
 
 
-def test_told_to_go_on_it_takes_what_comes_until_that_is_good() -> None:
+def test_a_forced_closed_breaker_ignores_rejects_until_a_good_window() -> None:
     breaker = stopped()
     breaker.force_close()
     assert not fed(breaker, 1.0, good=0, bad=10_000)

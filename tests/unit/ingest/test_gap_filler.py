@@ -81,7 +81,7 @@ async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
     assert gaps.find_stalled({TP0: 8}, {TP0: 12}) == {}  # it moves
 
 
-async def test_a_log_that_ends_before_what_was_read() -> None:
+async def test_a_log_that_ends_before_the_position() -> None:
     gaps = GapFiller(Log([]).read)  # type: ignore[arg-type]
     gaps.start_at(TP0, 5)
     gaps.find_stalled({TP0: 5}, {TP0: 4})
@@ -112,7 +112,7 @@ async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> Non
     assert gaps.next_offsets[TP0] == 0
 
 
-def test_a_chunk_is_what_one_fetch_brought() -> None:
+def test_a_chunk_has_the_records_of_one_fetch() -> None:
     runs = {TP0: [Record(3), Record(4)], TP("t", 1): [], TP("u", 0): [Record(0)]}
     chunks = list(ChunkScheduler().iterate(runs))  # type: ignore[arg-type]
     assert [(tp, chunk.offset, chunk.value) for tp, chunk in chunks] == [

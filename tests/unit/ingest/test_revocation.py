@@ -62,7 +62,7 @@ async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Ingestor
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_comes_while_partitions_are_given_up_is_not_written() -> None:
+async def test_records_delivered_during_a_revocation_are_not_written() -> None:
     """The agent may wait for room, and `close` makes it."""
     out = Slow()
     async with asyncio.timeout(10), ingesting(out) as (ingestor, task):

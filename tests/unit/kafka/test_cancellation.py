@@ -38,7 +38,7 @@ class Deaf:
         self.ended = True
 
 
-async def test_a_cancellation_in_the_midst_of_an_end_is_heard() -> None:
+async def test_a_cancellation_during_the_close_of_a_client_is_raised() -> None:
     client = Deaf()
 
     async def work() -> None:
@@ -143,7 +143,7 @@ async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() 
         await asyncio.gather(*both)
 
 
-async def test_what_comes_for_a_partition_that_was_given_up_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_of_a_revoked_partition_use_no_queue_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
     monkeypatch.setattr(agent, "_MAX_QUEUE_BYTES", 10)
     partitions, tp = _writing(), TP("attn.log", 0)

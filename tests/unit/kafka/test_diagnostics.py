@@ -34,6 +34,6 @@ def test_one_of_three_is_left() -> None:
     ]
 
 
-def test_the_leader_is_dead_or_nobody() -> None:
+def test_partitions_with_a_dead_leader_or_none_are_problems() -> None:
     assert find_problems(partitions(1, leader=2), {1, 3})[1:] == ["attn.log/0 without a leader"]
     assert find_problems(partitions(1, leader=-1), {1, 2, 3}) == ["attn.log/0 without a leader"]

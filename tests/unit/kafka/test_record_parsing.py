@@ -226,7 +226,7 @@ def test_every_cut_and_every_byte_of_a_batch() -> None:
         assert (records[-1].value, after) == (b"z", 3), at
 
 
-def test_what_aiokafka_has_is_what_is_replaced() -> None:
+def test_the_patch_replaces_classes_that_aiokafka_uses() -> None:
     fetcher_patch.install()
     assert fetcher.MemoryRecords is Buffer
     assert issubclass(fetcher.PartitionRecords, Partition)

@@ -55,7 +55,7 @@ def test_an_item_that_changes(change: dict[str, Any], reason: str, action: str |
     assert feed.put(item(**change, rev=9)) == [], "and nothing of it after"
 
 
-def test_marks_put_away_and_bring_back() -> None:
+def test_dismiss_marks_remove_and_restore() -> None:
     feed = Feed()
     key, row = item()
     feed.put((key, row))
@@ -68,7 +68,7 @@ def test_marks_put_away_and_bring_back() -> None:
     assert (event, data["counts"]["total"]) == ("added", 1), "the mark was made before it surged"
 
 
-def test_what_others_push_out_comes_back_by_itself() -> None:
+def test_an_item_pushed_out_of_the_window_comes_back() -> None:
     feed = Feed(limit=2)
     feed.put(item(source_id="b", due_at=2), item(source_id="c", due_at=3))
     pushed = feed.put(item(source_id="a", due_at=1))
@@ -78,7 +78,7 @@ def test_what_others_push_out_comes_back_by_itself() -> None:
     assert [(event, data.get("reason")) for event, data in back] == [("removed", "resolved"), ("added", None)]
 
 
-def test_what_happens_beyond_the_window_is_told_by_its_counts() -> None:
+def test_changes_beyond_the_window_are_sent_as_counts() -> None:
     feed = Feed(limit=1)
     feed.put(item(source_id="a", due_at=1))
     [(event, data)] = feed.put(item(source_id="z", due_at=9, priority="low"))

@@ -37,7 +37,7 @@ class Sink:
 
 @law(40)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from([1 << 20, 1 << 14]))
-def test_all_who_come_back_get_what_they_missed(seed: int, loaded: bool, room: int) -> None:
+def test_all_resuming_readers_get_the_missed_frames(seed: int, loaded: bool, room: int) -> None:
     world = World(seed)
     live, other = Edge(edge_settings()), Edge(edge_settings(stream_buffer=room))
     sinks = [Sink() for _ in READERS]

@@ -19,7 +19,7 @@ class _Begun(LiveStream):
     def on_disconnect(self) -> None: ...
 
 
-async def test_a_reader_who_takes_nothing_does_not_hold_up_the_others() -> None:
+async def test_a_reader_that_never_reads_does_not_delay_others() -> None:
     """An answer of before that is still in the way on its connection: the server waits with what comes next."""
     connections = ConnectionRegistry(settings(), lambda: 0)
     begun: dict[str, asyncio.Event] = {}

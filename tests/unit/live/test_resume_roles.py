@@ -119,7 +119,7 @@ def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) 
 
 @law(60)
 @given(st.integers(0, 2**32))
-def test_nobody_is_told_what_the_token_does_not_show(seed: int) -> None:
+def test_no_reader_gets_rows_that_the_token_does_not_show(seed: int) -> None:
     """Wherever they go on, as whom, with whosesoever cursor: `read` looks at every byte."""
     pick = random.Random(seed)
     attn = Deciding(edges=2)

@@ -93,7 +93,7 @@ def test_every_alert_is_tested() -> None:
     assert fired == set(ALERTS)
 
 
-def test_what_is_never_rejected_is_told_as_none() -> None:
+def test_counters_of_rejects_start_at_zero() -> None:
     """`increase` does not see a counter's first value."""
     for topic, cause in (("plans", "fault"), ("attn.log", "pack"), ("attn.log", "row"), ("attn.facts", "insert")):
         assert REGISTRY.get_sample_value("attn_dead_letters_total", {"topic": topic, "cause": cause}) is not None

@@ -27,7 +27,7 @@ def test_a_part_the_others_can_do_without_rests_instead() -> None:
     assert record.record_exit(lived=10.0, killed=False) == 0.25
 
 
-def test_who_lived_starts_over() -> None:
+def test_a_long_life_resets_the_restart_delay() -> None:
     record = RestartTracker(POLICY)
     for _ in range(4):
         record.record_exit(lived=0.1, killed=False)

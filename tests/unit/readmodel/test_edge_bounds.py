@@ -112,7 +112,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return taken
 
 
-def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> None:
+def test_a_page_of_dismissed_items_costs_its_length(steps: list[bytes]) -> None:
     fed, reader = put_away(3000)
     space, after = fed.edge.replica.workspace("w1"), None
     for _ in range(3):
@@ -124,7 +124,7 @@ def test_a_page_of_what_was_put_away_costs_its_length(steps: list[bytes]) -> Non
 
 
 @pytest.mark.parametrize("pins", [frozenset(), frozenset({"c1"}), frozenset({"c0", "c2", "none"})])
-def test_pages_of_what_was_put_away_are_all_of_it_in_order(pins: frozenset[str]) -> None:
+def test_pages_of_dismissed_items_are_complete_and_ordered(pins: frozenset[str]) -> None:
     fed, reader = put_away(60)
     space = fed.edge.replica.workspace("w1")
     rows = [row for key, raw in space.rows.items() if isinstance(row := decode_row(key, raw), ItemRow)]
@@ -147,7 +147,7 @@ class _Counted(list[bytes]):
 
 
 @pytest.mark.parametrize("left", [0, 1000, 1999])
-def test_what_was_put_away_before_the_first_that_is_left_is_passed_over(left: int) -> None:
+def test_dismissed_keys_before_the_first_listed_key_are_skipped(left: int) -> None:
     names = [b"%04d" % number for number in range(2000)]
     mine, away = SortedKeys(), SortedKeys()
     mine._keys = _Counted(names)
@@ -157,7 +157,7 @@ def test_what_was_put_away_before_the_first_that_is_left_is_passed_over(left: in
     assert _Counted.looks < 120
 
 
-def test_the_first_page_does_not_look_at_all_that_was_put_away(steps: list[bytes]) -> None:
+def test_the_first_page_does_not_read_all_dismissed_items(steps: list[bytes]) -> None:
     fed, reader = put_away(3000)
     space = fed.edge.replica.workspace("w1")
     key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
@@ -187,7 +187,7 @@ class _Many(set[Any]):
         return super().__iter__()
 
 
-def test_who_catches_up_or_leaves_does_not_look_at_all_who_follow_the_same() -> None:
+def test_joining_or_leaving_a_group_of_readers_does_not_scan_it() -> None:
     fed, outlets = Fed(), [Kept() for _ in range(90)]
     key, row = item()
     fed.put((key, row))

@@ -188,7 +188,7 @@ def test_a_shared_window_gives_everybody_their_own_frames(seed: int) -> None:
 
 @EXAMPLES
 @given(SEEDS)
-def test_who_shares_has_nothing_personal(seed: int) -> None:
+def test_readers_of_a_shared_window_have_no_personal_rows(seed: int) -> None:
     world, edge = World(seed), Edge(limits=())
     for batch in world.batches(8):
         edge.apply(*batch)

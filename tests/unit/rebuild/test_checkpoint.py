@@ -37,7 +37,7 @@ async def written(path: Path, found: list[PartitionView], rules: FoldConfig = Fo
     return await CheckpointWriter(path, len(found), rules).write(given(found))
 
 
-async def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
     path, found = tmp_path / "views.gz", views()
     assert await written(path, found) == sum(len(view.rows) for view in found)
     assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]

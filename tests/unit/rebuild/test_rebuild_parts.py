@@ -91,7 +91,7 @@ def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
 
 @few
 @given(st.integers(0, 2**32), st.sampled_from([0, 5, POSITION_JUMP]))
-def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: int) -> None:
+def test_only_differing_rows_are_reported_and_replaced(seed: int, shift: int) -> None:
     log, rng = log_of(seed), random.Random(seed)
     worker = Worker()
     for value in log:  # as a worker does, which passes over what is no pack
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_found_and_mended_and_nothing_else(seed: int, shift: in
     assert kept.items() <= have.items(), "rows that were right keep their bytes, so their revisions too"
 
 
-def test_a_row_that_changes_gets_a_revision_nobody_holds() -> None:
+def test_a_replaced_row_gets_an_unused_revision() -> None:
     worker = Worker(log_of(3)[:-2]).run()
     have, now = split(worker.rows)
     key = next(key for key in have if key[:2] == b"i:")

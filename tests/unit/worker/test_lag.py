@@ -32,7 +32,7 @@ def test_a_broker_that_says_nothing() -> None:
     assert progress.not_ready_reason(16.0, NOON) is None
 
 
-def test_who_does_not_ask_does_not_wait_for_an_answer() -> None:
+def test_a_suspended_tracker_reports_no_missing_answer() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.suspend(60.0)
     assert progress.not_ready_reason(70.0, NOON) is None
@@ -49,7 +49,7 @@ def test_standing_still_though_there_is_more() -> None:
     assert progress.not_ready_reason(12.0, NOON + 12) is None
 
 
-def test_the_time_without_looks_is_nobodys_standing_still() -> None:
+def test_time_without_observations_is_no_stall() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.observe(1.0, NOON, {A: 7}, {A: 9})
     progress.observe(600.0, NOON, {A: 7}, {A: 9})
@@ -69,7 +69,7 @@ def test_catching_up_is_by_the_age_of_what_waits() -> None:
     assert _age(A) == 0.0
 
 
-def test_a_partition_that_moved_away_is_not_told_any_more() -> None:
+def test_the_lag_of_a_revoked_partition_is_removed() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.observe(0.0, NOON, {A: 0, B: 0}, {A: 5, B: 5})
     assert REGISTRY.get_sample_value("attn_lag_records", {"topic": "attn.log", "partition": "1"}) == 5

@@ -67,7 +67,7 @@ def test_a_long_snooze_holds_while_its_item_waits_and_ends_in_time() -> None:
     assert not view.all(MarkRow)
 
 
-def test_a_subject_that_comes_back_after_its_item_went_was_put_away_by_nobody() -> None:
+def test_a_subject_that_returns_after_the_retention_is_not_dismissed() -> None:
     view = Folding(RULES)
     view.pack(event("message.posted", title="T"))
     view.pack(dismiss(0, view.item("message").id, None))

@@ -20,7 +20,7 @@ STEPS = st.lists(st.one_of(CHANGE, st.integers(0, 50)), max_size=200)
 
 @law(200)
 @given(STEPS, st.integers(0, 3))
-def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int], swept: int) -> None:
+def test_due_timers_are_returned_in_order(steps: list[tuple[bytes, int | None] | int], swept: int) -> None:
     due: dict[bytes, int] = {}
     queue = TimerQueue(due.get)
     few, timer_queue._MIN_STALE = timer_queue._MIN_STALE, 3
@@ -48,7 +48,7 @@ def test_what_is_due_comes_in_order(steps: list[tuple[bytes, int | None] | int],
         timer_queue._MIN_STALE = few
 
 
-def test_what_went_stale_does_not_pile_up() -> None:
+def test_stale_timers_do_not_accumulate() -> None:
     due = {f"stays{number}".encode(): 10**9 + number for number in range(1000)}
     queue = TimerQueue(due.get)
     queue.load([(time, key) for key, time in due.items()])

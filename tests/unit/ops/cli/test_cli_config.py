@@ -140,7 +140,7 @@ def test_partitions() -> None:
     assert sorted(parse_partitions("", 2)) == [0, 1]
 
 
-def test_what_goes_with_a_rebuild_starts_no_history(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_of_a_rebuild_need_the_flag_rebuild(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--older", "--missing-facts"):
         assert attn_here("history", flag, "keep") == 2
         assert capsys.readouterr().err == "attn: --missing-facts needs --rebuild\n"
@@ -364,7 +364,7 @@ def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
         assert name.startswith("sources/") or found == normalise(found), name
 
 
-def test_stale_schemas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stale_schemas_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "json"
     assert attn_here("schemas", "--check", "--out", str(out)) == 1
     assert "out of date in" in capsys.readouterr().err

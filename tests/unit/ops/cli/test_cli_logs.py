@@ -103,7 +103,7 @@ def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
     assert "ready" in out.getvalue()
 
 
-def test_what_a_library_repeats_is_told_once_in_a_while() -> None:
+def test_repeated_log_lines_of_libraries_are_limited() -> None:
     now = 0.0
     calm = RepeatFilter(quiet=10.0, clock=lambda: now)
 
