@@ -213,7 +213,7 @@ def test_an_edge_that_restarts_costs_nothing(scene: Scene) -> None:
     page.wait_for_selector(".link.live")
 
 
-def test_who_could_not_be_signed_out_is_told(scene: Scene) -> None:
+def test_a_failed_sign_out_is_shown(scene: Scene) -> None:
     scene.messages("still here")
     page = scene.signed_in()
     page.route("**/auth/session", lambda route: route.abort())

@@ -109,7 +109,7 @@ def test_a_link_leads_whoever_may_see_it(scene: Scene) -> None:
     assert page.locator("#detail").count() == 0
 
 
-def test_what_was_resolved_is_shown_and_left_alone(scene: Scene) -> None:
+def test_a_resolved_item_is_shown_without_actions(scene: Scene) -> None:
     scene.emit("waitpoints", scene.event("waitpoint.created", "w", title="gate", action_url="https://example.org/w"))
     page = scene.signed_in()
     shows(page, "gate")
@@ -222,7 +222,7 @@ def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
     opened(page, "old")
 
 
-def test_what_was_put_away_can_be_taken_back(scene: Scene) -> None:
+def test_a_dismissed_item_can_be_restored(scene: Scene) -> None:
     scene.messages("resting", "other")
     page = scene.signed_in()
     shows(page, "resting", "other")

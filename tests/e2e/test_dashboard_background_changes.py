@@ -98,7 +98,7 @@ def test_what_changed_is_looked_at_again(scene: Scene) -> None:
     assert [status for _, status in sent] == [412, 200]
 
 
-def test_told_on_the_desktop_only_by_consent(scene: Scene) -> None:
+def test_desktop_notifications_need_consent(scene: Scene) -> None:
     context = scene.context()
     context.add_init_script(NOTES)
     context.grant_permissions(["notifications"], origin=scene.up.url)

@@ -63,7 +63,7 @@ async def test_a_dismissed_item_returns_when_it_is_raised_or_opens_again(attn: D
         assert await listed(client) == ["m", "n"]
 
 
-async def test_what_i_cannot_see_i_cannot_put_away(attn: Deciding) -> None:
+async def test_an_invisible_item_cannot_be_dismissed(attn: Deciding) -> None:
     async with attn.client("bob", ws="other") as client:
         for call in (client.post, client.delete):
             answer = await call(URL)

@@ -117,7 +117,7 @@ async def test_a7_pages_are_ranked_and_end() -> None:
         assert len((await client.get("/org/me/inbox?limit=9999")).json()["items"]) == len(wanted["items"])
 
 
-async def test_dismissed_lists_what_i_put_away() -> None:
+async def test_dismissed_lists_my_dismissed_items() -> None:
     fed = Fed()
     rows = [item(source_id=f"s{number}", due_at=number) for number in range(4)]
     marks = [(mark_key(row.id, "ann"), MarkRow("w1", row.id, "ann", 0, until)) for (_, row), until in

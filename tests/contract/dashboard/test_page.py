@@ -56,7 +56,7 @@ async def test_a_link_to_what_is_not_here_is_explained_to_a_person() -> None:
             assert (program.status_code, program.json()) == (404, {"error": "not found"})
 
 
-async def test_compressed_for_who_takes_it() -> None:
+async def test_compressed_for_clients_that_accept_it() -> None:
     fed = Fed()
     async with fed.client() as client:
         for path in PATHS:

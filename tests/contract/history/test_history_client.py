@@ -75,7 +75,7 @@ async def test_without_an_address_it_says_so() -> None:
     assert "ATTN_CLICKHOUSE_READ_URL" in str(await refused(HistoryClient(settings())))
 
 
-async def test_what_is_away_is_left_alone_longer_and_longer() -> None:
+async def test_retries_of_a_dead_clickhouse_back_off() -> None:
     now = 0.0
     async with server() as broken:
         broken.answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -95,7 +95,7 @@ async def test_a_body_larger_than_a_head_may_be_is_a_body() -> None:
         writer.close()
 
 
-async def test_who_does_not_finish_a_request_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unfinished_request_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_limits, "HEAD_SECONDS", 0.2)
     monkeypatch.setattr(middleware, "PIECE_SECONDS", 0.2)
     whole = f"GET /healthz HTTP/1.1\r\n{HOST}\r\n"

@@ -41,7 +41,7 @@ async def test_head_is_get_without_the_body(path: str) -> None:
 
 
 @pytest.mark.parametrize("direct", [True, False])
-async def test_head_of_a_stream_takes_no_place(direct: bool) -> None:
+async def test_head_of_a_stream_uses_no_connection_slot(direct: bool) -> None:
     fed = Fed(max_streams=1)
     async with serving(fed.edge, direct) as url, httpx.AsyncClient(base_url=url, headers=bearer()) as client:
         for _ in range(3):

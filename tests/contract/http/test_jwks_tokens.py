@@ -77,7 +77,7 @@ async def test_both_algorithms_are_taken_and_keys_are_kept() -> None:
     assert issuer.asked == 1
 
 
-async def test_many_who_come_at_once_are_one_question() -> None:
+async def test_concurrent_requests_share_one_fetch_of_the_keys() -> None:
     issuer = Issuer(one=EC)
     assert all(await asyncio.gather(*(issuer.knows(issuer.token("one", name=str(number))) for number in range(20))))
     assert issuer.asked == 1

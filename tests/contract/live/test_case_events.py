@@ -97,7 +97,7 @@ def test_each_type_has_its_name(kind: str, name: str) -> None:
     assert ("task_id" in body) is kind.startswith("task.")
 
 
-def test_what_is_no_news_is_not_told() -> None:
+def test_events_without_news_are_not_sent() -> None:
     assert case_event_of(fact("case.state_changed", 0, stale=True)) is None
     assert case_event_of(fact("session.started", 0, stale=True)) is not None
     assert case_event_of(fact("proof.expiring", 0, derived=True)) is not None
@@ -169,7 +169,7 @@ class Outlet:
         self.is_cut = True
 
 
-def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
+def test_the_buffer_is_bounded_and_readers_behind_it_are_disconnected() -> None:
     events = CaseEventHub(1, lambda _: 10**6, room=5_000)
     slow, quick = Outlet(), Outlet()
     for outlet in (slow, quick):
@@ -187,7 +187,7 @@ def test_what_is_kept_is_bounded_and_who_falls_out_is_cut_off() -> None:
     assert slow.got == b""
 
 
-def test_a_fact_that_was_written_again_is_not_told_again() -> None:
+def test_a_repeated_fact_is_not_sent_again() -> None:
     events, outlet = CaseEventHub(1, lambda _: 10, room=10**6), Outlet()
     events.open(ANN, None, -1, outlet)
     for pos, index in ((1, 0), (1, 1), (2, 0), (1, 0), (1, 1), (2, 0), (2, 1)):

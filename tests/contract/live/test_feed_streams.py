@@ -237,7 +237,7 @@ async def test_a_slow_reader_whose_view_becomes_personal_goes_on_where_it_is() -
         writer.close()
 
 
-async def test_a_dead_connection_frees_its_place(direct: bool) -> None:
+async def test_a_dead_connection_releases_its_slot(direct: bool) -> None:
     fed = Fed()
     async with serving(fed.edge, direct) as base:
         _, writer = await raw_stream(base)
@@ -314,7 +314,7 @@ async def test_an_edge_that_stops_lets_its_streams_go_one_after_the_other(direct
         assert (answer.status_code, answer.json()["error"]) == (503, "the edge stops")
 
 
-async def test_places_are_free_again_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_are_released_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = Fed()
 
     def broken(*_: Any) -> Any:

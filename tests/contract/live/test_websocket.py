@@ -142,7 +142,7 @@ async def test_what_is_no_message_is_told_and_too_much_of_it_ends_it() -> None:
         assert await ended(socket) == 1009
 
 
-async def test_who_talks_too_much_is_cut_off() -> None:
+async def test_a_client_that_sends_too_much_is_disconnected() -> None:
     async with attn(socket_rate=0.1) as (_, url), subscribed(url) as socket:
         with suppress(ConnectionClosed):
             for _ in range(60):
@@ -178,7 +178,7 @@ async def test_it_ends_with_the_token() -> None:
             assert await ended(socket) == 4401
 
 
-async def test_one_who_reads_nothing_costs_nothing_and_is_cut_off() -> None:
+async def test_a_client_that_never_reads_costs_little_and_is_disconnected() -> None:
     async with attn() as (log, url), subscribed(url) as socket, log.client("cyd") as client:
         edge = log.edges[0]
         [one] = edge.notifications._subscribers["ws"]

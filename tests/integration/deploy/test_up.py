@@ -226,7 +226,7 @@ def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path
 
 
 @ON_ITS_BROKER
-def test_topics_that_do_not_fit_are_said(up: Up) -> None:
+def test_mismatched_topics_are_reported(up: Up) -> None:
     up.start(ready=None)
     wait_for(lambda: up.part("worker"), 30, "the worker")
     assert up.stop()[0] == 0

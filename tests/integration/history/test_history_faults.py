@@ -175,7 +175,7 @@ async def test_a_stop_writes_what_is_gathered(
     assert_exact(answers(clickhouse.real), feeder.all)
 
 
-async def test_who_is_behind_writes_more_at_once(
+async def test_a_lagging_writer_writes_larger_batches(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, monkeypatch: pytest.MonkeyPatch,
     read: Counter[str],
 ) -> None:

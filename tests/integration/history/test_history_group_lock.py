@@ -160,7 +160,7 @@ async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
     exact(settings, feeder.all)
 
 
-async def test_a_rebuild_that_is_killed_holds_nobody_up(settings: Settings) -> None:
+async def test_a_killed_rebuild_does_not_block_writers(settings: Settings) -> None:
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with writer(settings):

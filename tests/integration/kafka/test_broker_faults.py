@@ -79,7 +79,7 @@ async def test_the_leader_of_every_partition_dies_and_the_controller(stack: Rig)
     assert stack.edges == edges, "an edge ended"
 
 
-async def test_who_does_not_know_is_not_taken_for_nothing_committed(
+async def test_an_unknown_committed_offset_is_not_taken_for_none(
     stack: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that is not, or not yet, the group's coordinator answers an offset fetch without any partition."""

@@ -184,7 +184,7 @@ async def test_a_refused_client_says_why_in_one_line(tmp_path: Path) -> None:
         )))
 
 
-def test_what_is_not_said_or_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_settings_and_files_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ATTN_KAFKA_SECURITY", "SASL_SSL")
     with pytest.raises(UserError, match="SASL_SSL needs ATTN_KAFKA_USER and ATTN_KAFKA_PASSWORD"):

@@ -143,7 +143,7 @@ async def test_the_command_line(stack: Stack, attn: Attn) -> None:
         assert "partitions '7'" in await attn(settings, "rebuild", "--partitions", "7", expect=2)
 
 
-async def test_what_can_not_be_rebuilt_is_said(stack: Stack, attn: Attn) -> None:
+async def test_views_that_cannot_be_rebuilt_are_reported(stack: Stack, attn: Attn) -> None:
     async with stack(log_partitions=2) as settings:
         assert "no topic attn.facts, attn.log, attn.views" in await attn(settings, "rebuild", "--check", expect=1)
         await topics.ensure_topics(settings)

@@ -14,7 +14,7 @@ SECRET = {"ATTN_JWT_SECRET": "a secret that is long enough for an HMAC of 256 bi
 NOBODY = "127.0.0.1:1"  # no broker answers there
 
 
-def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_error_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         edge = attn("edge", "--kafka", NOBODY, "--port", port, cwd=tmp_path, env=SECRET)
@@ -26,14 +26,14 @@ def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
     assert port in worker.stderr
 
 
-def test_a_host_that_is_not_ours_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_foreign_host_is_one_error_line(tmp_path: Path) -> None:
     edge = attn("edge", "--kafka", NOBODY, "--host", "203.0.113.1", "--port", "0", cwd=tmp_path, env=SECRET)
     assert edge.returncode == 1
     assert edge.stderr.startswith("attn: cannot listen: port 0 on 203.0.113.1: ")
 
 
 @pytest.mark.parametrize("role", ["worker", "history"])
-def test_who_waits_for_kafka_ends_when_told(role: str, tmp_path: Path) -> None:
+def test_a_role_that_waits_for_kafka_stops_on_sigterm(role: str, tmp_path: Path) -> None:
     """Exit code 0: it stopped. 75, after half a minute, would be that Kafka did not come."""
     given = ["--clickhouse", "http://127.0.0.1:1"] if role == "history" else []
     with subprocess.Popen(
