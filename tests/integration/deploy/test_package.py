@@ -33,11 +33,11 @@ PACKAGES = ("schemas", "streams", "api", "ops")
 # All commands in one process: what one of them imports is looked for where it is installed, whoever imports it first.
 HELP = """
 import sys
-import ops.cli
-for name in ["", *ops.cli.COMMANDS]:
+from ops.cli import main
+for name in ["", *main.COMMANDS]:
     sys.argv = ["attn", *name.split(), "--help"]
     try:
-        ops.cli.main()
+        main.main()
     except SystemExit as ended:
         assert not ended.code, (name, ended.code)
     print("shown", name)

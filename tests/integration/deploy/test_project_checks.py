@@ -37,7 +37,7 @@ def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *request.config.args],
         cwd=request.config.invocation_params.dir, capture_output=True, text=True,
-        env={**os.environ, "PYTHONHASHSEED": seed})
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTEST_ADDOPTS": ""})
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     here = [item.nodeid for item in request.session.items]
     known = set(here)

@@ -22,7 +22,7 @@ from streams.kafka import topics
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("api.edge.broker_health.MAX_SILENCE", 1.0), ("api.edge.broker_health._REQUEST_TIMEOUT", 2.0),
                           ("api.edge.follower._CHECK_INTERVAL", 0.2),
-                          ("streams.kafka.topics._PATIENCE", 2.0)):
+                          ("streams.kafka.topics._WAIT_SECONDS", 2.0)):
         monkeypatch.setattr(name, seconds)
 
 

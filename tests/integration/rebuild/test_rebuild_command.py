@@ -87,7 +87,7 @@ async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn
             assert "attn.log/0 begins at offset 1: earlier records cannot be folded again" in said
         await forget(settings, 0, at)
         other = with_targets(settings, 9)
-        assert "other rules (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
+        assert "other fold settings (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
         bases = dict(Checkpoint(file).bases({0, 1}))
         rebuild = PartitionRebuild(settings, 0, FoldConfig.from_settings(settings), bases[0])
         assert (await rebuild.check()).differing == wrong
@@ -132,7 +132,7 @@ async def test_the_command_line(stack: Stack, attn: Attn) -> None:
     async with folded(stack) as settings:
         await corrupt(settings, 1)
         said = await attn(settings, "rebuild", "--check", expect=1)
-        assert "6 rows are not what the log says" in said
+        assert "6 rows differ from the log" in said
         assert "made-up-1" in said
         found = [json.loads(line) for line in (await attn(settings, "rebuild", "--json")).splitlines()]
         assert [one["written"] for one in found] == [0, 7]
