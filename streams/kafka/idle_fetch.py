@@ -9,7 +9,6 @@ record that closely follows another is not delayed. No effect on a broker that h
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from contextlib import suppress
 from functools import wraps
@@ -37,7 +36,6 @@ def install_throttle() -> None:
     last_record_at: WeakKeyDictionary[Fetcher, float] = WeakKeyDictionary()
 
     @wraps(fetch)
-    @functools.wraps(fetch)
     async def throttled_fetch(self: Fetcher, assignment: Any, node_id: int, request: Any) -> bool:
         began = time.monotonic()
         try:

@@ -102,7 +102,8 @@ def questions(rows: int) -> dict[str, Question]:
     return {
         "insights of 24 h": insight(1), "insights of 7 d": insight(7), "insights of 90 d": insight(90),
         "activity of 30 d": lambda client: fetch_activity(client, READER, 30 * DAY, NOW),
-        "a page of a case": lambda client: fetch_events(client, READER, case, 20, None, Workspace(READER.workspace_id, {})),
+        "a page of a case": lambda client: fetch_events(
+            client, READER, case, 20, None, Workspace(READER.workspace_id, {})),
     }
 
 

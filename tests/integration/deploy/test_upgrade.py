@@ -182,7 +182,8 @@ async def test_a_role_refuses_what_a_newer_attn_wrote(
         finally:
             process.kill()
         assert process.returncode == 1, said.decode()
-        refused = [line for line in map(json.loads, said.decode().splitlines()) if line["event"] == "incompatible version"]
+        lines = map(json.loads, said.decode().splitlines())
+        refused = [line for line in lines if line["event"] == "incompatible version"]
         assert len(refused) == 1, said.decode()
         assert "has version 2" in refused[0]["reason"]
         assert "upgrade this process" in refused[0]["reason"]
