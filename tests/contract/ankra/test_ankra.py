@@ -75,7 +75,7 @@ async def test_a3_each_kind_opens_and_ends_with_its_action(opens: str, kind: str
     assert (row["state"], row["resolved_action"], row["resolved_by_user_id"]) == ("resolved", action, "ann")
 
 
-async def test_a4_a_plan_tells_what_runs_by_itself_and_what_is_to_be_confirmed() -> None:
+async def test_a4_a_plan_counts_automatic_and_confirmed_steps() -> None:
     attn, steps = Deciding(), [{"title": name, "mode": mode} for name, mode in (
         ("a", "auto"), ("b", "confirm"), ("c", "auto"))]
     attn.happen(event("plan.proposed", "p", title="T", steps=steps))
@@ -84,7 +84,7 @@ async def test_a4_a_plan_tells_what_runs_by_itself_and_what_is_to_be_confirmed()
 
 @pytest.mark.parametrize(("risk", "reversible"), [
     ("low", True), ("medium", False), ("high", True), ("critical", False)])
-async def test_a5_a_pending_action_tells_risk_and_whether_it_can_be_undone(risk: str, reversible: bool) -> None:
+async def test_a5_a_pending_action_has_risk_and_reversibility(risk: str, reversible: bool) -> None:
     attn = Deciding()
     attn.happen(event("action.requested", "a", title="T", risk=risk, reversible=reversible))
     found = await item_of(attn, "pending_action")
@@ -155,7 +155,7 @@ async def test_a9_the_inbox_is_the_current_snapshot(attn: Deciding) -> None:
             assert await inbox(other) == later, "the same number is the same state on every edge"
 
 
-async def test_a10_the_feed_is_a_snapshot_and_then_what_changes(attn: Deciding) -> None:
+async def test_a10_the_feed_sends_a_snapshot_and_then_the_changes(attn: Deciding) -> None:
     edge = attn.edges[0]
     async with serving(edge) as base, attn.client("ann") as client:
         feed = Client(base, who=ANN)

@@ -43,7 +43,7 @@ async def test_a9_inbox_is_the_current_snapshot() -> None:
     assert b"12345678901234567890123" in answer.content, "the payload is carried as it is"
 
 
-async def test_a3_to_a6_items_carry_what_is_their_own() -> None:
+async def test_a3_to_a6_items_have_the_fields_of_their_kind() -> None:
     fed = Fed()
     steps = [Step("a", "auto"), Step("b", "confirm"), Step("c", "auto")]
     fed.put(
@@ -135,7 +135,7 @@ async def test_dismissed_lists_my_dismissed_items() -> None:
         assert mine["counts"]["total"] == 1
 
 
-async def test_a11_activity_counts_what_i_may_see_within_the_window() -> None:
+async def test_a11_activity_counts_visible_events_within_the_window() -> None:
     fed = Fed()
     now = fed.position.clock
 

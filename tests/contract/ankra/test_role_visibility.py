@@ -88,7 +88,7 @@ async def test_feed_push_and_case_streams(rule: str, role: str) -> None:
             assert (await client.get(f"/cases/{CASE}/events")).status_code == 404
 
 
-async def test_it_is_by_role_alone_not_by_who_holds_it() -> None:
+async def test_a_higher_role_does_not_see_items_that_target_another_user() -> None:
     attn = Deciding(role_visibility="at-least")
     attn.happen(message("owner", target_role="OWNER"), message("cyd", target_user_id="cyd"))
     for role in ROLES:

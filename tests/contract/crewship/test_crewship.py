@@ -45,7 +45,7 @@ async def test_c1_a_session_and_a_workspace_are_needed_everywhere(attn: Deciding
                 assert set(answer.json()) == {"error"}
 
 
-async def test_c2_sources_write_rows_and_nobody_inserts_here(attn: Deciding) -> None:
+async def test_c2_source_events_create_rows_and_the_api_has_no_insert(attn: Deciding) -> None:
     attn.happen(event("escalation.opened", "e", title="T"), event("run.failed", "r", title="T"))
     async with attn.client() as client:
         assert {row["kind"]: row["source_id"] for row in await rows(client)} == {
@@ -74,14 +74,16 @@ async def test_c3_visible_without_target_or_to_me_or_to_my_role() -> None:
             assert (await client.get(f"{URL}/count")).json() == {"unread_count": len(wanted)}
 
 
-async def test_c4_what_is_for_the_owner_is_never_a_members(attn: Deciding) -> None:
+async def test_c4_a_member_does_not_see_items_for_the_owner(attn: Deciding) -> None:
     attn.happen(message("o", target_role="OWNER"))
     async with attn.client("bob", "MEMBER") as client:
         assert "o" not in await sources(client)
         assert (await client.get(f"{URL}/{item_id(WS, 'message', 'o')}")).status_code == 404
 
 
-async def test_c5_one_predicate_for_list_count_and_patch_and_404_tells_nothing(attn: Deciding) -> None:
+async def test_c5_list_count_and_patch_hide_the_same_items_and_404_equals_that_of_a_missing_item(
+    attn: Deciding
+) -> None:
     attn.happen(message("o", target_role="OWNER"), message("u", target_user_id="cyd"), message("x", ws="ws2"))
     hidden = [item_id(WS, "message", "o"), item_id(WS, "message", "u"), item_id("ws2", "message", "x")]
     written = len(attn.log)
@@ -128,7 +130,7 @@ async def test_c7_fields_without_a_value_are_left_out(attn: Deciding) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", done["resolved_at"])
 
 
-async def test_c8_kinds_priorities_and_what_blocks(attn: Deciding) -> None:
+async def test_c8_items_have_kind_priority_and_blocking(attn: Deciding) -> None:
     attn.happen(*(message(f"p-{name}", priority=name) for name in ("low", "normal", "high", "urgent")),
                 message("b", blocking=True), event("plan.proposed", "plan", title="T"))
     async with attn.client() as client:
@@ -199,7 +201,7 @@ async def test_c13_state_is_required_and_one_of_three(attn: Deciding, body: dict
     assert len(attn.log) == 1, "nothing was written"
 
 
-async def test_c13_bad_bodies_are_told(attn: Deciding) -> None:
+async def test_c13_an_invalid_body_is_400_with_its_error(attn: Deciding) -> None:
     async with attn.client() as client:
         answer = await client.patch(f"{URL}/{M}", content=b"{", headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()) == (400, {"error": "the body is not JSON"})

@@ -21,7 +21,7 @@ def attn() -> Deciding:
 
 
 
-async def test_c21_what_bulk_takes_and_refuses(attn: Deciding) -> None:
+async def test_c21_bulk_accepts_up_to_500_ids_and_rejects_invalid_bodies(attn: Deciding) -> None:
     required = (400, {"error": "ids required"})
     async with attn.client() as client:
         assert await bulk(client, state="read") == required
@@ -46,7 +46,7 @@ async def test_c21_fewer_ids_by_setting() -> None:
         assert (await bulk(client, ids=["a", "b", "a"], state="read"))[0] == 200
 
 
-async def test_c22_ids_i_cannot_see_are_not_found_and_no_error(attn: Deciding) -> None:
+async def test_c22_invisible_ids_count_as_not_found_without_an_error(attn: Deciding) -> None:
     attn.happen(message("o", target_role="OWNER"), message("u", target_user_id="cyd"), message("x", ws="ws2"))
     hidden = [item_id(WS, "message", "o"), item_id(WS, "message", "u"), item_id("ws2", "message", "x"), "ibx_none"]
     async with attn.client("bob", "MEMBER") as client:
@@ -64,7 +64,7 @@ def decisions(attn: Deciding) -> dict[str, str]:
         ("rb", "failed_run"))}
 
 
-async def test_c23_bulk_resolved_leaves_decisions_and_all_that_blocks(attn: Deciding) -> None:
+async def test_c23_bulk_resolve_skips_decisions_and_blocking_items(attn: Deciding) -> None:
     ids = decisions(attn)
     async with attn.client() as client:
         assert await bulk(client, ids=list(ids.values()), state="resolved") == (200, {
@@ -76,7 +76,7 @@ async def test_c23_bulk_resolved_leaves_decisions_and_all_that_blocks(attn: Deci
             "by PATCH a blocking message resolves")
 
 
-async def test_c24_bulk_unread_leaves_only_source_managed_kinds(attn: Deciding) -> None:
+async def test_c24_bulk_unread_skips_source_managed_kinds_only(attn: Deciding) -> None:
     ids = decisions(attn)
     async with attn.client() as client:
         assert await bulk(client, ids=list(ids.values()), state="unread") == (200, {
@@ -133,7 +133,7 @@ def updated(**payload: str) -> dict[str, Any]:
     return {"type": "inbox.updated", "channel": f"workspace:{WS}", "payload": payload}
 
 
-async def test_c28_each_patch_that_worked_is_told(attn: Deciding) -> None:
+async def test_c28_each_successful_patch_is_pushed_to_readers_of_the_item(attn: Deciding) -> None:
     attn.happen(message("o", target_role="OWNER"))
     owners, ann, bob = item_id(WS, "message", "o"), Told(attn, "ann", "OWNER"), Told(attn, "bob", "MEMBER")
     async with attn.client("cyd", "OWNER") as client:
@@ -147,7 +147,7 @@ async def test_c28_each_patch_that_worked_is_told(attn: Deciding) -> None:
         assert (ann.all(), bob.all()) == ([], [])
 
 
-async def test_c29_a_batch_is_told_once_and_only_if_it_changed_anything(attn: Deciding) -> None:
+async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once(attn: Deciding) -> None:
     attn.happen(message("n"), message("o", target_role="OWNER"))
     ids = [M, item_id(WS, "message", "n"), item_id(WS, "message", "o")]
     ann, bob = Told(attn, "ann", "OWNER"), Told(attn, "bob", "MEMBER")
@@ -160,7 +160,7 @@ async def test_c29_a_batch_is_told_once_and_only_if_it_changed_anything(attn: De
         assert (ann.all(), bob.all()) == ([updated(bulk="true", state="read")], [])
 
 
-async def test_c30_who_asks_again_on_it_gets_the_new_list_and_count(attn: Deciding) -> None:
+async def test_c30_a_read_after_the_push_returns_the_new_list_and_count(attn: Deciding) -> None:
     told = Told(attn, "bob", "MEMBER")
     seen: list[int] = []
     space = attn.edges[0].replica.workspace(WS)

@@ -51,7 +51,7 @@ async def ranked(client: httpx.AsyncClient) -> list[str]:
 
 
 @pytest.mark.parametrize("action", ["retried", None])
-async def test_resolving_it_resolves_all_its_runs(attn: Deciding, action: str | None) -> None:
+async def test_resolving_an_incident_resolves_all_its_runs(attn: Deciding, action: str | None) -> None:
     """As it was said, or with no action where none was (C14)."""
     async with attn.client("ann") as client:
         found = await incident(client)
@@ -74,7 +74,7 @@ async def test_more_runs_than_it_lists_are_resolved_too() -> None:
         assert {row["state"] for row in rows} == {"resolved"}
 
 
-async def test_unread_opens_it_and_its_runs_again(attn: Deciding) -> None:
+async def test_unread_reopens_an_incident_and_its_runs(attn: Deciding) -> None:
     async with attn.client("ann") as client, attn.client("bob") as other:
         found = await incident(client)
         await other.post(f"/org/me/inbox/{found['id']}/dismiss")
@@ -118,7 +118,9 @@ async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_agai
         assert states == ["unread", "unread", "resolved"]
 
 
-async def test_without_its_runs_it_cannot_open_and_says_so(attn: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_incident_whose_runs_are_gone_cannot_be_reopened(
+    attn: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What a group remembers of runs that are over.
     monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED_MEMBERS", 1)
     async with attn.client() as client:

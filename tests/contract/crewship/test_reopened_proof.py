@@ -29,7 +29,7 @@ async def listed(client: object) -> list[str]:
     return [item["id"] for item in answer.json()["items"]]
 
 
-async def test_unread_opens_it_again(attn: Deciding) -> None:
+async def test_unread_reopens_a_resolved_proof(attn: Deciding) -> None:
     async with attn.client() as client:
         assert await listed(client) == [P]
         for _ in range(3):
@@ -48,7 +48,7 @@ async def test_unread_opens_it_again(attn: Deciding) -> None:
         assert (await get(client, P))["state"] == "read", "and stays so"
 
 
-async def test_what_its_source_says_later_still_holds(attn: Deciding) -> None:
+async def test_a_later_event_of_the_source_closes_a_reopened_proof(attn: Deciding) -> None:
     async with attn.client() as client:
         await patch(client, P, state="resolved")
         await patch(client, P, state="unread")

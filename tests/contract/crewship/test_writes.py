@@ -78,7 +78,7 @@ async def test_the_same_key_has_the_same_outcome_for_a_day(attn: Deciding) -> No
         assert (await get(client, M))["state"] == "resolved", "after a day it is a new request"
 
 
-async def test_a_write_that_nobody_decides_is_503_and_stays_valid() -> None:
+async def test_a_write_without_an_outcome_in_time_is_503_and_applies_once() -> None:
     attn = Deciding(write_seconds=0.05)
     attn.happen(message("m"))
     attn.held = True

@@ -223,7 +223,7 @@ async def test_a_late_write_opens_nothing_that_its_source_closed(attn: Deciding,
             assert (await client.get(f"/api/v1/inbox/{M}")).json()["state"] == "unread"
 
 
-async def test_what_a_person_resolved_a_person_opens_again(attn: Deciding) -> None:
+async def test_an_item_that_one_user_resolved_can_be_reopened_by_another(attn: Deciding) -> None:
     """Crewship's rule C19, without If-Match."""
     async with attn.client("bob") as bob, attn.client() as client:
         await bob.patch(f"/api/v1/inbox/{M}", json={"state": "resolved", "resolved_action": "done"})

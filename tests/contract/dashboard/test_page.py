@@ -43,7 +43,7 @@ async def test_the_page_is_served_strictly() -> None:
             assert (await client.get(f"/static/{path}")).status_code == 404
 
 
-async def test_a_link_to_what_is_not_here_is_explained_to_a_person() -> None:
+async def test_a_link_to_a_page_of_the_source_is_an_explaining_404_for_browsers() -> None:
     fed = Fed()
     async with fed.client() as client:
         client.headers = {}  # type: ignore[assignment]

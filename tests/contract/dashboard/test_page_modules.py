@@ -19,7 +19,7 @@ TSC = shutil.which("tsc", path=str(JS / "node_modules" / ".bin")) or shutil.whic
 MOST_LINES = 300
 
 
-def test_the_vectors_are_what_the_server_says_today() -> None:
+def test_the_vectors_equal_those_of_the_current_server() -> None:
     made = vectors()
     assert {path.name for path in FOLDER.glob("*.json")} == set(made)
     for name, text in made.items():

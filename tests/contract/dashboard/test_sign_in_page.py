@@ -72,7 +72,7 @@ def problem(text: str) -> str:
     return f"#token-problem:has-text('{text}')"
 
 
-async def test_what_the_browser_would_drop_is_said_in_the_form() -> None:
+async def test_the_form_reports_a_session_cookie_that_the_browser_would_drop() -> None:
     largest = next(one for extra in range(3000) if len(one := mine(name="n" * (2600 + extra))) == 3968)
     async with browsing() as seen:
         page = await seen.page()
@@ -97,7 +97,7 @@ async def test_what_the_browser_would_drop_is_said_in_the_form() -> None:
         await other.wait_for_selector(problem("ATTN_SESSION_OVER_HTTP"))
 
 
-async def test_over_plain_http_where_it_is_allowed_beside_a_neighbour_who_sets_our_cookies() -> None:
+async def test_sign_in_over_http_works_despite_cookies_of_a_sibling_domain() -> None:
     """The neighbour's cookies come first. Writes need the value that is not the first one."""
     evil = mine()[:-9] + "AAAAAAAAA"
     async with browsing(session_over_http=True) as seen:
@@ -119,7 +119,7 @@ async def test_over_plain_http_where_it_is_allowed_beside_a_neighbour_who_sets_o
         assert await page.context.cookies(seen.there) == []
 
 
-async def test_a_session_that_attn_can_not_delete_is_said_when_signing_out() -> None:
+async def test_sign_out_reports_a_session_cookie_that_attn_cannot_delete() -> None:
     async with browsing() as seen:
         page = await seen.page()
         await seen.sign_in(page, seen.here, mine())

@@ -71,7 +71,7 @@ async def refused(client: HistoryClient) -> ApiError:
     return found.value
 
 
-async def test_without_an_address_it_says_so() -> None:
+async def test_a_missing_clickhouse_url_is_an_error_that_names_the_setting() -> None:
     assert "ATTN_CLICKHOUSE_READ_URL" in str(await refused(HistoryClient(settings())))
 
 
@@ -93,14 +93,14 @@ async def test_retries_of_a_dead_clickhouse_back_off() -> None:
     assert rests == [1, 2, 4, 8, 16, 30, 30]
 
 
-async def test_one_that_never_answers_is_not_waited_for() -> None:
+async def test_a_query_without_an_answer_times_out() -> None:
     async with server() as silent:
         client = away(silent.port, history_query_seconds=0.2)
         await refused(client)
         await client.close()
 
 
-async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queries_beyond_the_queue_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_WAITING", 3)
     async with server() as silent:
         client = away(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
@@ -111,7 +111,7 @@ async def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None
         await client.close()
 
 
-async def test_the_inbox_and_the_live_activity_go_on() -> None:
+async def test_the_inbox_and_live_activity_work_while_clickhouse_is_down() -> None:
     attn = Deciding(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{free_port()}/attn")
     attn.happen(waitpoint("w", case_id="k"))
     async with attn.client() as client:
@@ -125,7 +125,7 @@ async def test_the_inbox_and_the_live_activity_go_on() -> None:
     await attn.edges[0].history.close()
 
 
-async def test_one_user_who_asks_on_ninety_connections_is_refused_and_others_are_answered(
+async def test_ninety_queries_of_one_user_are_rejected_while_others_are_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """ClickHouse answers nothing to the loud one meanwhile: whoever else asks still gets an answer."""

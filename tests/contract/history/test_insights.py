@@ -93,7 +93,7 @@ def test_the_predicate_is_the_same_in_sql(known: Known) -> None:
 
 
 @pytest.mark.parametrize(("user", "role"), [*ASKING, ("dee", "MEMBER")])
-async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role: str) -> None:
+async def test_a11_activity_from_clickhouse_equals_live_activity(known: Known, user: str, role: str) -> None:
     edge, reader = known.attn.edges[0], reader_of(user, role)
     clock = edge.replica.clock(WS)
     space = await edge.workspace(reader)
@@ -111,7 +111,7 @@ async def test_a11_the_history_counts_what_is_live(known: Known, user: str, role
 
 
 @pytest.mark.parametrize(("user", "role"), [*ASKING, ("dee", "VIEWER")])
-async def test_the_past_of_a_case(known: Known, user: str, role: str) -> None:
+async def test_the_history_of_a_case(known: Known, user: str, role: str) -> None:
     reader = reader_of(user, role)
     cases = {fact.case_id for fact in known.facts if fact.case_id} | {"never"}
     async with known.attn.client(user, role, ws=WS) as client:
@@ -219,7 +219,7 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
         assert one["by_kind"] == Counter(fact.kind for fact in done if fact.actor == one["user_id"])
 
 
-async def test_insights_are_for_those_who_run_the_workspace(known: Known) -> None:
+async def test_insights_require_manager_or_higher(known: Known) -> None:
     for role, status in (("OWNER", 200), ("ADMIN", 200), ("MANAGER", 200), ("MEMBER", 403), ("VIEWER", 403)):
         async with known.attn.client("eve", role, ws="elsewhere") as client:
             answer = await client.get("/org/me/insights?window=2h")
@@ -239,7 +239,7 @@ async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
     assert list(await client.query("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]
 
 
-async def test_what_a_person_resolved_is_in_both(known: Known) -> None:
+async def test_an_item_resolved_by_a_user_is_in_case_history_and_insights(known: Known) -> None:
     attn = known.attn
     before = len(attn.facts)
     attn.happen(event("message.posted", "m", ws="solo", title="T", case_id="k"))
@@ -257,7 +257,7 @@ async def test_what_a_person_resolved_is_in_both(known: Known) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 5])
-async def test_in_any_order_of_arrival_the_history_counts_what_is_live(known: Known, seed: int) -> None:
+async def test_history_equals_live_activity_in_any_order_of_arrival(known: Known, seed: int) -> None:
     ws = f"any_{seed}"
     attn = Deciding(clickhouse_read_url=known.archive.url)
     attn.now = events.END.timestamp() - 20 * 3600

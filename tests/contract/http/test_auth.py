@@ -34,7 +34,7 @@ async def test_every_route_needs_a_caller(route: str) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_nobody_is_answered_before_the_view_has_caught_up(route: str) -> None:
+async def test_every_route_is_503_until_the_view_has_caught_up(route: str) -> None:
     fed = Fed()
     fed.edge.ready = False
     async with fed.client() as client:
@@ -86,7 +86,7 @@ async def test_the_cookie_holds_a_token_too() -> None:
         assert (await client.get("/inbox")).status_code == 401
 
 
-async def test_a_short_secret_is_the_operators_choice() -> None:
+async def test_a_short_secret_is_accepted() -> None:
     fed = Fed(jwt_secret="short")
     claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": int(time.time()) + 60}
     with pytest.warns(jwt.InsecureKeyLengthWarning):
@@ -115,7 +115,7 @@ async def test_an_error_is_always_an_error_object() -> None:
         assert (broken.status_code, broken.json()) == (500, {"error": "internal error"})
 
 
-async def test_health_needs_nobody() -> None:
+async def test_health_readiness_and_metrics_need_no_token() -> None:
     fed = Fed()
     async with fed.client() as client:
         client.headers = {}  # type: ignore[assignment]
@@ -129,7 +129,7 @@ async def test_health_needs_nobody() -> None:
     assert marker("w1", None, None) not in text
 
 
-async def test_the_app_says_what_it_answers() -> None:
+async def test_openapi_lists_the_routes() -> None:
     fed = Fed()
     paths = create_app(fed.edge).openapi()["paths"]
     assert {"/org/me/inbox", "/org/me/feed", "/inbox", "/events/stream", "/cases/{case}/events"} <= set(paths)

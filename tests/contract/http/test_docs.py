@@ -99,7 +99,7 @@ def test_every_frame_of_a_feed_is_as_described() -> None:
     assert not checks["removed"].is_valid({"id": "x", "reason": "gone"})
 
 
-def test_what_the_socket_takes_is_as_described() -> None:
+def test_client_messages_of_the_socket_match_asyncapi() -> None:
     for kind, body in (("auth", {"token": "t"}), ("subscribe", {"channel": "c"}), ("unsubscribe", {"channel": "c"}),
                        ("ping", {})):
         check, message = payload_of(f"socket.{kind}"), {"type": kind, **body}
@@ -109,7 +109,7 @@ def test_what_the_socket_takes_is_as_described() -> None:
         assert msgspec.json.decode(json.dumps(message), type=one)
 
 
-async def test_both_are_served_to_anybody_and_are_what_the_repository_has() -> None:
+async def test_both_documents_are_public_and_equal_the_files_of_the_repository() -> None:
     wanted = documents()
     async with Fed(jwt_secret="not to be told to anybody, whoever asks for a document").client() as client:
         client.headers = {}  # type: ignore[assignment]

@@ -65,7 +65,7 @@ async def test_trailers_without_an_end_are_cut_off() -> None:
         writer.close()
 
 
-async def test_a_large_head_is_told_so_and_a_usual_one_is_taken() -> None:
+async def test_a_head_over_64_kib_is_431_and_smaller_ones_are_accepted() -> None:
     async with serving(Fed().edge) as base:
         reader, writer = await opened(base)
         writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}x-a: ".encode() + b"a" * (65 << 10))

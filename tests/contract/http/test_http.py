@@ -119,7 +119,7 @@ async def test_large_bodies_are_no_large_heads() -> None:
 
 @pytest.mark.parametrize("sent", [
     b"nonsense\r\n\r\n", b"FROB /inbox HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\r\n\r\n"])
-async def test_what_is_no_request_is_told_so_in_json(sent: bytes) -> None:
+async def test_an_invalid_http_request_is_400_in_json(sent: bytes) -> None:
     fed = Fed()
     async with serving(fed.edge) as url:
         status, fields, body = await told(url, sent)
@@ -129,7 +129,7 @@ async def test_what_is_no_request_is_told_so_in_json(sent: bytes) -> None:
 @pytest.mark.parametrize(("method", "path"), [
     ("PATCH", "/api/v1/inbox/x"), ("POST", "/api/v1/inbox/bulk"), ("PATCH", "/org/me/preferences"),
     ("POST", "/org/me/inbox/x/dismiss")])
-async def test_a_body_of_another_shape_is_told_what_it_should_be(method: str, path: str) -> None:
+async def test_a_body_that_is_no_json_object_is_400_with_the_expected_type(method: str, path: str) -> None:
     said = {"error": "the body must be a JSON object, sent as content-type: application/json"}
     fed = Fed()
     async with fed.client() as client:

@@ -112,7 +112,7 @@ NOWHERE = (
 )
 
 
-async def test_another_path_is_not_found() -> None:
+async def test_an_unknown_path_is_404() -> None:
     async with blocked() as (attn, client):
         attn.edges[0].history = Nothing()
         for path in NOWHERE:

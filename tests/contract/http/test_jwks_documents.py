@@ -79,7 +79,7 @@ async def accepted(document: object, *tokens: str) -> list[bool]:
     [{"kty": "RSA", "kid": "k"}, {"kty": "RSA", "kid": "k", "n": 7, "e": "AQAB"}, {**RSA_JWK, "n": "é!", "kid": "k"},
      {"kty": "EC", "crv": "P-256", "kid": "k", "x": "AA", "y": "AA"}],
 ])
-async def test_one_kid_of_several_keys_is_found_among_all_that_is_published(
+async def test_a_key_is_selected_among_several_keys_with_the_same_kid(
     others: list[Any], order: int,
 ) -> None:
     """One key is often published under each algorithm, and new kinds of keys appear beside it."""
@@ -94,7 +94,7 @@ async def test_one_kid_of_several_keys_is_found_among_all_that_is_published(
     {**RSA_JWK, "kid": "k", "key_ops": ["verify"]}, {**RSA_JWK, "n": RSA_JWK["n"] + "=="},
     {**RSA_JWK, "n": base64.b64encode(b"\0" + base64.urlsafe_b64decode(RSA_JWK["n"] + "==")).decode()},
 ])
-async def test_a_key_may_lack_what_is_optional_and_be_written_in_other_ways(entry: dict[str, Any]) -> None:
+async def test_a_key_without_optional_fields_or_in_another_notation_is_accepted(entry: dict[str, Any]) -> None:
     assert await accepted(published(entry), signed()) == [True]
 
 
@@ -137,7 +137,7 @@ async def test_a_weak_or_broken_key_is_refused_with_its_reason_and_the_others_st
     assert logs[0]["reason"].startswith(reason)
 
 
-async def test_a_set_without_any_key_revokes_all_and_says_so() -> None:
+async def test_an_empty_key_set_revokes_all_tokens_with_a_log_line() -> None:
     with capture_logs() as logs:
         assert await accepted(published(), signed()) == [False]
     assert logs[0]["event"].startswith("the issuer publishes no key that attn accepts")
@@ -336,7 +336,7 @@ async def test_an_answer_of_the_issuer(name: str) -> None:
 
 
 @pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"])
-async def test_an_issuer_that_drips_is_given_up_and_its_connection_closed(
+async def test_a_key_set_that_arrives_too_slowly_times_out_and_closes_the_connection(
     monkeypatch: pytest.MonkeyPatch, begins: bytes,
 ) -> None:
     """Each byte comes in time, the whole never does."""

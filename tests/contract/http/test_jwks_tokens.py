@@ -83,7 +83,7 @@ async def test_concurrent_requests_share_one_fetch_of_the_keys() -> None:
     assert issuer.asked == 1
 
 
-async def test_a_new_key_is_known_as_soon_as_it_is_used_but_made_up_ones_reach_nobody() -> None:
+async def test_an_unknown_kid_fetches_the_key_set_at_most_once_per_interval() -> None:
     issuer = Issuer(one=EC)
     assert await issuer.knows(issuer.token("one"))
     for number in range(100):
@@ -143,7 +143,7 @@ async def test_keys_hold_while_the_issuer_is_away(trouble: Exception) -> None:
     assert await issuer.knows(issuer.token("two")), "and it is asked again when it is back"
 
 
-async def test_without_any_keys_nobody_is_known_and_the_issuer_is_not_flooded() -> None:
+async def test_without_keys_tokens_are_rejected_and_the_issuer_is_asked_once() -> None:
     issuer = Issuer(one=EC)
     issuer.broken = OSError("no route")
     with capture_logs():
@@ -239,7 +239,7 @@ async def test_no_algorithm_is_mistaken_for_another(secret: str | None) -> None:
     assert await issuer.knows(issuer.token("rsa")), "a good one"
 
 
-async def test_a_key_for_secrets_signs_nobody_in() -> None:
+async def test_a_key_for_encryption_does_not_verify_tokens() -> None:
     issuer = Issuer(one=EC)
     plain = issuer.document
     issuer.document = lambda: {"keys": [{**one, "use": "enc"} for one in plain()["keys"]]}  # type: ignore[method-assign]

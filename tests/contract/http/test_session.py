@@ -68,7 +68,7 @@ async def test_a2_a_write_with_the_cookie_needs_the_header() -> None:
         assert (await client.patch(URL, json=READ, headers={"authorization": f"Bearer {mine()}"})).status_code == 200
 
 
-async def test_what_is_no_token_makes_no_session() -> None:
+async def test_an_invalid_token_creates_no_session() -> None:
     async with attn().client(headers={}) as client:
         for body, status in (({"token": "x"}, 401), ({"token": ""}, 400), ({}, 400), ({"token": mine(), "x": 1}, 400),
                              ({"token": f" {mine()}\n"}, 401), ({"token": "é" * 4000}, 413),
@@ -170,7 +170,7 @@ async def test_a_neighbours_cookies_of_our_names_change_nothing() -> None:
             assert ended.status_code == 204
 
 
-async def test_one_cookie_of_each_name_is_judged_as_the_contract_says() -> None:
+async def test_a_write_passes_if_cookie_and_csrf_header_have_the_same_value() -> None:
     """The value need not be the one that attn made: a session of an earlier version has a random one."""
     async with attn().client(headers={}) as client:
         headers = {"cookie": f"attn_session={mine()}; attn_csrf=random", "x-csrf-token": "random"}
@@ -178,7 +178,7 @@ async def test_one_cookie_of_each_name_is_judged_as_the_contract_says() -> None:
         assert "x-csrf-token" not in (await client.get("/org/me", headers=headers)).headers
 
 
-async def test_sessions_of_two_callers_are_nobodys() -> None:
+async def test_session_cookies_of_two_different_users_are_401() -> None:
     """A neighbour's own session would show, and take, what is not the person's."""
     other = token("eve", "OWNER", ws="ws", seconds=10 * 365 * 86400)
     again = mine(name="Ann")
@@ -206,7 +206,7 @@ async def test_signing_out_deletes_the_cookies_of_parent_domains_too() -> None:
             assert all("Max-Age=0" in line and "Path=/" in line for line in lines)
 
 
-async def test_two_authorization_headers_are_none() -> None:
+async def test_two_authorization_headers_are_rejected() -> None:
     async with attn().client(headers={}) as client:
         headers = [("authorization", f"Bearer {mine()}"), ("authorization", f"Bearer {mine()}")]
         answer = await client.get("/org/me", headers=headers)

@@ -57,7 +57,7 @@ class Listener:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def test_z8_z9_events_are_told_once_the_view_has_them() -> None:
+async def test_z8_z9_case_events_are_sent_once_the_view_shows_them() -> None:
     fed = Fed()
     async with serving(fed.edge) as base:
         listener = Listener(base, "/events/stream")
@@ -105,7 +105,7 @@ def test_events_without_news_are_not_sent() -> None:
         assert case_event_of(fact(other, 0)) is None
 
 
-async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
+async def test_z10_and_law_6_a_case_stream_has_only_visible_events_of_its_case() -> None:
     fed = Fed()
     fed.put(item(source_id="t", kind="blocked_task", data=Data(case_id="c1")))
     fed.edge.case_events.add(0, fact("session.started", 0, 0, case_id="known", session_id="s", target_role="OWNER"))
@@ -132,7 +132,7 @@ async def test_z10_and_law_6_only_the_case_and_only_what_is_mine() -> None:
             await listener.close()
 
 
-async def test_a_resume_gets_exactly_what_was_missed_and_says_when_it_cannot() -> None:
+async def test_a_resume_sends_exactly_the_missed_events_or_reports_a_gap() -> None:
     fed = Fed()
     for pos in range(6):
         fed.edge.case_events.add(0, fact("session.started", pos, 0, session_id=f"s{pos}"))
@@ -196,7 +196,7 @@ def test_a_repeated_fact_is_not_sent_again() -> None:
     assert outlet.got.count(b"data: ") == 4
 
 
-def test_a_quiet_listener_is_not_taken_for_a_slow_one() -> None:
+def test_an_idle_listener_is_not_disconnected_as_slow() -> None:
     events = CaseEventHub(1, lambda _: 10**6, room=5_000)
     outlet = Outlet()
     events.open(ANN, "quiet", None, outlet)

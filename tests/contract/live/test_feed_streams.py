@@ -63,7 +63,7 @@ async def test_a10_snapshot_then_diffs_then_a_resume_on_another_edge(direct: boo
         await third.close()
 
 
-async def test_a_cursor_nobody_knows_gives_a_snapshot(direct: bool) -> None:
+async def test_an_unknown_cursor_gives_a_snapshot(direct: bool) -> None:
     fed = Fed()
     fed.put(item())
     async with serving(fed.edge, direct) as base:
@@ -159,7 +159,7 @@ async def raw_stream(base: str, path: str = "/org/me/feed") -> tuple[asyncio.Str
     return reader, writer
 
 
-async def test_a_slow_reader_is_cut_off_and_others_are_not(direct: bool) -> None:
+async def test_a_slow_reader_is_disconnected_and_others_are_not(direct: bool) -> None:
     fed = Fed(stream_buffer=100_000)
     async with serving(fed.edge, direct) as base:
         _, writer = await raw_stream(base)
@@ -181,7 +181,7 @@ async def test_a_slow_reader_is_cut_off_and_others_are_not(direct: bool) -> None
         await client.close()
 
 
-async def test_a_reader_who_was_slow_for_a_while_misses_nothing(direct: bool) -> None:
+async def test_a_reader_that_is_slow_for_a_while_gets_every_frame(direct: bool) -> None:
     fed = Fed(stream_buffer=3_000_000)
     async with serving(fed.edge, direct) as base:
         reader, writer = await raw_stream(base)
@@ -202,7 +202,7 @@ async def test_a_reader_who_was_slow_for_a_while_misses_nothing(direct: bool) ->
         writer.close()
 
 
-async def test_a_reader_far_behind_is_told_in_pieces(direct: bool) -> None:
+async def test_a_long_resume_is_sent_in_pieces(direct: bool) -> None:
     fed = Fed(stream_buffer=50_000)
     for number in range(60):
         fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 5_000)))
@@ -215,7 +215,7 @@ async def test_a_reader_far_behind_is_told_in_pieces(direct: bool) -> None:
         await client.close()
 
 
-async def test_a_slow_reader_whose_view_becomes_personal_goes_on_where_it_is() -> None:
+async def test_a_slow_reader_continues_at_its_position_when_its_view_becomes_personal() -> None:
     fed = Fed(stream_buffer=3_000_000)
     _, mine = item(source_id="s1")
     async with serving(fed.edge) as base:
@@ -294,7 +294,7 @@ async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
         writer.close()
 
 
-async def test_an_edge_that_stops_lets_its_streams_go_one_after_the_other(direct: bool) -> None:
+async def test_an_edge_that_stops_ends_its_streams_one_after_the_other(direct: bool) -> None:
     fed = Fed()
     async with serving(fed.edge, direct) as base:
         clients = [Client(base, who=(f"user{number}", "OWNER")) for number in range(12)]
@@ -335,7 +335,7 @@ async def test_slots_are_released_however_a_stream_ends(direct: bool, monkeypatc
         assert len(fed.edge.connections) == 0
 
 
-async def test_what_comes_after_a_stream_was_asked_for_is_not_an_answer_in_it(direct: bool) -> None:
+async def test_a_pipelined_request_gets_no_response_inside_a_stream(direct: bool) -> None:
     fed = Fed()
     async with serving(fed.edge, direct) as base:
         reader, writer = await raw_stream(base)

@@ -129,7 +129,9 @@ async def test_the_edge_answers_others_while_pings_flood_in() -> None:
         await asyncio.gather(*floods)
 
 
-async def test_a_socket_without_a_caller_ends_whatever_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unauthenticated_socket_that_reads_nothing_is_closed_after_the_timeout(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(websocket, "_AUTH_SECONDS", 0.2)
     monkeypatch.setattr(websocket_limits, "_CLOSING_SECONDS", 0.2)
     async with serving(Fed().edge) as base:
@@ -153,7 +155,7 @@ async def test_many_pipelined_requests_are_not_kept() -> None:
         assert await flooded(writer, f"GET /healthz HTTP/1.1\r\n{HOST}\r\n".encode() * 1000) < 8 << 20
 
 
-async def test_a_stream_behind_which_a_request_waits_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_closed_stream_with_a_pipelined_request_releases_its_slot(caplog: pytest.LogCaptureFixture) -> None:
     fed = Fed(max_streams=1)
     fed.put(item())
     async with serving(fed.edge) as base:
@@ -182,7 +184,7 @@ async def test_a_transfer_coding_that_is_not_known_is_501(coding: str, method: s
         writer.close()
 
 
-async def test_every_answer_says_nosniff() -> None:
+async def test_every_response_has_the_header_nosniff() -> None:
     async with Fed().client() as client:
         for path in ("/org/me/inbox", "/healthz", "/none", "/metrics", "/openapi.json", "/", "/org/me/inbox?limit=x"):
             assert (await client.get(path)).headers.get_list("x-content-type-options") == ["nosniff"], path
@@ -207,7 +209,7 @@ def large(number: int) -> tuple[bytes, ItemRow]:
     return item(source_id=f"s{number}", created_at=number, data=data)
 
 
-async def test_pages_of_large_items_end_at_bytes_and_go_on() -> None:
+async def test_pages_of_large_items_end_at_the_byte_limit_and_have_a_next_page() -> None:
     fed = Fed()
     fed.put(*[large(number) for number in range(120)])
     async with fed.client() as client:
@@ -267,7 +269,7 @@ async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:
     assert not len(fed.edge.read_limiter)
 
 
-async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
+async def test_a_read_that_waits_too_long_for_its_turn_is_rejected() -> None:
     limiter = ReadLimiter(1, 5, 0.01)
     release = await limiter.acquire("w1", "ann")
     with pytest.raises(TooManyReads):
@@ -276,7 +278,7 @@ async def test_who_waits_too_long_for_a_turn_is_refused() -> None:
     assert not len(limiter)
 
 
-async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unread_response_holds_its_read_slot_until_it_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_limits, "STALLED_SECONDS", 1.0)
     fed = Fed()
     fed.put(*[large(number) for number in range(40)])
@@ -288,7 +290,7 @@ async def test_a_page_that_is_not_taken_keeps_its_turn(monkeypatch: pytest.Monke
         writer.close()
 
 
-async def test_a_feed_that_is_not_taken_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_feed_that_is_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "STALLED_SECONDS", 0.2)
     fed = Fed()
     fed.put(*[large(number) for number in range(40)])
@@ -307,7 +309,7 @@ class _Transport:
         self.aborted = True
 
 
-def test_strangers_beyond_the_limit_cost_the_oldest_of_that_address() -> None:
+def test_too_many_unauthenticated_connections_close_the_oldest_of_the_address() -> None:
     now = [0.0]
     strangers = UnauthenticatedConnections(6, 3, 5.0, lambda: now[0])
     ones = [_Transport() for _ in range(9)]

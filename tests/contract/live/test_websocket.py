@@ -56,7 +56,7 @@ async def quiet(socket: ClientConnection) -> None:
     assert await say(socket, type="ping") == {"type": "pong"}
 
 
-async def test_c28_each_patch_is_told_to_those_who_see_the_item() -> None:
+async def test_c28_each_patch_is_pushed_to_readers_of_the_item() -> None:
     async with (
         attn() as (log, url), subscribed(url) as owner, subscribed(url, "bob", "MEMBER") as member,
         log.client("cyd", "OWNER", edge=1) as client,  # the write comes to another edge
@@ -72,7 +72,7 @@ async def test_c28_each_patch_is_told_to_those_who_see_the_item() -> None:
         await quiet(owner)
 
 
-async def test_c29_a_batch_is_told_once_if_it_changed_anything() -> None:
+async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once() -> None:
     async with (
         attn() as (log, url), subscribed(url) as owner, subscribed(url, "bob", "MEMBER") as member,
         log.client("cyd", "OWNER") as client,
@@ -90,7 +90,7 @@ async def test_c29_a_batch_is_told_once_if_it_changed_anything() -> None:
         await quiet(member)
 
 
-async def test_c30_what_is_asked_for_after_a_push_is_new() -> None:
+async def test_c30_a_read_after_a_push_returns_the_change() -> None:
     async with attn() as (log, url), subscribed(url) as owner, log.client("cyd") as client:
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "resolved"})
         await hear(owner)
@@ -106,7 +106,7 @@ async def test_authentication_comes_first_and_is_checked() -> None:
                 assert await ended(socket) == 4401
 
 
-async def test_the_cookie_will_do_but_only_from_our_own_page() -> None:
+async def test_the_cookie_authenticates_only_from_the_own_origin() -> None:
     async with attn(websocket_origins={"https://app.example"}) as (_, url):
         host = url.split("/")[2]
         cookie = {"cookie": f"attn_session={mine()}"}
@@ -120,7 +120,7 @@ async def test_the_cookie_will_do_but_only_from_our_own_page() -> None:
             assert refused.value.response.status_code == 403
 
 
-async def test_another_workspace_is_no_channel() -> None:
+async def test_a_channel_of_another_workspace_is_rejected() -> None:
     async with attn() as (log, url), connect(url) as socket:
         await say(socket, type="auth", token=mine("eve", ws="other"))
         for channel in (CHANNEL, "workspace:none", "", "ws"):
@@ -131,7 +131,7 @@ async def test_another_workspace_is_no_channel() -> None:
         await quiet(socket)
 
 
-async def test_what_is_no_message_is_told_and_too_much_of_it_ends_it() -> None:
+async def test_an_invalid_message_is_answered_with_an_error_and_an_oversized_one_closes_the_socket() -> None:
     async with attn(socket_message=1024) as (_, url), subscribed(url) as socket:
         for raw in ("{", "[]", '{"type":"shout"}', '{"type":"ping","x":1}', '{"type":"subscribe"}', "\x00"):
             await socket.send(raw)

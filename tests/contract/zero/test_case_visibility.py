@@ -112,7 +112,7 @@ async def test_pages_go_on_past_what_is_hidden(
     assert ([one["type"] for one in page["events"]], "next" in page) == (["message_posted"], False)
 
 
-async def test_a_stream_that_resumes_hides_what_arrived_too_early(attn: Deciding) -> None:
+async def test_a_resume_hides_events_that_arrived_before_the_opening_of_their_item(attn: Deciding) -> None:
     """Another edge, or this one later, may know better than when the event came."""
     edge = attn.edges[0]
     attn.happen(event("session.completed", "s", 5, case_id="k"))
@@ -196,7 +196,7 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_happens_every_channel_shows_what_the_predicate_lets_through(
+async def test_every_channel_shows_exactly_the_events_that_the_predicate_allows(
     attn: Deciding, archive: Archived, seed: int
 ) -> None:
     ws = f"story_{seed}"

@@ -52,7 +52,7 @@ def told(lines: list[str]) -> list[Any]:
     return [{name: value for name, value in one.items() if name != "at"} for one in found]
 
 
-async def test_z1_only_what_needs_a_decision() -> None:
+async def test_z1_the_inbox_lists_only_items_that_need_a_decision() -> None:
     attn = Deciding()
     attn.happen(
         event("session.started", "s1", case_id="c"), event("session.completed", "s2", case_id="c"),
