@@ -80,7 +80,7 @@ def test_binary_mode_means_the_same(raw: bool) -> None:
 
 
 @pytest.mark.parametrize(("kind", "opens", "closes", "action"), CLOSES)
-def test_it_opens_and_closes_as_the_table_says(kind: str, opens: str, closes: str, action: str) -> None:
+def test_example_events_open_and_close_the_item_of_their_kind(kind: str, opens: str, closes: str, action: str) -> None:
     first, last = example(opens), example(closes)
     row = shown(first)[kind]
     assert row.state == "unread"
@@ -103,7 +103,7 @@ def test_a_session_that_starts_opens_no_item() -> None:
     assert not shown(example("session.started"))
 
 
-def test_a_case_is_blocked_until_its_state_is_left() -> None:
+def test_a_case_is_blocked_until_its_state_changes() -> None:
     blocked = example("case.state_changed")
     left = {**blocked, "id": "case-def-5", "time": "2026-05-20T16:00:00Z", "data": {"state": "IMPLEMENTING"}}
     assert shown(blocked)["blocked_case"].is_open

@@ -135,7 +135,7 @@ def test_nul_and_other_escapes_are_text() -> None:
     assert found.data.title == found.data.case_id == "a\0\x1f\u202eb"
 
 
-def test_what_is_wrong_is_named_behind_a_number_that_is_not() -> None:
+def test_a_syntax_error_after_a_huge_number_is_reported_at_its_position() -> None:
     assert reason(b'{"a": 1e400, "b": tru}') == "not JSON: Expecting value: line 1 column 19 (char 18)"
     assert reason(b'{"a": 1e400, "b": NaN}') == "not JSON: NaN is not JSON"
 

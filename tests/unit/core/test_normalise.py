@@ -50,12 +50,12 @@ def reason(value: bytes | dict[str, Any] | None, topic: str = "waitpoints", **li
     ({"data": {"title": "T", "due_at": "tomorrow"}}, "data.due_at:"),
     ({"data": {"title": 5, "sender": "me"}}, "data.sender:"),
 ])
-def test_rejects_with_the_place(change: dict[str, Any], says: str) -> None:
+def test_an_invalid_event_is_rejected_with_the_path_of_its_field(change: dict[str, Any], says: str) -> None:
     assert says in reason({**created(), **change})
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b'"text"', b"{}", b"[" * 5000])
-def test_rejects_what_is_not_an_event(value: bytes | None) -> None:
+def test_a_value_that_is_no_event_is_rejected(value: bytes | None) -> None:
     assert reason(value)
 
 
@@ -137,7 +137,7 @@ def test_empty_text_is_no_text_but_no_target_either() -> None:
     ("1969-12-31T23:59:60Z", "1970-01-01T00:00:00Z"), ("1970-01-01T00:00:00-00:00", "1970-01-01T00:00:00Z"),
     ("2016-12-31t23:59:60.5z", "2017-01-01T00:00:00.500000Z"), ("2026-05-20 08:14:22Z", "2026-05-20T08:14:22Z"),
 ])
-def test_a_due_time_beyond_what_is_kept(text: str, kept: str | None) -> None:
+def test_a_due_time_before_1970_is_dropped_and_one_from_2200_is_capped(text: str, kept: str | None) -> None:
     """Before 1970 it is not given (CONTRACT §10), from 2200 on it is the last moment."""
     us = None if kept is None else parse_timestamp(kept)
     event = created(due_at=text, expires_at=text)

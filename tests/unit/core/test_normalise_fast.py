@@ -120,7 +120,7 @@ def test_of_repeated_keys_the_last_counts(value: bytes) -> None:
         assert outcome(whole, "message.posted") == found
 
 
-def test_the_examples_go_the_quick_way() -> None:
+def test_the_examples_are_validated_by_the_fast_path() -> None:
     assert EXAMPLES.keys() == MODELS.keys()
     for event_type, event in EXAMPLES.items():
         assert validate_fast(event_type, orjson.dumps(event)) is not None, event_type
@@ -129,6 +129,6 @@ def test_the_examples_go_the_quick_way() -> None:
 @pytest.mark.parametrize("annotation", [
     int, Annotated[str, AfterValidator(str.strip)], Annotated[str, Field(pattern="a")], dict[str, int],
 ])
-def test_a_rule_that_is_not_known_here_is_refused(annotation: Any) -> None:
+def test_an_unknown_validation_rule_is_an_error(annotation: Any) -> None:
     with pytest.raises(TypeError, match="no msgspec"):
         quick_module._to_msgspec_type(annotation, {})

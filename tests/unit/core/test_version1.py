@@ -71,7 +71,7 @@ def test_dead_letters_read_as_they_were(data: Yesterday) -> None:
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_todays_fold_of_yesterdays_log_is_yesterdays_view(data: Yesterday, partition: int) -> None:
+def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Yesterday, partition: int) -> None:
     """Law 1, over versions: rows and facts, to the byte."""
     rows, log = data.rows(partition), [value or b"" for _, value, _ in data.topics[LOG][partition]]
     fold = Fold(rows, partition, data.rules)
@@ -88,7 +88,7 @@ def test_todays_fold_of_yesterdays_log_is_yesterdays_view(data: Yesterday, parti
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_going_on_from_yesterdays_rows_is_a_fold_from_the_start(data: Yesterday, partition: int) -> None:
+def test_a_fold_continued_from_version_1_rows_equals_a_fold_from_the_start(data: Yesterday, partition: int) -> None:
     log = [value or b"" for _, value, _ in data.topics[LOG][partition]]
     again = [entry for value in log for entry in decode_pack(value).entries if isinstance(entry, Event)][:3]
     log.append(encode_pack(Pack(1_800_000_000_000_000, list(again))))

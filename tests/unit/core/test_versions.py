@@ -31,7 +31,7 @@ def folded() -> Worker:
     return Worker([encode_pack(Pack(event.time, [event]))]).run()
 
 
-def test_a_newer_pack_is_refused_whatever_its_shape() -> None:
+def test_a_pack_of_a_newer_version_is_rejected_in_any_shape() -> None:
     for newer in (raw(at=1, entries=[], v=2), raw(at=1, entries=[{"t": "not yet known"}], v=2), raw(v=9),
                   raw(v=2, at="x")):
         with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log has version \d.* up to 1; upgrade"):
@@ -52,7 +52,7 @@ def test_bytes_that_are_no_pack_of_any_version_are_rejected(bad: bytes) -> None:
         decode_pack(bad)
 
 
-def test_fields_of_tomorrow_are_overlooked() -> None:
+def test_unknown_fields_of_the_same_version_are_ignored() -> None:
     """What may be added without a new version."""
     assert decode_pack(raw(at=7, entries=[], v=1, more={"x": 1})) == Pack(7)
     row = decode_row(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
@@ -79,7 +79,7 @@ def test_an_edge_does_not_take_a_newer_batch() -> None:
         assembler.add(POSITION, raw(next=1, v=views.VIEW_VERSION + 1), 0)
 
 
-def test_history_does_not_bury_a_newer_fact() -> None:
+def test_a_newer_fact_stops_the_history_and_is_no_dead_letter() -> None:
     class Record:
         value = raw(t="prophecy", v=facts.FACT_VERSION + 1)
 
@@ -115,5 +115,5 @@ def test_older_ones_are_upgraded_by_writing_them_again() -> None:
         read(raw(v=4))
 
 
-def test_a_position_of_today() -> None:
+def test_a_position_has_the_current_view_version() -> None:
     assert json.loads(encode_row(PositionRow(next=1)))["v"] == views.VIEW_VERSION

@@ -82,7 +82,7 @@ def test_the_load_repeats_skews_and_spoils_but_loses_nothing() -> None:
             normalise(send.topic, send.value)
 
 
-def test_beats_reach_every_partition() -> None:
+def test_heartbeat_events_reach_every_partition() -> None:
     names = beating(6)
     assert [partition_of(name, 6) for name in names] == list(range(6))
     events = [normalise(send.topic, send.value) for send, _ in (beat(names[0], n, 10**15 + n) for n in range(25))]
@@ -96,14 +96,14 @@ def _steady(*gaps: tuple[float, float]) -> list[float]:
     return [n / 5 for n in range(300) if not any(a < n / 5 < b for a, b in gaps)]
 
 
-def test_a_silence_is_put_down_to_the_fault_before_it() -> None:
+def test_a_silence_is_attributed_to_the_last_fault_before_it() -> None:
     readers = [_steady((10.0, 14.0)), _steady((10.0, 12.0))]
     found = by_kind([("a", 10.0, 10.0), ("b", 30.0, 31.0)], readers, {}, usual=0.8)
     assert found["a"] == Figures(1, 1, pytest.approx(4.0), pytest.approx(4.0))
     assert found["b"] == Figures(1, 1, pytest.approx(0.2), pytest.approx(0.2))
 
 
-def test_of_several_faults_the_heaviest_has_the_silence() -> None:
+def test_a_silence_after_several_faults_is_attributed_to_the_heaviest() -> None:
     faults = [("light", 9.9, 9.9), ("heavy", 9.0, 12.0), ("light", 40.0, 40.0)]
     found = by_kind(faults, [_steady((10.0, 15.0))], {"heavy": 2, "light": 1}, usual=0.8)
     assert found["heavy"].most == pytest.approx(5.0)
@@ -146,14 +146,14 @@ def test_rows_that_are_absent_or_old_are_differences(folded: Refold) -> None:
     assert "absent" in refold.differences(0, "views", changed, folded.rows)[0]
 
 
-def test_a_fact_told_again_is_fine_and_one_told_otherwise_is_not(folded: Refold) -> None:
+def test_a_repeated_fact_is_accepted_and_a_differing_one_is_reported(folded: Refold) -> None:
     records = [_record(n, None, encode_fact(fact)) for n, fact in enumerate(folded.facts)]
     assert refold.told([*records, records[-1]]) == (folded.facts, 1, [])
     other = _record(9, None, records[-1].value.replace(b"Beat", b"Bent"))
     assert len(refold.told([*records, other])[2]) == 1
 
 
-def test_an_act_that_is_lost_done_twice_or_nobodys_is_a_difference() -> None:
+def test_a_lost_repeated_or_unexplained_write_is_a_difference() -> None:
     class Nowhere:
         def __init__(self, *rows: dict[str, Any]) -> None:
             self.rows = rows
@@ -206,7 +206,7 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
     assert (watch.claims, watch.torn, len(watch.stale), watch.repairs[0]) == (2, 1, 1, [(2, 0)])
 
 
-def test_a_report_says_what_was_found() -> None:
+def test_a_report_lists_faults_silences_numbers_and_differences() -> None:
     report = Report(4, "python -m chaos --seed 4", "abc", 2.0, 3, 2, 2, faults=9,
                     silent={"edge killed": Figures(9, 8, 1.0, 3.0)}, numbers={"events": 12_345}, differences=["row a"])
     said = report.markdown()

@@ -92,7 +92,7 @@ async def test_a_workspace_of_many_users_takes_no_more_than_its_share() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_no_slot_is_lost_whatever_callers_do(seed: int) -> None:
+async def test_every_slot_is_released_after_random_calls_and_cancellations(seed: int) -> None:
     chance = random.Random(seed)
     work = Work(at_once=chance.randrange(1, 6), waiting=8, of_user=4)
     for _ in range(150):

@@ -61,7 +61,7 @@ def test_every_field_of_a_fact_has_its_column() -> None:
     assert len(row) == len(msgspec.structs.fields(Fact)) - len(unused) + 1
 
 
-def test_what_a_fact_does_not_say_is_empty_and_only_seconds_open_is_null() -> None:
+def test_absent_fields_of_a_fact_are_empty_strings_and_seconds_open_is_null() -> None:
     row = dict(zip(COLUMNS, next(zip(*columns([fact(1)], [0]), strict=True)), strict=True))
     assert row["seconds_open"] is None
     assert all(row[name] == "" for name in ("item_id", "kind", "title", "actor", "target_role", "case_state"))
@@ -89,7 +89,7 @@ def test_decoding_many_facts_equals_decoding_each() -> None:
         decode_facts([*raws, b'{"t": "fact", "v": 99}'])
 
 
-def test_facts_stay_with_their_records_and_only_what_cannot_be_read_is_a_letter() -> None:
+def test_facts_keep_their_records_and_only_unreadable_records_are_dead_letters() -> None:
     records = facts(9)
     records[2].value = encode_fact(fact(2, derived=True))
     records[4].value = b"no fact"
@@ -165,7 +165,7 @@ def test_an_insert_is_of_one_month() -> None:
     assert len(store.rows) == 12
 
 
-def test_only_facts_get_in_and_what_cannot_be_read_is_kept() -> None:
+def test_only_facts_are_inserted_and_unreadable_records_are_dead_letters() -> None:
     outcome = Outcome(ws="w", pos=9, index=0, command="c", edge="e", user="u", status=200, body=msgspec.Raw(b"{}"))
     records = [
         *facts(2), Record(2, b"{"), Record(3, None), Record(4, encode_fact(outcome)),

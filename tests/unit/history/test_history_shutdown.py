@@ -37,7 +37,7 @@ class Silent:
         await asyncio.Event().wait()
 
 
-async def test_a_stop_while_kafka_does_not_say_what_is_committed() -> None:
+async def test_a_stop_does_not_wait_for_committed_offsets() -> None:
     kafka, stop, background, nothing = Silent(), asyncio.Event(), WorkerThread("test"), cast("Any", None)
     try:
         consumer = Consumer(Settings(_env_file=None), cast("Any", kafka), nothing, background, nothing)

@@ -34,7 +34,7 @@ def resumed(offsets: Offsets, there: set[int], silent: Sequence[int] = ()) -> tu
     return asyncio.run(resume(offsets, read, present))
 
 
-def test_resume_at_the_committed_offset_if_clickhouse_bears_it_out() -> None:
+def test_resume_starts_at_the_committed_offset_if_clickhouse_has_the_rows_before() -> None:
     assert resumed(Offsets(0, 1000, 900), set(range(900))) == (900, None)
     assert resumed(Offsets(0, 1000, 900), set(range(950))) == (900, None)
     assert resumed(Offsets(0, 1000, None), set(range(900))) == (0, None)
@@ -53,7 +53,7 @@ def test_resume_at_the_committed_offset_if_clickhouse_bears_it_out() -> None:
     (Offsets(500, 1000, 400), range(400), 500),  # retention was faster
     (Offsets(0, 10_000_000, 9_000_000), range(0), 0),
 ])
-def test_resume_goes_back_to_what_clickhouse_has_and_says_so(offsets: Offsets, there: range, start: int) -> None:
+def test_resume_goes_back_to_the_rows_in_clickhouse_with_a_log_line(offsets: Offsets, there: range, start: int) -> None:
     found, said = resumed(offsets, set(there))
     assert found == start
     assert said

@@ -41,7 +41,7 @@ def values(*headers: bytes, name: str = "a") -> list[str]:
     ([b"a=1=2; A=3"], ["1=2"]), ([b"aa=1; ba=2; a =3"], ["3"]), ([b"a=\xff\x00"], ["\xff\x00"]), ([], []),
     ([b";".join(b"a=%d" % number for number in range(99))], [str(number) for number in range(MAX_COOKIE_VALUES)]),
 ])
-def test_every_value_of_a_name_is_found(headers: list[bytes], found: list[str]) -> None:
+def test_every_value_of_a_cookie_name_is_returned(headers: list[bytes], found: list[str]) -> None:
     assert values(*headers) == found
 
 

@@ -13,7 +13,7 @@ def fed(breaker: CircuitBreaker, now: float, good: int, bad: int) -> bool:
     return any([breaker.record(now, False) for _ in range(good)] + [breaker.record(now, True) for _ in range(bad)])
 
 
-def test_few_bad_events_stop_nothing() -> None:
+def test_few_rejects_do_not_open_the_breaker() -> None:
     breaker = CircuitBreaker(POLICY)
     assert not fed(breaker, 0.0, good=0, bad=99)
     assert not fed(CircuitBreaker(POLICY), 0.0, good=1000, bad=900)
@@ -38,7 +38,7 @@ def test_a_good_past_does_not_hide_a_bad_minute() -> None:
     assert fed(breaker, 61.0, good=0, bad=100)
 
 
-def test_a_share_of_nothing_never_stops() -> None:
+def test_a_reject_ratio_of_zero_disables_the_breaker() -> None:
     assert not fed(CircuitBreaker(BreakerPolicy(reject_ratio=0.0)), 0.0, good=0, bad=10_000)
 
 
@@ -48,7 +48,7 @@ def stopped() -> CircuitBreaker:
     return breaker
 
 
-def test_it_is_tried_and_waits_twice_as_long_each_time() -> None:
+def test_the_wait_before_a_probe_doubles_after_each_failed_probe() -> None:
     breaker, now, waits = stopped(), 0.0, []
     for _ in range(4):
         waits.append(breaker.seconds_until_probe(now))
@@ -70,7 +70,7 @@ def test_a_good_probe_closes_the_breaker_and_resets_its_window() -> None:
     assert breaker.seconds_until_probe(31.0) == 30.0
 
 
-def test_a_try_with_few_records_is_judged_by_these() -> None:
+def test_a_probe_with_few_records_is_decided_by_these() -> None:
     for good, bad, goes_on in ((1, 0, True), (2, 1, True), (1, 2, False), (0, 1, False)):
         breaker = stopped()
         breaker.start_probe()
@@ -95,7 +95,7 @@ def test_a_forced_closed_breaker_ignores_rejects_until_a_good_window() -> None:
     assert fed(breaker, 63.0, good=0, bad=101)
 
 
-def test_the_window_counts_what_it_holds() -> None:
+def test_the_window_counts_exactly_the_records_within_it() -> None:
     """Against a list of all records."""
     rng, taken, now = random.Random(5), [], 0.0
     breaker = CircuitBreaker(BreakerPolicy(reject_ratio=0.0, window=10.0))

@@ -71,7 +71,7 @@ async def test_every_record_once_in_order(held: list[int], deliveries: list[tupl
     assert got == [offset for offset in held if offset >= start]
 
 
-async def test_a_swallowed_tail_is_seen_at_the_second_look() -> None:
+async def test_a_missing_tail_is_detected_at_the_second_check() -> None:
     gaps = GapFiller(Log([]).read)  # type: ignore[arg-type]
     gaps.start_at(TP0, 5)
     assert gaps.find_stalled({TP0: 5}, {TP0: 5}) == {}
@@ -137,7 +137,7 @@ def test_packs_hold_all_events_in_order_by_partition_within_limits() -> None:
     assert all(count <= MAX_PACK_ENTRIES and len(value) <= MAX_PACK_BYTES + 100 for _, count, value in packs)
 
 
-def test_an_event_too_large_for_a_pack_goes_alone() -> None:
+def test_an_event_larger_than_a_pack_has_a_pack_of_its_own() -> None:
     packer = Packer(1)
     small, large = (event_of(line) for line in events.generate(1, 50)[:2])
     large.data.body_md = "x" * (MAX_PACK_BYTES + 1)

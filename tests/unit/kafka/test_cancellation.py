@@ -53,7 +53,7 @@ async def test_a_cancellation_during_the_close_of_a_client_is_raised() -> None:
     assert client.ended
 
 
-async def test_a_time_limit_on_an_end_is_one() -> None:
+async def test_a_timeout_around_a_client_close_is_raised() -> None:
     client = Deaf()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -62,7 +62,7 @@ async def test_a_time_limit_on_an_end_is_one() -> None:
     await close_client(cast("Any", client))
 
 
-async def test_an_end_after_a_cancellation_is_an_end() -> None:
+async def test_a_client_closes_completely_after_a_cancellation() -> None:
     """`finally: await close_client(...)`: what was cancelled before does not keep a client from ending in peace."""
     client = Deaf()
     client.go_on.set()
@@ -87,7 +87,9 @@ class _Held:
     async def close(self) -> None: ...
 
 
-async def test_a_partition_is_given_up_though_its_loading_does_not_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellation(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a library swallows: a rebalance must not wait for a fold that has just begun."""
     loading = asyncio.Event()
 
@@ -213,7 +215,7 @@ class _Left(Exception):
     pass
 
 
-async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
+async def test_the_process_exits_even_if_faust_ignores_the_stop_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def leave(code: int) -> None:
@@ -231,7 +233,7 @@ async def test_a_process_is_left_though_faust_does_not_hear_that_its_time_is_up(
         await ending
 
 
-async def test_a_client_whose_broker_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_a_client_of_a_silent_broker_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.kafka.connection._CLOSE_SECONDS", 0.01)
     client = Deaf()
     await close_client(cast("Any", client))

@@ -47,7 +47,7 @@ def test_any_record_fits_and_is_read_again_as_it_was_cut(
     ({"cause": "unreadable"}, "its value is the raw bytes of a record batch that could not be parsed"),
     ({"topic": "nowhere"}, "topic nowhere does not take records again"),
 ])
-def test_why_one_is_not_sent_again(given: dict[str, Any], why: str | None) -> None:
+def test_a_dead_letter_that_cannot_be_retried_has_a_reason(given: dict[str, Any], why: str | None) -> None:
     whole = {"topic": "plans", "partition": 0, "offset": 7, "reason": "r", "at": 1, "value": b"x", **given}
     fitted = DeadLetter(**whole).fit(8192)
     assert why_not(DeadLetter.from_record(fitted.key, fitted.value, fitted.record_headers())) == why

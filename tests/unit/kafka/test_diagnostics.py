@@ -9,23 +9,23 @@ def partitions(count: int, leader: int = 1, in_sync: tuple[int, ...] = (1, 2, 3)
     return [Partition(f"attn.log/{number}", leader, (1, 2, 3), in_sync, needed) for number in range(count)]
 
 
-def test_nothing_is_wrong() -> None:
+def test_no_problem_is_reported_while_all_replicas_are_in_sync() -> None:
     assert find_problems(partitions(8), {1, 2, 3}) == []
     assert find_problems([], set()) == []
 
 
-def test_a_broker_is_away_and_writing_goes_on() -> None:
+def test_one_missing_broker_is_no_problem_while_enough_replicas_are_in_sync() -> None:
     assert find_problems(partitions(2, in_sync=(1, 2)), {1, 2}) == []
 
 
-def test_a_broker_is_away_and_one_too_many_was_asked_for() -> None:
+def test_too_few_in_sync_replicas_for_min_insync_replicas_are_reported() -> None:
     assert find_problems(partitions(1, in_sync=(1, 2), needed=3), {1, 2}) == [
         "broker 3 of 3 unreachable",
         "attn.log/0 with 2 of 3 replicas in sync, 3 needed to write (min.insync.replicas)",
     ]
 
 
-def test_one_of_three_is_left() -> None:
+def test_two_missing_brokers_of_three_are_reported() -> None:
     """Its list of those in sync is from before the others died: there is no controller that could change it."""
     assert find_problems(partitions(5), {1}) == [
         "brokers 2, 3 of 3 unreachable",

@@ -68,7 +68,7 @@ def test_all_codecs_and_everything_a_record_can_have(codec: int, size: int) -> N
     assert (first.timestamp, first.timestamp_type) == (1_780_000_000_007, 0)
 
 
-def test_snappy_of_other_clients() -> None:
+def test_snappy_batches_of_other_clients_are_read() -> None:
     """Raw blocks (librdkafka) are read; snappy's own framing format, which Kafka does not have, is unreadable."""
     body = b"".join(one.encode(number) for number, one in enumerate(values(b"a", b"b")))
     records, _ = read(Batch(values(b"a", b"b"), codec=2, packed=bytes(cramjam.snappy.compress_raw(body))))
@@ -104,7 +104,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_batch_is_one_and_all_around_it_arrives(broken: Batch) -> None:
+def test_a_broken_batch_is_unreadable_and_the_batches_around_it_are_read(broken: Batch) -> None:
     good, more = Batch(values(b"a", b"b"), 10), Batch(values(b"c"), 14)
     records, after = read(good, broken.at(12), more, at=10, limit=15)
     assert (shape(records), after) == ([b"a", b"b", (12, 13), b"c"], 15)
@@ -115,7 +115,7 @@ def test_a_broken_batch_is_one_and_all_around_it_arrives(broken: Batch) -> None:
     assert after == 14
 
 
-def test_a_batch_that_says_it_ends_behind_the_beginning_of_the_next() -> None:
+def test_the_next_batch_is_read_after_a_batch_whose_offsets_overlap_it() -> None:
     """The embedded broker makes that of a negative delta. The next batch counts, also where both are fetched again."""
     log = Batch(values(b"x", b"y"), 0, last_delta=4), Batch(values(b"a"), 1), Batch(values(b"b"), 2)
     assert shape(read(*log)[0]) == [(0, 0), b"a", b"b"]
@@ -123,7 +123,7 @@ def test_a_batch_that_says_it_ends_behind_the_beginning_of_the_next() -> None:
         b"a", b"b"]
 
 
-def test_a_broken_record_is_one_and_all_around_it_arrives() -> None:
+def test_a_broken_record_is_unreadable_and_the_records_around_it_are_read() -> None:
     broken = [
         Rec(raw=b"\0\0"), Rec(value=b"ok", header_count=-1), Rec(value=b"ok", header_count=5),
         Rec(raw=b"\0\0" + varint(3) + varint(-1) + varint(1 << 30)), Rec(delta=99), Rec(delta=-4),
@@ -134,7 +134,7 @@ def test_a_broken_record_is_one_and_all_around_it_arrives() -> None:
         assert (shape(records), after) == ([b"a", (1, 1), b"c"], 3), one
 
 
-def test_a_record_whose_length_is_wrong_takes_the_rest_of_its_batch() -> None:
+def test_a_record_with_a_wrong_length_makes_the_rest_of_its_batch_unreadable() -> None:
     for length in (-1, 1 << 40, 500):
         records, after = read(Batch([Rec(value=b"a"), Rec(value=b"b", length=length), Rec(value=b"c")]), Batch(
             values(b"d"), 3))
@@ -142,7 +142,7 @@ def test_a_record_whose_length_is_wrong_takes_the_rest_of_its_batch() -> None:
 
 
 @pytest.mark.parametrize("length", [-1, 0, 4, 2**31 - 1])
-def test_a_batch_whose_length_is_wrong_is_passed_over_offset_by_offset(length: int) -> None:
+def test_a_batch_with_a_wrong_length_is_skipped_offset_by_offset(length: int) -> None:
     """Where the next batch begins can't be known: the position moves by one, and the broker looks for it."""
     broken = Batch(values(b"x"), 7, length=length)
     records, after = read(broken, at=7, limit=9)

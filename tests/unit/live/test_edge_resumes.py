@@ -74,7 +74,7 @@ def count_made(edge: Edge) -> list[object]:
     return made
 
 
-def test_what_was_personal_meanwhile_is_not_what_others_are_told() -> None:
+def test_personal_rows_that_existed_for_a_while_are_not_in_the_frames_of_others() -> None:
     """Pins that were there for a while, and gone before anybody asks, are still in the frames of that while."""
     world, live, other = World(5), Edge(edge_settings()), Edge(edge_settings())
     key, rows = preferences_key("w1", "dan"), [world.batch(12)[0] for _ in range(4)]

@@ -141,7 +141,7 @@ def test_no_reader_gets_rows_that_the_token_does_not_show(seed: int) -> None:
     client.leave()
 
 
-def test_a_role_that_comes_back_has_not_seen_what_was_between() -> None:
+def test_a_reader_that_returns_to_a_role_gets_a_snapshot() -> None:
     attn = Deciding()
     client = Client(attn)
     happen(attn, 0, "OWNER")
@@ -160,7 +160,7 @@ def test_a_role_that_comes_back_has_not_seen_what_was_between() -> None:
     client.check()
 
 
-def test_a_feed_of_another_role_that_was_begun_afresh_goes_on_exactly() -> None:
+def test_a_new_feed_in_another_role_resumes_exactly() -> None:
     attn = Deciding()
     happen(attn, 0, None)
     for role in (*ROLES, *ROLES):
@@ -171,7 +171,7 @@ def test_a_feed_of_another_role_that_was_begun_afresh_goes_on_exactly() -> None:
             client.leave()
 
 
-def test_feeds_of_one_user_in_two_roles_side_by_side_go_on_exactly() -> None:
+def test_concurrent_feeds_of_one_user_in_two_roles_resume_exactly() -> None:
     attn = Deciding(edges=2)
     happen(attn, 0, None)
     clients = [Client(attn), Client(attn)]

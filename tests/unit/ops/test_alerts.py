@@ -53,7 +53,7 @@ def asked(expression: str) -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_asks_for_what_there_is(name: str) -> None:
+def test_an_alert_uses_existing_metrics_and_labels(name: str) -> None:
     metrics = ours()
     found = asked(ALERTS[name]["expr"])
     assert found
@@ -69,7 +69,7 @@ def test_an_alert_asks_for_what_there_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in ("page", "ticket")
     runbook = OPS.parent / rule["annotations"]["runbook_url"]

@@ -55,7 +55,7 @@ def test_a_restarted_demo_continues_at_its_position() -> None:
     assert all(at >= later for _, at, _ in rest)
 
 
-def test_there_is_something_to_do_when_it_begins() -> None:
+def test_the_demo_starts_with_open_items() -> None:
     yesterday = takewhile(lambda one: one[0].at < DAY, events(StoryPosition(7, NOW), NOW))
     lines = [{"topic": TOPIC_OF_TYPE[str(event["type"])], "key": None, "value": event} for _, _, event in yesterday]
     view = Model(lines).at(NOW, "demo")["demo"]
@@ -65,11 +65,11 @@ def test_there_is_something_to_do_when_it_begins() -> None:
         item.kind for item in items}
 
 
-def test_nothing_is_decided_in_the_newcomers_name() -> None:
+def test_the_demo_makes_no_decision_in_the_name_of_the_signed_in_user() -> None:
     played_events = islice(events(StoryPosition(7, NOW), NOW), 3000)
     deciders = {event["data"].get("by_user_id") for _, _, event in played_events} - {None}
     assert deciders == {user for user, _, _ in PEOPLE[1:]}
 
 
-def test_people_have_roles_there_are() -> None:
+def test_people_of_the_demo_have_valid_roles() -> None:
     assert {role for _, role, _ in PEOPLE} <= set(ROLES)

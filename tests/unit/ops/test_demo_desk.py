@@ -127,7 +127,7 @@ async def test_the_story_continues_while_an_answer_is_sent(desk: AnswerDesk) -> 
     assert desk.accept(resumed)
 
 
-async def test_text_of_the_story_stays_text(desk: AnswerDesk) -> None:
+async def test_html_in_a_text_of_the_story_is_escaped(desk: AnswerDesk) -> None:
     event = opening(desk, "plan.proposed")
     event["data"] |= {"title": "<script>x</script>", "body_md": "<img onerror=x> **`<b>`**", "cluster": "<b>"}
     async with client(desk, []) as browser:
@@ -137,7 +137,7 @@ async def test_text_of_the_story_stays_text(desk: AnswerDesk) -> None:
     assert "<b>" not in page
 
 
-async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: AnswerDesk) -> None:
+async def test_the_page_renders_markdown_of_the_body(desk: AnswerDesk) -> None:
     event = opening(desk, "plan.proposed")
     event["data"]["body_md"] = "**a** and *b*: `c*d`\n\n```\n1 * 2 > 1\n```"
     async with client(desk, []) as browser:
@@ -145,7 +145,7 @@ async def test_the_marks_of_a_text_are_shown_as_what_they_mean(desk: AnswerDesk)
     assert ("<strong>a</strong> and <em>b</em>: <code>c*d</code>\n\n<samp>1 * 2 &gt; 1</samp>") in page
 
 
-def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None:
+def test_the_story_leaves_out_the_closing_of_an_answered_item(tmp_path: Path) -> None:
     """Every fifth thing is answered as it opens: exactly its own closing is left out, also by a desk made again at
     any time, and everything else is said."""
     events_of_story, file = story(3000), tmp_path / "desk.json"
@@ -168,7 +168,7 @@ def test_the_story_does_not_close_what_a_person_answered(tmp_path: Path) -> None
     assert {"session.completed", "escalation.updated"} <= set(kept) - {kind for kind, _ in left}
 
 
-def test_attn_takes_the_links_which_are_where_something_opens(desk: AnswerDesk) -> None:
+def test_events_that_open_an_item_have_links_that_attn_accepts(desk: AnswerDesk) -> None:
     for event in story(2000):
         sent = linked(event, desk, "http://127.0.0.1:65535")
         assert ("action_url" in sent["data"]) == (desk.path(event) is not None)

@@ -52,7 +52,7 @@ def test_every_pin_has_hashes_and_no_address(name: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("name", DECLARED)
-def test_what_is_declared_is_pinned_within_its_range(name: str, python: str) -> None:
+def test_every_declared_requirement_is_pinned_within_its_range(name: str, python: str) -> None:
     found = versions(name, python)
     for one in map(Requirement, DECLARED[name]):
         pinned = found.get(canonicalize_name(one.name))

@@ -49,7 +49,7 @@ def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees
     assert len(asked) < 2 * len(listeners)
 
 
-def test_workspaces_whose_rows_are_gone_are_forgotten() -> None:
+def test_workspaces_without_rows_are_removed() -> None:
     fed = Fed()
     for number in range(300):
         key, row = item(f"w{number}")
@@ -74,7 +74,7 @@ def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
     assert again.raw.count(b"event: ") == 2
 
 
-def test_keys_of_rows_that_come_and_go_do_not_pile_up() -> None:
+def test_keys_of_deleted_rows_do_not_accumulate() -> None:
     fed = Fed()
     fed.put(item(source_id="stays"))
     for number in range(900):

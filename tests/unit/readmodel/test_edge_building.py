@@ -78,7 +78,7 @@ def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> N
         assert indexes(space) == indexes(other.workspace("w1"))
 
 
-def test_keys_of_rows_that_are_gone_are_let_go() -> None:
+def test_keys_of_deleted_rows_are_removed() -> None:
     rows: dict[bytes, bytes] = {}
     space = Workspace("w1", rows)
     key, row = item()
@@ -90,7 +90,7 @@ def test_keys_of_rows_that_are_gone_are_let_go() -> None:
     assert space.existing_keys() == [key]
 
 
-async def test_many_who_ask_at_once_wait_for_the_same_indexes() -> None:
+async def test_concurrent_readers_wait_for_the_same_index_build() -> None:
     edge = Edge(edge_settings())
     rows = dict(item("w1", f"s{number}") for number in range(3000))
     edge.replica.load(0, {key: encode_row(row) for key, row in rows.items()}, PositionRow(next=1))

@@ -285,7 +285,7 @@ def test_the_ring_is_bounded() -> None:
     assert sum(map(len, replica._recent.values())) <= 2 * len(replica._batches)
 
 
-def test_a_batch_that_does_not_lead_on_changes_nothing() -> None:
+def test_a_batch_that_does_not_advance_the_position_changes_nothing() -> None:
     world, replica = World(1), Replica(1)
     first = world.batch()
     replica.apply(0, *first)

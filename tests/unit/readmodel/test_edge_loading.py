@@ -87,7 +87,7 @@ def test_partitions_are_put_together_by_time() -> None:
     assert [batch.timestamp for batch in batches] == [1, 2, 3, 3]
 
 
-def test_a_batch_without_its_end_waits() -> None:
+def test_a_batch_without_its_end_record_is_not_applied() -> None:
     assembler = BatchAssembler(0)
     world = World(2)
     rows, position = world.batch()

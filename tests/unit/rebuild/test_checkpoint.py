@@ -54,7 +54,7 @@ async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
     assert path.stat().st_size < sum(len(value) for view in found for value in view.rows.values()) / 3
 
 
-async def test_any_change_is_noticed(tmp_path: Path) -> None:
+async def test_a_changed_or_truncated_checkpoint_is_rejected(tmp_path: Path) -> None:
     path, other = tmp_path / "views.gz", tmp_path / "other.gz"
     await written(path, views())
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
@@ -75,7 +75,7 @@ async def test_any_change_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("field", "what"), [("v", "a checkpoint has version 9"), ("view", "a view has version 9")])
-async def test_a_newer_one_is_refused(tmp_path: Path, field: str, what: str) -> None:
+async def test_a_checkpoint_of_a_newer_version_is_rejected(tmp_path: Path, field: str, what: str) -> None:
     path = tmp_path / "views.gz"
     await written(path, views())
     first, *rest = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
@@ -84,7 +84,7 @@ async def test_a_newer_one_is_refused(tmp_path: Path, field: str, what: str) -> 
         Checkpoint(path)
 
 
-async def test_a_view_with_rows_that_are_none_makes_no_checkpoint(tmp_path: Path) -> None:
+async def test_a_view_with_an_invalid_row_writes_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "views.gz"
     path.write_bytes(b"the one of before")
     for wrong in (b"{}", b'{"out of turn":true}', b"\n", b"no JSON"):

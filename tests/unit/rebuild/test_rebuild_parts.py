@@ -224,7 +224,7 @@ def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
     assert (view.rows, view.stale_keys) == ({b"i:a": b"1", b"i:b": b"1", b"i:c": b"1"}, set())
 
 
-def test_yesterdays_view_is_what_its_log_says() -> None:
+def test_the_version_1_view_equals_the_fold_of_its_log() -> None:
     data = yesterday()
     for partition in range(3):
         view = PartitionView(partition)

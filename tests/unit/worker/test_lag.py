@@ -13,7 +13,7 @@ SETTINGS = Settings(_env_file=None, stall_seconds=10, ready_lag_seconds=30)
 NOON = 1_800_000_000.0  # wall
 
 
-def test_level_is_ready_however_long_nothing_comes() -> None:
+def test_a_caught_up_worker_stays_ready_without_new_records() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     for second in range(3600):
         progress.observe(second, NOON + second, {A: 7}, {A: 7})
@@ -23,7 +23,7 @@ def test_level_is_ready_however_long_nothing_comes() -> None:
     assert _age(A) == 1.0
 
 
-def test_a_broker_that_says_nothing() -> None:
+def test_a_broker_without_an_answer_for_10_s_makes_the_worker_not_ready() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.observe(5.0, NOON, {A: 7}, {A: 7})
     assert progress.not_ready_reason(15.0, NOON) is None
@@ -39,7 +39,7 @@ def test_a_suspended_tracker_reports_no_missing_answer() -> None:
     assert progress.not_ready_reason(71.0, NOON) == "the broker has not answered for 11 s"
 
 
-def test_standing_still_though_there_is_more() -> None:
+def test_a_position_that_does_not_move_despite_waiting_records_is_a_stall() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     for second in range(12):
         progress.observe(second, NOON + second, {A: 7, B: second}, {A: 9, B: second + 3})
@@ -56,7 +56,7 @@ def test_time_without_observations_is_no_stall() -> None:
     assert progress.longest_stall()[0] == pytest.approx(4.0)
 
 
-def test_catching_up_is_by_the_age_of_what_waits() -> None:
+def test_readiness_while_catching_up_depends_on_the_age_of_waiting_records() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.observe(0.0, NOON, {A: 0}, {A: 1000})
     assert progress.not_ready_reason(0.0, NOON) is None, "nothing is known of its age yet"

@@ -32,11 +32,11 @@ async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int
     return count
 
 
-async def test_events_that_are_all_headers_take_room() -> None:
+async def test_headers_count_towards_the_memory_limit() -> None:
     assert await _waiting(None, HEADERS) < 5000, "in a megabyte"
 
 
-async def test_records_of_a_few_bytes_take_what_python_needs_for_them() -> None:
+async def test_small_records_count_with_their_size_in_memory() -> None:
     assert await _waiting(encode_pack(Pack(10**15)), []) < 5000, "in a megabyte"
 
 
@@ -49,7 +49,7 @@ class _Log:
         return answer
 
 
-async def test_ticks_let_go_of_shards_that_are_anothers_now() -> None:
+async def test_the_tick_producer_forgets_revoked_shards() -> None:
     ticks = TickProducer(_Log(), lambda: 10)
     shard = Mock(fold=Mock(next_timer=lambda: 5), next_offset=3, tp=TP("attn.log", 0))
     await ticks.produce_due_ticks([shard])

@@ -17,14 +17,14 @@ def dismiss(number: int, item: str, until: int | None) -> Dismiss:
     return Dismiss(ws="ws", id=f"c{number}", time=NOON, user="ann", roles=("MEMBER",), item=item, until=until)
 
 
-def test_proofs_that_another_followed_go_long_before_they_would_expire() -> None:
+def test_superseded_proofs_are_deleted_long_before_they_would_expire() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("proof.attached", f"p{minute}", minute, case_id="c", expires_at=FAR), clock=minute)
     assert len(view.all(ItemRow)) < 5, "of 100, all but one of which another followed"
 
 
-def test_a_proof_that_no_longer_expires_goes() -> None:
+def test_a_proof_that_no_longer_expires_is_deleted() -> None:
     view = Folding(FoldConfig(retention=MINUTE, dedupe=MINUTE, proof_window=200 * 366 * DAY))
     view.pack(event("proof.attached", expires_at=FAR))
     assert view.items("unread")
@@ -34,7 +34,7 @@ def test_a_proof_that_no_longer_expires_goes() -> None:
     assert not view.all(ItemRow)
 
 
-def test_an_incident_that_never_was_one_goes() -> None:
+def test_an_incident_undone_by_late_events_is_deleted() -> None:
     view = Folding(RULES)
     run = {"pipeline": "p", "title": "T", "due_at": FAR}
     view.pack(event("run.failed", "a", 0, cluster="x", **run), event("run.failed", "b", 2, cluster="y", **run), clock=2)
@@ -45,7 +45,7 @@ def test_an_incident_that_never_was_one_goes() -> None:
     assert not view.all(ItemRow)
 
 
-def test_a_mark_goes_with_its_item_however_long_the_dismiss() -> None:
+def test_a_mark_is_deleted_with_its_item_however_long_the_dismissal_lasts() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("message.posted", f"m{minute}", minute, title="T"), clock=minute)
@@ -82,7 +82,7 @@ def test_a_subject_that_returns_after_the_retention_is_not_dismissed() -> None:
     assert view.items("unread")
 
 
-def test_a_mark_that_no_longer_holds_goes() -> None:
+def test_a_mark_that_no_longer_applies_is_deleted() -> None:
     view = Folding(RULES)
     view.pack(event("message.posted", title="T"))
     view.pack(dismiss(0, view.item("message").id, None))

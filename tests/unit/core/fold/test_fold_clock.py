@@ -76,7 +76,7 @@ def test_a_pack_that_changes_too_much_is_folded_in_parts() -> None:
     assert grouped.fold.position.shift == position.shift
 
 
-def test_a_crash_between_parts_goes_on_where_it_was() -> None:
+def test_a_fold_continues_at_its_part_after_a_crash() -> None:
     entries = [event("message.posted", f"m{n}", 0, title="T", body_md="b" * 60_000) for n in range(40)]
     view = Folding()
     pack = Pack(NOON, entries)
@@ -156,7 +156,7 @@ def test_snooze_ends_by_tick_and_dismissal_ends_with_a_surge() -> None:
     assert not view.all(MarkRow)
 
 
-def test_commands_see_what_their_user_sees() -> None:
+def test_a_command_on_an_invisible_item_is_404() -> None:
     view = Folding()
     view.pack(event("message.posted", title="T", target_role="OWNER"))
     item = view.item("message").id

@@ -85,7 +85,7 @@ def test_escalation_update_is_by_field_and_any_order() -> None:
     assert seen == {("T", "c2", None, "normal", "u1", None)}
 
 
-def test_an_update_no_newer_than_what_is_shown_does_not_apply() -> None:
+def test_an_update_that_is_not_newer_than_the_shown_one_is_ignored() -> None:
     view = Folding()
     view.pack(event("escalation.opened", "s1", 4, title="T"), event("escalation.updated", "s1", 4, title="same time"))
     view.pack(event("escalation.updated", "s1", 3, title="older"))
@@ -141,7 +141,7 @@ def test_incident_is_the_same_in_any_order() -> None:
     assert [row.kind for row in view.listed()] == ["incident"]
 
 
-def test_an_incident_that_late_events_undo_never_was() -> None:
+def test_an_incident_undone_by_a_late_event_is_hidden_and_can_start_afresh() -> None:
     """Hidden, and with nothing left of the end it seemed to have had; a later outage is an incident as any other."""
     view = Folding()
     view.pack(fail("r1", "c1", 0), fail("r2", "c2", 1), event("run.recovered", "r1", 2))
@@ -156,7 +156,7 @@ def test_an_incident_that_late_events_undo_never_was() -> None:
         ("incident", "unread", NOON + 5 * MINUTE)]
 
 
-def test_runs_of_one_cluster_another_target_or_no_group_stay_apart() -> None:
+def test_runs_of_one_cluster_other_targets_or_no_group_are_not_grouped() -> None:
     view = Folding()
     view.pack(fail("r1", "c1"), fail("r2", "c1"), fail("r3", "c2", target_role="OWNER"), fail("r4", None),
               fail("r5", "c3", pipeline=None, step=None), fail("r6", "c4", incident_key="p/s"))
@@ -284,7 +284,7 @@ def test_a_late_proof_older_than_all_that_are_remembered_is_superseded(monkeypat
         assert [row.source_id for row in view.listed()] == ["p5"]
 
 
-def test_nothing_is_open_for_less_than_no_time() -> None:
+def test_seconds_open_are_never_negative() -> None:
     view = Folding()
     view.pack(event("proof.attached", "p1", 0, case_id="c1", expires_at=at(25 * 60)), clock=90)
     assert [row.created_at for row in view.listed()] == [NOON + HOUR]

@@ -208,7 +208,7 @@ def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFix
     assert json.loads(said.splitlines()[-1]) == row
 
 
-def test_times_are_whole_on_a_narrow_terminal(
+def test_times_are_not_truncated_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -233,7 +233,7 @@ def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert config.load_settings(data_dir=tmp_path).jwt_secret is None
 
 
-def test_the_kafka_of_a_running_up_is_found_and_that_of_a_dead_one_is_not(tmp_path: Path) -> None:
+def test_the_kafka_address_of_a_running_up_is_used_and_that_of_a_dead_one_is_not(tmp_path: Path) -> None:
     config.write_runtime_file(Settings(data_dir=tmp_path, kafka="127.0.0.1:5"))
     assert config.load_settings(data_dir=tmp_path).kafka == "127.0.0.1:5"
     assert config.load_settings(data_dir=tmp_path, kafka="k:1").kafka == "k:1"
@@ -268,7 +268,7 @@ def test_a_short_secret_is_its_owners_choice(
     (["--workspace", "w", "--user", "u", "--role", "OWNER", "--ttl", "soon"], "'soon' is not a duration"),
     (["--workspace", "w", "--user", "u"], "Missing option '--role'"),
 ])
-def test_token_says_what_is_wrong(
+def test_token_reports_invalid_arguments(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATTN_JWT_SECRET", "s" * 40)

@@ -37,7 +37,7 @@ def test_retime_shifts_every_time_by_the_same() -> None:
         name: GOOD[name] for name in GOOD if name not in ("time", "data")}
 
 
-def test_retime_leaves_the_rest_to_the_byte() -> None:
+def test_retime_keeps_all_other_bytes() -> None:
     payload = '{"n": 123456789012345678901234567890, "f": 1.10, "due_at": "2020-01-01T00:00:00Z"}'
     event = f'{{"time":"2020-01-01T00:00:00Z","data":{{"payload":{payload},"due_at":null,"expires_at":5}}}}'
     shifted = event_files.retime(event.encode(), 1_000_000)
@@ -50,7 +50,7 @@ def test_retime_leaves_the_rest_to_the_byte() -> None:
 @pytest.mark.parametrize("event", [
     b"5", b'"text"', b"[1]", b"null", b'{"time":"soon"}', b'{"time":5,"data":[]}', b"{}",
 ])
-def test_retime_leaves_what_it_cannot_read(event: bytes) -> None:
+def test_retime_keeps_unreadable_events_unchanged(event: bytes) -> None:
     assert json.loads(event_files.retime(event, 1)) == json.loads(event)
     assert event_files.time_of(event) is None
 
@@ -63,7 +63,7 @@ def test_lines_keep_their_numbers_over_blank_ones() -> None:
     assert list(event_files.iter_lines([b"\n", b" a \n", b"\r\n", b"b"])) == [(2, b"a"), (4, b"b")]
 
 
-def test_the_stream_would_say_the_same() -> None:
+def test_check_event_gives_the_reason_of_a_reject() -> None:
     assert event_files.check_event("waitpoints", line().encode(), EventLimits()) is None
     reason = event_files.check_event("waitpoints", line(data={}).encode(), EventLimits())
     assert reason is not None
@@ -106,7 +106,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
             file.read()
 
 
-def test_emit_tells_bad_lines_by_number_and_sends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_reports_invalid_lines_by_number_and_sends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "e.jsonl"
     file.write_text("\n".join([line(), "", line(time="yesterday"), "{oops", line(type="plan.proposed")]))
     assert attn_here("emit", "waitpoints", str(file)) == 1  # the network is blocked: sending would fail otherwise
@@ -141,7 +143,7 @@ def test_two_events_over_many_lines_are_lines() -> None:
     assert list(event_files.iter_events(io.BytesIO(b""))) == []
 
 
-def test_emit_and_replay_say_what_is_wrong_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_and_replay_report_wrong_topics_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attn_here("emit", "attn.log", "x") == 2
     assert "'attn.log' is not a source topic; source topics are waitpoints" in capsys.readouterr().err
     assert attn_here("emit", "plans", str(tmp_path / "none")) == 1
@@ -160,7 +162,7 @@ HALF = line(source="<half>", data={"title": "<half>", "payload": {"n": 0}}).repl
 @pytest.mark.parametrize("event", [
     HALF.replace('"n": 0', '"n": 1e400'), "\ufeff" + HALF, line(extension="<n>").replace('"<n>"', "7" * 5000),
 ])
-def test_what_the_stream_takes_is_keyed_and_retimed(event: str) -> None:
+def test_an_accepted_event_has_a_key_and_can_be_retimed(event: str) -> None:
     raw = event.encode()
     assert event_files.check_event("waitpoints", raw, EventLimits()) is None
     assert event_files.workspace_of(raw) == b"ws_01"

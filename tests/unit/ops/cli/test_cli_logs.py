@@ -79,7 +79,7 @@ def test_json_lines_are_json_even_when_redacted() -> None:
     assert "mind the gap" in lines[2]["event"]
 
 
-def test_ordinary_words_stay() -> None:
+def test_ordinary_words_are_not_redacted() -> None:
     redact = Redactor(["s3cr3t-value"])
     for line in (
         "wp_tok_abc was approved", "http://127.0.0.1:8080/org/me/inbox?limit=5", "tokens: 5 were made", "10 secrets",

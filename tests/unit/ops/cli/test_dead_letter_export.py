@@ -57,7 +57,7 @@ def test_letters_of_an_earlier_attn_have_no_cause() -> None:
     assert "other" in CAUSES
 
 
-def test_what_is_chosen() -> None:
+def test_a_filter_selects_dead_letters_by_topic_reason_and_time() -> None:
     letter = DeadLetter("plans", 1, 2, "data.title: Field required", 5_000_000, cause="fields")
     assert all(chosen.takes(letter) for chosen in (
         Filter(), Filter("plans"), Filter(reason="fields"), Filter(reason="TITLE"), Filter(since=5_000_000)))
@@ -67,7 +67,7 @@ def test_what_is_chosen() -> None:
     assert not Filter("plans").takes(None)
 
 
-def test_what_can_be_sent_again() -> None:
+def test_only_complete_dead_letters_of_read_topics_can_be_retried() -> None:
     assert can_retry(DeadLetter("plans", 0, 0, "", 0, value=b"x", size=1))
     assert can_retry(DeadLetter("attn.log", 0, 0, "", 0, value=b"x", size=1))
     assert not can_retry(DeadLetter("plans", 0, 0, "", 0, value=b"x", size=2))
