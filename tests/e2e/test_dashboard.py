@@ -48,7 +48,7 @@ def test_sign_in_and_out(scene: Scene) -> None:
     assert {cookie["name"] for cookie in page.context.cookies()} & {"attn_session", "attn_csrf"} == set()
 
 
-def test_arrivals_take_their_place(scene: Scene) -> None:
+def test_new_items_are_inserted_by_rank(scene: Scene) -> None:
     page = scene.signed_in()
     page.wait_for_selector("text=Nothing needs you")
     scene.messages("calm", priority="low")
@@ -64,7 +64,7 @@ def test_arrivals_take_their_place(scene: Scene) -> None:
     shows(page, "usual", "calm")
 
 
-def test_nothing_moves_under_the_pointer(scene: Scene) -> None:
+def test_the_list_is_stable_under_the_pointer(scene: Scene) -> None:
     scene.messages("first", "second")
     page = scene.signed_in()
     shows(page, "first", "second")
@@ -82,7 +82,7 @@ def test_nothing_moves_under_the_pointer(scene: Scene) -> None:
     shows(page, "newer", "first", "later")
 
 
-def test_one_acts_and_the_other_sees_it(scene: Scene) -> None:
+def test_a_write_is_shown_to_other_users(scene: Scene) -> None:
     scene.messages("shared", "kept")
     mine, theirs = scene.signed_in("ann"), scene.signed_in("bob", "MEMBER")
     shows(theirs, "shared", "kept")
@@ -109,7 +109,7 @@ def test_one_acts_and_the_other_sees_it(scene: Scene) -> None:
     shows(mine, "kept", "shared")
 
 
-def test_a_source_decides_its_own(scene: Scene) -> None:
+def test_a_source_managed_item_links_to_its_source(scene: Scene) -> None:
     scene.emit("waitpoints", scene.event("waitpoint.created", "w", title="gate", action_url="https://example.org/w"))
     page = scene.signed_in()
     shows(page, "gate")
@@ -121,7 +121,7 @@ def test_a_source_decides_its_own(scene: Scene) -> None:
     shows(page, "gate")
 
 
-def test_what_is_resolved_while_it_is_open_is_left_alone(scene: Scene) -> None:
+def test_an_open_item_closed_by_its_source_has_no_actions(scene: Scene) -> None:
     scene.emit("waitpoints", scene.event("waitpoint.created", "w", title="gate", action_url="https://example.org/w"))
     scene.messages("note")
     page = scene.signed_in()
@@ -139,7 +139,7 @@ def test_what_is_resolved_while_it_is_open_is_left_alone(scene: Scene) -> None:
     assert page.locator(".toast").count() == 0
 
 
-def test_many_at_once_with_what_is_left(scene: Scene) -> None:
+def test_a_bulk_resolve_lists_the_skipped_items(scene: Scene) -> None:
     scene.messages(*(f"note {n}" for n in range(1, 5)))
     scene.emit("waitpoints", *(
         scene.event("waitpoint.created", f"w{n}", title=f"gate {n}", priority="low", action_url=f"/gates/{n}")
@@ -164,7 +164,7 @@ def test_many_at_once_with_what_is_left(scene: Scene) -> None:
     assert titles(page)[0] == "note 1"
 
 
-def test_a_snooze_wakes(scene: Scene) -> None:
+def test_a_snoozed_item_returns(scene: Scene) -> None:
     scene.messages("sleepy")
     page = scene.signed_in()
     shows(page, "sleepy")

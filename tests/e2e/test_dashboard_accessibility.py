@@ -56,7 +56,7 @@ def findings(page: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_nothing_serious_to_say(scene: Scene, scheme: str) -> None:
+def test_axe_reports_no_violations(scene: Scene, scheme: str) -> None:
     furnish(scene)
     signing = scene.page(scene.context(color_scheme=scheme, reduced_motion="reduce"))
     signing.goto(scene.up.url)
@@ -128,7 +128,7 @@ def test_by_keyboard_alone(scene: Scene) -> None:
     page.wait_for_selector("dialog >> text=dismiss, for me only")
 
 
-def test_foreign_text_stays_text(scene: Scene) -> None:
+def test_html_in_foreign_text_is_escaped(scene: Scene) -> None:
     hostile = {"title": HOSTILE, "body_md": HOSTILE_MD, "cluster": HOSTILE, "stack": HOSTILE, "case_id": "c<b>1",
                "case_title": HOSTILE, "conversation_id": HOSTILE, "session_id": HOSTILE,
                "sender": {"type": "user", "id": HOSTILE, "name": HOSTILE},
@@ -235,7 +235,7 @@ def test_a_payload_is_in_sight_however_deep(scene: Scene) -> None:
     assert page.locator("text=the end of it").evaluate(ends) <= page.locator("#detail").evaluate(ends)
 
 
-def test_the_menu_gives_way(scene: Scene) -> None:
+def test_the_menu_closes(scene: Scene) -> None:
     page = scene.signed_in()
     opened = "() => document.querySelector('.menu').open"
     page.click(".menu summary")
@@ -285,7 +285,7 @@ def test_the_focus_comes_back_to_the_list_however_an_item_closes(scene: Scene) -
     page.wait_for_function(focused, arg="three")
 
 
-def test_keys_are_about_what_is_on_screen(scene: Scene) -> None:
+def test_keys_act_on_visible_rows_only(scene: Scene) -> None:
     scene.messages("one", "two")
     page = scene.signed_in()
     shows(page, "one", "two")
@@ -305,7 +305,7 @@ def test_keys_are_about_what_is_on_screen(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 900])
-def test_where_the_list_lies_below_an_item_who_asks_for_it_gets_it(scene: Scene, width: int) -> None:
+def test_search_and_filters_close_the_item_above_the_list(scene: Scene, width: int) -> None:
     scene.messages("one", case_id="k", case_title="Case one")
     scene.messages("two")
     page = scene.signed_in(viewport={"width": width, "height": 800})
@@ -329,7 +329,7 @@ def test_where_the_list_lies_below_an_item_who_asks_for_it_gets_it(scene: Scene,
     asked(lambda: page.click(".bell"), "two")
 
 
-def test_a_low_screen_scrolls_to_what_is_below(scene: Scene) -> None:
+def test_the_sign_in_page_scrolls_on_a_low_screen(scene: Scene) -> None:
     page = scene.page(scene.context(viewport={"width": 844, "height": 240}))
     page.goto(scene.up.url)
     page.wait_for_selector("#token")

@@ -72,7 +72,7 @@ def test_back_and_forward_open_and_close(scene: Scene) -> None:
     at(page, None)
 
 
-def test_quick_hands_leave_the_address_right(scene: Scene) -> None:
+def test_quick_keys_keep_the_address_right(scene: Scene) -> None:
     scene.messages("only", "other")
     page = scene.signed_in()
     shows(page, "only", "other")
@@ -88,7 +88,7 @@ def test_quick_hands_leave_the_address_right(scene: Scene) -> None:
     at(page, None)
 
 
-def test_a_link_leads_whoever_may_see_it(scene: Scene) -> None:
+def test_a_link_opens_for_users_who_see_it(scene: Scene) -> None:
     scene.messages("for all")
     scene.messages("for ann", target_user_id="ann")
     everybodys, anns = listed(scene, "for all"), listed(scene, "for ann")
@@ -123,7 +123,7 @@ def test_a_resolved_item_is_shown_without_actions(scene: Scene) -> None:
     assert page.locator("#detail .actions a").get_attribute("href") == "https://example.org/w"
 
 
-def test_the_way_to_the_list_leaves_what_is_open(scene: Scene) -> None:
+def test_the_skip_link_keeps_the_item_open(scene: Scene) -> None:
     scene.messages("stays")
     page = scene.signed_in()
     click(page, "stays")
@@ -171,7 +171,7 @@ class Slow:
 
 
 
-def test_a_link_that_is_slow_gives_way_to_a_person(scene: Scene) -> None:
+def test_a_slow_link_does_not_override_a_click(scene: Scene) -> None:
     scene.messages("here")
     old = withdrawn(scene, "old")
     page = scene.signed_in()
@@ -210,7 +210,7 @@ def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
     assert page.locator("#detail").count() == 0
 
 
-def test_a_link_that_nobody_could_answer_is_kept(scene: Scene) -> None:
+def test_a_link_without_an_answer_is_kept(scene: Scene) -> None:
     old = withdrawn(scene, "old")
     page = scene.signed_in()
     page.route(f"**/org/me/inbox/{old}", lambda route: route.abort())
@@ -265,7 +265,7 @@ def test_a_run_leads_to_the_incident_that_stands_for_it(scene: Scene) -> None:
     at(page, incident["id"])
 
 
-def test_what_is_far_down_is_worked_on_like_any_other(scene: Scene) -> None:
+def test_an_item_beyond_the_first_page_can_be_used(scene: Scene) -> None:
     scene.emit("messages", *(
         scene.event("message.posted", f"m{n}", -1, title=f"item {n:03}", due_at=moment(100 + n)) for n in range(520)))
     page = scene.signed_in()

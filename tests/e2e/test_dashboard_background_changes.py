@@ -54,7 +54,7 @@ def item_of(scene: Scene, title: str) -> dict[str, Any]:
     return next((item for item in items if item["title"] == title), {})
 
 
-def test_marks_of_others_are_no_reason_to_ask_again(scene: Scene) -> None:
+def test_a_write_is_retried_after_a_read_by_others(scene: Scene) -> None:
     import httpx
 
     scene.messages("shared", "other")
@@ -77,7 +77,7 @@ def test_marks_of_others_are_no_reason_to_ask_again(scene: Scene) -> None:
     shows(page, "other")
 
 
-def test_what_changed_is_looked_at_again(scene: Scene) -> None:
+def test_a_write_on_a_changed_item_is_refused(scene: Scene) -> None:
     scene.messages("harmless", "other", body_md="as it was")
     page = scene.signed_in()
     shows(page, "harmless", "other")
@@ -136,7 +136,7 @@ def test_desktop_notifications_need_consent(scene: Scene) -> None:
     assert page.evaluate("() => notes.length") == 1
 
 
-def test_a_browser_that_forbids_it_is_believed(scene: Scene) -> None:
+def test_denied_notifications_are_reported(scene: Scene) -> None:
     page = scene.signed_in()
     assert page.evaluate("() => Notification.permission") != "granted"
     page.click(".menu summary")

@@ -73,7 +73,7 @@ def test_no_text_stops_the_page(scene: Scene) -> None:
     assert page.evaluate("() => longest") < 2000, "milliseconds in which nobody could do anything"
 
 
-def test_digits_are_the_sources(scene: Scene) -> None:
+def test_numbers_keep_their_digits(scene: Scene) -> None:
     literals = ["9007199254740993", "8080", "1e400", "0.10", "-0", "12345678901234567890.123456789"]
     payload = {f"n{place}": f"literal {place}" for place in range(len(literals))}
     event = json.dumps(scene.event("action.requested", "a", title="digits", payload=payload))
@@ -110,7 +110,7 @@ def test_a_wrong_clock_changes_no_times(scene: Scene, hours: int) -> None:
     assert page.locator(".row .due").inner_text() in ("back in 20 min", "back in 19 min", "back in 18 min")
 
 
-def test_an_unread_that_comes_late_opens_nothing(scene: Scene) -> None:
+def test_a_late_unread_reopens_nothing(scene: Scene) -> None:
     scene.messages("note", "other")
     page = scene.signed_in()
     shows(page, "note", "other")
@@ -140,7 +140,7 @@ def test_an_unread_that_comes_late_opens_nothing(scene: Scene) -> None:
     assert (state()["state"], state()["resolved_action"]) == ("resolved", "withdrawn")
 
 
-def test_undo_opens_what_is_still_ours(scene: Scene) -> None:
+def test_undo_reopens_only_own_resolves(scene: Scene) -> None:
     scene.messages("mine", "theirs")
     page = scene.signed_in()
     shows(page, "mine", "theirs")
@@ -161,7 +161,7 @@ def test_undo_opens_what_is_still_ours(scene: Scene) -> None:
     shows(page, "mine")
 
 
-def test_no_address_leads_elsewhere_than_it_reads(scene: Scene) -> None:
+def test_links_lead_to_the_shown_address(scene: Scene) -> None:
     scene.messages("good", action_url="https://example.org/w?a=1")
     scene.messages("path", action_url="/cases/a%2Fb")
     page = scene.signed_in()
@@ -207,7 +207,7 @@ def test_a_title_keeps_its_direction_and_turns_nothing_else(scene: Scene) -> Non
     assert said == "Resolved “\u2068שלום עולם\u2069” for everyone."
 
 
-def test_a_browser_that_throws_at_notifications_goes_on(scene: Scene) -> None:
+def test_notification_errors_do_not_stop_the_page(scene: Scene) -> None:
     context = scene.context()
     context.add_init_script("""
       window.Notification = class { constructor() { throw new TypeError("Illegal constructor."); } };

@@ -83,7 +83,7 @@ def test_a_question_is_answered_at_its_source(playing: tuple[Up, Any]) -> None:
         scene.close()
 
 
-def test_its_links_outlive_a_restart(playing: tuple[Up, Any]) -> None:
+def test_links_of_the_demo_work_after_a_restart(playing: tuple[Up, Any]) -> None:
     scene = Scene(*playing, ws="demo")
     wait_for(lambda: questions(scene, "pending_action"), 60, "an action in the inbox")
     actions = questions(scene, "pending_action")  # whose links are from before

@@ -147,7 +147,7 @@ async def test_topics_that_are_not_there_are_named_and_not_made(stack: Stack, tm
 
 
 @pytest.mark.parametrize("arguments", [["emit", "plans", "--force"], ["dead-letters"], ["dead-letters", "--retry"]])
-def test_no_kafka_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+def test_an_unreachable_kafka_is_one_error_line(arguments: list[str], tmp_path: Path) -> None:
     done = attn(*arguments, "--kafka", f"127.0.0.1:{free_port()}", cwd=tmp_path, stdin="x")
     assert done.returncode == 1
     assert "attn: no Kafka at 127.0.0.1" in done.stderr

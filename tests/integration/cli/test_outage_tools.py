@@ -67,7 +67,7 @@ async def address_of(kind: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "web"])
-async def test_no_kafka_there(tmp_path: Path, kind: str) -> None:
+async def test_commands_report_an_unreachable_kafka(tmp_path: Path, kind: str) -> None:
     path = str(recording(tmp_path, 1))
     event = json.dumps(json.loads(line(1))["value"])
     calls: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -101,7 +101,7 @@ async def test_more_replicas_than_brokers(real_kafka: str, tmp_path: Path) -> No
 
 @pytest.mark.kafka
 @pytest.mark.timeout(180)
-async def test_replay_goes_on_where_the_broker_died(
+async def test_a_replay_ended_by_a_broker_failure_continues_at_the_reported_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recording(tmp_path, 400)
@@ -135,7 +135,7 @@ async def _there(settings: Settings, number: int) -> bool:
 
 
 @brokers.EMBEDDED_ONLY
-async def test_an_interrupted_replay_says_where_it_stopped(stack: Stack, tmp_path: Path) -> None:
+async def test_an_interrupted_replay_reports_where_it_stopped(stack: Stack, tmp_path: Path) -> None:
     async with stack() as settings:
         await topics.ensure_topics(settings)
         process = subprocess.Popen(
@@ -185,7 +185,7 @@ def test_every_producer_of_attn_is_idempotent_and_waits_for_all_replicas() -> No
 
 
 @brokers.EMBEDDED_ONLY
-async def test_a_host_that_answers_is_asked_first(stack: Stack) -> None:
+async def test_reachable_brokers_are_listed_before_unreachable_ones(stack: Stack) -> None:
     async with stack() as settings, address_of("silent") as silent, address_of("closed") as closed:
         assert await order_by_reachability(settings.model_copy(
             update={"kafka": f"{silent}, {closed},{settings.kafka}"})) == f"{settings.kafka},{silent},{closed}"

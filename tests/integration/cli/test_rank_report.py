@@ -21,7 +21,7 @@ from streams.kafka import topics
 
 @pytest.mark.broker
 @pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
-async def test_the_past_of_the_log_with_what_people_did(tmp_path: Path) -> None:
+async def test_the_report_replays_the_log_with_commands_of_users(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path / "broker")
     await broker.start()
     try:

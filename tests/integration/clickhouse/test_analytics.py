@@ -227,7 +227,7 @@ def test_every_query_has_a_model() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_query_says_what_the_facts_say(kept: tuple[Any, dict[str, list[Fact]]], name: str) -> None:
+def test_a_query_equals_its_model_over_the_facts(kept: tuple[Any, dict[str, list[Fact]]], name: str) -> None:
     client, facts = kept
     rows = 0
     for ws, mine in facts.items():
@@ -279,7 +279,7 @@ def test_a_panel_has_rows(kept: tuple[Any, dict[str, list[Fact]]], panel: dict[s
         assert times == sorted(times)
 
 
-def test_what_is_open_has_a_line_over_all_of_the_panel(kept: tuple[Any, dict[str, list[Fact]]]) -> None:
+def test_open_items_have_a_value_at_every_point_of_the_panel(kept: tuple[Any, dict[str, list[Fact]]]) -> None:
     """Also of kinds of which nothing changes in the time that is shown."""
     client, facts = kept
     (panel,) = [panel for panel in dashboard()["panels"] if panel["title"] == "Open by kind"]

@@ -238,7 +238,7 @@ WHOLE = ("SELECT {}", "SELECT 1 WHERE {} = ''", "SELECT event_id FROM activity O
          "SELECT sum(1) OVER (ORDER BY {}) FROM activity", "SELECT 1 FROM numbers(1) AS t WHERE EXISTS (SELECT {})")
 
 
-def test_what_is_forbidden_is_so_anywhere_in_a_statement(reader: Reader) -> None:
+def test_forbidden_expressions_are_rejected_anywhere_in_a_statement(reader: Reader) -> None:
     chance = random.Random(11)
     for _ in range(300):
         expression = chance.choice(ATOMS)
@@ -250,7 +250,7 @@ def test_what_is_forbidden_is_so_anywhere_in_a_statement(reader: Reader) -> None
         assert answer.status_code == 403 or "SYNTAX_ERROR" in answer.text, (sql, answer.text)
 
 
-def test_what_analysts_write_is_answered(reader: Reader) -> None:
+def test_usual_analytic_queries_are_answered(reader: Reader) -> None:
     """The queries of docs/analytics.md have a test of their own (test_analytics.py)."""
     for sql in (
         "SELECT uniqStateOrNull(event_id), quantilesTDigestIf(0.5, 0.9)(seconds_open, opened), sumMap(map(1, 2)) "

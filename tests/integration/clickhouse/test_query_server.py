@@ -51,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     store.close()
 
 
-def test_as_a_server_would(served: Served) -> None:
+def test_the_query_server_answers_clickhouse_clients(served: Served) -> None:
     url = served.url.replace("://", f"://reader:{served.password}@")
     reader = clickhouse_connect.get_client(dsn=url + "attn", autogenerate_session_id=False)
     sql = "SELECT count() FROM activity WHERE workspace_id IN {them:Array(String)} AND event_id != {quoted:String}"
@@ -70,7 +70,7 @@ def test_as_a_server_would(served: Served) -> None:
     assert httpx.get(served.url + "ping").text == "Ok.\n"
 
 
-def test_only_who_has_the_password(served: Served) -> None:
+def test_a_query_without_the_password_is_401(served: Served) -> None:
     file = served.settings.clickhouse_password_file
     assert file.stat().st_mode & 0o777 == 0o600
     for auth in (None, ("reader", ""), ("reader", "ü"), ("default", served.password[:-1])):
@@ -83,14 +83,14 @@ def test_only_who_has_the_password(served: Served) -> None:
     "SELECT * FROM file('/etc/hostname', 'LineAsString')", "SELECT 1 PARALLEL WITH TRUNCATE TABLE activity",
     "SELECT sleep(3) SETTINGS max_execution_time = 0", "EXPLAIN SELECT 1 INTO OUTFILE '{out}'", "SELEC 1", "",
 ])
-def test_nothing_else(served: Served, tmp_path: Path, sql: str) -> None:
+def test_statements_other_than_reads_are_rejected(served: Served, tmp_path: Path, sql: str) -> None:
     found = served.ask(sql.replace("{out}", str(tmp_path / "out")) or " ", readonly="0", allow_ddl="1")
     assert found.status_code in (403, 500), found.text
     assert not list(tmp_path.iterdir())
     assert served.ask("SELECT count() FROM activity").text == "300\n"
 
 
-def test_none_takes_too_much(served: Served) -> None:
+def test_a_query_over_its_time_row_or_memory_limit_is_rejected(served: Served) -> None:
     for sql, why in (
         ("SELECT sum(sleepEachRow(0.1)) FROM numbers(100) SETTINGS", "TIMEOUT_EXCEEDED"),
         ("SELECT repeat('x', 1000) FROM numbers(1000000)", "TOO_MANY_ROWS_OR_BYTES"),
@@ -103,7 +103,7 @@ def test_none_takes_too_much(served: Served) -> None:
     assert served.ask("x" * (2 << 20)).status_code == 413
 
 
-def test_beside_the_writer_and_no_more_at_once_than_it_bears(
+def test_concurrent_queries_are_limited_and_do_not_block_the_writer(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query_server, "_PATIENCE", 0.1)

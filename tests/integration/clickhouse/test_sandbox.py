@@ -66,7 +66,7 @@ print(json.dumps(found))
 
 
 @linux
-def test_the_kernel_keeps_it_to_the_directory_of_the_database(tmp_path: Path) -> None:
+def test_the_sandbox_restricts_file_access_to_the_database_directory(tmp_path: Path) -> None:
     ground, data = tmp_path / "ground", tmp_path / "data"
     for directory in (ground, data):
         directory.mkdir()

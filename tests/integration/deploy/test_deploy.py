@@ -43,7 +43,7 @@ def test_compose_fits_its_schema(compose: dict[str, Any]) -> None:
     jsonschema.validators.validator_for(schema)(schema).validate(compose)
 
 
-def test_compose_names_what_exists(compose: dict[str, Any]) -> None:
+def test_compose_refers_to_existing_services_settings_and_files(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= set(services), name
@@ -57,7 +57,7 @@ def test_compose_names_what_exists(compose: dict[str, Any]) -> None:
             assert "healthcheck" in service, name
 
 
-def test_compose_has_the_promised_parts(compose: dict[str, Any]) -> None:
+def test_compose_has_every_service(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert services.keys() >= {
         "kafka", "clickhouse", "topics", "worker-1", "worker-2", "edge-1", "edge-2", "history", "nginx"}
@@ -93,7 +93,7 @@ def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: d
     assert "CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT" not in compose["services"]["clickhouse"]["environment"]
 
 
-def test_the_reader_of_clickhouse_may_read_the_history_and_nothing_else(compose: dict[str, Any]) -> None:
+def test_the_clickhouse_reader_can_only_select_from_attn(compose: dict[str, Any]) -> None:
     path = "ops/deploy/clickhouse/users.d/attn-reader.xml"
     assert f"./{path}:/etc/clickhouse-server/users.d/attn-reader.xml:ro" in compose["services"]["clickhouse"]["volumes"]
     root = ElementTree.parse(ROOT / path).getroot()
@@ -115,7 +115,7 @@ def test_compose_publishes_on_this_host_alone(compose: dict[str, Any]) -> None:
             assert port.startswith(("127.0.0.1:", "${ATTN_PUBLIC_ADDRESS:-127.0.0.1}:")), name
 
 
-def test_the_image_is_made_of_what_is_there() -> None:
+def test_the_dockerfile_copies_existing_files() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in lines:
@@ -148,7 +148,7 @@ def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: 
 
 
 @needs_nginx
-def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     conf = nginx_conf(tmp_path, free_port(), (1, 2))
     done = subprocess.run([NGINX, "-t", "-q", "-c", conf, "-e", tmp_path / "e"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -220,7 +220,7 @@ async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]
 
 
 @needs_nginx
-async def test_nginx_passes_paths_on_as_they_are(tmp_path: Path) -> None:
+async def test_nginx_forwards_paths_unchanged(tmp_path: Path) -> None:
     """An edge finds any id by the segment as it was encoded; nginx refuses what leads above the root, and NUL."""
     asked: list[bytes] = []
 
@@ -273,7 +273,7 @@ async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(
 
 
 @needs_nginx
-async def test_nginx_bounds_the_connections_of_an_address_whatever_its_tokens_say(tmp_path: Path) -> None:
+async def test_nginx_limits_connections_by_address_for_any_token(tmp_path: Path) -> None:
     """A token is not verified here, so a caller chooses the edge; streams times edges end at the limit by address."""
     async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

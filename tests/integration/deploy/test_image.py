@@ -85,7 +85,7 @@ async def test_the_steps_make_an_image_whose_roles_run(open_directory: Path, tmp
         clickhouse.kill()
 
 
-def test_only_what_is_pinned_is_installed() -> None:
+def test_every_installed_requirement_is_pinned_by_hash() -> None:
     """Each command that installs names hashes, or may not use the index."""
     text = re.sub(r"\\\n\s*", "", (ROOT / "ops/deploy/image/install.sh").read_text())
     commands = re.findall(r"^\s*\S*(?:/pip\"? (?:install|wheel)|/uv\"? pip (?:install|sync)).*$", text, re.MULTILINE)

@@ -66,14 +66,14 @@ def settings_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_it_fits_kubernetes_schemas(version: str) -> None:
+def test_manifests_match_kubernetes_schemas(version: str) -> None:
     for one in [*EVERY, SECRET]:
         kubernetes_validate.validate(one, version, strict=True)
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**EVERY[-1], "sepc": {}}, version, strict=True)
 
 
-def test_kustomize_takes_it() -> None:
+def test_kustomize_builds_the_manifests() -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
@@ -89,7 +89,7 @@ def test_kustomize_takes_it() -> None:
     assert {one["metadata"].get("namespace") for one in made} == {"attn", None}
 
 
-def test_every_file_is_used_and_names_what_exists() -> None:
+def test_every_file_is_used_and_refers_to_existing_settings_and_commands() -> None:
     assert {path.name for path in K8S.iterdir()} == {
         *KUSTOMIZATION["resources"], "kustomization.yaml", "attn.env", "secret.example.yaml"}
     named = set(re.findall(r"\bATTN_\w+", "".join(path.read_text() for path in K8S.iterdir())))
@@ -122,7 +122,7 @@ def test_a_pod_is_restricted_and_may_write_where_the_role_does(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_probes_ask_what_the_role_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_use_port_and_paths_of_the_role(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, one = settings_of(name, monkeypatch), container(name)
     [port] = one["ports"]
     assert port["containerPort"] == (settings.port if name == "attn-edge" else settings.metrics_port)
@@ -159,7 +159,7 @@ def test_a_pod_has_the_secrets_of_its_role_alone(name: str, monkeypatch: pytest.
     assert (settings.jwt_secret is not None) == (name == "attn-edge"), "edges alone check tokens"
 
 
-def test_policies_let_in_who_calls_and_out_what_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_policies_allow_callers_and_the_configured_services(monkeypatch: pytest.MonkeyPatch) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "NetworkPolicy"}
     assert policies["attn-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
@@ -186,7 +186,7 @@ def test_policies_let_in_who_calls_and_out_what_the_settings_name(monkeypatch: p
     assert not of("attn-topics", "ingress")
 
 
-def test_workers_and_history_have_names_that_stay() -> None:
+def test_workers_and_history_have_stable_instance_names() -> None:
     for name in ("attn-worker", "attn-history"):
         [found] = [one for one in EVERY if one["kind"] == "StatefulSet" and one["metadata"]["name"] == name]
         [instance] = [one for one in container(name)["env"] if one["name"] == "ATTN_INSTANCE"]
@@ -194,7 +194,7 @@ def test_workers_and_history_have_names_that_stay() -> None:
         assert found["spec"]["serviceName"] in {one["metadata"]["name"] for one in EVERY if one["kind"] == "Service"}
 
 
-def test_what_selects_pods_selects_some() -> None:
+def test_every_selector_matches_a_pod() -> None:
     labels = [template["metadata"]["labels"] for template in PODS.values()]
     for one in EVERY:
         selector = one["spec"].get("selector") if one["kind"] in (

@@ -101,7 +101,7 @@ def test_every_command_shows_its_help(bare: Installed) -> None:
     assert "current" in bare.run("attn", "schemas", "--check").stderr
 
 
-def test_up_without_its_extra_says_what_to_install(bare: Installed) -> None:
+def test_up_without_the_embedded_extra_names_the_extra_to_install(bare: Installed) -> None:
     done = bare.run("attn", "up", "--data-dir", str(bare.home / "up"), code=1)
     assert "attn[embedded]" in done.stderr
     assert "Traceback" not in done.stderr

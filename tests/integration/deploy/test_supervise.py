@@ -55,14 +55,14 @@ async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
         await until(lambda: part.pid not in (None, first) and said.count("up") == 2)
 
 
-async def test_a_part_that_cannot_live_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+async def test_a_part_that_keeps_failing_reaches_the_restart_limit_with_its_last_output(tmp_path: Path) -> None:
     part = SupervisedProcess("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
     with pytest.raises(RestartLimitReached, match=r"part keeps failing \(exit code 1\); last output: no such port"):
         await asyncio.wait_for(part.run_forever(), 20)
     assert await part.stop(1.0)
 
 
-async def test_stop_is_asked_for_first_and_then_taken(tmp_path: Path) -> None:
+async def test_stop_sends_sigterm_first_and_then_sigkill(tmp_path: Path) -> None:
     async with kept(tmp_path, STEADY) as part:
         assert await part.stop(5.0)
     async with kept(tmp_path, STUBBORN) as part:

@@ -70,7 +70,7 @@ async def test_a_stopped_part_is_killed_and_started_again(tmp_path: Path) -> Non
         assert await asyncio.to_thread(lambda: httpx.get(url + "/healthz", trust_env=False).status_code) == 200
 
 
-async def test_a_slow_start_is_no_wedge(tmp_path: Path) -> None:
+async def test_a_slow_start_is_not_taken_as_unresponsive(tmp_path: Path) -> None:
     said: list[str] = []
     async with kept(tmp_path, said, slow=5.0) as part:
         first = part.pid

@@ -165,7 +165,7 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
 
 
 @ON_ITS_BROKER
-def test_one_up_a_directory_and_ports_that_are_taken(up: Up, tmp_path: Path) -> None:
+def test_a_second_up_in_the_directory_or_on_a_used_port_is_rejected(up: Up, tmp_path: Path) -> None:
     up.start()
     second = attn("up", "--data-dir", str(up.data_dir), "--port", "0", "--kafka-port", "0", cwd=tmp_path)
     assert second.returncode == 1
@@ -196,7 +196,7 @@ importlib.import_module("streams.{role}.main").run = run
 
 @pytest.mark.broker
 @pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
-def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> None:
+def test_up_ends_with_the_reason_if_a_required_part_keeps_failing(tmp_path: Path) -> None:
     up = failing(tmp_path, "worker")
     try:
         up.start(ready=None)
@@ -212,7 +212,7 @@ def test_a_part_that_cannot_live_ends_it_all_with_the_reason(tmp_path: Path) -> 
 
 @pytest.mark.broker
 @pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
-def test_a_history_that_cannot_live_does_not_take_the_inbox_along(tmp_path: Path) -> None:
+def test_the_inbox_works_while_the_history_keeps_failing(tmp_path: Path) -> None:
     up = failing(tmp_path, "history")
     try:
         up.start()
@@ -239,7 +239,7 @@ def test_mismatched_topics_are_reported(up: Up) -> None:
 
 
 @pytest.mark.slow  # half a minute of patience for a broker that is still starting
-def test_no_kafka_where_it_is_said_to_be(tmp_path: Path) -> None:
+def test_up_reports_an_unreachable_kafka(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         address = f"127.0.0.1:{closed.getsockname()[1]}"

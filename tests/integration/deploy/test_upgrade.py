@@ -72,7 +72,7 @@ async def resumed(base: str, feed: dict[str, Any], seen: int) -> tuple[list[Any]
                        headers={"last-event-id": str(had[-1][0])})
 
 
-async def test_todays_code_goes_on_from_yesterdays_data(stack: Stack) -> None:
+async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -> None:
     """Yesterday's cursors resume on today's edge; today's worker takes in and folds what was left and what comes; the
     view is what the model says, and what a fold of the whole log gives."""
     data = yesterday()
@@ -163,7 +163,7 @@ async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: S
 @pytest.mark.parametrize(("role", "newer"), [
     ("worker", NEWER_VIEW), ("edge", NEWER_VIEW), ("edge", NEWER_FACT), ("history", NEWER_FACT),
 ], ids=["worker", "edge", "edge-fact", "history"])
-async def test_a_role_refuses_what_a_newer_attn_wrote(
+async def test_a_role_refuses_records_of_a_newer_version(
     stack: Stack, tmp_path: Path, role: str, newer: tuple[str, bytes, bytes]
 ) -> None:
     """It ends at its start with one line that says why, whatever it is; nothing is buried, nothing is written."""

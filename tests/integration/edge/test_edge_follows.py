@@ -139,7 +139,7 @@ async def once_ready(settings: Settings) -> dict[str, Any]:
         return await page(base)
 
 
-async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
+async def test_a_batch_with_an_older_position_changes_nothing(stack: Stack) -> None:
     async with stack(log_partitions=1) as settings:
         await topics.ensure_topics(settings)
         async with Writer(settings, 6) as writer, edge(settings) as base:
@@ -153,7 +153,7 @@ async def test_a_batch_that_lies_behind_changes_nothing(stack: Stack) -> None:
             assert (await page(base))["items"] == truth["items"]
 
 
-async def test_a_view_that_fell_back_stops_the_edge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_truncated_view_topic_stops_the_edge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.edge.follower._CHECK_INTERVAL", 0.2)
 
     async def nothing(self: object, places: list[Any]) -> dict[Any, int]:

@@ -28,7 +28,7 @@ def lines() -> list[dict[str, Any]]:
     return [{"topic": TOPIC_OF_TYPE[event["type"]], "key": None, "value": event} for event in events]
 
 
-async def test_events_move_the_feed_to_what_the_page_shows(stack: Stack) -> None:
+async def test_a_feed_ends_in_the_state_that_the_page_shows(stack: Stack) -> None:
     who = ("u_maria", "OWNER", "ws_acme")
     async with stack() as settings:
         await topics.ensure_topics(settings)

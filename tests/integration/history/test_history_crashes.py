@@ -65,7 +65,7 @@ async def caught_up(settings: Settings) -> None:
             calm = calm + 1 if (up, lag) == (1, 0) else 0
 
 
-async def test_killed_again_and_again_while_facts_flow(stack: Stack, tmp_path: Path) -> None:
+async def test_repeated_kills_lose_and_repeat_no_fact(stack: Stack, tmp_path: Path) -> None:
     # Small batches: an insert is always under way.
     async with stack(log_partitions=4, metrics_port=free_port(), data_dir=tmp_path, history_batch_rows=60,
                      history_batch_ms=1) as settings:
@@ -122,7 +122,9 @@ async def said(log: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.broker
 @pytest.mark.skipif(binary() is None, reason="noida-db is not installed")
-async def test_the_broker_is_killed_and_forgets(embedded: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_history_is_exact_after_a_broker_kill_truncates_the_topic(
+    embedded: EmbeddedBroker, tmp_path: Path
+) -> None:
     """It loses the end of the topic; the fold has forgotten some events, takes them again, and goes on far ahead."""
     settings = Settings(
         kafka=embedded.bootstrap, data_dir=embedded.data_dir, log_partitions=4, metrics_port=free_port(),

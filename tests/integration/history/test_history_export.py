@@ -94,7 +94,7 @@ def test_a_file_a_month_or_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert opened == str(fact.opened).lower()
 
 
-def test_from_a_server(tmp_path: Path) -> None:
+def test_an_export_from_a_clickhouse_server(tmp_path: Path) -> None:
     server = ClickHouse(tmp_path / "server", free_port())
     server.start()
     try:

@@ -161,7 +161,7 @@ async def test_partitions_move_between_writers(
     assert_exact(answers(clickhouse.real), feeder.all)
 
 
-async def test_a_stop_writes_what_is_gathered(
+async def test_a_stop_writes_the_buffered_batch(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, read: Counter[str]
 ) -> None:
     feeder = Feeder(4)
@@ -228,7 +228,7 @@ async def test_a_stop_does_not_wait_for_clickhouse(
     assert_exact(answers(clickhouse.real), feeder.all)
 
 
-async def test_what_cannot_be_stored_goes_to_dead_letters(
+async def test_facts_that_cannot_be_stored_are_dead_letters(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start
 ) -> None:
     feeder = Feeder(4)
@@ -257,7 +257,7 @@ async def test_what_cannot_be_stored_goes_to_dead_letters(
 
 
 
-async def test_it_is_not_ready_while_clickhouse_is_away_and_says_why(
+async def test_history_is_not_ready_with_the_reason_while_clickhouse_is_down(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     impatient(monkeypatch, 0.5)
@@ -287,7 +287,7 @@ async def test_it_is_not_ready_while_clickhouse_is_away_and_says_why(
     await asyncio.wait_for(task, 60)
 
 
-async def test_a_write_that_hangs_ends_it(
+async def test_a_stalled_write_ends_the_history(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lag, "_MAX_STALL", 3.0)

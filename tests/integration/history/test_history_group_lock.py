@@ -87,7 +87,7 @@ async def until_it_waits(settings: Settings) -> None:
         await admin.close()
 
 
-async def test_it_waits_for_the_swap_and_goes_on_in_the_new_tables(
+async def test_a_writer_waits_for_the_table_swap_and_writes_to_the_new_tables(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeder = Feeder(3)
@@ -121,7 +121,7 @@ async def test_it_waits_for_the_swap_and_goes_on_in_the_new_tables(
     exact(settings, feeder.all)
 
 
-async def test_a_rebuild_that_is_not_alone_any_more_ends_without_a_change(
+async def test_a_rebuild_that_loses_the_group_lock_changes_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeder = Feeder(3)

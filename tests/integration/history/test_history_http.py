@@ -80,7 +80,7 @@ def test_the_store_over_http(server: ClickHouse) -> None:
 
 
 @brokers.EMBEDDED_ONLY  # the faults are ClickHouse's; test_history_faults and test_history_crashes run on Apache Kafka
-async def test_a_server_with_faults_that_is_killed_too(
+async def test_history_is_exact_despite_faults_and_kills_of_the_server(
     server: ClickHouse, tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_RESPONSE_SECONDS", 1)

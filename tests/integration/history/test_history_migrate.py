@@ -62,7 +62,7 @@ def test_dry_run_apply_status(here: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert "CHANGED since" in capfd.readouterr().out
 
 
-def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_deleted_after_the_retention_of_the_setting(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def keep(**given: object) -> list[str]:
         with closing(client.connect(settings(here))) as found:
             sql = list(retention.retention_statements(found, "attn", settings(here, **given)))
@@ -92,7 +92,7 @@ def test_rows_leave_when_the_setting_says(here: Path, capfd: pytest.CaptureFixtu
     assert not capfd.readouterr().out
 
 
-def test_a_server_s_tables_can_be_left_to_attn_migrate(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrations_of_a_server_can_be_left_to_attn_migrate(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On chdb in a server's place: only the settings tell them apart here."""
     real = client.connect
     monkeypatch.setattr(client, "connect", lambda given, seconds=None: real(settings(here)))
@@ -104,7 +104,7 @@ def test_a_server_s_tables_can_be_left_to_attn_migrate(here: Path, monkeypatch: 
     _open(server).close()
 
 
-def test_what_a_cluster_gets_is_sql(here: Path) -> None:
+def test_statements_for_a_cluster_are_valid_sql(here: Path) -> None:
     """There is no cluster here: ClickHouse's parser reads what one would be told."""
     with closing(client.connect(settings(here))) as found:
         migrate.apply(found, "attn")

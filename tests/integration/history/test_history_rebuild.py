@@ -58,7 +58,7 @@ async def history(settings: Settings, rows: int) -> AsyncIterator[None]:
         await running
 
 
-async def test_damaged_tables_are_made_again_and_the_writer_goes_on(settings: Settings) -> None:
+async def test_damaged_tables_are_rebuilt_and_the_writer_continues(settings: Settings) -> None:
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with history(settings, feeder.count):
@@ -80,7 +80,7 @@ async def test_damaged_tables_are_made_again_and_the_writer_goes_on(settings: Se
     exact(settings, feeder.all)
 
 
-async def test_rows_older_than_what_is_held_are_lost_only_if_told(
+async def test_rows_older_than_the_topic_are_dropped_only_with_the_flag(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     feeder = Feeder(3)

@@ -48,7 +48,7 @@ def of(feeder: Feeder, partition: int) -> list[Fact]:
     return feeder.by_partition[partition]
 
 
-def test_migrations_run_once_and_say_what_everything_is(clickhouse: Any) -> None:
+def test_migrations_run_once_and_comment_every_table_and_column(clickhouse: Any) -> None:
     assert migrate.apply(clickhouse, "attn") == []
     assert [row[1] for row in clickhouse.query("SELECT * FROM attn.migrations ORDER BY number").result_rows] == [
         file.name for file in migrate.packaged()
@@ -60,7 +60,7 @@ def test_migrations_run_once_and_say_what_everything_is(clickhouse: Any) -> None
     assert silent == []
 
 
-def test_a_table_that_came_later_has_what_was_there_before(tmp_path: Path) -> None:
+def test_a_table_of_a_later_migration_has_the_rows_from_before(tmp_path: Path) -> None:
     clickhouse, files = client.connect(Settings(data_dir=tmp_path, _env_file=None)), migrate.packaged()
     migrate.apply(clickhouse, "attn", files=files[:2])
     feeder = Feeder(4)
@@ -83,7 +83,7 @@ def test_a_table_that_came_later_has_what_was_there_before(tmp_path: Path) -> No
     clickhouse.close()
 
 
-def test_rows_come_back_as_they_went_in(clickhouse: Any, store: ActivityRepository) -> None:
+def test_rows_are_read_as_they_were_written(clickhouse: Any, store: ActivityRepository) -> None:
     fact = Fact(
         ws="w\t'", pos=2**50, index=7, event_id="/s é\n\0", time=7_258_118_399_999_999, at=BEGIN, type="plan.approved",
         subject="p", title="“T”\\", seconds_open=0.25, stale=True, actor="ann",
@@ -101,7 +101,7 @@ def test_rows_come_back_as_they_went_in(clickhouse: Any, store: ActivityReposito
     ]
 
 
-def test_the_hours_say_how_many_how_long_and_who(clickhouse: Any, store: ActivityRepository) -> None:
+def test_hourly_tables_have_counts_quantiles_and_actors(clickhouse: Any, store: ActivityRepository) -> None:
     facts = [
         Fact(ws="w", pos=n, index=0, event_id=f"e{n}", time=BEGIN // HOUR * HOUR + n, type="plan.approved", subject="p",
              kind="plan_approval", seconds_open=float(n), actor=f"u{n % 10}")
@@ -116,7 +116,7 @@ def test_the_hours_say_how_many_how_long_and_who(clickhouse: Any, store: Activit
     assert rows[1] == ("plan.proposed", "", 1, 0, None, None, None, 0)
 
 
-def test_what_the_writer_asks(clickhouse: Any, store: ActivityRepository) -> None:
+def test_the_repository_returns_positions_and_stored_events(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
     assert store.max_position(0) is None
     assert store.stored_events(0, []) == store.stored_events(0, [("w", "e")]) == set()
@@ -200,7 +200,7 @@ def test_a_failing_view_is_not_taken_for_bad_rows(clickhouse: Any, store: Activi
     assert_exact(answers(clickhouse), facts)
 
 
-def test_hours_that_a_crash_left_behind_are_made_again(clickhouse: Any, store: ActivityRepository) -> None:
+def test_hours_left_incomplete_by_a_crash_are_repaired(clickhouse: Any, store: ActivityRepository) -> None:
     feeder = Feeder(4)
     put(store, feeder.some(500, repeats=False))
     assert store.repair_hourly_tables(range(4)) == 0
@@ -220,7 +220,7 @@ def test_hours_that_a_crash_left_behind_are_made_again(clickhouse: Any, store: A
 
 
 @pytest.mark.parametrize("at", [BEGIN // HOUR * HOUR + HOUR - 1, LATEST - 1])
-def test_the_last_second_of_an_hour_is_of_it(clickhouse: Any, store: ActivityRepository, at: int) -> None:
+def test_the_last_second_of_an_hour_counts_in_that_hour(clickhouse: Any, store: ActivityRepository, at: int) -> None:
     put(store, [
         Fact(ws="w", pos=0, index=0, event_id="e", type="plan.approved", subject="p", item="i", time=at, at=BEGIN)
     ])

@@ -63,7 +63,7 @@ async def test_a_killed_broker_is_seen_and_counted(tmp_path: Path) -> None:
     await broker.stop()
 
 
-async def test_a_taken_port_is_named(tmp_path: Path) -> None:
+async def test_a_used_port_is_an_error_that_names_it(tmp_path: Path) -> None:
     first = EmbeddedBroker(tmp_path / "a")
     await first.start()
     try:
@@ -75,7 +75,7 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
         await first.stop()
 
 
-async def test_it_ends_with_its_parent_and_saves(tmp_path: Path) -> None:
+async def test_the_broker_saves_and_ends_with_its_parent(tmp_path: Path) -> None:
     port = EmbeddedBroker(tmp_path)  # only for the names of its files
     code = f"""
 import asyncio
@@ -105,7 +105,7 @@ asyncio.run(main())
         await port.stop()
 
 
-async def test_a_broker_left_over_is_taken_over(tmp_path: Path) -> None:
+async def test_a_leftover_broker_is_replaced(tmp_path: Path) -> None:
     """As on systems without a parent-death signal: the old one still runs and holds port and directory."""
     old = EmbeddedBroker(tmp_path)
     await old.start()

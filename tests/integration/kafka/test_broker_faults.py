@@ -79,7 +79,7 @@ async def test_the_leader_of_every_partition_dies_and_the_controller(stack: Rig)
     assert stack.edges == edges, "an edge ended"
 
 
-async def test_an_unknown_committed_offset_is_not_taken_for_none(
+async def test_an_answer_without_committed_offsets_is_not_read_as_none_committed(
     stack: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that is not, or not yet, the group's coordinator answers an offset fetch without any partition."""

@@ -147,7 +147,7 @@ async def check_edge(settings: Settings, seen: Seen) -> None:
 
 
 @KAFKA_ONLY
-async def test_what_compaction_leaves_is_the_same_view(stack: Stack) -> None:
+async def test_a_compacted_topic_gives_the_same_view(stack: Stack) -> None:
     async with stack(log_partitions=PARTITIONS) as settings:
         await topics.ensure_topics(settings)
         await clean_eagerly(settings)

@@ -168,7 +168,7 @@ async def test_join_leave_crash_and_rolling_restart_under_load(stack: Stack) -> 
 
 
 @KAFKA_ONLY
-async def test_a_worker_that_lost_its_partitions_while_it_was_frozen(stack: Stack) -> None:
+async def test_a_frozen_worker_that_lost_its_partitions_is_fenced_off(stack: Stack) -> None:
     """Frozen between two writes of one batch, for longer than its session; then it goes on writing."""
     async with under_load(stack, 32) as (workers, all_move, settings):
         workers.start("1", "freeze:40")
@@ -191,7 +191,7 @@ def _state(workers: Workers, name: str) -> str:
         return file.read().rsplit(")", 1)[1].split()[0]
 
 
-async def test_a_claim_ends_the_one_before(stack: Stack) -> None:
+async def test_a_new_claim_fences_off_the_previous_owner(stack: Stack) -> None:
     """What the zombie above relies on: rows and position of an earlier owner are refused, whenever they come."""
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)

@@ -12,7 +12,9 @@ from aiokafka.consumer.fetcher import Fetcher
 from streams.kafka import idle_fetch
 
 
-async def test_an_idle_consumer_is_quiet_and_then_hears_at_once(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_consumer_sends_few_requests_and_gets_new_records_at_once(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = 0
     fetch = Fetcher._proc_fetch_request
 

@@ -167,7 +167,7 @@ async def test_three_brokers_outlive_the_leader(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("have", "message"), [
     ((), "Apache Kafka needs Java 17, and there is no java"), (("java",), "there is no mvn (Debian: maven)"),
 ])
-def test_what_is_missing_is_said(have: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_missing_program_is_an_error_that_names_it(have: tuple[str, ...], message: str, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in have:
@@ -182,7 +182,7 @@ def test_what_is_missing_is_said(have: tuple[str, ...], message: str, tmp_path: 
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_only_one_or_three(tmp_path: Path) -> None:
+def test_a_cluster_has_one_or_three_brokers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 or 3 brokers, not 2"):
         Cluster(tmp_path, 2)
     assert attn("kafka", "status", cwd=tmp_path).returncode == 1

@@ -165,7 +165,7 @@ async def test_everything_works_behind_a_password_or_a_certificate(tmp_path: Pat
                 await history
 
 
-async def test_a_refused_client_says_why_in_one_line(tmp_path: Path) -> None:
+async def test_a_rejected_client_reports_the_reason_in_one_line(tmp_path: Path) -> None:
     async with guarded(tmp_path) as kafka:
         async def refused(given: dict[str, Any]) -> None:
             env = {f"ATTN_{name.upper()}": str(value) for name, value in given.items()}

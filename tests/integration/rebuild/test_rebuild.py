@@ -71,7 +71,7 @@ def copied(client: Client) -> dict[str, Any] | None:
     return copy.page if client.frames else None
 
 
-async def test_check_finds_exactly_what_is_wrong_and_rebuild_mends_it(stack: Stack) -> None:
+async def test_check_reports_exactly_the_corrupt_rows_and_rebuild_repairs_them(stack: Stack) -> None:
     """While an edge serves and feeds follow it: they end where the inbox is, and the inbox where the log is."""
     async with folded(stack) as settings:
         before = await look(settings)
@@ -105,7 +105,7 @@ async def test_check_finds_exactly_what_is_wrong_and_rebuild_mends_it(stack: Sta
         assert await rebuild(settings) == 0, "there is nothing left to do"
 
 
-async def test_a_worker_goes_on_from_the_new_view(stack: Stack) -> None:
+async def test_a_worker_continues_from_the_rebuilt_view(stack: Stack) -> None:
     """The view is replaced under it: it is fenced off, starts again, and nothing is lost, or told twice to who knows of
     jumps."""
     async with folded(stack) as settings:
@@ -155,7 +155,7 @@ async def test_a_worker_goes_on_from_the_new_view(stack: Stack) -> None:
         assert all(len(places) == 2 and places[1] - places[0] > POSITION_JUMP // 2 for places in twice)
 
 
-async def test_killed_at_any_write_it_leaves_the_old_view_or_the_new_one(stack: Stack, tmp_path: Path) -> None:
+async def test_a_rebuild_killed_at_any_write_leaves_the_old_or_the_new_view(stack: Stack, tmp_path: Path) -> None:
     async with folded(stack) as settings:
         other = with_targets(settings, 300)
         old, states = await look(settings), []
@@ -184,7 +184,7 @@ async def settled(settings: Settings, partition: int) -> Any:
     return None if view.stale_keys else view
 
 
-async def test_rules_that_changed(stack: Stack) -> None:
+async def test_a_rebuild_applies_changed_rules_to_the_whole_log(stack: Stack) -> None:
     """What people rebuild for: the new view is the fold of the whole log with the rules of today."""
     async with folded(stack) as settings:
         other = with_targets(settings, 300)

@@ -132,7 +132,7 @@ def _odd() -> dict[str, Batch]:
     }
 
 
-async def test_bytes_that_no_client_should_send(stack: Stack) -> None:
+async def test_malformed_batches_do_not_stop_a_worker(stack: Stack) -> None:
     """The broker may refuse them. What it accepts is an event, a dead letter, or a marker; all around it arrives, and a
     worker that starts at it goes on too."""
     async with stack(source_partitions=1) as settings:
@@ -173,7 +173,7 @@ async def _has(settings: Settings, name: str) -> bool:
     return name in ids(await look(settings))
 
 
-async def test_a_worker_that_is_killed_at_a_bad_offset_goes_on(stack: Stack) -> None:
+async def test_a_worker_killed_at_an_unreadable_offset_continues_after_it(stack: Stack) -> None:
     async with stack(source_partitions=1) as settings:
         await topics.ensure_topics(settings)
         bomb = Batch([Rec(value=bytes(MAX_BODY + 1))], codec=4)
@@ -196,7 +196,7 @@ async def _letters(settings: Settings, count: int) -> bool:
 
 
 @KAFKA_ONLY
-async def test_only_what_is_committed_counts_and_an_open_transaction_delays_only_its_partition(stack: Stack) -> None:
+async def test_only_committed_records_are_read_and_an_open_transaction_delays_its_partition_only(stack: Stack) -> None:
     async with stack(source_partitions=2, stall_seconds=3) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings) as task:

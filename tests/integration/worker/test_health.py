@@ -12,7 +12,7 @@ from ops.process.ports import free_port
 from streams.runtime import health
 
 
-async def test_it_tells_metrics_health_and_readiness() -> None:
+async def test_the_health_server_serves_metrics_health_and_readiness() -> None:
     port, reasons = free_port(), ["loading partition 3"]
     async with (
         health.serve(port, lambda: reasons[0] if reasons else None),
@@ -33,7 +33,7 @@ async def test_it_tells_metrics_health_and_readiness() -> None:
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\x00\r\n\r\n", b"x" * 100_000])
-async def test_garbage_does_not_end_it(request_: bytes) -> None:
+async def test_an_invalid_request_does_not_end_the_health_server(request_: bytes) -> None:
     port = free_port()
     async with health.serve(port, lambda: None):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -46,6 +46,6 @@ async def test_garbage_does_not_end_it(request_: bytes) -> None:
             assert (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
 
 
-async def test_port_0_is_off() -> None:
+async def test_port_0_disables_the_health_server() -> None:
     async with health.serve(0, lambda: None):
         pass

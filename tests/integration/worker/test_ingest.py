@@ -27,7 +27,7 @@ def counted_once(seen: Any, lines: list[events.Line]) -> None:
 
 
 @pytest.mark.parametrize("where", [Ingestor, AssignedPartitions])
-async def test_what_faust_does_not_deliver_is_read_again(
+async def test_records_that_faust_does_not_deliver_are_read_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
 ) -> None:
     """Every third chunk vanishes, some of them the last of their partition."""

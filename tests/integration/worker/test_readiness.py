@@ -58,7 +58,9 @@ async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
     return broker, settings, f"http://127.0.0.1:{port}"
 
 
-async def test_a_worker_whose_writer_hangs_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_with_a_stalled_writer_is_not_ready_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker, settings, base = await started(tmp_path)
     monkeypatch.setattr(watchdog, "_STALL_LIMIT", 12.0)
     hung = asyncio.Event()
@@ -100,7 +102,7 @@ async def test_a_worker_and_an_edge_without_their_broker(tmp_path: Path) -> None
         await broker.stop()
 
 
-async def test_an_edge_whose_view_stands_still_though_there_is_more(
+async def test_an_edge_whose_view_stalls_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, settings, _ = await started(tmp_path)

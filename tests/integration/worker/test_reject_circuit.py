@@ -54,7 +54,7 @@ async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:
     return told == sorted(f"{line['value']['source']} {line['value']['id']}" for line in lines)
 
 
-async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None:
+async def test_rejects_open_no_circuit_by_default(stack: Stack) -> None:
     async with stack() as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
@@ -64,7 +64,7 @@ async def test_rejects_stop_nothing_unless_it_is_asked_for(stack: Stack) -> None
         assert len((await look(settings)).letters) == 500
 
 
-async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(stack: Stack) -> None:
+async def test_a_bad_deployment_opens_the_circuit_of_its_topic_until_a_probe_succeeds(stack: Stack) -> None:
     async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=4.0) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
@@ -84,7 +84,7 @@ async def test_a_bad_deployment_stops_its_topic_only_and_it_goes_on_by_itself(st
         assert {letter.cause for letter in letters} == {"json"}
 
 
-async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> None:
+async def test_an_operator_can_resume_a_stopped_topic(stack: Stack) -> None:
     async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=600.0) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
@@ -110,7 +110,7 @@ async def test_an_operator_lets_it_go_on_whatever_it_brings(stack: Stack) -> Non
         assert len([one for one in await letters_of(settings) if one.topic == "waitpoints"]) == 300
 
 
-async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: Stack) -> None:
+async def test_an_open_circuit_ends_with_its_worker_and_no_record_is_skipped(stack: Stack) -> None:
     async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=600.0) as settings:
         await topics.ensure_topics(settings)
         await send(settings, bad(30))
@@ -121,7 +121,7 @@ async def test_a_stop_does_not_outlive_its_worker_and_nothing_is_skipped(stack: 
         assert len(await letters_of(settings)) == 30
 
 
-async def test_a_record_of_nothing_at_all_is_a_dead_letter(stack: Stack) -> None:
+async def test_a_record_without_key_value_and_time_is_a_dead_letter(stack: Stack) -> None:
     async with stack() as settings:
         await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:

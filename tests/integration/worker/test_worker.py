@@ -55,7 +55,7 @@ async def test_events_become_facts_then_rows(stack: Stack) -> None:
         assert sum(len(records) for records in seen.log.values()) < len(lines) / 5  # they came in packs
 
 
-async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
+async def test_a_restarted_worker_continues_at_its_position(stack: Stack) -> None:
     lines = events.generate(8, 400)
     async with stack() as settings:
         await topics.ensure_topics(settings)
@@ -68,7 +68,7 @@ async def test_a_restart_goes_on_where_it_was(stack: Stack) -> None:
         assert len(seen.events) == len(lines)  # a clean stop commits: nothing is read twice
 
 
-async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
+async def test_invalid_events_are_dead_letters_with_reasons(stack: Stack) -> None:
     """Also values of 10 MB, empty and binary ones; what is good around it is untouched, odd JSON too (CONTRACT §10)."""
     odd = [
         json.dumps(waitpoint(0, title="<half>", payload="<odd>")["value"] | {"id": name, "subject": name})
@@ -100,7 +100,7 @@ async def test_garbage_goes_to_dead_letters_with_reasons(stack: Stack) -> None:
         assert payloads == {line["value"]["subject"]: b"" for line in good} | {"odd0": ODD, "odd1": ODD}
 
 
-async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
+async def test_invalid_records_in_the_log_are_skipped(stack: Stack) -> None:
     """Only attn writes the log; should something else do so, it must not stop the partition."""
     good = [waitpoint(number) for number in range(20)]
     junk = [b"", b"\xff\xfe", b"[" * 5000, b'{"at":"now"}', b'{"at":99999999999999999999}', b"x" * (7 << 20), b"null",
@@ -123,7 +123,7 @@ async def test_garbage_in_the_log_is_passed_over(stack: Stack) -> None:
         assert pipeline.position(seen.rows[0], 0).next == len(seen.log[0])
 
 
-async def test_time_passes_by_itself(stack: Stack) -> None:
+async def test_items_become_overdue_without_any_event(stack: Stack) -> None:
     """An item becomes overdue without any event: while the worker runs, and at once for the time it was away."""
     def due(number: int, seconds: float) -> tuple[float, events.Line]:
         at = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -160,7 +160,7 @@ async def _has(found, what: str) -> bool:  # type: ignore[no-untyped-def]
     return what in await found()
 
 
-async def test_rows_out_of_turn_are_undone(stack: Stack) -> None:
+async def test_rows_of_a_fenced_worker_are_replaced(stack: Stack) -> None:
     """A worker died between two batches of one pack, and another wrote once more after it had lost the partition:
     whoever owns it stops at its next write, leaves such rows out when it loads, and writes the right ones again."""
     async with stack(log_partitions=1) as settings:
@@ -211,7 +211,7 @@ def _loaded(settings: Settings, records: int):  # type: ignore[no-untyped-def]
     return loaded
 
 
-async def test_a_log_that_fell_back_makes_the_position_jump(stack: Stack) -> None:
+async def test_a_truncated_log_makes_the_position_jump(stack: Stack) -> None:
     """The broker came back without its last moment: new events must not be taken for old ones."""
     async with stack(log_partitions=1) as settings:
         await topics.ensure_topics(settings)
