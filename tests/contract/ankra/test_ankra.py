@@ -201,7 +201,7 @@ async def test_a11_recent_activity() -> None:
         assert (await inbox(client))["activity"] == found
 
 
-async def test_a12_one_connection_too_many_is_refused_until_another_closes() -> None:
+async def test_a12_a_connection_over_the_limit_is_rejected_until_another_closes() -> None:
     attn = Deciding(max_streams=2)
     async with serving(attn.edges[0]) as base, httpx.AsyncClient(base_url=base) as client:
         feeds = [Client(base, who=ANN) for _ in range(2)]

@@ -15,7 +15,7 @@ def attn() -> Deciding:
     return filled()
 
 
-async def test_a13_dismissing_is_mine_alone(attn: Deciding) -> None:
+async def test_a13_a_dismissal_applies_to_its_user_only(attn: Deciding) -> None:
     async with attn.client("ann") as client, attn.client("bob") as other:
         answer = await client.post(URL)
         assert (answer.status_code, answer.json()) == (200, {"id": M, "dismissed": True})
@@ -159,7 +159,7 @@ async def test_a18_pins_stay_on_top_and_widgets_keep_their_order(attn: Deciding)
         assert said.json()["widgets"] == layout, "a repeat counts once, at its first place"
 
 
-async def test_one_item_is_as_the_list_shows_it_wherever_it_is(attn: Deciding) -> None:
+async def test_a_single_item_equals_its_entry_in_the_list(attn: Deciding) -> None:
     async with attn.client("ann") as client, attn.client("bob", ws="other") as stranger:
         one = f"/org/me/inbox/{M}"
         listed_as = {item["id"]: item for item in (await client.get("/org/me/inbox")).json()["items"]}
@@ -175,7 +175,7 @@ async def test_one_item_is_as_the_list_shows_it_wherever_it_is(attn: Deciding) -
             assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
 
 
-async def test_a_run_of_an_incident_is_one_item_too(attn: Deciding) -> None:
+async def test_a_run_of_an_incident_can_be_read_as_a_single_item(attn: Deciding) -> None:
     attn.happen(*(event("run.failed", f"r{name}", minutes=-5, title="T", pipeline="p", step="s", cluster=name)
                   for name in ("c1", "c2")))
     async with attn.client("ann") as client:

@@ -142,7 +142,7 @@ async def test_c8_items_have_kind_priority_and_blocking(attn: Deciding) -> None:
     assert found["plan"]["kind"] == "plan_approval", "kinds are extensible"
 
 
-async def test_c9_newest_first_by_state_and_resolved_stay(attn: Deciding) -> None:
+async def test_c9_the_list_is_newest_first_by_state_and_keeps_resolved_items(attn: Deciding) -> None:
     attn.happen(*(message(f"s{number}", minutes=number) for number in range(3)))
     async with attn.client() as client:
         await patch(client, item_id(WS, "message", "s0"), state="resolved")
@@ -226,7 +226,7 @@ async def test_c15_the_answer_is_id_and_state(attn: Deciding) -> None:
             assert await patch(client, M, state=state) == (200, {"id": M, "state": state})
 
 
-async def test_c16_source_managed_items_take_only_read(attn: Deciding) -> None:
+async def test_c16_source_managed_items_accept_only_the_state_read(attn: Deciding) -> None:
     attn.happen(event("escalation.opened", "e", title="T"))
     async with attn.client() as client:
         for item, kind in ((W, "waitpoint"), (item_id(WS, "escalation", "e"), "escalation")):

@@ -102,7 +102,7 @@ async def test_c26_the_breakdown(attn: Deciding) -> None:
     assert said == {"updated": 1, "skipped": 1, "skipped_ids": [W], "not_found": 1, "state": "resolved"}
 
 
-async def test_c27_22_resolved_3_left_open_each_with_the_way_to_its_source() -> None:
+async def test_c27_22_are_resolved_and_3_stay_open_each_with_a_link_to_its_source() -> None:
     attn = Deciding()
     open_ = [waitpoint(f"w{number}", action_url=f"/pipelines/waitpoints/w{number}") for number in range(3)]
     attn.happen(*(message(f"m{number}") for number in range(22)), *open_)

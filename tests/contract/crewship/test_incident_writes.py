@@ -95,7 +95,7 @@ async def test_unread_reopens_an_incident_and_its_runs(attn: Deciding) -> None:
         assert (await one(client, found["id"]))["resolved_action"] == "recovered", "and ends as ever"
 
 
-async def test_one_that_its_sources_ended_opens_again_as_its_runs_would(attn: Deciding) -> None:
+async def test_an_incident_closed_by_its_sources_is_reopened_only_with_if_match(attn: Deciding) -> None:
     for name in "abc":
         attn.happen(event("run.recovered", name, minutes=-1))
     async with attn.client() as client:

@@ -72,7 +72,7 @@ async def test_a_newer_proof_of_the_case_ends_it(attn: Deciding) -> None:
         assert (answer.status_code, (await get(client, P))["state"]) == (200, "unread")
 
 
-async def test_a_renewal_hides_it_until_its_time(attn: Deciding) -> None:
+async def test_a_renewal_hides_a_reopened_proof_until_it_is_about_to_expire(attn: Deciding) -> None:
     async with attn.client() as client:
         await patch(client, P, state="resolved")
         await patch(client, P, state="unread")
@@ -82,7 +82,7 @@ async def test_a_renewal_hides_it_until_its_time(attn: Deciding) -> None:
         assert await listed(client) == [P]
 
 
-async def test_resolved_by_hand_it_goes_after_the_retention(attn: Deciding) -> None:
+async def test_a_proof_resolved_by_a_user_is_deleted_after_the_retention(attn: Deciding) -> None:
     async with attn.client() as client:
         await patch(client, P, state="resolved")
         attn.tick(29 * 86400)

@@ -114,7 +114,7 @@ async def test_a_bulk_of_500_is_kept_in_a_bit_an_id() -> None:
     assert max(len(raw) for name, raw in attn.rows.items() if name[:2] == b"o:") < 500
 
 
-async def test_an_outcome_of_before_is_still_given(attn: Deciding) -> None:
+async def test_an_outcome_of_an_earlier_version_is_still_returned(attn: Deciding) -> None:
     """It held the whole answer and did not name its user."""
     async with attn.client() as client:
         first = await client.patch(PREFERENCES, json={"pinned_clusters": ["a"]}, headers={"idempotency-key": "k"})

@@ -166,7 +166,7 @@ async def test_times_of_a_token_are_never_an_internal_error(claims: dict[str, An
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://x.evil", "//x", "http://x@evil"])
-async def test_an_origin_that_is_not_ours_opens_no_socket(origin: str) -> None:
+async def test_a_foreign_origin_cannot_open_a_socket(origin: str) -> None:
     async with serving(Fed().edge) as base:
         reader, writer = await opened(base)
         writer.write((f"GET /api/v1/ws HTTP/1.1\r\n{HOST}origin: {origin}\r\nupgrade: websocket\r\nconnection: upgrade"

@@ -124,7 +124,7 @@ P384 = ec.generate_private_key(ec.SECP384R1())
     ({**EC_JWK, "crv": "secp256k1"}, "curve secp256k1: ES256 requires P-256"),
     ({**EC_JWK, "y": EC_JWK["x"]}, ""),
 ])
-async def test_a_weak_or_broken_key_is_refused_with_its_reason_and_the_others_stay(
+async def test_a_weak_or_invalid_key_is_rejected_with_a_reason_and_the_others_are_kept(
     entry: dict[str, Any], reason: str,
 ) -> None:
     good = {**EC_JWK, "kid": "good"}

@@ -67,7 +67,7 @@ class Issuer:
             await asyncio.sleep(0)
 
 
-async def test_both_algorithms_are_taken_and_keys_are_kept() -> None:
+async def test_both_algorithms_are_accepted_and_keys_are_cached() -> None:
     issuer = Issuer(one=RSA, two=EC)
     assert await issuer.knows(issuer.token("one"))
     assert await issuer.knows(issuer.token("two"))
@@ -100,7 +100,7 @@ async def test_an_unknown_kid_fetches_the_key_set_at_most_once_per_interval() ->
     assert issuer.asked == 2, "keys that are known are not asked for"
 
 
-async def test_a_key_that_was_taken_back_holds_no_longer_than_ten_minutes() -> None:
+async def test_a_withdrawn_key_is_accepted_for_at_most_ten_minutes() -> None:
     issuer = Issuer(old=EC, new=RSA)
     old, new = issuer.token("old"), issuer.token("new")
     assert await issuer.knows(old)
@@ -128,7 +128,7 @@ async def test_a_key_that_became_another_under_its_name() -> None:
 
 
 @pytest.mark.parametrize("trouble", [OSError("no route"), TimeoutError(), ValueError("not JSON"), TypeError("a list")])
-async def test_keys_hold_while_the_issuer_is_away(trouble: Exception) -> None:
+async def test_cached_keys_are_used_while_the_issuer_is_down(trouble: Exception) -> None:
     issuer = Issuer(one=EC)
     assert await issuer.knows(issuer.token("one"))
     issuer.broken = trouble
@@ -268,7 +268,7 @@ async def test_a_token_by_secret_needs_a_secret() -> None:
     ({"aud": "attn", "iss": "https://other.test"}, False), ({"aud": "attn"}, False), ({}, False),
     ({"aud": 7, "iss": "https://id.test"}, False), ({"aud": [], "iss": "https://id.test"}, False),
 ])
-async def test_a_token_for_another_service_is_none_here(claims: dict[str, Any], good: bool) -> None:
+async def test_a_token_for_another_audience_is_rejected(claims: dict[str, Any], good: bool) -> None:
     """One issuer signs for many: ATTN_JWT_AUDIENCE and ATTN_JWT_ISSUER say which tokens are ours."""
     issuer = Issuer(one=EC)
     assert await issuer.knows(issuer.token("one", **claims)), "while they are not set"

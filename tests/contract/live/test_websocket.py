@@ -170,7 +170,7 @@ async def ended(socket: ClientConnection) -> int:
     return closed.value.rcvd.code
 
 
-async def test_it_ends_with_the_token() -> None:
+async def test_a_socket_is_closed_when_its_token_expires() -> None:
     async with attn() as (log, url):
         log.now = time.time()  # as tokens are made by the real clock
         async with connect(url) as socket:

@@ -22,7 +22,7 @@ URL = "http://attn:s3cret@127.0.0.1:1/attn"
     (["attn", "up", "--clickhouse=http://user@h:1/attn"], ["attn", "up", "--clickhouse=http://user@h:1/attn"], None),
     (["attn", "up", "--clickhouse"], ["attn", "up", "--clickhouse"], None),
 ])
-def test_only_a_url_with_a_password_is_taken_out(argv: list[str], kept: list[str], url: str | None) -> None:
+def test_only_a_url_with_a_password_is_removed(argv: list[str], kept: list[str], url: str | None) -> None:
     assert without_password(argv) == (kept, url)
 
 

@@ -134,7 +134,7 @@ def test_the_repository_returns_positions_and_stored_events(clickhouse: Any, sto
     clickhouse.query("SELECT 1")
 
 
-def test_jumps_and_what_may_be_forgotten(store: ActivityRepository) -> None:
+def test_the_repository_returns_jumps_and_the_positions_that_may_be_forgotten(store: ActivityRepository) -> None:
     feeder = Feeder(4)
     minute = 60_000_000
     put(store, [feeder.fact(at=BEGIN) for _ in range(100)])
@@ -184,7 +184,7 @@ def test_a_batch_whose_sums_failed_completes_when_it_is_sent_again(clickhouse: A
     assert_exact(answers(clickhouse), facts)
 
 
-def test_a_failing_view_is_not_taken_for_bad_rows(clickhouse: Any, store: ActivityRepository) -> None:
+def test_a_failing_materialized_view_is_not_reported_as_bad_rows(clickhouse: Any, store: ActivityRepository) -> None:
     writer, batch = Writer(store, 30), PendingBatch()
     facts = Feeder(1).some(50, repeats=False)
     batch.add(0, [SimpleNamespace(value=encode_fact(fact), offset=n, timestamp=0) for n, fact in enumerate(facts)])

@@ -104,7 +104,7 @@ def test_written_records_have_the_current_version(monkeypatch: pytest.MonkeyPatc
     assert json.loads(encode_pack(Pack(1)))["v"] == log.LOG_VERSION
 
 
-def test_older_ones_are_upgraded_by_writing_them_again() -> None:
+def test_records_of_an_older_version_are_upgraded_when_written_again() -> None:
     class New(msgspec.Struct):
         v: int = 3
         added: str = "default"

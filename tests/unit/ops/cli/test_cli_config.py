@@ -107,7 +107,7 @@ def test_kafka_is_hosts_and_ports(hosts: str, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("hosts", ["k1", "k1:9092, k2:9093", "[::1]:9092", "::1", "[::1]"])
-def test_kafka_as_its_client_takes_it(hosts: str) -> None:
+def test_kafka_addresses_are_accepted_in_the_form_of_its_client(hosts: str) -> None:
     assert config.load_settings(kafka=hosts).kafka == hosts
 
 
@@ -164,7 +164,7 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
     assert config.load_settings(data_dir=tmp_path).jwt_secret == SecretStr(path.read_text().strip())
 
 
-def test_a_new_data_directory_is_its_owners_and_one_that_is_there_stays(tmp_path: Path) -> None:
+def test_a_new_data_directory_is_private_and_an_existing_one_is_unchanged(tmp_path: Path) -> None:
     old_mask = os.umask(0)
     try:
         there = tmp_path / "there"
@@ -379,7 +379,7 @@ def test_stale_schemas_are_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (out / "views" / "gone.json").exists()
 
 
-def test_a_pid_given_to_another_process_is_not_ours(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_the_recorded_process(tmp_path: Path) -> None:
     me = identity.identify(os.getpid())
     assert me is not None
     assert identity.is_alive(me)

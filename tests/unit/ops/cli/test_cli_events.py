@@ -121,7 +121,7 @@ def test_emit_reports_invalid_lines_by_number_and_sends_nothing(
 
 
 @pytest.mark.parametrize("name", ["waitpoint.created", "plan.proposed"])
-def test_an_event_alone_may_take_many_lines(name: str) -> None:
+def test_a_single_event_may_span_many_lines(name: str) -> None:
     """As the examples do, which somebody will try first."""
     text = (ROOT / "schemas" / "examples" / f"{name}.json").read_bytes()
     [(number, event)] = event_files.iter_events(io.BytesIO(b"\n" + text))
