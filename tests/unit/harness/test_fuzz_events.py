@@ -17,13 +17,13 @@ from streams.core import json_text, normalise
 
 LINES = events.SEEDS.read_text().splitlines()
 
+
 @pytest.fixture(autouse=True)
 def restored_digits_limit() -> Iterator[None]:
     """The fuzzer lifts Python's limit on the digits of an integer; other tests of this process rely on it."""
     limit = sys.get_int_max_str_digits()
     yield
     sys.set_int_max_str_digits(limit)
-
 
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
