@@ -9,14 +9,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("pipeline", "recovery", "feed", "edge", "writes", "history", "insights")
+BENCHES = {
+    "pipeline": "bench.pipeline.bench", "recovery": "bench.recovery.bench", "feed": "bench.feed.bench",
+    "edge": "bench.edge.bench", "writes": "bench.writes", "history": "bench.history", "insights": "bench.insights",
+}
 
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
         raise SystemExit(f"usage: python -m bench {'|'.join(BENCHES)} [options]")
     name = sys.argv.pop(1)
-    importlib.import_module(f"bench.{name}").main()
+    importlib.import_module(BENCHES[name]).main()
 
 
 if __name__ == "__main__":
