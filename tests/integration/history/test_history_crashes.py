@@ -97,6 +97,15 @@ async def kill_again_and_again(settings: Settings, log: Path) -> None:
     over.set()
     await feeding
     settings = settings.model_copy(update={"history_batch_rows": 5000, "history_batch_ms": 50})
+    await catch_up_and_stop(settings, log)
+    assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
+    report = await rebuild(settings)
+    assert report.before == report.after, "what is made again from the topic is what survived"
+    print(f"{feeder.count} facts, {log.read_text().count('made again')} of {KILLS} kills left hours incomplete")
+
+
+async def catch_up_and_stop(settings: Settings, log: Path) -> None:
+    """Starts a history, waits until it has written all facts, and stops it by SIGTERM."""
     process = start_history(settings, log)
     try:
         await caught_up(settings)
@@ -105,10 +114,6 @@ async def kill_again_and_again(settings: Settings, log: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
-    report = await rebuild(settings)
-    assert report.before == report.after, "what is made again from the topic is what survived"
-    print(f"{feeder.count} facts, {log.read_text().count('made again')} of {KILLS} kills left hours incomplete")
 
 
 async def said(log: Path, process: subprocess.Popen[bytes]) -> None:
@@ -161,14 +166,7 @@ async def test_history_is_exact_after_a_broker_kill_truncates_the_topic(
             await send(producer, feeder.again(retold.values()), 4)
             await send(producer, feeder.some(50), 4)
         print(f"{len(lost)} of {len(feeder.all)} facts were lost and told again")
-    process = start_history(settings, log)
-    try:
-        await caught_up(settings)
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, 60) == 0
-    finally:
-        process.kill()
-        process.wait()
+    await catch_up_and_stop(settings, log)
     assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
     assert "log truncated" in log.read_text()
 
