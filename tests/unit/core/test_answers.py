@@ -1,0 +1,137 @@
+"""An answer is accepted exactly if it fits the ask; `jsonschema` is the second opinion on forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.asks import Action, Ask, Form, Option
+from streams.core.domain.answers import check_answer, edited_pointers
+
+APPROVE = Option(id="ok", does="approve")
+EDIT = Option(id="edit", does="edit")
+
+LABELS = st.text("abcdxyz", min_size=1, max_size=6)
+CHOICES = st.lists(LABELS, min_size=1, max_size=4, unique=True)
+SMALL = st.integers(0, 8)
+
+
+def ordered(low: str, high: str, bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Two bounds, either of which may be absent; the lower one first."""
+    return st.tuples(st.none() | bounds, st.none() | bounds).map(lambda pair: {
+        name: bound for name, bound in zip(
+            (low, high), sorted(pair) if None not in pair else pair, strict=True) if bound is not None})
+
+
+STRINGS = ordered("minLength", "maxLength", SMALL).map(lambda limits: {"type": "string"} | limits)
+NUMBERS = st.tuples(st.sampled_from(["number", "integer"]), ordered("minimum", "maximum", st.integers(-5, 5))).map(
+    lambda pair: {"type": pair[0]} | pair[1])
+ONE_OF = CHOICES.map(lambda values: {"type": "string", "enum": values}) | CHOICES.map(
+    lambda values: {"type": "string", "oneOf": [{"const": value, "title": value.upper()} for value in values]})
+MANY_OF = st.tuples(CHOICES, ordered("minItems", "maxItems", SMALL)).map(
+    lambda pair: {"type": "array", "items": {"type": "string", "enum": pair[0]}} | pair[1])
+FIELDS = STRINGS | NUMBERS | st.just({"type": "boolean"}) | ONE_OF | MANY_OF
+SCHEMAS = st.dictionaries(LABELS, FIELDS, min_size=1, max_size=4).flatmap(lambda properties: st.lists(
+    st.sampled_from(sorted(properties)), unique=True).map(
+        lambda required: {"type": "object", "properties": properties, "required": required}))
+ANSWERS = st.booleans() | st.integers(-6, 6) | st.floats(-6, 6) | st.text("aé\U0001f600 ", max_size=9) | LABELS | st.lists(
+    LABELS, max_size=4) | st.none()
+
+
+def strict(schema: dict[str, Any]) -> dict[str, Any]:
+    """The form as a JSON Schema that refuses what attn refuses: unknown fields, repeated choices."""
+    properties = {
+        name: field | ({"uniqueItems": True} if field["type"] == "array" else {})
+        for name, field in schema["properties"].items()
+    }
+    return schema | {"properties": properties, "additionalProperties": False}
+
+
+@given(SCHEMAS, st.data())
+def test_a_form_is_accepted_exactly_if_json_schema_accepts_it(schema: dict[str, Any], data: st.DataObject) -> None:
+    form = Form.model_validate(schema)
+    names = st.sampled_from(sorted(schema["properties"])) | LABELS
+    answer = data.draw(st.dictionaries(names, ANSWERS, max_size=5))
+    errors = check_answer(APPROVE, form, None, answer, None, None)
+    expected = jsonschema.Draft202012Validator(strict(schema)).is_valid(answer)
+    assert (not errors) == expected, errors
+
+
+@pytest.mark.parametrize(("kind", "good", "bad"), [
+    ("email", "a.b@example.org", "a.b"),
+    ("uri", "https://example.org/x", "no spaces here"),
+    ("date", "2026-02-28", "2026-02-30"),
+    ("date-time", "2026-02-28T10:00:00Z", "2026-02-28 10 o'clock"),
+])
+def test_formats_are_checked(kind: str, good: str, bad: str) -> None:
+    form = Form.model_validate({"properties": {"x": {"type": "string", "format": kind}}})
+    assert not check_answer(APPROVE, form, None, {"x": good}, None, None)
+    assert check_answer(APPROVE, form, None, {"x": bad}, None, None) == {"form.x": f"must be a valid {kind}"}
+
+
+@pytest.mark.parametrize(("rule", "comment", "error"), [
+    ("required", None, True), ("required", "  ", True), ("required", "why", False),
+    ("optional", None, False), ("optional", "x" * 4096, False), ("optional", "x" * 4097, True),
+    ("no", None, False), ("no", "why", True),
+])
+def test_the_option_says_whether_it_takes_a_comment(rule: Any, comment: str | None, error: bool) -> None:
+    option = Option(id="ok", does="approve", comment=rule)
+    assert bool(check_answer(option, None, None, None, None, comment)) == error
+
+
+def test_only_editable_arguments_may_change() -> None:
+    action = Action(name="pay", args={"amount": 10, "to": "a", "dry": True}, editable=["amount"])
+    assert not check_answer(EDIT, None, action, None, {"amount": 11, "to": "a", "dry": True}, None)
+    assert check_answer(EDIT, None, action, None, {"amount": 11, "to": "b", "dry": 1, "new": 0}, None) == {
+        "args.to": "is not editable", "args.dry": "is not editable", "args.new": "is not editable"}
+    assert check_answer(EDIT, None, action, None, {"amount": 10}, None) == {
+        "args.to": "is not editable", "args.dry": "is not editable"}
+
+
+def test_args_belong_to_an_edit_only() -> None:
+    assert set(check_answer(EDIT, None, None, None, None, None)) == {"args"}
+    assert set(check_answer(APPROVE, None, None, None, {}, None)) == {"args"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | LABELS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(LABELS, children, max_size=3), max_leaves=6)
+
+
+@given(JSON, JSON)
+def test_pointers_are_empty_exactly_if_nothing_differs(before: Any, after: Any) -> None:
+    assert not edited_pointers(before, before)
+    both = repr(before) == repr(after)  # tells True from 1, which == does not
+    assert both <= (not edited_pointers(before, after))
+
+
+def test_pointers_name_the_smallest_members_that_differ() -> None:
+    before = {"a": {"b/c": 1, "d~": [1]}, "e": 1}
+    after = {"a": {"b/c": 2, "d~": [1, 2]}, "f": 1}
+    assert edited_pointers(before, after) == ["/a/b~1c", "/a/d~0", "/e", "/f"]
+
+
+@pytest.mark.parametrize(("ask", "where"), [
+    ({"options": []}, ("options",)),
+    ({"options": [{"id": "a", "does": "approve"}] * 2}, ()),
+    ({"options": [{"id": "a b", "does": "approve"}]}, ("options", 0, "id")),
+    ({"options": [{"id": "a", "does": "delete"}]}, ("options", 0, "does")),
+    ({"options": [{"id": "a", "does": "edit"}]}, ()),
+    ({"options": [{"id": "a", "does": "approve"}], "on_expiry": "a", "expires_at": "2027-01-01T00:00:00Z"}, ()),
+    ({"form": {"properties": {"x": {"type": "object"}}}}, ("form", "properties", "x")),
+    ({"form": {"properties": {"x": {"type": "boolean"}}, "required": ["y"]}}, ("form",)),
+    ({"deciders": {"user": ["u"]}}, ("deciders", "user")),
+    ({"deciders": {"users": ["u"]}, "quorum": {"approve": 2}}, ()),
+    ({"deciders": {"users": ["u", "v"], "not": ["requester"], "requester": "u"}, "quorum": {"approve": 2}}, ()),
+    ({"quorum": {"approve": 11}}, ("quorum", "approve")),
+    ({"reply": {"token": "x" * 4097}}, ("reply", "token")),
+])
+def test_an_invalid_ask_is_refused_with_its_place(ask: dict[str, Any], where: tuple[Any, ...]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Ask.model_validate(ask)
+    assert where in [error["loc"] for error in refused.value.errors()]
