@@ -39,8 +39,10 @@ FIELDS = STRINGS | NUMBERS | st.just({"type": "boolean"}) | ONE_OF | MANY_OF
 SCHEMAS = st.dictionaries(LABELS, FIELDS, min_size=1, max_size=4).flatmap(lambda properties: st.lists(
     st.sampled_from(sorted(properties)), unique=True).map(
         lambda required: {"type": "object", "properties": properties, "required": required}))
-ANSWERS = st.booleans() | st.integers(-6, 6) | st.floats(-6, 6) | st.text("aé\U0001f600 ", max_size=9) | LABELS | st.lists(
-    LABELS, max_size=4) | st.none()
+ANSWERS = st.one_of(
+    st.booleans(), st.integers(-6, 6), st.floats(-6, 6), st.text("aé\U0001f600 ", max_size=9), LABELS,
+    st.lists(LABELS, max_size=4), st.none(),
+)
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
