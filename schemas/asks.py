@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.sources import OptionalId, OptionalMoment, Role
+from schemas.sources import ClampedTimestamp, OptionalId, Role
 
 __all__ = [
     "MAX_ASK_BYTES", "MAX_TOKEN", "Ask", "BooleanField", "ChoiceField", "Does", "Form", "FormField", "MultiChoiceField",
@@ -245,7 +245,7 @@ class Ask(_Open):
     action: Action | None = None
     deciders: Deciders | None = None
     quorum: Quorum | None = None
-    expires_at: OptionalMoment = None
+    expires_at: ClampedTimestamp = None
     on_expiry: _Handle | None = None
     batch: Batch | None = None
     reply: Reply | None = None

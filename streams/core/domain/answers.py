@@ -24,7 +24,7 @@ from schemas.asks import (
     Option,
     StringField,
 )
-from schemas.scalars import to_us
+from schemas.scalars import parse_timestamp
 
 __all__ = ["MAX_COMMENT", "MAX_TEXT", "check_answer", "edited_pointers"]
 
@@ -186,7 +186,7 @@ def _is_date(text: str) -> bool:
 
 def _is_date_time(text: str) -> bool:
     try:
-        to_us(text)
+        parse_timestamp(text)
     except ValueError:
         return False
     return True
