@@ -15,8 +15,9 @@ from schemas.versions import versioned_decoder
 
 __all__ = ["FACT_VERSION", "Fact", "Outcome", "decode_fact", "decode_facts", "encode_fact"]
 
-# Raise it for a change that an older history would store wrongly, or an older edge would publish wrongly.
-FACT_VERSION = 1
+# Raise it for a change that an older history would store wrongly, or an older edge would publish wrongly. Version 2:
+# facts of decisions (`decision` and the fields after it).
+FACT_VERSION = 2
 
 
 class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
@@ -48,6 +49,15 @@ class Fact(Struct, tag="fact", tag_field="t", omit_defaults=True, kw_only=True):
     target_role: str | None = None
     opened: bool = False  # it opened its item; False in facts of attn before this field existed
     stale: bool = False  # older than the newest event of its case: for the history only
+    # Facts `decision.*` (CONTRACT §7) and `vote.cast`:
+    decision: str | None = None
+    option: str | None = None
+    does: str | None = None
+    reason: str | None = None
+    role: str | None = None  # of the actor
+    viewed: float | None = None  # seconds for which the actor's page had shown the item in full; None: not shown
+    seconds_to_decide: float | None = None  # from the opening of the item to the decision, of `decision.made`
+    seconds_to_apply: float | None = None  # from the decision to its effect, of `decision.applied`
     derived: bool = False  # emitted by a timer, not by an event: streams publish it, the history does not count it
     v: int = 1  # version 1 is not written; `FoldContext.emit` sets the current one
 

@@ -15,13 +15,14 @@ from msgspec import Struct
 from schemas.versions import versioned_decoder
 
 __all__ = [
-    "LOG_VERSION", "NO_PAYLOAD", "Command", "Data", "Dismiss", "Editor", "Event", "Pack", "Restore", "Sender",
-    "SetPreferences", "SetState", "Step", "Widget", "decode_pack", "encode_pack",
+    "LOG_VERSION", "NO_PAYLOAD", "BatchAnswer", "Command", "Data", "Decide", "DecideMany", "Dismiss", "Editor", "Event",
+    "Pack", "Report", "ReportedState", "Restore", "Sender", "SetPreferences", "SetState", "Step", "TakeBack", "Widget",
+    "decode_pack", "encode_pack",
 ]
 
 # Raise it for a change that an older worker would fold differently or not at all: a new kind of entry, a new meaning of
-# a field.
-LOG_VERSION = 1
+# a field. Version 2: asks and decisions (CONTRACT §7).
+LOG_VERSION = 2
 
 # Means "no payload": msgspec omits a field that has its default, and has no optional Raw.
 NO_PAYLOAD = msgspec.Raw()
@@ -78,6 +79,9 @@ class Data(Struct, omit_defaults=True):
     state: str | None = None
     task_id: str | None = None
     proof_id: str | None = None
+    ask: msgspec.Raw = NO_PAYLOAD  # as the source wrote it; `reply.token` is sealed
+    decision: str | None = None  # of `decision.applied` and `decision.refused`: which one; default the current one
+    reason: str | None = None
 
 
 class Event(Struct, tag="event", tag_field="t", omit_defaults=True):
@@ -126,6 +130,59 @@ class Restore(Command, tag="restore", tag_field="t"):
     item: str
 
 
+class Decide(Command, tag="decide", tag_field="t"):
+    """A person's answer to an item's question. `digest`: of the question that they saw. `form` and `args`: canonical
+    JSON (`streams.core.canonical_json`), checked by the edge and again by the fold."""
+
+    item: str
+    option: str
+    digest: str
+    role: str
+    name: str | None = None
+    form: msgspec.Raw = NO_PAYLOAD
+    args: msgspec.Raw = NO_PAYLOAD
+    comment: str | None = None
+    viewed: float | None = None
+
+
+class TakeBack(Command, tag="take_back", tag_field="t"):
+    """Undoes the decision of an item, by one of the people who made it."""
+
+    item: str
+
+
+class BatchAnswer(Struct, frozen=True):
+    """One item of `DecideMany`, with the revision that the client saw."""
+
+    item: str
+    rev: int
+
+
+class DecideMany(Command, tag="decide_many", tag_field="t"):
+    """The same plain option for several items: one without form, and that does not edit."""
+
+    answers: tuple[BatchAnswer, ...]
+    option: str
+    role: str
+    name: str | None = None
+    comment: str | None = None
+
+
+ReportedState = Literal["delivered", "applied", "refused", "undeliverable"]
+
+
+class Report(Struct, tag="report", tag_field="t", omit_defaults=True):
+    """What became of a decision at its receiver, as `attn deliver` and connectors report it. `id` identifies the
+    report: a repeat changes nothing. `time`: microseconds. `again`: an operator sends the decision again."""
+
+    ws: str
+    id: str
+    time: int
+    decision: str
+    state: ReportedState | Literal["again"]
+    reason: str | None = None
+
+
 class Widget(Struct, frozen=True):
     id: str
     visible: bool
@@ -143,7 +200,7 @@ class Pack(Struct):
     far."""
 
     at: int
-    entries: list[Event | SetState | Dismiss | Restore | SetPreferences] = []
+    entries: list[Event | SetState | Dismiss | Restore | SetPreferences | Decide | TakeBack | DecideMany | Report] = []
     v: int = LOG_VERSION
 
 

@@ -138,6 +138,23 @@ class Settings(BaseSettings):
     target_normal: timedelta = Field(timedelta(hours=8), description="due time after the opening, priority normal")
     target_low: timedelta = Field(timedelta(days=3), description="due time after the opening, priority low")
 
+    # Asking and deciding (CONTRACT §7).
+    decisions: Literal["asks", "all", "off"] = Field(
+        "asks", description="what can be decided in attn: items that ask; all: also items without an ask; off: nothing")
+    decider_roles: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset({"OWNER", "ADMIN", "MANAGER", "MEMBER"}),
+        description="roles that may decide where an ask names no deciders")
+    undo_seconds: float = Field(5.0, ge=0, le=300, description="how long a decision can be taken back")
+    decision_confirm: timedelta = Field(
+        timedelta(minutes=15), description="time after which a decision that its source has not confirmed comes back")
+    endpoints: Path | None = Field(
+        None, description="TOML file with the HTTP endpoints to which `attn deliver` posts decisions")
+    # Several keys are separated by commas: the first one seals or signs, all open and verify.
+    seal_keys: SecretStr | None = Field(
+        None, description="keys that seal reply tokens, 32 bytes each in base64; default: derived from ATTN_JWT_SECRET")
+    receipt_keys: SecretStr | None = Field(
+        None, description="Ed25519 seeds that sign receipts, 32 bytes each in base64; default: derived as above")
+
     # Limits of source events (CONTRACT §2).
     max_title: int = Field(512, ge=1, description="longest title of an event, in characters")
     max_body: int = Field(64 << 10, ge=0, description="longest `body_md` or `error` of an event, in bytes of UTF-8")
@@ -243,14 +260,14 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as https://user:password@host:8443/database")
         return value
 
-    @field_validator("source_managed_kinds", "websocket_origins", mode="before")
+    @field_validator("source_managed_kinds", "websocket_origins", "decider_roles", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
-        "kafka_key", mode="before")
+        "kafka_key", "endpoints", "seal_keys", "receipt_keys", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty

@@ -10,8 +10,9 @@ from typing import Literal
 from aiokafka.partitioner import murmur2
 
 __all__ = [
-    "BATCH_BYTES", "DEAD_LETTERS", "FACTS", "LOG", "MAX_DEAD_LETTER_BYTES", "MAX_SOURCE_BYTES", "SOURCE_TYPES",
-    "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "RecordTooLarge", "Topic", "check_record_sizes", "partition_of", "record_size",
+    "BATCH_BYTES", "DEAD_LETTERS", "DECISIONS", "DECISION_REPORTS", "FACTS", "LOG", "MAX_DEAD_LETTER_BYTES",
+    "MAX_SOURCE_BYTES", "SOURCE_TYPES", "TOPICS", "TOPIC_OF_TYPE", "VIEWS", "RecordTooLarge", "Topic",
+    "check_record_sizes", "partition_of", "record_size",
 ]
 
 # Size limits in bytes. A source topic accepts records above the event limit, so that attn can reject them with a reason
@@ -23,6 +24,7 @@ LOG = "attn.log"
 VIEWS = "attn.views"
 FACTS = "attn.facts"
 DEAD_LETTERS = "dead-letters"
+DECISIONS = "decisions"
 
 SOURCE_TYPES: dict[str, tuple[str, ...]] = {
     "waitpoints": (
@@ -40,6 +42,8 @@ SOURCE_TYPES: dict[str, tuple[str, ...]] = {
     ),
 }
 TOPIC_OF_TYPE = {kind: topic for topic, kinds in SOURCE_TYPES.items() for kind in kinds}
+# A source says on its own topic what became of a decision that it received (CONTRACT §7).
+DECISION_REPORTS = ("decision.applied", "decision.refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(VIEWS, "row key", "one row a record, and one position row a batch", "log", "compact", "forever",
           "schemas.views"),
     Topic(FACTS, "workspace", "accepted facts and outcomes of commands", "log", "delete", "facts", "schemas.facts"),
+    Topic(DECISIONS, "workspace", "CloudEvents of decisions, for their sources", "log", "delete", "log",
+          "schemas.asking.decision_event.DecisionEvent"),
     Topic(DEAD_LETTERS, "source topic", "rejected records with the reason", "one", "delete", "dead-letters",
           "schemas.dead_letters.DeadLetter"),
 )

@@ -12,14 +12,16 @@ escapes.
     q:{digest}              proofs of one case (fold only)
     o:{digest}              outcome of a command with an Idempotency-Key, kept for a day (fold only)
     k:{digest}              number of those outcomes of a user (fold only)
+    c:{decision}            decision
+    b:{digest}              batch of questions whose answers go out together (fold only)
     e:{partition}:{cursor}  digests of the events and commands of a pack (fold only)
     ~:{partition}           position: the last record of each batch; it completes the batch
     f:{partition}           fence: another worker writes from here on (between batches)
 
-A reader applies the rows of a batch up to its position row, the last one of a key, and is then at that cursor. A batch
-without a position row (its writer crashed) needs no handling: the next owner of the partition first writes those rows
-again, in a complete batch. A fence must not discard the rows that wait: compaction may have removed the position row of
-their batch. A batch whose position the reader already has, or an earlier one, changes nothing.
+A reader applies the rows of a batch up to its position row, and is then at that cursor. A batch without a position row
+(its writer crashed) needs no handling: the next owner of the partition first writes those rows again, in a complete
+batch. A fence must not discard the rows that wait: compaction may have removed the position row of their batch. A batch
+whose position the reader already has, or an earlier one, changes nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from schemas.asking.question import BatchRow, DecisionRow, Question
 from schemas.log import Data, Widget
 from schemas.versions import versioned_decoder
 
@@ -40,17 +43,15 @@ __all__ = [
 ]
 
 # Raise it for a change that an older worker would lose or misinterpret when it loads rows, or an older edge would show
-# wrongly. The position row has the version up to which the rows of its partition may be.
-VIEW_VERSION = 1
+# wrongly. The position row has it for all rows of its partition. Version 2: questions and decisions.
+VIEW_VERSION = 2
 
 # A cursor is position << CURSOR_BITS. The low bits number the frames of one batch, so a client that is disconnected
-# between
-# two frames resumes with the next one. A batch yields at most 3 frames per row of the largest window (1000), plus
-# three:
-# fewer than 4096. 41 bits remain for the position within the integers that JavaScript represents exactly (2**53).
+# between two frames resumes with the next one. A batch yields at most 3 frames per row of the largest window (1000),
+# plus three: fewer than 4096. 41 bits remain for the position within JavaScript's exact integers (2**53).
 CURSOR_BITS = 12
 
-ItemState = Literal["hidden", "unread", "read", "resolved"]
+ItemState = Literal["hidden", "unread", "read", "decided", "resolved"]
 
 
 def cursor_of(position: int) -> int:
@@ -60,7 +61,6 @@ def cursor_of(position: int) -> int:
 
 class Stamp(NamedTuple):
     """Total order of events (law 2): event time in microseconds, then the digest of the event or id of the command."""
-
     time: int
     digest: str
 
@@ -108,6 +108,8 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     count: int = 0  # of an incident: its open members
     surge: int = 0  # rises with each reopening or rise in priority; older marks no longer apply
     wake: int | None = None  # timer: when the log clock next changes this row
+    source: str = ""  # of the opening event, if the item asks
+    question: Question | None = None
     # For the fold only:
     periods: list[int] = []
     base: Stamp | None = None  # of the opening event whose data the item shows
@@ -266,8 +268,7 @@ class PositionRow(Struct):
     (a pack that changes more than one batch can hold is folded in parts).
 
     `next + shift` is the position. It grows with every batch and never decreases, even if the log was truncated:
-    `shift`
-    grows by one per part, and jumps after a truncation. `incarnation`: the setting ATTN_INCARNATION at the last write.
+    `shift` grows by one per part, and jumps after a truncation. `incarnation`: ATTN_INCARNATION at the last write.
     """
 
     next: int
@@ -292,18 +293,17 @@ class FenceRow(Struct):
 
 Row = (
     ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
-    | FenceRow | OutcomeRow | KeysRow
+    | FenceRow | OutcomeRow | KeysRow | DecisionRow | BatchRow
 )
 
 ROW_TYPES: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
-    b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow,
+    b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow, b"c:": DecisionRow, b"b:": BatchRow,
 }
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
     prefix: msgspec.json.Decoder(row).decode for prefix, row in ROW_TYPES.items()
 }
-# The version of the position row holds for all rows of its partition: a reader stops at a newer one.
 _DECODERS[b"~:"] = versioned_decoder("a view in attn.views", VIEW_VERSION, msgspec.json.Decoder(PositionRow).decode)
 
 encode_row = msgspec.json.Encoder().encode

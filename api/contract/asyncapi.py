@@ -15,12 +15,13 @@ import orjson
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from api.contract import messages
+from api.contract import json_schema, messages
 from api.contract.messages import CLIENT_MESSAGES, FRAMES, SERVER_MESSAGES
 from api.contract.requests import SESSION_COOKIE
-from schemas import facts, json_schema, log, sources, views
+from schemas import facts, log, sources, views
+from schemas.asking.decision_event import DecisionEvent
 from schemas.dead_letters import CAUSES, DeadLetter, ResolvedMarker, ResumeTopicMarker
-from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
+from schemas.topics import DEAD_LETTERS, DECISIONS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
 
 __all__ = ["asyncapi"]
 
@@ -86,7 +87,8 @@ class _DocumentBuilder:
     # --- topics ---
 
     def topic(self, topic: Topic) -> None:
-        own = {LOG: self._log, VIEWS: self._views, FACTS: self._facts, DEAD_LETTERS: self._dead_letters}
+        own = {LOG: self._log, VIEWS: self._views, FACTS: self._facts, DECISIONS: self._decisions,
+               DEAD_LETTERS: self._dead_letters}
         names = list(own[topic.name]()) if topic.name in own else list(self._source(topic.name))
         compacted = {"topicConfiguration": {"cleanup.policy": ["compact"]}} if topic.cleanup == "compact" else {}
         self._channel(topic.name, topic.name, _KAFKA, names, f"{topic.holds}; key: {topic.key}; {topic.model}",
@@ -128,6 +130,12 @@ class _DocumentBuilder:
                             bindings=workspace)
         yield self._message("outcome", "the result of a command", self._struct("fact.", facts.Outcome),
                             bindings=workspace)
+
+    def _decisions(self) -> Iterable[str]:
+        yield self._message(
+            "decision", "CloudEvent about a decision, structured", self._struct("decision.", DecisionEvent),
+            content="application/cloudevents+json",
+            bindings=_key_binding({"type": "string", "description": "the workspace"}))
 
     def _dead_letters(self) -> Iterable[str]:
         """A dead letter has the key, the value and the headers of the rejected record; attn appends its own headers."""

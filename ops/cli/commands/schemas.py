@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 import schemas as package
+from api.contract import json_schema
 from ops.errors import UserError
-from schemas import facts, json_schema, log, views
+from schemas import facts, log, views
 from schemas.settings import Settings
 from schemas.sources import MODELS
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
-from schemas.asks import (
+from schemas.asking.ask import (
     Action,
     BooleanField,
     ChoiceField,

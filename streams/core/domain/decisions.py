@@ -10,30 +10,35 @@ under one partition's ownership, so each question has one decision, whatever edg
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from schemas.asks import Ask, Deciders, Option
-from schemas.questions import Closing, Decision, DecisionState, Question, Vote
+from schemas.asking.ask import Deciders
+from schemas.asking.question import Closing, Decision, DecisionState, Question, Returned, Vote
 from streams.core.canonical_json import canonical_json
 
 __all__ = [
-    "ReportedState", "VoteResult", "cast_vote", "close_by_source", "decision_id", "expire", "is_decider", "report",
-    "start_sending", "take_back",
+    "VoteResult", "cast_vote", "close_by_source", "decision_id", "expire", "is_decider", "is_open", "next_decision_id",
+    "report", "return_unconfirmed", "send_again", "start_sending", "take_back",
 ]
 
-ReportedState = Literal["applied", "refused", "undeliverable"]
-# From these states the question comes back to the list, and a new vote decides it anew.
-_RETURNED: frozenset[DecisionState] = frozenset(("refused", "undeliverable", "taken_back"))
+MAX_VOTES = 50  # different people whose votes are kept for one question
+
+# States in which a report of the source or of `attn deliver` changes the decision.
+_UNDER_WAY: frozenset[DecisionState] = frozenset(("made", "sending", "refused", "undeliverable"))
 
 
 class VoteResult(NamedTuple):
-    """`status`: 200, 201, 202, 403, 409 or 410 of CONTRACT §7; 412 and 422 are checked before. `needed`: with 202."""
+    """`status`: 200, 201, 202, 403, 409 or 410 of CONTRACT §7; 412 and 422 are checked before. `needed`: with 202.
+
+    `again`: the vote repeats a decision that nobody confirmed; it goes out once more, with the same id.
+    """
 
     question: Question
     status: int
     needed: int = 0
+    again: bool = False
 
 
 def is_decider(
@@ -58,33 +63,63 @@ def decision_id(item_id: str, digest: str, attempt: int = 0) -> str:
     return "dec_" + hashlib.sha256(canonical_json(named)).hexdigest()[:32]
 
 
+def next_decision_id(item_id: str, question: Question) -> str:
+    """Returns the id of the decision that would be made now."""
+    return decision_id(item_id, question.digest, question.attempts + (question.decision is not None))
+
+
+def is_open(question: Question) -> bool:
+    """Whether the question may still get a decision: it has none, or its source refused it, or it was taken back."""
+    if question.closing is not None:
+        return False
+    return question.decision is None or question.decision.state in ("refused", "taken_back")
+
+
 def cast_vote(
-    question: Question, vote: Vote, *, next_id: str, quorum: int, undo_us: int, may_decide: bool,
+    question: Question, vote: Vote, *, item_id: str, quorum: int, undo_us: int, may_decide: bool,
 ) -> VoteResult:
-    """Applies a vote that fits the ask. `next_id`: of the decision that it may make.
+    """Applies a vote that fits the ask.
 
     One `reject` decides at once. Any other option decides when `quorum` different people gave the same answer; a
-    person's later vote replaces the earlier one.
+    person's later vote replaces the earlier one. A decision that was undeliverable or not confirmed may have taken
+    effect: it can only be sent again, by the same answer.
     """
     if not may_decide:
         return VoteResult(question, 403)
     decision = question.decision
-    if decision is not None and decision.state not in _RETURNED:
-        own = any(actor.user == vote.user and actor.same_answer(vote) for actor in decision.actors)
-        return VoteResult(question, 410 if decision.state == "expired" else 200 if own else 409)
+    if decision is not None and not is_open(question):
+        return _answer_decided(question, decision, vote)
     if question.closing is not None:
         return VoteResult(question, 410)
     if any(earlier.user == vote.user and earlier.same_answer(vote) for earlier in question.votes):
         return VoteResult(question, 200, quorum - _agreeing(question.votes, vote))
-    votes = (*(earlier for earlier in question.votes if earlier.user != vote.user), vote)
-    agreeing = tuple(earlier for earlier in votes if earlier.same_answer(vote))
+    others = tuple(earlier for earlier in question.votes if earlier.user != vote.user)
+    agreeing = (*(earlier for earlier in others if earlier.same_answer(vote)), vote)
     if vote.does != "reject" and len(agreeing) < quorum:
-        return VoteResult(replace(question, votes=votes), 202, quorum - len(agreeing))
+        if len(others) >= MAX_VOTES:
+            return VoteResult(question, 429)
+        return VoteResult(replace(question, votes=(*others, vote)), 202, quorum - len(agreeing))
+    actors = (vote,) if vote.does == "reject" else agreeing
     made = Decision(
-        id=next_id, option=vote.option, does=vote.does, at=vote.at, undo_until=vote.at + undo_us, state="made",
-        actors=(vote,) if vote.does == "reject" else agreeing, changed_at=vote.at,
+        id=next_decision_id(item_id, question), option=vote.option, does=vote.does, at=vote.at,
+        undo_until=vote.at + undo_us, state="made", actors=actors, changed_at=vote.at,
     )
-    return VoteResult(replace(question, votes=votes, decision=made), 201)
+    rest = tuple(earlier for earlier in others if earlier not in actors)
+    return VoteResult(_decided(question, made, rest), 201)
+
+
+def _answer_decided(question: Question, decision: Decision, vote: Vote) -> VoteResult:
+    if question.closing is not None or decision.state == "expired":
+        return VoteResult(question, 410)
+    if question.returned is not None and decision.actors and decision.actors[0].same_answer(vote):
+        return VoteResult(question, 200, again=True)
+    own = any(actor.user == vote.user and actor.same_answer(vote) for actor in decision.actors)
+    return VoteResult(question, 200 if own else 409)
+
+
+def _decided(question: Question, decision: Decision, votes: tuple[Vote, ...]) -> Question:
+    attempts = question.attempts + (question.decision is not None)
+    return replace(question, votes=votes, decision=decision, attempts=attempts, returned=None)
 
 
 def _agreeing(votes: tuple[Vote, ...], vote: Vote) -> int:
@@ -99,13 +134,14 @@ def take_back(question: Question, user: str, at: int) -> tuple[Question, int]:
     decision = question.decision
     if decision is None:
         return question, 404
+    mine = any(actor.user == user for actor in decision.actors)
     if decision.state == "taken_back":
-        return question, 200 if any(actor.user == user for actor in decision.actors) else 409
-    if all(actor.user != user for actor in decision.actors):
+        return question, 200 if mine else 409
+    if not mine:
         return question, 403
     if decision.state != "made" or at >= decision.undo_until or question.closing is not None:
         return question, 409
-    votes = tuple(vote for vote in question.votes if vote.user != user)
+    votes = tuple(vote for vote in (*decision.actors, *question.votes) if vote.user != user)
     return replace(question, votes=votes, decision=replace(decision, state="taken_back", changed_at=at)), 200
 
 
@@ -117,44 +153,58 @@ def start_sending(question: Question, at: int) -> Question:
     return replace(question, decision=replace(decision, state="sending", changed_at=at))
 
 
-def expire(question: Question, ask: Ask, at: int, next_id: str) -> Question:
-    """Ends an undecided question at `expires_at`: by the option that `on_expiry` names, else without a decision."""
-    if ask.expires_at is None or at < ask.expires_at or not _is_open(question):
+def send_again(question: Question, at: int) -> Question:
+    """The same decision goes out once more, after it was undeliverable or nobody confirmed it."""
+    decision = question.decision
+    if decision is None or decision.state not in ("sending", "undeliverable"):
         return question
-    option = _option(ask, ask.on_expiry)
-    if option is None:
-        return replace(question, closing="expired")
+    return replace(
+        question, returned=None, decision=replace(decision, state="sending", reason=None, changed_at=at))
+
+
+def return_unconfirmed(question: Question) -> Question:
+    """Brings a decision back that nobody confirmed in time. It may still take effect."""
+    decision = question.decision
+    if decision is None or decision.state not in ("made", "sending") or question.closing is not None:
+        return question
+    return replace(question, returned="unconfirmed")
+
+
+def expire(question: Question, item_id: str, at: int, option: str | None, does: str | None) -> Question:
+    """Ends an undecided question at its `expires_at`, `at`: by the option that `on_expiry` names, else without one.
+
+    Without an option the decision has state `expired` and names none.
+    """
+    if not is_open(question):
+        return question
     made = Decision(
-        id=next_id, option=option.id, does=option.does, at=ask.expires_at, undo_until=ask.expires_at, state="sending",
-        changed_at=at,
+        id=next_decision_id(item_id, question), option=option or "", does=does or "", at=at, undo_until=at,
+        state="expired" if option is None else "sending", changed_at=at,
     )
-    return replace(question, decision=made)
+    return _decided(question, made, ())
 
 
 def close_by_source(question: Question, at: int, closing: Closing = "withdrawn") -> Question:
     """The source closed the item: a decision that was on its way took effect, an open question is withdrawn."""
     decision = question.decision
-    if decision is not None and decision.state in ("made", "sending", "refused", "undeliverable"):
-        return replace(question, decision=replace(decision, state="applied", reason=None, changed_at=at))
-    return replace(question, closing=closing) if question.closing is None and _is_open(question) else question
+    if decision is not None and decision.state in _UNDER_WAY:
+        applied = replace(decision, state="applied", reason=None, changed_at=at)
+        return replace(question, decision=applied, returned=None)
+    return replace(question, closing=closing) if question.closing is None and is_open(question) else question
 
 
-def report(question: Question, of: str, state: ReportedState, at: int, reason: str | None = None) -> Question:
-    """What the source or `attn deliver` reports of decision `of`. A report of another decision changes nothing.
+def report(question: Question, of: str, state: DecisionState, at: int, reason: str | None = None) -> Question:
+    """What the source or `attn deliver` reports of decision `of`: `applied`, `refused` or `undeliverable`.
 
-    `applied` is final. Delivery may report `undeliverable` after the source has confirmed: it is ignored then.
+    A report of another decision changes nothing. `applied` is final. Delivery may report `undeliverable` after the
+    source has confirmed: it is ignored then.
     """
     decision = question.decision
-    if decision is None or decision.id != of or decision.state not in ("made", "sending", "refused", "undeliverable"):
+    if decision is None or decision.id != of or decision.state not in _UNDER_WAY:
         return question
-    if decision.state == state:
+    if decision.state == state or (decision.state == "refused" and state == "undeliverable"):
         return question
-    return replace(question, decision=replace(decision, state=state, reason=reason, changed_at=at))
-
-
-def _is_open(question: Question) -> bool:
-    return question.closing is None and (question.decision is None or question.decision.state in _RETURNED)
-
-
-def _option(ask: Ask, name: str | None) -> Option | None:
-    return next((option for option in ask.options or () if option.id == name), None)
+    returned: Returned | None = None
+    if state == "refused" or state == "undeliverable":
+        returned = state
+    return replace(question, returned=returned, decision=replace(decision, state=state, reason=reason, changed_at=at))

@@ -26,7 +26,7 @@ _NEVER = Stamp(-1, "")  # older than any event
 _TARGET = "target"
 _TARGET_FIELDS = ("target_user_id", "target_role")
 # Fields that an update does not set as such: actor and action belong to a close; targets are set as a pair.
-_NOT_UPDATABLE = frozenset({"by_user_id", "action", *_TARGET_FIELDS})
+_NOT_UPDATABLE = frozenset({"by_user_id", "action", "decision", "reason", *_TARGET_FIELDS})
 _UPDATABLE = tuple(name for name in Data.__struct_fields__ if name not in _NOT_UPDATABLE)
 _values = attrgetter(*_UPDATABLE)
 _PRIORITY_ORDER = {"urgent": 0, "high": 1, "normal": 2, "low": 3}

@@ -122,7 +122,7 @@ class Fold:
             position.part += 1
             if isinstance(entry, Event):
                 self._apply_event(entry)
-            else:
+            elif isinstance(entry, Command):
                 self._apply_command(entry)
             if self.state.pack_bytes > MAX_PART_BYTES and position.part < len(pack.entries):
                 self._end_part()

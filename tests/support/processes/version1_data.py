@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from schemas.views import ActivityRow, decode_row, encode_row
+from schemas.views import ActivityRow, PositionRow, decode_row, encode_row
 from streams.core.config import FoldConfig
 from streams.kafka.producer import idempotent_producer
 
@@ -101,7 +101,7 @@ async def _write(out: AIOKafkaProducer, topic: str, partition: int, records: lis
 
 
 def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Returns the rows without the fields that later releases of version 1 copy from items to activity rows, and `rev`.
+    """Returns the rows without their version, and without what later releases copy from items to activity rows.
 
     Activity rows expire after a day.
     """
@@ -110,6 +110,8 @@ def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         row = decode_row(key, value)
         if isinstance(row, ActivityRow):
             comparable[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
+        elif isinstance(row, PositionRow):
+            comparable[key] = encode_row(msgspec.structs.replace(row, v=1))
     return comparable
 
 
@@ -120,8 +122,8 @@ def comparable_fact(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outco
     older than the content of the item (decision 0041).
     """
     if not isinstance(fact, Fact) or not isinstance(today, Fact):
-        return fact
-    about = {"opened": today.opened}
+        return msgspec.structs.replace(fact, v=today.v)
+    about = {"opened": today.opened, "v": today.v}
     readers = [(each.target_user_id, each.target_role) for each in (fact, today)]
     if fact.item is not None and today.item is None:
         about |= {"item": None, "priority": None, "kind": today.kind}

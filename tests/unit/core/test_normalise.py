@@ -238,7 +238,7 @@ def test_rfc3339(text: str, same: str) -> None:
 
 
 def test_topic_table() -> None:
-    assert len({topic.name for topic in TOPICS}) == len(TOPICS) == 13
+    assert len({topic.name for topic in TOPICS}) == len(TOPICS) == 14
     assert len(TOPIC_OF_TYPE) == sum(map(len, SOURCE_TYPES.values())) == 36
     assert next(topic for topic in TOPICS if topic.name == LOG).cleanup == "delete"
     assert {partition_of(f"ws{n}", 8) for n in range(200)} == set(range(8))

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 from support.processes.cli import attn_here
 
+from api.contract.json_schema import normalise
 from api.edge.services import parse_partitions
 from ops import config
 from ops.cli.commands.roles import edge
@@ -29,7 +30,6 @@ from ops.embedded.stack import lock_data_dir
 from ops.errors import UserError
 from ops.process import identity
 from ops.process.identity import ProcessIdentity
-from schemas.json_schema import normalise
 from schemas.settings import RENAMED, Settings
 from streams.runtime import private_files
 

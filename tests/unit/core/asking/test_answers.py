@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.asks import Action, Ask, Form, Option
+from schemas.asking.ask import Action, Ask, Form, Option
 from streams.core.domain.answers import check_answer, edited_pointers
 
 APPROVE = Option(id="ok", does="approve")
