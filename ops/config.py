@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from ops.errors import UserError
 from ops.process import identity
 from schemas.settings import Settings
-from streams.runtime import private_files
+from streams.runtime import keys, private_files
 
 __all__ = ["load_settings", "make_secret", "reading_url", "secret_path", "write_runtime_file"]
 
@@ -38,6 +38,7 @@ def load_settings(*, reads_as: str = "reader", **flags: Any) -> Settings:
         _check_certificates(settings)
     except OSError as error:
         raise UserError(f"certificates for Kafka (ATTN_KAFKA_CA, _CERTIFICATE, _KEY): {error}") from None
+    _check_keys(settings)
     local: dict[str, Any] = {}  # values of the `attn up` that uses the same data directory
     note = _read_runtime_file(settings.data_dir)
     if "kafka" not in settings.model_fields_set and "kafka" in note:
@@ -57,6 +58,15 @@ def _check_certificates(settings: Settings) -> None:
         )
 
         client_arguments(settings)
+
+
+def _check_keys(settings: Settings) -> None:
+    """Raises UserError if a list of keys is invalid."""
+    try:
+        keys.seal_keys(settings)
+        keys.receipt_keys(settings)
+    except ValueError as error:
+        raise UserError(str(error), code=2) from None
 
 
 def _explain(item: Any, flags: Collection[str]) -> str:

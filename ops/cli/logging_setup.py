@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from schemas.settings import Settings
+from streams.runtime.keys import key_texts
 
 __all__ = ["REDACTED", "Redactor", "RepeatFilter", "configure", "is_text", "secrets_of"]
 
@@ -27,7 +28,8 @@ log = structlog.get_logger("attn.settings")
 
 REDACTED = "[redacted]"
 
-_NAMES = r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|attn_session|attn_csrf)"
+_NAMES = (r"(?:secret|token|password|passwd|authorization|cookie|api_?key|private_?key|(?:seal|receipt)_?keys?|"
+          r"attn_session|attn_csrf)")
 _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT
@@ -108,7 +110,7 @@ def secrets_of(settings: Settings) -> list[str]:
     secrets = [
         value.get_secret_value() for value in (settings.jwt_secret, settings.kafka_password) if value is not None]
     passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read_url)} - {""}
-    return [*secrets, *(form for password in passwords for form in {password, unquote(password)})]
+    return [*secrets, *key_texts(settings), *(form for password in passwords for form in {password, unquote(password)})]
 
 
 def is_text(settings: Settings, stream: TextIO | None = None) -> bool:

@@ -30,7 +30,7 @@ from ops.process.supervisor import (
 )
 from schemas.settings import Settings
 from streams.kafka import topics
-from streams.runtime import private_files
+from streams.runtime import keys, private_files
 
 __all__ = ["Stack", "lock_data_dir", "readiness"]
 
@@ -255,8 +255,14 @@ class Stack:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Returns the settings that all processes must share, whether they came from flags or variables."""
+    """Returns the settings that all processes must share, whether they came from flags or variables.
+
+    Keys are among them, because a role without the secret cannot derive them. Each role gets only those that it uses
+    (`ops.process.environment`).
+    """
+    listed = {"ATTN_SEAL_KEYS": keys.seal_keys(settings), "ATTN_RECEIPT_KEYS": keys.receipt_keys(settings)}
     return {
+        **{name: ",".join(map(keys.encode_key, found)) for name, found in listed.items() if found},
         "ATTN_KAFKA": settings.kafka,
         "ATTN_CLICKHOUSE": settings.clickhouse,
         "ATTN_CLICKHOUSE_PORT": str(settings.clickhouse_port),

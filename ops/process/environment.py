@@ -23,7 +23,10 @@ _URLS |= {old for old, name in RENAMED.items() if name in _URLS}
 _SECRETS = _URLS | {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
 _USED = {
     "broker": frozenset[str](),
-    "worker": frozenset({"kafka_password"}),
+    # The worker seals reply tokens, opens them for `decisions`, and signs those records.
+    "worker": frozenset({"kafka_password", "seal_keys", "receipt_keys"}),
+    "deliver": frozenset({"kafka_password", "receipt_keys"}),
+    "edge": _SECRETS - {"seal_keys"},  # an edge shows no token, so it opens none
     "history": frozenset({"kafka_password", "clickhouse"}),
     "demo": frozenset({"kafka_password", "jwt_secret"}),
 }

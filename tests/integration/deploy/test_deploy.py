@@ -78,8 +78,9 @@ def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
 def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: dict[str, Any]) -> None:
     """`env_file` brings all of .env to a service, so what is not for it is set to nothing."""
     secrets = {"ATTN_CLICKHOUSE", "ATTN_JWT_SECRET", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_READER_PASSWORD",
-               "GRAFANA_PASSWORD"}
-    needed = {"edge-1": {"ATTN_JWT_SECRET"}, "edge-2": {"ATTN_JWT_SECRET"}, "token": {"ATTN_JWT_SECRET"},
+               "GRAFANA_PASSWORD", "ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"}
+    edge, worker = {"ATTN_JWT_SECRET", "ATTN_RECEIPT_KEYS"}, {"ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"}
+    needed = {"edge-1": edge, "edge-2": edge, "worker-1": worker, "worker-2": worker, "token": {"ATTN_JWT_SECRET"},
               "history": {"ATTN_CLICKHOUSE"}}
     for name, service in compose["services"].items():
         if service.get("image") == "attn:local":

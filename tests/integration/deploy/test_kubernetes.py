@@ -153,10 +153,13 @@ def test_settings_of_a_pod_are_settings(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", PODS)
 def test_a_pod_has_the_secrets_of_its_role_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SECRET["stringData"], "ATTN_JWT_SECRET", "x" * 32)
+    for variable in ("ATTN_JWT_SECRET", "ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"):
+        monkeypatch.setitem(SECRET["stringData"], variable, "x" * 32)
     settings = settings_of(name, monkeypatch)
     assert bool(settings.clickhouse) == (name == "attn-history"), "the history alone writes"
     assert (settings.jwt_secret is not None) == (name == "attn-edge"), "edges alone check tokens"
+    assert (settings.seal_keys is not None) == (name == "attn-worker"), "workers alone seal and open"
+    assert (settings.receipt_keys is not None) == (name in ("attn-worker", "attn-edge"))
 
 
 def test_network_policies_allow_callers_and_the_configured_services(monkeypatch: pytest.MonkeyPatch) -> None:
