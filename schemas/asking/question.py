@@ -1,7 +1,7 @@
 """The state of a question and of its decision (CONTRACT §7). `schemas.views.ItemRow` contains the question; each
 decision has a row of its own, so that it outlives its item's next question.
 
-All times are microseconds of the log's clock, except `Vote.at`, the clock of the edge. JSON values that people or
+All times are microseconds of the log's clock. JSON values that people or
 sources wrote are kept as text (`msgspec.Raw`), so that numbers keep their digits; `NO_PAYLOAD` stands for none.
 """
 
@@ -64,7 +64,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     """`digest` identifies the question: what was shown. `votes`: of people whose answer has not decided it.
 
     `attempts`: earlier decisions of the same question, which the source refused or a person took back. `returned`: why
-    the item is back in the list although it was decided.
+    the item is back in the list although it was decided. `final`: digest of the opening event when the decision became
+    final: a newer opening event asks anew. `batch`: row key of its batch.
     """
 
     digest: str
@@ -73,6 +74,8 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     closing: Closing | None = None
     attempts: int = 0
     returned: Returned | None = None
+    final: str | None = None
+    batch: str | None = None
 
 
 class DecisionRow(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from schemas.scalars import DAY, HOUR, MINUTE
+from schemas.scalars import DAY, HOUR, MINUTE, SECOND
 from schemas.settings import Settings
 
 __all__ = ["FoldConfig"]
@@ -25,6 +26,11 @@ class FoldConfig:
         {"waitpoint", "escalation", "plan_approval", "pending_action", "session_waiting"}
     )
 
+    decisions: Literal["asks", "all", "off"] = "asks"
+    decider_roles: frozenset[str] = frozenset({"OWNER", "ADMIN", "MANAGER", "MEMBER"})
+    undo: int = 5 * SECOND
+    confirm: int = 15 * MINUTE
+
     @classmethod
     def from_settings(cls, settings: Settings) -> FoldConfig:
         """Returns the configuration that the `ATTN_*` settings describe."""
@@ -35,4 +41,8 @@ class FoldConfig:
             proof_window=int(settings.proof_window_hours * HOUR),
             activity_window=int(settings.activity_window_hours * HOUR),
             source_managed=settings.source_managed_kinds,
+            decisions=settings.decisions,
+            decider_roles=settings.decider_roles,
+            undo=int(settings.undo_seconds * SECOND),
+            confirm=int(settings.decision_confirm.total_seconds() * SECOND),
         )

@@ -109,7 +109,7 @@ def cast_vote(
 
 
 def _answer_decided(question: Question, decision: Decision, vote: Vote) -> VoteResult:
-    if question.closing is not None or decision.state == "expired":
+    if decision.state in ("expired", "refused", "taken_back"):  # the last two: and closed by the source since then
         return VoteResult(question, 410)
     if question.returned is not None and decision.actors and decision.actors[0].same_answer(vote):
         return VoteResult(question, 200, again=True)
@@ -185,12 +185,17 @@ def expire(question: Question, item_id: str, at: int, option: str | None, does: 
 
 
 def close_by_source(question: Question, at: int, closing: Closing = "withdrawn") -> Question:
-    """The source closed the item: a decision that was on its way took effect, an open question is withdrawn."""
+    """The source closed the item: a decision that was on its way took effect, an open question is withdrawn.
+
+    A decision that the source had refused stays refused.
+    """
     decision = question.decision
-    if decision is not None and decision.state in _UNDER_WAY:
+    if question.closing is not None:
+        return question
+    if decision is not None and decision.state in ("made", "sending", "undeliverable"):
         applied = replace(decision, state="applied", reason=None, changed_at=at)
-        return replace(question, decision=applied, returned=None)
-    return replace(question, closing=closing) if question.closing is None and is_open(question) else question
+        return replace(question, decision=applied, returned=None, closing=closing)
+    return replace(question, closing=closing)
 
 
 def report(question: Question, of: str, state: DecisionState, at: int, reason: str | None = None) -> Question:

@@ -18,9 +18,9 @@ from msgspec import json
 from schemas.log import Data
 from schemas.views import Close, GroupMember, GroupRow, ItemRow, Stamp
 from streams.core.config import FoldConfig
-from streams.core.domain import periods
+from streams.core.domain import periods, questions
 from streams.core.domain.event_types import RESOLVED_MANUALLY
-from streams.core.domain.items import derive_rank, hide, reopen, resolve
+from streams.core.domain.items import derive_question, derive_rank, hide, reopen, resolve
 from streams.core.domain.keys import group_key
 from streams.core.domain.rank import BANDS, priority_of
 
@@ -140,6 +140,7 @@ def find_outage(group: GroupRow) -> Outage | None:
 def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock: int, config: FoldConfig) -> None:
     """Derives the incident's item row from its group, in place. The row is hidden if there was no outage."""
     row.count, row.members = 0, []
+    answered = questions.restore_listed(row)
     if outage is None:
         hide(row)
         row.clusters = []
@@ -155,6 +156,7 @@ def render_incident(row: ItemRow, group: GroupRow, outage: Outage | None, clock:
         elif raised:
             row.surge += 1
     row.base = row.base or Stamp(row.created_at, "")
+    derive_question(row, answered, clock, config)
     derive_rank(row, clock, config)
 
 

@@ -12,13 +12,13 @@ from operator import attrgetter
 from schemas.log import NO_PAYLOAD, Data
 from schemas.views import Close, ItemRow, Stamp
 from streams.core.config import FoldConfig
-from streams.core.domain import periods
+from streams.core.domain import periods, questions
 from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import band_of, due_of, priority_of
 
 __all__ = [
-    "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen", "resolve",
-    "seconds_open", "set_opening_data", "update",
+    "derive_question", "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen",
+    "resolve", "seconds_open", "set_opening_data", "update",
 ]
 
 _NEVER = Stamp(-1, "")  # older than any event
@@ -79,7 +79,11 @@ def record_close(row: ItemRow, stamp: Stamp, action: str, by: str | None) -> Non
 
 
 def derive_state(row: ItemRow, clock: int, config: FoldConfig) -> None:
-    """Derives state, rank and timer from the row's events and the log clock. The caller must set `touched` before."""
+    """Derives state, rank, question and timer from the row's events and the log clock.
+
+    The caller must set `touched` before.
+    """
+    answered = questions.restore_listed(row)
     raised = _update_priority(row)
     row.blocking = row.data.blocking if row.data.blocking is not None else row.kind in BLOCKING_BY_DEFAULT
     row.target_user_id, row.target_role = row.data.target_user_id, row.data.target_role
@@ -94,7 +98,28 @@ def derive_state(row: ItemRow, clock: int, config: FoldConfig) -> None:
         row.surge += 1
     if row.base is not None:
         row.created_at = periods.current_period_start(row.periods) or row.base.time
+    derive_question(row, answered, clock, config)
     derive_rank(row, clock, config)
+
+
+def derive_question(row: ItemRow, answered: bool, clock: int, config: FoldConfig) -> None:
+    """Derives the row's question, and the state that follows from it (CONTRACT §7).
+
+    An open item with a decided question is `decided`, with an expired or applied one `resolved`. `answered`: the item
+    was one of these before; it opens again if its question does.
+    """
+    if questions.sync_question(row, config):
+        row.surge += 1  # a changed question returns to those who dismissed the item
+    if not row.is_open:
+        questions.close_question(row, clock)
+        return
+    shown_as = questions.state_of_answered(row)
+    if shown_as == "decided":
+        row.state, row.wake = "decided", None
+    elif shown_as == "resolved":
+        resolve(row, questions.close_of(row))
+    elif answered:
+        reopen(row)
 
 
 def _update_priority(row: ItemRow) -> bool:
@@ -138,7 +163,9 @@ def derive_rank(row: ItemRow, clock: int, config: FoldConfig) -> None:
     row.overdue = row.is_open and row.due_at <= clock
     row.band = band_of(row.priority, row.overdue)
     if row.is_open:
-        row.wake = None if row.overdue else row.due_at
+        row.wake = questions.next_timer(row, None if row.overdue else row.due_at)
+    elif row.state == "decided":
+        row.wake = None  # the timers of its decision bring it back
     elif row.wake is None or not row.touched <= row.wake <= row.touched + config.retention:
         # The timer is kept while it lies within the retention and is checked again when it is due: a row that changes
         # often needs one timer. A later one is from when the item was open or was about to open; replace it.

@@ -7,9 +7,10 @@ from __future__ import annotations
 from hashlib import blake2b
 
 __all__ = [
-    "DIGEST_BYTES", "activity_key", "command_digest", "command_name", "draft_key", "event_digest", "event_name",
-    "group_key", "is_event_digest", "item_id", "item_key", "legacy_event_name", "mark_key", "outcome_count_key",
-    "outcome_key", "parse_event_name", "preferences_key", "proof_expiring_name", "proofs_key", "seen_key",
+    "DIGEST_BYTES", "activity_key", "batch_key", "command_digest", "command_name", "decision_fact_name",
+    "decision_key", "draft_key", "event_digest", "event_name", "group_key", "is_event_digest", "item_id", "item_key",
+    "legacy_event_name", "mark_key", "outcome_count_key", "outcome_key", "parse_event_name", "preferences_key",
+    "proof_expiring_name", "proofs_key", "seen_key",
 ]
 
 # 96 bits: with ten million events per partition, the probability of a collision (a lost event) is about 1 in 10**15.
@@ -35,7 +36,7 @@ def command_digest(ws: str, command: str) -> bytes:
 
 
 # First words of fact names that do not belong to source events.
-_COMMAND, _EXPIRING = "command", "proof.expiring"
+_COMMAND, _EXPIRING, _DECISION = "command", "proof.expiring", "decision.state"
 
 
 def event_name(source: str, event_id: str) -> str:
@@ -44,7 +45,7 @@ def event_name(source: str, event_id: str) -> str:
     Source and id are joined by a space. If that is ambiguous (a space in the source, or the first word of another kind
     of fact), a space and the length of the source come first: no other name begins with a space.
     """
-    if " " in source or source in (_COMMAND, _EXPIRING):
+    if " " in source or source in (_COMMAND, _EXPIRING, _DECISION):
         return f" {len(source)} {source} {event_id}"
     return f"{source} {event_id}"
 
@@ -73,6 +74,11 @@ def proof_expiring_name(item: str, opened_at: int) -> str:
     return f"{_EXPIRING} {item} {opened_at}"
 
 
+def decision_fact_name(decision: str, verb: str, at: int) -> str:
+    """Returns the `event_id` of a fact about a decision, which enters a state at most once per time `at` (µs)."""
+    return f"{_DECISION} {decision} {verb} {at}"
+
+
 def is_event_digest(text: str) -> bool:
     """Returns whether the text is an event digest in hexadecimal; command ids have another length."""
     return len(text) == 2 * DIGEST_BYTES
@@ -88,6 +94,15 @@ def item_key(item: str) -> bytes:
 
 def mark_key(item: str, user: str) -> bytes:
     return b"m:" + item.encode() + b":" + user.encode()
+
+
+def decision_key(decision: str) -> bytes:
+    return b"c:" + decision.encode()
+
+
+def batch_key(ws: str, source: str, key: str) -> bytes:
+    """Returns the key of the row of an ask's batch: questions of one source that name the same batch."""
+    return b"b:" + _digest(16, ws, source, key).hexdigest().encode()
 
 
 def draft_key(ws: str, draft: str) -> bytes:

@@ -11,7 +11,7 @@ from bisect import insort
 from schemas.facts import Fact
 from schemas.views import Close, ItemRow, ProofsRow
 from streams.core.config import FoldConfig
-from streams.core.domain import items, periods
+from streams.core.domain import items, periods, questions
 from streams.core.domain.keys import proof_expiring_name
 from streams.core.domain.rank import priority_of
 
@@ -60,6 +60,7 @@ def derive_proof_state(row: ItemRow, clock: int, config: FoldConfig) -> bool:
     do not count.
     """
     data, expires = row.data, row.data.expires_at
+    answered = questions.restore_listed(row)
     row.priority, row.blocking = priority_of(data.priority), bool(data.blocking)
     row.target_user_id, row.target_role = data.target_user_id, data.target_role
     was_open, waiting = row.is_open, False
@@ -80,6 +81,7 @@ def derive_proof_state(row: ItemRow, clock: int, config: FoldConfig) -> bool:
             items.resolve(row, end)
         elif not was_open:
             items.reopen(row)
+    items.derive_question(row, answered, clock, config)
     items.derive_rank(row, clock, config)
     if waiting:
         row.wake = opens
