@@ -58,10 +58,11 @@ class ItemFrame(_Frame):
 
 
 class RemovedFrame(_Frame):
-    """The item left the window. `beyond` means that it still exists, but items of higher rank displaced it."""
+    """The item left the window. `decided`: its question got a decision, and the source has not closed it yet. `beyond`:
+    it still exists, but items of higher rank displaced it."""
 
     id: str
-    reason: Literal["resolved", "dismissed", "snoozed", "retargeted", "grouped", "beyond"]
+    reason: Literal["resolved", "decided", "dismissed", "snoozed", "retargeted", "grouped", "beyond"]
     resolved_action: str | None = None
     counts: responses.Counts
 

@@ -15,7 +15,7 @@ from schemas.sources import ROLES
 
 __all__ = ["ERRORS", "Error", "responses_of"]
 
-State = Literal["unread", "read", "resolved"]
+State = Literal["unread", "read", "decided", "resolved"]
 Priority = Literal["low", "normal", "high", "urgent"]
 Count = Annotated[int, Field(ge=0)]
 
@@ -93,7 +93,9 @@ class RankedItem(InboxItem):
     band: Priority
     due_at: datetime
     overdue: bool
-    rank_reasons: list[str] = Field(examples=[["urgent", "blocking", "overdue", "pinned"]])
+    rank_reasons: list[str] = Field(
+        description="the band, then why a decision came back (refused, undeliverable, unconfirmed), overdue, blocking, "
+                    "pinned", examples=[["urgent", "overdue", "blocking", "pinned"]])
     rank: str = Field(description="sort key of the list: compare as text, then by id")
     cluster: str | None = None
     stack: str | None = None

@@ -11,7 +11,7 @@ from schemas.log import NO_PAYLOAD
 from schemas.scalars import DAY, HOUR, format_timestamp
 from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.rank import BANDS, ID_OFFSET, rank_reasons, sort_key
+from streams.core.domain.rank import BANDS, rank_reasons, rank_text, sort_key
 
 __all__ = [
     "activity_entry", "ankra_item", "crewship_item", "draft", "preferences", "window_name", "zero_item",
@@ -33,7 +33,7 @@ def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) 
     item = _crewship_fields(row)
     item |= {
         "band": BANDS[row.band], "due_at": format_timestamp(row.due_at), "overdue": row.overdue,
-        "rank_reasons": rank_reasons(row, pinned), "rank": sort_key(row, pinned)[:ID_OFFSET].hex(),
+        "rank_reasons": rank_reasons(row, pinned), "rank": rank_text(sort_key(row, pinned)),
     }
     item |= _without_empty({
         "cluster": data.cluster, "stack": data.stack, "conversation_id": data.conversation_id,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from api.readmodel.readers import audiences_of, overlap_of
 from schemas.views import ActivityRow, ItemRow
-from streams.core.domain.rank import sort_key
+from streams.core.domain.rank import returned_of, sort_key
 
 __all__ = [
     "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "case_prefix", "family_of", "index_entries",
@@ -140,7 +140,7 @@ _indexed_fields = attrgetter(
 
 def same_index_entries(before: ItemRow, after: ItemRow) -> bool:
     """Returns whether both rows have the same index entries and counts. They may still show different text."""
-    return bool(_indexed_fields(before) == _indexed_fields(after))
+    return bool(_indexed_fields(before) == _indexed_fields(after)) and returned_of(before) == returned_of(after)
 
 
 def tally_names(row: ItemRow | ActivityRow) -> list[TallyName]:

@@ -14,7 +14,7 @@ from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import AnySortedSet, SortedKeys, merge_sorted
 from api.readmodel.workspace import Workspace
 from schemas.views import DraftRow, ItemRow, decode_row
-from streams.core.domain.rank import ID_OFFSET, is_pinned, pinned_sort_key
+from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned, pinned_sort_key
 
 __all__ = ["MAX_DRAFTS", "PAGE_BYTES", "dismissed", "drafts", "first_page", "item_rows", "newest", "ranked"]
 
@@ -22,8 +22,8 @@ __all__ = ["MAX_DRAFTS", "PAGE_BYTES", "dismissed", "drafts", "first_page", "ite
 # Without this limit a page could have 64 MB, which takes half a second to render and several times its size in memory.
 PAGE_BYTES = 4 << 20
 MAX_DRAFTS = 50
-# The first two bytes of a sort key: band, and whether the item does not block. Pins reorder within one such group.
-_GROUPS = [bytes((band, later)) for band in range(4) for later in (False, True)]
+# The first two bytes of a sort key: band and stage. Pins reorder within one such group.
+_GROUPS = [bytes((band, stage)) for band in range(len(BANDS)) for stage in STAGES]
 _PINNED, _OTHER, _END = b"\0", b"\1", b"\2"  # the third byte
 
 _PinnedKeys = Callable[[bytes, bytes], Iterator[bytes]]  # (after, until) -> keys of pinned items, after < key < until

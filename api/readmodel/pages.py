@@ -25,7 +25,7 @@ from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
 from schemas.views import ActivityRow, MarkRow, decode_row
 from streams.core.domain.event_types import ACTIVITY_COUNTERS
-from streams.core.domain.rank import ID_OFFSET, is_pinned
+from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned
 
 __all__ = ["MAX_RECENT", "PageRenderer", "PageRequest", "sort_key_of_token"]
 
@@ -38,7 +38,7 @@ _PINNED = 0  # third byte of a sort key
 def sort_key_of_token(text: str) -> bytes:
     """Returns the sort key of the last item of the previous page. Raises InvalidPageToken if the text holds none."""
     key = decode_page_token(text)
-    if len(key) <= ID_OFFSET or key[0] > 3 or key[1] > 1 or key[2] > 1:
+    if len(key) <= ID_OFFSET or key[0] >= len(BANDS) or key[1] not in STAGES or key[2] > 1:
         raise InvalidPageToken
     return key
 

@@ -240,6 +240,8 @@ class Window:
         # Must be the first check: a reader who may not see the item any more must not learn any other reason.
         if not self.reader.can_see(row.target_user_id, row.target_role):
             return Frame("removed", item, "retargeted")
+        if row.state == "decided":
+            return Frame("removed", item, "decided")
         if not row.is_open:
             return Frame("removed", item, "resolved", row.resolved_action)
         if row.incident is not None:

@@ -26,8 +26,8 @@ router = APIRouter(prefix="/api/v1/inbox", tags=["inbox"])
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 IDS_PER_WRITE = 10  # ids of a bulk request that cost one more token: 500 ids take half of the default burst
 STATES = {
-    "unread": ("unread",), "read": ("read",), "resolved": ("resolved",), "active": ("unread", "read"),
-    "all": ("unread", "read", "resolved"),
+    "unread": ("unread",), "read": ("read",), "decided": ("decided",), "resolved": ("resolved",),
+    "active": ("unread", "read"), "all": ("unread", "read", "decided", "resolved"),
 }
 
 Id = Annotated[str, Path(max_length=2000)]

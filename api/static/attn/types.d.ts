@@ -1,8 +1,8 @@
 // Types of attn's responses and frames (CONTRACT §4), for this page and for other clients.
 
 export type Priority = "urgent" | "high" | "normal" | "low";
-export type State = "unread" | "read" | "resolved";
-export type Reason = "resolved" | "dismissed" | "snoozed" | "retargeted" | "grouped" | "beyond";
+export type State = "unread" | "read" | "decided" | "resolved";
+export type Reason = "resolved" | "decided" | "dismissed" | "snoozed" | "retargeted" | "grouped" | "beyond";
 
 export interface Step { title: string; mode: "auto" | "confirm" }
 export interface Person { type: "user" | "ai"; id: string; name?: string }
@@ -11,7 +11,7 @@ export interface Person { type: "user" | "ai"; id: string; name?: string }
 export interface Item {
   id: string; workspace_id: string; kind: string; source_id: string; title: string; state: State;
   priority: Priority; blocking: boolean; created_at: string; updated_at: string; revision: number;
-  /** `rank_reasons`: the band, then `overdue`, `blocking`, `pinned`. The list is sorted by `rank` as text, then by `id`. */
+  /** `rank_reasons`: the band, then `refused`, `undeliverable` or `unconfirmed` (a decision came back), `overdue`, `blocking`, `pinned`. The list is sorted by `rank` as text, then by `id`. */
   band: Priority; due_at: string; overdue: boolean; rank_reasons: string[]; rank: string;
   target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>; // numbers that a double cannot represent exactly are `String` objects (exact.js)
   sender_type?: string; sender_id?: string; sender_name?: string;

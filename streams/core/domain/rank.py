@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from struct import Struct
 
+from schemas.asking.question import Returned
 from schemas.views import ItemRow
 
 __all__ = [
-    "BANDS", "ID_OFFSET", "RankKey", "band_of", "due_of", "is_pinned", "pinned_sort_key", "priority_of", "rank_key",
-    "rank_reasons", "sort_key",
+    "BANDS", "ID_OFFSET", "STAGES", "RankKey", "band_of", "due_of", "is_pinned", "pinned_sort_key", "priority_of",
+    "rank_key", "rank_reasons", "rank_text", "returned_of", "sort_key",
 ]
 
-# `rank_key` as bytes: band, not blocking, not pinned, due, created; the item id follows. An index of a million entries
-# is smaller and compares faster with bytes than with tuples.
+# `rank_key` as bytes: band, stage, not pinned, due, created; the item id follows. An index of a million entries is
+# smaller and compares faster with bytes than with tuples.
 _SORT_KEY = Struct(">BBBQQ")
 ID_OFFSET = _SORT_KEY.size  # index of the first byte of the item id in a sort key
 
@@ -21,7 +22,11 @@ ID_OFFSET = _SORT_KEY.size  # index of the first byte of the item id in a sort k
 BANDS = ("urgent", "high", "normal", "low")
 _BAND_NUMBERS = {name: number for number, name in enumerate(BANDS)}
 
-RankKey = tuple[int, bool, bool, int, int, str]
+# Second byte of a sort key. A decision that came back is first in its band: the person believes that it took effect.
+_RETURNED, _BLOCKING, _OTHER = 0, 1, 2
+STAGES = (_RETURNED, _BLOCKING, _OTHER)
+
+RankKey = tuple[int, int, bool, int, int, str]
 
 
 def priority_of(priority: str | None) -> str:
@@ -53,14 +58,27 @@ def is_pinned(row: ItemRow, pins: Collection[str]) -> bool:
     return row.data.cluster in pins or any(cluster in pins for cluster in row.clusters)
 
 
+def returned_of(row: ItemRow) -> Returned | None:
+    """Returns why the item is open again although it was decided: `refused`, `undeliverable` or `unconfirmed`."""
+    return row.question.returned if row.question is not None else None
+
+
+def _stage_of(row: ItemRow) -> int:
+    if row.question is not None and row.question.returned is not None:
+        return _RETURNED
+    return _BLOCKING if row.blocking else _OTHER
+
+
 def rank_key(row: ItemRow, pinned: bool = False) -> RankKey:
-    """Returns the ascending sort key: band, blocking first, pinned first, earliest due, oldest, id."""
-    return (row.band, not row.blocking, not pinned, row.due_at, row.created_at, row.id)
+    """Returns the ascending sort key: band, returned first, then blocking, pinned first, earliest due, oldest, id."""
+    return (row.band, _stage_of(row), not pinned, row.due_at, row.created_at, row.id)
 
 
 def rank_reasons(row: ItemRow, pinned: bool = False) -> list[str]:
-    """Returns the reasons of the rank in order of weight: the band, then `overdue`, `blocking`, `pinned`."""
+    """Returns the reasons of the rank: the band, then why a decision came back, `overdue`, `blocking`, `pinned`."""
     result = [BANDS[row.band]]
+    if (returned := returned_of(row)) is not None:
+        result.append(returned)
     if row.overdue:
         result.append("overdue")
     if row.blocking:
@@ -72,7 +90,17 @@ def rank_reasons(row: ItemRow, pinned: bool = False) -> list[str]:
 
 def sort_key(row: ItemRow, pinned: bool = False) -> bytes:
     """Returns `rank_key` as bytes with the same order."""
-    return _SORT_KEY.pack(row.band, not row.blocking, not pinned, row.due_at, row.created_at) + row.id.encode()
+    return _SORT_KEY.pack(row.band, _stage_of(row), not pinned, row.due_at, row.created_at) + row.id.encode()
+
+
+def rank_text(key: bytes) -> str:
+    """Returns a sort key without its id as text with the same order, by code unit.
+
+    The texts of blocking and other items are those of view version 1, therefore a copy that a client made before the
+    upgrade stays in order. A returned item is after all items of the band above: `-1` is above urgent.
+    """
+    band, stage = (key[0], key[1] - 1) if key[1] else (key[0] - 1, 2)
+    return f"{band:02x}{stage:02x}{key[2:ID_OFFSET].hex()}"
 
 
 def pinned_sort_key(key: bytes) -> bytes:

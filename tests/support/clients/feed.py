@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 BANDS = ("urgent", "high", "normal", "low")
+RETURNED = {"refused", "undeliverable", "unconfirmed"}  # rank reasons of a decision that came back
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,8 +28,10 @@ def _us(text: str) -> int:
 
 def rank(item: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the sort key of CONTRACT §3, from the fields of the item alone."""
+    came_back = not RETURNED.isdisjoint(item["rank_reasons"])
+    stage = 0 if came_back else 1 if item["blocking"] else 2
     return (
-        BANDS.index(item["band"]), not item["blocking"], "pinned" not in item["rank_reasons"], _us(item["due_at"]),
+        BANDS.index(item["band"]), stage, "pinned" not in item["rank_reasons"], _us(item["due_at"]),
         _us(item["created_at"]), item["id"],
     )
 

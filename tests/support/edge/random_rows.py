@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Raw
+from support.edge.random_questions import random_ask, random_question
 
-from schemas.log import Data, Editor, Sender, Step, Widget
+from schemas.log import NO_PAYLOAD, Data, Editor, Sender, Step, Widget
 from schemas.scalars import HOUR
 from schemas.views import (
     ActivityRow,
@@ -96,7 +97,7 @@ class World:
         )
         key, row = item(
             ws, f"s{number}", kind=kind, data=data, target_user_id=user, target_role=role,
-            state=pick(("unread", "unread", "unread", "read", "read", "resolved", "hidden")),
+            state=pick(("unread", "unread", "unread", "read", "read", "decided", "resolved", "hidden")),
             priority=pick(("urgent", "high", "normal", "low")),
             overdue=pick((False, True)), blocking=pick((False, True)),
             due_at=self.random.randrange(5), created_at=self.random.randrange(5), rev=self.position.next - 1,
@@ -108,7 +109,17 @@ class World:
         row.surge = self.surges[key] = self.surges.get(key, 0) + (self.random.random() < 0.3)
         if row.state == "resolved":
             row.resolved_at, row.resolved_action = 9, pick((None, "approved"))
-        return key, self._little(key, row)
+        return key, self._asking(self._little(key, row))
+
+    def _asking(self, row: ItemRow) -> ItemRow:
+        """Gives a third of the rows a question that fits the state. A decided row always has one."""
+        if row.state != "decided" and self.random.random() < 0.6:
+            row.source, row.question, row.data.ask = "", None, NO_PAYLOAD
+            return row
+        text = marker(row.ws, row.target_user_id, row.target_role)
+        row.source, row.data.ask = "/s", random_ask(self.random)
+        row.question = random_question(self.random, row, text, USERS)
+        return row
 
     def _little(self, key: bytes, row: ItemRow) -> ItemRow:
         """Returns, in half of the cases, the existing row with one field changed: indexes often miss such changes."""

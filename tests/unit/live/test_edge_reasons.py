@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.clients.feed import frames
 from support.edge.random_rows import item
 
 from api.live.frames import FrameEncoder
+from api.readmodel import listing
 from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
+from schemas.asking.question import Decision, Question, Vote
 from schemas.log import Data
-from schemas.views import MarkRow, PositionRow, PreferencesRow, encode_row
+from schemas.views import ItemRow, MarkRow, PositionRow, PreferencesRow, encode_row
 from streams.core.domain.keys import mark_key, preferences_key
+from streams.core.domain.rank import ID_OFFSET
 
 ANN = Reader("w1", "ann", frozenset({"MEMBER"}))
+MADE = Decision("dec_1", "yes", "approve", 3, 8, "made", (Vote("bob", "MEMBER", 3, "yes", "approve"),))
 
 
 class Feed:
@@ -40,6 +45,10 @@ class Feed:
     ({"state": "resolved", "resolved_action": "approved"}, "resolved", "approved"),
     ({"state": "resolved"}, "resolved", None),
     ({"state": "hidden"}, "resolved", None),
+    ({"state": "decided"}, "decided", None),
+    ({"state": "decided", "question": Question("d", decision=MADE)}, "decided", None),
+    ({"state": "decided", "target_user_id": "bob"}, "retargeted", None),
+    ({"state": "decided", "target_role": "OWNER", "incident": "ibx_i"}, "retargeted", None),
     ({"target_user_id": "bob"}, "retargeted", None),
     ({"target_role": "OWNER"}, "retargeted", None),
     ({"target_role": "OWNER", "state": "resolved", "resolved_action": "secret"}, "retargeted", None),
@@ -53,6 +62,29 @@ def test_an_item_that_changes(change: dict[str, Any], reason: str, action: str |
     assert (event, data["reason"], data.get("resolved_action")) == ("removed", reason, action)
     assert data["counts"] == {"total": 0, "unread": 0, "by_kind": {}, "by_priority": {}}
     assert feed.put(item(**change, rev=9)) == [], "and nothing of it after"
+
+
+def test_a_decision_that_comes_back_is_added_at_the_top_of_its_band() -> None:
+    feed = Feed()
+    feed.put(item(source_id="a", blocking=True), item(source_id="b"), item(source_id="u", priority="urgent"))
+    [(event, data)] = feed.put(item(source_id="b", state="decided", question=Question("d", decision=MADE)))
+    assert (event, data["reason"], data["counts"]["total"]) == ("removed", "decided", 2)
+    assert feed.put(item(source_id="b", state="decided", question=Question("d", decision=MADE), rev=9)) == []
+    [(event, data)] = feed.put(item(
+        source_id="b", question=Question("d", decision=replace(MADE, state="refused"), returned="refused")))
+    assert (event, data["item"]["rank_reasons"], data["counts"]["total"]) == ("added", ["normal", "refused"], 3)
+    page = [row.source_id for row in listing_of(feed)]
+    assert page == ["u", "b", "a"]
+    [(event, data)] = feed.put(item(source_id="b"))
+    assert (event, data["item"]["rank_reasons"]) == ("changed", ["normal"]), "a new question, in its usual position"
+    assert [row.source_id for row in listing_of(feed)] == ["u", "a", "b"]
+
+
+def listing_of(feed: Feed) -> list[ItemRow]:
+    space = feed.replica.workspace("w1")
+    keys = list(listing.ranked(space, ANN, frozenset()))
+    assert keys == feed.window.keys
+    return [row for key in keys if (row := space.item(key[ID_OFFSET:])) is not None]
 
 
 def test_dismiss_marks_remove_and_restore() -> None:

@@ -227,7 +227,8 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
             assert got == wanted
         away = json.loads(answers.dismissed_page(space, reader, 0, PageRequest(1000)))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
-        for states in (("unread",), ("resolved",), ("unread", "read"), ("unread", "read", "resolved")):
+        for states in (("unread",), ("decided",), ("resolved",), ("unread", "read"),
+                       ("unread", "read", "decided", "resolved")):
             found = [key.decode() for key in listing.newest(space, reader, states)]
             assert found == [row.id for row in truth.newest(*states)]
         assert space.unread_count(reader) == sum(row.is_listed and row.state == "unread" for row in truth.visible)
