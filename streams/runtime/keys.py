@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 KEY_BYTES = 32
-SEAL_LABEL = b"attn seal key 1"
-RECEIPT_LABEL = b"attn receipt key 1"
+SEAL_LABEL = b"attn.seal-key.1"
+RECEIPT_LABEL = b"attn.receipt-key.1"
 _BASE64 = re.compile(r"[A-Za-z0-9_-]{43}=?")
 
 

@@ -43,8 +43,8 @@ def test_keys_are_read_in_every_spelling_of_base64(keys: list[bytes], encode: ob
 
 def test_without_a_list_each_use_derives_a_key_of_its_own() -> None:
     derived = settings(jwt_secret=SECRET)
-    assert seal_keys(derived) == [hmac.digest(SECRET.encode(), b"attn seal key 1", hashlib.sha256)]
-    assert receipt_keys(derived) == [hmac.digest(SECRET.encode(), b"attn receipt key 1", hashlib.sha256)]
+    assert seal_keys(derived) == [hmac.digest(SECRET.encode(), b"attn.seal-key.1", hashlib.sha256)]
+    assert receipt_keys(derived) == [hmac.digest(SECRET.encode(), b"attn.receipt-key.1", hashlib.sha256)]
     assert Sealer(seal_keys(derived)).seal("t", ["ws"]).startswith("s1.")
     assert seal_keys(settings()) == receipt_keys(settings()) == []
     assert seal_keys(settings(seal_keys=" ", jwt_secret=SECRET)) == seal_keys(derived), "an empty setting is not given"
