@@ -47,7 +47,8 @@ def test_every_field_of_a_fact_has_its_column() -> None:
         ws="w", pos=7, index=3, event_id="/s e", time=11, at=12, type="plan.approved", subject="p", item="ibx_1",
         kind="plan_approval", priority="high", title="T", cluster="c", stack="s", case_id="case", state="OPEN",
         session_id="se", task_id="ta", proof_id="pr", actor="ann", resolved_action="approved", seconds_open=1.5,
-        target_user_id="bob", target_role="OWNER", stale=True, opened=True,
+        target_user_id="bob", target_role="OWNER", stale=True, opened=True, decision="dec_1", option="yes",
+        does="approve", reason="no quota", role="ADMIN", viewed=2.5, seconds_to_decide=9.0, seconds_to_apply=3.0,
     )
     row = dict(zip(COLUMNS, next(zip(*columns([full], [5]), strict=True)), strict=True))
     assert row == {
@@ -56,15 +57,19 @@ def test_every_field_of_a_fact_has_its_column() -> None:
         "stack": "s", "case_id": "case", "case_state": "OPEN", "session_id": "se", "task_id": "ta", "proof_id": "pr",
         "actor": "ann", "resolved_action": "approved", "seconds_open": 1.5, "target_user_id": "bob",
         "target_role": "OWNER", "is_stale": True, "opened": True, "log_partition": 5, "position": 7, "fact_index": 3,
+        "decision_id": "dec_1", "option": "yes", "does": "approve", "reason": "no quota", "role": "ADMIN",
+        "viewed": 2.5, "seconds_to_decide": 9.0, "seconds_to_apply": 3.0,
     }
     unused = {"derived", "v"}  # derived facts don't get here
     assert len(row) == len(msgspec.structs.fields(Fact)) - len(unused) + 1
 
 
-def test_absent_fields_of_a_fact_are_empty_strings_and_seconds_open_is_null() -> None:
+def test_absent_fields_of_a_fact_are_empty_strings_and_absent_numbers_are_null() -> None:
     row = dict(zip(COLUMNS, next(zip(*columns([fact(1)], [0]), strict=True)), strict=True))
-    assert row["seconds_open"] is None
-    assert all(row[name] == "" for name in ("item_id", "kind", "title", "actor", "target_role", "case_state"))
+    assert all(row[name] is None for name in ("seconds_open", "viewed", "seconds_to_decide", "seconds_to_apply"))
+    assert all(row[name] == "" for name in (
+        "item_id", "kind", "title", "actor", "target_role", "case_state", "decision_id", "option", "does", "reason",
+        "role"))
 
 
 def test_the_digest_takes_any_text() -> None:
