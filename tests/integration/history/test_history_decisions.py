@@ -1,0 +1,53 @@
+"""Migration 0005: facts of decisions beside rows of an older attn."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.clickhouse.decisions import decision_facts
+
+from schemas.facts import Fact
+from schemas.scalars import SECOND
+from schemas.settings import Settings
+from streams.history.clickhouse import client, migrate
+from streams.history.clickhouse.columns import COLUMNS, columns
+from streams.history.clickhouse.repository import ActivityRepository
+
+pytestmark = pytest.mark.clickhouse
+pytest.importorskip("chdb", reason="chdb is not installed")
+
+BEGIN = int(datetime(2026, 5, 20, tzinfo=UTC).timestamp()) * SECOND
+NEW = ("decision_id", "option", "does", "reason", "role", "viewed", "seconds_to_decide", "seconds_to_apply")
+
+
+def test_rows_of_an_older_attn_stay_readable(tmp_path: Path) -> None:
+    """Also rows that an older `attn history` inserts after the migration, while processes are upgraded."""
+    found, files = client.connect(Settings(data_dir=tmp_path, _env_file=None)), migrate.packaged()
+    migrate.apply(found, "attn", files=files[:4])
+    old = [Fact(ws="w", pos=number, index=0, event_id=f"/s {number}", time=BEGIN, at=BEGIN, type="plan.approved",
+                subject="p", item="ibx", kind="plan_approval", actor="ann", seconds_open=2.0) for number in range(6)]
+    kept = [name for name in COLUMNS if name not in NEW]
+
+    def insert_as_before(facts: list[Fact]) -> None:
+        data = [values for name, values in zip(COLUMNS, columns(facts, [0] * len(facts)), strict=True) if name in kept]
+        found.insert("attn.activity", data, column_names=kept, column_oriented=True)
+
+    insert_as_before(old[:3])
+    assert migrate.apply(found, "attn") == [file.name for file in files[4:]]
+    for statement in files[4].statements("attn"):  # again: a crash came before the note that it was applied
+        found.command(statement)
+    insert_as_before(old[3:])
+    facts = decision_facts(4, 20, "w", BEGIN)
+    ActivityRepository(found, "attn", local=True).insert(columns(facts, [0] * len(facts)), "new")
+    (decisions,) = found.query("SELECT count(), uniqExact(decision_id) FROM attn.decisions").result_rows
+    assert decisions == (20, 20)
+    (row,) = found.query(
+        "SELECT count(), countIf(decision_id = '' AND option = '' AND reason = '' AND viewed IS NULL "
+        "AND seconds_to_decide IS NULL AND seconds_to_apply IS NULL) FROM attn.activity WHERE type = 'plan.approved'"
+    ).result_rows
+    assert row == (6, 6)
+    hourly = "SELECT type, sum(facts) FROM attn.activity_by_hour GROUP BY type"
+    assert dict(found.query(hourly).result_rows)["decision.made"] == sum(one.type == "decision.made" for one in facts)
+    found.close()
