@@ -28,14 +28,25 @@ FAILURES = [
     ("smoke-test", "checkout p99 2.9 s > 1.5 s for 5 minutes"),
     ("terraform-plan", "Error acquiring the state lock: ConditionalCheckFailed"),
 ]
-QUESTIONS = [
+# Title, text, and the answer that is asked for: a list of choices, a form as (fields, required fields), or None (any
+# text).
+QUESTIONS: list[tuple[str, str, list[str] | tuple[dict[str, Any], list[str]] | None]] = [
     ("Which currency wins when both are set?", "The order has `currency: EUR`, the customer `USD`.\n\n"
-     "- keep the **order's**\n- keep the *customer's*\n- ask support"),
-    ("May I drop the column legacy_ref?", "Nothing in this repository reads it. Two dashboards may still use it."),
-    ("Found two customers named Northwind", "Same VAT number, different billing address. Merge them?"),
-    ("The test needs a production-like key", "I can go on with a sandbox key, but then step 4 is not proven."),
-    ("Is a breaking change of the API fine?", "`amount` becomes a string. Three callers, all ours."),
-    ("How far back shall the backfill go?", "2023-01 is 41 M rows (about 3 h), 2024-01 is 12 M."),
+     "- keep the **order's**\n- keep the *customer's*\n- ask support",
+     ["The order's", "The customer's", "Ask support"]),
+    ("May I drop the column legacy_ref?", "Nothing in this repository reads it. Two dashboards may still use it.",
+     ["Drop it", "Keep it"]),
+    ("Found two customers named Northwind", "Same VAT number, different billing address. Merge them?",
+     ["Merge them", "Keep both"]),
+    ("The test needs a production-like key", "I can go on with a sandbox key, but then step 4 is not proven.", None),
+    ("Is a breaking change of the API fine?", "`amount` becomes a string. Three callers, all ours.",
+     ["Yes, change all callers", "No, add a new field"]),
+    ("How far back shall the backfill go?", "2023-01 is 41 M rows (about 3 h), 2024-01 is 12 M.", (
+        {
+            "from": {"type": "string", "format": "date", "title": "First day", "default": "2024-01-01"},
+            "workers": {"type": "integer", "minimum": 1, "maximum": 8, "title": "Parallel workers", "default": 2},
+            "notify": {"type": "boolean", "title": "Tell me when it is done", "default": True},
+        }, ["from", "workers"])),
 ]
 PLANS = [
     ("Move {stack} on {cluster} to the new node pool", [
@@ -49,13 +60,19 @@ PLANS = [
     ("Split the {stack} queue by tenant", [
         ("Create 8 queues", "auto"), ("Dual-write for an hour", "auto"), ("Switch readers", "confirm")]),
 ]
-ACTIONS = [
-    ("Restart 6 pods of {stack} on {cluster}", "low", True), ("Refund 312.40 EUR to Northwind", "medium", False),
-    ("Scale {stack} on {cluster} from 4 to 12", "medium", True),
-    ("Delete volume pvc-{stack}-old on {cluster}", "critical", False),
-    ("Block 14 addresses at the edge of {cluster}", "high", True), ("Send 1,204 customers a correction", "high", False),
-    ("Purge the CDN cache of {stack}", "low", True), ("Force-unlock the state of {stack}", "high", False),
+# Title, tool, arguments, risk, whether it can be undone.
+ACTIONS: list[tuple[str, str, dict[str, Any], str, bool]] = [
+    ("Restart 6 pods of {stack} on {cluster}", "restart_pods", {"pods": 6}, "low", True),
+    ("Refund 312.40 EUR to Northwind", "refund",
+     {"customer": "Northwind", "amount": 312.40, "currency": "EUR", "reason": "late delivery"}, "medium", False),
+    ("Scale {stack} on {cluster} from 4 to 12", "scale", {"replicas": 12, "from": 4}, "medium", True),
+    ("Delete volume pvc-{stack}-old on {cluster}", "delete_volume", {"size_gib": 512}, "critical", False),
+    ("Block 14 addresses at the edge of {cluster}", "block", {"addresses": 14, "hours": 24}, "high", True),
+    ("Send 1,204 customers a correction", "send_mail", {"template": "correction-7", "recipients": 1204}, "high", False),
+    ("Purge the CDN cache of {stack}", "purge_cache", {"paths": ["/*"]}, "low", True),
+    ("Force-unlock the state of {stack}", "force_unlock", {"lock": "terraform"}, "high", False),
 ]
+CUSTOMERS = ["Northwind", "Contoso", "Fabrikam", "Initech", "Globex"]
 DRAFTS = ["{stack}: raise memory limits", "{stack}: autoscaling by queue length", "{stack}: runbook of the fail-over",
           "{stack} on {cluster}: network policy", "{stack}: alert when refunds pile up"]
 MESSAGES = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -19,9 +19,9 @@ import orjson
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from ops.demo import site
-from ops.demo.desk import AnswerDesk
+from ops.demo.desk import Desk
 from ops.demo.scenarios import KINDS
+from ops.demo.sources import apply_decisions
 from ops.demo.story import DAY, NOON, ScheduledEvent, Story
 from ops.demo.users import WORKSPACE, DemoUsers
 from schemas.scalars import SECOND, format_timestamp
@@ -58,7 +58,7 @@ def events(position: StoryPosition, started: int) -> Iterator[tuple[StoryPositio
     Later events follow at SPEED from `started` on. Ids contain the time of the first start, so two demos share no ids.
     """
     begins = position.began / SECOND - DAY
-    story, run, resumed_at = Story(position.seed, KINDS, NOON), f"d{position.began // SECOND:x}", max(DAY, position.at)
+    story, run, resumed_at = Story(position.seed, KINDS, NOON), _run_name(position), max(DAY, position.at)
     for number, scheduled in zip(count(1), story.scheduled_events(), strict=False):
         if number > position.number:
             at = begins + scheduled.at if scheduled.at < DAY else started / SECOND + (scheduled.at - resumed_at) / SPEED
@@ -67,10 +67,15 @@ def events(position: StoryPosition, started: int) -> Iterator[tuple[StoryPositio
             yield after, stamp, _event(scheduled, run, number, stamp)
 
 
+def _run_name(position: StoryPosition) -> str:
+    return f"d{position.began // SECOND:x}"
+
+
 def _event(scheduled: ScheduledEvent, run: str, number: int, at: int) -> dict[str, Any]:
-    emit, data = scheduled.emit, dict(scheduled.emit.data)
-    if "expires_in" in data:
-        data["expires_at"] = format_timestamp(at + int(data.pop("expires_in") * SECOND))
+    """Returns the CloudEvent. The id of its ask is its own id: an item that asks again asks another question."""
+    emit, data = scheduled.emit, _with_expiry(scheduled.emit.data, at)
+    if "ask" in data:
+        data["ask"] = {"id": f"{run}-{number}", **_with_expiry(data["ask"], at)}
     if "session_id" in data:
         data["session_id"] = f"{data['session_id']}_{run}"
     subject = emit.subject if emit.type == "case.state_changed" else f"{emit.subject}_{run}"
@@ -78,6 +83,14 @@ def _event(scheduled: ScheduledEvent, run: str, number: int, at: int) -> dict[st
         "specversion": "1.0", "id": f"{run}-{number}", "source": f"/demo/{TOPIC_OF_TYPE[emit.type]}", "type": emit.type,
         "subject": subject, "time": format_timestamp(at), "workspaceid": WORKSPACE, "data": data,
     }
+
+
+def _with_expiry(fields: Mapping[str, Any], at: int) -> dict[str, Any]:
+    """Returns the fields with `expires_at` instead of `expires_in`."""
+    found = dict(fields)
+    if "expires_in" in found:
+        found["expires_at"] = format_timestamp(at + int(found.pop("expires_in") * SECOND))
+    return found
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -100,26 +113,27 @@ async def _play(settings: Settings) -> None:
     position = StoryPosition(now % 1000, now)
     if file.exists():
         position = msgspec.json.decode(file.read_bytes(), type=StoryPosition)
-    desk = AnswerDesk(file.with_name("demo-desk.json"))
+    desk = Desk(file.with_name("demo-desk.json"))
     for _, _, event in islice(events(StoryPosition(position.seed, position.began), now), position.number):
         desk.accept(event)
     out = idempotent_producer(settings, "demo")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    address = f"http://{f'[{host}]' if ':' in host else host}"
-    inbox = f"{address}:{settings.port}"
+    inbox = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     async with contextlib.aclosing(DemoUsers(settings, inbox, position.seed)) as users:
         try:
             await out.start()
-            async with site.serve(desk, partial(_send, out), inbox, settings.host):
-                users.begin()
-                await _follow(out, position, now, file, desk, f"{address}:{desk.port}")
+            users.begin()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_follow(out, position, now, file, desk))
+                group.create_task(apply_decisions(
+                    settings, desk, partial(_send, out), f"attn-demo-{_run_name(position)}"))
+        except ExceptionGroup as failed:  # the supervisor looks at the type: KafkaError means that Kafka is unavailable
+            raise failed.exceptions[0] from None
         finally:
             await out.stop()
 
 
-async def _follow(
-    out: AIOKafkaProducer, position: StoryPosition, now: int, file: Path, desk: AnswerDesk, address: str
-) -> None:
+async def _follow(out: AIOKafkaProducer, position: StoryPosition, now: int, file: Path, desk: Desk) -> None:
     """Sends each event when it is due, and saves the position after each batch."""
     unsent: list[dict[str, Any]] = []
     for after, at, event in events(position, now):
@@ -133,14 +147,8 @@ async def _follow(
                 log.info("sent the events of the last day; continuing at demo speed", speed=SPEED)
             await asyncio.sleep(delay)
         if desk.accept(event):
-            unsent.append(linked(event, desk, address))
+            unsent.append(event)
         position = after
-
-
-def linked(event: dict[str, Any], desk: AnswerDesk, address: str) -> dict[str, Any]:
-    """Returns the event with `action_url` if it opens an item: the desk's page that answers it."""
-    path = desk.path(event)
-    return event if path is None else {**event, "data": {**event["data"], "action_url": address + path}}
 
 
 def _save(file: Path, position: StoryPosition) -> None:
@@ -151,4 +159,9 @@ def _save(file: Path, position: StoryPosition) -> None:
 async def _send(out: AIOKafkaProducer, events: list[dict[str, Any]]) -> None:
     """Sends the events, and waits until Kafka has acknowledged them."""
     await wait_acknowledged([
-        await out.send(TOPIC_OF_TYPE[event["type"]], orjson.dumps(event), key=WORKSPACE.encode()) for event in events])
+        await out.send(_topic(event), orjson.dumps(event), key=WORKSPACE.encode()) for event in events])
+
+
+def _topic(event: dict[str, Any]) -> str:
+    """Returns the event's topic. A report of a decision is sent to the topic of its source, `/demo/TOPIC`."""
+    return TOPIC_OF_TYPE.get(event["type"]) or str(event["source"]).removeprefix("/demo/")

@@ -1,4 +1,4 @@
-"""Demo users: they read, resolve and dismiss items through the HTTP API, as a browser does."""
+"""Demo users: they read, resolve, dismiss and decide items through the HTTP API, as a browser does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import structlog
 from ops.demo.scenarios import PEOPLE
 from schemas.settings import Settings
 
-__all__ = ["WORKSPACE", "DemoUsers"]
+__all__ = ["WORKSPACE", "DemoUsers", "choose_answer", "may_decide"]
 
 WORKSPACE = "demo"
 _PAUSE = 8.0  # mean seconds between two requests
@@ -56,13 +56,18 @@ class DemoUsers:
         headers = self._headers(user, role, name)
         items = (await self._client.get("/org/me/inbox", headers=headers, params={"limit": 50})).json().get("items", [])
         if items:
-            item = self._rng.choice(items)
-            method, path, body = self._choose(item)
+            voted = [one for one in items if one.get("votes") and may_decide(one, user, role)]
+            item = self._rng.choice(voted or items)  # a second vote soon follows the first
+            method, path, body = self._choose(item, user, role)
             answer = await self._client.request(method, path, headers=headers, json=body)
             log.debug("demo user acted", user=user, path=path, status=answer.status_code)
 
-    def _choose(self, item: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    def _choose(self, item: dict[str, Any], user: str, role: str) -> tuple[str, str, dict[str, Any]]:
         path = f"/api/v1/inbox/{item['id']}"
+        if may_decide(item, user, role) and self._rng.random() < (0.8 if item.get("votes") else 0.3):
+            answer = choose_answer(item, self._rng)
+            if answer is not None:
+                return "POST", f"{path}/decision", answer
         if item["kind"] in _BY_HAND and self._rng.random() < 0.3:
             return "PATCH", path, {"state": "resolved", "resolved_action": "done"}
         if item.get("state") == "unread":
@@ -75,3 +80,29 @@ class DemoUsers:
         assert secret is not None, "attn up creates a secret"
         claims = {"sub": user, "workspace_id": WORKSPACE, "role": role, "name": name, "exp": int(time.time()) + _HOUR}
         return {"Authorization": f"Bearer {jwt.encode(claims, secret.get_secret_value(), 'HS256')}"}
+
+
+def may_decide(item: dict[str, Any], user: str, role: str) -> bool:
+    """Whether the item asks, is undecided, and lets this user decide who has not voted yet (CONTRACT §7)."""
+    if "ask" not in item or item.get("state") == "decided" or user in (vote["user"] for vote in item.get("votes", ())):
+        return False
+    deciders = item.get("deciders", {})
+    if user in deciders.get("excluded", ()):
+        return False
+    return user in deciders.get("users", ()) or role in deciders.get("roles", ())
+
+
+def choose_answer(item: dict[str, Any], rng: random.Random) -> dict[str, Any] | None:
+    """Returns the body of the decision: what others voted for, else any option without a form; None if there is none.
+
+    An approval is more likely than a rejection, as in life.
+    """
+    plain = [option for option in item["ask"]["options"] if "form" not in option and option["does"] not in (
+        "edit", "respond")]
+    voted = {vote["vote"] for vote in item.get("votes", ())}
+    options = [option for option in plain if option["id"] in voted] or plain
+    if not options or "form" in item["ask"]:
+        return None
+    option = rng.choices(options, [1 if one["does"] in ("reject", "ignore") else 5 for one in options])[0]
+    comment = {"comment": "See the runbook."} if option.get("comment") == "required" else {}
+    return {"option": option["id"], "digest": item["digest"], **comment}

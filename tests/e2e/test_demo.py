@@ -1,10 +1,10 @@
-"""`attn up --demo` for a new user: a full list, and a question that is answered at its source."""
+"""`attn up --demo` for a new user: a full list, a question that is decided in the page, and its effect at the source."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -27,86 +27,74 @@ def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, Any]
         yield both
 
 
+@pytest.fixture
+def scene(playing: tuple[Up, Any]) -> Iterator[Scene]:
+    found = Scene(*playing, ws="demo")
+    yield found
+    found.close()
+
+
 def item(scene: Scene, number: str) -> dict[str, Any]:
     found: dict[str, Any] = scene.up.get(f"/org/me/inbox/{number}", scene.token("maria")).json()
     return found
 
 
-def questions(scene: Scene, kind: str) -> list[dict[str, Any]]:
-    """What is open for Maria, the last that the team would get to first."""
+def questions(scene: Scene, kind: str, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """What asks Maria, the newest first: the team gets to it last."""
     items = scene.up.get(f"/org/me/inbox?kind={kind}&limit=500", scene.token("maria")).json()["items"]
-    return sorted(items, key=lambda one: str(one["created_at"]), reverse=True)
+    return sorted((one for one in items if "ask" in one and wanted(one)), key=lambda one: str(one["created_at"]),
+                  reverse=True)
 
 
-def approved(page: Any, plan: dict[str, Any]) -> bool:
-    """Maria approves it at its source. False: the team was quicker, as it plays on meanwhile."""
-    page.fill("#search", plan["title"])
-    page.wait_for_selector(f"[data-id='{plan['id']}'] .main, .empty, .row:not([data-id='{plan['id']}'])")
-    row = page.locator(f"[data-id='{plan['id']}']:not(.gone) .main")
-    if not row.count():
-        return False
-    row.click()
-    page.wait_for_selector(f"#detail-title:has-text('{plan['title']}')")
-    link = page.locator("#detail .actions a.primary")
-    if not link.count():
-        return False
-    with page.context.expect_page() as opened:
-        link.click()
-    source = opened.value
-    source.wait_for_selector(f"h1:has-text('{plan['title']}'), h1:has-text('Nothing waits here')")
-    if source.locator("button:has-text('Approve')").count():
-        source.set_viewport_size({"width": 844, "height": 240})
-        source.mouse.move(422, 120)
-        source.mouse.wheel(0, 2000)
-        source.wait_for_function(
-            "() => document.querySelector('main > p:last-child').getBoundingClientRect().bottom <= innerHeight")
-        source.click("button:has-text('Approve')")
-        source.wait_for_selector("h1:has-text('Approve: done'), h1:has-text('Nothing waits here')")
-    assert source.evaluate("() => document.styleSheets.length") == 1
-    done = source.locator("h1:has-text('Approve: done')").count() == 1
-    source.close()
-    return done
+def decide(scene: Scene, found: dict[str, Any], does: str) -> bool:
+    """Maria decides over HTTP. Returns False if somebody of the team was quicker, or the story closed the item."""
+    option = next(one["id"] for one in found["ask"]["options"] if one["does"] == does)
+    answer = httpx.post(
+        f"{scene.up.url}/api/v1/inbox/{found['id']}/decision", timeout=60, trust_env=False,
+        json={"option": option, "digest": found["digest"]}, headers={"Authorization": f"Bearer {scene.token('maria')}"})
+    assert answer.status_code in (201, 409, 410, 412), answer.text
+    return bool(answer.status_code == 201)
 
 
-def test_a_question_is_answered_at_its_source(playing: tuple[Up, Any]) -> None:
-    up, browser = playing
-    scene = Scene(up, browser, ws="demo")
-    try:
-        wait_for(lambda: questions(scene, "plan_approval"), 60, "a plan in the inbox")
-        page = scene.signed_in("maria")
-        plan = next(one for _ in range(10) for one in questions(scene, "plan_approval")[:1] if approved(page, one))
-        page.wait_for_selector(f"[data-id='{plan['id']}']:not(.gone)", state="detached")
-        wait_for(lambda: item(scene, plan["id"])["state"] == "resolved", 20, "the answer in the inbox")
-        assert item(scene, plan["id"])["resolved_action"] == "approved"
-        assert item(scene, plan["id"])["resolved_by_user_id"] == "maria"
-    finally:
-        scene.close()
+def decided(scene: Scene, kind: str, does: str, wanted: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
+    """The first item that Maria gets to decide."""
+    return wait_for(lambda: next((one for one in questions(scene, kind, wanted) if decide(scene, one, does)), None), 90,
+                    f"an item of kind {kind} that Maria decides")
 
 
-def test_links_of_the_demo_work_after_a_restart(playing: tuple[Up, Any]) -> None:
-    scene = Scene(*playing, ws="demo")
-    wait_for(lambda: questions(scene, "pending_action"), 60, "an action in the inbox")
-    actions = questions(scene, "pending_action")  # whose links are from before
+def outcome(scene: Scene, number: str, *states: str) -> dict[str, Any]:
+    """The item once its decision is in one of these states."""
+    def found() -> dict[str, Any] | None:
+        one = item(scene, number)
+        return one if one.get("decision", {}).get("state") in states else None
+
+    return wait_for(found, 60, f"a decision that is {' or '.join(states)}")
+
+
+def test_what_a_newcomer_approves_takes_effect_at_the_source(scene: Scene) -> None:
+    plan = decided(scene, "plan_approval", "approve")
+    done = outcome(scene, plan["id"], "applied")
+    assert (done["state"], done["resolved_action"], done["resolved_by_user_id"]) == ("resolved", "approved", "maria")
+    messages = scene.up.get("/org/me/inbox?kind=message&limit=500", scene.token("maria")).json()["items"]
+    assert f"Step 1 of the plan is done: {plan['title']}" in [one["title"] for one in messages]
+
+
+def test_a_refusal_comes_back_with_its_reason(scene: Scene) -> None:
+    """Of a deploy of payments to production; the source approves it after two minutes."""
+    def frozen(one: dict[str, Any]) -> bool:
+        return bool(one.get("stack") in ("billing", "ledger") and one["cluster"].startswith("prod")
+                    and one["ask"].get("action", {}).get("name") == "deploy")
+
+    deploy = decided(scene, "waitpoint", "approve", frozen)
+    back = outcome(scene, deploy["id"], "refused")
+    assert back["decision"]["reason"].startswith("payments freeze until ")
+    assert back["state"] in ("unread", "read")
+    assert "refused" in back["rank_reasons"]
+
+
+def test_decisions_are_applied_after_the_demo_was_killed(scene: Scene) -> None:
     before = identity.read(scene.up.data_dir / "run" / "demo.pid")
     assert before is not None
+    action = decided(scene, "pending_action", "reject", lambda one: "batch" not in one["ask"])
     os.kill(before.pid, signal.SIGKILL)
-
-    def declined() -> bool:
-        """The team answers too; so Maria declines the first one that is still open."""
-        for action in actions:
-            found = item(scene, action["id"])
-            if (found.get("resolved_action"), found.get("resolved_by_user_id")) == ("declined", "maria"):
-                return True
-            if found["state"] != "resolved" and posted(f"{action['action_url']}/1"):
-                return False  # until the inbox shows it
-        known = {action["id"] for action in actions}
-        actions.extend(one for one in questions(scene, "pending_action") if one["id"] not in known)
-        return False
-
-    def posted(url: str) -> bool:
-        try:
-            return httpx.post(url, timeout=60, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_for(declined, 90, "the demo at its port again, and the answer in the inbox")
+    assert outcome(scene, action["id"], "applied")["resolved_action"] == "declined"

@@ -1,183 +1,328 @@
-"""The demo's answer desk: each open item is answered once, and the story sends no second answer."""
+"""The demo's sources apply each decision once, refuse some with a reason, and keep what may still be taken back."""
 
 from __future__ import annotations
 
 import json
-import re
+import random
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
+import msgspec
 import pytest
 
-from ops.demo.desk import ANSWERS, AnswerDesk
-from ops.demo.player import StoryPosition, events, linked
-from ops.demo.site import create_site
-from schemas.scalars import parse_timestamp
-from schemas.topics import TOPIC_OF_TYPE
+from ops.demo import effects
+from ops.demo.desk import Desk
+from ops.demo.player import StoryPosition, events
+from ops.demo.users import choose_answer, may_decide
+from schemas.asking.ask import Ask
+from schemas.asking.decision_event import (
+    Actor,
+    DecisionData,
+    DecisionEvent,
+    DecisionVerb,
+    Fence,
+    QuestionRef,
+    encode_decision,
+)
+from schemas.scalars import SECOND, format_timestamp, parse_timestamp
+from schemas.topics import DECISION_REPORTS, TOPIC_OF_TYPE
 from streams.core.normalise import normalise
 
 NOW = parse_timestamp("2026-05-20T12:00:00Z")
-INBOX = "http://127.0.0.1:8000"
+UNDO = 5 * SECOND
+KINDS = {
+    "waitpoint.created": "waitpoint", "escalation.opened": "escalation", "run.failed": "failed_run",
+    "session.waiting": "session_waiting", "plan.proposed": "plan_approval", "action.requested": "pending_action",
+    "draft.edited": "draft_review", "task.blocked": "blocked_task", "case.state_changed": "blocked_case",
+}
+# What each kind's options do if the ask names none (CONTRACT §7).
+DEFAULTS = {
+    "plan_approval": ["approve", "reject"], "session_waiting": ["respond"], "draft_review": ["approve", "reject"],
+    "blocked_case": ["approve", "ignore", "reject"], "blocked_task": ["acknowledge"],
+}
 
 
 def story(count: int, seed: int = 7) -> list[dict[str, Any]]:
     return [event for _, _, event in islice(events(StoryPosition(seed, NOW), NOW), count)]
 
 
+STORY = story(4000)
+
+
+def asking(kind: str, **wanted: Any) -> dict[str, Any]:
+    """The story's first event of this type that asks, with these values of `data`."""
+    return next(event for event in STORY if event["type"] == kind and "ask" in event["data"]
+                and all(event["data"].get(name) == value for name, value in wanted.items()))
+
+
+def deploy(stack: str) -> dict[str, Any]:
+    return next(event for event in STORY if event["type"] == "waitpoint.created" and event["data"]["stack"] == stack
+                and event["data"]["cluster"].startswith("prod") and event["data"]["ask"]["action"]["name"] == "deploy")
+
+
+def record(
+    event: dict[str, Any], does: str | None, *, verb: DecisionVerb = "made", number: int = 0, at: int = NOW,
+    question: str | None = None, **more: Any,
+) -> dict[str, Any]:
+    """A record of topic `decisions` about the item of `event`, as attn writes it."""
+    decision = f"dec_{event['id']}_{number}"
+    data = DecisionData(
+        decision=decision, item="in_1", kind=KINDS[event["type"]],
+        question=QuestionRef(question or event["data"]["ask"]["id"], "0" * 64), opened_at=format_timestamp(at),
+        decided_at=format_timestamp(at), fence=Fence(0, number), option=does, does=does,
+        undo_until=format_timestamp(at + UNDO),
+        actors=(Actor("maria", "OWNER", format_timestamp(at), str(does), "Maria Okafor"),) if does else (), **more)
+    return json.loads(encode_decision(DecisionEvent(  # type: ignore[no-any-return]
+        id=f"{decision}.{verb}", type=f"decision.{verb}", subject=event["subject"], time=format_timestamp(at),
+        workspaceid="demo", data=data)))
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> AnswerDesk:
-    return AnswerDesk(tmp_path / "desk.json")
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "desk.json")
 
 
-def opening(desk: AnswerDesk, kind: str) -> dict[str, Any]:
-    """The story's first event of this type that opens an item. The desk has accepted it."""
-    event = next(event for event in story(3000) if event["type"] == kind and desk.path(event))
+def applied(desk: Desk, at: int = NOW + UNDO) -> list[dict[str, Any]]:
+    """All events of the decisions that are due, which are then done."""
+    sent = []
+    for decision, found in desk.due(at):
+        sent += found
+        desk.mark_done(decision, found)
+    return sent
+
+
+def options(event: dict[str, Any]) -> list[str]:
+    given = event["data"]["ask"].get("options")
+    return [one["does"] for one in given] if given else DEFAULTS[KINDS[event["type"]]]
+
+
+def asks_of_each_shape() -> list[Any]:
+    """One event of every distinct list of effects of a kind."""
+    found = {}
+    for event in STORY:
+        if "ask" in event["data"]:
+            found.setdefault((event["type"], tuple(options(event))), event)
+    return [pytest.param(event, does, id=f"{event['type']}-{does}") for event in found.values()
+            for does in dict.fromkeys(options(event))]
+
+
+def test_all_kinds_that_wait_for_a_person_ask_and_each_ask_is_valid() -> None:
+    kinds = set()
+    for event in STORY:
+        if "ask" in event["data"]:
+            ask = Ask.model_validate_json(json.dumps(event["data"]["ask"]))
+            assert ask.id == event["id"], "an item that opens again asks another question"
+            kinds.add(event["type"])
+    assert kinds == set(KINDS)
+
+
+def test_the_story_has_every_form_of_asking() -> None:
+    asks = [event["data"]["ask"] for event in STORY if "ask" in event["data"]]
+    chosen = {does for ask in asks for does in (option["does"] for option in ask.get("options", ()))}
+    assert {"approve", "reject", "edit", "respond", "ignore", "retry", "acknowledge", "choose"} == chosen
+    assert any(ask.get("quorum") == {"approve": 2} and ask["deciders"]["not"] == ["requester"] for ask in asks)
+    assert any("on_expiry" in ask for ask in asks)
+    assert any(option.get("comment") == "required" for ask in asks for option in ask.get("options", ()))
+    assert any("form" in option for ask in asks for option in ask.get("options", ()))
+    batches = [ask["batch"]["key"] for ask in asks if "batch" in ask]
+    assert batches
+    assert all(batches.count(key) == 2 for key in batches)
+
+
+@pytest.mark.parametrize(("event", "does"), asks_of_each_shape())
+def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], does: str, desk: Desk) -> None:
     assert desk.accept(event)
-    return event
+    desk.receive(record(event, does))
+    sent = applied(desk)
+    if effects.is_frozen(event, {"does": does}):
+        desk.receive(record(event, does, number=1, at=NOW + 300 * SECOND))
+        sent = applied(desk, NOW + 300 * SECOND + UNDO)
+    first = sent[0]
+    assert (first["subject"], first["source"], first["workspaceid"]) == (event["subject"], event["source"], "demo")
+    if first["type"] in DECISION_REPORTS:
+        assert first["type"] == "decision.applied"
+        assert first["data"]["decision"].startswith("dec_")
+    else:
+        assert first["data"]["by_user_id"] == "maria"
+        assert TOPIC_OF_TYPE[first["type"]] == TOPIC_OF_TYPE[event["type"]]
+    for one in sent:
+        if one["type"] not in DECISION_REPORTS:
+            normalise(TOPIC_OF_TYPE[one["type"]], json.dumps(one).encode())
+    assert len({one["id"] for one in sent}) == len(sent)
 
 
-def client(desk: AnswerDesk, sent: list[dict[str, Any]]) -> httpx.AsyncClient:
-    async def send(events: list[dict[str, Any]]) -> None:
-        sent.extend(events)
-
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_site(desk, send, INBOX)), base_url="http://desk")
-
-
-@pytest.mark.parametrize("kind", ANSWERS)
-async def test_each_answer_is_an_event_of_its_source(kind: str, tmp_path: Path) -> None:
-    for number, choice in enumerate(ANSWERS[kind]):
-        sent: list[dict[str, Any]] = []
-        desk = AnswerDesk(tmp_path / f"{number}.json")
-        event = opening(desk, kind)
-        async with client(desk, sent) as browser:
-            page = await browser.get(str(desk.path(event)))
-            assert page.status_code == 200
-            assert choice.label in page.text
-            assert "default-src 'none'" in page.headers["content-security-policy"]
-            done = await browser.post(re.findall('action="([^"]+)"', page.text)[number])
-            assert done.status_code == 200
-            assert (await browser.get(str(desk.path(event)))).status_code == 410, "answered"
-            assert (await browser.post(f"{desk.path(event)}/0")).status_code == 410, "and not twice"
-        assert [(one["type"], one["subject"], one["source"]) for one in sent] == [
-            (choice.type, event["subject"], event["source"])]
-        assert sent[0]["data"]["by_user_id"] == "maria"
-        assert TOPIC_OF_TYPE[choice.type] == TOPIC_OF_TYPE[kind]
+def test_a_decision_waits_until_nobody_can_take_it_back(desk: Desk) -> None:
+    event = asking("plan.proposed")
+    desk.accept(event)
+    desk.receive(record(event, "approve"))
+    assert desk.next_due() == NOW + UNDO
+    assert desk.due(NOW + UNDO - 1) == []
+    assert [one["type"] for one in applied(desk)][0] == "plan.approved"
+    assert desk.next_due() is None
 
 
-async def test_an_item_without_answers_has_a_page_without_buttons(desk: AnswerDesk) -> None:
-    async with client(desk, []) as browser:
-        page = await browser.get(str(desk.path(opening(desk, "session.verifying"))))
-    assert page.status_code == 200
-    assert "the item closes by itself" in page.text
-    assert "<form" not in page.text
+def test_a_decision_that_was_taken_back_is_not_applied(desk: Desk) -> None:
+    event = asking("plan.proposed")
+    desk.accept(event)
+    desk.receive(record(event, "approve"))
+    desk.receive(record(event, "approve", verb="taken_back"))
+    assert desk.due(NOW + 10 * UNDO) == []
+    desk.receive(record(event, "reject", number=1))
+    assert [one["type"] for one in applied(desk)] == ["plan.rejected"]
 
 
-async def test_a_forged_link_is_rejected(desk: AnswerDesk) -> None:
-    event, sent = opening(desk, "plan.proposed"), []
-    path = str(desk.path(event))
-    signature = path.split("/")[1]
-    async with client(desk, sent) as browser:
-        forged = path.replace(signature, "0" * 32)
-        for wrong in (forged, path.replace(signature, "é"), f"/{signature}/plans/another", path + "/9/1"):
-            assert (await browser.get(wrong)).status_code in (404, 410)
-        for wrong in (forged + "/0", path + "/2", path + "/-1", path):
-            assert (await browser.post(wrong)).status_code in (404, 405, 410)
-    assert sent == []
+def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Path) -> None:
+    """Also if the demo ends between the acknowledgement of its events and the mark: their ids are the same."""
+    event = asking("action.requested")
+    desk = Desk(tmp_path / "desk.json")
+    desk.accept(event)
+    for _ in range(2):
+        desk.receive(record(event, "approve"))
+    desk.save()
+    once = desk.due(NOW + UNDO)
+    crashed = Desk(tmp_path / "desk.json")
+    crashed.accept(event)
+    again = crashed.due(NOW + 60 * SECOND)
+    assert [[one["id"] for one in found] for _, found in again] == [[one["id"] for one in found] for _, found in once]
+    assert len(applied(crashed)) == len(once[0][1])
+    crashed.receive(record(event, "approve"))
+    restarted = Desk(tmp_path / "desk.json")
+    restarted.accept(event)
+    restarted.receive(record(event, "approve"))
+    assert (crashed.due(NOW + UNDO), restarted.due(NOW + UNDO)) == ([], [])
 
 
-async def test_an_item_stays_open_if_its_answer_cannot_be_sent(desk: AnswerDesk) -> None:
-    event = opening(desk, "waitpoint.created")
+def test_a_payments_deploy_is_refused_with_a_reason_and_applied_after_the_freeze(desk: Desk) -> None:
+    event = deploy("billing")
+    desk.accept(event)
+    desk.receive(record(event, "approve"))
+    refused, = applied(desk)
+    assert refused["type"] == "decision.refused"
+    assert refused["data"] == {
+        "decision": f"dec_{event['id']}_0", "reason": "payments freeze until 12:02 UTC; approve it again then"}
+    desk.receive(record(event, "approve", number=1, at=NOW + 60 * SECOND))
+    assert applied(desk, NOW + 70 * SECOND)[0]["type"] == "decision.refused"
+    desk.receive(record(event, "approve", number=2, at=NOW + 200 * SECOND))
+    assert applied(desk, NOW + 300 * SECOND)[0]["type"] == "waitpoint.approved"
 
-    async def fail(_: list[dict[str, Any]]) -> None:
-        raise ConnectionError("no broker")
 
-    transport = httpx.ASGITransport(create_site(desk, fail, INBOX), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as browser:
-        assert (await browser.post(f"{desk.path(event)}/0")).status_code == 500
-        assert (await browser.get(str(desk.path(event)))).status_code == 200
+def test_a_freeze_refuses_again_if_the_demo_ends_before_it_has_marked_the_refusal(tmp_path: Path) -> None:
+    event = deploy("ledger")
+    for at in (NOW + UNDO, NOW + 3600 * SECOND):
+        desk = Desk(tmp_path / "desk.json")
+        desk.accept(event)
+        desk.receive(record(event, "approve"))
+        desk.save()
+        assert [one["type"] for _, found in desk.due(at) for one in found] == ["decision.refused"]
 
 
-async def test_a_page_of_an_earlier_question_does_not_answer_the_next(desk: AnswerDesk) -> None:
-    first, sent = opening(desk, "session.waiting"), []
-    second = {**first, "id": "later", "data": {**first["data"], "title": "Another question"}}
-    desk.accept({**first, "id": "between", "type": "session.resumed"})
+@pytest.mark.parametrize("stack", ["search", "web"])
+def test_other_deploys_and_rejections_are_not_frozen(stack: str, desk: Desk) -> None:
+    event, frozen = deploy(stack), deploy("billing")
+    desk.accept(event)
+    desk.accept(frozen)
+    desk.receive(record(event, "approve"))
+    desk.receive(record(frozen, "reject"))
+    assert {one["type"] for one in applied(desk)} == {"waitpoint.approved", "waitpoint.rejected", "message.posted"}
+
+
+def test_an_answer_to_an_earlier_question_does_not_answer_the_next(desk: Desk) -> None:
+    first = asking("session.waiting")
+    second = {**first, "id": "later", "data": {**first["data"], "ask": {**first["data"]["ask"], "id": "later"}}}
+    desk.accept(first)
+    desk.accept({**first, "id": "between", "type": "session.resumed", "data": {}})
     desk.accept(second)
-    async with client(desk, sent) as browser:
-        assert (await browser.post(f"{desk.path(first)}/0")).status_code == 410
-        assert sent == []
-        assert "Another question" in (await browser.get(str(desk.path(second)))).text
-        assert (await browser.post(f"{desk.path(second)}/0")).status_code == 200
+    desk.receive(record(first, "respond"))
+    assert applied(desk) == []
+    desk.receive(record(second, "respond", number=1))
+    assert applied(desk)[0]["type"] == "session.resumed"
 
 
-async def test_the_story_continues_while_an_answer_is_sent(desk: AnswerDesk) -> None:
-    """An item that the story opens in the meantime under the same name is unanswered, and the story closes it."""
-    first = opening(desk, "session.waiting")
-    resumed, second = {**first, "id": "between", "type": "session.resumed"}, {**first, "id": "later"}
-
-    async def send(_: list[dict[str, Any]]) -> None:
-        desk.accept(resumed)
-        desk.accept(second)
-
-    transport = httpx.ASGITransport(create_site(desk, send, INBOX))
-    async with httpx.AsyncClient(transport=transport, base_url="http://desk") as browser:
-        assert (await browser.post(f"{desk.path(first)}/0")).status_code == 200
-        assert (await browser.get(str(desk.path(second)))).status_code == 200
-    assert desk.accept(resumed)
+def test_a_decision_about_an_item_that_its_source_has_closed_changes_nothing(desk: Desk) -> None:
+    event = asking("plan.proposed")
+    desk.accept(event)
+    assert desk.accept({**event, "id": "closing", "type": "plan.superseded", "data": {}})
+    desk.receive(record(event, "approve"))
+    assert applied(desk) == []
 
 
-async def test_html_in_a_text_of_the_story_is_escaped(desk: AnswerDesk) -> None:
-    event = opening(desk, "plan.proposed")
-    event["data"] |= {"title": "<script>x</script>", "body_md": "<img onerror=x> **`<b>`**", "cluster": "<b>"}
-    async with client(desk, []) as browser:
-        page = (await browser.get(str(desk.path(event)))).text
-    assert "<script" not in page
-    assert "<img" not in page
-    assert "<b>" not in page
+def test_the_story_does_not_close_an_item_about_which_somebody_decided(desk: Desk) -> None:
+    event = asking("plan.proposed")
+    closing = {**event, "id": "closing", "type": "plan.rejected", "data": {}}
+    desk.accept(event)
+    desk.receive(record(event, "approve"))
+    assert not desk.accept(closing), "it may still be taken back"
+    assert applied(desk)[0]["type"] == "plan.approved"
+    assert not desk.accept(closing)
+    assert desk.accept({**closing, "id": "another"}), "only the closing of the answered question is left out"
 
 
-async def test_the_page_renders_markdown_of_the_body(desk: AnswerDesk) -> None:
-    event = opening(desk, "plan.proposed")
-    event["data"]["body_md"] = "**a** and *b*: `c*d`\n\n```\n1 * 2 > 1\n```"
-    async with client(desk, []) as browser:
-        page = (await browser.get(str(desk.path(event)))).text
-    assert ("<strong>a</strong> and <em>b</em>: <code>c*d</code>\n\n<samp>1 * 2 &gt; 1</samp>") in page
+def test_an_expiry_is_applied_with_its_safe_option_and_nobody_as_actor(desk: Desk) -> None:
+    event = next(one for one in STORY if "on_expiry" in one["data"].get("ask", {}))
+    desk.accept(event)
+    made = record(event, "reject")
+    made["data"].pop("actors")
+    desk.receive(made)
+    sent = applied(desk)
+    assert [one["type"] for one in sent] == ["action.declined"]
+    assert "by_user_id" not in sent[0]["data"]
 
 
-def test_the_story_leaves_out_the_closing_of_an_answered_item(tmp_path: Path) -> None:
-    """Every fifth thing is answered as it opens: exactly its own closing is left out, also by a desk made again at
-    any time, and everything else is said."""
-    events_of_story, file = story(3000), tmp_path / "desk.json"
-    desk, left, answered = AnswerDesk(file), [], []
-    for number, event in enumerate(events_of_story, 1):
-        if number % 500 == 0:
-            desk = AnswerDesk(file)
-            for old in events_of_story[:number - 1]:
-                desk.accept(old)
-        if not desk.accept(event):
-            left.append((event["type"], event["subject"]))
-        elif desk.path(event) and ANSWERS[event["type"]] and number % 5 == 0:
-            desk.mark_answered(event)
-            answered.append((TOPIC_OF_TYPE[event["type"]], event["subject"]))
-    assert len(answered) > 100
-    closed = [(TOPIC_OF_TYPE[kind], subject) for kind, subject in left]
-    assert all(closed.count(one) <= answered.count(one) for one in closed)
-    assert len(closed) > len(answered) * 0.8, "but for what is open to the end"
-    kept = [event["type"] for event in events_of_story]
-    assert {"session.completed", "escalation.updated"} <= set(kept) - {kind for kind, _ in left}
+def test_an_expiry_without_an_answer_changes_nothing(desk: Desk) -> None:
+    event = deploy("web")
+    desk.accept(event)
+    desk.receive(record(event, None, verb="expired"))
+    assert applied(desk) == []
 
 
-def test_events_that_open_an_item_have_links_that_attn_accepts(desk: AnswerDesk) -> None:
-    for event in story(2000):
-        sent = linked(event, desk, "http://127.0.0.1:65535")
-        assert ("action_url" in sent["data"]) == (desk.path(event) is not None)
-        normalise(TOPIC_OF_TYPE[sent["type"]], json.dumps(sent).encode())
-    assert "action_url" not in opening(desk, "plan.proposed")["data"], "the story itself stays as it was"
+def test_a_message_tells_what_was_edited(desk: Desk) -> None:
+    event = next(one for one in STORY if "amount" in one["data"].get("ask", {}).get("action", {}).get("args", {}))
+    desk.accept(event)
+    args = {**event["data"]["ask"]["action"]["args"], "amount": 10.5}
+    desk.receive(record(event, "edit", args=msgspec.Raw(json.dumps(args).encode()), edited=("/amount",)))
+    _, message = applied(desk)
+    assert message["type"] == "message.posted"
+    assert message["data"]["target_user_id"] == "maria"
+    before = event["data"]["ask"]["action"]["args"]["amount"]
+    assert f"`amount`: {before} → 10.5" in message["data"]["body_md"]
 
 
-def test_the_number_of_open_items_is_bounded(desk: AnswerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_items_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.demo.desk._MAX_OPEN", 10)
     for number in range(1, 100):
         desk.accept({"type": "plan.proposed", "subject": f"p{number}", "data": {}})
     assert len(desk._opened) == 10
+
+
+# --- what the team answers ---
+
+def item(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": "in_1", "state": "unread", "digest": "d" * 64, "votes": [],
+        "ask": {"options": [{"id": "grant", "does": "approve"}, {"id": "deny", "does": "reject"}]},
+        "deciders": {"users": ["li"], "roles": ["OWNER", "ADMIN"], "excluded": ["sam"]}, **fields}
+
+
+def test_people_vote_only_where_they_may() -> None:
+    assert may_decide(item(), "jonas", "ADMIN")
+    assert may_decide(item(), "li", "MANAGER")
+    assert not may_decide(item(), "noor", "MEMBER")
+    assert not may_decide(item(), "sam", "OWNER"), "excluded"
+    assert not may_decide(item(state="decided"), "jonas", "ADMIN")
+    assert not may_decide({"id": "in_2", "state": "unread"}, "jonas", "ADMIN"), "it does not ask"
+    assert not may_decide(item(votes=[{"user": "jonas", "vote": "grant"}]), "jonas", "ADMIN"), "voted"
+
+
+def test_the_second_vote_follows_the_first() -> None:
+    voted = item(votes=[{"user": "maria", "vote": "deny"}])
+    assert {choose_answer(voted, random.Random(seed))["option"] for seed in range(20)} == {"deny"}  # type: ignore[index]
+    answers = [choose_answer(item(), random.Random(seed)) for seed in range(50)]
+    assert {one["option"] for one in answers if one} == {"grant", "deny"}
+    assert all(one and one["digest"] == "d" * 64 for one in answers)
+
+
+def test_people_leave_forms_to_the_visitor() -> None:
+    options = [{"id": "edit", "does": "edit"}, {"id": "say", "does": "respond"},
+               {"id": "fill", "does": "choose", "form": {}}]
+    assert choose_answer(item(ask={"options": options}), random.Random(1)) is None

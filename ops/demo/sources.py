@@ -1,0 +1,67 @@
+"""Reads topic `decisions` as any source does: a consumer group, offsets committed after the decision is stored.
+
+What was decided is applied once it can no longer be taken back. The order of the steps is store, commit, send, mark
+done: a crash at any point repeats events with the same ids, and loses none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import structlog
+from aiokafka import AIOKafkaConsumer
+
+from ops.demo.desk import Desk
+from ops.demo.users import WORKSPACE
+from schemas.scalars import SECOND
+from schemas.settings import Settings
+from schemas.topics import DECISIONS
+from streams.kafka.connection import client_arguments, close_client
+from streams.runtime.clock import now_us
+
+__all__ = ["Send", "apply_decisions"]
+
+Send = Callable[[list[dict[str, Any]]], Awaitable[None]]
+
+_POLL_SECONDS = 1.0
+
+log = structlog.get_logger("attn.demo")
+
+
+async def apply_decisions(settings: Settings, desk: Desk, send: Send, group: str) -> None:
+    """Applies decisions without end. `send` returns once Kafka has acknowledged the events. Raises KafkaError."""
+    consumer = AIOKafkaConsumer(
+        DECISIONS, **client_arguments(settings), group_id=group, client_id=group, enable_auto_commit=False,
+        auto_offset_reset="earliest", isolation_level="read_committed",
+    )
+    try:
+        await consumer.start()
+        while True:
+            found = await consumer.getmany(timeout_ms=int(_wait(desk) * 1000))
+            records = [orjson.loads(record.value) for run in found.values() for record in run if record.value]
+            for record in records:
+                if record["workspaceid"] == WORKSPACE:
+                    desk.receive(record)
+            if records:
+                desk.save()
+                await consumer.commit()
+            await _apply_due(desk, send)
+    finally:
+        await close_client(consumer)
+
+
+def _wait(desk: Desk) -> float:
+    """Seconds until the next decision is due, at most one second."""
+    due = desk.next_due()
+    return _POLL_SECONDS if due is None else min(max((due - now_us()) / SECOND, 0.0), _POLL_SECONDS)
+
+
+async def _apply_due(desk: Desk, send: Send) -> None:
+    for decision, events in desk.due(now_us()):
+        if events:
+            await send(events)
+            log.info("demo source answered a decision", decision=decision, event=events[0]["type"],
+                     subject=events[0]["subject"])
+        desk.mark_done(decision, events)
