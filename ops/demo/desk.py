@@ -18,7 +18,7 @@ from schemas.topics import TOPIC_OF_TYPE
 from streams.core.domain.event_types import EVENT_RULES
 from streams.runtime import private_files
 
-__all__ = ["Desk"]
+__all__ = ["DecisionDesk"]
 
 _MAX_OPEN = 5000  # only the newest open items are held; the story has some hundreds
 _MAX_DONE = 5000  # ids of applied decisions; attn repeats a record only after a crash
@@ -46,7 +46,7 @@ class _State(msgspec.Struct):
     frozen: dict[str, int] = {}
 
 
-class Desk:
+class DecisionDesk:
     """The open items of the story and the decisions about them. `file` stores what a restart must not lose."""
 
     def __init__(self, file: Path) -> None:

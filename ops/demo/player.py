@@ -19,7 +19,7 @@ import orjson
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from ops.demo.desk import Desk
+from ops.demo.desk import DecisionDesk
 from ops.demo.scenarios import KINDS
 from ops.demo.sources import apply_decisions
 from ops.demo.story import DAY, NOON, ScheduledEvent, Story
@@ -113,7 +113,7 @@ async def _play(settings: Settings) -> None:
     position = StoryPosition(now % 1000, now)
     if file.exists():
         position = msgspec.json.decode(file.read_bytes(), type=StoryPosition)
-    desk = Desk(file.with_name("demo-desk.json"))
+    desk = DecisionDesk(file.with_name("demo-desk.json"))
     for _, _, event in islice(events(StoryPosition(position.seed, position.began), now), position.number):
         desk.accept(event)
     out = idempotent_producer(settings, "demo")
@@ -126,14 +126,14 @@ async def _play(settings: Settings) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_follow(out, position, now, file, desk))
                 group.create_task(apply_decisions(
-                    settings, desk, partial(_send, out), f"attn-demo-{_run_name(position)}"))
+                    settings, desk, partial(_send, out), f"attn-demo-{_run_name(position)}", WORKSPACE))
         except ExceptionGroup as failed:  # the supervisor looks at the type: KafkaError means that Kafka is unavailable
             raise failed.exceptions[0] from None
         finally:
             await out.stop()
 
 
-async def _follow(out: AIOKafkaProducer, position: StoryPosition, now: int, file: Path, desk: Desk) -> None:
+async def _follow(out: AIOKafkaProducer, position: StoryPosition, now: int, file: Path, desk: DecisionDesk) -> None:
     """Sends each event when it is due, and saves the position after each batch."""
     unsent: list[dict[str, Any]] = []
     for after, at, event in events(position, now):

@@ -13,8 +13,7 @@ import orjson
 import structlog
 from aiokafka import AIOKafkaConsumer
 
-from ops.demo.desk import Desk
-from ops.demo.users import WORKSPACE
+from ops.demo.desk import DecisionDesk
 from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import DECISIONS
@@ -30,8 +29,13 @@ _POLL_SECONDS = 1.0
 log = structlog.get_logger("attn.demo")
 
 
-async def apply_decisions(settings: Settings, desk: Desk, send: Send, group: str) -> None:
-    """Applies decisions without end. `send` returns once Kafka has acknowledged the events. Raises KafkaError."""
+async def apply_decisions(
+    settings: Settings, desk: DecisionDesk, send: Send, group: str, workspace: str,
+) -> None:
+    """Applies the decisions of one workspace without end. Raises KafkaError if Kafka refuses a request.
+
+    `send` returns once Kafka has acknowledged the events.
+    """
     consumer = AIOKafkaConsumer(
         DECISIONS, **client_arguments(settings), group_id=group, client_id=group, enable_auto_commit=False,
         auto_offset_reset="earliest", isolation_level="read_committed",
@@ -42,7 +46,7 @@ async def apply_decisions(settings: Settings, desk: Desk, send: Send, group: str
             found = await consumer.getmany(timeout_ms=int(_wait(desk) * 1000))
             records = [orjson.loads(record.value) for run in found.values() for record in run if record.value]
             for record in records:
-                if record["workspaceid"] == WORKSPACE:
+                if record["workspaceid"] == workspace:
                     desk.receive(record)
             if records:
                 desk.save()
@@ -52,13 +56,13 @@ async def apply_decisions(settings: Settings, desk: Desk, send: Send, group: str
         await close_client(consumer)
 
 
-def _wait(desk: Desk) -> float:
+def _wait(desk: DecisionDesk) -> float:
     """Seconds until the next decision is due, at most one second."""
     due = desk.next_due()
     return _POLL_SECONDS if due is None else min(max((due - now_us()) / SECOND, 0.0), _POLL_SECONDS)
 
 
-async def _apply_due(desk: Desk, send: Send) -> None:
+async def _apply_due(desk: DecisionDesk, send: Send) -> None:
     for decision, events in desk.due(now_us()):
         if events:
             await send(events)

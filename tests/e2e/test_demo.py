@@ -1,4 +1,4 @@
-"""`attn up --demo` for a new user: a full list, a question that is decided in the page, and its effect at the source."""
+"""`attn up --demo` for a new user: a full list, a question that Maria decides, and its effect at the source."""
 
 from __future__ import annotations
 

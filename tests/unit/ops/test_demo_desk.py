@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ops.demo import effects
-from ops.demo.desk import Desk
+from ops.demo.desk import DecisionDesk
 from ops.demo.player import StoryPosition, events
 from ops.demo.users import choose_answer, may_decide
 from schemas.asking.ask import Ask
@@ -79,11 +79,11 @@ def record(
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "desk.json")
+def desk(tmp_path: Path) -> DecisionDesk:
+    return DecisionDesk(tmp_path / "desk.json")
 
 
-def applied(desk: Desk, at: int = NOW + UNDO) -> list[dict[str, Any]]:
+def applied(desk: DecisionDesk, at: int = NOW + UNDO) -> list[dict[str, Any]]:
     """All events of the decisions that are due, which are then done."""
     sent = []
     for decision, found in desk.due(at):
@@ -131,7 +131,7 @@ def test_the_story_has_every_form_of_asking() -> None:
 
 
 @pytest.mark.parametrize(("event", "does"), asks_of_each_shape())
-def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], does: str, desk: Desk) -> None:
+def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], does: str, desk: DecisionDesk) -> None:
     assert desk.accept(event)
     desk.receive(record(event, does))
     sent = applied(desk)
@@ -152,17 +152,17 @@ def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], d
     assert len({one["id"] for one in sent}) == len(sent)
 
 
-def test_a_decision_waits_until_nobody_can_take_it_back(desk: Desk) -> None:
+def test_a_decision_waits_until_nobody_can_take_it_back(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     desk.accept(event)
     desk.receive(record(event, "approve"))
     assert desk.next_due() == NOW + UNDO
     assert desk.due(NOW + UNDO - 1) == []
-    assert [one["type"] for one in applied(desk)][0] == "plan.approved"
+    assert next(one["type"] for one in applied(desk)) == "plan.approved"
     assert desk.next_due() is None
 
 
-def test_a_decision_that_was_taken_back_is_not_applied(desk: Desk) -> None:
+def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     desk.accept(event)
     desk.receive(record(event, "approve"))
@@ -175,25 +175,25 @@ def test_a_decision_that_was_taken_back_is_not_applied(desk: Desk) -> None:
 def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Path) -> None:
     """Also if the demo ends between the acknowledgement of its events and the mark: their ids are the same."""
     event = asking("action.requested")
-    desk = Desk(tmp_path / "desk.json")
+    desk = DecisionDesk(tmp_path / "desk.json")
     desk.accept(event)
     for _ in range(2):
         desk.receive(record(event, "approve"))
     desk.save()
     once = desk.due(NOW + UNDO)
-    crashed = Desk(tmp_path / "desk.json")
+    crashed = DecisionDesk(tmp_path / "desk.json")
     crashed.accept(event)
     again = crashed.due(NOW + 60 * SECOND)
     assert [[one["id"] for one in found] for _, found in again] == [[one["id"] for one in found] for _, found in once]
     assert len(applied(crashed)) == len(once[0][1])
     crashed.receive(record(event, "approve"))
-    restarted = Desk(tmp_path / "desk.json")
+    restarted = DecisionDesk(tmp_path / "desk.json")
     restarted.accept(event)
     restarted.receive(record(event, "approve"))
     assert (crashed.due(NOW + UNDO), restarted.due(NOW + UNDO)) == ([], [])
 
 
-def test_a_payments_deploy_is_refused_with_a_reason_and_applied_after_the_freeze(desk: Desk) -> None:
+def test_a_payments_deploy_is_refused_with_a_reason_and_applied_after_the_freeze(desk: DecisionDesk) -> None:
     event = deploy("billing")
     desk.accept(event)
     desk.receive(record(event, "approve"))
@@ -210,7 +210,7 @@ def test_a_payments_deploy_is_refused_with_a_reason_and_applied_after_the_freeze
 def test_a_freeze_refuses_again_if_the_demo_ends_before_it_has_marked_the_refusal(tmp_path: Path) -> None:
     event = deploy("ledger")
     for at in (NOW + UNDO, NOW + 3600 * SECOND):
-        desk = Desk(tmp_path / "desk.json")
+        desk = DecisionDesk(tmp_path / "desk.json")
         desk.accept(event)
         desk.receive(record(event, "approve"))
         desk.save()
@@ -218,7 +218,7 @@ def test_a_freeze_refuses_again_if_the_demo_ends_before_it_has_marked_the_refusa
 
 
 @pytest.mark.parametrize("stack", ["search", "web"])
-def test_other_deploys_and_rejections_are_not_frozen(stack: str, desk: Desk) -> None:
+def test_other_deploys_and_rejections_are_not_frozen(stack: str, desk: DecisionDesk) -> None:
     event, frozen = deploy(stack), deploy("billing")
     desk.accept(event)
     desk.accept(frozen)
@@ -227,7 +227,7 @@ def test_other_deploys_and_rejections_are_not_frozen(stack: str, desk: Desk) -> 
     assert {one["type"] for one in applied(desk)} == {"waitpoint.approved", "waitpoint.rejected", "message.posted"}
 
 
-def test_an_answer_to_an_earlier_question_does_not_answer_the_next(desk: Desk) -> None:
+def test_an_answer_to_an_earlier_question_does_not_answer_the_next(desk: DecisionDesk) -> None:
     first = asking("session.waiting")
     second = {**first, "id": "later", "data": {**first["data"], "ask": {**first["data"]["ask"], "id": "later"}}}
     desk.accept(first)
@@ -239,7 +239,7 @@ def test_an_answer_to_an_earlier_question_does_not_answer_the_next(desk: Desk) -
     assert applied(desk)[0]["type"] == "session.resumed"
 
 
-def test_a_decision_about_an_item_that_its_source_has_closed_changes_nothing(desk: Desk) -> None:
+def test_a_decision_about_an_item_that_its_source_has_closed_changes_nothing(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     desk.accept(event)
     assert desk.accept({**event, "id": "closing", "type": "plan.superseded", "data": {}})
@@ -247,7 +247,7 @@ def test_a_decision_about_an_item_that_its_source_has_closed_changes_nothing(des
     assert applied(desk) == []
 
 
-def test_the_story_does_not_close_an_item_about_which_somebody_decided(desk: Desk) -> None:
+def test_the_story_does_not_close_an_item_about_which_somebody_decided(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     closing = {**event, "id": "closing", "type": "plan.rejected", "data": {}}
     desk.accept(event)
@@ -258,7 +258,7 @@ def test_the_story_does_not_close_an_item_about_which_somebody_decided(desk: Des
     assert desk.accept({**closing, "id": "another"}), "only the closing of the answered question is left out"
 
 
-def test_an_expiry_is_applied_with_its_safe_option_and_nobody_as_actor(desk: Desk) -> None:
+def test_an_expiry_is_applied_with_its_safe_option_and_nobody_as_actor(desk: DecisionDesk) -> None:
     event = next(one for one in STORY if "on_expiry" in one["data"].get("ask", {}))
     desk.accept(event)
     made = record(event, "reject")
@@ -269,14 +269,14 @@ def test_an_expiry_is_applied_with_its_safe_option_and_nobody_as_actor(desk: Des
     assert "by_user_id" not in sent[0]["data"]
 
 
-def test_an_expiry_without_an_answer_changes_nothing(desk: Desk) -> None:
+def test_an_expiry_without_an_answer_changes_nothing(desk: DecisionDesk) -> None:
     event = deploy("web")
     desk.accept(event)
     desk.receive(record(event, None, verb="expired"))
     assert applied(desk) == []
 
 
-def test_a_message_tells_what_was_edited(desk: Desk) -> None:
+def test_a_message_tells_what_was_edited(desk: DecisionDesk) -> None:
     event = next(one for one in STORY if "amount" in one["data"].get("ask", {}).get("action", {}).get("args", {}))
     desk.accept(event)
     args = {**event["data"]["ask"]["action"]["args"], "amount": 10.5}
@@ -288,7 +288,7 @@ def test_a_message_tells_what_was_edited(desk: Desk) -> None:
     assert f"`amount`: {before} → 10.5" in message["data"]["body_md"]
 
 
-def test_the_number_of_open_items_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_items_is_bounded(desk: DecisionDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.demo.desk._MAX_OPEN", 10)
     for number in range(1, 100):
         desk.accept({"type": "plan.proposed", "subject": f"p{number}", "data": {}})
