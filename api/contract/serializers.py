@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import orjson
 
+from api.contract.question_json import DECIDER_ROLES, question_fields, raw_fragment
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import DAY, HOUR, format_timestamp
 from schemas.sources import is_link
@@ -23,14 +24,16 @@ _DOT_SEGMENTS = {".", ".."}  # ids that no path can contain: clients drop these 
 _URGENCY = {"urgent": "high", "high": "high", "normal": "medium", "low": "low"}
 
 
-def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> bytes:
+def ankra_item(
+    row: ItemRow, pinned: bool = False, mark: MarkRow | None = None, decider_roles: frozenset[str] = DECIDER_ROLES,
+) -> bytes:
     """Returns an item of the ranked list: the fields of Crewship's dialect, its rank, and the fields of its kind.
 
     The list is sorted by `rank` as text, then by `id`. `pinned`: the reader pinned the cluster. `mark`: the reader's
-    mark of a dismissed item.
+    mark of a dismissed item. `decider_roles`: ATTN_DECIDER_ROLES.
     """
     data = row.data
-    item = _crewship_fields(row)
+    item = _crewship_fields(row, decider_roles)
     item |= {
         "band": BANDS[row.band], "due_at": format_timestamp(row.due_at), "overdue": row.overdue,
         "rank_reasons": rank_reasons(row, pinned), "rank": rank_text(sort_key(row, pinned)),
@@ -55,14 +58,12 @@ def ankra_item(row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) 
     return orjson.dumps(item, default=_struct_fields)
 
 
-def crewship_item(row: ItemRow) -> bytes:
-    """Returns an item in Crewship's dialect."""
-    """Returns an item in Crewship's dialect."""
-    return orjson.dumps(_crewship_fields(row))
+def crewship_item(row: ItemRow, decider_roles: frozenset[str] = DECIDER_ROLES) -> bytes:
+    """Returns an item in Crewship's dialect, with its question if it asks."""
+    return orjson.dumps(_crewship_fields(row, decider_roles))
 
 
 def zero_item(row: ItemRow) -> dict[str, Any]:
-    """Returns an item in Zero's dialect."""
     """Returns an item in Zero's dialect."""
     return _without_empty({
         "id": row.id, "kind": _ZERO_KINDS.get(row.kind, row.kind), "urgency": _URGENCY[row.priority],
@@ -107,7 +108,7 @@ def window_name(us: int) -> str:
     return f"{us // DAY}d" if us % DAY == 0 and us > DAY else f"{us // HOUR}h"
 
 
-def _crewship_fields(row: ItemRow) -> dict[str, Any]:
+def _crewship_fields(row: ItemRow, decider_roles: frozenset[str]) -> dict[str, Any]:
     data, sender = row.data, row.data.sender
     item: dict[str, Any] = {
         "id": row.id, "workspace_id": row.ws, "kind": row.kind, "source_id": row.source_id, "title": data.title,
@@ -123,10 +124,8 @@ def _crewship_fields(row: ItemRow) -> dict[str, Any]:
     if sender is not None:
         item |= _without_empty({"sender_type": sender.type, "sender_id": sender.id, "sender_name": sender.name})
     if data.payload is not NO_PAYLOAD and (raw := bytes(data.payload)):
-        # The bytes of the source, so that no number is rounded. A newline between tokens would end a line of an event
-        # stream, so newlines are replaced.
-        item["payload"] = orjson.Fragment(raw.replace(b"\n", b" ").replace(b"\r", b" "))
-    return item
+        item["payload"] = raw_fragment(raw)
+    return item | question_fields(row, decider_roles) if row.question is not None else item
 
 
 def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Edge:
         room = settings.resume_bytes // 4
         self.replica = Replica(
             partitions, parse_partitions(settings.partitions, partitions), settings.resume_bytes - room)
-        self.pages = PageRenderer(int(settings.activity_window_hours * HOUR))
+        self.pages = PageRenderer(
+            int(settings.activity_window_hours * HOUR), decider_roles=settings.decider_roles)
         self.feed_hub = FeedHub(self.replica, self.pages, settings.stream_buffer)
         self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
         self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))

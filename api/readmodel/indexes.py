@@ -10,6 +10,8 @@ request needs it for the first time, because most workspaces are asked for some 
     ranked_by_kind_and_cluster      ranked, audience, kind, cluster
     newest                          newest, audience, state, kind     items by opening time; kind "": all kinds
     case                            case, audience                    case and item
+    decisions                       decisions, audience, state        decisions by time; state "": all states
+                                    decided, user, state              decisions that the user took part in
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from struct import Struct
 from typing import NamedTuple
 
 from api.readmodel.readers import audiences_of, overlap_of
+from schemas.asking.question import DecisionRow
 from schemas.views import ActivityRow, ItemRow
 from streams.core.domain.rank import returned_of, sort_key
 
 __all__ = [
-    "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "case_prefix", "family_of", "index_entries",
-    "same_index_entries", "tally_names",
+    "DECISIONS", "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "case_prefix", "decision_entries",
+    "family_of", "index_entries", "same_index_entries", "tally_names",
 ]
 
 # A key of an index by time begins with the time: 8 bytes, microseconds, big-endian.
@@ -36,7 +39,7 @@ _LENGTH = Struct(">I")
 class IndexName(NamedTuple):
     """Name of one sorted set of a workspace. `owner` is an audience or a user; `audience` a second audience.
 
-    `kind` is a kind of item or a type of activity. `selector` is a cluster (ranked) or a state (newest).
+    `kind` is a kind of item or a type of activity. `selector` is a cluster (ranked) or a state (newest, decisions).
     """
 
     name: str
@@ -127,9 +130,23 @@ def family_of(index: str, kind: str, selector: str) -> str:
 
 
 def index_entries(row: ItemRow, families: frozenset[str]) -> Iterator[IndexEntry]:
-    """Yields the entries that an item has in the indexes of these families."""
+    """Yields the entries that an item has in the indexes of these families. Ignores families of other rows."""
     for family in families:
-        yield from FAMILIES[family](row)
+        if family in FAMILIES:
+            yield from FAMILIES[family](row)
+
+
+DECISIONS = "decisions"  # the family of the indexes of decisions
+
+
+def decision_entries(row: DecisionRow) -> Iterator[IndexEntry]:
+    """Yields the entries of a decision: for those who may see it by its targets, and for those who made it."""
+    key = TIME.pack(max(0, row.decided_at)) + row.id.encode()
+    for state in ("", row.state):
+        for audience in audiences_of(row.target_user_id, row.target_role):
+            yield IndexName(DECISIONS, audience, selector=state), key
+        for user in {actor.user for actor in row.actors}:
+            yield IndexName("decided", user, selector=state), key
 
 
 _indexed_fields = attrgetter(

@@ -1,4 +1,4 @@
-"""Iterates the items of a workspace in a reader's order: ranked, dismissed, newest, and the reader's drafts. Pure.
+"""Iterates the rows of a workspace in a reader's order: ranked, dismissed and newest items, drafts, decisions. Pure.
 
 Every iterator is lazy: it costs what the caller reads, not the length of the list (law 7).
 """
@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from api.readmodel.indexes import IndexName
+from api.readmodel.indexes import DECISIONS, IndexName
 from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import AnySortedSet, SortedKeys, merge_sorted
 from api.readmodel.workspace import Workspace
 from schemas.views import DraftRow, ItemRow, decode_row
 from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned, pinned_sort_key
 
-__all__ = ["MAX_DRAFTS", "PAGE_BYTES", "dismissed", "drafts", "first_page", "item_rows", "newest", "ranked"]
+__all__ = [
+    "MAX_DRAFTS", "PAGE_BYTES", "decisions", "dismissed", "drafts", "first_page", "item_rows", "newest", "ranked",
+]
 
 # Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB.
 # Without this limit a page could have 64 MB, which takes half a second to render and several times its size in memory.
@@ -128,6 +130,17 @@ def item_rows(workspace: Workspace, ids: Iterator[bytes], limit: int) -> list[It
     """Returns the rows of the first page of these items (see `first_page`)."""
     keys, _ = first_page((bytes(ID_OFFSET) + item for item in ids), workspace, limit)
     return [row for key in keys if (row := workspace.item(key[ID_OFFSET:])) is not None]
+
+
+def decisions(workspace: Workspace, reader: Reader, state: str = "", before: bytes | None = None) -> Iterator[bytes]:
+    """Yields time and id of the decisions that the reader made or may see, the latest first, from below `before`.
+
+    `state` filters by the state of the decision; "" means no filter.
+    """
+    sets = workspace.sets_of(reader, DECISIONS, selector=state)
+    own = workspace.sets.get(IndexName("decided", reader.user, selector=state)) if reader.user else None
+    runs = [keys.descending(before) for keys in (*sets, *([own] if own is not None else []))]
+    return merge_sorted(runs, descending=True)
 
 
 def drafts(workspace: Workspace, user: str) -> Iterator[DraftRow]:

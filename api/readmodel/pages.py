@@ -16,6 +16,7 @@ import orjson
 
 from api.contract import serializers
 from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode_page_token
+from api.contract.question_json import DECIDER_ROLES, decision_entry
 from api.readmodel import listing
 from api.readmodel.indexes import TIME, IndexName
 from api.readmodel.listing import first_page
@@ -23,16 +24,24 @@ from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import merge_sorted
 from api.readmodel.workspace import Workspace
 from schemas.scalars import HOUR
-from schemas.views import ActivityRow, MarkRow, decode_row
+from schemas.views import ActivityRow, ItemRow, MarkRow, decode_row
 from streams.core.domain.event_types import ACTIVITY_COUNTERS
 from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned
 
-__all__ = ["MAX_RECENT", "PageRenderer", "PageRequest", "sort_key_of_token"]
+__all__ = ["MAX_RECENT", "PageRenderer", "PageRequest", "decision_of_token", "sort_key_of_token"]
 
 MAX_RECENT = 20  # entries of the activity summary
 # Bytes of the item cache. An item that has just changed is requested by many readers.
 _CACHE_BYTES = 16 << 20
 _PINNED = 0  # third byte of a sort key
+
+
+def decision_of_token(text: str) -> bytes:
+    """Returns time and id of the last decision of the previous page. Raises InvalidPageToken if the text holds none."""
+    key = decode_page_token(text)
+    if len(key) <= TIME.size:
+        raise InvalidPageToken
+    return key
 
 
 def sort_key_of_token(text: str) -> bytes:
@@ -57,9 +66,14 @@ class PageRenderer:
 
     activity_types = tuple(ACTIVITY_COUNTERS)
 
-    def __init__(self, live_window: int = 24 * HOUR, cache_bytes: int = _CACHE_BYTES) -> None:
-        """`live_window`: how long the view keeps activity rows, in microseconds."""
+    def __init__(
+        self, live_window: int = 24 * HOUR, cache_bytes: int = _CACHE_BYTES,
+        decider_roles: frozenset[str] = DECIDER_ROLES,
+    ) -> None:
+        """`live_window`: how long the view keeps activity rows, in microseconds. `decider_roles`: ATTN_DECIDER_ROLES.
+        """
         self.live_window = live_window
+        self._decider_roles = decider_roles
         self._cache_bytes_left = cache_bytes
         self._cache: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()  # pin and id -> row, JSON
 
@@ -68,14 +82,22 @@ class PageRenderer:
         raw = workspace.rows[b"i:" + key[ID_OFFSET:]]
         pinned = key[2] == _PINNED
         if mark is not None:
-            return serializers.ankra_item(decode_row(b"i:", raw), pinned, mark)  # type: ignore[arg-type]  # an ItemRow
+            return self.item_json(decode_row(b"i:", raw), pinned, mark)  # type: ignore[arg-type]  # an ItemRow
         name = key[2:3] + key[ID_OFFSET:]
         cached = self._cache.get(name)
         if cached is not None and cached[0] is raw:
             return cached[1]
-        encoded = serializers.ankra_item(decode_row(b"i:", raw), pinned)  # type: ignore[arg-type]  # an ItemRow
+        encoded = self.item_json(decode_row(b"i:", raw), pinned)  # type: ignore[arg-type]  # an ItemRow
         self._cache_item(name, raw, encoded)
         return encoded
+
+    def item_json(self, row: ItemRow, pinned: bool = False, mark: MarkRow | None = None) -> bytes:
+        """Returns the JSON of an item in the format of the ranked list."""
+        return serializers.ankra_item(row, pinned, mark, self._decider_roles)
+
+    def crewship_json(self, row: ItemRow) -> bytes:
+        """Returns the JSON of an item in Crewship's dialect."""
+        return serializers.crewship_item(row, self._decider_roles)
 
     def _cache_item(self, name: bytes, raw: bytes, encoded: bytes) -> None:
         old = self._cache.pop(name, None)
@@ -94,7 +116,7 @@ class PageRenderer:
         mark = workspace.mark(reader.user, row.id.encode())
         is_dismissed = mark is not None and mark.surge == row.surge
         pinned = is_pinned(row, workspace.pins(reader.user))
-        return serializers.ankra_item(row, pinned, mark if is_dismissed else None)
+        return self.item_json(row, pinned, mark if is_dismissed else None)
 
     def inbox_page(self, workspace: Workspace, reader: Reader, cursor: int, request: PageRequest) -> bytes:
         """Returns a page of the ranked list (CONTRACT: GET /org/me/inbox)."""
@@ -140,6 +162,29 @@ class PageRenderer:
         if last is not None:
             body["next"] = encode_page_token(last)
         return orjson.dumps(body | fields if fields else body)
+
+    def decisions_page(
+        self, workspace: Workspace, reader: Reader, cursor: int, limit: int, state: str = "",
+        before: bytes | None = None,
+    ) -> bytes:
+        """Returns a page of the decisions that the reader made or may see, the latest first.
+
+        `before`: time and id of the last decision of the previous page. A page has at most `limit` decisions and
+        `PAGE_BYTES` of rows, but at least one decision.
+        """
+        page: list[bytes] = []
+        body: dict[str, Any] = {"cursor": cursor}
+        last, bytes_left = b"", listing.PAGE_BYTES
+        for key in listing.decisions(workspace, reader, state, before):
+            raw = workspace.rows[b"c:" + key[TIME.size:]]
+            bytes_left -= len(raw)
+            if len(page) == limit or (page and bytes_left < 0):
+                body["next"] = encode_page_token(last)
+                break
+            page.append(decision_entry(decode_row(b"c:", raw)))  # type: ignore[arg-type]  # a DecisionRow
+            last = key
+        body["decisions"] = orjson.Fragment(b"[" + b",".join(page) + b"]")
+        return orjson.dumps(body)
 
     def personal(self, workspace: Workspace, user: str) -> dict[str, Any]:
         """Returns the fields that a snapshot has in addition to a page."""

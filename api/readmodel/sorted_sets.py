@@ -73,8 +73,14 @@ class SortedKeys:
         for index in range(bisect_right(keys, after), len(keys) if until is None else bisect_left(keys, until)):
             yield keys[index]
 
-    def descending(self) -> Iterator[bytes]:
-        return reversed(self._keys)
+    def descending(self, before: bytes | None = None) -> Iterator[bytes]:
+        """Yields the keys in descending order; with `before`, those that are less."""
+        keys = self._keys
+        if before is None:
+            return reversed(keys)
+        if not isinstance(keys, list):
+            return iter(keys.irange(None, before, (True, False), reverse=True))
+        return (keys[index] for index in range(bisect_left(keys, before) - 1, -1, -1))
 
     def difference_after(self, subset: SortedKeys, after: bytes) -> Iterator[bytes]:
         """Yields the keys greater than `after` that are not in `subset`, all of whose keys are in this set.
@@ -155,9 +161,9 @@ class _SetOverlay:
         kept = (key for key in self._base.ascending(after, until) if key not in self._removed)
         return heapq.merge(kept, self._added.ascending(after, until))
 
-    def descending(self) -> Iterator[bytes]:
-        kept = (key for key in self._base.descending() if key not in self._removed)
-        return heapq.merge(kept, self._added.descending(), reverse=True)
+    def descending(self, before: bytes | None = None) -> Iterator[bytes]:
+        kept = (key for key in self._base.descending(before) if key not in self._removed)
+        return heapq.merge(kept, self._added.descending(before), reverse=True)
 
 
 AnySortedSet: TypeAlias = SortedKeys | _SetOverlay

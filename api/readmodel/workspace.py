@@ -20,11 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping
 
 from api.readmodel.indexes import (
+    DECISIONS,
     TIME,
     IndexEntry,
     IndexName,
     TallyName,
     case_prefix,
+    decision_entries,
     family_of,
     index_entries,
     same_index_entries,
@@ -32,6 +34,7 @@ from api.readmodel.indexes import (
 )
 from api.readmodel.readers import Counts, ItemCounts, Reader, audiences_of, user_audience
 from api.readmodel.sorted_sets import AnySortedSet, SortedSets, SortedSetsOverlay
+from schemas.asking.question import DecisionRow
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode_row
 from streams.core.domain.drafts import draft_users
 from streams.core.domain.keys import item_key, mark_key, preferences_key
@@ -41,7 +44,7 @@ from streams.core.domain.visibility import Targets
 __all__ = ["PREFIXES", "Workspace"]
 
 # Key prefixes of the rows that an edge keeps. The other rows are used by the fold only.
-PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:"})
+PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:", b"c:"})
 _DEFAULT_FAMILIES = frozenset({"ranked"})
 # `keys` is compacted once it holds more keys of deleted rows than this, and more than half of its keys are such. The
 # number is small because an edge may hold 100,000 workspaces whose rows are created and deleted one by one.
@@ -180,11 +183,13 @@ class Workspace:
     def _add_family(self, family: str) -> Iterator[None]:
         assert isinstance(self.sets, SortedSets), "an earlier position has the families of the present"
         entries = _KeysByName()
+        prefix = b"c:" if family == DECISIONS else b"i:"
         for key in self.existing_keys():
-            if key[:2] == b"i:":
+            if key[:2] == prefix:
                 row = decode_row(key, self.rows[key])
-                assert isinstance(row, ItemRow)
-                for name, entry in index_entries(row, frozenset({family})):
+                of_row = decision_entries(row) if isinstance(row, DecisionRow) else index_entries(
+                    row, frozenset({family}))  # type: ignore[arg-type]  # an ItemRow
+                for name, entry in of_row:
                     entries.setdefault(name, []).append(entry)
             yield
         for name, keys in entries.items():
@@ -206,6 +211,8 @@ class Workspace:
                 self._add_dismissed(marked, row, entries, counted)
         elif isinstance(row, DraftRow) and row.in_progress:
             entries = {(IndexName("drafts", user), TIME.pack(row.touched_at) + key) for user in draft_users(row)}
+        elif isinstance(row, DecisionRow):
+            entries = set(decision_entries(row)) if DECISIONS in self.families else set()
         elif isinstance(row, ActivityRow):
             entries = {
                 (IndexName("activity", name.audience, name.second, row.type), TIME.pack(row.at) + key)
@@ -332,7 +339,7 @@ class Workspace:
 
     def sets_of(self, reader: Reader, index: str, kind: str = "", selector: str = "") -> list[AnySortedSet]:
         """Returns the sets of one index, one for each audience of the reader that has entries in it."""
-        if index in ("ranked", "newest", "case"):
+        if index in ("ranked", "newest", "case", DECISIONS):
             self.ensure_family(family_of(index, kind, selector))
         sets = (
             self.sets.get(IndexName(index, audience, kind=kind, selector=selector)) for audience in reader.audiences)

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api.contract import responses, serializers
+from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.requests import Dismissal, Preferences
 from api.contract.responses import responses_of
@@ -81,7 +81,7 @@ async def dismiss_item(
     if until is not None and until <= edge.command_log.now():
         raise ApiError(400, "dismissed_until must be in the future")
     command = Dismiss(**command_fields(edge, caller, key), item=item, until=until, if_rev=revision)
-    return await execute(edge, caller, command, lambda row: serializers.ankra_item(row, False))
+    return await execute(edge, caller, command, edge.pages.item_json)
 
 
 @router.delete("/inbox/{item:id}/dismiss", responses=responses_of(responses.Dismissed, 404, writes=True))

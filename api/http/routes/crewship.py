@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, WebSocket
 from fastapi.responses import Response
 
-from api.contract import responses, serializers
+from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.requests import Bulk, StateChange
 from api.contract.responses import responses_of
@@ -44,7 +44,7 @@ async def list_items(
         raise ApiError(400, "invalid state")
     workspace = await edge.workspace(caller.reader, "newest")
     ids = listing.newest(workspace, caller.reader, STATES[state], kind)
-    items = [serializers.crewship_item(row) for row in listing.item_rows(workspace, ids, min(limit, MAX_LIMIT))]
+    items = [edge.pages.crewship_json(row) for row in listing.item_rows(workspace, ids, min(limit, MAX_LIMIT))]
     body = {"rows": [orjson.Fragment(row) for row in items], "count": len(items),
             "unread_count": workspace.unread_count(caller.reader)}
     return json_response(orjson.dumps(body))
@@ -75,7 +75,7 @@ async def change_item(
     """Sets the state of an item for all users who may see it."""
     return await execute(edge, caller, SetState(
         **command_fields(edge, caller, key), items=(item,), state=body.state, resolved_action=body.resolved_action,
-        if_rev=revision), serializers.crewship_item)
+        if_rev=revision), edge.pages.crewship_json)
 
 
 @websocket_router.websocket("/api/v1/ws")
@@ -90,4 +90,4 @@ async def get_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Respon
     row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
     if row is None:
         raise ApiError(404, "not found")
-    return json_response(serializers.crewship_item(row))
+    return json_response(edge.pages.crewship_json(row))

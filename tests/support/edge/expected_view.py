@@ -11,6 +11,7 @@ from typing import Any
 from api.contract import serializers
 from api.readmodel.readers import Reader
 from api.readmodel.workspace import PREFIXES
+from schemas.asking.question import DecisionRow
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, decode_row
 from streams.core.domain.rank import is_pinned, rank_key
 from streams.core.domain.visibility import can_see
@@ -35,7 +36,7 @@ class Truth:
         self.marks = {row.item: row for row in mine.values() if isinstance(row, MarkRow) and row.user == reader.user}
         self.visible = [row for row in mine.values() if isinstance(row, ItemRow) and self._sees(row)]
 
-    def _sees(self, row: ItemRow | ActivityRow) -> bool:
+    def _sees(self, row: ItemRow | ActivityRow | DecisionRow) -> bool:
         return can_see(row.target_user_id, row.target_role, self.reader.user, self.reader.roles)
 
     def _is_away(self, row: ItemRow) -> bool:
@@ -48,6 +49,14 @@ class Truth:
     def newest(self, *states: str) -> list[ItemRow]:
         rows = [row for row in self.visible if row.state in states and row.incident is None]
         return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
+
+    def decisions(self, state: str = "") -> list[DecisionRow]:
+        """Returns what the reader decided or may see, the latest first."""
+        rows = [
+            row for row in self.rows.values() if isinstance(row, DecisionRow) and state in ("", row.state)
+            and (self._sees(row) or self.reader.user in [actor.user for actor in row.actors])
+        ]
+        return sorted(rows, key=lambda row: (row.decided_at, row.id), reverse=True)
 
     def page(self, limit: int, most: int = 1 << 40) -> dict[str, Any]:
         """Returns the page in the form of `Copy.page`. It ends before the item that exceeds `most` bytes of rows."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Raw
-from support.edge.random_questions import random_ask, random_question
+from support.edge.random_questions import random_ask, random_decision, random_question
 
+from schemas.asking.question import DecisionRow
 from schemas.log import NO_PAYLOAD, Data, Editor, Sender, Step, Widget
 from schemas.scalars import HOUR
 from schemas.views import (
@@ -77,8 +78,8 @@ class World:
         return (self.batch(most) for _ in range(number))
 
     def _row(self) -> tuple[bytes, Any]:
-        kinds = ("item", "mark", "draft", "preferences", "activity")
-        made = getattr(self, "_" + self.random.choices(kinds, (12, 4, 2, 1, 3))[0])()
+        kinds = ("item", "mark", "draft", "preferences", "activity", "decision")
+        made = getattr(self, "_" + self.random.choices(kinds, (12, 4, 2, 1, 3, 4))[0])()
         return made if self.random.random() > 0.12 or made[0][:2] == b"p:" else (made[0], None)
 
     def _item(self) -> tuple[bytes, ItemRow]:
@@ -173,6 +174,12 @@ class World:
             ws=ws, id=name, type=pick(DONE), at=self.random.randrange(9), item="ibx_1", kind="message",
             target_user_id=user, target_role=role, title=marker(ws, user, role), rev=self.position.next,
         ))
+
+    def _decision(self) -> tuple[bytes, DecisionRow]:
+        ws, user, role = self.random.choice(("w1", "w1", "w2")), self.random.choice((None, *USERS)), None
+        if self.random.random() < 0.5:
+            role = self.random.choice(ROLES)
+        return random_decision(self.random, ws, user, role, marker(ws, user, role), USERS)
 
 
 def waitpoint() -> tuple[bytes, ItemRow]:

@@ -16,7 +16,7 @@ from support.examples import law
 
 from api.live.sse import encode_event
 from api.readmodel import listing
-from api.readmodel.indexes import FAMILIES
+from api.readmodel.indexes import DECISIONS, FAMILIES
 from api.readmodel.pages import PageRenderer, PageRequest, sort_key_of_token
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
@@ -239,8 +239,8 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
 def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
     world = World(seed)
     edge = Edge(limits=())
-    families = sorted(FAMILIES)
-    for family, batch in zip(families, world.batches(6, 10), strict=True):
+    families = sorted([*FAMILIES, DECISIONS])
+    for family, batch in zip(families, world.batches(7, 10), strict=True):
         edge.apply(*batch)
         for name in ("w1", "w2"):
             edge.replica.workspace(name).ensure_family(family)
