@@ -125,6 +125,11 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
         return self.state == "unread" or self.state == "read"
 
     @property
+    def is_pending(self) -> bool:
+        """Returns whether its source has not closed it: open, or decided and on the way to the source."""
+        return self.is_open or self.state == "decided"
+
+    @property
     def is_listed(self) -> bool:
         """Returns whether it is in the ranked list of users who may see it, apart from their own marks."""
         return self.is_open and self.incident is None

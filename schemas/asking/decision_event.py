@@ -59,12 +59,14 @@ class DecisionData(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`args`: all arguments of the action anew, of an edit only; `edited`: JSON pointers of what differs.
 
     `undo_until`: until then a person may take it back; a source that acts earlier ends that. `reason`: why the source
-    refused it, or why it was not delivered. `confirm`: whether attn waits for the source to say that it took effect.
+    refused it, or why it was not delivered. `source`: that of the event which asked. `confirm`: whether attn waits for
+    the source to say that it took effect.
     """
 
     decision: str
     item: str
     kind: str
+    source: str
     question: QuestionRef
     opened_at: str
     decided_at: str

@@ -20,7 +20,7 @@ from schemas.asking.ask import Ask, Form, Option
 from schemas.asking.question import Decision, Question, Vote
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import format_timestamp
-from schemas.views import Close, ItemRow
+from schemas.views import Close, ItemRow, Stamp
 from streams.core.canonical_json import canonical_json, read_exact
 from streams.core.config import FoldConfig
 from streams.core.domain import decisions
@@ -29,8 +29,8 @@ from streams.core.json_text import read_json
 
 __all__ = [
     "DEFAULT_OPTIONS", "AskState", "ask_again", "close_of", "close_question", "deciders_of", "decision_json",
-    "form_of", "needed_votes", "next_timer", "option_of", "question_digest", "quorum_of", "read_ask", "restore_listed",
-    "shown_ask", "state_of_answered", "sync_question", "votes_json",
+    "expire_due", "form_of", "needed_votes", "next_timer", "option_of", "question_digest", "quorum_of", "read_ask",
+    "restore_listed", "set_source", "shown_ask", "state_of_answered", "sync_question", "votes_json",
 ]
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ DEFAULT_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "blocked_task": _PLAIN["acknowledge"], "verifying_no_proof": _PLAIN["acknowledge"],
     "proof_expiring": _PLAIN["acknowledge"],
 }
+_NO_SOURCE = ""  # the default of the row, as the same object: msgspec omits it
 _SHOWN = ("id", "options", "form", "action", "deciders", "quorum", "expires_at", "on_expiry", "batch", "reply")
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -136,6 +137,15 @@ def question_digest(row: ItemRow, shown: bytes) -> str:
         "workspace": row.ws, "source": row.source, "subject": row.source_id, "title": row.data.title,
         "body": row.data.body_md, "ask": read_exact(shown),
     })).hexdigest()
+
+
+def set_source(row: ItemRow, source: str, stamp: Stamp, config: FoldConfig) -> None:
+    """Stores the CloudEvents source of the event that asks: the newest opening, or the update that set the ask."""
+    if row.over.get("ask") == stamp:
+        row.source = source
+    elif row.base == stamp and "ask" not in row.over:
+        asks = row.data.ask is not NO_PAYLOAD or config.decisions == "all"
+        row.source = source if asks else _NO_SOURCE
 
 
 def sync_question(row: ItemRow, config: FoldConfig) -> bool:
@@ -224,6 +234,20 @@ def close_question(row: ItemRow, clock: int) -> None:
     by_user = row.closed is not None and row.closed.digest != "" and not is_event_digest(row.closed.digest)
     closed = replace(question, closing="withdrawn") if by_user else decisions.close_by_source(question, clock)
     row.question = closed
+
+
+def expire_due(row: ItemRow, clock: int) -> bool:
+    """Ends the row's undecided question if its time is over: by the option that `on_expiry` names, else without one.
+
+    Returns whether it did.
+    """
+    state = read_ask(row.data.ask, row.kind) if row.question is not None and decisions.is_open(row.question) else None
+    if state is None or row.question is None or state.ask.expires_at is None or clock < state.ask.expires_at:
+        return False
+    option = option_of(state, state.ask.on_expiry)
+    row.question = decisions.expire(
+        row.question, row.id, clock, option.id if option else None, option.does if option else None)
+    return True
 
 
 def next_timer(row: ItemRow, wake: int | None) -> int | None:

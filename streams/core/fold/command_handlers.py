@@ -7,20 +7,21 @@ command with an Idempotency-Key is decided once: a retry within a day gets the s
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Callable
+from typing import Any
 
-from schemas.facts import Fact, Outcome
+from schemas.facts import Fact
 from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
 from schemas.scalars import format_timestamp
 from schemas.views import Close, ItemRow, MarkRow, PreferencesRow, Stamp
-from streams.core.domain import items, periods
+from streams.core.domain import items, periods, questions
 from streams.core.domain.event_types import RESOLVED_MANUALLY
-from streams.core.domain.keys import command_name, is_event_digest, item_key, mark_key, preferences_key
-from streams.core.domain.visibility import can_see
+from streams.core.domain.keys import command_name, is_event_digest, mark_key, preferences_key
 from streams.core.fold import incident_groups, outcomes
 from streams.core.fold.context import FoldContext
+from streams.core.fold.item_changes import NOT_FOUND, find_visible, store_item
 
-__all__ = ["SOURCE_MANAGED", "handle_command"]
+__all__ = ["COMMAND_HANDLERS", "INCIDENT_RUNS_GONE", "SOURCE_MANAGED"]
 
 SOURCE_MANAGED = (
     "use the source endpoint for this kind (e.g. /pipelines/waitpoints/{token}/approve) — inbox PATCH only supports "
@@ -30,81 +31,29 @@ CLOSED_BY_SOURCE = (
     "its source closed this item ({action}); to open it again send the revision it has now in If-Match, to show that "
     "you have seen it closed"
 )
-TOO_MANY_KEYS = (
-    f"too many Idempotency-Keys: at most {outcomes.MAX_OUTCOMES_PER_USER} of one user are kept, each for a day; wait, "
-    "or write without one"
-)
+DECIDED = "this item is decided and waits for its source; DELETE /api/v1/inbox/{id}/decision takes the decision back"
 INCIDENT_RUNS_GONE = "the runs of this incident are gone; it opens when runs fail again"
-_NOT_FOUND = {"error": "not found"}
-_OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
-
-
-def handle_command(context: FoldContext, command: Command) -> None:
-    """Applies a command that is not a repeat, and emits its outcome."""
-    known = outcomes.find_outcome(context, command)
-    if known is not None:
-        body = outcomes.stored_answer(context, command, known)
-        status = known.status if body is not None else 422
-        _emit_outcome(context, command, status, body or _encode_body(_OTHER_REQUEST), [])
-    elif outcomes.has_too_many_outcomes(context, command):
-        body = _encode_body({"error": TOO_MANY_KEYS, "limit": outcomes.MAX_OUTCOMES_PER_USER})
-        _emit_outcome(context, command, 429, body, [])
-    elif isinstance(command, SetState):
-        _bulk(context, command) if command.bulk else _patch(context, command)
-    elif isinstance(command, Dismiss):
-        _dismiss(context, command)
-    elif isinstance(command, Restore):
-        _restore(context, command)
-    elif isinstance(command, SetPreferences):
-        _set_preferences(context, command)
-
-
-def _respond(
-    context: FoldContext, command: Command, status: int, body: object, changed: list[str] | None = None,
-) -> None:
-    """Stores the outcome for its Idempotency-Key, if it has one, and emits it."""
-    raw = _encode_body(body)
-    outcomes.store_outcome(context, command, status, raw)
-    _emit_outcome(context, command, status, raw, changed or [])
-
-
-def _emit_outcome(context: FoldContext, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
-    state = command.state if isinstance(command, SetState) else None
-    context.emit(Outcome(
-        ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
-        body=body, items=changed, state=state, bulk=isinstance(command, SetState) and command.bulk,
-    ))
-
-
-def _encode_body(body: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(body))
-
-
-def _find_visible(context: FoldContext, command: Command, item: str) -> ItemRow | None:
-    """Returns the item if the command's user may see it, else None."""
-    row = context.state.item(item_key(item))
-    if row is None or row.ws != command.ws or row.state == "hidden":
-        return None
-    return row if can_see(row.target_user_id, row.target_role, command.user, frozenset(command.roles)) else None
 
 
 def _patch(context: FoldContext, command: SetState) -> None:
     """Changes the state of one item: 404, 412, 409 or 200 (C18-C25)."""
-    row = _find_visible(context, command, command.items[0]) if command.items else None
+    row = find_visible(context, command, command.items[0]) if command.items else None
     if row is None:
-        _respond(context, command, 404, _NOT_FOUND)
+        outcomes.respond(context, command, 404, NOT_FOUND)
     elif command.if_rev is not None and command.if_rev != row.rev:
-        _respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+        outcomes.respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
     elif command.state != "read" and row.kind in context.config.source_managed:
-        _respond(context, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+        outcomes.respond(context, command, 409, {"error": SOURCE_MANAGED, "kind": row.kind})
+    elif row.state == "decided" and command.state != "read":
+        outcomes.respond(context, command, 409, {"error": DECIDED, "kind": row.kind, "revision": row.rev})
     elif _cannot_reopen(context, command, row):
-        _respond(context, command, 409, {"error": INCIDENT_RUNS_GONE, "kind": row.kind})
+        outcomes.respond(context, command, 409, {"error": INCIDENT_RUNS_GONE, "kind": row.kind})
     elif _needs_revision(context, command, row):
         error = CLOSED_BY_SOURCE.format(action=row.resolved_action or RESOLVED_MANUALLY)
-        _respond(context, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
+        outcomes.respond(context, command, 409, {"error": error, "kind": row.kind, "revision": row.rev})
     else:
         changed = _change_state(context, command, row)
-        _respond(context, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
+        outcomes.respond(context, command, 200, {"id": row.id, "state": command.state}, [row.id] if changed else [])
 
 
 def _bulk(context: FoldContext, command: SetState) -> None:
@@ -113,7 +62,7 @@ def _bulk(context: FoldContext, command: SetState) -> None:
     skipped: list[str] = []
     updated = not_found = 0
     for item in command.items:
-        row = _find_visible(context, command, item)
+        row = find_visible(context, command, item)
         if row is None:
             not_found += 1
         elif _is_protected(context, command, row):
@@ -122,7 +71,7 @@ def _bulk(context: FoldContext, command: SetState) -> None:
             updated += 1  # also if nothing changed: the row has the requested state
             if _change_state(context, command, row):
                 changed.append(item)
-    _respond(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
+    outcomes.respond(context, command, 200, outcomes.bulk_body(updated, skipped, not_found, command.state), changed)
 
 
 def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool:
@@ -130,8 +79,8 @@ def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool
     (C25)."""
     if command.state == "read":
         return False
-    return (row.kind in context.config.source_managed or (command.state == "resolved" and row.blocking)
-            or _cannot_reopen(context, command, row) or _needs_revision(context, command, row))
+    return (row.kind in context.config.source_managed or row.state == "decided"
+            or (command.state == "resolved" and row.blocking) or _cannot_reopen(context, command, row) or _needs_revision(context, command, row))
 
 
 def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bool:
@@ -189,7 +138,7 @@ def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool
     """
     if _changes_nothing(command, row):
         return False
-    was_open = row.is_open
+    was_open, before = row.is_open, row.question
     if command.state == "read":
         row.read_at = row.read_at if row.read_at is not None else command.time
         row.read_by = row.read_by or command.user
@@ -199,12 +148,13 @@ def _change_state(context: FoldContext, command: SetState, row: ItemRow) -> bool
             for run in _runs_to_reopen(context, command, row):
                 was = run.is_open
                 _mark_unread(run, command)
-                _store_item(context, run, command.time)
+                store_item(context, run, command.time)
                 _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
         _mark_unread(row, command)
     else:
         _resolve(context, row, _later_stamp(row, Stamp(command.time, command.id)), command)
-    _store_item(context, row, command.time)
+    store_item(context, row, command.time)
+    context.note_question(row, before)
     _emit_state_fact(context, command, row, was_open, command_name(command.id, row.id))
     return True
 
@@ -224,6 +174,7 @@ def _emit_state_fact(context: FoldContext, command: SetState, row: ItemRow, was_
 
 def _mark_unread(row: ItemRow, command: SetState) -> None:
     """Makes the row unread; reopens a closed item, except an incident, whose runs reopen it."""
+    questions.ask_again(row)
     if not row.is_open and row.kind != "incident":
         periods.insert(row.periods, max(command.time, periods.newest_time(row.periods) + 1), closes=False)
         row.surge += 1  # dismissals and snoozes made before no longer apply
@@ -238,7 +189,7 @@ def _resolve(context: FoldContext, row: ItemRow, stamp: Stamp, command: SetState
         for run in incident_groups.incident_runs(context, row):
             was, stamp = run.is_open, _later_stamp(run, stamp)
             items.record_close(run, stamp, action, command.user)
-            _store_item(context, run, command.time)
+            store_item(context, run, command.time)
             _emit_state_fact(context, command, run, was, command_name(command.id, row.id, run.id))
         if not row.is_open:
             items.resolve(row, Close(*stamp, action, command.user))
@@ -255,40 +206,15 @@ def _later_stamp(row: ItemRow, stamp: Stamp) -> Stamp:
     return Stamp(row.closed.time + 1, stamp.digest)
 
 
-def _store_item(context: FoldContext, row: ItemRow, time: int) -> None:
-    """Derives state and rank of a changed item, stores the row, and updates its group."""
-    row.updated_at = max(row.updated_at, time)
-    row.touched, row.rev = context.log_clock, context.revision
-    if row.kind not in ("incident", "proof_expiring"):
-        items.derive_state(row, context.log_clock, context.config)
-    elif row.kind == "proof_expiring":
-        _derive_proof(context, row)
-    if row.kind == "failed_run":
-        incident_groups.sync_group(context, row)
-    context.state.put(item_key(row.id), row)
-
-
-def _derive_proof(context: FoldContext, row: ItemRow) -> None:
-    """Derives state and rank of a proof's item after a command.
-
-    Unlike `proofs.derive_proof_state`, it never hides an item that a reader may have seen.
-    """
-    if periods.is_open(row.periods):
-        row.created_at = max(row.created_at, periods.newest_opening(row.periods))
-    elif row.closed is not None and row.is_open:
-        items.resolve(row, row.closed)
-    items.derive_rank(row, context.log_clock, context.config)
-
-
 def _dismiss(context: FoldContext, command: Dismiss) -> None:
     """Dismisses or snoozes an item for the command's user: 404, 412, 400 or 200."""
-    row = _find_visible(context, command, command.item)
+    row = find_visible(context, command, command.item)
     if row is None:
-        return _respond(context, command, 404, _NOT_FOUND)
+        return outcomes.respond(context, command, 404, NOT_FOUND)
     if command.if_rev is not None and command.if_rev != row.rev:
-        return _respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
+        return outcomes.respond(context, command, 412, {"error": "the item has changed", "revision": row.rev})
     if command.until is not None and command.until <= context.log_clock:
-        return _respond(context, command, 400, {"error": "dismissed_until must be in the future"})
+        return outcomes.respond(context, command, 400, {"error": "dismissed_until must be in the future"})
     body: dict[str, object] = {"id": row.id, "dismissed": True}
     if command.until is not None:
         body["dismissed_until"] = format_timestamp(command.until)
@@ -298,19 +224,19 @@ def _dismiss(context: FoldContext, command: Dismiss) -> None:
         wake = items.mark_timer(row, command.until, context.log_clock, context.config.retention)
         context.state.put(key, MarkRow(row.ws, row.id, command.user, row.surge, command.until, context.revision, wake))
         _emit_personal_fact(context, command, row, "item.dismissed" if command.until is None else "item.snoozed")
-    return _respond(context, command, 200, body, [row.id])
+    return outcomes.respond(context, command, 200, body, [row.id])
 
 
 def _restore(context: FoldContext, command: Restore) -> None:
     """Removes the user's dismissal or snooze of an item: 404 or 200."""
-    row = _find_visible(context, command, command.item)
+    row = find_visible(context, command, command.item)
     if row is None:
-        return _respond(context, command, 404, _NOT_FOUND)
+        return outcomes.respond(context, command, 404, NOT_FOUND)
     key = mark_key(row.id, command.user)
     if context.state.get(key) is not None:
         context.state.delete(key)
         _emit_personal_fact(context, command, row, "item.restored")
-    return _respond(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
+    return outcomes.respond(context, command, 200, {"id": row.id, "dismissed": False}, [row.id])
 
 
 def _emit_personal_fact(context: FoldContext, command: Command, row: ItemRow, fact_type: str) -> None:
@@ -334,4 +260,13 @@ def _set_preferences(context: FoldContext, command: SetPreferences) -> None:
     if (pinned, widgets) != (row.pinned_clusters, row.widgets):
         row.pinned_clusters, row.widgets, row.rev = pinned, widgets, context.revision
         context.state.put(key, row)
-    _respond(context, command, 200, outcomes.preferences_body(row))
+    outcomes.respond(context, command, 200, outcomes.preferences_body(row))
+
+
+def _set_state(context: FoldContext, command: SetState) -> None:
+    (_bulk if command.bulk else _patch)(context, command)
+
+
+COMMAND_HANDLERS: dict[type[Command], Callable[[FoldContext, Any], None]] = {
+    SetState: _set_state, Dismiss: _dismiss, Restore: _restore, SetPreferences: _set_preferences,
+}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from schemas.asking.decision_event import DecisionEvent
+from schemas.asking.question import Question
 from schemas.facts import FACT_VERSION, Fact, Outcome
+from schemas.views import ItemRow
 from streams.core.config import FoldConfig
 from streams.core.fold.state import RowCache
 
@@ -15,7 +18,8 @@ class FoldContext:
     `state`: the partition's rows; handlers read and change rows there. `config`: the settings of the fold.
     `revision`: the position of the pack or part, stored as `rev` of each row it changes. `log_clock`: the newest
     append time in the log, in microseconds; the only clock of the fold (law 1). `facts`: emitted since the last
-    durable batch.
+    durable batch; `decisions`: the records of the topic `decisions` since then, with sealed tokens. `asked`: items
+    whose question or decision may have changed, with the question before, since the last `record_changes`.
     """
 
     def __init__(self, state: RowCache, config: FoldConfig) -> None:
@@ -24,6 +28,8 @@ class FoldContext:
         self.revision = 0
         self.log_clock = 0
         self.facts: list[Fact | Outcome] = []
+        self.decisions: list[DecisionEvent] = []
+        self.asked: list[tuple[ItemRow, Question | None]] = []
         self._next_index = 0
 
     def start_part(self, revision: int, log_clock: int) -> None:
@@ -35,3 +41,8 @@ class FoldContext:
         fact.pos, fact.index, fact.v = self.revision, self._next_index, FACT_VERSION
         self._next_index += 1
         self.facts.append(fact)
+
+    def note_question(self, row: ItemRow, before: Question | None) -> None:
+        """Notes that the row's question may have changed; its decision's row follows (`streams.core.fold.asking`)."""
+        if row.question is not before or (before is not None and before.decision is not None):
+            self.asked.append((row, before))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from schemas.facts import Fact
 from schemas.log import Event
 from schemas.views import DraftRow, ItemRow, ProofsRow, Stamp
-from streams.core.domain import drafts, items, periods, proofs
+from streams.core.domain import drafts, items, periods, proofs, questions
 from streams.core.domain.event_types import ACTIVITY_COUNTERS, EVENT_RULES, RESOLVED_MANUALLY
 from streams.core.domain.keys import draft_key, event_name, item_id, item_key, proofs_key
 from streams.core.domain.proofs import proof_expiring_fact
@@ -40,13 +40,14 @@ def _handle_item_event(context: FoldContext, event: Event, stamp: Stamp, fact: F
     """Opens, updates or closes the item of the event's subject, as EVENT_RULES says."""
     rule = EVENT_RULES[event.type]
     key, row = get_or_create_item(context, event.ws, rule.kind, event.subject)
-    was_open = row.is_open
+    was_open = row.is_pending
     if rule.effect == "open":
         items.record_open(row, event.data, stamp)
     elif rule.effect == "update":
         items.update(row, event.data, event.cleared, stamp)
     elif rule.effect == "close":
         items.record_close(row, stamp, event.data.action or rule.action, event.data.by_user_id)
+    questions.set_source(row, event.source, stamp, context.config)
     _update_item(context, key, row, event)
     _fill_fact(fact, event, row, was_open)
     if event.type in ACTIVITY_COUNTERS:
@@ -57,8 +58,10 @@ def _update_item(context: FoldContext, key: bytes, row: ItemRow, event: Event) -
     """Derives the item's state and stores the row; updates its group and its activity rows."""
     row.updated_at = max(row.updated_at, event.time)
     row.touched = context.log_clock
+    before = row.question
     items.derive_state(row, context.log_clock, context.config)
     row.rev = context.revision
+    context.note_question(row, before)
     if row.kind == "failed_run":
         incident_groups.sync_group(context, row)
     context.state.put(key, row)
@@ -76,7 +79,7 @@ def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     fact.item, fact.kind, fact.priority = row.id, row.kind, row.priority
     fact.target_user_id, fact.target_role = _fact_targets(event, row)
     if (fact.target_user_id, fact.target_role) != (row.target_user_id, row.target_role):
-        if row.is_open != was_open:  # an opening or close: the item's targets and texts
+        if row.is_pending != was_open:  # an opening or close: the item's targets and texts
             fact.target_user_id, fact.target_role, named = row.target_user_id, row.target_role, shown
         else:  # the item's texts are for other readers
             fact.item = fact.kind = fact.priority = None
@@ -90,13 +93,13 @@ def _fill_fact(fact: Fact, event: Event, row: ItemRow, was_open: bool) -> None:
     fact.case_id = data.case_id or shown.case_id  # the history of a case has each event that names it
     fact.session_id = named.session_id or shown.session_id
     fact.actor = data.by_user_id or (data.sender.id if data.sender is not None else None)
-    fact.opened = row.is_open and not was_open and row.kind != "proof_expiring"  # a proof has its own
-    if was_open and not row.is_open:
+    fact.opened = row.is_pending and not was_open and row.kind != "proof_expiring"  # a proof has its own
+    if was_open and not row.is_pending:
         # A proof may have expired before its item opened by timer: the row is hidden and has no resolved_action then.
         closing_action = row.closed.action if row.closed is not None else None
         fact.resolved_action = row.resolved_action or closing_action or RESOLVED_MANUALLY
         fact.seconds_open = items.seconds_open(row, event.time)
-    elif not row.is_open and row.closed is not None and row.closed.time == event.time:
+    elif not row.is_pending and row.closed is not None and row.closed.time == event.time:
         fact.resolved_action = row.closed.action or RESOLVED_MANUALLY
 
 
@@ -125,7 +128,7 @@ def _handle_session_event(context: FoldContext, event: Event, stamp: Stamp, fact
         _handle_item_event(context, event, stamp, fact)
         return
     _, row = get_or_create_item(context, event.ws, EVENT_RULES[event.type].kind, event.subject)
-    _fill_fact(fact, event, row, row.is_open)
+    _fill_fact(fact, event, row, row.is_pending)
     fact.item = fact.kind = fact.priority = fact.resolved_action = None  # a started session waits for no user
 
 
@@ -134,12 +137,13 @@ def _handle_case_event(context: FoldContext, event: Event, stamp: Stamp, fact: F
     data = event.data
     data.case_id = data.case_id or event.subject
     key, row = get_or_create_item(context, event.ws, "blocked_case", event.subject)
-    was_open = row.is_open
+    was_open = row.is_pending
     fact.stale = event.time < periods.newest_time(row.periods)
     if data.state == "BLOCKED":
         items.record_open(row, data, stamp)
     else:
         items.record_close(row, stamp, EVENT_RULES[event.type].action, data.by_user_id)
+    questions.set_source(row, event.source, stamp, context.config)
     _update_item(context, key, row, event)
     _fill_fact(fact, event, row, was_open)
     if row.base is None:
@@ -158,9 +162,10 @@ def _handle_draft_event(context: FoldContext, event: Event, stamp: Stamp, fact: 
     draft.wake = draft.wake or context.log_clock + context.config.retention
     context.state.put(key, draft)
     item, row = get_or_create_item(context, event.ws, "draft_review", event.subject)
-    was_open = row.is_open
+    was_open = row.is_pending
     drafts.update_review(row, event, stamp)
     drafts.derive_target(row, draft)
+    questions.set_source(row, event.source, stamp, context.config)
     _update_item(context, item, row, event)
     _fill_fact(fact, event, row, was_open)
     if event.data.editor is not None:
@@ -179,11 +184,12 @@ def _handle_proof_event(context: FoldContext, event: Event, stamp: Stamp, fact: 
         items.set_opening_data(row, data, stamp)
         if row.base == stamp:
             row.superseded = None  # the proof belongs to this event's case now, if to any
+            questions.set_source(row, event.source, stamp, context.config)
         if data.case_id is not None:
             _supersede_proofs(context, event, row)
     else:
         items.record_close(row, stamp, EVENT_RULES[event.type].action, data.by_user_id)
-    was_open = row.is_open
+    was_open = row.is_pending
     _update_proof_item(context, key, row)
     _fill_fact(fact, event, row, was_open)
     if event.type == "proof.attached" and data.session_id is not None:
@@ -194,7 +200,7 @@ def _handle_proof_event(context: FoldContext, event: Event, stamp: Stamp, fact: 
 def _close_verification(context: FoldContext, event: Event, stamp: Stamp, fact: Fact) -> None:
     """Closes the `verifying_no_proof` item of the session. If it was open, the fact describes its close."""
     key, row = get_or_create_item(context, event.ws, "verifying_no_proof", event.data.session_id or "")
-    was_open = row.is_open
+    was_open = row.is_pending
     items.record_close(row, stamp, "attached", event.data.by_user_id)
     _update_item(context, key, row, event)
     if was_open:
@@ -231,7 +237,9 @@ def _update_proof_item(context: FoldContext, key: bytes, row: ItemRow) -> None:
     """Derives the state of a proof's item, stores the row, and emits `proof.expiring` if the item opens now."""
     row.touched = context.log_clock
     row.rev = context.revision
+    before = row.question
     opened = proofs.derive_proof_state(row, context.log_clock, context.config)
+    context.note_question(row, before)
     context.state.put(key, row)
     if opened:
         context.emit(proof_expiring_fact(row, context.log_clock))

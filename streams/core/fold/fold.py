@@ -17,12 +17,17 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schemas.asking.decision_event import DecisionEvent
 from schemas.facts import Fact, Outcome
-from schemas.log import Command, Event, Pack
+from schemas.log import Command, Event, Pack, Report
+from schemas.topics import DECISION_REPORTS
 from schemas.views import PositionRow, SeenRow
 from streams.core.config import FoldConfig
 from streams.core.domain.keys import command_digest, event_digest, seen_key
-from streams.core.fold import command_handlers, event_handlers, timer_handlers
+from streams.core.fold import command_handlers, event_handlers, outcomes, timer_handlers
+from streams.core.fold.asking.records import record_changes
+from streams.core.fold.asking.reports import check_decision, handle_report, handle_report_event
+from streams.core.fold.asking.votes import VOTE_HANDLERS
 from streams.core.fold.context import FoldContext
 from streams.core.fold.state import RowCache
 
@@ -38,13 +43,21 @@ MAX_TIMER_BYTES = 1 << 18
 # history recognises half of it (streams.history.clickhouse.columns.MIN_POSITION_JUMP; a test asserts the relation).
 POSITION_JUMP = 1 << 24
 
+COMMAND_HANDLERS = command_handlers.COMMAND_HANDLERS | VOTE_HANDLERS
+TIMER_HANDLERS = timer_handlers.TIMER_HANDLERS | {b"c:": check_decision}
+
 
 @dataclass(frozen=True, slots=True)
 class FoldBatch:
-    """Changes to write. `rows`: (key, encoded row or None for a delete), the position row last. `facts`: by id."""
+    """Changes to write. `rows`: (key, encoded row or None for a delete), the position row last. `facts`: by id.
+
+    `decisions`: records of the topic `decisions`, with sealed reply tokens. The order of writes is facts,
+    decisions, rows.
+    """
 
     rows: list[tuple[bytes, bytes | None]]
     facts: list[Fact | Outcome]
+    decisions: list[DecisionEvent]
 
 
 class Fold:
@@ -66,7 +79,7 @@ class Fold:
     @property
     def pending_bytes(self) -> int:
         """Approximate bytes of `pending_batch`."""
-        return self.state.batch_bytes + 400 * len(self.context.facts)
+        return self.state.batch_bytes + 400 * len(self.context.facts) + 1000 * len(self.context.decisions)
 
     def next_timer(self) -> int | None:
         """Returns the time of the earliest timer in microseconds: a tick is due then. None if there is no timer.
@@ -117,13 +130,11 @@ class Fold:
             position.clock = max(position.clock, pack.at)
         self.context.start_part(position.position, position.clock)
         if not position.part:
-            timer_handlers.run_due_timers(self.context, MAX_TIMER_BYTES)
+            timer_handlers.run_due_timers(self.context, MAX_TIMER_BYTES, TIMER_HANDLERS)
+            record_changes(self.context)
         for entry in pack.entries[position.part:]:
             position.part += 1
-            if isinstance(entry, Event):
-                self._apply_event(entry)
-            elif isinstance(entry, Command):
-                self._apply_command(entry)
+            self._apply_entry(entry)
             if self.state.pack_bytes > MAX_PART_BYTES and position.part < len(pack.entries):
                 self._end_part()
                 position.shift += 1
@@ -143,12 +154,12 @@ class Fold:
 
     def pending_batch(self) -> FoldBatch:
         """Returns all changes since the last `mark_durable`. Call `apply` again only after they are durable."""
-        return FoldBatch(self.state.encoded_changes(), self.context.facts)
+        return FoldBatch(self.state.encoded_changes(), self.context.facts, self.context.decisions)
 
     def mark_durable(self) -> None:
         """Drops the pending changes: the caller has written them and has applied the rows to `rows`."""
         self.state.clear()
-        self.context.facts = []
+        self.context.facts, self.context.decisions = [], []
 
     def _register(self, digest: bytes) -> bool:
         """Returns False for a repeated event or command, which must not change anything (CONTRACT §2)."""
@@ -158,14 +169,25 @@ class Fold:
         self._new_digests.append(digest)
         return True
 
+    def _apply_entry(self, entry: Event | Command | Report) -> None:
+        if isinstance(entry, Event):
+            self._apply_event(entry)
+        elif self._register(command_digest(entry.ws, entry.id)):
+            if isinstance(entry, Report):
+                handle_report(self.context, entry)
+            elif not outcomes.answer_repeat(self.context, entry):
+                COMMAND_HANDLERS[type(entry)](self.context, entry)
+        if self.context.asked:
+            record_changes(self.context)
+
     def _apply_event(self, event: Event) -> None:
         digest = event_digest(event.ws, event.source, event.id)
-        if self._register(digest):
+        if not self._register(digest):
+            return
+        if event.type in DECISION_REPORTS:
+            handle_report_event(self.context, event)
+        else:
             event_handlers.handle_event(self.context, event, digest)
-
-    def _apply_command(self, command: Command) -> None:
-        if self._register(command_digest(command.ws, command.id)):
-            command_handlers.handle_command(self.context, command)
 
     def _end_part(self) -> None:
         """Stores the digests of the new events and commands of a pack, or of a part of one, as one row."""

@@ -68,7 +68,9 @@ def _update_group(context: FoldContext, key: str, group: GroupRow, row: ItemRow)
     if incident is not None or outage is not None:
         incident = incident or _new_incident(item, row)
         incident.touched, incident.rev = context.log_clock, context.revision
+        before = incident.question
         incidents.render_incident(incident, group, outage, context.log_clock, context.config)
+        context.note_question(incident, before)
         context.state.put(item_key(item), incident)
     incident_is_open = incident is not None and incident.is_open
     if row.group == key:

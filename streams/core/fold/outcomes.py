@@ -11,15 +11,16 @@ from hashlib import blake2b
 
 import msgspec
 
-from schemas.log import Command, Dismiss, Restore, SetPreferences, SetState
+from schemas.facts import Outcome
+from schemas.log import Command, Decide, DecideMany, Dismiss, Restore, SetPreferences, SetState, TakeBack
 from schemas.scalars import DAY, format_timestamp
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow
 from streams.core.domain.keys import outcome_count_key, outcome_key, preferences_key
 from streams.core.fold.context import FoldContext
 
 __all__ = [
-    "MAX_OUTCOMES_PER_USER", "OUTCOME_TTL", "bulk_body", "expire_outcome", "find_outcome", "has_too_many_outcomes",
-    "preferences_body", "store_outcome", "stored_answer",
+    "MAX_OUTCOMES_PER_USER", "OUTCOME_TTL", "answer_repeat", "bulk_body", "expire_outcome", "preferences_body",
+    "respond",
 ]
 
 # How long an outcome is kept, in microseconds of the log clock. CONTRACT §4 leaves it open; no client retries for a
@@ -101,6 +102,48 @@ def stored_answer(context: FoldContext, command: Command, row: OutcomeRow) -> ms
     return _encode_body(preferences_body(preferences))
 
 
+TOO_MANY_KEYS = (
+    f"too many Idempotency-Keys: at most {MAX_OUTCOMES_PER_USER} of one user are kept, each for a day; wait, "
+    "or write without one"
+)
+_OTHER_REQUEST = {"error": "this Idempotency-Key was used for another request"}
+
+
+def answer_repeat(context: FoldContext, command: Command) -> bool:
+    """Emits the stored outcome of a command whose Idempotency-Key is known, or 429 if its user has too many of them.
+
+    Returns False if the command has to be handled.
+    """
+    known = find_outcome(context, command)
+    if known is not None:
+        body = stored_answer(context, command, known)
+        status = known.status if body is not None else 422
+        emit_outcome(context, command, status, body or _encode_body(_OTHER_REQUEST), [])
+        return True
+    if has_too_many_outcomes(context, command):
+        body = _encode_body({"error": TOO_MANY_KEYS, "limit": MAX_OUTCOMES_PER_USER})
+        emit_outcome(context, command, 429, body, [])
+        return True
+    return False
+
+
+def respond(
+    context: FoldContext, command: Command, status: int, body: object, changed: list[str] | None = None,
+) -> None:
+    """Stores the outcome for its Idempotency-Key, if it has one, and emits it. `changed`: ids of changed items."""
+    raw = _encode_body(body)
+    store_outcome(context, command, status, raw)
+    emit_outcome(context, command, status, raw, changed or [])
+
+
+def emit_outcome(context: FoldContext, command: Command, status: int, body: msgspec.Raw, changed: list[str]) -> None:
+    state = command.state if isinstance(command, SetState) else None
+    context.emit(Outcome(
+        ws=command.ws, pos=0, index=0, command=command.id, edge=command.edge, user=command.user, status=status,
+        body=body, items=changed, state=state, bulk=isinstance(command, SetState) and command.bulk,
+    ))
+
+
 def bulk_body(updated: int, skipped: list[str], not_found: int, state: str) -> dict[str, object]:
     """Returns the response body of a bulk change."""
     return {"updated": updated, "skipped": len(skipped), "skipped_ids": skipped, "not_found": not_found, "state": state}
@@ -117,6 +160,8 @@ def preferences_body(row: PreferencesRow) -> dict[str, object]:
 def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
     """Returns what is stored of a successful body: a JSON string. Of bulk: updated, not found, and one bit per id: 1
     if it was skipped, in base64."""
+    if isinstance(command, Decide | TakeBack | DecideMany):
+        return body  # its decision may have changed until the request is repeated
     if not (isinstance(command, SetState) and command.bulk):
         return _encode_body("")
     fields = msgspec.json.decode(body)

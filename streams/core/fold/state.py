@@ -23,7 +23,7 @@ from schemas.views import (
     position_key,
 )
 from streams.core.domain.keys import DIGEST_BYTES
-from streams.core.fold.timer_queue import TimerQueue
+from streams.core.timer_queue import TimerQueue
 
 __all__ = ["RowCache"]
 

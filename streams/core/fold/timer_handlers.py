@@ -5,10 +5,11 @@ Timers run by the log clock, so every worker runs the same timers at the same po
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from schemas.asking.question import BatchRow
 from schemas.views import DraftRow, GroupRow, ItemRow, MarkRow, ProofsRow, SeenRow
-from streams.core.domain import items, proofs
+from streams.core.domain import items, proofs, questions
 from streams.core.domain.keys import item_id, item_key
 from streams.core.domain.periods import is_open
 from streams.core.domain.proofs import proof_expiring_fact
@@ -16,16 +17,22 @@ from streams.core.fold import incident_groups, outcomes
 from streams.core.fold.context import FoldContext
 from streams.core.fold.state import digests
 
-__all__ = ["run_due_timers"]
+__all__ = ["TIMER_HANDLERS", "TimerHandler", "run_due_timers"]
 
 
-def run_due_timers(context: FoldContext, max_bytes: int) -> None:
-    """Runs the timers that are due at the log clock, earliest first, until `max_bytes` of rows have changed."""
+TimerHandler = Callable[[FoldContext, bytes], None]
+
+
+def run_due_timers(context: FoldContext, max_bytes: int, handlers: Mapping[bytes, TimerHandler]) -> None:
+    """Runs the timers that are due at the log clock, earliest first, until `max_bytes` of rows have changed.
+
+    `handlers`: row key prefix -> handler.
+    """
     while context.state.pack_bytes < max_bytes:
         key = context.state.pop_due(context.log_clock)
         if key is None:
             return
-        TIMER_HANDLERS[key[:2]](context, key)
+        handlers[key[:2]](context, key)
 
 
 def _check_item(context: FoldContext, key: bytes) -> None:
@@ -33,7 +40,15 @@ def _check_item(context: FoldContext, key: bytes) -> None:
     assert isinstance(row, ItemRow)
     row.rev = context.revision
     row.wake = None
-    if row.is_open:
+    before = row.question
+    if row.is_open and questions.expire_due(row, clock):
+        row.touched = clock
+        items.derive_question(row, False, clock, config)
+        items.derive_rank(row, clock, config)
+        context.note_question(row, before)
+        if row.kind == "failed_run":
+            incident_groups.sync_group(context, row)
+    elif row.is_open:
         items.derive_rank(row, clock, config)
     elif row.kind == "proof_expiring" and row.state == "hidden" and proofs.derive_proof_state(row, clock, config):
         context.emit(proof_expiring_fact(row, clock))
@@ -95,6 +110,17 @@ def _delete_after_retention(
     context.state.put(key, row)
 
 
+def _check_batch(context: FoldContext, key: bytes) -> None:
+    """Deletes a batch that no question joined or left within the retention."""
+    row = context.state.get(key)
+    assert isinstance(row, BatchRow)
+    if _is_past_retention(context, row.touched):
+        context.state.delete(key)
+        return
+    row.wake = row.touched + context.config.retention
+    context.state.put(key, row)
+
+
 def _expire(context: FoldContext, key: bytes) -> None:
     context.state.delete(key)
 
@@ -108,7 +134,8 @@ def _expire_digests(context: FoldContext, key: bytes) -> None:
 
 
 # Row key prefix -> handler of its timer.
-TIMER_HANDLERS: dict[bytes, Callable[[FoldContext, bytes], None]] = {
+TIMER_HANDLERS: dict[bytes, TimerHandler] = {
     b"i:": _check_item, b"m:": _check_mark, b"d:": _check_draft, b"g:": _check_group, b"q:": _check_proofs,
     b"a:": _expire, b"o:": outcomes.expire_outcome, b"k:": _expire, b"e:": _expire_digests,
+    b"b:": _check_batch,
 }

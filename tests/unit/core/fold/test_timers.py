@@ -9,8 +9,8 @@ from support.fold.fold_driver import Folding, event
 
 from schemas.scalars import MINUTE
 from streams.core.config import FoldConfig
-from streams.core.fold import timer_queue
-from streams.core.fold.timer_queue import TimerQueue
+from streams.core import timer_queue
+from streams.core.timer_queue import TimerQueue
 
 KEYS = [f"k{number}".encode() for number in range(40)]
 # (a key, when it is due from now on, None: never), or a time at which everything due is taken out.
