@@ -80,7 +80,8 @@ def _is_protected(context: FoldContext, command: SetState, row: ItemRow) -> bool
     if command.state == "read":
         return False
     return (row.kind in context.config.source_managed or row.state == "decided"
-            or (command.state == "resolved" and row.blocking) or _cannot_reopen(context, command, row) or _needs_revision(context, command, row))
+            or (command.state == "resolved" and row.blocking)
+            or _cannot_reopen(context, command, row) or _needs_revision(context, command, row))
 
 
 def _needs_revision(context: FoldContext, command: SetState, row: ItemRow) -> bool:
