@@ -1,9 +1,9 @@
-"""Folds one partition of attn.log: loads its rows, applies packs, writes facts, then rows with the position.
+"""Folds one partition of attn.log: loads its rows, applies packs, writes facts, decisions, then rows with the position.
 
-Each write is one step of a fixed order: facts; rows and position as one batch; the table; and only then may the offset
-be committed. Both writes are acknowledged before the next step. A crash between two steps leaves the position where it
-was, and the same packs give the same facts and rows again (laws 1 and 3). The position alone decides which packs are
-folded; Faust's offsets only say where to read.
+Each write is one step of a fixed order: facts; decisions; rows and position as one batch; the table; and only then may
+the offset be committed. All writes are acknowledged before the next step. A crash between two steps leaves the position
+where it was, and the same packs give the same records and rows again (laws 1 and 3). The position alone decides which
+packs are folded; Faust's offsets only say where to read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from schemas.dead_letters import DeadLetter
 from schemas.facts import encode_fact
 from schemas.scalars import SECOND
 from schemas.settings import Settings
-from schemas.topics import FACTS, LOG, VIEWS, RecordTooLarge, check_record_sizes
+from schemas.topics import DECISIONS, FACTS, LOG, VIEWS, RecordTooLarge, check_record_sizes
 from streams.consumer.chunks import ByteSemaphore, RecordChunk, Records
 from streams.consumer.gap_filler import GapFiller
 from streams.core.config import FoldConfig
 from streams.core.fold.fold import MAX_PART_BYTES, Fold
 from streams.core.packs import unpack
+from streams.fold.decision_records import DecisionEncoder
 from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.fencing import FencedProducer, fence_partition
@@ -46,11 +47,11 @@ class PartitionProcessor:
     """Processes one assigned partition: its queue, its fold, and the loop that folds and writes.
 
     `reusable_fold`: the fold from an earlier assignment of the partition to this worker. It is used if no other worker
-    has written rows since.
+    has written rows since. `encoder`: for the records of the topic `decisions`.
     """
 
     def __init__(self, partition: int, settings: Settings, views: ViewsTable, gaps: GapFiller,
-                 reusable_fold: Fold | None = None) -> None:
+                 encoder: DecisionEncoder, reusable_fold: Fold | None = None) -> None:
         self.tp = TP(LOG, partition)
         self.fold: Fold | None = None  # set once the rows are loaded
         self.next_offset = 0  # offset after the last durable pack
@@ -63,6 +64,7 @@ class PartitionProcessor:
         self._settings = settings
         self._views = views
         self._gaps = gaps
+        self._encoder = encoder
         self._reusable_fold = reusable_fold
         self._writer: FencedProducer | None = None
         self._group: Records = []  # records that are folded but not durable
@@ -155,13 +157,15 @@ class PartitionProcessor:
             self.processed_at = records[-1].timestamp / 1000
 
     async def _write_batch(self, fold: Fold) -> None:
-        """Writes facts, then rows with the position, then the table. Raises RecordTooLarge before any write."""
+        """Writes facts, decisions, rows with the position, then the table. Raises RecordTooLarge before any write."""
         batch = fold.pending_batch()
         check_record_sizes(VIEWS, batch.rows)
         assert self._writer is not None
         with metrics.WRITE_SECONDS.time():
             if batch.facts:
                 await self._writer.write(FACTS, [(fact.ws.encode(), encode_fact(fact)) for fact in batch.facts])
+            if batch.decisions:
+                await self._writer.write_records(DECISIONS, self._encoder.encode(batch.decisions))
             offset = await self._writer.write(VIEWS, batch.rows)
             self._views.commit(self._partition, batch.rows, offset)
         fold.mark_durable()

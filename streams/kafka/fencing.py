@@ -21,7 +21,7 @@ from schemas.settings import Settings
 from schemas.topics import VIEWS
 from schemas.views import FenceRow, encode_row, fence_key
 from streams.kafka.connection import client_arguments, close_client
-from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, idempotent_producer, write_rows
+from streams.kafka.producer import REQUEST_SECONDS, WRITE_SECONDS, Headers, idempotent_producer, write_records
 from streams.runtime.clock import now_us
 
 __all__ = ["FencedError", "FencedProducer", "fence_partition", "transactional_id"]
@@ -53,8 +53,12 @@ class FencedProducer:
     async def write(self, topic: str, rows: list[tuple[bytes, bytes | None]]) -> int:
         """Writes rows to this partition of `topic`, as `write_rows` does. Returns the offset of the last one. Raises
         FencedError if another process has fenced the partition."""
+        return await self.write_records(topic, [(key, value, ()) for key, value in rows])
+
+    async def write_records(self, topic: str, records: list[tuple[bytes, bytes | None, Headers]]) -> int:
+        """Writes records with headers, otherwise as `write`."""
         try:
-            return await write_rows(self.producer, topic, self.partition, rows)
+            return await write_records(self.producer, topic, self.partition, records)
         except ProducerFenced as error:
             raise FencedError(f"partition {self.partition} was fenced by another worker") from error
 

@@ -13,7 +13,9 @@ from schemas.settings import Settings
 from schemas.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
 from streams.kafka.connection import client_arguments, deadline
 
-__all__ = ["idempotent_producer", "wait_acknowledged", "write_deadline", "write_rows"]
+__all__ = ["Headers", "idempotent_producer", "wait_acknowledged", "write_deadline", "write_records", "write_rows"]
+
+Headers = Sequence[tuple[str, bytes]]
 
 # A third of the time limit of a write or a read: after one broker that does not answer, others are still tried.
 REQUEST_SECONDS = 10
@@ -47,6 +49,13 @@ def write_deadline() -> AbstractAsyncContextManager[None]:
 async def write_rows(
     out: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None]]
 ) -> int:
+    """Writes one or more records without headers, as `write_records` does."""
+    return await write_records(out, topic, partition, ((key, value, ()) for key, value in rows))
+
+
+async def write_records(
+    out: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None, Headers]]
+) -> int:
     """Writes one or more records in order as one record batch, or as several if they exceed BATCH_BYTES.
 
     Returns the offset of the last record. No single record may exceed the limit (`check_record_sizes`). Each batch has
@@ -54,10 +63,10 @@ async def write_rows(
     """
     batches = []
     batch = None
-    for key, value in rows:
-        if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
+    for key, value, headers in records:
+        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
             batch = out.create_batch()
-            batch.append(key=key, value=value, timestamp=None)
+            batch.append(key=key, value=value, timestamp=None, headers=headers)
             batches.append(batch)
     sent = []
     for batch in batches:

@@ -28,6 +28,7 @@ from streams.consumer.group_offsets import GroupOffsets
 from streams.core.fold.fold import Fold
 from streams.fold import agent as fold_agent
 from streams.fold.agent import AssignedPartitions
+from streams.fold.decision_records import DecisionEncoder
 from streams.fold.partition import PartitionProcessor
 from streams.fold.ticks import TickProducer
 from streams.fold.views_table import ViewsTable
@@ -88,8 +89,10 @@ class Worker:
         views = ViewsTable(app, self._settings.log_partitions, offsets, self._read)
         app.tables.add(views)
 
+        encoder = DecisionEncoder(self._settings)
+
         def create_processor(partition: int, reusable_fold: Fold | None) -> PartitionProcessor:
-            return PartitionProcessor(partition, self._settings, views, gap_filler, reusable_fold)
+            return PartitionProcessor(partition, self._settings, views, gap_filler, encoder, reusable_fold)
 
         partitions = AssignedPartitions(create_processor, self.supervisor)
         fold_agent.register_agent(app, partitions, self.supervisor)
