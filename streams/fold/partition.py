@@ -47,11 +47,11 @@ class PartitionProcessor:
     """Processes one assigned partition: its queue, its fold, and the loop that folds and writes.
 
     `reusable_fold`: the fold from an earlier assignment of the partition to this worker. It is used if no other worker
-    has written rows since. `encoder`: for the records of the topic `decisions`.
+    has written rows since. `encoder`: of the records of the topic `decisions`; default: one of its own.
     """
 
     def __init__(self, partition: int, settings: Settings, views: ViewsTable, gaps: GapFiller,
-                 encoder: DecisionEncoder, reusable_fold: Fold | None = None) -> None:
+                 reusable_fold: Fold | None = None, encoder: DecisionEncoder | None = None) -> None:
         self.tp = TP(LOG, partition)
         self.fold: Fold | None = None  # set once the rows are loaded
         self.next_offset = 0  # offset after the last durable pack
@@ -64,7 +64,7 @@ class PartitionProcessor:
         self._settings = settings
         self._views = views
         self._gaps = gaps
-        self._encoder = encoder
+        self._encoder = encoder if encoder is not None else DecisionEncoder(settings)
         self._reusable_fold = reusable_fold
         self._writer: FencedProducer | None = None
         self._group: Records = []  # records that are folded but not durable

@@ -53,7 +53,7 @@ class FencedProducer:
     async def write(self, topic: str, rows: list[tuple[bytes, bytes | None]]) -> int:
         """Writes rows to this partition of `topic`, as `write_rows` does. Returns the offset of the last one. Raises
         FencedError if another process has fenced the partition."""
-        return await self.write_records(topic, [(key, value, ()) for key, value in rows])
+        return await self.write_records(topic, [(key, value, []) for key, value in rows])
 
     async def write_records(self, topic: str, records: list[tuple[bytes, bytes | None, Headers]]) -> int:
         """Writes records with headers, otherwise as `write`."""

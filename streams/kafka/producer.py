@@ -15,7 +15,7 @@ from streams.kafka.connection import client_arguments, deadline
 
 __all__ = ["Headers", "idempotent_producer", "wait_acknowledged", "write_deadline", "write_records", "write_rows"]
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]
 
 # A third of the time limit of a write or a read: after one broker that does not answer, others are still tried.
 REQUEST_SECONDS = 10
@@ -50,7 +50,7 @@ async def write_rows(
     out: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None]]
 ) -> int:
     """Writes one or more records without headers, as `write_records` does."""
-    return await write_records(out, topic, partition, ((key, value, ()) for key, value in rows))
+    return await write_records(out, topic, partition, ((key, value, []) for key, value in rows))
 
 
 async def write_records(

@@ -92,7 +92,7 @@ class Worker:
         encoder = DecisionEncoder(self._settings)
 
         def create_processor(partition: int, reusable_fold: Fold | None) -> PartitionProcessor:
-            return PartitionProcessor(partition, self._settings, views, gap_filler, encoder, reusable_fold)
+            return PartitionProcessor(partition, self._settings, views, gap_filler, reusable_fold, encoder)
 
         partitions = AssignedPartitions(create_processor, self.supervisor)
         fold_agent.register_agent(app, partitions, self.supervisor)

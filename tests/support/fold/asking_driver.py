@@ -53,8 +53,10 @@ class Asking:
             facts += self.fold()
         return facts
 
-    def event(self, kind: str, subject: str = "s1", *, ask: Any = None, at: float | None = None, time: float | None = None,
-              source: str = "/agent", **data: Any) -> list[Fact | Outcome]:
+    def event(
+        self, kind: str, subject: str = "s1", *, ask: Any = None, at: float | None = None, time: float | None = None,
+        source: str = "/agent", **data: Any,
+    ) -> list[Fact | Outcome]:
         """Folds one source event."""
         raw = NO_PAYLOAD if ask is None else msgspec.Raw(json.dumps(ask).encode())
         self.at = self.at if at is None else at
@@ -117,4 +119,6 @@ class Asking:
 
 
 def _raw(value: Any) -> msgspec.Raw:
-    return NO_PAYLOAD if value is None else msgspec.Raw(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+    if value is None:
+        return NO_PAYLOAD
+    return msgspec.Raw(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())

@@ -112,7 +112,7 @@ def _field_errors(state: AskState, option: Option, vote: Vote) -> dict[str, str]
     return check_answer(option, questions.form_of(state, option), state.ask.action, form, args, vote.comment)
 
 
-def _asked(context: FoldContext, row: ItemRow) -> AskState | None:
+def _ask_of(context: FoldContext, row: ItemRow) -> AskState | None:
     if row.question is None:
         return None
     return questions.read_ask(row.data.ask, row.kind)
@@ -123,7 +123,7 @@ def _decide(context: FoldContext, command: Decide) -> None:
     row = find_visible(context, command, command.item)
     if row is None:
         return outcomes.respond(context, command, 404, NOT_FOUND)
-    state = _asked(context, row)
+    state = _ask_of(context, row)
     if state is None or row.question is None:
         return outcomes.respond(context, command, 409, {"error": ASKS_NOTHING, "kind": row.kind})
     answer = _Answer(context, command, row, state)
@@ -166,7 +166,7 @@ def _decide_many(context: FoldContext, command: DecideMany) -> None:
 
 def _answer_plainly(context: FoldContext, command: DecideMany, row: ItemRow) -> int:
     """Returns the status of one answer of `DecideMany`: 422 for an option with a form, or one that edits."""
-    state = _asked(context, row)
+    state = _ask_of(context, row)
     if state is None:
         return 409
     answer = _Answer(context, command, row, state)

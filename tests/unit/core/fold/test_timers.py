@@ -8,8 +8,8 @@ from support.examples import law
 from support.fold.fold_driver import Folding, event
 
 from schemas.scalars import MINUTE
-from streams.core.config import FoldConfig
 from streams.core import timer_queue
+from streams.core.config import FoldConfig
 from streams.core.timer_queue import TimerQueue
 
 KEYS = [f"k{number}".encode() for number in range(40)]
