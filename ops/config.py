@@ -17,7 +17,7 @@ from ops.process import identity
 from schemas.settings import Settings
 from streams.runtime import keys, private_files
 
-__all__ = ["load_settings", "make_secret", "reading_url", "secret_path", "write_runtime_file"]
+__all__ = ["check_endpoints", "load_settings", "make_secret", "reading_url", "secret_path", "write_runtime_file"]
 
 RUNTIME_FILE = "up.json"
 
@@ -58,6 +58,17 @@ def _check_certificates(settings: Settings) -> None:
         )
 
         client_arguments(settings)
+
+
+def check_endpoints(settings: Settings) -> None:
+    """Raises UserError if the file ATTN_ENDPOINTS is invalid."""
+    if settings.endpoints is not None:
+        from streams.delivery.endpoints import EndpointsError, load_endpoints  # imports cryptography: 0.1 s of CPU
+
+        try:
+            load_endpoints(settings.endpoints)
+        except EndpointsError as error:
+            raise UserError(f"ATTN_ENDPOINTS: {error}", code=2) from None
 
 
 def _check_keys(settings: Settings) -> None:

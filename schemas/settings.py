@@ -149,6 +149,14 @@ class Settings(BaseSettings):
         timedelta(minutes=15), description="time after which a decision that its source has not confirmed comes back")
     endpoints: Path | None = Field(
         None, description="TOML file with the HTTP endpoints to which `attn deliver` posts decisions")
+    # A receiver that was down over a weekend gets its decisions; the records themselves stay for a week.
+    delivery_limit: timedelta = Field(
+        timedelta(days=3), gt=timedelta(0),
+        description="how long `attn deliver` retries, unless the question expires before")
+    delivery_concurrency: int = Field(8, ge=1, le=256, description="concurrent requests of `attn deliver` per endpoint")
+    # About 1 KB of memory each. Beyond it `attn deliver` stops reading until some are delivered or given up.
+    delivery_max_waiting: int = Field(
+        20_000, ge=1, description="undelivered decisions that `attn deliver` keeps in memory")
     # Several keys are separated by commas: the first one seals or signs, all open and verify.
     seal_keys: SecretStr | None = Field(
         None, description="keys that seal reply tokens, 32 bytes each in base64; default: derived from ATTN_JWT_SECRET")

@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": "ops.cli.commands.roles:worker",
     "edge": "ops.cli.commands.roles:edge",
     "history": "ops.cli.commands.history:app",
+    "deliver": "ops.cli.commands.roles:deliver",
     "demo": "ops.cli.commands.roles:demo",
     "topics": "ops.cli.commands.topics:topics",
     "migrate": "ops.cli.commands.migrate:migrate",

@@ -36,9 +36,9 @@ __all__ = ["Stack", "lock_data_dir", "readiness"]
 
 log = structlog.get_logger("attn.up")
 
-# Seconds before the next start of a role that keeps failing. The inbox works without these two roles; if another role
+# Seconds before the next start of a role that keeps failing. The inbox works without these roles; if another role
 # keeps failing, `attn up` ends.
-_COOLDOWNS = {"history": 60.0, "demo": 60.0}
+_COOLDOWNS = {"history": 60.0, "deliver": 60.0, "demo": 60.0}
 ROLES = ("worker", "history", "edge")  # metrics ports are assigned in this order; the edge uses its own port
 
 # Seconds after the first SIGTERM by which the processes must have ended. The broker gets the rest: it is the only one
@@ -83,7 +83,7 @@ class Stack:
 
     `embedded`: start the embedded broker; otherwise `settings.kafka` names the brokers. `env` is added to the
     environment of all processes. `echo` gets their output as (name, line). `announce` is called once, when the edge is
-    ready. `demo`: run the demo as well.
+    ready. `demo`: run the demo as well. `attn deliver` runs if ATTN_ENDPOINTS is set.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Stack:
         self._echo = echo
         self._announce = announce
         self._policy = policy
-        self._roles = (*ROLES, "demo") if demo else ROLES
+        self._roles = (*ROLES, *(["deliver"] if settings.endpoints is not None else []), *(["demo"] if demo else []))
         self._broker: EmbeddedBroker | None = None
         self._processes: list[SupervisedProcess] = []
 

@@ -25,7 +25,7 @@ _USED = {
     "broker": frozenset[str](),
     # The worker seals reply tokens, opens them for `decisions`, and signs those records.
     "worker": frozenset({"kafka_password", "seal_keys", "receipt_keys"}),
-    "deliver": frozenset({"kafka_password", "receipt_keys"}),
+    "deliver": frozenset({"kafka_password"}),  # the secrets of endpoints are in a file
     "edge": _SECRETS - {"seal_keys"},  # an edge shows no token, so it opens none
     "history": frozenset({"kafka_password", "clickhouse"}),
     "demo": frozenset({"kafka_password", "jwt_secret"}),

@@ -1,4 +1,4 @@
-"""Signatures of Standard Webhooks 1.0: `v1` (HMAC-SHA256) and `v1a` (ed25519). Pure.
+"""Signatures of Standard Webhooks 1.0: `v1` (HMAC-SHA256) and `v1a` (ed25519). No I/O.
 
 The signed text is `id.timestamp.body`. Every key of the endpoint signs: while keys are rotated, a receiver accepts the
 message with the old key and with the new one.

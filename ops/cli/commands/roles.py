@@ -1,4 +1,4 @@
-"""`attn worker`, `attn edge`, `attn demo`: run one role until a signal. `attn history` has its own module."""
+"""`attn worker`, `edge`, `deliver`, `demo`: run one role until a signal. `attn history` has its own module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from schemas.versions import UnsupportedVersion
 from streams.kafka.topics import BrokerUnavailable
 
-__all__ = ["demo", "edge", "run_role", "worker"]
+__all__ = ["deliver", "demo", "edge", "run_role", "worker"]
 
 _NO_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -42,7 +42,9 @@ EdgePort = Annotated[int | None, typer.Option(
 
 def worker(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
     """Run a worker: it reads source events and folds them into the view."""
-    run_role("worker", "streams.worker.main", config.load_settings(data_dir=data_dir, kafka=kafka, instance=instance))
+    settings = config.load_settings(data_dir=data_dir, kafka=kafka, instance=instance)
+    config.check_endpoints(settings)
+    run_role("worker", "streams.worker.main", settings)
 
 
 def edge(
@@ -65,6 +67,15 @@ def edge(
     except ValueError as error:
         raise UserError(str(error), code=2) from None
     run_role("edge", "api.main", settings)
+
+
+def deliver(data_dir: DataDir = None, kafka: Kafka = None, instance: Instance = None) -> None:
+    """Post decisions to the HTTP endpoints of ATTN_ENDPOINTS, and report what became of them."""
+    settings = config.load_settings(data_dir=data_dir, kafka=kafka, instance=instance)
+    if settings.endpoints is None:
+        raise UserError("no endpoints: set ATTN_ENDPOINTS to the TOML file that lists them")
+    config.check_endpoints(settings)
+    run_role("deliver", "streams.delivery.main", settings)
 
 
 def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, port: EdgePort = None) -> None:

@@ -1,4 +1,4 @@
-"""`attn up`: runs broker, worker, edge and history on one machine."""
+"""`attn up`: runs broker, worker, edge, history and, with endpoints, deliver on one machine."""
 
 from __future__ import annotations
 
@@ -39,20 +39,22 @@ RealKafka = Annotated[str | None, typer.Option(
 
 Demo = Annotated[bool, typer.Option("--demo", help="Also play events of an invented team into the workspace `demo`.")]
 
-_COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "demo": "yellow"}
+_COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "deliver": "blue", "demo": "yellow"}
 
 
 def up(
     data_dir: DataDir = None, host: Host = None, port: Port = None, kafka_port: KafkaPort = None,
     kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False,
 ) -> None:
-    """Run attn on this machine: broker, worker, edge and history. Ctrl-C or SIGTERM stops it cleanly.
+    """Run attn on this machine: broker, worker, edge and history, and `attn deliver` if ATTN_ENDPOINTS is set. Ctrl-C
+    or SIGTERM stops it cleanly.
 
     All state is in the data directory. A process that ends is restarted. If the worker, the edge or the broker keeps
     failing, the command ends with the reason and a non-zero exit code.
     """
     settings = config.load_settings(
         data_dir=data_dir, host=host, port=port, kafka_port=kafka_port, kafka=kafka, clickhouse=clickhouse)
+    config.check_endpoints(settings)
     logging_setup.configure("up", settings, prefix=f"{'attn':<8}")
     text = logging_setup.is_text(settings)
     env = {"ATTN_LOG_FORMAT": "text" if text else "json"}

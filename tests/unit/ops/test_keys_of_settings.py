@@ -69,7 +69,7 @@ def test_each_role_gets_the_keys_that_it_uses() -> None:
     seal, receipt = {"ATTN_SEAL_KEYS", "attn_seal_keys"}, {"ATTN_RECEIPT_KEYS"}
     assert set(cleaned("worker", given)) == {"PATH"} | seal | receipt
     assert set(cleaned("edge", given)) == {"PATH", "ATTN_JWT_SECRET"} | receipt
-    assert set(cleaned("deliver", given)) == {"PATH"} | receipt
+    assert set(cleaned("deliver", given)) == {"PATH"}
     assert set(cleaned("history", given)) == set(cleaned("broker", given)) == {"PATH"}
 
 

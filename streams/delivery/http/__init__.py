@@ -1,0 +1,1 @@
+"""HTTP requests to receivers: checked addresses, one bounded attempt, and what its answer means."""
