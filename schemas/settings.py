@@ -157,11 +157,15 @@ class Settings(BaseSettings):
     # About 1 KB of memory each. Beyond it `attn deliver` stops reading until some are delivered or given up.
     delivery_max_waiting: int = Field(
         20_000, ge=1, description="undelivered decisions that `attn deliver` keeps in memory")
-    # Several keys are separated by commas: the first one seals or signs, all open and verify.
+    # Several keys are separated by commas: the first one seals or signs, all open and verify. A public key of a
+    # destroyed private key keeps old receipts verifiable.
     seal_keys: SecretStr | None = Field(
         None, description="keys that seal reply tokens, 32 bytes each in base64; default: derived from ATTN_JWT_SECRET")
     receipt_keys: SecretStr | None = Field(
-        None, description="Ed25519 seeds that sign receipts, 32 bytes each in base64; default: derived as above")
+        None, description="Ed25519 seeds that sign receipts, 32 bytes each in base64, and, after `pub:`, public keys "
+        "that only verify; default: derived as above")
+    receipt_issuer: str = Field(
+        "attn", min_length=1, max_length=256, description="name of this installation in receipts, such as its URL")
 
     # Limits of source events (CONTRACT §2).
     max_title: int = Field(512, ge=1, description="longest title of an event, in characters")

@@ -12,10 +12,10 @@ __all__ = ["install_openapi"]
 _ABOUT = """\
 One inbox for people who work with AI agents and automation: a live, ranked list per person.
 
-Every route except `/healthz`, `/readyz` and `/metrics` needs authentication: a bearer token, or the session cookie that
-`POST /auth/session` creates from a token. Whatever the caller may not see is answered with 404, on every route. A write
-is answered when it is durable, and later reads on the same edge show it. A write with an `Idempotency-Key` can be
-repeated safely for a day.
+Every route except `/healthz`, `/readyz`, `/metrics` and `/.well-known/attn-decision-keys.json` needs authentication: a
+bearer token, or the session cookie that `POST /auth/session` creates from a token. Whatever the caller may not see is
+answered with 404, on every route. A write is answered when it is durable, and later reads on the same edge show it. A
+write with an `Idempotency-Key` can be repeated safely for a day.
 """
 
 

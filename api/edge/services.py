@@ -33,6 +33,8 @@ from schemas.scalars import HOUR, SECOND
 from schemas.settings import Settings
 from schemas.views import PositionRow
 from streams.core.domain.visibility import Targets
+from streams.core.receipts import ReceiptSigner
+from streams.runtime.keys import receipt_keys, retired_receipt_keys
 from streams.runtime.lag import LagTracker
 
 __all__ = ["Edge", "parse_partitions"]
@@ -78,6 +80,7 @@ class Edge:
         self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)
+        self.receipt_signer = ReceiptSigner(receipt_keys(settings), retired_receipt_keys(settings))
         self.broker_health = BrokerHealth(settings.kafka)
         self.lag = LagTracker(settings, time.monotonic())  # lag of the topics that the follower reads
         self.ready = False

@@ -260,9 +260,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     Keys are among them, because a role without the secret cannot derive them. Each role gets only those that it uses
     (`ops.process.environment`).
     """
-    listed = {"ATTN_SEAL_KEYS": keys.seal_keys(settings), "ATTN_RECEIPT_KEYS": keys.receipt_keys(settings)}
+    seal_keys = ",".join(map(keys.encode_key, keys.seal_keys(settings)))
+    listed = {"ATTN_SEAL_KEYS": seal_keys, "ATTN_RECEIPT_KEYS": keys.receipt_key_list(settings)}
     return {
-        **{name: ",".join(map(keys.encode_key, found)) for name, found in listed.items() if found},
+        **{name: text for name, text in listed.items() if text},
         "ATTN_KAFKA": settings.kafka,
         "ATTN_CLICKHOUSE": settings.clickhouse,
         "ATTN_CLICKHOUSE_PORT": str(settings.clickhouse_port),

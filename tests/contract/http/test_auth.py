@@ -18,6 +18,7 @@ ROUTES = [
     "/org/me/inbox", "/org/me/feed", "/org/me/recent-drafts", "/org/me/preferences", "/org/me/activity",
     "/org/me/insights", "/cases/c/history", "/inbox",
     "/inbox/count", "/events/stream", "/cases/c/events", "/api/v1/inbox", "/api/v1/inbox/count", "/api/v1/inbox/x",
+    "/api/v1/inbox/x/decision/receipt",
 ]
 
 

@@ -1,0 +1,80 @@
+"""Routes of receipts: the signed receipt of a decision, and the public keys that verify it (CONTRACT §7)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+
+from api.contract import responses
+from api.contract.errors import NO_STORE, ApiError
+from api.contract.receipts import receipt_payload
+from api.contract.responses import responses_of
+from api.http.dependencies import CurrentCaller, CurrentEdge
+from api.readmodel.readers import Reader
+from api.readmodel.workspace import Workspace
+from schemas.asking.question import DecisionRow
+from schemas.views import decode_row
+from streams.core.domain.keys import item_key
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["decisions"])
+
+KEYS_PATH = "/.well-known/attn-decision-keys.json"
+_JOSE, _KEY_SET = "application/jose+json", "application/jwk-set+json"
+_KEY_SET_SECONDS = 300  # for which caches may keep the keys: a new key is published before it signs
+
+Id = Annotated[str, Path(max_length=2000)]
+
+
+@router.get(KEYS_PATH, responses={200: {"model": responses.KeySet, "content": {_KEY_SET: {}}}})
+async def get_keys(edge: CurrentEdge) -> Response:
+    """Returns the public keys that verify receipts, as a JWK set (RFC 7517). Needs no authentication."""
+    headers = {"cache-control": f"public, max-age={_KEY_SET_SECONDS}", "access-control-allow-origin": "*"}
+    return Response(edge.receipt_signer.jwks, 200, headers, _KEY_SET)
+
+
+@router.get("/api/v1/inbox/{item:id}/decision/receipt", responses=responses_of(responses.Receipt, 404))
+async def get_receipt(
+    edge: CurrentEdge, caller: CurrentCaller, item: Id,
+    decision: Annotated[str | None, Query(
+        max_length=200, description="Id of an earlier decision of the item. Default: the newest one.")] = None,
+) -> Response:
+    """Returns the signed receipt of a decision of the item: a JWS (RFC 7515, JSON serialisation, alg EdDSA) whose
+    payload is canonical JSON."""
+    workspace = await edge.workspace(caller.reader)
+    row = _decision_of(workspace, caller.reader, item, decision)
+    if row is None:
+        raise ApiError(404, "not found")
+    if not edge.receipt_signer.can_sign:
+        raise ApiError(503, "no key signs receipts here: set ATTN_RECEIPT_KEYS", {"retry-after": "60"})
+    settings = edge.settings
+    payload = receipt_payload(
+        row, workspace.item(item_key(item)[2:]), settings.receipt_issuer, settings.log_partitions)
+    headers = {**NO_STORE, "content-disposition": f'attachment; filename="{row.id}.receipt.json"'}
+    return Response(edge.receipt_signer.sign(payload), 200, headers, _JOSE)
+
+
+def _decision_of(workspace: Workspace, reader: Reader, item: str, decision: str | None) -> DecisionRow | None:
+    """Returns the row of a decision of the item if the reader may see it. `decision` None: the newest such one."""
+    if decision is None:
+        row = workspace.item(item_key(item)[2:])
+        made = row.question.decision if row is not None and row.question is not None else None
+        if made is None:
+            return None
+        decision = made.id
+    found = _row_of(workspace, decision)
+    return found if found is not None and found.item == item and _may_see(reader, found) else None
+
+
+def _row_of(workspace: Workspace, decision: str) -> DecisionRow | None:
+    key = b"c:" + decision.encode("utf-8", "surrogatepass")
+    raw = workspace.rows.get(key)
+    row = decode_row(key, raw) if raw is not None else None
+    return row if isinstance(row, DecisionRow) and row.ws == workspace.workspace_id else None
+
+
+def _may_see(reader: Reader, row: DecisionRow) -> bool:
+    return reader.can_see(row.target_user_id, row.target_role) or any(vote.user == reader.user for vote in row.actors)
