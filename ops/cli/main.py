@@ -33,6 +33,7 @@ COMMANDS = {
     "schemas": "ops.cli.commands.schemas:schemas",
     "rebuild": "ops.cli.commands.rebuild:rebuild",
     "checkpoint": "ops.cli.commands.rebuild:checkpoint",
+    "receipt": "ops.cli.commands.receipt:app",
     "rank-report": "ops.cli.commands.rank_report:rank_report",
     "kafka": "ops.cli.commands.kafka:app",
 }

@@ -22,7 +22,7 @@ from ops.errors import UserError
 from ops.process.environment import cleaned
 from schemas.settings import Settings
 from streams.core.sealing import Sealer
-from streams.runtime.keys import encode_key, receipt_keys, seal_keys
+from streams.runtime.keys import encode_key, receipt_key_list, receipt_keys, retired_receipt_keys, seal_keys
 
 SECRET = "a secret of enough characters for HS256"
 KEYS = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=4)
@@ -62,6 +62,23 @@ def test_an_invalid_key_is_named_by_its_setting_and_number_alone(bad: str, tmp_p
         assert all(part not in str(caught.value) for part in text.split(",") if part)
         with pytest.raises(UserError, match=f"ATTN_{name.upper()}: key [23]"):
             config.load_settings(data_dir=tmp_path, **{name: text})
+
+
+def test_public_keys_are_listed_apart_and_seal_keys_have_none(tmp_path: object) -> None:
+    seed, public = encode_key(b"s" * 32), encode_key(b"p" * 32)
+    ours = settings(receipt_keys=f"{seed} , pub:{public}=,pub: {b64encode(b'q' * 32).decode()}")
+    assert receipt_keys(ours) == [b"s" * 32]
+    assert retired_receipt_keys(ours) == [b"p" * 32, b"q" * 32]
+    passed = settings(receipt_keys=receipt_key_list(ours))
+    assert (receipt_keys(passed), retired_receipt_keys(passed)) == (receipt_keys(ours), retired_receipt_keys(ours))
+    assert stack._environment(ours)["ATTN_RECEIPT_KEYS"] == receipt_key_list(ours)
+    assert receipt_key_list(settings()) == ""
+    assert retired_receipt_keys(settings(jwt_secret=SECRET)) == []
+    with pytest.raises(ValueError, match=r"^ATTN_SEAL_KEYS: key 2 is not 32 bytes"):
+        seal_keys(settings(seal_keys=f"{seed},pub:{public}"))
+    for bad in ("pub:", "pub:short", f"pub:pub:{public}", f"PUB:{public}"):
+        with pytest.raises(UserError, match="ATTN_RECEIPT_KEYS: key 2"):
+            config.load_settings(data_dir=tmp_path, receipt_keys=SecretStr(f"{seed},{bad}"))
 
 
 def test_each_role_gets_the_keys_that_it_uses() -> None:

@@ -190,5 +190,5 @@ def test_key_sets_of_others_are_read_by_thumbprint() -> None:
     assert read_key_set(json.dumps({"keys": keys}).encode()) == {key_id(public_key(SEED)): public_key(SEED)}
     for wrong in (b"", b"[]", b"{}", b'{"keys":{}}', json.dumps({"keys": [{**keys[2], "x": x[:-2]}]}).encode(),
                   json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519"}]}).encode()):
-        with pytest.raises(ValueError):  # noqa: PT011 - the text is for people
+        with pytest.raises(ValueError):
             read_key_set(wrong)
