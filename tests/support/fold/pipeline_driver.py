@@ -8,6 +8,7 @@ from typing import Any
 
 from support.model import Draft, Item, Reader, View
 
+from schemas.asking.decision_event import encode_decision
 from schemas.facts import encode_fact
 from schemas.log import Event, Pack, decode_pack, encode_pack
 from schemas.views import ActivityRow, DraftRow, ItemRow, apply_changes, decode_row, encode_row, position_key
@@ -47,6 +48,7 @@ class Worker:
         self.partition = partition
         self.rows: dict[bytes, bytes] = rows if rows is not None else {}
         self.facts: list[bytes] = []
+        self.decisions: list[bytes] = []  # records of the topic `decisions`
         self.start()
 
     def start(self) -> None:
@@ -65,13 +67,19 @@ class Worker:
         return True
 
     def write(self, crash_after: int | None = None) -> None:
-        """Writes the facts, then one batch of rows. Raises Crash after `crash_after` facts, or after the rows: -1."""
+        """Writes the facts, then the decisions, then one batch of rows.
+
+        Raises Crash after `crash_after` facts and decisions, or after the rows: -1.
+        """
         batch = self.fold.pending_batch()
         facts = [encode_fact(fact) for fact in batch.facts]
+        decisions = [encode_decision(event) for event in batch.decisions]
         if crash_after is not None and crash_after >= 0:
             self.facts += facts[:crash_after]
+            self.decisions += decisions[:max(0, crash_after - len(facts))]
             raise Crash
         self.facts += facts
+        self.decisions += decisions
         apply_changes(self.rows, batch.rows)
         if crash_after is not None:
             raise Crash

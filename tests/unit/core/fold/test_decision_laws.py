@@ -1,0 +1,190 @@
+"""Laws of questions and decisions over any interleaving, against the reference model (CONTRACT §7).
+
+Each question has exactly one decision per attempt, the same for every reader and every replay, and whoever lost learns
+who won.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+from support.examples import law
+from support.fold.decision_play import STEPS, Play
+from support.fold.pipeline_driver import Crash, Worker
+
+from schemas.facts import Fact, Outcome, decode_fact
+from schemas.log import Pack, encode_pack
+
+pytestmark = pytest.mark.timeout(900)  # a failing example takes minutes to shrink
+slow = law(100, suppress_health_check=list(HealthCheck))
+# Steps that decide are drawn more often than those that only change the item.
+_NAMES = ("open", "open", "update", "close", "late", *["decide"] * 6, "back", "back", "many", "report", "report",
+          "source", "source", "tick")
+step = st.sampled_from(_NAMES).flatmap(lambda name: st.tuples(
+    st.just(name), st.tuples(*(st.integers(0, most) for most in STEPS[name]))))
+steps = st.lists(step, max_size=40).map(lambda found: [("open", (0, 0, 0, 0)), ("open", (0, 1, 1, 0)), *found])
+seeds = st.integers(0, 2**32)
+
+
+def played(found: list[tuple[str, tuple[int, ...]]]) -> Play:
+    play = Play()
+    for name, numbers in found:
+        play.step(name, numbers)
+    return play
+
+
+def known(facts: list[bytes]) -> list[Fact | Outcome]:
+    return [decode_fact(raw) for raw in facts]
+
+
+@slow
+@given(steps)
+def test_every_answer_and_every_state_is_the_models(found: list[tuple[str, tuple[int, ...]]]) -> None:
+    played(found)
+
+
+def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]]) -> None:
+    """What holds for every log: decisions follow one another, and each outcome names the one of its time.
+
+    The outcome of an entry comes before the facts of the decision that it made.
+    """
+    item_of = {fact.decision: fact.item for fact in facts if isinstance(fact, Fact) and fact.decision}
+    made: Counter[str] = Counter()
+    current: dict[str, str] = {}  # item -> its newest decision
+    ended: dict[str, str] = {}  # decision -> how
+    winners: Counter[str] = Counter()
+    for fact in facts:
+        if isinstance(fact, Outcome):
+            body = json.loads(bytes(fact.body))
+            if fact.status == 201:
+                winners[body["decision"]["id"]] += 1
+                assert fact.user in [one["user"] for one in body["decision"]["actors"]]
+            if fact.status == 201:
+                assert body["decision"]["id"] not in made
+            elif fact.status == 409 and "decision" in body:
+                lost_to = body["decision"]["id"]
+                assert current[str(item_of[lost_to])] == lost_to, "whoever lost is told who won"
+            continue
+        if fact.decision is None or fact.item is None or not fact.type.startswith("decision."):
+            continue
+        verb = fact.type.removeprefix("decision.")
+        if verb in ("made", "expired"):
+            made[fact.decision] += 1
+            current[fact.item] = fact.decision
+        if verb in ("applied", "taken_back", "expired"):
+            assert fact.decision not in ended, f"{fact.decision} ended as {ended[fact.decision]}, then {verb}"
+            ended[fact.decision] = verb
+    assert all(count == 1 for count in made.values()), "a decision was made twice"
+    assert all(count == 1 for count in winners.values()), "two people were told that they decided"
+    assert winners.keys() <= made.keys()
+    for record in records:
+        assert record["data"]["decision"] in made, "a source is told of a decision that nobody made"
+
+
+@slow
+@given(steps, seeds)
+def test_any_order_and_packs_of_any_size_decide_each_question_once(
+    found: list[tuple[str, tuple[int, ...]]], seed: int,
+) -> None:
+    """Commands of several edges arrive in any order relative to each other, to events and to reports."""
+    rng = random.Random(seed)
+    lanes: dict[str, list[Any]] = {}
+    for at, entry in played(found).entries:
+        lanes.setdefault(getattr(entry, "edge", type(entry).__name__), []).append((at, entry))
+    log, pack, clock = [], [], 0
+    while lanes:
+        name = rng.choice(sorted(lanes))
+        at, entry = lanes[name].pop(0)
+        if not lanes[name]:
+            del lanes[name]
+        clock = max(clock, at)
+        pack += [entry] if entry is not None else []
+        if rng.random() < 0.4 or not lanes:
+            log.append(encode_pack(Pack(clock, pack)))
+            pack = []
+    calm = Worker(log).run()
+    check_invariants(known(calm.facts), [json.loads(raw) for raw in calm.decisions])
+
+
+def _small_parts(part: int, wake: int) -> object:
+    return patch.multiple("streams.core.fold.fold", MAX_PART_BYTES=part, MAX_TIMER_BYTES=wake)
+
+
+@slow
+@given(steps, st.integers(1, 12), seeds, st.booleans())
+def test_a_crash_between_any_two_writes_loses_and_doubles_no_decision(
+    found: list[tuple[str, tuple[int, ...]]], size: int, seed: int, small: bool,
+) -> None:
+    """Facts, then decisions, then rows: a new process writes the same records with the same ids again."""
+    entries = played(found).entries
+    log = [encode_pack(Pack(entries[at:at + size][-1][0], [entry for _, entry in entries[at:at + size] if entry]))
+           for at in range(0, len(entries), size)]
+    log += [encode_pack(Pack(entries[-1][0] + seconds * 1_000_000)) for seconds in (5, 60, 1000, 90_000)]
+    with _small_parts(5_000, 3_000) if small else _small_parts(1 << 20, 1 << 18):
+        calm, rng = Worker(log).run(), random.Random(seed)
+        worker, crashes = Worker(log), 0
+        while True:
+            if not worker.step():
+                worker.write()
+                break
+            chance = rng.random()
+            try:
+                if chance < 0.3 and crashes < 30:
+                    crashes += 1
+                    worker.write(crash_after=rng.choice((-1, 0, 1, 2, 3, 1000)))
+                elif chance < 0.6:
+                    worker.write()
+            except Crash:
+                worker.start()
+    assert worker.rows == calm.rows
+    assert worker.known_facts() == calm.known_facts() == calm.facts
+    assert list(dict.fromkeys(worker.decisions)) == list(dict.fromkeys(calm.decisions))
+    check_invariants(known(worker.known_facts()), [json.loads(raw) for raw in worker.decisions])
+
+
+@slow
+@given(steps)
+def test_a_worker_that_starts_anew_before_every_pack_decides_the_same(
+    found: list[tuple[str, tuple[int, ...]]],
+) -> None:
+    steady = played(found).worker
+    forgetful = Worker()
+    forgetful.log = steady.log
+    while forgetful.step():
+        forgetful.write()
+        forgetful.start()
+    assert forgetful.rows == steady.rows
+    assert forgetful.facts == steady.facts
+    assert forgetful.decisions == steady.decisions
+    assert forgetful.fold.next_timer() == steady.fold.next_timer()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_a_thousand_deciders_one_wins_and_all_others_learn_who(seed: int) -> None:
+    rng = random.Random(seed)
+    play = Play()
+    play.step("open", (0, 0, 0, 0))
+    row, = play.rows(type(play._row(0)))
+    from schemas.log import Decide
+
+    deciders = [(f"user_{number}", rng.choice(("yes", "no", "hold"))) for number in range(1000)]
+    rng.shuffle(deciders)
+    votes = [Decide(ws="ws", id=f"v{user}", time=play.clock, user=user, roles=("MEMBER",), role="MEMBER", item=row.id,
+                    edge=f"edge-{rng.randrange(2)}", option=option, digest=row.question.digest)
+             for user, option in deciders]
+    while votes:
+        size = rng.randint(1, 200)
+        play._append(*votes[:size])
+        del votes[:size]
+    outcomes = [fact for fact in known(play.worker.facts) if isinstance(fact, Outcome)]
+    assert Counter(one.status for one in outcomes) == {201: 1, 409: 999}
+    winner = deciders[0][0]
+    for one in outcomes:
+        assert [actor["user"] for actor in json.loads(bytes(one.body))["decision"]["actors"]] == [winner]
