@@ -111,6 +111,7 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     source: str = ""  # of the opening event, if the item asks
     question: Question | None = None
     # For the fold only:
+    attempts: int = 0  # decisions of earlier questions, of an item that asks nothing now
     periods: list[int] = []
     base: Stamp | None = None  # of the opening event whose data the item shows
     over: dict[str, Stamp] = {}  # field -> stamp of the update that set it after `base`

@@ -156,17 +156,17 @@ def sync_question(row: ItemRow, config: FoldConfig) -> bool:
     """
     asks = row.data.ask is not NO_PAYLOAD or (config.decisions == "all" and row.kind in DEFAULT_OPTIONS)
     if not asks or row.base is None or config.decisions == "off":
-        row.question = None
+        _drop_question(row)
         return False
     state = read_ask(row.data.ask, row.kind)
     if state is None:
-        row.question = None
+        _drop_question(row)
         return False
     batch = state.ask.batch
     key = batch_key(row.ws, row.source, batch.key).decode() if batch is not None else None
     digest, before = question_digest(row, state.shown), row.question
     if before is None:
-        row.question = Question(digest=digest, batch=key)
+        row.question = Question(digest=digest, batch=key, attempts=row.attempts)
         return False
     decision = before.decision
     is_final = before.closing is None and decision is not None and decision.state in ("applied", "expired")
@@ -178,6 +178,13 @@ def sync_question(row: ItemRow, config: FoldConfig) -> bool:
     elif is_final and before.final is None:
         row.question = replace(before, final=row.base.digest)
     return False
+
+
+def _drop_question(row: ItemRow) -> None:
+    """Ends the question of an item that asks nothing. The number of its decisions stays, so that no id returns."""
+    if row.question is not None:
+        row.attempts = row.question.attempts + (row.question.decision is not None)
+        row.question = None
 
 
 def _asked_anew(before: Question, digest: str, batch: str | None) -> Question:

@@ -20,7 +20,6 @@ from schemas.log import (
     BatchAnswer,
     Decide,
     DecideMany,
-    Event,
     Pack,
     Report,
     TakeBack,
@@ -51,14 +50,14 @@ ASKS: tuple[dict[str, Any] | None, ...] = (
     {"options": OPTIONS, "reply": {"confirm": False}}, {"options": OPTIONS, "reply": {"confirm": False, "to": "hook"}},
     {}, None,
 )
-TARGETS: tuple[dict[str, Any], ...] = ({}, {"target_role": "OWNER"}, {"target_user_id": "bob"})
+TARGETS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"target_role": "OWNER"}, {"target_user_id": "bob"})
 ANSWERS = ("yes", "no", "hold", "resolve", "absent")
 REPORTS = ("delivered", "applied", "refused", "undeliverable")
 # Name of a step -> the largest value of each of its numbers. The first number is always the wait before it.
+_OPENING = (5, 2, len(ASKS) - 1, len(TARGETS) - 1)
 STEPS: dict[str, tuple[int, ...]] = {
-    "open": (5, 2, len(ASKS) - 1, 2), "update": (5, 2, len(ASKS) - 1, 2), "close": (5, 2), "late": (5, 2, 1),
-    "decide": (5, 2, 4, 4, 3), "back": (5, 2, 4), "many": (5, 4, 2, 1), "report": (5, 9, 3), "source": (5, 2, 3),
-    "tick": (5,),
+    "open": _OPENING, "update": _OPENING, "close": (5, 2), "late": (5, 2, 1), "decide": (5, 2, 4, 4, 3),
+    "back": (5, 2, 4), "many": (5, 4, 2, 1), "report": (5, 9, 3), "source": (5, 2, 3), "tick": (5,),
 }
 
 
@@ -253,7 +252,3 @@ class Play:
                             and one not in self.model.named.values())
                 assert (fact.option, fact.does) == (made.option, made.does)
                 self.model.named[str(fact.decision)] = made
-
-
-def entries_of(play: Play) -> list[Event | Decide | DecideMany | TakeBack | Report]:
-    return [entry for _, entry in play.entries if entry is not None]

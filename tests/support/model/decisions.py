@@ -131,7 +131,7 @@ class Asking:
                 decision.state, decision.sent_at = "sending", clock
                 if not decision.confirm and decision.to is None:
                     self._report(decision, "applied", clock)
-            elif (decision.state == "sending" and decision.published and decision.back is None
+            elif (decision.state == "sending" and decision.is_published and decision.back is None
                   and decision.sent_at + self.confirm <= clock):
                 decision.back = "unconfirmed"
                 decision.facts.append("unconfirmed")
@@ -275,6 +275,6 @@ class Asking:
             (self._bases[key].source, asked.ask["batch"]["key"]) for key, asked in self.questions.items()
             if asked.ask.get("batch") and asked.undecided and self.items[key].open}
         for decision in self.made:
-            if not decision.published and decision.state in ("made", "sending", "expired") and (
+            if not decision.is_published and decision.state in ("made", "sending", "expired") and (
                     decision.batch not in undecided):
                 decision.published.append("expired" if decision.state == "expired" else "made")

@@ -50,6 +50,10 @@ class Made:
     published: list[str] = field(default_factory=list)  # verbs of its records, in order
     facts: list[str] = field(default_factory=list)
 
+    @property
+    def is_published(self) -> bool:
+        return "made" in self.published or "expired" in self.published
+
 
 @dataclass
 class Asked:

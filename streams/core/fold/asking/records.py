@@ -148,7 +148,8 @@ def _sync_batch(context: FoldContext, key: str, row: ItemRow) -> None:
     if not batch.items:
         for one in batch.held:
             stored = context.state.get(decision_key(one))
-            if isinstance(stored, DecisionRow) and not stored.published and stored.state in ("made", "sending"):
+            if isinstance(stored, DecisionRow) and not stored.published and stored.state in (
+                    "made", "sending", "expired"):
                 publish(context, stored)
                 _store_row(context, stored)
         batch.held = ()

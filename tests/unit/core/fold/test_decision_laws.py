@@ -20,7 +20,8 @@ from support.fold.decision_play import STEPS, Play
 from support.fold.pipeline_driver import Crash, Worker
 
 from schemas.facts import Fact, Outcome, decode_fact
-from schemas.log import Pack, encode_pack
+from schemas.log import Decide, Pack, encode_pack
+from schemas.views import ItemRow
 
 pytestmark = pytest.mark.timeout(900)  # a failing example takes minutes to shrink
 slow = law(100, suppress_health_check=list(HealthCheck))
@@ -48,6 +49,29 @@ def known(facts: list[bytes]) -> list[Fact | Outcome]:
 @given(steps)
 def test_every_answer_and_every_state_is_the_models(found: list[tuple[str, tuple[int, ...]]]) -> None:
     played(found)
+
+
+@slow
+@given(seeds)
+def test_long_histories_are_the_models(seed: int) -> None:
+    """Forty steps of equal weight: hypothesis draws short ones, in which few questions get a second decision."""
+    rng = random.Random(seed)
+    names = [rng.choice(_NAMES) for _ in range(40)]
+    played([("open", (0, 0, 0, 0)), ("open", (0, 1, 1, 0)),
+            *((name, tuple(rng.randint(0, most) for most in STEPS[name])) for name in names)])
+
+
+def test_a_question_that_returns_after_its_item_asked_nothing_gets_another_decision_id() -> None:
+    """Found by the laws: the number of decisions was lost with the question."""
+    play = played([("open", (0, 0, 0, 0)), ("decide", (0, 0, 0, 0, 0)), ("open", (3, 0, 11, 0)), ("open", (3, 0, 0, 0)),
+                   ("decide", (0, 0, 0, 0, 0))])
+    assert len(play.model.named) == 2
+
+
+def test_a_question_of_a_batch_that_expires_first_goes_out_with_the_batch() -> None:
+    """Found by the laws: the record was held and never written."""
+    play = played([("open", (0, 0, 7, 0)), ("open", (0, 1, 6, 0)), ("tick", (5,)), ("decide", (0, 1, 0, 0, 0))])
+    assert sorted(json.loads(raw)["type"] for raw in play.worker.decisions) == ["decision.expired", "decision.made"]
 
 
 def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]]) -> None:
@@ -171,9 +195,7 @@ def test_of_a_thousand_deciders_one_wins_and_all_others_learn_who(seed: int) -> 
     rng = random.Random(seed)
     play = Play()
     play.step("open", (0, 0, 0, 0))
-    row, = play.rows(type(play._row(0)))
-    from schemas.log import Decide
-
+    row, = play.rows(ItemRow)
     deciders = [(f"user_{number}", rng.choice(("yes", "no", "hold"))) for number in range(1000)]
     rng.shuffle(deciders)
     votes = [Decide(ws="ws", id=f"v{user}", time=play.clock, user=user, roles=("MEMBER",), role="MEMBER", item=row.id,
