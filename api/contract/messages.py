@@ -97,14 +97,10 @@ class Auth(ClientMessage, tag="auth"):
 class Subscribe(ClientMessage, tag="subscribe"):
     """Subscribes to a channel, `workspace:ID` of the caller's workspace."""
 
-    """Subscribes to a channel, `workspace:ID` of the caller's workspace."""
-
     channel: str
 
 
 class Unsubscribe(ClientMessage, tag="unsubscribe"):
-    """Ends a subscription."""
-
     """Ends a subscription."""
 
     channel: str
@@ -121,22 +117,16 @@ class ServerMessage(msgspec.Struct, tag_field="type", omit_defaults=True):
 class Authenticated(ServerMessage, tag="authenticated"):
     """The caller is authenticated."""
 
-    """The caller is authenticated."""
-
     workspace_id: str
 
 
 class Subscribed(ServerMessage, tag="subscribed"):
     """The subscription is active."""
 
-    """The subscription is active."""
-
     channel: str
 
 
 class Unsubscribed(ServerMessage, tag="unsubscribed"):
-    """The subscription has ended."""
-
     """The subscription has ended."""
 
     channel: str

@@ -12,7 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from schemas.scalars import is_valid_unicode, parse_timestamp
 
-__all__ = ["SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange"]
+__all__ = [
+    "MAX_IDS", "SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange", "distinct_ids",
+]
 
 SESSION_COOKIE = "attn_session"
 
@@ -35,7 +37,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _ID and is_valid_unicode(value)
 
 
-def _ids(value: Any) -> Any:
+def distinct_ids(value: Any) -> Any:
+    """Returns the ids without blank and repeated ones. Raises PydanticCustomError if they are no list of 1 to 500."""
     value = [] if value is None else value
     if not isinstance(value, list) or not all(map(_is_id, value)):
         raise PydanticCustomError(WORDED, "ids must be a list of strings")
@@ -106,7 +109,7 @@ class StateChange(_Body):
 class Bulk(_Body):
     """The new state of many items. Blank and repeated ids are ignored."""
 
-    ids: Annotated[list[str], BeforeValidator(_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
+    ids: Annotated[list[str], BeforeValidator(distinct_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
     state: State
     resolved_action: Action | None = None
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.contract.question_models import ASK, Decided, Digest, ResolvedDeciders, VoteCast
+from schemas.asking.ask import Ask
 from schemas.sources import ROLES
 
-__all__ = ["ERRORS", "Error", "responses_of"]
+__all__ = ["ERRORS", "Count", "Error", "InboxItem", "responses_of"]
 
 State = Literal["unread", "read", "decided", "resolved"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -56,11 +58,17 @@ class InboxItem(_Model):
     resolved_at: datetime | None = None
     resolved_by_user_id: str | None = None
     resolved_action: str | None = None
+    source: str | None = Field(None, description="CloudEvents source of the event that asked; only if the item asks")
+    ask: Ask | None = Field(None, description="what a person is asked (CONTRACT §7); only if the item asks",
+                            examples=[ASK])
+    digest: Digest | None = None
+    deciders: ResolvedDeciders | None = None
+    votes: list[VoteCast] | None = Field(None, description="of people whose answer has not decided the question")
+    needed: Count | None = Field(None, description="votes that the most advanced answer still needs; with a quorum")
+    decision: Decided | None = None
 
 
 class Step(_Model):
-    """A step of a plan. `auto`: runs without confirmation."""
-
     """A step of a plan. `auto`: runs without confirmation."""
 
     title: str
@@ -70,16 +78,12 @@ class Step(_Model):
 class Plan(_Model):
     """A proposed plan, with the number of steps of each mode."""
 
-    """A proposed plan, with the number of steps of each mode."""
-
     auto: Count
     confirm: Count
     steps: list[Step]
 
 
 class Person(_Model):
-    """A user or an AI agent."""
-
     """A user or an AI agent."""
 
     type: Literal["user", "ai"]
@@ -133,8 +137,6 @@ class Counts(_Model):
 class ActivityEntry(_Model):
     """Something that was completed, approved or resolved."""
 
-    """Something that was completed, approved or resolved."""
-
     type: str = Field(examples=["session.completed"])
     at: datetime
     item: str | None = Field(None, description="omitted if the activity never opened an item")
@@ -147,8 +149,6 @@ class ActivityEntry(_Model):
 
 
 class Activity(_Model):
-    """Counts and recent entries of a window of time."""
-
     """Counts and recent entries of a window of time."""
 
     window: str = Field(examples=["24h"])
@@ -182,8 +182,6 @@ class PastEvent(_Model):
 class CaseHistory(_Model):
     """One page of the events of a case."""
 
-    """One page of the events of a case."""
-
     case_id: str
     events: list[PastEvent] = Field(description="newest first")
     next: str | None = Field(None, description="token of the next page; omitted on the last page")
@@ -210,8 +208,6 @@ class Series(_Model):
 class KindFlow(Flow):
     """Flow of one kind of item."""
 
-    """Flow of one kind of item."""
-
     kind: str
     series: Series
 
@@ -219,15 +215,11 @@ class KindFlow(Flow):
 class ClusterFlow(Flow):
     """Flow of one cluster."""
 
-    """Flow of one cluster."""
-
     cluster: str = Field(description="empty for items without a cluster")
     series: Series
 
 
 class Resolver(_Model):
-    """A user who closed items."""
-
     """A user who closed items."""
 
     user_id: str
@@ -254,8 +246,6 @@ class Insights(_Model):
 class Inbox(_Model):
     """One page of the ranked list, with counts and recent activity of the whole inbox."""
 
-    """One page of the ranked list, with counts and recent activity of the whole inbox."""
-
     items: list[RankedItem]
     counts: Counts
     activity: Activity
@@ -264,8 +254,6 @@ class Inbox(_Model):
 
 
 class Draft(_Model):
-    """A draft in progress."""
-
     """A draft in progress."""
 
     draft_id: str
@@ -280,14 +268,10 @@ class Draft(_Model):
 class Drafts(_Model):
     """Recent drafts of the caller, most recently edited first."""
 
-    """Recent drafts of the caller, most recently edited first."""
-
     drafts: list[Draft]
 
 
 class Widget(_Model):
-    """A widget of the overview."""
-
     """A widget of the overview."""
 
     id: str
@@ -297,15 +281,11 @@ class Widget(_Model):
 class UserPreferences(_Model):
     """Pinned clusters and widgets of a user, in layout order."""
 
-    """Pinned clusters and widgets of a user, in layout order."""
-
     pinned_clusters: list[str]
     widgets: list[Widget]
 
 
 class Dismissed(_Model):
-    """Whether the caller dismissed the item, and until when it is snoozed."""
-
     """Whether the caller dismissed the item, and until when it is snoozed."""
 
     id: str
@@ -316,8 +296,6 @@ class Dismissed(_Model):
 class InboxItems(_Model):
     """Items in Crewship's dialect."""
 
-    """Items in Crewship's dialect."""
-
     rows: list[InboxItem]
     count: Count = Field(description="number of rows in this response")
     unread_count: Count
@@ -326,14 +304,10 @@ class InboxItems(_Model):
 class UnreadCount(_Model):
     """Number of unread items."""
 
-    """Number of unread items."""
-
     unread_count: Count
 
 
 class StateChanged(_Model):
-    """The new state of an item."""
-
     """The new state of an item."""
 
     id: str
@@ -341,8 +315,6 @@ class StateChanged(_Model):
 
 
 class BulkResult(_Model):
-    """Result of a bulk state change. `skipped_ids`: items that only their source may resolve."""
-
     """Result of a bulk state change. `skipped_ids`: items that only their source may resolve."""
 
     updated: Count
@@ -353,8 +325,6 @@ class BulkResult(_Model):
 
 
 class ZeroItem(_Model):
-    """An item in Zero's dialect."""
-
     """An item in Zero's dialect."""
 
     id: str
@@ -371,8 +341,6 @@ class ZeroItem(_Model):
 class ZeroInbox(_Model):
     """Items in Zero's dialect; `count` is the number of all open items."""
 
-    """Items in Zero's dialect; `count` is the number of all open items."""
-
     items: list[ZeroItem]
     count: Count
 
@@ -380,14 +348,10 @@ class ZeroInbox(_Model):
 class ZeroCount(_Model):
     """Number of unread items."""
 
-    """Number of unread items."""
-
     count: Count
 
 
 class Me(_Model):
-    """The caller, by the claims of the token."""
-
     """The caller, by the claims of the token."""
 
     user_id: str

@@ -87,7 +87,6 @@ def draft(row: DraftRow, user: str) -> dict[str, Any]:
 
 def preferences(row: PreferencesRow | None) -> dict[str, Any]:
     """Returns the preferences of a user; empty lists without a row."""
-    """Returns the preferences of a user; empty lists without a row."""
     if row is None:
         return {"pinned_clusters": [], "widgets": []}
     widgets = [{"id": widget.id, "visible": widget.visible} for widget in row.widgets]
@@ -103,7 +102,6 @@ def activity_entry(row: ActivityRow) -> dict[str, Any]:
 
 
 def window_name(us: int) -> str:
-    """Returns a length of time in microseconds as `7d` or `24h`; a single day is `24h`."""
     """Returns a length of time in microseconds as `7d` or `24h`; a single day is `24h`."""
     return f"{us // DAY}d" if us % DAY == 0 and us > DAY else f"{us // HOUR}h"
 
