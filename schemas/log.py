@@ -131,8 +131,9 @@ class Restore(Command, tag="restore", tag_field="t"):
 
 
 class Decide(Command, tag="decide", tag_field="t"):
-    """A person's answer to an item's question. `digest`: of the question that they saw. `form` and `args`: canonical
-    JSON (`streams.core.canonical_json`), checked by the edge and again by the fold."""
+    """A person's answer to an item's question. `digest`: of the question that they saw; `by_edge`: of the one that the
+    edge showed, because the request named none. `form` and `args`: JSON by `canonical_json.exact_json`, checked by the
+    edge and again by the fold."""
 
     item: str
     option: str
@@ -143,6 +144,7 @@ class Decide(Command, tag="decide", tag_field="t"):
     args: msgspec.Raw = NO_PAYLOAD
     comment: str | None = None
     viewed: float | None = None
+    by_edge: bool = False
 
 
 class TakeBack(Command, tag="take_back", tag_field="t"):
@@ -151,11 +153,12 @@ class TakeBack(Command, tag="take_back", tag_field="t"):
     item: str
 
 
-class BatchAnswer(Struct, frozen=True):
-    """One item of `DecideMany`, with the revision that the client saw."""
+class BatchAnswer(Struct, frozen=True, omit_defaults=True):
+    """One item of `DecideMany`, with the revision that the client saw; `by_edge`: that the edge showed."""
 
     item: str
     rev: int
+    by_edge: bool = False
 
 
 class DecideMany(Command, tag="decide_many", tag_field="t"):

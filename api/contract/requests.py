@@ -109,7 +109,8 @@ class StateChange(_Body):
 class Bulk(_Body):
     """The new state of many items. Blank and repeated ids are ignored."""
 
-    ids: Annotated[list[str], BeforeValidator(distinct_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
+    ids: Annotated[
+        list[str], BeforeValidator(distinct_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
     state: State
     resolved_action: Action | None = None
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["canonical_json", "read_exact"]
+__all__ = ["canonical_json", "exact_json", "read_exact"]
 
 
 class _Digits(str):
@@ -32,20 +33,29 @@ def read_exact(text: bytes) -> Any:
 
 def canonical_json(value: Any) -> bytes:
     """Returns the canonical UTF-8 text of a value made of dict, list, str, bool, None, int, float or `read_exact`."""
-    return _text(value).encode()
+    return _text(value, _number).encode()
 
 
-def _text(value: Any) -> str:
+def exact_json(value: Any) -> bytes:
+    """Returns the text of `canonical_json`, except that each number is written as its source wrote it.
+
+    A decimal such as 12.50 or 0.10000000000000000001 keeps its digits, and 1.0 stays a number with a fraction.
+    """
+    return _text(value, str).encode()
+
+
+def _text(value: Any, number: Callable[[str], str]) -> str:
     if isinstance(value, _Digits):
-        return _number(value)
+        return number(value)
     if isinstance(value, str) or value is None or isinstance(value, bool):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int | float):
-        return _number(repr(value))
+        return number(repr(value))
     if isinstance(value, dict):
         members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be"))
-        return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{_text(item)}" for name, item in members) + "}"
-    return "[" + ",".join(map(_text, value)) + "]"
+        return "{" + ",".join(
+            f"{json.dumps(name, ensure_ascii=False)}:{_text(item, number)}" for name, item in members) + "}"
+    return "[" + ",".join(_text(item, number) for item in value) + "]"
 
 
 def _number(digits: str) -> str:

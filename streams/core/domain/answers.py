@@ -6,10 +6,11 @@ gets a badly shaped answer may fail for good (ASKING-FACTS §0.2), hence nothing
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,11 +27,35 @@ from schemas.asking.ask import (
 )
 from schemas.scalars import parse_timestamp
 
-__all__ = ["MAX_COMMENT", "MAX_TEXT", "check_answer", "edited_pointers"]
+__all__ = ["MAX_COMMENT", "MAX_TEXT", "check_answer", "edited_pointers", "read_values"]
 
 MAX_COMMENT = 4096  # characters
 MAX_TEXT = 65536  # characters of one text of a form, unless its maxLength is lower
+_MAX_DIGITS = 4000  # of an integer that is read as one; Python refuses to convert 4,300 digits or more
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+def read_values(text: bytes) -> Any:
+    """Parses JSON whose numbers are compared: integers as int, others as Decimal, so that no digit is rounded.
+
+    Raises ValueError if the text is not JSON or has a number that Decimal cannot represent.
+    """
+    return json.loads(text, parse_int=_integer, parse_float=_decimal, parse_constant=_refuse)
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= _MAX_DIGITS else _decimal(digits)
+
+
+def _decimal(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise ValueError(f"{digits[:40]} is beyond all numbers that are accepted") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def check_answer(
@@ -40,7 +65,8 @@ def check_answer(
     """Returns the error of each field by its path (`form.reason`, `args.amount`, `comment`); empty if all fit.
 
     `form`: that of the option, else that of the ask. `answer`: the person's values by field name. `args`: all arguments
-    of the action anew, for an option that does `edit` only.
+    of the action anew, for an option that does `edit` only. The arguments of `action` and the person's values have to
+    be from the same parser (`read_values`), else equal decimals differ.
     """
     errors = _comment_errors(option, comment)
     if form is None:
@@ -109,13 +135,20 @@ def _string_error(field: StringField, value: Any) -> str | None:
 def _number_error(field: NumberField, value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return "must be a number"
-    if field.type == "integer" and value != int(value):
+    if field.type == "integer" and not _is_integral(value):
         return "must be an integer"
     if field.minimum is not None and value < field.minimum:
         return f"must be at least {field.minimum:g}"
     if field.maximum is not None and value > field.maximum:
         return f"must be at most {field.maximum:g}"
     return None
+
+
+def _is_integral(value: int | float | Decimal) -> bool:
+    """Whether the value has no fraction. Never converts to int: 1e999999999 would have a billion digits."""
+    if isinstance(value, Decimal):
+        return value == value.to_integral_value()
+    return isinstance(value, int) or value.is_integer()
 
 
 def _choices_error(field: MultiChoiceField, value: Any) -> str | None:
@@ -172,7 +205,7 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, int | float) and isinstance(other, int | float):
+    if isinstance(one, int | float | Decimal) and isinstance(other, int | float | Decimal):
         return one == other
     return type(one) is type(other) and bool(one == other)
 

@@ -24,13 +24,15 @@ from schemas.views import Close, ItemRow, Stamp
 from streams.core.canonical_json import canonical_json, read_exact
 from streams.core.config import FoldConfig
 from streams.core.domain import decisions
+from streams.core.domain.answers import check_answer, read_values
 from streams.core.domain.keys import batch_key, is_event_digest
 from streams.core.json_text import read_json
 
 __all__ = [
-    "DEFAULT_OPTIONS", "AskState", "ask_again", "close_of", "close_question", "deciders_of", "decision_json",
-    "expire_due", "form_of", "needed_votes", "next_timer", "option_of", "question_digest", "quorum_of", "read_ask",
-    "restore_listed", "set_source", "shown_ask", "state_of_answered", "sync_question", "votes_json",
+    "DEFAULT_OPTIONS", "AskState", "answer_errors", "ask_again", "close_of", "close_question", "deciders_of",
+    "decision_json", "expire_due", "form_of", "needed_votes", "next_timer", "option_of", "question_digest", "quorum_of",
+    "read_ask", "restore_listed", "set_source", "shown_args", "shown_ask", "state_of_answered", "sync_question",
+    "votes_json",
 ]
 
 log = logging.getLogger(__name__)
@@ -125,6 +127,34 @@ def option_of(state: AskState, option: str | None) -> Option | None:
 def form_of(state: AskState, option: Option) -> Form | None:
     """Returns the form of an option: its own, else the ask's. A reject or ignore does not fill in the ask's form."""
     return option.form or (None if option.does in ("reject", "ignore") else state.ask.form)
+
+
+def answer_errors(
+    state: AskState, option: Option, form: msgspec.Raw, args: msgspec.Raw, comment: str | None,
+) -> dict[str, str]:
+    """Returns the errors of an answer by field (`answers.check_answer`). `form` and `args` are JSON texts."""
+    errors: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for name, raw in (("form", form), ("args", args)):
+        try:
+            values[name] = read_values(bytes(raw)) if bytes(raw) else None
+        except ValueError as error:
+            errors[name] = str(error)
+            continue
+        if values[name] is not None and not isinstance(values[name], dict):
+            errors[name] = "must be an object"
+    if errors:
+        return errors
+    action = state.ask.action
+    if action is not None and values["args"] is not None:
+        action = action.model_copy(update={"args": shown_args(state)})
+    return check_answer(option, form_of(state, option), action, values["form"], values["args"], comment)
+
+
+def shown_args(state: AskState) -> dict[str, Any]:
+    """Returns the arguments of the action as `read_values` reads them; none without an action."""
+    action = read_values(state.shown).get("action")
+    return dict(action.get("args", {})) if action is not None else {}
 
 
 def quorum_of(state: AskState) -> int:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 import msgspec
 
 from schemas.facts import Outcome
-from schemas.log import Command, Decide, DecideMany, Dismiss, Restore, SetPreferences, SetState, TakeBack
+from schemas.log import BatchAnswer, Command, Decide, DecideMany, Dismiss, Restore, SetPreferences, SetState, TakeBack
 from schemas.scalars import DAY, format_timestamp
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow
 from streams.core.domain.keys import outcome_count_key, outcome_key, preferences_key
@@ -190,6 +190,15 @@ def _outcome_key(command: Command) -> bytes:
 
 
 def _request_digest(command: Command) -> str:
-    """Returns the digest of the command without id, time, edge and roles, in hexadecimal."""
+    """Returns the digest of what the client requested, in hexadecimal: the command without id, time, edge and claims.
+
+    A fence that the edge filled in is left out: it may differ when the client repeats its request.
+    """
     request = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
+    if isinstance(request, Decide):
+        request = msgspec.structs.replace(
+            request, role="", name=None, viewed=None, digest="" if request.by_edge else request.digest)
+    elif isinstance(request, DecideMany):
+        answers = tuple(BatchAnswer(one.item, 0 if one.by_edge else one.rev, one.by_edge) for one in request.answers)
+        request = msgspec.structs.replace(request, role="", name=None, answers=answers)
     return blake2b(msgspec.json.encode(request), digest_size=16).hexdigest()

@@ -20,9 +20,8 @@ from schemas.facts import Fact
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import SECOND, format_timestamp
 from schemas.views import ItemRow
-from streams.core.canonical_json import read_exact
 from streams.core.domain import decisions, questions
-from streams.core.domain.answers import edited_pointers
+from streams.core.domain.answers import edited_pointers, read_values
 from streams.core.domain.keys import decision_fact_name, decision_key
 from streams.core.fold.context import FoldContext
 
@@ -59,7 +58,7 @@ def _create_row(context: FoldContext, row: ItemRow, question: Question, decision
     reply, args = state.ask.reply, answer.args if answer is not None else NO_PAYLOAD
     edited: list[str] = []
     if args is not NO_PAYLOAD and state.ask.action is not None:
-        edited = edited_pointers(read_exact(state.shown)["action"].get("args", {}), read_exact(bytes(args)))
+        edited = edited_pointers(questions.shown_args(state), read_values(bytes(args)))
     stored = DecisionRow(
         id=decision.id, ws=row.ws, item=row.id, kind=row.kind, source=row.source, subject=row.source_id,
         ask_id=state.ask.id or row.source_id, digest=question.digest, option=decision.option, does=decision.does,

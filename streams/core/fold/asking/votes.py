@@ -13,9 +13,7 @@ from schemas.asking.question import Question, Vote
 from schemas.facts import Fact
 from schemas.log import NO_PAYLOAD, Command, Decide, DecideMany, TakeBack
 from schemas.views import ItemRow
-from streams.core.canonical_json import read_exact
 from streams.core.domain import decisions, questions
-from streams.core.domain.answers import check_answer
 from streams.core.domain.keys import command_name
 from streams.core.domain.questions import AskState, decision_json
 from streams.core.fold import outcomes
@@ -70,7 +68,8 @@ class _Answer:
         if not self.may_decide:
             return 403, {"error": NO_DECIDER}
         vote = self.vote(self.option)
-        if decisions.is_open(self.question) and (fields := _field_errors(self.state, self.option, vote)):
+        if decisions.is_open(self.question) and (fields := questions.answer_errors(
+                self.state, self.option, vote.form, vote.args, vote.comment)):
             return 422, {"error": "the answer does not fit the question", "fields": fields}
         result = decisions.cast_vote(
             self.question, vote, item_id=self.row.id, quorum=questions.quorum_of(self.state),
@@ -104,12 +103,6 @@ class _Answer:
             case 429:
                 return {"error": TOO_MANY_VOTES, "limit": decisions.MAX_VOTES}
         return {"decision": decision}
-
-
-def _field_errors(state: AskState, option: Option, vote: Vote) -> dict[str, str]:
-    form = read_exact(bytes(vote.form)) if vote.form is not NO_PAYLOAD else None
-    args = read_exact(bytes(vote.args)) if vote.args is not NO_PAYLOAD else None
-    return check_answer(option, questions.form_of(state, option), state.ask.action, form, args, vote.comment)
 
 
 def _ask_of(context: FoldContext, row: ItemRow) -> AskState | None:

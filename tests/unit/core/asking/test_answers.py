@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.asking.ask import Action, Ask, Form, Option
-from streams.core.domain.answers import check_answer, edited_pointers
+from streams.core.domain.answers import check_answer, edited_pointers, read_values
 
 APPROVE = Option(id="ok", does="approve")
 EDIT = Option(id="edit", does="edit")
@@ -137,3 +137,40 @@ def test_an_invalid_ask_is_refused_with_its_place(ask: dict[str, Any], where: tu
     with pytest.raises(ValidationError) as refused:
         Ask.model_validate(ask)
     assert where in [error["loc"] for error in refused.value.errors()]
+
+
+# --- numbers keep their digits ---
+
+COUNT = Form.model_validate(
+    {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9e300}}})
+AMOUNT = b'{"id":12345678901234567890123,"amount":0.10000000000000000001,"rate":12.50}'
+
+
+@pytest.mark.parametrize(("number", "fits"), [
+    (b"1", True), (b"1.0", True), (b"1e2", True), (b"1" * 300, True), (b"0", False), (b"1.5", False),
+    (b"1.00000000000000000000000001", False), (b"1e999999999", False), (b"-1e999999999", False),
+    (b"1e-999999999", False), (b"1" * 5000, False), (b"true", False), (b'"1"', False), (b"null", False),
+])
+def test_numbers_of_a_form_are_compared_exactly_and_in_bounded_time(number: bytes, fits: bool) -> None:
+    answer = read_values(b'{"n":' + number + b"}")
+    assert (check_answer(APPROVE, COUNT, None, answer, None, None) == {}) is fits
+
+
+@pytest.mark.parametrize("text", [b"[NaN]", b"[Infinity]", b"{", b"[1e99999999999999999999999]"])
+def test_a_text_that_is_no_json_or_beyond_decimals_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|Expecting|beyond"):
+        read_values(text)
+
+
+@pytest.mark.parametrize(("changed", "names"), [
+    (AMOUNT, set()),
+    (AMOUNT.replace(b"12.50", b"12.5"), set()),
+    (AMOUNT.replace(b"123,", b"124,"), {"args.id"}),
+    (AMOUNT.replace(b"0001,", b"0002,"), {"args.amount"}),
+    (AMOUNT.replace(b"12.50", b'"12.50"'), {"args.rate"}),
+])
+def test_the_last_digit_of_an_argument_cannot_be_edited_unnoticed(changed: bytes, names: set[str]) -> None:
+    action = Action(name="pay", args=read_values(AMOUNT), editable=["note"])
+    assert check_answer(EDIT, None, action, None, read_values(changed), None).keys() == names
+    assert edited_pointers(read_values(AMOUNT), read_values(changed)) == [
+        "/" + name.removeprefix("args.") for name in names]

@@ -10,7 +10,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.canonical_json import canonical_json, read_exact
+from streams.core.canonical_json import canonical_json, exact_json, read_exact
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
@@ -62,3 +62,19 @@ def test_large_integers_never_share_a_text(number: int) -> None:
 @given(DOUBLES)
 def test_the_text_of_a_double_reads_as_the_same_double(double: float) -> None:
     assert float(canonical_json(double)) == double or math.isclose(double, 0)
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4), max_leaves=12))
+def test_exact_json_is_the_same_value_with_sorted_members(value: object) -> None:
+    text = exact_json(read_exact(json.dumps(value).encode()))
+    assert json.loads(text) == value
+    assert exact_json(read_exact(text)) == text
+    assert canonical_json(read_exact(text)) == canonical_json(read_exact(json.dumps(value).encode()))
+
+
+@pytest.mark.parametrize("number", ["12.50", "1.0", "1E5", "-0", "0.10000000000000000001", "1e400", "9" * 40])
+def test_exact_json_writes_numbers_as_their_source_did(number: str) -> None:
+    assert exact_json(read_exact(f'{{"b": {number}, "a": [ {number}]}}'.encode())) == (
+        f'{{"a":[{number}],"b":{number}}}'.encode())
