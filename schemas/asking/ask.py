@@ -55,9 +55,14 @@ class _FieldBase(_Open):
     description: _Text | None = None
 
 
+# In JSON Schema a field matches exactly one of the field types, as `_kind_of_field` does.
+_HAS_CHOICES: dict[str, Any] = {"anyOf": [{"required": ["enum"]}, {"required": ["oneOf"]}]}
+
+
 class StringField(_FieldBase):
     """Free text. `minLength` and `maxLength` count Unicode code points, as JSON Schema does."""
 
+    model_config = ConfigDict(json_schema_extra={"not": _HAS_CHOICES})
     type: Literal["string"]
     minLength: _Count | None = None
     maxLength: _Count | None = None
@@ -96,6 +101,7 @@ _Titled = Annotated[list[Choice], Field(min_length=1, max_length=_MAX_CHOICES), 
 class ChoiceField(_FieldBase):
     """One of several strings: `enum`, with or without `enumNames`, or `oneOf` with titles."""
 
+    model_config = ConfigDict(json_schema_extra=_HAS_CHOICES)
     type: Literal["string"]
     enum: _Enum | None = None
     enumNames: list[_Label] | None = None

@@ -174,3 +174,14 @@ def test_the_last_digit_of_an_argument_cannot_be_edited_unnoticed(changed: bytes
     assert check_answer(EDIT, None, action, None, read_values(changed), None).keys() == names
     assert edited_pointers(read_values(AMOUNT), read_values(changed)) == [
         "/" + name.removeprefix("args.") for name in names]
+
+
+ASK_SCHEMA = jsonschema.Draft202012Validator(Ask.model_json_schema())
+
+
+@given(SCHEMAS)
+def test_the_json_schema_of_an_ask_accepts_each_form_that_attn_accepts(schema: dict[str, Any]) -> None:
+    """Clients and producers validate with the published schema: a text field and a choice must not match both."""
+    ask = {"options": [{"id": "ok", "does": "approve", "form": schema}], "form": schema}
+    Ask.model_validate(ask)
+    ASK_SCHEMA.validate(ask)
