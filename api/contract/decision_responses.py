@@ -15,8 +15,8 @@ __all__ = [
     "AlreadyDecided", "Decisions", "DecisionsMade", "TakenBack", "decision_responses",
 ]
 
-_VOTE = {"user": "bob", "name": "Bob", "role": "ADMIN", "at": "2026-05-20T08:20:00Z", "vote": "approve"}
-_MADE = {
+_VOTE: dict[str, Any] = {"user": "bob", "name": "Bob", "role": "ADMIN", "at": "2026-05-20T08:20:00Z", "vote": "approve"}
+_MADE: dict[str, Any] = {
     "id": "dec_5f0c7a9be1d24f6f8a3b1c2d3e4f5a6b", "option": "approve", "does": "approve", "state": "made",
     "at": "2026-05-20T08:20:00Z", "undo_until": "2026-05-20T08:20:05Z", "actors": [_VOTE],
 }
