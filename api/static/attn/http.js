@@ -1,7 +1,7 @@
 // HTTP client of the page: requests, idempotent writes with retries, error texts.
 import { pause, retryAfter } from "./backoff.js";
 import { setFromDate, now } from "./clock.js";
-import { parse } from "./exact.js";
+import { parse, stringify } from "./exact.js";
 
 /**
  * @typedef {object} Answer
@@ -13,7 +13,7 @@ import { parse } from "./exact.js";
 const MAX_TRIES = 3, MAX_WAIT_MS = 5000; // requests per write, and milliseconds between two: a user waits for the result
 
 /** Returns a new idempotency key. `randomUUID` is not available on pages loaded over plain http. */
-const newIdempotencyKey = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+export const newIdempotencyKey = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** @param {string} name */
 const readCookies = (name) => document.cookie.split("; ").filter((one) => one.startsWith(`${name}=`)).map((one) => one.slice(name.length + 1));
@@ -46,7 +46,7 @@ export async function request(method, path, body, headers = {}) {
   if (body !== undefined) all["content-type"] = "application/json";
   try {
     const answer = await fetch(path, {
-      method, headers: all, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+      method, headers: all, body: body === undefined ? undefined : stringify(body), cache: "no-store",
     });
     setFromDate(answer);
     sessionCsrf = answer.headers.get("x-csrf-token") ?? sessionCsrf;
@@ -73,11 +73,12 @@ function json(text) {
  * @param {string} path
  * @param {unknown} [body]
  * @param {number} [revision] of the item that was shown
+ * @param {string} [key] of an earlier attempt of the same write
  * @returns {Promise<Answer>}
  */
-export async function sendWrite(method, path, body, revision) {
+export async function sendWrite(method, path, body, revision, key = newIdempotencyKey()) {
   /** @type {Record<string, string>} */
-  const headers = { "idempotency-key": newIdempotencyKey() };
+  const headers = { "idempotency-key": key };
   if (revision !== undefined) headers["if-match"] = `"${revision}"`;
   for (let tries = 1; ; tries++) {
     const answer = await request(method, path, body, headers);

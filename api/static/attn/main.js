@@ -4,6 +4,7 @@ import { onKeyDown } from "./shell/keyboard.js";
 import { page, retryNow } from "./state/page_state.js";
 import { watchInbox } from "./shell/notifications.js";
 import { App } from "./ui/app.js";
+import { loadAnswering } from "./ui/answering.js";
 import { loadMarkdown } from "./ui/item/body.js";
 import { html, render } from "./ui/dom.js";
 
@@ -12,8 +13,8 @@ watchAddress();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 
-// Loads the markdown modules after the list: only an opened item needs them. `body.js` repeats a failed load.
-const listLoaded = () => page.get().inbox.cursor !== null && (loadMarkdown().catch(() => {}), true);
+// Loads the modules of markdown and answers after the list: only an opened item needs them. A failed load is repeated.
+const listLoaded = () => page.get().inbox.cursor !== null && (loadMarkdown().catch(() => {}), loadAnswering().catch(() => {}), true);
 if (!listLoaded()) {
   const stop = page.listen(() => listLoaded() && stop());
 }

@@ -1,6 +1,7 @@
 // Commands on items: read, unread, resolve, dismiss, snooze, restore, undo. The edge answers a write when it is durable; the
 // feed then shows the change in every tab and browser.
 import { withRevision, retryThrottled, replaceItem } from "./revision_check.js";
+import { now } from "../clock.js";
 import { request, explain, ok, sendWrite } from "../http.js";
 import { linkTo } from "../text/links.js";
 import { unfreezeList, listOnScreen, page, without } from "../state/page_state.js";
@@ -19,12 +20,13 @@ let lastToast = 0;
 /**
  * Shows a message, also to screen readers.
  * @param {string} text
- * @param {{tone?: "calm" | "bad", links?: {href: string, text: string}[], undo?: (() => void) | null}} [more]
+ * @param {{tone?: "calm" | "bad", links?: {href: string, text: string}[], undo?: (() => void) | null, until?: number}} [more] `until`: end of
+ *   `undo`, milliseconds of the server's clock
  */
-export function showToast(text, { tone = "calm", links = [], undo = null } = {}) {
-  const toast = { id: ++lastToast, text, tone, links, undo };
+export function showToast(text, { tone = "calm", links = [], undo = null, until = 0 } = {}) {
+  const toast = { id: ++lastToast, text, tone, links, undo, until };
   page.set({ toasts: [...page.get().toasts.slice(-2), toast], announcement: text });
-  setTimeout(() => hideToast(toast.id), tone === "bad" || links.length ? ERROR_TOAST_MS : TOAST_MS);
+  setTimeout(() => hideToast(toast.id), Math.max(tone === "bad" || links.length ? ERROR_TOAST_MS : TOAST_MS, until ? until - now() + 2000 : 0));
 }
 
 /** @param {number} id */
@@ -32,7 +34,7 @@ export const hideToast = (id) => page.set({ toasts: page.get().toasts.filter((to
 
 /** Undoes the last command whose message is still shown. */
 export function undo() {
-  const last = page.get().toasts.findLast((toast) => toast.undo !== null);
+  const last = page.get().toasts.findLast((toast) => toast.undo !== null && (!toast.until || toast.until > now()));
   if (!last) return showToast("Nothing to undo.");
   hideToast(last.id);
   last.undo?.();
@@ -144,14 +146,14 @@ async function reopen(ids, action) {
   const opened = [];
   let theirs = 0;
   for (const id of ids) {
-    const path = `/api/v1/inbox/${encodeURIComponent(id)}`, now = await request("GET", path);
-    if (SERIES_ENDS.has(now.status) || now.status >= 500) return showFailure(now, opened.length ? `${opened.length} reopened, then it stopped` : "Not reopened");
-    const { state, revision, resolved_by_user_id: by, resolved_action: did } = now.data ?? {};
-    const mine = ok(now) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
-    const answer = mine ? await retryThrottled(() => sendWrite("PATCH", path, { state: "unread" }, revision)) : now;
+    const path = `/api/v1/inbox/${encodeURIComponent(id)}`, current = await request("GET", path);
+    if (SERIES_ENDS.has(current.status) || current.status >= 500) return showFailure(current, opened.length ? `${opened.length} reopened, then it stopped` : "Not reopened");
+    const { state, revision, resolved_by_user_id: by, resolved_action: did } = current.data ?? {};
+    const mine = ok(current) && state === "resolved" && by === me?.user_id && (action === undefined || did === action);
+    const answer = mine ? await retryThrottled(() => sendWrite("PATCH", path, { state: "unread" }, revision)) : current;
     if (mine && ok(answer)) opened.push(id);
     else if (mine && SERIES_ENDS.has(answer.status)) return showFailure(answer, "Not reopened");
-    else if (state === "resolved" || !ok(now)) theirs += 1;
+    else if (state === "resolved" || !ok(current)) theirs += 1;
   }
   page.set({ ownRemovals: without(page.get().ownRemovals, opened) });
   unfreezeList(); // items that this user restores are shown at once
@@ -247,7 +249,7 @@ export async function restore(ids) {
  * Returns the item after these on screen: it gets the focus when they leave the list.
  * @param {readonly string[]} ids
  */
-function nextOnScreen(ids) {
+export function nextOnScreen(ids) {
   const rows = listOnScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id);
   const last = Math.max(...ids.map((id) => rows.indexOf(id)));
   return rows.slice(last + 1).find((id) => !ids.includes(id)) ?? rows.findLast((id) => !ids.includes(id)) ?? null;

@@ -1,26 +1,15 @@
 // Keyboard shortcuts. They are off in text fields, and the user can switch off single-key shortcuts (WCAG 2.1.4).
-import { dismiss, findItem, setState, resolve, restore, undo } from "../commands/item_commands.js";
+import { dismiss, findItem, setState, resolve, restore, showToast, undo } from "../commands/item_commands.js";
 import { isDismissed, unfreezeList, navigate, listOnScreen, page, showPending } from "../state/page_state.js";
 import { selectItem, closeItem, openItem } from "../ui/item/row.js";
-
-/** Keys and descriptions of the shortcut list. @type {[string[], string][]} */
-export const SHORTCUTS = [
-  [["j", "k"], "next, previous item"], [["Enter"], "open the item"], [["Esc"], "close the item, clear the selection"],
-  [["x"], "select the item (shift-click: a range)"], [["a"], "select all listed items"], [["e"], "resolve, for everyone"],
-  [["d"], "dismiss, for me only; restore if dismissed"], [["s"], "snooze"], [["u"], "mark read or unread"], [["z"], "undo"],
-  [["."], "show new items"], [["/"], "search"], [["1", "2", "3"], "open, unread, dismissed items"], [["?"], "this list"],
-];
-
-const STORAGE_KEY = "attn-keys-off";
-export const shortcutsEnabled = () => localStorage.getItem(STORAGE_KEY) === null;
-/** @param {boolean} on */
-export const setShortcutsEnabled = (on) => (on ? localStorage.removeItem(STORAGE_KEY) : localStorage.setItem(STORAGE_KEY, "1"));
+import { answerByKey, openQuestion } from "./answer_key.js";
+import { shortcutsEnabled } from "./shortcuts.js";
 
 /** Returns the ids that a shortcut applies to: the selected items, else the open item, else the active row. */
 export function targets() {
   const { selected, openItem } = page.get();
   if (selected.size) return [...selected];
-  if (openItem !== null) return openItem.state === "resolved" ? [] : [openItem.id]; // even if it is not in the list
+  if (openItem !== null) return openItem.state === "resolved" || openItem.state === "decided" ? [] : [openItem.id]; // even if it is not in the list
   const row = activeRow();
   return row && !row.gone ? [row.item.id] : [];
 }
@@ -67,16 +56,23 @@ function toggleRead() {
   setState(ids, ids.some((id) => findItem(id)?.state === "unread") ? "read" : "unread");
 }
 
+/** Resolves the targets; a question is answered instead. */
+function resolveTargets() {
+  const ids = targets();
+  if (ids.length === 1 && findItem(ids[0])?.ask) return showToast("This item asks a question. Open it to answer.");
+  return resolve(ids);
+}
+
 /** @type {Record<string, () => void>} */
 const KEYS = {
   j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: escape, x: selectActive, o: openActive,
-  a: () => page.set({ selected: new Set(listOnScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id)) }),
-  e: () => { if (page.get().view !== "dismissed") resolve(targets()); },
+  A: () => page.set({ selected: new Set(listOnScreen(page.get()).shown.filter((row) => !row.gone).map((row) => row.item.id)) }),
+  e: () => { if (page.get().view !== "dismissed" && !(openQuestion() && !page.get().selected.size)) resolveTargets(); },
   d: () => { const ids = targets(); if (ids.some((id) => isDismissed(page.get(), id))) restore(ids); else dismiss(ids); },
   s: () => { const ids = targets(); if (ids.length && !ids.some((id) => isDismissed(page.get(), id))) page.set({ dialog: "snooze", snoozing: ids }); },
   u: toggleRead, z: undo, ".": showPending, "?": () => page.set({ dialog: "help" }),
   "/": () => { const box = document.getElementById("search"); if (box instanceof HTMLInputElement) { box.focus(); box.select(); } },
-  1: () => navigate({ view: "open" }), 2: () => navigate({ view: "unread" }), 3: () => navigate({ view: "dismissed" }),
+  1: () => navigate({ view: "open" }), 2: () => navigate({ view: "unread" }), 3: () => navigate({ view: "dismissed" }), 4: () => navigate({ view: "decisions" }),
 };
 
 /** @param {KeyboardEvent} event */
@@ -90,8 +86,10 @@ export function onKeyDown(event) {
     if (event.key === "Escape") at.blur();
     return;
   }
+  if (!shortcutsEnabled() && event.key.length === 1) return;
+  if (answerByKey(event)) return event.preventDefault();
   const command = KEYS[event.key];
-  if (!command || (!shortcutsEnabled() && event.key.length === 1)) return;
+  if (!command) return;
   event.preventDefault();
   command();
 }

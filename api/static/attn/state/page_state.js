@@ -5,10 +5,12 @@ import { isActive, matching, NO_FILTERS } from "./filters.js";
 import { before, EMPTY } from "../fold.js";
 import { arrange, freeze } from "./list_freeze.js";
 import { request, readCookie, ok } from "../http.js";
+import { fetchDecisions } from "./decision_pages.js";
 import { fetchAll, fetchDismissed } from "./paging.js";
 import { endSession, createSession } from "./session.js";
-import { NO_PAGES, store } from "./store.js";
+import { NO_DECISIONS, NO_PAGES, store } from "./store.js";
 import { shareFeed } from "../feed/tab_sharing.js";
+import { clearDrafts } from "../answer/drafts.js";
 import { REMOVAL_REASONS, isolate } from "../text/labels.js";
 
 /** @typedef {import("../types").Item} Item */
@@ -23,6 +25,7 @@ const INITIAL = {
   phase: "starting", signedOutReason: "", me: null, inbox: EMPTY, link: CONNECTING, isLeader: false, beyond: NO_PAGES, dismissed: NO_PAGES,
   view: "open", filters: NO_FILTERS, frozen: null, ownRemovals: new Set(), removed: new Map(), highlighted: new Set(), selected: new Set(), selectionAnchor: null,
   activeId: null, openId: null, openItem: null, pending: new Set(), toasts: [], announcement: "", dialog: null, snoozing: [], overview: false,
+  decisions: NO_DECISIONS,
   notificationsOn: false,
 };
 
@@ -59,6 +62,7 @@ export async function signIn(token) {
 export async function signOut() {
   const problem = await endSession();
   if (problem) return problem;
+  clearDrafts(sessionStorage);
   feed?.sessionChanged();
   feed?.close();
   feed = null;
@@ -83,6 +87,7 @@ function onFrames(inbox, frames) {
       reasons.set(data.id, data.resolved_action ? data.resolved_action.replaceAll("_", " ") : REMOVAL_REASONS[data.reason] ?? "gone");
       stale ||= beyond.loaded;
       if (openItem && openItem.id === data.id && data.reason === "resolved") openItem = { ...openItem, state: "resolved", resolved_action: data.resolved_action };
+      else if (openItem && openItem.id === data.id && data.reason === "decided" && openItem.state !== "decided") openItem = { ...openItem, state: "decided", decision: undefined };
     } else if (event === "added") {
       reasons.delete(data.item.id);
       slides.add(data.item.id);
@@ -95,8 +100,18 @@ function onFrames(inbox, frames) {
   page.set({
     inbox, removed: reasons, highlighted: first ? highlighted : slides, announcement: spoken, frozen: first ? null : frozen,
     beyond: stale === beyond.stale ? beyond : { ...beyond, stale },
-    openItem: inbox.items.find((item) => item.id === openId) ?? openItem,
+    openItem: newest(inbox.items.find((item) => item.id === openId), openItem),
   });
+}
+
+/**
+ * Returns the newer one of two versions of the open item: the response of a write may be ahead of the feed.
+ * @param {Item | undefined} live
+ * @param {Item | null} open
+ */
+function newest(live, open) {
+  if (!live || !open || open.id !== live.id) return live ?? open;
+  return open.revision > live.revision || (open.revision === live.revision && open.state === "decided") ? open : live;
 }
 
 /**
@@ -200,5 +215,6 @@ export function navigate(changes) {
   if (!matchMedia(WIDE).matches) page.set({ openId: null, openItem: null }); // the item covers the list on a narrow screen
   const state = page.get();
   if (state.view === "dismissed") fetchDismissed(page);
+  else if (state.view === "decisions") fetchDecisions(page);
   else if (isActive(state.filters) || state.view === "unread") fetchAll(page);
 }

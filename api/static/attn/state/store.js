@@ -6,9 +6,10 @@
 /** @typedef {import("../feed/connection.js").Link} Link */
 /** @typedef {import("./filters.js").Filters} Filters */
 /** @typedef {import("./list_freeze.js").FrozenList} FrozenList */
-/** @typedef {"open" | "unread" | "dismissed"} View */
+/** @typedef {"open" | "unread" | "dismissed" | "decisions"} View */
 /** @typedef {{items: readonly Item[], next: string | null, loading: boolean, loaded: boolean, stale: boolean}} Pages */
-/** @typedef {{id: number, text: string, tone: "calm" | "bad", links: {href: string, text: string}[], undo: (() => void) | null}} Toast */
+/** @typedef {{rows: readonly import("../types").DecisionRow[], next: string | null, loading: boolean, loaded: boolean, failed: boolean, state: string}} Decisions `state`: the filter, or "" */
+/** @typedef {{id: number, text: string, tone: "calm" | "bad", links: {href: string, text: string}[], undo: (() => void) | null, until: number}} Toast `until`: end of `undo`, milliseconds of the server's clock; 0: as long as the message is shown */
 /**
  * @typedef {object} State
  * @property {"starting" | "out" | "in"} phase
@@ -33,7 +34,8 @@
  * @property {ReadonlySet<string>} pending
  * @property {readonly Toast[]} toasts
  * @property {string} announcement text for screen readers
- * @property {null | "help" | "snooze" | "filters"} dialog
+ * @property {Decisions} decisions what the user decided or may see
+ * @property {null | "help" | "snooze" | "filters" | "answers"} dialog
  * @property {readonly string[]} snoozing ids that the snooze dialog applies to
  * @property {boolean} overview whether a narrow screen shows the overview instead of the list
  * @property {boolean} notificationsOn
@@ -81,5 +83,8 @@ export function store(initial) {
 
 /** @type {Pages} */
 export const NO_PAGES = Object.freeze({ items: [], next: null, loading: false, loaded: false, stale: false });
+
+/** @type {Decisions} */
+export const NO_DECISIONS = Object.freeze({ rows: [], next: null, loading: false, loaded: false, failed: false, state: "" });
 
 /** @typedef {ReturnType<typeof store<State>>} Store */

@@ -74,6 +74,7 @@ export function due(item, now) {
 /** @type {Record<string, string>} */
 const REASONS = {
   urgent: "urgent", high: "high priority", normal: "normal priority", low: "low priority",
+  refused: "its source refused the decision", undeliverable: "the decision could not be delivered", unconfirmed: "its source has not confirmed the decision",
   overdue: "overdue, so one band higher", blocking: "other work waits for it", pinned: "in a cluster you pinned",
 };
 
@@ -124,6 +125,6 @@ export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString(
 
 /** @type {Record<string, string>} Label of the removal reason of the feed. */
 export const REMOVAL_REASONS = {
-  resolved: "resolved", dismissed: "dismissed by you", snoozed: "snoozed", retargeted: "addressed to someone else",
+  resolved: "resolved", decided: "decided", dismissed: "dismissed by you", snoozed: "snoozed", retargeted: "addressed to someone else",
   grouped: "grouped into an incident", beyond: "moved down the list",
 };

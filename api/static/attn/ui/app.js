@@ -1,10 +1,12 @@
 // Page layout: sign-in form, header, sidebar, list, item, overview, messages.
-import { dismiss, hideToast, setState, resolve, restore } from "../commands/item_commands.js";
-import { page, signIn, WIDE } from "../state/page_state.js";
+import { dismiss, findItem, hideToast, setState, resolve, restore } from "../commands/item_commands.js";
+import { navigate, page, signIn, WIDE } from "../state/page_state.js";
+import { now } from "../clock.js";
 import { truncate, plural } from "../text/labels.js";
+import { Answering } from "./answering.js";
 import { Detail } from "./item/detail.js";
 import { Dialogs } from "./dialogs.js";
-import { html, useMedia, useState, useStore } from "./dom.js";
+import { html, useClock, useMedia, useState, useStore } from "./dom.js";
 import { Icon } from "./icons.js";
 import { List } from "./list.js";
 import { Overview } from "./overview/overview.js";
@@ -32,16 +34,18 @@ export function App() {
           ${!wide && html`<button class="nav" aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: !state.overview, openId: null, openItem: null })}>
             <${Icon} name="chart" /> <span>Overview</span></button>`}</div>
           <div class="filters"><${Filters} state=${state} /></div></nav>
-        <main class="middle">
+        <main class="middle" aria-label=${state.view === "decisions" ? "My decisions" : "Inbox"}>
           <div class="narrow-bar"><${Views} state=${state} /><button class="plain" aria-label="Filters" onClick=${() => page.set({ dialog: "filters" })}><${Icon} name="filter" /></button></div>
-          ${state.selected.size > 0 ? html`<${Bulk} state=${state} />` : html`<${Chips} state=${state} />`}
-          <${List} state=${state} />
+          ${state.view === "decisions" ? html`<${Answering} part="MyDecisions" state=${state} />` : html`
+            ${state.selected.size > 0 ? html`<${Bulk} state=${state} />` : html`<${Chips} state=${state} />`}
+            <${List} state=${state} />`}
         </main>
         ${(open || wide || state.overview) && html`<div class="right" role=${wide ? "complementary" : "main"} aria-label=${open ? "Item" : "Overview"}>
           ${open ? html`<${Detail} state=${state} />` : html`<${Overview} state=${state} />`}</div>`}
       </div>
       <nav class="bottom" aria-label="Page">
-        <button aria-current=${show !== "overview" ? "page" : undefined} onClick=${() => page.set({ overview: false, openId: null, openItem: null })}><${Icon} name="inbox" /> Inbox</button>
+        <button aria-current=${show !== "overview" && state.view !== "decisions" ? "page" : undefined} onClick=${() => navigate({ view: state.view === "decisions" ? "open" : state.view })}><${Icon} name="inbox" /> Inbox</button>
+        <button aria-current=${show !== "overview" && state.view === "decisions" ? "page" : undefined} onClick=${() => navigate({ view: "decisions" })}><${Icon} name="check" /> Decisions</button>
         <button aria-current=${show === "overview" ? "page" : undefined} onClick=${() => page.set({ overview: true, openId: null, openItem: null })}><${Icon} name="chart" /> Overview</button>
       </nav>
       <${Toasts} state=${state} />
@@ -62,6 +66,7 @@ function Bulk({ state }) {
   return html`<div class="bulk" role="toolbar" aria-label="Selected items">
     <b>${plural(ids.length, "item")} selected</b>
     ${dismissed ? html`<button class="button" onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
+      ${ids.some((id) => findItem(id)?.ask) && html`<button class="button primary" onClick=${() => page.set({ dialog: "answers" })}><${Icon} name="question" size="16" /> Answer</button>`}
       <button class="button" onClick=${() => resolve(ids)}><${Icon} name="check" size="16" /> Resolve</button>
       <button class="button" onClick=${() => setState(ids, "read")}><${Icon} name="unread" size="16" /> Read</button>
       <button class="button" onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
@@ -77,9 +82,16 @@ const Toasts = ({ state }) => html`<div class="toasts">
   ${state.toasts.map((toast) => html`<div key=${toast.id} class=${`toast ${toast.tone}`}>
     <div><p>${truncate(toast.text, LONG)}</p>
       ${toast.links.length > 0 && html`<ul role="list">${toast.links.map((link) => html`<li key=${link.href + link.text}><a href=${link.href} target="_blank" rel="noopener noreferrer"><bdi>${truncate(link.text, LONG)}</bdi></a></li>`)}</ul>`}</div>
-    ${toast.undo && html`<button class="small" onClick=${() => { hideToast(toast.id); toast.undo?.(); }}>Undo <kbd>z</kbd></button>`}
+    ${toast.undo && html`<${Undo} toast=${toast} />`}
     <button class="plain" aria-label="Close this message" onClick=${() => hideToast(toast.id)}><${Icon} name="close" size="15" /></button>
   </div>`)}</div>`;
+
+/** The undo button of a message; with an end it counts the seconds down. @param {{toast: import("../state/store.js").Toast}} how */
+function Undo({ toast }) {
+  const left = Math.ceil((toast.until - useClock(now, 250)) / 1000);
+  if (toast.until && left <= 0) return null;
+  return html`<button class="small" onClick=${() => { hideToast(toast.id); toast.undo?.(); }}>${toast.until ? html`Take back <span aria-hidden="true">${left} s</span>` : "Undo"} <kbd>z</kbd></button>`;
+}
 
 /** Sign-in form; `reason` is why the user was signed out. @param {{reason: string}} how */
 function SignIn({ reason }) {

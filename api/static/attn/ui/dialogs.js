@@ -2,8 +2,9 @@
 import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
-import { shortcutsEnabled, setShortcutsEnabled, SHORTCUTS } from "../shell/keyboard.js";
+import { shortcutsEnabled, setShortcutsEnabled, SHORTCUTS } from "../shell/shortcuts.js";
 import { formatTime, plural } from "../text/labels.js";
+import { Answering } from "./answering.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 import { Filters } from "./sidebar.js";
@@ -11,7 +12,7 @@ import { Filters } from "./sidebar.js";
 /** @typedef {import("../state/store.js").State} State */
 
 /** @param {{title: string, id: string, children?: any}} how */
-function Dialog({ title, id, children }) {
+export function Dialog({ title, id, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
     const dialog = ref.current, before = document.activeElement;
@@ -89,6 +90,7 @@ function Help() {
 /** @param {{state: State}} how */
 export function Dialogs({ state }) {
   if (state.dialog === "snooze") return html`<${Snooze} ids=${state.snoozing} />`;
+  if (state.dialog === "answers") return html`<${Answering} part="ManyAnswers" state=${state} />`;
   if (state.dialog === "help") return html`<${Help} />`;
   if (state.dialog === "filters") return html`<${Dialog} title="Filters" id="filters"><${Filters} state=${state} /><//>`;
   return null;

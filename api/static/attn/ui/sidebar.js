@@ -10,15 +10,15 @@ import { Icon } from "./icons.js";
 /** @typedef {import("../state/store.js").View} View */
 
 /** @type {[View, string, string][]} */
-const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["dismissed", "Dismissed", "dismissed"]];
+const VIEWS = [["open", "Open", "inbox"], ["unread", "Unread", "unread"], ["dismissed", "Dismissed", "dismissed"], ["decisions", "My decisions", "check"]];
 
 /** @param {{state: State}} how */
 export const Views = ({ state }) => {
   const { counts } = state.inbox;
   /** @type {Record<View, number | null>} */
-  const numbers = { open: counts.total, unread: counts.unread, dismissed: state.dismissed.loaded ? state.dismissed.items.length : null };
+  const numbers = { open: counts.total, unread: counts.unread, dismissed: state.dismissed.loaded ? state.dismissed.items.length : null, decisions: null };
   return html`<ul class="views" role="list">
-    ${VIEWS.map(([view, name, icon]) => html`<li key=${view}><button class="nav" aria-current=${state.view === view && !state.overview ? "page" : undefined} onClick=${() => navigate({ view })}>
+    ${VIEWS.map(([view, name, icon]) => html`<li key=${view} class=${view}><button class="nav" aria-current=${state.view === view && !state.overview ? "page" : undefined} onClick=${() => navigate({ view })}>
       <${Icon} name=${icon} /> <span>${name}</span>
       ${numbers[view] !== null && html`<span class="count">${numbers[view].toLocaleString()}${view === "dismissed" && state.dismissed.next ? "+" : ""}</span>`}</button></li>`)}
   </ul>`;

@@ -3,6 +3,7 @@ import { dismiss, setState, resolve, restore } from "../../commands/item_command
 import { linkTo } from "../../text/links.js";
 import { isDismissed, navigate } from "../../state/page_state.js";
 import { formatAge, formatTime, truncate, due, REMOVAL_REASONS, isolate, kindLabel, MANAGED, plural, explainRank } from "../../text/labels.js";
+import { Answering } from "../answering.js";
 import { Body } from "./body.js";
 import { html, useClock, useEffect, useMemo, useRef } from "../dom.js";
 import { History } from "./case_history.js";
@@ -35,12 +36,12 @@ export function Detail({ state }) {
   }, [item?.id]);
   useEffect(() => backToList, []);
   if (!item) return null;
-  const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved";
+  const ends = due(item, now), unread = item.state === "unread", done = item.state === "resolved" || item.state === "decided", asks = item.ask !== undefined;
   const incident = live || done ? undefined : state.inbox.items.find((one) => one.members?.includes(item.id));
-  const gone = state.removed.get(item.id) ?? (done ? (item.resolved_action ?? "resolved").replaceAll("_", " ")
+  const gone = state.removed.get(item.id) ?? (done ? (item.resolved_action ?? item.state).replaceAll("_", " ")
     : isDismissed(state, item.id) ? REMOVAL_REASONS[item.dismissed_until ? "snoozed" : "dismissed"] : undefined);
   return html`
-    <article class=${`detail ${item.band}`} ref=${ref} aria-labelledby="detail-title" tabIndex="-1" id="detail">
+    <article class=${`detail ${item.band} ${asks ? "asking" : ""}`} ref=${ref} aria-labelledby="detail-title" tabIndex="-1" id="detail">
       <header>
         <p class="over"><span class="kind"><${Icon} name=${kindLabel(item.kind).icon} /></span> ${kindLabel(item.kind).name}
           ${!item.clusters && placeOf(item) && html`<span class="at" title=${isolate(placeOf(item))} dir="auto">${placeOf(item)}</span>`}
@@ -54,13 +55,15 @@ export function Detail({ state }) {
           <span class=${`due ${ends.tone}`}>${ends.text}</span>
         </p>
         ${incident ? html`<p class="notice" role="status">Part of an incident: <button class="link" onClick=${() => openItem(incident.id)}><bdi>${truncate(incident.title, SHORT)}</bdi></button></p>`
-          : gone && !live && state.view !== "dismissed" && html`<p class="notice" role="status">No longer in your list: <bdi>${truncate(gone, SHORT)}</bdi>.</p>`}
-        <${Actions} item=${item} state=${state} />
-        <p class="why">${explainRank(item)}</p>
+          : gone && !live && !(asks && done) && state.view !== "dismissed" && html`<p class="notice" role="status">No longer in your list: <bdi>${truncate(gone, SHORT)}</bdi>.</p>`}
+        ${!asks && html`<${Actions} item=${item} state=${state} /><p class="why">${explainRank(item)}</p>`}
       </header>
-      ${item.risk && html`<${Risk} item=${item} />`}
+      ${asks && html`<${Answering} part="Question" item=${item} state=${state} gone=${live || gone !== REMOVAL_REASONS.retargeted ? undefined : gone}>
+        ${item.body_md && html`<div class="body"><${Body} text=${item.body_md} /></div>`}<//>`}
+      ${asks && html`<section class="block more" aria-label="More"><${Actions} item=${item} state=${state} /><p class="why">${explainRank(item)}</p></section>`}
+      ${item.risk && !item.ask?.action?.risk && html`<${Risk} item=${item} />`}
       ${item.error && html`<section class="block"><h3>Error</h3><pre class="error" tabIndex="0" dir="auto"><${LongText} key=${item.id} text=${item.error} most=${LONG} /></pre></section>`}
-      ${item.body_md && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
+      ${item.body_md && !asks && html`<section class="block body"><${Body} text=${item.body_md} /></section>`}
       ${item.plan && html`<${Plan} key=${item.id} plan=${item.plan} />`}
       ${item.members && html`<${IncidentMembers} item=${item} />`}
       ${item.payload && html`<${Payload} key=${item.id} payload=${item.payload} />`}
@@ -75,22 +78,22 @@ const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (sign) =>
 /** Link to the source, and the commands. @param {{item: Item, state: State}} how */
 function Actions({ item, state }) {
   const busy = state.pending.has(item.id), ids = [item.id], dismissed = isDismissed(state, item.id);
-  const own = !MANAGED.has(item.kind), href = linkTo(item.action_url);
+  const own = !MANAGED.has(item.kind) && item.ask === undefined, href = linkTo(item.action_url);
   // An address that is not a safe link is shown as text.
   const text = item.action_url && href === null && html`<p class="hint">The address from its source is not a valid link: <code dir="ltr">${truncate(visible(item.action_url), SHORT)}</code></p>`;
-  if (item.state === "resolved") {
+  if (item.state === "resolved" || item.state === "decided") {
     return item.action_url ? html`<div class="actions">${href !== null && html`<a class="button" href=${href} target="_blank" rel="noopener noreferrer">
       Open at its source <${Icon} name="open" size="15" /></a>`}${text}</div>` : null;
   }
   return html`<div class="actions" role="group" aria-label="Actions">
-    ${href !== null && html`<a class=${`button ${own ? "" : "primary"}`} href=${href} target="_blank" rel="noopener noreferrer">
-      ${own ? "Open at its source" : kindLabel(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
+    ${href !== null && html`<a class=${`button ${own || item.ask ? "" : "primary"}`} href=${href} target="_blank" rel="noopener noreferrer">
+      ${own || item.ask ? "Open at its source" : kindLabel(item.kind).verb} <${Icon} name="open" size="15" /></a>`}
     ${own && html`<button class="button primary" disabled=${busy} onClick=${() => resolve(ids, item.kind === "failed_run" || item.kind === "incident" ? "retried" : undefined)}>
       <${Icon} name="check" size="16" /> ${item.kind === "failed_run" || item.kind === "incident" ? "Resolve as retried" : "Resolve"}</button>`}
     ${dismissed ? html`<button class="button" disabled=${busy} onClick=${() => restore(ids)}><${Icon} name="back" size="16" /> Restore</button>` : html`
       <button class="button" disabled=${busy} onClick=${() => askSnooze(ids)}><${Icon} name="clock" size="16" /> Snooze</button>
       <button class="button" disabled=${busy} onClick=${() => dismiss(ids)}><${Icon} name="dismissed" size="16" /> Dismiss</button>`}
-    ${!own && !item.action_url && html`<p class="hint">${kindLabel(item.kind).verb} at its source (<bdi>${truncate(item.source_id, SHORT)}</bdi>); the item then leaves the list.</p>`}
+    ${!own && !item.ask && !item.action_url && html`<p class="hint">${kindLabel(item.kind).verb} at its source (<bdi>${truncate(item.source_id, SHORT)}</bdi>); the item then leaves the list.</p>`}
     ${text}
   </div>`;
 }

@@ -32,7 +32,7 @@ function size(value, most) {
 }
 
 /** A secret, masked until the user shows it. @param {{name: string, value: unknown}} how */
-function Secret({ name, value }) {
+export function Secret({ name, value }) {
   const [shown, show] = useState(false);
   return html`<span class="secret">
     ${shown ? html`<code dir="auto"><${LongText} text=${asText(value)} most=${LONGEST} /></code>` : html`<span class="mask" aria-label="hidden">••••••••</span>`}

@@ -41,13 +41,18 @@ export function selectItem(id, range) {
 /** @param {readonly string[]} ids */
 export const askSnooze = (ids) => ids.length && page.set({ dialog: "snooze", snoozing: ids });
 
+/** @type {Record<string, string>} Why a decided item is back in the list. */
+const RETURNED = { refused: "refused", undeliverable: "not delivered", unconfirmed: "not confirmed" };
+
 /** Returns the badges of an item: CSS class and text. @param {Item} item */
 export function badges(item) {
   /** @type {[string, string][]} */
   const found = [];
+  for (const reason of item.rank_reasons) if (RETURNED[reason]) found.push(["returned", RETURNED[reason]]);
   if (item.overdue) found.push(["overdue", "overdue"]);
   if (item.risk) found.push([`risk-${item.risk}`, `${item.risk} risk`]); // before the others, because a narrow screen has no room for the last badge
   if (item.reversible === false) found.push(["final", "can’t be undone"]);
+  if (item.votes?.length && item.ask?.quorum?.approve) found.push(["votes", `${item.ask.quorum.approve - (item.needed ?? 0)} of ${item.ask.quorum.approve} votes`]);
   if (item.blocking) found.push(["blocking", "blocking"]);
   if (item.reversible === true) found.push(["quiet", "reversible"]);
   if (item.editor?.type === "ai") found.push(["ai", "AI edits"]);
@@ -111,7 +116,7 @@ export function Row({ row, state, now, size }) {
       </button>
       ${!gone && html`<span class="quick">
         ${dismissed ? html`<button tabIndex="-1" title="Restore" aria-label=${`Restore ${spoken}`} onClick=${act(() => restore([item.id]))}><${Icon} name="back" /></button>` : html`
-          ${!MANAGED.has(item.kind) && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${spoken}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
+          ${!MANAGED.has(item.kind) && !item.ask && html`<button tabIndex="-1" title="Resolve for everyone (e)" aria-label=${`Resolve ${spoken}`} onClick=${act(() => resolve([item.id]))}><${Icon} name="check" /></button>`}
           <button tabIndex="-1" title="Snooze (s)" aria-label=${`Snooze ${spoken}`} onClick=${act(() => askSnooze([item.id]))}><${Icon} name="clock" /></button>
           <button tabIndex="-1" title="Dismiss for me (d)" aria-label=${`Dismiss ${spoken}`} onClick=${act(() => dismiss([item.id]))}><${Icon} name="dismissed" /></button>`}
       </span>`}
