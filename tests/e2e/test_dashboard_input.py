@@ -145,7 +145,7 @@ def test_undo_reopens_only_own_resolves(scene: Scene) -> None:
     page = scene.signed_in()
     shows(page, "mine", "theirs")
     page.keyboard.press("j")
-    page.keyboard.press("a")
+    page.keyboard.press("A")
     page.click(".bulk >> text=Resolve")
     page.wait_for_selector(".toast:has-text('2 resolved')")
     scene.emit("messages", scene.event("message.withdrawn", "theirs", 0.1))

@@ -76,15 +76,16 @@ export const fieldsOf = (form) => Object.entries(form?.properties ?? {}).map(([n
  */
 export function limitsOf({ kind, schema }) {
   const { minLength, maxLength, minimum, maximum } = schema, { minItems, maxItems } = schema;
-  const range = (/** @type {unknown} */ least, /** @type {unknown} */ most, /** @type {string} */ unit) => {
+  const range = (/** @type {unknown} */ least, /** @type {unknown} */ most, /** @type {string} */ noun) => {
+    const unit = noun && ` ${noun}${String(most ?? least) === "1" ? "" : "s"}`;
     if (least !== undefined && least !== null && most !== undefined && most !== null) return String(least) === String(most) ? `exactly ${least}${unit}` : `${least} to ${most}${unit}`;
     if (least !== undefined && least !== null) return `at least ${least}${unit}`;
     return most !== undefined && most !== null ? `at most ${most}${unit}` : "";
   };
-  if (kind === "multi") return range(minItems || undefined, maxItems, " choices");
+  if (kind === "multi") return range(minItems || undefined, maxItems, "choice");
   if (kind === "number" || kind === "integer") return [kind === "integer" ? "a whole number" : "a number", range(minimum, maximum, "")].filter(Boolean).join(", ");
   if (kind === "choice" || kind === "boolean" || kind === "date" || kind === "date-time") return "";
-  return [kind === "email" ? "an email address" : kind === "uri" ? "an address such as https://example.org" : "", range(minLength || undefined, maxLength, " characters")].filter(Boolean).join(", ");
+  return [kind === "email" ? "an email address" : kind === "uri" ? "an address such as https://example.org" : "", range(minLength || undefined, maxLength, "character")].filter(Boolean).join(", ");
 }
 
 /**

@@ -9,8 +9,7 @@ export const TAKEN = new Set([..."jkoxdsuzcn./?A1234"]);
 /** @type {Record<Does, string>} The key of the first option that does it; `""`: by its title. */
 const BY_EFFECT = { approve: "a", acknowledge: "a", reject: "r", edit: "e", respond: "w", ignore: "i", retry: "t", choose: "" };
 
-/** Keys that keep their meaning: no other effect gets them. `e` resolves an item that asks nothing. */
-const FIXED = new Set(["a", "r", "e"]);
+/** Keys of the other options. `a`, `r` and `e` keep their meaning. */
 const OTHERS = [..."bfghilmpqtvwy567890"];
 
 /**
@@ -31,7 +30,7 @@ export function optionKeys(options) {
   for (const option of options) take(option, BY_EFFECT[option.does]);
   for (const option of options) {
     if (keys.has(option.id)) continue;
-    const named = [...`${option.title ?? ""}${option.id}`.toLowerCase()].filter((sign) => OTHERS.includes(sign) && !FIXED.has(sign));
+    const named = [...`${option.title ?? ""}${option.id}`.toLowerCase()].filter((sign) => OTHERS.includes(sign));
     take(option, [...named, ...OTHERS].find((sign) => !used.has(sign)));
     if (!keys.has(option.id)) keys.set(option.id, null);
   }

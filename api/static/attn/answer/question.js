@@ -34,12 +34,14 @@ export function listed(names, last = "and") {
   return some.length < 2 ? some.join("") : `${some.slice(0, -1).join(", ")} ${last} ${some[some.length - 1]}`;
 }
 
+const ROLES = ["OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER"];
+
 /** Returns who may decide, as text. @param {Item} item @param {Me | null} me */
 export function decidersText({ deciders }, me) {
   if (!deciders) return "";
   const users = deciders.users.map((user) => (user === me?.user_id ? "you" : short(user)));
-  const roles = deciders.roles.map((role) => role.toLowerCase());
-  const named = [...users, ...(roles.length ? [`every ${listed(roles, "or")}`] : [])];
+  const roles = ROLES.filter((role) => deciders.roles.includes(role)), all = ROLES.filter((role) => role !== "VIEWER").every((role) => roles.includes(role));
+  const named = [...users, ...(all ? [`everyone who sees it${roles.includes("VIEWER") ? "" : " except viewers"}`] : roles.length ? [`every ${listed(roles.map((role) => role.toLowerCase()), "or")}`] : [])];
   const not = deciders.excluded.length ? `, but not ${listed(deciders.excluded.map((user) => (user === me?.user_id ? "you" : short(user))), "or")}` : "";
   return named.length ? `${listed(named, "or")}${not}` : "";
 }

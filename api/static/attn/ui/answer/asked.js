@@ -15,10 +15,10 @@ const RISKS = ["low", "medium", "high", "critical"];
 /** The action that runs if it is approved. @param {{action: import("../../types").Action}} how */
 export const Action = ({ action }) => html`<section class=${`action risk-${action.risk ?? "none"}`} aria-label="What will be done">
   <p class="will">This will run <code class="command" dir="auto">${truncate(action.name, LONG)}</code>${action.args && Object.keys(action.args).length ? html` with` : html` without arguments`}</p>
-  ${action.args && Object.keys(action.args).length > 0 && html`<${Json} value=${action.args} label=${`Arguments of ${truncate(action.name, 100)}`} />`}
   ${(action.risk || action.reversible !== undefined) && html`<p class="consequence">
     ${action.risk && html`<span class="meter" aria-hidden="true">${RISKS.map((step, place) => html`<i key=${step} class=${place <= RISKS.indexOf(action.risk ?? "low") ? "on" : ""}></i>`)}</span> <b>${action.risk} risk</b>`}
     ${action.reversible === false ? html`<b class="final">It can’t be undone.</b>` : action.reversible === true ? html`<span>It can be undone.</span>` : null}</p>`}
+  ${action.args && Object.keys(action.args).length > 0 && html`<${Json} value=${action.args} label=${`Arguments of ${truncate(action.name, 100)}`} />`}
 </section>`;
 
 /** Returns until when the question is open and what happens then. @param {Item} item @param {number} now */
