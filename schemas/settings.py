@@ -137,6 +137,8 @@ class Settings(BaseSettings):
     target_high: timedelta = Field(timedelta(hours=1), description="due time after the opening, priority high")
     target_normal: timedelta = Field(timedelta(hours=8), description="due time after the opening, priority normal")
     target_low: timedelta = Field(timedelta(days=3), description="due time after the opening, priority low")
+    target_message: timedelta | None = Field(
+        None, description="due time after the posting of a message that asks nothing; default: never due")
 
     # Asking and deciding (CONTRACT §7).
     decisions: Literal["asks", "all", "off"] = Field(
@@ -279,7 +281,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
-        "kafka_key", "endpoints", "seal_keys", "receipt_keys", mode="before")
+        "kafka_key", "endpoints", "target_message", "seal_keys", "receipt_keys", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty
@@ -329,11 +331,11 @@ class Settings(BaseSettings):
 
     @property
     def priority_targets(self) -> dict[str, int]:
-        """Returns priority -> time from the opening of an item until it is due, in microseconds (CONTRACT §3)."""
-        return {
-            name: int(getattr(self, f"target_{name}").total_seconds() * SECOND)
-            for name in ("urgent", "high", "normal", "low")
-        }
+        """Returns priority -> time from the opening of an item until it is due, in microseconds (CONTRACT §3).
+
+        `message`: of messages that ask nothing, if the setting is given."""
+        targets = {name: getattr(self, f"target_{name}") for name in ("urgent", "high", "normal", "low", "message")}
+        return {name: int(target.total_seconds() * SECOND) for name, target in targets.items() if target is not None}
 
 
 def _apply_new_names(*sources: PydanticBaseSettingsSource) -> dict[str, str]:

@@ -95,7 +95,7 @@ class RankedItem(InboxItem):
     """An item of the ranked list: its rank, and the fields of its kind."""
 
     band: Priority
-    due_at: datetime
+    due_at: datetime | None = Field(None, description="omitted for a message that asks nothing: never due")
     overdue: bool
     rank_reasons: list[str] = Field(
         description="the band, then why a decision came back (refused, undeliverable, unconfirmed), overdue, blocking, "

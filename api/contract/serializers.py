@@ -12,7 +12,7 @@ from schemas.log import NO_PAYLOAD
 from schemas.scalars import DAY, HOUR, format_timestamp
 from schemas.sources import is_link
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow
-from streams.core.domain.rank import BANDS, rank_reasons, rank_text, sort_key
+from streams.core.domain.rank import BANDS, NO_DUE, rank_reasons, rank_text, sort_key
 
 __all__ = [
     "activity_entry", "ankra_item", "crewship_item", "draft", "preferences", "window_name", "zero_item",
@@ -35,10 +35,11 @@ def ankra_item(
     data = row.data
     item = _crewship_fields(row, decider_roles)
     item |= {
-        "band": BANDS[row.band], "due_at": format_timestamp(row.due_at), "overdue": row.overdue,
+        "band": BANDS[row.band], "overdue": row.overdue,
         "rank_reasons": rank_reasons(row, pinned), "rank": rank_text(sort_key(row, pinned)),
     }
     item |= _without_empty({
+        "due_at": format_timestamp(row.due_at) if row.due_at != NO_DUE else None,
         "cluster": data.cluster, "stack": data.stack, "conversation_id": data.conversation_id,
         "case_id": _case_id(row), "case_title": data.case_title, "session_id": _session_id(row),
         "action_url": _action_url(row), "expires_at": _time_or_none(data.expires_at),

@@ -36,7 +36,7 @@ FOLLOW = """limit => {
     const returned = item => item.rank_reasons.some(one => ["refused", "undeliverable", "unconfirmed"].includes(one));
     const stage = item => returned(item) ? 0 : item.blocking ? 1 : 2;
     const rank = item => [bands.indexOf(item.band), stage(item), !item.rank_reasons.includes("pinned"),
-                          Date.parse(item.due_at), Date.parse(item.created_at)];
+                          item.due_at ? Date.parse(item.due_at) : Infinity, Date.parse(item.created_at)];
     const x = rank(a), y = rank(b), at = x.findIndex((value, place) => value !== y[place]);
     return at < 0 ? (a.id < b.id ? -1 : 1) : x[at] - y[at];
   });

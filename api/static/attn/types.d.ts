@@ -12,7 +12,7 @@ export interface Item {
   id: string; workspace_id: string; kind: string; source_id: string; title: string; state: State;
   priority: Priority; blocking: boolean; created_at: string; updated_at: string; revision: number;
   /** `rank_reasons`: the band, then `refused`, `undeliverable` or `unconfirmed` (a decision came back), `overdue`, `blocking`, `pinned`. The list is sorted by `rank` as text, then by `id`. */
-  band: Priority; due_at: string; overdue: boolean; rank_reasons: string[]; rank: string;
+  band: Priority; due_at?: string; overdue: boolean; rank_reasons: string[]; rank: string;
   target_user_id?: string; target_role?: string; body_md?: string; payload?: Record<string, unknown>; // numbers that a double cannot represent exactly are `String` objects (exact.js)
   sender_type?: string; sender_id?: string; sender_name?: string;
   read_at?: string; resolved_at?: string; resolved_by_user_id?: string; resolved_action?: string;

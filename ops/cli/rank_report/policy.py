@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.views import ItemRow
-from streams.core.domain.rank import band_of, priority_of
+from streams.core.domain.rank import NO_DUE, band_of, priority_of
 
 __all__ = ["CRITERIA", "Key", "Policy", "RankedItem", "due_of", "policy_rank_key", "ranked_item"]
 
@@ -53,9 +53,14 @@ def ranked_item(row: ItemRow) -> RankedItem:
 
 
 def due_of(ranked: RankedItem, policy: Policy) -> int:
-    """Returns the due time in microseconds: the source's own, else creation plus the target of the priority."""
+    """Returns the due time in microseconds: the source's own, else creation plus the target of the priority.
+
+    A message is never due.
+    """
     if ranked.due is not None:
         return ranked.due
+    if ranked.kind == "message":
+        return NO_DUE
     return ranked.created + policy.targets[policy.priority(ranked.kind, ranked.priority)]
 
 

@@ -14,7 +14,7 @@ from schemas.views import Close, ItemRow, Stamp
 from streams.core.config import FoldConfig
 from streams.core.domain import periods, questions
 from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
-from streams.core.domain.rank import band_of, due_of, priority_of
+from streams.core.domain.rank import NO_DUE, band_of, due_of, priority_of
 
 __all__ = [
     "derive_question", "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen",
@@ -163,7 +163,7 @@ def derive_rank(row: ItemRow, clock: int, config: FoldConfig) -> None:
     row.overdue = row.is_open and row.due_at <= clock
     row.band = band_of(row.priority, row.overdue)
     if row.is_open:
-        row.wake = questions.next_timer(row, None if row.overdue else row.due_at)
+        row.wake = questions.next_timer(row, None if row.overdue or row.due_at == NO_DUE else row.due_at)
     elif row.state == "decided":
         row.wake = None  # the timers of its decision bring it back
     elif row.wake is None or not row.touched <= row.wake <= row.touched + config.retention:

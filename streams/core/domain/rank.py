@@ -26,6 +26,9 @@ _BAND_NUMBERS = {name: number for number, name in enumerate(BANDS)}
 _RETURNED, _BLOCKING, _OTHER = 0, 1, 2
 STAGES = (_RETURNED, _BLOCKING, _OTHER)
 
+# Due time of an item that is never due: after all others of its band.
+NO_DUE = 2**63 - 1
+
 RankKey = tuple[int, int, bool, int, int, str]
 
 
@@ -43,12 +46,16 @@ def band_of(priority: str, overdue: bool) -> int:
 
 
 def due_of(row: ItemRow, targets: dict[str, int]) -> int:
-    """Returns the due time in microseconds: `due_at`, else `expires_at`, else opening + target of the priority."""
+    """Returns the due time in microseconds: `due_at`, else `expires_at`, else opening + target of the priority.
+
+    A message that asks nothing has the target `message`, by default none: then NO_DUE.
+    """
     if row.data.due_at is not None:
         return row.data.due_at
     if row.data.expires_at is not None:
         return row.data.expires_at
-    return row.created_at + targets[row.priority]
+    target = targets.get("message") if row.kind == "message" and row.question is None else targets[row.priority]
+    return NO_DUE if target is None else row.created_at + target
 
 
 def is_pinned(row: ItemRow, pins: Collection[str]) -> bool:

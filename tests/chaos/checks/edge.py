@@ -44,7 +44,9 @@ def said(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]
 def said_ranked(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
     """An item as Ankra's routes show it, less what is attn's own."""
     shown = item.shown
-    found = said(item, ws, ids) | {"band": item.band, "due_at": text(item.due_at), "overdue": item.overdue}
+    found = said(item, ws, ids) | {"band": item.band, "overdue": item.overdue}
+    if item.due_at < 2**63 - 1:  # a message that asks nothing is never due
+        found["due_at"] = text(item.due_at)
     more = {name: shown.get(name) for name in _SHOWN} | {"action_url": item.action_url}
     if "expires_at" in shown:
         more["expires_at"] = text(_us(shown["expires_at"]))

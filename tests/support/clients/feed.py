@@ -31,8 +31,8 @@ def rank(item: dict[str, Any]) -> tuple[Any, ...]:
     came_back = not RETURNED.isdisjoint(item["rank_reasons"])
     stage = 0 if came_back else 1 if item["blocking"] else 2
     return (
-        BANDS.index(item["band"]), stage, "pinned" not in item["rank_reasons"], _us(item["due_at"]),
-        _us(item["created_at"]), item["id"],
+        BANDS.index(item["band"]), stage, "pinned" not in item["rank_reasons"],
+        _us(item["due_at"]) if "due_at" in item else 2**63 - 1, _us(item["created_at"]), item["id"],
     )
 
 

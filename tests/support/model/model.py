@@ -97,9 +97,10 @@ class Model:
               periods: list[tuple[int, int | None]]) -> Item:
         priority = shown.get("priority", "normal")
         due = shown.get("due_at") or shown.get("expires_at")
+        asks_nothing, never = kind == "message" and "ask" not in shown, 2**63 - 1
         return Item(
             kind, source_id, shown, "unread", created_at=started, updated_at=started, periods=periods,
-            due_at=us(due) if due else started + self.targets[priority], priority=priority,
+            due_at=us(due) if due else never if asks_nothing else started + self.targets[priority], priority=priority,
             blocking=shown.get("blocking", kind in BLOCKING), target=target_of(shown),
         )
 

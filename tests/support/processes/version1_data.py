@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from schemas.views import ActivityRow, PositionRow, decode_row, encode_row
+from schemas.views import ActivityRow, ItemRow, PositionRow, decode_row, encode_row
 from streams.core.config import FoldConfig
 from streams.kafka.producer import idempotent_producer
 
@@ -110,6 +110,8 @@ def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         row = decode_row(key, value)
         if isinstance(row, ActivityRow):
             comparable[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
+        elif isinstance(row, ItemRow) and row.kind == "message":  # was due by its priority
+            comparable[key] = encode_row(msgspec.structs.replace(row, due_at=0, overdue=False, band=0, wake=None))
         elif isinstance(row, PositionRow):
             comparable[key] = encode_row(msgspec.structs.replace(row, v=1))
     return comparable

@@ -65,7 +65,7 @@ export function formatAge(time, now) {
  * @returns {{text: string, tone: "late" | "soon" | "calm"}}
  */
 export function due(item, now) {
-  if (Number.isNaN(Date.parse(item.due_at))) return { text: "", tone: "calm" };
+  if (item.due_at === undefined || Number.isNaN(Date.parse(item.due_at))) return { text: "", tone: "calm" };
   const left = -secondsSince(item.due_at, now);
   if (left <= 0) return { text: `${formatDuration(-left)} late`, tone: "late" };
   return { text: `due in ${formatDuration(left)}`, tone: left < 15 * MINUTE ? "soon" : "calm" };

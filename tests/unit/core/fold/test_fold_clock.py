@@ -15,7 +15,7 @@ from streams.core.fold.fold import MAX_PART_BYTES, POSITION_JUMP
 
 def test_due_by_priority_and_overdue_by_tick() -> None:
     view = Folding()
-    view.pack(*(event("message.posted", priority, 0, title="T", priority=priority)
+    view.pack(*(event("task.blocked", priority, 0, title="T", priority=priority)
                 for priority in ("urgent", "high", "normal", "low")))
     assert {row.source_id: row.due_at - NOON for row in view.listed()} == {
         "urgent": 15 * MINUTE, "high": HOUR, "normal": 8 * HOUR, "low": 3 * DAY}
@@ -27,6 +27,18 @@ def test_due_by_priority_and_overdue_by_tick() -> None:
     assert view.fold.next_timer() == NOON + 8 * HOUR
 
 
+def test_a_message_that_asks_nothing_is_never_due_and_comes_last_in_its_band() -> None:
+    view = Folding()
+    view.pack(event("message.posted", "early", 0, title="T"), event("task.blocked", "task", 1, title="T"),
+              event("message.posted", "due", 2, title="T", due_at=at(900)))
+    assert [row.source_id for row in view.listed()] == ["task", "due", "early"]
+    view.pack(clock=30 * 24 * 60 - 1)
+    assert [row.overdue for row in view.listed() if row.source_id == "early"] == [False]
+    with_target = Folding(FoldConfig(targets=FoldConfig().targets | {"message": HOUR}))
+    with_target.pack(event("message.posted", "early", 0, title="T"))
+    assert with_target.listed()[0].due_at == NOON + HOUR
+
+
 def test_an_item_that_comes_late_is_overdue_at_once() -> None:
     view = Folding()
     view.pack(event("message.posted", title="T", due_at=at(-5)), clock=0)
@@ -35,7 +47,7 @@ def test_an_item_that_comes_late_is_overdue_at_once() -> None:
 
 def test_a_mass_of_due_rows_is_woken_in_steps() -> None:
     view = Folding()
-    view.pack(*(event("message.posted", f"m{n}", 0, title="T") for n in range(2000)))
+    view.pack(*(event("task.blocked", f"m{n}", 0, title="T") for n in range(2000)))
     view.pack(clock=9 * 60)
     overdue = sum(row.overdue for row in view.listed())
     assert 100 < overdue < 2000
