@@ -13,6 +13,7 @@ from schemas.asking.question import Question, Vote
 from schemas.facts import Fact
 from schemas.log import NO_PAYLOAD, Command, Decide, DecideMany, TakeBack
 from schemas.views import ItemRow
+from streams.core.config import FoldConfig
 from streams.core.domain import decisions, questions
 from streams.core.domain.keys import command_name
 from streams.core.domain.questions import AskState, decision_json
@@ -20,7 +21,7 @@ from streams.core.fold import outcomes
 from streams.core.fold.context import FoldContext
 from streams.core.fold.item_changes import NOT_FOUND, find_visible, store_item
 
-__all__ = ["VOTE_HANDLERS"]
+__all__ = ["ASKS_NOTHING", "VOTE_HANDLERS", "refusal_of"]
 
 ASKS_NOTHING = (
     "this item asks nothing that can be decided here; its source decides it (ATTN_DECISIONS=all asks for items without "
@@ -37,11 +38,16 @@ TOO_LATE = "the decision cannot be taken back any more"
 NOT_YOURS = "only those who decided can take the decision back"
 
 
-class _Answer:
-    """One answer to one item: its item, its ask, and the result of checking it."""
+Refusal = tuple[int, dict[str, Any]]  # status and body of the response
 
-    def __init__(self, context: FoldContext, command: Decide | DecideMany, row: ItemRow, state: AskState) -> None:
-        self.context, self.command, self.row, self.state = context, command, row, state
+
+class _Answer:
+    """One answer to one item: its item, its ask, and the result of checking it. `clock`: of the log, in µs."""
+
+    def __init__(
+        self, config: FoldConfig, clock: int, command: Decide | DecideMany, row: ItemRow, state: AskState,
+    ) -> None:
+        self.config, self.clock, self.command, self.row, self.state = config, clock, command, row, state
         assert row.question is not None
         self.question: Question = row.question
         self.option = questions.option_of(state, command.option)
@@ -50,19 +56,19 @@ class _Answer:
     def may_decide(self) -> bool:
         return decisions.is_decider(
             self.state.ask.deciders, self.command.user, self.command.role, self.row.data.by_user_id,
-            self.context.config.decider_roles)
+            self.config.decider_roles)
 
     def vote(self, option: Option) -> Vote:
         command = self.command
         return Vote(
-            user=command.user, role=command.role, at=self.context.log_clock, option=option.id, does=option.does,
+            user=command.user, role=command.role, at=self.clock, option=option.id, does=option.does,
             name=command.name, form=command.form if isinstance(command, Decide) else NO_PAYLOAD,
             args=command.args if isinstance(command, Decide) else NO_PAYLOAD, comment=command.comment or None,
             viewed=command.viewed if isinstance(command, Decide) else None,
         )
 
-    def cast(self) -> tuple[int, dict[str, Any]]:
-        """Applies the answer. Returns the status and the body of the response."""
+    def refusal(self) -> Refusal | None:
+        """Returns 403 or 422 and the body if the answer does not fit the question."""
         if self.option is None:
             return 422, {"error": f"option {NO_OPTION}", "fields": {"option": NO_OPTION}}
         if not self.may_decide:
@@ -71,23 +77,17 @@ class _Answer:
         if decisions.is_open(self.question) and (fields := questions.answer_errors(
                 self.state, self.option, vote.form, vote.args, vote.comment)):
             return 422, {"error": "the answer does not fit the question", "fields": fields}
-        result = decisions.cast_vote(
-            self.question, vote, item_id=self.row.id, quorum=questions.quorum_of(self.state),
-            undo_us=self.context.config.undo, may_decide=True)
-        if result.question is not self.question:
-            self._store(result.question, vote)
-        elif result.again:
-            self._store(decisions.send_again(self.question, self.context.log_clock), vote)
-        return result.status, self._body(result)
+        return None
 
-    def _store(self, question: Question, vote: Vote) -> None:
-        row, before = self.row, self.question
-        row.question = question
-        store_item(self.context, row, self.context.log_clock)
-        self.context.note_question(row, before)
-        _emit_vote_fact(self.context, self.command, row, vote)
+    def count(self) -> decisions.VoteResult:
+        """Returns what the vote of this answer makes of the question. `refusal` has returned None."""
+        assert self.option is not None
+        return decisions.cast_vote(
+            self.question, self.vote(self.option), item_id=self.row.id, quorum=questions.quorum_of(self.state),
+            undo_us=self.config.undo, may_decide=True)
 
-    def _body(self, result: decisions.VoteResult) -> dict[str, Any]:
+    def body(self, result: decisions.VoteResult) -> dict[str, Any]:
+        """Returns the body of the response. The row has the question of the result, if it is stored."""
         question = self.row.question or result.question
         decision = decision_json(question.decision, question) if question.decision is not None else None
         match result.status:
@@ -105,10 +105,64 @@ class _Answer:
         return {"decision": decision}
 
 
-def _ask_of(context: FoldContext, row: ItemRow) -> AskState | None:
+def _ask_of(row: ItemRow) -> AskState | None:
     if row.question is None:
         return None
     return questions.read_ask(row.data.ask, row.kind)
+
+
+def refusal_of(row: ItemRow, command: Decide, config: FoldConfig) -> Refusal | None:
+    """Returns why an answer to a visible item must fail: 403, 409, 410, 412, 422 or 429 and the body.
+
+    None: the answer counts, or repeats an earlier one. The edges use the same function on their replica.
+    """
+    if (refusal := _fence(row, command, config)) is not None:
+        return refusal
+    answer = _answer_to(row, command, config, 0)
+    if (refusal := answer.refusal()) is not None:
+        return refusal
+    result = answer.count()
+    return (result.status, answer.body(result)) if result.status >= 400 else None
+
+
+def _answer_to(row: ItemRow, command: Decide, config: FoldConfig, clock: int) -> _Answer:
+    state = _ask_of(row)
+    assert state is not None  # `_fence` has checked it
+    return _Answer(config, clock, command, row, state)
+
+
+def _fence(row: ItemRow, command: Decide, config: FoldConfig) -> Refusal | None:
+    """Returns 403, 409, 410 or 412 if the command's user may not decide, or the question is not the one they saw."""
+    if row.question is None or _ask_of(row) is None:
+        return 409, {"error": ASKS_NOTHING, "kind": row.kind}
+    if not _answer_to(row, command, config, 0).may_decide:
+        return 403, {"error": NO_DECIDER}
+    if row.question.closing is not None and row.question.decision is None:
+        return 410, {"error": WITHDRAWN}
+    if command.digest != row.question.digest:
+        return 412, {"error": CHANGED, "digest": row.question.digest}
+    return None
+
+
+def _cast(context: FoldContext, answer: _Answer) -> Refusal:
+    """Applies the answer. Returns the status and the body of the response."""
+    if (refusal := answer.refusal()) is not None:
+        return refusal
+    result = answer.count()
+    if result.question is not answer.question:
+        _store(context, answer, result.question)
+    elif result.again:
+        _store(context, answer, decisions.send_again(answer.question, context.log_clock))
+    return result.status, answer.body(result)
+
+
+def _store(context: FoldContext, answer: _Answer, question: Question) -> None:
+    row, before = answer.row, answer.question
+    row.question = question
+    store_item(context, row, context.log_clock)
+    context.note_question(row, before)
+    assert answer.option is not None
+    _emit_vote_fact(context, answer.command, row, answer.vote(answer.option))
 
 
 def _decide(context: FoldContext, command: Decide) -> None:
@@ -116,17 +170,8 @@ def _decide(context: FoldContext, command: Decide) -> None:
     row = find_visible(context, command, command.item)
     if row is None:
         return outcomes.respond(context, command, 404, NOT_FOUND)
-    state = _ask_of(context, row)
-    if state is None or row.question is None:
-        return outcomes.respond(context, command, 409, {"error": ASKS_NOTHING, "kind": row.kind})
-    answer = _Answer(context, command, row, state)
-    if not answer.may_decide:
-        return outcomes.respond(context, command, 403, {"error": NO_DECIDER})
-    if row.question.closing is not None and row.question.decision is None:
-        return outcomes.respond(context, command, 410, {"error": WITHDRAWN})
-    if command.digest != row.question.digest:
-        return outcomes.respond(context, command, 412, {"error": CHANGED, "digest": row.question.digest})
-    status, body = answer.cast()
+    status, body = _fence(row, command, context.config) or _cast(
+        context, _answer_to(row, command, context.config, context.log_clock))
     changed = [row.id] if status in (201, 202) else []
     return outcomes.respond(context, command, status, body, changed)
 
@@ -159,14 +204,14 @@ def _decide_many(context: FoldContext, command: DecideMany) -> None:
 
 def _answer_plainly(context: FoldContext, command: DecideMany, row: ItemRow) -> int:
     """Returns the status of one answer of `DecideMany`: 422 for an option with a form, or one that edits."""
-    state = _ask_of(context, row)
+    state = _ask_of(row)
     if state is None:
         return 409
-    answer = _Answer(context, command, row, state)
+    answer = _Answer(context.config, context.log_clock, command, row, state)
     option = answer.option
     if option is None or option.does == "edit" or questions.form_of(state, option) is not None:
         return 422
-    return answer.cast()[0]
+    return _cast(context, answer)[0]
 
 
 def _take_back(context: FoldContext, command: TakeBack) -> None:
