@@ -17,8 +17,8 @@ from streams.core.domain.event_types import BLOCKING_BY_DEFAULT
 from streams.core.domain.rank import NO_DUE, band_of, due_of, priority_of
 
 __all__ = [
-    "derive_question", "derive_rank", "derive_state", "hide", "mark_timer", "record_close", "record_open", "reopen",
-    "resolve", "seconds_open", "set_opening_data", "update",
+    "derive_question", "derive_rank", "derive_state", "hide", "is_closed_by_answer", "mark_timer", "record_close",
+    "record_open", "reopen", "resolve", "seconds_open", "set_opening_data", "update",
 ]
 
 _NEVER = Stamp(-1, "")  # older than any event
@@ -150,6 +150,14 @@ def resolve(row: ItemRow, closed: Close | None) -> None:
     if closed is not None:
         row.resolved_at, row.resolved_by = closed.time, closed.by
         row.resolved_action = closed.action or None  # a manual resolve may name no action (C14)
+
+
+def is_closed_by_answer(row: ItemRow) -> bool:
+    """Returns whether an applied or expired decision closed the item, and neither its source nor a user did.
+
+    False for incidents and expiring proofs, whose facts do not count openings either.
+    """
+    return periods.is_open(row.periods) and questions.state_of_answered(row) == "resolved"
 
 
 def seconds_open(row: ItemRow, until: int) -> float:

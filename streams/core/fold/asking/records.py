@@ -20,7 +20,7 @@ from schemas.facts import Fact
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import SECOND, format_timestamp
 from schemas.views import ItemRow
-from streams.core.domain import decisions, questions
+from streams.core.domain import decisions, items, questions
 from streams.core.domain.answers import edited_pointers, read_values
 from streams.core.domain.keys import decision_fact_name, decision_key
 from streams.core.fold.context import FoldContext
@@ -101,6 +101,7 @@ def update_row(
     elif question.returned == "unconfirmed" != returned_before:
         emit_decision_fact(context, stored, row, "unconfirmed", context.log_clock)
     elif returned_before is not None and question.returned is None and stored.published:
+        emit_decision_fact(context, stored, row, "sending", context.log_clock)
         publish(context, stored)  # it is sent again
     _store_row(context, stored)
 
@@ -200,6 +201,8 @@ def emit_decision_fact(context: FoldContext, stored: DecisionRow, row: ItemRow |
     if row is not None:
         fact.priority, fact.stack = row.priority, row.data.stack
         fact.case_id, fact.session_id = row.data.case_id, row.data.session_id
+        if verb in ("applied", "expired") and items.is_closed_by_answer(row):
+            fact.resolved_action, fact.seconds_open = row.resolved_action, items.seconds_open(row, at)
     if verb == "made":
         fact.seconds_to_decide = max(0, stored.decided_at - stored.opened_at) / SECOND
     elif verb == "applied":
