@@ -54,7 +54,8 @@ def test_each_decision_has_one_row_whatever_the_order_of_inserts(archive: Archiv
     wanted = decision_rows(facts)
     assert len(wanted) == 120
     assert {row["state"] for row in wanted.values()} == {
-        "made", "sending", "delivered", "applied", "refused", "undeliverable", "unconfirmed", "taken_back", "expired"}
+        "made", "delivered", "applied", "refused", "undeliverable", "unconfirmed", "sending", "taken_back", "expired"}
+    assert any(fact.stale for fact in facts)
     assert shown(archive.store._client, ws) == wanted
 
 

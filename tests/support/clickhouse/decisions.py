@@ -23,7 +23,7 @@ def decision_facts(
     seed: int, count: int, ws: str, begin: int, hours: int = 60, position: int = 1_000_000,
 ) -> list[Fact]:
     """Returns the facts of `count` decisions in the order of the log: each one made, taken back, expired, refused,
-    given up, unconfirmed or applied, some with votes. Times in microseconds from `begin` on."""
+    given up, unconfirmed or applied, after votes; and stale reports. Times in microseconds from `begin` on."""
     rng = random.Random(seed)
     timed: list[tuple[int, int, Fact]] = []
     for number in range(count):
@@ -50,36 +50,40 @@ def _one(rng: random.Random, ws: str, name: str, at: int) -> list[Fact]:
         facts.append(Fact(**common | more, type=verb, event_id=f"decision {name} {verb}", time=time, at=time))
 
     fate = rng.choice(("expired", "taken_back", "refused", "undeliverable", "unconfirmed", "applied", "applied",
-                       "applied", "sending", "made"))
+                       "applied", "made", "again"))
+    if rng.random() < 0.2:  # by a source that did not ask
+        tell("decision.refused", at + 3600 * SECOND, stale=True, reason="not yours", item=None)
     if fate == "expired":
-        tell("decision.expired", at)
+        tell("decision.expired", at, resolved_action="expired", seconds_open=rng.randrange(9000) / 4)
         return facts
     option, does = rng.choice(_OPTIONS)
     chosen = {"option": option, "does": does}
-    voters = rng.sample(PEOPLE, rng.choice((1, 1, 2)))
-    for user, role in voters[:-1]:
-        tell("vote.cast", at - 40 * SECOND, actor=user, role=role, viewed=_viewed(rng), **chosen)
-    user, role = voters[-1]
-    tell("decision.made", at, actor=user, role=role, viewed=_viewed(rng),
-         seconds_to_decide=rng.randrange(1, 9000) / 4, **chosen)
-    if fate == "made":
-        return facts
+    for user, role in rng.sample(PEOPLE, rng.choice((1, 1, 2))):
+        viewed = _viewed(rng)
+        chosen |= {"actor": user, "role": role, "viewed": viewed}
+        tell("vote.cast", at, **chosen)
+    tell("decision.made", at, seconds_to_decide=rng.randrange(1, 9000) / 4, **chosen)
     if fate == "taken_back":
-        tell("decision.taken_back", at + 2 * SECOND, actor=user, role=role, **chosen)
+        tell("decision.taken_back", at + 2 * SECOND, **chosen)
         return facts
-    tell("decision.sending", at + 5 * SECOND, **chosen)
     if rng.random() < 0.5:
         tell("decision.delivered", at + 6 * SECOND, **chosen)
+    if fate == "made":
+        return facts
     if fate in ("refused", "undeliverable"):
         tell(f"decision.{fate}", at + rng.randrange(7, 90) * SECOND, reason=rng.choice(_REASONS), **chosen)
         return facts
-    if fate == "unconfirmed":
+    took = rng.randrange(28, 400) / 4
+    if fate in ("unconfirmed", "again"):
         tell("decision.unconfirmed", at + 15 * MINUTE, **chosen)
         if rng.random() < 0.5:
             return facts
-    if fate != "sending":
-        took = rng.randrange(16 * 60, 9000) / 1 if fate == "unconfirmed" else rng.randrange(28, 400) / 4
-        tell("decision.applied", at + int(took * SECOND), seconds_to_apply=took, **chosen)
+        took = rng.randrange(20 * 60, 9000) / 1
+        if fate == "again":
+            tell("decision.sending", at + 18 * MINUTE, **chosen)
+            if rng.random() < 0.5:
+                return facts
+    tell("decision.applied", at + int(took * SECOND), seconds_to_apply=took, **chosen)
     return facts
 
 
@@ -91,7 +95,7 @@ def decision_rows(facts: Iterable[Fact]) -> dict[str, dict[str, Any]]:
     """Returns decision id -> the row of view `decisions`, by loops over facts in any order. Times in microseconds."""
     by_decision: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
-        if fact.decision is not None and fact.type.startswith("decision."):
+        if fact.decision is not None and fact.type.startswith("decision.") and not fact.stale:
             by_decision[fact.decision].append(fact)
     return {name: _row(sorted(told, key=lambda fact: (fact.pos, fact.index))) for name, told in by_decision.items()}
 
@@ -109,7 +113,7 @@ def _row(told: list[Fact]) -> dict[str, Any]:
         "actor": (made.actor or "") if made else "", "role": (made.role or "") if made else "",
         "state": last.type.removeprefix("decision."),
         "reason": next((fact.reason for fact in reversed(told) if fact.reason), ""), "decided_at": first.time,
-        "sent_at": min(times("sending"), default=None), "delivered_at": min(times("delivered"), default=None),
+        "sent_again_at": max(times("sending"), default=None), "delivered_at": min(times("delivered"), default=None),
         "applied_at": min(times("applied"), default=None), "refused_at": max(times("refused"), default=None),
         "undeliverable_at": max(times("undeliverable"), default=None),
         "unconfirmed_at": max(times("unconfirmed"), default=None),

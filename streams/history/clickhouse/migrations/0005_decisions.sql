@@ -4,8 +4,8 @@ ADD COLUMN IF NOT EXISTS decision_id String CODEC(ZSTD) COMMENT 'Decision that t
 ADD COLUMN IF NOT EXISTS option String CODEC(ZSTD) COMMENT 'Id of the chosen option; empty: none' AFTER decision_id,
 ADD COLUMN IF NOT EXISTS does LowCardinality(String) COMMENT 'What the option does: approve, reject, edit, respond, ignore, retry, acknowledge, choose; empty: no option' AFTER option,
 ADD COLUMN IF NOT EXISTS reason String CODEC(ZSTD) COMMENT 'Why the source refused the decision, or why it was not delivered; empty: neither' AFTER does,
-ADD COLUMN IF NOT EXISTS role LowCardinality(String) COMMENT 'Role in which the actor voted or decided; empty: the fact is neither' AFTER reason,
-ADD COLUMN IF NOT EXISTS viewed Nullable(Float64) CODEC(ZSTD) COMMENT 'Seconds for which the page of the actor had shown the item in full; NULL: it had not' AFTER role,
+ADD COLUMN IF NOT EXISTS role LowCardinality(String) COMMENT 'Role in which the actor voted or decided; empty: nobody did' AFTER reason,
+ADD COLUMN IF NOT EXISTS viewed Nullable(Float64) CODEC(ZSTD) COMMENT 'Seconds for which the page of the actor had shown the item in full before the vote; NULL: it had not' AFTER role,
 ADD COLUMN IF NOT EXISTS seconds_to_decide Nullable(Float64) CODEC(ZSTD) COMMENT 'Seconds from the opening of the item to the decision, of decision.made; else NULL' AFTER viewed,
 ADD COLUMN IF NOT EXISTS seconds_to_apply Nullable(Float64) CODEC(ZSTD) COMMENT 'Seconds from the decision to its effect, of decision.applied; else NULL' AFTER seconds_to_decide;
 
@@ -29,10 +29,10 @@ CREATE OR REPLACE VIEW {database}.decisions {on_cluster}
     does              LowCardinality(String) COMMENT 'What the option does: approve, reject, edit, respond, ignore, retry, acknowledge, choose; empty: no option',
     actor             String COMMENT 'User whose vote made the decision; empty: the question expired',
     role              LowCardinality(String) COMMENT 'Role of that user',
-    state             LowCardinality(String) COMMENT 'Newest state: made, sending, delivered, applied, refused, undeliverable, unconfirmed, taken_back, expired',
+    state             LowCardinality(String) COMMENT 'Newest fact: made, delivered, applied, refused, undeliverable, unconfirmed, sending (once more), taken_back, expired',
     reason            String COMMENT 'Why it was refused or not delivered the last time; empty: it never was',
     decided_at        DateTime64(6, 'UTC') COMMENT 'When it was decided, or when the question expired',
-    sent_at           Nullable(DateTime64(6, 'UTC')) COMMENT 'When it could no longer be taken back; NULL: not yet',
+    sent_again_at     Nullable(DateTime64(6, 'UTC')) COMMENT 'When it was sent once more after it had come back; NULL: never',
     delivered_at      Nullable(DateTime64(6, 'UTC')) COMMENT 'When attn deliver had delivered it; NULL: not yet, or its source reads the topic',
     applied_at        Nullable(DateTime64(6, 'UTC')) COMMENT 'When it took effect at its source; NULL: not yet',
     refused_at        Nullable(DateTime64(6, 'UTC')) COMMENT 'When its source refused it; NULL: never',
@@ -61,7 +61,7 @@ AS SELECT
     substring(argMax(fact.type, place), 10) AS state,
     argMaxIf(fact.reason, place, fact.reason != '') AS reason,
     argMin(fact.occurred_at, place) AS decided_at,
-    minOrNullIf(fact.occurred_at, fact.type = 'decision.sending') AS sent_at,
+    maxOrNullIf(fact.occurred_at, fact.type = 'decision.sending') AS sent_again_at,
     minOrNullIf(fact.occurred_at, fact.type = 'decision.delivered') AS delivered_at,
     minOrNullIf(fact.occurred_at, fact.type = 'decision.applied') AS applied_at,
     maxOrNullIf(fact.occurred_at, fact.type = 'decision.refused') AS refused_at,
@@ -77,7 +77,8 @@ FROM
 (
     SELECT *, (position, fact_index) AS place
     FROM {database}.activity
-    WHERE decision_id != '' AND startsWith(type, 'decision.')
+    -- A stale fact is a report of a decision that does not exist, or by another source than the one that asked.
+    WHERE decision_id != '' AND startsWith(type, 'decision.') AND NOT is_stale
 ) AS fact
 GROUP BY workspace_id, decision_id
 COMMENT 'One row per decision: what was decided, by whom, how long it took, and what became of it';

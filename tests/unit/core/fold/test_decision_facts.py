@@ -68,7 +68,7 @@ def test_a_source_that_closes_the_item_closes_it_and_applies_the_decision() -> N
 def test_an_expired_question_closes_its_item() -> None:
     asking = Asking()
     asking.ask(EXPIRES)
-    expired = told(asking.tick(at=45), "expired")
+    expired = told(asking.tick(at=40), "expired")
     assert (expired.resolved_action, expired.seconds_open, expired.actor) == ("expired", 40, None)
 
 
