@@ -29,6 +29,7 @@ CAUSES = {
     "envelope": "not a CloudEvent",
     "type": "an event type that attn does not know, or of another topic",
     "fields": "a field is missing or is not what the schema says",
+    "key": "it has a reply token, and no key to seal it is configured",
     "fault": "attn itself failed to read it",
     "unreadable": "no Kafka record: a broken or too large record batch, of which the bytes are kept",
     "pack": "a record of the log that is no pack",
@@ -58,6 +59,9 @@ class DeadLetter:
     `cut`: what else differs from the rejected record. "key" and "headers" were truncated (`key_size`, `headers_size`
     and
     `header_count` are the full ones); "names" of headers were not UTF-8, so their invalid bytes are written as \\xNN.
+
+    `blanked`: how many reply tokens were replaced by "" (CONTRACT §7). All other bytes are those of the record; `size`
+    is the size without the tokens.
     """
 
     topic: str
@@ -74,6 +78,7 @@ class DeadLetter:
     key_size: int = 0
     headers_size: int = 0
     header_count: int = 0
+    blanked: int = 0
 
     @classmethod
     def of_record(cls, record: SourceRecord, reason: str, cause: str, at: int) -> DeadLetter:
@@ -117,6 +122,7 @@ class DeadLetter:
         return [*self.headers, *_headers(
             topic=self.topic, partition=self.partition, offset=self.offset, reason=self.reason, at=self.at,
             size=self.size or len(self.value or b""), cause=self.cause, **self._cut_headers(),
+            **({"blanked": self.blanked} if self.blanked else {}),
         )]
 
     def _cut_headers(self) -> dict[str, object]:
@@ -142,6 +148,7 @@ class DeadLetter:
                 cut=tuple(filter(None, attn_headers.get("cut", "").split(","))),
                 key_size=int(attn_headers.get("key-size", 0)),
                 headers_size=int(attn_headers.get("headers-size", 0)), header_count=int(attn_headers.get("headers", 0)),
+                blanked=int(attn_headers.get("blanked", 0)),
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"not a dead letter of attn: header {error}") from error

@@ -1,4 +1,4 @@
-"""Timestamps (microseconds <-> RFC 3339), the check that text is valid Unicode, and the database of a URL.
+"""Timestamps (microseconds <-> RFC 3339), field types of events (ids, roles, times), and the database of a URL.
 
 Inside attn a time is an `int`: microseconds since 1970-01-01T00:00:00Z. In events and API responses it is RFC 3339
 text.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
+
 __all__ = [
-    "DAY", "HOUR", "LATEST", "MINUTE", "SECOND", "format_timestamp", "is_valid_unicode", "parse_clamped_timestamp",
-    "parse_timestamp", "split_database_url",
+    "DAY", "EMPTY_TO_NONE", "HOUR", "LATEST", "MINUTE", "ROLES", "SECOND", "ClampedTimestamp", "Id", "OptionalId",
+    "Role", "Timestamp", "empty_to_none", "format_timestamp", "is_valid_unicode", "not_blank",
+    "parse_clamped_timestamp", "parse_timestamp", "split_database_url", "validate_clamped_timestamp",
+    "validate_timestamp",
 ]
 
 SECOND = 1_000_000
@@ -85,3 +90,46 @@ def split_database_url(url: str, default: str) -> tuple[str, str]:
     """Returns the URL without its path, and the database that the path names, else `default`."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path="")), unquote(parts.path.strip("/")) or default
+
+
+def validate_timestamp(value: Any) -> int:
+    """Returns the microseconds of a required time of an event."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return parse_timestamp(value)
+
+
+def validate_clamped_timestamp(value: Any) -> int | None:
+    """Returns the microseconds of an optional time of an event; "" means none."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return parse_clamped_timestamp(value)
+
+
+def empty_to_none(value: Any) -> Any:
+    """Returns None for "". Some producers cannot omit a text field and send "".
+
+    Not applied to targets: an item for one user must not become an item for all.
+    """
+    return None if value == "" else value
+
+
+def not_blank(value: str) -> str:
+    """Returns the text. Raises ValueError if it has nothing but white space."""
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Role = Literal["OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER"]
+ROLES: tuple[Role, ...] = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
+EMPTY_TO_NONE = BeforeValidator(empty_to_none)
+_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+_OPTIONAL_DATE_TIME = WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]})
+Timestamp = Annotated[int, BeforeValidator(validate_timestamp), _DATE_TIME]
+ClampedTimestamp = Annotated[int | None, BeforeValidator(validate_clamped_timestamp), _OPTIONAL_DATE_TIME]
+# An identity: not blank, and short enough for a key in every store.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(not_blank)]
+OptionalId = Annotated[Id | None, EMPTY_TO_NONE]

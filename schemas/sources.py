@@ -12,42 +12,18 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from schemas.scalars import parse_clamped_timestamp, parse_timestamp
+from schemas.asking.ask import Ask
+from schemas.scalars import EMPTY_TO_NONE, ROLES, ClampedTimestamp, Id, OptionalId, Role, Timestamp, not_blank
 
-__all__ = ["MAX_URL", "MODELS", "ROLES", "CloudEvent", "EventData", "Role", "is_link"]
+__all__ = [
+    "MAX_REPORT_REASON", "MAX_URL", "MODELS", "ROLES", "CloudEvent", "DecisionReportData", "EventData", "Role", "is_link",
+]
 
-Role = Literal["OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER"]
-ROLES: tuple[Role, ...] = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
 MAX_URL = 2048  # characters of a link
+MAX_REPORT_REASON = 1024  # characters
 _ABSOLUTE = re.compile("https?://", re.IGNORECASE)
-
-
-def _timestamp(value: Any) -> int:
-    if not isinstance(value, str):
-        raise ValueError("must be a string")
-    return parse_timestamp(value)
-
-
-def _clamped_timestamp(value: Any) -> int | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise ValueError("must be a string")
-    return parse_clamped_timestamp(value)
-
-
-def _empty_to_none(value: Any) -> Any:
-    # Some producers cannot omit a text field and send "". Not applied to targets: an item for one user must not become
-    # an item for all.
-    return None if value == "" else value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
 
 
 def is_link(url: str) -> bool:
@@ -74,17 +50,9 @@ def _usable_link(value: Any) -> Any:
     return None if isinstance(value, str) and not is_link(value) else value
 
 
-_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
-Timestamp = Annotated[int, BeforeValidator(_timestamp), _DATE_TIME]
-_OPTIONAL_DATE_TIME = WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]})
-# An identity: not blank, and short enough for a key in every store.
-Id = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(max_length=1024)]
-Title = Annotated[str, AfterValidator(_not_blank)]
-_EMPTY_TO_NONE = BeforeValidator(_empty_to_none)
-OptionalId = Annotated[Id | None, _EMPTY_TO_NONE]
+Title = Annotated[str, AfterValidator(not_blank)]
 OptionalUrl = Annotated[Annotated[str, StringConstraints(max_length=MAX_URL)] | None, BeforeValidator(_usable_link)]
-ClampedTimestamp = Annotated[int | None, BeforeValidator(_clamped_timestamp), _OPTIONAL_DATE_TIME]
 
 
 class _Model(BaseModel):
@@ -113,7 +81,7 @@ class EventData(_Model):
 
     title: Title | None = None
     body_md: str | None = None
-    priority: Annotated[Literal["low", "normal", "high", "urgent"] | None, _EMPTY_TO_NONE] = None
+    priority: Annotated[Literal["low", "normal", "high", "urgent"] | None, EMPTY_TO_NONE] = None
     blocking: bool | None = None
     target_user_id: Id | None = None
     target_role: Role | None = None
@@ -129,6 +97,7 @@ class EventData(_Model):
     expires_at: ClampedTimestamp = None
     payload: dict[str, Any] | None = None
     by_user_id: OptionalId = None
+    ask: Ask | None = None
 
 
 class OpeningData(EventData):
@@ -136,7 +105,7 @@ class OpeningData(EventData):
 
 
 class EscalationResolvedData(EventData):
-    action: Annotated[Annotated[str, StringConstraints(min_length=1, max_length=128)] | None, _EMPTY_TO_NONE] = None
+    action: Annotated[Annotated[str, StringConstraints(min_length=1, max_length=128)] | None, EMPTY_TO_NONE] = None
 
 
 class RunData(EventData):
@@ -155,7 +124,7 @@ class PlanProposedData(OpeningData):
 
 
 class ActionRequestedData(OpeningData):
-    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, _EMPTY_TO_NONE] = None
+    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, EMPTY_TO_NONE] = None
     reversible: bool | None = None
 
 
@@ -180,6 +149,16 @@ class CaseOpeningData(CaseData):
     title: Title
 
 
+class DecisionReportData(_Model):
+    """What became of a decision (CONTRACT §7). Without `decision`: the current one of the subject's item."""
+
+    decision: Annotated[
+        Annotated[str, StringConstraints(pattern=r"^dec_[0-9a-f]{32}$")] | None, EMPTY_TO_NONE] = None
+    reason: Annotated[str | None, StringConstraints(max_length=MAX_REPORT_REASON), EMPTY_TO_NONE] = None
+    error: Annotated[str | None, StringConstraints(max_length=MAX_REPORT_REASON), EMPTY_TO_NONE] = None  # as `reason`
+    by_user_id: OptionalId = None
+
+
 class CloudEvent(_Model):
     """CloudEvents 1.0 envelope with the extension attribute `workspaceid`; `time` and `subject` are required."""
 
@@ -190,10 +169,10 @@ class CloudEvent(_Model):
     subject: Id
     time: Timestamp
     workspaceid: Id
-    data: EventData
+    data: Any
 
 
-def _model(event_type: str, data: type[EventData]) -> type[CloudEvent]:
+def _model(event_type: str, data: type[BaseModel]) -> type[CloudEvent]:
     name = "".join(part.title() for part in event_type.replace("_", ".").split("."))
     body: dict[str, Any] = {
         "__annotations__": {"type": Literal[event_type], "data": data},
@@ -205,7 +184,7 @@ def _model(event_type: str, data: type[EventData]) -> type[CloudEvent]:
     return type(name, (CloudEvent,), body)
 
 
-_DATA: dict[str, type[EventData]] = {
+_DATA: dict[str, type[BaseModel]] = {
     "waitpoint.created": OpeningData,
     "waitpoint.approved": EventData,
     "waitpoint.rejected": EventData,
@@ -242,6 +221,8 @@ _DATA: dict[str, type[EventData]] = {
     "session.verifying": CaseOpeningData,
     "proof.attached": CaseData,
     "proof.expired": CaseData,
+    "decision.applied": DecisionReportData,
+    "decision.refused": DecisionReportData,
 }
 
 MODELS: dict[str, type[CloudEvent]] = {event_type: _model(event_type, data) for event_type, data in _DATA.items()}

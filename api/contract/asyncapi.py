@@ -21,7 +21,7 @@ from api.contract.requests import SESSION_COOKIE
 from schemas import facts, log, sources, views
 from schemas.asking.decision_event import DecisionEvent
 from schemas.dead_letters import CAUSES, DeadLetter, ResolvedMarker, ResumeTopicMarker
-from schemas.topics import DEAD_LETTERS, DECISIONS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
+from schemas.topics import DEAD_LETTERS, DECISION_REPORTS, DECISIONS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
 
 __all__ = ["asyncapi"]
 
@@ -101,11 +101,12 @@ class _DocumentBuilder:
 
     def _source(self, topic: str) -> Iterable[str]:
         """Adds two messages per event type: structured and binary."""
-        models = [sources.MODELS[kind] for kind in SOURCE_TYPES[topic]]
+        kinds = (*SOURCE_TYPES[topic], *DECISION_REPORTS)
+        models = [sources.MODELS[kind] for kind in kinds]
         _, definitions = models_json_schema(
             [(model, "validation") for model in models], ref_template="#/components/schemas/source.{model}")
         self._add_schemas("source.", definitions["$defs"])
-        for kind, model in zip(SOURCE_TYPES[topic], models, strict=True):
+        for kind, model in zip(kinds, models, strict=True):
             data = model.model_fields["data"].annotation
             yield self._message(
                 kind, f"CloudEvent {kind}, structured", _ref("schemas", f"source.{model.__name__}"),

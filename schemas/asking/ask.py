@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.sources import ClampedTimestamp, OptionalId, Role
+from schemas.scalars import ClampedTimestamp, OptionalId, Role
 
 __all__ = [
     "MAX_ASK_BYTES", "MAX_TOKEN", "Ask", "BooleanField", "ChoiceField", "Does", "Form", "FormField", "MultiChoiceField",

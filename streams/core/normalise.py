@@ -10,11 +10,14 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from schemas.asking.ask import MAX_ASK_BYTES, Ask
 from schemas.log import NO_PAYLOAD, Data, Editor, Event, Sender, Step
-from schemas.sources import MODELS, EventData
-from schemas.topics import TOPIC_OF_TYPE
+from schemas.sources import MODELS, CloudEvent, EventData
+from schemas.topics import DECISION_REPORTS, TOPIC_OF_TYPE
+from streams.core.asks.stored_text import to_stored_ask
 from streams.core.json_text import read_json
 from streams.core.normalise_fast import ValidatedEvent, validate_fast
+from streams.core.sealing import Sealer
 
 __all__ = ["EventLimits", "Rejected", "normalise"]
 
@@ -46,11 +49,13 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def normalise(
     topic: str, value: bytes | None, headers: Iterable[tuple[str, bytes | None]] = (),
     limits: EventLimits = EventLimits(), link_dropped: Callable[[], object] = lambda: None,
+    sealer: Sealer | None = None,
 ) -> Event:
     """Returns the event of a record of a source topic. Headers decide between structured and binary CloudEvents.
 
     Raises Rejected with the field and the problem, so that a producer can fix it. Calls `link_dropped` if the event is
-    accepted without its unusable `action_url`.
+    accepted without its unusable `action_url`. `sealer` replaces the reply token of an ask; without one, an event with
+    a token is rejected.
     """
     named = {name.lower(): raw for name, raw in headers}
     binary = "ce_specversion" in named and not _is_structured(named)
@@ -68,8 +73,9 @@ def normalise(
         binary = True
     event_type = _event_type_of(topic, envelope)
     validated = None if binary else validate_fast(event_type, value)
-    attributes, time, fields = validated or _validate_with_model(event_type, envelope, value, binary)
-    if validated is None and fields["action_url"] is None and (envelope.get("data") or {}).get("action_url"):
+    attributes, time, fields = validated or _validate_with_model(
+        event_type, envelope, value, binary, sealer)
+    if validated is None and fields.get("action_url", "") is None and (envelope.get("data") or {}).get("action_url"):
         link_dropped()
     data = _to_data(fields)
     _check_limits(event_type, data, limits)
@@ -115,6 +121,8 @@ def _event_type_of(topic: str, envelope: dict[str, Any]) -> str:
     event_type = envelope.get("type")
     if not isinstance(event_type, str):
         raise Rejected("type: a CloudEvent needs one", "envelope")
+    if event_type in DECISION_REPORTS:
+        return event_type  # on the topic of the source that got the decision
     expected_topic = TOPIC_OF_TYPE.get(event_type)
     if expected_topic is None:
         raise Rejected(f"type: {event_type[:100]!r} is not one attn knows", "type")
@@ -123,25 +131,65 @@ def _event_type_of(topic: str, envelope: dict[str, Any]) -> str:
     return event_type
 
 
-def _validate_with_model(event_type: str, envelope: dict[str, Any], value: bytes, binary: bool) -> ValidatedEvent:
+def _validate_with_model(
+    event_type: str, envelope: dict[str, Any], value: bytes, binary: bool, sealer: Sealer | None,
+) -> ValidatedEvent:
     """Returns the event as the pydantic model validates it. Raises Rejected with the first problems."""
     if envelope.get("data") is None:
         envelope.pop("data", None)  # null means no data, which an event that closes may have
     try:
         checked = MODELS[event_type].model_validate(envelope)
     except ValidationError as error:
-        raise Rejected(_explain(error), "fields") from error
+        raise Rejected(_explain(error, envelope), "fields") from None  # its text has the input, and so a token
     fields = dict(checked.data)
-    if fields.pop("payload") is not None:
-        # Keeps the bytes of the payload: encoding it again would round large numbers.
-        fields["payload"] = _decode_members(value if binary else _decode_members(value)["data"])["payload"]
+    if event_type in DECISION_REPORTS:
+        error_text = fields.pop("error")
+        fields["reason"] = fields["reason"] or error_text
+    payload, ask = fields.pop("payload", None), fields.pop("ask", None)
+    if payload is not None or ask is not None:
+        # Keeps the text of both: encoding them again would round large numbers.
+        members = _decode_members(value if binary else _decode_members(value)["data"])
+        if payload is not None:
+            fields["payload"] = members["payload"]
+        if ask is not None:
+            fields["ask"] = _seal_ask(checked, ask, members["ask"], sealer)
     return ValidatedEvent(checked, checked.time, fields)
 
 
-def _explain(error: ValidationError) -> str:
-    problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(
-        include_url=False, include_context=False, include_input=False)]
+def _seal_ask(event: CloudEvent, ask: Ask, raw: msgspec.Raw, sealer: Sealer | None) -> msgspec.Raw:
+    """Returns the text of the ask with its token sealed. Raises Rejected if it is too large, or cannot be sealed."""
+    if (size := len(bytes(raw))) > MAX_ASK_BYTES:
+        raise Rejected(f"data.ask: {size} bytes; at most {MAX_ASK_BYTES} are accepted", "size")
+    token = ask.reply.token if ask.reply is not None else None
+    if token is None:
+        return to_stored_ask(raw, None)
+    if sealer is None:
+        raise Rejected(
+            "data.ask.reply.token: the worker has no key to seal it; set ATTN_SEAL_KEYS for the worker, then send the "
+            "event again", "key")
+    question = [event.workspaceid, event.source, event.subject, ask.id or event.subject]
+    return to_stored_ask(raw, sealer.seal(token, question))
+
+
+def _explain(error: ValidationError, envelope: dict[str, Any]) -> str:
+    problems = dict.fromkeys(
+        f"{_place(item['loc'], envelope, item['type'] == 'missing')}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False, include_input=False))
     return "; ".join(problems)[:_MAX_REASON]
+
+
+def _place(path: tuple[str | int, ...], node: Any, missing: bool) -> str:
+    """Returns where in the event a problem is. Leaves out the names that pydantic adds for members of a union."""
+    parts = []
+    for number, part in enumerate(path, start=1):
+        if isinstance(node, list) and isinstance(part, int):
+            node = node[part]
+        elif isinstance(node, dict) and (part in node or (missing and number == len(path))):
+            node = node.get(part)
+        else:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _to_data(fields: dict[str, Any]) -> Data:

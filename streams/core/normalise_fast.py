@@ -12,16 +12,17 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from schemas import sources
+from schemas import scalars, sources
+from schemas.asking.ask import Ask
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import parse_clamped_timestamp, parse_timestamp
-from schemas.sources import MODELS, CloudEvent
+from schemas.sources import MODELS, CloudEvent, EventData
 
 __all__ = ["ValidatedEvent", "validate_fast"]
 
@@ -33,6 +34,7 @@ _NOT_BLANK: _MetaArguments = {"pattern": r"\S"}  # `re` and str.isspace agree on
 _LINK = Annotated[str, msgspec.Meta(
     max_length=sources.MAX_URL, pattern=r"\A(?:https?://[A-Za-z0-9.-]+(?::[1-9]\d{0,3})?(?=[/?#]|\Z)|/(?!/))[!-\[\]-~]*\Z")]
 _PAYLOAD = dict[str, Any] | None
+_ASK = Ask | None
 
 
 class ValidatedEvent(NamedTuple):
@@ -52,13 +54,17 @@ class _Type(NamedTuple):
 
 def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
     """Returns the event of a structured CloudEvent whose value is JSON. None: the model has to decide."""
-    decode, (own, in_data), times = _TYPES[event_type]
+    checks = _TYPES.get(event_type)
+    if checks is None:
+        return None
+    decode, (own, in_data), times = checks
     try:
         event = decode(value)
         for text in own(event) + in_data(event.data) if event.data is not None else own(event):
             if text is not None and text.isspace():
                 return None
         data = msgspec.structs.asdict(event.data) if event.data is not None else {}
+        data.pop("ask", None)
         for name in times:
             if data.get(name) is not None:
                 data[name] = parse_clamped_timestamp(data[name])
@@ -84,12 +90,14 @@ def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation == _PAYLOAD:
         return msgspec.Raw
+    if annotation == _ASK:
+        return None  # null only: the model decides on an ask
     if origin is Annotated:
-        if _has_validator(args[1:], sources._empty_to_none):
+        if _has_validator(args[1:], scalars.empty_to_none):
             return _to_msgspec_type(args[0], not_blank)  # "" is refused here, so the model decides
-        if _has_validator(annotation, sources._timestamp):
+        if _has_validator(annotation, scalars.validate_timestamp):
             return str
-        if _has_validator(annotation, sources._clamped_timestamp):
+        if _has_validator(annotation, scalars.validate_clamped_timestamp):
             return str | None
         if _has_validator(args[1:], sources._usable_link):
             return _LINK | None
@@ -110,7 +118,7 @@ def _meta_arguments(constraint: Any, not_blank: _MetaArguments) -> _MetaArgument
     if isinstance(constraint, FieldInfo):
         return {name: limit for meta in constraint.metadata for name, limit in _meta_arguments(meta, not_blank).items()}
     if isinstance(constraint, AfterValidator):
-        if constraint.func is sources._not_blank:
+        if constraint.func is scalars.not_blank:
             return not_blank
     elif is_dataclass(constraint):
         values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
@@ -144,7 +152,7 @@ def _to_struct(model: type[BaseModel], not_blank: _MetaArguments, **instead: Any
 
 
 def _texts(model: type[BaseModel]) -> Callable[[Any], tuple[str | None, ...]]:
-    return attrgetter(*(name for name, hint in _hints(model).items() if _has_validator(hint, sources._not_blank)))
+    return attrgetter(*(name for name, hint in _hints(model).items() if _has_validator(hint, scalars.not_blank)))
 
 
 def _type(model: type[CloudEvent]) -> _Type:
@@ -153,8 +161,12 @@ def _type(model: type[CloudEvent]) -> _Type:
     checked = _to_struct(data, _NOT_EMPTY)
     # An event that closes needs no data, and null means none.
     event = _to_struct(model, _NOT_EMPTY, data=checked if field.is_required() else checked | None)
-    times = [name for name, hint in _hints(data).items() if _has_validator(hint, sources._clamped_timestamp)]
+    times = [name for name, hint in _hints(data).items() if _has_validator(hint, scalars.validate_clamped_timestamp)]
     return _Type(msgspec.json.Decoder(event).decode, [_texts(model), _texts(data)], times)
 
 
-_TYPES = {event_type: _type(model) for event_type, model in MODELS.items()}
+# The model decides on reports of decisions, which are rare.
+_TYPES = {
+    event_type: _type(model) for event_type, model in MODELS.items()
+    if issubclass(cast("type[BaseModel]", model.model_fields["data"].annotation), EventData)
+}

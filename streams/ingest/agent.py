@@ -23,13 +23,16 @@ from streams.consumer.chunks import ByteSemaphore, RawSchema, RecordChunk, Recor
 from streams.consumer.gap_filler import GapFiller
 from streams.core.normalise import EventLimits, Rejected, normalise
 from streams.core.packs import Packer
+from streams.core.sealing import Sealer
 from streams.ingest.circuit_breaker import BreakerPolicy
+from streams.ingest.rejects import describe_fault, to_dead_letter, to_unreadable_letter
 from streams.ingest.topic_breakers import TopicBreakers, listen_for_resume_markers
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.producer import wait_acknowledged
 from streams.kafka.records.batches import Unreadable
 from streams.runtime import metrics
 from streams.runtime.clock import now_us
+from streams.runtime.keys import seal_keys
 from streams.runtime.task_supervisor import TaskSupervisor
 
 __all__ = ["Ingestor", "record_time", "register_agent"]
@@ -75,6 +78,8 @@ class Ingestor:
         self._gaps = gaps
         self._producer = producer
         self._limits = EventLimits(settings.max_title, settings.max_body, settings.max_payload, settings.max_event)
+        keys = seal_keys(settings)
+        self._sealer = Sealer(keys) if keys else None
         self._packer = Packer(settings.log_partitions)
         self._rejects: list[DeadLetter] = []
         self._reject_bytes = 0
@@ -230,30 +235,28 @@ class Ingestor:
         reason = None
         try:
             self._packer.add(normalise(
-                record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc))
+                record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc, self._sealer))
         except Rejected as rejected:
             reason = str(rejected)
             self._reject(record, reason, rejected.cause)
         except Exception as fault:
             # A bug of attn, not of the producer. The worker must not stop: it would stop again after every restart.
             where = f"{record.topic}/{record.partition} offset {record.offset}"
-            log.exception("%s: normalise failed; the record goes to dead-letters", where)
+            log.error("%s: normalise failed; the record goes to dead-letters\n%s", where,
+                      describe_fault(fault, record.value))
             reason = f"attn failed to read it: {type(fault).__name__}: {fault}"
             self._reject(record, reason, "fault")
         return self.breakers.record(record.topic, reason)
 
     def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
-        self._add_reject(DeadLetter.of_record(record, reason, cause, now_us()))
+        self._add_reject(to_dead_letter(record, reason, cause, now_us()))
 
     def _process_unreadable(self, record: Unreadable) -> bool:
         single = record.first == record.offset
         where = f"offset {record.offset}" if single else f"offsets {record.first} to {record.offset}"
         reason = f"unreadable at {where}: {record.reason}"
         log.error("%s/%d: %s; its bytes go to dead-letters", record.topic, record.partition, reason)
-        self._add_reject(DeadLetter(
-            topic=record.topic, partition=record.partition, offset=record.first, reason=reason, at=now_us(),
-            value=record.value, size=record.size, cause="unreadable",
-        ))
+        self._add_reject(to_unreadable_letter(record, reason, now_us()))
         return self.breakers.record(record.topic, reason)
 
     def _add_reject(self, letter: DeadLetter) -> None:

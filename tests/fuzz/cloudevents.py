@@ -23,7 +23,7 @@ __all__ = ["Record", "Token", "make"]
 
 EXAMPLES = {
     path.stem: orjson.loads(path.read_bytes())
-    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.json")) if path.stem in MODELS
+    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.json")) if path.stem in TOPIC_OF_TYPE
 }
 _HALF = re.compile("[\ud800-\udfff]")
 Headers = list[tuple[str, bytes | None]]

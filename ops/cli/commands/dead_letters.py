@@ -23,6 +23,7 @@ from ops.cli.data.dead_letters import (
     Filter,
     RecordPosition,
     Summary,
+    can_export,
     can_retry,
     export_line,
     mark_resolved,
@@ -119,8 +120,8 @@ def retry(
 
     Each is sent once over all calls, with its own key, headers and bytes, and is then marked as resolved. A record that
     is rejected again is a new dead letter; nothing is retried automatically. If the command is interrupted, up to 500
-    records may be sent twice, which changes nothing: an event counts once. Truncated records, and records of topics
-    that are no input, cannot be sent again; they are counted and stay unresolved.
+    records may be sent twice, which changes nothing: an event counts once. Truncated records, records whose reply token
+    was blanked, and records of topics that are no input cannot be sent again; they are counted and stay unresolved.
     """
     settings, chosen = _load(topic, reason, since, kafka, data_dir)
     _report(*asyncio.run(_retry(settings, chosen, limit)), "sent", "again", as_json)
@@ -133,7 +134,8 @@ def export(
 ) -> None:
     """Write unresolved records to a file, as lines for `attn replay`.
 
-    Correct or delete lines, then run `attn replay FILE`: it sends them and marks their dead letters as resolved.
+    Correct or delete lines, then run `attn replay FILE`: it sends them and marks their dead letters as resolved. A
+    line with `blanked` needs its reply token filled in; otherwise its event is rejected again.
     """
     settings, chosen = _load(topic, reason, since, kafka, data_dir)
     with _create(file) as lines:
@@ -223,7 +225,7 @@ async def _export(settings: Settings, chosen: Filter, limit: int | None, file: I
         async for record in unresolved(reader, chosen):
             if limit is not None and written >= limit:
                 break
-            if can_retry(record.letter) and record.letter is not None and record.letter.topic in SOURCE_TYPES:
+            if can_export(record.letter):
                 file.write(msgspec.json.encode(export_line(record)) + b"\n")
                 written += 1
             else:

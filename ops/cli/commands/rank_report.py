@@ -79,7 +79,8 @@ def _of_file(path: str, settings: Settings, workspace: str, max_events: int) -> 
         for number, line in event_files.iter_lines(lines):
             try:
                 parsed = event_files.parse_line(line)
-                entry = normalise(parsed.topic, parsed.bytes_of_value, parsed.all_headers, limits)
+                entry = normalise(parsed.topic, parsed.bytes_of_value, parsed.all_headers, limits,
+                                  sealer=event_files.CHECK_SEALER)
             except Rejected:
                 rejected += 1
                 continue

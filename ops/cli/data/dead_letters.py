@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from schemas.scalars import format_timestamp
 from schemas.topics import DEAD_LETTERS, LOG, SOURCE_TYPES
 
 __all__ = [
-    "GROUP", "DeadLetterRecord", "Filter", "RecordPosition", "Summary", "can_retry", "export_line",
+    "GROUP", "DeadLetterRecord", "Filter", "RecordPosition", "Summary", "can_export", "can_retry", "export_line",
     "mark_resolved", "unresolved", "why_not",
 ]
 
@@ -89,6 +89,11 @@ def can_retry(letter: DeadLetter | None) -> bool:
     return why_not(letter) is None
 
 
+def can_export(letter: DeadLetter | None) -> bool:
+    """Returns whether a person may correct a dead letter and send it again with `attn replay`."""
+    return letter is not None and letter.topic in SOURCE_TYPES and can_retry(replace(letter, blanked=0))
+
+
 def why_not(letter: DeadLetter | None) -> str | None:
     """Returns the reason why a dead letter cannot be sent again, or None if it can."""
     if letter is None:
@@ -99,6 +104,9 @@ def why_not(letter: DeadLetter | None) -> str | None:
         cut = [*(["value"] if letter.size > len(letter.value or b"") else []), *letter.cut]
         original = f"{letter.size} bytes of value, {letter.key_size} of key, {letter.headers_size} of headers"
         return f"cut: {', '.join('names of headers' if part == 'names' else part for part in cut)} (it had {original})"
+    if letter.blanked:
+        return ("its reply token was blanked; let its source send the event again, or export the record, fill in "
+                "data.ask.reply.token and run attn replay")
     if letter.topic not in SOURCE_TYPES and letter.topic != LOG:
         return f"topic {letter.topic} does not take records again"
     return None
@@ -151,7 +159,7 @@ def export_line(record: DeadLetterRecord) -> dict[str, Any]:
     assert letter is not None
     line: dict[str, Any] = {
         "dead_letter": record.name, "reason": letter.reason, "at": format_timestamp(letter.at), "topic": letter.topic,
-        **_key(letter.key), **_value(letter.value or b""),
+        **_key(letter.key), **_value(letter.value or b""), **({"blanked": letter.blanked} if letter.blanked else {}),
     }
     if letter.headers:
         texts = [(name, _text(raw)) for name, raw in letter.headers]

@@ -20,14 +20,16 @@ from schemas.settings import Settings
 from schemas.topics import SOURCE_TYPES
 from streams.core.json_text import read_json
 from streams.core.normalise import EventLimits, Rejected, normalise
+from streams.core.sealing import KEY_BYTES, Sealer
 
 __all__ = [
-    "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line", "retime",
+    "CHECK_SEALER", "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line", "retime",
     "time_of",
 ]
 
 _SPOOL = 16 << 20  # bytes of stdin kept in memory; more go to a temporary file
 _NOTHING = msgspec.Raw(b"")
+CHECK_SEALER = Sealer([bytes(KEY_BYTES)])  # for checks of events: nothing that it seals is kept
 
 
 class ReplayLine(msgspec.Struct):
@@ -137,7 +139,7 @@ def check_event(
 ) -> str | None:
     """Returns the reason why ingest would reject this event, or None. `link_dropped`: see `normalise`."""
     try:
-        normalise(topic, line, (), limits, link_dropped)
+        normalise(topic, line, (), limits, link_dropped, CHECK_SEALER)
     except Rejected as error:
         return str(error)
     return None

@@ -27,7 +27,7 @@ from api.contract.asyncapi import asyncapi
 from ops.cli.commands.schemas import documents
 from schemas import views
 from schemas.sources import MODELS
-from schemas.topics import SOURCE_TYPES, TOPICS
+from schemas.topics import DECISION_REPORTS, SOURCE_TYPES, TOPICS
 
 CHROMIUM = shutil.which("chromium")
 HOME = Path(__file__).parents[3]
@@ -61,7 +61,8 @@ def test_every_topic_type_row_and_stream_is_in_it() -> None:
     channels, said = DOCUMENT["channels"], DOCUMENT["components"]["messages"]
     assert {topic.name for topic in TOPICS} <= set(channels)
     for topic, kinds in SOURCE_TYPES.items():
-        assert set(channels[topic]["messages"]) == {*kinds, *(f"{kind}.binary" for kind in kinds)}
+        assert set(channels[topic]["messages"]) == {
+            form for kind in (*kinds, *DECISION_REPORTS) for form in (kind, f"{kind}.binary")}
     assert len(channels["attn.views"]["messages"]) == len(views.ROW_TYPES)
     assert channels["attn.views"]["bindings"]["kafka"]["topicConfiguration"] == {"cleanup.policy": ["compact"]}
     addresses = {one["address"] for one in channels.values()}

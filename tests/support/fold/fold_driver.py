@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
+from support.fold.pipeline_driver import SEALER
 
 from schemas.facts import Fact, Outcome
 from schemas.log import Event, Pack, decode_pack, encode_pack
@@ -41,7 +42,8 @@ def cloud_event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "w
 
 
 def event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **data: Any) -> Event:
-    return normalise(TOPIC_OF_TYPE[kind], orjson.dumps(cloud_event(kind, subject, minutes, ws, **data)))
+    topic = TOPIC_OF_TYPE.get(kind, "waitpoints")  # reports of decisions are on every topic
+    return normalise(topic, orjson.dumps(cloud_event(kind, subject, minutes, ws, **data)), sealer=SEALER)
 
 
 class Folding:
