@@ -18,7 +18,8 @@ from schemas.asking.ask import Ask
 from schemas.scalars import EMPTY_TO_NONE, ROLES, ClampedTimestamp, Id, OptionalId, Role, Timestamp, not_blank
 
 __all__ = [
-    "MAX_REPORT_REASON", "MAX_URL", "MODELS", "ROLES", "CloudEvent", "DecisionReportData", "EventData", "Role", "is_link",
+    "MAX_REPORT_REASON", "MAX_URL", "MODELS", "ROLES", "CloudEvent", "DecisionReportData", "EventData", "Role",
+    "is_link",
 ]
 
 MAX_URL = 2048  # characters of a link

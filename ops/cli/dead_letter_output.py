@@ -28,8 +28,8 @@ def row_of(record: DeadLetterRecord) -> dict[str, Any]:
     return {
         **header, "at": format_timestamp(letter.at), "topic": letter.topic, "partition": letter.partition,
         "offset": letter.offset, "cause": letter.cause, "reason": letter.reason, "size": letter.size,
-        "truncated": letter.truncated, "cut": list(letter.cut), "blanked": letter.blanked, **_readable("key", letter.key),
-        **_readable("value", letter.value),
+        "truncated": letter.truncated, "cut": list(letter.cut), "blanked": letter.blanked,
+        **_readable("key", letter.key), **_readable("value", letter.value),
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     Tag,
     model_validator,
@@ -161,6 +162,15 @@ def _kind_of_field(value: Any) -> str | None:
     return {"number": "number", "integer": "number", "boolean": "boolean", "array": "multi"}.get(str(kind))
 
 
+class _AnyOf:
+    """Exports a union as `anyOf`: a field with `enum` also fits the schema of free text, which `oneOf` forbids."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        schema["anyOf"] = schema.pop("oneOf")
+        return schema
+
+
 FormField = Annotated[
     Annotated[StringField, Tag("string")] | Annotated[ChoiceField, Tag("choice")]
     | Annotated[NumberField, Tag("number")] | Annotated[BooleanField, Tag("boolean")]
@@ -169,6 +179,7 @@ FormField = Annotated[
         _kind_of_field, custom_error_type="form_field",
         custom_error_message="type must be string, number, integer, boolean, or array of enum",
     ),
+    _AnyOf(),
 ]
 
 

@@ -23,8 +23,8 @@ from streams.core.normalise import EventLimits, Rejected, normalise
 from streams.core.sealing import KEY_BYTES, Sealer
 
 __all__ = [
-    "CHECK_SEALER", "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line", "retime",
-    "time_of",
+    "CHECK_SEALER", "ReplayLine", "check_event", "iter_events", "iter_lines", "limits_of", "open_input", "parse_line",
+    "retime", "time_of",
 ]
 
 _SPOOL = 16 << 20  # bytes of stdin kept in memory; more go to a temporary file

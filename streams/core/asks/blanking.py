@@ -1,10 +1,14 @@
 """Blanks the reply token of a rejected record, because more people read dead letters than source topics.
 
 A token is any member `data.ask.reply.token`, or `ask.reply.token` of a record whose value is the data (binary mode).
-Consumers use other JSON parsers than attn, so a member counts if any of them could read it: repeated names count each
-time, names match in any case and with escapes, arrays and envelopes around the event do not matter, nor do a byte
-order mark, UTF-16, UTF-32 and what `streams.core.asks.tolerant_json` accepts. Text in a string (`data_base64`, JSON within
-JSON) is searched too. Everything else keeps its bytes.
+Consumers use other JSON parsers than attn, so a member counts if any of them could read it:
+
+- Repeated names count each time. Names match in any case and with escapes.
+- Arrays and envelopes around the event do not matter, nor do a byte order mark, UTF-16 and UTF-32.
+- Text that only `streams.core.asks.tolerant_json` accepts is read too, and so is text in a string: `data_base64`, JSON
+  within JSON.
+
+Everything else keeps its bytes.
 
 In text that no parser reads to its end each member named `token` is blanked, whatever contains it.
 """
@@ -15,7 +19,7 @@ import base64
 import codecs
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from streams.core.asks.tolerant_json import NotReadable, unescape, values_of
@@ -80,13 +84,17 @@ def blank_tokens(value: bytes) -> Blanked:
 
 
 def _blank_bytes(value: bytes, path: tuple[str, ...], tokens: list[str], nested: int) -> bytes:
-    text, encode = _decode(value)
-    edits = _edits_of(text, path, tokens, nested)
-    return encode(_apply(text, edits)) if edits else value
+    for text, encode in _readings(value):
+        if edits := _edits_of(text, path, tokens, nested):
+            return encode(_apply(text, edits))
+    return value
 
 
-def _decode(value: bytes) -> tuple[str, Callable[[str], bytes]]:
-    """Returns the text, and how to encode it again. Both lose nothing, whatever the bytes are."""
+def _readings(value: bytes) -> Iterator[tuple[str, Callable[[str], bytes]]]:
+    """Yields the text, and how to encode it again. Both lose nothing, whatever the bytes are.
+
+    Bytes that begin as UTF-16 or UTF-32 are also read as UTF-8.
+    """
     encoding = next((name for mark, name in _MARKS if value.startswith(mark)), None) or next(
         (name for beginning, name in _BEGINNINGS if beginning.match(value)), None)
     if encoding is not None:
@@ -94,10 +102,10 @@ def _decode(value: bytes) -> tuple[str, Callable[[str], bytes]]:
         try:
             text = value[:whole].decode(encoding, "surrogatepass")
             if text.encode(encoding, "surrogatepass") == value[:whole]:
-                return text, lambda changed: changed.encode(encoding, "surrogatepass") + value[whole:]
+                yield text, lambda changed: changed.encode(encoding, "surrogatepass") + value[whole:]
         except UnicodeError:
             pass
-    return value.decode("utf-8", "surrogateescape"), lambda changed: changed.encode("utf-8", "surrogateescape")
+    yield value.decode("utf-8", "surrogateescape"), lambda changed: changed.encode("utf-8", "surrogateescape")
 
 
 def _edits_of(text: str, path: tuple[str, ...], tokens: list[str], nested: int) -> list[_Edit]:
@@ -109,7 +117,7 @@ def _edits_of(text: str, path: tuple[str, ...], tokens: list[str], nested: int) 
     try:
         for value in values_of(text, path):
             if _is_token(value.path):
-                found.append(_plain(text[value.start:value.end], value.is_string))
+                found.append(_text_of(text[value.start:value.end], value.is_string))
                 edits.append(_Edit(value.start, value.end, '""'))
             elif value.is_string and nested < _MAX_NESTED:
                 edits += _edits_of_string(text, value.start + 1, value.end - 1, value.path, found, nested)
@@ -183,7 +191,7 @@ def _edits_anywhere(text: str, tokens: list[str], nested: int) -> list[_Edit]:
     return edits
 
 
-def _plain(raw: str, is_string: bool) -> str:
+def _text_of(raw: str, is_string: bool) -> str:
     if not is_string:
         return raw
     return unescape(raw[1:-1]).text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Returns the text under which an ask is stored: the source's own, with the fields that attn knows and a sealed token."""
+"""The text under which an ask is stored: the source's own, with the fields that attn knows and a sealed token."""
 
 from __future__ import annotations
 

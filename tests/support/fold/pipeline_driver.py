@@ -19,7 +19,6 @@ from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
 from streams.core.sealing import KEY_BYTES, Sealer
 
-
 # Seals the reply tokens of events that tests fold; opens them again in tests of `decisions`.
 SEALER = Sealer([bytes(range(KEY_BYTES))])
 

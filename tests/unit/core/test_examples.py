@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 import pytest
 from support.fold.pipeline_driver import Shown, Worker, event_of
@@ -16,10 +17,16 @@ from schemas.scalars import HOUR
 from schemas.sources import MODELS
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.views import ItemRow
+from streams.core.domain.questions import read_ask
 from streams.core.normalise import normalise
 
 EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples"
 WS = "ws_acme"
+ASKS = (
+    "waitpoint.created.ask-approval", "session.waiting.ask-choice", "session.waiting.ask-form",
+    "action.requested.ask-edit", "plan.proposed.ask-quorum", "action.requested.ask-batch",
+    "waitpoint.created.ask-expiry",
+)
 
 # CONTRACT §2: kind, the type that opens it, the types that close it -> resolved_action
 TABLE: list[tuple[str, str, dict[str, str]]] = [
@@ -48,7 +55,7 @@ def example(name: str) -> dict[str, Any]:
 
 
 def line(value: dict[str, Any]) -> dict[str, Any]:
-    return {"topic": TOPIC_OF_TYPE[value["type"]], "value": value}
+    return {"topic": TOPIC_OF_TYPE.get(value["type"], "waitpoints"), "value": value}
 
 
 def shown(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
@@ -61,14 +68,30 @@ def shown(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
 
 def test_every_type_has_an_example() -> None:
     names = {path.name.removesuffix(".json") for path in EXAMPLES.glob("*.json")}
-    assert names == {*MODELS, "waitpoint.created.binary"}
+    assert names == {*MODELS, "waitpoint.created.binary", *ASKS}
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted({*MODELS, *ASKS}))
 def test_an_example_is_accepted(name: str) -> None:
     value = example(name)
     event = event_of(line(value))
-    assert (event.type, event.subject, event.ws) == (name, value["subject"], WS)
+    assert (event.type, event.subject, event.ws) == (name.partition(".ask-")[0], value["subject"], WS)
+    assert jsonschema.Draft202012Validator(MODELS[event.type].model_json_schema()).is_valid(value)
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_an_example_with_an_ask_opens_an_item_that_asks(name: str) -> None:
+    value = example(name)
+    [row] = shown(value).values()
+    assert row.question is not None
+    state = read_ask(row.data.ask, row.kind)
+    assert state is not None
+    given = {**value["data"]["ask"]}
+    reply = {name: one for name, one in given.pop("reply", {}).items() if name != "token"}
+    seen = json.loads(state.shown)
+    assert {name: seen[name] for name in given} == given
+    assert seen.get("reply", {}) == reply
+    assert (state.sealed is not None) == ("token" in value["data"]["ask"].get("reply", {}))
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -87,7 +87,8 @@ def same(event: dict[str, Any]) -> bool:
         return outcome(value, event["type"]) == found
 
 
-@pytest.mark.parametrize("event_type", {MODELS[each].model_fields["data"].annotation: each for each in TOPIC_OF_TYPE}.values())
+@pytest.mark.parametrize(
+    "event_type", {MODELS[each].model_fields["data"].annotation: each for each in TOPIC_OF_TYPE}.values())
 def test_each_field_with_each_value(event_type: str) -> None:
     event = {**BASE, "type": event_type, "data": dict(EXAMPLES[event_type].get("data") or {})}
     for value in (*TEXTS, *KNOWN, None, True, 0, 1.5, [], {}, {"payload": {}}):
