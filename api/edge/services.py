@@ -32,6 +32,7 @@ from schemas.facts import Fact, Outcome
 from schemas.scalars import HOUR, SECOND
 from schemas.settings import Settings
 from schemas.views import PositionRow
+from streams.core.config import FoldConfig
 from streams.core.domain.visibility import Targets
 from streams.core.receipts import ReceiptSigner
 from streams.runtime.keys import receipt_keys, retired_receipt_keys
@@ -77,6 +78,7 @@ class Edge:
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.notifications = NotificationHub(self.replica)
         self._barrier = VisibilityBarrier(self.replica.position_of)
+        self.fold_config = FoldConfig.from_settings(settings)
         self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)
