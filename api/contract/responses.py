@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.contract.question_models import ASK, Decided, Digest, ResolvedDeciders, VoteCast
+from api.contract.asking.question_models import ASK, Decided, Digest, ResolvedDeciders, VoteCast
 from schemas.asking.ask import Ask
 from schemas.sources import ROLES
 

@@ -15,8 +15,8 @@ import msgspec
 import orjson
 
 from api.contract import serializers
+from api.contract.asking.question_json import DECIDER_ROLES, decision_entry
 from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode_page_token
-from api.contract.question_json import DECIDER_ROLES, decision_entry
 from api.readmodel import listing
 from api.readmodel.indexes import TIME, IndexName
 from api.readmodel.listing import first_page

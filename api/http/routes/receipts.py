@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses
+from api.contract.asking.receipts import receipt_payload
 from api.contract.errors import NO_STORE, ApiError
-from api.contract.receipts import receipt_payload
 from api.contract.responses import responses_of
 from api.http.dependencies import CurrentCaller, CurrentEdge
 from api.readmodel.readers import Reader

@@ -17,7 +17,7 @@ from support.edge.decisions import AT, asking_item, decided
 from support.edge.edges import Fed
 
 from api.contract import responses
-from api.contract.receipts import receipt_payload
+from api.contract.asking.receipts import receipt_payload
 from schemas.asking.question import DecisionRow
 from schemas.scalars import SECOND
 from schemas.views import ItemRow
