@@ -1,8 +1,8 @@
 """Request bodies (pydantic), and the name of the session cookie.
 
 Error texts that the contract defines have the error type `WORDED`; `api.http.error_handlers` returns them unchanged.
-`form` and `args` of an answer are read again from the bytes of the body (`api.http.decisions.answers`), because a parsed
-number may have lost digits.
+`form` and `args` of an answer are read again from the bytes of the body (`api.http.decisions.answers`): a parsed number
+may have lost digits.
 """
 
 from __future__ import annotations
