@@ -50,6 +50,6 @@ export function AnswerBar({ item, options, keys, answer, ready }) {
         ${on && (open ? html`<kbd class="wide">Ctrl ↵</kbd>` : key && html`<kbd>${key}</kbd>`)}
         ${needsSecondPress(option, item.ask?.action) && !armed ? html`<span class="hidden"> (asks for a second press)</span>` : ""}</button>`;
     })}
-    ${open && html`<button type="button" class="button back" disabled=${busy} onClick=${back}>Back</button>`}
+    ${open && !answer.sole && html`<button type="button" class="button back" disabled=${busy} onClick=${back}>Back</button>`}
   </div>`;
 }
