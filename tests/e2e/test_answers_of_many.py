@@ -138,8 +138,9 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
         if len(keys) == 4:
             route.fetch()  # it takes effect, but the response is lost
         if len(keys) <= 4:
-            return route.abort()
-        return route.continue_()
+            route.abort()
+        else:
+            route.continue_()
 
     page.route("**/decision", lose)
     page.keyboard.press("a")
