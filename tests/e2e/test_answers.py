@@ -54,14 +54,14 @@ def test_approve_by_keyboard(scene: Scene) -> None:
     says(page, "Applied: test has taken it")
     with page.expect_download() as receipt:
         page.click(".outcome >> text=Receipt")
-    assert receipt.value.suggested_filename == f"{decision_of(scene, 'deploy')['id']}.json"
+    assert receipt.value.suggested_filename == f"{decision_of(scene, 'deploy')['id']}.receipt.json"
     page.keyboard.press("n")
     page.wait_for_selector("#detail-title:text-is('rollback')")
     page.keyboard.press("4")
     entry = page.locator(".decision")
     entry.wait_for()
     assert re.search(r"deploy\s+approved by you.*applied", entry.inner_text(), re.DOTALL)
-    page.select_option(".decisions select", "refused")
+    page.select_option(".decision-list select", "refused")
     page.wait_for_selector("text=No decision is in this state")
 
 

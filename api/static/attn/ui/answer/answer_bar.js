@@ -13,8 +13,11 @@ import { announce, guard } from "./answer_state.js";
 
 const MANY = 4; // answers beyond which the bar does not stay on screen: it would cover a phone
 
-/** Reports that an input was ignored because the question had just changed. */
-export const tooEarly = () => announce("Not sent: the question has just appeared. Read it, then answer.");
+/** Reports that an input was ignored because the question had just changed, and brings the question into view. */
+export function tooEarly() {
+  announce("Not sent: the question has just appeared. Read it, then answer.");
+  document.getElementById("asked")?.scrollIntoView({ block: "nearest" });
+}
 
 /**
  * Runs a press that was meant for the question on screen.
