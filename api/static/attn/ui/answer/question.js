@@ -37,7 +37,8 @@ export function Question({ item, state, gone, children }) {
   useKeys({ answerable, question, keys, options, answer, comment, id: item.id });
   const before = useChanged(item);
   const said = outcome(item, me, now);
-  useSpoken(item, said?.text ?? "", before !== null);
+  // The message of the command announces the reader's own decision.
+  useSpoken(item, said === null || (item.decision?.state === "made" && isOwn(item.decision, me)) ? "" : said.text, before !== null);
   const typed = hasText(draft) ? typedText(item, draft) : "";
   return html`
     <section class="question" aria-label="The question" data-question=${question}>
