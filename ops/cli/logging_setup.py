@@ -44,6 +44,8 @@ _IN_TEXT = (
 _CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
 # Libraries that log every retry; a client without its broker retries ten times a second.
 _REPEATING = ("aiokafka", "kafka", "faust", "mode")
+# Its DEBUG lines have whole records: on `decisions` with the reply token.
+_SHOWS_RECORDS = "aiokafka.producer.producer"
 _QUIET = 10.0  # seconds
 _KNOWN = 1000  # different lines; beyond, all of them are forgotten
 
@@ -158,6 +160,7 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
         handler.addFilter(RepeatFilter())
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
+    logging.getLogger(_SHOWS_RECORDS).setLevel(logging.INFO)
     if settings.log_level != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
