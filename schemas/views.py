@@ -131,7 +131,7 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     @property
     def is_pending(self) -> bool:
         """Returns whether its source has not closed it: open, or decided and on the way to the source."""
-        return self.is_open or self.state == "decided"
+        return self.state == "unread" or self.state == "read" or self.state == "decided"
 
     @property
     def is_listed(self) -> bool:
