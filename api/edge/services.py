@@ -14,6 +14,7 @@ import structlog
 
 from api import metrics
 from api.commands.command_log import CommandLog
+from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
 from api.contract.errors import ApiError
@@ -76,6 +77,7 @@ class Edge:
         self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
         self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
+        self.key_usage = KeyUsage(self.command_log)
         self.notifications = NotificationHub(self.replica)
         self._barrier = VisibilityBarrier(self.replica.position_of)
         self.fold_config = FoldConfig.from_settings(settings)

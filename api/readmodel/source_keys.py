@@ -1,12 +1,48 @@
-"""Index of the keys of sources that an edge knows: by id for authentication, by workspace for lists. Pure."""
+"""The keys of sources that an edge knows: by id for authentication, by workspace for lists; and what a key may read.
+
+A key reads what its own source asked: items that ask, and decisions, of the kinds of its topics and of its source. The
+targets of an item do not matter to a key, because it is no user. Pure.
+"""
 
 from __future__ import annotations
 
-from schemas.views import SourceKeyRow, decode_row
+from functools import cache
 
-__all__ = ["SourceKeys"]
+from api.readmodel.workspace import Workspace
+from schemas.asking.question import DecisionRow
+from schemas.topics import TOPIC_OF_TYPE
+from schemas.views import ItemRow, SourceKeyRow, decode_row
+from streams.core.domain.event_types import EVENT_RULES
+from streams.core.domain.keys import item_key
+from streams.runtime.source_keys import covers_source
+
+__all__ = ["SourceKeys", "item_of_key", "may_read_decision", "topics_of_kind"]
 
 _PREFIX = b"x:"
+
+
+@cache
+def topics_of_kind(kind: str) -> frozenset[str]:
+    """Returns the topics whose events concern items of a kind."""
+    kind = "failed_run" if kind == "incident" else kind
+    return frozenset(TOPIC_OF_TYPE[name] for name, rule in EVENT_RULES.items() if rule.kind == kind)
+
+
+def item_of_key(workspace: Workspace, key: SourceKeyRow, item: str) -> ItemRow | None:
+    """Returns the row of an item if the source of the key asked its question."""
+    row = workspace.item(item_key(item)[2:])
+    if row is None or row.state == "hidden" or not row.source or not _is_own(key, row.kind, row.source):
+        return None
+    return row
+
+
+def may_read_decision(key: SourceKeyRow, row: DecisionRow) -> bool:
+    """Returns whether the decision answers a question of the key's source."""
+    return row.ws == key.ws and _is_own(key, row.kind, row.source)
+
+
+def _is_own(key: SourceKeyRow, kind: str, source: str) -> bool:
+    return covers_source(key.source, source) and not topics_of_kind(kind).isdisjoint(key.topics)
 
 
 class SourceKeys:

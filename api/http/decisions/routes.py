@@ -15,7 +15,7 @@ from api.contract.responses import responses_of
 from api.http.command_dispatch import command_fields, execute
 from api.http.decisions.answers import ExactMembers, claims_of
 from api.http.decisions.dispatch import cast_vote, check_decided, option_that, waitpoint_of
-from api.http.dependencies import CurrentCaller, CurrentEdge, IdempotencyKey, WritingCaller, json_response
+from api.http.dependencies import CurrentEdge, IdempotencyKey, KeyOrCaller, WritingCaller, json_response
 from api.http.paths import Id
 from api.readmodel.indexes import DECISIONS
 from api.readmodel.pages import decision_of_token
@@ -108,14 +108,15 @@ async def _decide_waitpoint(
 
 @router.get("/org/me/decisions", tags=["personal"], responses=responses_of(Decisions))
 async def get_decisions(
-    edge: CurrentEdge, caller: CurrentCaller,
+    edge: CurrentEdge, caller: KeyOrCaller,
     state: Annotated[DecisionState | None, Query(description="Only decisions in this state.")] = None,
     limit: Annotated[
         int, Query(ge=1, description=f"Decisions per page; larger values count as {MAX_LIMIT}.")] = DEFAULT_LIMIT,
     after: Annotated[str | None, Query(
         alias="next", description="Page token from `next` of the previous page.", max_length=2000)] = None,
 ) -> Response:
-    """Returns the decisions that the caller made or may see, newest first, and what became of each."""
+    """Returns the decisions that the caller made or may see, newest first, and what became of each. With the key of a
+    source: those that answer its questions."""
     try:
         before = decision_of_token(after) if after is not None else None
     except ValueError as error:
@@ -123,4 +124,4 @@ async def get_decisions(
     workspace = await edge.workspace(caller.reader, DECISIONS)
     cursor = edge.replica.cursor(caller.workspace_id)
     return json_response(edge.pages.decisions_page(
-        workspace, caller.reader, cursor, min(limit, MAX_LIMIT), state or "", before))
+        workspace, caller.reader, cursor, min(limit, MAX_LIMIT), state or "", before, caller.key))
