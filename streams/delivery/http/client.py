@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from dataclasses import replace
@@ -72,7 +73,7 @@ class HttpClient:
         except (ssl.SSLError, aiohttp.ClientSSLError) as error:
             return Result("failed", "tls", f"TLS: {_tls_reason(error)}")
         except aiohttp.ClientConnectorError as error:
-            return Result("failed", "connect", f"cannot connect: {error.os_error.strerror or 'connection failed'}")
+            return Result("failed", "connect", f"cannot connect: {_error_text(error.os_error)}")
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError, OSError):
             return Result("failed", "connect", "the connection was closed before an answer")
         except (aiohttp.ClientError, ValueError):
@@ -117,6 +118,11 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
                     break
                 content += chunk
     return bytes(content)
+
+
+def _error_text(error: OSError) -> str:
+    """Returns the system's text of an error. The error's own text may have the address, which users may not see."""
+    return os.strerror(error.errno).lower() if error.errno else "connection failed"
 
 
 def _tls_reason(error: BaseException) -> str:

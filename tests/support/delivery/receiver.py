@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,10 +82,12 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiver(choose: Callable[[Post], Answer] | None = None, port: int = 0) -> AsyncIterator[Receiver]:
+async def receiver(
+    choose: Callable[[Post], Answer] | None = None, port: int = 0, tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Receiver]:
     """Runs a receiver on loopback while the block runs."""
     one = Receiver() if choose is None else Receiver(choose=choose)
-    server = await asyncio.start_server(one.handle, "127.0.0.1", port, limit=4 << 20)
+    server = await asyncio.start_server(one.handle, "127.0.0.1", port, limit=4 << 20, ssl=tls)
     one.port = server.sockets[0].getsockname()[1]
     try:
         yield one
