@@ -14,7 +14,7 @@ from rich.text import Text
 from ops.cli.data.dead_letters import DeadLetterRecord, Summary
 from schemas.scalars import format_timestamp
 
-__all__ = ["row_of", "show_list", "show_summary"]
+__all__ = ["printable", "row_of", "short_time", "show_list", "show_summary", "time_column"]
 
 # `json.dumps` leaves these control characters as they are; a terminal interprets them.
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
@@ -41,16 +41,16 @@ def _readable(name: str, value: bytes | None) -> dict[str, str | None]:
         return {f"{name}_base64": base64.b64encode(value or b"").decode()}
 
 
-def _time_column(name: str) -> Column:
+def time_column(name: str) -> Column:
     """A column wide enough for a date. On a narrow terminal the time is in a second line."""
     return Column(f"{name} (UTC)", min_width=len("2026-05-20"))
 
 
-def _short_time(time: str) -> str:
+def short_time(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _printable(text: str) -> Text:
+def printable(text: str) -> Text:
     """Replaces control characters: the text comes from a topic, and a terminal would interpret them."""
     return Text("".join(
         char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}" for char in text))
@@ -70,13 +70,13 @@ def show_list(rows: list[dict[str, Any]], total: int, as_json: bool) -> None:
         typer.echo("no dead letters")
         return
     title = f"{len(rows)} of {total} dead letters"
-    table = Table(_time_column("at"), "topic", "offset", "reason", "value", title=title)
+    table = Table(time_column("at"), "topic", "offset", "reason", "value", title=title)
     for row in rows:
         value = row.get("value") or row.get("value_base64") or ""
         table.add_row(
-            _short_time(row.get("at", "")), row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
-            _printable(row["reason"] + (" (resolved)" if row["retried"] else "")),
-            _printable(value[:80] + ("…" if len(value) > 80 else "")),
+            short_time(row.get("at", "")), row.get("topic", ""), f"{row.get('partition', '')}:{row.get('offset', '')}",
+            printable(row["reason"] + (" (resolved)" if row["retried"] else "")),
+            printable(value[:80] + ("…" if len(value) > 80 else "")),
         )
     Console().print(table)
 
@@ -93,9 +93,9 @@ def show_summary(rows: list[Summary], as_json: bool) -> None:
     if not rows:
         typer.echo("no dead letters")
         return
-    table = Table("topic", "cause", "open", "all", _time_column("first"), _time_column("last"), "last reason")
+    table = Table("topic", "cause", "open", "all", time_column("first"), time_column("last"), "last reason")
     for row in rows:
         table.add_row(
-            row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", _short_time(format_timestamp(row.first)),
-            _short_time(format_timestamp(row.last)), _printable(row.reason[:80]))
+            row.topic, row.cause, f"{row.open:,}", f"{row.letters:,}", short_time(format_timestamp(row.first)),
+            short_time(format_timestamp(row.last)), printable(row.reason[:80]))
     Console().print(table)

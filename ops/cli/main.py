@@ -30,6 +30,7 @@ COMMANDS = {
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",
+    "decisions": "ops.cli.commands.decisions:app",
     "schemas": "ops.cli.commands.schemas:schemas",
     "rebuild": "ops.cli.commands.rebuild:rebuild",
     "checkpoint": "ops.cli.commands.rebuild:checkpoint",

@@ -12,6 +12,7 @@ import schemas as package
 from api.contract import json_schema
 from ops.errors import UserError
 from schemas import facts, log, views
+from schemas.asking import decision_event
 from schemas.settings import Settings
 from schemas.sources import MODELS
 
@@ -25,7 +26,7 @@ def schemas(
     out: Annotated[Path, typer.Option("--out", help="Directory to write to.", show_default=False)] = _HOME,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is out of date.")] = False,
 ) -> None:
-    """Write the JSON Schemas of source events, log, view rows and facts, and the OpenAPI and AsyncAPI documents."""
+    """Write the JSON Schemas of all topics, and the OpenAPI and AsyncAPI documents."""
     generated = {name: json.dumps(schema, indent=2, sort_keys=True) + "\n"
                  for name, schema in (export() | documents()).items()}
     existing = {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.json"))}
@@ -50,6 +51,7 @@ def export() -> dict[str, dict[str, Any]]:
     exported = {f"sources/{name}.json": model.model_json_schema() for name, model in MODELS.items()}
     exported["log.json"] = _of("attn.log: a pack of events, commands and the clock", log.Pack)
     exported["facts.json"] = _of("attn.facts: accepted facts and outcomes of commands", facts.Fact | facts.Outcome)
+    exported["decisions.json"] = _of("decisions: CloudEvents of decisions", decision_event.DecisionEvent)
     for name in views.__all__:
         row = getattr(views, name)
         if name.endswith("Row") and isinstance(row, type):
