@@ -134,6 +134,7 @@ class _Process:
             oldest[entry.queue] = max(oldest.get(entry.queue, 0.0), now - max(entry.recorded_at, entry.held))
         for name in {*self._endpoints.current(), *waiting, ""}:
             label = name or metrics.UNKNOWN_ENDPOINT
+            metrics.start_counters(label)
             metrics.WAITING.labels(label).set(waiting[name])
             metrics.OLDEST_SECONDS.labels(label).set(max(0.0, oldest.get(name, 0.0)))
 

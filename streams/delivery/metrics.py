@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
     "ATTEMPTS", "CIRCUIT_OPEN", "ENDPOINTS_INVALID", "OLDEST_SECONDS", "POST_SECONDS", "REFUSED", "UNDELIVERABLE",
-    "UNKNOWN_ENDPOINT", "UNREADABLE", "WAITING",
+    "UNKNOWN_ENDPOINT", "UNREADABLE", "WAITING", "start_counters",
 ]
 
 # Label of all endpoint names that the file does not have: an event may name anything.
@@ -34,3 +34,11 @@ ENDPOINTS_INVALID = Gauge(
 POST_SECONDS = Histogram(
     "attn_delivery_post_seconds", "Seconds of one attempt", ["endpoint"],
     buckets=(.01, .05, .1, .25, .5, 1, 2, 5, 15, 60))
+
+
+def start_counters(endpoint: str) -> None:
+    """Creates the series of an endpoint at 0: `increase` of Prometheus does not see a counter's first value."""
+    for reason in ("409", "410", "422"):
+        REFUSED.labels(endpoint, reason)
+    for reason in ("unknown_endpoint", "expired", "time_limit", "record_missing"):
+        UNDELIVERABLE.labels(endpoint, reason)

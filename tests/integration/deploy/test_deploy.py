@@ -53,14 +53,14 @@ def test_compose_refers_to_existing_services_settings_and_files(compose: dict[st
             assert (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"], source
         if "build" not in service:
             assert re.search(r":\d+\.\d+", service["image"]), f"{name}: an image without a version"
-        if service.get("restart") == "unless-stopped" and name not in ("worker-1", "worker-2", "history"):
+        if service.get("restart") == "unless-stopped" and name not in ("worker-1", "worker-2", "history", "deliver"):
             assert "healthcheck" in service, name
 
 
 def test_compose_has_every_service(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert services.keys() >= {
-        "kafka", "clickhouse", "topics", "worker-1", "worker-2", "edge-1", "edge-2", "history", "nginx"}
+        "kafka", "clickhouse", "topics", "worker-1", "worker-2", "edge-1", "edge-2", "history", "deliver", "nginx"}
     for role in ("worker", "edge"):
         names = {services[f"{role}-{number}"]["environment"]["ATTN_INSTANCE"] for number in (1, 2)}
         assert len(names) == 2

@@ -20,6 +20,7 @@ from support.edge.edges import Fed
 from api.http.app import create_app
 from ops.cli.main import COMMANDS
 from schemas.settings import Settings
+from streams.delivery.endpoints import parse_endpoints
 from streams.runtime.health import _response
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +44,7 @@ def manifests() -> Iterator[dict[str, Any]]:
 EVERY = list(manifests())
 PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in EVERY if one["kind"] in (
     "Deployment", "StatefulSet", "Job")}
-ROLES = ("attn-worker", "attn-edge", "attn-history")
+ROLES = ("attn-worker", "attn-edge", "attn-history", "attn-deliver")
 
 
 def container(name: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def test_kustomize_builds_the_manifests() -> None:
 
 def test_every_file_is_used_and_refers_to_existing_settings_and_commands() -> None:
     assert {path.name for path in K8S.iterdir()} == {
-        *KUSTOMIZATION["resources"], "kustomization.yaml", "attn.env", "secret.example.yaml"}
+        *KUSTOMIZATION["resources"], "kustomization.yaml", "attn.env", "secret.example.yaml", "endpoints.example.yaml"}
     named = set(re.findall(r"\bATTN_\w+", "".join(path.read_text() for path in K8S.iterdir())))
     assert named <= VARIABLES, named - VARIABLES
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
@@ -115,7 +116,9 @@ def test_a_pod_is_restricted_and_may_write_where_the_role_does(name: str) -> Non
     assert one["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                                       "capabilities": {"drop": ["ALL"]}}
     mounts = {mount["mountPath"]: mount["name"] for mount in one["volumeMounts"]}
-    assert set(mounts) == {"/tmp", image()["ATTN_DATA_DIR"]}
+    files = {"/etc/attn"} if name in ("attn-worker", "attn-deliver") else set()
+    assert set(mounts) == {"/tmp", image()["ATTN_DATA_DIR"]} | files
+    assert all(mount.get("readOnly") for mount in one["volumeMounts"] if mount["mountPath"] in files)
     assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
     assert one["resources"]["requests"].keys() == {"cpu", "memory"}
     assert one["resources"]["limits"].keys() == {"memory"}
@@ -189,8 +192,8 @@ def test_network_policies_allow_callers_and_the_configured_services(monkeypatch:
     assert not of("attn-topics", "ingress")
 
 
-def test_workers_and_history_have_stable_instance_names() -> None:
-    for name in ("attn-worker", "attn-history"):
+def test_consumers_have_stable_instance_names() -> None:
+    for name in ("attn-worker", "attn-history", "attn-deliver"):
         [found] = [one for one in EVERY if one["kind"] == "StatefulSet" and one["metadata"]["name"] == name]
         [instance] = [one for one in container(name)["env"] if one["name"] == "ATTN_INSTANCE"]
         assert instance["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
@@ -220,3 +223,22 @@ def test_the_ingress_passes_streams_on_and_keeps_metrics() -> None:
     backends = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert backends == {"/metrics": "attn-nowhere", "/": "attn-edge"}
     assert "selector" not in services["attn-nowhere"]
+
+
+@pytest.mark.parametrize("name", ["attn-worker", "attn-deliver"])
+def test_endpoints_are_mounted_where_the_setting_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = yaml.safe_load((K8S / "endpoints.example.yaml").read_text())
+    settings = settings_of(name, monkeypatch)
+    [mount] = [one for one in container(name)["volumeMounts"] if one["name"] == "endpoints"]
+    [volume] = [one for one in PODS[name]["spec"]["volumes"] if one["name"] == "endpoints"]
+    assert volume["secret"]["secretName"] == example["metadata"]["name"]
+    [file] = example["stringData"]
+    assert str(settings.endpoints) == f"{mount['mountPath']}/{file}"
+    parse_endpoints(example["stringData"][file])
+    uncommented = re.sub(r"(?m)^# ", "", example["stringData"][file]).replace("...", "AAAA" * 8)
+    assert list(parse_endpoints(uncommented)) == ["payments"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_other_roles_have_no_endpoints(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (settings_of(name, monkeypatch).endpoints is None) == (name not in ("attn-worker", "attn-deliver"))

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 import api.metrics
+import streams.delivery.metrics
 import streams.history.metrics
 import streams.kafka.dead_letters
 import streams.runtime.lag
@@ -23,7 +24,8 @@ OPS = Path(__file__).parents[3] / "ops"
 RULES = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts.yml").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
 MODULES = (
-    api.metrics, streams.history.metrics, streams.kafka.dead_letters, streams.runtime.metrics, streams.runtime.lag,
+    api.metrics, streams.delivery.metrics, streams.history.metrics, streams.kafka.dead_letters, streams.runtime.metrics,
+    streams.runtime.lag,
 )
 
 # What Prometheus itself and its client add.
