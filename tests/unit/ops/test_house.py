@@ -30,6 +30,7 @@ LARGER_FOLDERS = {
     "ops/cli/commands": "one module per command",
     "schemas/examples": "one example per event type",
     "schemas/json/sources": "generated: one schema per event type",
+    "schemas/json/views": "generated: one schema per kind of row",
 }
 
 # Deeper layouts need a subfolder with a name for what its modules do together.
