@@ -60,7 +60,7 @@ class DecisionData(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     `undo_until`: until then a person may take it back; a source that acts earlier ends that. `reason`: why the source
     refused it, or why it was not delivered. `source`: that of the event which asked. `confirm`: whether attn waits for
-    the source to say that it took effect.
+    the source to say that it took effect. `members`: of an incident, the source ids of the runs that were open.
     """
 
     decision: str
@@ -84,6 +84,7 @@ class DecisionData(msgspec.Struct, omit_defaults=True, kw_only=True):
     reason: str | None = None
     confirm: bool = True
     batch: str | None = None
+    members: tuple[str, ...] = ()
     reply: ReplyTo | None = None
 
 

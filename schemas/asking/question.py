@@ -118,6 +118,7 @@ class DecisionRow(msgspec.Struct, omit_defaults=True, kw_only=True):
     sealed: str | None = None
     confirm: bool = True
     batch: str | None = None
+    members: tuple[str, ...] = ()  # of an incident: the source ids of its open runs
     published: bool = False
     target_user_id: str | None = None
     target_role: str | None = None

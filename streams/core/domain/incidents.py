@@ -25,6 +25,7 @@ from streams.core.domain.keys import group_key
 from streams.core.domain.rank import BANDS, priority_of
 
 __all__ = [
+    "MAX_LISTED_MEMBERS",
     "Outage", "find_outage", "group_key_of", "group_of_run", "grouping_fields", "incident_name", "outage_members",
     "remove_member", "render_incident", "upsert_member",
 ]

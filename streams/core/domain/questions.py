@@ -202,6 +202,8 @@ def sync_question(row: ItemRow, config: FoldConfig) -> bool:
         return False
     decision = before.decision
     is_final = before.closing is None and decision is not None and decision.state in ("applied", "expired")
+    if row.kind == "incident" and state_of_answered(row) == "decided":
+        return False  # its title counts the runs that are still open, which the answer closes one by one
     if before.digest != digest:
         row.question = _asked_anew(before, digest, key)
         return True

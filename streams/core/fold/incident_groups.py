@@ -64,7 +64,7 @@ def _update_group(context: FoldContext, key: str, group: GroupRow, row: ItemRow)
     outage = incidents.find_outage(group)
     item = item_id(row.ws, "incident", key)
     incident = context.state.item(item_key(item))
-    was_open = incident is not None and incident.is_open
+    was_open = incident is not None and incident.is_pending
     if incident is not None or outage is not None:
         incident = incident or _new_incident(item, row)
         incident.touched, incident.rev = context.log_clock, context.revision
@@ -72,7 +72,7 @@ def _update_group(context: FoldContext, key: str, group: GroupRow, row: ItemRow)
         incidents.render_incident(incident, group, outage, context.log_clock, context.config)
         context.note_question(incident, before)
         context.state.put(item_key(item), incident)
-    incident_is_open = incident is not None and incident.is_open
+    incident_is_open = incident is not None and incident.is_pending
     if row.group == key:
         row.incident = item if incident_is_open and row.is_open else None
     if incident_is_open != was_open:
@@ -98,7 +98,7 @@ def propagate_grouping(context: FoldContext, key: str, group: GroupRow) -> None:
         row = context.state.item(item_key(member))
         if row is None:
             continue
-        grouped = incident.id if incident is not None and incident.is_open and row.is_open else None
+        grouped = incident.id if incident is not None and incident.is_pending and row.is_open else None
         if row.incident != grouped:
             row.incident, row.rev = grouped, context.revision
             context.state.put(item_key(member), row)

@@ -22,7 +22,9 @@ from schemas.scalars import SECOND, format_timestamp
 from schemas.views import ItemRow
 from streams.core.domain import decisions, items, questions
 from streams.core.domain.answers import edited_pointers, read_values
+from streams.core.domain.incidents import MAX_LISTED_MEMBERS
 from streams.core.domain.keys import decision_fact_name, decision_key
+from streams.core.fold import incident_groups
 from streams.core.fold.context import FoldContext
 
 __all__ = ["emit_decision_fact", "publish", "record_changes", "update_row"]
@@ -68,7 +70,7 @@ def _create_row(context: FoldContext, row: ItemRow, question: Question, decision
         decided_at=decision.at, undo_until=decision.undo_until, expires_at=state.ask.expires_at, state=decision.state,
         changed_at=decision.changed_at, revision=context.revision, reply_to=reply.to if reply is not None else None,
         sealed=state.sealed, confirm=reply.confirm if reply is not None else True, batch=question.batch,
-        target_user_id=row.target_user_id, target_role=row.target_role,
+        target_user_id=row.target_user_id, target_role=row.target_role, members=_members(context, row),
     )
     _emit_state(context, stored, row)
     held = question.batch is not None and _is_waiting(context, question.batch, row)
@@ -79,6 +81,14 @@ def _create_row(context: FoldContext, row: ItemRow, question: Question, decision
     else:
         publish(context, stored)
     _store_row(context, stored)
+
+
+def _members(context: FoldContext, row: ItemRow) -> tuple[str, ...]:
+    """Returns the source ids of an incident's open runs, at most MAX_LISTED_MEMBERS; none for other kinds."""
+    if row.kind != "incident":
+        return ()
+    runs = incident_groups.incident_runs(context, row)[:MAX_LISTED_MEMBERS]
+    return tuple(run.source_id for run in runs if run.is_open)
 
 
 def update_row(
@@ -174,6 +184,7 @@ def to_event(context: FoldContext, stored: DecisionRow, verb: DecisionVerb, reas
         actors=actors, undo_until=format_timestamp(stored.undo_until),
         expires_at=None if stored.expires_at is None else format_timestamp(stored.expires_at),
         reason=reason or stored.reason, confirm=stored.confirm, batch=stored.batch, reply=reply,
+        members=stored.members,
     )
     at = stored.decided_at if verb == "made" else stored.changed_at
     return DecisionEvent(

@@ -9,6 +9,7 @@ from support.fold.asking_driver import Asking
 
 from schemas.facts import Fact
 from schemas.scalars import MINUTE, SECOND
+from schemas.views import ItemRow, decode_row
 from streams.core.config import FoldConfig
 
 PLAIN = {"reply": {"token": "sealed"}}
@@ -305,3 +306,17 @@ def test_rows_of_decisions_pass_their_retention() -> None:
     assert asking.decision(decision).state == "applied"
     asking.tick(61 * 60)
     assert not [key for key in asking.worker.rows if key[:2] in (b"c:", b"i:")]
+
+
+def test_a_decision_about_an_incident_names_its_runs_and_is_applied_when_the_last_one_closes() -> None:
+    asking = Asking(replace(FoldConfig(), decisions="all"))
+    for cluster in ("a", "b"):
+        asking.event("run.failed", f"run-{cluster}", title="build failed", cluster=cluster, pipeline="p", step="s")
+    rows = [decode_row(key, value) for key, value in asking.worker.rows.items() if key.startswith(b"i:")]
+    [incident] = [row for row in rows if isinstance(row, ItemRow) and row.kind == "incident"]
+    status, body = asking.vote("ada", "retry", incident)
+    assert status == 201
+    assert asking.decisions[0].data.members == ("run-a", "run-b")
+    for cluster in ("a", "b"):
+        asking.event("run.retried", f"run-{cluster}", at=UNDO + 1)
+    assert asking.decision(body["decision"]["id"]).state == "applied"
