@@ -19,6 +19,7 @@ from typing import Any
 from support.model import Model, Reader
 
 from chaos.artifacts import dump, said_at_the_end
+from chaos.checks import council as decisions
 from chaos.checks.feed_gaps import by_kind
 from chaos.checks.topics import Watch
 from chaos.checks.verify import Topics, caught_up, check_edges, check_history, check_readers, check_topics
@@ -28,7 +29,9 @@ from chaos.environment.stack import Stack
 from chaos.faults.injector import Faults
 from chaos.faults.schedule import HEAVIEST, Fault, schedule
 from chaos.report import Report
+from chaos.workload.council import Council
 from chaos.workload.feed_readers import Follower
+from chaos.workload.hook import Hook
 from chaos.workload.load import Load, beating, generated, load, retimed
 from chaos.workload.producers import Beats, Producer
 from chaos.workload.users import Desks
@@ -41,6 +44,7 @@ _PARTITIONS = 6  # of the log: each worker has some, whether there are one, two 
 _BEATS = 5.0  # a second, in each partition
 _PRODUCERS = 4
 _PEOPLE = 6
+_COUNCILS = 3  # workspaces in which people decide
 _WARM = 5.0  # seconds without faults before the first
 _CALM = 8.0  # no new fault while some reader has seen nothing new for so long: something must always recover
 _STUCK = 420.0  # and when that lasts so long, that is what the run found
@@ -88,6 +92,7 @@ class Run:
         self.askers: list[Asker] = []
         self.followers: list[Follower] = []  # the first ones read beats
         self.topics: Topics | None = None
+        self.hook = Hook(self.stack.settings, plan.seed)
 
     def _load(self) -> Load:
         plan, current = self.plan, datetime.now(UTC)
@@ -100,17 +105,21 @@ class Run:
 
     async def run(self) -> None:
         """Fills the report. Raises what stopped the run itself."""
-        async with self.stack:
+        async with self.hook.serve(self.stack.hook_port), self.stack:
             told(f"all is ready: Kafka at {self.stack.kafka.bootstrap}, edges at {', '.join(self.stack.urls)}")
             self.askers = [Asker(url, self.stack.data_dir) for url in self.stack.urls]
             self.followers = self._readers()
             self.desks = Desks(_PEOPLE, self.plan.seed, self.stack.urls, self.askers[0])
+            self.council = Council(
+                _COUNCILS, self.plan.seed, self.stack.settings, self.stack.urls, self.askers[0], http=True)
             await self.producers[0].send(self.desks.fill(now()))
             stop = asyncio.Event()
             reading = [asyncio.create_task(one.run(), name=f"reader {one.name}") for one in self.followers]
             reading.append(asyncio.create_task(self.watch.run(), name="watch"))
             sending = [asyncio.create_task(self.beats.run(stop), name="beats")]
             sending += [asyncio.create_task(one.run(stop), name=one.reader.user) for one in self.desks.people]
+            sending += [asyncio.create_task(one.run(stop), name=one.reader.user) for one in self.council.people]
+            sending += [asyncio.create_task(one.run(stop), name=one.ws) for one in self.council.questions]
             sending += [
                 asyncio.create_task(one.replay(sends, self.plan.minutes * 60), name="producer")
                 for one, sends in zip(self.producers, self.load.sends, strict=True)
@@ -208,19 +217,28 @@ class Run:
         settings = self.stack.settings
         await self.stack.ready(_SETTLE)
         begun = time.monotonic()
+        if waiting := await decisions.settled(self.stack, self.watch, self.hook, _SETTLE):
+            found.append(f"decisions never came to an end: {waiting}")
         if behind := await caught_up(settings, self.watch, _SETTLE):
             found.append(f"never caught up: {behind}")
         self.report.numbers["seconds from the last fault until all was caught up"] = time.monotonic() - begun
         told("caught up; comparing")
-        model = Model([*self.load.lines, *self.beats.lines, *self.desks.lines])
+        asked = [line for one in self.council.questions for line in one.lines]
+        model = Model([*self.load.lines, *self.beats.lines, *self.desks.lines, *asked])
         self.report.numbers["events"] = len(model)
         found += await check_readers(self.followers, self.askers)
         told("readers are compared")
         self._silences()
         # The model knows what sources do; what people did is compared with what they were told.
-        found += await check_edges(model, self.askers, sorted(model.events.keys() - self.desks.names), 3, told)
+        found += await check_edges(
+            model, self.askers, sorted(model.events.keys() - self.desks.names - self.council.names), 3, told)
         self.topics = await Topics.read(settings, self.watch)
-        found += await asyncio.to_thread(check_topics, self.topics, self.watch, model, self.load.garbage)
+        found += await asyncio.to_thread(
+            check_topics, self.topics, self.watch, model, self.load.garbage, self.council.names)
+        differ, numbers = await asyncio.to_thread(
+            decisions.check, self.stack, self.topics, self.council, self.hook, self.askers)
+        found += differ
+        self.report.numbers |= numbers
         found += await asyncio.to_thread(self.desks.differences, self.askers, self.topics.all_facts)
         told("topics, and what people did, are compared")
         if not await self.stack.remove("history-1"):
@@ -242,7 +260,7 @@ class Run:
         self.report.numbers |= {
             "records sent, garbage and repeats included":
                 sum(map(len, self.load.sends)) + len(self.beats.lines) + len(self.desks.lines),
-            **self.desks.numbers,
+            **self.desks.numbers, **self.council.numbers,
             "sends whose end was not known, so sent again": sum(one.again for one in self.producers) + self.beats.again,
             "clock skew of the producers, minutes": ", ".join(f"{skew / 6e7:+.0f}" for skew in self.load.skews),
             "batches of rows": self.watch.batches,
@@ -269,7 +287,7 @@ class Run:
                 name = re.sub(r"\W+", "-", follower.name)
                 (self.home / f"reader-{name}.json").write_text(json.dumps(follower.told(), indent=1))
         if self.topics is not None:
-            for name in ("log", "views", "facts", "letters"):
+            for name in ("log", "views", "facts", "letters", "decisions"):
                 dump(self.home / f"{name}.jsonl.gz", getattr(self.topics, name))
 
 

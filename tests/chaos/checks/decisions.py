@@ -47,6 +47,7 @@ class LogReplay:
         self._items = {row.id: row for key, value in fold.rows.items()
                        if key.startswith(b"i:") and isinstance(row := decode_row(key, value), ItemRow)}
         self._digests: dict[tuple[str, str], str] = {}  # (ws, digest) -> what it is of
+        self._shown: set[tuple[str, str]] = set()
         self._commands: dict[Any, Outcome | None] = {}
 
     def take(self, records: Sequence[ConsumerRecord]) -> None:
@@ -72,9 +73,9 @@ class LogReplay:
         model = self._models[entry.ws]
         if isinstance(entry, Event):
             model.event(self._lines[entry.ws, entry.source, entry.id], clock)
-            for key in list(model.questions):
-                self._digests.setdefault((entry.ws, _digest(entry.ws, str(model.identity(key)))),
-                                         str(model.identity(key)))
+            for shown in {(entry.ws, one.identity) for one in model.questions.values()} - self._shown:
+                self._shown.add(shown)
+                self._digests[entry.ws, _digest(*shown)] = shown[1]
         elif isinstance(entry, Report):
             if self._is_new(entry.ws, entry.id) and entry.decision in model.named and entry.state != "again":
                 model.report(clock, model.named[entry.decision], entry.state)
@@ -229,7 +230,6 @@ def _decisions_of(asker: Asker, ws: str, reader: Reader) -> dict[str, str]:
 
 def effects_differ(
     ledger: Path, hook: Counter[str], rows: Mapping[str, DecisionRow], taken_back: Mapping[str, float],
-    endpoint: str,
 ) -> tuple[list[str], int]:
     """What receivers did: each decision once, none lost, none that was taken back before. Also the number of decisions
     whose take back reached the topic only after the receiver had acted. `taken_back`: id -> seconds of its record."""

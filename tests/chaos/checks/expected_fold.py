@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from aiokafka import ConsumerRecord
 
+from schemas.asking.decision_event import DecisionEvent
 from schemas.facts import Fact, Outcome, decode_fact
 from schemas.log import Event, decode_pack
 from schemas.settings import Settings
@@ -20,12 +21,16 @@ _SHOWN = 5  # differences of one sort that are told
 
 
 class Refold:
-    """`rows` and `facts` of one partition. `repairs`: where a new owner wrote rows again, which takes a position."""
+    """`rows`, `facts` and `decisions` (records of that topic) of one partition.
+
+    `repairs`: where a new owner wrote rows again, which takes a position.
+    """
 
     def __init__(self, partition: int, settings: Settings, repairs: Iterable[tuple[int, int]] = ()) -> None:
         self.partition = partition
         self.rows: dict[bytes, bytes] = {}
         self.facts: list[Fact | Outcome] = []
+        self.decisions: list[DecisionEvent] = []
         self.events: Counter[tuple[str, str, str]] = Counter()  # in the log, repeats counted
         self._fold = Fold(self.rows, partition, FoldConfig.from_settings(settings))
         self._repairs = Counter(repairs)
@@ -55,6 +60,7 @@ class Refold:
     def _keep(self) -> None:
         batch = self._fold.pending_batch()
         self.facts += batch.facts
+        self.decisions += batch.decisions
         apply_changes(self.rows, batch.rows)
         self._fold.mark_durable()
 

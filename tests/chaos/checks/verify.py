@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from support.model import Model, Reader
 
 from chaos.checks import expected_fold as refold
 from chaos.checks import history
+from chaos.checks.decisions import records_differ
 from chaos.checks.edge import READERS, check
 from chaos.checks.expected_fold import Refold
 from chaos.checks.topics import Records, Watch, committed, ends, read
@@ -26,7 +27,7 @@ from chaos.workload.users import ACTS
 from schemas.dead_letters import DeadLetter
 from schemas.facts import Fact, Outcome
 from schemas.settings import Settings
-from schemas.topics import DEAD_LETTERS, FACTS, LOG, SOURCE_TYPES, VIEWS
+from schemas.topics import DEAD_LETTERS, DECISIONS, FACTS, LOG, SOURCE_TYPES, VIEWS
 
 __all__ = ["Topics", "caught_up", "check_edges", "check_readers", "check_topics"]
 
@@ -73,14 +74,18 @@ class Topics:
     views: Records
     facts: Records
     letters: Records
+    decisions: Records
     sources: dict[str, Records]
     folds: dict[int, Refold] = field(default_factory=dict)
     repeats: int = 0  # of facts
+    repeated_decisions: int = 0
 
     @classmethod
     async def read(cls, settings: Settings, watch: Watch) -> Topics:
-        log, views, facts, letters = [await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS)]
-        found = cls(log, views, facts, letters, {topic: await read(settings, topic) for topic in SOURCE_TYPES})
+        log, views, facts, letters, decisions = [
+            await read(settings, topic) for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS, DECISIONS)]
+        found = cls(log, views, facts, letters, decisions,
+                    {topic: await read(settings, topic) for topic in SOURCE_TYPES})
         for partition, records in log.items():
             fold = found.folds[partition] = Refold(partition, settings, watch.repairs[partition])
             await asyncio.to_thread(fold.take, records)
@@ -92,8 +97,10 @@ class Topics:
         return [fact for fold in self.folds.values() for fact in fold.facts]
 
 
-def check_topics(topics: Topics, watch: Watch, model: Model, garbage: set[bytes]) -> list[str]:
-    """Log, rows, facts and dead letters."""
+def check_topics(
+    topics: Topics, watch: Watch, model: Model, garbage: set[bytes], asking: Collection[str] = (),
+) -> list[str]:
+    """Log, rows, facts, decisions and dead letters. `asking`: workspaces whose facts are those of decisions too."""
     found = list(watch.stale)
     for partition, fold in topics.folds.items():
         found += refold.differences(partition, "watched " + VIEWS, watch.rows(partition), fold.rows)
@@ -103,7 +110,10 @@ def check_topics(topics: Topics, watch: Watch, model: Model, garbage: set[bytes]
         topics.repeats += repeats
         found += wrong[:_SHOWN]
         found += _first_difference(partition, facts, fold.facts)
-    return [*found, *_check_events(topics, model), *_check_letters(topics, garbage)]
+        differ, again = records_differ(partition, topics.decisions[partition], fold.decisions)
+        topics.repeated_decisions += again
+        found += differ
+    return [*found, *_check_events(topics, model, asking), *_check_letters(topics, garbage)]
 
 
 def _first_difference(partition: int, found: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
@@ -115,15 +125,16 @@ def _first_difference(partition: int, found: Sequence[Any], wanted: Sequence[Any
             f"is number {place}: {found[place:place + 1]}, the fold's {wanted[place:place + 1]}"]
 
 
-def _check_events(topics: Topics, model: Model) -> list[str]:
-    """Every valid event is in the log, and is exactly one fact."""
+def _check_events(topics: Topics, model: Model, asking: Collection[str]) -> list[str]:
+    """Every valid event is in the log, and is exactly one fact. Receivers send events of the asking workspaces too."""
     wanted = {(ws, one.source, one.id) for ws, found in model.events.items() for one in found}
     logged: Counter[tuple[str, str, str]] = Counter()
     for fold in topics.folds.values():
         logged += fold.events
+    logged = Counter({key: count for key, count in logged.items() if key in wanted or key[0] not in asking})
     facts = Counter((fact.ws, fact.event_id) for fact in topics.all_facts
-                    if isinstance(fact, Fact) and not fact.derived and fact.type not in ACTS)
-    expected = {(ws, f"{source} {name}") for ws, source, name in wanted}
+                    if isinstance(fact, Fact) and not fact.derived and fact.type not in ACTS and fact.ws not in asking)
+    expected = {(ws, f"{source} {name}") for ws, source, name in wanted if ws not in asking}
     return [
         *_told("events sent and not in the log", wanted - logged.keys()),
         *_told("events in the log that nobody sent", logged.keys() - wanted),

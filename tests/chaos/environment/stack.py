@@ -7,14 +7,18 @@ import json
 import os
 import secrets
 import signal
+import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from support.delivery.records import endpoints_file
 
+from chaos.workload import receiver
 from ops.kafka import Cluster, Node
 from ops.process import identity
 from ops.process.ports import free_port
@@ -23,12 +27,13 @@ from schemas.settings import Settings
 from schemas.topics import TOPICS, VIEWS
 from streams.kafka import topics
 
-__all__ = ["Stack"]
+__all__ = ["RECEIVERS", "Stack"]
 
 _STOP = 15.0  # seconds a part has to leave
 _START = 600.0  # seconds for all to be ready; a machine may have a lot to do besides
 # As `attn up` restarts, but it never gives up: being killed at once again and again is what happens here.
 _POLICY = RestartPolicy(max_delay=2.0, max_failures=1 << 30)
+RECEIVERS = "chaos-sources"  # consumer group of the receiver
 _BROKER = {
     # Flush often, so that a slow disk is felt at all.
     "log.flush.interval.messages": "20",
@@ -51,12 +56,17 @@ class Stack:
         self.settings = Settings(
             kafka=self.kafka.bootstrap, data_dir=self.data_dir, log_partitions=partitions, source_partitions=2,
             replication=brokers, heartbeat_seconds=1.0, resume_hours=0.05, max_streams=1000,
+            undo_seconds=2.0, decision_confirm=timedelta(seconds=25), endpoints=home / "endpoints.toml",
         )
+        self.hook_port = free_port()
+        self.ledger = home / "receiver.ledger"
+        endpoints_file(home / "endpoints.toml", hook=f"http://127.0.0.1:{self.hook_port}/decisions")
         self.parts: dict[str, SupervisedProcess] = {}
         self.ports: dict[str, int] = {}  # of edges: theirs; of others: their metrics
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._logs: dict[str, IO[str]] = {}
-        self._first = [*self._names("worker", workers), *self._names("edge", edges), "history-1"]
+        self._first = [*self._names("worker", workers), *self._names("edge", edges), "history-1", "deliver-1",
+                       "receiver-1"]
 
     @staticmethod
     def _names(role: str, count: int) -> list[str]:
@@ -126,8 +136,14 @@ class Stack:
         role, _, number = name.partition("-")
         port = self.ports.setdefault(name, free_port())
         part = self.parts[name] = SupervisedProcess(
-            name, role_command(role), self._env(role, number, port), self.home / "run", self._echo, _POLICY)
+            name, self._command(role), self._env(role, number, port), self.home / "run", self._echo, _POLICY)
         self._keeping[name] = asyncio.create_task(part.run_forever(), name=name)
+
+    def _command(self, role: str) -> list[str]:
+        """The receiver is a source, and knows nothing of attn but the address of its Kafka."""
+        if role != "receiver":
+            return role_command(role)
+        return [sys.executable, "-P", receiver.__file__, self.settings.kafka, RECEIVERS, str(self.ledger)]
 
     def _env(self, role: str, number: str, port: int) -> dict[str, str]:
         given = self.settings.model_dump(include=self.settings.model_fields_set, mode="json")
@@ -193,7 +209,7 @@ class Stack:
 
     async def ready(self, seconds: float) -> None:
         """Return when every part says so on /readyz. TimeoutError names the others."""
-        waiting = set(self._keeping)
+        waiting = {name for name in self._keeping if not name.startswith("receiver")}
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             until = asyncio.get_running_loop().time() + seconds
             while waiting:

@@ -35,6 +35,10 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind("both edges killed", "edge", 1.5),
     Kind("history killed", "history", 9),
     Kind("history paused", "history", 8, (0.5, 6.0)),
+    Kind("deliver killed", "deliver", 6),
+    Kind("deliver paused", "deliver", 4, (0.5, 6.0)),
+    Kind("receiver killed", "receiver", 6),
+    Kind("receiver paused", "receiver", 4, (0.5, 6.0)),
     Kind("broker killed", "broker", 3, (0.0, 4.0), apart=14.0),
     Kind("leader of a view killed", "broker", 3, (0.0, 4.0), (3,), apart=14.0),
     Kind("controller killed", "broker", 3, (0.0, 4.0), (3,), apart=14.0),
@@ -50,7 +54,8 @@ HEAVIEST = (
     "all brokers killed", "worker, edge, history and broker killed", "broker paused", "broker killed",
     "leader of a view killed", "controller killed", "worker paused beyond its session", "workers scaled",
     "workers restarted in turn", "all workers killed", "worker killed", "worker paused", "disk of a broker slow",
-    "both edges killed", "edge paused", "edge killed", "history killed", "history paused",
+    "both edges killed", "edge paused", "edge killed", "history killed", "history paused", "deliver killed",
+    "deliver paused", "receiver killed", "receiver paused",
 )
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -28,14 +29,15 @@ def refuses(decision: str) -> bool:
     return int(decision[-4:], 16) % 6 == 0
 
 
-def answer(event: dict) -> tuple[str, dict]:
+def answer(event: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Topic and event by which the source says what it did."""
     data = event["data"]
     decision, kind = data["decision"], data["kind"]
-    said = {"specversion": "1.0", "id": f"{decision}.done", "source": data["source"], "subject": event["subject"],
-            "time": datetime.now(UTC).isoformat(), "workspaceid": event["workspaceid"]}
+    said: dict[str, Any] = {
+        "specversion": "1.0", "id": f"{decision}.done", "source": data["source"], "subject": event["subject"],
+        "time": datetime.now(UTC).isoformat(), "workspaceid": event["workspaceid"]}
     if refuses(decision):
-        more = {"type": "decision.refused", "data": {"decision": decision, "reason": "freeze"}}
+        more: dict[str, Any] = {"type": "decision.refused", "data": {"decision": decision, "reason": "freeze"}}
     elif kind == "escalation":
         more = {"type": "decision.applied", "data": {"decision": decision}}
     else:
@@ -48,7 +50,7 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
     whole = ledger.read_text().rpartition("\n")[0]
     os.truncate(ledger, len(whole) + (1 if whole else 0))
     applied = {line.split()[0] for line in whole.splitlines()}
-    waiting: dict[str, dict] = {}
+    waiting: dict[str, dict[str, Any]] = {}
     async with (
         AIOKafkaConsumer(
             "decisions", bootstrap_servers=kafka, group_id=group, group_instance_id=group, enable_auto_commit=False,
