@@ -64,17 +64,19 @@ def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
             if text is not None and text.isspace():
                 return None
         data = msgspec.structs.asdict(event.data) if event.data is not None else {}
-        data.pop("ask", None)
         for name in times:
             if data.get(name) is not None:
                 data[name] = parse_clamped_timestamp(data[name])
-        return ValidatedEvent(event, parse_timestamp(event.time), data) if _accepts_payload(data) else None
+        return ValidatedEvent(event, parse_timestamp(event.time), data) if _accepts_raw(data) else None
     except ValueError:  # base class of msgspec's errors
         return None
 
 
-def _accepts_payload(data: dict[str, Any]) -> bool:
-    """Replaces a null payload by NO_PAYLOAD. Returns False if the payload is not an object."""
+def _accepts_raw(data: dict[str, Any]) -> bool:
+    """Replaces a null payload by NO_PAYLOAD. Returns False if the payload is not an object, or if there is an ask: the
+    model decides on it."""
+    if data.get("ask", NO_PAYLOAD) is not NO_PAYLOAD:
+        return False
     payload = data.get("payload", NO_PAYLOAD)
     if payload is NO_PAYLOAD:
         return True
@@ -88,10 +90,8 @@ def _accepts_payload(data: dict[str, Any]) -> bool:
 def _to_msgspec_type(annotation: Any, not_blank: _MetaArguments) -> Any:
     """Returns the annotation of a model's field for msgspec. Raises TypeError if it has an unknown constraint."""
     origin, args = get_origin(annotation), get_args(annotation)
-    if annotation == _PAYLOAD:
+    if annotation in (_PAYLOAD, _ASK):
         return msgspec.Raw
-    if annotation == _ASK:
-        return None  # null only: the model decides on an ask
     if origin is Annotated:
         if _has_validator(args[1:], scalars.empty_to_none):
             return _to_msgspec_type(args[0], not_blank)  # "" is refused here, so the model decides

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -136,7 +138,7 @@ def test_without_a_key_a_token_is_rejected_and_nothing_else_is() -> None:
 CHOICE = {"type": "string", "enum": ["a", "b"]}
 
 
-@pytest.mark.parametrize(("ask", "says"), [
+INVALID: list[tuple[Any, str]] = [
     ([], "data.ask: Input should be a valid dictionary"),
     ("", "data.ask: "),
     ({"options": []}, "data.ask.options: "),
@@ -176,11 +178,49 @@ CHOICE = {"type": "string", "enum": ["a", "b"]}
     ({"reply": {"token": 7}}, "data.ask.reply.token: Input should be a valid string"),
     ({"reply": {"token": "t" * (MAX_TOKEN + 1)}}, "data.ask.reply.token: String should have at most 4096 characters"),
     ({"reply": {"confirm": "no"}}, "data.ask.reply.confirm: "),
-])
+    ({"on_expiry": "yes", "options": [{**OPTIONS[0], "safe": True}]}, "data.ask: Value error, on_expiry needs"),
+    ({"form": {"properties": {"a": {"type": "string", "enum": None}}}}, "data.ask.form.properties.a: Value error, "),
+    ({"form": {"properties": {"a": {**CHOICE, "enumNames": ["A"]}}}}, "data.ask.form.properties.a: Value error, "),
+    ({"form": {"properties": {"a": {"type": "array", "items": {"enum": ["x"]}, "default": ["y"]}}}},
+     "data.ask.form.properties.a: Value error, default must be among the values"),
+    ({"form": {"properties": {"a": {"type": "string", "enum": ["x", "x"]}}}}, "data.ask.form.properties.a.enum: "),
+]
+
+
+@pytest.mark.parametrize(("ask", "says"), INVALID)
 def test_an_invalid_ask_is_rejected_with_the_path_of_its_field(ask: Any, says: str) -> None:
     text, cause = reason(ask)
     assert says in text
     assert cause == "fields"
+
+
+def test_the_documented_reasons_are_those_that_producers_get() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "asking.md").read_text()
+    rows = re.findall(r"^\| `(data\.[^`]*)` \| `(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) > 30
+    given = {problem for ask, _ in INVALID for problem in reason(ask)[0].split("; ")}
+    given |= {reason({"reply": {"token": TOKEN}}, sealer=None)[0], reason({"id": "x" * MAX_ASK_BYTES})[0]}
+    with pytest.raises(Rejected) as rejected:
+        accepted(cloud_event("decision.refused", decision="dec_1", reason="x" * 1025))
+    given |= set(str(rejected.value).split("; "))
+    large = {"action": {"name": "n", "args": {"a": "x" * (MAX_ASK_BYTES + 1 - 39)}}}
+    assert len(orjson.dumps(large)) == MAX_ASK_BYTES + 1
+    given.add(reason(large)[0])
+    for row, _ in rows:
+        pattern = re.escape(row).replace("…", ".*")
+        assert any(re.match(pattern, problem) for problem in given), row
+
+
+def test_the_documented_examples_are_asks() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "asking.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        kept = stored(asking(json.loads(block)))
+        kept.get("reply", {}).pop("token", None)
+        wanted = json.loads(block)
+        wanted.get("reply", {}).pop("token", None)
+        assert kept == wanted
 
 
 def test_names_of_choices_in_the_model_are_not_part_of_a_path() -> None:
