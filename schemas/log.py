@@ -15,13 +15,13 @@ from msgspec import Struct
 from schemas.versions import versioned_decoder
 
 __all__ = [
-    "LOG_VERSION", "NO_PAYLOAD", "BatchAnswer", "Command", "Data", "Decide", "DecideMany", "Dismiss", "Editor", "Event",
-    "Pack", "Report", "ReportedState", "Restore", "Sender", "SetPreferences", "SetState", "Step", "TakeBack", "Widget",
-    "decode_pack", "encode_pack",
+    "LOG_VERSION", "NO_PAYLOAD", "BatchAnswer", "Command", "CreateKey", "Data", "Decide", "DecideMany", "Dismiss",
+    "Editor", "Event", "KeyUsed", "Pack", "Report", "ReportedState", "Restore", "RevokeKey", "Sender", "SetPreferences",
+    "SetState", "Step", "TakeBack", "Widget", "decode_pack", "encode_pack",
 ]
 
 # Raise it for a change that an older worker would fold differently or not at all: a new kind of entry, a new meaning of
-# a field. Version 2: asks and decisions (CONTRACT §7).
+# a field. Version 2: asks and decisions (CONTRACT §7), keys of sources (§8).
 LOG_VERSION = 2
 
 # Means "no payload": msgspec omits a field that has its default, and has no optional Raw.
@@ -198,12 +198,40 @@ class SetPreferences(Command, tag="set_preferences", tag_field="t"):
     widgets: list[Widget] | None = None
 
 
+class CreateKey(Command, tag="create_key", tag_field="t"):
+    """Creates a key with which a source sends events over HTTP (CONTRACT §8). `digest`: SHA-256 of the key's text, in
+    hexadecimal; the text itself is in no record. `source`: prefix of the events' `source`; None: any."""
+
+    key: str
+    digest: str
+    name: str
+    topics: tuple[str, ...]
+    source: str | None = None
+    expires_at: int | None = None
+
+
+class RevokeKey(Command, tag="revoke_key", tag_field="t"):
+    key: str
+
+
+class KeyUsed(Struct, tag="key_used", tag_field="t", omit_defaults=True):
+    """An edge reports that a key was used in the hour that begins at `time` (µs). `id` names key and hour, so that the
+    reports of several edges count once."""
+
+    ws: str
+    id: str
+    key: str
+    time: int
+
+
 class Pack(Struct):
     """One record of `attn.log`. `at` is the writer's clock in microseconds; the log clock is the highest `at` so
     far."""
 
     at: int
-    entries: list[Event | SetState | Dismiss | Restore | SetPreferences | Decide | TakeBack | DecideMany | Report] = []
+    entries: list[
+        Event | SetState | Dismiss | Restore | SetPreferences | Decide | TakeBack | DecideMany | Report | CreateKey
+        | RevokeKey | KeyUsed] = []
     v: int = LOG_VERSION
 
 

@@ -14,6 +14,8 @@ escapes.
     k:{digest}              number of those outcomes of a user (fold only)
     c:{decision}            decision
     b:{digest}              batch of questions whose answers go out together (fold only)
+    x:{key}                 key with which a source sends events over HTTP
+    n:{digest}              number of the keys of a workspace (fold only)
     e:{partition}:{cursor}  digests of the events and commands of a pack (fold only)
     ~:{partition}           position: the last record of each batch; it completes the batch
     f:{partition}           fence: another worker writes from here on (between batches)
@@ -38,12 +40,13 @@ from schemas.versions import versioned_decoder
 
 __all__ = [
     "CURSOR_BITS", "ActivityRow", "Close", "DraftEditor", "DraftRow", "FenceRow", "GroupMember", "GroupRow", "ItemRow",
-    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow", "Stamp",
-    "apply_changes", "cursor_of", "decode_row", "decode_row_or_none", "encode_row", "fence_key", "position_key",
+    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow",
+    "SourceKeyCountRow", "SourceKeyRow", "Stamp", "apply_changes", "cursor_of", "decode_row", "decode_row_or_none",
+    "encode_row", "fence_key", "position_key",
 ]
 
 # Raise it for a change that an older worker would lose or misinterpret when it loads rows, or an older edge would show
-# wrongly. The position row has it for all rows of its partition. Version 2: questions and decisions.
+# wrongly. The position row has it for all rows of its partition. Version 2: questions, decisions, keys of sources.
 VIEW_VERSION = 2
 
 # A cursor is position << CURSOR_BITS. The low bits number the frames of one batch, so a client that is disconnected
@@ -128,7 +131,7 @@ class ItemRow(Struct, omit_defaults=True, kw_only=True):
     @property
     def is_pending(self) -> bool:
         """Returns whether its source has not closed it: open, or decided and on the way to the source."""
-        return self.is_open or self.state == "decided"
+        return self.state == "unread" or self.state == "read" or self.state == "decided"
 
     @property
     def is_listed(self) -> bool:
@@ -262,6 +265,29 @@ class KeysRow(Struct):
     wake: int = 0
 
 
+class SourceKeyRow(Struct, omit_defaults=True, kw_only=True):
+    """A key with which a source sends events over HTTP (CONTRACT §8); fields as in schemas.log.CreateKey. The row is
+    deleted when the key is revoked. `last_used`: begin of the newest hour in which it was used."""
+
+    id: str
+    ws: str
+    digest: str
+    name: str
+    topics: tuple[str, ...]
+    source: str | None = None
+    expires_at: int | None = None
+    created_at: int = 0
+    created_by: str = ""
+    last_used: int | None = None
+    rev: int = 0
+    wake: int | None = None
+
+
+class SourceKeyCountRow(Struct):
+    ws: str
+    count: int = 0
+
+
 class SeenRow(Struct):
     """Digests of the new events and commands of one pack: base64 of all, DIGEST_BYTES each."""
 
@@ -299,13 +325,14 @@ class FenceRow(Struct):
 
 Row = (
     ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
-    | FenceRow | OutcomeRow | KeysRow | DecisionRow | BatchRow
+    | FenceRow | OutcomeRow | KeysRow | DecisionRow | BatchRow | SourceKeyRow | SourceKeyCountRow
 )
 
 ROW_TYPES: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
     b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow, b"c:": DecisionRow, b"b:": BatchRow,
+    b"x:": SourceKeyRow, b"n:": SourceKeyCountRow,
 }
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
     prefix: msgspec.json.Decoder(row).decode for prefix, row in ROW_TYPES.items()

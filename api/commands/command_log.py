@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from api import metrics
 from schemas.facts import Outcome
-from schemas.log import Command
+from schemas.log import Command, KeyUsed
 from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import LOG
@@ -85,6 +85,11 @@ class CommandLog:
         finally:
             self._waiting.pop(command.id, None)
 
+    def post(self, entry: KeyUsed) -> None:
+        """Appends an entry that has no outcome. Drops it if the log can't be written."""
+        if self.append is not None:
+            self._send(entry)
+
     def is_waiting(self, outcome: Outcome) -> bool:
         """Whether a caller of this edge waits for this outcome."""
         return outcome.command in self._waiting
@@ -95,8 +100,8 @@ class CommandLog:
             metrics.COMMANDS.labels(str(outcome.status)).inc()
             future.set_result(outcome)
 
-    def _send(self, command: Command) -> None:
-        self._packer.add(command)
+    def _send(self, entry: Command | KeyUsed) -> None:
+        self._packer.add(entry)
         if self._flush is None:
             # Even a delay of 0 runs after the event loop's ready callbacks, so commands of several connections share a
             # pack.

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.contract.question_models import Decided, DecisionState, Digest, Returned, VoteCast
+from api.contract.asking.question_models import Decided, DecisionState, Digest, Returned, VoteCast
 from api.contract.responses import ERRORS, Count, Error, InboxItem, responses_of
 from schemas.asking.ask import Does
 

@@ -1,6 +1,8 @@
 """Request bodies (pydantic), and the name of the session cookie.
 
 Error texts that the contract defines have the error type `WORDED`; `api.http.error_handlers` returns them unchanged.
+`form` and `args` of an answer are read again from the bytes of the body (`api.http.decisions.answers`): a parsed number
+may have lost digits.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from pydantic_core import PydanticCustomError
 from schemas.scalars import is_valid_unicode, parse_timestamp
 
 __all__ = [
-    "MAX_IDS", "SESSION_COOKIE", "WORDED", "Bulk", "Dismissal", "Preferences", "Session", "StateChange", "distinct_ids",
+    "SESSION_COOKIE", "WORDED", "AliasAnswer", "Answer", "Bulk", "Dismissal", "ManyAnswers", "Preferences", "Session",
+    "StateChange",
 ]
 
 SESSION_COOKIE = "attn_session"
@@ -37,8 +40,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _ID and is_valid_unicode(value)
 
 
-def distinct_ids(value: Any) -> Any:
-    """Returns the ids without blank and repeated ones. Raises PydanticCustomError if they are no list of 1 to 500."""
+def _ids(value: Any) -> Any:
     value = [] if value is None else value
     if not isinstance(value, list) or not all(map(_is_id, value)):
         raise PydanticCustomError(WORDED, "ids must be a list of strings")
@@ -110,7 +112,7 @@ class Bulk(_Body):
     """The new state of many items. Blank and repeated ids are ignored."""
 
     ids: Annotated[
-        list[str], BeforeValidator(distinct_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
+        list[str], BeforeValidator(_ids), Field(default=[], validate_default=True, max_length=MAX_IDS)]
     state: State
     resolved_action: Action | None = None
 
@@ -138,6 +140,58 @@ class Preferences(_Body):
     widgets: Annotated[
         list[Widget], Field(max_length=_MAX_WIDGETS), AfterValidator(_first_of_each),
         AfterValidator(_small_widgets)] = None  # type: ignore[assignment]
+
+
+_MAX_OPTION, _MAX_DIGEST = 128, 128
+_MAX_REVISION = 2**53 - 1
+_MAX_VIEWED = 30 * 86400.0  # seconds
+
+_Option = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_OPTION)]
+_Digest = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_DIGEST)]
+# The routes answer 422 with `fields` if the value is no object.
+_Object = Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": True})]
+_Revision = Annotated[int, Field(ge=0, le=_MAX_REVISION)]
+
+
+class _Answer(_Body):
+    form: _Object = Field(None, description="values of the form by field name")
+    args: _Object = Field(None, description="of an option that does `edit`: all arguments of the action anew")
+    comment: str | None = None
+
+
+class Answer(_Answer):
+    """A person's answer to the question of an item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"option": "approve", "digest": "1f4c0a" + "9d" * 29, "comment": "checked the plan"},
+        {"option": "edit", "digest": "1f4c0a" + "9d" * 29, "args": {"service": "payments-api", "version": "2.4.0"}},
+    ]})
+    option: _Option = Field(description="id of one of the item's options")
+    digest: _Digest = Field(description="`digest` of the item as the person saw it; another one is answered with 412")
+    viewed: Annotated[float, Field(ge=0, le=_MAX_VIEWED, allow_inf_nan=False)] | None = Field(
+        None, description="seconds for which the page had shown the whole item; insights use it")
+
+
+class AliasAnswer(_Answer):
+    """An answer by the source id of a waitpoint. Without `digest` the answer is to the question of now."""
+
+    digest: _Digest | None = None
+
+
+class ManyAnswers(_Body):
+    """The same option for many items: one without a form that does not edit."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"ids": ["ibx_6d0f5a8c1b2e4f7a9c3d5e7f1a2b3c4d"], "option": "approve",
+         "revisions": {"ibx_6d0f5a8c1b2e4f7a9c3d5e7f1a2b3c4d": 17}},
+    ]})
+    ids: Annotated[list[str], BeforeValidator(_ids), Field(
+        default=[], validate_default=True, max_length=MAX_IDS)]
+    option: _Option
+    comment: str | None = None
+    revisions: Annotated[dict[str, _Revision], Field(max_length=MAX_IDS)] = Field(default={}, description=(
+        "item id -> its `revision` as the client saw it; an item with another one is not answered. Without an entry: "
+        "the revision that this edge shows"))
 
 
 class Session(_Body):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.contract.question_models import ASK, Decided, Digest, ResolvedDeciders, VoteCast
+from api.contract.asking.question_models import ASK, Decided, Digest, ResolvedDeciders, VoteCast
 from schemas.asking.ask import Ask
 from schemas.sources import ROLES
 
@@ -177,6 +177,13 @@ class PastEvent(_Model):
     actor: str | None = Field(None, description="user who caused the event")
     resolved_action: str | None = Field(None, description="action that closed the item")
     seconds_open: float | None = Field(None, description="seconds from opening to closing of the item")
+    decision: str | None = Field(None, description="id of the decision that a vote, decision or report is about")
+    option: str | None = None
+    does: str | None = None
+    reason: str | None = Field(None, description="why the decision was refused or not delivered")
+    role: str | None = Field(None, description="role in which the actor decided")
+    seconds_to_decide: float | None = None
+    seconds_to_apply: float | None = None
 
 
 class CaseHistory(_Model):
@@ -228,6 +235,60 @@ class Resolver(_Model):
     by_kind: dict[str, Count]
 
 
+class DecisionCounts(_Model):
+    """Decisions and what became of them, each counted at its own time within the window."""
+
+    made: Count = Field(description="decisions that people made")
+    unseen: Count = Field(description="of these: the page of the person had not shown the item in full")
+    quick: Count = Field(description="of these: the page had shown the item for less than three seconds")
+    rubber_stamps: float | None = Field(None, description="share of `unseen` and `quick` in `made`")
+    expired: Count = Field(description="questions whose time ran out, with or without a safe option")
+    taken_back: Count
+    applied: Count = Field(description="decisions that took effect at their source")
+    refused: Count
+    undeliverable: Count
+    unconfirmed: Count = Field(description="decisions that came back because their source had not confirmed them")
+    median_seconds_to_decide: float | None = Field(None, description="from the opening of the item to the decision")
+    p90_seconds_to_decide: float | None = None
+    median_seconds_to_apply: float | None = Field(None, description="from the decision to its effect")
+    p90_seconds_to_apply: float | None = None
+
+
+class KindDecisions(DecisionCounts):
+    """Decisions about one kind of item."""
+
+    kind: str
+
+
+class Decider(_Model):
+    """A user who voted or decided."""
+
+    user_id: str
+    made: Count = Field(description="decisions that this user's vote made")
+    votes: Count = Field(description="all votes of this user")
+    unseen: Count
+    quick: Count
+    rubber_stamps: float | None = None
+    median_seconds_to_decide: float | None = None
+    by_kind: dict[str, Count] = Field(description="decisions by kind of item")
+
+
+class ReasonCount(_Model):
+    """Why decisions were refused or not delivered."""
+
+    state: Literal["refused", "undeliverable"]
+    reason: str = Field(description="empty if none was given")
+    count: Count
+
+
+class Decisions(DecisionCounts):
+    """Statistics of decisions."""
+
+    kinds: list[KindDecisions] = Field(description="most decisions first")
+    people: list[Decider] = Field(description="most decisions first, at most twenty")
+    reasons: list[ReasonCount] = Field(description="most frequent first, at most ten")
+
+
 class Insights(_Model):
     """Statistics of all items that the caller may see. A step is one hour, or one day in windows of more than three
     days."""
@@ -241,6 +302,7 @@ class Insights(_Model):
     kinds: list[KindFlow] = Field(description="busiest first")
     clusters: list[ClusterFlow] = Field(description="busiest first, at most twelve")
     people: list[Resolver] = Field(description="users who closed items, most closed items first, at most twenty")
+    decisions: Decisions
 
 
 class Inbox(_Model):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import orjson
 
-from api.contract.question_json import DECIDER_ROLES, question_fields, raw_fragment
+from api.contract.asking.question_json import DECIDER_ROLES, question_fields, raw_fragment
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import DAY, HOUR, format_timestamp
 from schemas.sources import is_link

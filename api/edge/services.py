@@ -14,6 +14,7 @@ import structlog
 
 from api import metrics
 from api.commands.command_log import CommandLog
+from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
 from api.contract.errors import ApiError
@@ -32,6 +33,7 @@ from schemas.facts import Fact, Outcome
 from schemas.scalars import HOUR, SECOND
 from schemas.settings import Settings
 from schemas.views import PositionRow
+from streams.core.config import FoldConfig
 from streams.core.domain.visibility import Targets
 from streams.core.receipts import ReceiptSigner
 from streams.runtime.keys import receipt_keys, retired_receipt_keys
@@ -75,8 +77,10 @@ class Edge:
         self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
         self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
+        self.key_usage = KeyUsage(self.command_log)
         self.notifications = NotificationHub(self.replica)
         self._barrier = VisibilityBarrier(self.replica.position_of)
+        self.fold_config = FoldConfig.from_settings(settings)
         self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
         self.read_limiter = ReadLimiter()
         self.history = HistoryClient(settings)

@@ -20,7 +20,8 @@ __all__ = ["EventPosition", "decode_position", "encode_position", "fetch_events"
 _CASE = """
 SELECT
     toUnixTimestamp64Micro(occurred_at), event_id, type, subject, item_id, kind, priority, title, cluster, stack,
-    case_state, session_id, task_id, proof_id, actor, resolved_action, seconds_open, position, fact_index
+    case_state, session_id, task_id, proof_id, actor, resolved_action, seconds_open, decision_id, option, does, reason,
+    role, seconds_to_decide, seconds_to_apply, position, fact_index
 FROM activity
 WHERE workspace_id = {ws:String} AND case_id = {case:String} AND $SEES
 """
@@ -142,13 +143,14 @@ def render_page(case: str, rows: Sequence[Row], limit: int) -> dict[str, Any]:
 def _event(case: str, row: Row) -> dict[str, Any]:
     """Returns an event in the form of the case event stream, with additional fields. Empty fields are left out."""
     (at, _, name, subject, item, kind, priority, title, cluster, stack, state, session, task, proof, actor, action,
-     seconds, _, _) = row
+     seconds, decision, option, does, reason, role, seconds_to_decide, seconds_to_apply, _, _) = row
     if name.startswith("task."):
         task = task or subject
     event = {
         "type": name.replace(".", "_"), "at": format_timestamp(at), "case_id": case, "state": state,
         "session_id": session, "task_id": task, "proof_id": proof, "item": item, "kind": kind,
         "priority": priority, "title": title, "cluster": cluster, "stack": stack, "actor": actor,
-        "resolved_action": action, "seconds_open": seconds,
+        "resolved_action": action, "seconds_open": seconds, "decision": decision, "option": option, "does": does,
+        "reason": reason, "role": role, "seconds_to_decide": seconds_to_decide, "seconds_to_apply": seconds_to_apply,
     }
     return {field: value for field, value in event.items() if value is not None and value != ""}

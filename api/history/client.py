@@ -30,7 +30,7 @@ Row = tuple[Any, ...]
 
 _CONNECT_SECONDS = 3.0
 _MAX_WAITING = 64  # queries; more would not be answered in time
-_MAX_PER_USER = 16  # running and waiting queries; a page of the dashboard sends up to seven
+_MAX_PER_USER = 16  # running and waiting queries; a page of the dashboard sends up to ten
 # Seconds for which the circuit stays open. Doubles with each failed retry.
 _INITIAL_DELAY, _MAX_DELAY = 1.0, 30.0
 

@@ -1,5 +1,5 @@
 """Insights of a workspace: how many items opened and closed by kind, cluster and time, how long they were open, and
-who closed them. ClickHouse keeps these sums by hour (table `items_hourly`).
+who closed them. ClickHouse keeps these sums by hour (table `items_hourly`). `decision_insights` adds the decisions.
 
 `fetch_insights` queries, `render_insights` is pure.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from api.history.client import HistoryClient, Row
+from api.history.decision_insights import DecisionRows, decision_queries, render_decisions
 from api.readmodel.readers import Reader
 from schemas.scalars import DAY, HOUR, SECOND, format_timestamp
 
@@ -82,7 +83,7 @@ def steps_of(window: int, clock: int) -> Steps:
 
 
 class InsightRows(NamedTuple):
-    """Result rows of the five queries.
+    """Result rows of the eight queries.
 
     `kinds`, `clusters`: (level, name, step, opened, closed, change, quantiles). `kinds_before`, `clusters_before`:
     (name, open). `people`: (actor, closed, median, ([kind], [count])).
@@ -93,17 +94,18 @@ class InsightRows(NamedTuple):
     kinds_before: Sequence[Row]
     clusters_before: Sequence[Row]
     people: Sequence[Row]
+    decisions: DecisionRows
 
 
 async def fetch_insights(client: HistoryClient, reader: Reader, steps: Steps) -> InsightRows:
     """Returns the rows that the reader may see. Raises what HistoryClient.query raises."""
     within = steps.parameters()
-    kinds, kinds_before, clusters, people = await client.query_all(
+    kinds, kinds_before, clusters, people, *decisions = await client.query_all(
         reader, (_KINDS, within), (_KINDS_BEFORE, within), (_CLUSTERS, within | {"most": MAX_CLUSTERS}),
-        (_PEOPLE, within | {"most": MAX_PEOPLE}))
+        (_PEOPLE, within | {"most": MAX_PEOPLE}), *decision_queries(within))
     names = sorted({row[1] for row in clusters if row[0] == 1})
     clusters_before = await client.query(_CLUSTERS_BEFORE, reader, **within, clusters=names)
-    return InsightRows(kinds, clusters, kinds_before, clusters_before, people)
+    return InsightRows(kinds, clusters, kinds_before, clusters_before, people, DecisionRows(*decisions))
 
 
 def render_insights(rows: InsightRows, steps: Steps) -> dict[str, Any]:
@@ -117,6 +119,7 @@ def render_insights(rows: InsightRows, steps: Steps) -> dict[str, Any]:
         "times": [format_timestamp(steps.since + step * steps.step) for step in range(steps.count)],
         "total": {name: sum(flow[name] for flow in kinds) for name in ("opened", "closed", "open")} | total,
         "kinds": kinds, "clusters": clusters, "people": [_person(row) for row in rows.people],
+        "decisions": render_decisions(rows.decisions),
     }
 
 

@@ -8,10 +8,12 @@ from api.contract.openapi import install_openapi
 from api.edge.services import Edge
 from api.http.auth.cookies import SeparateCookiesMiddleware
 from api.http.auth.tokens import Authenticator
+from api.http.decisions import routes as decisions
 from api.http.error_handlers import add_error_handlers
 from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
 from api.http.paths import EncodedSegmentsMiddleware
 from api.http.routes import ankra, crewship, dashboard, docs, health, history, insights, receipts, session, zero
+from api.http.sources import keys
 
 __all__ = ["create_app"]
 
@@ -26,7 +28,9 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.state.edge = edge
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     add_error_handlers(app)
-    for routes in (health, session, ankra, history, insights, receipts, zero, crewship, docs, dashboard):
+    for routes in (
+        health, session, ankra, keys, history, insights, receipts, decisions, zero, crewship, docs, dashboard,
+    ):
         app.include_router(routes.router)
     app.include_router(crewship.websocket_router)
     install_openapi(app)

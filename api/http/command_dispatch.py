@@ -21,7 +21,7 @@ from schemas.log import Command, Dismiss, Restore, SetState
 from schemas.views import ItemRow
 from streams.core.fold.command_handlers import SOURCE_MANAGED
 
-__all__ = ["ItemSerializer", "command_fields", "execute"]
+__all__ = ["ItemSerializer", "command_fields", "execute", "outcome_response"]
 
 ItemSerializer = Callable[[ItemRow], bytes]  # row -> JSON of the item in the dialect of the route
 
@@ -57,8 +57,13 @@ async def execute(edge: Edge, caller: Caller, command: Command, serialize: ItemS
         row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
         if row is not None:
             return _revision_conflict(row, serialize)
-    response = json_response(bytes(outcome.body), outcome.status)
-    if outcome.status == 429:  # the user has too many stored outcomes (streams.core.fold.outcomes)
+    return outcome_response(outcome.status, bytes(outcome.body))
+
+
+def outcome_response(status: int, body: bytes) -> Response:
+    """Returns the response of an outcome."""
+    response = json_response(body, status)
+    if status == 429:  # too many stored outcomes of the user (streams.core.fold.outcomes), or votes of a question
         response.headers["retry-after"] = _OUTCOMES_RETRY_AFTER
     return response
 

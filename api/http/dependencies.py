@@ -16,14 +16,16 @@ from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import SESSION_COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values, csrf_of
+from api.http.auth.keys import bearer_key, caller_of_key
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.middleware import RELEASE_CALLBACKS
 from api.http.protocol.unauthenticated import mark_authenticated
+from streams.core.fold.key_handlers import KEY_ROLES
 
 __all__ = [
-    "CSRF_COOKIE", "CSRF_HEADER", "CurrentCaller", "CurrentEdge", "Cursor", "IdempotencyKey", "Revision",
-    "StreamingCaller", "WritingCaller", "check_csrf", "get_caller", "get_edge", "json_response", "read_cursor",
-    "valid_sessions",
+    "CSRF_COOKIE", "CSRF_HEADER", "CurrentCaller", "CurrentEdge", "Cursor", "IdempotencyKey", "KeyOrCaller", "Revision",
+    "SendingCaller", "StreamingCaller", "WritingCaller", "check_csrf", "get_caller", "get_edge", "json_response",
+    "read_cursor", "valid_sessions",
 ]
 
 CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
@@ -32,6 +34,7 @@ CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 _MAX_CURSOR = 2**53
 _MAX_KEY_LENGTH = 255
 _BYTES_PER_WRITE = 4096  # each such part of a body costs one more token: the log, the outcome and the view store it
+_NOT_FOR_KEYS = "a key may send events to POST /events and read its own items and decisions, and nothing else"
 _REVISION = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 
 
@@ -44,6 +47,9 @@ def get_edge(request: Request) -> Edge:
 # Security schemes of the OpenAPI document. `get_caller` reads the headers itself, because it needs repeated ones.
 _bearer_scheme = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="JWT with the claims sub, workspace_id, role and exp")
+_key_scheme = HTTPBearer(
+    scheme_name="SourceKey", auto_error=False,
+    description="key of a source (`attn key create`), or a JWT as on the other routes")
 _cookie_scheme = APIKeyCookie(
     name=SESSION_COOKIE, auto_error=False, description="the same token; writes also need the header X-CSRF-Token")
 
@@ -52,13 +58,36 @@ async def get_caller(
     request: Request, bearer: Annotated[object, Security(_bearer_scheme)] = None,
     cookie: Annotated[object, Security(_cookie_scheme)] = None,
 ) -> Caller:
-    """Returns the caller of the request and marks its connection as authenticated. Raises ApiError 401."""
+    """Returns the caller of the request and marks its connection as authenticated.
+
+    Raises ApiError 401, and 403 for the key of a source: it is accepted where a route names `KeyOrCaller`.
+    """
+    caller = await _authenticate(request)
+    if caller.key is not None:
+        raise ApiError(403, _NOT_FOR_KEYS)
+    return caller
+
+
+async def get_caller_or_key(
+    request: Request, bearer: Annotated[object, Security(_key_scheme)] = None,
+    cookie: Annotated[object, Security(_cookie_scheme)] = None,
+) -> Caller:
+    """Returns the caller of the request, who may have the key of a source. Raises ApiError 401."""
+    return await _authenticate(request)
+
+
+async def _authenticate(request: Request) -> Caller:
     auth: Authenticator = request.app.state.auth
     authorization = request.headers.getlist("authorization")
     try:
         if len(authorization) > 1:  # a proxy may have checked another one
             raise Unauthorized(f"{len(authorization)} Authorization headers: one is expected")
-        caller = await auth.caller(authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE))
+        key = bearer_key(authorization[0]) if authorization else None
+        if key is not None:
+            caller = caller_of_key(get_edge(request), key)
+        else:
+            caller = await auth.caller(
+                authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE))
     except Unauthorized as error:
         raise ApiError(401, str(error), {"www-authenticate": "Bearer"}) from None
     mark_authenticated(request.scope)
@@ -101,6 +130,14 @@ def _equal(sent: str, value: str) -> bool:
 
 
 async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    return await _limit_reads(request, caller)
+
+
+async def _reading_key_or_caller(request: Request, caller: Annotated[Caller, Depends(get_caller_or_key)]) -> Caller:
+    return await _limit_reads(request, caller)
+
+
+async def _limit_reads(request: Request, caller: Caller) -> Caller:
     """Returns the caller of a read after a slot of the read limiter is free. The slot is released when the client has
     received the response (`api.http.middleware.ReleaseMiddleware`). Raises ApiError 429 if too many reads wait."""
     reads = get_edge(request).read_limiter
@@ -126,6 +163,16 @@ async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(ge
         raise ApiError(429, f"too many writes: at most {limiter.rate:g} a second; {_BYTES_PER_WRITE} bytes of a body "
                       "or 10 ids of a bulk count as one more", {"retry-after": str(wait)},
                       limit=limiter.burst)
+    return caller
+
+
+async def _sending_caller(request: Request, caller: Annotated[Caller, Depends(get_caller_or_key)]) -> Caller:
+    """Returns who sends events: a key, or a user with one of the roles that create keys. Raises ApiError 403."""
+    if caller.key is None:
+        if caller.role not in KEY_ROLES:
+            raise ApiError(403, "events are sent with a key of a source, or by the roles OWNER and ADMIN")
+        if "authorization" not in request.headers:
+            await _check_write(request)
     return caller
 
 
@@ -178,6 +225,8 @@ def json_response(body: bytes, status: int = 200) -> Response:
 
 CurrentEdge = Annotated[Edge, Depends(get_edge)]
 CurrentCaller = Annotated[Caller, Depends(_reading_caller)]
+KeyOrCaller = Annotated[Caller, Depends(_reading_key_or_caller)]
+SendingCaller = Annotated[Caller, Depends(_sending_caller)]
 StreamingCaller = Annotated[Caller, Depends(get_caller)]
 Cursor = Annotated[int | None, Depends(_cursor)]
 WritingCaller = Annotated[Caller, Depends(_writing_caller)]

@@ -7,12 +7,16 @@ segment: `/cases/{case:id}`.
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+from fastapi import Path
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["EncodedSegmentsMiddleware"]
+__all__ = ["EncodedSegmentsMiddleware", "Id"]
+
+Id = Annotated[str, Path(max_length=2000)]  # a path parameter with the convertor `id`
 
 _NO_ROUTE = ""  # path of a request whose path is not UTF-8: matches no route, so the response is 404
 

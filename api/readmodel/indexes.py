@@ -147,6 +147,7 @@ def decision_entries(row: DecisionRow) -> Iterator[IndexEntry]:
             yield IndexName(DECISIONS, audience, selector=state), key
         for user in {actor.user for actor in row.actors}:
             yield IndexName("decided", user, selector=state), key
+        yield IndexName("all_decisions", selector=state), key  # for keys of sources, which are in no audience
 
 
 _indexed_fields = attrgetter(

@@ -17,7 +17,8 @@ from schemas.views import DraftRow, ItemRow, decode_row
 from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned, pinned_sort_key
 
 __all__ = [
-    "MAX_DRAFTS", "PAGE_BYTES", "decisions", "dismissed", "drafts", "first_page", "item_rows", "newest", "ranked",
+    "MAX_DRAFTS", "PAGE_BYTES", "all_decisions", "decisions", "dismissed", "drafts", "first_page", "item_rows",
+    "newest", "ranked",
 ]
 
 # Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB.
@@ -141,6 +142,13 @@ def decisions(workspace: Workspace, reader: Reader, state: str = "", before: byt
     own = workspace.sets.get(IndexName("decided", reader.user, selector=state)) if reader.user else None
     runs = [keys.descending(before) for keys in (*sets, *([own] if own is not None else []))]
     return merge_sorted(runs, descending=True)
+
+
+def all_decisions(workspace: Workspace, state: str = "", before: bytes | None = None) -> Iterator[bytes]:
+    """Yields time and id of all decisions of the workspace as `decisions` does, without an access check."""
+    workspace.ensure_family(DECISIONS)
+    keys = workspace.sets.get(IndexName("all_decisions", selector=state))
+    return iter(keys.descending(before)) if keys is not None else iter(())
 
 
 def drafts(workspace: Workspace, user: str) -> Iterator[DraftRow]:

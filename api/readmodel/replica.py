@@ -13,6 +13,7 @@ import msgspec
 
 from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import workspace_as_of
+from api.readmodel.source_keys import SourceKeys
 from api.readmodel.workspace import PREFIXES, Workspace
 from schemas.topics import partition_of
 from schemas.views import (
@@ -99,6 +100,7 @@ class Replica:
         self.partitions = partitions
         self.served = frozenset(range(partitions) if served is None else served)
         self.retained_bytes = 0  # bytes
+        self.source_keys = SourceKeys()
         self._resume_bytes = resume_bytes
         self._partitions = {number: _Partition() for number in self.served}
         self._workspaces: dict[str, Workspace] = {}
@@ -119,6 +121,7 @@ class Replica:
         for key, raw in rows.items():
             if key[:2] in PREFIXES:
                 part.rows[key] = raw
+                self.source_keys.apply(key, raw)
                 keys.setdefault(_decode_workspace_id(raw).ws, []).append(key)
                 yield
         for name, own in keys.items():
@@ -143,6 +146,7 @@ class Replica:
             before = part.rows.get(key)
             if key[:2] not in PREFIXES or raw == before:
                 continue
+            self.source_keys.apply(key, raw)
             # The values differ, therefore one of them exists.
             workspace = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
             batch.changed.setdefault(workspace.workspace_id, []).append((key, before, raw))

@@ -44,7 +44,7 @@ from streams.core.domain.visibility import Targets
 __all__ = ["PREFIXES", "Workspace"]
 
 # Key prefixes of the rows that an edge keeps. The other rows are used by the fold only.
-PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:", b"c:"})
+PREFIXES = frozenset({b"i:", b"m:", b"d:", b"p:", b"a:", b"c:", b"x:"})
 _DEFAULT_FAMILIES = frozenset({"ranked"})
 # `keys` is compacted once it holds more keys of deleted rows than this, and more than half of its keys are such. The
 # number is small because an edge may hold 100,000 workspaces whose rows are created and deleted one by one.

@@ -33,6 +33,7 @@ _NAMES = (r"(?:secret|token|password|passwd|authorization|cookie|api_?key|privat
 _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT
+    (re.compile(r"(?<![0-9A-Za-z])(attn_[0-9A-Za-z]{16}_)[0-9A-Za-z]+"), rf"\1{REDACTED}"),  # the key of a source
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {REDACTED}"),
     (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),  # scheme://user:password@host
     # name=value and name: value; the name may have a prefix (ATTN_JWT_SECRET) and the value quotes.
@@ -44,6 +45,8 @@ _IN_TEXT = (
 _CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
 # Libraries that log every retry; a client without its broker retries ten times a second.
 _REPEATING = ("aiokafka", "kafka", "faust", "mode")
+# Its DEBUG lines have whole records: on `decisions` with the reply token.
+_SHOWS_RECORDS = "aiokafka.producer.producer"
 _QUIET = 10.0  # seconds
 _KNOWN = 1000  # different lines; beyond, all of them are forgotten
 
@@ -158,6 +161,7 @@ def configure(role: str, settings: Settings, stream: TextIO | None = None, prefi
         handler.addFilter(RepeatFilter())
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
+    logging.getLogger(_SHOWS_RECORDS).setLevel(logging.INFO)
     if settings.log_level != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))

@@ -121,10 +121,10 @@ def _event_type_of(topic: str, envelope: dict[str, Any]) -> str:
     event_type = envelope.get("type")
     if not isinstance(event_type, str):
         raise Rejected("type: a CloudEvent needs one", "envelope")
-    if event_type in DECISION_REPORTS:
-        return event_type  # on the topic of the source that got the decision
     expected_topic = TOPIC_OF_TYPE.get(event_type)
     if expected_topic is None:
+        if event_type in DECISION_REPORTS:
+            return event_type  # on the topic of the source that got the decision
         raise Rejected(f"type: {event_type[:100]!r} is not one attn knows", "type")
     if expected_topic != topic:
         raise Rejected(f"type: {event_type} belongs on topic {expected_topic}, not {topic}", "type")

@@ -19,6 +19,7 @@ from api.readmodel.readers import Reader
 from schemas.scalars import LATEST, SECOND, is_valid_unicode
 from schemas.settings import Settings
 from schemas.sources import ROLES
+from schemas.views import SourceKeyRow
 from streams.core.domain.visibility import roles_of
 
 __all__ = ["MAX_TOKEN_LENGTH", "Authenticator", "Caller", "Unauthorized"]
@@ -37,12 +38,17 @@ class Unauthorized(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Identity of an authenticated request: claims of its token. `expires`: seconds since the epoch."""
+    """Identity of an authenticated request: claims of its token. `expires`: seconds since the epoch.
+
+    `key`: the key of a source, if the request has one instead of a token. Only routes that name `KeyOrCaller` get such
+    a caller; its `reader` has no role.
+    """
 
     role: str
     name: str | None
     expires: float
     reader: Reader
+    key: SourceKeyRow | None = None
 
     @property
     def workspace_id(self) -> str:

@@ -13,9 +13,18 @@ from api.contract.errors import ApiError
 from api.contract.requests import Bulk, StateChange
 from api.contract.responses import responses_of
 from api.http.command_dispatch import command_fields, execute
-from api.http.dependencies import CurrentCaller, CurrentEdge, IdempotencyKey, Revision, WritingCaller, json_response
+from api.http.dependencies import (
+    CurrentCaller,
+    CurrentEdge,
+    IdempotencyKey,
+    KeyOrCaller,
+    Revision,
+    WritingCaller,
+    json_response,
+)
 from api.http.routes.websocket import serve_websocket
 from api.readmodel import listing
+from api.readmodel.source_keys import item_of_key
 from schemas.log import SetState
 
 __all__ = ["router", "websocket_router"]
@@ -85,9 +94,12 @@ async def open_websocket(socket: WebSocket) -> None:
 
 
 @router.get("/{item:id}", responses=responses_of(responses.InboxItem, 404))
-async def get_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
-    """Returns one item. It may be resolved, or grouped into an incident."""
-    row = (await edge.workspace(caller.reader)).visible_item(caller.reader, item)
+async def get_item(edge: CurrentEdge, caller: KeyOrCaller, item: Id) -> Response:
+    """Returns one item. It may be resolved, or grouped into an incident. With the key of a source: an item of which its
+    source asked the question."""
+    workspace = await edge.workspace(caller.reader)
+    row = (workspace.visible_item(caller.reader, item) if caller.key is None
+           else item_of_key(workspace, caller.key, item))
     if row is None:
         raise ApiError(404, "not found")
     return json_response(edge.pages.crewship_json(row))

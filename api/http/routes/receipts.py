@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from api.contract import responses
+from api.contract.asking.receipts import receipt_payload
 from api.contract.errors import NO_STORE, ApiError
-from api.contract.receipts import receipt_payload
 from api.contract.responses import responses_of
 from api.http.dependencies import CurrentCaller, CurrentEdge
+from api.readmodel import listing
+from api.readmodel.indexes import DECISIONS, TIME
 from api.readmodel.readers import Reader
 from api.readmodel.workspace import Workspace
 from schemas.asking.question import DecisionRow
@@ -24,6 +27,7 @@ router = APIRouter(tags=["decisions"])
 
 KEYS_PATH = "/.well-known/attn-decision-keys.json"
 _JOSE, _KEY_SET = "application/jose+json", "application/jwk-set+json"
+MAX_SCANNED = 10_000  # decisions of a reader that are searched for one of the item
 _KEY_SET_SECONDS = 300  # for which caches may keep the keys: a new key is published before it signs
 
 Id = Annotated[str, Path(max_length=2000)]
@@ -46,6 +50,9 @@ async def get_receipt(
     payload is canonical JSON."""
     workspace = await edge.workspace(caller.reader)
     row = _decision_of(workspace, caller.reader, item, decision)
+    if row is None and decision is None and workspace.has_item(item):
+        workspace = await edge.workspace(caller.reader, DECISIONS)
+        row = _newest_of(workspace, caller.reader, item)
     if row is None:
         raise ApiError(404, "not found")
     if not edge.receipt_signer.can_sign:
@@ -67,6 +74,21 @@ def _decision_of(workspace: Workspace, reader: Reader, item: str, decision: str 
         decision = made.id
     found = _row_of(workspace, decision)
     return found if found is not None and found.item == item and _may_see(reader, found) else None
+
+
+def _newest_of(workspace: Workspace, reader: Reader, item: str) -> DecisionRow | None:
+    """Returns the newest decision of the item that the reader may see, if it is among the reader's MAX_SCANNED newest.
+
+    The item asks another question by now, or its newest decision is for other readers.
+    """
+    name = item_key(item)[2:]
+    for key in islice(listing.decisions(workspace, reader), MAX_SCANNED):
+        raw = workspace.rows[b"c:" + key[TIME.size:]]
+        if name in raw:
+            row = decode_row(b"c:", raw)
+            if isinstance(row, DecisionRow) and row.item == item:
+                return row
+    return None
 
 
 def _row_of(workspace: Workspace, decision: str) -> DecisionRow | None:

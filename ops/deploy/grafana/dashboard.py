@@ -24,6 +24,7 @@ WORKSPACES = "SELECT DISTINCT workspace_id FROM items_hourly ORDER BY workspace_
 _SHORT = {
     "$IN_RANGE": "WHERE $HERE AND $__timeFilter(hour)",
     "$CLOSED": "WHERE $HERE AND $__timeFilter(occurred_at) AND seconds_open IS NOT NULL",
+    "$DECIDED": "WHERE $HERE AND $__timeFilter(decided_at) AND actor != '' AND state != 'taken_back'",
     "$HERE": "workspace_id = ${workspace:sqlstring}",
 }
 
@@ -78,6 +79,32 @@ PANELS = [
      "SELECT occurred_at, type, title, cluster, actor, resolved_action FROM activity "
      "WHERE $HERE AND $__timeFilter(occurred_at) AND target_user_id = '' AND target_role = '' "
      "ORDER BY occurred_at DESC LIMIT 100"),
+    ("Decisions", "stat", "short", 6, 4,
+     "SELECT countIf(actor != '' AND state != 'taken_back') AS made, countIf(state = 'expired') AS expired, "
+     "countIf(refused_at IS NOT NULL) AS refused, countIf(unconfirmed_at IS NOT NULL) AS unconfirmed "
+     "FROM decisions WHERE $HERE AND $__timeFilter(decided_at)"),
+    ("Median time to decide", "stat", "s", 6, 4,
+     "SELECT quantileExact(0.5)(seconds_to_decide) AS median FROM decisions $DECIDED"),
+    ("Median time from decision to effect", "stat", "s", 6, 4,
+     "SELECT quantileExact(0.5)(seconds_to_apply) AS median FROM decisions $DECIDED"),
+    ("Decided unseen or within 3 s", "stat", "percentunit", 6, 4,
+     "SELECT round(countIf(viewed IS NULL OR viewed < 3) / count(), 3) AS rubber_stamps FROM decisions $DECIDED"),
+    ("Time to decide and to apply, median", "timeseries", "s", 12, 8,
+     "SELECT $__timeInterval(decided_at) AS time, quantileExact(0.5)(seconds_to_decide) AS to_decide, "
+     "quantileExactOrNull(0.5)(seconds_to_apply) AS to_apply FROM decisions $DECIDED GROUP BY time ORDER BY time"),
+    ("Who decides", "table", "short", 12, 8,
+     "SELECT actor, count() AS decided, quantileExact(0.5)(seconds_to_decide) AS median_seconds, "
+     "round(countIf(viewed IS NULL OR viewed < 3) / decided, 3) AS rubber_stamps "
+     "FROM decisions $DECIDED GROUP BY actor ORDER BY decided DESC, actor LIMIT 20"),
+    ("Refused and undeliverable, by reason", "table", "short", 12, 8,
+     "SELECT substring(type, 10) AS state, kind, reason, count() AS times FROM activity "
+     "WHERE $HERE AND $__timeFilter(occurred_at) AND type IN ('decision.refused', 'decision.undeliverable') "
+     "AND NOT is_stale GROUP BY state, kind, reason ORDER BY times DESC, state, kind, reason LIMIT 20"),
+    ("Results of questions", "table", "short", 12, 8,
+     "SELECT kind, countIf(state = 'applied') AS applied, countIf(state = 'expired') AS expired, "
+     "countIf(state = 'taken_back') AS taken_back, countIf(refused_at IS NOT NULL) AS refused, "
+     "countIf(unconfirmed_at IS NOT NULL) AS unconfirmed FROM decisions "
+     "WHERE $HERE AND $__timeFilter(decided_at) GROUP BY kind ORDER BY kind"),
 ]
 
 

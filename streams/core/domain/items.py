@@ -59,9 +59,10 @@ def update(row: ItemRow, data: Data, cleared: tuple[str, ...], stamp: Stamp) -> 
     if row.base is not None and stamp.time <= row.base.time:
         return
     shown, over = row.data, row.over
-    for name, value in zip(_UPDATABLE, _values(data), strict=True):
-        if (value is None or value is NO_PAYLOAD) and (name not in cleared or name == "title"):
-            continue
+    # In the order of the fields: it becomes the order of `over`, hence of the row's bytes.
+    named = [(name, value) for name, value in zip(_UPDATABLE, _values(data), strict=True)
+             if (value is not None and value is not NO_PAYLOAD) or (name in cleared and name != "title")]
+    for name, value in named:
         if stamp > over.get(name, _NEVER):
             setattr(shown, name, value)
             over[name] = stamp
@@ -83,7 +84,7 @@ def derive_state(row: ItemRow, clock: int, config: FoldConfig) -> None:
 
     The caller must set `touched` before.
     """
-    answered = questions.restore_listed(row)
+    answered = row.question is not None and questions.restore_listed(row)
     raised = _update_priority(row)
     row.blocking = row.data.blocking if row.data.blocking is not None else row.kind in BLOCKING_BY_DEFAULT
     row.target_user_id, row.target_role = row.data.target_user_id, row.data.target_role
@@ -98,7 +99,8 @@ def derive_state(row: ItemRow, clock: int, config: FoldConfig) -> None:
         row.surge += 1
     if row.base is not None:
         row.created_at = periods.current_period_start(row.periods) or row.base.time
-    derive_question(row, answered, clock, config)
+    if row.question is not None or row.data.ask is not NO_PAYLOAD or config.decisions == "all":
+        derive_question(row, answered, clock, config)
     derive_rank(row, clock, config)
 
 
@@ -171,7 +173,9 @@ def derive_rank(row: ItemRow, clock: int, config: FoldConfig) -> None:
     row.overdue = row.is_open and row.due_at <= clock
     row.band = band_of(row.priority, row.overdue)
     if row.is_open:
-        row.wake = questions.next_timer(row, None if row.overdue or row.due_at == NO_DUE else row.due_at)
+        row.wake = None if row.overdue or row.due_at == NO_DUE else row.due_at
+        if row.question is not None:
+            row.wake = questions.next_timer(row, row.wake)
     elif row.state == "decided":
         row.wake = None  # the timers of its decision bring it back
     elif row.wake is None or not row.touched <= row.wake <= row.touched + config.retention:

@@ -10,7 +10,7 @@ __all__ = [
     "DIGEST_BYTES", "activity_key", "batch_key", "command_digest", "command_name", "decision_fact_name",
     "decision_key", "draft_key", "event_digest", "event_name", "group_key", "is_event_digest", "item_id", "item_key",
     "legacy_event_name", "mark_key", "outcome_count_key", "outcome_key", "parse_event_name", "preferences_key",
-    "proof_expiring_name", "proofs_key", "seen_key",
+    "proof_expiring_name", "proofs_key", "seen_key", "source_key_count_key", "source_key_key",
 ]
 
 # 96 bits: with ten million events per partition, the probability of a collision (a lost event) is about 1 in 10**15.
@@ -121,6 +121,16 @@ def outcome_key(ws: str, user: str, key: str) -> bytes:
 def outcome_count_key(ws: str, user: str) -> bytes:
     """Returns the key of the row that counts the stored outcomes of a user."""
     return b"k:" + _digest(16, ws, user).hexdigest().encode()
+
+
+def source_key_key(key: str) -> bytes:
+    """Returns the row key of a source's key with this id."""
+    return b"x:" + key.encode()
+
+
+def source_key_count_key(ws: str) -> bytes:
+    """Returns the key of the row that counts the keys of a workspace."""
+    return b"n:" + _digest(16, ws, "").hexdigest().encode()
 
 
 def activity_key(digest: bytes) -> bytes:

@@ -171,6 +171,8 @@ def question_digest(row: ItemRow, shown: bytes) -> str:
 
 def set_source(row: ItemRow, source: str, stamp: Stamp, config: FoldConfig) -> None:
     """Stores the CloudEvents source of the event that asks: the newest opening, or the update that set the ask."""
+    if not row.source and row.data.ask is NO_PAYLOAD and config.decisions != "all":
+        return
     if row.over.get("ask") == stamp:
         row.source = source
     elif row.base == stamp and "ask" not in row.over:

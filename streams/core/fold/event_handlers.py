@@ -61,7 +61,8 @@ def _update_item(context: FoldContext, key: bytes, row: ItemRow, event: Event) -
     before = row.question
     items.derive_state(row, context.log_clock, context.config)
     row.rev = context.revision
-    context.note_question(row, before)
+    if row.question is not None or before is not None:
+        context.note_question(row, before)
     if row.kind == "failed_run":
         incident_groups.sync_group(context, row)
     context.state.put(key, row)

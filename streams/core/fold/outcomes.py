@@ -12,7 +12,19 @@ from hashlib import blake2b
 import msgspec
 
 from schemas.facts import Outcome
-from schemas.log import BatchAnswer, Command, Decide, DecideMany, Dismiss, Restore, SetPreferences, SetState, TakeBack
+from schemas.log import (
+    BatchAnswer,
+    Command,
+    CreateKey,
+    Decide,
+    DecideMany,
+    Dismiss,
+    Restore,
+    RevokeKey,
+    SetPreferences,
+    SetState,
+    TakeBack,
+)
 from schemas.scalars import DAY, format_timestamp
 from schemas.views import KeysRow, OutcomeRow, PreferencesRow
 from streams.core.domain.keys import outcome_count_key, outcome_key, preferences_key
@@ -160,8 +172,8 @@ def preferences_body(row: PreferencesRow) -> dict[str, object]:
 def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
     """Returns what is stored of a successful body: a JSON string. Of bulk: updated, not found, and one bit per id: 1
     if it was skipped, in base64."""
-    if isinstance(command, Decide | TakeBack | DecideMany):
-        return body  # its decision may have changed until the request is repeated
+    if isinstance(command, Decide | TakeBack | DecideMany | RevokeKey):
+        return body  # its decision may have changed until the request is repeated, and its key is gone
     if not (isinstance(command, SetState) and command.bulk):
         return _encode_body("")
     fields = msgspec.json.decode(body)
@@ -192,7 +204,7 @@ def _outcome_key(command: Command) -> bytes:
 def _request_digest(command: Command) -> str:
     """Returns the digest of what the client requested, in hexadecimal: the command without id, time, edge and claims.
 
-    A fence that the edge filled in is left out: it may differ when the client repeats its request.
+    A fence or a key that the edge filled in is left out: it may differ when the client repeats its request.
     """
     request = msgspec.structs.replace(command, id="", time=0, edge="", roles=())
     if isinstance(request, Decide):
@@ -201,4 +213,6 @@ def _request_digest(command: Command) -> str:
     elif isinstance(request, DecideMany):
         answers = tuple(BatchAnswer(one.item, 0 if one.by_edge else one.rev, one.by_edge) for one in request.answers)
         request = msgspec.structs.replace(request, role="", name=None, answers=answers)
+    elif isinstance(request, CreateKey):
+        request = msgspec.structs.replace(request, key="", digest="")
     return blake2b(msgspec.json.encode(request), digest_size=16).hexdigest()

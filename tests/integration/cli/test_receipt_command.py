@@ -19,7 +19,7 @@ import pytest
 from support.edge.decisions import asking_item, decided
 from support.processes.cli import attn_here
 
-from api.contract.receipts import receipt_payload
+from api.contract.asking.receipts import receipt_payload
 from streams.core.receipts import ReceiptSigner, public_key
 
 ROOT = Path(__file__).parents[3]

@@ -16,6 +16,7 @@ import orjson
 import pytest
 import yaml
 from support import events
+from support.clickhouse.decisions import decision_facts, decision_rows
 from support.clickhouse.embedded_server import archived
 
 from ops.deploy.grafana.dashboard import FILE, SOURCE, dashboard
@@ -84,6 +85,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[s
         facts: dict[str, list[Fact]] = defaultdict(list)
         for partition, source in enumerate((real, made)):
             told = fold([normalise(line["topic"], orjson.dumps(line["value"])) for line in source])
+            for ws in sorted({fact.ws for fact in told})[:2]:
+                begin = min(fact.time for fact in told if fact.ws == ws)
+                told += decision_facts(partition, 150, ws, begin)
             for fact in archive.keep(told, partition):
                 facts[fact.ws].append(fact)
         client = clickhouse_connect.get_client(dsn=archive.url, autogenerate_session_id=False)
@@ -213,11 +217,82 @@ def longest(asked: QueryRequest) -> list[Any]:
     return found
 
 
+def decided(asked: QueryRequest, by_people: bool = True) -> list[dict[str, Any]]:
+    """Rows of view `decisions` that were decided in time; `by_people`: by a person who did not take them back."""
+    return [row for row in decision_rows(asked.facts).values() if asked.since <= row["decided_at"] < asked.until
+            and not (by_people and (not row["actor"] or row["state"] == "taken_back"))]
+
+
+def grouped(rows: Sequence[dict[str, Any]], by: str) -> list[tuple[Any, list[dict[str, Any]]]]:
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row[by]].append(row)
+    return sorted(groups.items())
+
+
+def stamps(rows: Sequence[dict[str, Any]]) -> tuple[int, int, float]:
+    unseen = sum(row["viewed"] is None for row in rows)
+    quick = sum(row["viewed"] is not None and row["viewed"] < 3 for row in rows)
+    return unseen, quick, round((unseen + quick) / len(rows), 4)
+
+
+def decision_times(asked: QueryRequest) -> list[Any]:
+    found = []
+    for kind, rows in grouped(decided(asked), "kind"):
+        decide = [row["seconds_to_decide"] for row in rows]
+        apply = [row["seconds_to_apply"] for row in rows if row["seconds_to_apply"] is not None]
+        found.append((kind, len(rows), exact(decide, 0.5), exact(decide, 0.9), len(apply), *(
+            exact(apply, share) if apply else None for share in (0.5, 0.9))))
+    return sorted(found, key=lambda row: (-row[1], row[0]))
+
+
+def who_decides(asked: QueryRequest) -> list[Any]:
+    found = [(actor, len(rows), exact([row["seconds_to_decide"] for row in rows], 0.5),
+              sum(row["does"] == "reject" for row in rows), sum(row["refused_at"] is not None for row in rows),
+              *stamps(rows)) for actor, rows in grouped(decided(asked), "actor")]
+    return sorted(found, key=lambda row: (-row[1], row[0]))[:50]
+
+
+def rubber_stamps(asked: QueryRequest) -> list[Any]:
+    found = [(kind, len(rows), *stamps(rows)) for kind, rows in grouped(decided(asked), "kind")]
+    return sorted(found, key=lambda row: (-row[4], row[0]))
+
+
+def refusals(asked: QueryRequest) -> list[Any]:
+    found = Counter(
+        (fact.type.removeprefix("decision."), fact.kind, fact.reason or "") for fact in asked.within
+        if fact.type in ("decision.refused", "decision.undeliverable") and not fact.stale)
+    return [(*key, count) for key, count in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))][:50]
+
+
+def results(asked: QueryRequest) -> list[Any]:
+    found = []
+    for kind, rows in grouped(decided(asked, by_people=False), "kind"):
+        states = Counter(row["state"] for row in rows)
+        found.append((
+            kind, states["applied"], states["expired"], states["taken_back"],
+            *(sum(row[name] is not None for row in rows)
+              for name in ("refused_at", "undeliverable_at", "unconfirmed_at")),
+            round(states["applied"] / len(rows), 4)))
+    return found
+
+
+def waiting(asked: QueryRequest) -> list[Any]:
+    rows = [row for row in decided(asked, by_people=False)
+            if row["state"] in ("made", "delivered", "unconfirmed", "sending", "undeliverable")]
+    rows.sort(key=lambda row: (row["decided_at"], row["decision_id"]))
+    return [(*(row[name] for name in ("decision_id", "kind", "title", "option", "actor")), when(row["decided_at"]),
+             row["state"], asked.until // SECOND - row["decided_at"] // SECOND) for row in rows[:100]]
+
+
 MODELS: dict[str, Callable[[QueryRequest], list[Any]]] = {
     "Momentum per day": momentum, "Time to resolve by kind": time_to_resolve, "Who resolves": who_resolves,
     "Targets missed": targets_missed, "Open items at the end, longest first": still_open,
     "Failures per cluster": failures, "Results of drafts edited by an AI": drafts, "Backlog over time": backlog,
     "Events that arrived too late": late, "Load by hour of the week": load, "Longest cases, step by step": longest,
+    "Time to decide and to apply by kind": decision_times, "Who decides": who_decides,
+    "Rubber stamps by kind": rubber_stamps, "Refused and undeliverable decisions by reason": refusals,
+    "Results of questions": results, "Decisions that wait for their source, longest first": waiting,
 }
 TIMED = {"Open items at the end, longest first": lambda row: (row[0], row[3])}
 

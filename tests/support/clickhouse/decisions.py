@@ -52,7 +52,8 @@ def _one(rng: random.Random, ws: str, name: str, at: int) -> list[Fact]:
     fate = rng.choice(("expired", "taken_back", "refused", "undeliverable", "unconfirmed", "applied", "applied",
                        "applied", "made", "again"))
     if rng.random() < 0.2:  # by a source that did not ask
-        tell("decision.refused", at + 3600 * SECOND, stale=True, reason="not yours", item=None)
+        tell("decision.refused", at + 3600 * SECOND, stale=True, reason="not yours", item=None, kind=None,
+             case_id=None)
     if fate == "expired":
         tell("decision.expired", at, resolved_action="expired", seconds_open=rng.randrange(9000) / 4)
         return facts

@@ -50,8 +50,10 @@ export function localMoment(text) {
 }
 
 /** @param {FormField} schema @param {Field["kind"]} kind @returns {Entry} */
-function initialOf(schema, kind) {
-  const value = schema.default;
+const initialOf = (schema, kind) => entryOf({ kind }, schema.default);
+
+/** Returns a value of the form as its field shows it. @param {Pick<Field, "kind">} field @param {any} value @returns {Entry} */
+export function entryOf({ kind }, value) {
   if (kind === "multi") return Array.isArray(value) ? value : [];
   if (value === undefined || value === null) return "";
   return kind === "date-time" ? localMoment(String(value)) : String(value);

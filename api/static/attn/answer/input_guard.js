@@ -24,6 +24,8 @@ export function inputGuard(clock) {
       seen = 0;
       since = clock();
     },
+    /** Returns the question on screen, or null. */
+    shown: () => shown,
     /** Notes whether the question is within the visible part of a visible page. @param {boolean} on */
     setVisible(on) {
       if (on === visible) return;

@@ -8,8 +8,15 @@ import { formatMoment, decidersText, listed, short, sourceName, voter } from "./
 /** @typedef {import("../http.js").Answer} Answer */
 /** @typedef {{tone: "good" | "wait" | "bad" | "calm", text: string, detail: string, left: number}} Outcome `left`: seconds in which it can be taken back */
 
-/** Returns the seconds left to take a decision back. @param {Pick<Decision, "state" | "undo_until">} decision @param {number} now */
-export const secondsToUndo = ({ state, undo_until: until }, now) => (state === "made" ? Math.max(0, Math.ceil((Date.parse(until) - now) / 1000)) : 0);
+/**
+ * Returns the seconds left to take a decision back; never more than there were, however wrong the clock is.
+ * @param {Pick<Decision, "state" | "at" | "undo_until">} decision
+ * @param {number} now milliseconds
+ */
+export function secondsToUndo({ state, at, undo_until: until }, now) {
+  const all = Date.parse(until) - Date.parse(at), left = Math.min(all, Date.parse(until) - now);
+  return state === "made" ? Math.max(0, Math.ceil(left / 1000)) || 0 : 0;
+}
 
 /** Whether the reader is one of the people who decided. @param {Pick<Decision, "actors">} decision @param {Me | null} me */
 export const isOwn = ({ actors }, me) => Boolean(me) && (actors ?? []).some((actor) => actor.user === me?.user_id);
@@ -61,6 +68,9 @@ export function outcome(item, me, now) {
     default: return { tone: "calm", text: `State: ${short(String(decision.state))}`, detail, left: 0 };
   }
 }
+
+/** Returns the address of the signed receipt of a decision. @param {string} item @param {string} decision */
+export const receiptPath = (item, decision) => `/api/v1/inbox/${encodeURIComponent(item)}/decision/receipt?decision=${encodeURIComponent(decision)}`;
 
 /** @type {Record<string, string>} Short name of each state. */
 export const STATES = {

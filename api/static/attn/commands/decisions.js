@@ -129,6 +129,17 @@ export async function takeBack(ids) {
   showToast(ids.length === 1 ? `Not taken back: ${why}` : `${opened.length} of ${ids.length} taken back: ${why}`, { tone: "bad" });
 }
 
+/**
+ * Fetches what was sent with a decision, form and arguments included; null if it is not among the newest.
+ * @param {import("../types").Decision} decision
+ * @returns {Promise<import("../types").DecisionRow | null>}
+ */
+export async function fetchDecision({ id, state }) {
+  const answer = await request("GET", `/org/me/decisions?limit=200&state=${encodeURIComponent(state)}`);
+  const rows = ok(answer) ? /** @type {import("../types").DecisionRow[]} */ (answer.data.decisions) : [];
+  return rows.find((row) => row.id === id) ?? null;
+}
+
 /** @typedef {{id: string, title: string, result: string, tone: "good" | "bad"}} BulkResult */
 
 /**

@@ -13,8 +13,11 @@ import { announce, guard } from "./answer_state.js";
 
 const MANY = 4; // answers beyond which the bar does not stay on screen: it would cover a phone
 
-/** Reports that an input was ignored because the question had just changed. */
-export const tooEarly = () => announce("Not sent: the question has just appeared. Read it, then answer.");
+/** Reports that an input was ignored because the question had just changed, and brings the question into view. */
+export function tooEarly() {
+  announce("Not sent: the question has just appeared. Read it, then answer.");
+  document.getElementById("asked")?.scrollIntoView({ block: "nearest" });
+}
 
 /**
  * Runs a press that was meant for the question on screen.
@@ -50,6 +53,6 @@ export function AnswerBar({ item, options, keys, answer, ready }) {
         ${on && (open ? html`<kbd class="wide">Ctrl ↵</kbd>` : key && html`<kbd>${key}</kbd>`)}
         ${needsSecondPress(option, item.ask?.action) && !armed ? html`<span class="hidden"> (asks for a second press)</span>` : ""}</button>`;
     })}
-    ${open && html`<button type="button" class="button back" disabled=${busy} onClick=${back}>Back</button>`}
+    ${open && !answer.sole && html`<button type="button" class="button back" disabled=${busy} onClick=${back}>Back</button>`}
   </div>`;
 }

@@ -1,14 +1,15 @@
 // State of the answer to the open question: draft, errors, second press, sending. A press counts only for the question that was on
 // screen when it began (`answer/input_guard.js`).
-import { decide } from "../../commands/decisions.js";
+import { decide, fetchDecision } from "../../commands/decisions.js";
 import { argFields, readArgs, readArgsText } from "../../answer/args_model.js";
 import { draftStore, hasText, NO_DRAFT } from "../../answer/drafts.js";
-import { fieldsOf, readForm } from "../../answer/form_model.js";
+import { entryOf, fieldsOf, readForm } from "../../answer/form_model.js";
 import { inputGuard, questionId } from "../../answer/input_guard.js";
 import { needsSecondPress, optionTitle } from "../../answer/option_keys.js";
 import { explainAnswer, fieldErrors } from "../../answer/outcome.js";
 import { formOf, isPlain, openOptions } from "../../answer/question.js";
 import { now } from "../../clock.js";
+import { stringify } from "../../exact.js";
 import { ok } from "../../http.js";
 import { page } from "../../state/page_state.js";
 import { useEffect, useMemo, useRef, useState } from "../dom.js";
@@ -71,6 +72,10 @@ export function useAnswer(item, me) {
   const draft = own.question === question ? own.draft : first.draft;
   const { errors, problem, others } = shown.question === question ? shown : { ...shown, errors: /** @type {Record<string, string>} */ ({}), problem: "", others: [] };
   const isArmed = (/** @type {Option} */ option) => armed.question === question && armed.option === option.id && performance.now() - armed.at < ARMED_MS;
+
+  const options = openOptions(item), sole = options.length === 1;
+  // The only answer needs no button that opens its form.
+  const open = options.find((option) => (sole || option.id === draft.option) && !isPlain(item, option)) ?? null;
 
   const change = (/** @type {Partial<Draft>} */ some) => {
     const next = { ...draft, ...some };
@@ -135,7 +140,7 @@ export function useAnswer(item, me) {
   /** Takes an answer: opens its form, or sends it. @param {Option} option */
   const press = (option) => {
     if (busy) return;
-    if (!isPlain(item, option) && draft.option !== option.id) {
+    if (!isPlain(item, option) && open?.id !== option.id) {
       disarm();
       change({ option: option.id });
       const { fields } = read(option), action = item.ask?.action;
@@ -150,8 +155,17 @@ export function useAnswer(item, me) {
     setShown({ question, errors: {}, problem: "", others: [] });
     disarm();
   };
-  const open = openOptions(item).find((option) => option.id === draft.option && !isPlain(item, option)) ?? null;
-  return { question, draft, old: first.old, errors, problem, others, busy, open, isArmed, change, press, back, read, forgetOld: () => drafts.removeOthers(item.id, item.digest ?? "") };
+  const again = item.decision?.returned === "undeliverable" || item.decision?.returned === "unconfirmed" ? item.decision : null;
+  useEffect(() => {
+    if (!again || !open || hasText(draft)) return;
+    // Only the same answer may be sent again: the form shows it.
+    fetchDecision(again).then((row) => {
+      if (!row || !there.current || guard.shown() !== question) return;
+      const form = Object.fromEntries(fieldsOf(formOf(item, open)).filter(({ name }) => row.form && Object.hasOwn(row.form, name)).map((field) => [field.name, entryOf(field, row.form?.[field.name])]));
+      change({ option: open.id, form, json: row.args ? stringify(row.args, 2) : null, comment: row.comment ?? "" });
+    });
+  }, [question, again?.id, open?.id]);
+  return { question, sole, draft, old: first.old, errors, problem, others, busy, open, isArmed, change, press, back, read, forgetOld: () => drafts.removeOthers(item.id, item.digest ?? "") };
 }
 
 /** @typedef {ReturnType<typeof useAnswer>} AnswerState */

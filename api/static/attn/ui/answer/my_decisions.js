@@ -1,6 +1,6 @@
 // The list "My decisions": what the user decided or may see, and what became of it.
 import { optionDone } from "../../answer/option_keys.js";
-import { isOwn, secondsToUndo, STATES } from "../../answer/outcome.js";
+import { isOwn, receiptPath, secondsToUndo, STATES } from "../../answer/outcome.js";
 import { formatMoment, listed, short, sourceName, voter } from "../../answer/question.js";
 import { now as serverNow } from "../../clock.js";
 import { takeBack } from "../../commands/decisions.js";
@@ -43,7 +43,7 @@ export function MyDecisions({ state }) {
     return () => clearInterval(timer);
   }, [underWay]);
   const filter = (/** @type {Event} */ event) => filterDecisions(page, /** @type {HTMLSelectElement} */ (event.target).value);
-  return html`<div class="scroll decisions" tabIndex="-1" id="list">
+  return html`<div class="scroll decision-list" tabIndex="-1" id="list">
     <header><h2>My decisions</h2><label>State <select value=${decisions.state} onChange=${filter}>
       <option value="">all</option>${FILTERS.map((name) => html`<option key=${name} value=${name}>${STATES[name]}</option>`)}</select></label></header>
     <ul role="list" aria-label="Decisions, newest first" aria-busy=${decisions.loading}>${decisions.rows.map((row) => html`<${Entry} key=${row.id} row=${row} me=${me} now=${now} opened=${state.openId === row.item} />`)}</ul>
@@ -67,6 +67,6 @@ function Entry({ row, me, now, opened }) {
         ${row.reason && html`<span class="reason" dir="auto">${short(row.reason)}</span>`}</span>
       <span class=${`badge ${TONES[name] ?? "calm"}`}>${STATES[name] ?? name}</span></button>
     <span class="row-of">${left > 0 && html`<button class="small" onClick=${() => takeBack([row.item]).then(() => fetchDecisions(page))}>Take back <span aria-hidden="true">${left} s</span></button>`}
-      ${row.option && html`<a class="small" href=${`/api/v1/inbox/${encodeURIComponent(row.item)}/decision/receipt`} download=${`${row.id}.json`} aria-label=${`Receipt of ${truncate(row.title ?? row.source_id, LONG)}`}>Receipt</a>`}</span>
+      ${row.option && html`<a class="small" href=${receiptPath(row.item, row.id)} download=${`${row.id}.receipt.json`} aria-label=${`Receipt of ${truncate(row.title ?? row.source_id, LONG)}`}>Receipt</a>`}</span>
   </li>`;
 }

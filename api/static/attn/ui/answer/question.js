@@ -3,7 +3,7 @@ import { openNextQuestion, takeBack } from "../../commands/decisions.js";
 import { hasText } from "../../answer/drafts.js";
 import { SETTLE_MS } from "../../answer/input_guard.js";
 import { optionDone, optionKeys } from "../../answer/option_keys.js";
-import { isOwn, outcome, sentence, whoDid } from "../../answer/outcome.js";
+import { isOwn, outcome, receiptPath, sentence, whoDid } from "../../answer/outcome.js";
 import { isOpen, openOptions, ownVote, whyNot } from "../../answer/question.js";
 import { now as serverNow } from "../../clock.js";
 import { setAnswerKeys } from "../../shell/answer_key.js";
@@ -37,17 +37,18 @@ export function Question({ item, state, gone, children }) {
   useKeys({ answerable, question, keys, options, answer, comment, id: item.id });
   const before = useChanged(item);
   const said = outcome(item, me, now);
-  useSpoken(item, said?.text ?? "", before !== null);
+  // The message of the command announces the reader's own decision.
+  useSpoken(item, said === null || (item.decision?.state === "made" && isOwn(item.decision, me)) ? "" : said.text, before !== null);
   const typed = hasText(draft) ? typedText(item, draft) : "";
   return html`
-    <section class="question" ref=${ref} aria-label="The question" data-question=${question}>
+    <section class="question" aria-label="The question" data-question=${question}>
       ${item.decision?.returned && open && html`<div class="notice bad returned" role="status"><p><b>${said?.text}</b></p>
         <p>${said?.detail} ${item.decision.returned === "refused" ? "You can decide again." : "It may have taken effect. Only the same answer can be sent again."}</p></div>`}
       ${before && open && html`<${Changed} before=${before} item=${item} />`}
       ${!open && html`<${Closed} item=${item} said=${said} now=${now} state=${state} gone=${gone} />`}
       ${!open && !(item.decision && isOwn(item.decision, me)) && html`<${KeptText} text=${typed} why="Your answer was not sent. Your text is kept:" />`}
-      ${item.ask?.action && html`<${Action} action=${item.ask.action} />`}
-      <${Terms} item=${item} me=${me} now=${now} />
+      <div class="asked" id="asked" ref=${ref}>${item.ask?.action && html`<${Action} action=${item.ask.action} />`}
+        <${Terms} item=${item} me=${me} now=${now} /></div>
       ${open && html`<${Votes} item=${item} me=${me} now=${now} />`}
       ${children}
       ${open && ownVote(item, me) && html`<p class="notice" role="status">You ${optionDone(ownVote(item, me)?.vote ?? "", undefined, item.ask?.options ?? [])}. You can still change your vote.</p>`}
@@ -65,13 +66,12 @@ function Closed({ item, said, now, state, gone }) {
     const text = item.state === "decided" ? "Another person has just decided this." : `This question is closed: ${gone ?? item.resolved_action ?? item.state}.`;
     return html`<div class="outcome calm" role="status"><p><b>${text}</b></p></div>`;
   }
-  const receipt = `/api/v1/inbox/${encodeURIComponent(item.id)}/decision/receipt`;
   return html`<div class=${`outcome ${said.tone}`} role="status">
     <p><b>${isOwn(decision, me) ? said.text : sentence(`Already ${whoDid(decision, item, me, now)}`)}</b></p>
     <p>${isOwn(decision, me) ? said.detail : said.text}</p>
     ${decision.actors?.filter((actor) => actor.comment).map((actor) => html`<blockquote key=${actor.user} dir="auto">${actor.comment}</blockquote>`)}
     <p class="row-of">${said.left > 0 && html`<button type="button" class="button" onClick=${() => takeBack([item.id])}><${Icon} name="back" size="16" /> Take back <span aria-hidden="true">(${said.left} s)</span></button>`}
-      ${decision.option && html`<a class="button" href=${receipt} download=${`${decision.id}.json`}>Receipt</a>`}
+      ${decision.option && html`<a class="button" href=${receiptPath(item.id, decision.id)} download=${`${decision.id}.receipt.json`}>Receipt</a>`}
       <button type="button" class="button" onClick=${() => openNextQuestion(item.id)}>Next <kbd>n</kbd></button></p>
   </div>`;
 }
@@ -80,7 +80,7 @@ function Closed({ item, said, now, state, gone }) {
 function Changed({ before, item }) {
   const shown = (/** @type {Item} */ { title, body_md, ask }) => ({ title, body: body_md, action: ask?.action?.name, args: ask?.action?.args, options: ask?.options.map((option) => option.title ?? option.id), until: ask?.expires_at });
   const was = useMemo(() => shown(before), [before]), is = useMemo(() => shown(item), [item.digest]);
-  return html`<div class="notice changed" role="alert"><p><b>The question has changed.</b> Earlier votes do not count. Read it again.</p><${Diff} before=${was} after=${is} title="What changed" /></div>`;
+  return html`<div class="notice changed" role="alert" tabIndex="0"><p><b>The question has changed.</b> Earlier votes do not count. Read it again.</p><${Diff} before=${was} after=${is} title="What changed" /></div>`;
 }
 
 /** Returns the item as it was on screen before its question changed; null if it has not changed since it was opened. @param {Item} item @returns {Item | null} */
@@ -128,6 +128,7 @@ function useGuard(ref, question) {
     };
   }, []);
   useEffect(() => {
+    setReady(""); // a question that opens again begins anew
     if (question === null) return undefined;
     const timer = setInterval(() => {
       if (!guard.acceptsKey(question)) return;

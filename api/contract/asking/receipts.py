@@ -27,11 +27,11 @@ PAYLOAD_VERSION = 1
 def receipt_payload(row: DecisionRow, item: ItemRow | None, issuer: str, partitions: int) -> bytes:
     """Returns the payload. `item`: the decision's item, if it still exists. `partitions`: those of `attn.log`.
 
-    `issued_at` is the log's time at which the decision entered the state that the receipt states.
+    `issued_at` is the log's time at which the row last changed, so it is the same on each edge.
     """
     shown = shown_question(row, item)
     return canonical_json({
-        "type": PAYLOAD_TYPE, "v": PAYLOAD_VERSION, "issuer": issuer, "issued_at": format_timestamp(row.changed_at),
+        "type": PAYLOAD_TYPE, "v": PAYLOAD_VERSION, "issuer": issuer, "issued_at": format_timestamp(_as_of(row)),
         "workspace": row.ws, "item": row.item, "kind": row.kind,
         "question": _without_none({
             "id": row.ask_id, "source": row.source, "subject": row.subject, "title": row.title, "digest": row.digest,
@@ -51,6 +51,10 @@ def shown_question(row: DecisionRow, item: ItemRow | None) -> dict[str, Any] | N
         "body": item.data.body_md, "ask": read_exact(shown_ask(item.data.ask, item.kind)),
     }
     return shown if hashlib.sha256(canonical_json(shown)).hexdigest() == row.digest else None
+
+
+def _as_of(row: DecisionRow) -> int:
+    return max(row.touched, row.changed_at, row.delivered_at or 0)
 
 
 def _decision(row: DecisionRow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from support.edge.decisions import AT, asking_item, decided
 from support.edge.edges import Fed
 
 from api.contract import responses
-from api.contract.receipts import receipt_payload
+from api.contract.asking.receipts import receipt_payload
 from schemas.asking.question import DecisionRow
 from schemas.scalars import SECOND
 from schemas.views import ItemRow
@@ -130,12 +130,20 @@ async def test_earlier_decisions_are_named_by_their_id() -> None:
 
 
 async def test_a_question_that_changed_is_in_its_receipt_by_title_and_digest_only() -> None:
+    """The decision is still the newest of its item, although the item asks something else by now."""
     fed, item = Fed(), asking_item()
-    row = decided(item)
+    row, older = decided(item, decided_at=AT + 9 * SECOND), decided(item, attempt=1, decided_at=AT + 8 * SECOND)
+    hidden = decided(item, ("bob",), attempt=2, decided_at=AT + 10 * SECOND, target_role="MANAGER")
     changed = asking_item(title="Deploy to the moon?")
-    put(fed, changed, row)
-    async with fed.client() as client:
-        stated = payload_of(await client.get(path_of(item), params={"decision": row.id}))
+    put(fed, changed, row, older, hidden)
+    put(fed, asking_item("wp2"), decided(asking_item("wp2"), decided_at=AT + 99 * SECOND))
+    async with fed.client("eve", "MEMBER") as client:
+        answers = [await client.get(path_of(item)), await client.get(path_of(item), params={"decision": row.id})]
+    async with fed.client("bob", "MEMBER") as client:
+        assert payload_of(await client.get(path_of(item)))["decision"]["id"] == hidden.id
+    assert answers[0].content == answers[1].content
+    stated = payload_of(answers[0])
+    assert stated["decision"]["id"] == row.id
     assert "shown" not in stated["question"]
     assert (stated["question"]["title"], stated["question"]["digest"]) == ("Deploy?", row.digest)
 
