@@ -7,7 +7,7 @@ import { page } from "../state/page_state.js";
 /** @typedef {import("../types").Widget} Widget */
 
 /** All widgets of the overview, in the default layout. */
-export const WIDGETS = ["momentum", "drafts", "flow", "kinds", "clusters", "times", "people"];
+export const WIDGETS = ["momentum", "drafts", "flow", "kinds", "clusters", "times", "people", "decisions"];
 
 /**
  * Returns the widgets in the user's layout: those of the preferences, then the others. Unknown widgets belong to another client and

@@ -50,10 +50,11 @@ function what({ type, state }) {
   return state ? `${words} to ${short(state)}` : words;
 }
 
-/** Returns title, cluster, user and duration of an event. @param {any} event */
+/** Returns answer, title, cluster, user, reason and duration of an event. @param {any} event */
 function about(event) {
   return [
-    event.title && `“${short(event.title)}”`, event.cluster && `on ${short(event.cluster)}`,
+    event.option && `“${short(event.option)}” to`, event.title && `“${short(event.title)}”`, event.cluster && `on ${short(event.cluster)}`,
     event.actor && `by ${short(event.actor)}`, event.seconds_open !== undefined && `after ${formatDuration(event.seconds_open)}`,
+    event.reason && `because ${short(event.reason)}`,
   ].filter(Boolean).join(" ");
 }

@@ -6,6 +6,7 @@ import { knownItems, navigate } from "../../state/page_state.js";
 import { BANDS } from "../../state/list_layout.js";
 import { formatAge, truncate, isolate, kindLabel, plural, formatDuration } from "../../text/labels.js";
 import { Bars, Columns, Ranges } from "./charts.js";
+import { drawDecisions } from "./decisions.js";
 import { html, useEffect, useState } from "../dom.js";
 import { Icon } from "../icons.js";
 import { placeOf } from "../item/row.js";
@@ -106,7 +107,7 @@ export function Clusters({ state }) {
   })}</ul>`;
 }
 
-/** The three that share one answer. @param {(found: any, window: string) => any} draw */
+/** The widgets that share one answer. @param {(found: any, window: string) => any} draw */
 const insight = (draw) => function Insight() {
   const [window, set] = useState("24h");
   const answer = useAnswer(`/org/me/insights?window=${window}`);
@@ -132,10 +133,12 @@ export const People = insight((found) => found.people.length
       ${one.median_seconds !== undefined && html`<small>half within ${formatDuration(one.median_seconds)}</small>`}</li>`)}</ul>`
   : html`<p class="hint">No user closed an item in this period.</p>`);
 
+export const Decisions = insight(drawDecisions);
+
 /** `managing`: only for the roles that the edge allows to see insights. @type {Record<string, {title: string, part: any, managing?: boolean}>} */
 export const PARTS = {
   momentum: { title: "Momentum", part: Momentum }, drafts: { title: "Recent drafts", part: Drafts },
   flow: { title: "Opened and closed", part: Flow, managing: true }, kinds: { title: "Open by kind", part: Kinds },
   clusters: { title: "Pinned clusters", part: Clusters }, times: { title: "Time to resolve", part: Times, managing: true },
-  people: { title: "Who resolves", part: People, managing: true },
+  people: { title: "Who resolves", part: People, managing: true }, decisions: { title: "Decisions", part: Decisions, managing: true },
 };
