@@ -32,12 +32,15 @@ def test_a_foreign_host_is_one_error_line(tmp_path: Path) -> None:
     assert edge.stderr.startswith("attn: cannot listen: port 0 on 203.0.113.1: ")
 
 
-@pytest.mark.parametrize("role", ["worker", "history"])
+@pytest.mark.parametrize("role", ["worker", "history", "deliver"])
 def test_a_role_that_waits_for_kafka_stops_on_sigterm(role: str, tmp_path: Path) -> None:
     """Exit code 0: it stopped. 75, after half a minute, would be that Kafka did not come."""
     given = ["--clickhouse", "http://127.0.0.1:1"] if role == "history" else []
+    endpoints = tmp_path / "endpoints.toml"
+    endpoints.touch()
+    env = clean_env({"ATTN_ENDPOINTS": str(endpoints)} if role == "deliver" else {})
     with subprocess.Popen(
-        [*COMMAND, role, "--kafka", NOBODY, *given], cwd=tmp_path, env=clean_env(), stderr=subprocess.PIPE, text=True,
+        [*COMMAND, role, "--kafka", NOBODY, *given], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
     ) as process:
         assert process.stderr is not None
         while "Unable connect" not in process.stderr.readline():
@@ -46,3 +49,15 @@ def test_a_role_that_waits_for_kafka_stops_on_sigterm(role: str, tmp_path: Path)
         rest = process.communicate(timeout=60)[1]
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
+
+
+def test_deliver_needs_valid_endpoints(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.toml"
+    path.write_text('[[endpoint]]\nname = "a"\nurl = "https://a.example/"\nsecrets = ["whsec_c2VjcmV0"]\n')
+    done = attn("deliver", "--kafka", NOBODY, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1, "attn: no endpoints: set ATTN_ENDPOINTS to the TOML file that lists them\n")
+    for role in ("deliver", "worker", "up"):
+        done = attn(role, "--kafka", NOBODY, cwd=tmp_path, env={"ATTN_ENDPOINTS": str(path)})
+        assert (done.returncode, done.stderr) == (
+            2, f'attn: ATTN_ENDPOINTS: {path}: endpoint 1 "a", secret 1: has 6 bytes; an HMAC secret has 16 to 64\n')
