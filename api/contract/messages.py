@@ -146,8 +146,8 @@ class ErrorMessage(ServerMessage, tag="error"):
 
 
 class InboxUpdated(ServerMessage, tag="inbox.updated"):
-    """The state of items has changed, so the client should read the inbox again. `payload`: `{"id","state"}` for one
-    item, `{"bulk":"true","state"}` for many."""
+    """The state of items has changed, or votes and decisions of items that ask, so the client should read the inbox
+    again. `payload`: `{"id","state"}` for one item, `{"bulk":"true","state"}` for many."""
 
     channel: str
     payload: dict[str, str]

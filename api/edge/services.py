@@ -125,15 +125,22 @@ class Edge:
         self._last[partition] = (fact.pos, fact.index)
         if isinstance(fact, Fact):
             self.case_events.add(partition, fact)
+            if self.notifications.wants_fact(fact):
+                self._barrier.add(partition, fact)
         elif self.command_log.is_waiting(fact) or self.notifications.wants(fact):
             self._barrier.add(partition, fact)
 
     def release_pending(self) -> None:
-        """Sends the case events and resolves the outcomes whose position the view has reached."""
+        """Sends the case events and notifications, and resolves the outcomes, whose position the view has reached."""
         self.case_events.release()
-        for outcome in self._barrier.pop_visible():
-            self.command_log.on_outcome(outcome)
-            self.notifications.push(outcome)
+        facts = []
+        for found in self._barrier.pop_visible():
+            if isinstance(found, Fact):
+                facts.append(found)
+            else:
+                self.command_log.on_outcome(found)
+                self.notifications.push(found)
+        self.notifications.push_decisions(facts)
 
     def _skip_stale_batch(self, partition: int, position: int, at: int) -> None:
         """Counts a batch of a worker that lost the partition. Fencing rejects most such writes at the broker."""

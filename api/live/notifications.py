@@ -1,7 +1,9 @@
-"""Fan-out of `inbox.updated` to WebSocket subscribers after a user changed the state of items (seeds C28, C29).
+"""Fan-out of `inbox.updated` to WebSocket subscribers after a user changed the state of items (seeds C28, C29), and
+after a vote, a decision, its undo, or what became of it changed an item (CONTRACT §7).
 
-A PATCH causes one message. A bulk request that changed an item causes one message in total. Only subscribers who may
-see one of the items get it, and only once this edge shows the change: a list that they read afterwards is up to date.
+A PATCH causes one message. A bulk request that changed an item causes one message in total; so do the decisions of one
+record of the log. Only subscribers who may see one of the items get it, and only once this edge shows the change: a
+list that they read afterwards is up to date.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ import msgspec
 from api.contract.messages import InboxUpdated
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
-from schemas.facts import Outcome
+from schemas.facts import Fact, Outcome
 from schemas.views import ItemRow, decode_row
 from streams.core.domain.keys import item_key
 
 __all__ = ["NotificationHub", "Subscriber", "channel_of"]
 
+# Facts after which an item shows another vote or another state of its decision. A vote that decides is followed by
+# `decision.made`; one message is sent for both.
+_DECISION_FACTS = frozenset({"vote.cast", *(f"decision.{verb}" for verb in (
+    "made", "taken_back", "expired", "applied", "refused", "undeliverable", "unconfirmed"))})
 # Messages that may wait for a slow client. They only say "read again", therefore a slower client is disconnected.
 _MAX_WAITING = 64
 
@@ -82,6 +88,32 @@ class NotificationHub:
         for subscriber in self._subscribers.get(outcome.ws, ()):
             if any(subscriber.reader.can_see(*target) for target in targets):
                 subscriber.enqueue(message)
+
+    def wants_fact(self, fact: Fact) -> bool:
+        """Returns whether `push_decisions` may send a message about the fact."""
+        return fact.type in _DECISION_FACTS and fact.item is not None and fact.ws in self._subscribers
+
+    def push_decisions(self, facts: Iterable[Fact]) -> None:
+        """Sends `inbox.updated` after facts of votes and decisions: one message for the facts of one position, with the
+        state of the item, or of the first of several items. The replica must show the changes."""
+        changed: dict[tuple[str, int], dict[str, None]] = {}
+        for fact in facts:
+            if fact.item is not None:
+                changed.setdefault((fact.ws, fact.pos), {})[fact.item] = None
+        for (ws, _), items in changed.items():
+            self._push_rows(ws, list(self._rows(ws, items)))
+
+    def _push_rows(self, ws: str, rows: list[ItemRow]) -> None:
+        messages: dict[tuple[str, ...], bytes] = {}  # subscribers who see the same items get the same message
+        for subscriber in self._subscribers.get(ws, ()):
+            seen = [row for row in rows if subscriber.reader.can_see(row.target_user_id, row.target_role)]
+            if not seen:
+                continue
+            ids = tuple(row.id for row in seen)
+            if ids not in messages:
+                about = {"id": ids[0]} if len(ids) == 1 else {"bulk": "true"}
+                messages[ids] = msgspec.json.encode(InboxUpdated(channel_of(ws), about | {"state": seen[0].state}))
+            subscriber.enqueue(messages[ids])
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:
         """Yields the rows of those items that are shown."""

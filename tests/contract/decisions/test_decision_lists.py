@@ -131,6 +131,19 @@ async def test_a_decided_item_is_not_changed_by_hand(state: str) -> None:
             assert (status, "/pipelines/waitpoints/{token}/approve" in body["error"]) == (409, True)
 
 
+@pytest.mark.parametrize("state", ["unread", "resolved"])
+async def test_no_kind_of_decided_item_is_closed_or_reopened_by_hand(state: str) -> None:
+    attn = deciding(asking(APPROVAL, "m", kind="message.posted"))
+    m = item_id("ws", "message", "m")
+    async with attn.client("ann") as client:
+        await decide(client, item=m)
+        status, body = await answer(client.patch(f"/api/v1/inbox/{m}", json={"state": state}))
+        assert (status, "DELETE /api/v1/inbox/{id}/decision" in body["error"]) == (409, True)
+        _, bulk = await answer(client.post("/api/v1/inbox/bulk", json={"ids": [m], "state": state}))
+        assert bulk["skipped_ids"] == [m]
+        assert (await get_item(client, m))["state"] == "decided"
+
+
 async def test_dismissing_a_decided_item_is_personal_and_a_return_is_seen_by_others() -> None:
     attn = deciding(asking(APPROVAL))
     async with attn.client("ann") as ann, attn.client("bob") as bob:

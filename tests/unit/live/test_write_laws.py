@@ -27,11 +27,27 @@ from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
-from schemas.facts import Outcome
-from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
+from schemas.asking.question import DecisionRow
+from schemas.facts import Fact, Outcome
+from schemas.log import (
+    BatchAnswer,
+    Decide,
+    DecideMany,
+    Dismiss,
+    Pack,
+    Report,
+    Restore,
+    SetPreferences,
+    SetState,
+    TakeBack,
+    Widget,
+    decode_pack,
+    encode_pack,
+)
 from schemas.scalars import MINUTE
 from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, apply_changes, decode_row, position_key
 from streams.core.config import FoldConfig
+from streams.core.domain import periods
 from streams.core.fold.fold import Fold
 
 SEEDS = st.integers(0, 2**32)
@@ -39,6 +55,9 @@ READERS = [Reader(ws, user, frozenset({role})) for ws, user, role in (
     ("w1", "ann", "OWNER"), ("w1", "bob", "MEMBER"), ("w1", "cyd", "MEMBER"), ("w2", "ann", "OWNER"))]
 LIMITS = (2, 1000)
 OPENS = ("waitpoint.created", "message.posted", "run.failed", "escalation.opened", "plan.proposed")
+# `retry` fits failed runs; with `confirm` false a delivered decision is applied.
+ASKS = (None, {}, {"quorum": {"approve": 2}}, {"reply": {"to": "x", "confirm": False}}, {"batch": {"key": "b"}},
+        {"deciders": {"roles": ["MEMBER"]}}, {"expires_at": "2026-05-20T14:00:00Z"})
 CLOSES = ("waitpoint.approved", "message.withdrawn", "run.recovered", "escalation.resolved", "plan.rejected")
 
 
@@ -91,16 +110,17 @@ class Stage:
 
     def _entry(self) -> Any:
         self.number += 1
-        return self._event() if self.random.random() < 0.5 else self._command()
+        return self.random.choice((self._event, self._event, self._command, self._command, self._report))()
 
     def _event(self) -> Any:
         pick = self.random.choice
         kind, ws = pick(OPENS + OPENS + CLOSES), pick(("w1", "w1", "w2"))
         user, role = pick(((None, None), (None, "OWNER"), ("bob", None), ("cyd", "OWNER")))
         targets = {"target_user_id": user, "target_role": role}
+        asks = {} if kind in CLOSES else {"ask": pick(ASKS)}
         return event(kind, f"s{pick(range(4))}", self.clock - pick(range(-5, 60)), ws, id=f"e{self.number}",
                      title=marker(ws, user, role), cluster=pick("abc"), priority=pick(("low", "high", "urgent")),
-                     incident_key="k", **{name: value for name, value in targets.items() if value})
+                     incident_key="k", **{name: value for name, value in (targets | asks).items() if value})
 
     def _command(self) -> Any:
         """By anybody, on anything there is: also on what they can't see."""
@@ -117,7 +137,34 @@ class Stage:
             lambda: SetState(**common, items=tuple(self.random.sample(ids, min(len(ids), 3))), state=state, bulk=True),
             lambda: Dismiss(**common, item=pick(ids), until=until), lambda: Restore(**common, item=pick(ids)),
             lambda: SetPreferences(**common, pinned_clusters=[pick("abc")], widgets=[Widget("w", True)]),
+            *(lambda: self._decision_command(reader, common, ids),) * 4,
         ))()
+
+    def _decision_command(self, reader: Reader, common: dict[str, Any], ids: list[str]) -> Any:
+        """A vote, often for the question of now, its undo, or one option for several items."""
+        pick = self.random.choice
+        common = common | {"idempotency_key": None}  # the stored outcomes of decisions have their whole body
+        claims = {"role": next(iter(reader.roles)), "option": pick(("approve", "approve", "reject", "retry"))}
+        rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.question is not None]
+        if not rows or self.random.random() < 0.2:
+            some = tuple(BatchAnswer(one, pick((0, 1, self.fold.position.position - 1))) for one in ids[:3])
+            return pick((
+                lambda: TakeBack(**common, item=pick(ids)), lambda: DecideMany(**common, **claims, answers=some)))()
+        row = pick(rows)
+        if self.random.random() < 0.2:
+            return TakeBack(**common, item=row.id)
+        assert row.question is not None
+        digest = pick((row.question.digest, row.question.digest, row.question.digest, "other"))
+        return Decide(**common, **claims, item=row.id, digest=digest)
+
+    def _report(self) -> Any:
+        """What `attn deliver` or a source says of one of the decisions."""
+        found = [row for key, raw in self.rows.items() if isinstance(row := decode_row(key, raw), DecisionRow)]
+        if not found:
+            return self._event()
+        row = self.random.choice(found)
+        state = self.random.choice(("delivered", "applied", "refused", "undeliverable", "again"))
+        return Report(row.ws, f"r{self.number}", NOON + self.clock * MINUTE, row.id, state, "reason")
 
     def _item(self, key: bytes) -> ItemRow | None:
         row = decode_row(key, self.rows[key])
@@ -134,6 +181,8 @@ class Stage:
                 if self.pushes.wants(fact):
                     self.barrier.add(0, fact)
             else:
+                if self.pushes.wants_fact(fact):
+                    self.barrier.add(0, fact)
                 self.told += 1
                 self.told_open[fact.item] += fact.opened - (fact.seconds_open is not None)
         self._push_visible()
@@ -144,8 +193,11 @@ class Stage:
         self._push_visible()
 
     def _push_visible(self) -> None:
-        for outcome in self.barrier.pop_visible():
-            self.pushes.push(outcome)
+        visible = self.barrier.pop_visible()
+        for outcome in visible:
+            if isinstance(outcome, Outcome):
+                self.pushes.push(outcome)
+        self.pushes.push_decisions([fact for fact in visible if isinstance(fact, Fact)])
 
     def twice(self) -> None:
         """A command sent again under another id finds everything as it wants it: no row, fact, frame or push."""
@@ -154,6 +206,7 @@ class Stage:
         while command.idempotency_key is not None:
             command = self._command()
         self._fold(command)
+        self._fold()  # a question that was asked again after its `expires_at` expires now
         rows, told = self._kept(), self.told
         sent = [feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]
         self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
@@ -178,8 +231,8 @@ class Stage:
     def _kept(self) -> dict[bytes, bytes]:
         return {key: raw for key, raw in self.rows.items() if key[:2] not in (b"e:", b"~:")}
 
-    def _fold(self, command: Any) -> None:
-        pack = decode_pack(encode_pack(Pack(NOON + self.clock * MINUTE, [command])))
+    def _fold(self, *commands: Any) -> None:
+        pack = decode_pack(encode_pack(Pack(NOON + self.clock * MINUTE, list(commands))))
         while not self.fold.apply(pack, self.fold.position.next):
             self._publish()
         self._publish()
@@ -194,7 +247,7 @@ class Stage:
     def check_facts(self) -> None:
         """What the history counts as open is what is open (an incident's facts are its members')."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"]
-        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.is_open for row in rows}
+        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.is_pending for row in rows}
 
     def check(self) -> None:
         self._check_incidents()
@@ -214,12 +267,16 @@ class Stage:
                 self._check_push(one.reader, json.loads(one.waiting.get_nowait()))
 
     def _check_incidents(self) -> None:
-        """Open exactly while runs of it are, and those, no others, are grouped under it."""
+        """Open exactly while runs of it are, and those, no others, are grouped under it. A run whose question got an
+        answer is not in the list, but it remains a member until its source closes it."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None]
         for incident in (row for row in rows if row.kind == "incident"):
             grouped = {row.id for row in rows if row.incident == incident.id and row.is_open}
-            assert bool(grouped) == incident.is_open, incident
-            assert (set(incident.members), incident.count) == (grouped, len(grouped))
+            answered = {row.id for row in rows if row.id in incident.members and not row.is_open
+                        and periods.is_open(row.periods) and row.question is not None and row.question.decision}
+            assert not grouped or incident.is_pending, incident
+            assert not incident.is_open or grouped or answered, incident
+            assert (set(incident.members), incident.count) == (grouped | answered, len(grouped | answered))
             assert incident.state == "resolved" or incident.resolved_at is None
 
     def _check_push(self, reader: Reader, told: Any) -> None:
