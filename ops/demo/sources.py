@@ -37,7 +37,7 @@ async def apply_decisions(
     `send` returns once Kafka has acknowledged the events.
     """
     consumer = AIOKafkaConsumer(
-        DECISIONS, **client_arguments(settings), group_id=group, client_id=group, enable_auto_commit=False,
+        DECISIONS, **client_arguments(settings), group_id=group, group_instance_id=group, enable_auto_commit=False,
         auto_offset_reset="earliest", isolation_level="read_committed",
     )
     try:

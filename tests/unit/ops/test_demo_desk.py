@@ -68,7 +68,7 @@ def record(
     """A record of topic `decisions` about the item of `event`, as attn writes it."""
     decision = f"dec_{event['id']}_{number}"
     data = DecisionData(
-        decision=decision, item="in_1", kind=KINDS[event["type"]],
+        decision=decision, item="in_1", kind=KINDS[event["type"]], source=event["source"],
         question=QuestionRef(question or event["data"]["ask"]["id"], "0" * 64), opened_at=format_timestamp(at),
         decided_at=format_timestamp(at), fence=Fence(0, number), option=does, does=does,
         undo_until=format_timestamp(at + UNDO),
