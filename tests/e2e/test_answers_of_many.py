@@ -147,8 +147,8 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
     page.wait_for_selector(".notice.bad:has-text('has not confirmed your answer')")
     assert len(keys) == 3
     page.keyboard.press("a")
-    says(page, "Decided by you")
-    assert len(keys) == 5
+    says(page, "Decided by you")  # the feed may say so before the response of the last attempt
+    wait_for(lambda: page.wait_for_timeout(50) or len(keys) == 5, 30, "the last attempt")
     assert len(set(keys)) == 1, "one answer, one key"
     assert len(set(bodies)) == 1
     entries = scene.up.get("/org/me/decisions", scene.token()).json()["decisions"]
@@ -234,7 +234,8 @@ def test_axe_reports_no_violations_in_answers(scene: Scene, scheme: str) -> None
     page.click(".bulk >> text=Answer")
     page.wait_for_selector("#answers[open]")
     assert findings(page) == []
-    page.keyboard.press("Escape")
+    page.click("#answers [aria-label=Close]")
+    page.click("#detail .close")
     page.set_viewport_size({"width": 360, "height": 640})
     open_question(page, "refund")
     assert findings(page) == []

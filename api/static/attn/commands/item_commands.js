@@ -70,12 +70,13 @@ async function withPendingItems(ids, work, leaves) {
 }
 
 /**
- * Shows why a command failed. After 409 the message links to the source of the item.
+ * Shows why a command failed. After 409 the message links to the source of the item, unless attn takes its answer.
  * @param {Answer} answer
  * @param {string} what what failed
  * @param {Item} [item]
  */
 function showFailure(answer, what, item) {
+  if (answer.status === 409 && item?.ask) return showToast(`${what}: it asks a question. Open it to answer.`, { tone: "bad" });
   const href = linkTo(item?.action_url), links = item && href !== null ? [{ href, text: kindLabel(item.kind).verb }] : [];
   showToast(`${what}: ${explain(answer)}`, { tone: "bad", links: answer.status === 409 ? links : [] });
 }
@@ -198,7 +199,8 @@ async function changeMany(ids, state, action) {
   const done = ids.filter((id) => !skipped.includes(id));
   page.set({ selected: new Set(skipped) });
   moveFocus(state === "resolved" ? done : [], next);
-  const why = skipped.length ? ". Decide those at their source: " + (links.length < left.length ? "they stay selected." : "") : ".";
+  const asking = left.length > 0 && left.every((item) => item.ask);
+  const why = !skipped.length ? "." : asking ? ". Those ask a question: press Answer." : ". Decide those at their source: " + (links.length < left.length ? "they stay selected." : "");
   showToast(parts.join(", ") + why.trimEnd(), { links, undo: state === "resolved" && updated ? () => reopen(done, action) : null });
 }
 

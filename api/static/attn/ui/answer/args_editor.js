@@ -21,7 +21,7 @@ const Value = ({ value, path }) => (value === undefined ? html`<i>nothing</i>`
 /** What changes. @param {{before: any, after: any, title: string}} how */
 export function Diff({ before, after, title }) {
   const found = useMemo(() => changes(before, after), [before, after]);
-  return html`<section class="diff" aria-live="polite" aria-label=${title}>
+  return html`<section class="diff" aria-label=${title}>
     <h4>${title} <span class="count">${found.length}</span></h4>
     ${found.length === 0 && html`<p class="hint">Nothing.</p>`}
     <ul role="list">${found.map((one) => html`<li key=${one.path.join("\u0000")}><b dir="auto">${truncate(pathText(one.path) || "all", LONG)}</b>

@@ -35,6 +35,7 @@ export function Question({ item, state, gone, children }) {
   const ref = useRef(/** @type {HTMLElement | null} */ (null));
   const ready = useGuard(ref, answerable ? question : null);
   useKeys({ answerable, question, keys, options, answer, comment, id: item.id });
+  useKeptFocus(open);
   const before = useChanged(item);
   const said = outcome(item, me, now);
   // The message of the command announces the reader's own decision.
@@ -64,9 +65,9 @@ function Closed({ item, said, now, state, gone }) {
   const { me } = state, { decision } = item;
   if (!decision || decision.state === "taken_back" || !said) {
     const text = item.state === "decided" ? "Another person has just decided this." : `This question is closed: ${gone ?? item.resolved_action ?? item.state}.`;
-    return html`<div class="outcome calm" role="status"><p><b>${text}</b></p></div>`;
+    return html`<div class="outcome calm"><p><b>${text}</b></p></div>`;
   }
-  return html`<div class=${`outcome ${said.tone}`} role="status">
+  return html`<div class=${`outcome ${said.tone}`}>
     <p><b>${isOwn(decision, me) ? said.text : sentence(`Already ${whoDid(decision, item, me, now)}`)}</b></p>
     <p>${isOwn(decision, me) ? said.detail : said.text}</p>
     ${decision.actors?.filter((actor) => actor.comment).map((actor) => html`<blockquote key=${actor.user} dir="auto">${actor.comment}</blockquote>`)}
@@ -81,6 +82,16 @@ function Changed({ before, item }) {
   const shown = (/** @type {Item} */ { title, body_md, ask }) => ({ title, body: body_md, action: ask?.action?.name, args: ask?.action?.args, options: ask?.options.map((option) => option.title ?? option.id), until: ask?.expires_at });
   const was = useMemo(() => shown(before), [before]), is = useMemo(() => shown(item), [item.digest]);
   return html`<div class="notice changed" role="alert" tabIndex="0"><p><b>The question has changed.</b> Earlier votes do not count. Read it again.</p><${Diff} before=${was} after=${is} title="What changed" /></div>`;
+}
+
+/** Moves the focus to the item if the focused button has left the page with the question. @param {boolean} open */
+function useKeptFocus(open) {
+  useEffect(() => {
+    const frame = requestAnimationFrame(() => {
+      if (document.activeElement === document.body) document.getElementById("detail")?.focus({ preventScroll: true });
+    });
+    return () => cancelAnimationFrame(frame);
+  }, [open]);
 }
 
 /** Returns the item as it was on screen before its question changed; null if it has not changed since it was opened. @param {Item} item @returns {Item | null} */
