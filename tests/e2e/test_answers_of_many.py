@@ -45,7 +45,7 @@ def test_a_quorum_by_two_browsers(scene: Scene) -> None:
     ann.keyboard.press("a")
     ann.wait_for_selector(".toast:has-text('1 more vote needed')")
     says(ann, "You approved")
-    bob.wait_for_selector(".votes:has-text('1 of 2 votes'):has-text('Ann approved at')")
+    bob.wait_for_selector(".vote-list:has-text('1 of 2 votes'):has-text('Ann approved at')")
     bob.wait_for_selector(".row .badge:text-is('1 of 2 votes')")
     bob.click(".answers [data-option=approve]")
     says(bob, "Decided by you")

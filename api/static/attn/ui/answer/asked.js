@@ -46,7 +46,7 @@ export function Terms({ item, me, now }) {
 export function Votes({ item, me, now }) {
   const lines = voteLines(item, me, now), counted = quorumText(item);
   if (!lines.length) return null;
-  return html`<section class="votes" aria-label="Votes so far">
+  return html`<section class="vote-list" aria-label="Votes so far">
     <p><b>${counted ? `${counted} votes` : "Votes"}:</b> ${lines.map((line, place) => html`${place ? "; " : ""}<bdi key=${line.user}>${line.text}</bdi>`)}.</p>
     ${lines.filter((line) => line.comment).map((line) => html`<blockquote key=${line.user} dir="auto"><${LongText} text=${line.comment} most=${LONG} /></blockquote>`)}
   </section>`;

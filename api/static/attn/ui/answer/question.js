@@ -84,9 +84,12 @@ function Changed({ before, item }) {
   return html`<div class="notice changed" role="alert" tabIndex="0"><p><b>The question has changed.</b> Earlier votes do not count. Read it again.</p><${Diff} before=${was} after=${is} title="What changed" /></div>`;
 }
 
-/** Moves the focus to the item if the focused button has left the page with the question. @param {boolean} open */
+/** Shows the result of an answer, and moves the focus to the item if the focused button has left the page. @param {boolean} open */
 function useKeptFocus(open) {
+  const was = useRef(open);
   useEffect(() => {
+    if (was.current && !open) document.getElementById("detail")?.scrollTo(0, 0);
+    was.current = open;
     const frame = requestAnimationFrame(() => {
       if (document.activeElement === document.body) document.getElementById("detail")?.focus({ preventScroll: true });
     });
