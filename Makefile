@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-BENCHES := $(addprefix bench-,pipeline recovery feed edge writes history insights)
+BENCHES := $(addprefix bench-,pipeline recovery feed edge writes decisions history insights)
 
 .PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
 

@@ -30,10 +30,10 @@ from ops.embedded.stack import readiness
 from ops.process.ports import free_port
 from ops.process.supervisor import role_command
 
-__all__ = ["main"]
+__all__ = ["PARTITIONS", "SECRET", "Line", "cpu", "main", "quantile", "role"]
 
-_SECRET = "a secret for the bench, long enough for an HMAC"
-_PARTITIONS = 4
+SECRET = "a secret for the bench, long enough for an HMAC"
+PARTITIONS = 4
 _SECONDS = 120.0
 _TURN = 50  # measurements of one kind before it is the other's turn
 _BARE = "bench.bare"
@@ -45,24 +45,24 @@ class Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> None:
         self._reader, self._writer = reader, writer
         claims = {"sub": user, "workspace_id": "ws_0", "role": "OWNER", "exp": int(time.time()) + 86_400}
-        self._token = jwt.encode(claims, _SECRET, "HS256")
+        self._token = jwt.encode(claims, SECRET, "HS256")
 
     @classmethod
     async def open(cls, port: int, user: str) -> Line:
         return cls(*await asyncio.open_connection("127.0.0.1", port), user)
 
-    async def ask(self, method: str, path: str) -> bytes:
-        """The answer's body. SystemExit: it is not a 200."""
+    async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """The answer's body. SystemExit: it is neither a 200 nor a 201."""
         self._writer.write((
             f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
-            "Content-Length: 0\r\n\r\n").encode())
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
         head = await self._reader.readuntil(b"\r\n\r\n")
         size = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
                     if line.startswith(b"content-length:"))
-        body = await self._reader.readexactly(size)
-        if b" 200 " not in head.split(b"\r\n", 1)[0]:
-            raise SystemExit(f"{method} {path}: {head.decode()}{body.decode()}")
-        return body
+        answer = await self._reader.readexactly(size)
+        if head.split(b" ", 2)[1] not in (b"200", b"201"):
+            raise SystemExit(f"{method} {path}: {head.decode()}{answer.decode()}")
+        return answer
 
     def close(self) -> None:
         self._writer.close()
@@ -92,7 +92,7 @@ async def _bare(ground: Ground, broker: str) -> AsyncIterator[Bare]:
 
 
 @asynccontextmanager
-async def _role(name: str, port_setting: str, settings: dict[str, object]) -> AsyncIterator[tuple[psutil.Process, int]]:
+async def role(name: str, port_setting: str, settings: dict[str, object]) -> AsyncIterator[tuple[psutil.Process, int]]:
     """A role that is ready, and its port."""
     port = free_port()
     child = await asyncio.create_subprocess_exec(
@@ -165,12 +165,12 @@ async def _together(port: int, items: Sequence[str], people: int, count: int) ->
     return seconds
 
 
-def _cpu(process: psutil.Process) -> float:
+def cpu(process: psutil.Process) -> float:
     used = process.cpu_times()
     return used.user + used.system
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
@@ -178,8 +178,8 @@ def latency(writes: Sequence[float], rounds: Sequence[float]) -> str:
     """A Markdown table, milliseconds; ratios are to the bare round of the same quantile."""
     lines = [f"| ms, {len(writes)} of each, in turns | p50 | p90 | p99 |", f"|{' --- |' * 4}"]
     shares = (0.5, 0.9, 0.99)
-    base = [_quantile(rounds, share) for share in shares]
-    mine = [_quantile(writes, share) for share in shares]
+    base = [quantile(rounds, share) for share in shares]
+    mine = [quantile(writes, share) for share in shares]
     lines.append("| bare aiokafka produce → consume | " + " | ".join(f"{each * 1e3:.1f}" for each in base) + " |")
     lines.append("| dismiss, request → answer | " + " | ".join(f"{each * 1e3:.1f}" for each in mine) + " |")
     lines.append("| × bare | " + " | ".join(f"{a / b:.2f}" for a, b in zip(mine, base, strict=True)) + " |")
@@ -191,10 +191,10 @@ async def _run(given: argparse.Namespace) -> None:
         ground = await stack.enter_async_context(grounds.ground(given.kafka, given.replication))
         broker = await ground.fresh()
         settings: dict[str, object] = {
-            "kafka": broker, "replication": ground.replication, "log_partitions": _PARTITIONS,
-            "source_partitions": 1, "jwt_secret": _SECRET, "write_rate": 1e6, "write_burst": 1_000_000}
-        worker, _ = await stack.enter_async_context(_role("worker", "metrics_port", settings))
-        edge, port = await stack.enter_async_context(_role("edge", "port", settings))
+            "kafka": broker, "replication": ground.replication, "log_partitions": PARTITIONS,
+            "source_partitions": 1, "jwt_secret": SECRET, "write_rate": 1e6, "write_burst": 1_000_000}
+        worker, _ = await stack.enter_async_context(role("worker", "metrics_port", settings))
+        edge, port = await stack.enter_async_context(role("edge", "port", settings))
         # Each subject is opened once; every sixteenth is in the workspace that is written to.
         await produce(broker, SOURCE, source_events(given.items * 16, subjects=given.items * 16))
         items = await _items(port, given.items)
@@ -203,9 +203,9 @@ async def _run(given: argparse.Namespace) -> None:
         lines = ["| people at once | writes/s | edge, CPU µs/write | worker, CPU µs/write |", f"|{' --- |' * 4}"]
         for people in given.people:
             count = max(people * 2, given.writes * 4) // people * people
-            before = _cpu(edge), _cpu(worker)
+            before = cpu(edge), cpu(worker)
             seconds = await _together(port, items, people, count)
-            used = _cpu(edge) - before[0], _cpu(worker) - before[1]
+            used = cpu(edge) - before[0], cpu(worker) - before[1]
             lines.append(f"| {people} | {count / seconds:,.0f} | {used[0] / count * 1e6:.0f} "
                          f"| {used[1] / count * 1e6:.0f} |")
         sys.stdout.write("\n".join(lines) + "\n")
