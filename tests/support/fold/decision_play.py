@@ -69,6 +69,7 @@ class Play:
         self.model = Asking()
         self.clock = START
         self.entries: list[tuple[int, Any]] = []  # (clock, entry): all of the log
+        self.lines: list[dict[str, Any]] = []  # all source events
         self.outcomes: list[Outcome] = []
         self._number = 0
         self._facts = 0
@@ -173,6 +174,7 @@ class Play:
             "specversion": "1.0", "id": f"e{self._number}", "source": "/s", "type": kind, "subject": f"q{subject}",
             "time": format_timestamp(self.clock - before), "workspaceid": WS, "data": data}
         line = {"topic": "escalations", "key": None, "value": value}
+        self.lines.append(line)
         self._append(event_of(line))
         self.model.event(line, self.clock)
 

@@ -1,0 +1,187 @@
+"""The checks of decisions after chaos: each detects the fault that it is for, and a run without faults has none."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+from support.fold.decision_play import STEPS, WS, Play
+from support.model import Reader
+
+from chaos.checks.decisions import LogReplay, answers_differ, decisions_of, effects_differ, records_differ
+from chaos.checks.expected_fold import Refold
+from chaos.workload.council import Answered
+from chaos.workload.questions import PEOPLE, Questions
+from chaos.workload.receiver import TOPICS, answer, refuses
+from schemas.asking.decision_event import encode_decision
+from schemas.asking.question import DecisionRow
+from schemas.facts import Outcome
+from schemas.settings import Settings
+from streams.core.normalise import normalise
+
+SETTINGS = Settings(_env_file=None)
+# Asks with options of their own: the digest of default options is attn's.
+ASKS = range(10)
+
+
+def record(offset: int, value: bytes) -> Any:
+    return SimpleNamespace(offset=offset, key=None, value=value, timestamp=0, headers=[])
+
+
+@pytest.fixture(scope="module")
+def play() -> Play:
+    """Seven hundred steps; the names without those that the chaos run does not send."""
+    rng, found = random.Random(12), Play()
+    names = ("open", "update", "close", "late", "back", "report", "source", "tick", *["decide"] * 16)
+    found.step("open", (0, 0, 0, 0))
+    for _ in range(700):
+        name = rng.choice(names)
+        numbers = [rng.choice((0, 0, 0, 0, 1, 1, 2, 3, 5)), *(rng.randint(0, most) for most in STEPS[name][1:])]
+        if name in ("open", "update"):
+            numbers[2] = rng.choice(ASKS)
+        found.step(name, numbers)
+    return found
+
+
+@pytest.fixture
+def fold(play: Play) -> Refold:
+    refold = Refold(0, SETTINGS)
+    refold.take([record(offset, value) for offset, value in enumerate(play.worker.log)])
+    return refold
+
+
+def replayed(play: Play, fold: Refold) -> list[str]:
+    replay = LogReplay(SETTINGS, fold, [WS], {(WS, line["value"]["source"], line["value"]["id"]): line
+                                              for line in play.lines})
+    replay.take([record(offset, value) for offset, value in enumerate(play.worker.log)])
+    return replay.differences
+
+
+def test_a_log_without_faults_is_the_models(play: Play, fold: Refold) -> None:
+    assert replayed(play, fold) == []
+    assert Counter(one.status for one in play.outcomes).keys() >= {200, 201, 202, 403, 404, 409, 410, 412, 422}
+
+
+@pytest.mark.parametrize(("status", "as_if"), [(201, 409), (409, 201), (202, 201), (410, 201)])
+def test_another_outcome_than_the_models_is_a_difference(
+    play: Play, fold: Refold, status: int, as_if: int,
+) -> None:
+    place = next(n for n, one in enumerate(fold.facts) if isinstance(one, Outcome) and one.status == status)
+    fold.facts[place] = replace(cast("Outcome", fold.facts[place]), status=as_if)
+    assert len(replayed(play, fold)) == 1
+
+
+def test_a_decision_in_another_state_than_the_models_is_a_difference(play: Play, fold: Refold) -> None:
+    key = next(key for key, value in fold.rows.items() if key.startswith(b"c:") and b'"state":"applied"' in value)
+    fold.rows[key] = fold.rows[key].replace(b'"state":"applied"', b'"state":"refused"')
+    assert any("applied" in line and "refused" in line for line in replayed(play, fold))
+    del fold.rows[key]
+    assert any("decisions differ" in line for line in replayed(play, fold))
+
+
+def test_records_that_are_absent_changed_extra_or_out_of_order_are_differences(fold: Refold) -> None:
+    values = [encode_decision(event) for event in fold.decisions]
+    records = [record(offset, value) for offset, value in enumerate(values)]
+    assert records_differ(0, records, fold.decisions)[0] == []
+    repeats = values.index(values[1]) + 1  # the first records again, as after a crash
+    crashed = [*records[:2], *records[:2], *records[2:]]
+    assert records_differ(0, crashed, fold.decisions) == ([], records_differ(0, records, fold.decisions)[1] + repeats)
+    assert "is not on the topic" in records_differ(0, records[1:], fold.decisions)[0][0]
+    assert "does not write it" in records_differ(0, records, fold.decisions[1:])[0][0]
+    other = record(99, values[0].replace(b'"workspaceid":"ws"', b'"workspaceid":"xx"'))
+    assert "something else" in records_differ(0, [*records, other], fold.decisions)[0][0]
+    assert "the fold has" in records_differ(0, [other, *records[1:]], fold.decisions)[0][0]
+    assert "another order" in records_differ(0, [records[1], records[0], *records[2:]], fold.decisions)[0][0]
+
+
+def test_effects_twice_lost_or_after_a_take_back_are_differences(tmp_path: Path) -> None:
+    def row(name: str, state: Any) -> DecisionRow:
+        return DecisionRow(
+            id=name, ws=WS, item="i", kind="waitpoint", source="/s", subject="s", ask_id="s", digest="d", state=state,
+            published=True, actors=(cast("Any", SimpleNamespace(user="ada")),))
+
+    ledger = tmp_path / "ledger"
+
+    def found(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None, back: float = 5.0) -> Any:
+        ledger.write_text(lines)
+        return effects_differ(ledger, hook or Counter(), {one.id: one for one in rows}, {"d2": back})
+
+    good = [row("d1", "applied"), row("d2", "taken_back")]
+    assert found("d1 applied 1.0\n", good) == ([], 0)
+    assert "applied 2 times" in found("d1 applied 1.0\nd1 applied 2.0\n", good)[0][0]
+    assert "applied 2 times" in found("d1 applied 1.0\n", good, Counter(d1=1))[0][0]
+    assert "never saw it" in found("", good)[0][0]
+    assert "had been taken back" in found("d1 applied 1.0\nd2 applied 9.0\n", good)[0][0]
+    assert found("d1 applied 1.0\nd2 applied 2.0\n", good) == ([], 1), "the record came after the effect"
+    assert "nobody decided it" in found("d1 applied 1.0\nd9 applied 1.0\n", good)[0][0]
+    assert "when all is done" in found("d1 applied 1.0\n", [*good, row("d3", "sending")])[0][0]
+
+
+def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Refold) -> None:
+    rows = decisions_of(fold)
+    made = next(one for one in rows.values() if one.actors and one.state == "applied")
+    user = made.actors[-1].user
+
+    class Edge:
+        def __init__(self, *decisions: dict[str, Any]) -> None:
+            self.decisions = list(decisions)
+
+        def get(self, *_: object, **__: object) -> Any:
+            return {"decisions": self.decisions}
+
+    def found(answers: list[Answered], edge: Edge) -> list[str]:
+        return answers_differ(answers, rows, [cast("Any", edge)], {user: Reader(user, "OWNER")})
+
+    one = Answered(WS, user, "POST", made.item, 201, made.id)
+    knows = Edge({"id": made.id, "state": "applied"})
+    assert found([one], knows) == []
+    assert "were told" in found([one, one], knows)[0]
+    assert "finds" in found([one], Edge())[0]
+    assert "finds" in found([one], Edge({"id": made.id, "state": "refused"}))[0]
+    assert "the fold has" in found([Answered(WS, user, "POST", made.item, 201, "dec_x")], knows)[0]
+    assert "was taken back" in found([Answered(WS, user, "DELETE", made.item, 200, made.id)], knows)[0]
+    assert "does not have" in found([Answered(WS, user, "POST", made.item, 409, "dec_x")], knows)[0]
+
+
+# --- the load ---
+
+def asked(seed: int, count: int = 400) -> list[dict[str, Any]]:
+    questions, rng = Questions("council-0", seed, SETTINGS, http=True), random.Random(seed)
+    while len(questions.lines) < count:
+        questions._next(rng)
+    return questions.lines
+
+
+def test_the_sources_ask_in_every_way_and_attn_accepts_all_of_it() -> None:
+    lines = asked(3)
+    events = [normalise(line["topic"], json.dumps(line["value"]).encode()) for line in lines]
+    assert len({event.time for event in events}) == len(events), "no two at one time"
+    kinds = {event.type for event in events}
+    assert {"waitpoint.created", "escalation.updated", "action.expired", "run.failed"} <= kinds
+    asks = [line["value"]["data"]["ask"] for line in lines if "ask" in line["value"]["data"]]
+    for name in ("quorum", "deciders", "expires_at", "on_expiry", "reply", "batch"):
+        assert any(name in ask for ask in asks), name
+
+
+def test_the_receiver_refuses_some_and_answers_the_rest_by_events_that_attn_accepts() -> None:
+    types = set()
+    for number in range(60):
+        for kind, topic in TOPICS.items():
+            for does in ("approve", "reject", "ignore"):
+                event = {"workspaceid": "council-0", "subject": "s", "data": {
+                    "decision": f"dec_{number:032x}", "kind": kind, "source": "/council/x", "does": does}}
+                sent_to, said = answer(event)
+                assert sent_to == topic
+                assert (said["type"] == "decision.refused") is refuses(event["data"]["decision"])
+                types.add(normalise(topic, json.dumps(said).encode()).type)
+    assert {"decision.refused", "decision.applied", "waitpoint.approved", "action.declined", "run.cancelled"} <= types
+
+
+def test_those_who_decide_have_every_role_that_may() -> None:
+    assert {role for _, role in PEOPLE} == {"OWNER", "ADMIN", "MANAGER", "MEMBER"}
