@@ -16,6 +16,7 @@ from api.edge.follower import TopicFollower
 from api.edge.services import Edge
 from api.http.app import create_app
 from api.http.protocol.server import listen, make_server
+from api.intake.sender import open_event_producer
 from schemas.settings import Settings
 from streams.kafka import idle_fetch, topics
 from streams.runtime.lag import READY
@@ -81,8 +82,9 @@ def _raise_descriptors() -> None:
 
 async def _follow(edge: Edge, settings: Settings) -> None:
     await _topics(edge, settings)
-    async with open_log_writer(settings) as append:
+    async with open_log_writer(settings) as append, open_event_producer(settings) as producer:
         edge.command_log.append = append
+        edge.event_sender.producer = producer
         await TopicFollower(edge, settings).run()
 
 

@@ -41,4 +41,6 @@ ARCHIVE_FAILURES = Counter("attn_edge_archive_failures_total", "Queries that fai
 ARCHIVE_REFUSED = Counter(
     "attn_edge_archive_refused_total", "Queries refused because too many wait, of one user or of all users", ["share"])
 EVICTED = Counter("attn_edge_connections_evicted_total", "Unauthenticated connections closed in favour of newer ones")
+INTAKE_EVENTS = Counter("attn_edge_intake_events_total", "Events sent over HTTP, by result", ["result"])
+INTAKE_BYTES = Gauge("attn_edge_intake_bytes", "Bytes of events sent over HTTP that wait for Kafka")
 READS_REFUSED = Counter("attn_edge_reads_refused_total", "Reads refused because the user has too many in progress")

@@ -220,6 +220,18 @@ class Settings(BaseSettings):
     socket_message: int = Field(16 << 10, ge=1024, description="largest WebSocket message of a client, in bytes")
     socket_rate: float = Field(10.0, gt=0, description="sustained messages per second and WebSocket")
 
+    # Events over HTTP. An edge validates about 20,000 small events per second and core.
+    event_rate: float = Field(
+        200.0, gt=0, description="sustained events per second and key; 4096 bytes of a body count as one more")
+    event_burst: int = Field(2000, ge=1, description="events that a key may send at once")
+    max_event_request: int = Field(
+        4 << 20, ge=1024, description="largest body of `POST /events`, in bytes, also after decompression")
+    max_event_batch: int = Field(1000, ge=1, le=10_000, description="events per batch")
+    event_seconds: float = Field(
+        10.0, gt=0, description="how long `POST /events` waits for Kafka before it answers 503")
+    event_buffer: int = Field(
+        64 << 20, ge=1 << 20, description="bytes of events that may wait for Kafka, a quarter of them per sender")
+
     # History.
     history_batch_rows: int = Field(5000, ge=1, description="facts per insert into ClickHouse")
     history_batch_ms: int = Field(

@@ -26,7 +26,7 @@ from streams.core.packs import Packer
 from streams.kafka.connection import close_client
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
 
-__all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer"]
+__all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer", "start_producer"]
 
 # Seconds. While a pack is being appended, commands that arrive within this time share the next pack. A command that
 # arrives while no pack is being appended does not wait.
@@ -127,7 +127,7 @@ class CommandLog:
 @contextlib.asynccontextmanager
 async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
     """Returns the function that appends packs to `attn.log`. Waits until a broker answers."""
-    out = await _start_producer(settings)
+    out = await start_producer(settings, "edge")
 
     async def append(partition: int, pack: bytes) -> None:
         await wait_acknowledged([await out.send(LOG, pack, partition=partition)])
@@ -140,11 +140,11 @@ async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
                 await close_client(out)
 
 
-async def _start_producer(settings: Settings) -> AIOKafkaProducer:
-    """Retries every second until a broker answers."""
+async def start_producer(settings: Settings, name: str) -> AIOKafkaProducer:
+    """Returns a started producer; `name` is part of its client id. Retries every second until a broker answers."""
 
-    async def start_producer() -> AIOKafkaProducer:
-        producer = idempotent_producer(settings, "edge")
+    async def start() -> AIOKafkaProducer:
+        producer = idempotent_producer(settings, name)
         try:
             await producer.start()
         except BaseException:
@@ -152,5 +152,5 @@ async def _start_producer(settings: Settings) -> AIOKafkaProducer:
             raise
         return producer
 
-    started: AIOKafkaProducer = await _START_RETRY(KafkaError, start_producer)
+    started: AIOKafkaProducer = await _START_RETRY(KafkaError, start)
     return started

@@ -11,7 +11,10 @@ from pydantic_core import PydanticCustomError
 from schemas.scalars import is_valid_unicode, parse_timestamp
 from schemas.topics import SOURCE_TYPES
 
-__all__ = ["CreatedKey", "EventsAccepted", "EventsRefused", "KeyList", "KeyRequest", "RevokedKey", "SourceKey"]
+__all__ = [
+    "EVENTS_BODY", "EVENTS_RESPONSES", "CreatedKey", "EventsAccepted", "EventsRefused", "KeyList", "KeyRequest",
+    "RevokedKey", "SourceKey",
+]
 
 MAX_NAME, MAX_SOURCE = 200, 2000
 
@@ -112,3 +115,47 @@ class EventsRefused(BaseModel):
     error: str = Field(examples=["type: 'deploy' is not one attn knows"])
     accepted: Annotated[int, Field(ge=0)] | None = None
     rejected: list[RejectedEvent] | None = None
+
+
+_EXAMPLE = {
+    "specversion": "1.0", "id": "evt-1", "source": "/pipelines/deploy", "type": "waitpoint.created", "subject": "wp_1",
+    "time": "2026-05-20T08:14:22Z", "data": {"title": "Review production deploy", "priority": "high"},
+}
+_EVENT = {"type": "object", "required": ["specversion", "id", "source", "type", "subject", "time"]}
+
+# `openapi_extra` of POST /events: the route reads the body itself.
+EVENTS_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
+    "application/cloudevents+json": {"schema": _EVENT, "example": _EXAMPLE},
+    "application/cloudevents-batch+json": {"schema": {"type": "array", "items": _EVENT}, "example": [_EXAMPLE]},
+}}}
+
+
+def _refusal(description: str, error: str, **more: Any) -> dict[str, Any]:
+    return {"model": EventsRefused, "description": description, "content": {
+        "application/json": {"example": {"error": error, **more}}}}
+
+
+def _one(status: int, error: str) -> dict[str, Any]:
+    return {"accepted": 0, "rejected": [{"index": 0, "error": error, "status": status}]}
+
+
+_TITLE = "data.title: Field required, as this event opens an item"
+_TOPIC = "type: the key may not send to topic plans"
+_LARGE = "the event is 1048577 bytes; at most 1048576 are accepted"
+EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {"model": EventsAccepted, "description": "the accepted events are durable; `rejected` names the others",
+          "content": {"application/json": {"example": {
+              "accepted": 2, "rejected": [{"index": 1, "error": _TITLE, "status": 400}]}}}},
+    400: _refusal("no event can be read, or each is invalid", _TITLE, **_one(400, _TITLE)),
+    401: _refusal("no key or token, or one that is not valid", "the key is not known, or was revoked"),
+    403: _refusal("outside of the key's workspace, topics or source, or not a role that sends events",
+                  _TOPIC, **_one(403, _TOPIC)),
+    413: _refusal("the body, or the event in it, is too large", _LARGE, **_one(413, _LARGE)),
+    415: _refusal("not a CloudEvent in JSON, or an encoding other than gzip",
+                  "content-encoding: 'br' is not supported; send gzip, or none"),
+    429: _refusal("the rate or the number of requests in progress of this key; `Retry-After` has the seconds",
+                  "too many events: at most 200 a second; 4096 bytes of a body count as one more"),
+    503: _refusal("Kafka has not acknowledged the events in time: send them again after `Retry-After` seconds",
+                  "Kafka has not acknowledged the events in time; send them again: an event that arrives twice counts "
+                  "once"),
+}

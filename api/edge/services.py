@@ -21,6 +21,7 @@ from api.contract.errors import ApiError
 from api.edge.broker_health import BrokerHealth
 from api.edge.index_builder import IndexBuilder
 from api.history.client import HistoryClient
+from api.intake.sender import EventSender
 from api.live.case_events import CaseEventHub
 from api.live.connections import ConnectionRegistry
 from api.live.feed_hub import FeedHub
@@ -36,7 +37,8 @@ from schemas.views import PositionRow
 from streams.core.config import FoldConfig
 from streams.core.domain.visibility import Targets
 from streams.core.receipts import ReceiptSigner
-from streams.runtime.keys import receipt_keys, retired_receipt_keys
+from streams.core.sealing import Sealer
+from streams.runtime.keys import receipt_keys, retired_receipt_keys, seal_keys
 from streams.runtime.lag import LagTracker
 
 __all__ = ["Edge", "parse_partitions"]
@@ -79,12 +81,16 @@ class Edge:
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.key_usage = KeyUsage(self.command_log)
         self.notifications = NotificationHub(self.replica)
+        self.event_sender = EventSender(settings.event_buffer, settings.event_seconds)
         self._barrier = VisibilityBarrier(self.replica.position_of)
         self.fold_config = FoldConfig.from_settings(settings)
         self.rate_limiter = RateLimiter(settings.write_rate, settings.write_burst)
         self.read_limiter = ReadLimiter()
+        self.event_limiter = RateLimiter(settings.event_rate, settings.event_burst)
+        self.event_requests = ReadLimiter(waiting=32)  # requests with events in progress, per key
         self.history = HistoryClient(settings)
         self.receipt_signer = ReceiptSigner(receipt_keys(settings), retired_receipt_keys(settings))
+        self.sealer = Sealer(keys) if (keys := seal_keys(settings)) else None  # of reply tokens in events over HTTP
         self.broker_health = BrokerHealth(settings.kafka)
         self.lag = LagTracker(settings, time.monotonic())  # lag of the topics that the follower reads
         self.ready = False

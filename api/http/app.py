@@ -13,7 +13,7 @@ from api.http.error_handlers import add_error_handlers
 from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
 from api.http.paths import EncodedSegmentsMiddleware
 from api.http.routes import ankra, crewship, dashboard, docs, health, history, insights, receipts, session, zero
-from api.http.sources import keys
+from api.http.sources import events, keys
 
 __all__ = ["create_app"]
 
@@ -29,12 +29,13 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     add_error_handlers(app)
     for routes in (
-        health, session, ankra, keys, history, insights, receipts, decisions, zero, crewship, docs, dashboard,
+        health, session, ankra, events, keys, history, insights, receipts, decisions, zero, crewship, docs, dashboard,
     ):
         app.include_router(routes.router)
     app.include_router(crewship.websocket_router)
     install_openapi(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=edge.settings.max_request)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=edge.settings.max_request, larger={
+        events.PATH: edge.settings.max_event_request})
     app.add_middleware(ReleaseMiddleware)
     app.add_middleware(RequestMetricsMiddleware)
     app.add_middleware(HeadMethodMiddleware)

@@ -19,7 +19,7 @@ from api.live.connections import RETRY_AFTER, TooManyConnections
 
 __all__ = ["add_error_handlers"]
 
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _log = structlog.get_logger("attn.edge")
 

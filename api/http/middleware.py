@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,21 +34,22 @@ class _BodyRefused(Exception):
 class BodyLimitMiddleware:
     """Limits the body of each request except GET and HEAD.
 
-    A body of more than `max_bytes` gets 413 and is not read further. A body that stalls for `PIECE_SECONDS`, or takes
-    longer than `BODY_SECONDS`, gets 408.
+    A body of more than `max_bytes` gets 413 and is not read further; `larger`: paths with another limit. A body that
+    stalls for `PIECE_SECONDS`, or takes longer than `BODY_SECONDS`, gets 408.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int] | None = None) -> None:
+        self._app, self._max_bytes, self._larger = app, max_bytes, larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        body = _LimitedBody(receive, send, self._max_bytes)
+        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        body = _LimitedBody(receive, send, max_bytes)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         # The parser takes any number of leading zeros; Python converts at most 4300 digits.
-        if declared.isdigit() and int(declared.lstrip(b"0")[:_DIGITS] or b"0") > self._max_bytes:
+        if declared.isdigit() and int(declared.lstrip(b"0")[:_DIGITS] or b"0") > max_bytes:
             await body.respond(*body.too_large)
             return
         try:
