@@ -115,9 +115,9 @@ class Backlog:
             for entry in list(removed.unfinished.values()):
                 self._drop(entry)
 
-    def pause(self, partition: int) -> None:
-        """Lets no further entry of a partition be posted: another process is about to get it."""
-        if (state := self.partitions.get(partition)) is not None:
+    def pause(self) -> None:
+        """Lets no further entry be posted: the process stops, or other processes are about to get the partitions."""
+        for state in self.partitions.values():
             state.caught_up = False
 
     def mark_caught_up(self, partition: int) -> None:

@@ -21,17 +21,18 @@ class Circuit:
         self.is_open = False
         self._failures = 0
         self._probing = False
-        self._not_before = 0.0
+        self._not_before = 0.0  # next probe
+        self._paused_until = 0.0
         self._backoff = Backoff(_INITIAL_DELAY, _MAX_DELAY)
 
     def allows(self, now: float) -> bool:
         """Whether an attempt may start. While the circuit is open, one attempt runs at a time."""
-        return now >= self._not_before and not (self.is_open and self._probing)
+        return now >= self.next_attempt_at and not (self.is_open and self._probing)
 
     @property
     def next_attempt_at(self) -> float:
         """Time before which no attempt may start."""
-        return self._not_before
+        return max(self._not_before, self._paused_until)
 
     def begin(self) -> None:
         """Records that an attempt starts."""
@@ -61,5 +62,6 @@ class Circuit:
         return opened
 
     def pause(self, until: float) -> None:
-        """Starts no attempt before `until`: the receiver asked for it with `Retry-After`."""
-        self._not_before = max(self._not_before, until)
+        """Starts no attempt before `until`: the receiver asked for it with `Retry-After`. A success of an attempt that
+        runs already does not end the pause."""
+        self._paused_until = max(self._paused_until, until)

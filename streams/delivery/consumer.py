@@ -88,6 +88,7 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._kafka.subscribe([DECISIONS], listener=self)
         while not stop.is_set():
             await self._step(stop)
+        self._backlog.pause()
         await self._dispatcher.finish_attempts(_STOP_WAIT)
         await self._commit()
 
@@ -96,8 +97,7 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._assigned = None
         if not self._backlog.partitions:
             return
-        for partition in self._backlog.partitions:
-            self._backlog.pause(partition)
+        self._backlog.pause()
         await self._dispatcher.finish_attempts(_REVOKE_WAIT)
         await self._commit()
         for partition in list(self._backlog.partitions):

@@ -123,7 +123,7 @@ class Dispatcher:
             running.add(task)
             task.add_done_callback(partial(self._ended, queue))
         # An attempt that ends wakes the loop; a circuit that waits for its next probe does not.
-        return max(circuit.next_attempt_at, now + 0.01) if len(running) < self._concurrency else now + _MAX_SLEEP
+        return circuit.next_attempt_at if circuit.next_attempt_at > now else now + _MAX_SLEEP
 
     def _ended(self, queue: str, task: asyncio.Task[None]) -> None:
         self._running[queue].discard(task)
@@ -156,8 +156,11 @@ class Dispatcher:
 
     async def _prepare(self, entry: Entry) -> tuple[Endpoint, bytes] | None:
         """Returns where to post which bytes. Returns None if there is no attempt now: the entry is given up, or its
-        record cannot be read."""
-        endpoint = self._endpoints.current().find(entry.endpoint, entry.workspace)
+        record cannot be read.
+
+        An endpoint that was unknown when the record was read stays unknown: the entry was not held for an undo.
+        """
+        endpoint = self._endpoints.current().find(entry.endpoint, entry.workspace) if entry.queue else None
         if endpoint is None:
             await self._give_up(
                 entry, "unknown_endpoint", f'no endpoint "{entry.endpoint[:128]}" is configured for this workspace')

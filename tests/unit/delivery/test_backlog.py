@@ -104,7 +104,7 @@ def test_nothing_is_posted_before_the_partition_was_read_to_its_end() -> None:
 
 def test_a_paused_partition_posts_nothing_more() -> None:
     one = backlog(entry(0))
-    one.pause(0)
+    one.pause()
     assert one.pop_due("a", 1.0) is None
 
 
