@@ -28,6 +28,16 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
           response_schema_conformance)
 
 
+ASKS: tuple[dict[str, Any], ...] = (
+    {}, {"quorum": {"approve": 2}, "deciders": {"roles": ["OWNER"], "not": ["requester"], "requester": "bob"}},
+    {"options": [{"id": "go", "does": "approve", "form": {"properties": {
+        "reason": {"type": "string"}, "size": {"type": "string", "enum": ["s", "m"]},
+        "parts": {"type": "array", "items": {"enum": ["a", "b"]}}}}}], "expires_at": "2036-05-20T12:00:00Z",
+     "reply": {"to": "x", "token": SECRET}, "batch": {"key": "b"}},
+    {"options": [{"id": "edit", "does": "edit"}], "action": {"name": "x", "args": {"n": 1}, "editable": ["n"]}},
+)
+
+
 class Nothing:
     """A ClickHouse with nothing in it; tests/contract/history/test_insights.py has a real one."""
 
@@ -46,6 +56,7 @@ def api() -> Any:
         event("draft.edited", SECRET + "4", title=SECRET, editor={"type": "ai", "id": "a", "name": "A"},
               owner_user_id="ann"),
         event("session.completed", SECRET + "5", case_id=SECRET),
+        *(event("waitpoint.created", f"{SECRET}/{number}", title=SECRET, ask=ask) for number, ask in enumerate(ASKS)),
         *(event("run.failed", SECRET + name, title=SECRET, cluster=name, incident_key=SECRET) for name in "ab"),
     )
     attn.edges[0].history = Nothing()  # type: ignore[assignment]
