@@ -1,6 +1,6 @@
 # make up      run attn on this machine (ARGS="--port 9000" passes flags)
 # make test    the whole test suite (ARGS="-k feed" passes flags to pytest)
-# make check   linters, types, import rules, schemas and the fast tests; run it before a commit
+# make check   linters, types, import rules and schemas (make static) beside the fast tests (make fast); before a commit
 # make laws    property tests only, with new random examples, TIMES=20 times as many as in `make test`
 # make bench   benchmarks of attn against named baselines; bench-pipeline, bench-writes ... run one of them
 # make chaos   kills, pauses and slows processes on Apache Kafka, then compares with the model (SEED=, MINUTES=, ARGS=)
@@ -17,9 +17,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+STATIC := $(addprefix static-,style types imports packages schemas)
 BENCHES := $(addprefix bench-,pipeline recovery feed edge writes decisions history insights)
 
-.PHONY: up test check laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
+# Without compiled modules, each process spends 2 s of CPU on compiling its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: up test check fast static $(STATIC) laws update lock schemas bench $(BENCHES) chaos fuzz hooks clean
 
 up: $(READY)
 	@$(BIN)/attn up $(ARGS)
@@ -28,14 +32,32 @@ up: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --hypothesis-profile=fixed $(ARGS)
 
+# The static checks run beside the tests; their output follows. Both must succeed.
 check: $(READY)
+	@$(MAKE) --no-print-directory -k static >$(VENV)/static.log 2>&1 & static=$$!; \
+	$(MAKE) --no-print-directory fast; tests=$$?; \
+	wait $$static; static=$$?; cat $(VENV)/static.log; exit $$((tests + static))
+
+fast: $(READY)
+	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not kafka and not browser and not slow" tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
+
+static: $(READY) $(STATIC)
+
+static-style:
 	@$(BIN)/ruff check
+
+static-types:
 	@$(BIN)/mypy
+
+static-imports:
 	@$(BIN)/lint-imports
+
+static-packages:
 	@$(BIN)/deptry schemas streams api ops
 	@$(BIN)/deptry tests --exclude '\.venv' --ignore DEP002,DEP004
+
+static-schemas:
 	@$(BIN)/attn schemas --check
-	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not kafka" tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
 
 TIMES ?= 20
 

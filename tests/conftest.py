@@ -7,6 +7,7 @@ Three Kafka brokers: `support.kafka.brokers.cluster`.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -28,6 +29,10 @@ from support.kafka import brokers, pipeline  # noqa: E402
 
 from ops.embedded.broker import EmbeddedBroker, binary  # noqa: E402
 from ops.kafka import Cluster  # noqa: E402
+
+# Python compiles a module once, not in each process. Compiling the libraries of attn takes 2 s of CPU.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A client loads the CA certificates, which costs 26 ms of CPU. One context does for all clients of the tests.
 _default.create_ssl_context = cache(_default.create_ssl_context)  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["up", "test", "check", "update", "schemas", "bench", "chaos"])
+@pytest.mark.parametrize("target", ["up", "test", "check", "static", "fast", "update", "schemas", "bench", "chaos"])
 def test_make_knows_the_targets_of_the_readme(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

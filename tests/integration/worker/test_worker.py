@@ -236,7 +236,7 @@ async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch
     async def fail(*_: object) -> int:
         raise OSError("disk on fire")
 
-    monkeypatch.setattr("streams.kafka.fencing.write_rows", fail)
+    monkeypatch.setattr("streams.kafka.fencing.write_records", fail)
     async with stack() as settings:
         await topics.ensure_topics(settings)
         await send(settings, [waitpoint(1)])
