@@ -6,6 +6,7 @@ A tree of Python values stands for JSON text: a `Token` is written as it is, hal
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import random
 import re
@@ -17,14 +18,19 @@ import orjson
 
 import schemas
 from schemas.sources import MODELS
-from schemas.topics import TOPIC_OF_TYPE
+from schemas.topics import DECISION_REPORTS, SOURCE_TYPES, TOPIC_OF_TYPE
 
-__all__ = ["Record", "Token", "make"]
+__all__ = ["SECRET", "Record", "Token", "make"]
 
 EXAMPLES = {
     path.stem: orjson.loads(path.read_bytes())
-    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.json")) if path.stem in TOPIC_OF_TYPE
+    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.json")) if path.stem in MODELS
 }
+ASKS = [
+    orjson.loads(path.read_bytes())["data"]["ask"]
+    for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.ask-*.json"))
+]
+SECRET = "Zq81mKv0PpXw"  # in each reply token
 _HALF = re.compile("[\ud800-\udfff]")
 Headers = list[tuple[str, bytes | None]]
 
@@ -141,8 +147,23 @@ def _shape(rng: random.Random, data: dict[str, Any], event: dict[str, Any]) -> N
     data["case_id"] = rng.choice(("c1", "a/b#c"))
 
 
+def _ask(rng: random.Random, data: dict[str, Any], event: dict[str, Any]) -> None:
+    ask = copy.deepcopy(rng.choice(ASKS))
+    if rng.random() < 0.7:
+        ask["reply"] = {"token": SECRET + text(rng), **rng.choice(({}, {"to": "x", "confirm": False}))}
+    if rng.random() < 0.5:
+        ask["action"] = {"editable": True, **ask.get("action", {"name": text(rng, 1)[:256]}), "args": members(rng)}
+    if rng.random() < 0.3:
+        ask["id"] = text(rng)
+    if rng.random() < 0.3:
+        ask["x" + rng.choice(TEXTS)] = tree(rng)
+    if rng.random() < 0.2 and "on_expiry" not in ask:
+        ask["expires_at"] = rng.choice((*TIMES, "", None))
+    data["ask"] = ask
+
+
 VALID: tuple[Callable[[random.Random, dict[str, Any], dict[str, Any]], None], ...] = (
-    _payload, _payload, _unknown, _title, _identity, _moment, _time, _link, _shape, _shape)
+    _payload, _payload, _unknown, _title, _identity, _moment, _time, _link, _shape, _shape, _ask, _ask)
 
 
 # --- writing ---
@@ -190,7 +211,8 @@ def make(rng: random.Random) -> Record:
     valid = rng.random() < 0.6
     if not valid:
         _spoil(rng, event, data)
-    record = _record(rng, TOPIC_OF_TYPE[event_type], event, valid)
+    topic = rng.choice(sorted(SOURCE_TYPES)) if event_type in DECISION_REPORTS else TOPIC_OF_TYPE[event_type]
+    record = _record(rng, topic, event, valid)
     return record if valid else _damaged(rng, record)
 
 
@@ -230,6 +252,23 @@ def _spoil(rng: random.Random, event: dict[str, Any], data: dict[str, Any]) -> N
                 deep(rng.choice((101, 3000, 100_000)), "1"),
                 [{"title": text(rng), "mode": "auto"}] * rng.choice((1, 501)), {"type": "ai", "id": text(rng)},
                 Token("NaN")))
+    if isinstance(data.get("ask"), dict):
+        _spoil_ask(rng, data["ask"])
+
+
+def _spoil_ask(rng: random.Random, ask: dict[str, Any]) -> None:
+    """Changes one member at any depth: its value, or its name."""
+    inner = ask
+    while isinstance(inner, dict) and inner:
+        name = rng.choice(sorted(inner))
+        if isinstance(inner[name], list) and inner[name]:
+            inner[name] = [*inner[name], inner[name][0]]
+        if not isinstance(inner[name], dict) or rng.random() < 0.3:
+            value = inner.pop(name)
+            inner[rng.choice((name, name, name.upper(), "token", "to"))] = rng.choice((
+                value, tree(rng, 2), rng.choice(TEXTS), Token(rng.choice(NUMBERS)), {"token": SECRET}, [value]))
+            return
+        inner = inner[name]
 
 
 def _damaged(rng: random.Random, record: Record) -> Record:

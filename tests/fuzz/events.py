@@ -2,7 +2,8 @@
 
 Of every record: `normalise` gives an event or raises `Rejected`; with and without its fast path the same;
 a valid one is accepted; what is accepted crosses every codec, folds, is served and fed; and its JSON is the record's,
-digit for digit. What is found is printed as a line for tests/fuzz/seeds/events.jsonl, which a test runs again.
+digit for digit. A reply token is in nothing that attn writes. What is found is printed as a line for
+tests/fuzz/seeds/events.jsonl, which a test runs again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ import msgspec
 import orjson
 from support.clients.feed import Copy, frames
 from support.fold.fold_driver import Folding
+from support.fold.pipeline_driver import SEALER
 
 from api.contract.serializers import crewship_item, zero_item
 from api.live.case_events import case_event_of
@@ -33,16 +35,19 @@ from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
-from fuzz.cloudevents import Record, make
+from fuzz.cloudevents import SECRET, Record, make
 from ops.cli.data.dead_letters import DeadLetterRecord, export_line
 from ops.cli.data.event_files import parse_line, retime, time_of, workspace_of
+from schemas.asking.ask import Ask, Reply
 from schemas.dead_letters import CAUSES, DeadLetter
 from schemas.facts import Fact, decode_fact, encode_fact
 from schemas.log import NO_PAYLOAD, Event, Pack, decode_pack, encode_pack
+from schemas.topics import DECISION_REPORTS
 from schemas.views import ItemRow, PositionRow, decode_row
 from streams.core import normalise as module
 from streams.core.normalise import Rejected, normalise
 from streams.history.clickhouse.columns import columns
+from streams.ingest.rejects import to_dead_letter
 
 __all__ = ["SEEDS", "check", "main", "of_line", "run"]
 
@@ -60,9 +65,12 @@ def check(record: Record) -> Event | None:
         assert _outcome(record) == found, "the fast path and the model differ"
     if isinstance(found, Event):
         _says_the_same(record, found)
-        assert decode_pack(encode_pack(Pack(1, [found]))) == Pack(1, [found])
+        pack = encode_pack(Pack(1, [found]))
+        assert decode_pack(pack) == Pack(1, [found])
+        assert SECRET not in exact_text(pack), "an accepted event shows its token"
     else:
         assert not record.valid or found[1] == "size", f"a valid record is rejected: {found}"
+    _shows_no_token(record, found)
     _on_dead_letters(record, found)
     _by_the_command_line(record, found)
     return found if isinstance(found, Event) else None
@@ -70,7 +78,7 @@ def check(record: Record) -> Event | None:
 
 def _outcome(record: Record) -> Event | tuple[str, str]:
     try:
-        return normalise(record.topic, record.value, record.headers)
+        return normalise(record.topic, record.value, record.headers, sealer=SEALER)
     except Rejected as rejected:
         found = str(rejected), rejected.cause
     assert found[1] in CAUSES
@@ -100,11 +108,68 @@ def _says_the_same(record: Record, event: Event) -> None:
     assert (event.id, event.subject, event.ws, event.source) == (
         told["id"], told["subject"], told["workspaceid"], told["source"])
     data = told.get("data") or {}
+    if event.type in DECISION_REPORTS:
+        assert event.data.decision == (data.get("decision") or None)
+        assert event.data.reason == (data.get("reason") or data.get("error") or None)
+        return
+    ask = data.get("ask")
+    assert (None if event.data.ask is NO_PAYLOAD else _shown(exact(bytes(event.data.ask)))) == (
+        None if ask is None else _shown(ask))
     for name in ("title", "body_md", "case_title", "stack", "error"):
         if hasattr(event.data, name) and (name != "error" or event.type.startswith("run.")):
             assert getattr(event.data, name) == data.get(name)
     payload = data.get("payload")
     assert (None if event.data.payload is NO_PAYLOAD else exact(bytes(event.data.payload))) == payload
+
+
+def _shown(ask: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of an ask, without the token."""
+    kept = {name: value for name, value in ask.items() if name in Ask.model_fields and value is not None}
+    if "reply" in kept:
+        kept["reply"] = {name: value for name, value in kept["reply"].items()
+                         if name in Reply.model_fields and name != "token" and value is not None}
+    return kept
+
+
+def exact_text(raw: bytes) -> str:
+    """The JSON text without escapes that could hide a word."""
+    return json.dumps(json.loads(raw), ensure_ascii=False)
+
+
+def _shows_no_token(record: Record, found: Event | tuple[str, str]) -> None:
+    """The dead letter of the record, which another attn might reject, has no token that anybody could read."""
+    reason = found[0] if isinstance(found, tuple) else "r"
+    assert SECRET not in reason, "the reason shows the token"
+    raw = SimpleNamespace(topic=record.topic, partition=0, offset=1, key=None, value=record.value,
+                          headers=[(name, value or b"") for name, value in record.headers])
+    letter = to_dead_letter(raw, reason, "other", 1)  # type: ignore[arg-type]
+    left = [token for token in tokens_of(letter.value or b"") if token != ""]
+    assert not left, f"the dead letter has {left}"
+    assert bool(letter.blanked) == (letter.value != record.value)
+    if not letter.blanked:
+        assert letter.value is record.value
+
+
+def tokens_of(value: bytes, inside: tuple[str, ...] = ()) -> list[Any]:
+    """The values of all members that Python's parser reads as the token, repeated names included."""
+    try:
+        parsed = json.loads(value, object_pairs_hook=lambda pairs: ("object", pairs), parse_int=str)
+    except (ValueError, RecursionError):
+        return []
+    found: list[Any] = []
+    nodes = [(inside, parsed)]
+    while nodes:
+        path, node = nodes.pop()
+        if path in (("data", "ask", "reply", "token"), ("ask", "reply", "token")):
+            found.append(node)
+        elif isinstance(node, tuple):
+            nodes += [((*path, name.casefold())[-4:], one) for name, one in node[1]]
+        elif isinstance(node, list):
+            nodes += [(path, one) for one in node]
+        elif isinstance(node, str) and path[-1:] == ("data_base64",):
+            with suppress(ValueError):
+                found += tokens_of(base64.b64decode(node), ("data",))
+    return found
 
 
 def exact(raw: bytes) -> Any:
@@ -125,7 +190,7 @@ def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
     reason, cause = found if isinstance(found, tuple) else ("sent by hand", "other")
     letter = DeadLetter(
         topic=record.topic, partition=0, offset=1, reason=reason, at=1, key=b"k", value=record.value, cause=cause,
-        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fit(8 << 20)
+        headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fit(64 << 20)
     written = [(name.encode(), raw) for name, raw in letter.record_headers()]  # as a producer does
     kept = DeadLetter.from_record(letter.key, letter.value, [(name.decode(), raw) for name, raw in written])
     assert kept.cut == letter.cut
@@ -173,6 +238,7 @@ class View(Folding):
     def _tell(self, new: list[bytes]) -> None:
         for raw in new:
             _one_line(raw)
+            assert SECRET not in raw.decode(), "a frame shows a token"
         for frame in frames(b"".join(new)):
             self.copy.apply(frame)
 
