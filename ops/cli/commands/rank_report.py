@@ -18,7 +18,7 @@ from ops.cli.data.kafka import open_consumer, read_to_end
 from ops.cli.options import DataDir, Kafka
 from ops.cli.rank_report import policy_file
 from ops.cli.rank_report.policy import Policy
-from ops.cli.rank_report.replay import Entry, replay_list_changes
+from ops.cli.rank_report.replay import Entry, replay
 from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import decode_pack
@@ -63,8 +63,9 @@ def rank_report(
     rules = FoldConfig.from_settings(settings)
     today = Policy(rules.targets)
     times = [entry.time for entry in entries]
+    past = replay(entries, rules)
     report = {"events": len(entries), "since": format_timestamp(min(times)), "until": format_timestamp(max(times)),
-              **compare(replay_list_changes(entries, rules), today, changed.over(today), max(times))}
+              **compare(past.changes, today, changed.over(today), max(times), past.decided)}
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -134,6 +135,34 @@ def _show(report: dict[str, Any]) -> None:
             _both(today["seconds_until_seen"]["p90"], other["seconds_until_seen"]["p90"], _time),
         )
     console.print(table)
+    if report["all"]["decided"]:
+        _show_decisions(console, report)
+
+
+def _show_decisions(console: Console, report: dict[str, Any]) -> None:
+    """Prints how long items waited until people decided them: by kind, by band and by position at that moment."""
+    console.print(f"{report['all']['decided']:,} of these times ended with a decision. Waited until decided, "
+                  "today → policy:")
+    table = Table(Column("", no_wrap=True), "decided", "waited, p50", "waited, p90", "place, p50")
+    for title, group in _groups(report):
+        if group["decided"]:
+            waited = group["seconds_until_decided"]
+            table.add_row(title, f"{group['decided']:,}", _time(waited["p50"]), _time(waited["p90"]), "")
+    for part, prefix in (("bands", "band"), ("positions", "place")):
+        today, other = (report["decisions"][name][part] for name in ("today", "policy"))
+        for name in dict.fromkeys((*today, *other)):
+            both = today.get(name), other.get(name)
+            table.add_row(f"{prefix} {name}", *(_both_or_none(both, value) for value in (
+                lambda wait: f"{wait['decided']:,}", lambda wait: _time(wait["seconds_until_decided"]["p50"]),
+                lambda wait: _time(wait["seconds_until_decided"]["p90"]),
+                lambda wait: f"{wait['position']['p50']:,.0f}")))
+    console.print(table)
+
+
+def _both_or_none(groups: tuple[dict[str, Any] | None, dict[str, Any] | None], value: Any) -> str:
+    """Returns the value of both groups as `_both` does; a dash for a group without items."""
+    today, other = ("–" if group is None else value(group) for group in groups)
+    return today if today == other else f"{today} → {other}"
 
 
 def _groups(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

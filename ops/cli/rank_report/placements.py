@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from sortedcontainers import SortedList
 
-from ops.cli.rank_report.policy import Key, Policy, RankedItem, due_of, policy_rank_key
+from ops.cli.rank_report.policy import Key, Policy, RankedItem, band_under, due_of, policy_rank_key
 
 __all__ = ["FIRST", "ListChange", "Placement", "placements"]
 
@@ -33,6 +33,7 @@ class Placement:
 
     `ended` is False if the item was still listed at the end. `position_time`: the position, integrated over time.
     `first`: time within each of FIRST. `seen`: time until the item came into the last of FIRST; None if it never did.
+    `last_position`, `last_band`: when the item left. `decided`: the item left because it was decided.
     """
 
     item: str
@@ -44,6 +45,9 @@ class Placement:
     position_time: int = 0
     first: list[int] = field(default_factory=lambda: [0] * len(FIRST))
     seen: int | None = None
+    last_position: int = 0
+    last_band: int = 0
+    decided: bool = False
 
     @property
     def length(self) -> int:
@@ -55,7 +59,9 @@ def placements(changes: Iterable[ListChange], policy: Policy, end: int) -> list[
     moves = _moves(changes, policy, end)
     timeline = _RankTimeline(sorted({key for _, _, key in moves if key is not None}))
     for time, ranked, key in moves:
-        timeline.move(time, ranked, key)
+        left = timeline.move(time, ranked, key)
+        if left is not None:
+            left.last_band = band_under(ranked, policy, due_of(ranked, policy) <= time)
     return timeline.close(end)
 
 
@@ -96,8 +102,8 @@ class _RankTimeline:
         self._now = 0
         self._ended: list[Placement] = []
 
-    def move(self, time: int, ranked: RankedItem, key: Key | None) -> None:
-        """Moves an item to another key, or removes it (None)."""
+    def move(self, time: int, ranked: RankedItem, key: Key | None) -> Placement | None:
+        """Moves an item to another key, or removes it (None). Returns the placement that this ended."""
         self._advance(time)
         opened = self._open.pop(ranked.item, None)
         index = None if key is None else self._index_of[key]
@@ -106,17 +112,19 @@ class _RankTimeline:
             if index == old_index:
                 self._open[ranked.item] = opened
                 stay.kind, stay.priority = ranked.kind, ranked.priority
-                return
+                return None
+            stay.last_position = self._listed.index(old_index) + 1 if index is None else 0
             self._leave(old_index)
             stay.position_time += self._ahead(old_index) - old_ahead
         else:
             stay = Placement(ranked.item, ranked.kind, ranked.priority, time)
         if index is None:
             self._finish(stay, time)
-            return
+            return stay
         stay.kind, stay.priority = ranked.kind, ranked.priority
         self._open[ranked.item] = (stay, index, self._ahead(index))
         self._enter(index, stay)
+        return None
 
     def close(self, end: int) -> list[Placement]:
         """Ends the open placements at `end`. Returns all placements."""

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 from ops.cli.rank_report.placements import FIRST, ListChange, Placement, placements
 from ops.cli.rank_report.policy import Policy
 from schemas.scalars import SECOND
+from streams.core.domain.rank import BANDS
 
 __all__ = ["compare", "placement_statistics"]
 
+# Highest position of each group of decided items -> name of the group: the ranges of FIRST, and the rest.
+_POSITIONS = {1: "1", 3: "2-3", 10: "4-10", sys.maxsize: "11+"}
 
-def compare(changes: Mapping[str, Sequence[ListChange]], today: Policy, other: Policy, end: int) -> dict[str, Any]:
-    """Returns the statistics of all placements, by kind, and by the priority that sources gave.
 
-    Both policies have the same placements in each group.
+def compare(
+    changes: Mapping[str, Sequence[ListChange]], today: Policy, other: Policy, end: int,
+    decided: Mapping[str, Collection[tuple[str, int]]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Returns the statistics of all placements, by kind, and by the priority that sources gave; those of placements
+    that a decision ended also by band and position.
+
+    Both policies have the same placements in each group, except in `decisions`. `decided`: workspace -> items and when
+    people decided them.
     """
-    both = [list(chain.from_iterable(placements(workspace, policy, end) for workspace in changes.values()))
-            for policy in (today, other)]
+    both = [
+        list(chain.from_iterable(
+            _placements(changes[name], policy, end, decided.get(name, ())) for name in changes))
+        for policy in (today, other)
+    ]
     return {
         "all": _group(both),
         "kinds": _split(both, lambda stay: stay.kind), "priorities": _split(both, lambda stay: stay.priority),
+        "decisions": {name: _decisions(stays) for name, stays in zip(("today", "policy"), both, strict=True)},
     }
+
+
+def _placements(
+    changes: Sequence[ListChange], policy: Policy, end: int, decided: Collection[tuple[str, int]],
+) -> list[Placement]:
+    found = placements(changes, policy, end)
+    for stay in found:
+        stay.decided = stay.ended and (stay.item, stay.end) in decided
+    return found
 
 
 def _split(both: Sequence[Sequence[Placement]], name_of: Any) -> dict[str, Any]:
@@ -37,8 +61,30 @@ def _group(both: Sequence[Sequence[Placement]]) -> dict[str, Any]:
     lengths = sorted(stay.length / SECOND for stay in stays)
     return {
         "stays": len(stays), "still_open": sum(not stay.ended for stay in stays),
-        "listed_seconds": _percentiles(lengths),
+        "listed_seconds": _percentiles(lengths), "decided": sum(stay.decided for stay in stays),
+        "seconds_until_decided": _percentiles(stay.length / SECOND for stay in stays if stay.decided),
         "today": placement_statistics(both[0]), "policy": placement_statistics(both[1]),
+    }
+
+
+def _decisions(stays: Sequence[Placement]) -> dict[str, Any]:
+    """Returns how long items waited until people decided them, by their band and by their position at that moment."""
+    bands: dict[str, list[Placement]] = {name: [] for name in BANDS}
+    positions: dict[str, list[Placement]] = {name: [] for name in _POSITIONS.values()}
+    for stay in stays:
+        if stay.decided:
+            bands[BANDS[stay.last_band]].append(stay)
+            positions[next(name for most, name in _POSITIONS.items() if stay.last_position <= most)].append(stay)
+    return {
+        "bands": {name: _waits(group) for name, group in bands.items() if group},
+        "positions": {name: _waits(group) for name, group in positions.items() if group},
+    }
+
+
+def _waits(stays: Sequence[Placement]) -> dict[str, Any]:
+    return {
+        "decided": len(stays), "seconds_until_decided": _percentiles(stay.length / SECOND for stay in stays),
+        "position": _percentiles(float(stay.last_position) for stay in stays),
     }
 
 

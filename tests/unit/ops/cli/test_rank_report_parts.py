@@ -20,7 +20,7 @@ from support.processes.cli import attn_here
 from ops.cli.rank_report.placements import FIRST, ListChange, placements
 from ops.cli.rank_report.policy import CRITERIA, Policy, RankedItem, due_of, policy_rank_key
 from ops.cli.rank_report.policy_file import PolicyFile, load
-from ops.cli.rank_report.replay import replay_list_changes
+from ops.cli.rank_report.replay import replay
 from ops.cli.rank_report.statistics import compare
 from ops.errors import UserError
 from schemas.log import Event
@@ -112,7 +112,7 @@ def test_the_same_policy_changes_nothing(past: list[ListChange], policy: Policy)
 def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
     """Folded by time, the list of the past is at its end that of the real fold, in its order."""
     events = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines]
-    past = replay_list_changes(events, FoldConfig())
+    past = replay(events, FoldConfig()).changes
     view = Folding()
     for event in sorted(events, key=lambda one: one.time):
         view.pack(event, clock=(event.time - NOON) / MINUTE)
@@ -220,7 +220,7 @@ def test_kinds_and_priorities_of_real_events_add_up() -> None:
             events.append(normalise(line["topic"], orjson.dumps(line["value"])))
     end = max(event.time for event in events)
     urgent = Policy(TODAY.targets, {"escalation": {"*": "urgent"}})
-    report = compare(replay_list_changes(events, FoldConfig()), TODAY, urgent, end)
+    report = compare(replay(events, FoldConfig()).changes, TODAY, urgent, end)
     assert report["all"]["stays"] > 1000
     for groups in (report["kinds"], report["priorities"]):
         assert sum(group["stays"] for group in groups.values()) == report["all"]["stays"]
