@@ -38,6 +38,7 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger("attn.deliver")
 
 _INITIAL_DELAY, _MAX_DELAY = 1.0, 3600.0  # seconds between two attempts
+_MAX_REPORTING = 100  # attempts that wait for their report without counting as concurrent requests
 _MAX_SLEEP = 1.0  # the file of endpoints may have changed by then
 
 Load = Callable[[Entry], Awaitable[bytes | None]]  # reads the record of an entry again; None if it is gone
@@ -73,7 +74,9 @@ class Dispatcher:
         self._reporter = reporter
         self._load = load
         self._circuits: dict[str, Circuit] = {}
-        self._running: dict[str, set[asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # all attempts
+        self._running: dict[str, set[asyncio.Task[Any]]] = {}  # those of an endpoint that count against its limit
+        self._reporting = 0
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gate = HoldGate(settings, backlog, self._wake.set, reporter.append_tick)
@@ -100,9 +103,8 @@ class Dispatcher:
 
     async def finish_attempts(self, seconds: float) -> None:
         """Waits up to `seconds` for the attempts that run, then cancels them. They are made again after a restart."""
-        running = {task for tasks in self._running.values() for task in tasks}
-        if running:
-            _, late = await asyncio.wait(running, timeout=seconds)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -121,12 +123,14 @@ class Dispatcher:
             circuit.begin()
             task = asyncio.create_task(self._attempt(entry, circuit))
             running.add(task)
+            self._tasks.add(task)
             task.add_done_callback(partial(self._ended, queue))
         # An attempt that ends wakes the loop; a circuit that waits for its next probe does not.
         return circuit.next_attempt_at if circuit.next_attempt_at > now else now + _MAX_SLEEP
 
     def _ended(self, queue: str, task: asyncio.Task[None]) -> None:
         self._running[queue].discard(task)
+        self._tasks.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
             self._failed.set_exception(error)
@@ -223,9 +227,17 @@ class Dispatcher:
 
         Its id names the record, so a repeat has the same id, and a decision that was sent again has another one.
         """
-        if entry.verb == "made":
+        if entry.verb != "made":
+            return
+        if self._reporting < _MAX_REPORTING and (task := asyncio.current_task()) is not None:
+            self._running[entry.queue].discard(task)  # the next request need not wait for the log
+            self._wake.set()
+        self._reporting += 1
+        try:
             await self._reporter.append(Report(
                 entry.workspace, f"{entry.decision}.{state}.{entry.offset}", now_us(), entry.decision, state, reason))
+        finally:
+            self._reporting -= 1
 
 
 def _overdue_text(entry: Entry, cause: str) -> str:
