@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from schemas.scalars import SECOND
 from schemas.settings import Settings
 from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import COLUMNS, columns
+from streams.history.clickhouse.export import export
 from streams.history.clickhouse.repository import ActivityRepository
 
 pytestmark = pytest.mark.clickhouse
@@ -51,3 +53,17 @@ def test_rows_of_an_older_attn_stay_readable(tmp_path: Path) -> None:
     hourly = "SELECT type, sum(facts) FROM attn.activity_by_hour GROUP BY type"
     assert dict(found.query(hourly).result_rows)["decision.made"] == sum(one.type == "decision.made" for one in facts)
     found.close()
+
+
+def test_an_export_has_the_columns_of_decisions(tmp_path: Path) -> None:
+    facts = decision_facts(6, 40, "w", BEGIN)
+    with closing(client.connect(Settings(data_dir=tmp_path / "data", _env_file=None))) as found:
+        migrate.apply(found, "attn")
+        ActivityRepository(found, "attn", local=True).insert(columns(facts, [0] * len(facts)), "all")
+        begin, end = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6))
+        [file] = export(found, "attn", begin, end, "month", tmp_path)
+        rows = found.query(f"SELECT event_id, {', '.join(NEW)} FROM file('{file.path}', Parquet)").result_rows
+    assert file.rows == len(facts)
+    assert {row[0]: row[1:] for row in rows} == {
+        fact.event_id: (fact.decision or "", fact.option or "", fact.does or "", fact.reason or "", fact.role or "",
+                        fact.viewed, fact.seconds_to_decide, fact.seconds_to_apply) for fact in facts}
