@@ -38,6 +38,7 @@ def test_approve_by_keyboard(scene: Scene) -> None:
     page.on("request", lambda request: sent.append(request.method) if "/decision" in request.url else None)
     page.keyboard.press("a")  # no question is open
     page.keyboard.press("j")
+    page.wait_for_function("() => document.activeElement.closest('.row')")
     page.keyboard.press("Enter")
     page.keyboard.press("a")  # it has not been on screen: the key was meant for what was there before
     page.wait_for_selector("#detail .answers.ready")
@@ -228,3 +229,32 @@ def test_a_viewer_and_the_requester_see_why_they_cannot_decide(scene: Scene) -> 
         page.keyboard.press("e")
         assert page.locator(".toast").count() == 0
     wait_for(lambda: item_of(scene, "deploy")["state"] == "read", 30, "read")
+
+
+def test_a_hostile_question_stays_text_and_fits_a_phone(scene: Scene) -> None:
+    bad = "<img src=x onerror='window.ran=1'>\u202e" + "w" * 60
+    args: dict[str, Any] = {"password": "hunter2", "long": "l" * 3000}
+    args |= {f"{bad}{number}": {"deep": [bad, {bad: number}]} for number in range(60)}
+    form = {"type": "object", "properties": {f"f{number}": {
+        "type": "string", "title": bad, "description": bad, "oneOf": [{"const": bad, "title": bad}, {"const": "b"}],
+    } for number in range(20)}}
+    options = [{"id": f"o{number}", "does": "choose", "title": f"{number} {bad}"} for number in range(19)]
+    scene.emit("actions", scene.event("action.requested", "a", -1, title="hostile", sender={
+        "type": "agent", "id": "x", "name": bad}, body_md=bad, ask={
+            "action": {"name": bad, "args": args, "editable": True},
+            "options": [*options, {"id": "edit", "does": "edit", "title": bad, "form": form}]}))
+    page = scene.signed_in(**PHONE)
+    open_question(page, "hostile", touch=True)
+    assert page.evaluate("() => document.querySelectorAll('*').length") < 4000
+    assert "hunter2" not in page.content()
+    for _ in range(2):
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("() => document.querySelector('#detail').scrollWidth") <= 360
+        assert page.locator("#detail img, #detail script").count() == 0
+        if page.locator(".editor").count() == 0:
+            page.tap(".answers [data-option=edit]")
+            page.wait_for_selector(".editor")
+    page.tap(".editor >> text=Edit as JSON")
+    page.wait_for_selector("#answer-args")
+    assert page.input_value("#answer-args").count("onerror") >= 120
+    assert page.evaluate("() => window.ran") is None

@@ -8,6 +8,8 @@ import { formatMoment, decidersText, listed, short, sourceName, voter } from "./
 /** @typedef {import("../http.js").Answer} Answer */
 /** @typedef {{tone: "good" | "wait" | "bad" | "calm", text: string, detail: string, left: number}} Outcome `left`: seconds in which it can be taken back */
 
+const LONG_REASON = 2000; // characters of a source's reason
+
 /**
  * Returns the seconds left to take a decision back; never more than there were, however wrong the clock is.
  * @param {Pick<Decision, "state" | "at" | "undo_until">} decision
@@ -38,7 +40,7 @@ export function whoDid(decision, item, me, now) {
 }
 
 /** Returns the reason of a decision as the end of a sentence. @param {Pick<Decision, "reason">} decision */
-const because = ({ reason }) => (reason ? `: ${short(reason)}` : "");
+const because = ({ reason }) => (reason ? `: ${short(reason, LONG_REASON)}` : "");
 
 /**
  * Describes the decision of an item.

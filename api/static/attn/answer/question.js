@@ -9,8 +9,8 @@ import { formatTime, isolate, plural, truncate } from "../text/labels.js";
 
 const LONG = 200, MOST_NAMED = 6; // characters of a name, and names of a sentence
 
-/** Cuts and isolates a foreign name. @param {string} name */
-export const short = (name) => isolate(truncate(name, LONG));
+/** Cuts and isolates a foreign text. @param {string} text @param {number} [most] */
+export const short = (text, most = LONG) => isolate(truncate(text, most));
 
 /** @param {Item} item @returns {item is Item & {ask: import("../types").Ask, digest: string}} */
 export const asks = (item) => item.ask !== undefined && item.digest !== undefined;
@@ -53,7 +53,8 @@ export function decidersText({ deciders }, me) {
  */
 export function whyNot(item, me) {
   const { deciders } = item;
-  if (!me || !deciders) return me ? "" : "Checking whether you may answer…";
+  if (!me) return "Checking whether you may answer…";
+  if (!deciders || !me.user_id) return ""; // GET /org/me failed: the edge decides
   if (deciders.excluded.includes(me.user_id)) return "You asked for this, so another person must decide it.";
   if (deciders.users.includes(me.user_id) || deciders.roles.includes(me.role)) return "";
   const who = decidersText(item, me);

@@ -5,6 +5,7 @@ import { isSecret } from "../../text/secret_masking.js";
 import { truncate } from "../../text/labels.js";
 import { html, useMemo } from "../dom.js";
 import { Secret } from "../item/payload.js";
+import { LongText } from "../show_more.js";
 import { idOf, Labelled, SecretInput, tied } from "./fields.js";
 import { inline } from "./json_view.js";
 
@@ -16,7 +17,7 @@ const LONG = 600; // characters of a value in the list of changes
 /** @param {{value: any, path: readonly string[]}} how */
 const Value = ({ value, path }) => (value === undefined ? html`<i>nothing</i>`
   : path.some((name) => isSecret(name, value)) || isSecret("", value) ? html`<${Secret} name=${path[path.length - 1] ?? "value"} value=${value} />`
-    : html`<code dir="auto">${truncate(inline(value), LONG)}</code>`);
+    : html`<code dir="auto"><${LongText} text=${inline(value)} most=${LONG} /></code>`);
 
 /** What changes. @param {{before: any, after: any, title: string}} how */
 export function Diff({ before, after, title }) {

@@ -3,6 +3,7 @@ import { isExact, stringify } from "../../exact.js";
 import { isSecret } from "../../text/secret_masking.js";
 import { html, useMemo, useState } from "../dom.js";
 import { Secret } from "../item/payload.js";
+import { LongText } from "../show_more.js";
 
 const LINES = 120, LONGEST = 2000, DEEPEST = 60; // lines at first, characters of a line, levels
 /** @typedef {{depth: number, before: string, text: string, after: string, name: string, secret: unknown}} Line `secret`: undefined, or the masked value */
@@ -43,7 +44,7 @@ export function jsonLines(root) {
 export function Json({ value, label }) {
   const lines = useMemo(() => jsonLines(value), [value]);
   const [most, show] = useState(LINES);
-  const text = (/** @type {string} */ one) => (one.length > LONGEST ? `${one.slice(0, LONGEST)}… (${one.length.toLocaleString()} characters)` : one);
+  const text = (/** @type {string} */ one) => html`<${LongText} text=${one} most=${LONGEST} />`;
   return html`<div class="json" role="group" aria-label=${label} tabIndex="0" dir="ltr">
     ${lines.slice(0, most).map((line, place) => html`<div key=${place} class="line" style=${{ paddingInlineStart: `${2 * Math.min(line.depth, 12)}ch` }}>
       ${line.before && html`<b>${text(line.before)}</b>`}${line.secret === undefined ? text(line.text) : html`<${Secret} name=${line.name} value=${line.secret} />`}${line.after}</div>`)}

@@ -18,6 +18,7 @@ import { Json } from "./json_view.js";
 /** @typedef {import("../../commands/decisions.js").BulkResult} BulkResult */
 
 const LONG = 300, SHOWN = 50, SECOND_PRESS_MS = 400; // characters of a title, items listed at first, milliseconds between two presses
+const MOST = 100; // questions that are answered at once
 
 /** Returns the plain options that at least one of the items has, with the items that have it. @param {readonly Item[]} items */
 export function commonOptions(items) {
@@ -45,7 +46,7 @@ export function ManyAnswers({ state }) {
   const [chosen, choose] = useState(choices[0]?.key ?? "");
   const [comment, setComment] = useState(""), [armed, arm] = useState(0), [busy, setBusy] = useState(false), [problem, showProblem] = useState("");
   const [results, show] = useState(/** @type {BulkResult[] | null} */ (null));
-  const choice = choices.find((one) => one.key === chosen), items = choice?.items ?? [];
+  const choice = choices.find((one) => one.key === chosen), items = (choice?.items ?? []).slice(0, MOST);
   const others = all.filter((item) => !items.includes(item));
   const live = new Map(items.map((item) => [item.id, findItem(item.id)])), stale = items.filter((item) => live.get(item.id)?.digest !== item.digest || !isOpen(live.get(item.id) ?? item));
   useEffect(() => arm(0), [chosen]);
@@ -67,7 +68,7 @@ export function ManyAnswers({ state }) {
       <fieldset class="entry"><legend>Answer</legend><span class="radios">${choices.map(({ key, option, items: those }) => html`<label key=${key} class="pickone">
         <input type="radio" name="answers-option" checked=${key === chosen} disabled=${busy} onChange=${() => choose(key)} /> <span><bdi>${truncate(optionTitle(option), LONG)}</bdi> <span class="count">${those.length}</span></span></label>`)}</span></fieldset>
       <ol class="each"><${Paged} of=${items} most=${SHOWN} one="question" end=${(/** @type {any} */ button) => html`<li>${button}</li>`} draw=${(/** @type {Item} */ item) => html`<li key=${item.id}><${Asked} item=${item} stale=${stale.includes(item)} /></li>`} /></ol>`}
-    ${others.length > 0 && html`<details><summary>${plural(others.length, "selected item")} left out</summary><ul>${others.slice(0, SHOWN).map((item) => html`<li key=${item.id}><bdi>${truncate(item.title, LONG)}</bdi>: ${leftOut(item, state.me) || "it has no such answer"}</li>`)}</ul></details>`}
+    ${others.length > 0 && html`<details><summary>${plural(others.length, "selected item")} left out</summary><ul>${others.slice(0, SHOWN).map((item) => html`<li key=${item.id}><bdi>${truncate(item.title, LONG)}</bdi>: ${leftOut(item, state.me) || (choice?.items.includes(item) ? `more than ${MOST} at once` : "it has no such answer")}</li>`)}</ul></details>`}
     ${choice && choice.option.comment !== "no" && html`<${Labelled} path="many.comment" label="Comment" help="The same for each." error=${undefined} required=${false}>
       <textarea ...${tied("many.comment", undefined, false)} rows="1" dir="auto" disabled=${busy} value=${comment} onInput=${(/** @type {Event} */ event) => setComment(/** @type {HTMLTextAreaElement} */ (event.target).value)}></textarea><//>`}
     <p class="problem" role="alert">${problem}</p>

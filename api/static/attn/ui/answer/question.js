@@ -47,7 +47,7 @@ export function Question({ item, state, gone, children }) {
         <p>${said?.detail} ${item.decision.returned === "refused" ? "You can decide again." : "It may have taken effect. Only the same answer can be sent again."}</p></div>`}
       ${before && open && html`<${Changed} before=${before} item=${item} />`}
       ${!open && html`<${Closed} item=${item} said=${said} now=${now} state=${state} gone=${gone} />`}
-      ${!open && !(item.decision && isOwn(item.decision, me)) && html`<${KeptText} text=${typed} why="Your answer was not sent. Your text is kept:" />`}
+      ${!open && !answer.busy && (item.decision ? !isOwn(item.decision, me) : item.state !== "decided") && html`<${KeptText} text=${typed} why="Your answer was not sent. Your text is kept:" />`}
       <div class="asked" id="asked" ref=${ref}>${item.ask?.action && html`<${Action} action=${item.ask.action} />`}
         <${Terms} item=${item} me=${me} now=${now} /></div>
       ${open && html`<${Votes} item=${item} me=${me} now=${now} />`}
@@ -64,7 +64,7 @@ export function Question({ item, state, gone, children }) {
 function Closed({ item, said, now, state, gone }) {
   const { me } = state, { decision } = item;
   if (!decision || decision.state === "taken_back" || !said) {
-    const text = item.state === "decided" ? "Another person has just decided this." : `This question is closed: ${gone ?? item.resolved_action ?? item.state}.`;
+    const text = state.pending.has(item.id) ? "Sending your answer…" : item.state === "decided" ? "This has just been decided." : `This question is closed: ${gone ?? item.resolved_action ?? item.state}.`;
     return html`<div class="outcome calm"><p><b>${text}</b></p></div>`;
   }
   return html`<div class=${`outcome ${said.tone}`}>
