@@ -5,7 +5,7 @@ import { html, useMemo, useState } from "../dom.js";
 import { Secret } from "../item/payload.js";
 import { LongText } from "../show_more.js";
 
-const LINES = 120, LONGEST = 2000, DEEPEST = 60; // lines at first, characters of a line, levels
+const LINES = 120, LONGEST = 800, DEEPEST = 60; // lines at first, characters of a line, levels
 /** @typedef {{depth: number, before: string, text: string, after: string, name: string, secret: unknown}} Line `secret`: undefined, or the masked value */
 
 const INVISIBLE = /[\p{Cf}\p{Zl}\p{Zp}\u007f-\u009f]/gu;
