@@ -270,7 +270,9 @@ class Asking:
         self._release(clock)
 
     def _release(self, clock: int) -> None:
-        """Publishes decisions that wait for nothing: neither an open question of their batch is undecided."""
+        """Ends questions whose time is over, then publishes decisions of whose batch no open question is undecided."""
+        for key, asked in self.questions.items():
+            self._expire(key, asked, clock)
         undecided = {
             (self._bases[key].source, asked.ask["batch"]["key"]) for key, asked in self.questions.items()
             if asked.ask.get("batch") and asked.undecided and self.items[key].open}

@@ -26,6 +26,7 @@ from streams.core.domain.incidents import MAX_LISTED_MEMBERS
 from streams.core.domain.keys import decision_fact_name, decision_key
 from streams.core.fold import incident_groups
 from streams.core.fold.context import FoldContext
+from streams.core.fold.item_changes import store_item
 
 __all__ = ["emit_decision_fact", "publish", "record_changes", "update_row"]
 
@@ -49,6 +50,18 @@ def record_changes(context: FoldContext) -> None:
                 _create_row(context, row, row.question, decision)
         for key in {question.batch for question in (before, row.question) if question is not None} - {None}:
             _sync_batch(context, str(key), row)
+        _expire_late(context, row)
+
+
+def _expire_late(context: FoldContext, row: ItemRow) -> None:
+    """Ends a question that arrived, or became open again, after its expiry: no later entry of the pack may answer it.
+
+    Runs after the rows are in step, so that the facts and records of the change before it are not lost.
+    """
+    before = row.question
+    if row.is_open and questions.expire_due(row, context.log_clock):
+        store_item(context, row, context.log_clock)
+        context.note_question(row, before)
 
 
 def _create_row(context: FoldContext, row: ItemRow, question: Question, decision: Decision) -> None:
