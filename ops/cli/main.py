@@ -27,6 +27,7 @@ COMMANDS = {
     "topics": "ops.cli.commands.topics:topics",
     "migrate": "ops.cli.commands.migrate:migrate",
     "token": "ops.cli.commands.token:token",
+    "key": "ops.cli.commands.key:app",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",
