@@ -20,12 +20,12 @@ from streams.core.normalise import EventLimits, Rejected, normalise
 from streams.core.sealing import Sealer
 from streams.runtime.source_keys import covers_source
 
-__all__ = ["AcceptedEvent", "Gate", "Refused"]
+__all__ = ["AcceptedEvent", "EventRefused", "Gate"]
 
 _ANY_TOPIC = next(iter(SOURCE_TYPES))  # of an event without a usable type: validation says what is wrong with it
 
 
-class Refused(Exception):
+class EventRefused(Exception):
     """The event is not accepted. `status`: 400 invalid, 403 outside of the sender's scope, 413 too large."""
 
     def __init__(self, status: int, error: str) -> None:
@@ -57,7 +57,10 @@ class Gate:
         self._topic, self._topic_of_subject = topic, topic_of_subject
 
     def accept(self, event: SentEvent, binary: bool) -> AcceptedEvent:
-        """Returns the record of an event, with the workspace if it was left out. Raises Refused with the reason."""
+        """Returns the record of an event, with the workspace if it was left out.
+
+        Raises EventRefused with the reason.
+        """
         self._check_size(event.value)
         attributes = _attributes_of(event, binary)
         if attributes.get("workspaceid") is None:
@@ -67,18 +70,18 @@ class Gate:
         try:
             checked = normalise(topic, event.value, event.headers, self._limits, sealer=self._sealer)
         except Rejected as rejected:
-            raise Refused(400, str(rejected)) from None
+            raise EventRefused(400, str(rejected)) from None
         if checked.ws != self._workspace:
-            raise Refused(403, "workspaceid: the sender belongs to another workspace")
+            raise EventRefused(403, "workspaceid: the sender belongs to another workspace")
         if topic not in self._topics:
-            raise Refused(403, f"type: the key may not send to topic {topic}")
+            raise EventRefused(403, f"type: the key may not send to topic {topic}")
         if self._key is not None and not covers_source(self._key.source, checked.source):
-            raise Refused(403, f"source: the key sends for {self._key.source!r} and sources below it")
+            raise EventRefused(403, f"source: the key sends for {self._key.source!r} and sources below it")
         return AcceptedEvent(topic, event.value, event.headers)
 
     def _check_size(self, value: bytes) -> None:
         if len(value) > self._limits.event:
-            raise Refused(413, f"the event is {len(value)} bytes; at most {self._limits.event} are accepted")
+            raise EventRefused(413, f"the event is {len(value)} bytes; at most {self._limits.event} are accepted")
 
     def _topic_for(self, attributes: dict[str, Any]) -> str:
         """Returns the topic of an event: that of its type. A report of a decision has none of its own, and its effect
@@ -94,15 +97,15 @@ class Gate:
 
 
 def _attributes_of(event: SentEvent, binary: bool) -> dict[str, Any]:
-    """Returns the attributes that the sender gave. Raises Refused if a structured event is no JSON object."""
+    """Returns the attributes that the sender gave. Raises EventRefused if a structured event is no JSON object."""
     if binary:
         return {name.removeprefix("ce_"): value.decode() for name, value in event.headers if name.startswith("ce_")}
     try:
         _, body = read_json(event.value)
     except ValueError as error:
-        raise Refused(400, f"not JSON: {error}") from None
+        raise EventRefused(400, f"not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise Refused(400, f"not a CloudEvent: a JSON object is expected, not {type(body).__name__}")
+        raise EventRefused(400, f"not a CloudEvent: a JSON object is expected, not {type(body).__name__}")
     return body
 
 

@@ -13,7 +13,7 @@ from fastapi import Request
 from api.contract.errors import ApiError
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
-from api.intake.acceptance import AcceptedEvent, Gate, Refused
+from api.intake.acceptance import AcceptedEvent, EventRefused, Gate
 from api.intake.http_binding import (
     MalformedRequest,
     Mode,
@@ -62,7 +62,7 @@ async def receive(edge: Edge, caller: Caller, request: Request, body: bytes, top
     for index, event in enumerate(events):
         try:
             received.accepted.append(gate.accept(event, mode == "binary"))
-        except Refused as refused:
+        except EventRefused as refused:
             received.rejected.append(Rejection(index=index, error=str(refused), status=refused.status))
         except Exception as fault:  # a bug of attn: a worker would write the event to dead-letters
             _log.exception("an event sent over HTTP could not be read")

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from support.edge.edge_with_fold import Deciding, message, waitpoint
 from support.edge.edges import token
+from support.edge.topic_writer import TopicWriter
 from support.examples import law
 from support.fold.fold_driver import event
 
@@ -60,6 +61,7 @@ def api() -> Any:
         *(event("run.failed", SECRET + name, title=SECRET, cluster=name, incident_key=SECRET) for name in "ab"),
     )
     attn.edges[0].history = Nothing()  # type: ignore[assignment]
+    TopicWriter(attn)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
     # Streams have no end, metrics are no JSON, and without a broker nothing is ready.
     return schema.exclude(path=["/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz"])
