@@ -102,7 +102,8 @@ def _response(received: Received) -> Response:
     return json_response(orjson.dumps({"error": error} | body), statuses.pop() if len(statuses) == 1 else 400)
 
 
-@router.options(PATH, response_class=Response, responses={200: {"description": "`Allow`, and the consent that the sender requested"}})
+@router.options(PATH, response_class=Response, responses={
+    200: {"description": "`Allow`, and the consent that the sender requested"}})
 async def agree_to_delivery(request: Request, edge: CurrentEdge) -> Response:
     """Answers the validation request of the CloudEvents webhook specification (section 4). It is consent to requests,
     not authentication: a delivery needs a key."""
