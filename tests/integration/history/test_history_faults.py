@@ -107,16 +107,16 @@ async def test_failing_inserts_and_an_outage(
     for _ in range(5):
         await send(producer, feeder.some(400), 4)
         await asyncio.sleep(0.3)
+    await until(lambda: clickhouse.faults > 10)
+    await until(lambda: REGISTRY.get_sample_value("attn_history_clickhouse_up") == 0)
     assert not task.done()
-    assert clickhouse.faults > 10
-    assert REGISTRY.get_sample_value("attn_history_clickhouse_up") == 0
     clickhouse.fault = "flaky"
     for _ in range(10):
         await send(producer, feeder.some(150), 4)
     clickhouse.fault = ""
     await until(lambda: rows(clickhouse) >= feeder.count)
     await until(lambda: REGISTRY.get_sample_value("attn_history_lag_rows") == 0)
-    assert REGISTRY.get_sample_value("attn_history_clickhouse_up") == 1
+    await until(lambda: REGISTRY.get_sample_value("attn_history_clickhouse_up") == 1)
     stop.set()
     await asyncio.wait_for(task, 60)
     assert_exact(answers(clickhouse.real), feeder.all)

@@ -34,7 +34,7 @@ from schemas.views import PositionRow, encode_row, fence_key, position_key
 from streams.kafka import topics
 from streams.kafka.fencing import FencedError, fence_partition
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 WORKSPACES = tuple(f"ws_{number:02}" for number in range(24))
 PARTITIONS = 6
@@ -64,7 +64,7 @@ class Workers:
     async def ended(self, name: str) -> int:
         process = self._processes[name]
         try:
-            code = await asyncio.to_thread(process.wait, 40)
+            code = await asyncio.to_thread(process.wait, 120)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGUSR1)  # it says where it is
             await asyncio.sleep(1)
@@ -111,13 +111,13 @@ async def under_load(stack: Stack, seed: int) -> AsyncIterator[tuple[Workers, Ca
         async def all_move() -> None:
             """Returns when each partition has rows younger than this call."""
             begun = time.time() * 1000
-            await eventually(lambda: _moved(settings, begun), "every partition moves on", 60)
+            await eventually(lambda: _moved(settings, begun), "every partition moves on")
 
         try:
             yield workers, all_move, settings
             load.enough = True
             await feeding
-            seen = await eventually(lambda: caught_up(settings, load.sent), "all folded", 60)
+            seen = await eventually(lambda: caught_up(settings, load.sent), "all folded")
         finally:
             load.enough = True
             await asyncio.gather(feeding, return_exceptions=True)
@@ -172,7 +172,7 @@ async def test_a_frozen_worker_that_lost_its_partitions_is_fenced_off(stack: Sta
     """Frozen between two writes of one batch, for longer than its session; then it goes on writing."""
     async with under_load(stack, 32) as (workers, all_move, settings):
         workers.start("1", "freeze:40")
-        await eventually(lambda: _state(workers, "1") == "T", "frozen", 60)
+        await eventually(lambda: _state(workers, "1") == "T", "frozen")
         workers.start("2")
         await all_move()
         before = await look(settings)

@@ -48,10 +48,11 @@ def is_stopped() -> bool:
     return REGISTRY.get_sample_value("attn_ingest_circuit_open", {"topic": "waitpoints"}) == 1
 
 
-async def folded(settings: Settings, lines: list[dict[str, Any]]) -> bool:
-    """Whether just these events are in the facts, each once."""
-    told = sorted(fact.event_id for fact in (await look(settings)).unique_facts())
-    return told == sorted(f"{line['value']['source']} {line['value']['id']}" for line in lines)
+async def folded(settings: Settings, lines: list[dict[str, Any]], exactly: bool = True) -> bool:
+    """Returns whether these events are in the facts, each once, and no others unless `exactly` is False."""
+    wanted = {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+    told = [fact.event_id for fact in (await look(settings)).unique_facts()]
+    return sorted(one for one in told if exactly or one in wanted) == sorted(wanted)
 
 
 async def test_rejects_open_no_circuit_by_default(stack: Stack) -> None:
@@ -73,7 +74,8 @@ async def test_a_bad_deployment_opens_the_circuit_of_its_topic_until_a_probe_suc
             others = escalations(*range(50))
             waiting = waitpoints(*range(40))
             await send(settings, [*bad(3), *waiting, *others])
-            await eventually(lambda: folded(settings, others), "the others")
+            # On a busy machine the probes succeed before all others are folded.
+            await eventually(lambda: folded(settings, others, exactly=False), "the others")
             await eventually(lambda: not is_stopped(), "it goes on")
             await eventually(lambda: folded(settings, others + waiting), "what waited")
             later = waitpoints(*range(100, 120))

@@ -183,18 +183,19 @@ async def test_rows_of_a_fenced_worker_are_replaced(stack: Stack) -> None:
 
         async def duel() -> None:
             async with asyncio.timeout(90), worker(settings) as task:
-                await asyncio.sleep(4)
-                await _write(settings, zombie)
                 await send(settings, [waitpoint(6)])
+                await eventually(lambda: caught_up(settings, 6), "the worker owns the partition")
+                await _write(settings, zombie)
+                await send(settings, [waitpoint(7)])
                 await task
 
         with pytest.raises(WorkerFailed, match="UnexpectedWrite"):
             await duel()
         async with worker(settings):
-            await send(settings, [waitpoint(7)])
-            seen = await eventually(lambda: caught_up(settings, 7), "folded")
+            await send(settings, [waitpoint(8)])
+            seen = await eventually(lambda: caught_up(settings, 8), "folded")
         seen.rows[0].pop(b"garbage")
-        assert {item.source_id for item in items(seen)} == {f"wp_{number}" for number in range(1, 8)}
+        assert {item.source_id for item in items(seen)} == {f"wp_{number}" for number in range(1, 9)}
         assert seen.rows[0][key] == old.rows[0][key]
 
 

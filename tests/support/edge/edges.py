@@ -79,7 +79,7 @@ async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
         sock.close()
 
 
-async def until(condition: Any, seconds: float = 40.0, what: Any = lambda: "") -> None:
+async def until(condition: Any, seconds: float = 90.0, what: Any = lambda: "") -> None:
     """Waits until `condition()` is true. Fails after `seconds` with the text of `what()`."""
     deadline = time.monotonic() + seconds
     while not condition():

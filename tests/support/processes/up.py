@@ -21,8 +21,10 @@ PARTS = ("worker", "edge", "history", "broker")
 
 
 def wait_for(holds: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for a true value of `holds()` and returns it. Raises AssertionError after `seconds`."""
-    until = time.monotonic() + seconds
+    """Waits for a true value of `holds()` and returns it. Raises AssertionError after `seconds`.
+
+    It waits for at least 60 s: on a busy machine a shorter limit fails without a fault."""
+    until = time.monotonic() + (seconds := max(seconds, 60))
     while not (value := holds()):
         assert time.monotonic() < until, f"{what}: not within {seconds} s"
         time.sleep(0.05)
