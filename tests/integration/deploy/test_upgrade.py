@@ -133,8 +133,8 @@ def compare_with_model(seen: pipeline.Seen) -> None:
 # --- what a newer attn wrote ---
 
 NEWER_PACK = (LOG, None, b'{"at":1780000000000000,"entries":[{"t":"what nobody knows yet"}],"v":3}')
-NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":2,"more":[]}')
-NEWER_FACT = (FACTS, b"ws_01", b'{"t":"fact","ws":"ws_01","pos":1,"index":0,"event_id":"e","time":1,"v":2}')
+NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":3,"more":[]}')
+NEWER_FACT = (FACTS, b"ws_01", b'{"t":"fact","ws":"ws_01","pos":1,"index":0,"event_id":"e","time":1,"v":3}')
 
 
 async def put(settings: Settings, topic: str, key: bytes | None, value: bytes) -> None:
@@ -185,7 +185,7 @@ async def test_a_role_refuses_records_of_a_newer_version(
         lines = map(json.loads, said.decode().splitlines())
         refused = [line for line in lines if line["event"] == "incompatible version"]
         assert len(refused) == 1, said.decode()
-        assert "has version 2" in refused[0]["reason"]
+        assert "has version 3" in refused[0]["reason"]
         assert "upgrade this process" in refused[0]["reason"]
         seen = await look(settings)
         assert not seen.letters
