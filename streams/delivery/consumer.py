@@ -195,12 +195,14 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         known = self._endpoints.current().find(to, event.workspaceid) is not None
         held = _seconds(event.data.undo_until) or 0.0 if verb == "made" and known else 0.0
         decided, expires = _seconds(event.data.decided_at), _seconds(event.data.expires_at)
+        # The gate decides by the log's clock. A local clock that is late must not hold the decision longer.
+        due = min(held, time.time() + max(0.0, held - decided)) if decided is not None else held
         if expires is not None and decided is not None and expires <= decided:
             expires = None  # decided by the expiry itself
         recorded = record.timestamp / 1000 if record.timestamp > 0 else time.time()
         return Entry(
             record.partition, record.offset, event.workspaceid, event.subject, event.data.decision, verb, to,
-            to if known else "", recorded, len(record.value), record.value, held, expires, due=held)
+            to if known else "", recorded, len(record.value), record.value, held, expires, due)
 
     async def _note_positions(self) -> None:
         """Advances over offsets without a record, such as markers of transactions."""

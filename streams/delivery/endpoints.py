@@ -69,6 +69,11 @@ class Endpoint:
     def host(self) -> str:
         return urlsplit(self.url).hostname or ""
 
+    @property
+    def port(self) -> int:
+        url = urlsplit(self.url)
+        return url.port or (443 if url.scheme == "https" else 80)
+
 
 class Endpoints(Mapping[str, Endpoint]):
     """All endpoints of a file, by name."""
@@ -106,6 +111,8 @@ def _check_url(text: str) -> str:
         raise ValueError("must be ASCII without spaces and control characters; encode the rest with %XX or punycode")
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:
         raise ValueError("must be an http or https URL with a host")
+    if "%" in url.netloc or "\\" in text:
+        raise ValueError("must have a host without escapes")
     if "@" in url.netloc:
         raise ValueError("must have no user or password; use `headers`")
     if "#" in text:
@@ -171,6 +178,8 @@ def parse_endpoints(text: str) -> Endpoints:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         where = re.search(r"\(at (?:line \d+, column \d+|end of document)\)", str(error))
         raise EndpointsError(f"is no valid TOML {where[0] if where else ''}".rstrip()) from None
+    if "endpoints" in table and "endpoint" not in table:  # [[endpoints]] reads as well
+        table["endpoint"] = table.pop("endpoints")
     try:
         entries = _File.model_validate(table).endpoint
     except ValidationError as error:

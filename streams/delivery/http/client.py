@@ -12,7 +12,6 @@ from importlib import metadata
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from streams.delivery.endpoints import Endpoint
 from streams.delivery.http.address_guard import AddressRefused, NameUnresolved, ResolvedAddress, resolve_checked
@@ -58,7 +57,7 @@ class HttpClient:
         now = time.time()
         headers = {
             "content-type": _CONTENT_TYPE, "accept": "application/json, text/plain", "accept-encoding": "identity",
-            "user-agent": self._agent, **dict(endpoint.headers),
+            "user-agent": self._agent, **{name.lower(): value for name, value in endpoint.headers},
             **signature_headers(endpoint, message_id, int(now), body),
         }
         try:
@@ -83,15 +82,14 @@ class HttpClient:
         self, endpoint: Endpoint, headers: dict[str, str], body: bytes, secrets: tuple[str, ...],
         limit: asyncio.Timeout,
     ) -> Result:
-        url = URL(endpoint.url, encoded=True)
-        addresses = await resolve_checked(url.host or "", url.port or 0, endpoint.allow_private)
+        addresses = await resolve_checked(endpoint.host, endpoint.port, endpoint.allow_private)
         connector = aiohttp.TCPConnector(
             resolver=_Pinned(addresses), use_dns_cache=False, force_close=True, limit=1, ssl=self._tls)
         async with (
             aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None)) as session,
-            session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+            session.post(endpoint.url, data=body, headers=headers, allow_redirects=False) as answer,
         ):
             result = classify(answer.status, answer.headers.get("retry-after"), time.time())
             if result.kind != "refused":

@@ -14,7 +14,7 @@ import pytest
 from support.delivery import document
 from support.delivery.receiver import Post, answer, receiver
 from support.delivery.records import HMAC_SECRET, decision, deliver, endpoints_file, reports, send_decisions
-from support.kafka.brokers import EMBEDDED_ONLY
+from support.kafka.brokers import EMBEDDED_ONLY, KAFKA_ONLY
 from support.kafka.pipeline import Stack, eventually, kill, read
 from support.processes import fork_server
 from support.processes.fork_server import Forked
@@ -72,6 +72,40 @@ async def test_deliver_killed_at_every_step(stack: Stack, tmp_path: Path, point:
         for subject in range(3):  # the first time of each, in the order of its subject
             first = [name for name in applied if name in [e.data.decision for e in events[subject::3]]]
             assert first == [event.data.decision for event in events[subject::3]]
+
+
+@KAFKA_ONLY
+async def test_two_processes_share_the_partitions_and_one_takes_over(stack: Stack, tmp_path: Path) -> None:
+    path, first_times = tmp_path / "endpoints.toml", []
+
+    def choose(post: Post) -> bytes:
+        if post.id not in first_times:
+            first_times.append(post.id)
+        return answer(200)
+
+    async with stack(endpoints=path) as settings, receiver(choose) as there:
+        endpoints_file(path, receiver=there.url)
+        events = [decision(number, workspace=f"ws_{number % 12}", subject=f"s{number % 12}") for number in range(72)]
+        await send_decisions(settings, events[:36])
+
+        async def arrived(count: int) -> bool:
+            return len(first_times) >= count
+
+        with deliver_process(settings.model_copy(update={"instance": "1"})) as one:
+            await eventually(lambda: arrived(36), "the first decisions")
+            with deliver_process(settings.model_copy(update={"instance": "2"})):
+                await send_decisions(settings, events[36:54])
+                await eventually(lambda: arrived(54), "the decisions after the second process started")
+                kill(one)
+                await send_decisions(settings, events[54:])
+                await eventually(lambda: arrived(72), "the decisions after the first process was killed")
+
+                async def all_reported() -> bool:
+                    return len({report.decision for report in await reports(settings)}) == 72
+                await eventually(all_reported, "a report of each decision")
+        for number in range(12):
+            names = [event.data.decision for event in events[number::12]]
+            assert [name for name in first_times if name in names] == names
 
 
 @EMBEDDED_ONLY

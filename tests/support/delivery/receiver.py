@@ -21,6 +21,7 @@ class Post:
     headers: dict[str, str]
     body: bytes
     at: float  # of the loop's clock
+    raw_names: list[str] = field(default_factory=list)  # of all headers, in lower case
 
     @property
     def id(self) -> str:
@@ -68,7 +69,8 @@ class Receiver:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
-                post = Post(head[0].split(" ")[1], headers, body, asyncio.get_running_loop().time())
+                post = Post(head[0].split(" ")[1], headers, body, asyncio.get_running_loop().time(),
+                            [line.partition(":")[0].lower() for line in head[1:]])
                 self.posts.append(post)
                 chosen = self.choose(post)
                 if isinstance(chosen, bytes):

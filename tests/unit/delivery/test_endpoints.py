@@ -47,6 +47,14 @@ def test_an_endpoint_of_one_tenant_is_unknown_to_others() -> None:
     assert endpoints.find("none", "ws_01") is None
 
 
+def test_the_plural_reads_as_well() -> None:
+    assert list(parse_endpoints(entry().replace("[[endpoint]]", "[[endpoints]]"))) == ["pay"]
+    with pytest.raises(EndpointsError, match='endpoint 1 "pay", field url'):
+        parse_endpoints(entry(url='"x"').replace("[[endpoint]]", "[[endpoints]]"))
+    with pytest.raises(EndpointsError, match="key endpoints"):
+        parse_endpoints(entry() + entry(name='"b"').replace("[[endpoint]]", "[[endpoints]]"))
+
+
 def test_an_empty_file_has_no_endpoints() -> None:
     assert len(parse_endpoints("")) == 0
 
@@ -54,7 +62,9 @@ def test_an_empty_file_has_no_endpoints() -> None:
 @pytest.mark.parametrize("url", [
     "ftp://a.example/", "//a.example/", "https://", "https:///x", "https://u:p@a.example/", "https://u@a.example/",
     "https://a.example/#x", "https://a.example/a b", "https://a.example:0/", "https://a.example:70000/",
-    "https://a.example:x/", "https://[::1/", "https://münchen.example/", "file:///etc/passwd", "", "a.example",
+    "https://a.example:x/", "https://%61.example/", "http://%31%32%37.0.0.1/", "http://[fe80::1%25eth0]/",
+    "https://a.example\\\\@b.example/",
+    "https://[::1/", "https://münchen.example/", "file:///etc/passwd", "", "a.example",
     "https://a.example/" + "x" * 2048, "https://a.example/\\u0000", "https://a.example/\\n",
 ])
 def test_refused_urls(url: str) -> None:
