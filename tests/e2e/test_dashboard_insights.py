@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +17,8 @@ pytestmark = [
 ]
 
 
-def test_the_overview_shows_managers_how_long_decisions_took(scene: Scene) -> None:
+def test_the_overview_shows_managers_how_long_decisions_took(scene: Scene, tmp_path: Path) -> None:
+    """The receipts of the same decisions verify with the keys that the running edge publishes."""
     asks = {"options": [{"id": "yes", "does": "approve"}, {"id": "no", "does": "reject"}]}
     scene.emit("waitpoints", *(scene.event("waitpoint.created", name, -30, title=name, ask=asks, case_id="k")
                                for name in ("one", "two")))
@@ -27,6 +29,13 @@ def test_the_overview_shows_managers_how_long_decisions_took(scene: Scene) -> No
             f"{scene.up.url}/api/v1/inbox/{item['id']}/decision", json={"option": "yes", "digest": item["digest"]},
             headers={"authorization": f"Bearer {scene.token('bob', 'MEMBER')}"}, trust_env=False)
         assert done.status_code == 201, done.text
+        receipt = scene.up.get(f"/api/v1/inbox/{item['id']}/decision/receipt", scene.token())
+        (tmp_path / "receipt.json").write_bytes(receipt.content)
+        keys = f"{scene.up.url}/.well-known/attn-decision-keys.json"
+        verified = scene.up.attn("receipt", "verify", str(tmp_path / "receipt.json"), "--keys", keys)
+        assert verified.returncode == 0, verified.stderr
+        assert "that of the question in the receipt" in verified.stdout
+        assert item["digest"] in verified.stdout
     scene.emit("waitpoints", scene.event("decision.refused", "two", 0, reason="frozen until Monday"))
     wait_for(lambda: scene.up.get("/org/me/insights", scene.token()).json()["decisions"]["refused"], 60, "the history")
     page.reload()
