@@ -21,7 +21,7 @@ DEAD_LETTERS_SENT = Counter(
     "attn_dead_letters_total", "Records sent to dead-letters, by their topic and cause", ["topic", "cause"])
 # Rare causes are exported as 0 from the start: Prometheus sees no increase when a counter appears with its first value.
 for _labels in (
-    *((topic, cause) for topic in SOURCE_TYPES for cause in ("fault", "unreadable")),
+    *((topic, cause) for topic in SOURCE_TYPES for cause in ("fault", "key", "unreadable")),
     (LOG, "pack"), (LOG, "row"), (FACTS, "fact"), (FACTS, "insert"),
 ):
     DEAD_LETTERS_SENT.labels(*_labels)
