@@ -30,7 +30,7 @@ def test_the_vectors_have_every_frame_and_reason() -> None:
     told = "".join(step["stream"] for text in vectors().values() for step in json.loads(text)["steps"])
     for event in ("snapshot", "added", "changed", "removed", "activity", "drafts", "preferences"):
         assert f"event: {event}\n" in told
-    for reason in ("resolved", "dismissed", "snoozed", "retargeted", "grouped", "beyond"):
+    for reason in ("resolved", "decided", "dismissed", "snoozed", "retargeted", "grouped", "beyond"):
         assert f'"reason":"{reason}"' in told
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,24 @@ from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
-from schemas.log import Dismiss, Pack, Restore, SetPreferences, SetState, Widget, decode_pack, encode_pack
-from schemas.scalars import MINUTE
-from schemas.views import PositionRow, apply_changes, decode_row, position_key
+from schemas.asking.question import Question
+from schemas.log import (
+    Decide,
+    Dismiss,
+    Pack,
+    Report,
+    Restore,
+    SetPreferences,
+    SetState,
+    TakeBack,
+    Widget,
+    decode_pack,
+    encode_pack,
+)
+from schemas.scalars import MINUTE, format_timestamp
+from schemas.views import ItemRow, PositionRow, apply_changes, decode_row, position_key
 from streams.core.config import FoldConfig
-from streams.core.domain.keys import item_id
+from streams.core.domain.keys import item_id, item_key
 from streams.core.fold.fold import Fold
 
 __all__ = ["FOLDER", "vectors"]
@@ -30,28 +43,49 @@ __all__ = ["FOLDER", "vectors"]
 FOLDER = Path(__file__).parents[2] / "data" / "feed-vectors"
 ANN, BOB = Reader("ws", "ann", frozenset({"OWNER"})), Reader("ws", "bob", frozenset({"MEMBER"}))
 
+Rows = dict[bytes, bytes]
 Batch = tuple[list[tuple[bytes, bytes | None]], PositionRow]
 
 
-def _a_morning() -> Iterator[Batch]:
-    """Yields batches of the real fold that give every kind of frame: arrivals, an incident, a snooze, pins, a draft."""
-    rows: dict[bytes, bytes] = {}
+class _Story:
+    """Numbers the entries of a story: source events and commands."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def happens(self, kind: str, subject: str, minute: float, **data: Any) -> Any:
+        self.number += 1
+        return event(kind, subject, minute, id=f"v{self.number}", **data)
+
+    def by(self, who: Reader, kind: Callable[..., Any], minute: float, **what: Any) -> Any:
+        self.number += 1
+        return kind(ws="ws", id=f"c{self.number}", time=NOON + int(minute * MINUTE), user=who.user,
+                    roles=tuple(who.roles), idempotency_key=None, **what)
+
+
+def _folded(story: Iterable[tuple[float, list[Any] | Callable[[Rows], list[Any]]]]) -> Iterator[Batch]:
+    """Yields the batches of the real fold. Entries that depend on the view are a function of its rows."""
+    rows: Rows = {}
     fold = Fold(rows, 0, FoldConfig())
     fold.load()
     fold.reconcile(0)
-    number = 0
+    for minute, entries in story:
+        made = entries(rows) if callable(entries) else entries
+        pack = decode_pack(encode_pack(Pack(NOON + int(minute * MINUTE), made)))
+        whole = False
+        while not whole:
+            whole = fold.apply(pack, fold.position.next)
+            batch = fold.pending_batch()
+            apply_changes(rows, batch.rows)
+            fold.mark_durable()
+            position = decode_row(position_key(0), rows[position_key(0)])
+            assert isinstance(position, PositionRow)
+            yield batch.rows, position
 
-    def happens(kind: str, subject: str, minute: float, **data: Any) -> Any:
-        nonlocal number
-        number += 1
-        return event(kind, subject, minute, id=f"v{number}", **data)
 
-    def by(who: Reader, kind: Callable[..., Any], minute: float, **what: Any) -> Any:
-        nonlocal number
-        number += 1
-        return kind(ws="ws", id=f"c{number}", time=NOON + int(minute * MINUTE), user=who.user, roles=tuple(who.roles),
-                    idempotency_key=None, **what)
-
+def _a_morning() -> Iterator[Batch]:
+    """Yields batches that give most kinds of frames: arrivals, an incident, a snooze, pins, a draft."""
+    happens, by = (tale := _Story()).happens, tale.by
     deploy, note = item_id("ws", "waitpoint", "wp_1"), item_id("ws", "message", "m_1")
     story = [
         (0, [happens("waitpoint.created", "wp_1", 0, title="Review production deploy", priority="high",
@@ -78,17 +112,53 @@ def _a_morning() -> Iterator[Batch]:
               by(ANN, SetState, 71, items=(note,), state="resolved")]),
         (72, [happens("plan.superseded", "p_1", 72), happens("draft.discarded", "d_1", 72)]),
     ]
-    for minute, entries in story:
-        pack = decode_pack(encode_pack(Pack(NOON + minute * MINUTE, entries)))
-        whole = False
-        while not whole:
-            whole = fold.apply(pack, fold.position.next)
-            batch = fold.pending_batch()
-            apply_changes(rows, batch.rows)
-            fold.mark_durable()
-            position = decode_row(position_key(0), rows[position_key(0)])
-            assert isinstance(position, PositionRow)
-            yield batch.rows, position
+    return _folded(story)
+
+
+def _a_question() -> Iterator[Batch]:
+    """Yields batches about questions: votes, a decision, taken back, refused, asked anew, decided, expired."""
+    happens, by = (tale := _Story()).happens, tale.by
+    gate, short = item_id("ws", "waitpoint", "wp_1"), item_id("ws", "waitpoint", "wp_2")
+    options = [{"id": "approve", "does": "approve"}, {"id": "reject", "does": "reject"}]
+    action = {"name": "deploy", "args": {"version": "4.2"}}
+
+    def question(rows: Rows) -> Question:
+        row = decode_row(item_key(gate), rows[item_key(gate)])
+        assert isinstance(row, ItemRow)
+        assert row.question is not None
+        return row.question
+
+    def answers(minute: float, option: str, *who: Reader) -> tuple[float, Callable[[Rows], list[Any]]]:
+        return minute, lambda rows: [
+            by(one, Decide, minute, item=gate, option=option, digest=question(rows).digest, role=next(iter(one.roles)))
+            for one in who]
+
+    def refuses(rows: Rows) -> list[Any]:
+        decision = question(rows).decision
+        assert decision is not None
+        return [Report("ws", "r1", NOON + 4 * MINUTE, decision.id, "refused", "the window is closed")]
+
+    return _folded([
+        (0, [happens("waitpoint.created", "wp_1", 0, title="Deploy 4.2?", priority="high",
+                     ask={"options": options, "action": action, "quorum": {"approve": 2}}),
+             happens("waitpoint.created", "wp_2", 0, title="Extend the maintenance?",
+                     ask={"options": options, "expires_at": format_timestamp(NOON + 8 * MINUTE)}),
+             happens("escalation.opened", "e_1", 0, title="Disk is full", priority="high")]),
+        answers(1, "approve", ANN),
+        answers(2, "approve", BOB),  # the second vote decides
+        (2.05, [by(BOB, TakeBack, 2.05, item=gate)]),
+        answers(3, "approve", ANN, BOB),
+        (4, []),  # it goes out
+        (4, refuses),
+        (5, [happens("waitpoint.created", "wp_1", 5, title="Deploy 4.3?", priority="high",
+                     ask={"options": options, "action": action | {"args": {"version": "4.3"}}})]),
+        answers(6, "reject", ANN),
+        (7, [happens("waitpoint.rejected", "wp_1", 7)]),
+        (9, []),  # the other question expires
+        (10, [happens("waitpoint.created", "wp_1", 10, title="Deploy 4.4?", ask={"options": options})]),
+        (11, [by(ANN, Dismiss, 11, item=item_id("ws", "escalation", "e_1"), until=None)]),
+        (12, [by(BOB, SetState, 12, items=(short,), state="read")]),
+    ])
 
 
 def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str, Any]:
@@ -119,6 +189,8 @@ def vectors() -> dict[str, str]:
         "a-morning.json": _followed(_a_morning(), ANN, 500),
         "a-morning-window-of-2.json": _followed(_a_morning(), ANN, 2),
         "a-morning-of-another.json": _followed(_a_morning(), BOB, 500),
+        "a-question.json": _followed(_a_question(), ANN, 500),
+        "a-question-window-of-1.json": _followed(_a_question(), BOB, 1),
         "at-random.json": _followed(World(11, 10).batches(60, 5), Reader("w1", "ann", frozenset({"OWNER"})), 500),
         "at-random-window-of-3.json": _followed(
             World(12, 10).batches(60, 5), Reader("w1", "bob", frozenset({"MEMBER"})), 3),
