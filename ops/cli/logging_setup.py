@@ -34,6 +34,7 @@ _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT
     (re.compile(r"(?<![0-9A-Za-z])(attn_[0-9A-Za-z]{16}_)[0-9A-Za-z]+"), rf"\1{REDACTED}"),  # the key of a source
+    (re.compile(r"\b(wh(?:sec|sk)_)[0-9A-Za-z+/=_-]{8,}"), rf"\1{REDACTED}"),  # a secret that signs webhooks
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {REDACTED}"),
     (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),  # scheme://user:password@host
     # name=value and name: value; the name may have a prefix (ATTN_JWT_SECRET) and the value quotes.

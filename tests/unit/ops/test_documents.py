@@ -196,7 +196,7 @@ def test_unknown_names_and_long_lines_are_reported() -> None:
         f"{line}a", f"[{line}]"]
     text = "`attn histroy` `attn history --rebuilt`\n```sh\ncat x | attn emitt -  # attn no\nmake cheque\n```\n"
     assert unknown(text) == ["attn emitt", "make cheque", "attn histroy", "history --rebuilt"]
-    targets = {f"ATTN_TARGET_{name}" for name in ("URGENT", "HIGH", "NORMAL", "LOW")}
+    targets = {f"ATTN_TARGET_{name}" for name in ("URGENT", "HIGH", "NORMAL", "LOW", "MESSAGE")}
     assert named_settings("ATTN_PORT and ATTN_PORTS, ATTN_TARGET_*, ATTN_NONE_*") == {
         "ATTN_PORT", "ATTN_PORTS", "ATTN_NONE", *targets}
     assert {"functions", "anchors"} <= functions(Path(__file__))

@@ -90,6 +90,14 @@ def test_ordinary_words_are_not_redacted() -> None:
     assert redact.redact_fields(None, "", event) == event
 
 
+@pytest.mark.parametrize("prefix", ["whsec_", "whsk_"])
+def test_secrets_of_webhooks_are_redacted(prefix: str) -> None:
+    redact = Redactor([]).redact_text
+    assert redact(f"read {prefix}MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw== here") == f"read {prefix}{REDACTED} here"
+    public = "the public key is whpk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw="
+    assert redact(public) == public
+
+
 def test_a_part_of_a_longer_secret_does_not_uncover_it() -> None:
     assert Redactor(["abcd", "abcdefgh"]).redact_text("abcdefgh") == REDACTED
 
