@@ -19,6 +19,7 @@ from api.readmodel.replica import Replica
 from schemas.facts import Fact, Outcome
 from schemas.views import ItemRow, decode_row
 from streams.core.domain.keys import item_key
+from streams.core.domain.visibility import Targets
 
 __all__ = ["NotificationHub", "Subscriber", "channel_of"]
 
@@ -104,16 +105,20 @@ class NotificationHub:
             self._push_rows(ws, list(self._rows(ws, items)))
 
     def _push_rows(self, ws: str, rows: list[ItemRow]) -> None:
-        messages: dict[tuple[str, ...], bytes] = {}  # subscribers who see the same items get the same message
+        # Hundreds of rows rarely have more than two targets; a workspace may have thousands of subscribers.
+        rows_of: dict[Targets, list[ItemRow]] = {}
+        for row in rows:
+            rows_of.setdefault((row.target_user_id, row.target_role), []).append(row)
+        messages: dict[tuple[Targets, ...], bytes] = {}
         for subscriber in self._subscribers.get(ws, ()):
-            seen = [row for row in rows if subscriber.reader.can_see(row.target_user_id, row.target_role)]
-            if not seen:
-                continue
-            ids = tuple(row.id for row in seen)
-            if ids not in messages:
-                about = {"id": ids[0]} if len(ids) == 1 else {"bulk": "true"}
-                messages[ids] = msgspec.json.encode(InboxUpdated(channel_of(ws), about | {"state": seen[0].state}))
-            subscriber.enqueue(messages[ids])
+            seen = tuple(targets for targets in rows_of if subscriber.reader.can_see(*targets))
+            if seen and seen not in messages:
+                visible = [row for targets in seen for row in rows_of[targets]]
+                about = {"id": visible[0].id} if len(visible) == 1 else {"bulk": "true"}
+                messages[seen] = msgspec.json.encode(
+                    InboxUpdated(channel_of(ws), about | {"state": visible[0].state}))
+            if seen:
+                subscriber.enqueue(messages[seen])
 
     def _rows(self, ws: str, items: Iterable[str]) -> Iterable[ItemRow]:
         """Yields the rows of those items that are shown."""

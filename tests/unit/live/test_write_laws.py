@@ -48,6 +48,7 @@ from schemas.scalars import MINUTE
 from schemas.views import ItemRow, KeysRow, OutcomeRow, PositionRow, apply_changes, decode_row, position_key
 from streams.core.config import FoldConfig
 from streams.core.domain import periods
+from streams.core.fold.asking.votes import refusal_of
 from streams.core.fold.fold import Fold
 
 SEEDS = st.integers(0, 2**32)
@@ -97,6 +98,7 @@ class Stage:
         self.clock = 0
         self.number = 0
         self.told = 0  # facts
+        self.outcomes: dict[str, Outcome] = {}  # by command
         self.told_open: Counter[str | None] = Counter()  # item -> how many more facts opened it than closed it
 
     def step(self) -> None:
@@ -178,6 +180,7 @@ class Stage:
         assert isinstance(position, PositionRow)
         for fact in batch.facts:
             if isinstance(fact, Outcome):
+                self.outcomes[fact.command] = fact
                 if self.pushes.wants(fact):
                     self.barrier.add(0, fact)
             else:
@@ -212,6 +215,27 @@ class Stage:
         self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
         assert (self._kept(), self.told) == (rows, told), command
         assert sent == ([feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]), command
+
+    def check_edge_agrees(self) -> None:
+        """An edge refuses an answer on its replica exactly if the fold refuses it, with the same response."""
+        self._fold()  # what is due now changes questions before the next command
+        for number in range(4):
+            reader = READERS[number]
+            row_ids = [row.id for row in map(self._item, list(self.rows)) if row is not None]
+            self.number += 1
+            common = {"ws": reader.workspace_id, "id": f"c{self.number}", "time": NOON + self.clock * MINUTE,
+                      "user": reader.user, "roles": tuple(reader.roles)}
+            command = self._decision_command(reader, common, row_ids or ["ibx_none"])
+            if not isinstance(command, Decide):
+                continue
+            row = self.replica.workspace(reader.workspace_id).visible_item(reader, command.item)
+            refusal = refusal_of(row, command, FoldConfig()) if row is not None else (404, {"error": "not found"})
+            self._fold(command)
+            outcome = self.outcomes[command.id]
+            if refusal is None:
+                assert outcome.status in (200, 201, 202)
+            else:
+                assert (outcome.status, json.loads(bytes(outcome.body))) == refusal
 
     def late(self) -> None:
         """`unread` by everybody, of whoever has not seen the newest revision, opens nothing that a source closed."""
@@ -297,6 +321,8 @@ def test_law_4_and_6_with_writes(seed: int) -> None:
         stage.check_facts()
         stage.check_outcomes()
         stage.twice()
+        stage.check_pushes()
+        stage.check_edge_agrees()
         stage.check_pushes()
     stage.late()
     stage.check()
