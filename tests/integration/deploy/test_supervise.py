@@ -42,7 +42,7 @@ async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> Asyn
         await part.stop(0.0)
 
 
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     assert await identity.wait_until(holds, seconds)
 
 
@@ -116,5 +116,5 @@ async def test_a_part_left_over_is_ended_before_the_next_starts(tmp_path: Path) 
         identity.write(tmp_path / "part.pid", found)
         part = SupervisedProcess("part", [], {}, tmp_path, lambda *_: None)
         await part.end_leftover()
-        assert left.wait(5) == -signal.SIGKILL
+        assert left.wait(60) == -signal.SIGKILL
     assert not (tmp_path / "part.pid").exists()

@@ -201,7 +201,8 @@ async def test_only_committed_records_are_read_and_an_open_transaction_delays_it
         await topics.ensure_topics(settings)
         async with worker(settings) as task:
             open_one = Producer({
-                "bootstrap.servers": settings.kafka, "transactional.id": "a", "compression.type": "lz4"})
+                "bootstrap.servers": settings.kafka, "transactional.id": "a", "compression.type": "lz4",
+                "transaction.timeout.ms": 600_000})  # the default of 60 s ends it on a busy machine
             open_one.init_transactions()
             open_one.begin_transaction()
             open_one.produce("plans", event("open"), partition=0)
