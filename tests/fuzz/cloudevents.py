@@ -258,16 +258,19 @@ def _spoil(rng: random.Random, event: dict[str, Any], data: dict[str, Any]) -> N
 
 def _spoil_ask(rng: random.Random, ask: dict[str, Any]) -> None:
     """Changes one member at any depth: its value, or its name."""
-    inner = ask
+    inner, first = ask, "reply"
     while isinstance(inner, dict) and inner:
         name = rng.choice(sorted(inner))
         if isinstance(inner[name], list) and inner[name]:
             inner[name] = [*inner[name], inner[name][0]]
         if not isinstance(inner[name], dict) or rng.random() < 0.3:
             value = inner.pop(name)
+            # Elsewhere, as in the arguments of an action, a token is no secret.
+            token = {"token": SECRET if first == "reply" else "public"}
             inner[rng.choice((name, name, name.upper(), "token", "to"))] = rng.choice((
-                value, tree(rng, 2), rng.choice(TEXTS), Token(rng.choice(NUMBERS)), {"token": SECRET}, [value]))
+                value, tree(rng, 2), rng.choice(TEXTS), Token(rng.choice(NUMBERS)), token, [value]))
             return
+        first = name if inner is ask else first
         inner = inner[name]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import random
 import sys
 from collections.abc import Iterator
 
 import pytest
-from fuzz import events
+from fuzz import cloudevents, events
 from fuzz.cloudevents import Record, make
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,18 @@ def test_the_fuzzer_makes_records_of_all_kinds() -> None:
     records = [make(rng) for _ in range(300)]
     found = {(record.valid, bool(record.headers), _accepted(record)) for record in records}
     assert {(True, False, True), (True, True, True), (False, False, True), (False, False, False)} <= found
+
+
+def test_the_fuzzer_writes_its_secret_to_replies_only() -> None:
+    """The arguments of an action are shown as they are: a secret there would be a false finding."""
+    rng = random.Random(3)
+    changed = [copy.deepcopy(ask) for ask in cloudevents.ASKS for _ in range(300)]
+    for ask in changed:
+        cloudevents._spoil_ask(rng, ask)
+    texts = [json.dumps({name: value for name, value in ask.items() if name not in ("reply", "token", "to", "REPLY")
+                         and value != {"token": cloudevents.SECRET}}, default=str) for ask in changed]
+    assert not [text for text in texts if cloudevents.SECRET in text]
+    assert any(cloudevents.SECRET in json.dumps(ask.get("reply"), default=str) for ask in changed)
 
 
 def _accepted(record: Record) -> bool:
