@@ -142,16 +142,18 @@ class _DocumentBuilder:
         """A dead letter has the key, the value and the headers of the rejected record; attn appends its own headers."""
         letter = DeadLetter(topic="t", partition=0, offset=0, reason="r", at=0)
         for name, record, about in (
-            ("dead-letter", letter, "a rejected record, unchanged"),
+            ("dead-letter", letter, "a rejected record, unchanged but for its reply tokens"),
             ("settled", ResolvedMarker((0,)), "operator marker: these dead letters were sent again"),
             ("go-on", ResumeTopicMarker("t"), "operator marker: resume this topic"),
         ):
             fields: _Json = {header: {"type": "string"} for header, _ in record.record_headers()}
+            required = list(fields)
             if "attn-cause" in fields:
                 fields["attn-cause"] = {"type": "string", "enum": list(CAUSES)}
+                fields["attn-blanked"] = {"type": "string", "description": "number of reply tokens replaced by \"\""}
             body: _Json = {"description": "any bytes"} if record is letter else {"type": "null"}
             yield self._message(name, about, body, content="application/octet-stream",
-                                headers={"type": "object", "properties": fields, "required": list(fields)})
+                                headers={"type": "object", "properties": fields, "required": required})
 
     # --- streams ---
 

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.scalars import ClampedTimestamp, OptionalId, Role
+from schemas.scalars import EMPTY_TO_NONE, ClampedTimestamp, OptionalId, Role
 
 __all__ = [
     "MAX_ASK_BYTES", "MAX_TOKEN", "Ask", "BooleanField", "ChoiceField", "Does", "Form", "FormField", "MultiChoiceField",
@@ -222,7 +222,7 @@ class Action(_Open):
     args: dict[str, Any] = {}
     args_schema: dict[str, Any] | None = None
     editable: bool | Annotated[list[str], Field(max_length=100), BeforeValidator(_unique_names)] = False
-    risk: Literal["low", "medium", "high", "critical"] | None = None
+    risk: Annotated[Literal["low", "medium", "high", "critical"] | None, EMPTY_TO_NONE] = None
     reversible: bool | None = None
 
 
@@ -246,9 +246,10 @@ class Batch(_Closed):
 
 
 class Reply(_Open):
-    """How the answer goes back. `token` is sealed when the event is read (`streams.core.sealing`)."""
+    """How the answer goes back. "" is no token, but an error: a blanked dead letter must not be accepted without its
+    token. `token` is sealed when the event is read (`streams.core.sealing`)."""
 
-    to: _Handle | None = None
+    to: Annotated[_Handle | None, EMPTY_TO_NONE] = None
     token: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOKEN)] | None = None
     confirm: bool = True
 
@@ -263,7 +264,7 @@ class Ask(_Open):
     deciders: Deciders | None = None
     quorum: Quorum | None = None
     expires_at: ClampedTimestamp = None
-    on_expiry: _Handle | None = None
+    on_expiry: Annotated[_Handle | None, EMPTY_TO_NONE] = None
     batch: Batch | None = None
     reply: Reply | None = None
 

@@ -41,7 +41,7 @@ Recording = Annotated[str, typer.Argument(
 Rate = Annotated[float | None, typer.Option(
     "--rate", min=0.001, help="Events per second. Default: as fast as Kafka accepts them.", show_default=False)]
 Retime = Annotated[bool, typer.Option(
-    "--retime", help="Shift time, due_at and expires_at of all events so that the last event is now.")]
+    "--retime", help="Shift time, due_at and expires_at (of asks too) of all events so that the last event is now.")]
 Force = Annotated[bool, typer.Option(
     "--force", help="Send all lines unchecked; invalid events end up in dead-letters.")]
 

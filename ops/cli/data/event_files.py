@@ -8,7 +8,7 @@ import sys
 import tempfile
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -188,7 +188,8 @@ def time_of(event: bytes | msgspec.Raw) -> int | None:
 
 
 def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
-    """Returns the event with `time`, `data.due_at` and `data.expires_at` shifted by `shift` microseconds.
+    """Returns the event with `time`, `data.due_at`, `data.expires_at` and `data.ask.expires_at` shifted by `shift`
+    microseconds.
 
     Invalid values stay unchanged: ingest rejects them.
     """
@@ -203,6 +204,11 @@ def retime(event: bytes | msgspec.Raw, shift: int) -> bytes:
         except ValueError:
             return msgspec.json.encode(envelope)
         _shift(data, ("due_at", "expires_at"), shift)
+        if "ask" in data:
+            with suppress(ValueError):
+                ask = _members(data["ask"])
+                _shift(ask, ("expires_at",), shift)
+                data["ask"] = msgspec.Raw(msgspec.json.encode(ask))
         envelope["data"] = msgspec.Raw(msgspec.json.encode(data))
     return msgspec.json.encode(envelope)
 

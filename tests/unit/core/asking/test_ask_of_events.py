@@ -64,6 +64,14 @@ def test_without_an_ask_nothing_is_stored() -> None:
         assert accepted(cloud_event("waitpoint.created", title="T", **data)).data.ask is NO_PAYLOAD
 
 
+def test_empty_text_is_no_text_except_as_a_token() -> None:
+    ask = {"id": "", "on_expiry": "", "expires_at": "", "reply": {"to": ""}, "action": {"name": "n", "risk": ""}}
+    state = read_ask(accepted(asking(ask)).data.ask, "waitpoint")
+    assert state is not None
+    assert (state.ask.on_expiry, state.ask.expires_at) == (None, None)
+    assert reason({"reply": {"token": ""}})[1] == "fields"
+
+
 def test_an_update_sets_an_ask_leaves_it_or_clears_it() -> None:
     def update(**data: Any) -> Event:
         return accepted(cloud_event("escalation.updated", **data), "escalations")

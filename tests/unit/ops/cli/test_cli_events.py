@@ -72,6 +72,22 @@ def test_check_event_gives_the_reason_of_a_reject() -> None:
     assert "not JSON" in (event_files.check_event("plans", b"{", EventLimits()) or "")
 
 
+def test_asks_and_reports_are_checked_as_the_worker_does() -> None:
+    ask = {"reply": {"token": "t"}, "expires_at": "2026-05-20T08:50:00Z"}
+    for topic in ("waitpoints", "plans"):
+        report = line(type="decision.refused", data={"error": "gone"}).encode()
+        assert event_files.check_event(topic, report, EventLimits()) is None
+    raw = line(data={"title": "T", "ask": ask}).encode()
+    assert event_files.check_event("waitpoints", raw, EventLimits()) is None, "the worker's key is not needed"
+    bad = line(data={"title": "T", "ask": {"options": [{"id": "a"}]}}).encode()
+    assert event_files.check_event("waitpoints", bad, EventLimits()) == "data.ask.options.0.does: Field required"
+    shifted = json.loads(event_files.retime(raw, 60_000_000))["data"]["ask"]
+    assert shifted == {**ask, "expires_at": "2026-05-20T08:51:00Z"}
+    for other in ([], None, "x", {"expires_at": 7}):
+        kept = json.loads(event_files.retime(line(data={"title": "T", "ask": other}).encode(), 60_000_000))
+        assert kept["data"]["ask"] == other
+
+
 def test_the_key_is_the_workspace() -> None:
     assert event_files.workspace_of(line().encode()) == b"ws_01"
     assert event_files.workspace_of(b"[]") is None
