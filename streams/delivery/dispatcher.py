@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -75,7 +76,7 @@ class Dispatcher:
         self._load = load
         self._circuits: dict[str, Circuit] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # all attempts
-        self._running: dict[str, set[asyncio.Task[Any]]] = {}  # those of an endpoint that count against its limit
+        self._running: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)  # requests of an endpoint
         self._reporting = 0
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -112,7 +113,7 @@ class Dispatcher:
     def _start_due(self, queue: str, now: float) -> float:
         """Starts the due attempts of an endpoint as far as its limits allow. Returns when to look again."""
         circuit = self._circuits.setdefault(queue, Circuit())
-        running = self._running.setdefault(queue, set())
+        running = self._running[queue]
         while len(running) < self._concurrency and circuit.allows(now):
             if (entry := self._backlog.pop_due(queue, now)) is None:
                 due = self._backlog.next_due(queue)
@@ -243,7 +244,7 @@ class Dispatcher:
 def _overdue_text(entry: Entry, cause: str) -> str:
     until = "the question expired" if cause == "expired" else "the time limit of deliveries was reached"
     last = f"; the last answer: {entry.last_reason}" if entry.last_reason else ""
-    return f"not delivered before {until}, {entry.attempts} attempts{last}"
+    return f"not delivered before {until}; attempts: {entry.attempts}{last}"
 
 
 def _secrets(endpoint: Endpoint, body: bytes) -> tuple[str, ...]:

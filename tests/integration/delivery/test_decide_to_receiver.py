@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 from support.delivery.receiver import Answer, Post, Receiver, answer, receiver
-from support.delivery.records import HMAC_SECRET, deliver, endpoints_file
+from support.delivery.records import HMAC_SECRET, decision, deliver, endpoints_file, send_decisions
 from support.kafka.brokers import EMBEDDED_ONLY
 from support.kafka.pipeline import Stack, eventually, look, read, send, worker
 from support.processes.cli import attn
@@ -200,3 +200,14 @@ async def test_an_operator_sends_again_what_was_undeliverable(stack: Stack, tmp_
         again = attn("decisions", "send-again", row.id, cwd=tmp_path, env=environment)
         assert (again.returncode, again.stdout) == (1, "")
         assert again.stderr == f"attn: decision {row.id} is applied and cannot be sent again; nothing was sent\n"
+
+
+@EMBEDDED_ONLY
+async def test_an_idle_worker_answers_the_tick_that_a_held_decision_needs(stack: Stack, tmp_path: Path) -> None:
+    """The view does not know this decision, so no timer of the fold advances the log's clock."""
+    async with running(stack, tmp_path) as (settings, there):
+        await send(settings, [ask("wp_1", confirm=False)])
+        await decide(settings, "wp_1")
+        await in_state(settings, "wp_1", "applied")
+        await send_decisions(settings, [decision(1, undo=0.5)])
+        await eventually(lambda: len(there.posts) == 2, "the decision that only the topic has", 60)

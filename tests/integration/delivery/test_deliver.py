@@ -204,7 +204,7 @@ async def test_retries_end_when_the_question_expires(stack: Stack, tmp_path: Pat
         report, = await reported(settings)
         assert report.state == "undeliverable"
         assert report.reason == (
-            f"not delivered before the question expired, {len(there.posts)} attempts; the last answer: HTTP 500")
+            f"not delivered before the question expired; attempts: {len(there.posts)}; the last answer: HTTP 500")
         assert time.time() >= expires - 0.01
         assert 2 <= len(there.posts) <= 6
         assert set(there.ids()) == {decision(1).data.decision}
@@ -215,7 +215,7 @@ async def test_retries_end_at_the_time_limit(stack: Stack, tmp_path: Path) -> No
     moved = answer(302, location="/elsewhere")
     async with running(stack, tmp_path, lambda _: moved, delivery_limit="PT3S") as (settings, there):
         await send_decisions(settings, [decision(1), decision(2, decided=-1.0, expires=-2.0)])
-        assert {(report.state, (report.reason or "").split(",")[0]) for report in await reported(settings, 2)} == {
+        assert {(report.state, (report.reason or "").split(";")[0]) for report in await reported(settings, 2)} == {
             ("undeliverable", "not delivered before the time limit of deliveries was reached")}
         assert {post.path for post in there.posts} == {"/decisions"}
 
