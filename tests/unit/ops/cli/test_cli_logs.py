@@ -16,9 +16,11 @@ from pydantic import SecretStr
 from ops.cli import logging_setup
 from ops.cli.logging_setup import REDACTED, Redactor, RepeatFilter
 from schemas.settings import Settings
+from streams.runtime.source_keys import ENTROPY_BYTES, new_key
 
 SECRET = 'horse"battery\\staple and more, long enough'
 TOKEN = jwt.encode({"sub": "u"}, "k" * 32)
+KEY = new_key(bytes(range(ENTROPY_BYTES))).text
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,8 @@ def test_no_secret_gets_into_a_log(log_format: str) -> None:
     log.warning("request", headers={"Authorization": f"Bearer {TOKEN}"}, path=f"/ws?token={TOKEN}")
     log.info("bearer", line=f"Authorization: Bearer {TOKEN[:20]}")
     logging.getLogger("other.library").warning("Cookie: attn_session=%s; theme=dark", TOKEN)
+    log.warning("request", path=f"/events/{KEY}", sent=[KEY], headers={"Authorization": f"Bearer {KEY}"})
+    logging.getLogger("other.library").warning("a key: %s, and cut: %s", KEY, KEY[:40])
     logging.getLogger("other.library").warning("env ATTN_JWT_SECRET=opensesame other=1")
     try:
         password = "p@ssw0rd"  # noqa: F841 - a local variable of a traceback
@@ -55,9 +59,11 @@ def test_no_secret_gets_into_a_log(log_format: str) -> None:
     text = out.getvalue()
     for secret in (
         "horse", "staple", "hunter22", "k-123456", "p%40ssw0rd", "p@ssw0rd", TOKEN, TOKEN[:20], "opensesame",
+        KEY[22:30], KEY[40:],
     ):
         assert secret not in text, text
     assert text.count(REDACTED) >= 8
+    assert f"{KEY[:22]}{REDACTED}" in text, "the id stays: an operator can revoke the key"
     assert "theme=dark" in text
     assert "other=1" in text
     assert "Traceback" in text
