@@ -117,6 +117,8 @@ def _edits_of(text: str, path: tuple[str, ...], tokens: list[str], nested: int) 
     try:
         for value in values_of(text, path):
             if _is_token(value.path):
+                if text[value.start:value.end] == '""':
+                    continue  # nothing to replace
                 found.append(_text_of(text[value.start:value.end], value.is_string))
                 edits.append(_Edit(value.start, value.end, '""'))
             elif value.is_string and nested < _MAX_NESTED:
@@ -184,6 +186,8 @@ def _edits_anywhere(text: str, tokens: list[str], nested: int) -> list[_Edit]:
         if before.isalnum() or before in ("_", "-", "$", "."):
             continue  # the end of a longer name
         quote = match["quote"] or match["inner"] or '"'
+        if text[match.start("value"):match.end()] == quote * 2:
+            continue
         tokens.append(match["text"] or match["other"] or match["bare"] or "")
         edits.append(_Edit(match.start("value"), match.end(), quote * 2))
     for match in _ANY_BASE64.finditer(text):

@@ -156,6 +156,15 @@ def test_text_that_cannot_be_read_has_no_member_named_token(broken: str) -> None
     assert blank_tokens(found.value).value == found.value
 
 
+@pytest.mark.parametrize("raw", [
+    json.dumps(event({"reply": {"to": "a", "token": ""}})),
+    json.dumps({"outer": json.dumps(event({"reply": {"token": ""}}))}),
+    '{"data": {"ask": {"reply": {"token": ""}', "{'token': ''", r'{"x": "{\"token\": \"\"',
+])
+def test_an_empty_token_is_nothing_to_blank(raw: str) -> None:
+    assert blank_tokens(raw.encode()) == (raw.encode(), ())
+
+
 def test_a_blanked_record_is_rejected_again_and_never_taken_for_one_without_token() -> None:
     for raw in (PLAIN, json.dumps({**event(), "data_base64": base64.b64encode(json.dumps(
             event()["data"]).encode()).decode(), "data": None})):
