@@ -20,7 +20,7 @@ from schemas.topics import DECISIONS
 from streams.kafka.connection import client_arguments, close_client
 from streams.runtime.clock import now_us
 
-__all__ = ["Send", "apply_decisions"]
+__all__ = ["Send", "apply_decisions", "apply_due"]
 
 Send = Callable[[list[dict[str, Any]]], Awaitable[None]]
 
@@ -51,7 +51,7 @@ async def apply_decisions(
             if records:
                 desk.save()
                 await consumer.commit()
-            await _apply_due(desk, send)
+            await apply_due(desk, send)
     finally:
         await close_client(consumer)
 
@@ -62,10 +62,11 @@ def _wait(desk: DecisionDesk) -> float:
     return _POLL_SECONDS if due is None else min(max((due - now_us()) / SECOND, 0.0), _POLL_SECONDS)
 
 
-async def _apply_due(desk: DecisionDesk, send: Send) -> None:
+async def apply_due(desk: DecisionDesk, send: Send) -> None:
+    """Sends the events of each decision that is due, then marks it as done."""
     for decision, events in desk.due(now_us()):
         if events:
             await send(events)
-            log.info("demo source answered a decision", decision=decision, event=events[0]["type"],
+            log.info("demo source answered a decision", decision=decision, type=events[0]["type"],
                      subject=events[0]["subject"])
         desk.mark_done(decision, events)

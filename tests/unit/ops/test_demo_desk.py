@@ -14,6 +14,7 @@ import pytest
 from ops.demo import effects
 from ops.demo.desk import DecisionDesk
 from ops.demo.player import StoryPosition, events
+from ops.demo.sources import apply_due
 from ops.demo.users import choose_answer, may_decide
 from schemas.asking.ask import Ask
 from schemas.asking.decision_event import (
@@ -160,6 +161,24 @@ def test_a_decision_waits_until_nobody_can_take_it_back(desk: DecisionDesk) -> N
     assert desk.due(NOW + UNDO - 1) == []
     assert next(one["type"] for one in applied(desk)) == "plan.approved"
     assert desk.next_due() is None
+
+
+async def test_a_decision_is_done_once_kafka_has_acknowledged_its_events(desk: DecisionDesk) -> None:
+    event, sent = asking("plan.proposed"), []
+    desk.accept(event)
+    desk.receive(record(event, "approve"))
+
+    async def fail(_: list[dict[str, Any]]) -> None:
+        raise ConnectionError("no broker")
+
+    async def send(events: list[dict[str, Any]]) -> None:
+        sent.extend(events)
+
+    with pytest.raises(ConnectionError):
+        await apply_due(desk, fail)
+    await apply_due(desk, send)
+    await apply_due(desk, send)
+    assert [one["type"] for one in sent] == ["plan.approved", "message.posted"]
 
 
 def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> None:
