@@ -7,10 +7,10 @@ from typing import Any
 
 from schemas.scalars import format_timestamp
 
-__all__ = ["FREEZE_SECONDS", "events_of", "freeze_reason", "is_frozen", "refusal"]
+__all__ = ["FREEZE_SECONDS", "PAYMENTS", "events_of", "freeze_reason", "is_frozen", "refusal"]
 
 FREEZE_SECONDS = 120  # deploys of payments are refused for this long after the first approval
-_PAYMENTS = ("billing", "ledger")
+PAYMENTS = ("billing", "ledger")
 _REPEATED = ("case_id", "case_title", "task_id", "session_id", "cluster", "stack", "title")
 
 # (kind of item, what the chosen option does) -> type and data of the event of its source. "decision.applied" leaves the
@@ -48,7 +48,7 @@ _DONE = {
 def is_frozen(opened: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
     """Whether the decision approves a production deploy of payments: the source refuses it at first."""
     data = opened["data"]
-    return (decision.get("does") == "approve" and _tool(opened) == "deploy" and data.get("stack") in _PAYMENTS
+    return (decision.get("does") == "approve" and _tool(opened) == "deploy" and data.get("stack") in PAYMENTS
             and str(data.get("cluster", "")).startswith("prod"))
 
 

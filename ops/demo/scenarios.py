@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ops.demo import asks, phrases
+from ops.demo import asks, effects, phrases
 from ops.demo.story import Emit, Thread
 
 __all__ = ["KINDS", "PEOPLE"]
@@ -47,17 +47,34 @@ def _by(rng: random.Random) -> dict[str, Any]:
 
 def deploy(rng: random.Random, name: str) -> Thread:
     where, wp = _where(rng), f"wp_{name}"
+    yield _deploy_question(rng, wp, where)
+    yield min(taken(rng, 25 * MINUTE), 6 * HOUR)
+    yield _deploy_end(rng, wp)
+
+
+def payments_deploy(rng: random.Random, name: str) -> Thread:
+    """A deploy that its application refuses at first (`ops.demo.effects.is_frozen`). It waits long for a visitor."""
+    wp = f"wp_{name}"
+    yield _deploy_question(rng, wp, {
+        "cluster": rng.choice(phrases.CLUSTERS[:3]), "stack": rng.choice(effects.PAYMENTS)}, target=None)
+    yield 3 * HOUR + taken(rng, HOUR)
+    yield _deploy_end(rng, wp)
+
+
+def _deploy_question(rng: random.Random, wp: str, where: dict[str, Any], **more: Any) -> Emit:
     payload = phrases.deploy_payload(rng, where)
-    yield Emit("waitpoint.created", wp, {
+    target = more.get("target", rng.choice([None, None, "OWNER", "ADMIN"]))
+    return Emit("waitpoint.created", wp, {
         "title": f"Approve {where['stack']} {phrases.version(rng)} to {where['cluster']}",
         "body_md": phrases.change(rng), "priority": rng.choice(["normal", "high", "high", "urgent"]),
-        "target_role": rng.choice([None, None, "OWNER", "ADMIN"]), "payload": payload, "expires_in": 6 * HOUR,
+        "target_role": target, "payload": payload, "expires_in": 6 * HOUR,
         "ask": asks.approval(payload["image"], where, payload["canary"], 6 * HOUR),
         **where, **_agent(rng), **_case(rng)})
-    yield min(taken(rng, 25 * MINUTE), 6 * HOUR)
-    yield Emit(rng.choices(
-        ["waitpoint.approved", "waitpoint.rejected", "waitpoint.cancelled", "waitpoint.expired"], [75, 12, 8, 5])[0],
-        wp, _by(rng))
+
+
+def _deploy_end(rng: random.Random, wp: str) -> Emit:
+    kinds = ["waitpoint.approved", "waitpoint.rejected", "waitpoint.cancelled", "waitpoint.expired"]
+    return Emit(rng.choices(kinds, [75, 12, 8, 5])[0], wp, _by(rng))
 
 
 def access(rng: random.Random, name: str) -> Thread:
@@ -233,5 +250,5 @@ def blocked(rng: random.Random, name: str) -> Thread:
 # Threads per day of each kind.
 KINDS: dict[Callable[[random.Random, str], Thread], float] = {
     deploy: 40, escalation: 18, failed_run: 34, incident: 7, session: 55, plan: 28, action: 32, draft: 22, message: 26,
-    blocked: 16, access: 10, canary: 14, refunds: 8,
+    blocked: 16, access: 10, payments_deploy: 20, canary: 14, refunds: 8,
 }
