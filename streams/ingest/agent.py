@@ -237,19 +237,20 @@ class Ingestor:
             self._packer.add(normalise(
                 record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc, self._sealer))
         except Rejected as rejected:
-            reason = str(rejected)
-            self._reject(record, reason, rejected.cause)
+            reason = self._reject(record, str(rejected), rejected.cause)
         except Exception as fault:
             # A bug of attn, not of the producer. The worker must not stop: it would stop again after every restart.
             where = f"{record.topic}/{record.partition} offset {record.offset}"
             log.error("%s: normalise failed; the record goes to dead-letters\n%s", where,
                       describe_fault(fault, record.value))
-            reason = f"attn failed to read it: {type(fault).__name__}: {fault}"
-            self._reject(record, reason, "fault")
+            reason = self._reject(record, f"attn failed to read it: {type(fault).__name__}: {fault}", "fault")
         return self.breakers.record(record.topic, reason)
 
-    def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> None:
-        self._add_reject(to_dead_letter(record, reason, cause, now_us()))
+    def _reject(self, record: ConsumerRecord[bytes, bytes], reason: str, cause: str) -> str:
+        """Adds a record to the rejects; returns the reason without reply tokens, for the log."""
+        letter = to_dead_letter(record, reason, cause, now_us())
+        self._add_reject(letter)
+        return letter.reason
 
     def _process_unreadable(self, record: Unreadable) -> bool:
         single = record.first == record.offset
