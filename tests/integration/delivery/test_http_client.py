@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
+import re
 import socket
 import ssl
 import time
@@ -184,6 +186,31 @@ async def test_broken_http_is_a_failure(raw: bytes, cause: str) -> None:
         result = await HttpClient().post(endpoint(there.url), "dec_1", BODY)
     assert result.kind == "failed"
     assert result.cause in (cause, "protocol", "connect")
+
+
+async def test_any_bytes_are_an_answer_or_a_failure() -> None:
+    """Answers that were changed at random: one result each, no exception, never accepted without a 2xx status."""
+    rng = random.Random(53)
+    valid = answer(409, '{"error": "no"}', content_type="application/json", retry_after="5")
+    valid_ok = answer(200, "ok").replace(b"content-length: 2", b"transfer-encoding: chunked") + b"2\r\nok\r\n0\r\n\r\n"
+    sent: list[bytes] = []
+
+    def choose(_: Post) -> bytes:
+        raw = bytearray(rng.choice((valid, valid_ok)))
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(raw))
+            piece = rng.choice((b"", b"\x00", b"\r\n", b": ", b"9" * 30, rng.randbytes(3), bytes(raw[:at])))
+            raw[at:at + rng.randrange(4)] = piece
+        sent.append(bytes(raw))
+        return sent[-1]
+
+    async with receiver(choose) as there:
+        for _ in range(100):
+            result = await HttpClient().post(endpoint(there.url, timeout=0.4), "dec_1", BODY)
+            assert result.kind in ("accepted", "refused", "failed")
+            assert len(result.reason) <= 500
+            if result.kind == "accepted":
+                assert re.match(rb"\s*HTTP/\d\.\d\s+2\d\d", sent[-1]), sent[-1]
 
 
 async def test_a_closed_port_and_an_unknown_name() -> None:
