@@ -65,6 +65,7 @@ DEFAULT_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "blocked_task": _PLAIN["acknowledge"], "verifying_no_proof": _PLAIN["acknowledge"],
     "proof_expiring": _PLAIN["acknowledge"],
 }
+_CACHED_BYTES = 8 << 10  # larger asks are not cached: 512 of 64 KiB could take 500 MB when they are parsed
 _NO_SOURCE = ""  # the default of the row, as the same object: msgspec omits it
 _SHOWN = ("id", "options", "form", "action", "deciders", "quorum", "expires_at", "on_expiry", "batch", "reply")
 
@@ -89,7 +90,8 @@ def read_ask(raw: msgspec.Raw, kind: str) -> AskState | None:
 
     An item without an ask (ATTN_DECISIONS=all) has the ask `{}`. None if the text is no ask that this version knows.
     """
-    return _read_ask(bytes(raw) or b"{}", kind)
+    text = bytes(raw) or b"{}"
+    return (_read_ask if len(text) <= _CACHED_BYTES else _read_ask.__wrapped__)(text, kind)
 
 
 @lru_cache(maxsize=512)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 from pydantic import ValidationError
 
 from schemas.asking.ask import Action, Ask, Form, Option
 from streams.core.domain.answers import check_answer, edited_pointers, read_values
+from streams.core.domain.questions import read_ask, shown_args
 
 APPROVE = Option(id="ok", does="approve")
 EDIT = Option(id="edit", does="edit")
@@ -185,3 +188,24 @@ def test_the_json_schema_of_an_ask_accepts_each_form_that_attn_accepts(schema: d
     ask = {"options": [{"id": "ok", "does": "approve", "form": schema}], "form": schema}
     Ask.model_validate(ask)
     ASK_SCHEMA.validate(ask)
+
+
+def test_large_asks_are_not_kept_in_memory() -> None:
+    def read(number: int, size: int) -> None:
+        args = "[" + "{}," * size + f"{number}]"
+        text = Raw(b'{"action":{"name":"x","args":{"a":%b}}}' % args.encode())
+        state = read_ask(text, "waitpoint")
+        assert state is not None
+        assert shown_args(state)["a"][-1] == number
+
+    tracemalloc.start()
+    try:
+        for number in range(600):
+            read(number, 5)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(40):
+            read(number, 20_000)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2 << 20, "one such ask takes 1.5 MB"
