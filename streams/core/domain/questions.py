@@ -68,7 +68,6 @@ DEFAULT_OPTIONS: dict[str, list[dict[str, Any]]] = {
 _CACHED_BYTES = 8 << 10  # larger asks are not cached: 512 of 64 KiB could take 500 MB when they are parsed
 _NO_SOURCE = ""  # the default of the row, as the same object: msgspec omits it
 _SHOWN = ("id", "options", "form", "action", "deciders", "quorum", "expires_at", "on_expiry", "batch", "reply")
-
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
