@@ -37,7 +37,8 @@ _RETRY = stamina.AsyncRetryingCaller(attempts=9, timeout=None, wait_initial=0.2,
 # What to do with rows whose facts Kafka does not hold any more.
 Older = Literal["refuse", "keep", "drop"]
 
-_ROWS = "SELECT count(), groupBitXor(cityHash64({columns})) FROM {table}"
+# Of a tuple: the hash of several arguments is NULL if one of them is, and the row would not count.
+_ROWS = "SELECT count(), groupBitXor(cityHash64(tuple({columns}))) FROM {table}"
 # Of the hourly tables: the columns that can be summed. The state of a quantile depends on the order of inserts; it is
 # not compared.
 _SUMS = {

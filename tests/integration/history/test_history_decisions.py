@@ -16,6 +16,7 @@ from streams.history.clickhouse import client, migrate
 from streams.history.clickhouse.columns import COLUMNS, columns
 from streams.history.clickhouse.export import export
 from streams.history.clickhouse.repository import ActivityRepository
+from streams.history.rebuild.rebuild import _ROWS
 
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
@@ -67,3 +68,19 @@ def test_an_export_has_the_columns_of_decisions(tmp_path: Path) -> None:
     assert {row[0]: row[1:] for row in rows} == {
         fact.event_id: (fact.decision or "", fact.option or "", fact.does or "", fact.reason or "", fact.role or "",
                         fact.viewed, fact.seconds_to_decide, fact.seconds_to_apply) for fact in facts}
+
+
+def test_the_checksum_of_a_rebuild_covers_rows_with_absent_values(tmp_path: Path) -> None:
+    """A hash of several arguments is NULL in ClickHouse if one of them is NULL."""
+    facts = [Fact(ws="w", pos=number, index=0, event_id=f"/s {number}", time=BEGIN, at=BEGIN, type="run.failed",
+                  subject="r") for number in range(3)]
+    checksums = []
+    with closing(client.connect(Settings(data_dir=tmp_path, _env_file=None))) as found:
+        migrate.apply(found, "attn")
+        store = ActivityRepository(found, "attn", local=True)
+        for fact in [*facts, *decision_facts(1, 5, "w", BEGIN)]:
+            store.insert(columns([fact], [0]), fact.event_id)
+            (_, checksum), = found.query(_ROWS.format(columns=", ".join(COLUMNS), table="attn.activity")).result_rows
+            checksums.append(checksum)
+    assert all(isinstance(checksum, int) for checksum in checksums)
+    assert len(set(checksums)) == len(checksums), "each row changes the checksum"
