@@ -47,7 +47,8 @@ def _one(rng: random.Random, ws: str, name: str, at: int) -> list[Fact]:
     facts: list[Fact] = []
 
     def tell(verb: str, time: int, **more: Any) -> None:
-        facts.append(Fact(**common | more, type=verb, event_id=f"decision {name} {len(facts)} {verb}", time=time, at=time))
+        event_id = f"decision {name} {len(facts)} {verb}"
+        facts.append(Fact(**common | more, type=verb, event_id=event_id, time=time, at=time))
 
     fate = rng.choice(("expired", "taken_back", "refused", "undeliverable", "unconfirmed", "applied", "applied",
                        "applied", "made", "again"))
