@@ -219,6 +219,7 @@ def test_axe_reports_no_violations_in_answers(scene: Scene, scheme: str) -> None
     page.wait_for_selector(".diff li")
     assert findings(page) == []
     open_question(page, "שאלה")
+    page.wait_for_selector(".row.opened:not(.unread)")  # no mark is written while axe looks
     page.keyboard.press("r")
     page.wait_for_selector(".armed")
     assert findings(page) == []
