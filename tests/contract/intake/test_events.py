@@ -275,6 +275,8 @@ async def test_gzip_is_inflated_in_all_modes() -> None:
     (gzip.compress(b" " * (4 << 20)), "gzip", 413), (gzip.compress(b"[" + b" " * (3 << 20) + b"]"), "gzip", 413),
     (b"[]", "br", 415), (b"[]", "deflate", 415), (gzip.compress(gzip.compress(b"[]")), "gzip, gzip", 415),
     (b"[]", "identity", 202),
+], ids=[
+    "no-gzip", "cut", "empty", "rest", "many-members", "spaces", "large", "br", "deflate", "twice", "identity",
 ])
 async def test_gzip_has_limits(content: bytes, encoding: str, status: int) -> None:
     answer = await (await world()).send(content, BATCH, content_encoding=encoding)
