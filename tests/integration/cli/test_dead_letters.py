@@ -117,3 +117,26 @@ async def test_dead_letters_are_exported_mended_and_replayed(settings: Settings,
     assert drafts == {letter.value: (letter.key, letter.headers) for letter in letters[2:4]}
     left = attn("dead-letters", "--json", "--kafka", settings.kafka, cwd=tmp_path)
     assert [json.loads(line)["dead_letter"] for line in left.stdout.splitlines()] == ["0:4"]
+
+
+async def test_a_letter_with_a_blanked_token_is_sent_again_only_when_the_token_is_filled_in(
+    settings: Settings, tmp_path: Path
+) -> None:
+    value = json.dumps(event(3, data={"title": "Go?", "ask": {"reply": {"token": ""}}})).encode()
+    await bury(settings, DeadLetter(
+        "waitpoints", 0, 1, "data.priority: x", time.time_ns() // 1000, b"k", value, cause="fields", blanked=1))
+    done = attn("dead-letters", "retry", "--kafka", settings.kafka, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "sent 0 again; 1 can't be sent again\n")
+    assert "0:0 cannot be sent again: its reply token was blanked; let its source send the event again" in done.stderr
+    assert await all_of(settings, "waitpoints") == []
+    done = attn("dead-letters", "export", "bad.jsonl", "--kafka", settings.kafka, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "wrote 1\n")
+    line = json.loads((tmp_path / "bad.jsonl").read_text())
+    assert line["blanked"] == 1
+    line["value"]["data"]["ask"]["reply"]["token"] = "filled in"
+    (tmp_path / "bad.jsonl").write_text(json.dumps(line))
+    assert attn("replay", "bad.jsonl", "--kafka", settings.kafka, cwd=tmp_path).returncode == 0
+    [sent] = await all_of(settings, "waitpoints")
+    assert json.loads(sent.value)["data"]["ask"] == {"reply": {"token": "filled in"}}
+    left = attn("dead-letters", "list", "--json", "--kafka", settings.kafka, cwd=tmp_path)
+    assert left.stdout == ""
