@@ -55,7 +55,7 @@ class Line:
         """The answer's body. SystemExit: it is neither a 200 nor a 201."""
         self._writer.write((
             f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body)
         head = await self._reader.readuntil(b"\r\n\r\n")
         size = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n")
                     if line.startswith(b"content-length:"))
