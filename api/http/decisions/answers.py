@@ -22,7 +22,10 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Exact(NamedTuple):
-    """`form` and `args` of a body as JSON texts with sorted members; NO_PAYLOAD if absent or null."""
+    """`form` and `args` of a body as JSON texts with sorted members; NO_PAYLOAD if absent or null.
+
+    A form without values is the same answer as no form. Arguments without members are an edit that removes all.
+    """
 
     form: msgspec.Raw = NO_PAYLOAD
     args: msgspec.Raw = NO_PAYLOAD
@@ -37,9 +40,10 @@ async def _exact_members(request: Request) -> Exact:
     try:
         text, value = read_json(body)
         members = _decode_members(text) if isinstance(value, dict) else {}
-        return Exact(_exact(members, "form"), _exact(members, "args"))
+        form, args = _exact(members, "form"), _exact(members, "args")
     except (ValueError, RecursionError):
         raise ApiError(400, "the body is not JSON") from None
+    return Exact(NO_PAYLOAD if bytes(form) == b"{}" else form, args)
 
 
 def _exact(members: dict[str, msgspec.Raw], name: str) -> msgspec.Raw:

@@ -77,6 +77,31 @@ async def test_200_repeats_the_same_answer_of_the_same_person(keyed: Any) -> Non
     assert [fact.type for fact in attn.facts if getattr(fact, "type", "").startswith("decision")] == ["decision.made"]
 
 
+async def test_a_form_without_values_is_the_same_answer_as_no_form(keyed: Any) -> None:
+    attn = deciding(asking({"form": {"properties": {"note": {"type": "string"}}}}))
+    async with attn.client("ann") as client:
+        _, first = await decide(client, "approve", form={}, headers=keyed())
+        for form in ({}, None):
+            assert await decide(client, "approve", form=form, headers=keyed()) == (200, first)
+        assert await decide(client, "approve", headers=keyed()) == (200, first)
+        assert (await decide(client, "approve", form={"note": ""}, headers=keyed()))[0] == 409, "another answer"
+
+
+async def test_spelling_and_order_of_an_answer_do_not_matter(keyed: Any) -> None:
+    attn = deciding(asking({"form": FORM, "quorum": {"approve": 2}}))
+    async with attn.client("ann") as ann, attn.client("bob") as bob:
+        digest = (await get_item(ann))["digest"]
+
+        async def post(client: Any, form: str) -> int:
+            response = await client.post(
+                f"/api/v1/inbox/{W}/decision", headers={**keyed(), "content-type": "application/json"},
+                content=f'{{"form": {form}, "option": "approve", "digest": "{digest}"}}')
+            return int(response.status_code)
+
+        assert await post(ann, '{"reason": "caf\\u00e9", "count": 2}') == 202
+        assert await post(bob, '{ "count":2,\n "reason":"café" }') == 201
+
+
 async def test_409_names_the_winner(keyed: Any) -> None:
     attn = deciding()
     async with attn.client("ann", name="Ann") as ann, attn.client("bob", "ADMIN") as bob:
