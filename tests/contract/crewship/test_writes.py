@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -87,7 +88,9 @@ async def test_a_write_without_an_outcome_in_time_is_503_and_applies_once() -> N
         late = await client.patch(url, json={"state": "resolved"}, headers=key)
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")
         attn.held = False
-        again = await client.patch(url, json={"state": "resolved"}, headers=key)
+        async with asyncio.timeout(60):
+            while (again := await client.patch(url, json={"state": "resolved"}, headers=key)).status_code == 503:
+                pass  # on a busy machine the outcome takes longer than 50 ms
         assert (again.status_code, again.json()) == (200, {"id": M, "state": "resolved"})
         done = [fact for fact in attn.facts if getattr(fact, "type", "") == "item.resolved"]
         assert len(done) == 1

@@ -119,6 +119,7 @@ FROZEN = {
     "0002_activity_hourly.sql": "7a4e043d194a77c7",
     "0003_items.sql": "5c64a7ac0de7e78b",
     "0004_views.sql": "2a288520b95cb8f9",
+    "0005_decisions.sql": "cfbada10b45be054",
 }
 
 

@@ -13,7 +13,7 @@ from support.processes.version1_data import yesterday
 from ops.cli.data.checkpoints import Checkpoint, CheckpointWriter, config_fields
 from ops.errors import UserError
 from schemas.topics import VIEWS
-from schemas.views import encode_row, position_key
+from schemas.views import VIEW_VERSION, encode_row, position_key
 from streams.core.config import FoldConfig
 from streams.rebuild.partition_view import PartitionView
 
@@ -43,7 +43,7 @@ async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
     read = Checkpoint(path)
     head = read.head
-    assert (head.v, head.view, head.partitions, head.rules) == (1, 1, 4, config_fields(FoldConfig()))
+    assert (head.v, head.view, head.partitions, head.rules) == (1, VIEW_VERSION, 4, config_fields(FoldConfig()))
     bases = dict(read.bases({0, 1, 2, 3}))
     assert set(bases) == {0, 1, 2}
     for partition, base in bases.items():
