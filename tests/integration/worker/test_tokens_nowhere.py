@@ -42,12 +42,17 @@ TOKEN = f'tok/+= \u00fc"&?{CORE}"\\end'
 HOUR = 3_600_000_000
 
 
+def numbers(text: str) -> bytes:
+    """Returns bytes as the embedded broker writes them to its file: a JSON list of numbers."""
+    return ",".join(str(byte) for byte in text.encode()).encode()
+
+
 def encodings() -> dict[str, bytes]:
     """Forms of the token that are enough to use it. In base64 the text before it decides its alignment."""
     raw = TOKEN.encode()
     forms = {"core": CORE.encode(), "hex": CORE.encode().hex().encode(), "HEX": CORE.encode().hex().upper().encode(),
              "url": quote(TOKEN).encode(), "utf-16": CORE.encode("utf-16-le"), "utf-16-be": CORE.encode("utf-16-be"),
-             "escapes": "".join(rf"\u{ord(sign):04x}" for sign in CORE).encode(), "reversed": CORE[::-1].encode()}
+             "escapes": "".join(rf"\u{ord(sign):04x}" for sign in CORE).encode(), "numbers": numbers(CORE)}
     for text in (raw, CORE.encode()):
         for shift in range(3):
             for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
@@ -71,6 +76,7 @@ def test_the_forms_are_found() -> None:
     for shift in range(4):
         assert found("here", base64.b64encode(b"x" * shift + TOKEN.encode() + b"y" * shift))
         assert found("here", base64.urlsafe_b64encode(b"x" * shift + TOKEN.encode()))
+    assert found("here", b"[1," + numbers(TOKEN) + b",2]")
     assert not found("here", "nothing of the kind", None, b"\0")
 
 
@@ -248,7 +254,7 @@ async def test_a_token_is_nowhere_but_in_its_source_topic_and_on_decisions(
         assert not decisions
         # The broker has saved its data: files of all topics, groups and its own log.
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert sum(path.stat().st_size for path in files) > 10_000
+        assert any(numbers(WS) in path.read_bytes() for path in files), "records are in the files"
         places += [place for path in files for place in found(str(path.relative_to(tmp_path)), path.read_bytes())]
     assert places == []
 
