@@ -36,6 +36,7 @@ _PREFIX = "decision."
 # Seconds.
 _POLL = 0.2
 _COMMIT_EVERY = 1.0
+_POSITIONS_EVERY = 1.0
 _REVOKE_WAIT = 5.0  # a rebalance waits for the running attempts
 _STOP_WAIT = 3.0  # a clean stop waits for them
 _MAX_RECORDS = 500
@@ -80,7 +81,7 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         self._assigned: list[TopicPartition] | None = None  # partitions without a start offset yet
         self._ends: dict[int, int] = {}  # end offsets at the assignment, of partitions that are not read so far
         self._committed: dict[int, int] = {}
-        self._committed_at = 0.0
+        self._committed_at = self._positions_at = 0.0
         self.assignments = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -151,7 +152,8 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
             if assignments == self.assignments:
                 for tp, records in fetched.items():
                     self._take(tp.partition, records)
-                await self._note_positions()
+                if self._ends or time.monotonic() - self._positions_at > _POSITIONS_EVERY:
+                    await self._note_positions()
             if fetched:
                 self._dispatcher.wake()
         self._release_caught_up()
@@ -206,6 +208,7 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
 
     async def _note_positions(self) -> None:
         """Advances over offsets without a record, such as markers of transactions."""
+        self._positions_at = time.monotonic()
         for partition, state in self._backlog.partitions.items():
             with contextlib.suppress(KafkaError):
                 position = await self._kafka.position(TopicPartition(DECISIONS, partition))
