@@ -155,8 +155,10 @@ def test_edit_with_a_diff_of_what_changes(scene: Scene) -> None:
     assert "sk_live" not in page.content()
     page.keyboard.press("e")
     page.wait_for_selector("#answer-args_2e_amount")
-    assert page.locator(".editor .entry").count() == 3, "only what the source lets a person edit"
+    assert page.locator(".editor .entry").count() == 4, "only what the source lets a person edit"
     assert page.locator(".answers .answer").inner_text().startswith("Send with no change")
+    assert "hunter2" not in page.evaluate(
+        "() => [...document.querySelectorAll('textarea, input:not([type=password])')].map((at) => at.value).join()")
     page.fill("#answer-args_2e_amount", "2.50x")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#answer-args_2e_amount-error:has-text('number')")
@@ -254,7 +256,7 @@ def test_a_hostile_question_stays_text_and_fits_a_phone(scene: Scene) -> None:
         if page.locator(".editor").count() == 0:
             page.tap(".answers [data-option=edit]")
             page.wait_for_selector(".editor")
-    page.tap(".editor >> text=Edit as JSON")
+    page.tap(".editor >> text=Edit as JSON")  # its text says that masked values are shown
     page.wait_for_selector("#answer-args")
     assert page.input_value("#answer-args").count("onerror") >= 120
     assert page.evaluate("() => window.ran") is None

@@ -6,7 +6,7 @@ import { clusters, matching, NO_FILTERS } from "../../api/static/attn/state/filt
 import { arrange, extend, freeze } from "../../api/static/attn/state/list_freeze.js";
 import { explain } from "../../api/static/attn/http.js";
 import { select, HEADING, layOutRows, visibleRows } from "../../api/static/attn/state/list_layout.js";
-import { isSecret } from "../../api/static/attn/text/secret_masking.js";
+import { hasSecret, isSecret } from "../../api/static/attn/text/secret_masking.js";
 import { store } from "../../api/static/attn/state/store.js";
 import { due, formatDuration, explainRank } from "../../api/static/attn/text/labels.js";
 
@@ -104,6 +104,14 @@ test("secrets: detected by name and by value", () => {
   for (const [name, value] of [["target", "prod"], ["max_tokens", 100], ["url", "https://example.org/a"], ["token", null], ["dry_run", true], ["keyboard", "us"]]) {
     assert.ok(!isSecret(name, value), name);
   }
+});
+
+test("secrets: found at any depth, however deep", () => {
+  assert.ok(hasSecret("", { a: [{ b: { api_token: "x" } }] }) && hasSecret("password", "x") && hasSecret("secrets", ["a"]));
+  assert.ok(!hasSecret("", { a: [{ b: 1 }], token: null }) && !hasSecret("note", undefined));
+  let deep = {};
+  for (let level = 0; level < 50_000; level++) deep = { deep };
+  assert.ok(!hasSecret("", deep));
 });
 
 test("labels of times and ranks", () => {

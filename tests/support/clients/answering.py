@@ -10,9 +10,10 @@ __all__ = ["ACTION", "FORM", "ask", "decision_of", "event_text", "item_of", "ope
 
 # The digits of these arguments are lost by parsers that use doubles.
 ACTION: dict[str, Any] = {
-    "name": "payments.refund", "risk": "high", "reversible": True, "editable": ["amount", "reason", "notify"],
+    "name": "payments.refund", "risk": "high", "reversible": True,
+    "editable": ["amount", "reason", "notify", "customer"],
     "args": {"order": "ord_1", "amount": "DIGITS:1.10", "trace": "DIGITS:9007199254740993", "reason": "double charge",
-             "notify": True, "api_token": "sk_live_1234567890abcdef"},
+             "notify": True, "customer": {"id": "c_1", "password": "hunter2"}, "api_token": "sk_live_1234567890abcdef"},
 }
 FORM: dict[str, Any] = {
     "type": "object", "required": ["region", "replicas", "owner", "checks", "sure", "team"],

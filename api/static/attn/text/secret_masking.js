@@ -18,3 +18,19 @@ export function isSecret(name, value) {
   if (NAMES.test(name)) return true;
   return typeof value === "string" && VALUES.some((pattern) => pattern.test(value.trim()));
 }
+
+/**
+ * Whether a value or any value within it looks like a secret. Iterative, because foreign text decides the depth.
+ * @param {string} name
+ * @param {unknown} value
+ */
+export function hasSecret(name, value) {
+  /** @type {[string, unknown][]} */
+  const stack = [[name, value]];
+  for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
+    if (isSecret(...at)) return true;
+    const [key, inside] = at;
+    if (typeof inside === "object" && inside !== null && !(inside instanceof String)) for (const [one, of] of Object.entries(inside)) stack.push([Array.isArray(inside) ? key : one, of]);
+  }
+  return false;
+}

@@ -47,7 +47,7 @@ export function AnswerBar({ item, options, keys, answer, ready }) {
   return html`<div class=${["answers", ready && "ready", shown.length > MANY && "many"].filter(Boolean).join(" ")} role="group" aria-label="Your answer">
     ${shown.map((option) => {
       const key = keys.get(option.id) ?? null, armed = isArmed(option);
-      return html`<button key=${option.id} type="button" class=${["button answer", styleOf(options, option), armed && "armed"].filter(Boolean).join(" ")} data-option=${option.id} aria-disabled=${busy ? "true" : undefined}
+      return html`<button key=${option.id} type="button" class=${["button answer", open && option.style !== "danger" ? "primary" : styleOf(options, option), armed && "armed"].filter(Boolean).join(" ")} data-option=${option.id} aria-disabled=${busy ? "true" : undefined}
           aria-keyshortcuts=${key && on && !open ? key : undefined} ...${guarded(question, () => press(option))}>
         <span dir="auto">${busy ? "Sending…" : armed ? `Press again: ${buttonText(item, option)}` : open ? sending(option) : buttonText(item, option)}</span>
         ${on && (open ? html`<kbd class="wide">Ctrl ↵</kbd>` : key && html`<kbd>${key}</kbd>`)}

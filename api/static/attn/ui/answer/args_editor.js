@@ -1,9 +1,9 @@
 // Editor of an action's arguments, and the list of what changes.
 import { argFields, changes, entriesOf, isFree, pathText } from "../../answer/args_model.js";
 import { stringify } from "../../exact.js";
-import { isSecret } from "../../text/secret_masking.js";
+import { hasSecret, isSecret } from "../../text/secret_masking.js";
 import { truncate } from "../../text/labels.js";
-import { html, useMemo } from "../dom.js";
+import { html, useMemo, useState } from "../dom.js";
 import { Secret } from "../item/payload.js";
 import { LongText } from "../show_more.js";
 import { idOf, Labelled, SecretInput, tied } from "./fields.js";
@@ -47,9 +47,9 @@ export function ArgsEditor({ action, draft, errors, disabled, change, result }) 
           onInput=${(/** @type {Event} */ event) => change({ json: /** @type {HTMLTextAreaElement} */ (event.target).value })}></textarea><//>`
       : html`${errors.args && html`<p class="error" id=${idOf("args")} tabIndex="-1">${errors.args}</p>`}
         ${editable.map((field) => html`<${ArgEntry} key=${field.name} field=${field} text=${Object.hasOwn(draft.args, field.name) ? draft.args[field.name] : field.initial}
-          error=${errors[`args.${field.name}`]} disabled=${disabled} secret=${isSecret(field.name, field.initial)} set=${(/** @type {string} */ text) => change({ args: { ...draft.args, [field.name]: text } })} />`)}`}
+          error=${errors[`args.${field.name}`]} disabled=${disabled} secret=${hasSecret(field.name, (action.args ?? {})[field.name])} set=${(/** @type {string} */ text) => change({ args: { ...draft.args, [field.name]: text } })} />`)}`}
     ${fixed.length > 0 && html`<p class="hint">Not editable: ${fixed.map((name, place) => html`${place ? ", " : ""}<code key=${name} dir="auto">${truncate(name, 100)}</code>`)}.</p>`}
-    ${isFree(action) && (!whole || entries) && html`<p><button type="button" class="small" disabled=${disabled} onClick=${toggle}>${whole ? "Edit by field" : "Edit as JSON"}</button></p>`}
+    ${isFree(action) && (!whole || entries) && html`<p><button type="button" class="small" disabled=${disabled} onClick=${toggle}>${whole ? "Edit by field" : hasSecret("", action.args) ? "Edit as JSON, masked values are shown" : "Edit as JSON"}</button></p>`}
     ${result ? html`<${Diff} before=${action.args ?? {}} after=${result} title="What changes" />` : html`<p class="error">The arguments can’t be read yet, so the changes are not shown.</p>`}
   </section>`;
 }
@@ -60,6 +60,7 @@ const HELP = { number: "a number; its digits are sent as you write them", json: 
 /** @param {{field: import("../../answer/args_model.js").ArgField, text: string, error: string | undefined, disabled: boolean, secret: boolean, set: (text: string) => void}} how */
 function ArgEntry({ field, text, error, disabled, secret, set }) {
   const { name, kind, choices } = field, path = `args.${name}`;
+  const [shown, show] = useState(false);
   const label = html`<code>${truncate(name, 200)}</code>`, how = { path, label, help: HELP[kind], error, required: false };
   const typed = (/** @type {Event} */ event) => set(/** @type {HTMLInputElement} */ (event.target).value);
   if (kind === "boolean") {
@@ -69,6 +70,10 @@ function ArgEntry({ field, text, error, disabled, secret, set }) {
   const shared = { ...tied(path, error, false), disabled, value: text, onInput: typed, spellcheck: false, dir: "auto" };
   if (kind === "choice") return html`<${Labelled} ...${how}><select ...${shared}>${choices.map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select><//>`;
   if (kind === "number") return html`<${Labelled} ...${how}><input ...${shared} class="code" type="text" inputmode="decimal" autocomplete="off" /><//>`;
+  if (kind === "json" && secret && !shown) {
+    return html`<${Labelled} ...${how} help="It contains a masked value, which the editor shows."><span class="masked"><span class="mask" aria-label="hidden">••••••••</span>
+      <button type="button" class="small" id=${idOf(path)} onClick=${() => show(true)}>Show and edit</button></span><//>`;
+  }
   if (kind === "json") return html`<${Labelled} ...${how}><textarea ...${shared} class="code" dir="ltr" rows=${Math.min(10, text.split("\n").length + 1)}></textarea><//>`;
   return html`<${Labelled} ...${how}><${SecretInput} attributes=${shared} secret=${secret} /><//>`;
 }

@@ -43,7 +43,7 @@ export function Question({ item, state, gone, children }) {
   const typed = hasText(draft) ? typedText(item, draft) : "";
   return html`
     <section class="question" aria-label="The question" data-question=${question}>
-      ${item.decision?.returned && open && html`<div class="notice bad returned" role="status"><p><b>${said?.text}</b></p>
+      ${item.decision?.returned && open && html`<div class="notice bad returned" role="status"><p><b>${said && sentence(said.text)}</b></p>
         <p>${said?.detail} ${item.decision.returned === "refused" ? "You can decide again." : "It may have taken effect. Only the same answer can be sent again."}</p></div>`}
       ${before && open && html`<${Changed} before=${before} item=${item} />`}
       ${!open && html`<${Closed} item=${item} said=${said} now=${now} state=${state} gone=${gone} />`}
