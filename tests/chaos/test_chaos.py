@@ -37,4 +37,10 @@ def test_nothing_differs_after_a_minute_of_faults(tmp_path: Path, seed: int) -> 
     assert found["faults"] >= 10
     assert found["numbers"]["events"] > 1000
     assert found["numbers"]["writes of people"] > 20
+    answers = found["numbers"]["answers of deciders"]
+    assert all(f"POST {status}: " in answers for status in (201, 202, 409)), answers
+    assert "applied: " in found["numbers"]["decisions, by state"]
+    assert "taken_back: " in found["numbers"]["decisions, by state"]
+    assert found["numbers"]["decisions applied over Kafka"] > 10
+    assert found["numbers"]["decisions applied over HTTP"] > 0
     assert found["numbers"]["claims of a partition"] > 6, "partitions changed hands"

@@ -79,6 +79,30 @@ def test_what_a_newcomer_approves_takes_effect_at_the_source(scene: Scene) -> No
     assert f"Step 1 of the plan is done: {plan['title']}" in [one["title"] for one in messages]
 
 
+def approved(page: Any, found: dict[str, Any]) -> bool:
+    """Maria approves it in the page by its key. Returns False if the team or the story was quicker."""
+    row = f"[data-id='{found['id']}']:not(.gone) .main"
+    page.fill("#search", found["title"])
+    page.wait_for_selector(f"{row}, .empty, .row:not([data-id='{found['id']}'])")
+    if not page.locator(row).count():
+        return False
+    page.locator(row).click()
+    page.wait_for_selector("#detail .answers.ready, #detail:not(:has(.answers))")
+    if not page.locator("#detail .answers.ready").count():
+        return False
+    page.keyboard.press("a")
+    page.wait_for_selector(".toast")
+    return page.locator(".toast:has-text('Take back')").count() == 1
+
+
+def test_a_newcomer_approves_in_the_page(scene: Scene) -> None:
+    page = scene.signed_in("maria")
+    plan = wait_for(lambda: next((one for one in questions(scene, "plan_approval", bool)[:2] if approved(page, one)),
+                                 None), 120, "a plan that Maria approves in the page")
+    done = outcome(scene, plan["id"], "applied")
+    assert (done["resolved_action"], done["resolved_by_user_id"]) == ("approved", "maria")
+
+
 def test_a_refusal_comes_back_with_its_reason(scene: Scene) -> None:
     """Of a deploy of payments to production; the source approves it after two minutes."""
     def frozen(one: dict[str, Any]) -> bool:
