@@ -37,7 +37,7 @@ export function drawDecisions({ decisions: found }) {
       <b dir="auto">${one.reason ? short(one.reason) : "no reason given"}</b><small>${one.count.toLocaleString()} ${one.state}</small></li>`)}</ul>`}
     ${kinds.length > 0 && html`<${Ranges} rows=${kinds.slice(0, MOST).map((/** @type {any} */ kind) => ({ name: kind.kind, label: kindLabel(kind.kind).name, median: kind.median_seconds_to_decide, p90: kind.p90_seconds_to_decide }))} />
       <p class="hint">Number: time within which half were decided (median). Pale bar: 90 %.</p>`}
-    <ul class="people" role="list">${found.people.slice(0, MOST).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${short(one.user_id)}</b>
+    ${found.people.length > 0 && html`<ul class="people" role="list">${found.people.slice(0, MOST).map((/** @type {any} */ one) => html`<li key=${one.user_id}><b dir="auto">${short(one.user_id)}</b>
       <span>${one.made ? plural(one.made, "decision") : plural(one.votes, "vote")}</span>
-      <small>${[one.median_seconds_to_decide !== undefined && `half within ${formatDuration(one.median_seconds_to_decide)}`, one.rubber_stamps > 0 && `${percent(one.rubber_stamps)} unread`].filter(Boolean).join(" · ")}</small></li>`)}</ul>`;
+      <small>${[one.median_seconds_to_decide !== undefined && `half within ${formatDuration(one.median_seconds_to_decide)}`, one.rubber_stamps > 0 && `${percent(one.rubber_stamps)} unread`].filter(Boolean).join(" · ")}</small></li>`)}</ul>`}`;
 }
