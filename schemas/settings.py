@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     socket_message: int = Field(16 << 10, ge=1024, description="largest WebSocket message of a client, in bytes")
     socket_rate: float = Field(10.0, gt=0, description="sustained messages per second and WebSocket")
 
-    # Events over HTTP. An edge validates about 20,000 small events per second and core.
+    # Events over HTTP. The validation of a small event takes 13 µs of an edge's CPU.
     event_rate: float = Field(
         200.0, gt=0, description="sustained events per second and key; 4096 bytes of a body count as one more")
     event_burst: int = Field(2000, ge=1, description="events that a key may send at once")

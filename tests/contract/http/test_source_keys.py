@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 
 import pytest
 from support.edge.edge_with_fold import WS, Deciding, message, waitpoint
-from support.edge.edges import bearer
+from support.edge.edges import bearer, serving
+from websockets.asyncio.client import connect
 
 from api.http.app import create_app
 from schemas.scalars import HOUR, SECOND
@@ -112,6 +114,24 @@ async def test_a_wrong_secret_is_refused_like_an_unknown_key() -> None:
     assert await status(attn, secret[:-1] + ("a" if secret[-1] != "a" else "b")) == 401
     for text in ("attn_", "attn_x", secret + "0", secret[:-1], secret.replace("attn_", "ATTN_"), " " + secret + "x"):
         assert await status(attn, text) == 401, text
+
+
+async def test_an_edge_that_serves_some_workspaces_does_not_call_a_key_invalid() -> None:
+    attn = Deciding(log_partitions=2, partitions="0")
+    secret = (await create(Deciding()))["secret"]
+    assert await status(attn, secret) == 503
+    assert await status(attn, secret + "x") == 401
+
+
+async def test_a_websocket_does_not_take_a_key() -> None:
+    attn = Deciding()
+    secret = (await create(attn))["secret"]
+    async with serving(attn.edges[0]) as base:
+        for headers in ({}, {"authorization": f"Bearer {secret}"}):
+            url = base.replace("http", "ws") + "/api/v1/ws"
+            async with connect(url, additional_headers=headers, proxy=None) as socket:
+                await socket.send(json.dumps({"type": "auth", "token": secret}))
+                assert json.loads(await asyncio.wait_for(socket.recv(), 30))["type"] == "error"
 
 
 async def test_no_answer_without_the_view() -> None:
