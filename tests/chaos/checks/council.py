@@ -83,7 +83,7 @@ def check(
         "decisions applied over HTTP": len(hook.effects),
         "posts to the HTTP receiver": hook.posts.total(),
         "records of decisions written again": topics.repeated_decisions,
-        "take backs that reached the topic after the receiver had acted": late,
+        "take backs that the receiver had not read when it acted": late,
     }
 
 
@@ -106,12 +106,12 @@ def _closings(topics: Topics, names: set[str]) -> dict[tuple[str, str, str], dic
     return found
 
 
-def _taken_back(topics: Topics) -> dict[str, float]:
-    """Decision -> when its `decision.taken_back` was first written, in seconds."""
-    found: dict[str, float] = {}
+def _taken_back(topics: Topics) -> dict[str, int]:
+    """Decision -> offset of its first `decision.taken_back`."""
+    found: dict[str, int] = {}
     for records in topics.decisions.values():
         for record in records:
             event = json.loads(record.value)
             if event["type"] == "decision.taken_back":
-                found.setdefault(event["data"]["decision"], record.timestamp / 1000)
+                found.setdefault(event["data"]["decision"], record.offset)
     return found

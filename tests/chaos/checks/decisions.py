@@ -229,20 +229,23 @@ def _decisions_of(asker: Asker, ws: str, reader: Reader) -> dict[str, str]:
 
 
 def effects_differ(
-    ledger: Path, hook: Counter[str], rows: Mapping[str, DecisionRow], taken_back: Mapping[str, float],
+    ledger: Path, hook: Counter[str], rows: Mapping[str, DecisionRow], taken_back: Mapping[str, int],
 ) -> tuple[list[str], int]:
-    """What receivers did: each decision once, none lost, none that was taken back before. Also the number of decisions
-    whose take back reached the topic only after the receiver had acted. `taken_back`: id -> seconds of its record."""
+    """What receivers did: each decision once, none lost, none whose take back they had read.
+
+    Also returns the number of decisions whose take back the receiver had not read when it acted: the worker was behind.
+    `taken_back`: id -> offset of its record. `hook`: what the HTTP receiver applied; `attn deliver` waits for the fold.
+    """
     found: list[str] = []
     lines = [line.split() for line in ledger.read_text().splitlines()]
-    acted = {name: float(at) for name, _, at in lines}
+    acted = {name: int(read) for name, _, read in lines}
     times = Counter(name for name, _, _ in lines)
     found += [f"{name} was applied {count} times" for name, count in (times + hook).items() if count > 1]
     late = 0
     for name, row in rows.items():
         done = name in acted or name in hook
         if row.state == "taken_back":
-            if name in acted and acted[name] < taken_back[name]:
+            if name in acted and acted[name] <= taken_back[name] and name not in hook:
                 late += 1
             elif done:
                 found.append(f"{name} was applied although it had been taken back")

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,7 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
     os.truncate(ledger, len(whole) + (1 if whole else 0))
     applied = {line.split()[0] for line in whole.splitlines()}
     waiting: dict[str, dict[str, Any]] = {}
+    read: dict[str, int] = {}  # workspace -> offset after the last of its records that was read
     async with (
         AIOKafkaConsumer(
             "decisions", bootstrap_servers=kafka, group_id=group, group_instance_id=group, enable_auto_commit=False,
@@ -59,8 +59,9 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
     ):
         while True:
             for records in (await consumer.getmany(timeout_ms=200)).values():
-                for event in (json.loads(record.value) for record in records):
-                    decision = event["data"]["decision"]
+                for record in records:
+                    event = json.loads(record.value)
+                    decision, read[event["workspaceid"]] = event["data"]["decision"], record.offset + 1
                     if event["workspaceid"].startswith("council") and not (event["data"].get("reply") or {}).get("to"):
                         if event["type"] == "decision.made":
                             waiting[decision] = event
@@ -72,12 +73,13 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
                     continue
                 if decision not in applied:
                     with ledger.open("a") as file:
-                        file.write(f"{decision} {'refused' if refuses(decision) else 'applied'} {time.time()}\n")
+                        said = "refused" if refuses(decision) else "applied"
+                        file.write(f"{decision} {said} {read[event['workspaceid']]}\n")
                         file.flush()
                         os.fsync(file.fileno())
                     applied.add(decision)
-                topic, said = answer(event)
-                await producer.send_and_wait(topic, json.dumps(said).encode(), key=event["subject"].encode())
+                topic, confirmation = answer(event)
+                await producer.send_and_wait(topic, json.dumps(confirmation).encode(), key=event["subject"].encode())
                 del waiting[decision]
             if not waiting:
                 with contextlib.suppress(KafkaError):  # a rebalance: the same records are read again

@@ -128,19 +128,20 @@ def test_effects_twice_lost_or_after_a_take_back_are_differences(tmp_path: Path)
 
     ledger = tmp_path / "ledger"
 
-    def found(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None, back: float = 5.0) -> Any:
+    def found(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None) -> Any:
         ledger.write_text(lines)
-        return effects_differ(ledger, hook or Counter(), {one.id: one for one in rows}, {"d2": back})
+        return effects_differ(ledger, hook or Counter(), {one.id: one for one in rows}, {"d2": 5})
 
     good = [row("d1", "applied"), row("d2", "taken_back")]
-    assert found("d1 applied 1.0\n", good) == ([], 0)
-    assert "applied 2 times" in found("d1 applied 1.0\nd1 applied 2.0\n", good)[0][0]
-    assert "applied 2 times" in found("d1 applied 1.0\n", good, Counter(d1=1))[0][0]
+    assert found("d1 applied 1\n", good) == ([], 0)
+    assert "applied 2 times" in found("d1 applied 1\nd1 applied 2\n", good)[0][0]
+    assert "applied 2 times" in found("d1 applied 1\n", good, Counter(d1=1))[0][0]
     assert "never saw it" in found("", good)[0][0]
-    assert "had been taken back" in found("d1 applied 1.0\nd2 applied 9.0\n", good)[0][0]
-    assert found("d1 applied 1.0\nd2 applied 2.0\n", good) == ([], 1), "the record came after the effect"
-    assert "nobody decided it" in found("d1 applied 1.0\nd9 applied 1.0\n", good)[0][0]
-    assert "when all is done" in found("d1 applied 1.0\n", [*good, row("d3", "sending")])[0][0]
+    assert "had been taken back" in found("d1 applied 1\nd2 applied 6\n", good)[0][0]
+    assert "had been taken back" in found("d1 applied 1\n", good, Counter(d2=1))[0][0]
+    assert found("d1 applied 1\nd2 applied 5\n", good) == ([], 1), "the receiver had not read the record at offset 5"
+    assert "nobody decided it" in found("d1 applied 1\nd9 applied 1\n", good)[0][0]
+    assert "when all is done" in found("d1 applied 1\n", [*good, row("d3", "sending")])[0][0]
 
 
 def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Refold) -> None:
