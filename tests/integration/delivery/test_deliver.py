@@ -153,7 +153,8 @@ async def test_other_events_are_posted_with_ids_of_their_own(stack: Stack, tmp_p
         await send_decisions(settings, [decision(1, "taken_back"), decision(2, "expired"), decision(1, "delivered")])
         await eventually(lambda: len(there.posts) == 3, "three posts")
         name = made.data.decision
-        assert there.ids() == [name, f"{name}_taken_back", f"{decision(2).data.decision}_expired"]
+        assert there.ids()[0] == name
+        assert set(there.ids()) == {name, f"{name}_taken_back", f"{decision(2).data.decision}_expired"}
         for post in there.posts:
             Webhook(HMAC_SECRET).verify(post.body, post.headers)
         assert len(await reports(settings)) == 1
