@@ -31,7 +31,8 @@ from api.readmodel.readers import Reader
 from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
 from schemas.versions import UnsupportedVersion
-from schemas.views import decode_row, position_key
+from schemas.views import ItemRow, decode_row, encode_row, position_key
+from streams.core.domain import items
 from streams.kafka import topics
 from streams.runtime.task_supervisor import WorkerFailed
 
@@ -127,7 +128,20 @@ def compare_with_model(seen: pipeline.Seen) -> None:
         rows = dict(seen.rows[partition])
         position = decode_row(b"~:", rows[position_key(partition)])
         rows[position_key(0)] = rows[position_key(partition)]  # where the comparison looks for the clock
+        _rank_messages_anew(rows, position.clock)  # type: ignore[union-attr]
         assert_equal(rows, model.at(position.clock)[ws], ws, READERS)  # type: ignore[union-attr]
+
+
+def _rank_messages_anew(rows: dict[bytes, bytes], clock: int) -> None:
+    """Ranks messages by today's rule, by which they are never due. A message row of an older attn keeps its due time
+    until it changes, or until `attn rebuild`."""
+    for key, raw in list(rows.items()):
+        if key[:2] == b"i:":
+            row = decode_row(key, raw)
+            assert isinstance(row, ItemRow)
+            if row.kind == "message":
+                items.derive_rank(row, clock, yesterday().rules)
+                rows[key] = encode_row(row)
 
 
 # --- what a newer attn wrote ---
