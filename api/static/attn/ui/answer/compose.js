@@ -5,7 +5,8 @@ import { formOf, isPlain } from "../../answer/question.js";
 import { stringify } from "../../exact.js";
 import { html, useMemo, useRef, useState } from "../dom.js";
 import { ArgsEditor } from "./args_editor.js";
-import { announce } from "./answer_state.js";
+import { tooEarly } from "./answer_bar.js";
+import { announce, guard } from "./answer_state.js";
 import { FormField, Labelled, tied } from "./fields.js";
 
 /** @typedef {import("../../types").Item} Item */
@@ -23,7 +24,9 @@ export function Compose({ item, options, answer, commenting, comment }) {
   const submit = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !open) return;
     event.preventDefault();
-    answer.press(open);
+    if (event.repeat) return;
+    if (guard.acceptsKey(answer.question)) answer.press(open);
+    else tooEarly();
   };
   return html`<div class="compose" onKeyDown=${submit}>
     ${(problem || others.length > 0) && html`<div class="notice bad" role="alert"><p>${problem}</p>${others.length > 0 && html`<ul>${others.map((text) => html`<li key=${text}>${text}</li>`)}</ul>`}</div>`}
