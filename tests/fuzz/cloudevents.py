@@ -267,7 +267,7 @@ def _spoil_ask(rng: random.Random, ask: dict[str, Any]) -> None:
             value = inner.pop(name)
             # Elsewhere, as in the arguments of an action, a token is no secret.
             token = {"token": SECRET if first == "reply" else "public"}
-            inner[rng.choice((name, name, name.upper(), "token", "to"))] = rng.choice((
+            inner[rng.choice((name, name, name.upper(), "token"))] = rng.choice((
                 value, tree(rng, 2), rng.choice(TEXTS), Token(rng.choice(NUMBERS)), token, [value]))
             return
         first = name if inner is ask else first
