@@ -50,7 +50,8 @@ def test_approve_by_keyboard(scene: Scene) -> None:
     shows(other, "rollback")
     page.wait_for_selector(".toast:has-text('Take back')")
     says(page, "waiting for test to take it")  # after the time in which it could be taken back
-    assert page.locator(".toast button:has-text('Take back'), .outcome button:has-text('Take back')").count() == 0
+    buttons = ".toast button:has-text('Take back'), .outcome button:has-text('Take back')"
+    page.wait_for_selector(buttons, state="detached")
     scene.emit("waitpoints", scene.event("decision.applied", "deploy"))
     says(page, "Applied: test has taken it")
     with page.expect_download() as receipt:

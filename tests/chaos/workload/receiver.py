@@ -55,7 +55,8 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
         AIOKafkaConsumer(
             "decisions", bootstrap_servers=kafka, group_id=group, group_instance_id=group, enable_auto_commit=False,
             auto_offset_reset="earliest", session_timeout_ms=6000, heartbeat_interval_ms=1000) as consumer,
-        AIOKafkaProducer(bootstrap_servers=kafka, acks="all", request_timeout_ms=10_000) as producer,
+        AIOKafkaProducer(
+            bootstrap_servers=kafka, acks="all", enable_idempotence=True, request_timeout_ms=10_000) as producer,
     ):
         while True:
             for records in (await consumer.getmany(timeout_ms=200)).values():

@@ -53,7 +53,7 @@ def test_without_a_list_each_use_derives_a_key_of_its_own() -> None:
 @pytest.mark.parametrize("bad", [
     "short", ",", encode_key(bytes(31)), encode_key(bytes(33)), "é" * 43, "A" * 42 + " ", encode_key(bytes(32)) + "==",
     f"{encode_key(bytes(32))},", f"{encode_key(bytes(32))};{encode_key(bytes(32))}", "A" * 42 + "\u0661",
-])
+], ids=["short", "comma", "31", "33", "accents", "space", "padding", "last-comma", "semicolon", "digit"])
 def test_an_invalid_key_is_named_by_its_setting_and_number_alone(bad: str, tmp_path: object) -> None:
     for name, read in (("seal_keys", seal_keys), ("receipt_keys", receipt_keys)):
         text = f"{encode_key(b'k' * 32)},{bad}"
