@@ -70,7 +70,7 @@ async def test_a_thousand_readers_come_back_and_miss_nothing(stack: Stack) -> No
                     await ready(client)
                     followers += crowd(port)
                     await until(lambda: all(one.frames for one in followers), 120, lambda: how(followers))
-                    await writer.write(10)
+                    await writer.write(40)
                     await until(lambda: sum(len(one.frames) > 3 for one in followers) > READERS // 2, 60)
                     more = asyncio.create_task(writer.write(30))
                     await asyncio.sleep(0.05)  # frames are on their way
