@@ -93,16 +93,20 @@ def _in(topics: Topics, partition: int, names: set[str]) -> set[str]:
 
 
 def _closings(topics: Topics, names: set[str]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """The events of receivers, as they are on the source topics."""
-    found = {}
+    """The events of receivers, as they are on the source topics.
+
+    A receiver that was killed sends an event again, with the same id and a later time: the first one counts.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for topic, partitions in topics.sources.items():
         for records in partitions.values():
             for record in records:
                 if record.value and b".done" in record.value:
                     value = json.loads(record.value)
                     if value["workspaceid"] in names:
-                        found[value["workspaceid"], value["source"], value["id"]] = {
-                            "topic": topic, "key": None, "value": value}
+                        key = value["workspaceid"], value["source"], value["id"]
+                        if key not in found or value["time"] < found[key]["value"]["time"]:
+                            found[key] = {"topic": topic, "key": None, "value": value}
     return found
 
 
