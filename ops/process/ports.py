@@ -13,6 +13,9 @@ __all__ = ["HOST", "free_port", "take_port"]
 
 HOST = "127.0.0.1"  # the embedded broker has no authentication, so it listens on loopback only
 
+# A program that seeds `random` would draw the same ports as another one with that seed.
+_random = random.SystemRandom()
+
 
 def free_port() -> int:
     """Returns a TCP port that is free on loopback, as is the port after it. Raises OSError after 100 attempts.
@@ -21,7 +24,7 @@ def free_port() -> int:
     connection occupies it before the server binds it or while the server restarts.
     """
     for _ in range(100):
-        port = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
+        port = _random.randrange(15_000, 32_000)
         with socket.socket() as probe, socket.socket() as after, suppress(OSError):
             probe.bind((HOST, port))
             after.bind((HOST, port + 1))
