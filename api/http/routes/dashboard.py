@@ -45,8 +45,6 @@ _VERSIONED_PATH = re.compile(r"(v-[0-9a-f]{12})/(.+)")
 class _File(NamedTuple):
     """A file with its content type, its bytes plain and gzipped, and its quoted ETag."""
 
-    """A file with its content type, its bytes plain and gzipped, and its quoted ETag."""
-
     type: str
     body: bytes
     gzipped: bytes

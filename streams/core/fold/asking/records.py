@@ -30,8 +30,8 @@ from streams.core.fold.item_changes import store_item
 
 __all__ = ["emit_decision_fact", "publish", "record_changes", "update_row"]
 
-# State of a decision -> verb of its record on the topic `decisions`. A record of a state that is missing here would
-# tell the source nothing that it does not know.
+# State of a decision -> verb of its record on the topic `decisions`. The other states have no record: the source knows
+# them from its own clock or its own report.
 _VERBS: dict[str, DecisionVerb] = {
     "made": "made", "taken_back": "taken_back", "expired": "expired", "applied": "applied", "refused": "refused",
 }

@@ -119,7 +119,7 @@ function useSpoken(item, text, changed) {
 }
 
 /**
- * Tells the guard which question is on screen. Returns whether it has been there for long enough to take an answer.
+ * Sets which question is on screen. Returns whether it has been there for long enough to take an answer.
  * @param {{current: HTMLElement | null}} ref
  * @param {string | null} question
  */
