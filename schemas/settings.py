@@ -91,6 +91,14 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         0, ge=0, le=65535, description="port for /metrics and /readyz of workers and history; 0: off")
 
+    # Connectors and the MCP server are clients of an edge over HTTP, so they may run on any machine.
+    url: str = Field(
+        "", pattern=r"^(https?://.+)?$",
+        description="URL of attn for connectors and the MCP server; default: ATTN_HOST and ATTN_PORT of this machine")
+    key: SecretStr | None = Field(
+        None, description="key of a source (`attn key create`) that connectors and the MCP server use")
+    key_file: Path | None = Field(None, description="file with that key; ATTN_KEY comes before it")
+
     # Readiness. A rebalance or a leader election takes a few seconds and must not make a process unready; after half a
     # minute users notice stale data.
     stall_seconds: float = Field(
@@ -293,7 +301,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
-        "kafka_key", "endpoints", "target_message", "seal_keys", "receipt_keys", mode="before")
+        "kafka_key", "endpoints", "target_message", "seal_keys", "receipt_keys", "key", "key_file", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty

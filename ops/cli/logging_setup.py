@@ -112,7 +112,8 @@ def _is_secret(name: str, value: Any) -> bool:
 def secrets_of(settings: Settings) -> list[str]:
     """Returns the secret values of the settings, which must not appear in any text."""
     secrets = [
-        value.get_secret_value() for value in (settings.jwt_secret, settings.kafka_password) if value is not None]
+        value.get_secret_value() for value in (settings.jwt_secret, settings.kafka_password, settings.key)
+        if value is not None]
     passwords = {urlsplit(url).password or "" for url in (settings.clickhouse, settings.clickhouse_read_url)} - {""}
     return [*secrets, *key_texts(settings), *(form for password in passwords for form in {password, unquote(password)})]
 

@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from schemas.versions import UnsupportedVersion
 from streams.kafka.topics import BrokerUnavailable
 
-__all__ = ["deliver", "demo", "edge", "run_role", "worker"]
+__all__ = ["Run", "deliver", "demo", "edge", "run_role", "worker"]
 
 _NO_ADDRESS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -86,8 +86,8 @@ def demo(data_dir: DataDir = None, kafka: Kafka = None, host: EdgeHost = None, p
     run_role("demo", "ops.demo", settings)
 
 
-def run_role(role: str, module: str, settings: Settings) -> None:
-    """Runs a role until a signal.
+def run_role(role: str, module: str | Run, settings: Settings) -> None:
+    """Runs a role until a signal. `module`: the module whose `run` is called, or a function to call in its place.
 
     Raises UserError for errors that the user can correct. Raises SystemExit with 75 (EX_TEMPFAIL) if Kafka is
     unreachable, so a restart may help, and with 1 after any other failure.
@@ -95,7 +95,7 @@ def run_role(role: str, module: str, settings: Settings) -> None:
     logging_setup.configure(role, settings)
     log = structlog.get_logger(f"attn.{role}")
     try:
-        run: Run = importlib.import_module(module).run
+        run: Run = importlib.import_module(module).run if isinstance(module, str) else module
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_until_signal(run, settings))
     except UserError:
