@@ -1,27 +1,33 @@
-// Loads the modules that show questions and take answers, after the list: only an opened item needs them.
+// Parts that are loaded after the list: questions and answers, keys.
 import { html, useEffect, useState } from "./dom.js";
 
-/** @typedef {typeof import("./answer/parts.js")} Parts */
-
-/** @type {Parts | null} */
-let loaded = null;
-/** @type {Promise<Parts> | null} */
-let loading = null;
-
-/** Loads the modules once; a failed load is repeated at the next call. @returns {Promise<Parts>} */
-export function loadAnswering() {
-  loading ??= import("./answer/parts.js").then((parts) => (loaded = parts));
-  loading.catch(() => { loading = null; });
-  return loading;
+/**
+ * Returns a function that loads a module once (a failed load is repeated), and a component that renders one of its exports.
+ * @template {Record<string, any>} Parts
+ * @param {() => Promise<Parts>} fetch
+ */
+function later(fetch) {
+  /** @type {Parts | null} */
+  let loaded = null;
+  /** @type {Promise<Parts> | null} */
+  let loading = null;
+  const load = () => {
+    loading ??= fetch().then((parts) => (loaded = parts));
+    loading.catch(() => { loading = null; });
+    return loading;
+  };
+  /** @param {{part: keyof Parts & string} & Record<string, any>} how */
+  function Part({ part, ...how }) {
+    const [parts, show] = useState(loaded);
+    const [failed, fail] = useState(false);
+    const start = () => { fail(false); load().then(show, () => fail(true)); };
+    useEffect(() => { if (!parts) start(); }, []);
+    if (parts) return html`<${parts[part]} ...${how} />`;
+    return failed ? html`<p class="notice bad" role="alert">This part of the page did not load. <button class="small" onClick=${start}>Try again</button></p>`
+      : html`<p class="hint" role="status">Loading…</p>`;
+  }
+  return { load, Part };
 }
 
-/** Renders one of the parts as soon as it is loaded. @param {{part: keyof Parts} & Record<string, any>} how */
-export function Answering({ part, ...how }) {
-  const [parts, show] = useState(loaded);
-  const [failed, fail] = useState(false);
-  const load = () => { fail(false); loadAnswering().then(show, () => fail(true)); };
-  useEffect(() => { if (!parts) load(); }, []);
-  if (parts) return html`<${parts[part]} ...${how} />`;
-  return failed ? html`<p class="notice bad" role="alert">This part of the page did not load. <button class="small" onClick=${load}>Try again</button></p>`
-    : html`<p class="hint" role="status">Loading…</p>`;
-}
+export const { load: loadAnswering, Part: Answering } = later(() => import("./answer/parts.js"));
+export const { Part: Keys } = later(() => import("../keys/keys_card.js"));

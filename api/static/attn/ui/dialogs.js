@@ -1,18 +1,18 @@
-// Dialogs: snooze, shortcut list, filters on a narrow screen. The `dialog` element keeps the focus inside and restores it.
+// Dialogs: snooze, shortcuts, keys, filters on a narrow screen. The `dialog` element keeps the focus inside and restores it.
 import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
 import { shortcutsEnabled, setShortcutsEnabled, SHORTCUTS } from "../shell/shortcuts.js";
 import { formatTime, plural } from "../text/labels.js";
-import { Answering } from "./answering.js";
+import { Answering, Keys } from "./answering.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 import { Filters } from "./sidebar.js";
 
 /** @typedef {import("../state/store.js").State} State */
 
-/** @param {{title: string, id: string, children?: any}} how */
-export function Dialog({ title, id, children }) {
+/** `firm`: a click beside it does not close it. @param {{title: string, id: string, firm?: boolean, children?: any}} how */
+export function Dialog({ title, id, firm, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
     const dialog = ref.current, before = document.activeElement;
@@ -27,7 +27,7 @@ export function Dialog({ title, id, children }) {
   const closed = () => { if (ref.current) close(); }; // the event may arrive when another dialog is open
   const cancel = (/** @type {Event} */ event) => { event.preventDefault(); close(); };
   return html`<dialog ref=${ref} id=${id} aria-labelledby=${`${id}-title`} onCancel=${cancel} onClose=${closed}
-      onClick=${(/** @type {Event} */ event) => event.target === ref.current && close()}>
+      onClick=${(/** @type {Event} */ event) => !firm && event.target === ref.current && close()}>
     <div class="inside">
       <header><h2 id=${`${id}-title`}>${title}</h2><button class="plain" aria-label="Close" onClick=${close}><${Icon} name="close" /></button></header>
       ${children}
@@ -92,6 +92,7 @@ export function Dialogs({ state }) {
   if (state.dialog === "snooze") return html`<${Snooze} ids=${state.snoozing} />`;
   if (state.dialog === "answers") return html`<${Answering} part="ManyAnswers" state=${state} />`;
   if (state.dialog === "help") return html`<${Help} />`;
+  if (state.dialog === "keys") return html`<${Dialog} title="Keys of sources" id="keys" firm><${Keys} part="KeysCard" /><//>`;
   if (state.dialog === "filters") return html`<${Dialog} title="Filters" id="filters"><${Filters} state=${state} /><//>`;
   return null;
 }

@@ -56,6 +56,7 @@ function Menu({ state, who }) {
         <button class="nav" onClick=${() => setLooks(cycleTheme())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notificationsOn} onClick=${toggleNotifications}><${Icon} name="bell" /> <span>${state.notificationsOn ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keyboard shortcuts</span></button>
+        ${["OWNER", "ADMIN"].includes(me?.role ?? "") && html`<button class="nav" onClick=${() => { close(); page.set({ dialog: "keys" }); }}><${Icon} name="key" /> <span>Keys of sources</span></button>`}
         <button class="nav" onClick=${leaveSession}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
     </details>`;
