@@ -140,7 +140,7 @@ def event_of_alert(
     if status == "resolved":
         started, ended = _resolved_times(alert, place)
         return close_of(fingerprint, started, ended, options)
-    started = need_time(alert.get("startsAt"), f"{place}.startsAt")
+    started = _to_milliseconds(need_time(alert.get("startsAt"), f"{place}.startsAt"))
     occurrence = occurrence_of(fingerprint, started)
     if after is not None and after >= started:
         occurrence += f"/{format_timestamp(after)}"
@@ -206,7 +206,14 @@ def _resolved_times(alert: dict[str, Any], place: str) -> tuple[int | None, int]
     ended = get_time(alert.get("endsAt"), f"{place}.endsAt")
     if started is None and ended is None:
         raise MappingError(f"{place}.endsAt", "is missing, as is startsAt")
+    started = _to_milliseconds(started) if started is not None else None
     return started, max(started or 0, ended or 0)
+
+
+def _to_milliseconds(time: int) -> int:
+    """Returns a time in microseconds without its digits below a millisecond: a delivery has nanoseconds, the API of
+    Alertmanager milliseconds, and both must give one occurrence one id."""
+    return time // 1000 * 1000
 
 
 def _labels(value: Any, place: str) -> dict[str, str]:
