@@ -1,4 +1,4 @@
-"""`python -m bench pipeline|recovery|feed|edge|writes|decisions|history|insights`: what attn costs beside named
+"""`python -m bench pipeline|recovery|feed|edge|events|writes|decisions|history|insights`: what attn costs beside named
 baselines, in the same run.
 
 Machines are noisy: read the ratios and the CPU per event; wall rates say little.
@@ -11,8 +11,8 @@ import sys
 
 BENCHES = {
     "pipeline": "bench.pipeline.bench", "recovery": "bench.recovery.bench", "feed": "bench.feed.bench",
-    "edge": "bench.edge.bench", "writes": "bench.writes", "decisions": "bench.decisions", "history": "bench.history",
-    "insights": "bench.insights",
+    "edge": "bench.edge.bench", "events": "bench.events", "writes": "bench.writes", "decisions": "bench.decisions",
+    "history": "bench.history", "insights": "bench.insights",
 }
 
 
