@@ -50,7 +50,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Streams end first, because the server waits for open ones (FINDINGS).
+        # Streams and long polls end first, because the server waits for open ones (FINDINGS).
+        edge.long_polls.close()
         if stop.is_set():
             await edge.connections.drain(settings.drain_seconds)
         edge.connections.close()

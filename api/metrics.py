@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from streams.runtime.metric_aliases import MetricAlias
 
 STREAMS = Gauge("attn_edge_streams", "Live connections")
+LONG_POLLS = Gauge("attn_edge_long_polls", "Requests that wait until their answer changes")
 CONNECTIONS_REFUSED = Counter("attn_edge_streams_refused_total", "Connections refused at the limit per user")
 DISCONNECTED_SLOW = Counter("attn_edge_streams_cut_total", "Connections dropped because the client was too slow")
 RESUMED = Counter(

@@ -26,6 +26,7 @@ from api.intake.sender import EventSender
 from api.live.case_events import CaseEventHub
 from api.live.connections import ConnectionRegistry
 from api.live.feed_hub import FeedHub
+from api.live.long_polls import LongPolls
 from api.live.notifications import NotificationHub
 from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
@@ -78,6 +79,7 @@ class Edge:
             int(settings.activity_window_hours * HOUR), decider_roles=settings.decider_roles)
         self.feed_hub = FeedHub(self.replica, self.pages, settings.stream_buffer)
         self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
+        self.long_polls = LongPolls()
         self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.key_usage = KeyUsage(self.command_log)
@@ -109,12 +111,17 @@ class Edge:
         if position.position <= at:
             self._skip_stale_batch(partition, position.position, at)
             return
-        self.feed_hub.render(self.replica.apply(partition, rows, position))
+        updates = self.replica.apply(partition, rows, position)
+        self.feed_hub.render(updates)
+        for update in updates:
+            if update.changes.concerns_sources:
+                self.long_polls.touch(update.workspace.workspace_id)
         metrics.BATCHES.inc()
 
     def publish(self) -> None:
         """Sends the frames of the batches since the last call, and what waited for these batches."""
         self.feed_hub.send()
+        self.long_polls.wake()
         self.release_pending()
 
     @contextmanager

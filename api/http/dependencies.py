@@ -24,8 +24,8 @@ from streams.core.fold.key_handlers import KEY_ROLES
 
 __all__ = [
     "CSRF_COOKIE", "CSRF_HEADER", "CurrentCaller", "CurrentEdge", "Cursor", "IdempotencyKey", "KeyOrCaller", "Revision",
-    "SendingCaller", "StreamingCaller", "WritingCaller", "check_csrf", "get_caller", "get_edge", "json_response",
-    "read_cursor", "valid_sessions",
+    "SendingCaller", "StreamingCaller", "WritingCaller", "acquire_read", "check_csrf", "get_caller", "get_edge",
+    "json_response", "read_cursor", "release_read", "valid_sessions",
 ]
 
 CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
@@ -130,14 +130,14 @@ def _equal(sent: str, value: str) -> bool:
 
 
 async def _reading_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-    return await _limit_reads(request, caller)
+    return await acquire_read(request, caller)
 
 
 async def _reading_key_or_caller(request: Request, caller: Annotated[Caller, Depends(get_caller_or_key)]) -> Caller:
-    return await _limit_reads(request, caller)
+    return await acquire_read(request, caller)
 
 
-async def _limit_reads(request: Request, caller: Caller) -> Caller:
+async def acquire_read(request: Request, caller: Caller) -> Caller:
     """Returns the caller of a read after a slot of the read limiter is free. The slot is released when the client has
     received the response (`api.http.middleware.ReleaseMiddleware`). Raises ApiError 429 if too many reads wait."""
     reads = get_edge(request).read_limiter
@@ -149,6 +149,11 @@ async def _limit_reads(request: Request, caller: Caller) -> Caller:
                       limit=reads.at_once) from None
     request.scope[RELEASE_CALLBACKS].append(release)
     return caller
+
+
+def release_read(request: Request) -> None:
+    """Releases the slot that `acquire_read` got for this request."""
+    request.scope[RELEASE_CALLBACKS].pop()()
 
 
 async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(get_caller)]) -> Caller:

@@ -71,6 +71,14 @@ class Changes:
     drafts: list[DraftRow] = field(default_factory=list)
     preferences: list[PreferencesRow] = field(default_factory=list)
     activity: list[ActivityRow] = field(default_factory=list)
+    of_sources: bool = False  # whether a decision changed, or a key of a source
+
+    @property
+    def concerns_sources(self) -> bool:
+        """Returns whether a key, a decision, or an item that asks has changed."""
+        return self.of_sources or any(
+            row is not None and row.question is not None
+            for change in self.items for row in (change.row_before, change.row_after))
 
     def affected_users(self) -> set[str]:
         """Returns the users whose view of the workspace may now differ from that of others with the same roles."""

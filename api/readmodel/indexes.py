@@ -10,8 +10,11 @@ request needs it for the first time, because most workspaces are asked for some 
     ranked_by_kind_and_cluster      ranked, audience, kind, cluster
     newest                          newest, audience, state, kind     items by opening time; kind "": all kinds
     case                            case, audience                    case and item
+    asking                          asking, state                     items that ask, by opening time
     decisions                       decisions, audience, state        decisions by time; state "": all states
                                     decided, user, state              decisions that the user took part in
+                                    all_decisions, state              decisions of the workspace by time
+                                    decisions_of_subject              source id and time, of all decisions
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from schemas.views import ActivityRow, ItemRow
 from streams.core.domain.rank import returned_of, sort_key
 
 __all__ = [
-    "DECISIONS", "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "case_prefix", "decision_entries",
-    "family_of", "index_entries", "same_index_entries", "tally_names",
+    "DECISIONS", "FAMILIES", "TIME", "IndexEntry", "IndexName", "TallyName", "decision_entries", "family_of",
+    "index_entries", "same_index_entries", "tally_names", "text_prefix",
 ]
 
 # A key of an index by time begins with the time: 8 bytes, microseconds, big-endian.
@@ -60,9 +63,10 @@ class TallyName(NamedTuple):
 IndexEntry = tuple[IndexName, bytes]
 
 
-def case_prefix(case: str) -> bytes:
-    """Returns the first bytes of all entries of a case. The length comes first: no prefix begins another prefix."""
-    return _LENGTH.pack(len(case.encode())) + case.encode()
+def text_prefix(text: str) -> bytes:
+    """Returns the first bytes of all entries of a case, or of a source id. The length comes first: no prefix begins
+    another prefix."""
+    return _LENGTH.pack(len(text.encode())) + text.encode()
 
 
 def _ranked(row: ItemRow) -> Iterator[IndexEntry]:
@@ -110,14 +114,20 @@ def _newest(row: ItemRow) -> Iterator[IndexEntry]:
 def _case(row: ItemRow) -> Iterator[IndexEntry]:
     case = row.data.case_id or (row.source_id if row.kind == "blocked_case" else None)
     if case is not None and row.state != "hidden":  # an item that no reader sees must not reveal its case
-        entry = case_prefix(case) + row.id.encode()
+        entry = text_prefix(case) + row.id.encode()
         for audience in audiences_of(row.target_user_id, row.target_role):
             yield IndexName("case", audience), entry
+
+
+def _asking(row: ItemRow) -> Iterator[IndexEntry]:
+    if row.question is not None and row.state != "hidden":
+        yield IndexName("asking", selector=row.state), TIME.pack(row.created_at) + row.id.encode()
 
 
 FAMILIES = {
     "ranked": _ranked, "ranked_by_kind": _ranked_by_kind, "ranked_by_cluster": _ranked_by_cluster,
     "ranked_by_kind_and_cluster": _ranked_by_kind_and_cluster, "newest": _newest, "case": _case,
+    "asking": _asking,
 }
 
 
@@ -148,6 +158,7 @@ def decision_entries(row: DecisionRow) -> Iterator[IndexEntry]:
         for user in {actor.user for actor in row.actors}:
             yield IndexName("decided", user, selector=state), key
         yield IndexName("all_decisions", selector=state), key  # for keys of sources, which are in no audience
+    yield IndexName("decisions_of_subject"), text_prefix(row.subject) + key
 
 
 _indexed_fields = attrgetter(
@@ -158,7 +169,8 @@ _indexed_fields = attrgetter(
 
 def same_index_entries(before: ItemRow, after: ItemRow) -> bool:
     """Returns whether both rows have the same index entries and counts. They may still show different text."""
-    return bool(_indexed_fields(before) == _indexed_fields(after)) and returned_of(before) == returned_of(after)
+    return (bool(_indexed_fields(before) == _indexed_fields(after)) and returned_of(before) == returned_of(after)
+            and (before.question is None) == (after.question is None))
 
 
 def tally_names(row: ItemRow | ActivityRow) -> list[TallyName]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from api.readmodel.indexes import DECISIONS, IndexName
+from api.readmodel.indexes import DECISIONS, IndexName, text_prefix
 from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import AnySortedSet, SortedKeys, merge_sorted
 from api.readmodel.workspace import Workspace
@@ -17,8 +17,8 @@ from schemas.views import DraftRow, ItemRow, decode_row
 from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned, pinned_sort_key
 
 __all__ = [
-    "MAX_DRAFTS", "PAGE_BYTES", "all_decisions", "decisions", "dismissed", "drafts", "first_page", "item_rows",
-    "newest", "ranked",
+    "MAX_DRAFTS", "PAGE_BYTES", "all_decisions", "asking", "decisions", "decisions_of_subject", "dismissed", "drafts",
+    "first_page", "item_rows", "newest", "ranked",
 ]
 
 # Bytes of rows in a page or a window, unless one item alone has more: 500 items of 8 KB. An item may have 128 KiB.
@@ -27,6 +27,7 @@ PAGE_BYTES = 4 << 20
 MAX_DRAFTS = 50
 # The first two bytes of a sort key: band and stage. Pins reorder within one such group.
 _GROUPS = [bytes((band, stage)) for band in range(len(BANDS)) for stage in STAGES]
+_AFTER_ALL = b"\xff" * 9  # above all keys by time
 _PINNED, _OTHER, _END = b"\0", b"\1", b"\2"  # the third byte
 
 _PinnedKeys = Callable[[bytes, bytes], Iterator[bytes]]  # (after, until) -> keys of pinned items, after < key < until
@@ -149,6 +150,27 @@ def all_decisions(workspace: Workspace, state: str = "", before: bytes | None = 
     workspace.ensure_family(DECISIONS)
     keys = workspace.sets.get(IndexName("all_decisions", selector=state))
     return iter(keys.descending(before)) if keys is not None else iter(())
+
+
+def decisions_of_subject(workspace: Workspace, source_id: str, before: bytes | None = None) -> Iterator[bytes]:
+    """Yields time and id of the decisions of the items with this source id, the latest first, from below `before`,
+    without an access check."""
+    workspace.ensure_family(DECISIONS)
+    keys = workspace.sets.get(IndexName("decisions_of_subject"))
+    prefix = text_prefix(source_id)
+    for key in keys.descending(prefix + (before or _AFTER_ALL)) if keys is not None else ():
+        if not key.startswith(prefix):
+            return
+        yield key[len(prefix):]
+
+
+def asking(workspace: Workspace, states: tuple[str, ...]) -> Iterator[bytes]:
+    """Yields the ids of the items that ask and are in these states, the latest opening first, without an access
+    check."""
+    workspace.ensure_family("asking")
+    sets = (workspace.sets.get(IndexName("asking", selector=state)) for state in states)
+    return (key[8:] for key in merge_sorted(
+        [keys.descending() for keys in sets if keys is not None], descending=True))
 
 
 def drafts(workspace: Workspace, user: str) -> Iterator[DraftRow]:

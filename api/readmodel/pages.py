@@ -15,36 +15,25 @@ import msgspec
 import orjson
 
 from api.contract import serializers
-from api.contract.asking.question_json import DECIDER_ROLES, decision_entry
+from api.contract.asking.question_json import DECIDER_ROLES
 from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode_page_token
 from api.readmodel import listing
 from api.readmodel.indexes import TIME, IndexName
 from api.readmodel.listing import first_page
 from api.readmodel.readers import Reader
 from api.readmodel.sorted_sets import merge_sorted
-from api.readmodel.source_keys import may_read_decision
 from api.readmodel.workspace import Workspace
-from schemas.asking.question import DecisionRow
 from schemas.scalars import HOUR
-from schemas.views import ActivityRow, ItemRow, MarkRow, SourceKeyRow, decode_row
+from schemas.views import ActivityRow, ItemRow, MarkRow, decode_row
 from streams.core.domain.event_types import ACTIVITY_COUNTERS
 from streams.core.domain.rank import BANDS, ID_OFFSET, STAGES, is_pinned
 
-__all__ = ["MAX_RECENT", "PageRenderer", "PageRequest", "decision_of_token", "sort_key_of_token"]
+__all__ = ["MAX_RECENT", "PageRenderer", "PageRequest", "sort_key_of_token"]
 
 MAX_RECENT = 20  # entries of the activity summary
-MAX_SCANNED = 5000  # decisions that a page of a key's own decisions reads: about 25 ms
 # Bytes of the item cache. An item that has just changed is requested by many readers.
 _CACHE_BYTES = 16 << 20
 _PINNED = 0  # third byte of a sort key
-
-
-def decision_of_token(text: str) -> bytes:
-    """Returns time and id of the last decision of the previous page. Raises InvalidPageToken if the text holds none."""
-    key = decode_page_token(text)
-    if len(key) <= TIME.size:
-        raise InvalidPageToken
-    return key
 
 
 def sort_key_of_token(text: str) -> bytes:
@@ -165,41 +154,6 @@ class PageRenderer:
         if last is not None:
             body["next"] = encode_page_token(last)
         return orjson.dumps(body | fields if fields else body)
-
-    def decisions_page(
-        self, workspace: Workspace, reader: Reader, cursor: int, limit: int, state: str = "",
-        before: bytes | None = None, source_key: SourceKeyRow | None = None,
-    ) -> bytes:
-        """Returns a page of the decisions that the reader made or may see, the latest first; with `source_key`, those
-        of the key's source.
-
-        `before`: time and id of the last decision of the previous page. A page has at most `limit` decisions and
-        `PAGE_BYTES` of rows, but at least one decision. A page of a key ends after `MAX_SCANNED` decisions, and may
-        then have fewer than `limit`, or none, and a `next`.
-        """
-        page: list[bytes] = []
-        body: dict[str, Any] = {"cursor": cursor}
-        last, bytes_left = b"", listing.PAGE_BYTES
-        found = (listing.decisions(workspace, reader, state, before) if source_key is None
-                 else listing.all_decisions(workspace, state, before))
-        for scanned, key in enumerate(found):
-            raw = workspace.rows[b"c:" + key[TIME.size:]]
-            row = decode_row(b"c:", raw)
-            assert isinstance(row, DecisionRow)
-            if source_key is not None and scanned == MAX_SCANNED:
-                body["next"] = encode_page_token(last)
-                break
-            if source_key is not None and not may_read_decision(source_key, row):
-                last = key
-                continue
-            bytes_left -= len(raw)
-            if len(page) == limit or (page and bytes_left < 0):
-                body["next"] = encode_page_token(last)
-                break
-            page.append(decision_entry(row))
-            last = key
-        body["decisions"] = orjson.Fragment(b"[" + b",".join(page) + b"]")
-        return orjson.dumps(body)
 
     def personal(self, workspace: Workspace, user: str) -> dict[str, Any]:
         """Returns the fields that a snapshot has in addition to a page."""

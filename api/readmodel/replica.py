@@ -15,6 +15,7 @@ from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import workspace_as_of
 from api.readmodel.source_keys import SourceKeys
 from api.readmodel.workspace import PREFIXES, Workspace
+from schemas.asking.question import DecisionRow
 from schemas.topics import partition_of
 from schemas.views import (
     CURSOR_BITS,
@@ -25,6 +26,7 @@ from schemas.views import (
     PositionRow,
     PreferencesRow,
     Row,
+    SourceKeyRow,
     cursor_of,
     decode_row_or_none,
 )
@@ -300,3 +302,5 @@ def _add_change(changes: Changes, old: Row | None, new: Row | None) -> None:
             changes.preferences.append(row)
         elif isinstance(row, ActivityRow):
             changes.activity.append(row)
+        elif isinstance(row, DecisionRow | SourceKeyRow):
+            changes.of_sources = True

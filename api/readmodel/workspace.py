@@ -25,12 +25,12 @@ from api.readmodel.indexes import (
     IndexEntry,
     IndexName,
     TallyName,
-    case_prefix,
     decision_entries,
     family_of,
     index_entries,
     same_index_entries,
     tally_names,
+    text_prefix,
 )
 from api.readmodel.readers import Counts, ItemCounts, Reader, audiences_of, user_audience
 from api.readmodel.sorted_sets import AnySortedSet, SortedSets, SortedSetsOverlay
@@ -347,7 +347,7 @@ class Workspace:
 
     def has_case(self, reader: Reader, case: str) -> bool:
         """Returns whether the reader sees an item of the case."""
-        prefix = case_prefix(case)
+        prefix = text_prefix(case)
         return any(
             next(iter(keys.ascending(prefix)), b"").startswith(prefix) for keys in self.sets_of(reader, "case"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from api.contract.decision_responses import AlreadyDecided, Decisions, DecisionsMade, TakenBack, decision_responses
@@ -15,10 +15,11 @@ from api.contract.responses import responses_of
 from api.http.command_dispatch import command_fields, execute
 from api.http.decisions.answers import ExactMembers, claims_of
 from api.http.decisions.dispatch import cast_vote, check_decided, option_that, waitpoint_of
-from api.http.dependencies import CurrentEdge, IdempotencyKey, KeyOrCaller, WritingCaller, json_response
+from api.http.dependencies import CurrentEdge, IdempotencyKey, KeyOrCaller, WritingCaller
+from api.http.long_poll import NOT_MODIFIED, Condition, Tagged, respond_when_changed
 from api.http.paths import Id
+from api.readmodel.filtered_pages import DecisionFilter, decision_of_token, decision_page
 from api.readmodel.indexes import DECISIONS
-from api.readmodel.pages import decision_of_token
 from schemas.asking.question import DecisionState
 from schemas.log import BatchAnswer, Decide, DecideMany, TakeBack
 
@@ -106,22 +107,30 @@ async def _decide_waitpoint(
         comment=body.comment))
 
 
-@router.get("/org/me/decisions", tags=["personal"], responses=responses_of(Decisions))
+@router.get("/org/me/decisions", tags=["personal"], responses=responses_of(Decisions) | NOT_MODIFIED)
 async def get_decisions(
-    edge: CurrentEdge, caller: KeyOrCaller,
+    request: Request, edge: CurrentEdge, caller: KeyOrCaller, condition: Condition,
     state: Annotated[DecisionState | None, Query(description="Only decisions in this state.")] = None,
+    source: Annotated[str, Query(
+        description="Only of items of this CloudEvents source and those below it.", max_length=2000)] = "",
+    source_id: Annotated[str, Query(description="Only of items with this source id.", max_length=2000)] = "",
     limit: Annotated[
         int, Query(ge=1, description=f"Decisions per page; larger values count as {MAX_LIMIT}.")] = DEFAULT_LIMIT,
     after: Annotated[str | None, Query(
         alias="next", description="Page token from `next` of the previous page.", max_length=2000)] = None,
 ) -> Response:
     """Returns the decisions that the caller made or may see, newest first, and what became of each. With the key of a
-    source: those that answer its questions."""
+    source: those that answer its questions. With `If-None-Match` and `Prefer: wait=25` the request waits until the page
+    differs."""
     try:
         before = decision_of_token(after) if after is not None else None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
-    workspace = await edge.workspace(caller.reader, DECISIONS)
-    cursor = edge.replica.cursor(caller.workspace_id)
-    return json_response(edge.pages.decisions_page(
-        workspace, caller.reader, cursor, min(limit, MAX_LIMIT), state or "", before, caller.key))
+    wanted = DecisionFilter(state or "", source, source_id)
+
+    async def page() -> Tagged:
+        workspace = await edge.workspace(caller.reader, DECISIONS)
+        found = decision_page(workspace, caller.reader, min(limit, MAX_LIMIT), wanted, before, caller.key)
+        return Tagged(found.etag, lambda: found.body(edge.replica.cursor(caller.workspace_id)))
+
+    return await respond_when_changed(request, edge, caller, condition, page)

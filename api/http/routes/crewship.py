@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Path, Query, WebSocket
+from fastapi import APIRouter, Path, Query, Request, WebSocket
 from fastapi.responses import Response
 
 from api.contract import responses
@@ -22,8 +22,9 @@ from api.http.dependencies import (
     WritingCaller,
     json_response,
 )
+from api.http.long_poll import NOT_MODIFIED, Condition, Tagged, respond_when_changed
 from api.http.routes.websocket import serve_websocket
-from api.readmodel import listing
+from api.readmodel.filtered_pages import ItemFilter, item_page
 from api.readmodel.source_keys import item_of_key
 from schemas.log import SetState
 
@@ -42,21 +43,31 @@ STATES = {
 Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get("", responses=responses_of(responses.InboxItems))
+@router.get("", responses=responses_of(responses.InboxItems) | NOT_MODIFIED)
 async def list_items(
-    edge: CurrentEdge, caller: CurrentCaller, state: str = "all", kind: Annotated[str, Query(max_length=512)] = "",
+    request: Request, edge: CurrentEdge, caller: KeyOrCaller, condition: Condition, state: str = "all",
+    kind: Annotated[str, Query(max_length=512)] = "",
+    source: Annotated[str, Query(
+        description="Only items that ask, of this CloudEvents source and those below it.", max_length=2000)] = "",
+    source_id: Annotated[str, Query(description="Only items with this source id.", max_length=2000)] = "",
     limit: Annotated[
         int, Query(ge=1, description=f"Items per response; larger values count as {MAX_LIMIT}.")] = DEFAULT_LIMIT,
 ) -> Response:
-    """Returns the items that the caller may see, most recently opened first."""
+    """Returns the items that the caller may see, most recently opened first. With the key of a source: the items of
+    which its source asked the question."""
     if state not in STATES:
         raise ApiError(400, "invalid state")
-    workspace = await edge.workspace(caller.reader, "newest")
-    ids = listing.newest(workspace, caller.reader, STATES[state], kind)
-    items = [edge.pages.crewship_json(row) for row in listing.item_rows(workspace, ids, min(limit, MAX_LIMIT))]
-    body = {"rows": [orjson.Fragment(row) for row in items], "count": len(items),
-            "unread_count": workspace.unread_count(caller.reader)}
-    return json_response(orjson.dumps(body))
+    wanted = ItemFilter(STATES[state], kind, source, source_id)
+
+    async def page() -> Tagged:
+        workspace = await edge.workspace(caller.reader, "newest" if caller.key is None else "asking")
+        rows, unread = item_page(workspace, caller.reader, min(limit, MAX_LIMIT), wanted, caller.key)
+        items = [edge.pages.crewship_json(row) for row in rows]
+        body = orjson.dumps({"rows": [orjson.Fragment(item) for item in items], "count": len(items),
+                             "unread_count": unread})
+        return Tagged.of(body)
+
+    return await respond_when_changed(request, edge, caller, condition, page)
 
 
 @router.get("/count", responses=responses_of(responses.UnreadCount))

@@ -203,7 +203,7 @@ OPEN = {
     ("delete", "/auth/session"),
     ("get", "/.well-known/attn-decision-keys.json"), ("options", "/events"),
 }
-OWN = {("get", "/api/v1/inbox/{item}"), ("get", "/org/me/decisions"), ("post", "/events")}
+OWN = {("get", "/api/v1/inbox"), ("get", "/api/v1/inbox/{item}"), ("get", "/org/me/decisions"), ("post", "/events")}
 
 
 async def test_every_other_route_is_closed_to_a_key() -> None:
@@ -254,7 +254,7 @@ async def test_a_key_reads_what_its_source_asked_and_nothing_else() -> None:
 
 
 async def test_pages_of_a_keys_decisions_end_at_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.readmodel.pages.MAX_SCANNED", 3)
+    monkeypatch.setattr("api.readmodel.filtered_pages.MAX_SCANNED", 3)
     attn = Deciding()
     for number in range(9):
         attn.happen(waitpoint(f"w{number}", ask=ASK))

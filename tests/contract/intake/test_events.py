@@ -493,7 +493,8 @@ async def test_a_key_reads_the_item_that_it_sent() -> None:
         [row] = (await client.get("/api/v1/inbox")).json()["rows"]
     async with attn.attn.client(headers={"authorization": f"Bearer {attn.secret}"}) as client:
         assert (await client.get(f"/api/v1/inbox/{row['id']}")).json()["source_id"] == "w"
-        assert (await client.get("/api/v1/inbox")).status_code == 403
+        assert [row["source_id"] for row in (await client.get("/api/v1/inbox")).json()["rows"]] == ["w"]
+        assert (await client.get("/api/v1/inbox/count")).status_code == 403
 
 
 async def test_a_reply_token_is_in_no_view() -> None:

@@ -18,8 +18,8 @@ from support.examples import law
 
 from api.contract.page_tokens import InvalidPageToken, encode_page_token
 from api.readmodel import listing
+from api.readmodel.filtered_pages import DecisionFilter, decision_of_token, decision_page
 from api.readmodel.indexes import DECISIONS
-from api.readmodel.pages import PageRenderer, decision_of_token
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.sorted_sets import SortedKeys, SortedSets, SortedSetsOverlay
@@ -36,7 +36,7 @@ def pages_of(replica: Replica, reader: Reader, state: str, limit: int) -> list[d
     pages, before = [], None
     while True:
         workspace = replica.workspace(reader.workspace_id)
-        page = json.loads(PageRenderer().decisions_page(workspace, reader, 7, limit, state, before))
+        page = json.loads(decision_page(workspace, reader, limit, DecisionFilter(state), before).body(7))
         pages.append(page)
         if "next" not in page:
             return pages
@@ -131,7 +131,7 @@ def test_a_page_costs_its_length() -> None:
     workspace.rows = Counting(workspace.rows)
     before = None
     for page in range(3):
-        body = json.loads(PageRenderer().decisions_page(workspace, reader, 0, 10, "", before))
+        body = json.loads(decision_page(workspace, reader, 10, before=before).body(0))
         assert ids([body]) == [f"dec_{number:05}" for number in range(19_999 - 10 * page, 19_989 - 10 * page, -1)]
         before = decision_of_token(body["next"])
         assert Counting.reads == 11 * (page + 1)
