@@ -112,6 +112,7 @@ def map_delivery(body: dict[str, Any], options: AlertOptions) -> Mapped:
     for index, alert in enumerate(alerts if options.per == "alert" else ()):
         try:
             mapped.events.append(event_of_alert(alert, options, f"alerts.{index}"))
+            mapped.indexes.append(index)
         except MappingError as problem:
             mapped.problems.append(problem)
     if not alerts:

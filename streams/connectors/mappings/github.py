@@ -139,7 +139,7 @@ def run_events(
         return Mapped([cloud_event("run.recovered", subject, _completed(run, attempt), source=options.source,
                                    id=f"{event_id}.recovered")])
     if not isinstance(conclusion, str) or conclusion not in _FAILED:
-        return Mapped(ignored=f"a workflow run with conclusion {shown(conclusion)} is no failure")
+        return Mapped(ignored=f"a workflow run with the conclusion {shown(conclusion)} opens and closes nothing")
     branch = text_of(run.get("head_branch"), 250)
     if options.branches and branch not in options.branches:
         return Mapped(ignored=f"branch {branch!r} is not among those of the hook")
@@ -306,9 +306,9 @@ def _step(time: int, attempt: int, step: int) -> int:
     return time + attempt * 2 + step - 2
 
 
-def _newest(body: dict[str, Any], *places: str | tuple[str, ...]) -> int:
+def _newest(body: dict[str, Any], *members: str | tuple[str, ...]) -> int:
     """Returns the newest of several times, of which one is enough. Raises MappingError if none is given."""
-    paths = [(place,) if isinstance(place, str) else place for place in places]
+    paths = [(member,) if isinstance(member, str) else member for member in members]
     times = [time for path in paths if (time := get_time(at_path(body, *path), ".".join(path))) is not None]
     if not times:
         raise MappingError(".".join(paths[0]), "is missing")

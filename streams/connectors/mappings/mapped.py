@@ -8,17 +8,21 @@ event, and attn counts it once.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import isfinite
 from typing import Any
+
+import orjson
 
 from schemas.scalars import format_timestamp, is_valid_unicode, parse_clamped_timestamp, parse_timestamp
 from schemas.sources import is_link
 
 __all__ = [
     "MAX_BODY", "MAX_TITLE", "CloudEventDict", "Mapped", "MappingError", "at_path", "clip", "cloud_event", "code_block",
-    "code_span", "get_time", "link_of", "need_list", "need_object", "need_text", "need_time", "short_id", "shown",
-    "text_of",
+    "code_span", "encode_event", "get_time", "link_of", "need_list", "need_object", "need_text", "need_time",
+    "short_id", "shown", "text_of",
 ]
 
 CloudEventDict = dict[str, Any]
@@ -39,17 +43,24 @@ class MappingError(Exception):
         super().__init__(f"{field or 'payload'}: {reason}")
         self.field, self.reason = field, reason
 
+    @property
+    def index(self) -> int:
+        """Position in the payload's list of the part that the field names, from 0; 0 for the payload as a whole."""
+        return next((int(part) for part in self.field.split(".") if part.isascii() and part.isdecimal()), 0)
+
 
 @dataclass(slots=True)
 class Mapped:
     """The result for one payload.
 
-    `events`: CloudEvents (dicts) in the order of the payload. `problems`: parts that could not be mapped; the events of
-    the other parts are complete. `ignored`: why a payload has no events, if that is intended. `truncated`: how many
-    alerts the sender left out of the payload.
+    `events`: CloudEvents (dicts) in the order of the payload. `indexes`: for each event the position of its part in the
+    payload's list; empty if the payload has one part. `problems`: parts that could not be mapped; the events of the
+    other parts are complete. `ignored`: why a payload has no events, if that is intended. `truncated`: how many alerts
+    the sender left out of the payload.
     """
 
     events: list[CloudEventDict] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
     problems: list[MappingError] = field(default_factory=list)
     ignored: str = ""
     truncated: int = 0
@@ -168,6 +179,22 @@ def cloud_event(
     }
     kept = {name: value for name, value in (data or {}).items() if value is not None}
     return event | ({"data": kept} if kept else {})
+
+
+def encode_event(event: CloudEventDict) -> bytes:
+    """Returns the JSON text of an event. Numbers of any length are kept; infinity, which JSON lacks, becomes null."""
+    try:
+        return orjson.dumps(event)
+    except TypeError:  # an integer of more than 64 bits, or a lone surrogate
+        return json.dumps(_without_infinity(event), separators=(",", ":")).encode()
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinity(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(child) for child in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _kind(value: Any) -> str:
