@@ -83,19 +83,19 @@ def decision_page(
     answer questions of the key's source.
 
     `before`: time and id of the last decision of the previous page. A page has at most `limit` decisions and
-    `listing.PAGE_BYTES` of rows, but at least one decision. A page ends after `MAX_SCANNED` decisions that its filter
-    or the key leaves out, and may then have fewer than `limit`, or none, and a `next`.
+    `listing.PAGE_BYTES` of rows, but at least one decision. A page with a filter or a key ends after `MAX_SCANNED`
+    decisions, and may then have fewer than `limit`, or none, and a `next`.
     """
     page: list[bytes] = []
-    last, bytes_left, skipped = b"", listing.PAGE_BYTES, 0
-    for key in _candidates(workspace, reader, wanted, before, source_key):
+    last, bytes_left = b"", listing.PAGE_BYTES
+    bounded = source_key is not None or wanted != ANY_DECISION
+    for scanned, key in enumerate(_candidates(workspace, reader, wanted, before, source_key)):
+        if bounded and scanned == MAX_SCANNED:
+            return DecisionPage(_array(page), encode_page_token(last))
         raw = workspace.rows[b"c:" + key[TIME.size:]]
         row = decode_row(b"c:", raw)
         assert isinstance(row, DecisionRow)
         if not (_matches(row, wanted) and _may_read(row, reader, source_key)):
-            skipped += 1
-            if skipped == MAX_SCANNED:
-                return DecisionPage(_array(page), encode_page_token(key))
             last = key
             continue
         bytes_left -= len(raw)
