@@ -94,9 +94,9 @@ class Settings(BaseSettings):
     # Connectors and the MCP server are clients of an edge over HTTP, so they may run on any machine.
     url: str = Field(
         "", pattern=r"^(https?://.+)?$",
-        description="URL of attn for connectors and the MCP server; default: ATTN_HOST and ATTN_PORT of this machine")
+        description="URL of attn for `attn connect` and the MCP server; default: ATTN_HOST and ATTN_PORT")
     key: SecretStr | None = Field(
-        None, description="key of a source (`attn key create`) that connectors and the MCP server use")
+        None, description="key of a source (`attn key create`) that `attn connect` and the MCP server use")
     key_file: Path | None = Field(None, description="file with that key; ATTN_KEY comes before it")
 
     # Readiness. A rebalance or a leader election takes a few seconds and must not make a process unready; after half a

@@ -28,6 +28,7 @@ COMMANDS = {
     "migrate": "ops.cli.commands.migrate:migrate",
     "token": "ops.cli.commands.token:token",
     "key": "ops.cli.commands.key:app",
+    "connect": "ops.cli.commands.sources.connect:app",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",

@@ -11,6 +11,7 @@ import logging
 import time
 
 from streams.connectors import metrics
+from streams.connectors.attn_client import AttnRefused, EventRejected
 from streams.connectors.peer import TRANSIENT, Peer, text_of
 from streams.connectors.worklist import Client, Wakeups, Worklist
 from streams.runtime.backoff import Backoff
@@ -24,6 +25,7 @@ _MIN_SWEEP_GAP = 1.0  # between two sweeps that hooks started
 _FIRST_RETRY, _LAST_RETRY = 0.5, 60.0
 _STOP_WAIT = 5.0  # a clean stop waits for the decisions that are being applied
 _SILENCE = 60.0  # without a successful sweep, beyond the pause of sweeps, until the process is not ready
+_SLOW_SWEEP = 30.0  # after which a sweep is reported: AttnClient repeats requests without an end
 _OBSERVE_EVERY = 1.0
 
 
@@ -39,6 +41,7 @@ class Connector:
         self._wakeups = Wakeups()
         self._worklist = Worklist(peer, attn, self._wakeups)
         self._swept_at: float | None = None
+        self._sweep_began: float | None = None
         self._problem = "was not read yet"
 
     def wake(self) -> None:
@@ -49,7 +52,7 @@ class Connector:
         pause of sweeps and 60 s."""
         if self._swept_at is None or time.monotonic() - self._swept_at > self._sweep_seconds + _SILENCE:
             return f"{self._peer.name}: {self._problem}"
-        return None if self._worklist.was_read else "attn: the list of decisions was not read yet"
+        return self._worklist.not_ready_reason()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then waits up to 5 s for the decisions that are being applied."""
@@ -71,7 +74,9 @@ class Connector:
         backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         while True:
             seen, began = self._wakeups.count, time.monotonic()
+            self._sweep_began = began
             result = await self._sweep()
+            self._sweep_began = None
             metrics.SWEEPS.labels(self._peer.name, result).inc()
             metrics.PEER_UP.labels(self._peer.name).set(result in ("ok", "attn"))
             pause = self._sweep_seconds
@@ -92,16 +97,19 @@ class Connector:
         except TRANSIENT as error:
             self._fail("does not answer", error)
             return "peer"
+        except AttnRefused as error:
+            self._fail("cannot read its items", error)
+            return "attn"
         except Exception as error:
             self._fail("the sweep failed", error)
             log.exception("%s: the sweep failed, retrying", self._peer.name)
             return "error"
         if events:
-            self._problem = "attn has not accepted the events of the last sweep yet"
+            self._problem = "attn has not accepted the events of a sweep yet"
             try:
                 await self._attn.send(events)
-            except Exception as error:  # EventRejected: the events that attn accepted are durable
-                self._fail("attn rejected events of the sweep", error)
+            except (AttnRefused, EventRejected) as error:  # the events that attn accepted are durable
+                self._fail("cannot send the events of the sweep", error)
                 return "attn"
             metrics.EVENTS.labels(self._peer.name).inc(len(events))
         self._problem = "was not read"
@@ -114,6 +122,12 @@ class Connector:
         self._problem = problem
 
     async def _observe(self) -> None:
+        reported = None
         while True:
             self._worklist.measure()
+            began = self._sweep_began
+            if began is not None and began != reported and time.monotonic() - began > _SLOW_SWEEP:
+                reported = began
+                log.warning("%s: a sweep has run for %.0f s: attn or the system does not answer", self._peer.name,
+                            time.monotonic() - began)
             await asyncio.sleep(_OBSERVE_EVERY)

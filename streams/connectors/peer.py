@@ -29,7 +29,7 @@ TRANSIENT = (PeerUnavailable, aiohttp.ClientError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The decision took effect: the peer has read it back. `events` are sent before the report, in one batch with it.
+    """The decision took effect: the peer has read it back. `events` are sent before the report.
 
     `reported`: False if `events` close the item, so that no `decision.applied` is needed.
     """
@@ -40,7 +40,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system refuses the decision for good. The item returns to its people with `reason`."""
+    """The system refuses the decision for good. The item returns to its people with `reason`.
+
+    `events` are sent after the report: those that close the item must not confirm its decision.
+    """
 
     reason: str
     events: Sequence[Event] = ()

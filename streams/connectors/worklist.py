@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from schemas.scalars import format_timestamp
 from streams.connectors import metrics
+from streams.connectors.attn_client import AttnRefused, EventRejected
 from streams.connectors.peer import TRANSIENT, Applied, Decision, Event, NotYet, Outcome, Peer, Refused, text_of
 from streams.runtime.backoff import Backoff
 from streams.runtime.clock import now_us
@@ -79,7 +80,7 @@ class Worklist:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
         self._stopping = False
-        self.was_read = False
+        self._problem: str | None = "the list of decisions was not read yet"
 
     async def run(self) -> None:
         """Follows the list until cancelled."""
@@ -89,15 +90,20 @@ class Worklist:
                 async for decisions in self._attn.watch_decisions(state="sending", source=self._peer.source):
                     self._take(decisions)
                     backoff.reset()
-            except TRANSIENT as error:
-                log.warning("%s: cannot read decisions of attn, retrying: %s", self._peer.name, text_of(error))
+            except (*TRANSIENT, AttnRefused) as error:
+                self._problem = f"cannot read decisions: {text_of(error)}"
+                log.warning("%s: cannot read decisions, retrying: %s", self._peer.name, text_of(error))
             except Exception:
                 log.exception("%s: reading decisions of attn failed, retrying", self._peer.name)
             await asyncio.sleep(backoff.next())
 
+    def not_ready_reason(self) -> str | None:
+        """Returns why the list is not known; None if it is."""
+        return None if self._problem is None else f"attn: {self._problem}"
+
     def _take(self, decisions: Sequence[Decision]) -> None:
         """Starts to apply the decisions of the list that are new in it; forgets those that have left it."""
-        self.was_read = True
+        self._problem = None
         mine = {
             str(decision["id"]): decision for decision in reversed(decisions)  # the list has the newest first
             if self._peer.source is None or covers_source(self._peer.source, str(decision["source"]))
@@ -162,12 +168,14 @@ class Worklist:
     async def _report(self, work: _Work, outcome: Applied | Refused) -> None:
         """Sends the outcome until it is durable. If attn rejects events of the peer, the report is sent anyway."""
         report = report_of(work.decision, outcome)
-        sent = [(outcome.events, None), ([report] if report is not None else [], self._peer.topic)]
-        for events, topic in sent:
+        steps = [(outcome.events, None), ([report] if report is not None else [], self._peer.topic)]
+        if isinstance(outcome, Refused):
+            steps.reverse()
+        for events, topic in steps:
             if events:
                 try:
                     await self._attn.send(events, topic=topic)
-                except Exception as error:  # EventRejected
+                except (AttnRefused, EventRejected) as error:
                     log.error("%s: attn rejects what became of decision %s: %s",
                               self._peer.name, work.id, text_of(error))
         log.info("%s: decision %s: %s", self._peer.name, work.id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streams.connectors.attn_client import EventRejected
 from streams.connectors.connector import Connector
 from streams.connectors.peer import Applied, Decision, Event, NotYet, Outcome, PeerUnavailable, Refused
 
@@ -42,7 +43,7 @@ class FakeAttn:
                 self.listed.pop(one["data"]["decision"], None)
                 self.change()
         if rejected:
-            raise ValueError(f"attn rejects {rejected[0]['type']}")
+            raise EventRejected([(rejected[0], "not a type of attn")])
 
     def change(self) -> None:
         self.changed.set()
