@@ -60,6 +60,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         for task in tasks.values():
             task.cancel()
         ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await edge.args_checker.stop()
         sock.close()
         await edge.history.close()
     for name, result in zip(tasks, ended, strict=True):

@@ -44,4 +44,6 @@ ARCHIVE_REFUSED = Counter(
 EVICTED = Counter("attn_edge_connections_evicted_total", "Unauthenticated connections closed in favour of newer ones")
 INTAKE_EVENTS = Counter("attn_edge_intake_events_total", "Events sent over HTTP, by result", ["result"])
 INTAKE_BYTES = Gauge("attn_edge_intake_bytes", "Bytes of events sent over HTTP that wait for Kafka")
+ARGS_CHECKS = Counter(
+    "attn_edge_args_checks_total", "Edited arguments checked by the args_schema of their ask, by result", ["result"])
 READS_REFUSED = Counter("attn_edge_reads_refused_total", "Reads refused because the user has too many in progress")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import structlog
 
 from api import metrics
+from api.commands.args_checker import ArgsChecker
 from api.commands.command_log import CommandLog
 from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
@@ -91,6 +92,7 @@ class Edge:
         self.read_limiter = ReadLimiter()
         self.event_limiter = RateLimiter(settings.event_rate, settings.event_burst)
         self.event_requests = ReadLimiter(waiting=32)  # requests with events in progress, per key
+        self.args_checker = ArgsChecker()
         self.history = HistoryClient(settings)
         self.receipt_signer = ReceiptSigner(receipt_keys(settings), retired_receipt_keys(settings))
         # Validates events with reply tokens. The result is dropped: only workers have the keys that seal tokens.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 import orjson
 from fastapi.responses import Response
 
@@ -11,7 +12,7 @@ from api.contract.errors import ApiError
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
 from api.http.command_dispatch import outcome_response
-from schemas.log import Decide
+from schemas.log import NO_PAYLOAD, Decide
 from schemas.views import ItemRow
 from streams.core.domain.keys import item_id
 from streams.core.domain.questions import read_ask
@@ -36,8 +37,36 @@ async def cast_vote(edge: Edge, caller: Caller, command: Decide) -> Response:
         if (refusal := refusal_of(row, command, edge.fold_config)) is not None:
             status, body = refusal
             return await _response(edge, caller, command, status, orjson.dumps(body))
+    await _check_args(edge, row, command)
     outcome = await edge.command_log.submit(command)
     return await _response(edge, caller, command, outcome.status, bytes(outcome.body))
+
+
+class _Action(msgspec.Struct):
+    args_schema: msgspec.Raw = NO_PAYLOAD
+
+
+class _Ask(msgspec.Struct):
+    action: _Action | None = None
+
+
+_decode_ask = msgspec.json.Decoder(_Ask).decode
+
+
+async def _check_args(edge: Edge, row: ItemRow | None, command: Decide) -> None:
+    """Raises ApiError 422 if the edited arguments do not fit the `args_schema` of the question that the caller saw.
+
+    Only an edge checks this, because the fold must not depend on the time that a schema takes. The result follows from
+    question and arguments, so that a repeat with the same Idempotency-Key has the same result.
+    """
+    if not command.args or row is None or row.question is None or row.question.digest != command.digest:
+        return
+    action = _decode_ask(row.data.ask).action if row.data.ask else None
+    if action is None or not action.args_schema:
+        return
+    errors = await edge.args_checker.errors(bytes(action.args_schema), bytes(command.args))
+    if errors:
+        raise ApiError(422, "the arguments do not fit the schema of the action", fields=errors)
 
 
 async def _response(edge: Edge, caller: Caller, command: Decide, status: int, body: bytes) -> Response:
