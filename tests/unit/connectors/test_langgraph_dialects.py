@@ -24,7 +24,7 @@ from support.connectors.interrupts import (
 )
 from support.examples import law
 
-from streams.connectors.langgraph.dialects.asking import Answer, Misfit, Question
+from streams.connectors.langgraph.dialects.asking import Answer, Misfit, Question, resume_value
 from streams.connectors.langgraph.dialects.reading import read_interrupt
 from streams.connectors.langgraph.json_values import digest_of, json_text, read_values, rounded_number
 
@@ -51,7 +51,7 @@ def test_each_answer_to_human_interrupts_is_a_list_of_one_human_response_a_reque
     reading = read_interrupt(value)
     assert reading.dialect == "HumanInterrupt"
     given_answers = answers(data.draw, reading.questions)
-    resumed = reading.resume(given_answers)
+    resumed = resume_value(reading, given_answers)
     check(resumed, PEER_TYPES["HumanResponses"])
     requests = value if isinstance(value, list) else [value]
     assert len(resumed) == len(requests)
@@ -70,7 +70,7 @@ def test_each_answer_to_a_hitl_request_has_as_many_allowed_decisions_in_order(da
     reading = read_interrupt(value)
     assert reading.dialect == "HITLRequest"
     given_answers = answers(data.draw, reading.questions)
-    resumed = reading.resume(given_answers)
+    resumed = resume_value(reading, given_answers)
     check(resumed, PEER_TYPES["HITLResponse"])
     rules = {config["action_name"]: config["allowed_decisions"] for config in value["review_configs"]}
     for request, answer, decision in zip(value["action_requests"], given_answers, resumed["decisions"], strict=True):
@@ -88,7 +88,7 @@ def test_each_answer_to_a_tool_approval_fits_its_response_schema_or_is_refused(d
     assert reading.dialect == "ToolApprovalRequest"
     [answer] = answers(data.draw, reading.questions)
     try:
-        resumed = reading.resume([answer])
+        resumed = resume_value(reading, [answer])
     except Misfit:
         assert answer.option == "edit"
         with pytest.raises(jsonschema.ValidationError):
@@ -106,7 +106,7 @@ def test_each_form_of_a_schema_makes_values_of_that_schema(data: Any, schema: An
     if reading.dialect == "form":
         [answer] = answers(data.draw, [question])
         try:
-            resumed = reading.resume([answer])
+            resumed = resume_value(reading, [answer])
         except Misfit:
             return
         without_patterns = json.loads(json.dumps(schema).replace('"pattern"', '"x-pattern"'))
@@ -134,7 +134,7 @@ def test_any_answers_give_a_value_of_the_peers_type_or_a_reason(value: Any, some
     value, schema = value if isinstance(value, tuple) else (value, None)
     reading = read_interrupt(value, schema)
     try:
-        resumed = reading.resume(some)
+        resumed = resume_value(reading, some)
     except Misfit:
         return
     types = {"HITLRequest": PEER_TYPES["HITLResponse"], "HumanInterrupt": PEER_TYPES["HumanResponses"],
@@ -143,21 +143,21 @@ def test_any_answers_give_a_value_of_the_peers_type_or_a_reason(value: Any, some
 
 
 @pytest.mark.parametrize(("value", "given_answers", "problem"), [
-    (REQUEST, [Answer("approve")], "1 decisions for 2 tool calls"),
-    (REQUEST, [Answer("approve")] * 3, "3 decisions for 2 tool calls"),
+    (REQUEST, [Answer("approve")], "1 answers for 2 questions of a HITLRequest"),
+    (REQUEST, [Answer("approve")] * 3, "3 answers for 2 questions of a HITLRequest"),
     (REQUEST, [Answer("approve"), Answer("edit", args={})], "drop_table does not allow 'edit'"),
     (REQUEST, [Answer("accept"), Answer("approve")], "send_mail does not allow 'accept'"),
     (REQUEST, [Answer("edit"), Answer("approve")], "an edit of send_mail needs all its arguments"),
     (REQUEST, [Answer("respond"), Answer("approve")], "no text in the field answer"),
     (HUMAN, [Answer("approve")], "does not allow 'approve'"),
-    ([HUMAN, HUMAN], [Answer("accept")], "1 answers for 2 requests"),
+    ([HUMAN, HUMAN], [Answer("accept")], "1 answers for 2 questions of a HumanInterrupt"),
     ("why?", [Answer("json", {"json": "{"})], "the answer is not JSON"),
     ("why?", [Answer("json", {"json": "NaN"})], "the answer is not JSON"),
-    ("why?", [], "0 answers for one question"),
+    ("why?", [], "0 answers for 1 questions"),
 ], ids=str)
 def test_what_does_not_fit_is_refused_with_a_reason(value: Any, given_answers: Any, problem: str) -> None:
     with pytest.raises(Misfit, match=problem):
-        read_interrupt(value).resume(given_answers)
+        resume_value(read_interrupt(value), given_answers)
 
 
 @pytest.mark.parametrize(("schema", "value", "problem"), [
@@ -171,10 +171,10 @@ def test_raw_json_that_misses_the_schema_is_refused(schema: Any, value: str, pro
     reading = read_interrupt("?", schema)
     if reading.dialect == "form":
         with pytest.raises(Misfit, match=problem):
-            reading.resume([Answer("answer", {"answer": json.loads(value)})])
+            resume_value(reading, [Answer("answer", {"answer": json.loads(value)})])
     else:
         with pytest.raises(Misfit, match=problem):
-            reading.resume([Answer("json", {"json": value})])
+            resume_value(reading, [Answer("json", {"json": value})])
 
 
 def almost(value: Any, **changes: Any) -> Any:
@@ -231,19 +231,19 @@ def test_an_edit_of_one_call_is_checked_against_the_tools_own_schema() -> None:
     [question] = reading.questions
     assert question.action is not None
     assert question.action["args_schema"]["required"] == ["to", "subject"]
-    assert reading.resume([Answer("edit", args={"to": "x", "subject": "y", "delay_seconds": 4})])
+    assert resume_value(reading, [Answer("edit", args={"to": "x", "subject": "y", "delay_seconds": 4})])
     for args, problem in (({"to": "x"}, "args.subject: is required"),
                           ({"to": "x", "subject": "y", "delay_seconds": "4"}, "delay_seconds: must be an integer")):
         with pytest.raises(Misfit, match=problem):
-            reading.resume([Answer("edit", args=args)])
+            resume_value(reading, [Answer("edit", args=args)])
 
 
 def test_a_question_of_text_is_answered_by_text_or_json_with_its_type() -> None:
     reading = read_interrupt("# Deploy?\nNow.")
     [question] = reading.questions
     assert (question.title, question.body) == ("Deploy?", "# Deploy?\nNow.")
-    assert reading.resume([Answer("answer", {"answer": "42"})]) == "42"
-    assert reading.resume([Answer("json", {"json": '{"n": 42, "x": 1.10, "y": null}'})]) == {
+    assert resume_value(reading, [Answer("answer", {"answer": "42"})]) == "42"
+    assert resume_value(reading, [Answer("json", {"json": '{"n": 42, "x": 1.10, "y": null}'})]) == {
         "n": 42, "x": Decimal("1.10"), "y": None}
 
 
@@ -259,10 +259,10 @@ def test_a_form_of_a_model_keeps_constants_nulls_and_whole_numbers() -> None:
     assert question.options[0]["form"] == {"type": "object", "required": ["nodes"], "properties": {
         "nodes": {"type": "integer", "minimum": 1}, "note": {"type": "string"},
         "size": {"type": "string", "enum": ["S", "L"]}}}
-    assert reading.resume([Answer("answer", {"nodes": Decimal("3.0")})]) == {
+    assert resume_value(reading, [Answer("answer", {"nodes": Decimal("3.0")})]) == {
         "kind": "cluster", "nodes": 3, "note": None}
     with pytest.raises(Misfit, match="violates minimum 1"):
-        reading.resume([Answer("answer", {"nodes": 0})])
+        resume_value(reading, [Answer("answer", {"nodes": 0})])
 
 
 @law(200)

@@ -15,7 +15,7 @@ from streams.connectors.langgraph.json_values import json_text
 
 __all__ = [
     "ANSWER", "JSON_ANSWER", "Answer", "Misfit", "Question", "Reading", "call_title", "code_block", "first_line",
-    "text_form",
+    "resume_value", "text_form",
 ]
 
 ANSWER = "answer"  # field of a form that asks for one text
@@ -70,8 +70,18 @@ class Reading(Protocol):
     @property
     def questions(self) -> Sequence[Question]: ...
 
-    def resume(self, answers: Sequence[Answer]) -> Any:
-        """Returns the value that the graph is resumed with. Raises Misfit if the answers do not fit."""
+    def part(self, index: int, answer: Answer) -> Any:
+        """Returns what one answer adds to the resume value. Raises Misfit if it does not fit its question."""
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Returns the value that the graph is resumed with, from one part for each question."""
+
+
+def resume_value(reading: Reading, answers: Sequence[Answer]) -> Any:
+    """Returns the value that the graph is resumed with. Raises Misfit unless each question has one answer that fits."""
+    if len(answers) != len(reading.questions):
+        raise Misfit(f"{len(answers)} answers for {len(reading.questions)} questions of a {reading.dialect}")
+    return reading.join([reading.part(index, answer) for index, answer in enumerate(answers)])
 
 
 def text_form(name: str, title: str, *, required: bool = True) -> dict[str, Any]:

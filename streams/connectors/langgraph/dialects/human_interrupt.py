@@ -43,10 +43,11 @@ class HumanInterrupts:
     def questions(self) -> Sequence[Question]:
         return [_question(request) for request in self.requests]
 
-    def resume(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-        if len(answers) != len(self.requests):
-            raise Misfit(f"{len(answers)} answers for {len(self.requests)} requests")
-        return [_response(request, answer) for request, answer in zip(self.requests, answers, strict=True)]
+    def part(self, index: int, answer: Answer) -> dict[str, Any]:
+        return _response(self.requests[index], answer)
+
+    def join(self, parts: Sequence[Any]) -> list[Any]:
+        return list(parts)
 
 
 def read_human_interrupts(value: Any) -> HumanInterrupts | None:

@@ -76,10 +76,11 @@ class HitlRequests:
     def questions(self) -> Sequence[Question]:
         return [call.question for call in self.calls]
 
-    def resume(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        if len(answers) != len(self.calls):
-            raise Misfit(f"{len(answers)} decisions for {len(self.calls)} tool calls")
-        return {"decisions": [call.decision(answer) for call, answer in zip(self.calls, answers, strict=True)]}
+    def part(self, index: int, answer: Answer) -> dict[str, Any]:
+        return self.calls[index].decision(answer)
+
+    def join(self, parts: Sequence[Any]) -> dict[str, Any]:
+        return {"decisions": list(parts)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,14 @@ class ToolApproval:
     def questions(self) -> Sequence[Question]:
         return [self.call.question]
 
-    def resume(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        if len(answers) != 1:
-            raise Misfit(f"{len(answers)} decisions for one tool call")
-        decision = self.call.decision(answers[0])
+    def part(self, index: int, answer: Answer) -> dict[str, Any]:
+        decision = self.call.decision(answer)
         if error := schema_error(self.schema, decision, self.schema):
             raise Misfit(f"{self.call.name}: {error}")
         return decision
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        return parts[0]
 
 
 def read_hitl_requests(value: Any) -> HitlRequests | None:

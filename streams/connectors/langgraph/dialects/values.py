@@ -59,10 +59,7 @@ class AnyValue:
             return [{**as_json, "style": "primary"}]
         return [{"id": _TEXT, **primary, "form": text_form(ANSWER, "Answer")}, as_json]
 
-    def resume(self, answers: Sequence[Answer]) -> Any:
-        if len(answers) != 1:
-            raise Misfit(f"{len(answers)} answers for one question")
-        [answer] = answers
+    def part(self, index: int, answer: Answer) -> Any:
         allowed = [option["id"] for option in self._options()]
         if answer.option not in allowed:
             raise Misfit(f"the question has no option {answer.option!r}; it has {', '.join(allowed)}")
@@ -75,6 +72,9 @@ class AnyValue:
         if self.schema is not None and (error := schema_error(self.schema, value, self.schema)):
             raise Misfit(f"the answer does not match the schema of the question: {error}")
         return value
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        return parts[0]
 
 
 def read_any_value(value: Any, schema: Any) -> AnyValue:
