@@ -19,7 +19,7 @@ import aiohttp
 
 from streams.runtime.backoff import Backoff
 
-__all__ = ["AttnClient", "AttnRefused", "EventRejected"]
+__all__ = ["AttnClient", "AttnRefused", "EventRejected", "ExactNumber"]
 
 Event = Mapping[str, Any]
 Document = dict[str, Any]
@@ -50,6 +50,18 @@ class EventRejected(Exception):
         others = f" and {len(rejected) - 1} more" if len(rejected) > 1 else ""
         super().__init__(f"attn rejected {event.get('type')} of {event.get('subject')!r}{others}: {reason}")
         self.rejected = list(rejected)
+
+
+class ExactNumber(float):
+    """A number with a fraction or an exponent. `text` has the digits that a person or a source wrote."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> ExactNumber:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
 
 
 class _Answer(NamedTuple):
@@ -214,7 +226,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _document(text: bytes) -> Any:
     """Returns the JSON of a body, None if it is no JSON, as the error page of a proxy is not."""
     try:
-        return json.loads(text) if text else None  # integers keep all digits
+        return json.loads(text, parse_float=ExactNumber) if text else None  # integers keep all digits
     except ValueError:
         return None
 

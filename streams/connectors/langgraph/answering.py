@@ -14,7 +14,7 @@ from typing import Any
 from streams.connectors.langgraph.dialects.asking import Answer, Misfit, Reading
 from streams.connectors.langgraph.dialects.reading import read_interrupt
 from streams.connectors.langgraph.events import ELSEWHERE, Place, QuestionId, digest_of_interrupt
-from streams.connectors.langgraph.json_values import rounded_number
+from streams.connectors.langgraph.json_values import exact_numbers, rounded_number
 from streams.connectors.langgraph.server import Interrupt, LangGraphServer, Run, Thread
 from streams.connectors.peer import Decision, NotYet, Refused
 
@@ -125,8 +125,8 @@ def _by_index(place: Place, asked: QuestionId, mates: Sequence[Decision]) -> dic
 
 def answer_of(decision: Decision) -> Answer:
     """Returns the answer of an entry of `GET /org/me/decisions`."""
-    form: Mapping[str, Any] = decision.get("form") or {}
-    return Answer(str(decision.get("option") or ""), form, decision.get("args"), decision.get("comment"))
+    form: Mapping[str, Any] = exact_numbers(decision.get("form") or {})
+    return Answer(str(decision.get("option") or ""), form, exact_numbers(decision.get("args")), decision.get("comment"))
 
 
 def _deciders(by_index: Mapping[int, Decision]) -> str:

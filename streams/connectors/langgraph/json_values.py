@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from streams.connectors.attn_client import ExactNumber
 from streams.core.domain.answers import read_values
 
-__all__ = ["digest_of", "json_text", "read_values", "rounded_number"]
+__all__ = ["digest_of", "exact_numbers", "json_text", "read_values", "rounded_number"]
 
 _MIN_INTEGER, _MAX_INTEGER = -(1 << 63), (1 << 64) - 1  # of orjson, which LangGraph servers use
 
@@ -47,6 +48,15 @@ def _parts(value: Any, sort: bool, indent: int | None, level: int) -> Iterator[s
         yield str(value)
     else:
         yield json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def exact_numbers(value: Any) -> Any:
+    """Returns the value with a Decimal for each `ExactNumber` of AttnClient."""
+    if isinstance(value, dict):
+        return {name: exact_numbers(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [exact_numbers(member) for member in value]
+    return Decimal(value.text) if isinstance(value, ExactNumber) else value
 
 
 def digest_of(value: Any) -> str:

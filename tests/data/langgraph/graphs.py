@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import time
 from typing import Annotated, Any
 
 from langchain.agents import create_agent
@@ -150,6 +151,21 @@ def ask_human(state: AnyState) -> AnyState:
 
 
 human_interrupt = StateGraph(AnyState).add_node("ask", ask_human).add_edge(START, "ask").add_edge("ask", END).compile()
+
+
+# A node that works for a while after the answer, so that a process can be killed in between.
+def ask_then_work(state: AnyState) -> AnyState:
+    answer = interrupt("start the long work?")
+    effect("slow", state.get("key"), answer)
+    time.sleep(float(state.get("value") or 3))
+    return {"answer": answer}
+
+
+slow = StateGraph(AnyState).add_node("ask", ask_then_work).add_edge(START, "ask").add_edge("ask", END).compile()
+
+
+# A question inside of a subgraph.
+nested = StateGraph(AnyState).add_node("inner", any_value).add_edge(START, "inner").add_edge("inner", END).compile()
 
 
 # A run that fails before and after the question.
