@@ -13,7 +13,7 @@ from typing import Any
 
 from streams.connectors.langgraph.dialects.asking import Answer, Misfit, Reading
 from streams.connectors.langgraph.dialects.reading import read_interrupt
-from streams.connectors.langgraph.events import ELSEWHERE, Place, QuestionId, digest_of_interrupt
+from streams.connectors.langgraph.events import ELSEWHERE, Location, QuestionId, digest_of_interrupt
 from streams.connectors.langgraph.json_values import exact_numbers, rounded_number
 from streams.connectors.langgraph.server import Interrupt, LangGraphServer, Run, Thread
 from streams.connectors.peer import Decision, NotYet, Refused
@@ -32,20 +32,20 @@ class Effect:
 
 
 async def bring(
-    server: LangGraphServer, place: Place, asked: QuestionId, decision: Decision, mates: Sequence[Decision],
+    server: LangGraphServer, location: Location, asked: QuestionId, decision: Decision, mates: Sequence[Decision],
 ) -> Effect | Refused | NotYet:
     """Brings a decision to its thread as far as it can get now. May be called any number of times.
 
     `mates`: the decisions in state `sending` about the same interrupt, this one included. Raises what `LangGraphServer`
     raises.
     """
-    thread = (await server.threads([place.thread])).get(place.thread)
+    thread = (await server.threads([location.thread])).get(location.thread)
     if thread is None:
         return Refused("the thread was deleted")
-    runs = await server.runs_marked(place.thread, decision["id"])
+    runs = await server.runs_marked(location.thread, decision["id"])
     # Read after the runs: a run that has ended there has its result in this state of the thread.
-    thread = (await server.threads([place.thread])).get(place.thread, thread)
-    waiting = thread.interrupt(place.interrupt)
+    thread = (await server.threads([location.thread])).get(location.thread, thread)
+    waiting = thread.interrupt(location.interrupt)
     if runs:
         return await _judge(server, thread, runs, waiting)
     if thread.status == "busy":
@@ -54,7 +54,7 @@ async def bring(
         return Refused(_GONE)
     if digest_of_interrupt(waiting) != asked.digest:
         return Refused("the thread asks another question now")
-    return await _send(server, place, asked, waiting, decision, mates)
+    return await _send(server, location, asked, waiting, decision, mates)
 
 
 async def _judge(
@@ -74,7 +74,7 @@ async def _judge(
 
 
 async def _send(
-    server: LangGraphServer, place: Place, asked: QuestionId, waiting: Interrupt, decision: Decision,
+    server: LangGraphServer, location: Location, asked: QuestionId, waiting: Interrupt, decision: Decision,
     mates: Sequence[Decision],
 ) -> Refused | NotYet:
     reading = read_interrupt(waiting.value, waiting.response_schema)
@@ -82,7 +82,7 @@ async def _send(
         own = _part(reading, asked.index, decision)
     except Misfit as misfit:
         return Refused(str(misfit))
-    by_index = {asked.index: decision, **_by_index(place, asked, mates)}
+    by_index = {asked.index: decision, **_by_index(location, asked, mates)}
     if len(by_index) < asked.count:
         return NotYet(f"waits for the other decisions of its batch: {len(by_index)} of {asked.count} are made")
     try:
@@ -90,7 +90,7 @@ async def _send(
     except Misfit as misfit:  # that one is refused by its own turn, and this one waits for the next decision
         return NotYet(f"waits for another decision of its batch: {misfit}")
     mark = " ".join(str(by_index[index]["id"]) for index in sorted(by_index))
-    failed = await server.respond(place.thread, place.interrupt, reading.join(parts), mark, _deciders(by_index))
+    failed = await server.respond(location.thread, location.interrupt, reading.join(parts), mark, _deciders(by_index))
     if failed is None:
         return NotYet("the answer was sent", after=_FIRST_LOOK)
     error, message = failed
@@ -112,12 +112,12 @@ def _part(reading: Reading, index: int, decision: Decision) -> Any:
     return part
 
 
-def _by_index(place: Place, asked: QuestionId, mates: Sequence[Decision]) -> dict[int, Decision]:
+def _by_index(location: Location, asked: QuestionId, mates: Sequence[Decision]) -> dict[int, Decision]:
     """The decisions about the same state of the same interrupt, by the number of their question."""
     found: dict[int, Decision] = {}
     for mate in mates:
-        other, other_place = QuestionId.of(mate["question"]["id"]), Place.of(mate["source_id"])
-        if (other is not None and other_place is not None and other_place[:3] == place[:3]
+        other, other_location = QuestionId.of(mate["question"]["id"]), Location.of(mate["source_id"])
+        if (other is not None and other_location is not None and other_location[:3] == location[:3]
                 and (other.digest, other.count) == (asked.digest, asked.count)):
             found[other.index] = mate
     return found

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from streams.runtime import private_files
+
 __all__ = ["Deployment", "InvalidDeployment", "read_deployments"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -44,6 +46,8 @@ class Deployment:
             parts = urlsplit(url)
             if (parts.scheme not in ("http", "https") or not parts.netloc) and (what == "url" or url):
                 raise InvalidDeployment(f"deployment {self.name}: {what} {url!r} is not an http or https URL")
+            if parts.username is not None or parts.password is not None:
+                raise InvalidDeployment(f"deployment {self.name}: {what} must not contain a password; use headers")
 
     @property
     def source(self) -> str:
@@ -78,7 +82,7 @@ def _of_pair(pair: str) -> Deployment:
 
 def _of_file(file: Path) -> list[Deployment]:
     try:
-        document = tomllib.loads(file.read_text())
+        document = tomllib.loads(private_files.read_secret(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidDeployment(f"{file}: {error}") from None
     if unknown := sorted(document.keys() - {"deployment"}):

@@ -24,7 +24,7 @@ from streams.connectors.langgraph.dialects.reading import read_interrupt
 from streams.connectors.langgraph.json_values import digest_of
 from streams.connectors.langgraph.server import Interrupt, Thread
 
-__all__ = ["ELSEWHERE", "Place", "QuestionId", "closing_event", "digest_of_interrupt", "opening_events"]
+__all__ = ["ELSEWHERE", "Location", "QuestionId", "closing_event", "digest_of_interrupt", "opening_events"]
 
 ELSEWHERE = "elsewhere"  # option of a question that attn cannot show in full: it is answered in the thread itself
 _MAX_BODY = 32_000  # characters
@@ -32,7 +32,7 @@ _PRIORITIES = ("low", "normal", "high", "urgent")
 _ASK_ROOM = 2048  # bytes that the handles of an ask need
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a question stands: the subject of its item."""
 
     deployment: str
@@ -46,8 +46,8 @@ class Place(NamedTuple):
         return "/".join([*self[:3], *([] if self.alone else [str(self.number)])])
 
     @classmethod
-    def of(cls, subject: str) -> Place | None:
-        """Returns the place of a subject, None if the subject is not of this connector."""
+    def of(cls, subject: str) -> Location | None:
+        """Returns the location of a subject, None if the subject is not of this connector."""
         found = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)(?:/(\d{1,3}))?", subject)
         return found and cls(found[1], found[2], found[3], int(found[4] or 0), found[4] is None)
 
@@ -92,10 +92,10 @@ def opening_events(deployment: Deployment, thread: Thread) -> list[dict[str, Any
 def _opening(
     deployment: Deployment, thread: Thread, interrupt: Interrupt, question: Question, asked: QuestionId,
 ) -> dict[str, Any]:
-    place = Place(deployment.name, thread.id, interrupt.id, asked.index, asked.count == 1)
+    location = Location(deployment.name, thread.id, interrupt.id, asked.index, asked.count == 1)
     link = deployment.link_of(thread.id)
     graph = _text(thread.metadata, "graph_id")
-    ask, note = _ask(question, place, asked, link)
+    ask, note = _ask(question, location, asked, link)
     data = {
         "title": question.title, "body_md": _body(question.body, note, deployment, thread, graph), "ask": ask,
         "cluster": deployment.name, "session_id": thread.id, "action_url": link,
@@ -105,18 +105,18 @@ def _opening(
         **_addressed(thread.metadata),
     }
     kinds = {"pending_action": "action.requested", "session_waiting": "session.waiting"}
-    return _event(deployment, place, kinds[question.kind], f"{place.subject}:{asked.digest}@{thread.updated_at}",
+    return _event(deployment, location, kinds[question.kind], f"{location.subject}:{asked.digest}@{thread.updated_at}",
                   thread.updated_at, data)
 
 
-def _ask(question: Question, place: Place, asked: QuestionId, link: str) -> tuple[dict[str, Any], str]:
+def _ask(question: Question, location: Location, asked: QuestionId, link: str) -> tuple[dict[str, Any], str]:
     """Returns the ask, and a note for the body if attn cannot show all that would run.
 
     Nothing may be approved that was not shown: such a question keeps the answers that let nothing run.
     """
     ask: dict[str, Any] = {"id": str(asked), "options": list(question.options)}
-    if not place.alone:
-        ask["batch"] = {"key": sha256("/".join([*place[:3], asked.digest]).encode()).hexdigest()[:32]}
+    if not location.alone:
+        ask["batch"] = {"key": sha256("/".join([*location[:3], asked.digest]).encode()).hexdigest()[:32]}
     if question.action is None:
         return ask, ""
     size = len(orjson.dumps(question.action))
@@ -146,7 +146,7 @@ def _addressed(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def closing_event(
-    deployment: Deployment, place: Place, digest: str, kind: str, *, opened_at: str, now: datetime, outcome: str,
+    deployment: Deployment, location: Location, digest: str, kind: str, *, opened_at: str, now: datetime, outcome: str,
     by_user: str | None = None,
 ) -> dict[str, Any]:
     """Returns the event that closes an item. `outcome`: `approve` or `reject` as the decision did, `gone` if the thread
@@ -161,13 +161,13 @@ def closing_event(
     opened = datetime.fromisoformat(opened_at) if opened_at else now
     time = max(now, opened + timedelta(milliseconds=1)).astimezone(UTC).isoformat()
     data = {"by_user_id": by_user} if by_user else {}
-    return _event(deployment, place, type_, f"{place.subject}:{digest}:{outcome}@{opened_at}", time, data)
+    return _event(deployment, location, type_, f"{location.subject}:{digest}:{outcome}@{opened_at}", time, data)
 
 
 def _event(
-    deployment: Deployment, place: Place, type_: str, id_: str, time: str, data: dict[str, Any],
+    deployment: Deployment, location: Location, type_: str, id_: str, time: str, data: dict[str, Any],
 ) -> dict[str, Any]:
-    return {"specversion": "1.0", "id": id_, "source": deployment.source, "type": type_, "subject": place.subject,
+    return {"specversion": "1.0", "id": id_, "source": deployment.source, "type": type_, "subject": location.subject,
             "time": time, "data": data}
 
 

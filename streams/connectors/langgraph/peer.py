@@ -16,7 +16,7 @@ import aiohttp
 
 from streams.connectors.langgraph.answering import Effect, bring
 from streams.connectors.langgraph.deployments import Deployment
-from streams.connectors.langgraph.events import Place, QuestionId, closing_event, opening_events
+from streams.connectors.langgraph.events import Location, QuestionId, closing_event, opening_events
 from streams.connectors.langgraph.server import LangGraphServer, Thread
 from streams.connectors.peer import (
     TRANSIENT,
@@ -61,8 +61,8 @@ class LangGraphPeer:
         self._failing: set[str] = set()
 
     def lane(self, decision: Decision) -> str:
-        place = Place.of(str(decision["source_id"]))
-        return f"{place.deployment}/{place.thread}" if place is not None else str(decision["source_id"])
+        location = Location.of(str(decision["source_id"]))
+        return f"{location.deployment}/{location.thread}" if location is not None else str(decision["source_id"])
 
     async def sweep(self) -> Sequence[Event]:
         """Returns the events of questions that attn does not show as they are, and of items whose question has gone.
@@ -113,39 +113,39 @@ class LangGraphPeer:
 
     async def _closings(self, server: LangGraphServer, items: Sequence[Item]) -> list[Event]:
         """Events that close the items whose thread was deleted, or is at rest without their question."""
-        places = {str(item["source_id"]): place for item in items
-                  if (place := Place.of(str(item["source_id"]))) is not None and not _is_under_way(item)}
-        if not places:
+        locations = {str(item["source_id"]): location for item in items
+                  if (location := Location.of(str(item["source_id"]))) is not None and not _is_under_way(item)}
+        if not locations:
             return []
-        threads = await server.threads(sorted({place.thread for place in places.values()}))
+        threads = await server.threads(sorted({location.thread for location in locations.values()}))
         return [
-            closing_event(server.deployment, place, _digest(item), str(item["kind"]), opened_at=str(item["created_at"]),
-                          now=datetime.now(UTC), outcome="gone" if place.thread in threads else "deleted")
-            for item in items if (place := places.get(str(item["source_id"]))) is not None
-            and _has_gone(threads.get(place.thread), place, item)
+            closing_event(server.deployment, location, _digest(item), str(item["kind"]), opened_at=str(item["created_at"]),
+                          now=datetime.now(UTC), outcome="gone" if location.thread in threads else "deleted")
+            for item in items if (location := locations.get(str(item["source_id"]))) is not None
+            and _has_gone(threads.get(location.thread), location, item)
         ]
 
     async def apply(self, decision: Decision) -> Outcome:
         """Brings a decision to its thread. A decision of a deployment that this process does not have is left to the
         process that has it."""
-        place, asked = Place.of(str(decision["source_id"])), QuestionId.of(str(decision["question"]["id"]))
-        if place is None or asked is None:
+        location, asked = Location.of(str(decision["source_id"])), QuestionId.of(str(decision["question"]["id"]))
+        if location is None or asked is None:
             return Refused("the question is not one of a LangGraph thread")
-        server = self._servers.get(place.deployment)
+        server = self._servers.get(location.deployment)
         if server is None:
-            return NotYet(f"deployment {place.deployment} belongs to another connector", after=60.0)
+            return NotYet(f"deployment {location.deployment} belongs to another connector", after=60.0)
         mates = [decision]
         if asked.count > 1:
             mates = [*await self._attn.decisions(state="sending", source=server.deployment.source)]
-        outcome = await bring(server, place, asked, decision, mates)
-        return self._applied(server, place, decision, outcome) if isinstance(outcome, Effect) else outcome
+        outcome = await bring(server, location, asked, decision, mates)
+        return self._applied(server, location, decision, outcome) if isinstance(outcome, Effect) else outcome
 
-    def _applied(self, server: LangGraphServer, place: Place, decision: Decision, effect: Effect) -> Applied:
+    def _applied(self, server: LangGraphServer, location: Location, decision: Decision, effect: Effect) -> Applied:
         if effect.waits_again:  # the next sweep asks the next question with the same item
             return Applied()
         actors = decision.get("actors") or ()
         closing = closing_event(
-            server.deployment, place, _digest(decision), str(decision["kind"]), opened_at=str(decision["opened_at"]),
+            server.deployment, location, _digest(decision), str(decision["kind"]), opened_at=str(decision["opened_at"]),
             now=datetime.now(UTC), outcome="approve" if decision.get("does") in ("approve", "edit") else "reject",
             by_user=str(actors[0]["user"]) if actors else None)
         return Applied([closing])
@@ -177,7 +177,7 @@ def _is_under_way(item: Item) -> bool:
     return isinstance(decision, dict) and decision.get("state") in _UNDER_WAY
 
 
-def _has_gone(thread: Thread | None, place: Place, item: Item) -> bool:
+def _has_gone(thread: Thread | None, location: Location, item: Item) -> bool:
     if thread is None:
         return True
-    return thread.status != "busy" and thread.interrupt(place.interrupt) is None
+    return thread.status != "busy" and thread.interrupt(location.interrupt) is None

@@ -44,7 +44,9 @@ class LangGraph:
         self.effects_file = home / "effects.jsonl"
         self.process: subprocess.Popen[bytes] | None = None
         shutil.copytree(GRAPHS, home, dirs_exist_ok=True)
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        # Without kept connections: the server closes an idle one at the moment in which the next request uses it.
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False,
+                                 limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
     def url(self) -> str:

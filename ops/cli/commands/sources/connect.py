@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ops.cli.commands.sources.connect_alertmanager import alertmanager
+from ops.cli.commands.sources.connect_langgraph import langgraph
 
 __all__ = ["app"]
 
@@ -19,3 +20,4 @@ def _group() -> None:
 
 
 app.command()(alertmanager)
+app.command()(langgraph)
