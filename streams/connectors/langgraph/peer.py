@@ -118,9 +118,11 @@ class LangGraphPeer:
         if not locations:
             return []
         threads = await server.threads(sorted({location.thread for location in locations.values()}))
+        now = datetime.now(UTC)
         return [
-            closing_event(server.deployment, location, _digest(item), str(item["kind"]), opened_at=str(item["created_at"]),
-                          now=datetime.now(UTC), outcome="gone" if location.thread in threads else "deleted")
+            closing_event(
+                server.deployment, location, _digest(item), str(item["kind"]), opened_at=str(item["created_at"]),
+                now=now, outcome="gone" if location.thread in threads else "deleted")
             for item in items if (location := locations.get(str(item["source_id"]))) is not None
             and _has_gone(threads.get(location.thread), location, item)
         ]

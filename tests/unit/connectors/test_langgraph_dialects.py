@@ -45,7 +45,7 @@ HUMAN = {"action_request": {"action": "send_mail", "args": {"to": "a@b.c", "coun
          "config": {"allow_accept": True, "allow_edit": True, "allow_respond": True, "allow_ignore": True}}
 
 
-@law(150)
+@law(60)
 @given(st.data(), human_interrupts() | st.lists(human_interrupts(), min_size=1, max_size=3))
 def test_each_answer_to_human_interrupts_is_a_list_of_one_human_response_a_request(data: Any, value: Any) -> None:
     reading = read_interrupt(value)
@@ -64,7 +64,7 @@ def test_each_answer_to_human_interrupts_is_a_list_of_one_human_response_a_reque
             assert response["args"] == {"action": request["action_request"]["action"], "args": wanted}
 
 
-@law(150)
+@law(60)
 @given(st.data(), hitl_requests())
 def test_each_answer_to_a_hitl_request_has_as_many_allowed_decisions_in_order(data: Any, value: Any) -> None:
     reading = read_interrupt(value)
@@ -80,7 +80,7 @@ def test_each_answer_to_a_hitl_request_has_as_many_allowed_decisions_in_order(da
             assert decision["edited_action"] == {"name": request["name"], "args": answer.args}
 
 
-@law(150)
+@law(60)
 @given(st.data(), tool_approvals())
 def test_each_answer_to_a_tool_approval_fits_its_response_schema_or_is_refused(data: Any, drawn: Any) -> None:
     value, schema = drawn
@@ -98,7 +98,7 @@ def test_each_answer_to_a_tool_approval_fits_its_response_schema_or_is_refused(d
     assert resumed["type"] == answer.option
 
 
-@law(200)
+@law(80)
 @given(st.data(), response_schemas(), JSON)
 def test_each_form_of_a_schema_makes_values_of_that_schema(data: Any, schema: Any, value: Any) -> None:
     reading = read_interrupt(value, schema)
@@ -115,7 +115,7 @@ def test_each_form_of_a_schema_makes_values_of_that_schema(data: Any, schema: An
         assert [option["id"] for option in question.options] == ["json"]
 
 
-@law(300)
+@law(120)
 @given(JSON, st.none() | JSON | st.builds(lambda schema, bad: {**schema, "oneOf": bad}, response_schemas(), JSON))
 def test_every_json_value_with_every_schema_is_asked_in_a_way_that_attn_accepts(value: Any, schema: Any) -> None:
     reading = read_interrupt(value, schema)
@@ -125,7 +125,7 @@ def test_every_json_value_with_every_schema_is_asked_in_a_way_that_attn_accepts(
         assert len(question.title) <= 512
 
 
-@law(200)
+@law(80)
 @given(st.one_of(human_interrupts(), hitl_requests(), tool_approvals(), JSON),
        st.lists(st.builds(Answer, st.sampled_from(["approve", "edit", "accept", "answer", "json", "ignore", "nope"]),
                           st.dictionaries(st.sampled_from(["answer", "json", "x"]), JSON, max_size=2),
@@ -265,7 +265,7 @@ def test_a_form_of_a_model_keeps_constants_nulls_and_whole_numbers() -> None:
         resume_value(reading, [Answer("answer", {"nodes": 0})])
 
 
-@law(200)
+@law(80)
 @given(JSON)
 def test_json_text_keeps_types_and_digits(value: Any) -> None:
     text = json_text(value)
