@@ -11,61 +11,21 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import REGISTRY
-from prometheus_client.metrics import MetricWrapperBase
+from support.metric_names import ADDED, FOREIGN, check_expression, declared_metrics, metrics_of
 
 import api.metrics
-import streams.delivery.metrics
 import streams.history.metrics
-import streams.kafka.dead_letters
-import streams.runtime.lag
 import streams.runtime.metrics
 
 OPS = Path(__file__).parents[3] / "ops"
 RULES = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts.yml").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
-MODULES = (
-    api.metrics, streams.delivery.metrics, streams.history.metrics, streams.kafka.dead_letters, streams.runtime.metrics,
-    streams.runtime.lag,
-)
-
-# What Prometheus itself and its client add.
-ADDED = {"job", "instance", "le"}
-THEIRS = {"up", "process_start_time_seconds"}
-SUFFIXES = ("_bucket", "_count", "_sum")
 SECTIONS = ("## What it means", "## What users see", "## What to check", "## What to do", "## When it is over")
-
-
-def ours() -> dict[str, set[str]]:
-    """Name as scraped -> labels, of all metrics that the code declares."""
-    found: dict[str, set[str]] = {}
-    for metric in (one for module in MODULES for one in vars(module).values() if isinstance(one, MetricWrapperBase)):
-        labels = set(metric._labelnames)
-        kind = metric._type
-        names = {"counter": [f"{metric._name}_total"], "histogram": [metric._name + end for end in SUFFIXES]}
-        found.update(dict.fromkeys(names.get(kind, [metric._name]), labels))
-    return found
-
-
-def asked(expression: str) -> list[tuple[str, set[str]]]:
-    """Metrics of an expression, and the labels it selects by."""
-    return [
-        (name, set(re.findall(r"(\w+)\s*(?:=|!)", selector or "")))
-        for name, selector in re.findall(r"\b(attn_\w+|up|process_\w+)(?:\{([^}]*)\})?", expression)
-    ]
 
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_uses_existing_metrics_and_labels(name: str) -> None:
-    metrics = ours()
-    found = asked(ALERTS[name]["expr"])
-    assert found
-    labels: set[str] = set()
-    for metric, selected in found:
-        assert metric in metrics or metric in THEIRS, f"nobody declares {metric}"
-        labels |= metrics.get(metric, set())
-        assert selected <= metrics.get(metric, set()) | ADDED, f"{metric} has no label {selected}"
-    grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", ALERTS[name]["expr"]) for label in by.split(",")}
-    assert grouped <= labels | ADDED
+    labels, grouped = check_expression(ALERTS[name]["expr"])
     told = set(re.findall(r"\$labels\.(\w+)", ALERTS[name]["annotations"]["summary"]))
     assert told <= (grouped or labels | ADDED)
 
@@ -81,8 +41,8 @@ def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     places = [text.find(f"\n{section}\n") for section in SECTIONS]
     assert all(place > 0 for place in places), f"needs {SECTIONS}"
     assert places == sorted(places)
-    for metric, _ in asked("\n".join(re.findall(r"`([^`]*attn_[^`]*)`", text))):
-        assert metric in ours() | dict.fromkeys(THEIRS), f"{runbook.name}: nobody declares {metric}"
+    for metric, _ in metrics_of("\n".join(re.findall(r"`([^`]*attn_[^`]*)`", text))):
+        assert metric in declared_metrics() | dict.fromkeys(FOREIGN), f"{runbook.name}: nobody declares {metric}"
 
 
 def test_every_runbook_has_its_alert() -> None:
