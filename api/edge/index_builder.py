@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from api.readmodel.workspace import Workspace
 from schemas.views import decode_row_or_none
@@ -52,8 +53,14 @@ class IndexBuilder:
         """Returns when the workspace has indexes of at least these families."""
         while not (workspace.is_indexed and families <= workspace.families):
             task = self._running.get(workspace.workspace_id)
-            if task is None:
+            # A task that is done stays in the table until its callback runs. To await it would not yield to the event
+            # loop: this loop would never end, and the callback would never run.
+            if task is None or task.done():
                 task = asyncio.create_task(run_cooperatively(build_steps(workspace, families)))
                 self._running[workspace.workspace_id] = task
-                task.add_done_callback(lambda _: self._running.pop(workspace.workspace_id))
+                task.add_done_callback(partial(self._forget, workspace.workspace_id))
             await asyncio.shield(task)  # other requests wait for it too
+
+    def _forget(self, workspace_id: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(workspace_id) is task:
+            del self._running[workspace_id]
