@@ -15,14 +15,15 @@ from msgspec import Struct
 from schemas.versions import versioned_decoder
 
 __all__ = [
-    "LOG_VERSION", "NO_PAYLOAD", "BatchAnswer", "Command", "CreateKey", "Data", "Decide", "DecideMany", "Dismiss",
-    "Editor", "Event", "KeyUsed", "Pack", "Report", "ReportedState", "Restore", "RevokeKey", "Sender", "SetPreferences",
-    "SetState", "Step", "TakeBack", "Widget", "decode_pack", "encode_pack",
+    "LOG_VERSION", "NO_PAYLOAD", "BatchAnswer", "ChangeSession", "Command", "CreateKey", "CreateLink", "Data", "Decide",
+    "DecideMany", "Dismiss", "Editor", "EndSessions", "Event", "KeyUsed", "OpenSession", "Pack", "Report",
+    "ReportedState", "Restore", "RevokeKey", "RevokeTokens", "Sender", "SessionUsed", "SetPreferences", "SetState",
+    "Step", "TakeBack", "Widget", "decode_pack", "encode_pack",
 ]
 
 # Raise it for a change that an older worker would fold differently or not at all: a new kind of entry, a new meaning of
-# a field. Version 2: asks and decisions (CONTRACT §7), keys of sources (§8).
-LOG_VERSION = 2
+# a field. Version 2: asks and decisions (CONTRACT §7), keys of sources (§8). Version 3: sessions (§9).
+LOG_VERSION = 3
 
 # Means "no payload": msgspec omits a field that has its default, and has no optional Raw.
 NO_PAYLOAD = msgspec.Raw()
@@ -224,6 +225,82 @@ class KeyUsed(Struct, tag="key_used", tag_field="t", omit_defaults=True):
     time: int
 
 
+class OpenSession(Command, tag="open_session", tag_field="t"):
+    """Opens a session of `user` in one workspace (CONTRACT §9); a session that enters several workspaces has one
+    command for each. `digest`: SHA-256 of the cookie's text, in hexadecimal; the text itself is in no record. Times in
+    microseconds. `link`: id of the sign-in link that it uses up. `limit`: sessions of the user, above which the oldest
+    ends."""
+
+    session: str
+    digest: str
+    role: str
+    via: str
+    expires_at: int
+    idle: int
+    limit: int
+    name: str | None = None
+    device: str = ""
+    address: str = ""
+    issuer: str | None = None
+    issuer_sid: str | None = None
+    subject: str | None = None  # `sub` at the issuer
+    auth_time: int | None = None
+    acr: str | None = None
+    refresh: str | None = None  # the issuer's refresh token, sealed
+    link: str | None = None
+
+
+class EndSessions(Command, tag="end_sessions", tag_field="t"):
+    """Ends one session, or all of a user except `keep`. `reason`: for the history."""
+
+    session: str | None = None
+    of_user: str | None = None
+    keep: str | None = None
+    reason: str = "revoked"
+
+
+class ChangeSession(Command, tag="change_session", tag_field="t"):
+    """Changes one session in one workspace; None leaves a field unchanged."""
+
+    session: str
+    role: str | None = None
+    name: str | None = None
+    expires_at: int | None = None
+    auth_time: int | None = None
+    acr: str | None = None
+    refresh: str | None = None
+
+
+class SessionUsed(Struct, tag="session_used", tag_field="t", omit_defaults=True):
+    """An edge reports that a session was used in the hour that begins at `time` (µs), as `KeyUsed` of a key."""
+
+    ws: str
+    id: str
+    session: str
+    time: int
+
+
+class RevokeTokens(Command, tag="revoke_tokens", tag_field="t"):
+    """Revokes bearer tokens of the workspace: that with this `jti`, or those of a user issued before a time (default:
+    the command's). `until`: when all of them have expired; None: unknown."""
+
+    jti: str | None = None
+    of_user: str | None = None
+    before: int | None = None
+    until: int | None = None
+
+
+class CreateLink(Command, tag="create_link", tag_field="t"):
+    """Creates a link that signs `of_user` in once. `digest`: SHA-256 of its text, in hexadecimal."""
+
+    link: str
+    digest: str
+    of_user: str
+    role: str
+    expires_at: int
+    name: str | None = None
+
+
 class Pack(Struct):
     """One record of `attn.log`. `at` is the writer's clock in microseconds; the log clock is the highest `at` so
     far."""
@@ -231,7 +308,8 @@ class Pack(Struct):
     at: int
     entries: list[
         Event | SetState | Dismiss | Restore | SetPreferences | Decide | TakeBack | DecideMany | Report | CreateKey
-        | RevokeKey | KeyUsed] = []
+        | RevokeKey | KeyUsed | OpenSession | EndSessions | ChangeSession | SessionUsed | RevokeTokens
+        | CreateLink] = []
     v: int = LOG_VERSION
 
 

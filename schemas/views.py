@@ -16,6 +16,11 @@ escapes.
     b:{digest}              batch of questions whose answers go out together (fold only)
     x:{key}                 key with which a source sends events over HTTP
     n:{digest}              number of the keys of a workspace (fold only)
+    s:{session}:{digest}    session of a user in one workspace
+    u:{digest}              ids of the sessions of a user in one workspace (fold only)
+    l:{link}                link that signs in once
+    r:{digest}              revoked bearer tokens: one, or those of a user
+    v:{digest}              number of those of a workspace (fold only)
     e:{partition}:{cursor}  digests of the events and commands of a pack (fold only)
     ~:{partition}           position: the last record of each batch; it completes the batch
     f:{partition}           fence: another worker writes from here on (between batches)
@@ -36,18 +41,20 @@ from msgspec import Struct
 
 from schemas.asking.question import BatchRow, DecisionRow, Question
 from schemas.log import Data, Widget
+from schemas.scalars import HOUR
 from schemas.versions import versioned_decoder
 
 __all__ = [
     "CURSOR_BITS", "ActivityRow", "Close", "DraftEditor", "DraftRow", "FenceRow", "GroupMember", "GroupRow", "ItemRow",
-    "KeysRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "Row", "SeenRow",
-    "SourceKeyCountRow", "SourceKeyRow", "Stamp", "apply_changes", "cursor_of", "decode_row", "decode_row_or_none",
-    "encode_row", "fence_key", "position_key",
+    "KeysRow", "LinkRow", "MarkRow", "OutcomeRow", "PositionRow", "PreferencesRow", "ProofsRow", "RevocationCountRow",
+    "RevocationRow", "Row", "SeenRow", "SessionRow", "SourceKeyCountRow", "SourceKeyRow", "Stamp", "UserSessionsRow",
+    "apply_changes", "cursor_of", "decode_row", "decode_row_or_none", "encode_row", "fence_key", "position_key",
 ]
 
 # Raise it for a change that an older worker would lose or misinterpret when it loads rows, or an older edge would show
 # wrongly. The position row has it for all rows of its partition. Version 2: questions, decisions, keys of sources.
-VIEW_VERSION = 2
+# Version 3: sessions.
+VIEW_VERSION = 3
 
 # A cursor is position << CURSOR_BITS. The low bits number the frames of one batch, so a client that is disconnected
 # between two frames resumes with the next one. A batch yields at most 3 frames per row of the largest window (1000),
@@ -288,6 +295,83 @@ class SourceKeyCountRow(Struct):
     count: int = 0
 
 
+class SessionRow(Struct, omit_defaults=True, kw_only=True, gc=False):
+    """A session of a user in one workspace; fields as in schemas.log.OpenSession. A session that enters several
+    workspaces has one row for each, with the same id and digest. The row is deleted when the session ends.
+
+    `used_at`: begin of the newest hour in which it was used. `expires_at`: the absolute end.
+    """
+
+    id: str
+    ws: str
+    user: str
+    role: str
+    digest: str
+    via: str
+    created_at: int
+    used_at: int
+    expires_at: int
+    idle: int
+    name: str | None = None
+    device: str = ""
+    address: str = ""
+    issuer: str | None = None
+    issuer_sid: str | None = None
+    subject: str | None = None
+    auth_time: int | None = None
+    acr: str | None = None
+    refresh: str | None = None
+    rev: int = 0
+    wake: int | None = None
+
+    @property
+    def valid_until(self) -> int:
+        """The end without further use. A use is known by its hour, so the idle time begins when that hour ends."""
+        return min(self.expires_at, self.used_at + HOUR + self.idle)
+
+
+class UserSessionsRow(Struct):
+    """Ids of the sessions of a user in one workspace, the oldest first."""
+
+    ws: str
+    user: str
+    sessions: list[str] = []
+
+
+class LinkRow(Struct, omit_defaults=True, kw_only=True):
+    """A link that signs `user` in once, until `expires_at`. The row is deleted by the sign-in."""
+
+    id: str
+    ws: str
+    digest: str
+    user: str
+    role: str
+    expires_at: int
+    name: str | None = None
+    rev: int = 0
+    wake: int | None = None
+
+
+class RevocationRow(Struct, omit_defaults=True, kw_only=True, gc=False):
+    """Revoked bearer tokens of a workspace: that with this `jti`, or those of `user` issued before `before`. The row is
+    deleted at `until`, when all of them have expired; without it the row stays."""
+
+    ws: str
+    at: int
+    by: str
+    jti: str | None = None
+    user: str | None = None
+    before: int | None = None
+    until: int | None = None
+    rev: int = 0
+    wake: int | None = None
+
+
+class RevocationCountRow(Struct):
+    ws: str
+    count: int = 0
+
+
 class SeenRow(Struct):
     """Digests of the new events and commands of one pack: base64 of all, DIGEST_BYTES each."""
 
@@ -325,14 +409,16 @@ class FenceRow(Struct):
 
 Row = (
     ItemRow | MarkRow | DraftRow | PreferencesRow | ActivityRow | GroupRow | ProofsRow | SeenRow | PositionRow
-    | FenceRow | OutcomeRow | KeysRow | DecisionRow | BatchRow | SourceKeyRow | SourceKeyCountRow
+    | FenceRow | OutcomeRow | KeysRow | DecisionRow | BatchRow | SourceKeyRow | SourceKeyCountRow | SessionRow
+    | UserSessionsRow | LinkRow | RevocationRow | RevocationCountRow
 )
 
 ROW_TYPES: dict[bytes, type[Row]] = {
     b"i:": ItemRow, b"m:": MarkRow, b"d:": DraftRow, b"p:": PreferencesRow, b"a:": ActivityRow, b"g:": GroupRow,
     b"q:": ProofsRow, b"e:": SeenRow, b"~:": PositionRow,
     b"f:": FenceRow, b"o:": OutcomeRow, b"k:": KeysRow, b"c:": DecisionRow, b"b:": BatchRow,
-    b"x:": SourceKeyRow, b"n:": SourceKeyCountRow,
+    b"x:": SourceKeyRow, b"n:": SourceKeyCountRow, b"s:": SessionRow, b"u:": UserSessionsRow, b"l:": LinkRow,
+    b"r:": RevocationRow, b"v:": RevocationCountRow,
 }
 _DECODERS: dict[bytes, Callable[[bytes], Row]] = {
     prefix: msgspec.json.Decoder(row).decode for prefix, row in ROW_TYPES.items()

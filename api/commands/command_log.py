@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from api import metrics
 from schemas.facts import Outcome
-from schemas.log import Command, KeyUsed
+from schemas.log import Command, KeyUsed, SessionUsed
 from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import LOG
@@ -85,7 +85,7 @@ class CommandLog:
         finally:
             self._waiting.pop(command.id, None)
 
-    def post(self, entry: KeyUsed) -> None:
+    def post(self, entry: KeyUsed | SessionUsed) -> None:
         """Appends an entry that has no outcome. Drops it if the log can't be written."""
         if self.append is not None:
             self._send(entry)
@@ -100,7 +100,7 @@ class CommandLog:
             metrics.COMMANDS.labels(str(outcome.status)).inc()
             future.set_result(outcome)
 
-    def _send(self, entry: Command | KeyUsed) -> None:
+    def _send(self, entry: Command | KeyUsed | SessionUsed) -> None:
         self._packer.add(entry)
         if self._flush is None:
             # Even a delay of 0 runs after the event loop's ready callbacks, so commands of several connections share a

@@ -20,7 +20,7 @@ from api.http.auth.keys import bearer_key, caller_of_key
 from api.http.auth.tokens import Authenticator, Caller, Unauthorized
 from api.http.middleware import RELEASE_CALLBACKS
 from api.http.protocol.unauthenticated import mark_authenticated
-from streams.core.fold.key_handlers import KEY_ROLES
+from streams.core.fold.access.key_handlers import KEY_ROLES
 
 __all__ = [
     "CSRF_COOKIE", "CSRF_HEADER", "CurrentCaller", "CurrentEdge", "Cursor", "IdempotencyKey", "KeyOrCaller", "Revision",

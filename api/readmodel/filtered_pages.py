@@ -13,9 +13,9 @@ import orjson
 from api.contract.asking.question_json import decision_entry
 from api.contract.page_tokens import InvalidPageToken, decode_page_token, encode_page_token
 from api.readmodel import listing
+from api.readmodel.access.source_keys import item_of_key, may_read_decision
 from api.readmodel.indexes import TIME
 from api.readmodel.readers import Reader
-from api.readmodel.source_keys import item_of_key, may_read_decision
 from api.readmodel.workspace import Workspace
 from schemas.asking.question import DecisionRow
 from schemas.views import ItemRow, SourceKeyRow, decode_row

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from api.readmodel.access.source_keys import SourceKeys
 from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import workspace_as_of
-from api.readmodel.source_keys import SourceKeys
 from api.readmodel.workspace import PREFIXES, Workspace
 from schemas.asking.question import DecisionRow
 from schemas.topics import partition_of

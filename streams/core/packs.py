@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from schemas.log import Command, Event, KeyUsed, Pack, Report, decode_pack, encode_pack
+from schemas.log import Command, Event, KeyUsed, Pack, Report, SessionUsed, decode_pack, encode_pack
 from schemas.scalars import EARLIEST, LATEST
 from schemas.topics import partition_of
 
@@ -44,7 +44,7 @@ class Packer:
         self._sizes: dict[int, int] = {}
         self._full: list[tuple[int, list[msgspec.Raw]]] = []
 
-    def add(self, event: Event | Command | Report | KeyUsed) -> None:
+    def add(self, event: Event | Command | Report | KeyUsed | SessionUsed) -> None:
         raw = _encode(event)
         partition = _partition_of(event.ws, self.partitions)
         entries = self._open.get(partition)

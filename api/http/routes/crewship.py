@@ -24,8 +24,8 @@ from api.http.dependencies import (
 )
 from api.http.long_poll import NOT_MODIFIED, Condition, Tagged, respond_when_changed
 from api.http.routes.websocket import serve_websocket
+from api.readmodel.access.source_keys import item_of_key
 from api.readmodel.filtered_pages import ItemFilter, item_page
-from api.readmodel.source_keys import item_of_key
 from schemas.log import SetState
 
 __all__ = ["router", "websocket_router"]

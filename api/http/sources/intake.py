@@ -23,7 +23,7 @@ from api.intake.http_binding import (
     mode_of,
     split_batch,
 )
-from api.readmodel.source_keys import topics_of_kind
+from api.readmodel.access.source_keys import topics_of_kind
 from streams.core.domain.event_types import KINDS
 from streams.core.domain.keys import item_id
 from streams.core.normalise import EventLimits

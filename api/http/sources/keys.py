@@ -16,7 +16,7 @@ from api.http.auth.tokens import Caller
 from api.http.command_dispatch import command_fields, execute
 from api.http.dependencies import CurrentCaller, CurrentEdge, IdempotencyKey, WritingCaller, json_response
 from schemas.log import CreateKey, RevokeKey
-from streams.core.fold.key_handlers import KEY_ROLES, key_json
+from streams.core.fold.access.key_handlers import KEY_ROLES, key_json
 from streams.runtime.source_keys import ENTROPY_BYTES, new_key
 
 __all__ = ["router"]

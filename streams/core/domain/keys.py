@@ -9,8 +9,9 @@ from hashlib import blake2b
 __all__ = [
     "DIGEST_BYTES", "activity_key", "batch_key", "command_digest", "command_name", "decision_fact_name",
     "decision_key", "draft_key", "event_digest", "event_name", "group_key", "is_event_digest", "item_id", "item_key",
-    "legacy_event_name", "mark_key", "outcome_count_key", "outcome_key", "parse_event_name", "preferences_key",
-    "proof_expiring_name", "proofs_key", "seen_key", "source_key_count_key", "source_key_key",
+    "legacy_event_name", "link_key", "mark_key", "outcome_count_key", "outcome_key", "parse_event_name",
+    "preferences_key", "proof_expiring_name", "proofs_key", "revocation_count_key", "revocation_key", "seen_key",
+    "session_key", "source_key_count_key", "source_key_key", "user_sessions_key",
 ]
 
 # 96 bits: with ten million events per partition, the probability of a collision (a lost event) is about 1 in 10**15.
@@ -131,6 +132,29 @@ def source_key_key(key: str) -> bytes:
 def source_key_count_key(ws: str) -> bytes:
     """Returns the key of the row that counts the keys of a workspace."""
     return b"n:" + _digest(16, ws, "").hexdigest().encode()
+
+
+def session_key(ws: str, session: str) -> bytes:
+    """Returns the row key of a session in one workspace. Two of its workspaces may be in the same partition."""
+    return b"s:" + session.encode() + b":" + _digest(8, ws, session).hexdigest().encode()
+
+
+def user_sessions_key(ws: str, user: str) -> bytes:
+    return b"u:" + _digest(16, ws, user).hexdigest().encode()
+
+
+def link_key(link: str) -> bytes:
+    return b"l:" + link.encode()
+
+
+def revocation_key(ws: str, jti: str | None, user: str | None) -> bytes:
+    """Returns the row key of the revoked token with this `jti`, or of the revoked tokens of a user."""
+    kind, value = ("jti", jti) if jti is not None else ("sub", user or "")
+    return b"r:" + _digest(16, ws, kind, value).hexdigest().encode()
+
+
+def revocation_count_key(ws: str) -> bytes:
+    return b"v:" + _digest(16, ws, "").hexdigest().encode()
 
 
 def activity_key(digest: bytes) -> bytes:

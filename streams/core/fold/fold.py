@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 from schemas.asking.decision_event import DecisionEvent
 from schemas.facts import Fact, Outcome
-from schemas.log import Command, Event, KeyUsed, Pack, Report
+from schemas.log import Command, Event, KeyUsed, Pack, Report, SessionUsed
 from schemas.topics import DECISION_REPORTS
 from schemas.views import PositionRow, SeenRow
 from streams.core.config import FoldConfig
 from streams.core.domain.keys import command_digest, event_digest, seen_key
-from streams.core.fold import command_handlers, event_handlers, key_handlers, outcomes, timer_handlers
+from streams.core.fold import command_handlers, event_handlers, outcomes, timer_handlers
+from streams.core.fold.access import key_handlers, session_handlers, token_handlers
 from streams.core.fold.asking.records import record_changes
 from streams.core.fold.asking.reports import check_decision, handle_report, handle_report_event
 from streams.core.fold.asking.votes import VOTE_HANDLERS
@@ -43,8 +44,13 @@ MAX_TIMER_BYTES = 1 << 18
 # history recognises half of it (streams.history.clickhouse.columns.MIN_POSITION_JUMP; a test asserts the relation).
 POSITION_JUMP = 1 << 24
 
-COMMAND_HANDLERS = command_handlers.COMMAND_HANDLERS | VOTE_HANDLERS | key_handlers.KEY_HANDLERS
-TIMER_HANDLERS = timer_handlers.TIMER_HANDLERS | {b"c:": check_decision, b"x:": key_handlers.delete_expired}
+COMMAND_HANDLERS = (
+    command_handlers.COMMAND_HANDLERS | VOTE_HANDLERS | key_handlers.KEY_HANDLERS | session_handlers.SESSION_HANDLERS
+    | token_handlers.TOKEN_HANDLERS)
+TIMER_HANDLERS = timer_handlers.TIMER_HANDLERS | {
+    b"c:": check_decision, b"x:": key_handlers.delete_expired, b"s:": session_handlers.sessions_expire,
+    b"l:": session_handlers.delete_link, b"r:": token_handlers.delete_revocation,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ class Fold:
         self._new_digests.append(digest)
         return True
 
-    def _apply_entry(self, entry: Event | Command | Report | KeyUsed) -> None:
+    def _apply_entry(self, entry: Event | Command | Report | KeyUsed | SessionUsed) -> None:
         if isinstance(entry, Event):
             self._apply_event(entry)
         elif self._register(command_digest(entry.ws, entry.id)):
@@ -177,6 +183,8 @@ class Fold:
                 handle_report(self.context, entry)
             elif isinstance(entry, KeyUsed):
                 key_handlers.handle_use(self.context, entry)
+            elif isinstance(entry, SessionUsed):
+                session_handlers.handle_session_use(self.context, entry)
             elif not outcomes.answer_repeat(self.context, entry):
                 COMMAND_HANDLERS[type(entry)](self.context, entry)
         if self.context.asked:

@@ -19,8 +19,10 @@ from schemas.log import (
     Decide,
     DecideMany,
     Dismiss,
+    EndSessions,
     Restore,
     RevokeKey,
+    RevokeTokens,
     SetPreferences,
     SetState,
     TakeBack,
@@ -172,8 +174,8 @@ def preferences_body(row: PreferencesRow) -> dict[str, object]:
 def _compact_body(command: Command, body: msgspec.Raw) -> msgspec.Raw:
     """Returns what is stored of a successful body: a JSON string. Of bulk: updated, not found, and one bit per id: 1
     if it was skipped, in base64."""
-    if isinstance(command, Decide | TakeBack | DecideMany | RevokeKey):
-        return body  # its decision may have changed until the request is repeated, and its key is gone
+    if isinstance(command, Decide | TakeBack | DecideMany | RevokeKey | EndSessions | RevokeTokens):
+        return body  # its decision may have changed until the request is repeated, and its key or session is gone
     if not (isinstance(command, SetState) and command.bulk):
         return _encode_body("")
     fields = msgspec.json.decode(body)

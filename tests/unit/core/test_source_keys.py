@@ -16,7 +16,7 @@ from schemas.facts import Fact, Outcome
 from schemas.log import CreateKey, KeyUsed, RevokeKey
 from schemas.scalars import DAY, HOUR
 from schemas.views import SourceKeyRow, decode_row
-from streams.core.fold.key_handlers import MAX_KEYS
+from streams.core.fold.access.key_handlers import MAX_KEYS
 from streams.runtime.source_keys import ENTROPY_BYTES, covers_source, key_digest, key_id_of, looks_like_key, new_key
 
 ENTROPY = st.binary(min_size=ENTROPY_BYTES, max_size=ENTROPY_BYTES)

@@ -19,9 +19,14 @@ from schemas.views import (
     ROW_TYPES,
     FenceRow,
     KeysRow,
+    LinkRow,
     OutcomeRow,
+    RevocationCountRow,
+    RevocationRow,
+    SessionRow,
     SourceKeyCountRow,
     SourceKeyRow,
+    UserSessionsRow,
     decode_row,
     encode_row,
 )
@@ -49,7 +54,8 @@ def test_every_row_reads_and_writes_as_it_was(data: Yesterday) -> None:
                 kinds.add(type(row))
                 assert encode_row(row) == value
     version1_kinds = set(ROW_TYPES.values()) - {
-        FenceRow, OutcomeRow, KeysRow, DecisionRow, BatchRow, SourceKeyRow, SourceKeyCountRow}
+        FenceRow, OutcomeRow, KeysRow, DecisionRow, BatchRow, SourceKeyRow, SourceKeyCountRow,
+        SessionRow, UserSessionsRow, LinkRow, RevocationRow, RevocationCountRow}
     assert kinds == version1_kinds, "there is one of each kind that there was"
 
 

@@ -32,9 +32,9 @@ def folded() -> Worker:
 
 
 def test_a_pack_of_a_newer_version_is_rejected_in_any_shape() -> None:
-    for newer in (raw(at=1, entries=[], v=3), raw(at=1, entries=[{"t": "not yet known"}], v=3), raw(v=9),
-                  raw(v=3, at="x")):
-        with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log has version \d.* up to 2; upgrade"):
+    for newer in (raw(at=1, entries=[], v=4), raw(at=1, entries=[{"t": "not yet known"}], v=4), raw(v=9),
+                  raw(v=4, at="x")):
+        with pytest.raises(UnsupportedVersion, match=r"a pack of attn\.log has version \d.* up to 3; upgrade"):
             decode_pack(newer)
 
 
@@ -54,7 +54,7 @@ def test_bytes_that_are_no_pack_of_any_version_are_rejected(bad: bytes) -> None:
 
 def test_unknown_fields_of_the_same_version_are_ignored() -> None:
     """What may be added without a new version."""
-    assert decode_pack(raw(at=7, entries=[], v=2, more={"x": 1})) == Pack(7)
+    assert decode_pack(raw(at=7, entries=[], v=3, more={"x": 1})) == Pack(7)
     row = decode_row(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
     assert b"more" not in encode_row(row), "and lost where an older worker writes the row again"
     position = decode_row(POSITION, raw(next=3, shift=1, v=1, more=True))
