@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ops.cli.commands.sources.connect_alertmanager import alertmanager
+from ops.cli.commands.sources.connect_github import github
 from ops.cli.commands.sources.connect_langgraph import langgraph
 
 __all__ = ["app"]
@@ -20,4 +21,5 @@ def _group() -> None:
 
 
 app.command()(alertmanager)
+app.command()(github)
 app.command()(langgraph)

@@ -1,0 +1,60 @@
+"""GitHub as a peer of the connector frame: one API, any number of repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.connectors.github.answers import answer_review, answer_rule, answer_run
+from streams.connectors.github.client import GithubClient, GithubError, RateLimited
+from streams.connectors.github.subjects import place_of
+from streams.connectors.github.sweep import Items, Sweep, SweepOptions
+from streams.connectors.peer import Decision, Event, NotYet, Outcome, Refused
+
+__all__ = ["GithubPeer"]
+
+
+class GithubPeer:
+    """Sweeps repositories and answers their deployments and failed runs.
+
+    `github`: with the credentials that read and review. `app`: with those of the app whose protection rules are
+    answered, if there is one.
+    """
+
+    name, topic = "github", "waitpoints"
+
+    def __init__(
+        self, github: GithubClient, items: Items, options: SweepOptions, app: GithubClient | None = None,
+    ) -> None:
+        self._github, self._app, self._options = github, app, options
+        self._sweep = Sweep(github, items, options)
+
+    @property
+    def source(self) -> str:
+        return self._options.mapping.source
+
+    async def sweep(self) -> Sequence[Event]:
+        return await self._sweep.events()
+
+    def lane(self, decision: Decision) -> str:
+        """Decisions about one run are applied one after another: each changes what the run waits for."""
+        place = place_of(str(decision["source_id"]))
+        return place.path if place is not None else str(decision["source_id"])
+
+    async def apply(self, decision: Decision) -> Outcome:
+        place = place_of(str(decision["source_id"]))
+        if place is None:
+            return Refused("the connector knows no run of GitHub with this source id")
+        if place.repository not in self._options.repositories:
+            return Refused(f"repository {place.repository} is none of those of the connector")
+        try:
+            if place.waits == "environments":
+                return await answer_review(self._github, place, decision)
+            if place.waits == "rules":
+                if self._app is None:
+                    return Refused("the connector has no credentials of the app whose rule waits")
+                return await answer_rule(self._app, place, decision)
+            return await answer_run(self._github, place, decision)
+        except RateLimited as limited:
+            return NotYet(str(limited), limited.seconds)
+        except GithubError as error:
+            return Refused(str(error))
