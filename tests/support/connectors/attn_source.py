@@ -26,8 +26,8 @@ class AttnWorkspace:
         return self.up.url
 
     def call(self, method: str, path: str, user: str = "ann", **more: Any) -> httpx.Response:
-        return httpx.request(method, self.url + path, headers={"Authorization": f"Bearer {self.tokens[user]}"},
-                             timeout=30, trust_env=False, **more)
+        headers = {"Authorization": f"Bearer {self.tokens[user]}", **more.pop("headers", {})}
+        return httpx.request(method, self.url + path, headers=headers, timeout=60, trust_env=False, **more)
 
     def items(self, state: str = "all", **query: str) -> list[dict[str, Any]]:
         return list(self.call("GET", "/api/v1/inbox", params={"state": state, "limit": "500", **query}).json()["rows"])
