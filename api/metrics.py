@@ -43,6 +43,8 @@ ARCHIVE_REFUSED = Counter(
     "attn_edge_archive_refused_total", "Queries refused because too many wait, of one user or of all users", ["share"])
 EVICTED = Counter("attn_edge_connections_evicted_total", "Unauthenticated connections closed in favour of newer ones")
 INTAKE_EVENTS = Counter("attn_edge_intake_events_total", "Events sent over HTTP, by result", ["result"])
+HOOK_DELIVERIES = Counter(
+    "attn_edge_hook_deliveries_total", "Webhooks received, by mapping and result", ["mapping", "result"])
 INTAKE_BYTES = Gauge("attn_edge_intake_bytes", "Bytes of events sent over HTTP that wait for Kafka")
 ARGS_CHECKS = Counter(
     "attn_edge_args_checks_total", "Edited arguments checked by the args_schema of their ask, by result", ["result"])

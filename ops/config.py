@@ -71,6 +71,17 @@ def check_endpoints(settings: Settings) -> None:
             raise UserError(f"ATTN_ENDPOINTS: {error}", code=2) from None
 
 
+def check_hooks(settings: Settings) -> None:
+    """Raises UserError if the file ATTN_HOOKS, or a mapping file that it names, is invalid."""
+    if settings.hooks is not None:
+        from streams.connectors.hooks.hooks_file import HooksError, load_hooks
+
+        try:
+            load_hooks(settings.hooks)
+        except HooksError as error:
+            raise UserError(f"ATTN_HOOKS: {error}", code=2) from None
+
+
 def _check_keys(settings: Settings) -> None:
     """Raises UserError if a list of keys is invalid."""
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-__all__ = ["CAUSES", "DeadLetter", "ResolvedMarker", "ResumeTopicMarker", "parse_record"]
+__all__ = ["CAUSES", "DeadLetter", "ResolvedMarker", "ResumeTopicMarker", "SourceRecord", "parse_record"]
 
 _PREFIX = "attn-"
 

@@ -159,6 +159,8 @@ class Settings(BaseSettings):
         timedelta(minutes=15), description="time after which a decision that its source has not confirmed comes back")
     endpoints: Path | None = Field(
         None, description="TOML file with the HTTP endpoints to which `attn deliver` posts decisions")
+    hooks: Path | None = Field(
+        None, description="TOML file with the webhooks that `POST /hooks/NAME` accepts besides the built-in ones")
     # A receiver that was down over a weekend gets its decisions; the records themselves stay for a week.
     delivery_limit: timedelta = Field(
         timedelta(days=3), gt=timedelta(0),
@@ -233,7 +235,8 @@ class Settings(BaseSettings):
         200.0, gt=0, description="sustained events per second and key; 4096 bytes of a body count as one more")
     event_burst: int = Field(2000, ge=1, description="events that a key may send at once")
     max_event_request: int = Field(
-        4 << 20, ge=1024, description="largest body of `POST /events`, in bytes, also after decompression")
+        4 << 20, ge=1024,
+        description="largest body of `POST /events` and `POST /hooks/NAME`, in bytes, also after decompression")
     max_event_batch: int = Field(1000, ge=1, le=10_000, description="events per batch")
     event_seconds: float = Field(
         10.0, gt=0, description="how long `POST /events` waits for Kafka before it answers 503")
@@ -301,7 +304,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
-        "kafka_key", "endpoints", "target_message", "seal_keys", "receipt_keys", "key", "key_file", mode="before")
+        "kafka_key", "endpoints", "hooks", "target_message", "seal_keys", "receipt_keys", "key", "key_file",
+        mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty

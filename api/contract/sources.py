@@ -12,7 +12,8 @@ from schemas.scalars import is_valid_unicode, parse_timestamp
 from schemas.topics import SOURCE_TYPES
 
 __all__ = [
-    "EVENTS_BODY", "EVENTS_RESPONSES", "CreatedKey", "EventsAccepted", "EventsRefused", "KeyList", "KeyRequest",
+    "EVENTS_BODY", "EVENTS_RESPONSES", "HOOK_BODY", "HOOK_RESPONSES", "CreatedKey", "EventsAccepted", "EventsRefused",
+    "HookAccepted", "HookRefused", "KeyList", "KeyRequest",
     "RevokedKey", "SourceKey",
 ]
 
@@ -158,4 +159,50 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: _refusal("Kafka has not acknowledged the events in time: send them again after `Retry-After` seconds",
                   "Kafka has not acknowledged the events in time; send them again: an event that arrives twice counts "
                   "once"),
+}
+
+
+class HookAccepted(EventsAccepted):
+    """The events of a webhook are durable. `rejected`: parts that could not be mapped, by their position in the
+    payload; the payload is in `dead-letters` then."""
+
+    ignored: str | None = Field(None, description="why the webhook makes no event",
+                                examples=["event 'push' is not mapped"])
+    truncated: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="alerts that the sender left out; attn connect alertmanager reads them from its API")
+
+
+class HookRefused(EventsRefused):
+    """The webhook was refused. With 400 the payload is in `dead-letters`."""
+
+
+_DELIVERY = {"version": "4", "status": "firing", "groupKey": "{}:{alertname=\"HighLatency\"}", "alerts": [{
+    "status": "firing", "labels": {"alertname": "HighLatency", "severity": "critical", "cluster": "eu-1"},
+    "annotations": {"summary": "p99 is above 2 s"}, "startsAt": "2026-05-20T08:14:22Z",
+    "endsAt": "0001-01-01T00:00:00Z", "fingerprint": "9bca5e254e89f060"}]}
+HOOK_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
+    "application/json": {"schema": {}, "example": _DELIVERY},
+    "application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": {"payload": {"type": "string"}}}},
+}}}
+_STARTS = "alerts.0.startsAt: is missing"
+_SIGNED = "x-hub-signature-256: no secret of the hook signed this body"
+HOOK_RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {"model": HookAccepted,
+          "description": "the events are durable; `rejected` names parts that are in dead-letters",
+          "content": {"application/json": {"example": {
+              "accepted": 1, "rejected": [{"index": 0, "error": _STARTS, "status": 400}], "truncated": 2}}}},
+    400: _refusal("the payload as a whole cannot be mapped; it is in dead-letters",
+                  "version: must be '4', not '1'; Grafana sends to /hooks/grafana",
+                  **_one(400, "version: must be '4', not '1'; Grafana sends to /hooks/grafana")),
+    401: _refusal("no key or token, or one that is not valid, or a wrong signature", _SIGNED),
+    403: _refusal("every event is outside of the key's topics or source, or not a role that sends events",
+                  "type: the key may not send to topic escalations",
+                  **_one(403, "type: the key may not send to topic escalations")),
+    404: _refusal("no such hook in the workspace", "no hook named 'jira'; alertmanager, grafana and github are built "
+                                                   "in, others are in the file ATTN_HOOKS"),
+    413: _refusal("the body is too large, also after decompression", "the body is too large: at most 4194304 bytes"),
+    415: _refusal("an encoding other than gzip", "content-encoding: 'br' is not supported; send gzip, or none"),
+    429: _refusal("the rate or the number of requests in progress of this sender; of Alertmanager 503",
+                  "too many events: at most 200 a second; 4096 bytes of a body count as one more"),
+    503: EVENTS_RESPONSES[503],
 }

@@ -37,6 +37,7 @@ from schemas.facts import Fact, Outcome
 from schemas.scalars import HOUR, SECOND
 from schemas.settings import Settings
 from schemas.views import PositionRow
+from streams.connectors.hooks.hooks_file import HooksFile
 from streams.core.config import FoldConfig
 from streams.core.domain.visibility import Targets
 from streams.core.receipts import ReceiptSigner
@@ -66,7 +67,8 @@ def parse_partitions(text: str, partitions: int) -> Collection[int]:
 
 
 class Edge:
-    """State and services of one edge process. `clock` returns seconds since the epoch."""
+    """State and services of one edge process. `clock` returns seconds since the epoch. Raises HooksError if the file
+    ATTN_HOOKS is invalid."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
@@ -93,6 +95,7 @@ class Edge:
         self.event_limiter = RateLimiter(settings.event_rate, settings.event_burst)
         self.event_requests = ReadLimiter(waiting=32)  # requests with events in progress, per key
         self.args_checker = ArgsChecker()
+        self.hooks = HooksFile(settings.hooks)
         self.history = HistoryClient(settings)
         self.receipt_signer = ReceiptSigner(receipt_keys(settings), retired_receipt_keys(settings))
         # Validates events with reply tokens. The result is dropped: only workers have the keys that seal tokens.

@@ -16,7 +16,7 @@ from api.http.error_handlers import add_error_handlers
 from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
 from api.http.paths import EncodedSegmentsMiddleware
 from api.http.routes import ankra, crewship, dashboard, docs, health, history, insights, receipts, session, zero
-from api.http.sources import events, keys
+from api.http.sources import events, hooks, keys
 
 __all__ = ["create_app"]
 
@@ -34,7 +34,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.router.routes.extend(_routes())
     install_openapi(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=edge.settings.max_request, larger={
-        events.PATH: edge.settings.max_event_request})
+        events.PATH: edge.settings.max_event_request, hooks.FOLDER: edge.settings.max_event_request})
     app.add_middleware(ReleaseMiddleware)
     app.add_middleware(RequestMetricsMiddleware)
     app.add_middleware(HeadMethodMiddleware)
@@ -50,7 +50,8 @@ def _routes() -> list[BaseRoute]:
     """
     every = APIRouter(redirect_slashes=False)
     for routes in (
-        health, session, ankra, events, keys, history, insights, receipts, decisions, zero, crewship, docs, dashboard,
+        health, session, ankra, events, hooks, keys, history, insights, receipts, decisions, zero, crewship, docs,
+        dashboard,
     ):
         every.include_router(routes.router)
     every.include_router(crewship.websocket_router)

@@ -34,7 +34,7 @@ CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
 _MAX_CURSOR = 2**53
 _MAX_KEY_LENGTH = 255
 _BYTES_PER_WRITE = 4096  # each such part of a body costs one more token: the log, the outcome and the view store it
-_NOT_FOR_KEYS = "a key may send events to POST /events and read its own items and decisions, and nothing else"
+_NOT_FOR_KEYS = "a key may send to /events and /hooks, and read its own items and decisions, and nothing else"
 _REVISION = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 
 
@@ -171,7 +171,7 @@ async def _writing_caller(request: Request, caller: Annotated[Caller, Depends(ge
     return caller
 
 
-async def _sending_caller(request: Request, caller: Annotated[Caller, Depends(get_caller_or_key)]) -> Caller:
+async def check_sender(request: Request, caller: Annotated[Caller, Depends(get_caller_or_key)]) -> Caller:
     """Returns who sends events: a key, or a user with one of the roles that create keys. Raises ApiError 403."""
     if caller.key is None:
         if caller.role not in KEY_ROLES:
@@ -231,7 +231,7 @@ def json_response(body: bytes, status: int = 200) -> Response:
 CurrentEdge = Annotated[Edge, Depends(get_edge)]
 CurrentCaller = Annotated[Caller, Depends(_reading_caller)]
 KeyOrCaller = Annotated[Caller, Depends(_reading_key_or_caller)]
-SendingCaller = Annotated[Caller, Depends(_sending_caller)]
+SendingCaller = Annotated[Caller, Depends(check_sender)]
 StreamingCaller = Annotated[Caller, Depends(get_caller)]
 Cursor = Annotated[int | None, Depends(_cursor)]
 WritingCaller = Annotated[Caller, Depends(_writing_caller)]

@@ -34,18 +34,20 @@ class _BodyRefused(Exception):
 class BodyLimitMiddleware:
     """Limits the body of each request except GET and HEAD.
 
-    A body of more than `max_bytes` gets 413 and is not read further; `larger`: paths with another limit. A body that
-    stalls for `PIECE_SECONDS`, or takes longer than `BODY_SECONDS`, gets 408.
+    A body of more than `max_bytes` gets 413 and is not read further; `larger`: paths with another limit, of which one
+    that ends with a slash stands for all below it. A body that stalls for `PIECE_SECONDS`, or takes longer than
+    `BODY_SECONDS`, gets 408.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int] | None = None) -> None:
         self._app, self._max_bytes, self._larger = app, max_bytes, larger or {}
+        self._folders = tuple(path for path in self._larger if path.endswith("/"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        max_bytes = self._limit_of(scope["path"])
         body = _LimitedBody(receive, send, max_bytes)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         # The parser takes any number of leading zeros; Python converts at most 4300 digits.
@@ -56,6 +58,10 @@ class BodyLimitMiddleware:
             await self._app(scope, body.receive, body.send)
         except _BodyRefused:
             await body.send_refusal()
+
+    def _limit_of(self, path: str) -> int:
+        folder = next((folder for folder in self._folders if path.startswith(folder)), path)
+        return self._larger.get(folder, self._max_bytes)
 
 
 class _LimitedBody:

@@ -29,6 +29,7 @@ COMMANDS = {
     "token": "ops.cli.commands.token:token",
     "key": "ops.cli.commands.key:app",
     "connect": "ops.cli.commands.sources.connect:app",
+    "hooks": "ops.cli.commands.sources.hooks:app",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 
-from aiokafka import ConsumerRecord
-
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, SourceRecord
 from streams.core.asks.blanking import blank_tokens
 from streams.kafka.records.batches import Unreadable
 
@@ -16,7 +14,7 @@ __all__ = ["describe_fault", "to_dead_letter", "to_unreadable_letter"]
 _MIN_TOKEN = 4  # characters; a shorter text is no secret, and would be replaced in any word
 
 
-def to_dead_letter(record: ConsumerRecord[bytes, bytes], reason: str, cause: str, at: int) -> DeadLetter:
+def to_dead_letter(record: SourceRecord, reason: str, cause: str, at: int) -> DeadLetter:
     """Returns the dead letter of a record; its tokens are "" (`streams.core.asks.blanking`). `at`: microseconds."""
     return _without_tokens(DeadLetter.of_record(record, reason, cause, at))
 

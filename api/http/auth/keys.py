@@ -1,4 +1,4 @@
-"""Authenticates the key of a source (CONTRACT §8): `Authorization: Bearer attn_...`.
+"""Authenticates the key of a source (CONTRACT §8): `Authorization: Bearer attn_...`, or as a password (RFC 7617).
 
 The edge compares the SHA-256 of the sent key with that of the row, which its replica holds, so it refuses a revoked key
 as soon as it has applied the change. An expired key is refused by the edge's clock.
@@ -6,6 +6,8 @@ as soon as it has applied the change. An expired key is refused by the edge's cl
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 
 from api.contract.errors import ApiError
@@ -16,7 +18,7 @@ from schemas.scalars import SECOND
 from schemas.views import SourceKeyRow
 from streams.runtime.source_keys import key_digest, key_id_of, looks_like_key
 
-__all__ = ["bearer_key", "caller_of_key"]
+__all__ = ["basic_password", "bearer_key", "caller_of_key"]
 
 _NEVER = float("inf")
 
@@ -26,6 +28,18 @@ def bearer_key(authorization: str) -> str | None:
     scheme, _, text = authorization.partition(" ")
     text = text.strip(" \t")
     return text if scheme.lower() == "bearer" and looks_like_key(text) else None
+
+
+def basic_password(authorization: str) -> str | None:
+    """Returns the password of an Authorization header with the scheme Basic, "" if it is malformed; None for another
+    scheme. Alertmanager and Grafana send their keys so; the user name is of no importance."""
+    scheme, _, text = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(text.strip(" \t"), validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def caller_of_key(edge: Edge, text: str) -> Caller:

@@ -14,12 +14,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from api import metrics
-from api.commands.rate_limiter import TooManyReads
 from api.contract.errors import ApiError
 from api.contract.sources import EVENTS_BODY, EVENTS_RESPONSES
 from api.http.auth.tokens import Caller
 from api.http.dependencies import CurrentEdge, SendingCaller, get_edge, json_response
-from api.http.middleware import RELEASE_CALLBACKS
+from api.http.sources.admission import admit, charge
 from api.http.sources.body import read_body
 from api.http.sources.intake import Received, receive
 from api.intake.sender import BufferFull, NotDurable
@@ -27,7 +26,6 @@ from api.intake.sender import BufferFull, NotDurable
 __all__ = ["PATH", "router"]
 
 PATH = "/events"
-_BYTES_PER_EVENT = 4096  # each such part of a body costs as much as an event
 # A DNS name or URL, as senders write it: it is sent back in a header.
 _ORIGIN = re.compile(r"[!-~]{1,253}")
 _RATE = re.compile(r"[1-9][0-9]{0,8}")
@@ -40,20 +38,7 @@ Topic = Literal[
 
 async def _admitted_caller(request: Request, caller: SendingCaller) -> Caller:
     """Returns the sender once its rate and its requests in progress allow one more. Raises ApiError 429."""
-    edge = get_edge(request)
-    limiter = edge.event_limiter
-    if wait := limiter.acquire(caller.workspace_id, caller.user):
-        metrics.THROTTLED.inc()
-        raise ApiError(429, f"too many events: at most {limiter.rate:g} a second; {_BYTES_PER_EVENT} bytes of a body "
-                       "count as one more", {"retry-after": str(wait)}, limit=limiter.burst)
-    requests = edge.event_requests
-    try:
-        release = await requests.acquire(caller.workspace_id, caller.user)
-    except TooManyReads:
-        metrics.THROTTLED.inc()
-        raise ApiError(429, f"too many requests in progress: at most {requests.at_once} at once",
-                       {"retry-after": "1"}, limit=requests.at_once) from None
-    request.scope[RELEASE_CALLBACKS].append(release)
+    await admit(request, get_edge(request), caller.workspace_id, caller.user)
     return caller
 
 
@@ -74,8 +59,7 @@ async def send_events(
     try:
         body = await read_body(request, edge.settings.max_event_request, reservation)
         received = await receive(edge, caller, request, body, topic)
-        cost = max(received.count, len(body) // _BYTES_PER_EVENT) - 1
-        edge.event_limiter.charge(caller.workspace_id, caller.user, max(0, cost))
+        charge(edge, caller.workspace_id, caller.user, received.count, len(body))
         if received.accepted:
             handed_over = True
             await edge.event_sender.send(caller.workspace_id, received.accepted, reservation)

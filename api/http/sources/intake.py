@@ -28,7 +28,7 @@ from streams.core.domain.event_types import KINDS
 from streams.core.domain.keys import item_id
 from streams.core.normalise import EventLimits
 
-__all__ = ["Received", "Rejection", "receive"]
+__all__ = ["Received", "Rejection", "accept_each", "receive"]
 
 _SLICE_SECONDS = 0.005  # after which other requests run
 
@@ -56,12 +56,16 @@ async def receive(edge: Edge, caller: Caller, request: Request, body: bytes, top
     """Returns the accepted events of a request, and why the others are not. Raises ApiError 400 or 415 if the body
     cannot be split into events."""
     mode, events = _split(request, body, edge.settings.max_event_batch)
-    gate = _gate(edge, caller, topic)
+    return await accept_each(_gate(edge, caller, topic), events, mode == "binary")
+
+
+async def accept_each(gate: Gate, events: list[SentEvent], binary: bool) -> Received:
+    """Returns the accepted events, and why the others are not. Lets other requests run every 5 ms."""
     received = Received(len(events))
     began = time.perf_counter()
     for index, event in enumerate(events):
         try:
-            received.accepted.append(gate.accept(event, mode == "binary"))
+            received.accepted.append(gate.accept(event, binary))
         except EventRefused as refused:
             received.rejected.append(Rejection(index=index, error=str(refused), status=refused.status))
         except Exception as fault:  # a bug of attn: a worker would write the event to dead-letters

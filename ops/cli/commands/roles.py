@@ -60,6 +60,7 @@ def edge(
         raise UserError(
             "no token verification is configured: set ATTN_JWT_SECRET or ATTN_JWKS_URL, or pass the --data-dir of a "
             "running `attn up`")
+    config.check_hooks(settings)
     from api.edge.services import parse_partitions
 
     try:

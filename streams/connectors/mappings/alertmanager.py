@@ -306,8 +306,8 @@ def _group_events(body: dict[str, Any], alerts: list[Any], options: AlertOptions
             firing.append((started, alert, _labels(alert.get("labels"), f"{place}.labels")))
         else:
             raise MappingError(f"{place}.status", "must be firing or resolved")
-    if not firing and not newest:
-        return []
+    if not firing and (not newest or body.get("status") == "firing"):
+        return []  # alerts that the sender left out still fire
     if not firing:
         return [close_of(group, None, newest, options)]
     firing.sort(key=lambda one: (one[0], fingerprint_of(one[2])))

@@ -168,16 +168,18 @@ def review_requested(
 def rule_requested(
     deployment: Any, repository: str, run: str, environment: str, requested: int,
     options: GithubOptions = GithubOptions(), requestor: str | None = None,  # noqa: B008
+    website: str = "https://github.com",
 ) -> CloudEventDict:
     """Returns the event of a deployment that waits for the protection rule of a GitHub app.
 
-    `deployment`: the object of the webhook, with `id`, `ref` and `sha`. `run`: id of the workflow run.
+    `deployment`: the object of the webhook, with `id`, `ref` and `sha`. `run`: id of the workflow run. `website`: of
+    GitHub, for the link.
     """
     deployment = need_object(deployment, "deployment")
     number = need_text(deployment.get("id"), "deployment.id", 20)
     subject = environment_subject(repository, run, environment, rule=True)
     shown_run = {"id": run, "head_branch": deployment.get("ref"), "head_sha": deployment.get("sha"),
-                 "html_url": f"https://github.com/{repository}/actions/runs/{run}",
+                 "html_url": f"{website}/{repository}/actions/runs/{run}",
                  "display_title": deployment.get("description")}
     return _waitpoint(subject, f"{subject}/{number}.requested", requested, shown_run, repository, environment,
                       options, f"Deploy {repository} to {environment}", requestor)
@@ -191,7 +193,9 @@ def _rule_of(body: dict[str, Any], repository: str, options: GithubOptions) -> C
     deployment = need_object(body.get("deployment"), "deployment")
     requested = need_time(deployment.get("created_at"), "deployment.created_at")
     requestor = text_of(at_path(deployment, "creator", "login"), 100) or text_of(at_path(body, "sender", "login"), 100)
-    return rule_requested(deployment, repository, match[1], environment, requested, options, requestor or None)
+    page = text_of(at_path(body, "repository", "html_url"), 500)
+    website = page.removesuffix(f"/{repository}") if page.endswith(f"/{repository}") else "https://github.com"
+    return rule_requested(deployment, repository, match[1], environment, requested, options, requestor or None, website)
 
 
 def _review_of(body: dict[str, Any], repository: str, options: GithubOptions) -> CloudEventDict:
@@ -231,7 +235,7 @@ def _waitpoint(
     options: GithubOptions, title: str, requestor: str | None,
 ) -> CloudEventDict:
     branch, sha = text_of(run.get("head_branch"), 250), text_of(run.get("head_sha"), 64)
-    lines = [text_of(run.get("display_title"), 500), f"Repository {code_span(repository)}",
+    lines = [_shown_title(run), f"Repository {code_span(repository)}",
              f"Branch {code_span(branch)}" if branch else "", f"Commit {code_span(sha)}" if sha else ""]
     return cloud_event("waitpoint.created", subject, requested, id=event_id, source=options.source, data={
         "title": clip(title, MAX_TITLE), "body_md": clip("\n\n".join(filter(None, lines)), MAX_BODY),
@@ -257,7 +261,7 @@ def _failed_data(
     actor = _login(run, "triggering_actor") or _login(run, "actor")
     sha = text_of(run.get("head_sha"), 64)
     ending = {"failure": "failed", "timed_out": "timed out", "startup_failure": "could not start"}[conclusion]
-    lines = [text_of(run.get("display_title"), 500), f"Commit {code_span(sha)}" if sha else "",
+    lines = [_shown_title(run), f"Commit {code_span(sha)}" if sha else "",
              f"Attempt {attempt}" if attempt > 1 else ""]
     data: dict[str, Any] = {
         "title": clip(f"{workflow} {ending}" + (f" on {branch}" if branch else "") + f" in {repository}", MAX_TITLE),
@@ -319,6 +323,12 @@ def _workflow(run: dict[str, Any]) -> str:
     """Returns the name of a workflow, else the name of its file."""
     name = text_of(run.get("name"), 200).strip()
     return name or text_of(run.get("path"), 200).rpartition("/")[2].strip() or "Workflow"
+
+
+def _shown_title(run: dict[str, Any]) -> str:
+    """Returns the title of a run without an effect of Markdown: that of a pull request is written by anybody."""
+    title = text_of(run.get("display_title"), 500)
+    return code_span(title) if title.strip() else ""
 
 
 def _login(run: dict[str, Any], name: str) -> str | None:

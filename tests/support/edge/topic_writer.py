@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from aiokafka.errors import KafkaError
 from support.edge.edge_with_fold import Deciding
 
+from schemas.dead_letters import DeadLetter
+from schemas.topics import DEAD_LETTERS
 from streams.core.normalise import normalise
 from streams.core.sealing import Sealer
 from streams.runtime.keys import seal_keys
@@ -27,6 +29,7 @@ class TopicWriter:
 
     def __init__(self, attn: Deciding) -> None:
         self.records: list[Written] = []
+        self.letters: list[DeadLetter] = []
         self.held = False
         self.failing = False
         self._attn = attn
@@ -40,6 +43,10 @@ class TopicWriter:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.failing:
             written.set_exception(KafkaError("refused"))
+            return written
+        if topic == DEAD_LETTERS:
+            self.letters.append(DeadLetter.from_record(None, value, headers))
+            written.set_result(None)
             return written
         # The fold sees the event only if a worker accepts it: Rejected fails the request, and so the test.
         self._attn.happen(normalise(topic, value, headers, sealer=self._sealer))
