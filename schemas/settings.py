@@ -191,6 +191,22 @@ class Settings(BaseSettings):
     # An issuer often signs tokens for many services; a token for another service must be refused.
     jwt_audience: str | None = Field(None, description="required `aud` of tokens; default: not checked")
     jwt_issuer: str | None = Field(None, description="required `iss` of tokens; default: not checked")
+    # Sign-in with OpenID Connect (CONTRACT §9).
+    oidc_issuer: str | None = Field(
+        None, description="issuer of accounts, an https URL: the page then offers to sign in with it")
+    oidc_client_id: str | None = Field(None, description="client id of attn at the issuer")
+    oidc_client_secret: SecretStr | None = Field(None, description="client secret of attn at the issuer")
+    oidc_name: str = Field(
+        "", max_length=60, description="name of the issuer in `Sign in with ...`; default: the host of its URL")
+    oidc_roles: Path | None = Field(
+        None, description="TOML file that maps claims of an account to workspaces and roles")
+    oidc_scopes: str = Field("openid profile email", description="scopes that attn asks for")
+    oidc_contact: str = Field(
+        "", max_length=500, description="whom to ask for access: what an account without a workspace reads")
+    public_url: str | None = Field(
+        None, pattern=r"^https?://[^/?#@\\\s]+/?$",
+        description="URL at which browsers reach attn; sign-in with ATTN_OIDC_ISSUER returns to it")
+
     # A browser ignores a Secure cookie that comes over plain HTTP from another machine. Without Secure, an eavesdropper
     # on the network can read the token.
     session_over_http: bool = Field(
@@ -305,7 +321,7 @@ class Settings(BaseSettings):
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
         "kafka_key", "endpoints", "hooks", "target_message", "seal_keys", "receipt_keys", "key", "key_file",
-        mode="before")
+        "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles", "public_url", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty

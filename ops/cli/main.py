@@ -30,6 +30,7 @@ COMMANDS = {
     "key": "ops.cli.commands.key:app",
     "connect": "ops.cli.commands.sources.connect:app",
     "hooks": "ops.cli.commands.sources.hooks:app",
+    "roles": "ops.cli.commands.access.role_mapping:app",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",
