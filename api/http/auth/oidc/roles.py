@@ -21,7 +21,7 @@ MAX_GRANTS = 64  # workspaces of one account: the session has a row in each
 MAX_VALUES = 5000  # values of one claim that are compared
 _MAX_VALUE = 512  # characters; a longer value matches no rule
 _MAX_USER = 512  # characters of the user's id, and of the name
-_RANK = {role: rank for rank, role in enumerate(ROLES)}  # 0 is the highest
+_RANK: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}  # 0 is the highest
 _OVERAGE = "_claim_names"  # OpenID Connect Core 5.6.2: claims that the issuer left out of the token
 
 
