@@ -45,7 +45,7 @@ class AlertmanagerPeer:
         self._client, self._attn, self._options = client, attn, options
         self._grace, self._longest = grace, longest
         self._planner = Planner(options, grace, receivers)
-        self._asked: dict[str, float] = {}  # subject -> when attn was last asked for its item
+        self._looked_up: dict[str, float] = {}  # subject -> when attn was last asked for its item
 
     @property
     def source(self) -> str:
@@ -72,11 +72,11 @@ class AlertmanagerPeer:
     async def _reopen(self, unknown: dict[str, Any]) -> list[Event]:
         """Returns events that open resolved items again whose alerts fire. Alertmanager is read once more after attn: a
         silence that was reported in the meantime was made before."""
-        chosen = sorted(unknown, key=lambda subject: self._asked.get(subject, 0.0))[:_MAX_LOOKUPS]
-        self._asked = {subject: self._asked[subject] for subject in unknown if subject in self._asked}
+        chosen = sorted(unknown, key=lambda subject: self._looked_up.get(subject, 0.0))[:_MAX_LOOKUPS]
+        self._looked_up = {subject: self._looked_up[subject] for subject in unknown if subject in self._looked_up}
         resolved: dict[str, Item] = {}
         for subject in chosen:
-            self._asked[subject] = time.monotonic()
+            self._looked_up[subject] = time.monotonic()
             for item in await self._attn.items(source=self.source, source_id=subject):
                 if item["state"] == "resolved":
                     resolved[subject] = item
@@ -85,9 +85,8 @@ class AlertmanagerPeer:
         truth, silences = await self._client.truth(), await self._client.silences()
         firing = {subject_of(str(alert["fingerprint"]), self._options): alert for alert in truth.alerts
                   if not is_muted(alert)}
-        events = [self._planner.reopened(firing[subject], item, silences, truth.at)
-                  for subject, item in resolved.items() if subject in firing]
-        return [event for event in events if event is not None]
+        return [event for subject, item in resolved.items() if subject in firing
+                for event in self._planner.reopened(firing[subject], item, silences, truth.at)]
 
     async def apply(self, decision: Decision) -> Outcome:
         """Makes the silence of an acknowledgement, unless an earlier attempt has made it, and reads it back."""

@@ -108,18 +108,25 @@ class Planner:
         self._sent |= {str(event["id"]) for event in plan.events} & ids
         return plan
 
-    def reopened(self, alert: Alert, item: Item, silences: Sequence[Silence], now: int) -> Event | None:
-        """Returns the event that opens a resolved item again whose alert fires; None if the item is not resolved.
+    def reopened(self, alert: Alert, item: Item, silences: Sequence[Silence], now: int) -> list[Event]:
+        """Returns the events that open a resolved item again whose alert fires; none if the item is not resolved.
 
         The item opens when the silence ended that muted the alert. Without one, because Alertmanager has lost it or
-        resolved the alert itself, it opens when it was resolved.
+        resolved the alert itself, it opens when it was resolved. An item that an answer resolved is closed before, so
+        that its due time counts from the end of the silence.
         """
         if item.get("state") != "resolved" or "resolved_at" not in item:
-            return None
-        made = of_decision(silences, str((item.get("decision") or {}).get("id")))
-        after = parse_timestamp(str(item["resolved_at"]))
+            return []
+        decision = item.get("decision") or {}
+        made = of_decision(silences, str(decision.get("id")))
         ended = end_of(made or [one for one in silences if matches(one, alert["labels"])], now)
-        return event_of_alert(dict(alert), self._options, after=max(after, ended or 0))
+        after = max(parse_timestamp(str(item["resolved_at"])), ended or 0)
+        opening = event_of_alert(dict(alert), self._options, after=after)
+        if decision.get("state") != "applied":
+            return [opening]
+        close = close_of(str(alert["fingerprint"]), None, after, self._options)
+        return [close | {"id": f"{close['subject']}.silenced.{decision['id']}", "data": {"action": "acknowledged"}},
+                opening]
 
     def _plan_firing(self, plan: Plan, subject: str, alert: Alert, item: Item | None, ids: set[str]) -> None:
         receivers = {receiver.get("name") for receiver in alert.get("receivers", ())}

@@ -81,6 +81,10 @@ class Alertmanager:
             self.process.wait(30)
             self.process = None
 
+    def close(self) -> None:
+        self.stop(hard=True)
+        self.http.close()
+
     def wait(self, holds: Callable[[], Any]) -> Any:
         until = time.monotonic() + _READY_SECONDS
         while not (value := holds()):

@@ -1,0 +1,152 @@
+"""`attn connect alertmanager` between a real Alertmanager and a real `attn up`: sweeps, silences, kills, restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.connect.alert_world import AlertWorld, swept
+from support.peers.alertmanager import Alertmanager, alertmanager_program
+from support.processes.up import Up, wait_for
+
+from ops.process.ports import free_port
+from schemas.scalars import parse_timestamp
+from streams.connectors.alertmanager.silences import decision_of
+from streams.connectors.mappings.alertmanager import fingerprint_of
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(900)]
+
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    alertmanager_program()  # skips, or builds, before anything else starts
+    one = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
+    try:
+        one.start()
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def world(up: Up, tmp_path: Path) -> Iterator[AlertWorld]:
+    with ExitStack() as stack:
+        yield AlertWorld(up, tmp_path, stack)
+
+
+def seconds_of(silence: dict[str, Any]) -> float:
+    return (parse_timestamp(silence["endsAt"]) - parse_timestamp(silence["startsAt"])) / 1e6
+
+
+def test_an_acknowledgement_becomes_one_silence_of_exactly_this_alert(world: AlertWorld) -> None:
+    other = world.labels | {"instance": "other"}
+    world.alertmanager.fire(world.labels, other, annotations={"summary": "slow"})
+    connector = world.connector()
+    connector.start()
+    item = world.desk.wait_item(world.subject)
+    assert (item["priority"], item["title"], item["kind"]) == ("urgent", "HighLatency: slow", "escalation")
+    decision = world.acknowledge(item, comment="I look at it", user="bob", name="Bob Builder")
+    entry = world.desk.wait_decision(decision, "applied")
+    [silence] = world.alertmanager.silences()
+    assert {matcher["name"]: matcher["value"] for matcher in silence["matchers"]} == world.labels
+    assert all(matcher["isEqual"] and not matcher["isRegex"] for matcher in silence["matchers"])
+    assert silence["createdBy"] == "Bob Builder"
+    assert silence["comment"] == f"I look at it (attn decision {decision})"
+    assert 2 * HOUR - 5 <= seconds_of(silence) <= 2 * HOUR + 5
+    states = {alert["labels"]["instance"]: alert["status"]["state"] for alert in world.alertmanager.alerts()}
+    assert states == {world.labels["instance"]: "suppressed", "other": "active"}
+    assert entry["state"] == "applied"
+    assert world.desk.wait_item(fingerprint_of(other))  # still asks
+    assert world.desk.wait_item(world.subject, "resolved")["resolved_action"] == "acknowledge"
+
+
+def test_what_ended_while_it_was_silenced_is_closed(world: AlertWorld) -> None:
+    world.alertmanager.fire(world.labels)
+    connector = world.connector()
+    connector.start()
+    decision = world.acknowledge(world.desk.wait_item(world.subject))
+    world.desk.wait_decision(decision, "applied")
+    world.alertmanager.end(world.labels)
+    wait_for(lambda: world.desk.wait_item(world.subject, "resolved")["resolved_action"] == "resolved", 60, "closed")
+    assert world.desk.items() == []
+    # It fires again while the silence is in force: nobody is asked. Without the silence: it asks anew.
+    world.alertmanager.fire(world.labels)
+    wait_for(lambda: world.alertmanager.alerts()[0]["status"]["state"] == "suppressed", 60, "suppressed")
+    swept(connector, 3)
+    assert world.desk.items() == []
+    [silence] = world.alertmanager.silences()
+    world.alertmanager.expire(silence["id"])
+    again = world.desk.wait_item(world.subject)
+    assert "decision" not in again
+
+
+def test_an_alert_asks_again_when_its_silence_is_ended_before_its_time(world: AlertWorld) -> None:
+    world.alertmanager.fire(world.labels)
+    connector = world.connector()
+    connector.start()
+    first = world.desk.wait_item(world.subject)
+    decision = world.acknowledge(first)
+    world.desk.wait_decision(decision, "applied")
+    [silence] = world.alertmanager.silences()
+    world.alertmanager.expire(silence["id"])
+    again = world.desk.wait_item(world.subject)
+    assert again["digest"] != first["digest"]
+    assert again["created_at"] > first["created_at"]  # open since the silence ended
+    second = world.acknowledge(again)
+    assert second != decision
+    world.desk.wait_decision(second, "applied")
+    assert [decision_of(one) for one in world.alertmanager.silences()] == [second]
+
+
+def test_a_silence_of_somebody_at_alertmanager_closes_the_item_until_it_ends(world: AlertWorld) -> None:
+    world.alertmanager.fire(world.labels)
+    connector = world.connector()
+    connector.start()
+    world.desk.wait_item(world.subject)
+    silence = world.alertmanager.silence({"alertname": "HighLatency"}, HOUR)
+    assert world.desk.wait_item(world.subject, "resolved")["resolved_action"] == "silenced"
+    world.alertmanager.expire(silence)
+    assert world.desk.wait_item(world.subject)["state"] == "unread"
+
+
+def test_a_decision_that_cannot_take_effect_comes_back_with_the_reason(up: Up, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        world = AlertWorld(up, tmp_path, stack, flags=("--silences.max-silences=1",))
+        world.alertmanager.fire(world.labels)
+        world.connector("--longest-silence", "4h").start()
+        item = world.desk.wait_item(world.subject)
+        refused = world.desk.wait_decision(world.acknowledge(item, "24h"), "refused")
+        assert refused["reason"] == "a silence of 24h is longer than the 4 h that are allowed here"
+        again = world.desk.wait_item(world.subject)
+        assert (again["digest"], again["decision"]["state"]) == (item["digest"], "refused")
+        world.alertmanager.silence({"alertname": "Other"}, HOUR)
+        limited = world.desk.wait_decision(world.acknowledge(again), "refused")
+        assert limited["reason"].startswith("Alertmanager rejects the silence: exceeded maximum number of silences")
+        assert world.silences_of(limited["id"]) == []
+
+
+def test_a_cluster_has_one_silence_and_one_member_may_be_down(up: Up, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        gossip = f"127.0.0.1:{free_port()}"
+        world = AlertWorld(up, tmp_path, stack, flags=(f"--cluster.listen-address={gossip}",))
+        second = Alertmanager(tmp_path / "am2", world.config_text(),
+                              f"--cluster.listen-address=127.0.0.1:{free_port()}", f"--cluster.peer={gossip}")
+        stack.callback(second.close)
+        second.start()
+        other = world.labels | {"instance": "other"}
+        for member in (world.alertmanager, second):
+            member.fire(world.labels, other, started=1780272000.0)
+        world.connector("--url", second.url).start()
+        decision = world.acknowledge(world.desk.wait_item(world.subject))
+        world.desk.wait_decision(decision, "applied")
+        wait_for(lambda: [decision_of(one) for one in second.silences()] == [decision], 60, "gossip")
+        world.alertmanager.stop()
+        item = world.desk.wait_item(fingerprint_of(other))
+        world.desk.wait_decision(world.acknowledge(item), "applied")
+        assert len(second.silences()) == 2
+        assert world.desk.items() == []
