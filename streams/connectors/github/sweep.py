@@ -21,11 +21,11 @@ from urllib.parse import quote
 
 from schemas.scalars import SECOND, format_timestamp, parse_timestamp
 from streams.connectors.github import reviews
-from streams.connectors.github.client import GithubClient, GithubError
+from streams.connectors.github.client import GithubClient, GithubError, RateLimited
 from streams.connectors.github.subjects import Place, place_of, repository_path
 from streams.connectors.mappings.github import GithubOptions, review_requested, rule_requested, run_events
 from streams.connectors.mappings.mapped import MappingError, at_path, cloud_event
-from streams.connectors.peer import Event
+from streams.connectors.peer import Event, PeerUnavailable
 
 __all__ = ["Items", "Sweep", "SweepOptions"]
 
@@ -66,20 +66,32 @@ class Sweep:
         self._next_read = 0
 
     async def events(self) -> list[Event]:
-        """Returns the events that attn lacks. A repository that cannot be read fails the sweep."""
+        """Returns the events that attn lacks.
+
+        A repository that cannot be read does not delay the events of the others. Raises PeerUnavailable if there is
+        such a repository and no new event.
+        """
         # The items come first: what GitHub says about them afterwards is newer.
         opened = {str(item["source_id"]): item
                   for item in await self._items.items(state="active", source=self._options.mapping.source)}
         found: list[Event] = []
         waiting: set[str] = set()
         unread: list[Item] = []
+        problems: list[str] = []
         for repository in self._options.repositories:
             mine = {subject: item for subject, item in opened.items()
                     if (place := place_of(subject)) is not None and place.repository == repository}
-            found += await self._repository(repository, mine, waiting, unread)
+            try:
+                found += await self._repository(repository, mine, waiting, unread)
+            except RateLimited:
+                raise
+            except (GithubError, PeerUnavailable) as error:
+                problems.append(f"{repository}: {error}")
         found += await self._went_on(unread)
         new = [event for event in found if event["id"] not in self._returned]
         self._returned = {str(event["id"]) for event in found}
+        if problems and not new:
+            raise PeerUnavailable("; ".join(problems))
         return new
 
     async def _repository(

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from support.peers.github_connector import APP_ID, connected, decided, decision_id
+from support.peers.github_connector import APP_ID, PRIVATE, PUBLIC, connected, decided, decision_id
 from support.peers.github_stub import REPO, TOKEN, Fault, GithubStub
 
 from streams.connectors.peer import Applied, NotYet, Outcome, PeerUnavailable, Refused
@@ -18,18 +16,6 @@ PROD = f"{RUN}/environments/prod"
 RULE = f"{RUN}/rules/prod"
 REVIEW = "POST /repos/acme/shop/actions/runs/7/pending_deployments"
 RERUN = "POST /repos/acme/shop/actions/runs/7/rerun-failed-jobs"
-
-
-def rsa_key() -> tuple[str, str]:
-    """Returns a private and a public key, PEM."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                serialization.NoEncryption())
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return private.decode(), public.decode()
-
-
-PRIVATE, PUBLIC = rsa_key()
 
 
 def waiting(stub: GithubStub) -> Any:

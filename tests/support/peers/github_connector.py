@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from support.peers.github_stub import REPO, TOKEN, GithubStub
 
 from schemas.scalars import SECOND, format_timestamp
@@ -15,9 +17,21 @@ from streams.connectors.github.github_peer import GithubPeer
 from streams.connectors.github.sweep import SweepOptions
 from streams.connectors.mappings.github import GithubOptions
 
-__all__ = ["APP_ID", "KnownItems", "connected", "decided", "decision_id"]
+__all__ = ["APP_ID", "PRIVATE", "PUBLIC", "KnownItems", "connected", "decided", "decision_id"]
 
 APP_ID = "Iv1.attn"
+
+
+def rsa_key() -> tuple[str, str]:
+    """Returns a private and a public key, PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.decode(), public.decode()
+
+
+PRIVATE, PUBLIC = rsa_key()
 
 
 class KnownItems:
