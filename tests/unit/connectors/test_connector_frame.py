@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.connectors.attn_client import EventRejected
+from streams.connectors.attn_client import AttnRefused, EventRejected
 from streams.connectors.connector import Connector
 from streams.connectors.peer import Applied, Decision, Event, NotYet, Outcome, PeerUnavailable, Refused
 
@@ -30,7 +30,7 @@ class FakeAttn:
         self.topics: list[str | None] = []
         self.rejects: set[str] = set()  # types
         self.closes = closes
-        self.fail_lists = 0
+        self.fail_lists = self.refusals = 0
         self.changed = asyncio.Event()
 
     async def send(self, events: Sequence[Event], topic: str | None = None) -> None:
@@ -56,6 +56,9 @@ class FakeAttn:
             if self.fail_lists:
                 self.fail_lists -= 1
                 raise OSError("attn is away")
+            if self.refusals:
+                self.refusals -= 1
+                raise AttnRefused(401, "the key was revoked")
             self.changed.clear()
             yield [*reversed(self.listed.values())]
             await self.changed.wait()
@@ -239,6 +242,16 @@ async def test_readiness_needs_a_sweep_and_the_list_and_names_what_fails() -> No
         await until(lambda: peer.swept == 1)
         assert connector.not_ready_reason() == "fake: does not answer: connection refused"
         await until(lambda: connector.not_ready_reason() is None)
+
+
+async def test_a_key_that_attn_refuses_is_the_reason_and_is_tried_again() -> None:
+    attn = FakeAttn(decision("d1"))
+    attn.refusals = 2
+    peer = FakePeer(sweeps=[AttnRefused(401, "the key was revoked"), ()])
+    async with running(peer, attn) as connector:
+        await until(lambda: "401" in (connector.not_ready_reason() or ""))
+        await until(lambda: connector.not_ready_reason() is None)
+        await until(attn.reports)
 
 
 async def test_events_of_a_sweep_that_attn_rejects_do_not_stop_the_sweeps() -> None:
