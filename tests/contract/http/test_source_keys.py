@@ -203,7 +203,8 @@ OPEN = {
     ("delete", "/auth/session"),
     ("get", "/.well-known/attn-decision-keys.json"), ("options", "/events"),
 }
-OWN = {("get", "/api/v1/inbox"), ("get", "/api/v1/inbox/{item}"), ("get", "/org/me/decisions"), ("post", "/events")}
+OWN = {("get", "/api/v1/inbox"), ("get", "/api/v1/inbox/{item}"), ("get", "/org/me/decisions"), ("post", "/events"),
+       ("post", "/hooks/{name}")}
 
 
 async def test_every_other_route_is_closed_to_a_key() -> None:
