@@ -31,6 +31,7 @@ COMMANDS = {
     "connect": "ops.cli.commands.sources.connect:app",
     "hooks": "ops.cli.commands.sources.hooks:app",
     "roles": "ops.cli.commands.access.role_mapping:app",
+    "mcp": "ops.cli.commands.sources.mcp:mcp",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",
     "dead-letters": "ops.cli.commands.dead_letters:app",

@@ -21,22 +21,31 @@ from ops.mcp.handles import first_handle, next_handle, notice_subject, question_
 from ops.mcp.waiting import Bell
 from schemas.scalars import parse_timestamp
 
-__all__ = ["Client", "Desk"]
+__all__ = ["AttnUnreachable", "Client", "Desk", "TooManyCallers"]
 
 log = structlog.get_logger("attn.mcp")
 
 # Seconds.
 _SETTLE_SECONDS = 5.0
+_REACH_SECONDS = 10.0
 _REPORT_SECONDS = 0.25
 UNFETCHED = "no caller fetched the answer before the question expired"
 CANCELLED = "the caller withdrew the question before it had the answer"
 
 Json = dict[str, Any]
-Tick = Callable[[Standing], Awaitable[None]]
+Tick = Callable[[], Awaitable[None]]
+
+
+class AttnUnreachable(Exception):
+    """attn did not answer in time. What was asked before stays asked."""
+
+
+class TooManyCallers(Exception):
+    """Too many different keys are in use at once."""
 
 
 class Client(Protocol):
-    """The part of AttnClient that a desk needs."""
+    """The part of AttnClient that a desk needs. It repeats a request until attn answers."""
 
     async def send(self, events: Sequence[Json], topic: str | None = None) -> Any: ...
 
@@ -113,24 +122,34 @@ class Desk:
 
     async def wait(self, handle: str, seconds: float, tick: Tick, asked: bool = False) -> Standing:
         """Returns how the question stands when it is final or not known, or after `seconds`. `tick` runs every ten
-        seconds. `asked`: attn has the question, so it waits although no worker has read it yet.
+        seconds, also while attn does not answer. `asked`: attn has the question, though no worker may have read it yet.
 
-        Raises TooManyWaiting if too many calls wait.
+        Raises TooManyWaiting if too many calls wait, and AttnUnreachable if attn did not answer at the end of the wait.
         """
         until = time.monotonic() + seconds
         async with self._bell.waiter(subject_of(handle) or "") as rung:
-            standing = await (self.standing(handle) if asked else self.recorded(handle))
-            while (standing.status == "waiting" or (asked and standing.status == "unknown")) and (
-                    left := until - time.monotonic()) > 0:
-                await tick(standing)
-                await rung(min(left, 0.5) if standing.status == "unknown" else left)
-                standing = await self.standing(handle)
+            standing = await self._read(handle, self.standing if asked else self.recorded)
+            while (left := until - time.monotonic()) > 0 and (
+                    standing is None or standing.status == "waiting" or (asked and standing.status == "unknown")):
+                await tick()
+                await rung(min(left, 0.5) if standing is not None and standing.status == "unknown" else left)
+                standing = await self._read(handle, self.standing)
+        if standing is None:
+            raise AttnUnreachable
         return waiting(handle) if asked and standing.status == "unknown" else standing
+
+    async def _read(self, handle: str, read: Callable[[str], Awaitable[Standing]]) -> Standing | None:
+        """Returns how a question stands; None if attn does not answer for ten seconds."""
+        try:
+            async with asyncio.timeout(_REACH_SECONDS):
+                return await read(handle)
+        except TimeoutError:
+            return None
 
     def hand_out(self, standing: Standing) -> None:
         """Reports in the background that the answer was handed to the caller, unless it is known."""
         if standing.decision is not None:
-            self._spawn(self._report_applied(standing.handle, standing.decision))
+            self.later(self._report_applied(standing.handle, standing.decision))
 
     async def _report_applied(self, handle: str, decision: str) -> None:
         with contextlib.suppress(TimeoutError):  # the result is written first: attn may learn of it late, never early
@@ -155,7 +174,7 @@ class Desk:
 
     def withdraw_later(self, handle: str) -> None:
         """Withdraws in the background: its caller has gone."""
-        self._spawn(self.withdraw(handle))
+        self.later(self.withdraw(handle))
 
     async def notify(self, told: NotifyHuman, sender: str) -> str:
         """Returns the handle of the notice once attn has it durably.."""
@@ -208,7 +227,9 @@ class Desk:
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)
 
-    def _spawn(self, work: Awaitable[Any]) -> None:
+    def later(self, work: Awaitable[Any]) -> None:
+        """Runs the work in the background; a failure is logged."""
+
         async def run() -> None:
             try:
                 await work

@@ -14,9 +14,10 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Lis
 
 from ops.mcp.arguments import InvalidArguments
 from ops.mcp.cancellation import is_timeout
-from ops.mcp.desk import Desk
+from ops.mcp.desk import AttnUnreachable, Desk, TooManyCallers
 from ops.mcp.tools import TOOLS, Call, Waits, call_tool, tool_error
 from ops.mcp.waiting import TooManyWaiting
+from streams.connectors.attn_client import AttnRefused, EventRejected
 
 __all__ = ["Desks", "Disconnected", "build_server"]
 
@@ -36,7 +37,7 @@ class Disconnected(Exception):
 class Desks(Protocol):
     """Finds the desk of a request. `request`: the HTTP request, None over stdio."""
 
-    def of(self, request: Any) -> Desk: ...
+    async def of(self, request: Any) -> Desk: ...
 
 
 class _Asked(NamedTuple):
@@ -72,7 +73,7 @@ def build_server(desks: Desks, version: str, waits: Waits = Waits()) -> Server[A
             raise MCPError(INVALID_PARAMS, f"unknown tool: {params.name[:100]}")
         key = _key(context.request, context.request_id)
         try:
-            desk = desks.of(context.request)
+            desk = await desks.of(context.request)
             call = _call(context, desk, waits, lambda handle: calls.add(key, _Asked(desk, handle)))
             result = await call_tool(params.name, params.arguments, call)
         except Exception as error:
@@ -122,9 +123,14 @@ def _sender(context: ServerRequestContext[Any, Any]) -> str:
 
 
 def _error_result(error: Exception) -> CallToolResult:
-    if isinstance(error, InvalidArguments | TooManyWaiting):
+    """Returns the result that tells the model what failed. An error that nobody foresaw is logged, and its text is not
+    shown."""
+    if isinstance(error, InvalidArguments | TooManyWaiting | TooManyCallers | EventRejected | AttnRefused):
         return tool_error(str(error))
+    if isinstance(error, AttnUnreachable):
+        return tool_error("attn cannot be reached at the moment. Make the same call again later: what was asked before "
+                          "stays asked, and nothing is asked twice")
     if isinstance(error, Disconnected):
         return tool_error("the caller has disconnected; the question stays open")
-    log.exception("a tool failed")
+    log.error("a tool failed", exc_info=error)
     return tool_error(f"the call failed in attn mcp: {type(error).__name__}")

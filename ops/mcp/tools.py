@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel
 
-from ops.mcp.answers import OUTPUT_SCHEMA, Standing
+from ops.mcp.answers import OUTPUT_SCHEMA
 from ops.mcp.arguments import (
     MAX_WAIT,
     AskHuman,
@@ -22,9 +23,15 @@ from ops.mcp.arguments import (
     input_schema,
     read_arguments,
 )
-from ops.mcp.desk import Desk
+from ops.mcp.desk import AttnUnreachable, Desk
+
+T = TypeVar("T")
 
 __all__ = ["TOOLS", "Call", "Waits", "call_tool", "tool_error"]
+
+
+_CALL_SECONDS = 20.0  # of what a call does besides waiting
+_MAX_LISTED = 100
 
 
 class Waits(NamedTuple):
@@ -93,7 +100,7 @@ def tool_error(text: str) -> CallToolResult:
 async def _ask_human(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     asked = read_arguments(AskHuman, arguments)
     if asked.handle is None:
-        handle = await call.desk.ask(asked, call.sender, call.named)
+        handle = await _in_time(call.desk.ask(asked, call.sender, call.named))
     else:
         handle = asked.handle
         _check_question(handle)
@@ -114,7 +121,7 @@ async def _wait(call: Call, handle: str, wanted: float | None, asked: bool) -> C
     text = f"waiting for a person; handle {handle}"
     await call.progress(0, text)
 
-    async def tick(_: Standing) -> None:
+    async def tick() -> None:
         await call.progress(time.monotonic() - began, text)
 
     standing = await call.desk.wait(handle, call.waits.of(wanted, call.has_progress), tick, asked)
@@ -125,16 +132,16 @@ async def _wait(call: Call, handle: str, wanted: float | None, asked: bool) -> C
 
 
 async def _notify_human(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
-    handle = await call.desk.notify(read_arguments(NotifyHuman, arguments), call.sender)
+    handle = await _in_time(call.desk.notify(read_arguments(NotifyHuman, arguments), call.sender))
     return _result({"status": "sent", "handle": handle, "message": "The message is in the inbox."})
 
 
 async def _withdraw(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     handle = read_arguments(Withdraw, arguments).handle
     if handle.startswith("note_"):
-        await call.desk.withdraw_notice(handle)
+        await _in_time(call.desk.withdraw_notice(handle))
         return _result({"status": "withdrawn", "handle": handle, "message": "The message is withdrawn."})
-    standing = await call.desk.withdraw(handle)
+    standing = await _in_time(call.desk.withdraw(handle))
     if standing.status == "withdrawn":
         return _result(standing.result | {"message": "The question is withdrawn."})
     return _result(standing.result)
@@ -142,15 +149,23 @@ async def _withdraw(arguments: dict[str, Any] | None, call: Call) -> CallToolRes
 
 async def _list_waiting(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     read_arguments(ListWaiting, arguments)
-    questions = await call.desk.open_questions()
+    questions = await _in_time(call.desk.open_questions())
     return _result({"questions": questions[:_MAX_LISTED], "count": len(questions)})
 
 
-_MAX_LISTED = 100
 _HANDLERS: dict[str, Callable[[dict[str, Any] | None, Call], Awaitable[CallToolResult]]] = {
     "ask_human": _ask_human, "get_answer": _get_answer, "notify_human": _notify_human, "withdraw": _withdraw,
     "list_waiting": _list_waiting,
 }
+
+
+async def _in_time(work: Awaitable[T]) -> T:
+    """Raises AttnUnreachable if attn does not answer in time."""
+    try:
+        async with asyncio.timeout(_CALL_SECONDS):
+            return await work
+    except TimeoutError:
+        raise AttnUnreachable from None
 
 
 def _check_question(handle: str) -> None:

@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from streams.runtime import private_files
 from streams.runtime.source_keys import key_id_of
 
-__all__ = ["AttnUrl", "KeyFile", "load_source_settings"]
+__all__ = ["AttnUrl", "KeyFile", "load_source_settings", "url_of"]
 
 AttnUrl = Annotated[str | None, typer.Option(
     "--attn", metavar="URL", show_default=False,
@@ -42,6 +42,10 @@ def load_source_settings(attn: str | None, key_file: Path | None, **flags: Any) 
     if key_id_of(text) is None:
         raise UserError("the key is not valid: it is attn_, 16 characters, _, and 49 characters, with a checksum in "
                         "the last six; copy it again", code=2)
+    return settings.model_copy(update={"url": url_of(settings), "key": SecretStr(text)})
+
+
+def url_of(settings: Settings) -> str:
+    """Returns the URL of attn, without a slash at its end."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return settings.model_copy(update={
-        "url": (settings.url or f"http://{host}:{settings.port}").rstrip("/"), "key": SecretStr(text)})
+    return (settings.url or f"http://{host}:{settings.port}").rstrip("/")
