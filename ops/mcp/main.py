@@ -13,14 +13,14 @@ import aiohttp
 import structlog
 import uvicorn
 from mcp.server.stdio import stdio_server
-from streams.connectors.attn_client import AttnClient
 
 from api.http.protocol.server import listen
 from ops.mcp import http_app
-from ops.mcp.desk import Client
-from ops.mcp.desks import Connect, HttpDesks, OneDesk, verify_key
+from ops.mcp.asker import Client
+from ops.mcp.askers import Connect, HttpAskers, OneAsker, verify_key
 from ops.mcp.server import build_server
 from ops.mcp.tools import Waits
+from streams.connectors.attn_client import AttnClient
 
 __all__ = ["HttpOptions", "serve_http", "serve_stdio"]
 
@@ -40,8 +40,8 @@ class HttpOptions(NamedTuple):
 
 async def serve_stdio(url: str, key: str, source: str, waits: Waits, stop: asyncio.Event) -> None:
     """Serves the client at stdin and stdout until stdin ends or `stop` is set. Reports under way get two seconds."""
-    async with OneDesk.open(_connector(url), key, source) as desks:
-        server = build_server(desks, metadata.version("attn"), waits)
+    async with OneAsker.open(_connector(url), key, source) as askers:
+        server = build_server(askers, metadata.version("attn"), waits)
 
         async def serve() -> None:
             async with stdio_server() as (incoming, outgoing):
@@ -52,14 +52,14 @@ async def serve_stdio(url: str, key: str, source: str, waits: Waits, stop: async
 
 async def serve_http(url: str, source: str, waits: Waits, options: HttpOptions, stop: asyncio.Event) -> None:
     """Serves HTTP clients until `stop` is set. Raises OSError if the address cannot be listened on."""
-    desks = HttpDesks(_connector(url), source)
-    server = build_server(desks, metadata.version("attn"), waits)
+    askers = HttpAskers(_connector(url), source)
+    server = build_server(askers, metadata.version("attn"), waits)
     sock = listen(options.host, options.port)
     port = sock.getsockname()[1]
     security = http_app.security_of(options.host, port, options.allowed_hosts, options.allowed_origins)
     async with aiohttp.ClientSession(trust_env=False) as session:
         app = http_app.build_app(
-            server, security, lambda key: verify_key(session, url, key), source, desks.maintain)
+            server, security, lambda key: verify_key(session, url, key), source, askers.maintain)
         http = _Server(uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=_STOP_SECONDS,
             server_header=False))

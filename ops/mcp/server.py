@@ -10,16 +10,16 @@ import structlog
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams
+from mcp.types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams
 
-from ops.mcp.arguments import InvalidArguments
-from ops.mcp.cancellation import is_timeout
-from ops.mcp.desk import AttnUnreachable, Desk, TooManyCallers
+from ops.mcp.asker import Asker, AttnUnreachable, TooManyCallers
+from ops.mcp.questions.arguments import InvalidArguments
+from ops.mcp.questions.cancellation import is_timeout
 from ops.mcp.tools import TOOLS, Call, Waits, call_tool, tool_error
 from ops.mcp.waiting import TooManyWaiting
 from streams.connectors.attn_client import AttnRefused, EventRejected
 
-__all__ = ["Desks", "Disconnected", "build_server"]
+__all__ = ["Askers", "Disconnected", "build_server"]
 
 log = structlog.get_logger("attn.mcp")
 
@@ -34,14 +34,14 @@ class Disconnected(Exception):
     """The caller of a request has closed its connection. Its question stays open."""
 
 
-class Desks(Protocol):
-    """Finds the desk of a request. `request`: the HTTP request, None over stdio."""
+class Askers(Protocol):
+    """Finds the asker of a request. `request`: the HTTP request, None over stdio."""
 
-    async def of(self, request: Any) -> Desk: ...
+    async def of(self, request: Any) -> Asker: ...
 
 
 class _Asked(NamedTuple):
-    desk: Desk
+    asker: Asker
     handle: str
 
 
@@ -61,8 +61,8 @@ class _Calls:
         return self._asked.pop(key, None)
 
 
-def build_server(desks: Desks, version: str, waits: Waits = Waits()) -> Server[Any]:  # noqa: B008 - immutable
-    """Returns the server. It holds no question: `desks` reads and writes everything in attn."""
+def build_server(askers: Askers, version: str, waits: Waits = Waits()) -> Server[Any]:  # noqa: B008 - immutable
+    """Returns the server. It holds no question: `askers` reads and writes everything in attn."""
     calls = _Calls()
 
     async def list_tools(_: ServerRequestContext[Any, Any], __: PaginatedRequestParams | None) -> ListToolsResult:
@@ -73,8 +73,8 @@ def build_server(desks: Desks, version: str, waits: Waits = Waits()) -> Server[A
             raise MCPError(INVALID_PARAMS, f"unknown tool: {params.name[:100]}")
         key = _key(context.request, context.request_id)
         try:
-            desk = await desks.of(context.request)
-            call = _call(context, desk, waits, lambda handle: calls.add(key, _Asked(desk, handle)))
+            asker = await askers.of(context.request)
+            call = _call(context, asker, waits, lambda handle: calls.add(key, _Asked(asker, handle)))
             result = await call_tool(params.name, params.arguments, call)
         except Exception as error:
             calls.pop(key)
@@ -87,7 +87,7 @@ def build_server(desks: Desks, version: str, waits: Waits = Waits()) -> Server[A
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             asked = calls.pop(_key(ctx.request, ctx.params.get("requestId")))
             if asked is not None and not is_timeout(ctx.params.get("reason")):
-                asked.desk.withdraw_later(asked.handle)
+                asked.asker.withdraw_later(asked.handle)
         return result
 
     server: Server[Any] = Server(
@@ -104,7 +104,7 @@ def _key(request: Any, request_id: Any) -> tuple[str, str]:
 
 
 def _call(
-    context: ServerRequestContext[Any, Any], desk: Desk, waits: Waits, named: Callable[[str], None],
+    context: ServerRequestContext[Any, Any], asker: Asker, waits: Waits, named: Callable[[str], None],
 ) -> Call:
     async def progress(seconds: float, text: str) -> None:
         if context.request is not None and await context.request.is_disconnected():
@@ -112,7 +112,7 @@ def _call(
         await context.session.report_progress(round(seconds, 3), None, text)
 
     has_progress = bool(context.meta and context.meta.get("progress_token") is not None)
-    return Call(desk, _sender(context), waits, has_progress, progress, named)
+    return Call(asker, _sender(context), waits, has_progress, progress, named)
 
 
 def _sender(context: ServerRequestContext[Any, Any]) -> str:

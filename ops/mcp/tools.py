@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp.types import CallToolResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel
 
-from ops.mcp.answers import OUTPUT_SCHEMA
-from ops.mcp.arguments import (
+from ops.mcp.asker import Asker, AttnUnreachable
+from ops.mcp.questions.answers import OUTPUT_SCHEMA
+from ops.mcp.questions.arguments import (
     MAX_WAIT,
     AskHuman,
     GetAnswer,
@@ -23,7 +24,6 @@ from ops.mcp.arguments import (
     input_schema,
     read_arguments,
 )
-from ops.mcp.desk import AttnUnreachable, Desk
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     """One call of a tool. `sender`: name of the client. `progress`: sends a progress notification (seconds, text), and
     raises if the caller has disconnected. `named`: is told the handle of the question that the call waits for."""
 
-    desk: Desk
+    asker: Asker
     sender: str
     waits: Waits
     has_progress: bool
@@ -100,7 +100,7 @@ def tool_error(text: str) -> CallToolResult:
 async def _ask_human(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     asked = read_arguments(AskHuman, arguments)
     if asked.handle is None:
-        handle = await _in_time(call.desk.ask(asked, call.sender, call.named))
+        handle = await _in_time(call.asker.ask(asked, call.sender, call.named))
     else:
         handle = asked.handle
         _check_question(handle)
@@ -124,24 +124,24 @@ async def _wait(call: Call, handle: str, wanted: float | None, asked: bool) -> C
     async def tick() -> None:
         await call.progress(time.monotonic() - began, text)
 
-    standing = await call.desk.wait(handle, call.waits.of(wanted, call.has_progress), tick, asked)
+    standing = await call.asker.wait(handle, call.waits.of(wanted, call.has_progress), tick, asked)
     await call.progress(time.monotonic() - began, standing.status)  # raises if nobody takes the result
     if standing.status == "answered":
-        call.desk.hand_out(standing)
+        call.asker.hand_out(standing)
     return _result(standing.result)
 
 
 async def _notify_human(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
-    handle = await _in_time(call.desk.notify(read_arguments(NotifyHuman, arguments), call.sender))
+    handle = await _in_time(call.asker.notify(read_arguments(NotifyHuman, arguments), call.sender))
     return _result({"status": "sent", "handle": handle, "message": "The message is in the inbox."})
 
 
 async def _withdraw(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     handle = read_arguments(Withdraw, arguments).handle
     if handle.startswith("note_"):
-        await _in_time(call.desk.withdraw_notice(handle))
+        await _in_time(call.asker.withdraw_notice(handle))
         return _result({"status": "withdrawn", "handle": handle, "message": "The message is withdrawn."})
-    standing = await _in_time(call.desk.withdraw(handle))
+    standing = await _in_time(call.asker.withdraw(handle))
     if standing.status == "withdrawn":
         return _result(standing.result | {"message": "The question is withdrawn."})
     return _result(standing.result)
@@ -149,7 +149,7 @@ async def _withdraw(arguments: dict[str, Any] | None, call: Call) -> CallToolRes
 
 async def _list_waiting(arguments: dict[str, Any] | None, call: Call) -> CallToolResult:
     read_arguments(ListWaiting, arguments)
-    questions = await _in_time(call.desk.open_questions())
+    questions = await _in_time(call.asker.open_questions())
     return _result({"questions": questions[:_MAX_LISTED], "count": len(questions)})
 
 

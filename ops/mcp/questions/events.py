@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ops.mcp.arguments import AskHuman, InvalidArguments, NotifyHuman, OptionArgument, Who, expiry_of, explain
-from ops.mcp.handles import event_id, subject_of
+from ops.mcp.questions.arguments import AskHuman, InvalidArguments, NotifyHuman, OptionArgument, Who, expiry_of, explain
+from ops.mcp.questions.handles import event_id, subject_of
 from schemas.asking.ask import MAX_ASK_BYTES, Ask
 from schemas.scalars import format_timestamp
 
@@ -62,12 +62,12 @@ def withdrawn(source: str, handle: str, now: int) -> Event:
     return _event("waitpoint.cancelled", source, handle, "withdrawn", now, {})
 
 
-def noticed(told: NotifyHuman, source: str, handle: str, sender: str, now: int) -> Event:
+def noticed(notice: NotifyHuman, source: str, handle: str, sender: str, now: int) -> Event:
     """Returns the event of a notice."""
-    data = {"title": told.message, "priority": told.priority, **_target(told.who),
+    data = {"title": notice.message, "priority": notice.priority, **_target(notice.who),
             "sender": {"type": "agent", "id": sender, "name": sender}}
-    if told.body is not None:
-        data["body_md"] = told.body
+    if notice.body is not None:
+        data["body_md"] = notice.body
     return _event("message.posted", source, handle, "posted", now, data)
 
 

@@ -1,4 +1,4 @@
-"""Finds the desk of a call: one for all calls over stdio, one for each key and source over HTTP."""
+"""Finds the asker of a call: one for all calls over stdio, one for each key and source over HTTP."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import aiohttp
 import structlog
 
-from ops.mcp.desk import Client, Desk, TooManyCallers
+from ops.mcp.asker import Asker, Client, TooManyCallers
 from ops.mcp.http_app import Verdict, caller_of
 
-__all__ = ["HttpDesks", "OneDesk", "verify_key"]
+__all__ = ["HttpAskers", "OneAsker", "verify_key"]
 
 log = structlog.get_logger("attn.mcp")
 
-MAX_DESKS = 1000
+MAX_ASKERS = 1000
 # Seconds.
 _IDLE, _ROUND, _REPAIR, _CLOSE, _VERIFY = 600.0, 30.0, 3600.0, 2.0, 10.0
 
@@ -39,62 +39,62 @@ async def verify_key(session: aiohttp.ClientSession, url: str, key: str) -> Verd
         return "unreachable"
 
 
-async def _repair(desk: Desk) -> None:
-    """Refuses answers that nobody fetched in time (`Desk.refuse_unfetched`)."""
+async def _repair(asker: Asker) -> None:
+    """Refuses answers that nobody fetched in time (`Asker.refuse_unfetched`)."""
     try:
-        if refused := await desk.refuse_unfetched():
+        if refused := await asker.refuse_unfetched():
             log.info("answers that no caller fetched were refused", answers=refused)
     except Exception as error:
         log.warning("answers that nobody fetched could not be listed", error=f"{type(error).__name__}: {error}")
 
 
-class OneDesk:
-    """The desk of the one client of a stdio server."""
+class OneAsker:
+    """The asker of the one client of a stdio server."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, asker: Asker) -> None:
+        self._desk = asker
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, connect: Connect, key: str, source: str) -> AsyncIterator[OneDesk]:
-        """Yields the desk of a key, and repairs every hour."""
+    async def open(cls, connect: Connect, key: str, source: str) -> AsyncIterator[OneAsker]:
+        """Yields the asker of a key, and repairs every hour."""
         async with connect(key) as client:
-            desk = Desk(client, source)
-            repairs = asyncio.create_task(_repair_hourly(desk))
+            asker = Asker(client, source)
+            repairs = asyncio.create_task(_repair_hourly(asker))
             try:
-                yield cls(desk)
+                yield cls(asker)
             finally:
                 repairs.cancel()
-                await desk.close(_CLOSE)
+                await asker.close(_CLOSE)
 
-    async def of(self, _: Any) -> Desk:
+    async def of(self, _: Any) -> Asker:
         return self._desk
 
 
-async def _repair_hourly(desk: Desk) -> None:
+async def _repair_hourly(asker: Asker) -> None:
     while True:
-        await _repair(desk)
+        await _repair(asker)
         await asyncio.sleep(_REPAIR)
 
 
 class _Open:
-    """A desk with its connection to attn."""
+    """An asker with its connection to attn."""
 
-    def __init__(self, desk: Desk, stack: AsyncExitStack) -> None:
-        self.desk, self.stack = desk, stack
+    def __init__(self, asker: Asker, stack: AsyncExitStack) -> None:
+        self.asker, self.stack = asker, stack
         self.used_at = self.repaired_at = time.monotonic()
 
 
-class HttpDesks:
-    """The desks of an HTTP server. `maintain` closes those that are idle and repairs the others."""
+class HttpAskers:
+    """The askers of an HTTP server. `maintain` closes those that are idle and repairs the others."""
 
     def __init__(self, connect: Connect, source: str) -> None:
         self._connect, self._source = connect, source
         self._open: dict[tuple[str, str], _Open] = {}
         self._lock = asyncio.Lock()
 
-    async def of(self, request: Any) -> Desk:
-        """Returns the desk of the caller's key. Raises TooManyCallers above MAX_DESKS desks that are in use."""
+    async def of(self, request: Any) -> Asker:
+        """Returns the asker of the caller's key. Raises TooManyCallers above MAX_ASKERS askers that are in use."""
         key, source = caller_of(request, self._source)
         async with self._lock:
             found = self._open.get((key, source))
@@ -102,35 +102,35 @@ class HttpDesks:
                 await self._make_room()
                 stack = AsyncExitStack()
                 client = await stack.enter_async_context(self._connect(key))
-                found = self._open[key, source] = _Open(Desk(client, source), stack)
-                found.desk.later(_repair(found.desk))
+                found = self._open[key, source] = _Open(Asker(client, source), stack)
+                found.asker.later(_repair(found.asker))
             found.used_at = time.monotonic()
-            return found.desk
+            return found.asker
 
     async def maintain(self) -> None:
-        """Runs until it is cancelled; closes all desks then."""
+        """Runs until it is cancelled; closes all askers then."""
         try:
             while True:
                 await asyncio.sleep(_ROUND)
                 now = time.monotonic()
                 for name, one in list(self._open.items()):
-                    if now - one.used_at > _IDLE and not one.desk.busy:
+                    if now - one.used_at > _IDLE and not one.asker.busy:
                         await self._close(name)
                     elif now - one.repaired_at > _REPAIR:
                         one.repaired_at = now
-                        one.desk.later(_repair(one.desk))
+                        one.asker.later(_repair(one.asker))
         finally:
             await asyncio.gather(*map(self._close, list(self._open)))
 
     async def _make_room(self) -> None:
-        if len(self._open) < MAX_DESKS:
+        if len(self._open) < MAX_ASKERS:
             return
-        idle = [(one.used_at, name) for name, one in self._open.items() if not one.desk.busy]
+        idle = [(one.used_at, name) for name, one in self._open.items() if not one.asker.busy]
         if not idle:
-            raise TooManyCallers(f"{MAX_DESKS} keys have calls in progress: try again later")
+            raise TooManyCallers(f"{MAX_ASKERS} keys have calls in progress: try again later")
         await self._close(min(idle)[1])
 
     async def _close(self, name: tuple[str, str]) -> None:
         one = self._open.pop(name)
-        await one.desk.close(_CLOSE)
+        await one.asker.close(_CLOSE)
         await one.stack.aclose()

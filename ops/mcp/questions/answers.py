@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ops.mcp.handles import subject_of
+from ops.mcp.questions.handles import subject_of
 from schemas.scalars import parse_timestamp
 
 __all__ = ["OUTPUT_SCHEMA", "Ended", "Standing", "closed", "ended_of", "handle_of", "standing_of", "waiting"]
@@ -17,7 +17,8 @@ _MESSAGES: dict[Status, str] = {
     "waiting": "No answer yet. Call get_answer with the handle to go on waiting. Do not assume an answer.",
     "expired": "Nobody answered in time. Treat it as not approved.",
     "withdrawn": "The question was closed without an answer. Treat it as not approved.",
-    "unknown": "attn has no question with this handle: it was never recorded, or it ended more than 30 days ago.",
+    "unknown": "attn has no question with this handle: it was never recorded, was asked anew since, or ended more than "
+               "30 days ago. Treat it as not approved.",
 }
 OUTPUT_SCHEMA: dict[str, Any] = {
     "type": "object", "required": ["status", "handle", "message"], "properties": {
@@ -82,8 +83,8 @@ def standing_of(handle: str, item: Mapping[str, Any] | None, decisions: Sequence
             return _plain("expired", handle)
         if state == "made":  # its people can still take it back
             return _plain("waiting", handle, decision["id"])
-    if not current:
-        return _plain("withdrawn" if decision is not None or item is not None else "unknown", handle)
+    if not current:  # without a decision of its own a question is lost when its subject is asked anew
+        return _plain("withdrawn" if decision is not None else "unknown", handle)
     assert item is not None
     return _plain("withdrawn" if item["state"] == "resolved" else "waiting", handle)
 

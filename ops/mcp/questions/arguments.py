@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from ops.mcp.handles import subject_of
+from ops.mcp.questions.handles import subject_of
 from schemas.scalars import DAY, HOUR, MINUTE, SECOND, is_valid_unicode, parse_timestamp
 
 __all__ = [

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import structlog
 
-from ops.mcp import events
-from ops.mcp.answers import Standing, closed, ended_of, handle_of, standing_of, waiting
-from ops.mcp.arguments import AskHuman, NotifyHuman
-from ops.mcp.handles import first_handle, next_handle, notice_subject, question_subject, subject_of
+from ops.mcp.questions import events
+from ops.mcp.questions.answers import Standing, closed, ended_of, handle_of, standing_of, waiting
+from ops.mcp.questions.arguments import AskHuman, NotifyHuman
+from ops.mcp.questions.handles import first_handle, next_handle, notice_subject, question_subject, subject_of
 from ops.mcp.waiting import Bell
 from schemas.scalars import parse_timestamp
 
-__all__ = ["AttnUnreachable", "Client", "Desk", "TooManyCallers"]
+__all__ = ["Asker", "AttnUnreachable", "Client", "TooManyCallers"]
 
 log = structlog.get_logger("attn.mcp")
 
@@ -45,7 +45,7 @@ class TooManyCallers(Exception):
 
 
 class Client(Protocol):
-    """The part of AttnClient that a desk needs. It repeats a request until attn answers."""
+    """The part of AttnClient that an asker needs. It repeats a request until attn answers."""
 
     async def send(self, events: Sequence[Json], topic: str | None = None) -> Any: ...
 
@@ -60,7 +60,7 @@ class Client(Protocol):
     def watch_decisions(self, *, state: str, source: str | None = None) -> AsyncIterator[Sequence[Json]]: ...
 
 
-class Desk:
+class Asker:
     """Questions and notices of one CloudEvents source, sent and read with one key."""
 
     def __init__(self, client: Client, source: str, clock: Callable[[], float] = time.time) -> None:
@@ -105,7 +105,7 @@ class Desk:
     async def standing(self, handle: str) -> Standing:
         """Returns how a question stands."""
         subject = subject_of(handle) or ""
-        decisions = await self._client.decisions(source=self._source, source_id=subject)
+        decisions = await self._decisions(source_id=subject)
         return standing_of(handle, await self._item(subject), decisions)
 
     async def recorded(self, handle: str) -> Standing:
@@ -176,11 +176,11 @@ class Desk:
         """Withdraws in the background: its caller has gone."""
         self.later(self.withdraw(handle))
 
-    async def notify(self, told: NotifyHuman, sender: str) -> str:
-        """Returns the handle of the notice once attn has it durably.."""
-        named = told.model_dump(mode="json", include={"message", "body", "who", "reference"})
+    async def notify(self, notice: NotifyHuman, sender: str) -> str:
+        """Returns the handle of the notice once attn has it durably."""
+        named = notice.model_dump(mode="json", include={"message", "body", "who", "reference"})
         handle = notice_subject(self._source, named, self._clock())
-        await self._client.send([events.noticed(told, self._source, handle, sender, self._now())])
+        await self._client.send([events.noticed(notice, self._source, handle, sender, self._now())])
         return handle
 
     async def withdraw_notice(self, handle: str) -> None:
@@ -189,11 +189,11 @@ class Desk:
     async def open_questions(self) -> list[Json]:
         """Returns the questions that wait for a person, and those whose answer nobody has taken."""
         items = await self._client.items(state="active", source=self._source)
-        waiting = [(handle_of(item), item) for item in items]
+        waiting = [(handle_of(item), item) for item in items if item["source"] == self._source]
         found = [{"handle": handle, "status": "waiting", "question": item["title"], "priority": item["priority"],
                   "asked_at": item["created_at"], "expires_at": item["ask"].get("expires_at")}
                  for handle, item in waiting if handle and not _is_answered(item)]
-        decided = await self._client.decisions(state="sending", source=self._source)
+        decided = await self._decisions(state="sending")
         return found + [
             {"handle": decision["question"]["id"], "status": "answered", "question": decision.get("title"),
              "asked_at": decision["opened_at"], "decided_at": decision["at"]}
@@ -205,7 +205,7 @@ class Desk:
         Without it such an item stays in the inbox as `unconfirmed`. Returns the number of refused answers.
         """
         refused = 0
-        for decision in await self._client.decisions(state="sending", source=self._source):
+        for decision in await self._decisions(state="sending"):
             handle, expires = decision["question"]["id"], decision.get("expires_at")
             if subject_of(handle) is None or expires is None or parse_timestamp(expires) > self._now():
                 continue
@@ -222,7 +222,12 @@ class Desk:
 
     async def _item(self, subject: str) -> Json | None:
         rows = await self._client.items(state="all", source=self._source, source_id=subject)
-        return next((row for row in rows if row["source_id"] == subject), None)
+        return next((row for row in rows if row["source"] == self._source and row["source_id"] == subject), None)
+
+    async def _decisions(self, *, state: str | None = None, source_id: str | None = None) -> list[Json]:
+        """Returns decisions of this source, the newest first. attn's filter also finds those of sources below it."""
+        found = await self._client.decisions(state=state, source=self._source, source_id=source_id)
+        return [one for one in found if one["source"] == self._source]
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)

@@ -1,0 +1,1 @@
+"""What callers send and get: arguments, names, events, answers, cancellations. Pure."""

@@ -1,0 +1,23 @@
+"""One `attn up` for the tests of `attn mcp`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.peers.mcp_asking import SETTINGS, McpHttpServer, People, mcp_http
+from support.processes.up import Up
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    up = Up(tmp_path_factory.mktemp("mcp"), env=SETTINGS)
+    up.start()
+    yield People(up)
+    up.close()
+
+
+@pytest.fixture(scope="session")
+def http_server(people: People) -> Iterator[McpHttpServer]:
+    with mcp_http(people) as server:
+        yield server
