@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     incarnation: int = Field(
         0, ge=0, description="increment after the broker lost acknowledged records, because offsets are then reused")
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="port for /metrics and /readyz of workers and history; 0: off")
+        0, ge=0, le=65535, description="port for /metrics and /readyz of all roles but edges; 0: off")
 
     # Connectors and the MCP server are clients of an edge over HTTP, so they may run on any machine.
     url: str = Field(

@@ -78,7 +78,7 @@ class Connector:
             result = await self._sweep()
             self._sweep_began = None
             metrics.SWEEPS.labels(self._peer.name, result).inc()
-            metrics.PEER_UP.labels(self._peer.name).set(result in ("ok", "attn"))
+            metrics.PEER_UP.labels(self._peer.name).set(result == "ok")
             pause = self._sweep_seconds
             if result == "ok":
                 self._swept_at = time.monotonic()
@@ -128,6 +128,7 @@ class Connector:
             began = self._sweep_began
             if began is not None and began != reported and time.monotonic() - began > _SLOW_SWEEP:
                 reported = began
+                metrics.PEER_UP.labels(self._peer.name).set(0)
                 log.warning("%s: a sweep has run for %.0f s: attn or the system does not answer", self._peer.name,
                             time.monotonic() - began)
             await asyncio.sleep(_OBSERVE_EVERY)

@@ -114,6 +114,36 @@ def test_a_silence_of_somebody_at_alertmanager_closes_the_item_until_it_ends(wor
     assert world.desk.wait_item(world.subject)["state"] == "unread"
 
 
+def documented_config(home: Path, max_alerts: int) -> str:
+    """Returns the configuration of docs/connect/alertmanager.md for the addresses, times and key of a test."""
+    page = (Path(__file__).parents[3] / "docs" / "connect" / "alertmanager.md").read_text()
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    for shown, here in (
+        ("http://127.0.0.1:8080/", "$ATTN/"), ("group_wait: 10s", "group_wait: 200ms\n  group_interval: 1s"),
+        ("max_alerts: 100", f"max_alerts: {max_alerts}"), ("/etc/alertmanager/attn-key", str(home / "attn-key")),
+    ):
+        assert text.count(shown) == 1, shown
+        text = text.replace(shown, here)
+    return text
+
+
+def test_truncated_alerts_get_items_and_hook_and_sweep_make_the_same_events(up: Up, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        world = AlertWorld(up, tmp_path, stack, documented_config(tmp_path, max_alerts=1))
+        alerts = [world.labels | {"instance": f"i{number}"} for number in range(4)]
+        world.alertmanager.fire(*alerts)
+        wait_for(world.desk.items, 60, "the delivery made an item")
+        [pushed] = world.desk.items()  # max_alerts: the other three are truncated
+        connector = world.connector()
+        connector.start()
+        wait_for(lambda: len(world.desk.items()) == 4, 60, "the truncated alerts have items")
+        swept(connector, 2)
+        [same] = [one for one in world.desk.items() if one["id"] == pushed["id"]]
+        assert same["revision"] == pushed["revision"]  # the sweep's event is a repeat of the hook's
+        world.alertmanager.end(*alerts)  # a delivery with one of the four, and sweeps for the others
+        wait_for(lambda: not world.desk.items(), 60, "all are closed")
+
+
 def test_a_decision_that_cannot_take_effect_comes_back_with_the_reason(up: Up, tmp_path: Path) -> None:
     with ExitStack() as stack:
         world = AlertWorld(up, tmp_path, stack, flags=("--silences.max-silences=1",))

@@ -48,8 +48,9 @@ class AlertWorld:
         self.alertmanager.start()
 
     def config_text(self) -> str:
-        """Returns the configuration with the address of attn and the key in place of `$ATTN` and `$KEY`."""
-        return self.config.replace("$ATTN", self.up.url).replace("$KEY", self.key)
+        """Returns the configuration with the address of attn in place of `$ATTN`; writes the key into a file."""
+        (self.home / "attn-key").write_text(self.key)
+        return self.config.replace("$ATTN", self.up.url)
 
     @property
     def subject(self) -> str:
