@@ -44,7 +44,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     tasks = {
         name: asyncio.create_task(work, name=name) for name, work in (
             ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
-            ("heartbeats", edge.connections.send_heartbeats()), ("stop", stop.wait()),
+            ("heartbeats", edge.connections.send_heartbeats()), ("access", edge.access_watch.run()),
+            ("stop", stop.wait()),
         )
     }
     try:

@@ -211,6 +211,16 @@ class Settings(BaseSettings):
     # on the network can read the token.
     session_over_http: bool = Field(
         False, description="allow sign-in over plain HTTP from other machines; the session cookie is not Secure then")
+    # A session that is used once a working day survives the weekend; without a use it ends.
+    session_idle_hours: float = Field(
+        72.0, gt=0, le=24 * 365, description="hours without a use after which a session ends")
+    session_days: float = Field(
+        30.0, gt=0, le=365, description="days after the sign-in after which a session ends, however often it is used")
+    max_sessions: int = Field(
+        20, ge=1, le=100, description="sessions per user and workspace; one more ends the oldest")
+    session_keys: SecretStr | None = Field(
+        None, description="keys that seal refresh tokens of sessions, 32 bytes each in base64; default: derived from "
+        "ATTN_JWT_SECRET")
     role_visibility: Literal["exact", "at-least"] = Field(
         "exact", description="at-least: a higher role also sees items that target a lower role")
     source_managed_kinds: Annotated[frozenset[str], NoDecode] = Field(
@@ -320,8 +330,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
-        "kafka_key", "endpoints", "hooks", "target_message", "seal_keys", "receipt_keys", "key", "key_file",
-        "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles", "public_url", mode="before")
+        "kafka_key", "endpoints", "hooks", "target_message", "seal_keys", "receipt_keys", "session_keys", "key",
+        "key_file", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles", "public_url", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty

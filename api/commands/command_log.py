@@ -85,8 +85,8 @@ class CommandLog:
         finally:
             self._waiting.pop(command.id, None)
 
-    def post(self, entry: KeyUsed | SessionUsed) -> None:
-        """Appends an entry that has no outcome. Drops it if the log can't be written."""
+    def post(self, entry: Command | KeyUsed | SessionUsed) -> None:
+        """Appends an entry without waiting for an outcome. Drops it if the log can't be written."""
         if self.append is not None:
             self._send(entry)
 

@@ -7,16 +7,25 @@ may have lost digits.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from schemas.scalars import is_valid_unicode, parse_timestamp
+from schemas.scalars import is_valid_unicode, parse_timestamp, validate_timestamp
 
 __all__ = [
-    "SESSION_COOKIE", "WORDED", "AliasAnswer", "Answer", "Bulk", "Dismissal", "ManyAnswers", "Preferences", "Session",
-    "StateChange",
+    "SESSION_COOKIE", "WORDED", "AliasAnswer", "Answer", "Bulk", "Dismissal", "LinkText", "ManyAnswers", "Preferences",
+    "Session", "StateChange", "TokenRevocation",
 ]
 
 SESSION_COOKIE = "attn_session"
@@ -198,3 +207,39 @@ class Session(_Body):
     """The token to store as the session cookie."""
 
     token: Annotated[str, StringConstraints(min_length=1)]
+
+
+class LinkText(_Body):
+    """The text of a sign-in link: what follows `#signin=`."""
+
+    link: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _name(value: str) -> str:
+    if not is_valid_unicode(value):
+        raise ValueError("must be text")
+    return value
+
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=_ID), AfterValidator(_name)]
+_OptionalTime = Annotated[
+    int | None, BeforeValidator(lambda value: None if value is None else validate_timestamp(value)),
+    WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class TokenRevocation(_Body):
+    """Which bearer tokens of the workspace to revoke: the one with this `jti`, or those of `sub` that were issued
+    before a time (default: now). `expires_at`: when all of them have expired; the revocation ends then."""
+
+    jti: _Name | None = None
+    sub: _Name | None = None
+    issued_before: _OptionalTime = None
+    expires_at: _OptionalTime = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.jti is None) == (self.sub is None):
+            raise ValueError("name either jti or sub")
+        if self.jti is not None and self.issued_before is not None:
+            raise ValueError("issued_before goes with sub")
+        return self

@@ -413,14 +413,65 @@ class ZeroCount(_Model):
     count: Count
 
 
+class OwnWorkspace(_Model):
+    """A workspace that the caller may enter, and the caller's role there."""
+
+    id: str
+    role: Literal[ROLES]  # type: ignore[valid-type]
+
+
 class Me(_Model):
-    """The caller, by the claims of the token."""
+    """The caller, by the claims of the token or by the session. `workspaces`: of a token the one that it names."""
 
     user_id: str
     name: str | None = None
     workspace_id: str
     role: Literal[ROLES]  # type: ignore[valid-type]
     expires_at: datetime
+    workspaces: list[OwnWorkspace]
+    session_id: str | None = None
+
+
+class SignedIn(_Model):
+    user_id: str
+    workspace_id: str
+    role: Literal[ROLES]  # type: ignore[valid-type]
+
+
+class SessionEntry(_Model):
+    """A session, without its text. `last_used`: begin of the newest hour in which it was used. `expires_at`: its end
+    without further use. `current`: the request has this session."""
+
+    id: str
+    user_id: str
+    name: str | None = None
+    role: Literal[ROLES]  # type: ignore[valid-type]
+    via: str = Field(description="how the user signed in", examples=["oidc"])
+    device: str | None = Field(None, examples=["Firefox on Linux"])
+    address: str | None = None
+    created_at: datetime
+    last_used: datetime
+    expires_at: datetime
+    current: bool
+
+
+class SessionList(_Model):
+    sessions: list[SessionEntry]
+
+
+class EndedSessions(_Model):
+    """Ids of the sessions that were ended."""
+
+    ended: list[str]
+
+
+class RevokedTokens(_Model):
+    """What was revoked: the token with this `jti`, or those of `sub` that were issued before a time."""
+
+    revoked: bool
+    jti: str | None = None
+    sub: str | None = None
+    issued_before: datetime | None = None
 
 
 class ReceiptSignature(_Model):
@@ -460,13 +511,15 @@ ERRORS = {
     403: "not allowed for this role, or a write with the session cookie and without the CSRF header",
     404: "does not exist, or the caller may not see it",
     409: "only its source may resolve this item",
+    410: "the sign-in link was used or has expired",
     412: "the item has another revision than If-Match; `item` is its current state",
     413: "the body is too large",
     422: "the Idempotency-Key was used for another request",
     429: "too many requests or connections; `limit` is the limit",
     503: "temporarily unavailable; retry after Retry-After seconds",
 }
-_EVERY_ROUTE = (400, 401, 429, 503)
+# 404: also of a session that names a workspace which it may not enter.
+_EVERY_ROUTE = (400, 401, 404, 429, 503)
 _EVERY_WRITE = (403, 413, 422, 429)
 
 

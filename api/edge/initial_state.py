@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from api.readmodel.access.sessions import ACCESS_PREFIXES
 from api.readmodel.workspace import PREFIXES
 from schemas.views import PositionRow, apply_changes, decode_row
 
@@ -36,6 +37,8 @@ class ViewBatch(NamedTuple):
     rows: _Rows
     position: PositionRow
     size: int
+
+_KEPT = PREFIXES | ACCESS_PREFIXES
 
 
 class BatchAssembler:
@@ -57,7 +60,7 @@ class BatchAssembler:
             batch = ViewBatch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
             self._rows, self._size, self._at = [], 0, None
             return batch
-        if key[:2] in PREFIXES:
+        if key[:2] in _KEPT:
             self._at = at if self._at is None else self._at
             self._rows.append((key, value))
             self._size += len(key) + len(value or b"") + _OVERHEAD

@@ -22,8 +22,10 @@ from api.commands.visibility_barrier import VisibilityBarrier
 from api.contract.errors import ApiError
 from api.edge.broker_health import BrokerHealth
 from api.edge.index_builder import IndexBuilder
+from api.edge.session_usage import SessionUsage
 from api.history.client import HistoryClient
 from api.intake.sender import EventSender
+from api.live.access_watch import AccessWatch
 from api.live.case_events import CaseEventHub
 from api.live.connections import ConnectionRegistry
 from api.live.feed_hub import FeedHub
@@ -42,7 +44,7 @@ from streams.core.config import FoldConfig
 from streams.core.domain.visibility import Targets
 from streams.core.receipts import ReceiptSigner
 from streams.core.sealing import KEY_BYTES, Sealer
-from streams.runtime.keys import receipt_keys, retired_receipt_keys
+from streams.runtime.keys import receipt_keys, retired_receipt_keys, session_keys
 from streams.runtime.lag import LagTracker
 
 __all__ = ["Edge", "parse_partitions"]
@@ -86,6 +88,10 @@ class Edge:
         self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.key_usage = KeyUsage(self.command_log)
+        self.session_usage = SessionUsage(self.command_log, self.replica.access.sessions)
+        self.access_watch = AccessWatch(self.replica.access, clock, self.session_usage.note_credential)
+        keys = session_keys(settings)
+        self.session_sealer = Sealer(keys) if keys else None  # seals the issuers' refresh tokens
         self.notifications = NotificationHub(self.replica)
         self.event_sender = EventSender(settings.event_buffer, settings.event_seconds)
         self._barrier = VisibilityBarrier(self.replica.position_of)
@@ -124,7 +130,11 @@ class Edge:
         metrics.BATCHES.inc()
 
     def publish(self) -> None:
-        """Sends the frames of the batches since the last call, and what waited for these batches."""
+        """Sends the frames of the batches since the last call, and what waited for these batches.
+
+        Connections whose credential these batches took away end first: they get none of it.
+        """
+        self.access_watch.check_changed()
         self.feed_hub.send()
         self.long_polls.wake()
         self.release_pending()

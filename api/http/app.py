@@ -10,12 +10,25 @@ from starlette.routing import BaseRoute
 from api.contract.openapi import install_openapi
 from api.edge.services import Edge
 from api.http.auth.cookies import SeparateCookiesMiddleware
+from api.http.auth.sessions import EdgeSessions
 from api.http.auth.tokens import Authenticator
 from api.http.decisions import routes as decisions
 from api.http.error_handlers import add_error_handlers
 from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
 from api.http.paths import EncodedSegmentsMiddleware
-from api.http.routes import ankra, crewship, dashboard, docs, health, history, insights, receipts, session, zero
+from api.http.routes import (
+    ankra,
+    crewship,
+    dashboard,
+    docs,
+    health,
+    history,
+    insights,
+    receipts,
+    session,
+    sessions,
+    zero,
+)
 from api.http.sources import events, hooks, keys
 
 __all__ = ["create_app"]
@@ -30,6 +43,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app = FastAPI(title="attn", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.edge = edge
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
+    app.state.auth.attach(EdgeSessions(edge))
     add_error_handlers(app)
     app.router.routes.extend(_routes())
     install_openapi(app)
@@ -50,8 +64,8 @@ def _routes() -> list[BaseRoute]:
     """
     every = APIRouter(redirect_slashes=False)
     for routes in (
-        health, session, ankra, events, hooks, keys, history, insights, receipts, decisions, zero, crewship, docs,
-        dashboard,
+        health, session, sessions, ankra, events, hooks, keys, history, insights, receipts, decisions, zero, crewship,
+        docs, dashboard,
     ):
         every.include_router(routes.router)
     every.include_router(crewship.websocket_router)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
@@ -17,18 +20,22 @@ from api.contract.requests import SESSION_COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values, csrf_of
 from api.http.auth.keys import bearer_key, caller_of_key
-from api.http.auth.tokens import Authenticator, Caller, Unauthorized
+from api.http.auth.session_cookies import CSRF_COOKIE
+from api.http.auth.tokens import Authenticator, Caller, Unauthorized, UnknownWorkspace
+from api.http.auth.workspaces import workspace_choice
 from api.http.middleware import RELEASE_CALLBACKS
 from api.http.protocol.unauthenticated import mark_authenticated
+from api.live.connections import Watch
 from streams.core.fold.access.key_handlers import KEY_ROLES
 
 __all__ = [
     "CSRF_COOKIE", "CSRF_HEADER", "CurrentCaller", "CurrentEdge", "Cursor", "IdempotencyKey", "KeyOrCaller", "Revision",
-    "SendingCaller", "StreamingCaller", "WritingCaller", "acquire_read", "check_csrf", "get_caller", "get_edge",
-    "json_response", "read_cursor", "release_read", "valid_sessions",
+    "SendingCaller", "StreamingCaller", "WritingCaller", "acquire_read", "check_access", "check_csrf",
+    "closing_watch", "get_caller", "get_edge", "json_response", "read_cursor", "release_read", "valid_sessions",
+    "watch_of",
 ]
 
-CSRF_COOKIE, CSRF_HEADER = "attn_csrf", "x-csrf-token"
+CSRF_HEADER = "x-csrf-token"
 
 # The largest exact integer of JavaScript is one less; cursors stay below (schemas.views.CURSOR_BITS).
 _MAX_CURSOR = 2**53
@@ -87,11 +94,35 @@ async def _authenticate(request: Request) -> Caller:
             caller = caller_of_key(get_edge(request), key)
         else:
             caller = await auth.caller(
-                authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE))
+                authorization[0] if authorization else None, cookie_values(request, SESSION_COOKIE),
+                workspace_choice(request))
+    except UnknownWorkspace as error:
+        raise ApiError(404, str(error)) from None
     except Unauthorized as error:
         raise ApiError(401, str(error), {"www-authenticate": "Bearer"}) from None
     mark_authenticated(request.scope)
     return caller
+
+
+def watch_of(edge: Edge, caller: Caller) -> Watch:
+    """Returns the watch that ends a stream when the caller's credential is taken away."""
+    return partial(edge.access_watch.add, caller.credential)
+
+
+@contextmanager
+def closing_watch(edge: Edge, caller: Caller, end: Callable[[], None]) -> Iterator[None]:
+    """Calls `end` when the caller's credential is taken away while the block runs."""
+    remove = edge.access_watch.add(caller.credential, end)
+    try:
+        yield
+    finally:
+        remove()
+
+
+def check_access(edge: Edge, caller: Caller) -> None:
+    """Raises ApiError 401 if the caller's credential was taken away since the request began."""
+    if (reason := edge.access_watch.refusal(caller.credential)) is not None:
+        raise ApiError(401, reason, {"www-authenticate": "Bearer"})
 
 
 def check_csrf(request: Request) -> str:
@@ -109,7 +140,7 @@ async def valid_sessions(request: Request) -> dict[str, Caller]:
     """Returns the valid session cookies of the request (zero or more) with their callers."""
     auth: Authenticator = request.app.state.auth
     try:
-        return await auth.sessions(cookie_values(request, SESSION_COOKIE))
+        return await auth.sessions(cookie_values(request, SESSION_COOKIE), workspace_choice(request))
     except Unauthorized:
         return {}
 

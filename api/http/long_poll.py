@@ -19,7 +19,7 @@ from fastapi.responses import Response
 from api.contract.errors import NO_STORE, ApiError
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
-from api.http.dependencies import acquire_read, json_response, release_read
+from api.http.dependencies import acquire_read, check_access, closing_watch, json_response, release_read
 from api.live.connections import RETRY_AFTER, TooManyConnections
 from api.live.long_polls import MAX_WAIT_SECONDS
 
@@ -68,7 +68,8 @@ async def respond_when_changed(
 ) -> Response:
     """Returns the answer with its ETag, or 304 if the client has it and it did not change within the wait.
 
-    Raises ApiError 429 if the caller has too many waiting requests, and 401 if its key was revoked meanwhile.
+    Raises ApiError 429 if the caller has too many waiting requests, and 401 if its key or session ended
+    meanwhile.
     """
     current = await answer()
     if current.etag in condition.tags and condition.seconds:
@@ -87,12 +88,13 @@ async def _wait(
     """Returns the first answer that differs, or the last one when the wait is over."""
     deadline = asyncio.get_running_loop().time() + condition.seconds
     try:
-        with edge.long_polls.waiting(caller.workspace_id, caller.user) as changed:
+        with (edge.long_polls.waiting(caller.workspace_id, caller.user) as changed,
+              closing_watch(edge, caller, changed.set)):
             release_read(request)
             current = await answer()  # a change before the block began has set no event
             while current.etag in condition.tags and await _is_set(request, changed, deadline):
                 changed.clear()
-                _check_key(edge, caller)
+                check_access(edge, caller)
                 current = await answer()
                 if edge.long_polls.closed:
                     break
@@ -119,7 +121,3 @@ async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
-
-def _check_key(edge: Edge, caller: Caller) -> None:
-    if caller.key is not None and edge.replica.source_keys.get(caller.key.id) is None:
-        raise ApiError(401, "the key was revoked", {"www-authenticate": "Bearer"})

@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 from api import metrics
 from schemas.settings import Settings
 
-__all__ = ["MAX_STREAM_SECONDS", "ConnectionRegistry", "EncodedChunk", "LiveStream", "Sink", "TooManyConnections"]
+__all__ = ["MAX_STREAM_SECONDS", "ConnectionRegistry", "EncodedChunk", "LiveStream", "Sink", "TooManyConnections",
+           "Watch"]
 
 # Heartbeats of all streams are spread over so many moments. 10,000 at once would delay all other requests.
 _HEARTBEAT_SLOTS = 30
@@ -96,11 +97,17 @@ def _nothing() -> None:
     pass
 
 
+# Registers the function that ends a connection when its credential is taken away; returns the function that removes
+# it again (`api.live.access_watch`).
+Watch = Callable[[Callable[[], None]], Callable[[], None]]
+
+
 class _Entry(NamedTuple):
-    """What the registry keeps of one stream: its heartbeat slot, and the timer that ends it."""
+    """What the registry keeps of one stream: its heartbeat slot, the timer that ends it, and the end of its watch."""
 
     slot: int
     timer: asyncio.TimerHandle | None
+    unwatch: Callable[[], None] | None = None
 
 
 class ConnectionRegistry:
@@ -171,8 +178,8 @@ class ConnectionRegistry:
             self._opening -= 1
             metrics.OPENING.set(self._opening)
 
-    def add(self, stream: LiveStream, seconds: float | None) -> None:
-        """Registers a live stream. It ends after `seconds`, when its token expires."""
+    def add(self, stream: LiveStream, seconds: float | None, watch: Watch | None = None) -> None:
+        """Registers a live stream. It ends after `seconds`, when its token expires, or by its watch."""
         self._next_slot = (self._next_slot + 1) % _HEARTBEAT_SLOTS
         timer = None
         if seconds is not None:
@@ -182,6 +189,10 @@ class ConnectionRegistry:
         self._slots[self._next_slot].add(stream)
         if self._closed:
             stream.sink.end()
+        elif watch is not None:
+            unwatch = watch(stream.sink.end)
+            if stream in self._entries:
+                self._entries[stream] = self._entries[stream]._replace(unwatch=unwatch)
 
     def remove(self, stream: LiveStream) -> None:
         """Removes a stream whose connection has ended, and releases its reservation."""
@@ -190,6 +201,8 @@ class ConnectionRegistry:
         self._slots[entry.slot].discard(stream)
         if entry.timer is not None:
             entry.timer.cancel()
+        if entry.unwatch is not None:
+            entry.unwatch()
         stream.on_disconnect()
 
     async def send_heartbeats(self) -> None:

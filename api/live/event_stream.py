@@ -14,7 +14,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.live.connections import ConnectionRegistry, EncodedChunk, LiveStream, Sink
+from api.live.connections import ConnectionRegistry, EncodedChunk, LiveStream, Sink, Watch
 
 __all__ = ["DIRECT_WRITE_EXTENSION", "DOCUMENTED", "DRAIN_EXTENSION", "AsgiSink", "EventStream", "TransportSink"]
 
@@ -151,12 +151,13 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, connections: ConnectionRegistry, ws: str, user: str, seconds: float, begin: Callable[[Sink], LiveStream]
+        self, connections: ConnectionRegistry, ws: str, user: str, seconds: float, begin: Callable[[Sink], LiveStream],
+        watch: Watch | None = None,
     ) -> None:
-        """`begin` opens the stream on a sink. The stream ends after `seconds`."""
+        """`begin` opens the stream on a sink. The stream ends after `seconds`, or by its watch."""
         super().__init__()
         self._connections, self._user = connections, (ws, user)
-        self._seconds, self._begin = seconds, begin
+        self._seconds, self._begin, self._watch = seconds, begin, watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._connections.closed or self._connections.is_overloaded:
@@ -194,7 +195,7 @@ class EventStream(Response):
         lost = isinstance(sink, TransportSink) and sink.closed
         if isinstance(sink, TransportSink):
             sink.on_closed = lambda: self._connections.remove(stream)
-        self._connections.add(stream, self._seconds)
+        self._connections.add(stream, self._seconds, None if lost else self._watch)
         if lost:  # the connection was closed while the stream opened
             self._connections.remove(stream)
 

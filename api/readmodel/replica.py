@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from api.readmodel.access.sessions import AccessIndex
 from api.readmodel.access.source_keys import SourceKeys
 from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import workspace_as_of
@@ -102,12 +103,16 @@ class Replica:
         self.partitions = partitions
         self.served = frozenset(range(partitions) if served is None else served)
         self.retained_bytes = 0  # bytes
-        self.source_keys = SourceKeys()
+        self.access = AccessIndex()
         self._resume_bytes = resume_bytes
         self._partitions = {number: _Partition() for number in self.served}
         self._workspaces: dict[str, Workspace] = {}
         self._batches: deque[AppliedBatch] = deque()
         self._recent: dict[str, deque[AppliedBatch]] = {}
+
+    @property
+    def source_keys(self) -> SourceKeys:
+        return self.access.source_keys
 
     # --- writes ---
 
@@ -121,9 +126,10 @@ class Replica:
         part = self._partitions[partition]
         keys: dict[str, list[bytes]] = {}
         for key, raw in rows.items():
-            if key[:2] in PREFIXES:
+            if self.access.apply(key, raw):
+                yield
+            elif key[:2] in PREFIXES:
                 part.rows[key] = raw
-                self.source_keys.apply(key, raw)
                 keys.setdefault(_decode_workspace_id(raw).ws, []).append(key)
                 yield
         for name, own in keys.items():
@@ -146,9 +152,8 @@ class Replica:
         updates: dict[str, WorkspaceUpdate] = {}
         for key, raw in dict(rows).items():
             before = part.rows.get(key)
-            if key[:2] not in PREFIXES or raw == before:
+            if self.access.apply(key, raw) or key[:2] not in PREFIXES or raw == before:
                 continue
-            self.source_keys.apply(key, raw)
             # The values differ, therefore one of them exists.
             workspace = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
             batch.changed.setdefault(workspace.workspace_id, []).append((key, before, raw))

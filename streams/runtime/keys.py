@@ -1,9 +1,10 @@
-"""Keys of the settings: those that seal reply tokens (AES-256-GCM) and those that sign receipts (Ed25519 seeds).
+"""Keys of the settings: those that seal reply tokens and refresh tokens (AES-256-GCM), and those that sign receipts
+(Ed25519 seeds).
 
-`ATTN_SEAL_KEYS` and `ATTN_RECEIPT_KEYS` list keys of 32 bytes in base64, separated by commas; the first one seals or
-signs. An entry of `ATTN_RECEIPT_KEYS` that begins with `pub:` is a public key: it keeps receipts verifiable whose
-private key was destroyed. Without a list the only key is derived from `ATTN_JWT_SECRET`: HMAC-SHA-256 of a label, one
-label per use. So the keys of both uses differ, and neither gives the secret away.
+`ATTN_SEAL_KEYS`, `ATTN_SESSION_KEYS` and `ATTN_RECEIPT_KEYS` list keys of 32 bytes in base64, separated by commas; the
+first one seals or signs. An entry of `ATTN_RECEIPT_KEYS` that begins with `pub:` is a public key: it keeps receipts
+verifiable whose private key was destroyed. Without a list the only key is derived from `ATTN_JWT_SECRET`: HMAC-SHA-256
+of a label, one label per use. So the keys of all uses differ, and none gives the secret away.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from schemas.settings import Settings
 
 __all__ = [
     "KEY_BYTES", "PUBLIC_PREFIX", "RECEIPT_LABEL", "SEAL_LABEL", "derived_key", "encode_key", "key_texts",
-    "receipt_key_list", "receipt_keys", "retired_receipt_keys", "seal_keys",
+    "receipt_key_list", "receipt_keys", "retired_receipt_keys", "seal_keys", "session_keys",
 ]
 
 KEY_BYTES = 32
 PUBLIC_PREFIX = "pub:"
 SEAL_LABEL = b"attn.seal-key.1"
 RECEIPT_LABEL = b"attn.receipt-key.1"
+SESSION_LABEL = b"attn.session-key.1"
 _BASE64 = re.compile(r"[A-Za-z0-9_-]{43}=?")
 
 
@@ -36,6 +38,11 @@ def seal_keys(settings: Settings) -> list[bytes]:
     Raises ValueError if the setting has an invalid key. The error names the setting and the key's number only.
     """
     return _keys("ATTN_SEAL_KEYS", settings.seal_keys, settings.jwt_secret, SEAL_LABEL)
+
+
+def session_keys(settings: Settings) -> list[bytes]:
+    """Returns the keys with which edges seal the refresh tokens of sessions; otherwise as `seal_keys`."""
+    return _keys("ATTN_SESSION_KEYS", settings.session_keys, settings.jwt_secret, SESSION_LABEL)
 
 
 def receipt_keys(settings: Settings) -> list[bytes]:
@@ -70,7 +77,9 @@ def encode_key(key: bytes) -> str:
 def key_texts(settings: Settings) -> list[str]:
     """Returns the texts that give a key away: hex, and base64 of both alphabets. An invalid list is one of them."""
     texts = []
-    for read, listed in ((seal_keys, settings.seal_keys), (receipt_keys, settings.receipt_keys)):
+    for read, listed in (
+        (seal_keys, settings.seal_keys), (receipt_keys, settings.receipt_keys), (session_keys, settings.session_keys),
+    ):
         try:
             keys = read(settings)
         except ValueError:

@@ -8,21 +8,22 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jwt
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from api.contract.requests import SESSION_COOKIE
 from api.http.auth.jwks import ALGORITHMS, JwksCache, download
+from api.readmodel.access.credentials import Credential
 from api.readmodel.readers import Reader
 from schemas.scalars import LATEST, SECOND, is_valid_unicode
 from schemas.settings import Settings
 from schemas.sources import ROLES
-from schemas.views import SourceKeyRow
+from schemas.views import SessionRow, SourceKeyRow
 from streams.core.domain.visibility import roles_of
 
-__all__ = ["MAX_TOKEN_LENGTH", "Authenticator", "Caller", "Unauthorized"]
+__all__ = ["MAX_TOKEN_LENGTH", "Authenticator", "Caller", "Unauthorized", "UnknownWorkspace", "WorkspaceChoice"]
 
 _MAX_CACHED_TOKENS = 4096  # verified tokens in the cache: the signature is not verified for every request
 MAX_TOKEN_LENGTH = 8192  # characters of a token
@@ -36,12 +37,17 @@ class Unauthorized(Exception):
     """The request has no valid token. `str(error)` is the reason; it never contains the token."""
 
 
+class UnknownWorkspace(Unauthorized):
+    """The request names a workspace that its session may not enter; it is like one that is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Identity of an authenticated request: claims of its token. `expires`: seconds since the epoch.
 
     `key`: the key of a source, if the request has one instead of a token. Only routes that name `KeyOrCaller` get such
-    a caller; its `reader` has no role.
+    a caller; its `reader` has no role. `session`: its row, if the request has a session of attn's own. `jti` and
+    `issued_at` (`iat`): of a token.
     """
 
     role: str
@@ -49,6 +55,16 @@ class Caller:
     expires: float
     reader: Reader
     key: SourceKeyRow | None = None
+    session: SessionRow | None = None
+    jti: str | None = None
+    issued_at: float | None = None
+
+    @property
+    def credential(self) -> Credential:
+        """By what the caller is known; streams end when it is taken away."""
+        return Credential(
+            self.workspace_id, self.user, self.role, self.session.id if self.session is not None else None,
+            self.key.id if self.key is not None else None, self.jti, self.issued_at)
 
     @property
     def workspace_id(self) -> str:
@@ -57,6 +73,24 @@ class Caller:
     @property
     def user(self) -> str:
         return self.reader.user
+
+
+class WorkspaceChoice(NamedTuple):
+    """Which of its workspaces a session enters: `named` by the request, else `remembered` by the browser."""
+
+    named: str | None = None
+    remembered: str | None = None
+
+
+_NO_CHOICE = WorkspaceChoice()
+
+
+class Sessions(Protocol):
+    """What the authenticator needs of an edge (`api.http.auth.sessions.EdgeSessions`)."""
+
+    def looks_like(self, text: str) -> bool: ...
+    def caller(self, text: str, choice: WorkspaceChoice) -> Caller: ...
+    def refusal(self, caller: Caller) -> str | None: ...
 
 
 class Authenticator:
@@ -78,8 +112,15 @@ class Authenticator:
         self._keys = JwksCache(fetch or (lambda: download(url)), clock) if url else None
         self._verified_tokens: OrderedDict[str, Caller] = OrderedDict()
         self._generation = 0  # of the keys that verified the cached tokens
+        self._sessions: Sessions | None = None
 
-    async def caller(self, authorization: str | None, cookies: Sequence[str] = ()) -> Caller:
+    def attach(self, sessions: Sessions) -> None:
+        """Accepts the sessions of an edge, and refuses the tokens that it knows as revoked."""
+        self._sessions = sessions
+
+    async def caller(
+        self, authorization: str | None, cookies: Sequence[str] = (), choice: WorkspaceChoice = _NO_CHOICE,
+    ) -> Caller:
         """Returns the caller by the Authorization header, or without one, by the values of the session cookie.
 
         Raises Unauthorized if no token is valid, or if the cookies belong to different callers.
@@ -88,27 +129,40 @@ class Authenticator:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthorized("Authorization must be a Bearer token")
-            return await self._caller_of_token(token.strip(" \t"))
-        callers = list((await self.sessions(cookies)).values())
+            return await self._caller_of(token.strip(" \t"), choice)
+        callers = list((await self.sessions(cookies, choice)).values())
         if len({(one.reader.workspace_id, one.reader.user, one.role) for one in callers}) > 1:
             # Another host of the parent domain set one of them, and either may be the user's own.
             raise Unauthorized(f"the browser sent {SESSION_COOKIE} cookies of different callers: "
                                "delete the cookies of this host and of its parent domains, then sign in again")
         return max(callers, key=lambda one: one.expires)
 
-    async def sessions(self, cookies: Sequence[str]) -> dict[str, Caller]:
+    async def sessions(
+        self, cookies: Sequence[str], choice: WorkspaceChoice = _NO_CHOICE,
+    ) -> dict[str, Caller]:
         """Returns the valid values of the session cookie (at least one) with their callers. Raises Unauthorized with
         the reason of the first value if none is valid."""
         callers: dict[str, Caller] = {}
         reason: Unauthorized | None = None
         for token in cookies:
             try:
-                callers[token] = await self._caller_of_token(token)
+                callers[token] = await self._caller_of(token, choice)
             except Unauthorized as error:
                 reason = reason or error
         if not callers:
             raise reason or Unauthorized("a token is needed: Authorization: Bearer, or the session cookie")
         return callers
+
+    async def _caller_of(self, text: str, choice: WorkspaceChoice) -> Caller:
+        """Returns the caller of a session or of a token that is not revoked."""
+        if self._sessions is None:
+            return await self._caller_of_token(text)
+        if self._sessions.looks_like(text):
+            return self._sessions.caller(text, choice)
+        caller = await self._caller_of_token(text)
+        if (reason := self._sessions.refusal(caller)) is not None:
+            raise Unauthorized(reason)
+        return caller
 
     async def _caller_of_token(self, token: str) -> Caller:
         self._drop_tokens_of_old_keys()
@@ -186,4 +240,10 @@ class Authenticator:
             raise Unauthorized("the token is not valid yet")
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
         expires = min(max(expires, 0), _MAX_SECONDS)  # type: ignore[type-var]
-        return Caller(role, name if isinstance(name, str) and is_valid_unicode(name) else None, float(expires), reader)  # type: ignore[arg-type]
+        jti, issued = claims.get("jti"), claims.get("iat")
+        if isinstance(issued, bool) or not isinstance(issued, int | float) or not -_INFINITY < issued < _INFINITY:
+            issued = None
+        return Caller(
+            role, name if isinstance(name, str) and is_valid_unicode(name) else None,  # type: ignore[arg-type]
+            float(expires), reader, jti=jti if isinstance(jti, str) else None,
+            issued_at=issued)

@@ -22,6 +22,7 @@ from api.http.dependencies import (
     StreamingCaller,
     WritingCaller,
     json_response,
+    watch_of,
 )
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel.pages import PageRequest, sort_key_of_token
@@ -103,7 +104,8 @@ async def stream_feed(
     edge.connections.reserve(caller.workspace_id, caller.user)
     return EventStream(
         edge.connections, caller.workspace_id, caller.user, caller.expires - edge.clock(),
-        lambda sink: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, sink))
+        lambda sink: edge.feed_hub.open(caller.reader, min(limit, FEED_MAX_LIMIT), cursor, sink),
+        watch_of(edge, caller))
 
 
 @router.get("/recent-drafts", responses=responses_of(responses.Drafts))

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api import metrics
 from api.commands.rate_limiter import RateLimiter
+from api.contract.errors import ApiError
 from api.contract.messages import (
     Auth,
     Authenticated,
@@ -32,7 +33,8 @@ from api.contract.messages import (
 from api.contract.requests import SESSION_COOKIE
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
-from api.http.auth.tokens import Authenticator, Caller, Unauthorized
+from api.http.auth.tokens import Authenticator, Caller, Unauthorized, WorkspaceChoice
+from api.http.auth.workspaces import workspace_choice
 from api.http.protocol.unauthenticated import mark_authenticated
 from api.live.connections import MAX_STREAM_SECONDS, TooManyConnections
 from api.live.notifications import Subscriber, channel_of
@@ -123,8 +125,11 @@ class WebSocketSession:
         except TooManyConnections as full:
             raise _CloseConnection(TOO_MANY_CONNECTIONS, str(full), limit=full.limit) from None
         subscriber = Subscriber(caller.reader)
-        work = self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.overflowed.wait()
+        ended = asyncio.Event()
+        work = (self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.overflowed.wait(),
+                ended.wait())
         tasks = [asyncio.create_task(one) for one in work]
+        unwatch = self._edge.access_watch.add(caller.credential, ended.set)
         try:
             seconds = min(caller.expires - self._edge.clock(), MAX_STREAM_SECONDS)
             done, _ = await asyncio.wait(tasks, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
@@ -132,8 +137,10 @@ class WebSocketSession:
                 task.result()
             if subscriber.overflowed.is_set():
                 raise _CloseConnection(TRY_AGAIN_LATER, "the client reads too slowly: notifications were dropped")
-            raise _CloseConnection(UNAUTHORIZED, "the token has expired")
+            raise _CloseConnection(
+                UNAUTHORIZED, self._edge.access_watch.refusal(caller.credential) or "the token has expired")
         finally:
+            unwatch()
             self._edge.notifications.unsubscribe(subscriber)
             self._edge.connections.release(caller.workspace_id, caller.user)
             for task in tasks:
@@ -144,21 +151,24 @@ class WebSocketSession:
         """Returns the caller by the session cookie, or else by the first message. Raises _CloseConnection."""
         try:
             async with asyncio.timeout(_AUTH_SECONDS):
-                cookies = cookie_values(self._socket, SESSION_COOKIE)
-                caller = await self._auth.caller(None, cookies) if cookies else await self._read_auth_message()
+                cookies, choice = cookie_values(self._socket, SESSION_COOKIE), workspace_choice(self._socket)
+                caller = (await self._auth.caller(None, cookies, choice) if cookies
+                          else await self._read_auth_message(choice))
                 await self._send(Authenticated(caller.workspace_id))
         except TimeoutError:
             raise _CloseConnection(UNAUTHORIZED, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None
         except Unauthorized as error:
             raise _CloseConnection(UNAUTHORIZED, str(error)) from None
+        except ApiError as error:  # the view has not caught up yet
+            raise _CloseConnection(TRY_AGAIN_LATER, str(error)) from None
         mark_authenticated(self._socket.scope)
         return caller
 
-    async def _read_auth_message(self) -> Caller:
+    async def _read_auth_message(self, choice: WorkspaceChoice) -> Caller:
         first = await self._receive()
         if not isinstance(first, Auth):
             raise _CloseConnection(UNAUTHORIZED, 'the first message must be {"type":"auth","token":...}')
-        return await self._auth.caller(f"Bearer {first.token}")
+        return await self._auth.caller(f"Bearer {first.token}", (), choice)
 
     async def _handle_messages(self, caller: Caller, subscriber: Subscriber) -> None:
         while True:

@@ -13,7 +13,7 @@ from api.contract.errors import ApiError
 from api.contract.responses import responses_of
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
-from api.http.dependencies import CurrentCaller, CurrentEdge, Cursor, StreamingCaller, json_response
+from api.http.dependencies import CurrentCaller, CurrentEdge, Cursor, StreamingCaller, json_response, watch_of
 from api.live.event_stream import DOCUMENTED, EventStream
 from api.readmodel import listing
 from streams.core.domain.rank import ID_OFFSET
@@ -67,4 +67,4 @@ def _event_stream(edge: Edge, caller: Caller, case: str | None, cursor: int | No
     edge.connections.reserve(caller.workspace_id, caller.user)
     return EventStream(
         edge.connections, caller.workspace_id, caller.user, caller.expires - edge.clock(),
-        lambda sink: edge.case_events.open(caller.reader, case, cursor, sink))
+        lambda sink: edge.case_events.open(caller.reader, case, cursor, sink), watch_of(edge, caller))

@@ -1,0 +1,28 @@
+"""Sessions for tests: opened on an edge with a fold, and sent as cookies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.edge.edge_with_fold import WS, Deciding
+
+from api.http.auth.cookies import csrf_of
+from api.http.auth.sessions import Grant, Identity, OpenedSession, open_session
+
+__all__ = ["cookie_of", "signed_in"]
+
+
+async def signed_in(
+    attn: Deciding, user: str = "ann", role: str = "MEMBER", *grants: tuple[str, str], edge: int = 0, **more: Any
+) -> OpenedSession:
+    """Opens a session of the user in `ws`, or in these workspaces with these roles. `more`: fields of the identity."""
+    granted = [Grant(*one) for one in grants or ((WS, role),)]
+    return await open_session(
+        attn.edges[edge], Identity(user, **more), granted, device="Firefox on Linux", address="192.0.2.1", via="oidc")
+
+
+def cookie_of(opened: OpenedSession, writes: bool = True, **headers: str) -> dict[str, str]:
+    """Returns the headers that a browser with this session sends."""
+    csrf = csrf_of(opened.text)
+    own = {"cookie": f"attn_session={opened.text}; attn_csrf={csrf}"}
+    return own | ({"x-csrf-token": csrf} if writes else {}) | headers
