@@ -239,11 +239,10 @@ class Authenticator:
         if begins > self._clock() + 60:  # 60 s of clock skew are allowed
             raise Unauthorized("the token is not valid yet")
         reader = Reader(ws, user, roles_of(role, self._visibility))  # type: ignore[arg-type]
-        expires = min(max(expires, 0), _MAX_SECONDS)  # type: ignore[type-var]
+        expires = float(min(max(expires, 0), _MAX_SECONDS))  # type: ignore[type-var,arg-type]
         jti, issued = claims.get("jti"), claims.get("iat")
         if isinstance(issued, bool) or not isinstance(issued, int | float) or not -_INFINITY < issued < _INFINITY:
             issued = None
-        return Caller(
-            role, name if isinstance(name, str) and is_valid_unicode(name) else None,  # type: ignore[arg-type]
-            float(expires), reader, jti=jti if isinstance(jti, str) else None,
-            issued_at=issued)
+        text = name if isinstance(name, str) and is_valid_unicode(name) else None
+        known = jti if isinstance(jti, str) else None
+        return Caller(str(role), text, expires, reader, jti=known, issued_at=issued)
