@@ -150,6 +150,22 @@ async def test_a_decision_never_reaches_a_later_attempt() -> None:
             assert (run.approvals, run.rules) == ([], [])
 
 
+async def test_a_review_that_was_sent_is_found_after_the_run_started_again() -> None:
+    """The connector was killed after its review. By now a later attempt waits, which the decision was not about."""
+    stub = GithubStub()
+    async with stub.serving():
+        run = waiting(stub)
+        decision = decided(PROD, "approve", stub.now() - 60)
+        assert isinstance(await applied(stub, decision), Applied)
+        run.attempt, run.started, run.status = 2, stub.now() - 30, "waiting"
+        run.waits["prod"] = {"reviewers": ["deploy-bot"], "apps": []}
+        assert isinstance(await applied(stub, decision), Applied)
+        assert len(run.approvals) == 1
+        del run.waits["prod"]
+        other = await applied(stub, decided(PROD, "approve", stub.now(), 2))
+        assert isinstance(other, Refused)  # the review of the first decision is not that of the second
+
+
 async def test_a_run_that_runs_again_is_not_started_twice() -> None:
     stub = GithubStub()
     async with stub.serving():

@@ -11,8 +11,10 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from streams.connectors.mappings.github import GithubOptions, events_of
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEED = 20261130
+KILLS = 8
 OPTIONS = GithubOptions(ask_runs=True)
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 
@@ -164,16 +167,20 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
         def settled() -> bool:
             nonlocal kills
             found = {one["source_id"]: one["state"] for one in decisions(attn)}
-            if set(found.values()) <= {"applied", "refused"} and len(found) == len(expected):
-                return True
-            if kills < 8:
+            if kills < KILLS:
                 time.sleep(chance.uniform(0.2, 2.5))
                 process.kill()
                 kills += 1
-            return False
+                return False
+            return set(found.values()) <= {"applied", "refused"} and len(found) == len(expected)
 
         wait_for(settled, 240, f"all decisions are settled; {process.output.read_text()[-2000:]}")
         assert differences(attn, stub, answers) == []
+        assert kills == KILLS
+        assert stub.broken > 20
+        states = Counter(one["state"] for one in decisions(attn))
+        sys.stdout.write(f"{len(sent)} events of webhooks, {len(items)} items, decisions {dict(states)}, "
+                         f"{stub.broken} faults in {len(stub.requests)} requests, {kills} kills\n")
         assert process.stop(signal.SIGTERM) == 0, process.output.read_text()[-3000:]
     finally:
         if process._running is not None and process._running.poll() is None:

@@ -94,6 +94,7 @@ class GithubStub:
         self.faults: list[Fault | None] = []  # of the next requests, in order
         self.failing: Callable[[str], Fault | None] = lambda request: None
         self.problems: list[str] = []
+        self.broken = 0  # requests that a fault hit
         self.url = ""
 
     # What happens at GitHub.
@@ -170,6 +171,7 @@ class GithubStub:
         return web.Response(status=status, body=content, headers=headers, content_type="application/json")
 
     def _broken(self, request: web.Request, fault: Fault) -> web.StreamResponse:
+        self.broken += 1
         if fault.answer is None:
             assert request.transport is not None
             request.transport.close()
