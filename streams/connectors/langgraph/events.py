@@ -14,22 +14,22 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-import orjson
-
 from schemas.asking.ask import MAX_ASK_BYTES
 from schemas.scalars import ROLES
 from streams.connectors.langgraph.deployments import Deployment
 from streams.connectors.langgraph.dialects.asking import Question
 from streams.connectors.langgraph.dialects.reading import read_interrupt
-from streams.connectors.langgraph.json_values import digest_of
+from streams.connectors.langgraph.json_values import digest_of, json_text, levels_of
 from streams.connectors.langgraph.server import Interrupt, Thread
+from streams.core.json_text import MAX_DEPTH
 
 __all__ = ["ELSEWHERE", "Location", "QuestionId", "closing_event", "digest_of_interrupt", "opening_events"]
 
 ELSEWHERE = "elsewhere"  # option of a question that attn cannot show in full: it is answered in the thread itself
-_MAX_BODY = 32_000  # characters
+_MAX_BODY = 15_000  # characters: at most 60,000 bytes, and attn accepts 64 KiB
 _PRIORITIES = ("low", "normal", "high", "urgent")
-_ASK_ROOM = 2048  # bytes that the handles of an ask need
+_ASK_ROOM = 4096  # bytes that handles and options of an ask need
+_EVENT_LEVELS = 5  # levels of JSON around the arguments in an event
 
 
 class Location(NamedTuple):
@@ -119,13 +119,13 @@ def _ask(question: Question, location: Location, asked: QuestionId, link: str) -
         ask["batch"] = {"key": sha256("/".join([*location[:3], asked.digest]).encode()).hexdigest()[:32]}
     if question.action is None:
         return ask, ""
-    size = len(orjson.dumps(question.action))
-    if size <= MAX_ASK_BYTES - _ASK_ROOM:
+    size = len(json_text(question.action).encode())
+    if size <= MAX_ASK_BYTES - _ASK_ROOM and levels_of(question.action) <= MAX_DEPTH - _EVENT_LEVELS:
         return {**ask, "action": question.action}, ""
     options = [option for option in question.options if option["does"] not in ("approve", "edit")]
     ask["options"] = options or [{"id": ELSEWHERE, "does": "acknowledge", "title": "Answered in the thread"}]
     ask["action"] = {"name": question.action["name"]}
-    return ask, f"The arguments have {size} bytes, which is more than attn shows. Read and approve them at {link}."
+    return ask, f"The arguments ({size} bytes) are larger than attn shows, or nested deeper. Read them at {link}."
 
 
 def _body(body: str, note: str, deployment: Deployment, thread: Thread, graph: str | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from streams.connectors.attn_client import ExactNumber
 from streams.core.domain.answers import read_values
 
-__all__ = ["digest_of", "exact_numbers", "json_text", "read_values", "rounded_number"]
+__all__ = ["digest_of", "exact_numbers", "json_text", "levels_of", "read_values", "rounded_number"]
 
 _MIN_INTEGER, _MAX_INTEGER = -(1 << 63), (1 << 64) - 1  # of orjson, which LangGraph servers use
 
@@ -62,6 +62,15 @@ def exact_numbers(value: Any) -> Any:
 def digest_of(value: Any) -> str:
     """Returns 16 hex digits of the SHA-256 of a JSON value; the order of members does not matter."""
     return hashlib.sha256(json_text(value, sort=True).encode()).hexdigest()[:16]
+
+
+def levels_of(value: Any) -> int:
+    """Returns how deep objects and lists of a value are nested."""
+    levels, members = 0, [value]
+    while members := [member for one in members if isinstance(one, dict | list)
+                      for member in (one.values() if isinstance(one, dict) else one)]:
+        levels += 1
+    return levels
 
 
 def rounded_number(value: Any) -> str | None:

@@ -59,6 +59,7 @@ class LangGraphPeer:
         self._servers = {one.name: LangGraphServer(one, session) for one in deployments}
         self._attn = attn
         self._failing: set[str] = set()
+        self._unmapped: set[str] = set()
 
     def lane(self, decision: Decision) -> str:
         location = Location.of(str(decision["source_id"]))
@@ -96,12 +97,22 @@ class LangGraphPeer:
         waiting: set[str] = set()
         events: list[Event] = []
         async for thread in server.waiting():
-            for event in _events_of(server.deployment, thread):
+            for event in self._events_of(server.deployment, thread):
                 waiting.add(event["subject"])
                 if _shown(items.get(event["subject"])) != event["data"]["ask"]["id"]:
                     events.append(event)
         return events + await self._closings(server, [item for item in items.values()
                                                       if item["source_id"] not in waiting])
+
+    def _events_of(self, deployment: Deployment, thread: Thread) -> list[Event]:
+        """The events of a thread; none if a value of it cannot be mapped, which the first sweep logs."""
+        try:
+            return opening_events(deployment, thread)
+        except Exception:
+            if thread.id not in self._unmapped:
+                self._unmapped.add(thread.id)
+                log.exception("langgraph: thread %s of %s cannot be mapped", thread.id, deployment.name)
+            return []
 
     async def _items(self, deployment: Deployment) -> dict[str, Item]:
         """The open items of a deployment by subject, those that are decided included."""
@@ -151,15 +162,6 @@ class LangGraphPeer:
             now=datetime.now(UTC), outcome="approve" if decision.get("does") in ("approve", "edit") else "reject",
             by_user=str(actors[0]["user"]) if actors else None)
         return Applied([closing])
-
-
-def _events_of(deployment: Deployment, thread: Thread) -> list[Event]:
-    """The events of a thread; none, and a log line, if a value of it cannot be mapped."""
-    try:
-        return opening_events(deployment, thread)
-    except Exception:
-        log.exception("langgraph: thread %s of %s cannot be mapped", thread.id, deployment.name)
-        return []
 
 
 def _shown(item: Item | None) -> str | None:

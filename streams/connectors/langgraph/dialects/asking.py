@@ -21,7 +21,7 @@ __all__ = [
 ANSWER = "answer"  # field of a form that asks for one text
 JSON_ANSWER = "json"  # field of a form that asks for JSON text
 MAX_TITLE = 200  # characters that a person reads in a list
-_MAX_BODY = 16_000  # characters of a value that is shown as JSON
+_MAX_BODY = 14_000  # characters of a value that is shown as JSON
 
 
 class Misfit(ValueError):

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from schemas.asking.ask import Form
 from streams.connectors.langgraph.dialects.asking import ANSWER, Misfit
 from streams.connectors.langgraph.json_schema import list_of, resolve
+from streams.connectors.langgraph.json_values import json_text
 
 __all__ = ["SchemaForm", "read_schema_form"]
 
 _FORMATS = ("email", "uri", "date", "date-time")
+_MAX_FORM_BYTES = 48 << 10  # of the 64 KiB of an ask
 _ABSENT = object()
 
 
@@ -55,7 +57,7 @@ def read_schema_form(schema: Any) -> SchemaForm | None:
     if not found:
         return None
     made = _object_form(found, root) if found.get("type") == "object" else _single_form(found, root)
-    if made is None:
+    if made is None or len(json_text(made.form).encode()) > _MAX_FORM_BYTES:
         return None
     try:
         Form.model_validate(made.form)
