@@ -161,7 +161,7 @@ class LangGraphPeer:
             server.deployment, location, _digest(decision), str(decision["kind"]), opened_at=str(decision["opened_at"]),
             now=datetime.now(UTC), outcome="approve" if decision.get("does") in ("approve", "edit") else "reject",
             by_user=str(actors[0]["user"]) if actors else None)
-        return Applied([closing])
+        return Applied([closing], reported=False)
 
 
 def _shown(item: Item | None) -> str | None:
