@@ -45,6 +45,7 @@ class AlertmanagerPeer:
         self._client, self._attn, self._options = client, attn, options
         self._grace, self._longest = grace, longest
         self._planner = Planner(options, grace, receivers)
+        self._missing: set[str] = set()  # decisions whose alert was missing when it was last read
         self._looked_up: dict[str, float] = {}  # subject -> when attn was last asked for its item
 
     @property
@@ -101,6 +102,7 @@ class AlertmanagerPeer:
                       if subject_of(str(one["fingerprint"]), self._options) == subject), None)
         if alert is None:
             return await self._refuse_ended(decision, truth)
+        self._missing.discard(str(decision["id"]))
         started, asked = occurrence_start(f"@{alert['startsAt']}"), occurrence_start(str(decision["question"]["id"]))
         if started is not None and asked is not None and started > asked:
             return Refused("the alert had ended before it could be silenced; it fires again and asks anew")
@@ -125,7 +127,8 @@ class AlertmanagerPeer:
         return NotYet("the silence is not in force yet", _READ_BACK)
 
     async def _refuse_ended(self, decision: Decision, truth: Truth) -> Outcome:
-        """Returns why a missing alert cannot be silenced. The event that closes its item follows the report."""
+        """Returns why an alert cannot be silenced that is missing for the second time: members of a cluster get alerts
+        one after another. The event that closes its item follows the report."""
         item = await self._attn.item(str(decision["item"]))
         fingerprint = ((item or {}).get("payload") or {}).get("fingerprint")
         if item is not None and fingerprint is None:
@@ -133,6 +136,10 @@ class AlertmanagerPeer:
         if not is_trusted(truth, self._grace):
             return NotYet(f"Alertmanager was restarted {(truth.at - truth.up_since) / 1e6:.0f} s ago and does not list "
                           "the alert; its sender may send it again", 5.0)
+        if str(decision["id"]) not in self._missing:
+            self._missing.add(str(decision["id"]))
+            return NotYet("Alertmanager does not list the alert", 1.0)
+        self._missing.discard(str(decision["id"]))
         started = occurrence_start(str(decision["question"]["id"]))
         closing = [close_of(str(fingerprint), started, truth.at, self._options)] if fingerprint is not None else []
         return Refused("the alert had ended before it could be silenced", closing)

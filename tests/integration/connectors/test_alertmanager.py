@@ -180,3 +180,22 @@ def test_a_cluster_has_one_silence_and_one_member_may_be_down(up: Up, tmp_path: 
         world.desk.wait_decision(world.acknowledge(item), "applied")
         assert len(second.silences()) == 2
         assert world.desk.items() == []
+
+
+def test_options_of_the_mapping_name_kind_source_and_subjects(up: Up, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        world = AlertWorld(up, tmp_path, stack)
+        world.key = world.desk.create_key("run-failures", source="/am")
+        options = tmp_path / "options.toml"
+        options.write_text('kind = "failed_run"\nsource = "/am/eu"\nprefix = "eu-"\nseverity_label = "level"\n')
+        labels = world.labels | {"level": "info"}
+        world.alertmanager.fire(labels)
+        world.connector("--options", str(options)).start()
+        item = world.desk.wait_item(f"eu-{fingerprint_of(labels)}")
+        assert (item["kind"], item["priority"], item["source"]) == ("failed_run", "low", "/am/eu")
+        decision = world.acknowledge(item)
+        world.desk.wait_decision(decision, "applied")
+        assert len(world.silences_of(decision)) == 1
+        world.alertmanager.end(labels)
+        wait_for(lambda: world.desk.wait_item(item["source_id"], "resolved")["resolved_action"] == "recovered", 60,
+                 "the end of the alert is known")
