@@ -90,7 +90,8 @@ async def receive_webhook(
         charge(edge, sender.workspace, sender.user, len(delivery.accepted) + len(delivery.rejected), len(body))
         records = list(delivery.accepted)
         if delivery.unmapped:
-            records.append(letter_of(sender, request.headers, body, delivery.refused, delivery.unmapped, edge.clock()))
+            records.append(await asyncio.to_thread(
+                letter_of, sender, request.headers, body, delivery.refused, delivery.unmapped, edge.clock()))
         if records:
             reservation.grow(sum(len(record.value) for record in records))
             handed_over = True

@@ -9,6 +9,7 @@ event, and attn counts it once.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite
@@ -30,6 +31,7 @@ CloudEventDict = dict[str, Any]
 MAX_TITLE = 300  # characters, below the limit of an event (ATTN_MAX_TITLE)
 MAX_BODY = 16 << 10  # characters of a body
 _MAX_ID = 400  # characters; attn accepts 512, and a prefix may follow
+_BACKTICKS = re.compile("`+")
 _MAX_SHOWN = 80  # characters of a foreign value in an error
 
 
@@ -145,9 +147,8 @@ def link_of(*values: Any) -> str | None:
 
 def code_block(text: str) -> str:
     """Returns a Markdown code block: foreign text in it has no effect, whatever it contains."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
 
 
