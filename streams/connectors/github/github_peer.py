@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from streams.connectors.github.answers import answer_review, answer_rule, answer_run
 from streams.connectors.github.client import GithubClient, GithubError, RateLimited
-from streams.connectors.github.subjects import place_of
+from streams.connectors.github.subjects import target_of
 from streams.connectors.github.sweep import Items, Sweep, SweepOptions
 from streams.connectors.peer import Decision, Event, NotYet, Outcome, Refused
 
@@ -37,23 +37,23 @@ class GithubPeer:
 
     def lane(self, decision: Decision) -> str:
         """Decisions about one run are applied one after another: each changes what the run waits for."""
-        place = place_of(str(decision["source_id"]))
-        return place.path if place is not None else str(decision["source_id"])
+        target = target_of(str(decision["source_id"]))
+        return target.path if target is not None else str(decision["source_id"])
 
     async def apply(self, decision: Decision) -> Outcome:
-        place = place_of(str(decision["source_id"]))
-        if place is None:
+        target = target_of(str(decision["source_id"]))
+        if target is None:
             return Refused("the connector knows no run of GitHub with this source id")
-        if place.repository not in self._options.repositories:
-            return Refused(f"repository {place.repository} is none of those of the connector")
+        if target.repository not in self._options.repositories:
+            return Refused(f"repository {target.repository} is none of those of the connector")
         try:
-            if place.waits == "environments":
-                return await answer_review(self._github, place, decision)
-            if place.waits == "rules":
+            if target.waits == "environments":
+                return await answer_review(self._github, target, decision)
+            if target.waits == "rules":
                 if self._app is None:
                     return Refused("the connector has no credentials of the app whose rule waits")
-                return await answer_rule(self._app, place, decision)
-            return await answer_run(self._github, place, decision)
+                return await answer_rule(self._app, target, decision)
+            return await answer_run(self._github, target, decision)
         except RateLimited as limited:
             return NotYet(str(limited), limited.seconds)
         except GithubError as error:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from streams.connectors.mappings.github import environment_subject, run_subject
 
-__all__ = ["Place", "place_of", "repository_path"]
+__all__ = ["Target", "repository_path", "target_of"]
 
 Waits = Literal["environments", "rules"]
 
@@ -19,7 +19,7 @@ _SUBJECT = re.compile(
     r"([A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100})/runs/([0-9]{1,18})(?:/(environments|rules)/(.+))?", re.DOTALL)
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """A run, or an environment that it waits for. `waits`: for reviewers, or for the rule of an app; "": a run."""
 
     repository: str
@@ -39,12 +39,12 @@ class Place(NamedTuple):
         return environment_subject(self.repository, self.run, self.environment, rule=self.waits == "rules")
 
 
-def place_of(subject: str) -> Place | None:
-    """Returns the place of a subject; None if no mapping of GitHub writes such a subject."""
+def target_of(subject: str) -> Target | None:
+    """Returns the target of a subject; None if no mapping of GitHub writes such a subject."""
     found = _SUBJECT.fullmatch(subject)
     if found is None or {".", ".."} & set(found[1].split("/")):
         return None
-    return Place(found[1], found[2], found[3] or "", found[4] or "")
+    return Target(found[1], found[2], found[3] or "", found[4] or "")
 
 
 def repository_path(repository: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from schemas.scalars import SECOND, format_timestamp, parse_timestamp
 from streams.connectors.github import reviews
 from streams.connectors.github.client import GithubClient, GithubError, RateLimited
-from streams.connectors.github.subjects import Place, place_of, repository_path
+from streams.connectors.github.subjects import Target, repository_path, target_of
 from streams.connectors.mappings.github import GithubOptions, review_requested, rule_requested, run_events
 from streams.connectors.mappings.mapped import MappingError, at_path, cloud_event
 from streams.connectors.peer import Event, PeerUnavailable
@@ -80,7 +80,7 @@ class Sweep:
         problems: list[str] = []
         for repository in self._options.repositories:
             mine = {subject: item for subject, item in opened.items()
-                    if (place := place_of(subject)) is not None and place.repository == repository}
+                    if (target := target_of(subject)) is not None and target.repository == repository}
             try:
                 found += await self._repository(repository, mine, waiting, unread)
             except RateLimited:
@@ -114,8 +114,8 @@ class Sweep:
                 log.warning("github: run %s of %s is skipped: %s", at_path(run, "id"), repository, error)
         listed = {str(at_path(run, "id")) for run in recent}
         for subject, item in opened.items():
-            place = place_of(subject)
-            if place is not None and subject not in waiting and (place.waits or place.run not in listed):
+            target = target_of(subject)
+            if target is not None and subject not in waiting and (target.waits or target.run not in listed):
                 unread.append(item)
         return events
 
@@ -124,12 +124,12 @@ class Sweep:
     ) -> list[Event]:
         """Returns the events of the environments that a run waits for; adds their subjects to `waiting`."""
         number = str(run["id"])
-        pending = await self._github.get(repository, Place(repository, number).path + "/pending_deployments")
+        pending = await self._github.get(repository, Target(repository, number).path + "/pending_deployments")
         events: list[Event] = []
         for one in pending or ():
             name = str(at_path(one, "environment", "name") or "")
-            review = Place(repository, number, "environments", name)
-            rule = Place(repository, number, "rules", name)
+            review = Target(repository, number, "environments", name)
+            rule = Target(repository, number, "rules", name)
             waiting |= {review.subject, rule.subject}
             event = None
             if one.get("reviewers") and review.subject not in opened:
@@ -142,36 +142,36 @@ class Sweep:
                     events.append(event)
         return events
 
-    async def _review(self, run: Mapping[str, Any], place: Place) -> Event | None:
+    async def _review(self, run: Mapping[str, Any], target: Target) -> Event | None:
         # While a run waits, `updated_at` is the time at which it began to wait: `since` of the webhook.
         requested = parse_timestamp(str(run["updated_at"]))
         if not self._is_due(requested):
             return None
-        jobs = await self._github.get_all(place.repository, f"{place.path}/jobs", "jobs", {"filter": "latest"})
+        jobs = await self._github.get_all(target.repository, f"{target.path}/jobs", "jobs", {"filter": "latest"})
         held = [job for job in jobs if at_path(job, "status") == "waiting"]
         name = str(held[0]["id"]) if len(held) == 1 else "swept"
         created = [parse_timestamp(str(job["created_at"])) for job in held if at_path(job, "created_at")]
         requestor = at_path(run, "triggering_actor", "login") or at_path(run, "actor", "login")
-        return review_requested(run, place.repository, place.environment, max([requested, *created]),
+        return review_requested(run, target.repository, target.environment, max([requested, *created]),
                                 self._options.mapping, name, requestor)
 
-    async def _rule(self, run: Mapping[str, Any], place: Place) -> Event | None:
+    async def _rule(self, run: Mapping[str, Any], target: Target) -> Event | None:
         """Returns the event of the app's rule; None if the environment has none, or it waits since a moment ago."""
-        base = repository_path(place.repository)
+        base = repository_path(target.repository)
         rules = await self._github.get(
-            place.repository, f"{base}/environments/{quote(place.environment, safe='')}/deployment_protection_rules")
+            target.repository, f"{base}/environments/{quote(target.environment, safe='')}/deployment_protection_rules")
         apps = [one.get("app") or {} for one in at_path(rules, "custom_deployment_protection_rules") or ()
                 if one.get("enabled", True)]
         if not any(self._options.app in (str(app.get("id")), app.get("slug")) for app in apps):
             return None
-        deployments = await self._github.get(place.repository, f"{base}/deployments", {
-            "environment": place.environment, "sha": str(run.get("head_sha") or ""), "per_page": "10"})
+        deployments = await self._github.get(target.repository, f"{base}/deployments", {
+            "environment": target.environment, "sha": str(run.get("head_sha") or ""), "per_page": "10"})
         started = parse_timestamp(str(run.get("run_started_at") or run["created_at"]))
         times = [(parse_timestamp(str(one["created_at"])), one) for one in deployments or ()]
         created, deployment = max(times, key=lambda each: each[0], default=(0, {}))
         if created < started or not self._is_due(created):
             return None
-        return rule_requested(deployment, place.repository, place.run, place.environment, created,
+        return rule_requested(deployment, target.repository, target.run, target.environment, created,
                               self._options.mapping, at_path(deployment, "creator", "login"))
 
     def _is_due(self, requested: int) -> bool:
@@ -195,47 +195,47 @@ class Sweep:
         self._next_read = first + len(some)
         events: list[Event] = []
         for item in some:
-            place = place_of(str(item["source_id"]))
-            assert place is not None
+            target = target_of(str(item["source_id"]))
+            assert target is not None
             try:
-                events += await self._closing(item, place)
+                events += await self._closing(item, target)
             except MappingError as error:
-                log.warning("github: item %s is skipped: %s", place.subject, error)
+                log.warning("github: item %s is skipped: %s", target.subject, error)
         return events
 
-    async def _closing(self, item: Item, place: Place) -> list[Event]:
+    async def _closing(self, item: Item, target: Target) -> list[Event]:
         try:
-            run = await self._github.get(place.repository, place.path)
-            if not place.waits:
-                return _events_of_run(run, place.repository, self._options.mapping, "")
-            pending = await self._github.get(place.repository, f"{place.path}/pending_deployments")
-            if reviews.environment_of(pending or (), place.environment) is not None:
+            run = await self._github.get(target.repository, target.path)
+            if not target.waits:
+                return _events_of_run(run, target.repository, self._options.mapping, "")
+            pending = await self._github.get(target.repository, f"{target.path}/pending_deployments")
+            if reviews.environment_of(pending or (), target.environment) is not None:
                 return []  # the list of waiting runs was older
-            history = await self._github.get(place.repository, f"{place.path}/approvals")
+            history = await self._github.get(target.repository, f"{target.path}/approvals")
         except GithubError as error:
             if error.status != 404:
-                raise MappingError(place.subject, str(error)) from None
-            return [self._closed(item, place, "cancelled", 0, None)]  # deleted
-        return [self._close(item, place, run, reviews.reviews_of(history or (), place.environment))]
+                raise MappingError(target.subject, str(error)) from None
+            return [self._closed(item, target, "cancelled", 0, None)]  # deleted
+        return [self._close(item, target, run, reviews.reviews_of(history or (), target.environment))]
 
-    def _close(self, item: Item, place: Place, run: Mapping[str, Any], found: list[reviews.Review]) -> Event:
-        states = {str(review.get("state")) for review in found}
+    def _close(self, item: Item, target: Target, run: Mapping[str, Any], done: list[reviews.Review]) -> Event:
+        states = {str(review.get("state")) for review in done}
         state, login = "cancelled", None
-        if place.waits == "environments" and len(states) == 1 and states <= {"approved", "rejected"}:
-            state, login = states.pop(), at_path(found[0], "user", "login")
-        elif place.waits == "rules" and (not reviews.has_ended(run) or run.get("conclusion") == "success"):
+        if target.waits == "environments" and len(states) == 1 and states <= {"approved", "rejected"}:
+            state, login = states.pop(), at_path(done[0], "user", "login")
+        elif target.waits == "rules" and (not reviews.has_ended(run) or run.get("conclusion") == "success"):
             state = "approved"
-        return self._closed(item, place, state, parse_timestamp(str(run["updated_at"])), login,
+        return self._closed(item, target, state, parse_timestamp(str(run["updated_at"])), login,
                             reviews.attempt_of(run))
 
     def _closed(
-        self, item: Item, place: Place, state: str, at: int, login: str | None, attempt: int = 0,
+        self, item: Item, target: Target, state: str, at: int, login: str | None, attempt: int = 0,
     ) -> Event:
         """Returns the event that closes an item, not before the item was opened."""
-        kind = "waitpoint" if place.waits else "run"
+        kind = "waitpoint" if target.waits else "run"
         at = max(at, parse_timestamp(str(item["created_at"])))
         return cloud_event(
-            f"{kind}.{state}", place.subject, at, id=f"{place.subject}/{attempt}.{state}.swept",
+            f"{kind}.{state}", target.subject, at, id=f"{target.subject}/{attempt}.{state}.swept",
             source=self._options.mapping.source, data={"by_user_id": login})
 
 

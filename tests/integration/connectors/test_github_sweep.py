@@ -11,7 +11,7 @@ from support.peers.github_connector import APP_ID, PRIVATE, PUBLIC, KnownItems, 
 from support.peers.github_stub import REPO, Fault, GithubStub, stamp
 
 from streams.connectors.github.client import GithubClient, checked_base_url
-from streams.connectors.github.subjects import place_of
+from streams.connectors.github.subjects import target_of
 from streams.connectors.mappings.github import GithubOptions, events_of
 from streams.connectors.peer import PeerUnavailable
 from streams.core.normalise import normalise
@@ -242,11 +242,11 @@ def test_the_base_url_is_https_or_of_this_machine(url: str, fits: bool) -> None:
     "a/b/c/runs/1", "a b/c/runs/1", "",
 ])
 def test_other_subjects_have_no_place(subject: str) -> None:
-    assert place_of(subject) is None
+    assert target_of(subject) is None
 
 
 def test_a_place_gives_its_subject_back() -> None:
     for subject in ("a/b/runs/1", "a/b/runs/1/environments/x/y", "a.b/c-d/runs/12/rules/ü ?"):
-        place = place_of(subject)
-        assert place is not None
-        assert place.subject == subject
+        target = target_of(subject)
+        assert target is not None
+        assert target.subject == subject
