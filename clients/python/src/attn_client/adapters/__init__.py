@@ -1,0 +1,1 @@
+"""Adapters for frameworks of agents. Each needs its framework, which the application installs."""
