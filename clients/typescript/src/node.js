@@ -1,0 +1,4 @@
+// Entry for Node. The import of `platform.js` comes first: it is evaluated before `exact.js`.
+import "./platform.js";
+
+export * from "./index.js";
