@@ -24,6 +24,7 @@ from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # from support.x import y
+sys.path.insert(1, str(TESTS.parent / "clients" / "python" / "src"))  # attn_client is a distribution of its own
 
 from support.kafka import brokers, pipeline  # noqa: E402
 

@@ -1,7 +1,7 @@
 // The client of a source: ask, notify, withdraw, decisions.
 import { Unavailable } from "./errors.js";
 import { Connection } from "./http.js";
-import { closeEvent, KINDS, notifyEvent, reportEvent } from "./questions.js";
+import { closeEvent, KINDS, notifyEvent, reportEvent, unpostEvent } from "./questions.js";
 import { newestTime, send, Watch } from "./watch.js";
 
 /** @typedef {import("./questions.js").Question} Question */
@@ -10,6 +10,7 @@ import { newestTime, send, Watch } from "./watch.js";
 /** @typedef {import("./page/types").DecisionRow} DecisionRow */
 /** @typedef {import("./page/types").Item} Item */
 
+const BEHIND = 2000; // milliseconds: the estimate of another process that sent a message may be later by this
 const PATIENCE = 60; // seconds that calls retry which wait for no person
 
 /** A source that asks people by attn. */
@@ -21,7 +22,7 @@ export class Attn {
    * @param {string} how.source the CloudEvents source, such as `/agents/mailer`
    * @param {string} [how.run] name of the run; questions without a subject are the same only within one run
    * @param {number} [how.patience] seconds that calls retry which wait for no person
-   * @param {typeof fetch} [how.fetch]
+   * @param {typeof globalThis.fetch} [how.fetch]
    */
   constructor({ url, key, source, run, patience = PATIENCE, fetch }) {
     this.source = source;
@@ -74,8 +75,19 @@ export class Attn {
     return subject;
   }
 
-  /** Withdraws an open question, or a message. Returns whether there was one. @param {string} subject @param {Kind | "message"} [kind] */
+  /**
+   * Withdraws an open question. Returns whether there was one. A message is withdrawn whether it is there or not: attn does
+   * not show it to a key.
+   * @param {string} subject
+   * @param {Kind | "message"} [kind]
+   */
   async withdraw(subject, kind = "waitpoint") {
+    if (kind === "message") {
+      await this.#now();
+      const at = await this.#now(this.connection.clock.estimate() + BEHIND);
+      await send(this.connection, [unpostEvent(this.source, subject, at, newId())], "messages", { patience: this.patience });
+      return true;
+    }
     const item = await this.watch.item(kind, subject, { patience: this.patience });
     if (item === null || item.state === "resolved") return false;
     const event = await closeEvent(this.source, kind, subject, item, await this.#now(newestTime(item)));
@@ -84,7 +96,7 @@ export class Attn {
   }
 
   /**
-   * Yields the decisions of this source, newest first.
+   * Yields the decisions of this source and those below it, newest first.
    * @param {{state?: string, subject?: string}} [how]
    * @returns {AsyncGenerator<DecisionRow>}
    */

@@ -134,6 +134,9 @@ export const notifyEvent = async (source, subject, at, data) =>
 export const closeEvent = async (source, kind, subject, item, at) =>
   event(source, `w_${await hash([source, kind, subject, item.ask?.id ?? null, item.created_at])}`, KINDS[kind][2], subject, at, {});
 
+/** @param {string} source @param {string} subject @param {Date} at @param {string} id */
+export const unpostEvent = (source, subject, at, id) => event(source, `w_${id}`, KINDS.message[2], subject, at, {});
+
 /** @param {string} source @param {Answer} answer @param {Date} at @param {string} [refused] the reason, at most 1024 characters */
 export function reportEvent(source, answer, at, refused) {
   const verb = refused === undefined ? "applied" : "refused";

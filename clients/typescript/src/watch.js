@@ -29,9 +29,10 @@ class Waiter {
   /** @type {(error: unknown) => void} */
   reject = () => {};
 
-  /** @param {Question} question @param {string} handle */
-  constructor(question, handle) {
+  /** @param {Question} question @param {string} source @param {string} handle */
+  constructor(question, source, handle) {
     this.question = question;
+    this.source = source;
     this.handle = handle;
     this.kind = question.kind ?? "waitpoint";
     this.subject = question.subject ?? handle;
@@ -50,7 +51,7 @@ class Waiter {
 
   /** Reads an entry of the list of decisions; returns whether it belongs to this question. @param {DecisionRow} entry */
   take(entry) {
-    if (entry.kind !== this.kind || entry.source_id !== this.subject || entry.question.id !== this.askId) return false;
+    if (entry.source !== this.source || entry.kind !== this.kind || entry.source_id !== this.subject || entry.question.id !== this.askId) return false;
     this.seen = true;
     this.made = entry.state === "made";
     if (this.done) return true;
@@ -92,7 +93,7 @@ export class Watch {
 
   /** Asks a question that is not yet asked, and waits for the answer. @param {Question} question @param {AbortSignal} [signal] */
   async ask(question, signal) {
-    const waiter = new Waiter(question, await handleOf(question, this.source, this.run));
+    const waiter = new Waiter(question, this.source, await handleOf(question, this.source, this.run));
     const stop = () => waiter.reject(signal?.reason);
     signal?.addEventListener("abort", stop, { once: true });
     this.#waiters.add(waiter); // before the read: the poll tells of each decision after it
@@ -117,7 +118,7 @@ export class Watch {
   /** @param {string} kind @param {string} subject @param {import("./http.js").How} [how] @returns {Promise<Item | null>} */
   async item(kind, subject, how = {}) {
     const { body } = await this.connection.request("GET", "/api/v1/inbox", { ...how, params: { source: this.source, source_id: subject, state: "all" } });
-    return body.rows.find((/** @type {Item} */ row) => row.kind === kind) ?? null;
+    return body.rows.find((/** @type {Item} */ row) => row.kind === kind && row.source === this.source) ?? null;
   }
 
   /** @param {Waiter} waiter @param {AbortSignal} [signal] */
@@ -151,7 +152,7 @@ export class Watch {
     const params = { source: this.source, source_id: waiter.subject };
     for (let page = 0; page < MOST_PAGES; page++) { // a page may be empty: attn bounds the decisions that it reads for one
       const { body } = await this.connection.request("GET", "/org/me/decisions", { params, signal });
-      const entries = body.decisions.filter((/** @type {DecisionRow} */ one) => one.kind === waiter.kind);
+      const entries = body.decisions.filter((/** @type {DecisionRow} */ one) => one.kind === waiter.kind && one.source === this.source);
       if (entries.length || !body.next) return [item, entries];
       params.next = body.next;
     }
@@ -222,7 +223,8 @@ export class Watch {
   async #sweep() {
     const { body } = await this.connection.request("GET", "/api/v1/inbox", {
       params: { source: this.source, state: "active", limit: String(PAGE) }, signal: this.#closed.signal });
-    const open = new Set(body.rows.map((/** @type {Item} */ row) => JSON.stringify([row.kind, row.source_id, row.ask?.id])));
+    const own = body.rows.filter((/** @type {Item} */ row) => row.source === this.source); // the filter also covers sources below
+    const open = new Set(own.map((/** @type {Item} */ row) => JSON.stringify([row.kind, row.source_id, row.ask?.id])));
     const missing = this.#open().filter((waiter) => {
       const shown = open.has(JSON.stringify([waiter.kind, waiter.subject, waiter.askId]));
       if (shown) waiter.seen = true;

@@ -22,6 +22,7 @@ from attn_client.waiting import Watch, newest_time, send
 
 __all__ = ["AsyncAttn"]
 
+BEHIND = timedelta(seconds=2)  # the estimate of another process that sent a message may be later by this
 PATIENCE = 60.0  # seconds that calls which wait for no person retry
 
 log = logging.getLogger("attn_client")
@@ -151,10 +152,16 @@ class AsyncAttn:
         return named
 
     async def withdraw(self, subject: str, *, kind: Kind | Literal["message"] = "waitpoint") -> bool:
-        """Withdraws an open question, or a message. Returns whether there was one.
+        """Withdraws an open question. Returns whether there was one. A message is withdrawn whether it is there or not:
+        attn does not show it to a key.
 
         A question that a person decided already is closed as well; whoever waits for it gets the answer.
         """
+        if kind == "message":
+            at = await self._now(self._connection.clock.estimate() + BEHIND)
+            event = questions.unpost_event(self.source, subject, at, uuid.uuid4().hex)
+            await send(self._connection, [event], "messages", self.patience)
+            return True
         item = await self._watch.item(kind, subject, self.patience)
         if item is None or item["state"] == "resolved":
             return False
@@ -163,7 +170,7 @@ class AsyncAttn:
         return True
 
     async def decisions(self, *, state: str | None = None, subject: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Yields the decisions of this source, newest first: entries of `GET /org/me/decisions`."""
+        """Yields the decisions of this source and those below it, newest first: entries of `GET /org/me/decisions`."""
         params = {"source": self.source, **({"state": state} if state else {}),
                   **({"source_id": subject} if subject is not None else {})}
         while True:
@@ -176,7 +183,7 @@ class AsyncAttn:
             params["next"] = after
 
     async def items(self, *, state: str = "active", subject: str | None = None) -> list[dict[str, Any]]:
-        """Returns the items of this source that ask: at most 500, most recently opened first."""
+        """Returns the items of this source and those below it that ask: at most 500, most recently opened first."""
         params = {"source": self.source, "state": state, "limit": "500",
                   **({"source_id": subject} if subject is not None else {})}
         answer = await self._connection.request("GET", "/api/v1/inbox", params=params, patience=self.patience)

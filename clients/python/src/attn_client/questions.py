@@ -17,7 +17,7 @@ from attn_client.exact import canonical
 
 __all__ = [
     "KINDS", "Action", "Actor", "Answer", "Kind", "Option", "Question", "ask_event", "close_event", "handle_of",
-    "notify_event", "report_event", "subject_of",
+    "notify_event", "report_event", "subject_of", "unpost_event",
 ]
 
 Does = Literal["approve", "reject", "edit", "respond", "ignore", "retry", "acknowledge", "choose"]
@@ -236,6 +236,11 @@ def close_event(source: str, kind: str, subject: str, item: Mapping[str, Any], a
     """Returns the event that withdraws an open item. Its id follows from the item, so a repeat is the same event."""
     id = "w_" + _hash(source, kind, subject, (item.get("ask") or {}).get("id"), item["created_at"])
     return _event(source, id, KINDS[kind][2], subject, at, {})
+
+
+def unpost_event(source: str, subject: str, at: datetime, id: str) -> dict[str, Any]:
+    """Returns the event that withdraws a message."""
+    return _event(source, f"w_{id}", KINDS["message"][2], subject, at, {})
 
 
 def report_event(

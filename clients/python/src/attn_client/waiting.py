@@ -39,7 +39,7 @@ class Waiter:
     """One question and the future of its answer. `ask_id`: the id of the ask that was sent, or found."""
 
     def __init__(self, question: Question, source: str, run: str | None) -> None:
-        self.question = question
+        self.question, self.source = question, source
         self.handle = questions.handle_of(question, source, run)
         self.subject = questions.subject_of(question, self.handle)
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -57,8 +57,8 @@ class Waiter:
 
     def take(self, entry: Mapping[str, Any]) -> bool:
         """Reads an entry of the list of decisions. Returns whether it belongs to this question."""
-        same = (entry["kind"], entry["source_id"], entry["question"]["id"])
-        if same != (self.question.kind, self.subject, self.ask_id):
+        same = (entry["source"], entry["kind"], entry["source_id"], entry["question"]["id"])
+        if same != (self.source, self.question.kind, self.subject, self.ask_id):
             return False
         self.seen, state = True, entry["state"]
         self.made = state == "made"
@@ -134,7 +134,8 @@ class Watch:
         answer = await self._connection.request(
             "GET", "/api/v1/inbox", params={"source": self._source, "source_id": subject, "state": "all"},
             patience=patience)
-        found: list[dict[str, Any]] = [row for row in answer.body["rows"] if row["kind"] == kind]
+        found: list[dict[str, Any]] = [
+            row for row in answer.body["rows"] if row["kind"] == kind and row.get("source") == self._source]
         return found[0] if found else None
 
     # --- asking
@@ -192,7 +193,8 @@ class Watch:
         params = {"source": self._source, "source_id": waiter.subject}
         for _ in range(MOST_PAGES):  # a page may be empty: attn bounds the decisions that it reads for one
             answer = await self._connection.request("GET", "/org/me/decisions", params=params)
-            entries += [one for one in answer.body["decisions"] if one["kind"] == waiter.question.kind]
+            entries += [one for one in answer.body["decisions"]  # the filter also covers sources below this one
+                        if (one["source"], one["kind"]) == (self._source, waiter.question.kind)]
             if entries or not (after := answer.body.get("next")):
                 break
             params["next"] = after
@@ -259,7 +261,8 @@ class Watch:
         """Reads the items of the source, and each waiting question that is not open among them."""
         answer = await self._connection.request(
             "GET", "/api/v1/inbox", params={"source": self._source, "state": "active", "limit": str(PAGE)})
-        open_asks = {(row["kind"], row["source_id"], _ask_id(row)) for row in answer.body["rows"]}
+        open_asks = {(row["kind"], row["source_id"], _ask_id(row)) for row in answer.body["rows"]
+                     if row.get("source") == self._source}
         missing = []
         for waiter in self._open():
             if (waiter.question.kind, waiter.subject, waiter.ask_id) in open_asks:

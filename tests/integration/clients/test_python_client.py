@@ -1,0 +1,424 @@
+"""clients/python against a running attn: asks, answers, restarts of edges, wrong clocks, killed processes, the feed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from support.clients.people import People, create_key, until
+from support.processes.up import Up
+
+from attn_client import (
+    Action,
+    AsyncAttn,
+    Attn,
+    EventRejected,
+    Expired,
+    Feed,
+    Forbidden,
+    Option,
+    Question,
+    Replaced,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+    waiting,
+)
+from ops.embedded.broker import binary
+
+SOURCE = "/agents/test"
+CLIENT = Path(__file__).parents[3] / "clients" / "python" / "src"
+
+pytestmark = [
+    pytest.mark.timeout(300), pytest.mark.slow,
+    pytest.mark.skipif(binary() is None, reason="noida-db is not installed (pip install 'attn[embedded]')"),
+]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    running = Up(tmp_path_factory.mktemp("up"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_HEARTBEAT_SECONDS": "2"})
+    running.start()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def key(up: Up) -> str:
+    return create_key(up, SOURCE)
+
+
+@pytest.fixture(scope="module")
+def people(up: Up) -> People:
+    return People(up)
+
+
+@pytest_asyncio.fixture
+async def attn(up: Up, key: str) -> AsyncIterator[AsyncAttn]:
+    async with AsyncAttn(up.url, key, source=SOURCE) as client:
+        yield client
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls and sweeps of a second."""
+    monkeypatch.setattr(waiting, "WAIT", 1)
+    monkeypatch.setattr(waiting, "SWEEP", 1.0)
+
+
+async def test_an_answer_comes_back_and_is_confirmed(attn: AsyncAttn, people: People) -> None:
+    question = Question(
+        "Deploy web?", body="PR *128*", subject="deploy-1", priority="high", data={"cluster": "prod"},
+        options=[Option("go", "approve", "Deploy", "primary"), Option("stop", "reject", comment="required")])
+    asked = asyncio.create_task(attn.ask(question))
+    item = await people.question("deploy-1")
+    assert (item["title"], item["body_md"], item["priority"], item["cluster"]) == (
+        "Deploy web?", "PR *128*", "high", "prod")
+    await people.answer("deploy-1", "go", comment="looks good")
+    answer = await asked
+    assert (answer.option, answer.does, answer.approved, answer.by, answer.comment, answer.confirmed) == (
+        "go", "approve", True, "ann", "looks good", True)
+    assert answer.actors[0].role == "OWNER"
+    await people.becomes("deploy-1", "applied")
+    assert [one["id"] async for one in attn.decisions(subject="deploy-1")] == [answer.decision]
+    assert (await attn.ask(question)).decision == answer.decision, "the same question has the same answer"
+
+
+async def test_forms_edits_and_digits(attn: AsyncAttn, people: People) -> None:
+    args = {"amount": Decimal("0.12345678901234567890"), "account": 9007199254740993, "rate": 0.1, "note": "ä"}
+    asked = asyncio.create_task(attn.ask(
+        "Pay?", subject="pay-1", action=Action("pay", args, editable=["note"], risk="high", reversible=False)))
+    await people.question("pay-1")
+    [item] = await attn.items(subject="pay-1")
+    assert item["ask"]["action"]["args"] == args
+    await people.answer("pay-1", "approve")
+    assert (await asked).args is None, "nothing was edited"
+    form = {"type": "object", "required": ["name"], "properties": {
+        "name": {"type": "string"}, "count": {"type": "integer", "default": 3}}}
+    asked = asyncio.create_task(attn.ask("Which?", form=form, subject="which-1"))
+    await people.answer("which-1", "answer", form={"name": "x", "count": 4})
+    answer = await asked
+    assert (answer.does, answer.form) == ("respond", {"name": "x", "count": 4})
+    asked = asyncio.create_task(attn.ask(
+        "Send?", subject="send-1", action=Action("send", {"to": "a", "n": 9007199254740993}, editable=True)))
+    await people.answer("send-1", "edit", args={"to": "b", "n": 9007199254740993})
+    answer = await asked
+    assert (answer.args, answer.edited, answer.approved) == ({"to": "b", "n": 9007199254740993}, ("/to",), True)
+
+
+async def test_a_quorum_needs_two_people(attn: AsyncAttn, people: People) -> None:
+    asked = asyncio.create_task(attn.ask("Drop it?", subject="drop-1", quorum=2))
+    assert (await people.answer("drop-1", "approve", "ann"))["needed"] == 1
+    await people.answer("drop-1", "approve", "bob")
+    assert [one.user for one in (await asked).actors] == ["ann", "bob"]
+
+
+async def test_questions_expire(attn: AsyncAttn) -> None:
+    with pytest.raises(Expired, match="late-1"):
+        await attn.ask("Now?", subject="late-1", expires=timedelta(seconds=2))
+    answer = await attn.ask(
+        "Now?", subject="late-2", expires=timedelta(seconds=2), on_expiry="keep",
+        options=[Option("drop", "approve"), Option("keep", "ignore", safe=True)])
+    assert (answer.option, answer.by) == ("keep", None)
+
+
+ASKS = textwrap.dedent("""
+    import asyncio, json, sys, time
+    shift = float(sys.argv[4])
+    if shift:
+        real = time.time
+        time.time = lambda: real() + shift
+    from attn_client import AsyncAttn
+
+    async def main():
+        async with AsyncAttn(sys.argv[1], sys.argv[2], source="/agents/test") as attn:
+            answer = await attn.ask("Restart?", subject=sys.argv[3])
+            print(json.dumps([answer.decision, answer.option]), flush=True)
+
+    asyncio.run(main())
+""")
+
+
+def asking_process(up: Up, key: str, subject: str, shift: float = 0) -> subprocess.Popen[str]:
+    """Starts a process that asks. `shift`: seconds by which its clock is wrong."""
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKS, up.url, key, subject, str(shift)], env={**os.environ, "PYTHONPATH": str(CLIENT)},
+        stdout=subprocess.PIPE, text=True)
+
+
+async def test_a_killed_process_continues_its_question(up: Up, key: str, people: People) -> None:
+    first = asking_process(up, key, "restart-1")
+    item = await people.question("restart-1")
+    first.kill()
+    first.wait()
+    second = asking_process(up, key, "restart-1")
+    await people.answer("restart-1", "approve")
+    out, _ = await asyncio.to_thread(second.communicate, timeout=60)
+    third = asking_process(up, key, "restart-1")  # the answer was confirmed: the same subject gets it again
+    assert (await asyncio.to_thread(third.communicate, timeout=60))[0] == out
+    [now] = await people.items("all", source_id="restart-1")
+    assert now["created_at"] == item["created_at"], "asked once"
+    assert json.loads(out)[1] == "approve"
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+async def test_the_clock_of_the_client_does_not_matter(up: Up, key: str, people: People, days: int) -> None:
+    before = datetime.now(UTC)
+    asking = asking_process(up, key, f"clock{days}", days * 86400.0)
+    item = await people.question(f"clock{days}")
+    at = datetime.fromisoformat(item["created_at"].replace("Z", "+00:00"))
+    assert before - timedelta(seconds=5) < at < datetime.now(UTC) + timedelta(seconds=1)
+    async with AsyncAttn(up.url, key, source=SOURCE) as other:  # with a right clock
+        assert await other.withdraw(f"clock{days}")
+    asking.kill()
+    asking.communicate()
+
+    async def gone() -> bool:
+        return not await people.items(source_id=f"clock{days}")
+
+    await until(gone, "withdrawn")
+    asking = asking_process(up, key, f"clock{days}", -days * 86400.0)  # after a close, asked again: it opens again
+    await people.answer(f"clock{days}", "approve")
+    assert json.loads((await asyncio.to_thread(asking.communicate, timeout=60))[0])[1] == "approve"
+    await people.becomes(f"clock{days}", "applied")
+
+
+async def test_without_a_subject_a_confirmed_content_is_asked_anew(up: Up, key: str, people: People) -> None:
+    decisions = []
+    for option in ("approve", "reject"):
+        async with AsyncAttn(up.url, key, source=SOURCE, run="nightly-3") as attn:
+            asked = asyncio.create_task(attn.ask("Run the job?", confirm=option == "reject"))
+
+            async def found() -> Any:
+                return [row for row in await people.items() if row["title"] == "Run the job?"]
+
+            [item] = await until(found, "the question")
+            await people.answer(item["source_id"], option)
+            answer = await asked
+            assert answer.option == option
+            decisions.append(answer.decision)
+            if option == "approve":  # not confirmed: as after a crash, the same answer comes again
+                again = await attn.ask("Run the job?")
+                assert again.decision == answer.decision
+                await people.becomes(item["source_id"], "applied")
+    assert len(set(decisions)) == 2
+
+
+@pytest.mark.usefixtures("eager")
+async def test_a_question_is_withdrawn_or_replaced_by_another_client(up: Up, key: str, people: People) -> None:
+    async with AsyncAttn(up.url, key, source=SOURCE) as attn, AsyncAttn(up.url, key, source=SOURCE) as other:
+        asked = asyncio.create_task(attn.ask("A?", subject="gone-1"))
+        await people.question("gone-1")
+        assert await other.withdraw("gone-1")
+        with pytest.raises(Withdrawn, match="gone-1"):
+            await asked
+        assert not await other.withdraw("gone-1")
+        assert not await other.withdraw("never-asked")
+        asked = asyncio.create_task(attn.ask("A?", subject="gone-1"))  # asked again: it opens again
+        await people.question("gone-1")
+        new = asyncio.create_task(other.ask("B?", subject="gone-1"))
+        with pytest.raises(Replaced):
+            await asked
+        await people.question("gone-1", title="B?")
+        await people.answer("gone-1", "approve")
+        assert (await new).approved
+
+
+async def test_what_attn_refuses_is_a_typed_error(up: Up, key: str, attn: AsyncAttn) -> None:
+    with pytest.raises(EventRejected, match="on_expiry"):
+        await attn.ask("x", on_expiry="no", options=["yes"])
+    with pytest.raises(EventRejected, match="title"):
+        await attn.ask("x" * 600)
+    with pytest.raises(Forbidden, match="topic"):
+        await attn.ask("x", kind="plan_approval")
+    with pytest.raises(TypeError, match="not JSON"):
+        await attn.ask("x", data={"payload": {"x": object()}})
+    async with AsyncAttn(up.url, key[:-1] + ("0" if key[-1] != "0" else "1"), source=SOURCE) as wrong:
+        with pytest.raises(Unauthorized):
+            await wrong.ask("x")
+    async with AsyncAttn(up.url, key, source="/elsewhere") as wrong:
+        with pytest.raises(Forbidden, match="source"):
+            await wrong.notify("x")
+    async with AsyncAttn("http://127.0.0.1:9", key, source=SOURCE, patience=1) as nowhere:
+        with pytest.raises(Unavailable):
+            await nowhere.notify("x")
+    with pytest.raises(asyncio.TimeoutError):
+        await attn.ask("Nobody answers", subject="silence-1", timeout=0.5)
+
+
+async def test_the_block_that_acts_confirms_or_refuses(attn: AsyncAttn, people: People) -> None:
+    async def act(fails: bool) -> str:
+        async with attn.asking("Migrate?", subject="migrate-1") as answer:
+            assert not answer.confirmed
+            if fails:
+                raise RuntimeError("the table is locked")
+        return answer.decision
+
+    failed = asyncio.create_task(act(True))
+    await people.answer("migrate-1", "approve")
+    with pytest.raises(RuntimeError):
+        await failed
+
+    async def returned() -> Any:
+        return [row for row in await people.items(source_id="migrate-1") if row["decision"].get("returned")]
+
+    [item] = await until(returned, "the item is back")
+    assert item["decision"]["state"] == "refused"
+    assert item["decision"]["reason"] == "RuntimeError: the table is locked"
+    succeeded = asyncio.create_task(act(False))
+    await people.answer("migrate-1", "approve")
+    assert await succeeded != item["decision"]["id"]
+    await people.becomes("migrate-1", "applied")
+
+
+async def test_messages_are_sent_once_and_withdrawn(up: Up, attn: AsyncAttn, people: People) -> None:
+    for _ in range(2):
+        assert await attn.notify("Job done", subject="job-1", priority="low") == "job-1"
+    named = await attn.notify("Job done")
+    await people.question("job-1")
+    await people.question(named)
+    assert await attn.withdraw("job-1", kind="message")
+
+    async def gone() -> bool:
+        return not await people.items(source_id="job-1")
+
+    await until(gone, "the message is withdrawn")
+
+
+async def test_a_batch_goes_out_together(attn: AsyncAttn, people: People) -> None:
+    some = [Question(f"Delete {name}?", subject=f"delete-{name}") for name in "abc"]
+    asked = asyncio.create_task(attn.ask_many(some, batch="step 3 of the run"))
+    for name in "ba":
+        await people.answer(f"delete-{name}", "approve")
+    assert await people.state("delete-a") == "made", "it waits for the others"
+    await people.answer("delete-c", "reject")
+    assert [answer.option for answer in await asked] == ["approve", "approve", "reject"]
+
+
+async def test_many_questions_share_one_poll(up: Up, key: str, people: People) -> None:
+    polls, most = set(), 0
+
+    async def begun(session: Any, context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        nonlocal most
+        if "Prefer" in params.headers:
+            polls.add(id(context))
+            most = max(most, len(polls))
+
+    async def ended(session: Any, context: Any, params: Any) -> None:
+        polls.discard(id(context))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(begun)
+    trace.on_request_end.append(ended)
+    trace.on_request_exception.append(ended)
+    async with aiohttp.ClientSession(trace_configs=[trace]) as session, AsyncAttn(
+            up.url, key, source=SOURCE, session=session) as attn:
+        asked = [asyncio.create_task(attn.ask(f"Number {n}?", subject=f"n-{n}")) for n in range(40)]
+        await asyncio.gather(*(people.answer(f"n-{n}", "approve" if n % 2 else "reject") for n in range(40)))
+        answers = await asyncio.gather(*asked)
+    assert [answer.subject for answer in answers] == [f"n-{n}" for n in range(40)]
+    assert [answer.approved for answer in answers] == [bool(n % 2) for n in range(40)]
+    assert most == 1
+
+
+async def test_an_edge_is_killed_while_a_question_waits(up: Up, attn: AsyncAttn, people: People) -> None:
+    asked = asyncio.create_task(attn.ask("Still there?", subject="kill-1"))
+    await people.question("kill-1")
+    for round in range(2):
+        before = up.kill("edge")
+        late = asyncio.create_task(attn.ask("Asked while it is down?", subject=f"kill-2-{round}"))
+        told = asyncio.create_task(attn.notify("Sent while it is down", subject=f"kill-3-{round}"))
+        await asyncio.to_thread(up.wait_restarted, "edge", before)
+        await told
+        await people.answer(f"kill-2-{round}", "approve")
+        assert (await late).approved
+    assert not asked.done()
+    await people.answer("kill-1", "approve")
+    assert (await asked).confirmed
+
+
+def test_the_synchronous_client_from_several_threads(up: Up, key: str, people: People) -> None:
+    answers: dict[str, Any] = {}
+    with Attn(up.url, key, source=SOURCE) as attn:
+        def ask(subject: str) -> None:
+            answers[subject] = attn.ask("From a thread?", subject=subject)
+
+        threads = [threading.Thread(target=ask, args=(f"thread-{n}",)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for n in range(3):
+            asyncio.run(people.answer(f"thread-{n}", "approve"))
+        for thread in threads:
+            thread.join(60)
+        assert sorted(answers) == ["thread-0", "thread-1", "thread-2"]
+        assert all(answer.approved for answer in answers.values())
+        with pytest.raises(ZeroDivisionError), attn.asking("From a thread?", subject="thread-0"):
+            raise ZeroDivisionError  # confirmed already: nothing to refuse
+        named = attn.notify("From a thread")
+        assert attn.withdraw(named, kind="message")
+        assert attn.submit(Question("Later?", subject="later-1")) is None
+        asyncio.run(people.answer("later-1", "approve"))
+
+        async def decided() -> bool:
+            return bool(await asyncio.to_thread(attn.submit, Question("Later?", subject="later-1")))
+
+        asyncio.run(until(decided, "the answer of a question that nobody waits for"))
+        assert [row["source_id"] for row in attn.items(subject="later-1", state="all")] == ["later-1"]
+        assert attn.decisions(subject="thread-1")[0]["id"] == answers["thread-1"].decision
+
+
+async def test_the_feed_resumes_after_the_edge_was_killed(up: Up, attn: AsyncAttn, people: People) -> None:
+    limit, events = 50, []
+    changed = asyncio.Condition()
+
+    async def follow(feed: Feed) -> None:
+        async for frame in feed:
+            events.append(frame.event)
+            async with changed:
+                changed.notify_all()
+
+    async def is_same() -> bool:
+        """Whether the copy equals the server's answer at the same cursor."""
+        page = await people.get(f"/org/me/inbox?limit={limit}")
+        return bool(page and feed.inbox.cursor and page["items"] == list(feed.inbox.items)
+                    and page["counts"] == feed.inbox.counts)
+
+    async with Feed(up.url, people.token("ann"), limit=limit) as feed:
+        following = asyncio.create_task(follow(feed))
+        await attn.notify("first", subject="feed-1")
+        await people.question("feed-1")
+        await until(is_same, "the copy equals the inbox")
+        before = up.kill("edge")
+        await asyncio.to_thread(up.wait_restarted, "edge", before)
+        for n in range(5):
+            await attn.notify(f"later {n}", subject=f"feed-2-{n}")
+        await attn.withdraw("feed-1", kind="message")
+        for n in range(5):
+            await people.question(f"feed-2-{n}")
+        await until(is_same, "the copy equals the inbox again")
+        assert events.count("snapshot") == 1, "resumed, not read anew"
+        assert "removed" in events
+        following.cancel()
+    async with Feed(up.url, people.token("ann"), limit=limit, inbox=feed.inbox) as resumed:
+        await attn.notify("after", subject="feed-3")
+        async for frame in resumed:
+            assert frame.event != "snapshot"
+            if any(item["source_id"] == "feed-3" for item in resumed.inbox.items):
+                break
+    async with Feed(up.url, "no token") as refused:
+        with pytest.raises(Unauthorized):
+            async for _ in refused:
+                pass
