@@ -14,6 +14,7 @@ import { answerOf, askEvent, handleOf, KINDS } from "./questions.js";
 const WAIT = 25, SWEEP = 30; // seconds: of a held poll, between sweeps
 const LEAST = 100, PLAIN = 1000; // milliseconds between polls: if much is decided; of an attn that does not hold polls
 const PAGE = 500, MOST_PAGES = 20, MOST_READS = 50;
+const MOST_MISSED = 2; // sweeps after which a question that was never shown counts as replaced by the one that is shown
 
 /** One question and the promise of its answer. */
 class Waiter {
@@ -23,6 +24,7 @@ class Waiter {
   event = null;
   done = false;
   seen = false; // a read has shown the question
+  missed = 0; // sweeps that did not show it
   made = false; // a person decided, and may still take it back
   /** @type {(answer: Answer) => void} */
   resolve = () => {};
@@ -243,9 +245,10 @@ export class Watch {
       if (item.state === "resolved" && !waiter.made) {
         waiter.reject(new Withdrawn(`the source closed ${waiter.subject} without an answer (${item.resolved_action ?? "closed"})`, waiter.subject));
       }
-    } else if (item !== null && waiter.seen && !taken) {
+    } else if (item !== null && !taken && (waiter.seen || waiter.missed >= MOST_MISSED)) {
       waiter.reject(new Replaced(`another question was asked under the subject ${waiter.subject}`, waiter.subject));
     } else if (waiter.event !== null) {
+      waiter.missed++;
       await send(this.connection, [waiter.event], KINDS[waiter.kind][0], { signal: this.#closed.signal });
     }
   }

@@ -6,24 +6,15 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-from support.processes.up import Up
 
-__all__ = ["WORKSPACE", "People", "create_key", "until"]
+__all__ = ["People", "until"]
 
-WORKSPACE = "ws_01"
 _names = itertools.count()
-
-
-def create_key(up: Up, source: str, *, topics: str = "waitpoints,messages") -> str:
-    """Returns the text of a new key for `source`, made by the command line."""
-    done = up.attn("key", "create", "--workspace", WORKSPACE, "--name", f"client-{next(_names)}", "--topics", topics,
-                   "--source", source)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
 
 
 async def until(holds: Callable[[], Awaitable[Any]], what: str, seconds: float = 90) -> Any:
@@ -38,16 +29,20 @@ async def until(holds: Callable[[], Awaitable[Any]], what: str, seconds: float =
 class People:
     """Users of one workspace. Requests that a restarting edge does not answer are sent again."""
 
-    def __init__(self, up: Up) -> None:
-        self.up = up
-        self._tokens: dict[str, str] = {}
+    def __init__(self, url: str, token_of: Callable[[str], str]) -> None:
+        self.url, self.token = url, cache(token_of)
 
-    def token(self, user: str) -> str:
-        return self._tokens.setdefault(user, self.up.token(WORKSPACE, user))
+    def create_key(self, source: str, *topics: str) -> str:
+        """Returns the text of a new key for `source`; default topics: waitpoints and messages."""
+        body = {"name": f"client-{next(_names)}", "topics": topics or ["waitpoints", "messages"], "source": source}
+        answer = httpx.post(f"{self.url}/org/me/keys", json=body, trust_env=False, timeout=30,
+                            headers={"Authorization": f"Bearer {self.token('ann')}"})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["secret"])
 
     async def get(self, path: str, user: str = "ann") -> Any:
         """Returns the JSON of a path; None while there is no answer."""
-        async with httpx.AsyncClient(base_url=self.up.url, timeout=10, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=10, trust_env=False) as client:
             try:
                 answer = await client.get(path, headers={"Authorization": f"Bearer {self.token(user)}"})
             except httpx.HTTPError:
@@ -72,7 +67,7 @@ class People:
         item = await self.question(subject)
 
         async def sent() -> Any:
-            async with httpx.AsyncClient(base_url=self.up.url, timeout=20, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False) as client:
                 try:
                     answer = await client.post(
                         f"/api/v1/inbox/{item['id']}/decision",

@@ -29,6 +29,7 @@ LEAST = 0.1  # seconds between two polls that attn answers at once because much 
 PLAIN = 1.0  # seconds between polls of an attn that does not hold them
 PAGE = 500
 MOST_PAGES = 20
+MOST_MISSED = 2  # sweeps after which a question that was never shown counts as replaced by the one that is shown
 MOST_READS = 50  # questions that one sweep reads one by one
 BATCH = 100  # events of one request
 
@@ -46,6 +47,7 @@ class Waiter:
         self.ask_id: str | None = None
         self.event: dict[str, Any] | None = None
         self.seen = False  # whether a read has shown the question
+        self.missed = 0  # sweeps that did not show it
         self.made = False  # a person decided, and may still take it back
 
     @property
@@ -284,10 +286,11 @@ class Watch:
                 action = item.get("resolved_action") or "closed"
                 waiter.future.set_exception(
                     Withdrawn(f"the source closed {waiter.subject!r} without an answer ({action})", waiter.subject))
-        elif item is not None and waiter.seen and not any(taken):
+        elif item is not None and not any(taken) and (waiter.seen or waiter.missed >= MOST_MISSED):
             waiter.future.set_exception(
                 Replaced(f"another question was asked under the subject {waiter.subject!r}", waiter.subject))
         elif waiter.event is not None:
+            waiter.missed += 1
             log.info("the question %s is not visible yet; its event is sent again", waiter.subject)
             await send(self._connection, [waiter.event], questions.KINDS[waiter.question.kind][0], None)
 
