@@ -27,6 +27,7 @@ COMMANDS = {
     "topics": "ops.cli.commands.topics:topics",
     "migrate": "ops.cli.commands.migrate:migrate",
     "token": "ops.cli.commands.token:token",
+    "link": "ops.cli.commands.access.link:link",
     "key": "ops.cli.commands.key:app",
     "connect": "ops.cli.commands.sources.connect:app",
     "hooks": "ops.cli.commands.sources.hooks:app",

@@ -6,7 +6,7 @@ import asyncio
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -88,7 +88,7 @@ class Stack:
 
     def __init__(
         self, settings: Settings, embedded: bool, env: dict[str, str], echo: Callable[[str, str], None],
-        announce: Callable[[Settings, str], None], policy: RestartPolicy = POLICY, demo: bool = False,
+        announce: Callable[[Settings, str], Awaitable[None]], policy: RestartPolicy = POLICY, demo: bool = False,
     ) -> None:
         self.settings = settings
         self._embedded = embedded
@@ -232,7 +232,7 @@ class Stack:
                 log.warning("not ready yet", seconds=round(time.monotonic() - started), reason=reason)
             await asyncio.sleep(0.1)
         log.info("ready", url=self.url, seconds=round(time.monotonic() - started, 1))
-        self._announce(self.settings, self.url)
+        await self._announce(self.settings, self.url)
 
     async def _shut_down(self, started: float) -> None:
         """Stops the edge first, because readers would see the other processes end; the broker last, because it must

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = ["router"]
 # Browsers keep cookies of 4096 bytes; RFC 6265 section 6.1 counts name, value and attributes. The name and all
 # attributes of the session cookie take less than 128 bytes.
 MAX_TOKEN_BYTES = 4096 - 128
+_LINK_SECONDS = 0.5  # wait for a link that this edge does not know
 _LINK_GONE = "this sign-in link is not valid: it was used, or it has expired; ask for a new one"
 
 router = APIRouter(tags=["session"])
@@ -68,7 +70,7 @@ async def sign_in_by_link(request: Request, edge: CurrentEdge, body: LinkText) -
     never existed is 410.
     """
     check_page(request, edge.settings.session_over_http)
-    row = _link_row(edge, body.link)
+    row = await _link_row(edge, body.link)
     opened = await open_session(
         edge, Identity(row.user, row.name), [Grant(row.ws, row.role)], device=device_of(request),
         address=address_of(request), via="link", link=row.id)
@@ -78,12 +80,15 @@ async def sign_in_by_link(request: Request, edge: CurrentEdge, body: LinkText) -
     return response
 
 
-def _link_row(edge: Edge, text: str) -> LinkRow:
+async def _link_row(edge: Edge, text: str) -> LinkRow:
     """Returns the row of a link. Raises ApiError 410 if there is none, and 503 if this edge cannot know."""
     if not edge.ready:
         raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
-    row = edge.replica.access.links.get(LINKS.id_of(text) or "")
-    if row is None and len(edge.replica.served) < edge.replica.partitions and LINKS.id_of(text) is not None:
+    link, links = LINKS.id_of(text), edge.replica.access.links
+    if link is not None and link not in links:
+        await asyncio.sleep(_LINK_SECONDS)  # its creator knows of it before each edge does
+    row = links.get(link) if link is not None else None
+    if row is None and link is not None and len(edge.replica.served) < edge.replica.partitions:
         raise ApiError(503, "this edge does not serve all workspaces and does not know the link", {"retry-after": "1"})
     valid = row is not None and hmac.compare_digest(row.digest, secret_digest(text))
     if row is None or not valid or row.expires_at <= edge.clock() * SECOND:

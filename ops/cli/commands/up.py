@@ -9,17 +9,21 @@ import shlex
 import signal
 import sys
 import time
+import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from ops import config
 from ops.cli import logging_setup
+from ops.cli.data.sign_in_links import Person, create_link
 from ops.cli.options import ClickHouse, DataDir, Host, Port
 from ops.demo.scenarios import PEOPLE
 from ops.demo.users import WORKSPACE
@@ -30,6 +34,8 @@ from schemas.settings import Settings
 
 __all__ = ["up"]
 
+log = structlog.get_logger("attn.up")
+
 KafkaPort = Annotated[int | None, typer.Option(
     "--kafka-port", min=0, max=65535, show_default=False,
     help="Port of the embedded broker on 127.0.0.1; 0: any free port. [ATTN_KAFKA_PORT, else 19092]")]
@@ -39,12 +45,14 @@ RealKafka = Annotated[str | None, typer.Option(
 
 Demo = Annotated[bool, typer.Option("--demo", help="Also play events of an invented team into the workspace `demo`.")]
 
+Open = Annotated[bool, typer.Option("--open", help="Open the browser with a sign-in link when attn is ready.")]
+
 _COLORS = {"worker": "cyan", "edge": "green", "history": "magenta", "deliver": "blue", "demo": "yellow"}
 
 
 def up(
     data_dir: DataDir = None, host: Host = None, port: Port = None, kafka_port: KafkaPort = None,
-    kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False,
+    kafka: RealKafka = None, clickhouse: ClickHouse = None, demo: Demo = False, open_browser: Open = False,
 ) -> None:
     """Run attn on this machine: broker, worker, edge and history, and `attn deliver` if ATTN_ENDPOINTS is set. Ctrl-C
     or SIGTERM stops it cleanly.
@@ -64,7 +72,7 @@ def up(
         raise UserError(
             "ATTN_KAFKA_SECURITY needs a Kafka server: set ATTN_KAFKA, or unset ATTN_KAFKA_SECURITY to use the "
             "embedded broker", code=2)
-    announce = _announce_demo if demo else _announce
+    announce = partial(_announce, demo=demo, open_browser=open_browser)
     stack = Stack(settings, "kafka" not in settings.model_fields_set, env, _echo(text), announce, demo=demo)
     asyncio.run(_until_signal(stack))
 
@@ -94,12 +102,22 @@ def _echo(text: bool) -> Callable[[str, str], None]:
     return as_text if text else as_json
 
 
-def _announce(settings: Settings, url: str) -> None:
-    _say(banner(settings, url))
+async def _announce(settings: Settings, url: str, demo: bool, open_browser: bool) -> None:
+    """Prints the banner with a link that signs in on this machine, and opens the link if that is wanted."""
+    person = _newcomer() if demo else Person("ws_01", "me", "OWNER")
+    try:
+        link = await create_link(settings, url, person, "attn up")
+    except UserError as error:
+        log.warning("no sign-in link could be created; `attn link` creates one", error=str(error))
+        link = ""
+    _say((demo_banner if demo else banner)(settings, url, link))
+    if open_browser and not await asyncio.to_thread(webbrowser.open, link or url):
+        log.warning("no browser could be opened; open the address by hand", url=url)
 
 
-def _announce_demo(settings: Settings, url: str) -> None:
-    _say(demo_banner(settings, url))
+def _newcomer() -> Person:
+    user, role, name = PEOPLE[0]
+    return Person(WORKSPACE, user, role, name)
 
 
 def _say(text: str) -> None:
@@ -108,23 +126,33 @@ def _say(text: str) -> None:
         sys.stdout.flush()
 
 
-def demo_banner(settings: Settings, url: str) -> str:
-    """Returns the text of a ready `attn up --demo`: URL and how to sign in."""
-    user, role, name = PEOPLE[0]
+def demo_banner(settings: Settings, url: str, link: str = "") -> str:
+    """Returns the text of a ready `attn up --demo`: URL and how to sign in. `link`: a sign-in link, if there is one."""
+    again = f"attn link {_options(_newcomer())}{_where(settings)}"
+    if not link:
+        return f"\n  attn is ready with the demo: open {url}; a link that signs in is printed by\n\n  {again}\n\n"
     return f"""
-  attn is ready with the demo: open {url} and sign in with the token that this command prints:
+  attn is ready with the demo. This link signs you in, once, within ten minutes:
 
-  attn token --workspace {WORKSPACE} --user {user} --role {role} --name {shlex.quote(name)}{_where(settings)}
+  {link}
+
+  another link  {again}
 
 """
+
+
+def _options(person: Person) -> str:
+    options = f"--workspace {person.workspace} --user {person.user} --role {person.role}"
+    return f"{options} --name {shlex.quote(person.name)}" if person.name is not None else options
 
 
 def _where(settings: Settings) -> str:
     return "" if settings.data_dir == Path("data") else f" --data-dir {shlex.quote(str(settings.data_dir))}"
 
 
-def banner(settings: Settings, url: str) -> str:
-    """Returns the text of a ready `attn up`: the first commands to try, ready to be pasted."""
+def banner(settings: Settings, url: str, link: str = "") -> str:
+    """Returns the text of a ready `attn up`: a sign-in link, if there is one, and the first commands to try, ready to
+    be pasted."""
     where = _where(settings)
     event = {
         "specversion": "1.0", "id": "hello-1", "source": "/hello", "type": "waitpoint.created", "subject": "hello",
@@ -133,13 +161,20 @@ def banner(settings: Settings, url: str) -> str:
     }
     return f"""
   attn is ready at {url}  (Kafka {settings.kafka}, state in {settings.data_dir})
-
+{_sign_in(link, where)}
   a token       export TOKEN=$(attn token --workspace ws_01 --user me --role OWNER{where})
   a first event echo '{json.dumps(event, separators=(",", ":"))}' | attn emit waitpoints{where}
   the inbox     curl -s {url}/org/me/inbox -H "Authorization: Bearer $TOKEN"
   live          curl -N {url}/org/me/feed -H "Authorization: Bearer $TOKEN"
 {_asking(settings)}
 """
+
+
+def _sign_in(link: str, where: str) -> str:
+    again = f"attn link --workspace ws_01 --user me --role OWNER{where}"
+    if not link:
+        return f"\n  sign in       open the link that this prints: {again}"
+    return f"\n  sign in       {link}\n                once, within ten minutes; another link: {again}"
 
 
 def _asking(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.edge.edge_with_fold import Deciding, message
 from support.edge.edges import serving, token, until
+from support.edge.sessions import new_link
 
 from api.http.auth.cookies import csrf_of
 
@@ -128,3 +129,24 @@ async def test_sign_out_reports_a_session_cookie_that_attn_cannot_delete() -> No
             {"name": "attn_session", "value": mine(), "domain": "127.0.0.1", "path": "/org"}])
         await seen.sign_out(page)
         await page.wait_for_selector(".toast.bad:has-text('You are still signed in: the browser keeps another')")
+
+
+async def test_a_link_signs_in_once_and_leaves_the_address() -> None:
+    async with browsing() as seen:
+        link = f"{seen.here}/#signin={new_link(seen.attn)}"
+        page = await seen.page()
+        await page.goto(link)
+        await page.wait_for_selector(".row:has-text('Read me')")
+        assert page.url == f"{seen.here}/"
+        await page.reload()
+        await page.wait_for_selector(".row:has-text('Read me')")
+        other = await seen.page()
+        await other.goto(link)
+        await other.wait_for_selector(problem("sign-in link is not valid"))
+        assert other.url == f"{seen.here}/"
+        await other.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='eve')}")  # in the tab of the page
+        await other.wait_for_selector(".row:has-text('Read me')")
+        await page.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='mallory')}")
+        await page.reload()
+        me = await page.evaluate("fetch('/org/me').then((answer) => answer.json())")
+        assert me["user_id"] == "me", "a link of somebody else does not replace the session"

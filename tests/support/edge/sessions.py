@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from support.edge.edge_with_fold import WS, Deciding
 
 from api.http.auth.cookies import csrf_of
 from api.http.auth.sessions import Grant, Identity, OpenedSession, open_session
+from schemas.log import CreateLink
+from schemas.scalars import SECOND
+from streams.runtime.secret_texts import ENTROPY_BYTES, LINKS
 
-__all__ = ["cookie_of", "signed_in"]
+__all__ = ["cookie_of", "new_link", "signed_in"]
 
 
 async def signed_in(
@@ -26,3 +30,13 @@ def cookie_of(opened: OpenedSession, writes: bool = True, **headers: str) -> dic
     csrf = csrf_of(opened.text)
     own = {"cookie": f"attn_session={opened.text}; attn_csrf={csrf}"}
     return own | ({"x-csrf-token": csrf} if writes else {}) | headers
+
+
+def new_link(attn: Deciding, seconds: float = 600, **more: Any) -> str:
+    """Creates a link for `me`, as `attn link` does, and returns its text."""
+    made = LINKS.new(secrets.token_bytes(ENTROPY_BYTES))
+    attn.happen(CreateLink(**{
+        "ws": WS, "id": secrets.token_hex(16), "time": int(attn.now * SECOND), "user": "attn link",
+        "roles": ("OWNER",), "link": made.id, "digest": made.digest, "of_user": "me", "role": "MANAGER", "name": "Me",
+        "expires_at": int((attn.now + seconds) * SECOND), **more}))
+    return made.text

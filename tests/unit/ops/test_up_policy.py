@@ -68,6 +68,6 @@ def test_the_url_is_one_that_can_be_called(host: str, url: str) -> None:
 def test_the_banner_has_no_secret_and_knows_the_directory() -> None:
     text = banner(Settings(data_dir=Path("my data"), kafka="127.0.0.1:1", jwt_secret="s" * 40), "http://h:1")
     assert "s" * 40 not in text
-    assert text.count("--data-dir 'my data'") == 2
+    assert text.count("--data-dir 'my data'") == 3
     assert "http://h:1/org/me/inbox" in text
     assert "--data-dir" not in banner(Settings(), "http://h:1")

@@ -8,6 +8,7 @@ import { request, readCookie, ok } from "../http.js";
 import { fetchDecisions } from "./decision_pages.js";
 import { fetchAll, fetchDismissed } from "./paging.js";
 import { endSession, createSession } from "./session.js";
+import { redeemLink } from "./sign_in_link.js";
 import { NO_DECISIONS, NO_PAGES, store } from "./store.js";
 import { shareFeed } from "../feed/tab_sharing.js";
 import { clearDrafts } from "../answer/drafts.js";
@@ -30,7 +31,7 @@ const INITIAL = {
 };
 
 /** The caller if GET /org/me fails. @type {import("../types").Me} */
-const UNKNOWN = { user_id: "", workspace_id: "", role: "", expires_at: "" };
+const UNKNOWN = { user_id: "", workspace_id: "", role: "", expires_at: "", workspaces: [] };
 
 export const page = store(INITIAL);
 
@@ -56,6 +57,14 @@ export async function signIn(token) {
   new BroadcastChannel("attn-feed").postMessage({ says: "session" });
   openSession();
   return "";
+}
+
+/** Signs in by a link, or shows why it is refused. @param {string} link */
+export async function signInByLink(link) {
+  const problem = await redeemLink(link);
+  if (problem) return page.set({ phase: "out", signedOutReason: problem });
+  new BroadcastChannel("attn-feed").postMessage({ says: "session" });
+  openSession();
 }
 
 /** @returns {Promise<string>} why the session has not ended, or "" */
