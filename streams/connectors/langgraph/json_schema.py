@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["list_of", "resolve", "schema_error"]
 
 _MAX_STEPS = 40  # levels of schemas within each other, and references that lead to references
+_MAX_CHECKS = 20_000  # of one value: branches that refer to each other would take exponentially many
 
 Schema = Mapping[str, Any]
 
@@ -51,11 +52,56 @@ def _lookup(reference: Any, root: Schema) -> Schema | None:
     return target if isinstance(target, Mapping) else None
 
 
-def schema_error(schema: Any, value: Any, root: Schema, at: str = "", steps: int = 0) -> str | None:
-    """Returns why the value does not match, with its path, such as `args.delay: must be an integer`; else None."""
-    found = resolve(schema, root)
-    if found is None or steps > _MAX_STEPS:
-        return None
+def schema_error(schema: Any, value: Any, root: Schema, at: str = "") -> str | None:
+    """Returns why the value does not match, with its path, such as `args.delay: must be an integer`; else None.
+
+    A value that takes more than 20,000 checks counts as matching from there on.
+    """
+    return _Check(root).error(schema, value, at, 0)
+
+
+class _Check:
+    """One check of a value. `left`: schemas that may still be tried."""
+
+    def __init__(self, root: Schema) -> None:
+        self.root, self.left = root, _MAX_CHECKS
+
+    def error(self, schema: Any, value: Any, at: str, steps: int) -> str | None:
+        self.left -= 1
+        found = resolve(schema, self.root)
+        if found is None or steps > _MAX_STEPS or self.left < 0:
+            return None
+        return (_own_error(found, value, at) or _bounds_error(found, value, at)
+                or self._members_error(found, value, at, steps) or self._branches_error(found, value, at, steps))
+
+    def _members_error(self, schema: Schema, value: Any, at: str, steps: int) -> str | None:
+        if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+            return _first(self.error(schema["items"], member, f"{at}[{number}]", steps + 1)
+                          for number, member in enumerate(value))
+        if not isinstance(value, Mapping):
+            return None
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        for name in list_of(schema, "required"):
+            if isinstance(name, str) and name not in value:
+                return _at(f"{at}.{name}", "is required")
+        if schema.get("additionalProperties") is False and (extra := sorted(value.keys() - properties.keys())):
+            return _at(f"{at}.{extra[0]}", "is not expected")
+        return _first(self.error(properties[name], value[name], f"{at}.{name}", steps + 1)
+                      for name in value if name in properties)
+
+    def _branches_error(self, schema: Schema, value: Any, at: str, steps: int) -> str | None:
+        for name in ("anyOf", "oneOf"):
+            branches = list_of(schema, name)
+            errors = [self.error(branch, value, at, steps + 1) for branch in branches]
+            if branches and None not in errors:
+                named = _named_branch(branches, value, self.root)
+                return errors[named] if named is not None else _at(
+                    at, f"fits none of {len(branches)} forms: {errors[0]}")
+        return _first(self.error(part, value, at, steps + 1) for part in list_of(schema, "allOf"))
+
+
+def _own_error(found: Schema, value: Any, at: str) -> str | None:
     if "const" in found and not _equal(found["const"], value):
         return _at(at, f"must be {str(found['const'])[:80]!r}")
     if isinstance(found.get("enum"), list) and not any(_equal(one, value) for one in found["enum"]):
@@ -64,37 +110,7 @@ def schema_error(schema: Any, value: Any, root: Schema, at: str = "", steps: int
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if isinstance(kinds, list) and kinds and not any(_is_a(kind, value) for kind in kinds):
         return _at(at, f"must be {' or '.join(_NAMES.get(str(kind), str(kind)) for kind in kinds)}")
-    return (
-        _bounds_error(found, value, at) or _members_error(found, value, root, at, steps)
-        or _branches_error(found, value, root, at, steps)
-    )
-
-
-def _members_error(schema: Schema, value: Any, root: Schema, at: str, steps: int) -> str | None:
-    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        return _first(schema_error(schema["items"], member, root, f"{at}[{number}]", steps + 1)
-                      for number, member in enumerate(value))
-    if not isinstance(value, Mapping):
-        return None
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    for name in list_of(schema, "required"):
-        if isinstance(name, str) and name not in value:
-            return _at(f"{at}.{name}", "is required")
-    if schema.get("additionalProperties") is False and (extra := sorted(value.keys() - properties.keys())):
-        return _at(f"{at}.{extra[0]}", "is not expected")
-    return _first(schema_error(properties[name], value[name], root, f"{at}.{name}", steps + 1)
-                  for name in value if name in properties)
-
-
-def _branches_error(schema: Schema, value: Any, root: Schema, at: str, steps: int) -> str | None:
-    for name in ("anyOf", "oneOf"):
-        branches = list_of(schema, name)
-        errors = [schema_error(branch, value, root, at, steps + 1) for branch in branches]
-        if branches and None not in errors:
-            named = _named_branch(branches, value, root)
-            return errors[named] if named is not None else _at(at, f"fits none of {len(branches)} forms: {errors[0]}")
-    return _first(schema_error(part, value, root, at, steps + 1) for part in list_of(schema, "allOf"))
+    return None
 
 
 def _named_branch(branches: list[Any], value: Any, root: Schema) -> int | None:

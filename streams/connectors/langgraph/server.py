@@ -24,7 +24,8 @@ __all__ = ["MARK", "Interrupt", "LangGraphServer", "Run", "Thread"]
 MARK = "attn_decision"  # metadata of the run that an answer starts: the ids of its decisions
 _DECIDED_BY = "attn_decided_by"
 
-_PAGE = 100  # threads of one request; the server allows 1000
+_PAGE = 100  # threads or runs of one request
+_LARGE_PAGE = 1000  # failed threads, which the server keeps and which mostly ask nothing; it allows no larger page
 _MAX_RUNS = 1000  # of one thread, the newest first, among which the run of a decision is searched
 _SELECTED = ["thread_id", "status", "interrupts", "metadata", "updated_at", "state_updated_at"]
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
@@ -72,11 +73,11 @@ class LangGraphServer:
 
     async def waiting(self) -> AsyncIterator[Thread]:
         """Yields the threads that have interrupts: interrupted ones, and those whose last run failed."""
-        for status in ("interrupted", "error"):
-            offset, found = 0, _PAGE
-            while found == _PAGE:
+        for status, limit in (("interrupted", _PAGE), ("error", _LARGE_PAGE)):
+            offset, found = 0, limit
+            while found == limit:
                 page = await self._search({
-                    "status": status, "limit": _PAGE, "offset": offset, "sort_by": "created_at", "sort_order": "asc"})
+                    "status": status, "limit": limit, "offset": offset, "sort_by": "created_at", "sort_order": "asc"})
                 for thread in page:
                     if thread.interrupts:
                         yield thread

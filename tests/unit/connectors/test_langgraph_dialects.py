@@ -290,5 +290,15 @@ def test_a_block_of_code_survives_backticks_and_says_what_it_cuts() -> None:
     assert "characters are shown" in body
 
 
+def test_schemas_that_refer_to_themselves_end() -> None:
+    loop = {"$ref": "#/$defs/A"}
+    for definition in ({"anyOf": [loop, loop]}, {"anyOf": [loop, {"type": "null"}]}, loop, {"allOf": [loop] * 3},
+                       {"type": "object", "properties": {"a": loop}, "anyOf": [loop, loop]}):
+        schema = {**loop, "$defs": {"A": definition}}
+        reading = read_interrupt("?", schema)
+        assert reading.dialect == "value"
+        assert resume_value(reading, [Answer("json", {"json": '{"a": {"a": {}}}'})]) == {"a": {"a": {}}}
+
+
 def test_kind_needs_an_action() -> None:
     assert Question("t", "", [{"id": "a", "does": "approve"}]).kind == "session_waiting"

@@ -22,6 +22,7 @@ __all__ = ["SchemaForm", "read_schema_form"]
 
 _FORMATS = ("email", "uri", "date", "date-time")
 _MAX_FORM_BYTES = 48 << 10  # of the 64 KiB of an ask
+_MAX_LEVELS = 10  # of optional values within each other
 _ABSENT = object()
 
 
@@ -100,17 +101,17 @@ def _object_form(schema: Mapping[str, Any], root: Mapping[str, Any]) -> SchemaFo
     return SchemaForm(form, fixed=fixed, nulls=frozenset(nulls)) if properties else None
 
 
-def _field(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+def _field(schema: Any, root: Mapping[str, Any], levels: int = 0) -> tuple[dict[str, Any] | None, bool]:
     """Returns the field of a form, or None if none fits, and whether the value may be null."""
     found = resolve(schema, root)
-    if found is None or "allOf" in found:
+    if found is None or "allOf" in found or levels > _MAX_LEVELS:
         return None, False
     branches = list_of(found, "anyOf") or list_of(found, "oneOf")
     if branches:
         some = [branch for branch in branches if (resolve(branch, root) or {}).get("type") != "null"]
         if len(some) != 1 or len(some) == len(branches):
             return None, False
-        made, _ = _field(some[0], root)
+        made, _ = _field(some[0], root, levels + 1)
         return (None if made is None else {**made, **_texts(found)}), True
     build = {"string": _string, "integer": _number, "number": _number, "boolean": _boolean, "array": _choices}.get(
         str(found.get("type")))
