@@ -84,11 +84,19 @@ class LangGraphServer:
                 found, offset = len(page), offset + len(page)
 
     async def threads(self, ids: Sequence[str]) -> dict[str, Thread]:
-        """Returns the threads of these ids by id; a thread that was deleted is missing."""
+        """Returns the threads of these ids by id; a thread that was deleted is missing.
+
+        A thread that the search misses is asked for by its id: a server may not know the filter `ids`.
+        """
         found: dict[str, Thread] = {}
         for start in range(0, len(ids), _PAGE):
-            page = await self._search({"ids": list(ids[start:start + _PAGE]), "limit": _PAGE})
-            found |= {thread.id: thread for thread in page}
+            wanted = list(ids[start:start + _PAGE])
+            page = await self._page({"ids": wanted, "limit": _PAGE})
+            found |= {thread.id: thread for thread in page if thread.id in wanted}
+        for missed in [one for one in ids if one not in found]:
+            entry = await self._request("GET", f"/threads/{missed}")
+            if isinstance(entry, dict):
+                found[missed] = _thread(entry)
         return found
 
     async def runs_marked(self, thread_id: str, decision: str) -> list[Run]:
@@ -97,8 +105,7 @@ class LangGraphServer:
         for offset in range(0, _MAX_RUNS, _PAGE):
             query = [("limit", str(_PAGE)), ("offset", str(offset)),
                      *(("select", name) for name in ("run_id", "status", "metadata"))]
-            page = await self._request("GET", f"/threads/{thread_id}/runs", params=query)
-            entries = page if isinstance(page, list) else []
+            entries = await self._list("GET", f"/threads/{thread_id}/runs", params=query)
             found += [run for entry in entries if decision in (run := _run(entry)).mark.split()]
             if len(entries) < _PAGE:
                 break
@@ -107,7 +114,7 @@ class LangGraphServer:
     async def has_checkpoint(self, thread_id: str, mark: str) -> bool:
         """Returns whether a run with this mark has written a checkpoint: then its answer took effect."""
         body = {"limit": 1, "metadata": {MARK: mark}}
-        return bool(await self._request("POST", f"/threads/{thread_id}/history", body))
+        return bool(await self._list("POST", f"/threads/{thread_id}/history", body))
 
     async def error_of(self, thread_id: str) -> str:
         """Returns why the last run of a thread failed."""
@@ -132,25 +139,39 @@ class LangGraphServer:
         answer = await self._request("POST", f"/threads/{thread_id}/commands", command)
         if isinstance(answer, dict) and answer.get("type") == "success":
             return None
+        if answer is None:
+            return "unsupported", "the server has no POST /threads/{id}/commands; it needs a newer langgraph-api"
         answer = answer if isinstance(answer, dict) else {}
         return str(answer.get("error") or "unknown_error"), str(answer.get("message") or answer.get("detail") or "")
 
     async def _search(self, body: dict[str, Any]) -> list[Thread]:
         """Returns one page. A thread that cannot be read does not hide the others of its page."""
         try:
-            page = await self._request("POST", "/threads/search", {**body, "select": _SELECTED})
-        except (ValueError, RecursionError):
+            return await self._page(body)
+        except _Unreadable:
             if body["limit"] == 1:
-                return [Thread("", "", (), {}, "")]  # keeps the place, so that the page counts as full
-            first = body.get("offset", 0)
-            return [thread for offset in range(first, first + body["limit"])
-                    for thread in await self._search({**body, "limit": 1, "offset": offset})]
-        return [_thread(entry) for entry in page or () if isinstance(entry, dict)]
+                return [Thread("", "", (), {}, "")]  # keeps its place: the page counts as full
+            threads: list[Thread] = []
+            for offset in range(body["offset"], body["offset"] + body["limit"]):
+                threads += await self._search({**body, "limit": 1, "offset": offset})
+            return threads
+
+    async def _page(self, body: dict[str, Any]) -> list[Thread]:
+        page = await self._list("POST", "/threads/search", {**body, "select": _SELECTED})
+        return [_thread(entry) if isinstance(entry, dict) else Thread("", "", (), {}, "") for entry in page]
+
+    async def _list(self, method: str, path: str, body: Any = None, params: Any = None) -> list[Any]:
+        """Returns a list. Raises PeerUnavailable for another answer: an empty list must not be guessed."""
+        answer = await self._request(method, path, body, params)
+        if not isinstance(answer, list):
+            raise PeerUnavailable(f"{self.deployment.name}: {method} {path} answers no list; is it a LangGraph server?")
+        return answer
 
     async def _request(self, method: str, path: str, body: Any = None, params: Any = None) -> Any:
         """Returns the parsed answer, None for 404. LangGraph's own parser reads numbers as orjson does here.
 
-        Raises PeerUnavailable if the status is an error that may pass or that an operator has to correct.
+        Raises PeerUnavailable if the status is an error that may pass or that an operator has to correct, or if the
+        answer is no JSON; _Unreadable if it begins as JSON does.
         """
         url = self.deployment.url.rstrip("/") + path
         data = None if body is None else json_text(body).encode()
@@ -161,10 +182,18 @@ class LangGraphServer:
             text = await response.read()
         if response.status == 404:
             return None
-        if response.status >= 400 and not (path.endswith("/commands") and response.status in (400, 409, 422)):
+        if response.status >= 300 and not (path.endswith("/commands") and response.status in (400, 409, 422)):
             raise PeerUnavailable(f"{self.deployment.name}: {method} {path} answers {response.status}: "
                                   f"{text[:200].decode(errors='replace')}")
-        return orjson.loads(text) if text else None
+        try:
+            return orjson.loads(text) if text else None
+        except ValueError as error:
+            problem = f"{self.deployment.name}: {method} {path} answers no JSON: {error}"
+            raise (_Unreadable if text.lstrip()[:1] in (b"[", b"{") else PeerUnavailable)(problem) from None
+
+
+class _Unreadable(PeerUnavailable):
+    """JSON that cannot be parsed, such as one with NaN or with more than 1000 levels."""
 
 
 def _thread(entry: Mapping[str, Any]) -> Thread:
