@@ -154,6 +154,16 @@ async def test_a_question_is_withdrawn_before_and_after_a_person_answered(
         await people.item(web, "Withdrawn?")
 
 
+async def test_a_person_resolves_the_item_without_an_answer(people: People, http_server: McpHttpServer) -> None:
+    async with http_client(http_server) as client, people.web() as web:
+        call = asyncio.create_task(client.call_tool("ask_human", {"question": "Resolved?", "wait_seconds": 200}))
+        item = await people.item(web, "Resolved?")
+        assert (await web.patch(f"/api/v1/inbox/{item['id']}", json={"state": "resolved"})).status_code == 200
+        result = body(await call)
+        assert result["status"] == "withdrawn"
+        assert "option" not in result
+
+
 async def test_a_notice_is_sent_once_and_withdrawn(people: People, http_server: McpHttpServer) -> None:
     async with http_client(http_server) as client, people.web() as web:
         notice = {"message": "Nightly build failed", "body": "see *log*", "priority": "low", "who": {"role": "OWNER"}}

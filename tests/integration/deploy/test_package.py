@@ -107,6 +107,12 @@ def test_up_without_the_embedded_extra_names_the_extra_to_install(bare: Installe
     assert "Traceback" not in done.stderr
 
 
+def test_mcp_without_its_extra_names_the_extra_to_install(bare: Installed) -> None:
+    done = bare.run("attn", "mcp", code=1)
+    assert "attn[mcp]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.broker
 @pytest.mark.clickhouse
 async def test_every_role_runs_and_an_event_goes_through(

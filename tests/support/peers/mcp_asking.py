@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 WS = "ws_mcp"
-# An answer is final after 0.3 s, and comes back unconfirmed after 4 s.
-SETTINGS = {"ATTN_UNDO_SECONDS": "0.3", "ATTN_DECISION_CONFIRM": "PT4S"}
+# An answer is final after 0.3 s, and comes back unconfirmed after 4 s. People may resolve a waitpoint.
+SETTINGS = {"ATTN_UNDO_SECONDS": "0.3", "ATTN_DECISION_CONFIRM": "PT4S", "ATTN_SOURCE_MANAGED_KINDS": "escalation"}
 SECONDS = 60.0
 
 
