@@ -44,7 +44,7 @@ _IN_TEXT = (
     ), rf"\1{REDACTED}"),
 )
 # Libraries whose INFO lines are of no use to an operator.
-_CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "urllib3")
+_CHATTY = ("aiokafka", "kafka", "faust", "mode", "uvicorn", "asyncio", "clickhouse_connect", "httpx", "mcp", "urllib3")
 # Libraries that log every retry; a client without its broker retries ten times a second.
 _REPEATING = ("aiokafka", "kafka", "faust", "mode")
 # Its DEBUG lines have whole records: on `decisions` with the reply token.

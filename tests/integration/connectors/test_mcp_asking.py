@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.peers.mcp_asking import McpHttpServer, People, body, eventually, http_client
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 FORM: dict[str, Any] = {
     "type": "object", "required": ["name", "nodes", "public", "region", "addons"], "properties": {

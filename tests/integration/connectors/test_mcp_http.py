@@ -12,7 +12,7 @@ import httpx
 import pytest
 from support.peers.mcp_asking import WS, McpHttpServer, People, body, eventually, http_client, mcp_http
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {

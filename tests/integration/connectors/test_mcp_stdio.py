@@ -8,7 +8,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from support.peers.mcp_asking import People, body, stdio_client, stdio_servers
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

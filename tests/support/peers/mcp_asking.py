@@ -29,7 +29,7 @@ __all__ = [
 WS = "ws_mcp"
 # An answer is final after 0.3 s, and comes back unconfirmed after 4 s. People may resolve a waitpoint.
 SETTINGS = {"ATTN_UNDO_SECONDS": "0.3", "ATTN_DECISION_CONFIRM": "PT4S", "ATTN_SOURCE_MANAGED_KINDS": "escalation"}
-SECONDS = 60.0
+SECONDS = 200.0  # an `attn mcp` or a client takes half a minute to start on a machine that is ten times overcommitted
 
 
 async def eventually(read: Callable[[], Awaitable[Any]], wanted: str, seconds: float = SECONDS) -> Any:
