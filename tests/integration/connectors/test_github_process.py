@@ -7,6 +7,8 @@ errors and rate limits, and the connector is killed again and again. Afterwards 
 from __future__ import annotations
 
 import asyncio
+import hmac
+import json
 import os
 import random
 import signal
@@ -16,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +30,28 @@ from support.peers.github_stub import REPO, TOKEN, Fault, GithubStub
 from support.processes.cli import COMMAND, clean_env
 from support.processes.up import Up, wait_for
 
-from streams.connectors.mappings.github import GithubOptions, events_of
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SEED = 20261130
 KILLS = 8
-OPTIONS = GithubOptions(ask_runs=True)
-BATCH = {"content-type": "application/cloudevents-batch+json"}
+SECRET = "It's a Secret to Everybody"
+HOOKS = f"""
+[[hook]]
+name = "github"
+mapping = "github"
+workspace = "ws_github"
+secrets = ["{SECRET}"]
+source = "/github"
+options = {{ ask_runs = true }}
+"""
 
 
 @pytest.fixture(scope="module")
 def attn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttnWorkspace]:
-    up = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_DECISION_CONFIRM": "PT1H"})
+    home = tmp_path_factory.mktemp("attn")
+    (home / "hooks.toml").write_text(HOOKS)
+    up = Up(home, env={"ATTN_UNDO_SECONDS": "0", "ATTN_DECISION_CONFIRM": "PT1H",
+                       "ATTN_HOOKS": str(home / "hooks.toml")})
     up.start()
     yield AttnWorkspace(up, "ws_github", "waitpoints,run-failures")
     up.close()
@@ -80,6 +92,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
+        self._logged = self.output.stat().st_size if self.output.exists() else 0
         with self.output.open("ab") as output:
             self._running = subprocess.Popen(
                 self._command, env=self._env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -90,27 +103,47 @@ class Process:
         os.kill(self._running.pid, number)
         return self._running.wait(60)
 
+    def logs(self) -> bool:
+        """Returns whether the running process has logged: it handles signals by then."""
+        return self.output.stat().st_size > self._logged
+
     def kill(self) -> None:
         assert self.stop(signal.SIGKILL) == -signal.SIGKILL, self.output.read_text()[-3000:]
         self.start()
 
 
-def hooks(stub: GithubStub) -> list[dict[str, Any]]:
-    """The events of the webhooks that GitHub sends about all runs."""
+def deliveries(stub: GithubStub) -> list[tuple[str, dict[str, Any]]]:
+    """The webhooks that GitHub sends about all runs: event and payload."""
     about = {"full_name": REPO, "default_branch": "main"}
-    events = []
+    result: list[tuple[str, dict[str, Any]]] = []
     for run in list(stub.runs.values()):
-        body = stub._run(run)
+        shared = {"workflow_run": stub._run(run), "repository": about}
         if run.status == "completed":
-            events += events_of("workflow_run", {
-                "action": "completed", "workflow_run": body, "repository": about}, OPTIONS).events
+            result.append(("workflow_run", {"action": "completed", **shared}))
         for name, waits in run.waits.items():
+            stamped = {"environment": name, "since": shared["workflow_run"]["updated_at"]}
             if waits["reviewers"]:
-                job = {"id": stub.job_of(run, name), "created_at": body["updated_at"], "environment": name}
-                events += events_of("deployment_review", {
-                    "action": "requested", "environment": name, "since": body["updated_at"], "workflow_run": body,
-                    "workflow_job_run": job, "requestor": {"login": run.actor}, "repository": about}, OPTIONS).events
-    return events
+                job = {"id": stub.job_of(run, name), "created_at": stamped["since"], "environment": name}
+                result.append(("deployment_review", {
+                    "action": "requested", "workflow_job_run": job, "requestor": {"login": run.actor}, **stamped,
+                    **shared}))
+            else:
+                deployment = stub._deployments({"environment": name, "sha": shared["workflow_run"]["head_sha"]})
+                result += [("deployment_protection_rule", {
+                    "action": "requested", "environment": name, "event": "push", "deployment": one, "repository": about,
+                    "deployment_callback_url":
+                        f"https://evil.example/repos/{REPO}/actions/runs/{run.id}/deployment_protection_rule"})
+                    for one in deployment if one["id"] == stub.job_of(run, name) + 5]
+    return result
+
+
+def deliver(attn: AttnWorkspace, event: str, payload: dict[str, Any]) -> None:
+    """Posts one webhook as GitHub does, with the signature of its body."""
+    body = json.dumps(payload).encode()
+    signature = "sha256=" + hmac.new(SECRET.encode(), body, sha256).hexdigest()
+    answer = httpx.post(f"{attn.url}/hooks/github", content=body, trust_env=False, timeout=30, headers={
+        "x-github-event": event, "x-hub-signature-256": signature, "content-type": "application/json"})
+    assert answer.status_code == 202, answer.text
 
 
 def unreliable(chance: random.Random) -> Any:
@@ -143,11 +176,11 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
                 for run in stub.runs.values() for name, waits in run.waits.items()}
     expected |= {f"{REPO}/runs/{run.id}" for run in stub.runs.values() if not run.waits}
     # A third of the webhooks is lost, the others come twice, in any order.
-    sent = [event for event in hooks(stub) if chance.random() > 0.33]
+    sent = [one for one in deliveries(stub) if chance.random() > 0.33]
     sent += sent
     chance.shuffle(sent)
-    headers = {"authorization": f"Bearer {attn.key}", **BATCH}
-    assert httpx.post(f"{attn.url}/events", json=sent, headers=headers, trust_env=False).status_code == 202
+    for event, payload in sent:
+        deliver(attn, event, payload)
     stub.failing = unreliable(chance)
     process = Process(attn, stub, tmp_path)
     try:
@@ -179,8 +212,9 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
         assert kills == KILLS
         assert stub.broken > 20
         states = Counter(one["state"] for one in decisions(attn))
-        sys.stdout.write(f"{len(sent)} events of webhooks, {len(items)} items, decisions {dict(states)}, "
+        sys.stdout.write(f"{len(sent)} webhooks, {len(items)} items, decisions {dict(states)}, "
                          f"{stub.broken} faults in {len(stub.requests)} requests, {kills} kills\n")
+        wait_for(process.logs, 120, "a line of the log")
         assert process.stop(signal.SIGTERM) == 0, process.output.read_text()[-3000:]
     finally:
         if process._running is not None and process._running.poll() is None:
