@@ -37,9 +37,14 @@ class Desk:
         return str(self.request("POST", "/org/me/keys", json=body)["secret"])
 
     def request(self, method: str, path: str, *, user: str = "ann", name: str | None = None, **more: Any) -> Any:
-        answer = self._http.request(method, path, headers=self.headers(user, name=name), **more)
+        answer = self.try_request(method, path, user=user, name=name, **more)
         assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def try_request(
+        self, method: str, path: str, *, user: str = "ann", name: str | None = None, **more: Any
+    ) -> httpx.Response:
+        return self._http.request(method, path, headers=self.headers(user, name=name), **more)
 
     def items(self, state: str = "active") -> list[dict[str, Any]]:
         return list(self.request("GET", "/api/v1/inbox", params={"state": state, "limit": 500})["rows"])
