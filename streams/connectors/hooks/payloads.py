@@ -59,8 +59,12 @@ def map_payload(hook: Hook, body: bytes, headers: Mapping[str, str], received: i
 
 
 def _payload(body: bytes, content_type: str) -> Any:
-    """Returns the JSON value of a body; of a form, as GitHub sends it by default, that of its field `payload`."""
-    if content_type.partition(";")[0].strip().lower() == _FORM:
+    """Returns the JSON value of a body; of a form, as GitHub sends it by default, that of its field `payload`.
+
+    JSON with the media type of a form is read as JSON: `curl -d` sends it so.
+    """
+    is_form = content_type.partition(";")[0].strip().lower() == _FORM
+    if is_form and not body.lstrip().startswith((b"{", b"[", b"\xef\xbb\xbf")):
         try:
             fields = parse_qs(body.decode("ascii"), max_num_fields=_MAX_FIELDS, strict_parsing=True)
         except ValueError:

@@ -203,6 +203,13 @@ async def test_a_key_in_the_query_is_not_accepted() -> None:
         assert (await attn.send("alertmanager", delivery(alert()), {}, query=query)).status_code == 401
 
 
+async def test_json_with_the_media_type_of_a_form_is_read() -> None:
+    """`curl -d` names that type."""
+    attn = await world()
+    headers = {"authorization": f"Bearer {attn.secret}", "content-type": "application/x-www-form-urlencoded"}
+    assert answer_of(await attn.send("alertmanager", delivery(alert()), headers)) == accepted(1)
+
+
 async def test_two_authorization_headers_are_401() -> None:
     attn = await world()
     headers = [("authorization", f"Bearer {attn.secret}"), ("authorization", f"Bearer {attn.secret}")]
