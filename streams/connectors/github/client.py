@@ -119,14 +119,17 @@ class GithubClient:
         headers = {"if-none-match": known[0]} if known is not None else {}
         answer = await self._authorized("GET", repository, target, headers)
         if answer.status == 304 and known is not None:
-            self._cache.move_to_end(target)
+            self._keep(target, *known)
             return known[1]
         if etag := answer.headers.get("etag"):
-            self._cache[target] = etag, answer.body
-            self._cache.move_to_end(target)
-            if len(self._cache) > _MAX_CACHED:
-                self._cache.popitem(last=False)
+            self._keep(target, etag, answer.body)
         return answer.body
+
+    def _keep(self, target: str, etag: str, body: Any) -> None:
+        self._cache[target] = etag, body
+        self._cache.move_to_end(target)
+        if len(self._cache) > _MAX_CACHED:
+            self._cache.popitem(last=False)
 
     async def get_all(self, repository: str, path: str, member: str, query: Mapping[str, str] = {}) -> list[Any]:
         """Returns the entries of all pages, at most 1000. `member`: the list in an answer; "": the answer is a list."""

@@ -33,6 +33,8 @@ log = logging.getLogger("attn.connect")
 
 Item = Mapping[str, Any]  # an item in Crewship's dialect
 
+# Errors of one run that does not stop a sweep: GitHub refuses it, or an older server leaves fields out.
+_UNREADABLE = (GithubError, MappingError, KeyError, TypeError, ValueError)
 _MAX_READS = 100  # runs of open items that one sweep reads one by one; the next sweep goes on with the others
 
 
@@ -110,8 +112,8 @@ class Sweep:
         for run in held:
             try:
                 events += await self._waiting_run(run, repository, opened, waiting)
-            except (GithubError, MappingError) as error:
-                log.warning("github: run %s of %s is skipped: %s", at_path(run, "id"), repository, error)
+            except _UNREADABLE as error:
+                log.warning("github: run %s of %s is skipped: %r", at_path(run, "id"), repository, error)
         listed = {str(at_path(run, "id")) for run in recent}
         for subject, item in opened.items():
             target = target_of(subject)
@@ -199,8 +201,8 @@ class Sweep:
             assert target is not None
             try:
                 events += await self._closing(item, target)
-            except MappingError as error:
-                log.warning("github: item %s is skipped: %s", target.subject, error)
+            except _UNREADABLE as error:
+                log.warning("github: item %s is skipped: %r", target.subject, error)
         return events
 
     async def _closing(self, item: Item, target: Target) -> list[Event]:
@@ -214,7 +216,7 @@ class Sweep:
             history = await self._github.get(target.repository, f"{target.path}/approvals")
         except GithubError as error:
             if error.status != 404:
-                raise MappingError(target.subject, str(error)) from None
+                raise
             return [self._closed(item, target, "cancelled", 0, None)]  # deleted
         return [self._close(item, target, run, reviews.reviews_of(history or (), target.environment))]
 

@@ -198,6 +198,40 @@ async def test_a_repository_that_cannot_be_read_does_not_delay_the_others() -> N
                 await peer.sweep()
 
 
+async def test_a_run_that_cannot_be_read_is_skipped() -> None:
+    """An older server leaves fields out, or refuses one run."""
+    stub = GithubStub()
+    async with stub.serving():
+        stub.waiting_run(7, "prod")
+        stub.waiting_run(8, "prod")
+        stub.waiting_run(9, "prod")
+        real = stub._list
+
+        def without(query: dict[str, str]) -> dict[str, Any]:
+            body = real(query)
+            for run in body["workflow_runs"]:
+                if run["id"] == 8:
+                    run["updated_at"] = "soon"
+            return body
+
+        stub._list = without  # type: ignore[method-assign]
+        stub.failing = lambda request: Fault(
+            answer=(403, {"message": "no"}, {})) if "/runs/9/" in request else None
+        assert await swept(stub) == [("waitpoint.created", "7/environments/prod")]
+
+
+async def test_the_path_of_a_base_url_is_kept() -> None:
+    """A GitHub Enterprise Server has the API below `/api/v3`."""
+    stub = GithubStub()
+    async with stub.serving():
+        stub.url += "/api/v3/"
+        targets: list[str] = []
+        stub.failing = lambda request: targets.append(request) or Fault(answer=(500, {}, {}))
+        with pytest.raises(PeerUnavailable):
+            await swept(stub)
+        assert targets == [f"GET /api/v3/repos/{REPO}"]
+
+
 async def test_a_redirect_is_not_followed_and_no_other_host_is_called() -> None:
     """Neither a redirect nor a URL in an answer leads the token to another server."""
     foreign, calls = GithubStub(), []
