@@ -203,6 +203,15 @@ class Settings(BaseSettings):
     oidc_scopes: str = Field("openid profile email", description="scopes that attn asks for")
     oidc_contact: str = Field(
         "", max_length=500, description="whom to ask for access: what an account without a workspace reads")
+    # The issuer's tokens live for minutes to hours. An account that was disabled is noticed at the next renewal.
+    oidc_renew: timedelta = Field(
+        timedelta(minutes=15), ge=timedelta(seconds=1),
+        description="how often a session is renewed with the issuer's refresh token, if it gave one")
+    critical_max_age: timedelta | None = Field(
+        None, ge=timedelta(seconds=1),
+        description="how old the sign-in of those may be who decide an action with risk `critical`; default: any age")
+    critical_acr: str = Field(
+        "", max_length=500, description="`acr` values, separated by spaces, of which their sign-in must have one")
     public_url: str | None = Field(
         None, pattern=r"^https?://[^/?#@\\\s]+/?$",
         description="URL at which browsers reach attn; sign-in with ATTN_OIDC_ISSUER returns to it")
@@ -331,7 +340,8 @@ class Settings(BaseSettings):
     @field_validator(
         "jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "kafka_password", "kafka_ca", "kafka_certificate",
         "kafka_key", "endpoints", "hooks", "target_message", "seal_keys", "receipt_keys", "session_keys", "key",
-        "key_file", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles", "public_url", mode="before")
+        "key_file", "oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles", "critical_max_age",
+        "public_url", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         """Turns empty values into None. An empty `ATTN_JWT_SECRET=` must not verify tokens signed with an empty
@@ -351,6 +361,8 @@ class Settings(BaseSettings):
     def _named(self) -> Self:
         if self.kafka_security.startswith("SASL") and not (self.kafka_user and self.kafka_password):
             raise ValueError(f"{self.kafka_security} needs ATTN_KAFKA_USER and ATTN_KAFKA_PASSWORD")
+        if self.oidc_issuer is not None and (self.oidc_client_id is None or self.oidc_roles is None):
+            raise ValueError("ATTN_OIDC_ISSUER needs ATTN_OIDC_CLIENT_ID and ATTN_OIDC_ROLES")
         return self
 
     @property

@@ -18,9 +18,12 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-__all__ = ["ALGORITHMS", "JwksCache", "PublicKey", "download", "read_keys", "redirect_target"]
+__all__ = [
+    "ALGORITHMS", "MAX_KEYS", "JwksCache", "KeyReader", "PublicKey", "WeakKey", "download", "parse_uint", "read_keys",
+    "redirect_target", "refuse_private", "rsa_key",
+]
 
 ALGORITHMS = ("RS256", "ES256")
 
@@ -30,7 +33,7 @@ _REFRESH_SECONDS = 600.0
 _MIN_REFRESH_INTERVAL = 10.0
 _FETCH_TIMEOUT = 10.0  # for the whole fetch, redirects included
 _MAX_DOCUMENT_BYTES = 1 << 20  # bytes of the document, compressed and decompressed
-_MAX_KEYS = 256  # entries of a key set that are read
+MAX_KEYS = 256  # entries of a key set that are read
 _MAX_CANDIDATES = 16  # keys that one token is verified with; each verification takes up to 0.1 ms
 _MAX_LOGGED = 10  # refused keys that are logged per document
 _MAX_REDIRECTS = 5
@@ -47,18 +50,24 @@ class PublicKey:
     kid: str | None
     algorithm: str
     parameters: tuple[int, int]
-    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
+
+# document -> usable keys, and `kid` and reason of refused ones. Raises ValueError if it is not a key set.
+KeyReader = Callable[[object], tuple[list[PublicKey], list[tuple[str | None, str]]]]
 
 
 class JwksCache:
     """Cache of the issuer's keys. Cached keys stay valid while the issuer is unreachable.
 
     `fetch` returns the parsed JWKS document. `clock` returns seconds. `generation` increases with each change of the
-    keys.
+    keys. `read` chooses the usable keys; the default is `read_keys`.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[object]], clock: Callable[[], float]) -> None:
-        self._fetch, self._clock = fetch, clock
+    def __init__(
+        self, fetch: Callable[[], Awaitable[object]], clock: Callable[[], float], read: KeyReader | None = None,
+    ) -> None:
+        self._fetch, self._clock, self._read = fetch, clock, read or read_keys
         self._keys: list[PublicKey] = []
         self._refused: list[tuple[str | None, str]] = []
         self.generation = 0
@@ -105,7 +114,7 @@ class JwksCache:
         return 0 <= self._clock() - moment < seconds
 
     def _replace(self, document: object) -> None:
-        keys, refused = read_keys(document)
+        keys, refused = self._read(document)
         self._last_success = self._clock()
         if refused != self._refused:
             for kid, reason in refused[:_MAX_LOGGED]:
@@ -130,7 +139,7 @@ def _identities(keys: list[PublicKey]) -> set[tuple[str | None, str, tuple[int, 
     return {(key.kid, key.algorithm, key.parameters) for key in keys}
 
 
-class _WeakKey(ValueError):
+class WeakKey(ValueError):
     """The key is not secure enough; the message says why."""
 
 
@@ -142,13 +151,13 @@ def read_keys(document: object) -> tuple[list[PublicKey], list[tuple[str | None,
         raise ValueError("the document is not a JSON Web Key Set: it has no list of keys")
     keys: list[PublicKey] = []
     refused: list[tuple[str | None, str]] = []
-    for entry in entries[:_MAX_KEYS]:
+    for entry in entries[:MAX_KEYS]:
         if not isinstance(entry, Mapping) or (algorithm := _algorithm(entry)) is None:
             continue
         kid = entry.get("kid")
         kid = kid if isinstance(kid, str) else None
         try:
-            parameters, key = (_rsa_key if algorithm == "RS256" else _ec_key)(entry)
+            parameters, key = (rsa_key if algorithm == "RS256" else _ec_key)(entry)
         except (ValueError, TypeError) as error:
             refused.append((kid, str(error)[:200]))
         else:
@@ -166,30 +175,30 @@ def _algorithm(entry: Mapping[str, Any]) -> str | None:
     return None if isinstance(operations, list) and "verify" not in operations else expected
 
 
-def _rsa_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], rsa.RSAPublicKey]:
-    _refuse_private(entry)
-    n, e = _parse_uint(entry, "n", _MAX_RSA_BITS), _parse_uint(entry, "e", 64)
+def rsa_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], rsa.RSAPublicKey]:
+    refuse_private(entry)
+    n, e = parse_uint(entry, "n", _MAX_RSA_BITS), parse_uint(entry, "e", 64)
     if n.bit_length() < _MIN_RSA_BITS:
-        raise _WeakKey(f"RSA key of {n.bit_length()} bits: at least {_MIN_RSA_BITS} are required")
+        raise WeakKey(f"RSA key of {n.bit_length()} bits: at least {_MIN_RSA_BITS} are required")
     if e < 3 or e % 2 == 0:
-        raise _WeakKey(f"RSA exponent {e}: an odd number of 3 or more is required")
+        raise WeakKey(f"RSA exponent {e}: an odd number of 3 or more is required")
     return (n, e), rsa.RSAPublicNumbers(e, n).public_key()
 
 
 def _ec_key(entry: Mapping[str, Any]) -> tuple[tuple[int, int], ec.EllipticCurvePublicKey]:
-    _refuse_private(entry)
+    refuse_private(entry)
     if entry.get("crv") != "P-256":
-        raise _WeakKey(f"curve {str(entry.get('crv'))[:40]}: ES256 requires P-256")
-    x, y = _parse_uint(entry, "x", 256), _parse_uint(entry, "y", 256)
+        raise WeakKey(f"curve {str(entry.get('crv'))[:40]}: ES256 requires P-256")
+    x, y = parse_uint(entry, "x", 256), parse_uint(entry, "y", 256)
     return (x, y), ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
 
 
-def _refuse_private(entry: Mapping[str, Any]) -> None:
+def refuse_private(entry: Mapping[str, Any]) -> None:
     if "d" in entry:
-        raise _WeakKey("its private part is published, so anyone can sign with it")
+        raise WeakKey("its private part is published, so anyone can sign with it")
 
 
-def _parse_uint(entry: Mapping[str, Any], name: str, max_bits: int) -> int:
+def parse_uint(entry: Mapping[str, Any], name: str, max_bits: int) -> int:
     """Returns a Base64urlUInt (RFC 7518) as a number. Some tools add padding, use plain base64, or add a zero sign
     byte; these forms are accepted. Raises ValueError if it is missing or longer than `max_bits` bits."""
     text = entry.get(name)
