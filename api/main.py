@@ -15,6 +15,8 @@ from api.commands.command_log import open_log_writer
 from api.edge.follower import TopicFollower
 from api.edge.services import Edge
 from api.http.app import create_app
+from api.http.auth.oidc.renewal import Renewal
+from api.http.auth.oidc.sign_in import SignIn
 from api.http.protocol.server import listen, make_server
 from api.intake.sender import open_event_producer
 from schemas.settings import Settings
@@ -39,13 +41,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     edge = Edge(settings)
     READY.set_function(lambda: not edge.not_ready_reason())
     sock = listen(settings.host, settings.port)
-    http = make_server(create_app(edge))
+    app = create_app(edge)
+    http = make_server(app)
     _log.info("listening", host=settings.host, port=sock.getsockname()[1])
     tasks = {
         name: asyncio.create_task(work, name=name) for name, work in (
             ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
             ("heartbeats", edge.connections.send_heartbeats()), ("access", edge.access_watch.run()),
-            ("stop", stop.wait()),
+            ("renewal", _renew(edge, app.state.sign_in)), ("stop", stop.wait()),
         )
     }
     try:
@@ -89,6 +92,13 @@ async def _follow(edge: Edge, settings: Settings) -> None:
         edge.command_log.append = append
         edge.event_sender.producer = producer
         await TopicFollower(edge, settings).run()
+
+
+async def _renew(edge: Edge, sign_in: SignIn | None) -> None:
+    """Renews the sessions of ATTN_OIDC_ISSUER; waits forever without one."""
+    if sign_in is not None:
+        await Renewal(edge, sign_in).run()
+    await asyncio.Event().wait()
 
 
 async def _topics(edge: Edge, settings: Settings) -> None:

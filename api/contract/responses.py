@@ -432,6 +432,18 @@ class Me(_Model):
     session_id: str | None = None
 
 
+class SignInIssuer(_Model):
+    name: str = Field(examples=["login.example.com"])
+
+
+class SignInMethods(_Model):
+    issuer: SignInIssuer | None = None
+
+
+class SignedOut(_Model):
+    logout_url: str | None = None
+
+
 class SignedIn(_Model):
     user_id: str
     workspace_id: str

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from api.contract.openapi import install_openapi
 from api.edge.services import Edge
 from api.http.auth.cookies import SeparateCookiesMiddleware
+from api.http.auth.oidc.sign_in import SignIn
 from api.http.auth.sessions import EdgeSessions
 from api.http.auth.tokens import Authenticator
 from api.http.decisions import routes as decisions
@@ -26,9 +27,9 @@ from api.http.routes import (
     insights,
     receipts,
     session,
-    sessions,
     zero,
 )
+from api.http.routes.access import logout, oidc, sessions
 from api.http.sources import events, hooks, keys
 
 __all__ = ["create_app"]
@@ -38,12 +39,13 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     """Returns the application with the routes of CONTRACT §4 on this edge. `auth` defaults to an `Authenticator` with
     the settings and the clock of the edge.
 
-    Middleware that is added last runs first.
+    Middleware that is added last runs first. Raises ValueError if a setting of sign-in is invalid.
     """
     app = FastAPI(title="attn", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.edge = edge
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     app.state.auth.attach(EdgeSessions(edge))
+    app.state.sign_in = SignIn(edge.settings, edge.clock) if edge.settings.oidc_issuer is not None else None
     add_error_handlers(app)
     app.router.routes.extend(_routes())
     install_openapi(app)
@@ -64,8 +66,8 @@ def _routes() -> list[BaseRoute]:
     """
     every = APIRouter(redirect_slashes=False)
     for routes in (
-        health, session, sessions, ankra, events, hooks, keys, history, insights, receipts, decisions, zero, crewship,
-        docs, dashboard,
+        health, session, sessions, oidc, logout, ankra, events, hooks, keys, history, insights, receipts, decisions,
+        zero, crewship, docs, dashboard,
     ):
         every.include_router(routes.router)
     every.include_router(crewship.websocket_router)

@@ -83,6 +83,10 @@ class Sessions:
         name = (issuer, f"sid {sid}") if sid is not None else (issuer, f"sub {subject}")
         return [row for one in dict.fromkeys(self._by_issuer.get(name, ())) for row in self.of(one)]
 
+    def with_refresh_token(self, issuer: str) -> list[SessionRow]:
+        """Returns the rows of an issuer's sessions that have a refresh token."""
+        return [row for row in self._rows.values() if row.refresh is not None and row.issuer == issuer]
+
     def last_use(self, row: SessionRow) -> int:
         """Returns the begin of the newest hour of use that the row or this edge knows, in microseconds."""
         return max(row.used_at, self._used.get((row.id, row.ws), 0))

@@ -37,11 +37,13 @@ function create(issuer) {
     rotateRefreshToken: true,
     ttl: { AccessToken: 3600, AuthorizationCode: config.codeSeconds ?? 60, IdToken: config.tokenSeconds ?? 300,
       RefreshToken: 86400, Interaction: 600, Session: 86400, Grant: 86400 },
-    fetch: (url, options) => { options.signal ??= AbortSignal.timeout(5000); return fetch(url, options); },
+    // Without its dispatcher, which refuses loopback: attn's back-channel logout is there.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, { ...options, signal: AbortSignal.timeout(5000) }),
     findAccount: async (_, id) => accounts[id] && {
       accountId: id, claims: async () => ({ sub: id, ...accounts[id] }) },
     pkce: { required: () => true },
   });
+  provider.on("backchannel.error", (_, error) => console.error(error));
   provider.on("server_error", (_, error) => console.error(error));
   return provider;
 }

@@ -140,8 +140,8 @@ class SignIn:
                                "This needs a stronger sign-in, such as one with a second factor.")
         return await self._signed_in(claims, tokens)
 
-    async def renew(self, refresh_token: str, subject: str | None) -> SignedIn | None:
-        """Uses a refresh token and returns the account as it is now; None if the issuer names no claims any more.
+    async def renew(self, refresh_token: str, subject: str | None) -> SignedIn:
+        """Uses a refresh token and returns the account as it is now; without grants if the issuer names no claims.
 
         Raises IssuerRefused, TokenRefused or NoWorkspace if the account has ended, else IssuerUnavailable.
         """

@@ -110,11 +110,15 @@ def _named(context: FoldContext, command: EndSessions) -> list[SessionRow]:
 
 
 def _change(context: FoldContext, command: ChangeSession) -> None:
-    """Changes a session: 404 or 200. Every edge ends its streams if the role changes."""
+    """Changes a session: 404 or 200, or 412 if it is not at the revision `if_rev`. Every edge ends its streams if the
+    role changes."""
     key = session_key(command.ws, command.session)
     row = context.state.get(key)
     if not isinstance(row, SessionRow):
         outcomes.respond(context, command, 404, _NOT_FOUND)
+        return
+    if command.if_rev is not None and command.if_rev != row.rev:
+        outcomes.respond(context, command, 412, {"error": "the session has changed"})
         return
     before = row.role
     for field in ("role", "name", "expires_at", "auth_time", "acr", "refresh"):

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from api.commands.command_log import CommandUndecided
-from api.contract import access
+from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.responses import responses_of
 from api.edge.services import Edge
@@ -27,7 +27,7 @@ from api.http.auth.oidc.sign_in import Answer, NoWorkspace, SignedIn, SignIn
 from api.http.auth.session_cookies import set_session_cookies
 from api.http.auth.sessions import Grant, Identity, OpenedSession, end_sessions, open_session
 from api.http.dependencies import CurrentEdge, valid_sessions
-from api.http.routes.sign_in.pages import problem_page
+from api.http.routes.access.pages import problem_page
 from schemas.scalars import SECOND
 
 __all__ = ["get_sign_in", "router"]
@@ -48,7 +48,7 @@ def get_sign_in(request: Request) -> SignIn:
     return sign_in
 
 
-@router.get("/auth/methods", responses=responses_of(access.SignInMethods))
+@router.get("/auth/methods", responses=responses_of(responses.SignInMethods))
 async def list_methods(request: Request) -> Response:
     """Returns how a person can sign in here. Needs no caller. `issuer`: the service of `Sign in with ...`, which begins
     at `/auth/login`; absent if there is none."""

@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from api.contract import access
+from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import SESSION_COOKIE
 from api.contract.responses import responses_of
@@ -19,7 +19,7 @@ from api.http.auth.oidc.sign_in import SignIn
 from api.http.auth.session_cookies import delete_session_cookies
 from api.http.auth.sessions import end_sessions
 from api.http.dependencies import CurrentEdge, check_csrf, valid_sessions
-from api.http.routes.sign_in.oidc import get_sign_in
+from api.http.routes.access.oidc import get_sign_in
 
 __all__ = ["router"]
 
@@ -29,7 +29,7 @@ router = APIRouter(tags=["session"])
 _log = structlog.get_logger("attn.edge")
 
 
-@router.post("/auth/logout", responses=responses_of(access.SignedOut, 403))
+@router.post("/auth/logout", responses=responses_of(responses.SignedOut, 403))
 async def sign_out(request: Request, edge: CurrentEdge) -> Response:
     """Ends the session of the request in all its workspaces and deletes its cookies. `logout_url`: where the browser
     signs out at the issuer, if the session is from there."""
