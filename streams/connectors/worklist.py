@@ -55,8 +55,10 @@ class Wakeups:
     async def wait(self, seconds: float, since: int) -> None:
         """Returns after `seconds`, or at the first wake-up after `count` was `since`."""
         if since == self.count:
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the wake-up.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), max(0.0, seconds))
+                async with asyncio.timeout(max(0.0, seconds)):
+                    await self._event.wait()
 
 
 class _Work:

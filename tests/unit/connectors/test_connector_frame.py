@@ -12,6 +12,7 @@ import pytest
 from streams.connectors.attn_client import AttnRefused, EventRejected
 from streams.connectors.connector import Connector
 from streams.connectors.peer import Applied, Decision, Event, NotYet, Outcome, PeerUnavailable, Refused
+from streams.connectors.worklist import Wakeups
 
 SOURCE = "/peer"
 LIMIT = 20.0  # seconds that a test waits for a condition
@@ -276,3 +277,14 @@ async def test_a_clean_stop_waits_for_what_is_being_applied_and_reports_it() -> 
     peer.hold.set()
     await asyncio.wait_for(task, LIMIT)
     assert attn.reports() == [("decision.applied", "d1")]
+
+
+async def test_a_cancelled_wait_ends_although_a_wake_up_comes_at_the_same_moment() -> None:
+    """`asyncio.wait_for` of Python 3.11 returns in this case, and the cancelled task goes on."""
+    wakeups = Wakeups()
+    task = asyncio.create_task(wakeups.wait(3600, 0))
+    await asyncio.sleep(0)
+    wakeups.notify()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
