@@ -141,21 +141,29 @@ class SignIn:
         return await self._signed_in(claims, tokens)
 
     async def renew(self, refresh_token: str, subject: str | None) -> SignedIn:
-        """Uses a refresh token and returns the account as it is now; without grants if the issuer names no claims.
+        """Uses a refresh token and returns the account as it is now; without grants if its claims are not known.
 
-        Raises IssuerRefused, TokenRefused or NoWorkspace if the account has ended, else IssuerUnavailable.
+        Raises IssuerRefused or NoWorkspace if the account has ended, else IssuerUnavailable.
         """
         tokens = await self.issuer.renew(refresh_token)
-        claims: dict[str, Any] = {}
+        try:
+            claims = await self._renewed_claims(tokens, subject)
+            if claims:
+                return await self._signed_in(claims, tokens)
+        except (TokenRefused, IssuerUnavailable) as error:
+            # The issuer took the refresh token, so the account is there: its roles stay until they are known.
+            _log.warning("claims of a renewed session cannot be read", cause=str(error))
+        return SignedIn(Account("", None, (), (), ()), {}, tokens)
+
+    async def _renewed_claims(self, tokens: Tokens, subject: str | None) -> dict[str, Any]:
         if tokens.id_token is not None:
             claims = await self._verifier.id_token(tokens.id_token, self._clock(), nonce=None)
             if subject is not None and claims["sub"] != subject:
-                raise TokenRefused("sub: the renewed ID token is about another account")
-        elif tokens.access_token is not None and subject is not None:
-            claims = await self.issuer.userinfo(tokens.access_token, subject)
-        if not claims:
-            return SignedIn(Account("", None, (), (), ()), {}, tokens)
-        return await self._signed_in(claims, tokens)
+                raise NoWorkspace("sub: the renewed ID token is about another account")
+            return claims
+        if tokens.access_token is not None and subject is not None:
+            return await self.issuer.userinfo(tokens.access_token, subject)
+        return {}
 
     async def _signed_in(self, claims: dict[str, Any], tokens: Tokens) -> SignedIn:
         mapping, known = self.mapping(), claims
