@@ -101,12 +101,12 @@ class _Check:
         return _first(self.error(part, value, at, steps + 1) for part in list_of(schema, "allOf"))
 
 
-def _own_error(found: Schema, value: Any, at: str) -> str | None:
-    if "const" in found and not _equal(found["const"], value):
-        return _at(at, f"must be {str(found['const'])[:80]!r}")
-    if isinstance(found.get("enum"), list) and not any(_equal(one, value) for one in found["enum"]):
-        return _at(at, f"must be one of {', '.join(str(one)[:40] for one in found['enum'][:20])}")
-    kinds = found.get("type")
+def _own_error(schema: Schema, value: Any, at: str) -> str | None:
+    if "const" in schema and not _equal(schema["const"], value):
+        return _at(at, f"must be {str(schema['const'])[:80]!r}")
+    if isinstance(schema.get("enum"), list) and not any(_equal(one, value) for one in schema["enum"]):
+        return _at(at, f"must be one of {', '.join(str(one)[:40] for one in schema['enum'][:20])}")
+    kinds = schema.get("type")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if isinstance(kinds, list) and kinds and not any(_is_a(kind, value) for kind in kinds):
         return _at(at, f"must be {' or '.join(_NAMES.get(str(kind), str(kind)) for kind in kinds)}")

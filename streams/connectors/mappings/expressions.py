@@ -13,7 +13,7 @@ from typing import Any
 import jmespath
 from jmespath import exceptions, functions, visitor
 
-__all__ = ["BUDGET", "Budget", "Evaluator", "Expression", "ExpressionError", "compile_expression"]
+__all__ = ["BUDGET", "EvaluationCost", "Evaluator", "Expression", "ExpressionError", "compile_expression"]
 
 BUDGET = 300_000  # per payload; about 0.3 s of CPU
 MAX_EXPRESSION = 2000  # characters
@@ -48,7 +48,7 @@ def compile_expression(text: str) -> Expression:
     return Expression(parsed.parsed)
 
 
-class Budget:
+class EvaluationCost:
     """What the expressions may still cost for one payload."""
 
     def __init__(self, units: int = BUDGET) -> None:
@@ -76,7 +76,7 @@ class Budget:
 class Evaluator:
     """Evaluates expressions on one payload, with one budget. `tables`: what the function `lookup` reads."""
 
-    def __init__(self, tables: dict[str, dict[str, Any]], budget: Budget) -> None:
+    def __init__(self, tables: dict[str, dict[str, Any]], budget: EvaluationCost) -> None:
         self._interpreter = _Interpreter(tables, budget)
 
     def evaluate(self, expression: Expression, value: Any) -> Any:
@@ -98,7 +98,7 @@ class Evaluator:
 class _Functions(functions.Functions):  # type: ignore[misc]
     """The functions of JMESPath, with `lookup(table, key)`, `lower(text)` and `replace(text, old, new)`."""
 
-    def __init__(self, tables: dict[str, dict[str, Any]], budget: Budget) -> None:
+    def __init__(self, tables: dict[str, dict[str, Any]], budget: EvaluationCost) -> None:
         self._tables, self._budget = tables, budget
 
     def call_function(self, function_name: str, resolved_args: list[Any]) -> Any:
@@ -132,7 +132,7 @@ class _Functions(functions.Functions):  # type: ignore[misc]
 class _Interpreter(visitor.TreeInterpreter):  # type: ignore[misc]
     """Charges every visit, and every value that it builds."""
 
-    def __init__(self, tables: dict[str, dict[str, Any]], budget: Budget) -> None:
+    def __init__(self, tables: dict[str, dict[str, Any]], budget: EvaluationCost) -> None:
         super().__init__(visitor.Options(custom_functions=_Functions(tables, budget)))
         self._budget = budget
 

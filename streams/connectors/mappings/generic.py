@@ -28,7 +28,7 @@ from typing import Any
 
 from schemas.scalars import LATEST, SECOND, format_timestamp
 from schemas.topics import DECISION_REPORTS, TOPIC_OF_TYPE
-from streams.connectors.mappings.expressions import Budget, Evaluator, ExpressionError
+from streams.connectors.mappings.expressions import EvaluationCost, Evaluator, ExpressionError
 from streams.connectors.mappings.mapped import (
     CloudEventDict,
     Mapped,
@@ -56,7 +56,7 @@ def events_of(
     `headers`: of the request. `received`: microseconds. Raises MappingError if the payload has more than MAX_EVENTS
     elements, or if its expressions cost too much.
     """
-    budget = Budget()
+    budget = EvaluationCost()
     evaluator = Evaluator(mapping.tables, budget)
     shared = {"payload": payload, "headers": headers or {}, "received": format_timestamp(received)}
     mapped, seen = Mapped(), 0

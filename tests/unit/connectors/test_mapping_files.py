@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from support.examples import law
 
 from streams.connectors.hooks.hooks_file import HooksError, HooksFile, load_hooks
-from streams.connectors.mappings.expressions import BUDGET, Budget, Evaluator, ExpressionError, compile_expression
+from streams.connectors.mappings.expressions import (
+    BUDGET,
+    EvaluationCost,
+    Evaluator,
+    ExpressionError,
+    compile_expression,
+)
 from streams.connectors.mappings.generic import MAX_EVENTS, events_of
 from streams.connectors.mappings.mapped import MappingError
 from streams.connectors.mappings.mapping_file import MappingFileError, parse_mapping
@@ -33,7 +39,7 @@ def one(text: str, payload: Any, **more: Any) -> dict[str, Any]:
 
 
 def value(expression: str, payload: Any) -> Any:
-    return Evaluator({"t": {"a": 1, "1": "one", "true": "yes"}}, Budget()).evaluate(
+    return Evaluator({"t": {"a": 1, "1": "one", "true": "yes"}}, EvaluationCost()).evaluate(
         compile_expression(expression), payload)
 
 
@@ -136,7 +142,7 @@ EXPLOSIONS = {
 @pytest.mark.parametrize("name", EXPLOSIONS)
 def test_an_expression_that_explodes_exceeds_the_budget(name: str) -> None:
     with pytest.raises(ExpressionError, match="costs too much"):
-        Evaluator({}, Budget()).evaluate(compile_expression(EXPLOSIONS[name]), BIG)
+        Evaluator({}, EvaluationCost()).evaluate(compile_expression(EXPLOSIONS[name]), BIG)
 
 
 def test_the_rules_of_a_file_share_the_budget() -> None:

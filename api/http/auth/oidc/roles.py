@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.scalars import is_valid_unicode
 from schemas.sources import ROLES
-from streams.connectors.mappings.expressions import Budget, Evaluator, Expression, ExpressionError
+from streams.connectors.mappings.expressions import EvaluationCost, Evaluator, Expression, ExpressionError
 
 __all__ = ["Account", "AccountRefused", "Grant", "RoleMapping", "Rule", "Template", "map_account"]
 
@@ -109,7 +109,7 @@ def map_account(mapping: RoleMapping, claims: Mapping[str, Any]) -> Account:
     Raises AccountRefused if the claims name no user or fail `require`, and if an expression fails.
     """
     values = dict(claims)
-    evaluator = Evaluator({}, Budget())
+    evaluator = Evaluator({}, EvaluationCost())
     try:
         if mapping.require is not None and not evaluator.is_true(mapping.require, values):
             raise AccountRefused("the account does not meet `require` of the roles file")
