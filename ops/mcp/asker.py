@@ -105,8 +105,8 @@ class Asker:
     async def standing(self, handle: str) -> Standing:
         """Returns how a question stands."""
         subject = subject_of(handle) or ""
-        decisions = await self._decisions(source_id=subject)
-        return standing_of(handle, await self._item(subject), decisions)
+        item = await self._item(subject)  # first: a decision that closes it later is then among the decisions
+        return standing_of(handle, item, await self._decisions(source_id=subject))
 
     async def recorded(self, handle: str) -> Standing:
         """Returns how a question stands. A worker may not have read it yet: waits a few seconds until it has."""

@@ -86,7 +86,15 @@ def standing_of(handle: str, item: Mapping[str, Any] | None, decisions: Sequence
     if not current:  # without a decision of its own a question is lost when its subject is asked anew
         return _plain("withdrawn" if decision is not None else "unknown", handle)
     assert item is not None
-    return _plain("withdrawn" if item["state"] == "resolved" else "waiting", handle)
+    if item["state"] != "resolved" or (decision is None and _was_decided(item)):
+        return _plain("waiting", handle)
+    return _plain("withdrawn", handle)
+
+
+def _was_decided(item: Mapping[str, Any]) -> bool:
+    """Whether the item knows of a decision. If the list of decisions lacks it, the edge that answered is behind."""
+    decision = item.get("decision")
+    return decision is not None and decision["state"] in ("made", "sending", "undeliverable", "applied", "expired")
 
 
 def ended_of(item: Mapping[str, Any] | None) -> Ended | None:

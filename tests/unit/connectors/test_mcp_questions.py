@@ -164,6 +164,8 @@ H, OTHER = handle_of(ask()), next_handle(question_subject(SOURCE, events.identit
     (item(H), [decision(H, "taken_back")], "waiting", None),
     (item(H, "resolved"), [decision(H, "refused")], "withdrawn", None),
     (item(H, "resolved", resolved_at="2026-05-20T08:20:00Z"), [], "withdrawn", None),
+    (item(H, "resolved", decision={"id": "dec_1", "state": "applied"}), [], "waiting", None),  # an edge is behind
+    (item(H, "resolved", decision={"id": "dec_1", "state": "taken_back"}), [], "withdrawn", None),
     (item(OTHER), [decision(OTHER, "sending")], "unknown", None),
     (item(OTHER), [decision(OTHER, "made"), decision(H, "applied")], "answered", None),
 ])
