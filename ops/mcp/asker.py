@@ -169,8 +169,8 @@ class Asker:
             await self._client.send([events.withdrawn(self._source, handle, self._now())])
         else:
             return standing
-        after = await self._settled(handle, lambda one: one.final)
-        return after if after.final else closed(handle)
+        after = await self._settled(handle, _is_over)
+        return after if _is_over(after) else closed(handle)
 
     def withdraw_later(self, handle: str) -> None:
         """Withdraws in the background: its caller has gone."""
@@ -244,6 +244,11 @@ class Asker:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _is_over(standing: Standing) -> bool:
+    """Whether the question ended, and no answer of it waits to be taken."""
+    return standing.final and standing.decision is None
 
 
 def _is_answered(item: Json) -> bool:
