@@ -185,7 +185,8 @@ HOOK_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
     "application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": {"payload": {"type": "string"}}}},
 }}}
 _STARTS = "alerts.0.startsAt: is missing"
-_SIGNED = "x-hub-signature-256: no secret of the hook signed this body"
+_SIGNED = ("a webhook needs a key, as Authorization: Bearer or as the password of Authorization: Basic, or a body that "
+           "is signed with a secret of the hook")
 HOOK_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": HookAccepted,
           "description": "the events are durable; `rejected` names parts that are in dead-letters",

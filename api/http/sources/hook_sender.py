@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api.contract.errors import ApiError
+from api.contract.requests import SESSION_COOKIE
 from api.edge.services import Edge
+from api.http.auth.cookies import cookie_values
 from api.http.auth.keys import basic_password, caller_of_key
 from api.http.auth.tokens import Caller, Unauthorized
 from api.http.dependencies import check_sender, get_caller_or_key, get_edge
@@ -25,8 +27,9 @@ from streams.connectors.hooks.hooks_file import Hook
 __all__ = ["HookSender", "hook_sender", "verify"]
 
 _CHALLENGE = {"www-authenticate": 'Bearer, Basic realm="attn"'}
-_NO_SENDER = ("a webhook needs a key, as Authorization: Bearer or as the password of Authorization: Basic, or the "
-              "signature that the file of hooks names")
+# The same text without a signature, with a wrong one, and for a hook that does not exist.
+_NO_SENDER = ("a webhook needs a key, as Authorization: Bearer or as the password of Authorization: Basic, or a body "
+              "that is signed with a secret of the hook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ async def hook_sender(request: Request, name: str) -> HookSender:
     """Returns the sender of a request to the hook `name`.
 
     Raises ApiError 401 without a valid key and without a signature, 403 for a caller who may not send events, and 404
-    if there is no such hook in the caller's workspace. A caller who is not authenticated cannot tell which hooks exist.
+    if there is no such hook in the caller's workspace. Without a valid caller the answer is the same for each name.
     """
     edge = get_edge(request)
     hook = edge.hooks.current().get(name)
@@ -62,12 +65,14 @@ def verify(request: Request, sender: HookSender, body: bytes) -> None:
     if sender.signature is None:
         return
     if not is_signed(body, sender.signature, sender.hook.secrets):
-        raise ApiError(401, f"{sender.hook.signature_header}: no secret of the hook signed this body", _CHALLENGE)
+        raise ApiError(401, _NO_SENDER, _CHALLENGE)
     mark_authenticated(request.scope)
 
 
 async def _caller(request: Request, edge: Edge) -> Caller:
     sent = request.headers.getlist("authorization")
+    if not sent and not cookie_values(request, SESSION_COOKIE):
+        raise ApiError(401, _NO_SENDER, _CHALLENGE)
     password = basic_password(sent[0]) if len(sent) == 1 else None
     if password is None:
         return await check_sender(request, await get_caller_or_key(request))

@@ -14,6 +14,7 @@ import httpx
 import orjson
 import pytest
 from support.edge.edge_with_fold import Deciding
+from support.edge.edges import bearer
 from support.edge.topic_writer import TopicWriter
 
 from api.intake.hook_signature import is_signed
@@ -223,6 +224,14 @@ async def test_a_revoked_key_is_401() -> None:
     assert (await attn.send("alertmanager", delivery(alert()))).status_code == 401
 
 
+async def test_the_session_cookie_needs_the_csrf_header() -> None:
+    attn = await world()
+    session = bearer("ann", "OWNER", ws="ws", seconds=10 * 365 * 86400)["authorization"].removeprefix("Bearer ")
+    cookie = {"cookie": f"attn_session={session}; attn_csrf=c"}
+    assert (await attn.send("alertmanager", delivery(alert()), cookie)).status_code == 403
+    assert (await attn.send("alertmanager", delivery(alert()), cookie | {"x-csrf-token": "c"})).status_code == 202
+
+
 @pytest.mark.parametrize(("role", "status"), [("OWNER", 202), ("ADMIN", 202), ("MEMBER", 403)])
 async def test_a_user_may_send_as_at_events(role: str, status: int) -> None:
     attn = await world()
@@ -405,6 +414,14 @@ async def test_without_a_valid_signature_it_is_401(sent: list[str], tmp_path: Pa
     assert answer.status_code == 401, answer.text
     assert not attn.topics.records
     assert attn.attn.edges[0].event_sender._held == 0
+
+
+async def test_without_a_caller_the_answer_is_the_same_for_each_name(tmp_path: Path) -> None:
+    attn = await world(tmp_path)
+    for headers in ({}, {"x-hub-signature-256": "sha256=" + "0" * 64}):
+        answers = [await attn.send(name, b"{}", headers) for name in ("ci", "gitea", "jira", "alertmanager", "none")]
+        assert {(answer.status_code, answer.text, answer.headers["www-authenticate"]) for answer in answers} == {
+            (401, answers[0].text, 'Bearer, Basic realm="attn"')}
 
 
 async def test_the_earlier_secret_is_accepted_while_it_is_replaced(tmp_path: Path) -> None:
