@@ -11,7 +11,7 @@ import { needsSecondPress, optionDone, optionKeys, optionTitle, TAKEN } from "..
 import { explainAnswer, fieldErrors, outcome, secondsToUndo } from "../../api/static/attn/answer/outcome.js";
 import { asks, decidersText, formOf, isOpen, isPlain, openOptions, quorumText, sourceName, voteLines, whyNot } from "../../api/static/attn/answer/question.js";
 import { parse, stringify } from "../../api/static/attn/exact.js";
-import { SHORTCUTS } from "../../api/static/attn/shell/shortcuts.js";
+import { SHORTCUTS } from "../../api/static/attn/shell/shortcut_list.js";
 
 const option = (does, more = {}) => ({ id: does, does, ...more });
 const keysOf = (options) => Object.fromEntries(optionKeys(options));

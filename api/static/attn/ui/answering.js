@@ -1,4 +1,4 @@
-// Parts that are loaded after the list: questions and answers, keys.
+// Parts that are loaded after the list: questions and answers, keys, shortcuts.
 import { html, useEffect, useState } from "./dom.js";
 
 /**
@@ -31,3 +31,4 @@ function later(fetch) {
 
 export const { load: loadAnswering, Part: Answering } = later(() => import("./answer/parts.js"));
 export const { Part: Keys } = later(() => import("../keys/keys_card.js"));
+export const { Part: Help } = later(() => import("../shell/help.js"));

@@ -2,9 +2,8 @@
 import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
-import { shortcutsEnabled, setShortcutsEnabled, SHORTCUTS } from "../shell/shortcuts.js";
 import { formatTime, plural } from "../text/labels.js";
-import { Answering, Keys } from "./answering.js";
+import { Answering, Help, Keys } from "./answering.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 import { Filters } from "./sidebar.js";
@@ -78,20 +77,11 @@ function Snooze({ ids }) {
   <//>`;
 }
 
-/** The shortcut list, with the switch of single-key shortcuts. */
-function Help() {
-  const [on, setOn] = useState(shortcutsEnabled());
-  return html`<${Dialog} title="Keyboard shortcuts" id="help">
-    <dl class="sheet">${SHORTCUTS.map(([keys, what]) => html`<div key=${what}><dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd>`)}</dt><dd>${what}</dd></div>`)}</dl>
-    <label class="switch"><input type="checkbox" checked=${on} onChange=${() => { setShortcutsEnabled(!on); setOn(!on); }} /> Single-key shortcuts are on</label>
-  <//>`;
-}
-
 /** @param {{state: State}} how */
 export function Dialogs({ state }) {
   if (state.dialog === "snooze") return html`<${Snooze} ids=${state.snoozing} />`;
   if (state.dialog === "answers") return html`<${Answering} part="ManyAnswers" state=${state} />`;
-  if (state.dialog === "help") return html`<${Help} />`;
+  if (state.dialog === "help") return html`<${Dialog} title="Keyboard shortcuts" id="help"><${Help} part="ShortcutList" /><//>`;
   if (state.dialog === "keys") return html`<${Dialog} title="Keys of sources" id="keys" firm><${Keys} part="KeysCard" /><//>`;
   if (state.dialog === "filters") return html`<${Dialog} title="Filters" id="filters"><${Filters} state=${state} /><//>`;
   return null;
