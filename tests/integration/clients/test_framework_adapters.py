@@ -1,0 +1,155 @@
+"""attn_client.adapters with the real LangGraph, LangChain and OpenAI Agents SDK, fake models, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clients.light_attn import light_attn
+from support.clients.people import People, until
+from support.peers.environments import python_environment
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS = ROOT / "tests" / "data" / "clients"
+VERSIONS = ("aiohttp==3.14.5", "langgraph==1.2.24", "langchain==1.5.2", "openai-agents==0.24.0",
+            "claude-agent-sdk==0.2.189")
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Path:
+    return python_environment("agent-sdks", VERSIONS)
+
+
+@pytest.fixture(scope="module")
+def people() -> Iterator[People]:
+    with light_attn() as running:
+        yield running
+
+
+class Script:
+    """A script in the environment of the frameworks."""
+
+    def __init__(self, interpreter: Path, name: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [interpreter, SCRIPTS / name, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(
+                ROOT / "clients" / "python" / "src"), "LANGSMITH_TRACING": "false", "OPENAI_API_KEY": "none"})
+
+    async def end(self) -> Any:
+        """Waits for the end. Returns the JSON that it printed."""
+        out, errors = await asyncio.to_thread(self.process.communicate, timeout=120)
+        assert self.process.returncode == 0, errors[-4000:]
+        return json.loads(out.strip().splitlines()[-1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def key(people: People) -> str:
+    return people.create_key("/agents")
+
+
+def graph(interpreter: Path, people: People, key: str, case: str) -> Script:
+    return Script(interpreter, "langgraph_agent.py", people.url, key, case)
+
+
+async def by_title(people: People, count: int, **filters: Any) -> dict[str, dict[str, Any]]:
+    """Waits for `count` open questions, and returns them by subject."""
+    async def found() -> Any:
+        rows = [row for row in await people.items() if all(row["source_id"].startswith(f"{value}/")
+                                                           for value in filters.values())]
+        return {row["source_id"]: row for row in rows} if len(rows) >= count else None
+
+    return dict(await until(found, f"{count} questions"))
+
+
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+async def test_langchains_middleware(interpreter: Path, people: People, key: str, mode: str) -> None:
+    """Approve, edit with types, reject with a reason, answer instead of the tool; batched they are one batch."""
+    running = graph(interpreter, people, key, mode)
+    asked = await by_title(people, 4, thread=mode)
+    for subject, row in asked.items():
+        args = row["ask"]["action"]["args"]
+        offered = {option["id"] for option in row["ask"]["options"]}
+        if "question" in args:
+            assert offered == {"respond"}
+            await people.answer(subject, "respond", form={"message": "Ann"})
+            continue
+        assert offered == {"approve", "edit", "reject"}
+        if args["subject"] == "1":
+            await people.answer(subject, "approve")
+        elif args["subject"] == "2":
+            await people.answer(subject, "edit", args={"to": "x@example.com", "subject": "2!"})
+        else:
+            await people.answer(subject, "reject", comment="not to c")
+    ended = await running.end()
+    assert ended["calls"] == [["a@example.com", "1"], ["x@example.com", "2!"]]
+    texts = " ".join(str(one) for one in ended["result"])
+    assert "not to c" in texts
+    assert "Ann" in texts
+    assert ended["result"][-1][1] == "done"
+    for subject in asked:
+        await people.becomes(subject, "applied")
+
+
+async def test_two_equal_interrupts_of_one_node_are_two_questions(
+    interpreter: Path, people: People, key: str,
+) -> None:
+    running = graph(interpreter, people, key, "twice")
+    [first] = await by_title(people, 1, thread="twice")
+    await people.answer(first, "answer", form={"text": "one"})
+    await people.becomes(first, "applied")
+    [second] = await by_title(people, 1, thread="twice")
+    assert second != first
+    await people.answer(second, "answer", form={"text": "two"})
+    assert (await running.end())["result"] == ["one", "two"]
+
+
+async def test_a_response_schema_becomes_a_form(interpreter: Path, people: People, key: str) -> None:
+    running = graph(interpreter, people, key, "typed")
+    [subject] = asked = await by_title(people, 1, thread="typed")
+    assert asked[subject]["title"] == "How large?"
+    assert asked[subject]["ask"]["form"]["properties"]["nodes"]["type"] == "integer"
+    await people.answer(subject, "answer", form={"nodes": 3})
+    assert (await running.end())["result"] == [3]
+
+
+async def test_agent_inbox_keeps_the_types_of_edited_arguments(interpreter: Path, people: People, key: str) -> None:
+    running = graph(interpreter, people, key, "inbox")
+    [subject] = await by_title(people, 1, thread="inbox")
+    await people.answer(subject, "edit", args={"amount": 9007199254740993})
+    assert (await running.end())["result"] == [
+        {"type": "edit", "args": {"action": "pay", "args": {"amount": 9007199254740993}}}]
+
+
+async def test_a_snapshot_of_openai_agents_is_used_once(
+    interpreter: Path, people: People, key: str, tmp_path: Path,
+) -> None:
+    """Killed while it waits, continued, answered, ended; a replayed snapshot is refused and no tool runs again."""
+    def step(name: str) -> Script:
+        return Script(interpreter, "openai_agent.py", people.url, key, str(tmp_path), name)
+
+    killed = step("run")
+    asked = await by_title(people, 2, run="refund-17")
+    killed.kill()
+    assert sorted(asked) == ["refund-17/call_17", "refund-17/call_18"]
+    shutil.copy(tmp_path / "refund-17.json", tmp_path / "kept")
+    running = step("run")
+    await people.answer("refund-17/call_17", "approve")
+    await people.answer("refund-17/call_18", "reject", comment="too late")
+    assert await running.end() == "refunded 17 | too late"
+    assert (tmp_path / "effects").read_text() == "17\n"
+    assert await step("run").end() == "refunded 17 | too late", "the run has ended"
+    assert "was taken before" in await step("replay").end()
+    assert (tmp_path / "effects").read_text() == "17\n"
