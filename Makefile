@@ -51,6 +51,7 @@ static-style:
 
 static-types:
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file clients/python/pyproject.toml
 
 static-imports:
 	@$(BIN)/lint-imports
