@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -154,3 +156,12 @@ def test_times_of_any_precision(text: str) -> None:
     {"type": "string", "enum": [1]}])
 def test_a_schema_that_a_form_cannot_show_is_answered_in_json(schema: Any) -> None:
     assert list(form_for(schema)["properties"]) == ["json"]
+
+
+def test_the_copies_equal_the_modules_of_the_page() -> None:
+    script = (ROOT / "clients" / "typescript" / "copy.mjs").read_text()
+    names = re.findall(r'"([\w.]+)"', script.partition("MODULES = [")[2].partition("]")[0])
+    folder = ROOT / "clients" / "typescript" / "src" / "page"
+    copies = {path.name: path.read_bytes() for path in folder.iterdir()}
+    page = ROOT / "api" / "static" / "attn"
+    assert copies == {name: (page / name).read_bytes() for name in names}, "run `node copy.mjs` in clients/typescript"

@@ -85,6 +85,11 @@ export interface Widget { id: string; visible: boolean }
 export interface Preferences { pinned_clusters: string[]; widgets: Widget[] }
 export interface Me { user_id: string; name?: string; workspace_id: string; role: string; expires_at: string }
 
+/** A key of a source, without its text (GET /org/me/keys). `last_used`: the begin of the newest hour in which it was used. */
+export interface SourceKey {
+  id: string; name: string; topics: string[]; source?: string; created_at: string; created_by: string; expires_at?: string; last_used?: string;
+}
+
 /** One frame of the feed, as `sse.js` parses it. `retry`: milliseconds to wait before a reconnect. */
 export interface Frame { id?: string; event: string; data: any; retry?: number }
 
