@@ -83,7 +83,9 @@ export interface Draft {
 }
 export interface Widget { id: string; visible: boolean }
 export interface Preferences { pinned_clusters: string[]; widgets: Widget[] }
-export interface Me { user_id: string; name?: string; workspace_id: string; role: string; expires_at: string }
+export interface Me {
+  user_id: string; name?: string; workspace_id: string; role: string; expires_at: string; workspaces: { id: string; role: string }[]; session_id?: string;
+}
 
 /** A key of a source, without its text (GET /org/me/keys). `last_used`: the begin of the newest hour in which it was used. */
 export interface SourceKey {
