@@ -146,9 +146,9 @@ def _rank_messages_anew(rows: dict[bytes, bytes], clock: int) -> None:
 
 # --- what a newer attn wrote ---
 
-NEWER_PACK = (LOG, None, b'{"at":1780000000000000,"entries":[{"t":"what nobody knows yet"}],"v":3}')
-NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":3,"more":[]}')
-NEWER_FACT = (FACTS, b"ws_01", b'{"t":"fact","ws":"ws_01","pos":1,"index":0,"event_id":"e","time":1,"v":3}')
+NEWER_PACK = (LOG, None, b'{"at":1780000000000000,"entries":[{"t":"what nobody knows yet"}],"v":9}')
+NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":9,"more":[]}')
+NEWER_FACT = (FACTS, b"ws_01", b'{"t":"fact","ws":"ws_01","pos":1,"index":0,"event_id":"e","time":1,"v":9}')
 
 
 async def put(settings: Settings, topic: str, key: bytes | None, value: bytes) -> None:
@@ -163,7 +163,7 @@ async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: S
         await put_back(settings)
         await put(settings, *NEWER_PACK)
         for _ in range(2):  # a restart changes nothing
-            with pytest.raises(WorkerFailed, match=r"a pack of attn\.log has version 3.* upgrade this process"):
+            with pytest.raises(WorkerFailed, match=r"a pack of attn\.log has version 9.* upgrade this process"):
                 async with asyncio.timeout(40), worker(settings) as task:
                     await task
         seen = await look(settings)
@@ -199,7 +199,7 @@ async def test_a_role_refuses_records_of_a_newer_version(
         lines = map(json.loads, said.decode().splitlines())
         refused = [line for line in lines if line["event"] == "incompatible version"]
         assert len(refused) == 1, said.decode()
-        assert "has version 3" in refused[0]["reason"]
+        assert "has version 9" in refused[0]["reason"]
         assert "upgrade this process" in refused[0]["reason"]
         seen = await look(settings)
         assert not seen.letters
