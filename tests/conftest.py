@@ -57,7 +57,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 # other processes idle. Measured with `--durations=0` at two cores.
 LONGEST = (
     "test_replay", "test_history_crashes", "test_up", "test_worker_kills", "test_broker_faults", "test_chaos",
-    "test_source_kills", "test_delivery_kills", "test_answers_of_many", "test_answers", "test_tokens_nowhere",
+    "test_source_kills", "test_delivery_kills", "test_langgraph", "test_answers_of_many", "test_answers",
+    "test_tokens_nowhere",
     "test_rebuild", "test_kafka", "test_ecosystem", "test_ingest", "test_history_faults", "test_image", "test_upgrade",
     "test_outage_tools", "test_history_group_lock", "test_groups", "test_history_http", "test_dashboard_accessibility",
     "test_dashboard", "test_history_rebuild", "test_unresponsive", "test_edge_laws", "test_package", "test_worker",

@@ -9,13 +9,13 @@ import json
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from support.connect.stopping_proxy import Dropped, Moment, StoppingProxy
 from support.connectors.attn_source import AttnWorkspace
 from support.connectors.running import RunningConnector, langgraph_peer
 from support.peers.langgraph import GRAPHS, LangGraph, peer_python
@@ -402,12 +402,12 @@ def test_all_pages_of_waiting_threads_are_read(
 class Process:
     """`attn connect langgraph` as a process."""
 
-    def __init__(self, server: LangGraph, attn: AttnWorkspace, name: str, home: Path, *flags: str) -> None:
-        key = home / "key"
-        key.write_text(attn.key)
+    def __init__(self, server: str, attn: str, key: str, name: str, home: Path, *flags: str) -> None:
+        key_file = home / "key"
+        key_file.write_text(key)
         self.log = home / "connector.log"
-        command = [*COMMAND, "connect", "langgraph", "--deployment", f"{name}={server.url}", "--attn", attn.url,
-                   "--key-file", str(key), "--data-dir", str(home), *flags]
+        command = [*COMMAND, "connect", "langgraph", "--deployment", f"{name}={server}", "--attn", attn,
+                   "--key-file", str(key_file), "--data-dir", str(home), *flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=home, env=clean_env(), stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log)
@@ -421,35 +421,53 @@ class Process:
         return self.process.wait(120)
 
 
-def test_a_connector_that_is_killed_after_it_sent_does_not_send_again(
+def test_a_connector_that_is_killed_at_any_step_has_one_effect(
     server: LangGraph, attn: AttnWorkspace, tmp_path: Path,
 ) -> None:
-    """kill -9 between the answer and its read-back, then at an arbitrary moment; each question has one effect."""
-    threads = [server.ask("slow", {"key": f"killed {number}", "value": 4}) for number in range(2)]
-    for number, thread in enumerate(threads):
-        process = Process(server, attn, "killed", tmp_path, "--sweep", "0.5")
-        item = attn.item(f"killed/{thread}/", state="unread")
-        assert attn.decide(item, "answer", form={"answer": "go"}).status_code == 201
-        if number == 0:
-            wait_for(lambda thread=thread: server.marked(thread), 60, "the answer is sent")
-        else:
-            time.sleep(0.2)
-        process.kill()
-        if number == 0:
-            assert attn.decided(item, "sending")
-    process = Process(server, attn, "killed", tmp_path, "--sweep", "0.5")
-    for thread in threads:
-        attn.decided(attn.item(f"killed/{thread}/"), "applied")
+    """kill -9 before the answer reaches the server, before the server's reply reaches the connector, while it reads the
+    effect back, and before attn gets the report. The next process finishes what it finds."""
+    steps: list[tuple[Moment, str]] = [
+        ("before", "commands"), ("after", "commands"), ("after", "runs"), ("before", "events")]
+    items, threads = [], []
+    with StoppingProxy(server.url) as to_server, StoppingProxy(attn.url) as to_attn:
+        for number, (moment, request) in enumerate(steps):
+            thread = server.ask("slow", {"key": f"killed {number}", "value": 1})
+            process = Process(to_server.url, to_attn.url, attn.key, "killed", tmp_path, "--sweep", "0.5")
+            item = attn.item(f"killed/{thread}/", state="unread")
+            sent, killed = threading.Event(), threading.Event()
+
+            def kill(
+                now: Moment, method: str, path: str, process: Any = process, sent: Any = sent, killed: Any = killed,
+                thread: str = thread, wanted: tuple[Moment, str] = (moment, request),
+            ) -> None:
+                answers = path == f"/threads/{thread}/commands"
+                mine = path == "/events" or path.startswith(f"/threads/{thread}/")
+                if mine and (now, path.rsplit("/", 1)[1]) == wanted and (answers or sent.is_set()):
+                    process.kill()
+                    killed.set()
+                    raise Dropped
+                if answers and now == "after":
+                    sent.set()
+
+            to_server.at = to_attn.at = kill
+            assert attn.decide(item, "answer", form={"answer": "go"}).status_code == 201
+            assert killed.wait(90), (moment, request)
+            to_server.at = to_attn.at = None
+            items.append(item)
+            threads.append(thread)
+    process = Process(server.url, attn.url, attn.key, "killed", tmp_path, "--sweep", "0.5")
+    for item in items:
+        attn.decided(item, "applied")
     assert process.stop() == 0, process.log.read_text()[-2000:]
-    assert [server.effects_of("slow", f"killed {number}") for number in range(2)] == [[["go"]]] * 2
-    assert [len(server.marked(thread)) for thread in threads] == [1, 1]
+    assert [server.effects_of("slow", f"killed {number}") for number in range(len(steps))] == [[["go"]]] * len(steps)
+    assert [len(server.marked(thread)) for thread in threads] == [1] * len(steps)
 
 
 def test_a_webhook_only_wakes(server: LangGraph, attn: AttnWorkspace, tmp_path: Path) -> None:
     """LangGraph's webhook at an interrupt says `success` and contains no interrupt."""
     port = free_port()
     server.ask("any_value", {"value": "before?"})
-    process = Process(server, attn, "hooked", tmp_path, "--sweep", "3600", "--listen", str(port))
+    process = Process(server.url, attn.url, attn.key, "hooked", tmp_path, "--sweep", "3600", "--listen", str(port))
     try:
         attn.item("hooked/")  # the sweep at the start
         thread = server.ask("any_value", {"value": "hook?"}, webhook=f"http://127.0.0.1:{port}/langgraph")
@@ -463,9 +481,11 @@ def test_a_server_that_restarts_delays_an_answer_and_loses_none(attn: AttnWorksp
     own.start()
     try:
         thread = own.ask("two_questions", {"key": "restart"})
-        with RunningConnector(langgraph_peer(Deployment("restarted", own.url)), attn.url, attn.key):
+        peer = langgraph_peer(Deployment("restarted", own.url))
+        with RunningConnector(peer, attn.url, attn.key):
             item = attn.item(f"restarted/{thread}/", state="unread")
-            own.stop()
+        own.stop()
+        with RunningConnector(peer, attn.url, attn.key):
             assert attn.decide(item, "answer", form={"answer": "yes"}).status_code == 201
             assert attn.decided(item, "sending")
             own.start()
