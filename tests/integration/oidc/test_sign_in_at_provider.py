@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from structlog.testing import capture_logs
 from support.edge.signed_in import Site, serve
+from support.fold.fold_driver import event
 from support.peers.oidc_provider import SECRET, Provider, oidc_provider, sign_in_at_provider
 
 from ops.process.ports import free_port
@@ -85,6 +86,15 @@ async def test_two_workspaces_and_a_switch(site: Site) -> None:
         browser.cookies.set("attn_workspace", ws, "127.0.0.1")  # the page remembers the last one
         assert (await site.me(browser)).json()["workspace_id"] == ws
     assert (await site.me(browser, **{"x-attn-workspace": "ws_other"})).status_code == 404
+
+
+async def test_a_link_enters_the_workspace_of_its_item(site: Site) -> None:
+    site.deciding.happen(event("message.posted", "w", ws="ws_web", title="T"))
+    item = next(fact.item for fact in site.deciding.facts if fact.item)
+    for target, expected in ((f"/#item={item}", "ws_web"), ("/#item=itm_other", "ws_pay"), ("/", "ws_pay")):
+        browser = site.browser()
+        await site.sign_in(browser, "ann", target)
+        assert (await site.me(browser)).json()["workspace_id"] == expected
 
 
 async def test_the_flow_is_hidden_from_the_browser_and_asks_for_s256(site: Site) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from fastapi import APIRouter, Request
@@ -26,14 +27,18 @@ from api.http.auth.oidc.renewal import first_refresh_token
 from api.http.auth.oidc.sign_in import Answer, NoWorkspace, SignedIn, SignIn
 from api.http.auth.session_cookies import set_session_cookies
 from api.http.auth.sessions import Grant, Identity, OpenedSession, end_sessions, open_session
+from api.http.auth.workspaces import workspace_choice
 from api.http.dependencies import CurrentEdge, valid_sessions
 from api.http.routes.access.pages import problem_page
+from api.readmodel.readers import Reader
 from schemas.scalars import SECOND
+from streams.core.domain.visibility import roles_of
 
 __all__ = ["get_sign_in", "router"]
 
 _MAX_PARAMETER = 4096  # characters of a parameter of the callback
 _PARAMETERS = ("state", "code", "iss", "error", "error_description")
+_ITEM = "/#item="
 _GONE = "This sign-in was used already, took longer than ten minutes, or began in another browser."
 
 router = APIRouter(tags=["session"])
@@ -123,8 +128,25 @@ async def _signed_in(
             await end_sessions(edge, session=caller.session.id, by=caller.user, reason="replaced")
     response = RedirectResponse(target, 303, NO_STORE)
     seconds = opened.expires_at / SECOND - edge.clock()
-    set_session_cookies(request, response, opened.text, seconds, None, secure=base.startswith("https"))
+    workspace = _entered(request, edge, who, target)
+    set_session_cookies(request, response, opened.text, seconds, workspace, secure=base.startswith("https"))
     return response
+
+
+def _entered(request: Request, edge: Edge, who: SignedIn, target: str) -> str:
+    """Returns the workspace that the page enters: that of the item in the link, else the remembered one, else the
+    first."""
+    grants = who.account.grants
+    if target.startswith(_ITEM):
+        item = unquote(target.removeprefix(_ITEM))
+        for grant in grants:
+            workspace = edge.replica.find_workspace(grant.workspace)
+            roles = roles_of(grant.role, edge.settings.role_visibility)
+            reader = Reader(grant.workspace, who.account.user, roles)
+            if workspace is not None and workspace.visible_item(reader, item) is not None:
+                return grant.workspace
+    remembered = workspace_choice(request).remembered
+    return remembered if remembered in [grant.workspace for grant in grants] else grants[0].workspace
 
 
 async def _open(request: Request, edge: Edge, sign_in: SignIn, who: SignedIn) -> OpenedSession:

@@ -7,7 +7,7 @@ import { arrange, freeze } from "./list_freeze.js";
 import { request, readCookie, ok } from "../http.js";
 import { fetchDecisions } from "./decision_pages.js";
 import { fetchAll, fetchDismissed } from "./paging.js";
-import { endSession, createSession } from "./session.js";
+import { chooseWorkspace, endSession, createSession } from "./session.js";
 import { redeemLink } from "./sign_in_link.js";
 import { NO_DECISIONS, NO_PAGES, store } from "./store.js";
 import { shareFeed } from "../feed/tab_sharing.js";
@@ -67,15 +67,24 @@ export async function signInByLink(link) {
   openSession();
 }
 
-/** @returns {Promise<string>} why the session has not ended, or "" */
+/** Enters another workspace of the session, and remembers it. @param {string} id */
+export function switchWorkspace(id) {
+  chooseWorkspace(id);
+  clearDrafts(sessionStorage);
+  feed?.sessionChanged(); // other tabs load again, too
+  location.replace(location.pathname); // without the item of the address, which is of the workspace before
+}
+
+/** Signs out; also at the issuer, if the session is from there. @returns {Promise<string>} why the session has not ended, or "" */
 export async function signOut() {
-  const problem = await endSession();
+  const { problem, elsewhere } = await endSession(page.get().me?.session_id !== undefined);
   if (problem) return problem;
   clearDrafts(sessionStorage);
   feed?.sessionChanged();
   feed?.close();
   feed = null;
   page.set({ ...INITIAL, phase: "out" });
+  if (elsewhere) location.assign(elsewhere);
   return "";
 }
 

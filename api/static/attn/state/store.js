@@ -35,7 +35,7 @@
  * @property {readonly Toast[]} toasts
  * @property {string} announcement text for screen readers
  * @property {Decisions} decisions what the user decided or may see
- * @property {null | "help" | "snooze" | "filters" | "answers" | "keys"} dialog
+ * @property {null | "help" | "snooze" | "filters" | "answers" | "keys" | "sessions"} dialog
  * @property {readonly string[]} snoozing ids that the snooze dialog applies to
  * @property {boolean} overview whether a narrow screen shows the overview instead of the list
  * @property {boolean} notificationsOn

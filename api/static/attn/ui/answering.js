@@ -1,4 +1,4 @@
-// Parts that are loaded after the list: questions and answers, keys, shortcuts.
+// Parts that are loaded after the list: questions and answers, keys, sessions, shortcuts.
 import { html, useEffect, useState } from "./dom.js";
 
 /**
@@ -32,3 +32,4 @@ function later(fetch) {
 export const { load: loadAnswering, Part: Answering } = later(() => import("./answer/parts.js"));
 export const { Part: Keys } = later(() => import("../keys/keys_card.js"));
 export const { Part: Help } = later(() => import("../shell/help.js"));
+export const { Part: Sessions } = later(() => import("../keys/sessions_card.js"));

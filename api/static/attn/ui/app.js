@@ -1,12 +1,13 @@
 // Page layout: sign-in form, header, sidebar, list, item, overview, messages.
 import { dismiss, findItem, hideToast, setState, resolve, restore } from "../commands/item_commands.js";
+import { request } from "../http.js";
 import { navigate, page, signIn, WIDE } from "../state/page_state.js";
 import { now } from "../clock.js";
 import { truncate, plural } from "../text/labels.js";
 import { Answering } from "./answering.js";
 import { Detail } from "./item/detail.js";
 import { Dialogs } from "./dialogs.js";
-import { html, useClock, useMedia, useState, useStore } from "./dom.js";
+import { html, useClock, useEffect, useMedia, useState, useStore } from "./dom.js";
 import { Icon } from "./icons.js";
 import { List } from "./list.js";
 import { Overview } from "./overview/overview.js";
@@ -97,6 +98,8 @@ function Undo({ toast }) {
 function SignIn({ reason }) {
   const [problem, showProblem] = useState(reason);
   const [busy, setBusy] = useState(false);
+  const [issuer, setIssuer] = useState("");
+  useEffect(() => { request("GET", "/auth/methods").then((answer) => setIssuer(answer.data?.issuer?.name ?? "")); }, []);
   const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     const token = String(new FormData(/** @type {HTMLFormElement} */ (event.target)).get("token") ?? "").trim();
@@ -108,10 +111,12 @@ function SignIn({ reason }) {
     <p class="brand"><svg viewBox="0 0 24 24" width="44" height="44" aria-hidden="true"><rect x="1" y="1" width="22" height="22" rx="7" /><path d="M6 13.5h3.2l1.5 2.5h2.6l1.5-2.5H18M12 5.5v5M9.8 8.6L12 10.8l2.2-2.2" /></svg></p>
     <h1>attn</h1>
     <p class="lead">What needs you, most pressing first.</p>
+    ${issuer && html`<a class="button primary" href=${`/auth/login?return_to=${encodeURIComponent(`/${location.hash}`)}`}>Sign in with <bdi>${truncate(issuer, 60)}</bdi></a>
+      <p class="hint">Or with a token:</p>`}
     <label for="token">Access token</label>
     <input id="token" name="token" type="password" required autocomplete="off" spellcheck="false" aria-describedby="token-help token-problem" />
     <p class="problem" id="token-problem" role="alert">${problem}</p>
-    <button class="button primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+    <button class=${issuer ? "button" : "button primary"} disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
     <p class="hint" id="token-help">In development: <code>attn token --workspace ws_01 --user ann --role OWNER</code></p>
   </form></main>`;
 }

@@ -1,7 +1,7 @@
 // Header: search, connection state, unread count, menu; and the banner while the connection is down.
 import { showToast } from "../commands/item_commands.js";
 import { toggleNotifications } from "../shell/notifications.js";
-import { navigate, page, signOut, retryNow } from "../state/page_state.js";
+import { navigate, page, signOut, switchWorkspace, retryNow } from "../state/page_state.js";
 import { theme, cycleTheme } from "../state/theme.js";
 import { truncate, isolate } from "../text/labels.js";
 import { html, useClock, useEffect, useRef, useState } from "./dom.js";
@@ -53,10 +53,13 @@ function Menu({ state, who }) {
       <summary aria-label=${`Menu of ${who}`}><span class="avatar" aria-hidden="true">${[...who.replace(/[\u2066-\u2069]/g, "")][0]?.toUpperCase() ?? "·"}</span></summary>
       <div class="sheet-menu">
         ${me?.user_id && html`<p><bdi><b>${who}</b></bdi><br />${me.role.toLowerCase()} of <bdi>${truncate(me.workspace_id, 200)}</bdi></p>`}
+        ${(me?.workspaces.length ?? 0) > 1 && html`<div role="group" aria-label="Workspaces">${me?.workspaces.map(({ id, role }) => html`<button key=${id} class="nav" aria-current=${id === me.workspace_id ? "true" : undefined} disabled=${id === me.workspace_id}
+          onClick=${() => switchWorkspace(id)}><${Icon} name=${id === me.workspace_id ? "check" : "inbox"} /> <span><bdi>${truncate(id, 100)}</bdi>, ${role.toLowerCase()}</span></button>`)}</div>`}
         <button class="nav" onClick=${() => setLooks(cycleTheme())}><${Icon} name=${LOOKS[looks].icon} /> <span>Theme: ${LOOKS[looks].name}</span></button>
         <button class="nav" aria-pressed=${state.notificationsOn} onClick=${toggleNotifications}><${Icon} name="bell" /> <span>${state.notificationsOn ? "Notifying of urgent items" : "Notify me of urgent items"}</span></button>
         <button class="nav" onClick=${() => { close(); page.set({ dialog: "help" }); }}><${Icon} name="keys" /> <span>Keyboard shortcuts</span></button>
         ${["OWNER", "ADMIN"].includes(me?.role ?? "") && html`<button class="nav" onClick=${() => { close(); page.set({ dialog: "keys" }); }}><${Icon} name="key" /> <span>Keys of sources</span></button>`}
+        <button class="nav" onClick=${() => { close(); page.set({ dialog: "sessions" }); }}><${Icon} name="keys" /> <span>My sessions</span></button>
         <button class="nav" onClick=${leaveSession}><${Icon} name="out" /> <span>Sign out</span></button>
       </div>
     </details>`;
