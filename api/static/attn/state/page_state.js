@@ -7,7 +7,7 @@ import { arrange, freeze } from "./list_freeze.js";
 import { request, readCookie, ok } from "../http.js";
 import { fetchDecisions } from "./decision_pages.js";
 import { fetchAll, fetchDismissed } from "./paging.js";
-import { chooseWorkspace, endSession, createSession } from "./session.js";
+import { endSession, createSession } from "./session.js";
 import { redeemLink } from "./sign_in_link.js";
 import { NO_DECISIONS, NO_PAGES, store } from "./store.js";
 import { shareFeed } from "../feed/tab_sharing.js";
@@ -69,13 +69,12 @@ export async function signInByLink(link) {
 
 /** Enters another workspace of the session, and remembers it. @param {string} id */
 export function switchWorkspace(id) {
-  chooseWorkspace(id);
-  clearDrafts(sessionStorage);
-  feed?.sessionChanged(); // other tabs load again, too
-  location.replace(location.pathname); // without the item of the address, which is of the workspace before
+  document.cookie = `attn_workspace=${encodeURIComponent(id)}; path=/; max-age=31536000; samesite=lax`;
+  feed?.sessionChanged();
+  location.replace(location.pathname); // without the item
 }
 
-/** Signs out; also at the issuer, if the session is from there. @returns {Promise<string>} why the session has not ended, or "" */
+/** @returns {Promise<string>} why the session has not ended, or "" */
 export async function signOut() {
   const { problem, elsewhere } = await endSession(page.get().me?.session_id !== undefined);
   if (problem) return problem;

@@ -26,24 +26,16 @@ export async function createSession(token) {
 }
 
 /**
- * @param {boolean} own whether the session is one of attn's own, which may be from an issuer
- * @returns {Promise<{problem: string, elsewhere: string}>} why the browser is still signed in, or ""; where it signs out at the issuer, or ""
+ * @param {boolean} own whether the session is attn's own
+ * @returns {Promise<{problem: string, elsewhere?: string}>} why the browser is still signed in, or ""; where it signs out at the issuer
  */
 export async function endSession(own) {
   const answer = own ? await request("POST", "/auth/logout") : await request("DELETE", "/auth/session");
-  const elsewhere = /^https?:/.test(answer.data?.logout_url ?? "") ? answer.data.logout_url : "";
-  if (answer.status === 0 || answer.status >= 500) return { problem: "attn does not answer, so you are still signed in. Try again.", elsewhere: "" };
-  if (!ok(answer)) return { problem: `You are still signed in. ${serverError(answer)}`, elsewhere: "" };
+  if (answer.status === 0 || answer.status >= 500) return { problem: "attn does not answer, so you are still signed in. Try again." };
+  if (!ok(answer)) return { problem: `You are still signed in. ${serverError(answer)}` };
   const check = await request("GET", "/org/me");
   const problem = ok(check) ? `You are still signed in: the browser keeps another session cookie, which attn can't delete. ${deleteCookiesHint()}` : "";
-  return { problem, elsewhere };
-}
-
-const YEAR = 365 * 86400; // seconds
-
-/** Remembers the workspace that requests of this browser enter. @param {string} id */
-export function chooseWorkspace(id) {
-  document.cookie = `attn_workspace=${encodeURIComponent(id)}; path=/; max-age=${YEAR}; samesite=lax${location.protocol === "https:" ? "; secure" : ""}`;
+  return { problem, elsewhere: answer.data?.logout_url };
 }
 
 const cookieDropped = () => "attn accepted the token, but the browser did not keep the session cookie. "
