@@ -12,6 +12,7 @@ from api.contract.errors import ApiError
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
 from api.http.command_dispatch import outcome_response
+from api.http.decisions.critical import check_sign_in
 from schemas.log import NO_PAYLOAD, Decide
 from schemas.views import ItemRow
 from streams.core.domain.keys import item_id
@@ -31,6 +32,7 @@ async def cast_vote(edge: Edge, caller: Caller, command: Decide) -> Response:
     Without an Idempotency-Key it answers what the replica shows already: 403, 404, 409, 410, 412 or 422.
     """
     row = (await edge.workspace(caller.reader)).visible_item(caller.reader, command.item)
+    check_sign_in(edge, caller, row)
     if command.idempotency_key is None:
         if row is None:
             raise ApiError(404, "not found")

@@ -14,6 +14,7 @@ from api.contract.requests import AliasAnswer, Answer, ManyAnswers
 from api.contract.responses import responses_of
 from api.http.command_dispatch import command_fields, execute
 from api.http.decisions.answers import ExactMembers, claims_of
+from api.http.decisions.critical import check_sign_in, checks_sign_in
 from api.http.decisions.dispatch import cast_vote, check_decided, option_that, waitpoint_of
 from api.http.dependencies import CurrentEdge, IdempotencyKey, KeyOrCaller, WritingCaller
 from api.http.long_poll import NOT_MODIFIED, Condition, Tagged, respond_when_changed
@@ -42,10 +43,13 @@ async def decide_many(edge: CurrentEdge, caller: WritingCaller, key: Idempotency
     workspace = await edge.workspace(caller.reader)
     answers = []
     for item in body.ids:
-        if (seen := body.revisions.get(item)) is not None:
+        row = workspace.visible_item(caller.reader, item)
+        if row is not None:
+            check_sign_in(edge, caller, row)
+        seen = body.revisions.get(item)
+        if seen is not None and (row is not None or not checks_sign_in(edge)):
             answers.append(BatchAnswer(item, seen))
         else:
-            row = workspace.visible_item(caller.reader, item)
             answers.append(BatchAnswer(item, row.rev if row is not None else _UNKNOWN_REVISION, by_edge=True))
     return await execute(edge, caller, DecideMany(
         **command_fields(edge, caller, key), **claims_of(caller), answers=tuple(answers), option=body.option,
