@@ -4,6 +4,7 @@ workspace, and without one. No answer is a 5xx, and none holds data of another w
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import schemathesis
@@ -22,6 +23,10 @@ from support.examples import law
 from support.fold.fold_driver import event
 
 from api.http.app import create_app
+from api.http.auth.cookies import csrf_of
+from schemas.log import CreateKey, OpenSession
+from schemas.scalars import DAY, LATEST, SECOND
+from streams.runtime.secret_texts import ENTROPY_BYTES, KEYS, SESSIONS
 
 YEARS = 10 * 365 * 86400
 SECRET = "only-for-ws"
@@ -49,8 +54,13 @@ class Nothing:
         return [[] for _ in queries]
 
 
+KEY = KEYS.new(bytes(range(ENTROPY_BYTES)))
+OPENED: list[Deciding] = []  # the fold and edge of the requests
+
+
 def api() -> Any:
     attn = Deciding(write_rate=1e6, write_burst=10**6)
+    OPENED.append(attn)
     attn.happen(
         message(SECRET, title=SECRET, cluster="c1"), waitpoint(SECRET + "2", title=SECRET, priority="urgent"),
         event("plan.proposed", SECRET + "3", title=SECRET, steps=[{"title": "t", "mode": "auto"}], case_id=SECRET),
@@ -60,6 +70,9 @@ def api() -> Any:
         *(event("waitpoint.created", f"{SECRET}/{number}", title=SECRET, ask=ask) for number, ask in enumerate(ASKS)),
         *(event("run.failed", SECRET + name, title=SECRET, cluster=name, incident_key=SECRET) for name in "ab"),
     )
+    attn.happen(CreateKey(
+        ws="ws", id="k", time=int(attn.now * SECOND), user="ann", roles=("OWNER",), key=KEY.id, digest=KEY.digest,
+        name="k", topics=("plans",), source="/other"))
     attn.edges[0].history = Nothing()  # type: ignore[assignment]
     TopicWriter(attn)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
@@ -87,6 +100,34 @@ def test_with_a_token(case: schemathesis.Case) -> None:
 def test_with_another_workspaces_token(case: schemathesis.Case) -> None:
     answer = case.call(headers=headers("ann", "OWNER", ws="other"))
     case.validate_response(answer, checks=CHECKS)
+    assert SECRET not in answer.text
+
+
+def session() -> dict[str, str]:
+    """Opens a session and returns its headers. A request may have ended an earlier one."""
+    made = SESSIONS.new(secrets.token_bytes(ENTROPY_BYTES))
+    OPENED[0].happen(OpenSession(
+        ws="ws", id=secrets.token_hex(16), time=int(OPENED[0].now * SECOND), user="ann", roles=("OWNER",),
+        session=made.id, digest=made.digest, role="OWNER", via="oidc", expires_at=LATEST - 1, idle=DAY, limit=3))
+    csrf = csrf_of(made.text)
+    return {"cookie": f"attn_session={made.text}; attn_csrf={csrf}", "x-csrf-token": csrf}
+
+
+@schema.parametrize()
+@FEW
+def test_with_a_session(case: schemathesis.Case) -> None:
+    answer = case.call(headers=session())
+    case.validate_response(answer, checks=CHECKS)
+
+
+@schema.parametrize()
+@FEW
+def test_with_a_key_beside_a_session(case: schemathesis.Case) -> None:
+    """Only the header counts: the session lends the key no rights."""
+    alone = case.call(headers={"authorization": f"Bearer {KEY.text}", "cookie": ""})
+    answer = case.call(headers=session() | {"authorization": f"Bearer {KEY.text}"})
+    case.validate_response(answer, checks=(not_a_server_error,))
+    assert answer.status_code == alone.status_code or case.path.startswith("/auth/") or case.method == "POST"
     assert SECRET not in answer.text
 
 
