@@ -25,7 +25,7 @@ PYTHON, TYPESCRIPT = ROOT / "clients" / "python", ROOT / "clients" / "typescript
 ANSWERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "mail-17": ("approve", {}, "approved by ann"),
     "mail-17-template": ("long", {}, "template: long"),
-    "volume-3": ("edit", {"args": {"volume": "pvc-3", "force": True}}, "args: {'volume': 'pvc-3', 'force': True}"),
+    "volume-3": ("edit", {"args": {"volume": "pvc-3", "force": True}}, "args: {'force': True, 'volume': 'pvc-3'}"),
     "deploy-9": ("approve", {}, "deploying"),
     "mail-18": ("reject", {}, "rejected by ann"),
     "mail-1": ("approve", {}, "approve by ann"),
