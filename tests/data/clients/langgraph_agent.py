@@ -14,7 +14,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from attn_client import AsyncAttn
 from attn_client.adapters.langgraph import invoke
@@ -60,6 +60,13 @@ class State(TypedDict):
 
 class Size(BaseModel):
     nodes: int
+
+    @field_validator("nodes")
+    @classmethod
+    def is_odd(cls, value):
+        if value % 2 == 0:
+            raise ValueError("a cluster has an odd number of nodes")
+        return value
 
 
 def twice(state):

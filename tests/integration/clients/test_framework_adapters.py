@@ -88,11 +88,20 @@ async def test_two_equal_interrupts_of_one_node_are_two_questions(
     assert (await running.end())["result"] == ["one", "two"]
 
 
-async def test_a_response_schema_becomes_a_form(interpreter: Path, people: People, key: str) -> None:
+async def test_an_answer_that_the_graph_refuses_returns_with_the_reason(
+    interpreter: Path, people: People, key: str,
+) -> None:
     running = graph(interpreter, people, key, "typed")
     [subject] = asked = await by_title(people, 1, thread="typed")
     assert asked[subject]["title"] == "How large?"
     assert asked[subject]["ask"]["form"]["properties"]["nodes"]["type"] == "integer"
+    await people.answer(subject, "answer", form={"nodes": 4})
+
+    async def returned() -> Any:
+        return [row for row in await people.items(source_id=subject) if row.get("decision", {}).get("returned")]
+
+    [item] = await until(returned, "the refused answer is back")
+    assert "an odd number of nodes" in item["decision"]["reason"]
     await people.answer(subject, "answer", form={"nodes": 3})
     assert (await running.end())["result"] == [3]
 
