@@ -56,9 +56,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 # Files that take longest, the longest first. xdist gives a file to one process: a long file that starts last leaves the
 # other processes idle. Measured with `--durations=0` at two cores.
 LONGEST = (
-    "test_replay", "test_history_crashes", "test_up", "test_worker_kills", "test_broker_faults", "test_chaos",
-    "test_source_kills", "test_delivery_kills", "test_langgraph", "test_answers_of_many", "test_answers",
-    "test_tokens_nowhere",
+    "test_alertmanager", "test_replay", "test_history_crashes", "test_langgraph", "test_up", "test_worker_kills",
+    "test_broker_faults", "test_chaos", "test_framework_adapters", "test_mcp_http", "test_mcp_asking", "test_mcp_stdio",
+    "test_github_process", "test_clients_on_up", "test_source_kills", "test_delivery_kills", "test_answers_of_many",
+    "test_answers", "test_tokens_nowhere",
     "test_rebuild", "test_kafka", "test_ecosystem", "test_ingest", "test_history_faults", "test_image", "test_upgrade",
     "test_outage_tools", "test_history_group_lock", "test_groups", "test_history_http", "test_dashboard_accessibility",
     "test_dashboard", "test_history_rebuild", "test_unresponsive", "test_edge_laws", "test_package", "test_worker",

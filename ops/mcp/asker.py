@@ -153,7 +153,8 @@ class Asker:
 
     async def _report_applied(self, handle: str, decision: str) -> None:
         with contextlib.suppress(TimeoutError):  # the result is written first: attn may learn of it late, never early
-            await asyncio.wait_for(self._closing.wait(), _REPORT_SECONDS)
+            async with asyncio.timeout(_REPORT_SECONDS):
+                await self._closing.wait()
         await self._client.send([events.applied(self._source, handle, decision, self._now())], topic=events.QUESTIONS)
 
     async def withdraw(self, handle: str) -> Standing:

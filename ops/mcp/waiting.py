@@ -68,7 +68,9 @@ class Bell:
 
         async def rung(seconds: float) -> None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), min(seconds, TICK_SECONDS))
+                # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(min(seconds, TICK_SECONDS)):
+                    await event.wait()
             event.clear()
 
         try:

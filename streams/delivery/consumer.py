@@ -145,7 +145,8 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
                 log.warning("cannot read the offsets of %s, retrying: %r", DECISIONS, error)
         if self._assigned or self._backlog.is_full:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _POLL)
+                async with asyncio.timeout(_POLL):
+                    await stop.wait()
         else:
             assignments = self.assignments
             fetched = await self._kafka.getmany(timeout_ms=int(_POLL * 1000), max_records=_MAX_RECORDS)

@@ -88,7 +88,8 @@ async def _repository(
             if backoff.tries % 8 == 0:
                 log.warning("waiting: ClickHouse: %s", unavailable)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), backoff.next())
+                async with asyncio.timeout(backoff.next()):
+                    await stop.wait()
     try:
         yield repository
     finally:

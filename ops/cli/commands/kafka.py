@@ -126,7 +126,8 @@ async def _stay(cluster: Cluster) -> None:
                 if not node.alive:
                     raise UserError(f"Kafka node {node.number} has ended: {node.reason()}")
             try:
-                await asyncio.wait_for(over.wait(), _WATCH)
+                async with asyncio.timeout(_WATCH):
+                    await over.wait()
             except TimeoutError:
                 pass
 
