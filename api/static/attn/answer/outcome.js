@@ -94,7 +94,8 @@ export function explainAnswer({ status, data, wait }, item, me, now) {
   switch (status) {
     case 0: case 503: return "attn has not confirmed your answer. Try again: it counts once, however often you send it.";
     case 401: return "Your session has ended. Sign in again; your text is kept in this tab.";
-    case 403: return data?.error?.includes("csrf") || data?.error?.includes("CSRF") ? "The request did not carry the CSRF value of your session. Reload the page; your text is kept."
+    case 403: if (data?.sign_in) return `Not sent: ${short(data.error)}. Open ${location.origin}${data.sign_in}, then answer again; your text is kept.`;
+      return data?.error?.includes("csrf") || data?.error?.includes("CSRF") ? "The request did not carry the CSRF value of your session. Reload the page; your text is kept."
       : `You may not decide this. It is decided by ${decidersText(item, me) || "others"}.`;
     case 404: return "The question does not exist any more, or it is no longer addressed to you.";
     case 409: return data?.decision ? `Not sent, because it was already decided: ${whoDid(data.decision, item, me, now)}.` : `Not sent: ${short(data?.error ?? "it was already decided")}.`;
