@@ -291,7 +291,9 @@ class RevokeTokens(Command, tag="revoke_tokens", tag_field="t"):
 
 
 class CreateLink(Command, tag="create_link", tag_field="t"):
-    """Creates a link that signs `of_user` in once. `digest`: SHA-256 of its text, in hexadecimal."""
+    """Creates a link that signs `of_user` in once. `digest`: SHA-256 of its text, in hexadecimal.
+
+    `parent`: the session that lets a terminal in; the link is the terminal's. `denied`: it lets the terminal not in."""
 
     link: str
     digest: str
@@ -299,6 +301,8 @@ class CreateLink(Command, tag="create_link", tag_field="t"):
     role: str
     expires_at: int
     name: str | None = None
+    parent: str | None = None
+    denied: bool = False
 
 
 class Pack(Struct):

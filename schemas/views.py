@@ -321,6 +321,7 @@ class SessionRow(Struct, omit_defaults=True, kw_only=True, gc=False):
     auth_time: int | None = None
     acr: str | None = None
     refresh: str | None = None
+    parent: str | None = None  # of a terminal's session: the one that let it in, with which it ends
     rev: int = 0
     wake: int | None = None
 
@@ -339,7 +340,10 @@ class UserSessionsRow(Struct):
 
 
 class LinkRow(Struct, omit_defaults=True, kw_only=True):
-    """A link that signs `user` in once, until `expires_at`. The row is deleted by the sign-in."""
+    """A link that signs `user` in once, until `expires_at`. The row is deleted by the sign-in.
+
+    The link of a terminal has `parent`, the session that answered; its row stays after the answer, so that there is
+    one answer and one sign-in. `closed`: `used` or `denied`."""
 
     id: str
     ws: str
@@ -348,6 +352,8 @@ class LinkRow(Struct, omit_defaults=True, kw_only=True):
     role: str
     expires_at: int
     name: str | None = None
+    parent: str | None = None
+    closed: str | None = None
     rev: int = 0
     wake: int | None = None
 

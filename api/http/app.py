@@ -12,6 +12,7 @@ from api.edge.services import Edge
 from api.http.auth.cookies import SeparateCookiesMiddleware
 from api.http.auth.oidc.sign_in import SignIn
 from api.http.auth.sessions import EdgeSessions
+from api.http.auth.terminals import Terminals
 from api.http.auth.tokens import Authenticator
 from api.http.decisions import routes as decisions
 from api.http.error_handlers import add_error_handlers
@@ -29,7 +30,7 @@ from api.http.routes import (
     session,
     zero,
 )
-from api.http.routes.access import logout, oidc, sessions
+from api.http.routes.access import logout, oidc, sessions, terminals
 from api.http.sources import events, hooks, keys
 
 __all__ = ["create_app"]
@@ -46,6 +47,7 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
     app.state.auth = auth if auth is not None else Authenticator(edge.settings, edge.clock)
     app.state.auth.attach(EdgeSessions(edge))
     app.state.sign_in = SignIn(edge.settings, edge.clock) if edge.settings.oidc_issuer is not None else None
+    app.state.terminals = Terminals(edge)
     add_error_handlers(app)
     app.router.routes.extend(_routes())
     install_openapi(app)
@@ -66,8 +68,8 @@ def _routes() -> list[BaseRoute]:
     """
     every = APIRouter(redirect_slashes=False)
     for routes in (
-        health, session, sessions, oidc, logout, ankra, events, hooks, keys, history, insights, receipts, decisions,
-        zero, crewship, docs, dashboard,
+        health, session, sessions, oidc, logout, terminals, ankra, events, hooks, keys, history, insights, receipts,
+        decisions, zero, crewship, docs, dashboard,
     ):
         every.include_router(routes.router)
     every.include_router(crewship.websocket_router)

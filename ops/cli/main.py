@@ -28,6 +28,8 @@ COMMANDS = {
     "migrate": "ops.cli.commands.migrate:migrate",
     "token": "ops.cli.commands.token:token",
     "link": "ops.cli.commands.access.link:link",
+    "login": "ops.cli.commands.access.login:login",
+    "logout": "ops.cli.commands.access.login:logout",
     "key": "ops.cli.commands.key:app",
     "connect": "ops.cli.commands.sources.connect:app",
     "hooks": "ops.cli.commands.sources.hooks:app",

@@ -1,4 +1,5 @@
-"""Texts of the secrets that attn hands out: keys of sources, sessions, sign-in links (CONTRACT §8, §9). Pure.
+"""Texts of the secrets that attn hands out: keys of sources, sessions, sign-in links, codes of terminals. Pure
+(CONTRACT §8, §9).
 
     prefix + id (16 characters) + _ + secret (43 characters) + checksum (6 characters), all in base62
 
@@ -14,7 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["ENTROPY_BYTES", "KEYS", "LINKS", "SESSIONS", "NewSecret", "SecretFormat", "secret_digest"]
+__all__ = ["ENTROPY_BYTES", "KEYS", "LINKS", "SESSIONS", "TERMINALS", "NewSecret", "SecretFormat", "secret_digest"]
 
 ENTROPY_BYTES = 12 + 32  # of the id and of the secret
 
@@ -75,3 +76,4 @@ def _base62(number: int, length: int) -> str:
 
 
 KEYS, SESSIONS, LINKS = SecretFormat("attn_"), SecretFormat("attns_"), SecretFormat("attnl_")
+TERMINALS = SecretFormat("attnd_")

@@ -201,6 +201,7 @@ async def test_a_cookie_needs_the_csrf_header_and_writes_are_limited() -> None:
 OPEN = {
     ("get", "/healthz"), ("get", "/readyz"), ("get", "/metrics"), ("post", "/auth/session"), ("post", "/auth/link"),
     ("delete", "/auth/session"), ("get", "/auth/methods"), ("post", "/auth/logout"),
+    ("post", "/auth/device"), ("post", "/auth/device/token"),
     ("get", "/.well-known/attn-decision-keys.json"), ("options", "/events"),
 }
 OWN = {("get", "/api/v1/inbox"), ("get", "/api/v1/inbox/{item}"), ("get", "/org/me/decisions"), ("post", "/events"),

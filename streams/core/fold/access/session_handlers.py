@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.facts import Fact
 from schemas.log import ChangeSession, Command, CreateLink, EndSessions, OpenSession, SessionUsed
-from schemas.scalars import format_timestamp
+from schemas.scalars import MINUTE, format_timestamp
 from schemas.views import LinkRow, SessionRow, UserSessionsRow
 from streams.core.domain.keys import command_name, link_key, session_key, user_sessions_key
 from streams.core.fold import outcomes
@@ -23,6 +23,10 @@ __all__ = ["MAX_SESSIONS", "SESSION_HANDLERS", "delete_link", "handle_session_us
 
 # Sessions of a user in a workspace, whatever limit the edge names: every edge keeps them in memory.
 MAX_SESSIONS = 100
+
+# The row of a terminal's link stays so much longer than the link: edges, whose clocks differ, must not accept a second
+# answer.
+_LINK_KEPT = 10 * MINUTE
 
 _NOT_FOUND = {"error": "not found"}
 _FORBIDDEN = {"error": "sessions of other users are for the roles OWNER and ADMIN"}
@@ -43,43 +47,67 @@ def session_json(row: SessionRow) -> dict[str, object]:
 def _open(context: FoldContext, command: OpenSession) -> None:
     """Stores a new session: 410 if its link was used, 400 if it has expired, 409 for an id that is taken, or 201."""
     key = session_key(command.ws, command.session)
-    if command.link is not None and not _takes_link(context, command, command.link):
+    link = context.state.get(link_key(command.link)) if command.link is not None else None
+    parent = _parent_of(context, link)
+    if command.link is not None and not _takes_link(context, command, link, parent):
         outcomes.respond(context, command, 410, _LINK_GONE)
     elif command.expires_at <= context.log_clock:
         outcomes.respond(context, command, 400, {"error": "expires_at must be in the future"})
     elif context.state.get(key) is not None:
         outcomes.respond(context, command, 409, {"error": "a session with this id exists already"})
     else:
-        if command.link is not None:
-            context.state.delete(link_key(command.link))
+        if isinstance(link, LinkRow):
+            _use_up(context, link)
         row = SessionRow(
             id=command.session, ws=command.ws, user=command.user, role=command.role, digest=command.digest,
             via=command.via, created_at=command.time, used_at=command.time, expires_at=command.expires_at,
             idle=command.idle, name=command.name, device=command.device, address=command.address,
             issuer=command.issuer, issuer_sid=command.issuer_sid, subject=command.subject,
             auth_time=command.auth_time, acr=command.acr, refresh=command.refresh, rev=context.revision)
+        if parent is not None:
+            row.parent, row.expires_at = parent.id, min(row.expires_at, parent.expires_at)
+            row.auth_time = parent.auth_time if parent.auth_time is not None else parent.created_at
         row.wake = row.valid_until
         context.state.put(key, row)
-        _end_oldest(context, command)
+        _end_oldest(context, command, row.parent)
         _emit_fact(context, command, row, "session.opened", row.via)
         outcomes.respond(context, command, 201, {"session": session_json(row)})
 
 
-def _takes_link(context: FoldContext, command: OpenSession, link: str) -> bool:
-    """Returns whether the link is unused, valid, and for this user and role."""
-    row = context.state.get(link_key(link))
-    return (isinstance(row, LinkRow) and row.expires_at > context.log_clock
-            and (row.ws, row.user, row.role) == (command.ws, command.user, command.role))
+def _takes_link(context: FoldContext, command: OpenSession, row: object, parent: SessionRow | None) -> bool:
+    """Returns whether the link is unused, valid, and for this user and role; that of a terminal only as long as the
+    session that let it in is there with this role."""
+    return (isinstance(row, LinkRow) and row.expires_at > context.log_clock and row.closed is None
+            and (row.ws, row.user, row.role) == (command.ws, command.user, command.role)
+            and (row.parent is None or (parent is not None and parent.role == row.role)))
 
 
-def _end_oldest(context: FoldContext, command: OpenSession) -> None:
-    """Adds the session to those of its user, and ends the oldest ones above the limit."""
+def _parent_of(context: FoldContext, link: object) -> SessionRow | None:
+    """Returns the session that answered for a terminal, if it has not ended."""
+    if not isinstance(link, LinkRow) or link.parent is None:
+        return None
+    parent = context.state.get(session_key(link.ws, link.parent))
+    return parent if isinstance(parent, SessionRow) and parent.user == link.user else None
+
+
+def _use_up(context: FoldContext, link: LinkRow) -> None:
+    """Deletes a link. That of a terminal stays as used."""
+    if link.parent is None:
+        context.state.delete(link_key(link.id))
+    else:
+        link.closed, link.rev = "used", context.revision
+        context.state.put(link_key(link.id), link)
+
+
+def _end_oldest(context: FoldContext, command: OpenSession, parent: str | None) -> None:
+    """Adds the session to those of its user, and ends the oldest ones above the limit, except its parent."""
     key = user_sessions_key(command.ws, command.user)
     known = context.state.get(key)
     assert known is None or isinstance(known, UserSessionsRow)
     sessions = [*(known.sessions if known is not None else ()), command.session]
     context.state.put(key, UserSessionsRow(command.ws, command.user, sessions))
-    for oldest in sessions[:-min(max(command.limit, 1), MAX_SESSIONS)]:
+    surplus = max(len(sessions) - min(max(command.limit, 1), MAX_SESSIONS), 0)
+    for oldest in [one for one in sessions[:-1] if one != parent][:surplus]:
         row = context.state.get(session_key(command.ws, oldest))
         if isinstance(row, SessionRow):
             _end(context, command, row, "limit")
@@ -129,6 +157,10 @@ def _change(context: FoldContext, command: ChangeSession) -> None:
     context.state.put(key, row)
     if row.role != before:
         _emit_fact(context, command, row, "role.changed", f"was {before}")
+        for child in _children(context, row):
+            child.role, child.rev = row.role, context.revision
+            context.state.put(session_key(child.ws, child.id), child)
+            _emit_fact(context, command, child, "role.changed", f"was {before}")
     outcomes.respond(context, command, 200, {"session": session_json(row)})
 
 
@@ -150,7 +182,7 @@ def sessions_expire(context: FoldContext, key: bytes) -> None:
 
 
 def _create_link(context: FoldContext, command: CreateLink) -> None:
-    """Stores a link: 403, 400, 409 or 201."""
+    """Stores a link: 403, 400, 409, 410 if the session that answers for a terminal has ended, or 201."""
     key = link_key(command.link)
     if not KEY_ROLES.intersection(command.roles):
         outcomes.respond(context, command, 403, {"error": "sign-in links are for the roles OWNER and ADMIN"})
@@ -158,15 +190,33 @@ def _create_link(context: FoldContext, command: CreateLink) -> None:
         outcomes.respond(context, command, 400, {"error": "expires_at must be in the future"})
     elif context.state.get(key) is not None:
         outcomes.respond(context, command, 409, {"error": "a link with this id exists already"})
+    elif command.parent is not None and context.state.get(session_key(command.ws, command.parent)) is None:
+        outcomes.respond(context, command, 410, {"error": "the session has ended"})
     else:
         context.state.put(key, LinkRow(
             id=command.link, ws=command.ws, digest=command.digest, user=command.of_user, role=command.role,
-            expires_at=command.expires_at, name=command.name, rev=context.revision, wake=command.expires_at))
+            expires_at=command.expires_at, name=command.name, parent=command.parent,
+            closed="denied" if command.denied else None, rev=context.revision,
+            wake=command.expires_at + (_LINK_KEPT if command.parent is not None else 0)))
         context.emit(Fact(
             ws=command.ws, pos=0, index=0, event_id=command_name(command.id, command.link), time=command.time,
             type="link.created", subject=command.link, at=context.log_clock, actor=command.user, role=command.role,
-            title=command.of_user, target_user_id=command.of_user))
+            title=command.of_user, target_user_id=command.of_user, reason=_kind(command)))
         outcomes.respond(context, command, 201, {"id": command.link})
+
+
+def _kind(command: CreateLink) -> str | None:
+    if command.parent is None:
+        return None
+    return "terminal denied" if command.denied else "terminal"
+
+
+def _children(context: FoldContext, row: SessionRow) -> list[SessionRow]:
+    """Returns the sessions of terminals that this session let in."""
+    known = context.state.get(user_sessions_key(row.ws, row.user))
+    ids = known.sessions if isinstance(known, UserSessionsRow) else []
+    rows = (context.state.get(session_key(row.ws, one)) for one in ids)
+    return [one for one in rows if isinstance(one, SessionRow) and one.parent == row.id]
 
 
 def delete_link(context: FoldContext, key: bytes) -> None:
@@ -175,8 +225,12 @@ def delete_link(context: FoldContext, key: bytes) -> None:
 
 
 def _end(context: FoldContext, command: Command | None, row: SessionRow, reason: str) -> None:
-    """Deletes a session and emits its fact. `command` None: the clock ended it."""
+    """Deletes a session and those of its terminals, and emits their facts. `command` None: the clock ended it."""
+    if context.state.get(session_key(row.ws, row.id)) is None:
+        return  # it ended with the session that let it in
     context.state.delete(session_key(row.ws, row.id))
+    for child in _children(context, row):
+        _end(context, command, child, "the session that let it in has ended")
     key = user_sessions_key(row.ws, row.user)
     known = context.state.get(key)
     left = [one for one in known.sessions if one != row.id] if isinstance(known, UserSessionsRow) else []
