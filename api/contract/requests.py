@@ -24,8 +24,8 @@ from pydantic_core import PydanticCustomError
 from schemas.scalars import is_valid_unicode, parse_timestamp, validate_timestamp
 
 __all__ = [
-    "SESSION_COOKIE", "WORDED", "AliasAnswer", "Answer", "Bulk", "Dismissal", "LinkText", "ManyAnswers", "Preferences",
-    "Session", "StateChange", "TokenRevocation",
+    "SESSION_COOKIE", "WORDED", "AliasAnswer", "Answer", "Bulk", "DeviceCode", "Dismissal", "LinkText", "ManyAnswers",
+    "Preferences", "Session", "StateChange", "TerminalAnswer", "TerminalName", "TerminalText", "TokenRevocation",
 ]
 
 SESSION_COOKIE = "attn_session"
@@ -213,6 +213,34 @@ class LinkText(_Body):
     """The text of a sign-in link: what follows `#signin=`."""
 
     link: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+_Sealed = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class TerminalName(_Body):
+    """What the terminal says of itself, such as the name of its machine. The person reads it."""
+
+    device: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class DeviceCode(_Body):
+    """`device_code` of `POST /auth/device`."""
+
+    device_code: _Sealed
+
+
+class TerminalText(_Body):
+    """What follows `#device=` in the address that the terminal shows."""
+
+    request: _Sealed
+
+
+class TerminalAnswer(TerminalText):
+    """Lets a terminal in, or refuses it. `user_code`: needed to let it in; the person reads it on the terminal."""
+
+    allow: bool
+    user_code: Annotated[str, StringConstraints(max_length=100)] = ""
 
 
 def _name(value: str) -> str:

@@ -450,6 +450,39 @@ class SignedIn(_Model):
     role: Literal[ROLES]  # type: ignore[valid-type]
 
 
+class StartedTerminal(_Model):
+    """RFC 8628 section 3.2. `expires_in` and `interval` in seconds."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    expires_in: int
+    interval: int
+
+
+class TerminalSession(_Model):
+    """RFC 6749 section 5.1. `access_token`: the session, for `Authorization: Bearer`."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    user_id: str
+    workspace_id: str
+    role: Literal[ROLES]  # type: ignore[valid-type]
+
+
+class TerminalDetails(_Model):
+    """Who asks. `device` is what the terminal says, `address` that of its connection, which may be a proxy."""
+
+    device: str
+    address: str
+    expires_at: datetime
+
+
+class TerminalAnswered(_Model):
+    allowed: bool
+
+
 class SessionEntry(_Model):
     """A session, without its text. `last_used`: begin of the newest hour in which it was used. `expires_at`: its end
     without further use. `current`: the request has this session."""

@@ -11,8 +11,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.contract import terminals as bodies
+from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
+from api.contract.requests import DeviceCode, TerminalAnswer, TerminalName, TerminalText
 from api.contract.responses import responses_of
 from api.edge.services import Edge
 from api.http.auth.device import address_of, clean_text
@@ -45,9 +46,9 @@ def _terminals(request: Request) -> Terminals:
 _KnownTerminals = Depends(_terminals)
 
 
-@router.post("/auth/device", responses=responses_of(bodies.StartedTerminal))
+@router.post("/auth/device", responses=responses_of(responses.StartedTerminal))
 async def start(
-    request: Request, edge: CurrentEdge, body: bodies.TerminalName, terminals: Terminals = _KnownTerminals,
+    request: Request, edge: CurrentEdge, body: TerminalName, terminals: Terminals = _KnownTerminals,
 ) -> Response:
     """Starts the sign-in of a terminal (RFC 8628 section 3.1). Needs no caller, and stores nothing.
 
@@ -61,9 +62,9 @@ async def start(
         "interval": INTERVAL}, headers=NO_STORE)
 
 
-@router.post("/auth/device/token", responses=responses_of(bodies.TerminalSession))
+@router.post("/auth/device/token", responses=responses_of(responses.TerminalSession))
 async def take_session(
-    edge: CurrentEdge, body: bodies.DeviceCode, terminals: Terminals = _KnownTerminals,
+    edge: CurrentEdge, body: DeviceCode, terminals: Terminals = _KnownTerminals,
 ) -> Response:
     """Returns the session once a person has let the terminal in. Until then, and otherwise, 400 with an `error` of RFC
     8628 section 3.5: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`, `invalid_grant`."""
@@ -103,9 +104,9 @@ def _answered(edge: Edge, request: TerminalRequest) -> LinkRow:
     return link
 
 
-@router.post("/auth/device/request", responses=responses_of(bodies.TerminalDetails, 403, 410, writes=True))
+@router.post("/auth/device/request", responses=responses_of(responses.TerminalDetails, 403, 410, writes=True))
 async def show(
-    edge: CurrentEdge, caller: WritingCaller, body: bodies.TerminalText, terminals: Terminals = _KnownTerminals,
+    edge: CurrentEdge, caller: WritingCaller, body: TerminalText, terminals: Terminals = _KnownTerminals,
 ) -> Response:
     """Returns which terminal asks. It is a POST because the text belongs in no log of addresses; it changes nothing."""
     request = _open(edge, terminals, body.request)
@@ -114,9 +115,9 @@ async def show(
         "expires_at": format_timestamp(request.expires * SECOND)}, headers=NO_STORE)
 
 
-@router.post("/auth/device/answer", responses=responses_of(bodies.TerminalAnswered, 403, 409, 410, writes=True))
+@router.post("/auth/device/answer", responses=responses_of(responses.TerminalAnswered, 403, 409, 410, writes=True))
 async def answer(
-    edge: CurrentEdge, caller: WritingCaller, body: bodies.TerminalAnswer, terminals: Terminals = _KnownTerminals,
+    edge: CurrentEdge, caller: WritingCaller, body: TerminalAnswer, terminals: Terminals = _KnownTerminals,
 ) -> Response:
     """Lets a terminal in with the caller's user and role in this workspace, or refuses it. One answer counts: a second
     one is 409.
