@@ -8,7 +8,7 @@ import { fieldsOf, limitsOf, localMoment, readField, readForm } from "../../api/
 import { inputGuard, questionId, SETTLE_MS } from "../../api/static/attn/answer/input_guard.js";
 import { compareNumbers, isInteger, readNumber } from "../../api/static/attn/answer/numbers.js";
 import { needsSecondPress, optionDone, optionKeys, optionTitle, TAKEN } from "../../api/static/attn/answer/option_keys.js";
-import { explainAnswer, fieldErrors, outcome, secondsToUndo } from "../../api/static/attn/answer/outcome.js";
+import { explainAnswer, fieldErrors, outcome, secondsToUndo, signInAgain } from "../../api/static/attn/answer/outcome.js";
 import { asks, decidersText, formOf, isOpen, isPlain, openOptions, quorumText, sourceName, voteLines, whyNot } from "../../api/static/attn/answer/question.js";
 import { parse, stringify } from "../../api/static/attn/exact.js";
 import { SHORTCUTS } from "../../api/static/attn/shell/shortcut_list.js";
@@ -386,4 +386,11 @@ test("errors of a 422 stand at their fields; others are listed", () => {
 
 test("names of sources", () => {
   for (const [source, name] of [["/pipelines/deploy", "pipelines/deploy"], ["https://a.b/c/", "a.b/c"], ["payments-api", "payments-api"], ["/", "its source"], [undefined, "its source"]]) assert.equal(sourceName({ source }), name);
+});
+
+test("a refused answer links to a new sign-in that leads back, and only to that", () => {
+  const of = (status, data) => signInAgain({ status, data, wait: null }, { id: "ibx 1" });
+  assert.equal(of(403, { sign_in: "/auth/login?strong" }), "/auth/login?strong&return_to=%2F%23item%3Dibx%25201");
+  for (const data of [null, {}, { sign_in: 7 }, { sign_in: "https://evil.example/auth/login?" }, { sign_in: "javascript:x" }, { sign_in: "//evil" }]) assert.equal(of(403, data), "");
+  assert.equal(of(409, { sign_in: "/auth/login?strong" }), "");
 });

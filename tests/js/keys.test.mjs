@@ -1,9 +1,10 @@
-// Keys of sources: checks of the form, request body, curl line, texts.
+// Keys of sources: checks of the form, request body, curl line, texts. Terminals: address, code, texts.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 
 import { aboutKey, curlLine, expiryTime, explainKeys, hasExpired, NO_VALUES, problemsOf, requestBody, TOPICS } from "../../api/static/attn/keys/key_form.js";
+import { codeProblem, explainTerminal, lettersOf, requestIn } from "../../api/static/attn/keys/terminal_form.js";
 
 const NOW = Date.parse("2026-05-20T12:00:00Z"), DAY = 86_400_000;
 const filled = (more = {}) => ({ ...NO_VALUES, name: "CI", topics: ["waitpoints"], ...more });
@@ -57,4 +58,25 @@ test("a failed request is explained in words of keys", () => {
   assert.equal(of(409, { error: "the workspace has 200 keys" }), "attn says: the workspace has 200 keys.");
   assert.equal(of(418), "attn answered with HTTP status 418.");
   for (const status of [0, 503]) assert.match(of(status), /the same request counts once/);
+});
+
+test("the address of a terminal has its request", () => {
+  assert.equal(requestIn("#device=s1.ab.c-_"), "s1.ab.c-_");
+  for (const hash of ["", "#item=x", "#device=", `#device=${"x".repeat(2000)}`]) assert.equal(requestIn(hash), "");
+});
+
+test("a code counts by its letters", () => {
+  assert.equal(lettersOf(" bcdf - ghjk1"), "BCDFGHJK");
+  assert.equal(codeProblem("bcdf ghjk"), "");
+  for (const typed of ["", "BCDF", "BCDF-GHJKL", "1234-5678"]) assert.match(codeProblem(typed), /8 letters/);
+});
+
+test("a failed request of a terminal is explained", () => {
+  const of = (status, data = null, wait = null) => explainTerminal({ status, data, wait });
+  assert.match(of(400, { error: "user_code: is not the code that the terminal shows" }), /not the code/);
+  assert.match(of(400, { error: "request: too long" }), /Copy it again/);
+  assert.equal(of(410, { error: "too many wrong codes: run `attn login` again" }), "attn says: too many wrong codes: run `attn login` again.");
+  assert.match(of(409), /already/);
+  assert.match(of(429, null, 60), /60 s/);
+  for (const status of [0, 503]) assert.match(of(status), /one answer counts/);
 });

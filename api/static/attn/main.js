@@ -2,6 +2,7 @@
 import { watchAddress } from "./shell/deep_links.js";
 import { onKeyDown } from "./shell/keyboard.js";
 import { page, retryNow } from "./state/page_state.js";
+import { watchTerminals } from "./shell/terminal_address.js";
 import { watchInbox } from "./shell/notifications.js";
 import { App } from "./ui/app.js";
 import { loadAnswering } from "./ui/answering.js";
@@ -10,6 +11,7 @@ import { html, render } from "./ui/dom.js";
 
 watchInbox();
 watchAddress();
+watchTerminals();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 

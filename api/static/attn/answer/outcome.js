@@ -115,6 +115,16 @@ function gone(data) {
 }
 
 /**
+ * Returns where the reader signs in anew to decide this, and comes back to the item; "" if that is not why an answer was refused.
+ * @param {Answer} answer
+ * @param {Pick<Item, "id">} item
+ */
+export function signInAgain({ status, data }, { id }) {
+  if (status !== 403 || typeof data?.sign_in !== "string" || !data.sign_in.startsWith("/auth/login?")) return "";
+  return `${data.sign_in}&return_to=${encodeURIComponent(`/#item=${encodeURIComponent(id)}`)}`;
+}
+
+/**
  * Distributes the errors of a 422 to the fields that are shown; the others are listed above the form.
  * @param {unknown} fields
  * @param {ReadonlySet<string>} shown paths with a field on screen

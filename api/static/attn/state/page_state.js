@@ -25,7 +25,7 @@ const HIGHLIGHT_MS = 1200; // how long a new item is highlighted
 const INITIAL = {
   phase: "starting", signedOutReason: "", me: null, inbox: EMPTY, link: CONNECTING, isLeader: false, beyond: NO_PAGES, dismissed: NO_PAGES,
   view: "open", filters: NO_FILTERS, frozen: null, ownRemovals: new Set(), removed: new Map(), highlighted: new Set(), selected: new Set(), selectionAnchor: null,
-  activeId: null, openId: null, openItem: null, pending: new Set(), toasts: [], announcement: "", dialog: null, snoozing: [], overview: false,
+  activeId: null, openId: null, openItem: null, pending: new Set(), toasts: [], announcement: "", dialog: null, terminal: "", snoozing: [], overview: false,
   decisions: NO_DECISIONS,
   notificationsOn: false,
 };

@@ -35,7 +35,8 @@
  * @property {readonly Toast[]} toasts
  * @property {string} announcement text for screen readers
  * @property {Decisions} decisions what the user decided or may see
- * @property {null | "help" | "snooze" | "filters" | "answers" | "keys" | "sessions"} dialog
+ * @property {null | "help" | "snooze" | "filters" | "answers" | "keys" | "sessions" | "terminal"} dialog
+ * @property {string} terminal request of a terminal that the dialog shows
  * @property {readonly string[]} snoozing ids that the snooze dialog applies to
  * @property {boolean} overview whether a narrow screen shows the overview instead of the list
  * @property {boolean} notificationsOn

@@ -1,4 +1,4 @@
-// Parts that are loaded after the list: questions and answers, keys, sessions, shortcuts.
+// Parts that are loaded after the list: questions and answers, keys, sessions, terminals, shortcuts.
 import { html, useEffect, useState } from "./dom.js";
 
 /**
@@ -33,3 +33,4 @@ export const { load: loadAnswering, Part: Answering } = later(() => import("./an
 export const { Part: Keys } = later(() => import("../keys/keys_card.js"));
 export const { Part: Help } = later(() => import("../shell/help.js"));
 export const { Part: Sessions } = later(() => import("../keys/sessions_card.js"));
+export const { Part: Terminals } = later(() => import("../keys/terminal_card.js"));

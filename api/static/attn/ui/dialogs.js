@@ -3,7 +3,7 @@ import { dismiss } from "../commands/item_commands.js";
 import { now } from "../clock.js";
 import { page } from "../state/page_state.js";
 import { formatTime, plural } from "../text/labels.js";
-import { Answering, Help, Keys, Sessions } from "./answering.js";
+import { Answering, Help, Keys, Sessions, Terminals } from "./answering.js";
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { Icon } from "./icons.js";
 import { Filters } from "./sidebar.js";
@@ -84,6 +84,9 @@ export function Dialogs({ state }) {
   if (state.dialog === "help") return html`<${Dialog} title="Keyboard shortcuts" id="help"><${Help} part="ShortcutList" /><//>`;
   if (state.dialog === "keys") return html`<${Dialog} title="Keys of sources" id="keys" firm><${Keys} part="KeysCard" /><//>`;
   if (state.dialog === "sessions") return html`<${Dialog} title="My sessions" id="sessions"><${Sessions} part="SessionsCard" /><//>`;
+  if (state.dialog === "terminal") {
+    return html`<${Dialog} title="Let a terminal in?" id="terminal" firm><${Terminals} key=${state.terminal} part="TerminalCard" asked=${state.terminal} /><//>`;
+  }
   if (state.dialog === "filters") return html`<${Dialog} title="Filters" id="filters"><${Filters} state=${state} /><//>`;
   return null;
 }

@@ -6,7 +6,7 @@ import { draftStore, hasText, NO_DRAFT } from "../../answer/drafts.js";
 import { entryOf, fieldsOf, readForm } from "../../answer/form_model.js";
 import { inputGuard, questionId } from "../../answer/input_guard.js";
 import { needsSecondPress, optionTitle } from "../../answer/option_keys.js";
-import { explainAnswer, fieldErrors } from "../../answer/outcome.js";
+import { explainAnswer, fieldErrors, signInAgain } from "../../answer/outcome.js";
 import { formOf, isPlain, openOptions } from "../../answer/question.js";
 import { now } from "../../clock.js";
 import { stringify } from "../../exact.js";
@@ -64,13 +64,13 @@ export function useAnswer(item, me) {
   const drafts = useMemo(() => draftStore(sessionStorage, `${me?.workspace_id ?? ""}/${me?.user_id ?? ""}`), [me?.workspace_id, me?.user_id]);
   const first = useMemo(() => loadDraft(drafts, item), [question, drafts]);
   const [own, setOwn] = useState({ question, draft: first.draft });
-  const [shown, setShown] = useState({ question, errors: /** @type {Record<string, string>} */ ({}), problem: "", others: /** @type {string[]} */ ([]) });
+  const [shown, setShown] = useState({ question, errors: /** @type {Record<string, string>} */ ({}), problem: "", others: /** @type {string[]} */ ([]), again: "" });
   const [armed, arm] = useState({ question: "", option: "", at: 0 });
   const [busy, setBusy] = useState(false);
   const there = useRef(true);
   useEffect(() => () => { there.current = false; }, []);
   const draft = own.question === question ? own.draft : first.draft;
-  const { errors, problem, others } = shown.question === question ? shown : { ...shown, errors: /** @type {Record<string, string>} */ ({}), problem: "", others: [] };
+  const { errors, problem, others, again: signIn } = shown.question === question ? shown : { errors: /** @type {Record<string, string>} */ ({}), problem: "", others: [], again: "" };
   const isArmed = (/** @type {Option} */ option) => armed.question === question && armed.option === option.id && performance.now() - armed.at < ARMED_MS;
 
   const options = openOptions(item), sole = options.length === 1;
@@ -82,9 +82,9 @@ export function useAnswer(item, me) {
     drafts.save(item.id, item.digest ?? "", next);
     setOwn({ question, draft: next });
   };
-  const showErrors = (/** @type {Record<string, string>} */ errors, problem = "", /** @type {string[]} */ others = []) => {
+  const showErrors = (/** @type {Record<string, string>} */ errors, problem = "", /** @type {string[]} */ others = [], again = "") => {
     if (!there.current) return;
-    setShown({ question, errors, problem, others });
+    setShown({ question, errors, problem, others, again });
     const texts = Object.values(errors);
     if (texts.length) announce(`Not sent. ${texts.length === 1 ? texts[0] : `${texts.length} entries do not fit.`}`);
     focusFirst(Object.keys(errors));
@@ -132,7 +132,7 @@ export function useAnswer(item, me) {
     const paths = new Set([...fields.map((field) => `form.${field.name}`), "comment", "args", ...Object.keys(item.ask?.action?.args ?? {}).map((name) => `args.${name}`)]);
     const { byField, others } = fieldErrors(answer.status === 422 ? answer.data?.fields : null, paths);
     // After 412 the text belongs to the new question, which is shown by now.
-    if (answer.status !== 412) showErrors(byField, explainAnswer(answer, item, me, now()), others);
+    if (answer.status !== 412) showErrors(byField, explainAnswer(answer, item, me, now()), others, signInAgain(answer, item));
     if (answer.status === 422 && (Object.keys(byField).some((path) => path !== "comment") || others.length)) change({ option: option.id });
     return undefined;
   };
@@ -152,7 +152,7 @@ export function useAnswer(item, me) {
   };
   const back = () => {
     change({ option: "" });
-    setShown({ question, errors: {}, problem: "", others: [] });
+    setShown({ question, errors: {}, problem: "", others: [], again: "" });
     disarm();
   };
   const again = item.decision?.returned === "undeliverable" || item.decision?.returned === "unconfirmed" ? item.decision : null;
@@ -165,7 +165,7 @@ export function useAnswer(item, me) {
       change({ option: open.id, form, json: row.args ? stringify(row.args, 2) : null, comment: row.comment ?? "" });
     });
   }, [question, again?.id, open?.id]);
-  return { question, sole, draft, old: first.old, errors, problem, others, busy, open, isArmed, change, press, back, read, forgetOld: () => drafts.removeOthers(item.id, item.digest ?? "") };
+  return { question, sole, draft, old: first.old, errors, problem, others, signIn, busy, open, isArmed, change, press, back, read, forgetOld: () => drafts.removeOthers(item.id, item.digest ?? "") };
 }
 
 /** @typedef {ReturnType<typeof useAnswer>} AnswerState */

@@ -16,7 +16,7 @@ import { FormField, Labelled, tied } from "./fields.js";
 
 /** @param {{item: Item, options: readonly Option[], answer: AnswerState, commenting: boolean, comment: () => void}} how */
 export function Compose({ item, options, answer, commenting, comment }) {
-  const { draft, errors, open, busy, change, problem, others } = answer;
+  const { draft, errors, open, busy, change, problem, others, signIn } = answer;
   const fields = useMemo(() => (open ? fieldsOf(formOf(item, open)) : []), [open, item.ask]);
   const takes = open ? open.comment !== "no" : options.some((option) => option.comment !== "no");
   const wanted = takes || Boolean(draft.comment) || errors.comment;
@@ -29,7 +29,7 @@ export function Compose({ item, options, answer, commenting, comment }) {
     else tooEarly();
   };
   return html`<div class="compose" onKeyDown=${submit}>
-    ${(problem || others.length > 0) && html`<div class="notice bad" role="alert"><p>${problem}</p>${others.length > 0 && html`<ul>${others.map((text) => html`<li key=${text}>${text}</li>`)}</ul>`}</div>`}
+    ${(problem || others.length > 0) && html`<div class="notice bad" role="alert"><p>${problem} ${signIn && html`<a href=${signIn}>Sign in again</a>`}</p>${others.length > 0 && html`<ul>${others.map((text) => html`<li key=${text}>${text}</li>`)}</ul>`}</div>`}
     ${fields.map((field) => html`<${FormField} key=${field.name} field=${field} entry=${Object.hasOwn(draft.form, field.name) ? draft.form[field.name] : field.initial}
       error=${errors[`form.${field.name}`]} disabled=${busy} set=${(/** @type {any} */ entry) => change({ form: { ...draft.form, [field.name]: entry } })} />`)}
     ${open?.does === "edit" && item.ask?.action && html`<${ArgsEditor} action=${item.ask.action} draft=${draft} errors=${errors} disabled=${busy} change=${change} result=${answer.read(open).args} />`}
