@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from support.edge.edge_with_fold import Deciding, message
 from support.edge.edges import serving, token, until
@@ -150,3 +151,33 @@ async def test_a_link_signs_in_once_and_leaves_the_address() -> None:
         await page.reload()
         me = await page.evaluate("fetch('/org/me').then((answer) => answer.json())")
         assert me["user_id"] == "me", "a link of somebody else does not replace the session"
+
+
+async def test_the_page_lets_a_terminal_in_with_its_code() -> None:
+    async with browsing() as seen, httpx.AsyncClient(base_url=seen.here, trust_env=False) as terminal:
+        started = (await terminal.post("/auth/device", json={"device": "attn on <b>host</b>"})).json()
+        page = await seen.page()
+        await page.goto(started["verification_uri"])
+        await page.wait_for_selector("#token")  # signed out: the fragment stays, the sign-in leads back to it
+        assert page.url == started["verification_uri"]
+        await page.goto(f"{seen.here}/#signin={new_link(seen.attn)}")
+        await page.wait_for_selector(".row:has-text('Read me')")
+        await page.goto(started["verification_uri"])
+        await page.wait_for_selector("#terminal >> text=attn on <b>host</b> asks from 127.0.0.1")
+        assert page.url == f"{seen.here}/"
+        for typed, says in (("BCDF", "Type the 8 letters"), ("BBBB-BBBB", "This is not the code")):
+            await page.fill("#terminal input", typed)
+            await page.press("#terminal input", "Enter")
+            await page.wait_for_selector(f"#terminal-problem:has-text('{says}')")
+        await page.fill("#terminal input", started["user_code"].lower())
+        await page.click("#terminal button:has-text('Let it in')")
+        await page.wait_for_selector("#terminal >> text=The terminal is signed in")
+        answer = await terminal.post("/auth/device/token", json={"device_code": started["device_code"]})
+        assert (answer.status_code, answer.json()["user_id"]) == (200, "me")
+
+        other = (await terminal.post("/auth/device", json={})).json()
+        await page.goto(other["verification_uri"])
+        await page.click("#terminal button:has-text('Refuse')")
+        await page.wait_for_selector("#terminal >> text=The terminal was refused")
+        answer = await terminal.post("/auth/device/token", json={"device_code": other["device_code"]})
+        assert answer.json() == {"error": "access_denied"}

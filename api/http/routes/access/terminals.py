@@ -126,7 +126,8 @@ async def answer(
     `user_code` is 400; after five the request is 410.
     """
     if caller.session is None or caller.session.parent is not None:
-        raise ApiError(403, "a terminal is let in by a person who signed in to the page with an account or a link, not with a token")
+        raise ApiError(403, "a terminal is let in by a person who signed in to the page with an account or a link, "
+                            "not with a token")
     request = _open(edge, terminals, body.request)
     if body.allow:
         _check_code(terminals, request, body.user_code)
