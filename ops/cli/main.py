@@ -34,6 +34,7 @@ COMMANDS = {
     "connect": "ops.cli.commands.sources.connect:app",
     "hooks": "ops.cli.commands.sources.hooks:app",
     "roles": "ops.cli.commands.access.role_mapping:app",
+    "audit": "ops.cli.commands.access.audit:app",
     "mcp": "ops.cli.commands.sources.mcp:mcp",
     "emit": "ops.cli.commands.send:emit",
     "replay": "ops.cli.commands.send:replay",

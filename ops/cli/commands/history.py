@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import structlog
 import typer
@@ -18,13 +18,13 @@ from rich.table import Table
 from ops import config
 from ops.cli import logging_setup
 from ops.cli.commands.roles import run_role
+from ops.cli.data.clickhouse_reader import open_reader
 from ops.cli.data.kafka import kafka_errors
 from ops.cli.options import ClickHouse, DataDir, Instance, Kafka
 from ops.embedded.broker import BrokerError, EmbeddedBroker
 from ops.embedded.stack import lock_data_dir
 from ops.errors import UserError
 from ops.process.environment import leave_secrets
-from ops.process.ports import free_port
 from schemas.settings import Settings
 from schemas.versions import UnsupportedVersion
 
@@ -131,7 +131,7 @@ def export(
     rows = size = 0
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _reader(settings) as (client, database):
+        with open_reader(settings) as (client, database):
             for file in files(client, database, low, high, by, out):
                 typer.echo(f"{file.path}  {file.rows:,} rows, {file.size:,} bytes")
                 rows, size = rows + file.rows, size + file.size
@@ -140,25 +140,6 @@ def export(
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None
     typer.echo(f"{rows:,} rows, {size:,} bytes", err=True)
-
-
-@contextmanager
-def _reader(settings: Settings) -> Iterator[tuple[Any, str]]:
-    """Yields a streaming client and the database name. Serves chdb's directory meanwhile if no other process does."""
-    from streams.history.clickhouse import client as clients
-    from streams.history.embedded import query_server
-
-    with ExitStack() as stack:
-        if not settings.clickhouse_query_url:
-            stack.enter_context(closing(clients.connect(settings)))
-            settings = settings.model_copy(update={"clickhouse_port": free_port()})
-            port = stack.enter_context(query_server.serve(settings, clients.directory(settings)))
-            url = config.reading_url(settings, port)
-            settings = settings.model_copy(update={"clickhouse": url})
-        else:
-            settings = settings.model_copy(update={"clickhouse": settings.clickhouse_query_url})
-        client = stack.enter_context(closing(clients.connect(settings, clients.MIGRATION_SECONDS)))
-        yield client, settings.clickhouse_database
 
 
 @asynccontextmanager

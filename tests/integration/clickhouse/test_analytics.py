@@ -16,6 +16,7 @@ import orjson
 import pytest
 import yaml
 from support import events
+from support.clickhouse.access_trail import TRAIL_MODELS, AccessHistory
 from support.clickhouse.decisions import decision_facts, decision_rows
 from support.clickhouse.embedded_server import archived
 
@@ -88,6 +89,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[s
             for ws in sorted({fact.ws for fact in told})[:2]:
                 begin = min(fact.time for fact in told if fact.ws == ws)
                 told += decision_facts(partition, 150, ws, begin)
+                told += AccessHistory(partition, 25, (ws,), begin).facts
             for fact in archive.keep(told, partition):
                 facts[fact.ws].append(fact)
         client = clickhouse_connect.get_client(dsn=archive.url, autogenerate_session_id=False)
@@ -292,7 +294,7 @@ MODELS: dict[str, Callable[[QueryRequest], list[Any]]] = {
     "Events that arrived too late": late, "Load by hour of the week": load, "Longest cases, step by step": longest,
     "Time to decide and to apply by kind": decision_times, "Who decides": who_decides,
     "Rubber stamps by kind": rubber_stamps, "Refused and undeliverable decisions by reason": refusals,
-    "Results of questions": results, "Decisions that wait for their source, longest first": waiting,
+    "Results of questions": results, "Decisions that wait for their source, longest first": waiting, **TRAIL_MODELS,
 }
 TIMED = {"Open items at the end, longest first": lambda row: (row[0], row[3])}
 

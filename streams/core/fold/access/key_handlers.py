@@ -65,7 +65,7 @@ def _create(context: FoldContext, command: CreateKey) -> None:
             rev=context.revision, wake=expires + context.config.retention if expires is not None else None)
         context.state.put(key, row)
         _count(context, command.ws, 1)
-        _emit_fact(context, command, row, "key.created")
+        _emit_fact(context, command, row, "key.created", _scope(row))
         outcomes.respond(context, command, 201, {"key": key_json(row)})
 
 
@@ -112,11 +112,21 @@ def _count(context: FoldContext, ws: str, step: int) -> None:
         context.state.delete(key)
 
 
-def _emit_fact(context: FoldContext, command: Command, row: SourceKeyRow, fact_type: str) -> None:
+def _emit_fact(
+    context: FoldContext, command: Command, row: SourceKeyRow, fact_type: str, reason: str | None = None
+) -> None:
     """Emits the fact of a created or revoked key, so that the history names who did it. Its target is that user."""
     context.emit(Fact(
         ws=command.ws, pos=0, index=0, event_id=command_name(command.id, row.id), time=command.time, type=fact_type,
-        subject=row.id, at=context.log_clock, title=row.name, actor=command.user, target_user_id=command.user))
+        subject=row.id, at=context.log_clock, title=row.name, actor=command.user, reason=reason,
+        target_user_id=command.user))
+
+
+def _scope(row: SourceKeyRow) -> str:
+    """Returns what the key may do and until when, for the history."""
+    source = "any source" if row.source is None else f"source {row.source}"
+    expiry = "never expires" if row.expires_at is None else f"expires {format_timestamp(row.expires_at)}"
+    return f"topics {','.join(row.topics)}; {source}; {expiry}"
 
 
 KEY_HANDLERS: dict[type[Command], Callable[[FoldContext, Any], None]] = {CreateKey: _create, RevokeKey: _revoke}
