@@ -2,7 +2,6 @@
 import { watchAddress } from "./shell/deep_links.js";
 import { onKeyDown } from "./shell/keyboard.js";
 import { page, retryNow } from "./state/page_state.js";
-import { watchTerminals } from "./shell/terminal_address.js";
 import { watchInbox } from "./shell/notifications.js";
 import { App } from "./ui/app.js";
 import { loadAnswering } from "./ui/answering.js";
@@ -11,7 +10,6 @@ import { html, render } from "./ui/dom.js";
 
 watchInbox();
 watchAddress();
-watchTerminals();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);
 
@@ -21,6 +19,9 @@ if (!listLoaded()) {
   const stop = page.listen(() => listLoaded() && stop());
 }
 
+const askTerminal = () => location.hash.startsWith("#device=") && import("./keys/terminal_address.js");
+askTerminal();
+addEventListener("hashchange", askTerminal);
 document.addEventListener("keydown", onKeyDown);
 addEventListener("online", retryNow);
 document.addEventListener("visibilitychange", () => document.hidden || retryNow());

@@ -18,7 +18,7 @@ from schemas.log import Data
 CHROMIUM = shutil.which("chromium")
 STATIC = Path(__file__).parents[3] / "api" / "static"
 # Gzipped bytes of the whole page, and of what loads before the list. Comments count: clients read the modules too.
-MOST_BYTES, FIRST_BYTES = 191_000, 97_000
+MOST_BYTES, FIRST_BYTES = 194_000, 97_500
 PATHS = {
     "/": "text/html", "/static/attn/main.js": "text/javascript", "/static/page.css": "text/css",
     "/static/icon.svg": "image/svg+xml", "/static/vendor/preact.js": "text/javascript",

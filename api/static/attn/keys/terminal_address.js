@@ -1,7 +1,7 @@
 // The address that `attn login` shows, `/#device=...`: opens the card once the person is signed in. Until then the fragment stays, so
-// signing in with the company's account leads back to it.
-import { requestIn } from "../keys/terminal_form.js";
+// signing in with the company's account leads back to it. Loaded with the first such address.
 import { page } from "../state/page_state.js";
+import { requestIn } from "./terminal_form.js";
 
 function openCard() {
   const { phase, me } = page.get(), asked = requestIn(location.hash);
@@ -10,9 +10,6 @@ function openCard() {
   page.set({ dialog: "terminal", terminal: asked });
 }
 
-/** Opens the card of each such address that the tab shows. */
-export function watchTerminals() {
-  page.listen(openCard);
-  addEventListener("hashchange", openCard);
-  openCard();
-}
+page.listen(openCard);
+addEventListener("hashchange", openCard);
+openCard();
