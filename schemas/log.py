@@ -293,7 +293,9 @@ class RevokeTokens(Command, tag="revoke_tokens", tag_field="t"):
 class CreateLink(Command, tag="create_link", tag_field="t"):
     """Creates a link that signs `of_user` in once. `digest`: SHA-256 of its text, in hexadecimal.
 
-    `parent`: the session that lets a terminal in; the link is the terminal's. `denied`: it lets the terminal not in."""
+    `parent`: the session that lets a terminal in; the link is the terminal's. `denied`: it lets the terminal not in.
+    `recorded`: whether the history has a fact of it; that of `attn up`, made at each start, has none until it is
+    used."""
 
     link: str
     digest: str
@@ -303,6 +305,7 @@ class CreateLink(Command, tag="create_link", tag_field="t"):
     name: str | None = None
     parent: str | None = None
     denied: bool = False
+    recorded: bool = True
 
 
 class Pack(Struct):

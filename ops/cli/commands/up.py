@@ -106,7 +106,7 @@ async def _announce(settings: Settings, url: str, demo: bool, open_browser: bool
     """Prints the banner with a link that signs in on this machine, and opens the link if that is wanted."""
     person = _newcomer() if demo else Person("ws_01", "me", "OWNER")
     try:
-        link = await create_link(settings, url, person, "attn up")
+        link = await create_link(settings, url, person, "attn up", recorded=False)
     except UserError as error:
         log.warning("no sign-in link could be created; `attn link` creates one", error=str(error))
         link = ""

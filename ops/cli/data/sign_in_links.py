@@ -29,9 +29,9 @@ class Person(NamedTuple):
     name: str | None = None
 
 
-async def create_link(settings: Settings, url: str, person: Person, by: str) -> str:
+async def create_link(settings: Settings, url: str, person: Person, by: str, recorded: bool = True) -> str:
     """Returns a URL that signs the person in once, within ten minutes. `url`: of the edge; `by`: who creates the link,
-    for the history.
+    for the history, which has a fact of it if `recorded`.
 
     The text is in the fragment of the URL, which browsers send to no server. Raises UserError if Kafka is unreachable,
     no worker answers, or the worker refuses the link.
@@ -40,7 +40,7 @@ async def create_link(settings: Settings, url: str, person: Person, by: str) -> 
     outcome = await run_command(settings, CreateLink(
         ws=person.workspace, id=secrets.token_hex(16), time=now, user=by, roles=("OWNER",), link=made.id,
         digest=made.digest, of_user=person.user, role=person.role, name=person.name,
-        expires_at=now + LINK_SECONDS * SECOND))
+        expires_at=now + LINK_SECONDS * SECOND, recorded=recorded))
     if outcome.status != 201:
         raise UserError(str(msgspec.json.decode(outcome.body).get("error", f"status {outcome.status}")))
     return f"{url}/#signin={made.text}"

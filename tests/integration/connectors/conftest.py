@@ -1,4 +1,4 @@
-"""One `attn up` for the tests of `attn mcp`."""
+"""One `attn up` for each file of tests of `attn mcp`: an idle one costs a sixth of a core until the end of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.peers.mcp_asking import SETTINGS, McpHttpServer, People, mcp_http
 from support.processes.up import Up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
     up = Up(tmp_path_factory.mktemp("mcp"), env=SETTINGS)
     up.start()
@@ -17,7 +17,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
     up.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def http_server(people: People) -> Iterator[McpHttpServer]:
     with mcp_http(people) as server:
         yield server

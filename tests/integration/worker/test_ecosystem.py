@@ -257,9 +257,9 @@ async def test_a_topic_that_is_deleted_and_created_again_is_read_from_its_beginn
             await asyncio.sleep(1.5)  # until it is committed
 
             async def again(admin: AIOKafkaAdminClient) -> None:
-                await admin.delete_topics(["plans"])
-
                 async def made() -> bool:
+                    # Each time: the embedded broker creates a topic that a consumer asks for between the two requests.
+                    await admin.delete_topics(["plans"])
                     # The batches below are older than the broker keeps records by their own time.
                     stamped = {"message.timestamp.type": "LogAppendTime"}
                     answer = await admin.create_topics([NewTopic("plans", 1, 1, topic_configs=stamped)])

@@ -86,7 +86,7 @@ def go_binary(
                 path.chmod(path.stat().st_mode | 0o200)  # modules of the cache are read-only
             if prepare is not None:
                 prepare(source)
-            _run(["nice", "-n", "10", go, "build", "-p", "2", "-o", str(binary), package], source, env)
+            _run([go, "build", "-p", "2", "-o", str(binary), package], source, env)
             shutil.rmtree(source)
     return binary
 

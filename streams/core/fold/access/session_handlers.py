@@ -198,10 +198,11 @@ def _create_link(context: FoldContext, command: CreateLink) -> None:
             expires_at=command.expires_at, name=command.name, parent=command.parent,
             closed="denied" if command.denied else None, rev=context.revision,
             wake=command.expires_at + (_LINK_KEPT if command.parent is not None else 0)))
-        context.emit(Fact(
-            ws=command.ws, pos=0, index=0, event_id=command_name(command.id, command.link), time=command.time,
-            type="link.created", subject=command.link, at=context.log_clock, actor=command.user, role=command.role,
-            title=command.of_user, target_user_id=command.of_user, reason=_kind(command)))
+        if command.recorded:
+            context.emit(Fact(
+                ws=command.ws, pos=0, index=0, event_id=command_name(command.id, command.link), time=command.time,
+                type="link.created", subject=command.link, at=context.log_clock, actor=command.user, role=command.role,
+                title=command.of_user, target_user_id=command.of_user, reason=_kind(command)))
         outcomes.respond(context, command, 201, {"id": command.link})
 
 
