@@ -33,8 +33,8 @@ _NAMES = (r"(?:secret|token|password|passwd|authorization|cookie|api_?key|privat
 _FIELD = re.compile(_NAMES, re.IGNORECASE)
 _IN_TEXT = (
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*"), REDACTED),  # a JWT
-    # the key of a source, a session, a sign-in link
-    (re.compile(r"(?<![0-9A-Za-z])(attn[sl]?_[0-9A-Za-z]{16}_)[0-9A-Za-z]+"), rf"\1{REDACTED}"),
+    # the key of a source, a session, a sign-in link, the code of a terminal
+    (re.compile(r"(?<![0-9A-Za-z])(attn[sld]?_[0-9A-Za-z]{16}_)[0-9A-Za-z]+"), rf"\1{REDACTED}"),
     (re.compile(r"\b(wh(?:sec|sk)_)[0-9A-Za-z+/=_-]{8,}"), rf"\1{REDACTED}"),  # a secret that signs webhooks
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), rf"\1 {REDACTED}"),
     (re.compile(r"(\w://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),  # scheme://user:password@host

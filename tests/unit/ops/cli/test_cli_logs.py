@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from ops.cli import logging_setup
 from ops.cli.logging_setup import REDACTED, Redactor, RepeatFilter
 from schemas.settings import Settings
+from streams.runtime.secret_texts import KEYS, LINKS, SESSIONS, TERMINALS, SecretFormat
 from streams.runtime.source_keys import ENTROPY_BYTES, new_key
 
 SECRET = 'horse"battery\\staple and more, long enough'
@@ -167,3 +168,11 @@ def test_an_old_name_of_a_setting_is_warned_of_with_its_new_name(monkeypatch: py
     assert line["level"] == "warning"
     assert line["event"] == (
         "ATTN_HEARTBEAT is deprecated and will be removed in the next release: use ATTN_HEARTBEAT_SECONDS")
+
+
+@pytest.mark.parametrize("kind", [KEYS, SESSIONS, LINKS, TERMINALS], ids=lambda kind: kind.prefix)
+def test_every_secret_of_attn_is_redacted_behind_its_id(kind: SecretFormat) -> None:
+    text = kind.new(bytes(range(ENTROPY_BYTES))).text
+    shown = Redactor([]).redact_text(f"sent '{text}.s1.ab' to https://x/#signin={text}")
+    assert text[-49:] not in shown
+    assert shown.count(text[:22] if kind is KEYS else text[:23]) == 2
