@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from playwright.sync_api import APIResponse, Route
 from support.clients.browsers import CHROMIUM, Scene, moment, shows, titles
 from support.processes.up import wait_for
 
@@ -119,6 +120,35 @@ def test_a_source_managed_item_links_to_its_source(scene: Scene) -> None:
     assert "Its source decides this" in toast.inner_text()
     assert toast.locator("a").get_attribute("href") == "https://example.org/w"
     shows(page, "gate")
+
+
+def test_an_item_that_closes_while_it_is_marked_read_has_no_actions(scene: Scene) -> None:
+    """The response of the write arrives after the frame that removed the item."""
+    scene.messages("note")
+    page = scene.signed_in()
+    shows(page, "note")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "PATCH":
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/inbox/*", hold)
+    row(page, "note").locator(".main").click()
+    page.wait_for_selector("#detail .actions button")
+    while not held:  # the page marks an open item as read after a moment
+        page.wait_for_timeout(50)
+    scene.emit("messages", scene.event("message.withdrawn", "note", 0.1))
+    page.wait_for_selector(".notice:has-text('withdrawn')")
+    page.wait_for_selector("#detail .actions button", state="detached")
+    [(route, response)] = held
+    assert response.status == 200
+    with page.expect_response("**/api/v1/inbox/*"):
+        route.fulfill(response=response)
+    page.wait_for_timeout(200)
+    assert page.locator("#detail .actions button").count() == 0
 
 
 def test_an_open_item_closed_by_its_source_has_no_actions(scene: Scene) -> None:

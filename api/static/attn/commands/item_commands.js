@@ -92,8 +92,11 @@ export async function setState(ids, state, quietly = false) {
   if (ids.length > 1) return state === "unread" && ids.length <= MAX_SINGLE_WRITES ? markUnread(ids) : changeMany(ids, state);
   const item = findItem(ids[0]);
   const answer = await withPendingItems(ids, () => setStateOfOne(ids[0], state), false);
-  if (ok(answer)) item && replaceItem({ ...findItem(ids[0]) ?? item, state });
-  else if (!quietly) showFailure(answer, `Not marked ${state}`, item);
+  if (ok(answer)) {
+    const current = findItem(ids[0]) ?? item;
+    // An item that its source closed meanwhile, or that was decided, stays so: "read" only sets the time of reading.
+    if (current && (current.state === "unread" || current.state === "read")) replaceItem({ ...current, state });
+  } else if (!quietly) showFailure(answer, `Not marked ${state}`, item);
 }
 
 /**
