@@ -50,7 +50,9 @@ NEED_BROKER = {"broker", "stack", "own_broker", "real_kafka"}
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """A long value does not become part of a test's name; pytest numbers such cases."""
-    return argname if isinstance(val, str | bytes) and len(val) > 80 else None
+    if isinstance(val, str | bytes):
+        return argname if len(val) > 80 else None
+    return argname if isinstance(val, int) and val.bit_length() > 250 else None
 
 
 # Files that take longest, the longest first. xdist gives a file to one process: a long file that starts last leaves the

@@ -84,10 +84,16 @@ def test_decisions_reach_the_receiver_whatever_is_killed(tmp_path: Path) -> None
                     and "refused" in item["rank_reasons"]] != []
 
         wait_for(came_back, 60, "the refused question in the list again")
-        listed = up.attn("decisions", "list", "--json")
-        states = {row["id"]: row["state"] for row in map(json.loads, listed.stdout.splitlines())}
-        assert states == {first: "applied", second: "applied", third: "applied", gone: "refused"}
-        assert "t0ken-of-the-source" not in listed.stdout + up.output_text()
+
+        def listed() -> str:
+            return str(up.attn("decisions", "list", "--json").stdout)
+
+        def states() -> dict[str, str]:
+            return {row["id"]: row["state"] for row in map(json.loads, listed().splitlines())}
+
+        ended = {first: "applied", second: "applied", third: "applied", gone: "refused"}
+        wait_for(lambda: states() == ended, 60, "the report of the last delivery")
+        assert "t0ken-of-the-source" not in listed() + up.output_text()
         assert HMAC_SECRET.removeprefix("whsec_") not in up.output_text()
         assert up.stop(signal.SIGTERM)[0] == 0
     finally:

@@ -39,7 +39,7 @@ async def bash(script: str, cwd: Path, **env: str) -> str:
 
 
 async def test_the_first_event_by_curl(tmp_path: Path) -> None:
-    create, ask, applied = snippets()
+    create, ask, applied, waits = snippets()
     async with stack(tmp_path) as settings, worker(settings), edge(settings, write_seconds=30) as base:
         assert base not in ask
         assert ADDRESS in ask
@@ -65,4 +65,7 @@ async def test_the_first_event_by_curl(tmp_path: Path) -> None:
                 return bool(item["decision"]["state"] == "applied")
 
             await eventually(is_applied, "the decision is applied")
+            answer = await bash(waits.replace(ADDRESS, base), tmp_path, KEY=key)
+            assert "200 OK" in answer, "the tag of the example is no answer's"
+            assert "etag: " in answer.lower()
         assert not (await look(settings)).letters
