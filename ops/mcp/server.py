@@ -123,7 +123,7 @@ def _sender(context: ServerRequestContext[Any, Any]) -> str:
 
 
 def _error_result(error: Exception) -> CallToolResult:
-    """Returns the result that tells the model what failed. An error that nobody foresaw is logged, and its text is not
+    """Returns the result that names the failure to the model. Any other error is logged, and its text is not
     shown."""
     if isinstance(error, InvalidArguments | TooManyWaiting | TooManyCallers | EventRejected | AttnRefused):
         return tool_error(str(error))

@@ -46,7 +46,7 @@ class Waits(NamedTuple):
 
 class Call(NamedTuple):
     """One call of a tool. `sender`: name of the client. `progress`: sends a progress notification (seconds, text), and
-    raises if the caller has disconnected. `named`: is told the handle of the question that the call waits for."""
+    raises if the caller has disconnected. `named`: gets the handle of the question that the call waits for."""
 
     asker: Asker
     sender: str
@@ -93,7 +93,7 @@ async def call_tool(name: str, arguments: dict[str, Any] | None, call: Call) -> 
 
 
 def tool_error(text: str) -> CallToolResult:
-    """Returns the result that tells the model what failed and what to do."""
+    """Returns the result that names the failure and what the model can do."""
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 

@@ -40,7 +40,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The system refuses the decision for good. The item returns to its people with `reason`.
+    """The system refuses the decision, and a repeat would not help. The item returns to its people with `reason`.
 
     `events` are sent after the report: those that close the item must not confirm its decision.
     """

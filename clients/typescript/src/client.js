@@ -54,7 +54,7 @@ export class Attn {
     return { ...answer, confirmed: true };
   }
 
-  /** Tells attn that the answer took effect. A repeat changes nothing. @param {Answer} answer */
+  /** Reports to attn that the answer took effect. A repeat changes nothing. @param {Answer} answer */
   applied(answer) {
     return this.#report(answer);
   }

@@ -1,4 +1,4 @@
-"""Tells a caller that gave the request up from a client whose own timeout ended. Pure."""
+"""Distinguishes a caller that cancelled the request from a client whose own timeout ended. Pure."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Planner:
         listed: Mapping[str, Alert], ids: set[str],
     ) -> None:
         """Closes open items whose alerts were missing in two sweeps, at the time of the first one. Says the same of
-        alerts that attn had silenced, once per silence: Alertmanager tells nobody."""
+        alerts that attn had silenced, once per silence: Alertmanager sends no webhook."""
         if not is_trusted(truth, self._grace):
             self._absent.clear()
             return

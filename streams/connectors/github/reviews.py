@@ -46,7 +46,7 @@ def decision_of(review: Review) -> str | None:
 
 
 def reviews_of(reviews: Iterable[Review], environment: str) -> list[Review]:
-    """Returns the reviews of an environment, those of earlier attempts included: GitHub does not tell them apart."""
+    """Returns the reviews of an environment, those of earlier attempts included: GitHub does not separate them."""
     return [review for review in reviews
             if any(at_path(one, "name") == environment for one in review.get("environments") or ())]
 

@@ -127,11 +127,11 @@ class AsyncAttn:
         await self.applied(answer)
 
     async def applied(self, answer: Answer) -> None:
-        """Tells attn that the answer took effect. A repeat changes nothing."""
+        """Reports to attn that the answer took effect. A repeat changes nothing."""
         await self._report(answer, None)
 
     async def refused(self, answer: Answer, reason: str) -> None:
-        """Tells attn that the answer could not take effect. The item returns to the people, with the reason."""
+        """Reports to attn that the answer could not take effect. The item returns to the people, with the reason."""
         await self._report(answer, reason)
 
     async def notify(

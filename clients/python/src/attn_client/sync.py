@@ -87,11 +87,11 @@ class Attn:
         self.applied(answer)
 
     def applied(self, answer: Answer) -> None:
-        """Tells attn that the answer took effect."""
+        """Reports to attn that the answer took effect."""
         self._call(self._attn.applied(answer))
 
     def refused(self, answer: Answer, reason: str) -> None:
-        """Tells attn that the answer could not take effect, and why."""
+        """Reports to attn that the answer could not take effect, and why."""
         self._call(self._attn.refused(answer, reason))
 
     def notify(

@@ -105,7 +105,7 @@ class Watch:
         Raises EventRejected, Expired, Withdrawn or Replaced for the first question that gets none, and RequestFailed.
         """
         waiters = [Waiter(question, self._source, self._run_id) for question in asked]
-        self._waiters.update(waiters)  # before the reads: the poll tells of each decision after them
+        self._waiters.update(waiters)  # before the reads: the poll reports each decision after them
         try:
             await self._begin(waiters)
             self._start()
