@@ -93,13 +93,14 @@ async def main() -> None:
         if step.startswith("callback"):
             result = await run("ask me" if "ask" in step else "go", can_use_tool=can_use_tool(attn, work.name))
         elif step == "defer":
-            result = await run("go", hooks=hooks)
+            result = await run("go", hooks=hooks, can_use_tool=deferral.can_use_tool)
             saved = {"session": result.session_id, "deferred": vars(result.deferred_tool_use)}
             (work / "saved").write_text(json.dumps(saved))
         else:
             saved = json.loads((work / "saved").read_text())
             await deferral.wait(DeferredToolUse(**saved["deferred"]))
-            result = await run("continue", hooks=hooks, resume=saved["session"])
+            result = await run(
+                "continue", hooks=hooks, can_use_tool=deferral.can_use_tool, resume=saved["session"])
     made = work / "made.txt"
     print(json.dumps({"result": result.result, "made": made.read_text().strip() if made.exists() else None}))
 

@@ -51,9 +51,6 @@ async def test_claude_asks_the_user(interpreter: Path, people: People, key: str,
     assert "eu" in (await running.end())["result"]
 
 
-@pytest.mark.xfail(strict=False, reason=(
-    "Claude Code does not always call the hook again for a deferred call when a session is resumed; it then asks for "
-    "approval itself and the call does not run"))
 async def test_a_deferred_call_is_answered_while_no_process_runs(
     interpreter: Path, people: People, key: str, tmp_path: Path,
 ) -> None:

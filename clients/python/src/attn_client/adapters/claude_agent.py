@@ -7,7 +7,9 @@ While the process waits, as the SDK's permission callback:
 Without a process that waits, as a hook that defers the call:
 
     deferral = Deferral(attn, "nightly-17")
-    options = ClaudeAgentOptions(hooks={"PreToolUse": [HookMatcher(matcher="Bash", hooks=[deferral.hook])]}, ...)
+    options = ClaudeAgentOptions(
+        hooks={"PreToolUse": [HookMatcher(matcher="Bash", hooks=[deferral.hook])]},
+        can_use_tool=deferral.can_use_tool, ...)
     # The run ends with `deferred_tool_use`: `await deferral.wait(deferred_tool_use)`, then resume the session.
 """
 
@@ -60,7 +62,8 @@ class Deferral:
     """A `PreToolUse` hook that asks in attn, and defers the call until it is answered.
 
     The hook does not wait. Without an answer it returns `defer`: the run ends, with `deferred_tool_use` in its result.
-    When the session is resumed, Claude calls the hook again for the same call, and the hook returns the answer.
+    When the session is resumed, Claude Code either calls the hook again for the same call, or asks its permission
+    callback. Give it both, so that the call runs in either case.
     """
 
     def __init__(
@@ -73,22 +76,42 @@ class Deferral:
 
     async def hook(self, input: Any, tool_use_id: str | None, context: Any) -> dict[str, Any]:
         """The callback of a `HookMatcher` of `PreToolUse`."""
+        given = input["tool_input"]
+        decided = await self._decide(input["tool_name"], given, tool_use_id or input.get("tool_use_id") or "")
+        if decided is None:
+            return _hook_output("defer")
+        allowed, reason = decided
+        if allowed is None:
+            return _hook_output("deny", reason)
+        return _hook_output("allow", reason, allowed if allowed != given else None)
+
+    async def can_use_tool(self, tool: str, input: dict[str, Any], context: Any) -> Any:
+        """The permission callback (`ClaudeAgentOptions.can_use_tool`). It does not wait: a call without an answer is
+        denied, and the session can be resumed when there is one."""
+        from claude_agent_sdk import PermissionResultAllow, PermissionResultDeny
+
+        decided = await self._decide(tool, input, context.tool_use_id)
+        if decided is None:
+            return PermissionResultDeny(message="Nobody has answered yet. Do not retry this tool call.", interrupt=True)
+        allowed, reason = decided
+        return PermissionResultDeny(message=reason) if allowed is None else PermissionResultAllow(updated_input=allowed)
+
+    async def _decide(self, tool: str, given: dict[str, Any], call: str) -> tuple[dict[str, Any] | None, str] | None:
+        """Returns the input with which the call may run (None: denied) and the reason. Returns None without an answer,
+        after the question was sent. May be called several times for one call: an answer counts once."""
         from attn_client.errors import NoAnswer
 
-        tool, given = input["tool_name"], input["tool_input"]
         try:
-            answer = await self._attn.submit(
-                self._question(tool, given, tool_use_id or input.get("tool_use_id") or ""))
+            answer = await self._attn.submit(self._question(tool, given, call))
         except NoAnswer as error:
-            return _hook_output("deny", f"Nobody allowed this tool call: {error}.")
+            return None, f"Nobody allowed this tool call: {error}."
         if answer is None:
-            return _hook_output("defer")
+            return None
         allowed = _allowed_input(tool, given, answer)
         await self._attn.applied(answer)
         if allowed is None:
-            return _hook_output("deny", answer.comment or _DENIED)
-        by = answer.by or "attn"
-        return _hook_output("allow", f"allowed by {by}", allowed if allowed != given else None)
+            return None, answer.comment or _DENIED
+        return allowed, f"allowed by {answer.by or 'attn'}"
 
     async def wait(self, deferred: Any, timeout: float | None = None) -> Answer:
         """Waits for the answer of a deferred call (`ResultMessage.deferred_tool_use`), in any process. The session
