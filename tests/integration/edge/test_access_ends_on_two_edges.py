@@ -1,4 +1,5 @@
-"""Two edges on one broker: a session and a key that were taken away on one end what is open on the other."""
+"""Two edges on one broker. Ending a session or revoking a key on one edge closes the streams, sockets and long polls
+that use it on the other edge."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ async def test_streams_sockets_and_polls_end_on_the_other_edge(stack: Stack) -> 
         async def known() -> bool:
             return (await httpx.AsyncClient(trust_env=False).get(f"{there}/org/me", headers=own)).status_code == 200
 
-        await eventually(known, "the session on the other edge")
+        await eventually(known, "the other edge knows the session")
         owner = bearer("root", "OWNER", WS)
         made = (await http.post(f"{here}/org/me/keys", headers=owner, json={"name": "k", "topics": ["plans"]})).json()
         with_key = {"authorization": f"Bearer {made['secret']}"}
@@ -47,7 +48,7 @@ async def test_streams_sockets_and_polls_end_on_the_other_edge(stack: Stack) -> 
             answer = await httpx.AsyncClient(trust_env=False).get(f"{there}/org/me/decisions", headers=with_key)
             return answer.status_code == 200
 
-        await eventually(key_known, "the key on the other edge")
+        await eventually(key_known, "the other edge knows the key")
         curl = await asyncio.create_subprocess_exec(
             "curl", "-sN", "-H", f"Cookie: {own['cookie']}", f"{there}/org/me/feed", stdout=asyncio.subprocess.PIPE)
         assert curl.stdout is not None
@@ -58,7 +59,8 @@ async def test_streams_sockets_and_polls_end_on_the_other_edge(stack: Stack) -> 
         tag = (await http.get(f"{there}/org/me/decisions", headers=with_key)).headers["etag"]
         poll = asyncio.create_task(http.get(
             f"{there}/org/me/decisions", headers=with_key | {"if-none-match": tag, "prefer": "wait=30"}))
-        await asyncio.sleep(0.5)  # the poll waits; it would answer at once otherwise, with the same status
+        # Without this delay the key may be revoked before the request arrives: it is answered with the same status.
+        await asyncio.sleep(0.5)
 
         begun = time.monotonic()
         assert (await http.delete(f"{here}/org/me/keys/{made['key']['id']}", headers=owner)).status_code == 200
@@ -71,7 +73,7 @@ async def test_streams_sockets_and_polls_end_on_the_other_edge(stack: Stack) -> 
                 except ConnectionClosed:
                     break
             assert (await poll).status_code == 401
-        print("ended after", round(time.monotonic() - begun, 3), "s")
+        print("stream, socket and poll ended after", round(time.monotonic() - begun, 3), "s")
         assert socket.close_code == 4401
         assert (await http.get(f"{there}/org/me", headers=own)).status_code == 401
         assert secrets.compare_digest(session[:6], "attns_")

@@ -41,14 +41,14 @@ async def records(settings: Settings) -> list[DecisionEvent]:
         reader.assign(partitions)
         await reader.seek_to_beginning(*partitions)
         ends = await reader.end_offsets(partitions)
-        found: list[DecisionEvent] = []
-        while any([await reader.position(one) < ends[one] for one in partitions]):
+        decisions: list[DecisionEvent] = []
+        while any([await reader.position(partition) < ends[partition] for partition in partitions]):
             for batch in (await reader.getmany(timeout_ms=500)).values():
-                found += [decode_decision(record.value) for record in batch]
-        return found
+                decisions += [decode_decision(record.value) for record in batch]
+        return decisions
 
 
-async def test_one_of_hundreds_decides_and_the_source_hears_of_one_decision(stack: Stack) -> None:
+async def test_one_of_hundreds_decides_and_the_topic_has_one_decision(stack: Stack) -> None:
     async with stack(jwt_secret=SECRET) as settings, AsyncExitStack() as parts:
         await topics.ensure_topics(settings)
         await parts.enter_async_context(worker(settings))
@@ -58,11 +58,11 @@ async def test_one_of_hundreds_decides_and_the_source_hears_of_one_decision(stac
         await send(settings, [asked()])
 
         async def digest() -> str | None:
-            found = [await http.get(f"{base}/api/v1/inbox/{ITEM}", headers=bearer(ws=WS)) for base in bases]
-            shown = {one.json()["digest"] for one in found if one.status_code == 200}
-            return shown.pop() if len(shown) == 1 and all(one.status_code == 200 for one in found) else None
+            answers = [await http.get(f"{base}/api/v1/inbox/{ITEM}", headers=bearer(ws=WS)) for base in bases]
+            shown = {answer.json()["digest"] for answer in answers if answer.status_code == 200}
+            return shown.pop() if len(shown) == 1 and all(answer.status_code == 200 for answer in answers) else None
 
-        seen = await eventually(digest, "the question is on both edges")
+        seen = await eventually(digest, "both edges show the question")
 
         async def answer(number: int) -> tuple[int, Any]:
             response = await http.post(
@@ -82,7 +82,7 @@ async def test_one_of_hundreds_decides_and_the_source_hears_of_one_decision(stac
         async def made() -> list[DecisionEvent]:
             return [record for record in await records(settings) if record.type == "decision.made"]
 
-        [record] = await eventually(made, "the decision is on the topic")
+        [record] = await eventually(made, "the topic has the decision")
         assert (record.data.decision, record.data.question.digest) == (decision["id"], seen)
         assert [actor.user for actor in record.data.actors] == [f"u{winner}"]
         assert record.data.reply is not None

@@ -54,23 +54,24 @@ async def test_law_5_a_feed_crosses_edges_and_restarts_without_missing_a_frame(s
                     body = await page(base)
                     assert {name: body[name] for name in ("items", "counts", "activity")} == {
                         name: truth[name] for name in ("items", "counts", "activity")}
-                await until(lambda: bool(client.frames) and told(client).page == truth)
+                await until(lambda: bool(client.frames) and copy_of(client).page == truth)
                 whole = list(client.frames)
                 await resumes_everywhere(second, whole)
                 await writer.write(5)
                 await caught_up(first, writer.world)
                 shown = Truth(writer.world.rows, READER).page(5)
-                await until(lambda: told(client).page == shown)
+                await until(lambda: copy_of(client).page == shown)
                 whole = list(client.frames)
                 last = asyncio.create_task(client.ended())
             await last
-            # Both are gone; a new one knows the same frames.
+            # Both edges have stopped. A new edge sends the same frames.
             async with edge(settings) as third:
                 await caught_up(third, writer.world)
                 await resumes_everywhere(third, whole)
 
 
-def told(client: Client) -> Copy:
+def copy_of(client: Client) -> Copy:
+    """Returns the copy that the received frames build."""
     copy = Copy()
     for frame in client.frames:
         copy.apply(frame)
@@ -78,11 +79,12 @@ def told(client: Client) -> Copy:
 
 
 async def resumes_everywhere(base: str, whole: list[tuple[int, str, Any]]) -> None:
+    """Resumes after every fourth frame. Fails unless the edge sends exactly the frames after it."""
     for seen in range(0, len(whole) - 1, 4):
-        again = Client(base, params={"limit": 5}, headers={"last-event-id": str(whole[seen][0])})
-        await again.get(len(whole) - seen - 1)
-        assert again.frames == whole[seen + 1:]
-        await again.close()
+        resumed = Client(base, params={"limit": 5}, headers={"last-event-id": str(whole[seen][0])})
+        await resumed.get(len(whole) - seen - 1)
+        assert resumed.frames == whole[seen + 1:]
+        await resumed.close()
 
 
 async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
@@ -94,7 +96,7 @@ async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
             await writer.write_facts(*facts[:4])
             while writer.world.position.position < 8:
                 await writer.write(1)
-            await writer.write_facts(*facts)  # written again after a crash, and more
+            await writer.write_facts(*facts)  # as after a crash: the first four are repeats
             async with edge(settings) as base:
                 await caught_up(base, writer.world)
                 for seen in (0, 3, 6):
@@ -102,6 +104,7 @@ async def test_zeros_streams_resume_after_a_restart(stack: Stack) -> None:
 
 
 async def sessions(base: str, last: int, number: int) -> list[str]:
+    """Returns the session ids of the next `number` events of the case after the cursor `last`."""
     found: list[str] = []
     headers = {**bearer(), "last-event-id": str(last)}
     async with asyncio.timeout(90), httpx.AsyncClient() as client, client.stream(
@@ -115,7 +118,7 @@ async def sessions(base: str, last: int, number: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", ["a batch that lies behind", "a batch without an end"])
+@pytest.mark.parametrize("how", ["a batch with an older position", "a batch without a position"])
 async def test_an_edge_that_starts_waits_for_rows_to_be_repaired(stack: Stack, how: str) -> None:
     async with stack(log_partitions=1, resume_hours=0.0001) as settings:  # all may have been compacted
         await topics.ensure_topics(settings)
@@ -123,7 +126,7 @@ async def test_an_edge_that_starts_waits_for_rows_to_be_repaired(stack: Stack, h
             await writer.write(8)
             key, raw = next(iter(writer.world.rows.items()))
             wrong = raw.replace(b"title", b"wrong")
-            await writer.put([(key, wrong)], PositionRow(next=1) if "behind" in how else None)
+            await writer.put([(key, wrong)], PositionRow(next=1) if "older" in how else None)
             starting = asyncio.create_task(once_ready(settings))
             await asyncio.sleep(2)
             assert not starting.done()

@@ -27,7 +27,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def says(client: httpx.AsyncClient, status: int, text: str) -> None:
-    """Until /readyz is so; the process is healthy all the while."""
+    """Waits until /readyz answers with this status and a body that contains `text`. /healthz answers 200 meanwhile."""
     async with asyncio.timeout(90):
         while True:
             try:
@@ -35,7 +35,7 @@ async def says(client: httpx.AsyncClient, status: int, text: str) -> None:
                 assert (await client.get("/healthz")).status_code == 200
                 if answer.status_code == status and text in answer.text:
                     return
-            except httpx.ConnectError:  # it does not listen yet
+            except httpx.ConnectError:  # the edge does not listen yet
                 pass
             await asyncio.sleep(0.1)
 
@@ -55,18 +55,18 @@ async def test_an_edge_rides_out_its_broker(own_broker: EmbeddedBroker | Cluster
         async with Writer(given, 3) as writer:
             await writer.write(5)
             reader = Client(base)
-            await until(lambda: bool(told(reader)), 30)
+            await until(lambda: bool(cursors_of(reader)), 30)
             await broker.stop()
             await says(http, 503, "the broker has not answered for")
             before = len(reader.frames)
             await until(lambda: len(reader.frames) > before + 2, 30)
-            assert not reader.task.done(), "its readers stay, and hear that it lives"
+            assert not reader.task.done(), "the edge keeps its streams and sends heartbeats"
             await broker.start()
             await says(http, 200, "ready")
-            cursor = told(reader)[-1]
+            cursor = cursors_of(reader)[-1]
             await writer.write(5)
             await until(lambda: reader.frames[-1][0] >= writer.world.position.position << 12, 60)
-            assert told(reader)[-1] > cursor
+            assert cursors_of(reader)[-1] > cursor
             assert not reader.task.done()
             await reader.close()
     assert not edge.done()
@@ -74,5 +74,6 @@ async def test_an_edge_rides_out_its_broker(own_broker: EmbeddedBroker | Cluster
     await asyncio.wait_for(edge, 30)
 
 
-def told(reader: Client) -> list[int]:
+def cursors_of(reader: Client) -> list[int]:
+    """Returns the cursors of the frames that are no heartbeats."""
     return [cursor for cursor, event, _ in reader.frames if event != "heartbeat"]

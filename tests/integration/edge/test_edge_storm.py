@@ -21,7 +21,7 @@ from ops.process.ports import free_port
 from schemas.settings import Settings
 from streams.kafka import topics
 
-READERS, EACH = 1000, 8  # EACH: of one user, the most there may be
+READERS, EACH = 1000, 8  # EACH: streams of follower user, the limit of the edge
 LIMIT = 5
 
 
@@ -40,7 +40,7 @@ def edge_process(settings: Settings, port: int) -> Iterator[subprocess.Popen[byt
 
 
 def crowd(port: int) -> list[Follower]:
-    """Some with much of their own, most with what everybody has."""
+    """Returns readers. Those of `USERS` see rows that target them; all others see only rows without a target user."""
     users = [*USERS, *(f"user{number}" for number in range(READERS // EACH - len(USERS)))]
     return [Follower(port, user, ROLES[number % 3], LIMIT) for number, user in enumerate(users) for _ in range(EACH)]
 
@@ -57,7 +57,7 @@ async def ready(client: httpx.AsyncClient) -> None:
 
 
 @brokers.EMBEDDED_ONLY
-async def test_a_thousand_readers_come_back_and_miss_nothing(stack: Stack) -> None:
+async def test_a_thousand_readers_reconnect_and_miss_no_frame(stack: Stack) -> None:
     port = free_port()
     followers: list[Follower] = []
     async with stack(log_partitions=1) as settings, httpx.AsyncClient(
@@ -69,11 +69,11 @@ async def test_a_thousand_readers_come_back_and_miss_nothing(stack: Stack) -> No
                 with edge_process(settings, port):
                     await ready(client)
                     followers += crowd(port)
-                    await until(lambda: all(one.frames for one in followers), 120, lambda: how(followers))
+                    await until(lambda: all(one.frames for one in followers), 120, lambda: progress(followers))
                     await writer.write(40)
-                    await until(lambda: sum(len(one.frames) > 3 for one in followers) > READERS // 2, 60)
+                    await until(lambda: sum(len(follower.frames) > 3 for follower in followers) > READERS // 2, 60)
                     more = asyncio.create_task(writer.write(30))
-                    await asyncio.sleep(0.05)  # frames are on their way
+                    await asyncio.sleep(0.05)  # the edge is killed while it sends frames
                 await more
                 await writer.write(10)
                 with edge_process(settings, port):
@@ -83,25 +83,27 @@ async def test_a_thousand_readers_come_back_and_miss_nothing(stack: Stack) -> No
                         assert (await client.get("/healthz")).status_code == 200
                         await asyncio.sleep(0.1)
                     cursor = writer.world.position.position << 12
-                    await until(lambda: all(one.heartbeat >= cursor for one in followers), 120, lambda: how(followers))
+                    await until(lambda: all(one.heartbeat >= cursor for one in followers), 120,
+                                lambda: progress(followers))
                     await compare(followers, client)
         finally:
-            await asyncio.gather(*(one.close() for one in followers))
+            await asyncio.gather(*(follower.close() for follower in followers))
 
 
 async def compare(followers: list[Follower], client: httpx.AsyncClient) -> None:
     pages: dict[tuple[str, str], object] = {}
-    for one in followers:
-        who = (one.user, one.role)
+    for follower in followers:
+        who = (follower.user, follower.role)
         if who not in pages:
             answer = (await client.get(f"/org/me/inbox?limit={LIMIT}", headers=bearer(*who))).json()
             pages[who] = {name: answer[name] for name in ("items", "counts", "activity")}
-        copy, events = one.copy()
+        copy, events = follower.copy()
         assert {name: copy.page[name] for name in ("items", "counts", "activity")} == pages[who], who
-        assert events.count("snapshot") == 1, "it resumed"
-        assert one.begun >= 2, "it came back"
-    assert len({one.retry for one in followers}) > READERS // 3, "not all at once"
+        assert events.count("snapshot") == 1, "a reader did not resume with Last-Event-ID"
+        assert follower.begun >= 2, "a reader did not reconnect"
+    assert len({follower.retry for follower in followers}) > READERS // 3, "reconnect delays are not spread"
 
 
-def how(followers: list[Follower]) -> str:
-    return f"{sum(one.begun > 1 for one in followers)} came back, {min(one.heartbeat for one in followers) >> 12} told"
+def progress(followers: list[Follower]) -> str:
+    return (f"{sum(one.begun > 1 for one in followers)} readers reconnected, "
+            f"lowest position of a heartbeat: {min(one.heartbeat for one in followers) >> 12}")

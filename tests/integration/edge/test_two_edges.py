@@ -22,7 +22,7 @@ WHO = ("ann", "OWNER", "ws_two")
 
 
 def opened(number: int, **data: Any) -> dict[str, Any]:
-    """A failed run, which people may resolve; the higher the number, the later."""
+    """Returns an event of a failed run, which users may resolve. Its time grows with `number`."""
     at = (datetime.now(UTC) - timedelta(minutes=30) + timedelta(seconds=number)).isoformat()
     return {"topic": "run-failures", "key": None, "value": {
         "specversion": "1.0", "id": f"e{number}", "source": "/test", "type": "run.failed", "subject": f"run_{number}",
@@ -50,52 +50,52 @@ async def running(stack: AsyncExitStack, settings: Settings, edges: int) -> list
 
 
 async def items_on(bases: list[str], count: int) -> list[dict[str, Any]]:
-    """As soon as every edge shows so many: those of the first."""
+    """Waits until every edge lists `count` items. Returns the items of the first edge."""
     for base in bases:
         async def there(base: str = base) -> bool:
             return len((await page(base))["items"]) == count
 
-        await eventually(there, f"{count} items on {base}")
+        await eventually(there, f"{base} lists {count} items")
     return list((await page(bases[0]))["items"])
 
 
-async def followed(reader: Client, told: Copy, at: int, wanted: dict[str, Any]) -> None:
-    """Frames from the one numbered `at` on lead to the page."""
+async def followed(reader: Client, copy: Copy, at: int, wanted: dict[str, Any]) -> None:
+    """Applies the frames from index `at` on to the copy. Fails unless the copy then equals the page `wanted`."""
     await until(lambda: any(frame[0] >= wanted["cursor"] for frame in reader.frames[at:]), 60)
     for frame in reader.frames[at:]:
-        told.apply(frame)
-    assert {name: told.page[name] for name in ("items", "counts")} == {
+        copy.apply(frame)
+    assert {name: copy.page[name] for name in ("items", "counts")} == {
         name: wanted[name] for name in ("items", "counts")}
 
 
-async def test_a_write_on_one_edge_is_on_the_others_stream_and_readers_cross_over(stack: Stack) -> None:
+async def test_a_write_on_one_edge_reaches_streams_of_the_other_and_readers_may_switch(stack: Stack) -> None:
     async with stack() as settings, AsyncExitStack() as running_parts:
         await topics.ensure_topics(settings)
         here, there = await running(running_parts, settings, 2)
         await send(settings, [opened(number) for number in range(6)])
         ids = [item["id"] for item in await items_on([here, there], 6)]
 
-        reader, told = Client(there, who=WHO), Copy()
+        reader, copy = Client(there, who=WHO), Copy()
         await reader.get(1)
         await write(here, "POST", f"/org/me/inbox/{ids[0]}/dismiss")
         await write(here, "PATCH", f"/api/v1/inbox/{ids[1]}", json={"state": "read"})
         done = await write(here, "POST", "/api/v1/inbox/bulk", json={
             "ids": [ids[2], ids[3], "ibx_nothing"], "state": "resolved", "resolved_action": "retried"})
         assert (done["updated"], done["not_found"]) == (2, 1)
-        mine = await page(here)  # what was written here is shown here at once
+        mine = await page(here)  # the edge that took the writes shows them without a delay
         assert {item["id"] for item in mine["items"]} == {ids[1], ids[4], ids[5]}
-        await followed(reader, told, 0, mine)
+        await followed(reader, copy, 0, mine)
         assert [(data["id"], data["reason"]) for _, name, data in reader.frames if name == "removed"] == [
-            (ids[0], "dismissed"), *((one, "resolved") for one in sorted(
+            (ids[0], "dismissed"), *((item, "resolved") for item in sorted(
                 ids[2:4], key=[data["id"] for _, name, data in reader.frames if name == "removed"].index))]
 
-        # The reader of that edge goes on at this one, and gets just what it missed.
+        # The reader resumes on the other edge and gets exactly the frames that it missed.
         last = reader.frames[-1][0]
         await reader.close()
         await write(there, "DELETE", f"/org/me/inbox/{ids[0]}/dismiss")
         await write(there, "PATCH", f"/api/v1/inbox/{ids[4]}", json={"state": "resolved"})
         resumed = Client(here, who=WHO, headers={"last-event-id": str(last)})
-        await followed(resumed, told, 0, await page(there))
+        await followed(resumed, copy, 0, await page(there))
         assert "snapshot" not in {name for _, name, _ in resumed.frames}
         assert {data["item"]["id"] for _, name, data in resumed.frames if name == "added"} == {ids[0]}
         await resumed.close()
@@ -109,7 +109,7 @@ async def test_a_snooze_ends_on_every_edge_once_also_after_a_restart(stack: Stac
             bases = await running(first, settings, 2)
             await send(settings, [opened(number) for number in range(2)])
             item = (await items_on(bases, 2))[0]["id"]
-            # Late enough for both edges to be seen without it, also on a machine on which all takes longer.
+            # The snooze lasts at least twice as long as the setup took: both edges must show the list without the item.
             until_when = datetime.now(UTC) + timedelta(seconds=max(8, 2 * (time.monotonic() - begun)))
             await write(bases[0], "POST", f"/org/me/inbox/{item}/dismiss",
                         json={"dismissed_until": until_when.isoformat()})
@@ -118,7 +118,7 @@ async def test_a_snooze_ends_on_every_edge_once_also_after_a_restart(stack: Stac
             assert [len(reader.frames[0][2]["items"]) for reader in readers] == [1, 1]
             for reader in readers:
                 await reader.close()
-        async with AsyncExitStack() as second:  # everything is another process, as far as they know
+        async with AsyncExitStack() as second:  # a new worker and new edges: they know only the topics
             bases = await running(second, settings, 2)
             readers = [Client(base, who=WHO, headers={"last-event-id": str(cursor)})
                        for base, cursor in zip(bases, cursors, strict=True)]
@@ -127,7 +127,7 @@ async def test_a_snooze_ends_on_every_edge_once_also_after_a_restart(stack: Stac
                     name == "added" and data["item"]["id"] == item for _, name, data in reader.frames), 180)
             assert datetime.now(UTC) >= until_when - timedelta(seconds=1)
             await items_on(bases, 2)
-            await asyncio.sleep(0.5)  # a second waking would come now
+            await asyncio.sleep(0.5)  # a second `added` frame would arrive within this time
             assert [[name for _, name, _ in reader.frames] for reader in readers] == [["added"], ["added"]]
             for reader in readers:
                 await reader.close()

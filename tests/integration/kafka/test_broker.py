@@ -1,4 +1,4 @@
-"""The embedded broker: start, data kept over a clean stop, detection of its own crash, and the count of crashes."""
+"""The embedded broker starts, keeps its data over a clean stop, detects that it crashed, and counts its crashes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def put(bootstrap: str, topic: str, *values: bytes) -> None:
 
 async def end_offset(bootstrap: str, topic: str) -> int:
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
-        place = TopicPartition(topic, 0)
-        return (await consumer.end_offsets([place]))[place]
+        partition = TopicPartition(topic, 0)
+        return (await consumer.end_offsets([partition]))[partition]
 
 
 async def test_a_clean_stop_keeps_all(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_a_used_port_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 async def test_the_broker_saves_and_ends_with_its_parent(tmp_path: Path) -> None:
-    port = EmbeddedBroker(tmp_path)  # only for the names of its files
+    restarted = EmbeddedBroker(tmp_path)  # started below, once the first broker has ended
     code = f"""
 import asyncio
 from ops.embedded.broker import EmbeddedBroker
@@ -94,18 +94,18 @@ asyncio.run(main())
         assert child is not None
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
-    port.port = kafka_port
-    await port.start()
+    restarted.port = kafka_port
+    await restarted.start()
     try:
         assert not identity.is_alive(child)
-        assert not port.unclean
-        assert await end_offset(port.bootstrap, "t") == 2
+        assert not restarted.unclean
+        assert await end_offset(restarted.bootstrap, "t") == 2
     finally:
-        await port.stop()
+        await restarted.stop()
 
 
 async def test_a_leftover_broker_is_replaced(tmp_path: Path) -> None:
-    """As on systems without a parent-death signal: the old one still runs and holds port and directory."""
+    """On systems without a parent-death signal an old broker may still run and hold the port and the directory."""
     old = EmbeddedBroker(tmp_path)
     await old.start()
     new = EmbeddedBroker(tmp_path, old.port)

@@ -1,5 +1,5 @@
-"""Kafka's cleaner on attn.views: short segments, removal of all replaced records and of tombstones. A consumer of the
-remaining records has the same rows, ranks and counts as a fold of the whole log.
+"""Compaction of attn.views by Kafka's cleaner, with short segments and without delays. It removes all replaced records
+and tombstones. The remaining records give the same rows, ranks and counts as a fold of the whole log.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from streams.rebuild.comparison import Comparison
 PARTITIONS = 2
 WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
 READERS = [(ws, user, role) for ws in WORKSPACES for user, role in (("ann", "OWNER"), ("bob", "MEMBER"))]
-LUMP = 15  # events sent at once, which is about as many rows in a batch
+LUMP = 15  # events sent at once; a batch then has about as many rows
 
 
 class Source:
-    """Sends the same lines bit by bit; few subjects, so that most of them replace what others said."""
+    """Sends generated events in portions. They have few subjects: most events replace an earlier row."""
 
     def __init__(self, settings: Settings, size: int) -> None:
         self._settings = settings
@@ -54,16 +54,16 @@ class Source:
 
     async def more(self, lumps: int) -> None:
         for _ in range(lumps):
-            assert self.sent < len(self._lines), "the cleaner was slower than the source is long"
+            assert self.sent < len(self._lines), "all events were sent before the cleaner was done"
             self.sent += await send(self._settings, self._lines[self.sent:self.sent + LUMP])
-            await asyncio.sleep(0.1)  # a segment is closed when a batch comes after its time
+            await asyncio.sleep(0.1)  # the broker closes a segment at the first batch after `segment.ms`
 
     async def folded(self) -> Seen:
-        return await eventually(lambda: caught_up(self._settings, self.sent), "all folded")  # type: ignore[no-any-return]
+        return await eventually(lambda: caught_up(self._settings, self.sent), "all are folded")  # type: ignore[no-any-return]
 
 
 async def clean_eagerly(settings: Settings, lag_ms: int = 0) -> None:
-    """What production does in hours, in moments. Nothing that is younger than `lag_ms` is touched."""
+    """Lets the cleaner work without delay; the defaults take hours. Records younger than `lag_ms` are not compacted."""
     (views,) = [topic for topic in TOPICS if topic.name == VIEWS]
     eager = topics.configs(views, settings) | {
         "segment.ms": "100", "min.compaction.lag.ms": str(lag_ms), "min.cleanable.dirty.ratio": "0.01",
@@ -79,61 +79,65 @@ async def clean_eagerly(settings: Settings, lag_ms: int = 0) -> None:
 
 
 async def written(settings: Settings) -> dict[int, int]:
-    """Offsets given in each partition of the views: as many records as there ever were."""
-    places = [TopicPartition(VIEWS, number) for number in range(settings.log_partitions)]
+    """Returns the end offset of each partition of the view: the number of records ever written."""
+    partitions = [TopicPartition(VIEWS, number) for number in range(settings.log_partitions)]
     async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as consumer:
-        return {place.partition: end for place, end in (await consumer.end_offsets(places)).items()}
+        return {each.partition: end for each, end in (await consumer.end_offsets(partitions)).items()}
 
 
 def kept(seen: Seen) -> dict[int, int]:
+    """Returns the number of records that each partition of the view still has."""
     return {partition: len(records) for partition, records in seen.views.items()}
 
 
 async def cleaned(settings: Settings, source: Source, upto: dict[int, int]) -> None:
-    """Until the cleaner has been over all that was written before the offsets `upto`: no key is there twice. It leaves
-    the newest segment alone, so there is always something newer."""
+    """Waits until the cleaner has compacted all records before the offsets `upto`: each key occurs once.
+
+    Sends events meanwhile: the cleaner never compacts the newest segment.
+    """
     async def tidy() -> bool:
         await source.more(1)
         seen = await look(settings)
         keys = {partition: [record.key for record in records if record.offset < upto[partition]]
                 for partition, records in seen.views.items()}
-        return all(len(found) == len(set(found)) for found in keys.values())
+        return all(len(left) == len(set(left)) for left in keys.values())
 
     await eventually(tidy, "compacted")
 
 
-async def rewrite(settings: Settings, rows: dict[int, dict[bytes, bytes]]) -> None:
-    """What a worker that had lost its partitions would write, were it not refused: old rows, and an old position."""
+async def write_stale_rows(settings: Settings, rows: dict[int, dict[bytes, bytes]]) -> None:
+    """Writes old rows and an old position, as a worker without fencing would after it lost its partitions."""
     producer = kafka.idempotent_producer(settings, "zombie")
     await producer.start()
     try:
-        for partition, found in rows.items():
+        for partition, old in rows.items():
             last = position_key(partition)
-            stale = [(key, raw) for key, raw in found.items() if key[:2] == b"i:"]
+            stale = [(key, raw) for key, raw in old.items() if key[:2] == b"i:"]
             assert stale
-            await kafka.write_rows(producer, VIEWS, partition, [*stale, (last, found[last])])
+            await kafka.write_rows(producer, VIEWS, partition, [*stale, (last, old[last])])
     finally:
         await producer.stop()
 
 
-def check_mended(seen: Seen, settings: Settings) -> None:
-    """As `check`, for a view that was mended: that moved its positions on, and so the revisions since."""
+def check_repaired(seen: Seen, settings: Settings) -> None:
+    """Does the same as `check` for a view that a worker has repaired. A repair raises positions, and thereby the
+    revisions of later rows."""
     for partition, records in seen.log.items():
         rows, facts = refolded(records, partition, settings)
-        found = seen.rows[partition]
-        same = Comparison(found, rows, exact=False)
-        same.update_all()
-        assert not same.differing
-        assert same.unmatched_seen_rows() == ([], [])
-        assert position(found, partition).position > position(rows, partition).position
+        repaired = seen.rows[partition]
+        comparison = Comparison(repaired, rows, exact=False)
+        comparison.update_all()
+        assert not comparison.differing
+        assert comparison.unmatched_seen_rows() == ([], [])
+        assert position(repaired, partition).position > position(rows, partition).position
         assert [(fact.event_id, fact.type) for fact in seen.unique_facts(partition)] == [
             (fact.event_id, fact.type) for fact in facts]
 
 
 async def check_edge(settings: Settings, seen: Seen) -> None:
-    """A cold edge shows what the rows say: order, counts, activity."""
+    """Fails unless a new edge answers with the order, counts and activity that the rows have."""
     rows = {
-        key: raw for found in seen.rows.values() for key, raw in found.items() if hasattr(decode_row(key, raw), "ws")
+        key: raw for part in seen.rows.values() for key, raw in part.items() if hasattr(decode_row(key, raw), "ws")
     }
     shown = 0
     async with edge(settings) as base, httpx.AsyncClient(base_url=base) as client:
@@ -160,18 +164,18 @@ async def test_a_compacted_topic_gives_the_same_view(stack: Stack) -> None:
             await cleaned(settings, source, await written(settings))
             kill(process)
 
-            process = spawn(settings)  # loads what is left, and goes on with it
+            process = spawn(settings)  # loads the compacted view and continues from it
             await source.more(5)
             seen = await source.folded()
-            there, ever = kept(seen), await written(settings)
-            assert all(ever[partition] - there[partition] > 50 for partition in ever), (there, ever)
+            left, ever = kept(seen), await written(settings)
+            assert all(ever[partition] - left[partition] > 50 for partition in ever), (left, ever)
             check(seen, settings)
             kill(process)
 
-            # What was written out of turn is mended as long as compaction has not taken the right rows because of it:
-            # in production that is hours, so here it must wait for the worker.
+            # A worker can repair stale rows until compaction has removed the correct rows that they replace. In
+            # production this takes hours. Here the cleaner must wait until the worker has done it.
             await clean_eagerly(settings, lag_ms=3_600_000)
-            await rewrite(settings, old)
+            await write_stale_rows(settings, old)
             process = spawn(settings)
             await source.more(5)
             await source.folded()
@@ -188,6 +192,6 @@ async def test_a_compacted_topic_gives_the_same_view(stack: Stack) -> None:
         finally:
             kill(process)
         seen = await look(settings)
-        check_mended(seen, settings)
+        check_repaired(seen, settings)
         print(f"{sum((await written(settings)).values())} records written, {sum(kept(seen).values())} kept")
         await check_edge(settings, seen)

@@ -1,5 +1,5 @@
-"""Workers in a group join, leave, die, freeze and come back under load. No record is lost or doubled, and a worker
-that lost a partition cannot write it any more (law 8; decision 0018).
+"""Workers of a consumer group join, leave, crash, freeze and restart under load. No record is lost or doubled. A worker
+that lost a partition can no longer write to it (law 8; decision 0018).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PARTITIONS = 6
 
 
 class Workers:
-    """Processes by their instance."""
+    """Worker processes by instance name."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class Workers:
         try:
             code = await asyncio.to_thread(process.wait, 120)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGUSR1)  # it says where it is
+            process.send_signal(signal.SIGUSR1)  # the worker prints its stack traces
             await asyncio.sleep(1)
             raise
         del self._processes[name]
@@ -78,7 +78,7 @@ class Workers:
 
 
 class Load:
-    """A steady stream of events, and what became of them."""
+    """Sends 100 events a second, and checks that each is folded exactly once."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self._settings = settings
@@ -93,31 +93,31 @@ class Load:
 
     def check(self, seen: Seen) -> None:
         check(seen, self._settings)
-        told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
-        assert len(told) == len(set(told)), "an event counted twice"
+        event_ids = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
+        assert len(event_ids) == len(set(event_ids)), "an event was folded twice"
         wanted = {f"{line['value']['source']} {line['value']['id']}" for line in self._lines[:self.sent]}
-        assert set(told) == wanted
+        assert set(event_ids) == wanted
         assert not seen.letters
 
 
 @asynccontextmanager
 async def under_load(stack: Stack, seed: int) -> AsyncIterator[tuple[Workers, Callable[..., object], Settings]]:
-    """Workers, and `folded(count)`: waits until so many more events than now are visible. Checks all at the end."""
+    """Yields the workers, `all_move` and the settings while events are sent. Checks view and facts at the end."""
     async with stack(log_partitions=PARTITIONS) as settings:
         await topics.ensure_topics(settings)
         workers, load = Workers(settings), Load(settings, seed)
         feeding = asyncio.create_task(load.run())
 
         async def all_move() -> None:
-            """Returns when each partition has rows younger than this call."""
+            """Waits until every partition of the view has records that are newer than this call."""
             begun = time.time() * 1000
-            await eventually(lambda: _moved(settings, begun), "every partition moves on")
+            await eventually(lambda: _moved(settings, begun), "every partition has new records")
 
         try:
             yield workers, all_move, settings
             load.enough = True
             await feeding
-            seen = await eventually(lambda: caught_up(settings, load.sent), "all folded")
+            seen = await eventually(lambda: caught_up(settings, load.sent), "all events are folded")
         finally:
             load.enough = True
             await asyncio.gather(feeding, return_exceptions=True)
@@ -132,7 +132,7 @@ async def _moved(settings: Settings, since: float) -> bool:
 
 
 def longest_pause(seen: Seen) -> float:
-    """Seconds between two batches of a partition, of those in which the log had something."""
+    """Returns the longest time in seconds between two batches of the same partition of the view."""
     longest = 0.0
     for partition, records in seen.views.items():
         times = [record.timestamp for record in records if record.key == position_key(partition)]
@@ -145,11 +145,11 @@ async def test_join_leave_crash_and_rolling_restart_under_load(stack: Stack) -> 
     async with under_load(stack, 31) as (workers, all_move, _):
         workers.start("1")
         await all_move()
-        for name in ("2", "3"):  # 1 -> 2 -> 3
+        for name in ("2", "3"):  # from one worker to three
             workers.start(name)
             await asyncio.sleep(4)
             await all_move()
-        workers.kill("2")  # it comes back within its session: nobody else is disturbed
+        workers.kill("2")  # restarted within its session timeout: the group does not rebalance
         await asyncio.sleep(1)
         workers.start("2")
         await all_move()
@@ -158,26 +158,26 @@ async def test_join_leave_crash_and_rolling_restart_under_load(stack: Stack) -> 
             workers.start(name)
             await asyncio.sleep(2)
             await all_move()
-        assert await workers.stop("2") == 0  # 3 -> 1
+        assert await workers.stop("2") == 0  # from three workers to one
         assert await workers.stop("3") == 0
         await all_move()
         workers.start("2")
         await asyncio.sleep(4)
-        workers.kill("1")  # for good: its session has to run out first
+        workers.kill("1")  # not restarted: the others get its partitions after its session timeout
         await all_move()
 
 
 @KAFKA_ONLY
 async def test_a_frozen_worker_that_lost_its_partitions_is_fenced_off(stack: Stack) -> None:
-    """Frozen between two writes of one batch, for longer than its session; then it goes on writing."""
+    """The worker is frozen between two writes of one batch, for longer than its session timeout, and then continues."""
     async with under_load(stack, 32) as (workers, all_move, settings):
         workers.start("1", "freeze:40")
-        await eventually(lambda: _state(workers, "1") == "T", "frozen")
+        await eventually(lambda: _state(workers, "1") == "T", "worker 1 is frozen")
         workers.start("2")
         await all_move()
         before = await look(settings)
         workers.signal("1", signal.SIGCONT)
-        assert await workers.ended("1") != 0, "it can't know what is durable, so it ends"
+        assert await workers.ended("1") != 0, "a worker must exit when it cannot know which records are durable"
         workers.start("1")
         await all_move()
         after = await look(settings)
@@ -192,7 +192,7 @@ def _state(workers: Workers, name: str) -> str:
 
 
 async def test_a_new_claim_fences_off_the_previous_owner(stack: Stack) -> None:
-    """What the zombie above relies on: rows and position of an earlier owner are refused, whenever they come."""
+    """Kafka refuses every write of an earlier owner of the partition. The test of the frozen worker relies on this."""
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)
         row: list[tuple[bytes, bytes | None]] = [(position_key(0), encode_row(PositionRow(next=1)))]
@@ -205,9 +205,9 @@ async def test_a_new_claim_fences_off_the_previous_owner(stack: Stack) -> None:
             with pytest.raises(FencedError, match="partition 0"):
                 await first.write(VIEWS, row)
         assert await second.write(VIEWS, row) == second.offset + 1
-        assert await other.write(VIEWS, row) == other.offset + 1, "of another partition"
-        for one in (first, second, other):
-            await one.close()
+        assert await other.write(VIEWS, row) == other.offset + 1, "the owner of another partition was fenced off"
+        for producer in (first, second, other):
+            await producer.close()
         seen = await look(settings)
         assert [record.key for record in seen.views[0]] == [
             fence_key(0), position_key(0), fence_key(0), position_key(0)]

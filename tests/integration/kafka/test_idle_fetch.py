@@ -1,4 +1,4 @@
-"""An idle consumer sends some fifty fetches a second, not thousands, to a broker that ignores fetch_max_wait_ms."""
+"""An idle consumer sends about 50 fetch requests a second, not thousands, to a broker without fetch_max_wait_ms."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from streams.kafka import idle_fetch
 async def test_an_idle_consumer_sends_few_requests_and_gets_new_records_at_once(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = 0
+    requests = 0
     fetch = Fetcher._proc_fetch_request
 
     async def counted(self: Fetcher, *request: object) -> bool:
-        nonlocal asked
-        asked += 1
+        nonlocal requests
+        requests += 1
         return bool(await fetch(self, *request))
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", counted)
@@ -39,10 +39,10 @@ async def test_an_idle_consumer_sends_few_requests_and_gets_new_records_at_once(
         await producer.send_and_wait("patience", b"first")
         assert (await consumer.getone()).value == b"first"
         waiting = asyncio.create_task(consumer.getone())
-        await asyncio.sleep(0.5)  # the longer nothing comes, the longer it rests
-        asked = 0
+        await asyncio.sleep(0.5)  # the pause between requests grows with the time since the last record
+        requests = 0
         begun = time.monotonic()
         await asyncio.sleep(1.0)
-        assert asked < 200 * (time.monotonic() - begun)  # 3,500 a second without it
+        assert requests < 200 * (time.monotonic() - begun)  # without the throttle: 3,500 requests a second
         await producer.send_and_wait("patience", b"second")
         assert (await asyncio.wait_for(waiting, 60)).value == b"second"

@@ -1,5 +1,5 @@
-"""`ops.kafka` and `attn kafka`: data and ports are kept, a running broker is recognised, it ends with its parent, and
-missing software is reported.
+"""`ops.kafka` and `attn kafka`: they keep data and ports, recognise a running broker, end with their parent process,
+and report missing software.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ async def put(bootstrap: str, topic: str, *values: bytes) -> None:
 
 
 async def values(bootstrap: str, topic: str) -> list[bytes]:
-    place = TopicPartition(topic, 0)
+    """Returns all values of partition 0 of the topic."""
+    partition = TopicPartition(topic, 0)
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        consumer.assign([place])
-        end, found = (await consumer.end_offsets([place]))[place], []
-        while len(found) < end:
-            found += [record.value for record in (await consumer.getmany(timeout_ms=500)).get(place, [])]
-        return found
+        consumer.assign([partition])
+        end, read = (await consumer.end_offsets([partition]))[partition], []
+        while len(read) < end:
+            read += [record.value for record in (await consumer.getmany(timeout_ms=500)).get(partition, [])]
+        return read
 
 
 class Command:
-    """`attn kafka` on one directory."""
+    """Runs `attn kafka` with one data directory."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.directory = home, home / "kafka"
@@ -62,19 +63,19 @@ class Command:
 
     @property
     def process(self) -> identity.ProcessIdentity:
-        found = identity.read(self.directory / "node-1" / "pid")
-        assert found is not None
-        return found
+        process = identity.read(self.directory / "node-1" / "pid")
+        assert process is not None
+        return process
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Command]:
     if why := missing():
         pytest.skip(f"no Apache Kafka here: {why}")
-    found = Command(tmp_path)
-    yield found
-    if (found.directory / "cluster.json").exists():
-        Cluster(found.directory, None).kill()
+    kafka = Command(tmp_path)
+    yield kafka
+    if (kafka.directory / "cluster.json").exists():
+        Cluster(kafka.directory, None).kill()
 
 
 @pytest.mark.kafka
@@ -85,13 +86,13 @@ async def test_start_stop_status_in_the_background(command: Command) -> None:
     assert address.startswith("127.0.0.1:")
     await make(address, "t", 1)
     await put(address, "t", b"1", b"2")
-    said = command("status")
-    assert (said.returncode, "ready" in said.stdout) == (0, True)
-    again = command("start")  # what runs is left as it is
+    status = command("status")
+    assert (status.returncode, "ready" in status.stdout) == (0, True)
+    again = command("start")  # the broker runs: `start` changes nothing
     assert (again.returncode, again.stdout.strip()) == (0, address)
 
     os.kill(command.process.pid, signal.SIGKILL)
-    wait_for(lambda: not identity.is_alive(command.process), 30, "its end")
+    wait_for(lambda: not identity.is_alive(command.process), 30, "the end of the broker")
     assert command("status").returncode == 1
     assert command("start").stdout.strip() == address
     assert await values(address, "t") == [b"1", b"2"]
@@ -127,8 +128,8 @@ def test_in_the_foreground(command: Command, end: str) -> None:
         else:
             process.kill()
         wait_for(lambda: not identity.is_alive(node), 60, "the end of the broker")
-        _, said = process.communicate(timeout=60)
-        assert (b"attn: Kafka node 1 has ended" in said) == (end == "death")
+        _, errors = process.communicate(timeout=60)
+        assert (b"attn: Kafka node 1 has ended" in errors) == (end == "death")
     finally:
         process.kill()
         process.wait()
@@ -148,20 +149,20 @@ async def test_three_brokers_outlive_the_leader(tmp_path: Path) -> None:
         async def another() -> bool:
             return await kafka.leader_of("t", 0) not in (None, leader)
 
-        await eventually(another, "another leader")
-        await put(kafka.bootstrap, "t", b"2")  # two are in sync: enough
+        await eventually(another, "another broker leads the partition")
+        await put(kafka.bootstrap, "t", b"2")  # two replicas are in sync, which is enough for a write
         assert leader.number not in (await kafka.in_sync("t"))[0]
         await leader.start()
 
         async def whole() -> bool:
             return (await kafka.in_sync("t"))[0] == {1, 2, 3}
 
-        await eventually(whole, "all in sync")
+        await eventually(whole, "all replicas are in sync")
         assert await values(kafka.bootstrap, "t") == [b"1", b"2"]
         pids = [node.process for node in kafka.nodes]
         await asyncio.gather(*(node.stop() for node in kafka.nodes))
         assert not any(node.alive for node in kafka.nodes)
-        assert not [one for one in pids if one is not None and identity.is_alive(one)]
+        assert not [pid for pid in pids if pid is not None and identity.is_alive(pid)]
 
 
 @pytest.mark.parametrize(("have", "message"), [
@@ -171,9 +172,9 @@ def test_a_missing_program_is_an_error_that_names_it(have: tuple[str, ...], mess
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in have:
-        if (found := shutil.which(name)) is None:
+        if (program := shutil.which(name)) is None:
             pytest.skip(f"there is no {name}")
-        (programs / name).symlink_to(found)
+        (programs / name).symlink_to(program)
     env = {"PATH": str(programs), "JAVA_HOME": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = attn("kafka", "start", "--port", "0", cwd=tmp_path, env=env)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Kafka with TLS, a password or a client certificate: every role of attn and every command can use it."""
+"""Every role and command of attn works on a Kafka with TLS and a password, and on one with client certificates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORDS = {"kafka_user": "attn", "kafka_password": PASSWORD}
 
 
 class Authority:
-    """Signs certificates for this machine."""
+    """A certificate authority that signs certificates for 127.0.0.1."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -53,14 +53,14 @@ class Authority:
         self.file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
     def certify(self, name: str) -> Path:
-        """A file with a key and its certificate, as Kafka and OpenSSL read it."""
+        """Writes a new key and its certificate into one PEM file, as Kafka and OpenSSL read it. Returns the path."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = self._signed(subject, key.public_key(), authority=False)
+        certificate = self._signed(subject, key.public_key(), authority=False)
         path = self._directory / f"{name}.pem"
         path.write_bytes(key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption(),
-        ) + made.public_bytes(serialization.Encoding.PEM))
+        ) + certificate.public_bytes(serialization.Encoding.PEM))
         return path
 
     def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, authority: bool) -> x509.Certificate:
@@ -79,8 +79,9 @@ class Authority:
         return building.sign(self._key, hashes.SHA256())
 
 
-class Guarded:
-    """A Kafka with two more doors: `words` wants TLS and a password, `certificate` a certificate of ours."""
+class SecuredKafka:
+    """A Kafka with three listeners: plain text; `words` needs TLS and a password; `certificate` needs a client
+    certificate of the authority."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = Authority(directory)
@@ -99,9 +100,9 @@ class Guarded:
             "listener.name.words.plain.sasl.jaas.config": f'{login} required user_attn="{PASSWORD}";',
         })
 
-    def settings(self, door: str, **more: Any) -> dict[str, Any]:
+    def settings(self, listener: str, **more: Any) -> dict[str, Any]:
         given: dict[str, Any] = {"kafka_ca": str(self.authority.file), "log_partitions": 2}
-        if door == "words":
+        if listener == "words":
             given |= {"kafka": f"127.0.0.1:{self.words}", "kafka_security": "SASL_SSL", **WORDS}
         else:
             given |= {"kafka": f"127.0.0.1:{self.certificate}", "kafka_security": "SSL",
@@ -110,19 +111,19 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(directory: Path) -> AsyncIterator[Guarded]:
+async def secured_kafka(directory: Path) -> AsyncIterator[SecuredKafka]:
     if why := missing():
         pytest.skip(f"no Apache Kafka here: {why}")
-    one = Guarded(directory)
+    kafka = SecuredKafka(directory)
     try:
-        await one.cluster.start()
-        yield one
+        await kafka.cluster.start()
+        yield kafka
     finally:
-        one.cluster.kill()
+        kafka.cluster.kill()
 
 
 async def attn(given: dict[str, Any], *arguments: str, expect: int = 0) -> None:
-    """The command line with these settings."""
+    """Runs `attn` with these settings. Fails unless its exit code is `expect`."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("ATTN_")]:
             patch.delenv(name)
@@ -131,15 +132,15 @@ async def attn(given: dict[str, Any], *arguments: str, expect: int = 0) -> None:
         assert await asyncio.to_thread(attn_here, *arguments) == expect, arguments
 
 
-async def test_everything_works_behind_a_password_or_a_certificate(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as kafka:
-        for door in ("words", "certificate"):
-            given = kafka.settings(door, data_dir=str(tmp_path / door))
+async def test_all_roles_and_commands_work_with_a_password_or_a_certificate(tmp_path: Path) -> None:
+    async with secured_kafka(tmp_path) as kafka:
+        for listener in ("words", "certificate"):
+            given = kafka.settings(listener, data_dir=str(tmp_path / listener))
             settings = Settings(_env_file=None, **given)  # type: ignore[call-arg]
             await attn(given, "topics")
-            good = cloud_event("message.posted", f"{door}-1", ws="w1", title=door)
+            good = cloud_event("message.posted", f"{listener}-1", ws="w1", title=listener)
             (tmp_path / "events").write_text(json.dumps(good) + "\n")
-            (tmp_path / "bad").write_text(json.dumps({"topic": "messages", "value": {"nonsense": door}}) + "\n")
+            (tmp_path / "bad").write_text(json.dumps({"topic": "messages", "value": {"nonsense": listener}}) + "\n")
             await attn(given, "emit", "messages", str(tmp_path / "events"))
             await attn(given, "replay", str(tmp_path / "bad"))
             stop, written = asyncio.Event(), metrics.ROWS._value.get()
@@ -148,9 +149,9 @@ async def test_everything_works_behind_a_password_or_a_certificate(tmp_path: Pat
             ) as client:
                 history = asyncio.create_task(run_history(settings, stop))
 
-                async def listed(client: httpx.AsyncClient = client, name: str = f"{door}-1") -> bool:
-                    found = (await client.get("/org/me/inbox")).json()["items"]
-                    return any(item["source_id"] == name for item in found)
+                async def listed(client: httpx.AsyncClient = client, name: str = f"{listener}-1") -> bool:
+                    items = (await client.get("/org/me/inbox")).json()["items"]
+                    return any(item["source_id"] == name for item in items)
 
                 while not await listed():
                     await asyncio.sleep(0.1)
@@ -160,13 +161,13 @@ async def test_everything_works_behind_a_password_or_a_certificate(tmp_path: Pat
                 await until(lambda before=written: metrics.ROWS._value.get() > before, 60)
                 await attn(given, "dead-letters", "--summary")
                 await attn(given, "rebuild", "--check")
-                await attn(given, "checkpoint", str(tmp_path / f"{door}.gz"))
+                await attn(given, "checkpoint", str(tmp_path / f"{listener}.gz"))
                 stop.set()
                 await history
 
 
 async def test_a_rejected_client_reports_the_reason_in_one_line(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as kafka:
+    async with secured_kafka(tmp_path) as kafka:
         async def refused(given: dict[str, Any]) -> None:
             env = {f"ATTN_{name.upper()}": str(value) for name, value in given.items()}
             done = await asyncio.to_thread(command_line, "topics", "--data-dir", str(tmp_path), cwd=tmp_path, env=env)
@@ -177,7 +178,7 @@ async def test_a_rejected_client_reports_the_reason_in_one_line(tmp_path: Path) 
             with pytest.raises(topics.TopicError):
                 await topics.ensure_topics(Settings(_env_file=None, **given), 1.0)  # type: ignore[call-arg]
 
-        await asyncio.gather(*(refused(given) for given in (  # at once: each waits for its time limit
+        await asyncio.gather(*(refused(given) for given in (  # concurrently: each takes until its time limit
             kafka.settings("words", kafka_password="wrong"), kafka.settings("words", kafka_ca=""),
             kafka.settings("certificate", kafka_certificate=""),
             kafka.settings("words", kafka_security="PLAINTEXT"),
@@ -197,4 +198,4 @@ def test_missing_settings_and_files_are_named(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(UserError, match="certificates for Kafka"):
         config.load_settings()
     monkeypatch.delenv("ATTN_KAFKA_CA")
-    assert attn_here("up", "--data-dir", str(tmp_path / "data")) == 2, "the embedded broker has no TLS"
+    assert attn_here("up", "--data-dir", str(tmp_path / "data")) == 2, "its broker has no TLS"

@@ -1,4 +1,4 @@
-"""`attn rebuild` on a broker reports and repairs wrong rows of a view, with workers running, and after crashes."""
+"""`attn rebuild` on a broker reports and repairs wrong rows of a view, while workers run and after crashes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ READER = Reader("ws_01", "ann", frozenset({"OWNER"}))
 
 
 async def killed(settings: Settings, home: Path, write: int) -> None:
-    """`attn rebuild` until that write."""
+    """Runs `attn rebuild` in a process that kills itself at the write with this number."""
     process = fork_server.start([str(PROCESS), str(write), "rebuild"], cwd=home, env=clean_env(env_of(settings)))
     try:
         assert await asyncio.to_thread(process.wait, 90) == -9
@@ -57,8 +57,8 @@ def truth(seen: pipeline.Seen, reader: Reader, limit: int) -> dict[str, Any]:
     return Truth(rows, reader).page(limit)
 
 
-async def agree(client: Client, expected: dict[str, Any]) -> None:
-    """Soon, what the frames add up to is this."""
+async def assert_copy(client: Client, expected: dict[str, Any]) -> None:
+    """Waits until the copy built from the feed equals `expected`."""
     with contextlib.suppress(AssertionError):
         await until(lambda: copied(client) == expected)
     assert copied(client) == expected
@@ -72,7 +72,7 @@ def copied(client: Client) -> dict[str, Any] | None:
 
 
 async def test_check_reports_exactly_the_corrupt_rows_and_rebuild_repairs_them(stack: Stack) -> None:
-    """While an edge serves and feeds follow it: they end where the inbox is, and the inbox where the log is."""
+    """An edge and two feeds run meanwhile. After the repair the feeds equal the view, and the view equals the log."""
     async with folded(stack) as settings:
         before = await look(settings)
         assert await check(settings) == {}
@@ -81,33 +81,33 @@ async def test_check_reports_exactly_the_corrupt_rows_and_rebuild_repairs_them(s
             for feed in feeds:
                 await feed.get(1)
             wrong = {number: await corrupt(settings, number) for number in (0, 1)}
-            money = await look(settings)
+            damaged = await look(settings)
             for feed, limit in zip(feeds, (3, 500), strict=True):
-                await agree(feed, truth(money, READER, limit))
+                await assert_copy(feed, truth(damaged, READER, limit))
             assert await check(settings) == wrong
-            assert (await look(settings)).views == money.views, "a check writes nothing"
+            assert (await look(settings)).views == damaged.views, "a check has written to the view"
             assert await rebuild(settings) == 2 * (6 + 1)
             assert await check(settings) == {}
             after = await look(settings)
             for feed, limit in zip(feeds, (3, 500), strict=True):
-                await agree(feed, truth(after, READER, limit))
+                await assert_copy(feed, truth(after, READER, limit))
                 assert [event for _, event, _ in feed.frames].count("snapshot") == 1
                 assert truth(before, READER, limit)["items"] == [
                     item | {"revision": was["revision"]} for item, was in zip(
                         truth(after, READER, limit)["items"], truth(before, READER, limit)["items"], strict=True)]
                 await feed.close()
         for number in (0, 1):
-            assert not differences(before, after, number), "as it was"
+            assert not differences(before, after, number), "the repaired view differs from the original one"
             then, now = (pipeline.position(seen.rows[number], number) for seen in (before, after))
             assert (now.next, now.clock, now.position) == (then.next, then.clock, then.position + 1 + POSITION_JUMP)
-        assert {number: len(found) for number, found in after.facts.items()} == {
-            number: len(found) for number, found in before.facts.items()}, "facts are not told again"
-        assert await rebuild(settings) == 0, "there is nothing left to do"
+        assert {number: len(facts) for number, facts in after.facts.items()} == {
+            number: len(facts) for number, facts in before.facts.items()}, "the rebuild has written facts"
+        assert await rebuild(settings) == 0, "a rebuild of a correct view has written records"
 
 
 async def test_a_worker_continues_from_the_rebuilt_view(stack: Stack) -> None:
-    """The view is replaced under it: it is fenced off, starts again, and nothing is lost, or told twice to who knows of
-    jumps."""
+    """A rebuild replaces the view of a running worker. The worker is fenced off and restarts. No event is lost. A fact
+    is emitted twice only with a position jump between both, which consumers of facts recognise."""
     async with folded(stack) as settings:
         for number in (0, 1):
             await corrupt(settings, number)
@@ -136,23 +136,24 @@ async def test_a_worker_continues_from_the_rebuilt_view(stack: Stack) -> None:
         later = of_later(3000)
         tasks = [asyncio.create_task(supervised()), asyncio.create_task(sending())]
         try:
-            await eventually(lambda: caught_up(settings, len(LINES) + 1), "the worker works", 60)
+            await eventually(lambda: caught_up(settings, len(LINES) + 1), "the worker has folded a new event", 60)
             assert await rebuild(settings) > 0
             await tasks[1]
-            seen = await eventually(lambda: caught_up(settings, len(LINES) + sent), "all folded", 60)
+            seen = await eventually(lambda: caught_up(settings, len(LINES) + sent), "all events are folded", 60)
             assert await check(settings) == {}
         finally:
             stop.set()
             await asyncio.gather(*tasks)
-        assert ended, "it was fenced off"
-        told: dict[str, list[int]] = {}
+        assert ended, "the worker was not fenced off"
+        positions: dict[str, list[int]] = {}
         for fact in seen.unique_facts():
             if not getattr(fact, "derived", True):
-                told.setdefault(fact.event_id, []).append(fact.pos)
-        assert len(told) == len(LINES) + sent
-        # What it had told and could not fold any more has new places: history knows an event told before a jump.
-        twice = [places for places in told.values() if len(places) > 1]
-        assert all(len(places) == 2 and places[1] - places[0] > POSITION_JUMP // 2 for places in twice)
+                positions.setdefault(fact.event_id, []).append(fact.pos)
+        assert len(positions) == len(LINES) + sent
+        # The fenced worker had written facts without their rows. The restarted worker emits these facts again, at
+        # positions after the jump. The history drops facts that it has from before a jump.
+        twice = [both for both in positions.values() if len(both) > 1]
+        assert all(len(both) == 2 and both[1] - both[0] > POSITION_JUMP // 2 for both in twice)
 
 
 async def test_a_rebuild_killed_at_any_write_leaves_the_old_or_the_new_view(stack: Stack, tmp_path: Path) -> None:
@@ -163,33 +164,34 @@ async def test_a_rebuild_killed_at_any_write_leaves_the_old_or_the_new_view(stac
             await killed(other, tmp_path, write)
             view = await read_view(settings, 0)
             states.append(same(view.rows, old.rows[0]))
-            assert states[-1] or 0 not in await check(other), "the old one or the new one"
-            async with edge(settings) as base:  # a reader that begins now sees the same
+            assert states[-1] or 0 not in await check(other), "the view is neither the old one nor the new one"
+            async with edge(settings) as base:  # a new edge must show the same view
                 feed = Client(base, who=("ann", "OWNER", "ws_02"), params={"limit": 500})
                 await feed.get(1)
                 seen = await look(settings)
                 seen.rows[0] = view.rows
-                await agree(feed, truth(seen, Reader("ws_02", "ann", frozenset({"OWNER"})), 500))
+                await assert_copy(feed, truth(seen, Reader("ws_02", "ann", frozenset({"OWNER"})), 500))
                 await feed.close()
-        assert states == [True, True, True], "it is not cut off so late that the end is written"
-        async with worker(other):  # writes the right ones where rows were left without an end
-            view = await eventually(lambda: settled(settings, 0), "rows out of turn mended")
+        assert states == [True, True, True], "a killed rebuild has written its position row"
+        async with worker(other):  # repairs the rows of the incomplete batch
+            view = await eventually(lambda: repaired_view(settings, 0), "no row of an incomplete batch is left")
             assert same(view.rows, old.rows[0])
         await rebuild(other)
         assert await check(other) == {}
 
 
-async def settled(settings: Settings, partition: int) -> Any:
+async def repaired_view(settings: Settings, partition: int) -> Any:
+    """Returns the view of the partition, or None while it has rows of an incomplete batch."""
     view = await read_view(settings, partition)
     return None if view.stale_keys else view
 
 
 async def test_a_rebuild_applies_changed_rules_to_the_whole_log(stack: Stack) -> None:
-    """What people rebuild for: the new view is the fold of the whole log with the rules of today."""
+    """With changed fold settings, a rebuild replaces the view by the fold of the whole log under the new settings."""
     async with folded(stack) as settings:
         other = with_targets(settings, 300)
         assert await check(settings) == {}
-        assert all(one["item"]["other"] > 10 for one in (await check(other)).values())
+        assert all(counts["item"]["other"] > 10 for counts in (await check(other)).values())
         await rebuild(other)
         seen = await look(settings)
         for number in (0, 1):
@@ -200,6 +202,6 @@ async def test_a_rebuild_applies_changed_rules_to_the_whole_log(stack: Stack) ->
             assert same(rows, seen.rows[number])
         async with worker(other):
             await send(settings, of_later(30))
-            await eventually(lambda: caught_up(settings, len(LINES) + 20), "going on")
+            await eventually(lambda: caught_up(settings, len(LINES) + 20), "the worker folds new events")
         assert await check(other) == {}
         assert await check(settings) != {}

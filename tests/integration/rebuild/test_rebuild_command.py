@@ -41,7 +41,7 @@ Attn = Callable[..., Awaitable[str]]
 
 @pytest.fixture
 def attn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Attn:
-    """`await attn(settings, "rebuild", ..., expect=0)`: the command line against a broker, in a thread; all it said."""
+    """Runs a command in a thread: `await attn(settings, "rebuild", ..., expect=0)`. Returns its output and errors."""
 
     async def run(settings: Settings, *arguments: str, expect: int = 0) -> str:
         with pytest.MonkeyPatch.context() as patch:
@@ -52,15 +52,15 @@ def attn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Attn:
             patch.chdir(tmp_path)
             capsys.readouterr()
             code = await asyncio.to_thread(attn_here, *arguments)
-        said = "".join(capsys.readouterr())
-        assert code == expect, said
-        return said
+        output = "".join(capsys.readouterr())
+        assert code == expect, output
+        return output
 
     return run
 
 
 async def forget(settings: Settings, partition: int, before: int) -> None:
-    """Retention: the log's first records are gone."""
+    """Deletes the records of a log partition before the offset `before`, as retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
     await admin.start()
     try:
@@ -70,8 +70,8 @@ async def forget(settings: Settings, partition: int, before: int) -> None:
 
 
 @KAFKA_ONLY
-async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn: Attn, tmp_path: Path) -> None:
-    """The embedded broker deletes no records."""
+async def test_a_log_without_its_first_records_needs_a_checkpoint(stack: Stack, attn: Attn, tmp_path: Path) -> None:
+    """Needs Apache Kafka: the embedded broker cannot delete records."""
     file = tmp_path / "views.gz"
     async with folded(stack) as settings:
         await attn(settings, "checkpoint", str(file))
@@ -79,12 +79,12 @@ async def test_a_log_without_its_beginning_takes_a_checkpoint(stack: Stack, attn
         async with worker(settings):
             later = of_later(100)
             await send(settings, later)
-            before = await eventually(lambda: caught_up(settings, len(LINES) + len(later)), "all folded")
+            before = await eventually(lambda: caught_up(settings, len(LINES) + len(later)), "all events are folded")
         wrong = await corrupt(settings, 0)
         await forget(settings, 0, 1)
         for more in ([], ["--check"]):
-            said = await attn(settings, "rebuild", *more, expect=1)
-            assert "attn.log/0 begins at offset 1: earlier records cannot be folded again" in said
+            output = await attn(settings, "rebuild", *more, expect=1)
+            assert "attn.log/0 begins at offset 1: earlier records cannot be folded again" in output
         await forget(settings, 0, at)
         other = with_targets(settings, 9)
         assert "other fold settings (targets)" in await attn(other, "rebuild", "--base", str(file), expect=1)
@@ -107,7 +107,7 @@ async def test_a_view_that_is_gone_comes_back_from_a_checkpoint(stack: Stack, at
         await admin.start()
         await admin.delete_topics([VIEWS])
         await admin.close()
-        await eventually(lambda: made(settings), "a new topic")
+        await eventually(lambda: created_again(settings), "the topic of views is created again")
         await attn(settings, "rebuild", "--base", str(file))
         after = await look(settings)
         for number in (0, 1):
@@ -116,11 +116,12 @@ async def test_a_view_that_is_gone_comes_back_from_a_checkpoint(stack: Stack, at
             assert positions[1] == positions[0] + POSITION_JUMP
         async with worker(settings):
             await send(settings, of_later(30))
-            await eventually(lambda: caught_up(settings, len(LINES) + 20), "going on")
+            await eventually(lambda: caught_up(settings, len(LINES) + 20), "the worker folds new events")
         assert await check(settings) == {}
 
 
-async def made(settings: Settings) -> bool:
+async def created_again(settings: Settings) -> bool:
+    """Creates missing topics. Returns whether the topic of views exists and is empty."""
     try:
         await topics.ensure_topics(settings)
     except topics.TopicError:
@@ -131,14 +132,14 @@ async def made(settings: Settings) -> bool:
 async def test_the_command_line(stack: Stack, attn: Attn) -> None:
     async with folded(stack) as settings:
         await corrupt(settings, 1)
-        said = await attn(settings, "rebuild", "--check", expect=1)
-        assert "6 rows differ from the log" in said
-        assert "made-up-1" in said
-        found = [json.loads(line) for line in (await attn(settings, "rebuild", "--json")).splitlines()]
-        assert [one["written"] for one in found] == [0, 7]
-        assert [one["partition"] for one in found] == [0, 1]
-        again = json.loads(await attn(settings, "rebuild", "--check", "--json", "--partitions", "1"))
-        assert (again["differ"], again["checksum"]) == ({}, found[1]["checksum"])
+        output = await attn(settings, "rebuild", "--check", expect=1)
+        assert "6 rows differ from the log" in output
+        assert "made-up-1" in output
+        reports = [json.loads(line) for line in (await attn(settings, "rebuild", "--json")).splitlines()]
+        assert [report["written"] for report in reports] == [0, 7]
+        assert [report["partition"] for report in reports] == [0, 1]
+        checked = json.loads(await attn(settings, "rebuild", "--check", "--json", "--partitions", "1"))
+        assert (checked["differ"], checked["checksum"]) == ({}, reports[1]["checksum"])
         assert "the view equals the log; nothing was written" in await attn(settings, "rebuild")
         assert "partitions '7'" in await attn(settings, "rebuild", "--partitions", "7", expect=2)
 
@@ -147,6 +148,6 @@ async def test_views_that_cannot_be_rebuilt_are_reported(stack: Stack, attn: Att
     async with stack(log_partitions=2) as settings:
         assert "no topic attn.facts, attn.log, attn.views" in await attn(settings, "rebuild", "--check", expect=1)
         await topics.ensure_topics(settings)
-        assert "the view equals the log" in await attn(settings, "rebuild", "--check"), "nothing is there"
+        assert "the view equals the log" in await attn(settings, "rebuild", "--check"), "empty topics"
         more = settings.model_copy(update={"log_partitions": 8})
         assert "has 2 partitions, ATTN_LOG_PARTITIONS says 8" in await attn(more, "rebuild", expect=1)

@@ -39,6 +39,7 @@ def ids(seen: Seen) -> set[str]:
 
 
 async def arrived(settings: Settings, numbers: Iterable[object], task: asyncio.Task[None] | None = None) -> Seen:
+    """Waits until the log has the events e<number>. Fails if it has others, or if the worker's `task` ends."""
     wanted = {f"e{number}" for number in numbers}
 
     async def there() -> Seen | None:
@@ -48,17 +49,17 @@ async def arrived(settings: Settings, numbers: Iterable[object], task: asyncio.T
         seen = await look(settings)
         return seen if wanted <= ids(seen) else None
 
-    found: Seen = await eventually(there, f"{sorted(wanted)} are in the log")
-    assert ids(found) == wanted
-    return found
+    seen: Seen = await eventually(there, f"{sorted(wanted)} are in the log")
+    assert ids(seen) == wanted
+    return seen
 
 
-NOT_LEADER = (5, 6)  # a moment after the topic was created
+NOT_LEADER = (5, 6)  # LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER: returned right after a topic is created
 SECONDS = 30
 
 
 def put(settings: Settings, batch: Batch, partition: int = 0) -> int:
-    """The error code of the broker."""
+    """Sends a batch to the topic `plans`. Returns the error code of the broker; retries while there is no leader."""
     deadline, bytes_ = time.monotonic() + SECONDS, batch.encode()
     while (code := raw_produce.produce(settings.kafka, "plans", bytes_, partition)[0]) in NOT_LEADER:
         assert time.monotonic() < deadline
@@ -76,7 +77,7 @@ async def with_admin(settings: Settings, does: Callable[[AIOKafkaAdminClient], A
 
 
 async def test_all_codecs_of_librdkafka_and_of_the_broker(stack: Stack) -> None:
-    """`compression.type` of the topic wins over the producer's, where the broker has it."""
+    """librdkafka compresses records with each codec, and the worker reads all of them."""
     async with stack() as settings:
         await topics.ensure_topics(settings)
         async with worker(settings) as task:
@@ -133,8 +134,8 @@ def _odd() -> dict[str, Batch]:
 
 
 async def test_malformed_batches_do_not_stop_a_worker(stack: Stack) -> None:
-    """The broker may refuse them. What it accepts is an event, a dead letter, or a marker; all around it arrives, and a
-    worker that starts at it goes on too."""
+    """The broker may refuse a malformed batch. A batch that it accepts yields an event, a dead letter or nothing. Valid
+    events around it arrive, and a worker that starts at its offset continues after it."""
     async with stack(source_partitions=1) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings) as task:
@@ -151,7 +152,7 @@ async def test_malformed_batches_do_not_stop_a_worker(stack: Stack) -> None:
                 seen = await look(settings)
                 return seen if {f"e{number}" for number in good} <= ids(seen) else None
 
-            seen = await eventually(settled, f"{good} of {accepted}")
+            seen = await eventually(settled, f"the log has the events {good}; accepted by the broker: {accepted}")
         assert accepted["header name of any bytes"]
         assert accepted["a bomb of zstd"]
         by_cause: dict[str, int] = {}
@@ -161,10 +162,10 @@ async def test_malformed_batches_do_not_stop_a_worker(stack: Stack) -> None:
         assert by_cause["unreadable"] >= accepted["a bomb of gzip"] + accepted["a bomb of zstd"]
         large = {letter.headers_size >> 20: letter.truncated for letter in seen.letters if letter.cut}
         assert large.get(20, True)
-        process = spawn(settings)  # at the odd ones again: nothing was committed by the one before, if it was killed
+        process = spawn(settings)  # reads the malformed batches again if the first worker committed no offset
         try:
             assert put(settings, Batch([Rec(value=event("after"))])) == 0
-            await eventually(lambda: _has(settings, "eafter"), "the next worker goes on")
+            await eventually(lambda: _has(settings, "eafter"), "the next worker reads an event after the batches")
         finally:
             kill(process)
 
@@ -181,11 +182,11 @@ async def test_a_worker_killed_at_an_unreadable_offset_continues_after_it(stack:
             assert put(settings, bomb) == 0
         process = spawn(settings)
         try:
-            await eventually(lambda: _letters(settings, 1), "the first is in dead-letters")
+            await eventually(lambda: _letters(settings, 1), "the first unreadable batch is a dead letter")
             kill(process)
             process = spawn(settings)
             assert put(settings, Batch([Rec(value=event("good"))])) == 0
-            await eventually(lambda: _has(settings, "egood"), "what is behind them arrives")
+            await eventually(lambda: _has(settings, "egood"), "the event after the unreadable batches is in the log")
             assert process.poll() is None
         finally:
             kill(process)
@@ -202,7 +203,7 @@ async def test_only_committed_records_are_read_and_an_open_transaction_delays_it
         async with worker(settings) as task:
             open_one = Producer({
                 "bootstrap.servers": settings.kafka, "transactional.id": "a", "compression.type": "lz4",
-                "transaction.timeout.ms": 600_000})  # the default of 60 s ends it on a busy machine
+                "transaction.timeout.ms": 600_000})  # on a busy machine the test takes longer than the default of 60 s
             open_one.init_transactions()
             open_one.begin_transaction()
             open_one.produce("plans", event("open"), partition=0)
@@ -218,7 +219,7 @@ async def test_only_committed_records_are_read_and_an_open_transaction_delays_it
                 other.produce("plans", event(number), partition=1)
                 other.produce("plans", event(f"behind{number}"), partition=0)
                 other.commit_transaction()
-                await asyncio.sleep(1.1)  # longer than a look of the watch
+                await asyncio.sleep(1.1)  # longer than the interval of the watchdog
             await arrived(settings, range(6), task)
             assert not task.done()
             open_one.commit_transaction()
@@ -241,36 +242,38 @@ async def test_partitions_that_are_added_are_read(stack: Stack) -> None:
             await arrived(settings, [0], task)
             answer = await with_admin(settings, lambda admin: admin.create_partitions({"plans": NewPartitions(3)}))
             assert all(code == 0 for _, code, *_ in answer.topic_errors), answer
-            await eventually(lambda: put(settings, Batch([Rec(value=event(2))]), 2) == 0, "the new partition is there")
+            await eventually(
+                lambda: put(settings, Batch([Rec(value=event(2))]), 2) == 0, "the broker takes records for partition 2")
             await arrived(settings, [0, 2], task)
 
 
 @pytest.mark.parametrize("before", [40])
 async def test_a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning(stack: Stack, before: int) -> None:
-    """Also where it soon has more records than the old one had."""
+    """The old topic had more records than the new one, so the old offset is beyond its end."""
     async with stack(source_partitions=1) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings) as task:
             old = [f"old{number}" for number in range(before)]
             assert put(settings, Batch([Rec(value=event(name)) for name in old])) == 0
             await arrived(settings, old, task)
-            await asyncio.sleep(1.5)  # until it is committed
+            await asyncio.sleep(1.5)  # the worker commits its offset within this time
 
             async def again(admin: AIOKafkaAdminClient) -> None:
                 async def made() -> bool:
-                    # Each time: the embedded broker creates a topic that a consumer asks for between the two requests.
+                    # Deleted before each attempt: the consumer may ask for the topic between both requests, and the
+                    # embedded broker then creates it.
                     await admin.delete_topics(["plans"])
-                    # The batches below are older than the broker keeps records by their own time.
+                    # The records below have old timestamps: retention by these would delete them.
                     stamped = {"message.timestamp.type": "LogAppendTime"}
                     answer = await admin.create_topics([NewTopic("plans", 1, 1, topic_configs=stamped)])
                     return answer.topic_errors[0][1] == 0
 
-                await eventually(made, "it is there again")
+                await eventually(made, "the topic is created again")
 
             await with_admin(settings, again)
             new = [f"new{number}" for number in range(10)]
             batch = Batch([Rec(value=event(name)) for name in new])
-            await eventually(lambda: put(settings, batch) == 0, "it is usable")
+            await eventually(lambda: put(settings, batch) == 0, "the broker accepts records for the topic")
             await arrived(settings, old + new, task)
             assert put(settings, Batch([Rec(value=event("last"))])) == 0
             await arrived(settings, [*old, *new, "last"], task)
@@ -283,7 +286,7 @@ async def test_dead_letters_fit_a_topic_of_the_default_size(stack: Stack) -> Non
         await topics.ensure_topics(settings)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka, max_request_size=16 << 20) as producer:
             for number in range(4):
-                # Of large headers with one name, the embedded broker keeps one (noida-db 0.2.3).
+                # Names differ: of several large headers with one name the embedded broker (noida-db 0.2.3) keeps one.
                 await producer.send_and_wait("plans", os.urandom(3 << 20), key=os.urandom(1 << 20), headers=[
                     (f"h{index}", os.urandom(1 << 20)) for index in range(number)])
         async with worker(settings) as task:

@@ -21,16 +21,16 @@ WORKSPACES = ("ws_01", "ws_02", "ws_03", "ws_04")
 
 
 def counted_once(seen: Any, lines: list[events.Line]) -> None:
-    told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
-    assert len(told) == len(set(told))
-    assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+    event_ids = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
+    assert len(event_ids) == len(set(event_ids))
+    assert set(event_ids) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
 
 
 @pytest.mark.parametrize("where", [Ingestor, AssignedPartitions])
 async def test_records_that_faust_does_not_deliver_are_read_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, where: type
 ) -> None:
-    """Every third chunk vanishes, some of them the last of their partition."""
+    """Faust drops every third chunk of records, also the last chunk of a partition."""
     put, chunks = where.enqueue, 0  # type: ignore[attr-defined]
 
     async def losing(self: Any, tp: Any, records: Any) -> None:
@@ -47,7 +47,7 @@ async def test_records_that_faust_does_not_deliver_are_read_again(
             for at in range(0, len(lines), 60):
                 await send(settings, lines[at:at + 60])
                 await asyncio.sleep(0.2)
-            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all events are folded")
         assert chunks > 10
         check(seen, settings)
         counted_once(seen, lines)
@@ -55,7 +55,7 @@ async def test_records_that_faust_does_not_deliver_are_read_again(
 
 
 async def test_partitions_move_between_workers(stack: Stack) -> None:
-    """A second worker comes while events flow, one is stopped, one is killed and started again."""
+    """While events are sent, a second worker joins, is killed and restarted, and the first worker is stopped."""
     lines, sent, enough = events.generate(22, 9000, workspaces=WORKSPACES), 0, False
     async with stack(log_partitions=4) as settings:
         await topics.ensure_topics(settings)
@@ -72,31 +72,31 @@ async def test_partitions_move_between_workers(stack: Stack) -> None:
         second.model_fields_set.add("instance")
         processes = [spawn(first)]
 
-        async def goes_on(records: int = 20) -> None:
-            """Facts are told meanwhile, so somebody folds."""
+        async def wait_for_facts(records: int = 20) -> None:
+            """Waits until the workers have written `records` more facts."""
             before = await count(settings, FACTS)
 
             async def more() -> bool:
                 return await count(settings, FACTS) >= before + records
 
-            await eventually(more, "facts are told")
+            await eventually(more, "the workers write facts")
 
         try:
-            await goes_on()
+            await wait_for_facts()
             processes.append(spawn(second))
             await asyncio.sleep(8)
-            await goes_on()
+            await wait_for_facts()
             kill(processes[1])
             processes[1] = spawn(second)
             await asyncio.sleep(4)
-            await goes_on()
+            await wait_for_facts()
             processes[0].terminate()
             assert processes[0].wait(60) == 0
-            await goes_on()
+            await wait_for_facts()
             enough = True
             await feeding
             processes[0] = spawn(first)
-            seen = await eventually(lambda: caught_up(settings, sent), "all folded")
+            seen = await eventually(lambda: caught_up(settings, sent), "all events are folded")
         finally:
             feeding.cancel()
             for process in processes:
@@ -105,8 +105,8 @@ async def test_partitions_move_between_workers(stack: Stack) -> None:
         counted_once(seen, lines[:sent])
 
 
-async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cluster) -> None:
-    """It is stopped cleanly under a running worker, which goes on, or ends for its supervisor to start it again."""
+async def test_a_worker_continues_after_a_restart_of_its_broker(own_broker: EmbeddedBroker | Cluster) -> None:
+    """The broker is stopped cleanly for 3 s. The worker continues, or exits and is restarted."""
     lines = events.generate(23, 800, workspaces=WORKSPACES)
     broker = own_broker
     settings = Settings(kafka=broker.bootstrap, log_partitions=2, source_partitions=2)
@@ -114,7 +114,7 @@ async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cl
     process = spawn(settings)
     try:
         await send(settings, lines[:300])
-        await eventually(lambda: caught_up(settings, 300), "the first part")
+        await eventually(lambda: caught_up(settings, 300), "the first 300 events are folded")
         assert await broker.stop()
         await asyncio.sleep(3)
         await broker.start()
@@ -127,7 +127,7 @@ async def test_a_broker_that_goes_and_comes_back(own_broker: EmbeddedBroker | Cl
                 process = spawn(settings)
             return await caught_up(settings, len(lines))
 
-        seen = await eventually(done, "all folded")
+        seen = await eventually(done, "all events are folded")
     finally:
         kill(process)
     check(seen, settings)

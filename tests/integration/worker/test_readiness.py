@@ -38,13 +38,14 @@ def line(number: int) -> dict[str, Any]:
     }}
 
 
-async def says(base: str, status: int, text: str = "") -> bool:
+async def readyz_is(base: str, status: int, text: str = "") -> bool:
+    """Returns whether /readyz answers with this status and a body that contains `text`."""
     async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         try:
-            found = await client.get(f"{base}/readyz")
+            answer = await client.get(f"{base}/readyz")
         except httpx.TransportError:
             return False
-    return found.status_code == status and text in found.text
+    return answer.status_code == status and text in answer.text
 
 
 async def started(tmp_path: Path) -> tuple[EmbeddedBroker, Settings, str]:
@@ -70,10 +71,10 @@ async def test_a_worker_with_a_stalled_writer_is_not_ready_and_ends(
 
     async def ends() -> None:
         async with worker(settings) as task:
-            await eventually(lambda: says(base, 200, "ok"), "ready")
+            await eventually(lambda: readyz_is(base, 200, "ok"), "the worker is ready")
             monkeypatch.setattr(Ingestor, "_flush", hang)
             await send(settings, [line(1)])
-            await eventually(lambda: says(base, 503, "stalled: waitpoints/0 stays at offset 0"), "stalled")
+            await eventually(lambda: readyz_is(base, 503, "stalled: waitpoints/0 stays at offset 0"), "stalled worker")
             await asyncio.wait({task}, timeout=60)
 
     try:
@@ -87,17 +88,17 @@ async def test_a_worker_and_an_edge_without_their_broker(tmp_path: Path) -> None
     broker, settings, base = await started(tmp_path)
     try:
         async with worker(settings), edge(settings) as edge_base:
-            await eventually(lambda: says(base, 200, "ok"), "the worker is ready")
-            await eventually(lambda: says(edge_base, 200, "ready"), "the edge is ready")
+            await eventually(lambda: readyz_is(base, 200, "ok"), "the worker is ready")
+            await eventually(lambda: readyz_is(edge_base, 200, "ready"), "the edge is ready")
             await broker.stop()
             silent = "the broker has not answered for"
-            await eventually(lambda: says(base, 503, silent), "the worker says so")
-            await eventually(lambda: says(edge_base, 503, silent), "the edge says so")
+            await eventually(lambda: readyz_is(base, 503, silent), "the worker reports the silent broker")
+            await eventually(lambda: readyz_is(edge_base, 503, silent), "the edge reports the silent broker")
             async with httpx.AsyncClient(trust_env=False) as client:
                 assert (await client.get(f"{edge_base}/healthz")).status_code == 200
             await broker.start()
-            await eventually(lambda: says(base, 200, "ok"), "the worker goes on")
-            await eventually(lambda: says(edge_base, 200, "ready"), "the edge goes on")
+            await eventually(lambda: readyz_is(base, 200, "ok"), "the worker is ready again")
+            await eventually(lambda: readyz_is(edge_base, 200, "ready"), "the edge is ready again")
     finally:
         await broker.stop()
 
@@ -115,10 +116,10 @@ async def test_an_edge_whose_view_stalls_is_not_ready(
     monkeypatch.setattr(TopicFollower, "_follow", wait_first)
     try:
         async with worker(settings), edge(settings) as edge_base:
-            await eventually(lambda: says(edge_base, 200), "ready")
+            await eventually(lambda: readyz_is(edge_base, 200), "the edge is ready")
             await send(settings, [line(1)])
-            await eventually(lambda: says(edge_base, 503, "stalled: attn.views/"), "stalled")
+            await eventually(lambda: readyz_is(edge_base, 503, "stalled: attn.views/"), "the edge is stalled")
             still.set()
-            await eventually(lambda: says(edge_base, 200), "ready again")
+            await eventually(lambda: readyz_is(edge_base, 200), "the edge is ready again")
     finally:
         await broker.stop()

@@ -1,5 +1,5 @@
-"""Circuit breaker of a source topic with mostly rejected records, where it is configured: other topics continue, and no
-record is lost (decisions 0015, 0027).
+"""Circuit breaker of a source topic, where one is configured: it opens when most records are rejected. Other topics
+continue, and no record is lost (decisions 0015, 0027).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streams.kafka import topics
 
 pytestmark = pytest.mark.broker
 
-LEAST = 20
+LEAST = 20  # ATTN_REJECT_MIN_RECORDS: records before the ratio is evaluated
 eventually = partial(pipeline.eventually, seconds=90.0)
 
 
@@ -44,15 +44,15 @@ def bad(count: int) -> list[tuple[str, bytes]]:
     return [("waitpoints", b"{oops")] * count
 
 
-def is_stopped() -> bool:
+def is_open() -> bool:
     return REGISTRY.get_sample_value("attn_ingest_circuit_open", {"topic": "waitpoints"}) == 1
 
 
 async def folded(settings: Settings, lines: list[dict[str, Any]], exactly: bool = True) -> bool:
     """Returns whether these events are in the facts, each once, and no others unless `exactly` is False."""
     wanted = {f"{line['value']['source']} {line['value']['id']}" for line in lines}
-    told = [fact.event_id for fact in (await look(settings)).unique_facts()]
-    return sorted(one for one in told if exactly or one in wanted) == sorted(wanted)
+    event_ids = [fact.event_id for fact in (await look(settings)).unique_facts()]
+    return sorted(name for name in event_ids if exactly or name in wanted) == sorted(wanted)
 
 
 async def test_rejects_open_no_circuit_by_default(stack: Stack) -> None:
@@ -61,7 +61,7 @@ async def test_rejects_open_no_circuit_by_default(stack: Stack) -> None:
         async with worker(settings):
             behind = waitpoints(*range(20))
             await send(settings, [*bad(500), *behind])
-            await eventually(lambda: folded(settings, behind), "what came behind the bad ones")
+            await eventually(lambda: folded(settings, behind), "the events after the rejected records are folded")
         assert len((await look(settings)).letters) == 500
 
 
@@ -70,17 +70,17 @@ async def test_a_bad_deployment_opens_the_circuit_of_its_topic_until_a_probe_suc
         await topics.ensure_topics(settings)
         async with worker(settings):
             await send(settings, bad(LEAST))
-            await eventually(is_stopped, "stopped")
+            await eventually(is_open, "the circuit is open")
             others = escalations(*range(50))
             waiting = waitpoints(*range(40))
             await send(settings, [*bad(3), *waiting, *others])
-            # On a busy machine the probes succeed before all others are folded.
-            await eventually(lambda: folded(settings, others, exactly=False), "the others")
-            await eventually(lambda: not is_stopped(), "it goes on")
-            await eventually(lambda: folded(settings, others + waiting), "what waited")
+            # On a busy machine the probes may succeed before all events of the other topic are folded.
+            await eventually(lambda: folded(settings, others, exactly=False), "the other topic is folded")
+            await eventually(lambda: not is_open(), "the circuit is closed")
+            await eventually(lambda: folded(settings, others + waiting), "the waiting events are folded")
             later = waitpoints(*range(100, 120))
             await send(settings, later)
-            await eventually(lambda: folded(settings, others + waiting + later), "what came later")
+            await eventually(lambda: folded(settings, others + waiting + later), "events after the probe are folded")
         letters = (await look(settings)).letters
         assert len(letters) == LEAST + 3
         assert {letter.cause for letter in letters} == {"json"}
@@ -92,34 +92,34 @@ async def test_an_operator_can_resume_a_stopped_topic(stack: Stack) -> None:
         async with worker(settings):
             begun = time.monotonic()
             await send(settings, bad(300))
-            await eventually(is_stopped, "stopped")
+            await eventually(is_open, "the circuit is open")
             waiting = waitpoints(*range(10))
             await send(settings, waiting)
             await send(settings, others := escalations(*range(10)))
-            await eventually(lambda: folded(settings, others), "the others")
+            await eventually(lambda: folded(settings, others), "the other topic is folded")
             assert len((await look(settings)).letters) == LEAST
 
-            async def told() -> bool:
-                """Again and again: a worker hears what is said after it has stopped, as a person would."""
-                word = ResumeTopicMarker("waitpoints").record_headers()
+            async def resume() -> bool:
+                """Sends the marker of `--resume-topic`. Repeated: a worker ignores markers from before the stop."""
+                headers = ResumeTopicMarker("waitpoints").record_headers()
                 async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
-                    await producer.send_and_wait(DEAD_LETTERS, None, b"go-on", headers=word)
-                return not is_stopped()
+                    await producer.send_and_wait(DEAD_LETTERS, None, b"go-on", headers=headers)
+                return not is_open()
 
-            await eventually(told, "it goes on")
-            await eventually(lambda: folded(settings, others + waiting), "all")
+            await eventually(resume, "the circuit is closed")
+            await eventually(lambda: folded(settings, others + waiting), "all events are folded")
             assert time.monotonic() - begun < 600
-        assert len([one for one in await letters_of(settings) if one.topic == "waitpoints"]) == 300
+        assert len([letter for letter in await letters_of(settings) if letter.topic == "waitpoints"]) == 300
 
 
 async def test_an_open_circuit_ends_with_its_worker_and_no_record_is_skipped(stack: Stack) -> None:
     async with stack(reject_ratio=0.5, reject_min_records=LEAST, reject_retry_seconds=600.0) as settings:
         await topics.ensure_topics(settings)
         await send(settings, bad(30))
-        for seen in (LEAST, 30):  # ten are left for the second one: too few to stop at
+        for seen in (LEAST, 30):  # the second worker reads only ten records, fewer than the minimum
             async with worker(settings):
                 await eventually(lambda seen=seen: has_letters(settings, seen), f"{seen} dead letters")
-                assert is_stopped() is (seen == LEAST)
+                assert is_open() is (seen == LEAST)
         assert len(await letters_of(settings)) == 30
 
 
@@ -132,8 +132,8 @@ async def test_a_record_without_key_value_and_time_is_a_dead_letter(stack: Stack
             await (await producer.send_batch(batch, "waitpoints", partition=0))
         async with worker(settings):
             await send(settings, lines := waitpoints(1, 2))
-            await eventually(lambda: folded(settings, lines), "the good ones")
-            await eventually(lambda: has_letters(settings, 1), "the dead letter")
+            await eventually(lambda: folded(settings, lines), "the valid events are folded")
+            await eventually(lambda: has_letters(settings, 1), "the record is a dead letter")
 
 
 async def has_letters(settings: Settings, count: int) -> bool:
@@ -141,7 +141,7 @@ async def has_letters(settings: Settings, count: int) -> bool:
 
 
 async def letters_of(settings: Settings) -> list[DeadLetter]:
-    """Without what operators said."""
+    """Returns the dead letters, without the markers of operators."""
     records = (await read(settings, DEAD_LETTERS))[0]
-    found = [parse_record(record.key, record.value, record.headers) for record in records]
-    return [one for one in found if isinstance(one, DeadLetter)]
+    parsed = [parse_record(record.key, record.value, record.headers) for record in records]
+    return [letter for letter in parsed if isinstance(letter, DeadLetter)]

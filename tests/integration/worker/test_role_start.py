@@ -11,14 +11,14 @@ import pytest
 from support.processes.cli import COMMAND, attn, clean_env
 
 SECRET = {"ATTN_JWT_SECRET": "a secret that is long enough for an HMAC of 256 bits"}
-NOBODY = "127.0.0.1:1"  # no broker answers there
+NO_BROKER = "127.0.0.1:1"  # no broker listens at this address
 
 
 def test_a_port_in_use_is_one_error_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        edge = attn("edge", "--kafka", NOBODY, "--port", port, cwd=tmp_path, env=SECRET)
-        worker = attn("worker", "--kafka", NOBODY, cwd=tmp_path, env={"ATTN_METRICS_PORT": port})
+        edge = attn("edge", "--kafka", NO_BROKER, "--port", port, cwd=tmp_path, env=SECRET)
+        worker = attn("worker", "--kafka", NO_BROKER, cwd=tmp_path, env={"ATTN_METRICS_PORT": port})
     assert edge.returncode == worker.returncode == 1
     assert edge.stderr == f"attn: cannot listen: port {port} on 127.0.0.1: Address already in use\n"
     assert worker.stderr.startswith("attn: cannot listen: ")
@@ -27,20 +27,20 @@ def test_a_port_in_use_is_one_error_line(tmp_path: Path) -> None:
 
 
 def test_a_foreign_host_is_one_error_line(tmp_path: Path) -> None:
-    edge = attn("edge", "--kafka", NOBODY, "--host", "203.0.113.1", "--port", "0", cwd=tmp_path, env=SECRET)
+    edge = attn("edge", "--kafka", NO_BROKER, "--host", "203.0.113.1", "--port", "0", cwd=tmp_path, env=SECRET)
     assert edge.returncode == 1
     assert edge.stderr.startswith("attn: cannot listen: port 0 on 203.0.113.1: ")
 
 
 @pytest.mark.parametrize("role", ["worker", "history", "deliver"])
 def test_a_role_that_waits_for_kafka_stops_on_sigterm(role: str, tmp_path: Path) -> None:
-    """Exit code 0: it stopped. 75, after half a minute, would be that Kafka did not come."""
+    """The role exits with 0. Without the signal it would exit with 75 after 30 s without Kafka."""
     given = ["--clickhouse", "http://127.0.0.1:1"] if role == "history" else []
     endpoints = tmp_path / "endpoints.toml"
     endpoints.touch()
     env = clean_env({"ATTN_ENDPOINTS": str(endpoints)} if role == "deliver" else {})
     with subprocess.Popen(
-        [*COMMAND, role, "--kafka", NOBODY, *given], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
+        [*COMMAND, role, "--kafka", NO_BROKER, *given], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
     ) as process:
         assert process.stderr is not None
         while "Unable connect" not in process.stderr.readline():
@@ -54,10 +54,10 @@ def test_a_role_that_waits_for_kafka_stops_on_sigterm(role: str, tmp_path: Path)
 def test_deliver_needs_valid_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "endpoints.toml"
     path.write_text('[[endpoint]]\nname = "a"\nurl = "https://a.example/"\nsecrets = ["whsec_c2VjcmV0"]\n')
-    done = attn("deliver", "--kafka", NOBODY, cwd=tmp_path)
+    done = attn("deliver", "--kafka", NO_BROKER, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1, "attn: no endpoints: set ATTN_ENDPOINTS to the TOML file that lists them\n")
     for role in ("deliver", "worker", "up"):
-        done = attn(role, "--kafka", NOBODY, cwd=tmp_path, env={"ATTN_ENDPOINTS": str(path)})
+        done = attn(role, "--kafka", NO_BROKER, cwd=tmp_path, env={"ATTN_ENDPOINTS": str(path)})
         assert (done.returncode, done.stderr) == (
             2, f'attn: ATTN_ENDPOINTS: {path}: endpoint 1 "a", secret 1: has 6 bytes; an HMAC secret has 16 to 64\n')

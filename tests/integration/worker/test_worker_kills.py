@@ -1,6 +1,6 @@
 """kill -9 of the worker at random moments of the input, and between any two of its writes.
 
-No record is lost or doubled (law 8): every row and fact is compared with one fold of the log, the log with the input.
+No record is lost or doubled (law 8). Rows and facts are compared with one fold of the log, the log with the input.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ POINTS = (
 
 def check_all(seen: Seen, settings: Settings, lines: list[events.Line]) -> None:
     check(seen, settings)
-    told = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
-    assert len(told) == len(set(told)), "an event counted twice"
-    assert set(told) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
+    event_ids = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
+    assert len(event_ids) == len(set(event_ids)), "an event was folded twice"
+    assert set(event_ids) == {f"{line['value']['source']} {line['value']['id']}" for line in lines}
     assert not seen.letters
 
 
@@ -54,13 +54,13 @@ async def test_kills_at_random_moments(stack: Stack) -> None:
         process = spawn(settings)
         try:
             while not feeding.done():
-                # Starting takes about two seconds; some die before they do anything.
+                # A start takes about 2 s, so some workers are killed before they fold a record.
                 await asyncio.sleep(random.uniform(1.0, 3.5))
                 kill(process)
                 kills += 1
                 process = spawn(settings)
             await feeding
-            seen = await eventually(lambda: caught_up(settings, len(lines)), "all folded")
+            seen = await eventually(lambda: caught_up(settings, len(lines)), "all events are folded")
         finally:
             kill(process)
         check_all(seen, settings, lines)
@@ -68,7 +68,7 @@ async def test_kills_at_random_moments(stack: Stack) -> None:
 
 
 async def test_kills_between_any_two_writes(stack: Stack) -> None:
-    """Ten lives of a worker, each ending at another point, then one that finishes."""
+    """Eleven workers run after each other; each kills itself at another point. A twelfth worker folds the rest."""
     lines, sent = events.generate(11, 4000), 0
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)
@@ -77,17 +77,17 @@ async def test_kills_between_any_two_writes(stack: Stack) -> None:
             try:
                 pause = 0.2
                 while process.poll() is None and pause < 20:
-                    # In lumps: each is at least one write of each kind, once the worker is there.
+                    # Ten events at once cause at least one write of each kind.
                     sent += await send(settings, lines[sent:sent + 10])
                     await asyncio.sleep(pause)
                     pause *= 1.15
                 assert sent < len(lines)
-                assert process.returncode == -9, f"it did not come to {point}"
+                assert process.returncode == -9, f"the worker did not reach {point}"
             finally:
                 kill(process)
         process = spawn(settings)
         try:
-            seen = await eventually(lambda: caught_up(settings, sent), "all folded")
+            seen = await eventually(lambda: caught_up(settings, sent), "all events are folded")
             await eventually(lambda: handles_sigterm(process), "the worker handles SIGTERM")
         finally:
             process.terminate()
