@@ -7,6 +7,7 @@ acknowledgements and reads again: the least that a Python program does for the s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -27,18 +28,17 @@ async def _hop(bootstrap: str, source: str, target: str, partitions: int, starte
         await consumer.seek_to_end()
         await started.wait()
         while True:
-            sent = []
-            for tp, records in (await consumer.getmany(timeout_ms=500)).items():
-                for record in records:
-                    sent.append(await producer.send(target, record.value, record.key, partition=tp.partition))
-            await asyncio.gather(*sent)
+            fetched = await consumer.getmany(timeout_ms=500)
+            await asyncio.gather(*[
+                await producer.send(target, record.value, record.key, partition=tp.partition)
+                for tp, records in fetched.items() for record in records])
 
 
 async def _relay(bootstrap: str, partitions: int) -> None:
     """Runs until its stdin ends."""
     started = asyncio.Barrier(len(TOPICS))
     hops = [asyncio.create_task(_hop(bootstrap, source, target, partitions, started))
-            for source, target in zip(TOPICS, TOPICS[1:], strict=False)]
+            for source, target in itertools.pairwise(TOPICS)]
     await started.wait()
     ready()
     end = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
