@@ -16,12 +16,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiokafka.consumer.fetcher import Fetcher
+from prometheus_client import Counter
 
 __all__ = ["install_throttle"]
 
 _IDLE_RATIO = 0.1  # wait as a share of the time since the last record
 _MAX_WAIT = 0.02  # seconds
 _EARLY_RATIO = 0.5  # a response is early before this share of fetch_max_wait_ms
+
+_FETCHES = Counter("attn_kafka_fetches_total", "Fetch requests to Kafka", ["outcome"])
+_WITH_RECORDS, _EMPTY = _FETCHES.labels("records"), _FETCHES.labels("empty")
 
 _installed = False
 
@@ -43,6 +47,7 @@ def install_throttle() -> None:
         except asyncio.CancelledError:
             return False  # raised while it waits for an unreachable broker; `Fetcher.close` would fail with it
         now = time.monotonic()
+        (_WITH_RECORDS if has_records else _EMPTY).inc()
         if has_records:
             last_record_at[self] = now
         elif now - began < request._max_wait_ms / 1000 * _EARLY_RATIO:
