@@ -70,7 +70,7 @@ def _wait_stored(up: Up, count: int) -> None:
 
 
 def _stored(up: Up) -> int:
-    runtime = json.loads((up.data_dir / "runtime.json").read_text())
+    runtime = json.loads((up.data_dir / "up.json").read_text())
     password = (up.data_dir / "clickhouse-password").read_text().strip()
     answer = httpx.post(
         f"http://127.0.0.1:{runtime['clickhouse_port']}/", content=_SQL, auth=("reader", password), trust_env=False)
