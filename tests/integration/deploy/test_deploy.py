@@ -1,6 +1,6 @@
-"""Compose file, image and nginx configuration, checked without a Docker engine.
+"""Checks the Compose file, the Dockerfile and the nginx configuration without a Docker engine.
 
-The compose schema is that of compose-spec (Apache-2.0), as vendored in tests/data.
+The schema of Compose files is that of compose-spec (Apache-2.0), a copy of which is in tests/data.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_compose_has_every_service(compose: dict[str, Any]) -> None:
 
 def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert text.count("${ATTN_JWT_SECRET:?") == 2, "edges and the tool that makes tokens"
+    assert text.count("${ATTN_JWT_SECRET:?") == 2, "two services need it: the edges and `token`"
     for variable, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
         assert rest.startswith((":?", ":-")), f"{variable} has neither a default nor a message"
     for variable in re.findall(r"^#?(ATTN_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE):
@@ -76,7 +76,7 @@ def test_compose_asks_for_secrets_and_has_none(compose: dict[str, Any]) -> None:
 
 
 def test_compose_gives_each_service_the_secrets_it_needs_and_no_other(compose: dict[str, Any]) -> None:
-    """`env_file` brings all of .env to a service, so what is not for it is set to nothing."""
+    """`env_file` gives a service all variables of .env. The service sets those of other services to empty text."""
     secrets = {"ATTN_CLICKHOUSE", "ATTN_JWT_SECRET", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_READER_PASSWORD",
                "GRAFANA_PASSWORD", "ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"}
     edge, worker = {"ATTN_JWT_SECRET", "ATTN_RECEIPT_KEYS"}, {"ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"}
@@ -105,12 +105,12 @@ def test_the_clickhouse_reader_can_only_select_from_attn(compose: dict[str, Any]
     assert variable in compose["services"]["clickhouse"]["environment"]
     profile = root.find(f"profiles/{user.findtext('profile')}")
     assert profile is not None
-    assert profile.findtext("readonly") == "2", "1 would refuse the limits that edges set"
+    assert profile.findtext("readonly") == "2", "with readonly=1 ClickHouse refuses the query limits that edges set"
     for name in ("format_schema", "output_format_schema", "format_template_resultset", "format_template_row"):
-        assert profile.find(f"constraints/{name}/readonly") is not None, "it names a file"
+        assert profile.find(f"constraints/{name}/readonly") is not None, f"the value of {name} is a file name"
 
 
-def test_compose_publishes_on_this_host_alone(compose: dict[str, Any]) -> None:
+def test_compose_publishes_ports_on_loopback_only(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for port in service.get("ports", []):
             assert port.startswith(("127.0.0.1:", "${ATTN_PUBLIC_ADDRESS:-127.0.0.1}:")), name
@@ -123,14 +123,14 @@ def test_the_dockerfile_copies_existing_files() -> None:
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists()
-                assert source.split("/")[0] in kept, f"{source} does not get to the builder"
+                assert source.split("/")[0] in kept, f".dockerignore excludes {source}"
     assert "USER 10001" in lines
     assert 'ENTRYPOINT ["attn"]' in lines
     assert any(line.startswith("HEALTHCHECK") for line in lines)
 
 
 def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: int = 256) -> Path:
-    """Our nginx.conf with the paths and addresses of a test."""
+    """Writes the nginx.conf of ops/deploy with the paths and addresses of a test. Returns its path."""
     text = (ROOT / "ops/deploy/nginx/nginx.conf").read_text()
     for old, new in {
         "limit_conn addresses 256": f"limit_conn addresses {connections}",
@@ -160,7 +160,7 @@ Edge = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Non
 
 @asynccontextmanager
 async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
-    """nginx before two edges that answer with their number, a moment later with a second frame."""
+    """Runs nginx in front of two edges. Each answers with its number; to /feed it sends a second frame 2 s later."""
     async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
@@ -181,7 +181,7 @@ async def behind_nginx(tmp_path: Path) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def nginx_before(tmp_path: Path, edge: Edge, connections: int = 256) -> AsyncIterator[int]:
-    """nginx before two edges, numbered from 1; its port."""
+    """Runs nginx in front of two edges, numbered from 1. Yields the port of nginx."""
     servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     port = free_port()
@@ -208,7 +208,7 @@ def token(workspace: str, user: str) -> str:
 
 
 async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]:
-    """The first byte of the answer's body (which edge), and the seconds until it came."""
+    """Returns the first byte of the response body, the number of the edge, and the seconds until it arrived."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     begun = time.monotonic()
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
@@ -222,11 +222,12 @@ async def ask(port: int, path: str = "/", header: str = "") -> tuple[str, float]
 
 @needs_nginx
 async def test_nginx_forwards_paths_unchanged(tmp_path: Path) -> None:
-    """An edge finds any id by the segment as it was encoded; nginx refuses what leads above the root, and NUL."""
-    asked: list[bytes] = []
+    """An edge decodes the ids in a path, so nginx must not change their encoding. nginx refuses paths that leave the
+    root, and NUL."""
+    received: list[bytes] = []
 
     async def edge(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        received.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
         writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
         writer.close()
 
@@ -242,14 +243,14 @@ async def test_nginx_forwards_paths_unchanged(tmp_path: Path) -> None:
     async with nginx_before(tmp_path, edge) as port:
         for path in paths:
             assert await answer(port, f"/cases/{path}/history?limit=1") == 204
-        assert asked == [f"/cases/{path}/history?limit=1".encode() for path in paths]
+        assert received == [f"/cases/{path}/history?limit=1".encode() for path in paths]
         for path in ("..%2F..%2F..%2Fx", "a%00b"):
             assert await answer(port, f"/cases/{path}/history") == 400
         assert await answer(port, "/%6detrics") == await answer(port, "/a/..%2Fmetrics") == 404
 
 
 @needs_nginx
-async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(tmp_path: Path) -> None:
+async def test_nginx_routes_a_workspace_to_one_edge_and_does_not_buffer_frames(tmp_path: Path) -> None:
     async with behind_nginx(tmp_path) as port:
         edges = {}
         for number in range(20):
@@ -266,7 +267,7 @@ async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(
             assert (await ask(port, "/", f"{header}\r\n"))[0] in "12"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 404"), "an edge's metrics are not for everybody"
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404"), "nginx forwards /metrics of an edge"
         writer.close()
         _, took = await ask(port, "/org/me/feed?last_event_id=5&token=secret", "")
         assert took < 1.5
@@ -275,7 +276,8 @@ async def test_nginx_keeps_a_workspace_on_one_edge_and_passes_frames_on_at_once(
 
 @needs_nginx
 async def test_nginx_limits_connections_by_address_for_any_token(tmp_path: Path) -> None:
-    """A token is not verified here, so a caller chooses the edge; streams times edges end at the limit by address."""
+    """nginx does not verify tokens, so a caller can choose the edge by its workspace. The limit by address holds for
+    the connections to all edges together."""
     async def edge(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n%d\n" % number)

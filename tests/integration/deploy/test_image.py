@@ -1,4 +1,4 @@
-"""Steps, variables, health check and user of the Dockerfile, run without Docker."""
+"""Runs the steps of the Dockerfile, with its variables, health check and user, without Docker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def directives(name: str) -> list[str]:
 
 
 def python_of(user: int | None) -> str:
-    """An interpreter that this user may run: root's own, below /root, is none."""
+    """Returns an interpreter that this user may run, or "". Users other than root cannot run one below /root."""
     own = os.path.realpath(sys.executable)
     for python in (own, "/usr/bin/python3"):
         try:
@@ -45,7 +45,7 @@ def python_of(user: int | None) -> str:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that every user may enter: those of pytest are their owner's."""
+    """A directory that every user may enter. Only the owner may enter directories that pytest creates."""
     with tempfile.TemporaryDirectory(prefix="attn-image-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -61,7 +61,7 @@ async def test_the_steps_make_an_image_whose_roles_run(open_directory: Path, tmp
     target, home = open_directory / "attn", open_directory / "home"
     for command in directives("RUN"):
         if "install.sh" not in command:
-            continue  # the user and the directory are the host's here
+            continue  # the command creates a user and a directory; the test uses those of the host
         words = shlex.split(command)
         assert (words[0], *words[2:]) == ("ops/deploy/image/install.sh", ".", "/opt/attn")
         install(ROOT / words[0], words[1], ROOT, target, env={"PYTHON": python})
@@ -86,7 +86,7 @@ async def test_the_steps_make_an_image_whose_roles_run(open_directory: Path, tmp
 
 
 def test_every_installed_requirement_is_pinned_by_hash() -> None:
-    """Each command that installs names hashes, or may not use the index."""
+    """Each install command requires hashes, or installs no dependencies."""
     text = re.sub(r"\\\n\s*", "", (ROOT / "ops/deploy/image/install.sh").read_text())
     commands = re.findall(r"^\s*\S*(?:/pip\"? (?:install|wheel)|/uv\"? pip (?:install|sync)).*$", text, re.MULTILINE)
     assert len(commands) == 4

@@ -1,5 +1,5 @@
-"""Manifests of ops/deploy/k8s, without a cluster: they fit Kubernetes' schemas, and the code and the image have all
-that they name.
+"""Checks the manifests of ops/deploy/k8s without a cluster. They are valid by the schemas of Kubernetes, and the
+settings, commands, ports and paths that they name exist in the code and the image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VARIABLES = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
 
 
 def parsed(text: str) -> dict[str, str]:
-    """Lines of NAME=value."""
+    """Parses lines of NAME=value."""
     return dict(line.split("=", 1) for line in text.splitlines() if line.strip() and not line.startswith("#"))
 
 
@@ -41,26 +41,26 @@ def manifests() -> Iterator[dict[str, Any]]:
         yield from yaml.safe_load_all((K8S / name).read_text())
 
 
-EVERY = list(manifests())
-PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in EVERY if one["kind"] in (
+MANIFESTS = list(manifests())
+PODS = {each["metadata"]["name"]: each["spec"]["template"] for each in MANIFESTS if each["kind"] in (
     "Deployment", "StatefulSet", "Job")}
 ROLES = ("attn-worker", "attn-edge", "attn-history", "attn-deliver")
 
 
 def container(name: str) -> dict[str, Any]:
-    [found] = PODS[name]["spec"]["containers"]
-    return found  # type: ignore[no-any-return]
+    [only] = PODS[name]["spec"]["containers"]
+    return only  # type: ignore[no-any-return]
 
 
 def image() -> dict[str, str]:
-    """What the image sets."""
+    """Returns the variables that the image sets."""
     text = (ROOT / "Dockerfile").read_text().partition("ENV PATH")[2].partition("\n\n")[0]
     return dict(re.findall(r"(ATTN_\w+)=(\S+)", text))
 
 
 def settings_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """As the role reads them in its pod."""
-    own = {one["name"]: one.get("value", f"{name}-0") for one in container(name)["env"]}
+    """Returns the settings that the role reads in its pod."""
+    own = {each["name"]: each.get("value", f"{name}-0") for each in container(name)["env"]}
     for variable, value in (image() | parsed((K8S / "attn.env").read_text()) | SECRET["stringData"] | own).items():
         monkeypatch.setenv(variable, value)
     return Settings(_env_file=None)  # type: ignore[call-arg]
@@ -68,10 +68,10 @@ def settings_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_match_kubernetes_schemas(version: str) -> None:
-    for one in [*EVERY, SECRET]:
-        kubernetes_validate.validate(one, version, strict=True)
+    for manifest in [*MANIFESTS, SECRET]:
+        kubernetes_validate.validate(manifest, version, strict=True)
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate({**EVERY[-1], "sepc": {}}, version, strict=True)
+        kubernetes_validate.validate({**MANIFESTS[-1], "sepc": {}}, version, strict=True)
 
 
 def test_kustomize_builds_the_manifests() -> None:
@@ -81,13 +81,13 @@ def test_kustomize_builds_the_manifests() -> None:
     done = subprocess.run([kubectl, "kustomize", str(K8S)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = list(yaml.safe_load_all(done.stdout))
-    assert len(made) == len(EVERY) + 1, "and the settings"
-    pods = [one["spec"]["template"]["spec"] for one in made if "template" in one.get("spec", {})]
+    assert len(made) == len(MANIFESTS) + 1, "kustomize must add only the ConfigMap of the settings"
+    pods = [each["spec"]["template"]["spec"] for each in made if "template" in each.get("spec", {})]
     [settings] = {pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] for pod in pods}
-    assert settings.startswith("attn-"), "with a checksum of its content"
+    assert settings.startswith("attn-"), "the name of the ConfigMap has no checksum of its content"
     [name] = {pod["containers"][0]["image"] for pod in pods}
     assert name == f"{KUSTOMIZATION['images'][0]['newName']}:{KUSTOMIZATION['images'][0]['newTag']}"
-    assert {one["metadata"].get("namespace") for one in made} == {"attn", None}
+    assert {each["metadata"].get("namespace") for each in made} == {"attn", None}
 
 
 def test_every_file_is_used_and_refers_to_existing_settings_and_commands() -> None:
@@ -100,48 +100,48 @@ def test_every_file_is_used_and_refers_to_existing_settings_and_commands() -> No
     assert KUSTOMIZATION["images"][0]["newTag"] == version[1]
     for name in PODS:
         assert set(container(name)["args"]) <= set(COMMANDS), name
-        assert "command" not in container(name), "the image's entrypoint is attn"
+        assert "command" not in container(name), "the entrypoint of the image runs attn"
 
 
 @pytest.mark.parametrize("name", PODS)
 def test_a_pod_is_restricted_and_may_write_where_the_role_does(name: str) -> None:
-    pod, one = PODS[name]["spec"], container(name)
+    pod, only = PODS[name]["spec"], container(name)
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert f"USER {pod['securityContext']['runAsUser']}\n" in dockerfile
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    # Kubernetes would set ATTN_EDGE_PORT and the like, of each service.
+    # Otherwise Kubernetes sets variables such as ATTN_EDGE_PORT for each service.
     assert pod["enableServiceLinks"] is False
-    assert one["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
-                                      "capabilities": {"drop": ["ALL"]}}
-    mounts = {mount["mountPath"]: mount["name"] for mount in one["volumeMounts"]}
+    assert only["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                                       "capabilities": {"drop": ["ALL"]}}
+    mounts = {mount["mountPath"]: mount["name"] for mount in only["volumeMounts"]}
     files = {"/etc/attn"} if name in ("attn-worker", "attn-deliver") else set()
     assert set(mounts) == {"/tmp", image()["ATTN_DATA_DIR"]} | files
-    assert all(mount.get("readOnly") for mount in one["volumeMounts"] if mount["mountPath"] in files)
+    assert all(mount.get("readOnly") for mount in only["volumeMounts"] if mount["mountPath"] in files)
     assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
-    assert one["resources"]["requests"].keys() == {"cpu", "memory"}
-    assert one["resources"]["limits"].keys() == {"memory"}
+    assert only["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert only["resources"]["limits"].keys() == {"memory"}
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_probes_use_port_and_paths_of_the_role(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, one = settings_of(name, monkeypatch), container(name)
-    [port] = one["ports"]
+    settings, only = settings_of(name, monkeypatch), container(name)
+    [port] = only["ports"]
     assert port["containerPort"] == (settings.port if name == "attn-edge" else settings.metrics_port)
-    assert settings.host == "0.0.0.0", "the kubelet comes from outside"
-    paths = {kind: one[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
-    assert all(asked["port"] == port["name"] for asked in paths.values())
-    assert {kind: asked["path"] for kind, asked in paths.items()} == {
+    assert settings.host == "0.0.0.0", "the kubelet probes the pod from outside"
+    probes = {kind: only[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+    assert all(probe["port"] == port["name"] for probe in probes.values())
+    assert {kind: probe["path"] for kind, probe in probes.items()} == {
         "startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
     routes = set(create_app(Fed().edge).openapi()["paths"])
-    for asked in paths.values():
+    for probe in probes.values():
         if name == "attn-edge":
-            assert asked["path"] in routes
+            assert probe["path"] in routes
         else:
-            assert _response(f"GET {asked['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
-    # Whoever hangs is killed as `attn up` would do it, no earlier; a start may take as long as there.
-    alive, started = one["livenessProbe"], one["startupProbe"]
+            assert _response(f"GET {probe['path']} HTTP/1.1\r\n".encode(), lambda: None).startswith(b"HTTP/1.1 200")
+    # Kubernetes kills an unresponsive process no earlier than `attn up` does, and allows a start as much time.
+    alive, started = only["livenessProbe"], only["startupProbe"]
     assert alive["periodSeconds"] * alive["failureThreshold"] >= settings.unresponsive_seconds
     assert started["periodSeconds"] * started["failureThreshold"] >= 120
 
@@ -151,7 +151,7 @@ def test_settings_of_a_pod_are_settings(name: str, monkeypatch: pytest.MonkeyPat
     settings = settings_of(name, monkeypatch)
     assert settings.log_partitions == 64
     assert settings.clickhouse_query_url.startswith("https://reader:")
-    assert settings.jwt_secret is None, "the example has none"
+    assert settings.jwt_secret is None, "the example contains a token secret"
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -159,28 +159,28 @@ def test_a_pod_has_the_secrets_of_its_role_alone(name: str, monkeypatch: pytest.
     for variable in ("ATTN_JWT_SECRET", "ATTN_SEAL_KEYS", "ATTN_RECEIPT_KEYS"):
         monkeypatch.setitem(SECRET["stringData"], variable, "x" * 32)
     settings = settings_of(name, monkeypatch)
-    assert bool(settings.clickhouse) == (name == "attn-history"), "the history alone writes"
-    assert (settings.jwt_secret is not None) == (name == "attn-edge"), "edges alone check tokens"
-    assert (settings.seal_keys is not None) == (name == "attn-worker"), "workers alone seal and open"
+    assert bool(settings.clickhouse) == (name == "attn-history"), "only the history writes to ClickHouse"
+    assert (settings.jwt_secret is not None) == (name == "attn-edge"), "only edges verify tokens"
+    assert (settings.seal_keys is not None) == (name == "attn-worker"), "only workers seal and open reply tokens"
     assert (settings.receipt_keys is not None) == (name in ("attn-worker", "attn-edge"))
 
 
 def test_network_policies_allow_callers_and_the_configured_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    policies = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "NetworkPolicy"}
+    policies = {each["metadata"]["name"]: each["spec"] for each in MANIFESTS if each["kind"] == "NetworkPolicy"}
     assert policies["attn-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
     def of(name: str, way: str) -> set[int]:
-        """Ports that policies open for the pod."""
-        found: set[int] = set()
+        """Returns the ports that the policies open for the pod; `way`: ingress or egress."""
+        ports: set[int] = set()
         for spec in policies.values():
             selector = spec["podSelector"]
             names = set(selector.get("matchLabels", {}).values()) | {
-                value for one in selector.get("matchExpressions", []) for value in one["values"]}
+                value for each in selector.get("matchExpressions", []) for value in each["values"]}
             if name in names:
                 for rule in spec.get(way, []):
-                    assert way == "egress" or rule["from"], "from somewhere, not from everywhere"
-                    found |= {port["port"] for port in rule["ports"]}
-        return found
+                    assert way == "egress" or rule["from"], "the rule allows every source"
+                    ports |= {port["port"] for port in rule["ports"]}
+        return ports
 
     for name in PODS:
         settings = settings_of(name, monkeypatch)
@@ -194,31 +194,32 @@ def test_network_policies_allow_callers_and_the_configured_services(monkeypatch:
 
 def test_consumers_have_stable_instance_names() -> None:
     for name in ("attn-worker", "attn-history", "attn-deliver"):
-        [found] = [one for one in EVERY if one["kind"] == "StatefulSet" and one["metadata"]["name"] == name]
-        [instance] = [one for one in container(name)["env"] if one["name"] == "ATTN_INSTANCE"]
+        [stateful] = [each for each in MANIFESTS if each["kind"] == "StatefulSet" and each["metadata"]["name"] == name]
+        [instance] = [each for each in container(name)["env"] if each["name"] == "ATTN_INSTANCE"]
         assert instance["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-        assert found["spec"]["serviceName"] in {one["metadata"]["name"] for one in EVERY if one["kind"] == "Service"}
+        assert stateful["spec"]["serviceName"] in {
+            each["metadata"]["name"] for each in MANIFESTS if each["kind"] == "Service"}
 
 
 def test_every_selector_matches_a_pod() -> None:
     labels = [template["metadata"]["labels"] for template in PODS.values()]
-    for one in EVERY:
-        selector = one["spec"].get("selector") if one["kind"] in (
+    for manifest in MANIFESTS:
+        selector = manifest["spec"].get("selector") if manifest["kind"] in (
             "Service", "Deployment", "StatefulSet", "PodDisruptionBudget") else None
         if selector is not None:
             wanted = selector.get("matchLabels", selector)
-            assert any(wanted.items() <= found.items() for found in labels), one["metadata"]["name"]
-    budgets = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "PodDisruptionBudget"}
-    assert set(budgets) == {"attn-worker", "attn-edge"}, "a budget of one replica would stop a drain"
+            assert any(wanted.items() <= pod.items() for pod in labels), manifest["metadata"]["name"]
+    budgets = {each["metadata"]["name"]: each["spec"] for each in MANIFESTS if each["kind"] == "PodDisruptionBudget"}
+    assert set(budgets) == {"attn-worker", "attn-edge"}, "a budget for a role of one replica blocks the drain of a node"
 
 
-def test_the_ingress_passes_streams_on_and_keeps_metrics() -> None:
-    [ingress] = [one for one in EVERY if one["kind"] == "Ingress"]
-    said = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
-    assert said["proxy-buffering"] == "off"
-    assert int(said["proxy-read-timeout"]) > 3 * Settings(_env_file=None).heartbeat_seconds  # type: ignore[call-arg]
-    assert {"http_authorization", "cookie_attn_session"} == set(re.findall(r"\$(\w+)", said["upstream-hash-by"]))
-    services = {one["metadata"]["name"]: one["spec"] for one in EVERY if one["kind"] == "Service"}
+def test_the_ingress_forwards_streams_and_not_metrics() -> None:
+    [ingress] = [each for each in MANIFESTS if each["kind"] == "Ingress"]
+    options = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert options["proxy-buffering"] == "off"
+    assert int(options["proxy-read-timeout"]) > 3 * Settings(_env_file=None).heartbeat_seconds  # type: ignore[call-arg]
+    assert {"http_authorization", "cookie_attn_session"} == set(re.findall(r"\$(\w+)", options["upstream-hash-by"]))
+    services = {each["metadata"]["name"]: each["spec"] for each in MANIFESTS if each["kind"] == "Service"}
     [rule] = ingress["spec"]["rules"]
     backends = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert backends == {"/metrics": "attn-nowhere", "/": "attn-edge"}
@@ -229,8 +230,8 @@ def test_the_ingress_passes_streams_on_and_keeps_metrics() -> None:
 def test_endpoints_are_mounted_where_the_setting_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     example = yaml.safe_load((K8S / "endpoints.example.yaml").read_text())
     settings = settings_of(name, monkeypatch)
-    [mount] = [one for one in container(name)["volumeMounts"] if one["name"] == "endpoints"]
-    [volume] = [one for one in PODS[name]["spec"]["volumes"] if one["name"] == "endpoints"]
+    [mount] = [each for each in container(name)["volumeMounts"] if each["name"] == "endpoints"]
+    [volume] = [each for each in PODS[name]["spec"]["volumes"] if each["name"] == "endpoints"]
     assert volume["secret"]["secretName"] == example["metadata"]["name"]
     [file] = example["stringData"]
     assert str(settings.endpoints) == f"{mount['mountPath']}/{file}"

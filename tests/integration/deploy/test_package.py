@@ -1,6 +1,6 @@
-"""The wheel, installed from the package index into empty environments: every command and every role runs.
+"""Installs the wheel from the package index into empty environments, and runs every command and every role there.
 
-Those environments share nothing with that of the tests: no dependency, no import path, no settings.
+The environments share nothing with that of the tests: no dependency, no import path, no settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ops.process.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("schemas", "streams", "api", "ops")
-# All commands in one process: what one of them imports is looked for where it is installed, whoever imports it first.
+# All commands run in one process: an import that is missing in the environment fails in any of them.
 HELP = """
 import sys
 from ops.cli import main
@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, as installers without a wheel do."""
+    """The wheel, built from the source distribution as installers build it when an index has no wheel."""
     out = tmp_path_factory.mktemp("dist")
     install(UV, "build", "--quiet", "--no-config", "--out-dir", out, ROOT)
     assert len(list(out.glob("attn-*.tar.gz"))) == 1
@@ -57,7 +57,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Without extras."""
+    """An environment with the wheel, without extras."""
     return Installed(empty_environment(tmp_path_factory.mktemp("bare") / "env", str(wheel)),
                      tmp_path_factory.mktemp("elsewhere"))
 
@@ -70,7 +70,7 @@ def clickhouse(tmp_path: Path) -> Iterator[ClickHouse]:
     server.kill()
 
 
-def test_every_file_of_the_packages_is_in_it(wheel: Path) -> None:
+def test_the_wheel_has_every_file_of_the_packages(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True)
     wanted = set(tracked.stdout.split()) if tracked.returncode == 0 else {
@@ -82,21 +82,21 @@ def test_every_file_of_the_packages_is_in_it(wheel: Path) -> None:
     assert any(name.startswith("schemas/json/sources/") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
-    assert not [name for name in names if name.startswith(("ops/bench", "ops/chaos"))], "the harness is a test"
+    assert not [name for name in names if name.startswith(("ops/bench", "ops/chaos"))], "the test harness"
 
 
 def test_nothing_of_the_checkout_is_importable(bare: Installed) -> None:
     code = f"import importlib, os; [print(os.path.realpath(importlib.import_module(p).__file__)) for p in {PACKAGES!r}]"
-    found = bare.run("python", "-c", code).stdout.split()
-    assert len(found) == len(PACKAGES)
-    assert all(path.startswith(os.path.realpath(bare.bin.parent)) for path in found), found
+    paths = bare.run("python", "-c", code).stdout.split()
+    assert len(paths) == len(PACKAGES)
+    assert all(path.startswith(os.path.realpath(bare.bin.parent)) for path in paths), paths
     assert "MISSING" in bare.run(
         "python", "-c", "import importlib.util as u; print('MISSING' if not u.find_spec('pytest') else '')").stdout
 
 
 def test_every_command_shows_its_help(bare: Installed) -> None:
-    said = bare.run("python", "-c", HELP).stdout
-    assert said.count("\nshown ") == len(COMMANDS) + 1
+    output = bare.run("python", "-c", HELP).stdout
+    assert output.count("\nshown ") == len(COMMANDS) + 1
     assert bare.run("attn", "--version").stdout.startswith("attn ")
     assert "current" in bare.run("attn", "schemas", "--check").stderr
 

@@ -1,4 +1,4 @@
-"""The checks of `make check` besides the tests, run as tests: CI is one command."""
+"""Runs the static checks of `make check` as tests, so that CI needs one command only."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def test_check(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -> None:
-    """xdist refuses to start where two processes differ, as by a clock or a set's order in a parametrized value."""
+def test_two_processes_collect_the_same_test_ids(request: pytest.FixtureRequest) -> None:
+    """xdist refuses to start if two processes collect different test ids, for example because a parametrized value
+    depends on the clock or on the order of a set."""
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *request.config.args],
@@ -43,7 +44,7 @@ def test_another_process_names_the_tests_alike(request: pytest.FixtureRequest) -
     here = [item.nodeid for item in request.session.items]
     known = set(here)
     assert [line for line in done.stdout.splitlines() if line in known] == here
-    assert max(map(len, here)) < 250, "an id that long is a value, not a name"
+    assert max(map(len, here)) < 250, "a test id contains a long value"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -1,4 +1,6 @@
-"""Supervised processes: restart after a crash, giving up with a reason, bounded stop, end together with the parent."""
+"""The supervisor restarts a crashed process, gives up with the reason, stops in bounded time, and ends with its parent
+process.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,17 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 
 @asynccontextmanager
-async def kept(tmp_path: Path, code: str, said: list[str] | None = None) -> AsyncIterator[SupervisedProcess]:
-    lines: list[str] = [] if said is None else said
+async def supervised(tmp_path: Path, code: str, output: list[str] | None = None) -> AsyncIterator[SupervisedProcess]:
+    """Supervises `python -c CODE` during the block, which begins once the program has printed "up"."""
+    lines: list[str] = [] if output is None else output
     part = SupervisedProcess("part", program(code), {}, tmp_path, lambda _, line: lines.append(line), FAST)
-    keeping = asyncio.create_task(part.run_forever())
+    running = asyncio.create_task(part.run_forever())
     try:
         await until(lambda: "up" in lines)
         yield part
     finally:
-        keeping.cancel()
-        await asyncio.wait({keeping})
+        running.cancel()
+        await asyncio.wait({running})
         await part.stop(0.0)
 
 
@@ -47,12 +50,12 @@ async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
 
 
 async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
-    said: list[str] = []
-    async with kept(tmp_path, STEADY, said) as part:
+    output: list[str] = []
+    async with supervised(tmp_path, STEADY, output) as part:
         first = part.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: part.pid not in (None, first) and said.count("up") == 2)
+        await until(lambda: part.pid not in (None, first) and output.count("up") == 2)
 
 
 async def test_a_part_that_keeps_failing_reaches_the_restart_limit_with_its_last_output(tmp_path: Path) -> None:
@@ -63,9 +66,9 @@ async def test_a_part_that_keeps_failing_reaches_the_restart_limit_with_its_last
 
 
 async def test_stop_sends_sigterm_first_and_then_sigkill(tmp_path: Path) -> None:
-    async with kept(tmp_path, STEADY) as part:
+    async with supervised(tmp_path, STEADY) as part:
         assert await part.stop(5.0)
-    async with kept(tmp_path, STUBBORN) as part:
+    async with supervised(tmp_path, STUBBORN) as part:
         begun = time.monotonic()
         assert not await part.stop(0.3)
         assert time.monotonic() - begun < 2
@@ -74,16 +77,16 @@ async def test_stop_sends_sigterm_first_and_then_sigkill(tmp_path: Path) -> None
 
 
 async def test_long_and_broken_lines_arrive(tmp_path: Path) -> None:
-    said: list[str] = []
+    output: list[str] = []
     code = """
 import sys, time
 sys.stdout.buffer.write(b'x' * 3_000_000 + b'\\n\\xff\\nup\\nno newline')
 sys.stdout.flush()
 time.sleep(60)
 """
-    async with kept(tmp_path, code, said):
-        assert "".join(said).count("x") == 3_000_000
-        assert said[-2:] == ["\ufffd", "up"]
+    async with supervised(tmp_path, code, output):
+        assert "".join(output).count("x") == 3_000_000
+        assert output[-2:] == ["\ufffd", "up"]
 
 
 PARENT = """
@@ -111,9 +114,9 @@ async def test_a_part_left_over_is_ended_before_the_next_starts(tmp_path: Path) 
     with subprocess.Popen(program(STUBBORN), stdout=subprocess.PIPE) as left:
         assert left.stdout is not None
         left.stdout.readline()
-        found = identity.identify(left.pid)
-        assert found is not None
-        identity.write(tmp_path / "part.pid", found)
+        leftover = identity.identify(left.pid)
+        assert leftover is not None
+        identity.write(tmp_path / "part.pid", leftover)
         part = SupervisedProcess("part", [], {}, tmp_path, lambda *_: None)
         await part.end_leftover()
         assert left.wait(60) == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""A supervised process that runs but does not answer is killed and restarted, without loss of events."""
+"""The supervisor kills and restarts a process that runs but does not answer. No event is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ops.process.supervisor import HealthEndpoint, RestartPolicy, SupervisedProc
 POLICY = RestartPolicy(
     initial_delay=0.02, max_delay=0.1, liveness=LivenessPolicy(interval=0.1, timeout=3.0, startup_timeout=60.0))
 
-PATIENCE = 90  # seconds: for a busy machine
+PATIENCE = 90  # seconds; long enough for a busy machine
 
 ANSWERS = """
 import http.server, os, time
@@ -44,42 +44,43 @@ server.serve_forever()
 
 
 @asynccontextmanager
-async def kept(tmp_path: Path, said: list[str], slow: float) -> AsyncIterator[SupervisedProcess]:
+async def supervised(tmp_path: Path, output: list[str], slow: float) -> AsyncIterator[SupervisedProcess]:
+    """Supervises an HTTP server that starts after `slow` seconds. The block begins once it listens."""
     def listens() -> HealthEndpoint:
         port = free_port()
         return HealthEndpoint("127.0.0.1", port, {"PORT": str(port), "SLOW": str(slow)})
 
     command = [sys.executable, "-c", ANSWERS]
-    part = SupervisedProcess("part", command, {}, tmp_path, lambda _, line: said.append(line), POLICY, listens)
-    keeping = asyncio.create_task(part.run_forever())
+    part = SupervisedProcess("part", command, {}, tmp_path, lambda _, line: output.append(line), POLICY, listens)
+    running = asyncio.create_task(part.run_forever())
     try:
-        assert await identity.wait_until(lambda: "up" in said, PATIENCE)
+        assert await identity.wait_until(lambda: "up" in output, PATIENCE)
         yield part
     finally:
-        keeping.cancel()
-        await asyncio.wait({keeping})
+        running.cancel()
+        await asyncio.wait({running})
         await part.stop(0.0)
 
 
 async def test_a_stopped_part_is_killed_and_started_again(tmp_path: Path) -> None:
-    said: list[str] = []
-    async with kept(tmp_path, said, slow=0) as part:
-        # The supervisor probes /healthz once /readyz was 200. Until then the longer timeout of a start holds.
-        assert await identity.wait_until(lambda: "/healthz" in said, PATIENCE)
+    output: list[str] = []
+    async with supervised(tmp_path, output, slow=0) as part:
+        # The supervisor probes /healthz once /readyz has answered 200. Until then the longer start timeout applies.
+        assert await identity.wait_until(lambda: "/healthz" in output, PATIENCE)
         first = part.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
-        assert await identity.wait_until(lambda: part.pid not in (None, first) and said.count("up") == 2, PATIENCE)
+        assert await identity.wait_until(lambda: part.pid not in (None, first) and output.count("up") == 2, PATIENCE)
         url = (tmp_path / "part.url").read_text().strip()
         assert await asyncio.to_thread(lambda: httpx.get(url + "/healthz", trust_env=False).status_code) == 200
 
 
 async def test_a_slow_start_is_not_taken_as_unresponsive(tmp_path: Path) -> None:
-    said: list[str] = []
-    async with kept(tmp_path, said, slow=5.0) as part:
+    output: list[str] = []
+    async with supervised(tmp_path, output, slow=5.0) as part:
         first = part.pid
         await asyncio.sleep(1.0)
-        assert (said.count("up"), part.pid) == (1, first)
+        assert (output.count("up"), part.pid) == (1, first)
 
 
 def event(number: int) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def test_each_part_of_up_comes_back_after_sigstop(up: Up) -> None:
 
     for name in ("worker", "edge", "history"):
         wait_for(lambda name=name: ready(up, name), 60, f"{name} is ready")
-        # `attn up` must have seen it ready: until then the longer timeout of a start holds.
+        # `attn up` must have seen the process ready. Until then the longer timeout of a start applies.
         time.sleep(3 * LivenessPolicy().interval)
         before = up.part(name)
         assert before is not None

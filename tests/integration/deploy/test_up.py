@@ -1,4 +1,5 @@
-"""`attn up` as a process: ready in time, restart of each killed process, stop with open streams, data kept."""
+"""`attn up` as a process: it becomes ready, restarts each killed process, stops with open streams, and keeps its data.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ from ops.process import identity
 WORKSPACE = "ws_01"
 
 
-# Where the processes are killed and started again, the broker makes no difference: test_worker_kills, test_groups and
-# test_history_crashes kill worker and history on Apache Kafka.
+# Tests of restarts use the embedded broker only: test_worker_kills, test_groups and test_history_crashes kill worker
+# and history on Apache Kafka.
 ON_ITS_BROKER = brokers.only(brokers.EMBEDDED, "up")
 
 
 @pytest.fixture(params=brokers.BOTH)
 def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Up]:
-    """With the broker it starts itself, and with an Apache Kafka that is there."""
+    """`attn up` with the broker that it starts itself, and with a running Apache Kafka."""
     stack = Up(tmp_path, kafka=request.getfixturevalue("real_kafka") if request.param == "kafka" else None)
     yield stack
     stack.close()
@@ -61,11 +62,11 @@ def wait_titles(up: Up, token: str, count: int, seconds: float = 120) -> None:
     assert read() == wanted
 
 
-def all_gone(found: dict[str, identity.ProcessIdentity]) -> bool:
-    return not any(identity.is_alive(process) for process in found.values())
+def all_gone(processes: dict[str, identity.ProcessIdentity]) -> bool:
+    return not any(identity.is_alive(process) for process in processes.values())
 
 
-def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None:
+def test_up_becomes_ready_stops_with_an_open_stream_and_starts_again(up: Up) -> None:
     up.start()
     wait_for(lambda: "attn is ready at" in up.output_text(), 5, "the banner")
     assert set(up.parts()) == up.names
@@ -80,9 +81,9 @@ def test_ready_used_stopped_with_a_stream_open_and_started_again(up: Up) -> None
     # Any command with the same directory reads the URL of embedded ClickHouse.
     reading = config.load_settings(data_dir=up.data_dir).clickhouse_query_url
     sql = "SELECT count() FROM activity"
-    wait_for(lambda: httpx.post(reading, content=sql, trust_env=False).text == "3\n", 60, "the history")
-    asked = "/org/me/insights?window=90d"
-    wait_for(lambda: up.get(asked, token).status_code == 200, 60, "an edge that asks it")
+    wait_for(lambda: httpx.post(reading, content=sql, trust_env=False).text == "3\n", 60, "three rows in the history")
+    path = "/org/me/insights?window=90d"
+    wait_for(lambda: up.get(path, token).status_code == 200, 60, "an edge that reads the history")
 
     parts = up.parts()
     headers = {"Authorization": f"Bearer {token}"}
@@ -123,9 +124,9 @@ def test_every_part_comes_back_after_kill_9_and_nothing_is_lost(up: Up) -> None:
 
 
 def _kill_its_broker(up: Up, token: str) -> None:
-    time.sleep(1.5)  # the broker saves every moment; what it had not saved would be gone
+    time.sleep(1.5)  # the broker saves its data within this time; a kill loses records not saved yet
     up.wait_restarted("broker", up.kill("broker"))
-    wait_for(lambda: "ended without saving" in up.output_text(), 5, "the word on the broker's death")
+    wait_for(lambda: "ended without saving" in up.output_text(), 5, "the log line about the killed broker")
     assert (up.data_dir / "incarnation").read_text() == "1\n"
     wait_titles(up, token, 6)
     up.emit("waitpoints", event(6))
@@ -146,15 +147,15 @@ def test_up_comes_back_after_its_own_kill_9(up: Up) -> None:
     wait_for(lambda: all_gone(parts), 10, "the end of its children")
 
     up.start()
-    assert "ended without saving" not in up.output_text()  # it saved when its parent was gone
+    assert "ended without saving" not in up.output_text()  # the broker saves when its parent has ended
     wait_titles(up, token, 1)
 
-    # Everything at once, as a power cut would: once the broker has saved.
+    # All processes are killed at once, as by a power failure, after the broker has saved its data.
     up.emit("waitpoints", event(1))
     wait_titles(up, token, 2)
     time.sleep(2)
-    for found in up.parts().values():
-        os.kill(found.pid, signal.SIGKILL)
+    for process in up.parts().values():
+        os.kill(process.pid, signal.SIGKILL)
     up.process.kill()
     up.process.wait()
     up.start()
@@ -184,7 +185,7 @@ def test_a_second_up_in_the_directory_or_on_a_used_port_is_rejected(up: Up, tmp_
 
 
 def failing(tmp_path: Path, role: str) -> Up:
-    """`attn up` where one role always fails at once."""
+    """Returns an `attn up` in which the process of this role fails at each start."""
     (tmp_path / "sitecustomize.py").write_text(f"""
 import importlib
 async def run(settings, stop):
@@ -201,7 +202,7 @@ def test_up_ends_with_the_reason_if_a_required_part_keeps_failing(tmp_path: Path
     try:
         up.start(ready=None)
         assert up.process is not None
-        assert up.process.wait(180) == 1  # five starts of a worker, each takes seconds on a busy machine
+        assert up.process.wait(180) == 1  # it starts the worker five times, which takes seconds each on a busy machine
         assert not up.parts()
         last = up.output_text().strip().splitlines()[-1]
         assert last.startswith("attn: worker keeps failing (exit code 1)")
@@ -216,9 +217,9 @@ def test_the_inbox_works_while_the_history_keeps_failing(tmp_path: Path) -> None
     up = failing(tmp_path, "history")
     try:
         up.start()
-        wait_for(lambda: "process keeps failing" in up.output_text(), 60, "the history to be left alone for a while")
-        [told] = [line for line in up.output_text().splitlines() if "process keeps failing" in line]
-        assert "the disk is on fire" in told
+        wait_for(lambda: "process keeps failing" in up.output_text(), 60, "the log line about the failing history")
+        [logged] = [line for line in up.output_text().splitlines() if "process keeps failing" in line]
+        assert "the disk is on fire" in logged
         assert up.is_ready()
         assert up.stop()[0] == 0
     finally:
@@ -238,10 +239,10 @@ def test_mismatched_topics_are_reported(up: Up) -> None:
     assert not up.parts()
 
 
-@pytest.mark.slow  # half a minute of patience for a broker that is still starting
+@pytest.mark.slow  # `attn up` waits 30 s for a broker that may still be starting
 def test_up_reports_an_unreachable_kafka(tmp_path: Path) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: the system refuses connections
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         done = attn("up", "--kafka", address, "--port", "0", cwd=tmp_path)
     assert done.returncode == 1

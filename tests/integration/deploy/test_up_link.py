@@ -1,4 +1,4 @@
-"""`attn up --demo` prints a link that signs in once; `attn link` prints another; the text is in no topic and no log."""
+"""`attn up --demo` and `attn link` print links that sign in once. The secrets are in no file and no metric of attn."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_the_printed_link_signs_the_newcomer_in_once(tmp_path: Path) -> None:
     try:
         up.start()
         wait_for(lambda: LINK.search(up.output_text()), 60, "a link in the banner")
-        found = LINK.search(up.output_text())
-        assert found is not None
-        base, text, secret = found.groups()
+        match = LINK.search(up.output_text())
+        assert match is not None
+        base, text, secret = match.groups()
         assert base == up.url
         assert up.output_text().count(secret) == 1
         first = redeem(base, text)
@@ -36,7 +36,8 @@ def test_the_printed_link_signs_the_newcomer_in_once(tmp_path: Path) -> None:
         cookies = {"attn_session": session}
         me = httpx.get(f"{base}/org/me", cookies=cookies, timeout=30, trust_env=False)
         assert (me.status_code, me.json()["session_id"]) == (200, session[6:22])
-        printed = up.attn("link", "--workspace", "w2", "--user", "eve", "--role", "viewer", "--url", "https://a.example/")
+        printed = up.attn(
+            "link", "--workspace", "w2", "--user", "eve", "--role", "viewer", "--url", "https://a.example/")
         assert printed.returncode == 0, printed.stderr
         assert re.fullmatch(r"https://a\.example/#signin=attnl_\w{66}\n", printed.stdout)
         other = redeem(base, printed.stdout.strip().partition("=")[2])
@@ -50,13 +51,13 @@ def test_the_printed_link_signs_the_newcomer_in_once(tmp_path: Path) -> None:
         metrics = httpx.get(f"{base}/metrics", timeout=30, trust_env=False).text
         up.stop()
         texts = [session[23:], secret, other.cookies["attn_session"][23:]]
-        assert not [one for one in texts if one in metrics]
+        assert not [text for text in texts if text in metrics]
         files = [path for path in up.data_dir.rglob("*") if path.is_file()]
         assert files
         for path in files:
             raw = path.read_bytes()
             raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-            assert not [one for one in texts if one.encode() in raw], path
+            assert not [text for text in texts if text.encode() in raw], path
         assert up.output_text().count(session[23:]) == 0
     finally:
         up.close()

@@ -1,4 +1,4 @@
-"""Today's code on Kafka data of version 1 and of a newer version (docs/operations.md, Upgrades)."""
+"""The current code on Kafka data of version 1 and of a newer version (docs/operations.md, Upgrades)."""
 
 from __future__ import annotations
 
@@ -38,35 +38,37 @@ from streams.runtime.task_supervisor import WorkerFailed
 
 pytestmark = pytest.mark.timeout(180)
 
-MODELLED = {"ws_01": 1, "ws_02": 0, "ws_04": 2}  # workspace -> its partition
+MODELLED = {"ws_01": 1, "ws_02": 0, "ws_04": 2}  # workspace -> its partition; compared with the reference model
 READERS = [ModelReader(user, role) for user in ("ann", "bob", "zoe") for role in ("OWNER", "MANAGER", "MEMBER")]
 
 
 def rows_of(seen: pipeline.Seen) -> dict[bytes, bytes]:
-    """Of all partitions, without what belongs to no workspace."""
+    """Returns the rows of all partitions, without position rows and other rows of no workspace."""
     return {key: raw for rows in seen.rows.values() for key, raw in rows.items() if key[:2] in (
         b"i:", b"m:", b"d:", b"p:", b"a:")}
 
 
 def page_of(rows: dict[bytes, bytes], feed: dict[str, Any]) -> dict[str, Any]:
-    """What the reader of a feed must see."""
+    """Returns the page that the reader of this feed must see."""
     user, role, ws, limit = feed["reader"]
-    found = Truth(rows, Reader(ws, user, frozenset({role}))).page(limit)
-    found["activity"].pop("window")
-    return found
+    page = Truth(rows, Reader(ws, user, frozenset({role}))).page(limit)
+    page["activity"].pop("window")
+    return page
 
 
 def copy_of(frames: Sequence[Any]) -> dict[str, Any]:
+    """Returns the page that a client builds from these frames."""
     copy = Copy()
     for cursor, event, data in frames:
         copy.apply((cursor, event, data))
-    found = copy.page
-    found["activity"] = {name: value for name, value in found["activity"].items() if name != "window"}
-    return found
+    page = copy.page
+    page["activity"] = {name: value for name, value in page["activity"].items() if name != "window"}
+    return page
 
 
 async def resumed(base: str, feed: dict[str, Any], seen: int) -> tuple[list[Any], Client]:
-    """A client that had the first `seen` frames of yesterday's feed: those frames, and the client on today's edge."""
+    """Resumes a feed of version 1 after its first `seen` frames. Returns these frames and the client on the new edge.
+    """
     user, role, ws, limit = feed["reader"]
     had = feed["frames"][:seen]
     return had, Client(base, who=(user, role, ws), params={"limit": limit},
@@ -74,8 +76,8 @@ async def resumed(base: str, feed: dict[str, Any], seen: int) -> tuple[list[Any]
 
 
 async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -> None:
-    """Yesterday's cursors resume on today's edge; today's worker takes in and folds what was left and what comes; the
-    view is what the model says, and what a fold of the whole log gives."""
+    """Cursors of version 1 resume on a new edge. A new worker folds the events that version 1 left and later ones. The
+    view equals the reference model and one fold of the whole log."""
     data = yesterday()
     async with stack(**data.settings) as settings:
         await topics.ensure_topics(settings)
@@ -88,12 +90,13 @@ async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -
                     had, client = await resumed(base, feed, seen)
                     await until(lambda had=had, client=client, feed=feed:
                                 copy_of([*had, *client.frames]) == page_of(before, feed))
-                    assert "snapshot" not in [event for _, event, _ in client.frames], "exactly what it missed"
+                    assert "snapshot" not in [event for _, event, _ in client.frames], "the feed did not resume"
                     following.append((feed, had, client))
             async with worker(settings):
                 await send(settings, data.later)
-                sources = len(data.sent) + len(data.later) + 8 + 2  # people's own workspace; dead letters
-                seen = await eventually(lambda: quiet(settings, sources), "all folded, nothing due", 60)
+                # `sent` has neither the 8 events of the workspace ws_commands nor the 2 dead letters.
+                sources = len(data.sent) + len(data.later) + 8 + 2
+                seen = await eventually(lambda: quiet(settings, sources), "all events folded, no timer due", 60)
             check(seen, settings, older=True)
             compare_with_model(seen)
             after = rows_of(seen)
@@ -102,7 +105,7 @@ async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -
                             copy_of([*had, *client.frames]) == page_of(after, feed), 20)
                 assert [event for _, event, _ in client.frames].count("snapshot") == 0
                 await client.close()
-        # Where yesterday's changes are not known any more, the same cursors begin with a snapshot.
+        # An edge that no longer has the changes since these cursors starts their feeds with a snapshot.
         async with edge(settings, resume_hours=0.0001) as base:
             for feed in data.feeds:
                 _, client = await resumed(base, feed, len(feed["frames"]))
@@ -113,7 +116,7 @@ async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -
 
 
 async def quiet(settings: Settings, sources: int) -> pipeline.Seen | None:
-    """Once all is folded and no row is due any more."""
+    """Returns all records once every event is folded and no timer is due; None before."""
     seen = await caught_up(settings, sources)
     now = time.time_ns() // 1000
     due = seen and [key for rows in seen.rows.values() for key, raw in rows.items()
@@ -127,14 +130,14 @@ def compare_with_model(seen: pipeline.Seen) -> None:
     for ws, partition in MODELLED.items():
         rows = dict(seen.rows[partition])
         position = decode_row(b"~:", rows[position_key(partition)])
-        rows[position_key(0)] = rows[position_key(partition)]  # where the comparison looks for the clock
+        rows[position_key(0)] = rows[position_key(partition)]  # the comparison reads the clock from partition 0
         _rank_messages_anew(rows, position.clock)  # type: ignore[union-attr]
         assert_equal(rows, model.at(position.clock)[ws], ws, READERS)  # type: ignore[union-attr]
 
 
 def _rank_messages_anew(rows: dict[bytes, bytes], clock: int) -> None:
-    """Ranks messages by today's rule, by which they are never due. A message row of an older attn keeps its due time
-    until it changes, or until `attn rebuild`."""
+    """Ranks messages by the current rule: they have no due time. A message row of version 1 keeps its due time until it
+    changes, or until `attn rebuild`."""
     for key, raw in list(rows.items()):
         if key[:2] == b"i:":
             row = decode_row(key, raw)
@@ -144,7 +147,7 @@ def _rank_messages_anew(rows: dict[bytes, bytes], clock: int) -> None:
                 rows[key] = encode_row(row)
 
 
-# --- what a newer attn wrote ---
+# --- records of a newer attn ---
 
 NEWER_PACK = (LOG, None, b'{"at":1780000000000000,"entries":[{"t":"what nobody knows yet"}],"v":9}')
 NEWER_VIEW = (VIEWS, position_key(0), b'{"next":1,"clock":0,"shift":0,"part":0,"incarnation":0,"v":9,"more":[]}')
@@ -162,25 +165,25 @@ async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: S
         await topics.ensure_topics(settings)
         await put_back(settings)
         await put(settings, *NEWER_PACK)
-        for _ in range(2):  # a restart changes nothing
+        for _ in range(2):  # the worker stops at the same record after a restart
             with pytest.raises(WorkerFailed, match=r"a pack of attn\.log has version 9.* upgrade this process"):
                 async with asyncio.timeout(40), worker(settings) as task:
                     await task
         seen = await look(settings)
-        place = len(data.topics[LOG][0])
-        assert seen.log[0][place].value == NEWER_PACK[2]
-        assert pipeline.position(seen.rows[0], 0).next <= place
-        assert len(seen.letters) == 2, "those of yesterday"
+        offset = len(data.topics[LOG][0])
+        assert seen.log[0][offset].value == NEWER_PACK[2]
+        assert pipeline.position(seen.rows[0], 0).next <= offset
+        assert len(seen.letters) == 2, "the worker has written dead letters; version 1 left two"
 
 
-@brokers.EMBEDDED_ONLY  # what a role does with a record does not depend on the broker that kept it
+@brokers.EMBEDDED_ONLY  # the reaction to a record does not depend on the broker
 @pytest.mark.parametrize(("role", "newer"), [
     ("worker", NEWER_VIEW), ("edge", NEWER_VIEW), ("edge", NEWER_FACT), ("history", NEWER_FACT),
 ], ids=["worker", "edge", "edge-fact", "history"])
 async def test_a_role_refuses_records_of_a_newer_version(
     stack: Stack, tmp_path: Path, role: str, newer: tuple[str, bytes, bytes]
 ) -> None:
-    """It ends at its start with one line that says why, whatever it is; nothing is buried, nothing is written."""
+    """The role exits at its start and logs the reason in one line. It writes neither dead letters nor log records."""
     async with stack(log_partitions=1) as settings:
         await topics.ensure_topics(settings)
         await put(settings, *newer)
@@ -192,13 +195,13 @@ async def test_a_role_refuses_records_of_a_newer_version(
         process = subprocess.Popen([*COMMAND, role], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            _, said = await asyncio.to_thread(process.communicate, None, 60)
+            _, errors = await asyncio.to_thread(process.communicate, None, 60)
         finally:
             process.kill()
-        assert process.returncode == 1, said.decode()
-        lines = map(json.loads, said.decode().splitlines())
+        assert process.returncode == 1, errors.decode()
+        lines = map(json.loads, errors.decode().splitlines())
         refused = [line for line in lines if line["event"] == "incompatible version"]
-        assert len(refused) == 1, said.decode()
+        assert len(refused) == 1, errors.decode()
         assert "has version 9" in refused[0]["reason"]
         assert "upgrade this process" in refused[0]["reason"]
         seen = await look(settings)

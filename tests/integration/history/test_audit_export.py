@@ -1,4 +1,4 @@
-"""`attn audit export`: equal to the facts, from any cursor on, without secrets."""
+"""`attn audit export` writes rows that equal the facts, continues after any cursor, and writes no secret."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PARTITIONS = 3
 
 
 class Trail:
-    """Random facts of three partitions, and the directory of the chdb that has them."""
+    """Random facts of three partitions, and the data directory of the chdb that stores them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         histories = [AccessHistory(seed, 30, (f"ws_{seed}", f"ws_{seed}b"), hours=48) for seed in range(PARTITIONS)]
         self.secrets = [secret for history in histories for secret in history.secrets]
         self.facts = {partition: history.facts for partition, history in enumerate(histories)}
-        for partition, facts in self.facts.items():  # other facts, also of the clock before: the log lost its state
+        for partition, facts in self.facts.items():  # other facts; their clock is earlier, as after a lost log
             facts += decision_facts(partition, 8, f"ws_{partition}", NOON, hours=2)
             facts.append(Fact(ws=f"ws_{partition}", pos=9_000_000, index=0, event_id=f"/s {partition}", time=NOON,
                               at=NOON, type="plan.approved", subject="p", actor="ann"))
@@ -81,8 +81,8 @@ class Trail:
 
     @contextmanager
     def client(self) -> Iterator[Any]:
-        with open_reader(Settings(data_dir=self.directory, _env_file=None)) as (found, _):
-            yield found
+        with open_reader(Settings(data_dir=self.directory, _env_file=None)) as (connection, _):
+            yield connection
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +92,21 @@ def trail(tmp_path_factory: pytest.TempPathFactory) -> Trail:
 
 @pytest.fixture
 def here(trail: Trail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory in which `attn` uses the trail's chdb."""
+    """Changes to a new working directory, in which `attn` uses the chdb of the trail. Returns the directory."""
     monkeypatch.setenv("ATTN_DATA_DIR", str(trail.directory))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def places(facts: list[AuditFact]) -> dict[int, list[tuple[int, int, str]]]:
-    found: dict[int, list[tuple[int, int, str]]] = {}
+def positions(facts: list[AuditFact]) -> dict[int, list[tuple[int, int, str]]]:
+    """Returns position, index and event id of the exported facts, by partition."""
+    of_partition: dict[int, list[tuple[int, int, str]]] = {}
     for fact in facts:
-        found.setdefault(fact.partition, []).append((fact.position, fact.fact_index, fact.values[-1]))
-    return found
+        of_partition.setdefault(fact.partition, []).append((fact.position, fact.fact_index, fact.values[-1]))
+    return of_partition
 
 
-def wanted_places(by_partition: dict[int, list[Fact]]) -> dict[int, list[tuple[int, int, str]]]:
+def expected_positions(by_partition: dict[int, list[Fact]]) -> dict[int, list[tuple[int, int, str]]]:
     return {partition: [(fact.pos, fact.index, fact.event_id) for fact in facts]
             for partition, facts in by_partition.items() if facts}
 
@@ -124,7 +125,7 @@ def row(fact: Fact) -> dict[str, Any]:
 def test_the_random_history_has_every_fact_of_access(trail: Trail) -> None:
     assert {fact.type for facts in trail.facts.values() for fact in facts} >= set(ACCESS_TYPES) | {"vote.cast"}
     times = [(fact.ws, fact.time) for fact in trail.facts[0] if fact.type in ACCESS_TYPES]
-    assert len(set(times)) < len(times) * 2 // 3, "many facts have the same time"
+    assert len(set(times)) < len(times) * 2 // 3, "too few facts share a time"
 
 
 def test_an_export_equals_the_facts(trail: Trail, here: Path, capfd: Any) -> None:
@@ -153,27 +154,28 @@ def test_csv_has_the_same_rows_and_no_formula(trail: Trail, here: Path) -> None:
     assert attn_here("audit", "export", "all.jsonl") == attn_here("audit", "export", "all.csv", "--format", "csv") == 0
     exact = [json.loads(line) for line in (here / "all.jsonl").read_text().splitlines()]
     rows = list(csv.DictReader(io.StringIO((here / "all.csv").read_text())))
-    assert [(one["event_id"], one["cursor"]) for one in rows] == [(one["event_id"], one["cursor"]) for one in exact]
-    actors = {(one["actor"], other["actor"]) for one, other in zip(exact, rows, strict=True)}
+    assert [(line["event_id"], line["cursor"]) for line in rows] == [
+        (line["event_id"], line["cursor"]) for line in exact]
+    actors = {(line["actor"], csv_row["actor"]) for line, csv_row in zip(exact, rows, strict=True)}
     assert {actor for actor, _ in actors} >= set(USERS)
     assert {("=HYPERLINK(\"http://x\";1)", "'=HYPERLINK(\"http://x\";1)"), ("@sum", "'@sum"), ("+1", "'+1"),
             ("-dee", "'-dee"), ("ann", "ann"), ("a;=1+1", "a;'=1+1")} <= actors
-    assert not [cell for one in rows for cell in one.values() if cell.lstrip()[:1] in tuple("=+-@")]
+    assert not [cell for line in rows for cell in line.values() if cell.lstrip()[:1] in tuple("=+-@")]
 
 
 @pytest.mark.parametrize("chunk", [7, 2000])
 def test_an_export_continues_after_any_line(trail: Trail, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """Also between facts of one time, of one pack, and with chunks that end there."""
+    """The cursor may lie between facts of one time or of one pack, and at the end of a chunk."""
     monkeypatch.setattr(audit, "CHUNK", chunk)
-    with trail.client() as found:
-        whole = list(read_audit(found, "attn", AuditFilter()))
-        assert places(whole) == wanted_places(trail.expected)
+    with trail.client() as connection:
+        whole = list(read_audit(connection, "attn", AuditFilter()))
+        assert positions(whole) == expected_positions(trail.expected)
         cursor: dict[int, tuple[int, int]] = {}
         for number, fact in enumerate(whole):
             cursor[fact.partition] = (fact.position, fact.fact_index)
             assert parse_cursor(format_cursor(cursor)) == cursor
             if number in (0, 1, 17, 18, len(whole) // 2, len(whole) - 2, len(whole) - 1):
-                assert list(read_audit(found, "attn", AuditFilter(), cursor)) == whole[number + 1:]
+                assert list(read_audit(connection, "attn", AuditFilter(), cursor)) == whole[number + 1:]
 
 
 @pytest.mark.parametrize(("given", "holds"), [
@@ -188,12 +190,12 @@ def test_an_export_continues_after_any_line(trail: Trail, monkeypatch: pytest.Mo
 ], ids=["workspace", "no workspace", "since", "period", "user", "user and types"])
 def test_filters(trail: Trail, given: AuditFilter, holds: Any) -> None:
     wanted = {partition: [fact for fact in facts if holds(fact)] for partition, facts in trail.expected.items()}
-    with trail.client() as found:
-        assert places(list(read_audit(found, "attn", given))) == wanted_places(wanted)
+    with trail.client() as connection:
+        assert positions(list(read_audit(connection, "attn", given))) == expected_positions(wanted)
 
 
 class Failing:
-    """A client whose connection breaks at one of its queries."""
+    """A client whose connection breaks after `queries` queries."""
 
     def __init__(self, real: Any, queries: int) -> None:
         self._real, self._left = real, queries
@@ -210,8 +212,8 @@ def test_an_export_that_failed_continues(
 ) -> None:
     @contextmanager
     def failing(settings: Settings) -> Iterator[tuple[Any, str]]:
-        with open_reader(settings) as (found, database):
-            yield Failing(found, 20), database
+        with open_reader(settings) as (connection, database):
+            yield Failing(connection, 20), database
 
     with monkeypatch.context() as patched:
         patched.setattr(audit, "CHUNK", 7)
@@ -252,7 +254,7 @@ def test_errors(here: Path, capfd: Any, arguments: tuple[str, ...], code: int, m
 
 
 def test_facts_that_arrive_later_come_after_the_cursor(trail: Trail, here: Path, capfd: Any) -> None:
-    """Whatever times they have. Last in this module: it adds rows."""
+    """The times of the facts have no effect. This test is the last one of the module: it adds rows."""
     assert attn_here("audit", "export", "--types", "session.*,role.changed") == 0
     printed = capfd.readouterr()
     cursor = printed.err.strip().rpartition(" ")[2]

@@ -1,4 +1,4 @@
-"""The history loses and repeats no fact: killed at random moments, with the broker, and while partitions move."""
+"""`attn history` loses and repeats no fact when it is killed at random moments, alone or together with the broker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.clickhouse
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 
 KILLS = 10
-# Facts sent while a process starts, and from when it reads until it is killed. Without a limit a slow machine sends the
-# more facts the longer a start takes (1.5 s of CPU), and these facts slow the next start down.
+# Limits of facts sent while a process starts (1.5 s of CPU), and while it reads until it is killed. Without limits a
+# slow machine sends more facts during a start, and these facts make the next start slower.
 AT_START, WHILE_READING = 300, 1000
 READING = "partitions of attn.facts"
 
@@ -53,7 +53,7 @@ def metric(settings: Settings, name: str) -> float:
 
 
 async def caught_up(settings: Settings) -> None:
-    """Until the history says for a while that it is behind by none (it measures once a second)."""
+    """Waits until the metrics show a lag of 0 for 2 s. The history measures its lag once a second."""
     calm = 0
     async with asyncio.timeout(90):
         while calm < 4:
@@ -66,7 +66,7 @@ async def caught_up(settings: Settings) -> None:
 
 
 async def test_repeated_kills_lose_and_repeat_no_fact(stack: Stack, tmp_path: Path) -> None:
-    # Small batches: an insert is always under way.
+    # Small batches: an insert runs at almost any time, so most kills interrupt one.
     async with stack(log_partitions=4, metrics_port=free_port(), data_dir=tmp_path, history_batch_rows=60,
                      history_batch_ms=1) as settings:
         await topics.ensure_topics(settings)
@@ -88,8 +88,8 @@ async def kill_again_and_again(settings: Settings, log: Path) -> None:
     for number in range(KILLS):
         limit += AT_START
         process = start_history(settings, log)
-        if number % 4:  # the others are killed while they start
-            await said(log, process)
+        if number % 4:  # every fourth process is killed while it starts
+            await until_reading(log, process)
         limit = feeder.count + WHILE_READING
         await asyncio.sleep(chance.uniform(0, 0.7))
         process.kill()
@@ -100,7 +100,7 @@ async def kill_again_and_again(settings: Settings, log: Path) -> None:
     await catch_up_and_stop(settings, log)
     assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
     report = await rebuild(settings)
-    assert report.before == report.after, "what is made again from the topic is what survived"
+    assert report.before == report.after, "the tables differ from those built from the topic"
     print(f"{feeder.count} facts, {log.read_text().count('made again')} of {KILLS} kills left hours incomplete")
 
 
@@ -116,8 +116,8 @@ async def catch_up_and_stop(settings: Settings, log: Path) -> None:
         process.wait()
 
 
-async def said(log: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until the process that was just started says that it reads."""
+async def until_reading(log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Waits until the started process logs that it reads partitions."""
     before = log.read_text().count(READING)
     async with asyncio.timeout(90):
         while log.read_text().count(READING) == before:
@@ -130,7 +130,8 @@ async def said(log: Path, process: subprocess.Popen[bytes]) -> None:
 async def test_history_is_exact_after_a_broker_kill_truncates_the_topic(
     embedded: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """It loses the end of the topic; the fold has forgotten some events, takes them again, and goes on far ahead."""
+    """The broker loses the end of the topic. The fold has lost some events too: it folds them again, and writes their
+    facts at positions after a jump."""
     settings = Settings(
         kafka=embedded.bootstrap, data_dir=embedded.data_dir, log_partitions=4, metrics_port=free_port(),
         history_batch_ms=20, _env_file=None)
@@ -141,13 +142,13 @@ async def test_history_is_exact_after_a_broker_kill_truncates_the_topic(
     for _ in range(2):
         process = start_history(settings, log)
         try:
-            await said(log, process)
+            await until_reading(log, process)
             async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
                 for _ in range(10):
                     await send(producer, feeder.some(100), 4)
                 sent = feeder.all
                 await asyncio.sleep(0.5)
-                # Killed right behind the last acknowledged fact: what is not saved yet is lost.
+                # The broker is killed right after it acknowledged the last fact, so it loses facts not saved yet.
                 await send(producer, feeder.some(500, repeats=False), 4)
                 embedded.kill()
         finally:
@@ -160,24 +161,24 @@ async def test_history_is_exact_after_a_broker_kill_truncates_the_topic(
         feeder.jump()
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
             await send(producer, feeder.some(50), 4)
-            # All that is lost comes again, and some that is not: the view fell back further than the facts. Each once:
-            # a broker that saved late may have lost some of the last 300 as well.
-            retold = {(fact.ws, fact.event_id): fact for fact in [*sent[-300:], *lost]}
-            await send(producer, feeder.again(retold.values()), 4)
+            # The fold emits all lost facts again, and 300 that are not lost: its view has lost more than the facts.
+            # Each fact occurs once: the broker may have lost some of these 300 too.
+            repeated = {(fact.ws, fact.event_id): fact for fact in [*sent[-300:], *lost]}
+            await send(producer, feeder.again(repeated.values()), 4)
             await send(producer, feeder.some(50), 4)
-        print(f"{len(lost)} of {len(feeder.all)} facts were lost and told again")
+        print(f"{len(lost)} of {len(feeder.all)} facts were lost and emitted again")
     await catch_up_and_stop(settings, log)
     assert_exact(await asyncio.to_thread(ask, settings), feeder.all)
     assert "log truncated" in log.read_text()
 
 
 async def in_topic(settings: Settings) -> set[tuple[str, str]]:
-    """The events that the topic has."""
-    found = set()
+    """Returns workspace and event id of each fact in the topic."""
+    present = set()
     for partition in range(4):
         tp = TopicPartition(FACTS, partition)
         async with AIOKafkaConsumer(bootstrap_servers=settings.kafka) as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async for run in read_offsets(settings, tp, 0, end):
-            found |= {(fact.ws, fact.event_id) for fact, _ in facts_of(run, [])}
-    return found
+            present |= {(fact.ws, fact.event_id) for fact, _ in facts_of(run, [])}
+    return present

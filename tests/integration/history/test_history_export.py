@@ -34,32 +34,32 @@ TIMES = st.datetimes(datetime(2023, 1, 1), datetime(2026, 1, 1), timezones=st.ju
 @given(TIMES, st.integers(0, 90 * 86_400), st.sampled_from(["month", "day"]))
 def test_spans_cover_all_and_do_not_overlap(begin: datetime, seconds: int, by: Any) -> None:
     end = datetime.fromtimestamp(begin.timestamp() + seconds, UTC)
-    found = list(spans(begin, end, by))
-    assert [low for _, low, _ in found[1:]] == [high for _, _, high in found[:-1]]
-    if found:
-        assert (found[0][1], found[-1][2]) == (begin, end)
-    assert all(low < high and f"{low:%Y-%m-%d}".startswith(name) for name, low, high in found)
-    assert len({name for name, _, _ in found}) == len(found)
+    parts = list(spans(begin, end, by))
+    assert [low for _, low, _ in parts[1:]] == [high for _, _, high in parts[:-1]]
+    if parts:
+        assert (parts[0][1], parts[-1][2]) == (begin, end)
+    assert all(low < high and f"{low:%Y-%m-%d}".startswith(name) for name, low, high in parts)
+    assert len({name for name, _, _ in parts}) == len(parts)
 
 
 def facts() -> list[Fact]:
-    """A fact an hour, of the last two days of January, February's first and March's second."""
-    found = Feeder(1).some(96, repeats=False)
-    for number, fact in enumerate(found):
+    """Returns a fact of each hour of January 30 and 31, February 1 and March 2."""
+    facts = Feeder(1).some(96, repeats=False)
+    for number, fact in enumerate(facts):
         fact.time = BEGIN + (number + (28 * 24 if number >= 72 else 0)) * HOUR
-    return found
+    return facts
 
 
 def read(*files: Path) -> list[list[str]]:
     connection = chdb.connect()
     sql = "SELECT event_id, toUnixTimestamp64Micro(occurred_at), title, seconds_open, opened FROM file('{}', Parquet)"
-    found = [connection.query(sql.format(file), "TSV").bytes().decode() for file in files]
+    texts = [connection.query(sql.format(file), "TSV").bytes().decode() for file in files]
     connection.close()
-    return [line.split("\t") for part in found for line in part.splitlines()]
+    return [line.split("\t") for text in texts for line in text.splitlines()]
 
 
-class Cut:
-    """A client whose answers end in the middle."""
+class CutOff:
+    """A client whose streams end after half of their bytes."""
 
     def __init__(self, real: Any) -> None:
         self.query, self._real = real.query, real
@@ -72,9 +72,9 @@ class Cut:
 def test_a_file_a_month_or_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setenv("ATTN_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    with closing(client.connect(Settings(data_dir=tmp_path / "data", _env_file=None))) as found:
-        migrate.apply(found, "attn")
-        ActivityRepository(found, "attn", local=True).insert(columns(told := facts(), [0] * 96), "all")
+    with closing(client.connect(Settings(data_dir=tmp_path / "data", _env_file=None))) as connection:
+        migrate.apply(connection, "attn")
+        ActivityRepository(connection, "attn", local=True).insert(columns(exported := facts(), [0] * 96), "all")
     out = tmp_path / "out"
     assert attn_here("history", "export", "--from", "2026-01", "--to", "2026-03-02T12:00:00", "--out", str(out)) == 0
     assert {file.name for file in out.iterdir()} == {f"activity-2026-{month}.parquet" for month in ("01", "02", "03")}
@@ -85,8 +85,8 @@ def test_a_file_a_month_or_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list((tmp_path / "data" / "clickhouse-results").iterdir())
     assert attn_here("history", "export", "--from", "2026-02-01", "--to", "2026-02-01", "--out", str(out)) == 2
     rows = read(*sorted(out.glob("activity-2026-0?.parquet")))
-    assert Counter(row[0] for row in rows) == Counter(fact.event_id for fact in told[:84])
-    by_event = {fact.event_id: fact for fact in told}
+    assert Counter(row[0] for row in rows) == Counter(fact.event_id for fact in exported[:84])
+    by_event = {fact.event_id: fact for fact in exported}
     for event, time, title, seconds, opened in rows:
         fact = by_event[event]
         assert (int(time), title) == (fact.time, fact.title)
@@ -98,16 +98,16 @@ def test_an_export_from_a_clickhouse_server(tmp_path: Path) -> None:
     server = ClickHouse(tmp_path / "server", free_port())
     server.start()
     try:
-        with closing(client.connect(Settings(clickhouse=server.url, _env_file=None))) as found:
-            migrate.apply(found, "attn")
-            ActivityRepository(found, "attn").insert(columns(facts(), [0] * 96), "all")
+        with closing(client.connect(Settings(clickhouse=server.url, _env_file=None))) as connection:
+            migrate.apply(connection, "attn")
+            ActivityRepository(connection, "attn").insert(columns(facts(), [0] * 96), "all")
             begin, end = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
-            [file] = export(found, "attn", begin, end, "month", tmp_path)
+            [file] = export(connection, "attn", begin, end, "month", tmp_path)
             assert (file.rows, file.size) == (24, file.path.stat().st_size)
             whole = file.path.read_bytes()
             with pytest.raises(Broken):
-                list(export(Cut(found), "attn", begin, end, "month", tmp_path))
+                list(export(CutOff(connection), "attn", begin, end, "month", tmp_path))
             assert file.path.read_bytes() == whole
-            assert [one.name for one in tmp_path.iterdir() if one.is_file()] == [file.path.name]
+            assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.path.name]
     finally:
         server.kill()

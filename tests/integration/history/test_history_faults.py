@@ -1,4 +1,4 @@
-"""The history with a failing ClickHouse, with partitions that move, and with facts that cannot be stored."""
+"""`attn history` with a failing ClickHouse, during rebalances, and with facts that cannot be stored."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 
 @pytest.fixture
 async def settings(stack: Stack, tmp_path: Path) -> AsyncIterator[Settings]:
-    async with stack(data_dir=tmp_path, log_partitions=4, history_batch_rows=400, history_batch_ms=10) as found:
-        await topics.ensure_topics(found)
-        yield found
+    async with stack(data_dir=tmp_path, log_partitions=4, history_batch_rows=400, history_batch_ms=10) as made:
+        await topics.ensure_topics(made)
+        yield made
 
 
 @pytest.fixture
 async def clickhouse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Faulty]:
-    """One engine for all that the test runs: chdb takes one process, not one writer."""
+    """One chdb engine for all writers of a test. chdb allows one process, which may have several writers."""
     real = client.connect(settings)
     faulty = Faulty(real)
     monkeypatch.setattr(client, "connect", lambda settings: faulty)
@@ -52,8 +52,8 @@ async def clickhouse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 @pytest.fixture
 async def producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as found:
-        yield found
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as started:
+        yield started
 
 
 Start = Callable[[Settings], tuple[asyncio.Event, asyncio.Task[None]]]
@@ -75,17 +75,17 @@ async def start() -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many records were gathered so far."""
-    found = Counter[str]()
+def gathered(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts, under "records", the records that the history has added to batches."""
+    counts = Counter[str]()
 
     class Counted(PendingBatch):
         def add(self, partition: int, records: Sequence[Any]) -> None:
             super().add(partition, records)
-            found["records"] += len(records)
+            counts["records"] += len(records)
 
     monkeypatch.setattr(insert_pipeline, "PendingBatch", Counted)
-    return found
+    return counts
 
 
 @pytest.mark.parametrize("stalled", [0.03, 60])
@@ -100,7 +100,7 @@ async def test_failing_inserts_and_an_outage(
     for _ in range(25):
         await send(producer, feeder.some(150), 4)
     async with asyncio.timeout(120):
-        while clickhouse.faults <= 5:  # what is written in few large batches meets few faults
+        while clickhouse.faults <= 5:  # a slow machine writes few large batches, and few of them fail
             await send(producer, feeder.some(150), 4)
             await asyncio.sleep(0.05)
     clickhouse.fault = "away"
@@ -146,7 +146,7 @@ async def test_partitions_move_between_writers(
     await asyncio.sleep(1)
     stop_one, task_one = start(one)
     await asyncio.sleep(3)
-    task_two.cancel()  # dies
+    task_two.cancel()  # ends without a clean stop
     await asyncio.gather(task_two, return_exceptions=True)
     stop_two, task_two = start(two)
     await asyncio.sleep(1)
@@ -162,13 +162,13 @@ async def test_partitions_move_between_writers(
 
 
 async def test_a_stop_writes_the_buffered_batch(
-    settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, read: Counter[str]
+    settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, gathered: Counter[str]
 ) -> None:
     feeder = Feeder(4)
     stop, task = start(settings.model_copy(update={"history_batch_ms": 600_000, "history_batch_rows": 100_000}))
     facts = feeder.some(500)
     await send(producer, facts, 4)
-    await until(lambda: read["records"] >= len(facts))
+    await until(lambda: gathered["records"] >= len(facts))
     assert rows(clickhouse) == 0
     stop.set()
     await asyncio.wait_for(task, 60)
@@ -177,7 +177,7 @@ async def test_a_stop_writes_the_buffered_batch(
 
 async def test_a_lagging_writer_writes_larger_batches(
     settings: Settings, clickhouse: Faulty, producer: AIOKafkaProducer, start: Start, monkeypatch: pytest.MonkeyPatch,
-    read: Counter[str],
+    gathered: Counter[str],
 ) -> None:
     sizes, may = list[int](), threading.Event()
 
@@ -192,14 +192,14 @@ async def test_a_lagging_writer_writes_larger_batches(
     await send(producer, feeder.some(600, repeats=False), 4)
     stop, task = start(settings.model_copy(update={"history_batch_ms": 60_000, "history_batch_rows": 50}))
     try:
-        await until(lambda: read["records"] >= 250)
+        await until(lambda: gathered["records"] >= 250)
         assert not sizes[1:]
     finally:
         may.set()
     await until(lambda: rows(clickhouse) >= feeder.count)
     stop.set()
     await asyncio.wait_for(task, 60)
-    assert sizes[:2] == [50, 200], "while one was written, four times as much was read, and no more"
+    assert sizes[:2] == [50, 200], "the batch read during an insert has at most four times as many rows"
     assert max(sizes) == 200
     assert_exact(answers(clickhouse.real), feeder.all)
 
@@ -246,15 +246,13 @@ async def test_facts_that_cannot_be_stored_are_dead_letters(
     await until(lambda: rows(clickhouse) == len(feeder.all))
     stop.set()
     await asyncio.wait_for(task, 60)
-    found = {letter.value: DeadLetter.from_record(letter.key, letter.value, letter.headers) for letter in letters}
-    broken = found.pop(b"{not json")
+    by_value = {letter.value: DeadLetter.from_record(letter.key, letter.value, letter.headers) for letter in letters}
+    broken = by_value.pop(b"{not json")
     assert (broken.topic, broken.partition, broken.headers) == (FACTS, 0, [("trace", b"1")])
     assert "not a fact" in broken.reason
-    (refused,) = found.values()
+    (refused,) = by_value.values()
     assert "fact_index" in refused.reason
     assert_exact(answers(clickhouse.real), feeder.all)
-
-
 
 
 async def test_history_is_not_ready_with_the_reason_while_clickhouse_is_down(
@@ -274,7 +272,7 @@ async def test_history_is_not_ready_with_the_reason_while_clickhouse_is_down(
 
     async def answers_with(status: int, text: str) -> None:
         async with asyncio.timeout(90):
-            while (found := await ready()) is None or found.status_code != status or text not in found.text:
+            while (answer := await ready()) is None or answer.status_code != status or text not in answer.text:
                 await asyncio.sleep(0.1)
 
     await answers_with(200, "ok")

@@ -26,36 +26,37 @@ from streams.history.rebuild.group_lock import GROUP, GroupLock, RebuildError
 from streams.history.rebuild.rebuild import _Rebuild, rebuild
 from streams.kafka import topics
 
-# On Kafka: on the embedded broker a rebuild has the directory's lock instead.
+# On Apache Kafka only: with the embedded broker a rebuild takes the lock of the data directory instead.
 pytestmark = [pytest.mark.clickhouse, KAFKA_ONLY]
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ClickHouse]:
-    found = ClickHouse(tmp_path / "server", free_port())
-    found.start()
-    yield found
-    found.kill()
+    clickhouse = ClickHouse(tmp_path / "server", free_port())
+    clickhouse.start()
+    yield clickhouse
+    clickhouse.kill()
 
 
 @pytest.fixture
 async def settings(stack: Stack, server: ClickHouse, tmp_path: Path) -> AsyncIterator[Settings]:
     async with stack(
         data_dir=tmp_path, log_partitions=3, history_batch_rows=100, history_batch_ms=10, clickhouse=server.url,
-    ) as found:
-        await topics.ensure_topics(found)
-        yield found
+    ) as made:
+        await topics.ensure_topics(made)
+        yield made
 
 
 def rows(settings: Settings) -> int:
-    """Of table `activity`; 0: it is not there yet."""
+    """Returns the number of rows of table `activity`; 0 if the table does not exist."""
     sql = "SELECT sum(total_rows) FROM system.tables WHERE database = 'attn' AND name = 'activity'"
-    with closing(client.connect(settings)) as found:
-        return int(found.query(sql).result_rows[0][0] or 0)
+    with closing(client.connect(settings)) as connection:
+        return int(connection.query(sql).result_rows[0][0] or 0)
 
 
-async def until_there(settings: Settings, wanted: int) -> None:
+async def until_rows(settings: Settings, wanted: int) -> None:
+    """Waits until table `activity` has `wanted` rows."""
     async with asyncio.timeout(180):
         while await asyncio.to_thread(rows, settings) < wanted:
             await asyncio.sleep(0.1)
@@ -72,8 +73,8 @@ async def writer(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
         await running
 
 
-async def until_it_waits(settings: Settings) -> None:
-    """Until somebody joins the group, which has to wait for the rebuild."""
+async def until_writer_waits(settings: Settings) -> None:
+    """Waits until a writer joins the group. The rebalance then waits for the rebuild, the only member."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
     await admin.start()
     try:
@@ -93,14 +94,15 @@ async def test_a_writer_waits_for_the_table_swap_and_writes_to_the_new_tables(
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with writer(settings):
-        await until_there(settings, 400)
-    with closing(client.connect(settings)) as found:
-        found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
-    swapping, may, swap = threading.Event(), threading.Event(), _Rebuild._swap
+        await until_rows(settings, 400)
+    with closing(client.connect(settings)) as connection:
+        connection.command(
+            "ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
+    swapping, resume, swap = threading.Event(), threading.Event(), _Rebuild._swap
 
     def held(self: Any) -> None:
         swapping.set()
-        may.wait()
+        resume.wait()
         swap(self)
 
     monkeypatch.setattr(_Rebuild, "_swap", held)
@@ -108,16 +110,16 @@ async def test_a_writer_waits_for_the_table_swap_and_writes_to_the_new_tables(
     try:
         assert await asyncio.to_thread(swapping.wait, 120)
         await feed(settings, feeder.some(150))
-        there = rows(settings)
+        before = rows(settings)
         async with writer(settings):
-            await until_it_waits(settings)
-            assert rows(settings) == there
-            may.set()
+            await until_writer_waits(settings)
+            assert rows(settings) == before
+            resume.set()
             report = await making
             assert report.after["activity"].facts == 400
-            await until_there(settings, 550)
+            await until_rows(settings, 550)
     finally:
-        may.set()
+        resume.set()
     exact(settings, feeder.all)
 
 
@@ -127,36 +129,36 @@ async def test_a_rebuild_that_loses_the_group_lock_changes_nothing(
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with writer(settings):
-        await until_there(settings, 400)
+        await until_rows(settings, 400)
         with pytest.raises(RebuildError, match=r"`attn history` runs \(1 in group"):
             await rebuild(settings)
-    filling, may, write = asyncio.Event(), asyncio.Event(), _Rebuild._write
+    filling, resume, write = asyncio.Event(), asyncio.Event(), _Rebuild._write
 
     async def held(self: Any, *args: Any) -> None:
         filling.set()
-        await may.wait()
+        await resume.wait()
         await write(self, *args)
 
     noticed, revoked = asyncio.Event(), GroupLock.on_partitions_revoked
 
-    async def told(self: GroupLock, partitions: Any) -> None:
-        """With its next heartbeat: a rebuild that ends before that has nothing to fear of who waits."""
+    async def on_revoked(self: GroupLock, partitions: Any) -> None:
+        """The rebuild notices the rebalance at its next heartbeat. A rebuild that ends earlier is not disturbed."""
         if self._acquired.is_set():
             noticed.set()
         await revoked(self, partitions)
 
     monkeypatch.setattr(_Rebuild, "_write", held)
-    monkeypatch.setattr(GroupLock, "on_partitions_revoked", told)
+    monkeypatch.setattr(GroupLock, "on_partitions_revoked", on_revoked)
     making = asyncio.create_task(rebuild(settings))
     await asyncio.wait_for(filling.wait(), 120)
     await feed(settings, feeder.some(150))
     async with writer(settings):
-        await until_it_waits(settings)
+        await until_writer_waits(settings)
         await asyncio.wait_for(noticed.wait(), 120)
-        may.set()
+        resume.set()
         with pytest.raises(RebuildError, match="started meanwhile: nothing was changed"):
             await making
-        await until_there(settings, 550)
+        await until_rows(settings, 550)
     exact(settings, feeder.all)
 
 
@@ -164,7 +166,7 @@ async def test_a_killed_rebuild_does_not_block_writers(settings: Settings) -> No
     feeder = Feeder(3)
     await feed(settings, feeder.some(400))
     async with writer(settings):
-        await until_there(settings, 400)
+        await until_rows(settings, 400)
     code = (
         "import asyncio, sys\n"
         "from schemas.settings import Settings\n"
@@ -181,15 +183,15 @@ async def test_a_killed_rebuild_does_not_block_writers(settings: Settings) -> No
         assert child.stdout is not None
         assert await asyncio.wait_for(child.stdout.readline(), 120) == b"holds\n"
         await feed(settings, feeder.some(150))
-        there = rows(settings)
+        before = rows(settings)
         async with writer(settings):
-            await until_it_waits(settings)
-            assert rows(settings) == there
+            await until_writer_waits(settings)
+            assert rows(settings) == before
             child.kill()
-            await until_there(settings, 550)
+            await until_rows(settings, 550)
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
-    await rebuild(settings)  # what it had begun is in nobody's way
+    await rebuild(settings)  # the tables of the killed rebuild do not disturb a new one
     exact(settings, feeder.all)

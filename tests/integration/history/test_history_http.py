@@ -1,4 +1,4 @@
-"""The history with a ClickHouse server over HTTP that is slow, cuts connections, does not answer, or is killed."""
+"""`attn history` with a ClickHouse server over HTTP that is slow, cuts connections, does not answer, or is killed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ chdb = pytest.importorskip("chdb", reason="chdb is not installed")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ClickHouse]:
-    found = ClickHouse(tmp_path / "server", free_port())
-    found.start()
-    yield found
-    found.kill()
+    clickhouse = ClickHouse(tmp_path / "server", free_port())
+    clickhouse.start()
+    yield clickhouse
+    clickhouse.kill()
 
 
 def connect(server: ClickHouse) -> Any:
-    """To ask with: in no hurry, whatever the writer is told."""
+    """Returns a client for the queries of the test, with a timeout of 60 s. Tests shorten that of the writer."""
     return client.connect(Settings(clickhouse=server.url, _env_file=None), 60)
 
 
@@ -56,19 +56,19 @@ def test_the_store_over_http(server: ClickHouse) -> None:
     def put(facts: list[Fact], token: str) -> None:
         store.insert(columns(facts, [partition_of(fact.ws, 4) for fact in facts]), token)
 
-    # As many ids as a batch has: they don't fit into a URL.
+    # 5000 ids, as many as a batch has, do not fit into a URL.
     put(feeder.some(5000, repeats=False), "first")
-    told = feeder.by_partition[1]
-    events = [(fact.ws, fact.event_id) for fact in told]
+    stored = feeder.by_partition[1]
+    events = [(fact.ws, fact.event_id) for fact in stored]
     assert store.stored_events(1, events) == set(events)
-    assert len(store.stored_at(1, told)) == len(told)
+    assert len(store.stored_at(1, stored)) == len(stored)
     store.wait_for_running_inserts()
     clickhouse.command("TRUNCATE TABLE attn.activity_hourly")
     assert store.repair_hourly_tables(range(4)) > 0
     for number, fault in enumerate(("refuse", "reset", "error", "slow")):
         server.fault(fault)
         facts = feeder.some(50, repeats=False)
-        with contextlib.suppress(ClickHouseUnavailable):  # some the driver tries again by itself
+        with contextlib.suppress(ClickHouseUnavailable):  # the driver itself retries after some faults
             put(facts, f"t{number}")
         put(facts, f"t{number}")
         assert_exact(answers(clickhouse), feeder.all)
@@ -79,7 +79,7 @@ def test_the_store_over_http(server: ClickHouse) -> None:
     clickhouse.close()
 
 
-@brokers.EMBEDDED_ONLY  # the faults are ClickHouse's; test_history_faults and test_history_crashes run on Apache Kafka
+@brokers.EMBEDDED_ONLY  # only ClickHouse fails here; test_history_faults and test_history_crashes use Apache Kafka too
 async def test_history_is_exact_despite_faults_and_kills_of_the_server(
     server: ClickHouse, tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +118,7 @@ async def kill_the_server(server: ClickHouse, settings: Settings) -> None:
         await feeding
         clickhouse = await asyncio.to_thread(connect, server)
         async with asyncio.timeout(180):
-            while await asyncio.to_thread(migrate.pending, clickhouse, "attn"):  # the server was killed that early
+            while await asyncio.to_thread(migrate.pending, clickhouse, "attn"):  # a kill may have interrupted them
                 await asyncio.sleep(0.3)
             while len((await asyncio.to_thread(answers, clickhouse))["events"]) < feeder.count:
                 await asyncio.sleep(0.3)

@@ -1,4 +1,4 @@
-"""`attn history --rebuild` builds the same tables again from the facts in Kafka."""
+"""`attn history --rebuild` builds the tables again, with the same content, from the facts in Kafka."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from streams.kafka import topics
 
 pytestmark = [pytest.mark.clickhouse, pytest.mark.broker]
 chdb = pytest.importorskip("chdb", reason="chdb is not installed")
-HELD = 10_000  # positions of facts that Kafka holds begin here
+HELD = 10_000  # lowest position of the facts that Kafka still has
 
 
 @pytest.fixture
 async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
     broker = EmbeddedBroker(tmp_path)
     await broker.start()
-    found = Settings(kafka=broker.bootstrap, data_dir=tmp_path, log_partitions=3, history_batch_rows=100,
-                     _env_file=None)
-    await topics.ensure_topics(found)
-    yield found
+    made = Settings(kafka=broker.bootstrap, data_dir=tmp_path, log_partitions=3, history_batch_rows=100,
+                    _env_file=None)
+    await topics.ensure_topics(made)
+    yield made
     await broker.stop()
 
 
@@ -45,7 +45,7 @@ def written() -> float:
 
 @asynccontextmanager
 async def history(settings: Settings, rows: int) -> AsyncIterator[None]:
-    """Until it has written so many rows more."""
+    """Runs the history during the block. The block begins once `rows` more rows are written."""
     stop, until = asyncio.Event(), written() + rows
     running = asyncio.create_task(run(settings, stop))
     try:
@@ -64,15 +64,16 @@ async def test_damaged_tables_are_rebuilt_and_the_writer_continues(settings: Set
     async with history(settings, feeder.count):
         with pytest.raises(RebuildError, match="`attn history` runs"):
             await wait_until_group_empty(settings, seconds=1)
-    with closing(client.connect(settings)) as found:
-        found.command("TRUNCATE TABLE attn.items_hourly")
-        found.command("ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
-        found.command("INSERT INTO attn.activity_hourly SELECT * FROM attn.activity_hourly")
+    with closing(client.connect(settings)) as connection:
+        connection.command("TRUNCATE TABLE attn.items_hourly")
+        connection.command(
+            "ALTER TABLE attn.activity DELETE WHERE workspace_id = 'ws_1'", settings={"mutations_sync": 2})
+        connection.command("INSERT INTO attn.activity_hourly SELECT * FROM attn.activity_hourly")
     report = await rebuild(settings)
     assert report.after["activity"].facts == feeder.count > report.before["activity"].facts
     assert report.after["activity"].checksum != report.before["activity"].checksum
     exact(settings, feeder.all)
-    assert (await rebuild(settings)).before == report.after  # again: the same, to the checksum
+    assert (await rebuild(settings)).before == report.after  # a second rebuild gives equal checksums
     assert (report.kept, report.refused) == (0, 0)
     await feed(settings, feeder.some(100))
     async with history(settings, 100):
@@ -90,8 +91,8 @@ async def test_rows_older_than_the_topic_are_dropped_only_with_the_flag(
     await feed(settings, held)
     async with history(settings, 100):
         pass
-    with closing(client.connect(settings)) as found:
-        repository = ActivityRepository(found, "attn", local=True)
+    with closing(client.connect(settings)) as connection:
+        repository = ActivityRepository(connection, "attn", local=True)
         repository.insert(columns(older, [partition_of(fact.ws, 3) for fact in older]), "older")
     with pytest.raises(RebuildError, match="rows are of facts that Kafka does not hold any more; --missing-facts keep"):
         await rebuild(settings)

@@ -1,4 +1,4 @@
-"""Tables and queries of the history on embedded ClickHouse."""
+"""Tables, migrations and queries of the history on embedded ClickHouse."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ LATER = {
 
 @pytest.fixture
 def clickhouse(tmp_path: Path) -> Iterator[Any]:
-    found = client.connect(Settings(data_dir=tmp_path, _env_file=None))
-    migrate.apply(found, "attn")
-    yield found
-    found.close()
+    connection = client.connect(Settings(data_dir=tmp_path, _env_file=None))
+    migrate.apply(connection, "attn")
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_migrations_run_once_and_comment_every_table_and_column(clickhouse: Any)
     assert [row[1] for row in clickhouse.query("SELECT * FROM attn.migrations ORDER BY number").result_rows] == [
         file.name for file in migrate.packaged()
     ]
-    silent = clickhouse.query(
+    without_comment = clickhouse.query(
         "SELECT table, name FROM system.columns WHERE database = 'attn' AND comment = '' AND table NOT LIKE '%_mv' "
         "UNION ALL SELECT name, '' FROM system.tables WHERE database = 'attn' AND comment = ''"
     ).result_rows
-    assert silent == []
+    assert without_comment == []
 
 
 def test_a_table_of_a_later_migration_has_the_rows_from_before(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_table_of_a_later_migration_has_the_rows_from_before(tmp_path: Path) -
         kept = [value for name, value in zip(COLUMNS, row, strict=True) if name not in LATER]
         clickhouse.insert("attn.activity", kept, column_names=names, column_oriented=True)
     assert migrate.apply(clickhouse, "attn") == [file.name for file in files[2:]]
-    for statement in files[2].statements("attn"):  # again: it was killed before it had noted that it was done
+    for statement in files[2].statements("attn"):  # repeated, as after a kill before the migration was recorded
         clickhouse.command(statement)
     for fact in feeder.all:
         fact.opened = False
@@ -83,7 +83,7 @@ def test_a_table_of_a_later_migration_has_the_rows_from_before(tmp_path: Path) -
     assert_exact(answers(clickhouse), feeder.all)
     in_order = "SELECT sum(rows) FROM system.projection_parts WHERE database = 'attn' AND name = 'by_case' AND active"
     deadline = time.monotonic() + 60
-    while clickhouse.query(in_order).result_rows != [(100,)]:  # parts of before are done in the background
+    while clickhouse.query(in_order).result_rows != [(100,)]:  # ClickHouse projects older parts later
         assert time.monotonic() < deadline
     clickhouse.close()
 
@@ -127,14 +127,14 @@ def test_the_repository_returns_positions_and_stored_events(clickhouse: Any, sto
     assert store.stored_events(0, []) == store.stored_events(0, [("w", "e")]) == set()
     assert store.jumps(0, 30) == []
     put(store, feeder.some(400, repeats=False))
-    told = of(feeder, 1)
-    assert store.max_position(1) == fact_position(told[-1])
-    wanted = {(fact.pos, fact.index, fact.event_id) for fact in told[10:20]}
-    assert store.stored_at(1, told[10:20]) >= wanted
-    assert len(store.stored_at(1, told[10:20])) < 20
-    assert store.stored_at(2, told[10:20]) == set()
-    asked = [(fact.ws, fact.event_id) for fact in told[:50]] + [("ws_0", "nobody's '\n"), ("x", told[0].event_id)]
-    assert store.stored_events(1, asked) == {(fact.ws, fact.event_id) for fact in told[:50]}
+    stored = of(feeder, 1)
+    assert store.max_position(1) == fact_position(stored[-1])
+    wanted = {(fact.pos, fact.index, fact.event_id) for fact in stored[10:20]}
+    assert store.stored_at(1, stored[10:20]) >= wanted
+    assert len(store.stored_at(1, stored[10:20])) < 20
+    assert store.stored_at(2, stored[10:20]) == set()
+    asked = [(fact.ws, fact.event_id) for fact in stored[:50]] + [("ws_0", "nobody's '\n"), ("x", stored[0].event_id)]
+    assert store.stored_events(1, asked) == {(fact.ws, fact.event_id) for fact in stored[:50]}
     assert store.stored_events(2, asked) == set()
     clickhouse.query("SELECT 1")
 
@@ -153,7 +153,7 @@ def test_the_repository_returns_jumps_and_the_positions_that_may_be_forgotten(st
     late = [fact for fact in of(feeder, 1) if fact.pos <= high and fact.at > BEGIN]
     assert list(store.digests(1, high)) == sorted({digest(fact.ws, fact.event_id) for fact in late})
     assert len(store.digests(1, high + MIN_POSITION_JUMP * 4)) > len(late)
-    # Long ago: nobody sends that again.
+    # 40 days later: facts from before a jump may be repeated for 30 days only.
     put(store, [feeder.fact(at=BEGIN + 40 * 24 * 60 * minute) for _ in range(100)])
     assert store.jumps(1, 30) == []
     assert store.jumps(1, 50) == [high]
@@ -169,7 +169,7 @@ def test_the_same_batch_again_changes_nothing(clickhouse: Any, store: ActivityRe
 
 @contextmanager
 def no_sums(clickhouse: Any) -> Iterator[None]:
-    """What is inserted gets into the table, and fails in the view: as a crash between the two leaves it."""
+    """Inserts in the block reach the table, but not the hourly sums: the state after a crash between the two."""
     clickhouse.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
     before, = clickhouse.query("SELECT count() FROM attn.activity").result_rows[0]
     with pytest.raises(RowsRefused, match="is violated") as raised:
@@ -209,7 +209,7 @@ def test_hours_left_incomplete_by_a_crash_are_repaired(clickhouse: Any, store: A
     feeder = Feeder(4)
     put(store, feeder.some(500, repeats=False))
     assert store.repair_hourly_tables(range(4)) == 0
-    for _ in range(3):  # the same hours more than once
+    for _ in range(3):  # repairs the same hours repeatedly
         with no_sums(clickhouse):
             put(store, feeder.some(20, repeats=False))
         assert store.repair_hourly_tables(range(4)) > 0
@@ -217,7 +217,7 @@ def test_hours_left_incomplete_by_a_crash_are_repaired(clickhouse: Any, store: A
         assert_exact(answers(clickhouse), feeder.all)
     put(store, feeder.some(100, repeats=False))
     assert store.repair_hourly_tables(range(4)) == 0
-    # Cut short between forgetting and making again: the next start finds it.
+    # A repair that crashes after it deleted the sums is completed at the next start.
     clickhouse.command("DELETE FROM attn.activity_hourly WHERE workspace_id = 'ws_1'")
     assert store.repair_hourly_tables([]) == 0
     assert store.repair_hourly_tables(range(4)) > 0
@@ -235,7 +235,7 @@ def test_the_last_second_of_an_hour_counts_in_that_hour(clickhouse: Any, store: 
     assert store.repair_hourly_tables(range(4)) == 0
 
 
-def test_many_hours_are_made_again(clickhouse: Any, store: ActivityRepository) -> None:
+def test_thousands_of_hours_are_repaired(clickhouse: Any, store: ActivityRepository) -> None:
     facts = [
         Fact(ws="w", pos=n, index=0, event_id=f"e{n}", time=BEGIN - n * HOUR, at=BEGIN, type="run.failed", subject="r",
              seconds_open=1.0) for n in range(2500)
@@ -249,7 +249,7 @@ def test_many_hours_are_made_again(clickhouse: Any, store: ActivityRepository) -
 @pytest.mark.parametrize("bad", [
     {"index": 1 << 40}, {"pos": -1}, {"title": "\ud800"}, {"ws": "\udfff"}, {"time": 1 << 70}, {"subject": None},
 ])
-def test_a_value_that_does_not_fit_is_refused_and_nothing_gets_in(
+def test_a_batch_with_a_value_out_of_range_is_refused_as_a_whole(
     clickhouse: Any, store: ActivityRepository, bad: Any
 ) -> None:
     good = {"ws": "w", "pos": 1, "index": 0, "event_id": "e", "time": 1, "type": "run.failed", "subject": "r"}
