@@ -46,6 +46,7 @@ COMMANDS = {
     "receipt": "ops.cli.commands.receipt:app",
     "rank-report": "ops.cli.commands.rank_report:rank_report",
     "kafka": "ops.cli.commands.kafka:app",
+    "capacity": "ops.cli.commands.capacity:capacity",
 }
 
 def _version(requested: bool) -> None:
