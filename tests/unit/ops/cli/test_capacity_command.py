@@ -14,7 +14,7 @@ LOAD = ("--events-per-s", "35", "--workspaces", "2000", "--streams", "20000", "-
 
 
 def run(*args: str) -> str:
-    result = CliRunner().invoke(build("capacity"), list(args), catch_exceptions=False)
+    result = CliRunner().invoke(build("capacity"), ["capacity", *args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
