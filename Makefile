@@ -74,7 +74,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(READY)
 	@$(LOCK) --all-extras --group build --output-file requirements/dev.txt pyproject.toml
-	@$(LOCK) --constraints requirements/dev.txt --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --constraints requirements/dev.txt --extra traces --output-file requirements/run.txt pyproject.toml
 	@$(LOCK) --constraints requirements/dev.txt --output-file requirements/build.txt --group build
 
 update: UPGRADE := --upgrade

@@ -22,6 +22,7 @@ from api.intake.sender import open_event_producer
 from schemas.settings import Settings
 from streams.kafka import idle_fetch, topics
 from streams.runtime.lag import READY
+from streams.tracing import hooks
 
 __all__ = ["run"]
 
@@ -33,6 +34,7 @@ _log = structlog.get_logger("attn.edge")
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. Raises if the topics cannot be followed any more or the address is in use."""
+    hooks.start(settings, "edge")
     idle_fetch.install_throttle()
     if settings.jwt_secret is not None and len(settings.jwt_secret) < _MIN_SECRET:
         _log.warning("ATTN_JWT_SECRET is short: an attacker could guess it and sign tokens; use more characters",
@@ -67,6 +69,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         await edge.args_checker.stop()
         sock.close()
         await edge.history.close()
+        hooks.stop()
     for name, result in zip(tasks, ended, strict=True):
         if isinstance(result, Exception):
             _log.error("the edge stops because a task failed", task=name, error=_reason(result))

@@ -19,6 +19,10 @@ BATCHES = Counter("attn_edge_batches_total", "Batches of attn.views applied")
 PUBLISH_SECONDS = Histogram(
     "attn_edge_publish_seconds", "Time from the records of a poll until all frames are written",
     buckets=(.0005, .001, .002, .005, .01, .02, .05, .1, .25, 1, 5))
+DELAY_SECONDS = Histogram(
+    "attn_edge_delay_seconds",
+    "Seconds from the append time of a batch's newest pack in attn.log until the frames of the batch are written",
+    buckets=(.002, .005, .01, .02, .05, .1, .25, .5, 1, 5, 30))
 STALE = Counter(
     "attn_edge_stale_batches_total", "Batches of attn.views ignored because their position was not ahead")
 BROKER_UP = Gauge("attn_edge_broker_up", "1 while the broker answers, 0 after 10 s without an answer")

@@ -298,6 +298,11 @@ class Settings(BaseSettings):
         8.0, gt=0, le=300, description="time limit of an edge's request to ClickHouse (history, insights)")
     history_query_concurrency: int = Field(4, ge=1, le=64, description="concurrent ClickHouse queries per edge")
 
+    # Off by default: whether and where spans are collected is the operator's choice. OTEL_* alone does not switch them
+    # on, because platforms set these variables for all programs of a machine.
+    traces: bool = Field(
+        False, description="send OpenTelemetry traces, as the variables `OTEL_*` say; needs the extra `attn[traces]`")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level of log messages")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else JSON lines")
 

@@ -22,9 +22,10 @@ from schemas.log import Command, KeyUsed, SessionUsed
 from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import LOG
-from streams.core.packs import Packer
+from streams.core.packs import Packer, PackRecord
 from streams.kafka.connection import close_client
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
+from streams.tracing import hooks
 
 __all__ = ["Append", "CommandLog", "CommandUndecided", "open_log_writer", "start_producer"]
 
@@ -35,7 +36,7 @@ _CLOSE_SECONDS = 1.0
 _START_RETRY = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=1.0, wait_max=1.0, wait_jitter=0.0)
 _MAX_PENDING = 10_000  # commands without an outcome; beyond that more commands would only wait longer
 
-Append = Callable[[int, bytes], Awaitable[None]]  # (partition of the log, pack); returns once the pack is durable
+Append = Callable[[PackRecord], Awaitable[None]]  # returns once the pack is durable
 
 _log = structlog.get_logger("attn.edge")
 
@@ -101,7 +102,7 @@ class CommandLog:
             future.set_result(outcome)
 
     def _send(self, entry: Command | KeyUsed | SessionUsed) -> None:
-        self._packer.add(entry)
+        self._packer.add(entry, hooks.current_link())
         if self._flush is None:
             # Even a delay of 0 runs after the event loop's ready callbacks, so commands of several connections share a
             # pack.
@@ -109,19 +110,18 @@ class CommandLog:
 
     def _send_packs(self) -> None:
         self._flush = None
-        packs = self._packer.drain(self.now())
-        for partition, _, pack in packs:
-            task = asyncio.create_task(self._append(partition, pack))
+        for pack in self._packer.drain(self.now()):
+            task = asyncio.create_task(self._append(pack))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
-    async def _append(self, partition: int, pack: bytes) -> None:
+    async def _append(self, pack: PackRecord) -> None:
         """Appends one pack. After an error it is unknown whether the pack is durable, so its callers time out."""
         assert self.append is not None
         try:
-            await self.append(partition, pack)
+            await self.append(pack)
         except (KafkaError, TimeoutError) as error:
-            _log.warning("Kafka did not acknowledge a pack of commands", partition=partition, error=repr(error))
+            _log.warning("Kafka did not acknowledge a pack of commands", partition=pack.partition, error=repr(error))
 
 
 @contextlib.asynccontextmanager
@@ -129,8 +129,9 @@ async def open_log_writer(settings: Settings) -> AsyncIterator[Append]:
     """Returns the function that appends packs to `attn.log`. Waits until a broker answers."""
     out = await start_producer(settings, "edge")
 
-    async def append(partition: int, pack: bytes) -> None:
-        await wait_acknowledged([await out.send(LOG, pack, partition=partition)])
+    async def append(pack: PackRecord) -> None:
+        await wait_acknowledged([
+            await out.send(LOG, pack.value, partition=pack.partition, headers=pack.headers)])
 
     try:
         yield append

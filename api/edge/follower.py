@@ -21,7 +21,9 @@ from api import metrics
 from api.edge.bootstrap import MAX_POLL_RECORDS, POLL_MS, Bootstrap, iter_records, parse_fact
 from api.edge.index_builder import TIME_SLICE
 from api.edge.initial_state import BatchAssembler
+from api.edge.publish_traces import publish_traces
 from api.edge.services import Edge
+from schemas.scalars import SECOND
 from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.kafka.connection import client_arguments, close_client
@@ -48,6 +50,9 @@ class TopicFollower:
         self._assemblers = {tp.partition: BatchAssembler(tp.partition) for tp in self._views}
         self._timestamps: dict[TopicPartition, float] = {}  # of the last record read, in seconds
         self._ends: dict[TopicPartition, int] = {}
+        self._clocks: dict[int, int] = {}  # of the newest batch, by partition
+        self._applied: list[int] = []  # clocks of batches whose frames are not written yet
+        self._traces = publish_traces(edge.feed_hub.stream_count)
 
     async def run(self) -> None:
         """Loads the view, sets `edge.ready`, then follows both topics.
@@ -109,12 +114,14 @@ class TopicFollower:
         while True:
             records = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
             started = time.perf_counter()
+            if self._traces is not None:
+                self._traces.polled()
             with self._edge.publishing():
                 await self._apply_records(records)
             self._record_timestamps(records)
             if records:
                 self._edge.broker_health.record_success()
-                metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
+                self._observe_published(started)
 
     async def _apply_records(self, records: dict[TopicPartition, list[Any]]) -> None:
         """Applies the batches of one poll. After each time slice it publishes and yields to the event loop."""
@@ -124,10 +131,28 @@ class TopicFollower:
             if batch is None:
                 continue
             self._edge.apply_batch(batch.partition, batch.rows, batch.position)
+            self._note_applied(record, batch.position.clock)
             if time.perf_counter() - slice_started > TIME_SLICE:
                 self._edge.publish()
                 await asyncio.sleep(0)
                 slice_started = time.perf_counter()
+
+    def _note_applied(self, record: Any, clock: int) -> None:
+        """Notes a batch whose frames are still to be written. `record`: its position row, `clock`: that of the log."""
+        if self._traces is not None:
+            self._traces.begin(record)
+        if clock > self._clocks.get(record.partition, clock):  # a batch without a new pack has an old clock
+            self._applied.append(clock)
+        self._clocks[record.partition] = clock
+
+    def _observe_published(self, started: float) -> None:
+        """Measures the poll that began at `started`, and the delay of each batch: its frames are written."""
+        exemplar = self._traces.published() if self._traces is not None else None
+        metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started, exemplar)
+        clocks, self._applied = self._applied, []
+        now = self._edge.clock()
+        for clock in clocks:
+            metrics.DELAY_SECONDS.observe(max(0.0, now - clock / SECOND), exemplar)
 
     async def _follow_facts(self, consumer: AIOKafkaConsumer) -> None:
         while True:

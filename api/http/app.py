@@ -18,6 +18,7 @@ from api.http.decisions import routes as decisions
 from api.http.error_handlers import add_error_handlers
 from api.http.middleware import BodyLimitMiddleware, HeadMethodMiddleware, ReleaseMiddleware, RequestMetricsMiddleware
 from api.http.paths import EncodedSegmentsMiddleware
+from api.http.protocol.tracing import TracingMiddleware
 from api.http.routes import (
     ankra,
     crewship,
@@ -32,6 +33,7 @@ from api.http.routes import (
 )
 from api.http.routes.access import logout, oidc, sessions, terminals
 from api.http.sources import events, hooks, keys
+from streams.tracing import hooks as traces
 
 __all__ = ["create_app"]
 
@@ -55,6 +57,8 @@ def create_app(edge: Edge, auth: Authenticator | None = None) -> FastAPI:
         events.PATH: edge.settings.max_event_request, hooks.FOLDER: edge.settings.max_event_request})
     app.add_middleware(ReleaseMiddleware)
     app.add_middleware(RequestMetricsMiddleware)
+    if traces.active is not None:
+        app.add_middleware(TracingMiddleware, tracer=traces.active)
     app.add_middleware(HeadMethodMiddleware)
     app.add_middleware(EncodedSegmentsMiddleware)
     app.add_middleware(SeparateCookiesMiddleware)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
 from api.live.event_stream import DRAIN_EXTENSION
+from streams.tracing import hooks
 
 __all__ = [
     "RELEASE_CALLBACKS", "BodyLimitMiddleware", "HeadMethodMiddleware", "ReleaseMiddleware", "RequestMetricsMiddleware",
@@ -189,7 +190,8 @@ class RequestMetricsMiddleware:
         async def send_and_measure(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path_format", "none")
-                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(time.perf_counter() - start)
+                metrics.REQUEST_SECONDS.labels(route, message["status"]).observe(
+                    time.perf_counter() - start, hooks.exemplar())
                 if _NOSNIFF not in (headers := message.get("headers", ())):
                     message = {**message, "headers": [*headers, _NOSNIFF]}
             await send(message)

@@ -22,6 +22,7 @@ from api.commands.command_log import start_producer
 from api.intake.acceptance import AcceptedEvent
 from schemas.settings import Settings
 from streams.kafka.connection import close_client
+from streams.tracing import hooks
 
 __all__ = ["BufferFull", "EventSender", "NotDurable", "Reservation", "open_event_producer"]
 
@@ -99,7 +100,7 @@ class EventSender:
         if self.producer is None:
             raise TimeoutError("no broker has answered yet")
         write: asyncio.Future[Any] = await self.producer.send(
-            event.topic, event.value, key=ws.encode(), headers=event.headers)
+            event.topic, event.value, key=ws.encode(), headers=[*event.headers, *hooks.source_headers(event.value)])
         return write
 
     def _reserve(self, owner: tuple[str, str], size: int) -> None:

@@ -173,6 +173,10 @@ class FeedHub:
 
     # --- channels ---
 
+    def stream_count(self, workspace_id: str) -> int:
+        """Returns the number of open feeds of a workspace that are up to date."""
+        return sum(len(channel.streams) for channel in self._channels.get(workspace_id, {}).values())
+
     def _channel(self, reader: Reader, limit: int, user: str) -> FeedChannel | None:
         return self._channels.get(reader.workspace_id, {}).get((reader.workspace_id, reader.roles, limit, user))
 

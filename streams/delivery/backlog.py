@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streams.runtime.backoff import Backoff
+from streams.tracing.context import TraceLink
 
 __all__ = ["Backlog", "Entry", "PartitionBacklog"]
 
@@ -51,6 +52,7 @@ class Entry:
     backoff: Backoff | None = None
     pinned_due: bool = False  # `due` is what the receiver asked for
     last_reason: str = ""
+    trace: TraceLink | None = None  # context of what made the decision
     running: bool = False
     resolved: bool = False
     finished: bool = False

@@ -24,6 +24,8 @@ from streams.delivery.backlog import Backlog, Entry
 from streams.delivery.dispatcher import Dispatcher
 from streams.delivery.endpoints import EndpointsFile
 from streams.kafka.reader import read_offsets
+from streams.tracing import hooks
+from streams.tracing.context import link_of_headers
 
 __all__ = ["DecisionConsumer", "load_body"]
 
@@ -205,7 +207,8 @@ class DecisionConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiok
         recorded = record.timestamp / 1000 if record.timestamp > 0 else time.time()
         return Entry(
             record.partition, record.offset, event.workspaceid, event.subject, event.data.decision, verb, to,
-            to if known else "", recorded, len(record.value), record.value, held, expires, due)
+            to if known else "", recorded, len(record.value), record.value, held, expires, due,
+            trace=None if hooks.active is None else link_of_headers(record.headers))
 
     async def _note_positions(self) -> None:
         """Advances over offsets without a record, such as markers of transactions."""

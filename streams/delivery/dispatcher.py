@@ -23,6 +23,7 @@ from schemas.log import Report, ReportedState
 from schemas.settings import Settings
 from schemas.topics import DECISIONS
 from streams.delivery import metrics
+from streams.delivery.attempt_span import AttemptSpan
 from streams.delivery.backlog import Backlog, Entry
 from streams.delivery.circuit import Circuit
 from streams.delivery.endpoints import Endpoint, EndpointsFile
@@ -141,9 +142,13 @@ class Dispatcher:
         if (prepared := await self._prepare(entry)) is None:
             return circuit.abandon()
         endpoint, body = prepared
-        with metrics.POST_SECONDS.labels(endpoint.name).time():
-            result = await self._client.post(
-                endpoint, webhook_id(entry.decision, entry.verb), body, _secrets(endpoint, body))
+        attempt = AttemptSpan(endpoint.name, entry)
+        started = time.perf_counter()
+        result = await self._client.post(
+            endpoint, webhook_id(entry.decision, entry.verb), body, _secrets(endpoint, body),
+            attempt.headers)
+        exemplar = attempt.end(result.kind == "failed", result.cause)
+        metrics.POST_SECONDS.labels(endpoint.name).observe(time.perf_counter() - started, exemplar)
         metrics.ATTEMPTS.labels(endpoint.name, result.cause).inc()
         entry.attempts += 1
         if result.kind == "failed":
@@ -236,7 +241,8 @@ class Dispatcher:
         self._reporting += 1
         try:
             await self._reporter.append(Report(
-                entry.workspace, f"{entry.decision}.{state}.{entry.offset}", now_us(), entry.decision, state, reason))
+                entry.workspace, f"{entry.decision}.{state}.{entry.offset}", now_us(), entry.decision, state, reason),
+                entry.trace)
         finally:
             self._reporting -= 1
 

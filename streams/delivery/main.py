@@ -27,6 +27,7 @@ from streams.kafka import idle_fetch, topics
 from streams.kafka.connection import client_arguments
 from streams.runtime import health
 from streams.runtime.lag import LagTracker
+from streams.tracing import hooks
 
 __all__ = ["GROUP", "group_of", "run"]
 
@@ -49,6 +50,7 @@ def group_of(settings: Settings) -> str:
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Delivers until `stop` is set. Raises EndpointsError if the file of endpoints is invalid at start, and TopicError
     if no broker answers or the topics do not match the settings."""
+    hooks.start(settings, "deliver")
     idle_fetch.install_throttle()
     endpoints = EndpointsFile(settings.endpoints)
     for endpoint in endpoints.current().values():
@@ -60,6 +62,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             return
         async with _kafka_consumer(settings) as kafka:
             await process.run(kafka, stop)
+    hooks.stop()
 
 
 class _Process:

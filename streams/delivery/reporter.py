@@ -11,17 +11,20 @@ from aiokafka.errors import KafkaError
 from schemas.log import Pack, Report, encode_pack
 from schemas.settings import Settings
 from schemas.topics import LOG
-from streams.core.packs import Packer
+from streams.core.packs import Packer, PackRecord
 from streams.kafka.connection import close_client
 from streams.kafka.producer import idempotent_producer, wait_acknowledged
 from streams.runtime.backoff import Backoff
 from streams.runtime.clock import now_us
+from streams.tracing.context import TraceLink
 
 __all__ = ["Reporter"]
 
 log = logging.getLogger("attn.deliver")
 
 _MAX_WAITING = 1000  # reports per append
+
+_Entry = Report | int  # int: a partition that needs a tick
 
 
 class Reporter:
@@ -34,20 +37,20 @@ class Reporter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._out: AIOKafkaProducer | None = None
-        self._queue: asyncio.Queue[tuple[Report | int, asyncio.Future[None]]] = asyncio.Queue(_MAX_WAITING)
+        self._queue: asyncio.Queue[tuple[_Entry, TraceLink | None, asyncio.Future[None]]] = asyncio.Queue(_MAX_WAITING)
         self.problem: str | None = None
 
-    async def append(self, report: Report) -> None:
-        """Returns once the report is durable."""
-        await self._append(report)
+    async def append(self, report: Report, trace: TraceLink | None = None) -> None:
+        """Returns once the report is durable. `trace`: the context of the attempt."""
+        await self._append(report, trace)
 
     async def append_tick(self, partition: int) -> None:
         """Appends an empty pack to a partition: the log's clock advances to now."""
         await self._append(partition)
 
-    async def _append(self, entry: Report | int) -> None:
+    async def _append(self, entry: _Entry, trace: TraceLink | None = None) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._queue.put((entry, done))
+        await self._queue.put((entry, trace, done))
         await done
 
     async def run(self) -> None:
@@ -57,28 +60,28 @@ class Reporter:
                 entries = [await self._queue.get()]
                 while not self._queue.empty():
                     entries.append(self._queue.get_nowait())
-                await self._append_until_durable([entry for entry, _ in entries])
-                for _, done in entries:
+                await self._append_until_durable([(entry, trace) for entry, trace, _ in entries])
+                for _, _, done in entries:
                     if not done.done():
                         done.set_result(None)
         finally:
             await self._close()
 
-    async def _append_until_durable(self, entries: list[Report | int]) -> None:
+    async def _append_until_durable(self, entries: list[tuple[_Entry, TraceLink | None]]) -> None:
         packer, ticks = Packer(self._settings.log_partitions), set()
-        for entry in entries:
+        for entry, trace in entries:
             if isinstance(entry, Report):
-                packer.add(entry)
+                packer.add(entry, trace)
             else:
                 ticks.add(entry)
         packs = packer.drain(now_us())
-        packs += [(partition, 0, encode_pack(Pack(now_us()))) for partition in ticks]
+        packs += [PackRecord(partition, 0, encode_pack(Pack(now_us()))) for partition in ticks]
         backoff = Backoff()
         while True:
             try:
                 out = await self._started()
                 await wait_acknowledged([
-                    await out.send(LOG, value, partition=partition) for partition, _, value in packs])
+                    await out.send(LOG, pack.value, partition=pack.partition, headers=pack.headers) for pack in packs])
                 break
             except (KafkaError, TimeoutError) as error:
                 self.problem = f"{LOG}: {error!r}"

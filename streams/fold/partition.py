@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 
@@ -27,9 +28,11 @@ from streams.core.config import FoldConfig
 from streams.core.fold.fold import MAX_PART_BYTES, Fold
 from streams.core.packs import unpack
 from streams.fold.decision_records import DecisionEncoder
+from streams.fold.traces import fold_traces
 from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.fencing import FencedProducer, fence_partition
+from streams.kafka.producer import Headers
 from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
 from streams.runtime.clock import now_us
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 # Bytes of packs that become one batch of rows. Rows are a few times larger than their events, so the batch stays far
 # below its size limit. The fold itself limits what a single pack may change.
 _MAX_GROUP_BYTES = 400_000
+
+_Output = list[tuple[bytes, bytes | None, Headers]]  # key, value, headers
 
 
 class PartitionProcessor:
@@ -67,6 +72,7 @@ class PartitionProcessor:
         self._encoder = encoder if encoder is not None else DecisionEncoder(settings)
         self._reusable_fold = reusable_fold
         self._writer: FencedProducer | None = None
+        self._traces = fold_traces()
         self._group: Records = []  # records that are folded but not durable
         self._group_bytes = 0
 
@@ -136,6 +142,8 @@ class PartitionProcessor:
         except (ValueError, RecursionError) as error:
             await self._dead_letter(self.fold, record, f"not a pack of the log: {error}", "pack")
             return
+        if self._traces is not None and self.fold.position.next == record.offset:
+            self._traces.begin(record, pack)
         self._group_bytes += len(value)
         while self.fold.position.next == record.offset:
             self._group.append(record)
@@ -161,13 +169,20 @@ class PartitionProcessor:
         batch = fold.pending_batch()
         check_record_sizes(VIEWS, batch.rows)
         assert self._writer is not None
-        with metrics.WRITE_SECONDS.time():
-            if batch.facts:
-                await self._writer.write(FACTS, [(fact.ws.encode(), encode_fact(fact)) for fact in batch.facts])
-            if batch.decisions:
-                await self._writer.write_records(DECISIONS, self._encoder.encode(batch.decisions))
-            offset = await self._writer.write(VIEWS, batch.rows)
-            self._views.commit(self._partition, batch.rows, offset)
+        facts: _Output = [(fact.ws.encode(), encode_fact(fact), []) for fact in batch.facts]
+        decisions = self._encoder.encode(batch.decisions)
+        rows: _Output = [(key, value, []) for key, value in batch.rows]
+        if self._traces is not None:
+            self._traces.mark(batch, facts, decisions, rows)
+        started = time.perf_counter()
+        if facts:
+            await self._writer.write_records(FACTS, facts)
+        if decisions:
+            await self._writer.write_records(DECISIONS, decisions)
+        offset = await self._writer.write_records(VIEWS, rows)
+        self._views.commit(self._partition, batch.rows, offset)
+        exemplar = None if self._traces is None else self._traces.written(len(rows))
+        metrics.WRITE_SECONDS.observe(time.perf_counter() - started, exemplar)
         fold.mark_durable()
         metrics.PACKS.inc(fold.position.next - self.next_offset)
         metrics.FACTS.inc(len(batch.facts))

@@ -27,6 +27,7 @@ from streams.core.sealing import Sealer
 from streams.ingest.circuit_breaker import BreakerPolicy
 from streams.ingest.rejects import describe_fault, to_dead_letter, to_unreadable_letter
 from streams.ingest.topic_breakers import TopicBreakers, listen_for_resume_markers
+from streams.ingest.traces import ingest_traces
 from streams.kafka.dead_letters import send_dead_letters
 from streams.kafka.producer import wait_acknowledged
 from streams.kafka.records.batches import Unreadable
@@ -81,6 +82,7 @@ class Ingestor:
         keys = seal_keys(settings)
         self._sealer = Sealer(keys) if keys else None
         self._packer = Packer(settings.log_partitions)
+        self._traces = ingest_traces()
         self._rejects: list[DeadLetter] = []
         self._reject_bytes = 0
         # Committable offsets and times that become valid once the current packs and rejects are written.
@@ -234,8 +236,9 @@ class Ingestor:
             return self._process_unreadable(record)
         reason = None
         try:
-            self._packer.add(normalise(
-                record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc, self._sealer))
+            event = normalise(
+                record.topic, record.value, record.headers, self._limits, metrics.LINKS_DROPPED.inc, self._sealer)
+            self._packer.add(event, None if self._traces is None else self._traces.begin(record, event))
         except Rejected as rejected:
             reason = self._reject(record, str(rejected), rejected.cause)
         except Exception as fault:
@@ -260,6 +263,14 @@ class Ingestor:
         self._add_reject(to_unreadable_letter(record, reason, now_us()))
         return self.breakers.record(record.topic, reason)
 
+    def _observe_delay(self, unflushed: Mapping[TP, tuple[int, float]]) -> None:
+        """Measures how old the newest record of each partition is, now that its event is in the log."""
+        exemplar = None if self._traces is None else self._traces.written()
+        now = time.time()
+        for _, seconds in unflushed.values():
+            if seconds:
+                metrics.INGEST_SECONDS.observe(max(0.0, now - seconds), exemplar)
+
     def _add_reject(self, letter: DeadLetter) -> None:
         self._rejects.append(letter)
         self._reject_bytes += record_size(letter.key, letter.value, letter.headers)
@@ -271,11 +282,12 @@ class Ingestor:
         if rejects:
             await send_dead_letters(self._producer, rejects)
         sent = []
-        for partition, events, value in self._packer.drain(now_us()):
-            sent.append(await self._producer.send(LOG, value, partition=partition))
-            metrics.PACK_EVENTS.observe(events)
+        for pack in self._packer.drain(now_us()):
+            sent.append(await self._producer.send(LOG, pack.value, partition=pack.partition, headers=pack.headers))
+            metrics.PACK_EVENTS.observe(pack.entries)
         if sent:
             await wait_acknowledged(sent)
+            self._observe_delay(unflushed)
         self.committable_offsets.update((tp, offset) for tp, (offset, _) in unflushed.items())
         self.processed_at.update((tp, seconds) for tp, (_, seconds) in unflushed.items() if seconds)
 

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from streams.runtime.lag import READY
 
-__all__ = ["serve"]
+__all__ = ["exposition", "serve"]
 
 _REQUEST_SECONDS = 5.0  # for a request and its response
 _MAX_HEADER_BYTES = 8192
@@ -43,6 +44,15 @@ async def serve(port: int, not_ready_reason: Callable[[], str | None], host: str
         yield
 
 
+def exposition(accept: str) -> tuple[str, bytes]:
+    """Returns content type and body of `/metrics`: OpenMetrics if the client accepts it, else Prometheus text.
+
+    Only OpenMetrics has exemplars, which name the traces behind a histogram.
+    """
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(REGISTRY)
+
+
 def _response(head: bytes, not_ready_reason: Callable[[], str | None]) -> bytes:
     method, _, rest = head.decode("latin-1").partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
@@ -50,7 +60,8 @@ def _response(head: bytes, not_ready_reason: Callable[[], str | None]) -> bytes:
     if method not in ("GET", "HEAD"):
         status, body = "405 Method Not Allowed", b"GET only\n"
     elif path == "/metrics":
-        status, kind, body = "200 OK", CONTENT_TYPE_LATEST, generate_latest()
+        status = "200 OK"
+        kind, body = exposition(_header(head, b"accept"))
     elif path == "/healthz" or (path == "/readyz" and (reason := not_ready_reason()) is None):
         status = "200 OK"
     elif path == "/readyz":
@@ -59,3 +70,9 @@ def _response(head: bytes, not_ready_reason: Callable[[], str | None]) -> bytes:
         status, body = "404 Not Found", b"/metrics, /healthz, /readyz\n"
     fields = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     return fields.encode() + (b"" if method == "HEAD" else body)
+
+
+def _header(head: bytes, name: bytes) -> str:
+    """Returns the values of a header, joined; "" without it."""
+    fields = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return ",".join(value.decode("latin-1").strip() for found, _, value in fields if found.strip().lower() == name)

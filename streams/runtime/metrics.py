@@ -7,11 +7,15 @@ from prometheus_client import Counter, Gauge, Histogram
 from streams.runtime.metric_aliases import MetricAlias
 
 __all__ = [
-    "BATCH_ROWS", "CIRCUIT_OPEN", "CLOCK", "EVENTS", "FACTS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS",
+    "BATCH_ROWS", "CIRCUIT_OPEN", "CLOCK", "EVENTS", "FACTS", "INGEST_SECONDS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS",
     "REREAD_RECORDS", "TICKS", "WRITE_SECONDS",
 ]
 
 EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
+INGEST_SECONDS = Histogram(
+    "attn_ingest_delay_seconds",
+    "Seconds from the timestamp of the newest source record of a partition until its event is in the log",
+    buckets=(.002, .005, .01, .02, .05, .1, .25, .5, 1, 5, 30))
 LINKS_DROPPED = Counter("attn_ingest_links_dropped_total", "Source events accepted without their action_url")
 CIRCUIT_OPEN = Gauge(
     "attn_ingest_circuit_open", "1 while a source topic is not read because most of its records were rejected",

@@ -12,6 +12,7 @@ from streams.consumer import consumer_thread
 from streams.kafka import idle_fetch, topics
 from streams.kafka.diagnostics import diagnose, order_by_reachability
 from streams.runtime.health import serve
+from streams.tracing import hooks
 from streams.worker.app import Worker, build
 
 __all__ = ["run"]
@@ -31,6 +32,7 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     the cause of a failure, otherwise WorkerFailed or TopicError. No data is lost then: a restart resumes at the last
     durable position.
     """
+    hooks.start(settings, "worker")
     idle_fetch.install_throttle()
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
@@ -53,6 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
             raise
         finally:
             await _stop(worker, kafka_problem, stop_seconds)
+            hooks.stop()
 
 
 async def _run_until(stop: asyncio.Event, worker: Worker) -> None:

@@ -276,7 +276,7 @@ def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
     ingestor = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
     for one in records:
         ingestor._process_record(one)
-    packs = sum(count for _, count, _ in ingestor._packer.drain(0))
+    packs = sum(pack.entries for pack in ingestor._packer.drain(0))
     assert packs + len(ingestor._rejects) == len(records)
     for letter in ingestor._rejects:
         assert letter.cause != "fault", letter.reason

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.contract.errors import ApiError
 from api.contract.responses import Error
 from api.http.dependencies import CurrentEdge
+from streams.runtime.health import exposition
 
 __all__ = ["router"]
 
@@ -30,6 +30,7 @@ async def get_readiness(edge: CurrentEdge) -> dict[str, str]:
 
 
 @router.get("/metrics")
-async def get_metrics() -> Response:
-    """Metrics in the Prometheus text format."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+async def get_metrics(request: Request) -> Response:
+    """Metrics in the Prometheus text format, or as OpenMetrics if the client accepts it."""
+    content_type, body = exposition(",".join(request.headers.getlist("accept")))
+    return Response(body, media_type=content_type)

@@ -103,6 +103,6 @@ async def send_again(settings: Settings, rows: Sequence[DecisionRow]) -> None:
     for row in rows:
         packer.add(Report(row.ws, f"{row.id}.again.{secrets.token_hex(8)}", now_us(), row.id, "again"))
     async with open_producer(settings, [LOG]) as out:
-        for partition, _, pack in packer.drain(now_us()):
-            await out.send(LOG, pack, partition=partition)
+        for pack in packer.drain(now_us()):
+            await out.send(LOG, pack.value, partition=pack.partition)
         await out.finish()

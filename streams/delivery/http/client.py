@@ -7,6 +7,7 @@ import contextlib
 import os
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 
@@ -49,15 +50,18 @@ class HttpClient:
         self._tls = ssl.create_default_context()
         self._agent = f"attn/{metadata.version('attn')}"
 
-    async def post(self, endpoint: Endpoint, message_id: str, body: bytes, secrets: tuple[str, ...] = ()) -> Result:
+    async def post(
+        self, endpoint: Endpoint, message_id: str, body: bytes, secrets: tuple[str, ...] = (),
+        trace: Mapping[str, str] = {},
+    ) -> Result:
         """Makes one attempt: `endpoint.timeout` seconds until the status, 3 s more for a reason.
 
-        `secrets`: texts that no reason may contain.
+        `secrets`: texts that no reason may contain. `trace`: headers of the trace context.
         """
         now = time.time()
         headers = {
             "content-type": _CONTENT_TYPE, "accept": "application/json, text/plain", "accept-encoding": "identity",
-            "user-agent": self._agent, **{name.lower(): value for name, value in endpoint.headers},
+            "user-agent": self._agent, **trace, **{name.lower(): value for name, value in endpoint.headers},
             **signature_headers(endpoint, message_id, int(now), body),
         }
         try:

@@ -10,6 +10,7 @@ import pytest
 from support.edge.edge_with_fold import Deciding, message
 
 from streams.core.domain.keys import item_id
+from streams.core.packs import PackRecord
 
 M = item_id("ws", "message", "m")
 
@@ -50,9 +51,9 @@ async def test_a_race_lost_in_the_fold_has_the_right_status(attn: Deciding) -> N
         old = (await get(client, M))["revision"]
         hand = attn.edges[0].command_log
 
-        async def behind(partition: int, pack: bytes) -> None:
+        async def behind(pack: PackRecord) -> None:
             attn.happen(message("m", minutes=-1, priority="urgent"))
-            await attn._append(partition, pack)
+            await attn._append(pack)
 
         hand.append = behind
         url = f"/api/v1/inbox/{M}"

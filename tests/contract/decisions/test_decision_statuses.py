@@ -15,6 +15,7 @@ from support.edge.edge_with_fold import message
 from support.fold.fold_driver import event
 
 from streams.core.domain.keys import item_id
+from streams.core.packs import PackRecord
 
 FORM = {"type": "object", "required": ["reason"], "properties": {
     "reason": {"type": "string", "minLength": 3}, "count": {"type": "integer", "minimum": 1},
@@ -165,9 +166,9 @@ async def test_412_of_a_question_that_changes_while_the_answer_is_on_its_way() -
         digest = (await get_item(client))["digest"]
         edge_log = attn.edges[0].command_log
 
-        async def overtaken(partition: int, pack: bytes) -> None:
+        async def overtaken(pack: PackRecord) -> None:
             attn.happen(asking(APPROVAL, minutes=1, body_md="now with a body"))
-            await attn._append(partition, pack)
+            await attn._append(pack)
 
         edge_log.append = overtaken
         status, body = await decide(client, digest=digest)

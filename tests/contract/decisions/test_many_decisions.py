@@ -9,6 +9,7 @@ from support.edge.asking import APPROVAL, answer, asking, decide, deciding, get_
 from support.edge.edge_with_fold import message
 
 from streams.core.domain.keys import item_id
+from streams.core.packs import PackRecord
 
 FORM = {"type": "object", "properties": {"n": {"type": "integer"}}}
 URL = "/api/v1/inbox/decisions"
@@ -59,9 +60,9 @@ async def test_an_item_is_fenced_by_the_revision_that_the_client_saw() -> None:
 async def test_an_item_that_changes_on_the_way_is_fenced_by_what_the_edge_showed() -> None:
     attn = deciding(asking(APPROVAL, "a"), asking(APPROVAL, "b"))
 
-    async def overtaken(partition: int, pack: bytes) -> None:
+    async def overtaken(pack: PackRecord) -> None:
         attn.happen(asking(APPROVAL, "b", minutes=1, title="drop production"))
-        await attn._append(partition, pack)
+        await attn._append(pack)
 
     attn.edges[0].command_log.append = overtaken
     async with attn.client("ann") as client:

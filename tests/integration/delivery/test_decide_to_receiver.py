@@ -83,8 +83,8 @@ async def append(settings: Settings, *commands: Any) -> None:
     for command in commands:
         packer.add(command)
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
-        for partition, _, pack in packer.drain(int(time.time() * SECOND)):
-            await producer.send_and_wait(LOG, pack, partition=partition)
+        for pack in packer.drain(int(time.time() * SECOND)):
+            await producer.send_and_wait(LOG, pack.value, partition=pack.partition)
 
 
 async def decide(settings: Settings, subject: str) -> ItemRow:

@@ -16,6 +16,7 @@ from schemas.scalars import SECOND
 from schemas.views import PositionRow, apply_changes, decode_row, position_key
 from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
+from streams.core.packs import PackRecord
 
 __all__ = ["Deciding"]
 
@@ -51,9 +52,9 @@ class Deciding:
         for edge in self.edges:
             edge.replica.load(0, self.rows, position)
 
-    async def _append(self, partition: int, pack: bytes) -> None:
-        assert partition == 0
-        self.log.append(pack)
+    async def _append(self, pack: PackRecord) -> None:
+        assert pack.partition == 0
+        self.log.append(pack.value)
         while self.held:
             await asyncio.sleep(0.005)
         self.work()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from streams.delivery.circuit import Circuit
 from streams.delivery.dispatcher import Dispatcher
 from streams.delivery.endpoints import Endpoint, EndpointsFile
 from streams.delivery.http.responses import Result, classify
+from streams.tracing.context import TraceLink
 
 HOUR = 3600.0
 
@@ -28,7 +29,7 @@ class Log:
     def __init__(self) -> None:
         self.reports: list[Report] = []
 
-    async def append(self, report: Report) -> None:
+    async def append(self, report: Report, trace: TraceLink | None) -> None:
         self.reports.append(report)
 
     async def append_tick(self, partition: int) -> None:
@@ -41,7 +42,9 @@ class Receiver:
     def __init__(self, answer: Callable[[], Result]) -> None:
         self.answer, self.ids = answer, list[str]()
 
-    async def post(self, endpoint: Endpoint, message: str, body: bytes, secrets: tuple[str, ...]) -> Result:
+    async def post(
+        self, endpoint: Endpoint, message: str, body: bytes, secrets: tuple[str, ...], trace: Mapping[str, str],
+    ) -> Result:
         self.ids.append(message)
         return self.answer()
 

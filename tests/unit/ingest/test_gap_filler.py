@@ -129,12 +129,12 @@ def test_packs_hold_all_events_in_order_by_partition_within_limits() -> None:
     packs = packer.drain(77)
     assert packer.drain(78) == []
     for partition in range(4):
-        mine = [decode_pack(value) for number, _, value in packs if number == partition]
+        mine = [decode_pack(pack.value) for pack in packs if pack.partition == partition]
         assert [event for pack in mine for event in pack.entries] == [
             event for event in made if partition_of(event.ws, 4) == partition
         ]
-    assert all(decode_pack(value).at == 77 and len(decode_pack(value).entries) == count for _, count, value in packs)
-    assert all(count <= MAX_PACK_ENTRIES and len(value) <= MAX_PACK_BYTES + 100 for _, count, value in packs)
+    assert all(decode_pack(value).at == 77 and len(decode_pack(value).entries) == count for _, count, value, _ in packs)
+    assert all(count <= MAX_PACK_ENTRIES and len(value) <= MAX_PACK_BYTES + 100 for _, count, value, _ in packs)
 
 
 def test_an_event_larger_than_a_pack_has_a_pack_of_its_own() -> None:
@@ -143,4 +143,4 @@ def test_an_event_larger_than_a_pack_has_a_pack_of_its_own() -> None:
     large.data.body_md = "x" * (MAX_PACK_BYTES + 1)
     for event in (small, large, small, small):
         packer.add(event)
-    assert [count for _, count, _ in packer.drain(0)] == [1, 1, 2]
+    assert [pack.entries for pack in packer.drain(0)] == [1, 1, 2]
