@@ -1,4 +1,4 @@
-"""Commands of `attn` against a broker: emit, replay, and listing and replaying dead letters."""
+"""`attn emit`, `attn replay` and `attn dead-letters` against a broker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from schemas.topics import DEAD_LETTERS
 
 @pytest_asyncio.fixture
 async def kafka(stack: Stack, tmp_path: Path) -> AsyncIterator[str]:
-    """A fresh broker with attn's topics: these tests count all there is."""
+    """The address of a broker with empty topics of attn: the tests count all records."""
     async with stack() as settings:
         done = attn("topics", "--kafka", settings.kafka, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -38,25 +38,25 @@ def event(number: int, **changes: object) -> dict[str, object]:
 
 
 async def all_of(bootstrap: str, topic: str, count: int, patience: float = 10) -> list[ConsumerRecord]:
-    """The topic's records once there are `count`; they may be fewer after `patience` seconds."""
-    found: list[ConsumerRecord] = []
+    """Returns all records of the topic. Waits at most `patience` seconds until there are `count`."""
+    records: list[ConsumerRecord] = []
     async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         until = time.monotonic() + patience
-        while len(found) < count and time.monotonic() < until:
+        while len(records) < count and time.monotonic() < until:
             for batch in (await consumer.getmany(timeout_ms=200)).values():
-                found += batch
-        for batch in (await consumer.getmany(timeout_ms=300)).values():  # none too many
-            found += batch
-    return found
+                records += batch
+        for batch in (await consumer.getmany(timeout_ms=300)).values():  # records beyond `count`, if any
+            records += batch
+    return records
 
 
 async def test_emit_sends_the_bytes_with_the_workspace_as_key(kafka: str, tmp_path: Path) -> None:
     lines = [json.dumps(event(number)) for number in range(30)]
     done = attn("emit", "waitpoints", "--kafka", kafka, cwd=tmp_path, stdin="\n\n".join(lines))
     assert (done.returncode, done.stderr) == (0, "sent 30 to waitpoints\n")
-    found = await all_of(kafka, "waitpoints", 30)
-    assert {record.value.decode() for record in found} == set(lines)
-    assert all(json.loads(record.value)["workspaceid"].encode() == record.key for record in found)
+    records = await all_of(kafka, "waitpoints", 30)
+    assert {record.value.decode() for record in records} == set(lines)
+    assert all(json.loads(record.value)["workspaceid"].encode() == record.key for record in records)
 
 
 async def test_emit_with_bad_lines(kafka: str, tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ async def test_replay_shifts_times_keeps_order_and_rate(kafka: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     took = float(done.stderr.split(" s (")[0].rsplit(" ", 1)[1])
     assert 0.9 <= took < 5
-    found = [json.loads(record.value) for record in await all_of(kafka, "waitpoints", 40)]
-    assert [value["id"] for value in found] == [f"e{number}" for number in range(40)]
-    last = parse_timestamp(found[-1]["time"])
+    records = [json.loads(record.value) for record in await all_of(kafka, "waitpoints", 40)]
+    assert [value["id"] for value in records] == [f"e{number}" for number in range(40)]
+    last = parse_timestamp(records[-1]["time"])
     assert begun <= last <= time.time_ns() // 1000
-    assert last - parse_timestamp(found[0]["time"]) == 39_000_000
-    assert parse_timestamp(found[0]["data"]["due_at"]) - parse_timestamp(found[0]["time"]) == 46 * 60 * 1_000_000
+    assert last - parse_timestamp(records[0]["time"]) == 39_000_000
+    assert parse_timestamp(records[0]["data"]["due_at"]) - parse_timestamp(records[0]["time"]) == 46 * 60 * 1_000_000
 
 
 async def test_dead_letters_are_listed_and_sent_again_once(kafka: str, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ async def test_dead_letters_are_listed_and_sent_again_once(kafka: str, tmp_path:
         letter(1, b"{oops"), letter(2, b"\xff\x00"), letter(3, b"cut", size=1000), letter(4, b"x", topic="attn.facts"),
     ]
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
-        for one in letters:
+        for each in letters:
             await producer.send_and_wait(
-                DEAD_LETTERS, value=one.value, key=one.key, headers=one.record_headers(), partition=0)
+                DEAD_LETTERS, value=each.value, key=each.key, headers=each.record_headers(), partition=0)
 
     listed = attn("dead-letters", "--kafka", kafka, cwd=tmp_path, env={"COLUMNS": "200"})
     assert listed.returncode == 0, listed.stderr
@@ -125,8 +125,8 @@ async def test_dead_letters_are_listed_and_sent_again_once(kafka: str, tmp_path:
     assert second.stdout == "sent 1 again; 2 can't be sent again\n"
     third = attn("dead-letters", "--retry", "--json", "--kafka", kafka, cwd=tmp_path)
     assert json.loads(third.stdout) == {"sent": 0, "left": 2}
-    found = await all_of(kafka, "plans", 2)
-    assert sorted((record.value, record.key, record.headers) for record in found) == [
+    records = await all_of(kafka, "plans", 2)
+    assert sorted((record.value, record.key, record.headers) for record in records) == [
         (b"{oops", b"k", (("own", b"1"),)), (b"\xff\x00", b"k", (("own", b"1"),))]
     open_, all_ = (
         [json.loads(line) for line in attn("dead-letters", "--json", *more, "--kafka", kafka, cwd=tmp_path)
@@ -135,7 +135,7 @@ async def test_dead_letters_are_listed_and_sent_again_once(kafka: str, tmp_path:
     assert [(row["offset"], row["retried"]) for row in all_] == [(1, True), (2, True), (3, False), (4, False)]
 
 
-async def test_topics_that_are_not_there_are_named_and_not_made(stack: Stack, tmp_path: Path) -> None:
+async def test_missing_topics_are_reported_and_not_created(stack: Stack, tmp_path: Path) -> None:
     async with stack() as settings:
         done = attn("emit", "plans", "--force", "--kafka", settings.kafka, cwd=tmp_path, stdin="x")
         assert done.returncode == 1

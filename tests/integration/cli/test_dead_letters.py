@@ -1,4 +1,4 @@
-"""`attn dead-letters`: filters, counts, replay of each letter once, export to a file, repair and replay of the file."""
+"""`attn dead-letters` filters, counts, and retries each letter once. An exported file can be repaired and replayed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HOUR = 3_600_000_000
 
 @pytest_asyncio.fixture
 async def settings(stack: Stack) -> AsyncIterator[Settings]:
-    async with stack() as found:
-        await topics.ensure_topics(found)
-        yield found
+    async with stack() as made:
+        await topics.ensure_topics(made)
+        yield made
 
 
 async def all_of(settings: Settings, topic: str) -> list[ConsumerRecord]:
@@ -38,20 +38,20 @@ def event(number: int, **changes: object) -> dict[str, object]:
     }
 
 
-async def bury(settings: Settings, *letters: DeadLetter) -> None:
+async def write_letters(settings: Settings, *letters: DeadLetter) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer:
-        for one in letters:
+        for letter in letters:
             await producer.send_and_wait(
-                DEAD_LETTERS, value=one.value, key=one.key, headers=one.record_headers(), partition=0)
+                DEAD_LETTERS, value=letter.value, key=letter.key, headers=letter.record_headers(), partition=0)
 
 
-# Sent again and replayed, it keeps its digits and its half of a surrogate pair.
+# A retry and a replay must keep its digits and its unpaired surrogate.
 EXACT = json.dumps(event(1, data={"payload": "<payload>"})).replace(
     '"<payload>"', '{"n": [1e400, 0.10, 9007199254740993, %s], "half": "\\ud83d"}' % ("7" * 5000)).encode()
 
 
 def mixed(now: int) -> list[DeadLetter]:
-    """One of each kind that can be chosen: by topic, cause, text and age."""
+    """Returns dead letters that differ in what the command filters by: topic, cause, reason and age."""
     return [
         DeadLetter("plans", 0, 1, "not JSON: x", now - 5 * HOUR, b"k", b"{oops", cause="json"),
         DeadLetter("plans", 1, 1, "data.title: Field required", now - 3 * HOUR, b"k", EXACT, cause="fields"),
@@ -62,8 +62,8 @@ def mixed(now: int) -> list[DeadLetter]:
     ]
 
 
-async def test_some_dead_letters_are_chosen_and_counted(settings: Settings, tmp_path: Path) -> None:
-    await bury(settings, *mixed(time.time_ns() // 1000))
+async def test_dead_letters_are_filtered_retried_and_counted(settings: Settings, tmp_path: Path) -> None:
+    await write_letters(settings, *mixed(time.time_ns() // 1000))
 
     def run(*arguments: str) -> list[dict[str, object]]:
         done = attn("dead-letters", "--json", *arguments, "--kafka", settings.kafka, cwd=tmp_path)
@@ -95,9 +95,9 @@ async def test_some_dead_letters_are_chosen_and_counted(settings: Settings, tmp_
     assert "last reason" in shown.stdout
 
 
-async def test_dead_letters_are_exported_mended_and_replayed(settings: Settings, tmp_path: Path) -> None:
+async def test_dead_letters_are_exported_repaired_and_replayed(settings: Settings, tmp_path: Path) -> None:
     letters = mixed(time.time_ns() // 1000)
-    await bury(settings, *letters)
+    await write_letters(settings, *letters)
     done = attn("dead-letters", "--export", "bad.jsonl", "--kafka", settings.kafka, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "wrote 4; 1 can't be sent again\n")
     again = attn("dead-letters", "--export", "bad.jsonl", "--kafka", settings.kafka, cwd=tmp_path)
@@ -123,7 +123,7 @@ async def test_a_letter_with_a_blanked_token_is_sent_again_only_when_the_token_i
     settings: Settings, tmp_path: Path
 ) -> None:
     value = json.dumps(event(3, data={"title": "Go?", "ask": {"reply": {"token": ""}}})).encode()
-    await bury(settings, DeadLetter(
+    await write_letters(settings, DeadLetter(
         "waitpoints", 0, 1, "data.priority: x", time.time_ns() // 1000, b"k", value, cause="fields", blanked=1))
     done = attn("dead-letters", "retry", "--kafka", settings.kafka, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "sent 0 again; 1 can't be sent again\n")

@@ -28,7 +28,8 @@ async def everything(settings: Settings, *topics: str) -> bytes:
         while quiet < 3:
             batches = await reader.getmany(timeout_ms=300)
             quiet = 0 if batches else quiet + 1
-            read += b"".join((one.key or b"") + (one.value or b"") for batch in batches.values() for one in batch)
+            read += b"".join(
+                (record.key or b"") + (record.value or b"") for batch in batches.values() for record in batch)
         return read
 
 

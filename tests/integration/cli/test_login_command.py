@@ -72,7 +72,7 @@ async def logging_in(site: Site) -> AsyncIterator[tuple[asyncio.subprocess.Proce
 
 
 async def answer(site: Site, sealed: str, code: str, allow: bool = True) -> None:
-    """Answers at the second edge."""
+    """Answers the request on the page of the second edge, as the user of the browser session."""
     body: dict[str, Any] = {"request": sealed, "allow": allow, "user_code": code}
     async with httpx.AsyncClient(base_url=site.urls[1], headers=cookie_of(site.opened), trust_env=False) as client:
         assert (await client.post("/auth/device/answer", json=body)).status_code == 200
@@ -108,7 +108,7 @@ async def test_another_sign_in_ends_the_first_session(site: Site) -> None:
     first = await sign_in(site)
     site.deciding.now += 1
     assert await sign_in(site) != first
-    assert len(site.deciding.edges[1].replica.access.sessions) == 2  # the browser's, and the new one
+    assert len(site.deciding.edges[1].replica.access.sessions) == 2  # browser, second sign-in
 
 
 async def test_a_refused_terminal_gets_no_session(site: Site) -> None:

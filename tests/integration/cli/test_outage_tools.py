@@ -1,5 +1,5 @@
-"""Commands and the supervisor while Kafka is down, silent, another service, or refuses writes: one error line, an exit
-code, a bounded time, and the progress so far.
+"""Commands and the supervisor while Kafka is down, does not answer, is another service, or refuses writes. A command
+ends in bounded time with an exit code and one error line, which names the progress so far.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def line(number: int) -> str:
 
 
 def recording(tmp_path: Path, size: int) -> Path:
-    """One event on every other line."""
+    """Writes a recording with an event on every other line, and empty lines between. Returns its path."""
     path = tmp_path / "recording.jsonl"
     path.write_text("".join(line(number) + "\n\n" for number in range(size)))
     return path
@@ -46,7 +46,8 @@ def recording(tmp_path: Path, size: int) -> Path:
 
 @asynccontextmanager
 async def address_of(kind: str) -> AsyncIterator[str]:
-    """Where nobody listens, where somebody takes connections and says nothing, or answers as a web server."""
+    """Yields an address. `kind`: "closed" (nothing listens), "silent" (accepts connections and never answers), or "web"
+    (answers as a web server)."""
     port = free_port()
     if kind == "closed":
         yield f"127.0.0.1:{port}"
@@ -75,7 +76,7 @@ async def test_commands_report_an_unreachable_kafka(tmp_path: Path, kind: str) -
         (("dead-letters", "--retry"), ""),
     )
     async with address_of(kind) as address:
-        ends = await asyncio.gather(*(  # at once: each waits for its time limit
+        ends = await asyncio.gather(*(  # concurrently: each command takes until its time limit
             asyncio.to_thread(attn, *arguments, "--kafka", address, cwd=tmp_path, stdin=stdin)
             for arguments, stdin in calls))
         for (arguments, _), done in zip(calls, ends, strict=True):
@@ -112,25 +113,25 @@ async def test_a_replay_ended_by_a_broker_failure_continues_at_the_reported_line
         monkeypatch.setattr(clients, "_CLOSE", 0.5)
         replay = asyncio.create_task(asyncio.to_thread(
             attn_here, "replay", str(path), "--rate", "100", "--kafka", kafka.bootstrap))
-        await eventually(lambda: _there(settings, 50), "fifty are there")
+        await eventually(lambda: _has_records(settings, 50), "the topic has 50 records")
         kafka.kill()
         assert await replay == 1
-        said = capsys.readouterr().err
-        assert f"attn: no Kafka broker answers at {kafka.bootstrap}; " in said
-        acknowledged = int(said.partition("; ")[2].split()[0])
-        again = int(said.partition("go on at line ")[2].split()[0])
-        assert again == 2 * acknowledged + 1, said
+        errors = capsys.readouterr().err
+        assert f"attn: no Kafka broker answers at {kafka.bootstrap}; " in errors
+        acknowledged = int(errors.partition("; ")[2].split()[0])
+        again = int(errors.partition("go on at line ")[2].split()[0])
+        assert again == 2 * acknowledged + 1, errors
         assert acknowledged >= 50
         await kafka.start()
         rest = b"".join(path.read_bytes().splitlines(keepends=True)[again - 1:])
         done = await asyncio.to_thread(attn, "replay", "-", "--kafka", kafka.bootstrap, cwd=tmp_path, stdin=rest)
         assert done.returncode == 0, done.stderr
-        there = {json.loads(record.value)["id"] for records in (await read(settings, "waitpoints")).values()
-                 for record in records}
-        assert there == {f"e{number}" for number in range(400)}
+        event_ids = {json.loads(record.value)["id"] for records in (await read(settings, "waitpoints")).values()
+                     for record in records}
+        assert event_ids == {f"e{number}" for number in range(400)}
 
 
-async def _there(settings: Settings, number: int) -> bool:
+async def _has_records(settings: Settings, number: int) -> bool:
     return await count(settings, "waitpoints") >= number
 
 
@@ -142,28 +143,30 @@ async def test_an_interrupted_replay_reports_where_it_stopped(stack: Stack, tmp_
             [*COMMAND, "replay", str(recording(tmp_path, 5000)), "--rate", "50", "--kafka", settings.kafka],
             env=clean_env(), cwd=tmp_path, stderr=subprocess.PIPE)
         try:
-            await eventually(lambda: _there(settings, 20), "twenty are there")
+            await eventually(lambda: _has_records(settings, 20), "the topic has 20 records")
             process.send_signal(signal.SIGINT)
-            _, said = await asyncio.to_thread(process.communicate, timeout=30)
+            _, errors = await asyncio.to_thread(process.communicate, timeout=30)
         finally:
             process.kill()
             process.wait()
         assert process.returncode == 130
-        assert said.startswith(b"attn: interrupted; ")
-        assert int(said.split()[2]) == await count(settings, "waitpoints")
-        assert said.count(b"\n") == 1
+        assert errors.startswith(b"attn: interrupted; ")
+        assert int(errors.split()[2]) == await count(settings, "waitpoints")
+        assert errors.count(b"\n") == 1
 
 
-async def test_a_part_without_kafka_is_started_again_for_ever(tmp_path: Path) -> None:
-    """The exit code of a role that Kafka left alone; any other one ends it after a few."""
+async def test_a_role_without_kafka_is_restarted_without_a_limit(tmp_path: Path) -> None:
+    """A role exits with 75 when Kafka does not answer. The supervisor restarts it without a limit. It gives up after
+    some exits with another code."""
     for code, gives_up in ((os.EX_TEMPFAIL, False), (1, True)):
         starts: list[str] = []
         part = SupervisedProcess(
             "part", [sys.executable, "-IS", "-c", f"print('started', flush=True); raise SystemExit({code})"], {},
-            tmp_path, lambda _, said, starts=starts: starts.append(said),
+            tmp_path, lambda _, line, starts=starts: starts.append(line),
             RestartPolicy(initial_delay=0.01, max_delay=0.01))
         keeping = asyncio.create_task(part.run_forever())
-        await eventually(lambda keeping=keeping, starts=starts: keeping.done() or len(starts) > 12, "it dies often")
+        await eventually(
+            lambda keeping=keeping, starts=starts: keeping.done() or len(starts) > 12, "12 restarts, or giving up")
         assert keeping.done() is gives_up
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
@@ -171,17 +174,17 @@ async def test_a_part_without_kafka_is_started_again_for_ever(tmp_path: Path) ->
 
 
 def test_every_producer_of_attn_is_idempotent_and_waits_for_all_replicas() -> None:
-    found = 0
+    producers = 0
     for path in [*ROOT.glob("streams/**/*.py"), *ROOT.glob("api/**/*.py"),
                  *ROOT.glob("ops/**/*.py"), *ROOT.glob("tests/chaos/**/*.py")]:
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "AIOKafkaProducer":
-                given = {word.arg: ast.unparse(word.value) for word in call.keywords}
-                # A transactional one is both; it takes no other values.
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+                # A transactional producer always has both; it accepts no other values.
                 safe = given.get("acks") == "'all'" and given.get("enable_idempotence") == "True"
                 assert safe or "transactional_id" in given, path
-                found += 1
-    assert found >= 4
+                producers += 1
+    assert producers >= 4
 
 
 @brokers.EMBEDDED_ONLY

@@ -1,4 +1,4 @@
-"""`attn rank-report` on the records of attn.log."""
+"""`attn rank-report` replays the records of attn.log."""
 
 from __future__ import annotations
 

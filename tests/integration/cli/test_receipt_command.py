@@ -1,4 +1,4 @@
-"""`attn receipt`, and the verifier of docs/receipts.md, run as it is written there."""
+"""`attn receipt`, and the verifier program of docs/receipts.md, run unchanged from the page."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_a_receipt_without_the_question_says_that_only_the_digest_is_known(
 def test_json_output_has_the_payload_with_all_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attn_here("receipt", "verify", "receipt.json", "--keys", "keys.json", "--json") == 0
     out = capsys.readouterr().out
-    told = json.loads(out)
-    assert (told["valid"], told["question_verified"], told["payload"]) == (True, True, json.loads(payload()))
+    result = json.loads(out)
+    assert (result["valid"], result["question_verified"], result["payload"]) == (True, True, json.loads(payload()))
     assert '"n":12345678901234567890' in out
     (here / "receipt.json").write_bytes(b"{}")
     assert attn_here("receipt", "verify", "receipt.json", "--keys", "keys.json", "--json") == 1
@@ -121,26 +121,26 @@ def changed_question() -> bytes:
     (SIGNER.sign(b"[" * 100_000), 1, "unknown form"),
     (b" " * (5 << 20), 2, "has more than 4194304 bytes"),
 ])
-def test_the_exit_code_tells_what_failed(
+def test_the_exit_code_names_the_failed_check(
     here: Path, capsys: pytest.CaptureFixture[str], receipt: bytes, code: int, reason: str,
 ) -> None:
     (here / "receipt.json").write_bytes(receipt)
     assert attn_here("receipt", "verify", "receipt.json", "--keys", "keys.json") == code
-    told = capsys.readouterr()
-    assert reason in told.err
-    assert "verified: the signature" not in told.out
+    printed = capsys.readouterr()
+    assert reason in printed.err
+    assert "verified: the signature" not in printed.out
 
 
 def test_keys_that_cannot_be_read_are_wrong_usage(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "none.json").write_text('{"keys":[]}')
     (here / "wrong.json").write_text("no json")
     with served(b"", 302, location="http://127.0.0.1:1/") as moved, served(b"x" * (5 << 20)) as large:
-        for place in ("missing.json", "none.json", "wrong.json", str(here), moved, large, "http://127.0.0.1:1/",
+        for source in ("missing.json", "none.json", "wrong.json", str(here), moved, large, "http://127.0.0.1:1/",
                       "http://[", "a\0b"):
-            assert attn_here("receipt", "verify", "receipt.json", "--keys", place) == 2, place
+            assert attn_here("receipt", "verify", "receipt.json", "--keys", source) == 2, source
             assert capsys.readouterr().err.startswith("attn: ")
     assert attn_here("receipt", "verify", "missing.json", "--keys", "keys.json") == 2
-    assert attn_here("receipt", "verify", "receipt.json") == 2  # without any keys
+    assert attn_here("receipt", "verify", "receipt.json") == 2  # neither --keys nor ATTN_RECEIPT_KEYS
     assert "pass --keys" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""View `decisions`: one row per decision, equal to loops over the facts."""
+"""View `decisions` has one row per decision. Its rows equal those that loops over the facts compute."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ BEGIN = int(datetime(2026, 5, 20, tzinfo=UTC).timestamp()) * SECOND
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
-    with archived(tmp_path_factory.mktemp("decisions")) as found:
-        yield found
+    with archived(tmp_path_factory.mktemp("decisions")) as server:
+        yield server
 
 
-def shown(found: Any, ws: str) -> dict[str, dict[str, Any]]:
-    result = found.query("SELECT * FROM attn.decisions WHERE workspace_id = {ws:String}", parameters={"ws": ws})
+def shown(client: Any, ws: str) -> dict[str, dict[str, Any]]:
+    """Returns decision id -> the row of the view, for one workspace. Times are microseconds."""
+    result = client.query("SELECT * FROM attn.decisions WHERE workspace_id = {ws:String}", parameters={"ws": ws})
     rows = [dict(zip(result.column_names, map(_us, row), strict=True)) for row in result.result_rows]
     assert len({row["decision_id"] for row in rows}) == len(rows), "a decision has two rows"
     return {row["decision_id"]: row for row in rows}

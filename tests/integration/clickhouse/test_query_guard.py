@@ -1,4 +1,4 @@
-"""Readers of embedded ClickHouse reach its tables only: no query reads a file, an address or a program."""
+"""Readers of embedded ClickHouse reach its tables only. No query opens a file or an address, or runs a program."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUSPECT = re.compile(
 
 
 class Reader:
-    """Asks as an analyst; `dialled` counts the connections that anything made to `address`, `files` what it left."""
+    """Sends queries as an analyst. `dialled` counts connections to `address`. `out`: a folder that must stay empty."""
 
     def __init__(
         self, url: str, directory: str, passwords: dict[str, str], ground: Path, listener: socket.socket,
@@ -55,12 +55,14 @@ class Reader:
     def ask(self, sql: str, user: str = "reader", **params: Any) -> httpx.Response:
         return self._http.post("/", content=sql.encode(), params=params, auth=(user, self.passwords[user]))
 
-    def assert_untouched(self, what: str, answer: httpx.Response) -> None:
-        assert CANARY not in answer.text, what
-        assert not list(self.out.iterdir()), what
-        assert not self.dialled, what
+    def assert_untouched(self, statement: str, answer: httpx.Response) -> None:
+        """Fails if the answer has the content of the secret file, or if a file or a connection was opened."""
+        assert CANARY not in answer.text, statement
+        assert not list(self.out.iterdir()), statement
+        assert not self.dialled, statement
 
     def fill(self, text: str) -> str:
+        """Replaces {path} by the secret file, {out} by a new file, {address} by the listener of the test."""
         return text.replace("{path}", str(self.secret)).replace("{out}", str(self.out / "x")).replace(
             "{address}", self.address)
 
@@ -156,7 +158,7 @@ def _names(reader: Reader, sql: str) -> list[str]:
 
 
 def _run(reader: Reader, statements: Iterable[str], form: str = "TSV") -> tuple[int, int]:
-    """How many were refused and how many ran, without HTTP between: there are thousands."""
+    """Returns how many statements the guard refused and how many ran. Without HTTP: there are thousands."""
     chdb = pytest.importorskip("chdb")
     refused = ran = 0
     with closing(chdb.connect(reader.directory)) as connection:
@@ -166,7 +168,7 @@ def _run(reader: Reader, statements: Iterable[str], form: str = "TSV") -> tuple[
         for statement in statements:
             try:
                 checks.check(connection, sql := reader.fill(statement), form)
-            except (http_protocol.BadRequest, RuntimeError):  # RuntimeError: the parser does not know this form
+            except (http_protocol.BadRequest, RuntimeError):  # RuntimeError: a syntax error
                 refused += 1
                 continue
             ran += 1
@@ -181,7 +183,7 @@ def _run(reader: Reader, statements: Iterable[str], form: str = "TSV") -> tuple[
 
 
 def test_every_function_the_engine_knows(reader: Reader) -> None:
-    """Also those a later chdb brings: what is on no list is refused, what is on one touches nothing."""
+    """The guard refuses functions on no list. Listed ones open no file. A later chdb may add functions."""
     names = set(_names(reader, "SELECT name FROM system.functions")) - {"sleep", "sleepEachRow"}
     refused, ran = _run(reader, (f"SELECT `{name}`('{{path}}')" for name in sorted(names)))
     assert refused > 100
@@ -198,8 +200,8 @@ def test_every_table_function_the_engine_knows(reader: Reader) -> None:
 
 
 def test_every_setting_and_every_format(reader: Reader) -> None:
-    """Readers may set what is listed: of the names that speak of files, addresses, schemas or formats, only formats of
-    values."""
+    """Readers may set listed settings only. Of the settings whose names suggest files, addresses, schemas or formats,
+    the list has only those that format values."""
     names = _names(reader, "SELECT name FROM system.settings")
     allowed = set()
     for name in names:
@@ -251,7 +253,7 @@ def test_forbidden_expressions_are_rejected_anywhere_in_a_statement(reader: Read
 
 
 def test_usual_analytic_queries_are_answered(reader: Reader) -> None:
-    """The queries of docs/analytics.md have a test of their own (test_analytics.py)."""
+    """The queries of docs/analytics.md are tested in test_analytics.py."""
     for sql in (
         "SELECT uniqStateOrNull(event_id), quantilesTDigestIf(0.5, 0.9)(seconds_open, opened), sumMap(map(1, 2)) "
         "FROM activity",
@@ -275,19 +277,20 @@ def test_usual_analytic_queries_are_answered(reader: Reader) -> None:
 
 
 def test_clickhouse_connect_works_as_with_a_server(reader: Reader) -> None:
-    """It asks which settings it may send, and sends only those."""
+    """The client asks the server which settings are allowed, and sends only those."""
     dsn = reader.url.replace("://", f"://reader:{reader.passwords['reader']}@") + "attn"
-    with closing(clickhouse_connect.get_client(dsn=dsn)) as found:
-        assert found.query("SELECT count() FROM activity", settings={"max_threads": 1}).result_rows == [(300,)]
-        assert found.query_arrow("SELECT kind FROM activity LIMIT 5").num_rows == 5
-        assert "event_id" in [row[0] for row in found.query("DESCRIBE TABLE activity").result_rows]
-        assert found.command("SELECT count() FROM activity") == 300
+    with closing(clickhouse_connect.get_client(dsn=dsn)) as analyst:
+        assert analyst.query("SELECT count() FROM activity", settings={"max_threads": 1}).result_rows == [(300,)]
+        assert analyst.query_arrow("SELECT kind FROM activity LIMIT 5").num_rows == 5
+        assert "event_id" in [row[0] for row in analyst.query("DESCRIBE TABLE activity").result_rows]
+        assert analyst.command("SELECT count() FROM activity") == 300
         with pytest.raises(clickhouse_connect.driver.exceptions.Error, match="output_format_schema"):
-            found.query("SELECT 1", settings={"output_format_schema": str(reader.out / "x")})
+            analyst.query("SELECT 1", settings={"output_format_schema": str(reader.out / "x")})
 
 
 def test_edges_are_answered_while_readers_take_all_of_theirs(reader: Reader) -> None:
-    """Readers fill their query slots, and a client without a password opens more connections than there may be."""
+    """Edges get answers although readers use all their query slots, and a client without a password opens more
+    connections than the server accepts."""
     host, port = httpx.URL(reader.url).host, httpx.URL(reader.url).port
     assert port is not None
     answers: list[httpx.Response] = []
@@ -310,15 +313,15 @@ def test_edges_are_answered_while_readers_take_all_of_theirs(reader: Reader) -> 
         for _ in range(3):
             with httpx.Client(base_url=reader.url, timeout=20) as edge:
                 begun = time.monotonic()
-                found = edge.post("/", content="SELECT count() FROM activity", auth=("edge", reader.passwords["edge"]))
-                assert (found.status_code, found.text) == (200, "300\n")
+                count = edge.post("/", content="SELECT count() FROM activity", auth=("edge", reader.passwords["edge"]))
+                assert (count.status_code, count.text) == (200, "300\n")
                 assert time.monotonic() - begun < 10
         assert reader.ask("SELECT 1", user="edge").status_code == 200
         wrong = httpx.post(reader.url, content="SELECT 1", auth=("edge", reader.passwords["reader"]))
         assert wrong.status_code == 401
     finally:
         ends.set()
-        for one in idle:
-            one.close()
+        for connection in idle:
+            connection.close()
         for thread in threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""The query server of embedded ClickHouse answers over HTTP as a ClickHouse server does, and is read-only."""
+"""The query server of embedded ClickHouse answers HTTP requests as a ClickHouse server does, but is read-only."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_the_query_server_answers_clickhouse_clients(served: Served) -> None:
     reader.close()
     for how in ({"auth": ("reader", served.password)}, {"params": {"user": "reader", "password": served.password}},
                 {"headers": {"X-ClickHouse-User": "reader", "X-ClickHouse-Key": served.password}}):
-        found = httpx.post(served.url, content="SELECT count() AS rows FROM activity FORMAT JSONEachRow", **how)
-        assert found.json() == {"rows": 300}
-    found = served.ask("SELECT {x:UInt8} + 1", param_x="1", default_format="CSV")
-    assert (found.text, found.headers["x-clickhouse-format"]) == ("2\n", "CSV")
+        answer = httpx.post(served.url, content="SELECT count() AS rows FROM activity FORMAT JSONEachRow", **how)
+        assert answer.json() == {"rows": 300}
+    answer = served.ask("SELECT {x:UInt8} + 1", param_x="1", default_format="CSV")
+    assert (answer.text, answer.headers["x-clickhouse-format"]) == ("2\n", "CSV")
     assert httpx.get(served.url + "ping").text == "Ok.\n"
 
 
@@ -84,22 +84,22 @@ def test_a_query_without_the_password_is_401(served: Served) -> None:
     "SELECT sleep(3) SETTINGS max_execution_time = 0", "EXPLAIN SELECT 1 INTO OUTFILE '{out}'", "SELEC 1", "",
 ])
 def test_statements_other_than_reads_are_rejected(served: Served, tmp_path: Path, sql: str) -> None:
-    found = served.ask(sql.replace("{out}", str(tmp_path / "out")) or " ", readonly="0", allow_ddl="1")
-    assert found.status_code in (403, 500), found.text
+    answer = served.ask(sql.replace("{out}", str(tmp_path / "out")) or " ", readonly="0", allow_ddl="1")
+    assert answer.status_code in (403, 500), answer.text
     assert not list(tmp_path.iterdir())
     assert served.ask("SELECT count() FROM activity").text == "300\n"
 
 
 def test_a_query_over_its_time_row_or_memory_limit_is_rejected(served: Served) -> None:
-    for sql, why in (
+    for sql, error in (
         ("SELECT sum(sleepEachRow(0.1)) FROM numbers(100) SETTINGS", "TIMEOUT_EXCEEDED"),
         ("SELECT repeat('x', 1000) FROM numbers(1000000)", "TOO_MANY_ROWS_OR_BYTES"),
         ("SELECT groupArray(toString(number)) FROM numbers(1000000000)", "MEMORY_LIMIT_EXCEEDED"),
     ):
-        found = served.ask(sql.removesuffix(" SETTINGS"), max_execution_time="3600", max_block_size="1")
-        assert found.status_code == 500
-        assert why in found.text or "TIMEOUT_EXCEEDED" in found.text, found.text
-        assert served.ask("SELECT 7").text == "7\n"  # and nothing of what failed
+        answer = served.ask(sql.removesuffix(" SETTINGS"), max_execution_time="3600", max_block_size="1")
+        assert answer.status_code == 500
+        assert error in answer.text or "TIMEOUT_EXCEEDED" in answer.text, answer.text
+        assert served.ask("SELECT 7").text == "7\n"  # the failed query has left no output
     assert served.ask("x" * (2 << 20)).status_code == 413
 
 
@@ -119,7 +119,7 @@ def test_concurrent_queries_are_limited_and_do_not_block_the_writer(
     more = Feeder(1, seed=2)
     for fact in (facts := more.some(20, repeats=False)):
         fact.pos += 1 << 20
-    served.store.insert(columns(facts, [0] * 20), "two")  # while those run: no lock is theirs alone
+    served.store.insert(columns(facts, [0] * 20), "two")  # succeeds while the queries run
     running = served.store._query("SELECT count() FROM system.processes WHERE query LIKE '%sleep(1.5)'")[0][0]
     for thread in slow:
         thread.join()

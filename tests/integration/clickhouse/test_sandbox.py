@@ -1,4 +1,4 @@
-"""The query process of embedded ClickHouse holds only its own secrets and can open only the database's files."""
+"""The process of embedded ClickHouse has only the secrets that it needs, and can open only files of the database."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ops.process.environment import cleaned
 pytestmark = pytest.mark.clickhouse
 pytest.importorskip("chdb", reason="chdb is not installed")
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and Landlock are Linux'")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Landlock of Linux")
 
-# Past the guard on purpose: the engine itself is asked for what it may not read.
+# Queries bypass the guard here: the sandbox alone must keep the engine from reading and writing other files.
 CONFINED = """
 import json, os, sys, urllib.request
 from pathlib import Path
@@ -77,19 +77,20 @@ def test_the_sandbox_restricts_file_access_to_the_database_directory(tmp_path: P
         check=False, cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    if found.pop("why"):
+    results = json.loads(done.stdout.splitlines()[-1])
+    if results.pop("why"):
         pytest.skip("this kernel has no Landlock")
-    assert found.pop("rows") == 150_000
-    assert found.pop("JSON") > 10
-    assert found.pop("Parquet") > 10
-    assert set(found.values()) == {"refused"}, found
+    assert results.pop("rows") == 150_000
+    assert results.pop("JSON") > 10
+    assert results.pop("Parquet") > 10
+    assert set(results.values()) == {"refused"}, results
     assert not (ground / "out").exists()
 
 
 @linux
 def test_a_secret_of_the_environment_is_not_in_proc(tmp_path: Path) -> None:
-    """`attn history` by hand, as in a container whose roles share one environment."""
+    """`attn history`, started with the secrets of other roles in its environment, removes them from /proc/PID/environ.
+    This is the case in a container whose roles share one environment."""
     secrets = {"ATTN_JWT_SECRET": "canary-of-tokens" * 3, "attn_clickhouse_read": "http://u:canary-of-url@127.0.0.1:1",
                "AWS_SECRET_ACCESS_KEY": "canary-of-others"}
     with (tmp_path / "log").open("wb") as out:

@@ -28,12 +28,12 @@ from streams.runtime.clock import now_us
 
 WS = "ws_1"
 COUNT = 6
-# Each life of the source ends at the nth step of this name.
+# (step, n): a source process is killed at the nth step of this name. The next process continues.
 LIVES = (("read", 1), ("read", 3), ("applied", 1), ("confirmed", 1), ("applied", 2), ("confirmed", 2), ("committed", 1))
 
 
 class Source:
-    """The source as a process whose steps the test allows one by one."""
+    """The process of a source. It waits before each step until the test allows it."""
 
     def __init__(self, settings: Settings, ledger: Path, *flags: str) -> None:
         arguments = [settings.kafka, "source-1", str(ledger), "waitpoints", "waitpoint.approved", *flags]
@@ -41,7 +41,7 @@ class Source:
                                         stdout=subprocess.PIPE, text=True)
 
     def run_to(self, step: str, count: int) -> None:
-        """Allows steps until the nth one of this name."""
+        """Allows steps until the nth step of this name."""
         assert self.process.stdout is not None
         assert self.process.stdin is not None
         for line in self.process.stdout:
@@ -50,7 +50,7 @@ class Source:
                 break
             self.process.stdin.write("\n")
             self.process.stdin.flush()
-        assert self.process.poll() is None, "it ended by itself"
+        assert self.process.poll() is None, "the source has exited"
 
     def kill(self) -> None:
         self.process.kill()
@@ -61,10 +61,11 @@ class Source:
 
 
 async def rows(settings: Settings, kind: type[Any]) -> list[Any]:
-    found: dict[bytes, bytes] = {}
+    """Returns all rows of this type in the view."""
+    view: dict[bytes, bytes] = {}
     for records in (await read(settings, VIEWS)).values():
-        apply_changes(found, [(record.key, record.value) for record in records])
-    return [row for key, value in found.items() if isinstance(row := decode_row(key, value), kind)]
+        apply_changes(view, [(record.key, record.value) for record in records])
+    return [row for key, value in view.items() if isinstance(row := decode_row(key, value), kind)]
 
 
 async def append(settings: Settings, *entries: Any) -> None:
@@ -96,10 +97,10 @@ async def test_a_source_killed_at_every_step_loses_nothing_and_applies_nothing_t
             await send(settings, [asking(number) for number in range(COUNT)])
 
             async def asked() -> list[ItemRow] | None:
-                found = [row for row in await rows(settings, ItemRow) if row.question is not None]
-                return found if len(found) == COUNT else None
+                items = [row for row in await rows(settings, ItemRow) if row.question is not None]
+                return items if len(items) == COUNT else None
 
-            items = await eventually(asked, "all items ask")
+            items = await eventually(asked, "all items have a question")
             await append(settings, *(
                 command(Decide, item, "decide", option="approve", digest=item.question.digest, role="OWNER")
                 for item in items))
@@ -113,8 +114,8 @@ async def test_a_source_killed_at_every_step_loses_nothing_and_applies_nothing_t
             last = Source(settings, ledger)
             try:
                 async def applied() -> list[DecisionRow] | None:
-                    found = await rows(settings, DecisionRow)
-                    return found if sorted(row.state for row in found) == ["applied"] * (COUNT - 1) + ["taken_back"] \
+                    rows_ = await rows(settings, DecisionRow)
+                    return rows_ if sorted(row.state for row in rows_) == ["applied"] * (COUNT - 1) + ["taken_back"] \
                         else None
 
                 decisions = await eventually(applied, "all decisions are applied")
@@ -123,32 +124,32 @@ async def test_a_source_killed_at_every_step_loses_nothing_and_applies_nothing_t
         lines = Counter(line.split()[0] for line in ledger.read_text().splitlines())
         assert lines == {row.id: 1 for row in decisions if row.state == "applied"}
         facts = [decode_fact(record.value) for records in (await read(settings, FACTS)).values() for record in records]
-        told = Counter((fact.type, fact.decision) for fact in facts if isinstance(fact, Fact) and fact.decision)
-        assert {count for (kind, _), count in told.items() if kind.startswith("decision.")} == {1}
+        counts = Counter((fact.type, fact.decision) for fact in facts if isinstance(fact, Fact) and fact.decision)
+        assert {count for (kind, _), count in counts.items() if kind.startswith("decision.")} == {1}
         for item in await rows(settings, ItemRow):
             assert (item.state, item.resolved_by) == (
                 ("unread", None) if item.id == items[0].id else ("resolved", "ann"))
         published = Counter(record.key for records in (await read(settings, DECISIONS)).values() for record in records)
-        assert published == {WS.encode(): 2 * COUNT}, "made for each, and applied or taken back"
+        assert published == {WS.encode(): 2 * COUNT}, "each decision has two records: made, then applied or taken back"
 
 
 async def test_the_clock_of_a_source_may_be_ahead(stack: Stack) -> None:
-    """It then ends the time to undo, and attn says so to whoever takes the decision back."""
+    """A source whose clock is ahead applies a decision before `undo_until`. A later undo is answered with 409."""
     async with stack(undo_seconds=60.0) as settings:
         await topics.ensure_topics(settings)
         async with worker(settings):
             await send(settings, [asking(0)])
-            item, = await eventually(lambda: rows(settings, ItemRow), "the item asks")
+            item, = await eventually(lambda: rows(settings, ItemRow), "the item is in the view")
             await append(settings, command(
                 Decide, item, "decide", option="approve", digest=item.question.digest, role="OWNER"))
             done = asking(0)["value"] | {"id": "done", "type": "waitpoint.approved", "data": {}}
-            await eventually(lambda: rows(settings, DecisionRow), "decided")
+            await eventually(lambda: rows(settings, DecisionRow), "the decision is in the view")
             await send(settings, [{"topic": "waitpoints", "key": None, "value": done}])
 
             async def states() -> bool:
                 return [row.state for row in await rows(settings, DecisionRow)] == ["applied"]
 
-            await eventually(states, "applied")
+            await eventually(states, "the decision is applied")
             await append(settings, command(TakeBack, item, "take-back"))
 
             async def refused() -> list[int]:
@@ -156,4 +157,4 @@ async def test_the_clock_of_a_source_may_be_ahead(stack: Stack) -> None:
                          for record in records]
                 return [fact.status for fact in facts if not isinstance(fact, Fact)][1:]
 
-            assert await eventually(refused, "an answer") == [409]
+            assert await eventually(refused, "the outcome of the undo") == [409]

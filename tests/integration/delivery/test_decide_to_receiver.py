@@ -1,4 +1,4 @@
-"""From a person's vote to the receiver and back, with the real worker and the real `attn deliver`."""
+"""A vote of a user reaches the receiver, and its answer comes back, with a real worker and a real `attn deliver`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ async def running(
 ) -> AsyncIterator[tuple[Settings, Receiver]]:
     path = tmp_path / "endpoints.toml"
     given = {"endpoints": path, "undo_seconds": UNDO, "jwt_secret": SecretStr("s" * 40)}
-    async with stack(**given) as settings, receiver(choose) as there:
-        endpoints_file(path, receiver=there.url)
+    async with stack(**given) as settings, receiver(choose) as server:
+        endpoints_file(path, receiver=server.url)
         await ensure_topics(settings)
         async with worker(settings), deliver(settings):
-            yield settings, there
+            yield settings, server
 
 
 def ask(subject: str, to: str = "receiver", confirm: bool = True) -> dict[str, Any]:
@@ -88,8 +88,8 @@ async def append(settings: Settings, *commands: Any) -> None:
 
 
 async def decide(settings: Settings, subject: str) -> ItemRow:
-    """Votes for "pay" as a member, as an edge does."""
-    row: ItemRow = await eventually(lambda: item_of(settings, subject), f"the item of {subject}")
+    """Waits for the item of `subject`, and appends a vote for "pay" to the log, as an edge does. Returns the item."""
+    row: ItemRow = await eventually(lambda: item_of(settings, subject), f"{subject} has an item")
     assert row.question is not None
     await append(settings, Decide(
         ws="ws_01", id=f"decide-{subject}", time=int(time.time() * SECOND), user="ann", roles=("MEMBER",), item=row.id,
@@ -98,11 +98,12 @@ async def decide(settings: Settings, subject: str) -> ItemRow:
 
 
 async def in_state(settings: Settings, subject: str, *states: str) -> DecisionRow:
-    async def there() -> DecisionRow | None:
+    """Waits until the decision of `subject` is in one of these states. Returns its row."""
+    async def reached() -> DecisionRow | None:
         row = await decision_of(settings, subject)
         return row if row is not None and row.state in states else None
 
-    row: DecisionRow = await eventually(there, f"{subject} in {states}")
+    row: DecisionRow = await eventually(reached, f"the decision of {subject} is in {states}")
     return row
 
 
@@ -111,20 +112,20 @@ async def verbs_of(settings: Settings, decision: str) -> list[str]:
     return [event["type"].removeprefix("decision.") for event in events if event["data"]["decision"] == decision]
 
 
-async def assert_no_token_but_on_decisions(settings: Settings) -> None:
+async def assert_token_only_in_sources_and_decisions(settings: Settings) -> None:
     for topic in TOPICS:
-        found = [record for records in (await read(settings, topic.name)).values() for record in records
-                 if TOKEN.encode() in (record.value or b"")]
-        assert bool(found) == (topic.name == DECISIONS or topic.name == "waitpoints"), topic.name
+        with_token = [record for records in (await read(settings, topic.name)).values() for record in records
+                      if TOKEN.encode() in (record.value or b"")]
+        assert bool(with_token) == (topic.name == DECISIONS or topic.name == "waitpoints"), topic.name
 
 
 @EMBEDDED_ONLY
 async def test_a_vote_arrives_at_the_receiver_and_its_acceptance_comes_back(stack: Stack, tmp_path: Path) -> None:
-    async with running(stack, tmp_path) as (settings, there):
+    async with running(stack, tmp_path) as (settings, server):
         await send(settings, [ask("wp_1", confirm=False)])
         await decide(settings, "wp_1")
         row = await in_state(settings, "wp_1", "applied")
-        post, = there.posts
+        post, = server.posts
         assert post.id == row.id
         assert (post.event["subject"], post.event["data"]["option"]) == ("wp_1", "pay")
         assert post.event["data"]["reply"] == {"to": "receiver", "token": TOKEN}
@@ -134,7 +135,7 @@ async def test_a_vote_arrives_at_the_receiver_and_its_acceptance_comes_back(stac
         headers = {name: value.decode() for name, value in made.headers}
         assert headers["webhook-id"] == row.id
         Webhook(HMAC_SECRET).verify(made.value, headers)
-        await assert_no_token_but_on_decisions(settings)
+        await assert_token_only_in_sources_and_decisions(settings)
 
 
 @EMBEDDED_ONLY
@@ -142,7 +143,7 @@ async def test_a_refusal_brings_the_item_back_with_the_reason(stack: Stack, tmp_
     def choose(post: Post) -> bytes:
         return answer(422, json.dumps({"error": f"unusable: {post.body.decode()[-90:]}"}))
 
-    async with running(stack, tmp_path, choose) as (settings, there):
+    async with running(stack, tmp_path, choose) as (settings, server):
         await send(settings, [ask("wp_1")])
         item = await decide(settings, "wp_1")
         row = await in_state(settings, "wp_1", "refused")
@@ -151,13 +152,13 @@ async def test_a_refusal_brings_the_item_back_with_the_reason(stack: Stack, tmp_
         assert back is not None
         assert back.question is not None
         assert (back.id, back.question.returned) == (item.id, "refused")
-        assert len(there.posts) == 1
-        await assert_no_token_but_on_decisions(settings)
+        assert len(server.posts) == 1
+        await assert_token_only_in_sources_and_decisions(settings)
 
 
 @EMBEDDED_ONLY
-async def test_what_was_taken_back_never_arrives(stack: Stack, tmp_path: Path) -> None:
-    async with running(stack, tmp_path) as (settings, there):
+async def test_a_decision_that_was_taken_back_is_never_posted(stack: Stack, tmp_path: Path) -> None:
+    async with running(stack, tmp_path) as (settings, server):
         await send(settings, [ask("wp_1"), ask("wp_2", confirm=False)])
         item = await decide(settings, "wp_1")
         await append(settings, TakeBack(
@@ -165,12 +166,12 @@ async def test_what_was_taken_back_never_arrives(stack: Stack, tmp_path: Path) -
         await in_state(settings, "wp_1", "taken_back")
         await decide(settings, "wp_2")
         await in_state(settings, "wp_2", "applied")
-        assert [post.event["subject"] for post in there.posts] == ["wp_2"]
+        assert [post.event["subject"] for post in server.posts] == ["wp_2"]
 
 
 @EMBEDDED_ONLY
-async def test_an_operator_sends_again_what_was_undeliverable(stack: Stack, tmp_path: Path) -> None:
-    async with running(stack, tmp_path) as (settings, there):
+async def test_an_operator_sends_an_undeliverable_decision_again(stack: Stack, tmp_path: Path) -> None:
+    async with running(stack, tmp_path) as (settings, server):
         environment = {
             "ATTN_LOG_PARTITIONS": "3", "ATTN_ENDPOINTS": str(settings.endpoints), "ATTN_KAFKA": settings.kafka}
 
@@ -188,12 +189,12 @@ async def test_an_operator_sends_again_what_was_undeliverable(stack: Stack, tmp_
         assert (listed["id"], listed["reply_to"], listed["option"]) == (row.id, "later", "pay")
         assert "sealed" not in listed
         assert await asyncio.to_thread(command, "list", "--workspace", "another") == []
-        endpoints_file(settings.endpoints or Path(), receiver=there.url, later=there.url)
+        endpoints_file(settings.endpoints or Path(), receiver=server.url, later=server.url)
         assert [each["name"] for each in await asyncio.to_thread(command, "endpoints")] == ["receiver", "later"]
-        await asyncio.sleep(2.5)  # the file is checked every 2 s
+        await asyncio.sleep(2.5)  # `attn deliver` checks the file every 2 s
         assert await asyncio.to_thread(command, "send-again", row.id) == [{"decision": row.id, "workspace": "ws_01"}]
         await in_state(settings, "wp_1", "applied")
-        assert there.ids() == [row.id]
+        assert server.ids() == [row.id]
         shown, = await asyncio.to_thread(command, "show", row.id)
         assert [event["type"] for event in shown["records"]] == [
             f"decision.{verb}" for verb in ("made", "made", "delivered", "applied")]
@@ -204,10 +205,10 @@ async def test_an_operator_sends_again_what_was_undeliverable(stack: Stack, tmp_
 
 @EMBEDDED_ONLY
 async def test_an_idle_worker_answers_the_tick_that_a_held_decision_needs(stack: Stack, tmp_path: Path) -> None:
-    """The view does not know this decision, so no timer of the fold advances the log's clock."""
-    async with running(stack, tmp_path) as (settings, there):
+    """The view has no row of this decision, so no timer of the fold advances the log's clock."""
+    async with running(stack, tmp_path) as (settings, server):
         await send(settings, [ask("wp_1", confirm=False)])
         await decide(settings, "wp_1")
         await in_state(settings, "wp_1", "applied")
         await send_decisions(settings, [decision(1, undo=0.5)])
-        await eventually(lambda: len(there.posts) == 2, "the decision that only the topic has", 60)
+        await eventually(lambda: len(server.posts) == 2, "the decision without a row is posted", 60)

@@ -1,4 +1,5 @@
-"""`attn deliver` and the receivers of docs/decisions.md, killed at every step: no loss, nothing applied twice."""
+"""`attn deliver` and the receivers of docs/decisions.md are killed at every step. No decision is lost or applied twice.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def deliver_process(settings: Settings, crash: str = "") -> Iterator[Forked]:
 @EMBEDDED_ONLY
 @pytest.mark.parametrize("point", POINTS)
 async def test_deliver_killed_at_every_step(stack: Stack, tmp_path: Path, point: str) -> None:
-    """The process kills itself at the 1st and at the 3rd pass of the step, then runs on."""
+    """For each step a process kills itself at the first pass, another one at the third. The last process finishes."""
     path, applied = tmp_path / "endpoints.toml", {}
     refused = decision(COUNT, subject="refused")
 
@@ -51,8 +52,8 @@ async def test_deliver_killed_at_every_step(stack: Stack, tmp_path: Path, point:
         applied.setdefault(post.id, []).append(post.body)
         return answer(409, '{"error": "no"}') if post.id == refused.data.decision else answer(200)
 
-    async with stack(endpoints=path) as settings, receiver(choose) as there:
-        endpoints_file(path, receiver=there.url)
+    async with stack(endpoints=path) as settings, receiver(choose) as server:
+        endpoints_file(path, receiver=server.url)
         events = [decision(number, subject=f"s{number % 3}") for number in range(COUNT)]
         undone = decision(COUNT + 1, undo=1.0)
         await send_decisions(settings, [*events, refused, undone, decision(COUNT + 1, "taken_back")])
@@ -66,10 +67,10 @@ async def test_deliver_killed_at_every_step(stack: Stack, tmp_path: Path, point:
             await eventually(all_reported, "a report of each decision")
         wanted = {event.data.decision for event in [*events, refused]}
         assert applied.keys() == wanted
-        assert all(len(set(bodies)) == 1 for bodies in applied.values())  # a repeat is the same message
+        assert all(len(set(bodies)) == 1 for bodies in applied.values())  # repeats have the same body
         states = {report.decision: report.state for report in await reports(settings)}
         assert states == dict.fromkeys(wanted, "delivered") | {refused.data.decision: "refused"}
-        for subject in range(3):  # the first time of each, in the order of its subject
+        for subject in range(3):  # first posts follow the order of decisions of their subject
             first = [name for name in applied if name in [e.data.decision for e in events[subject::3]]]
             assert first == [event.data.decision for event in events[subject::3]]
 
@@ -83,22 +84,22 @@ async def test_two_processes_share_the_partitions_and_one_takes_over(stack: Stac
             first_times.append(post.id)
         return answer(200)
 
-    async with stack(endpoints=path) as settings, receiver(choose) as there:
-        endpoints_file(path, receiver=there.url)
+    async with stack(endpoints=path) as settings, receiver(choose) as server:
+        endpoints_file(path, receiver=server.url)
         events = [decision(number, workspace=f"ws_{number % 12}", subject=f"s{number % 12}") for number in range(72)]
         await send_decisions(settings, events[:36])
 
         async def arrived(count: int) -> bool:
             return len(first_times) >= count
 
-        with deliver_process(settings.model_copy(update={"instance": "1"})) as one:
-            await eventually(lambda: arrived(36), "the first decisions")
+        with deliver_process(settings.model_copy(update={"instance": "1"})) as first:
+            await eventually(lambda: arrived(36), "the first 36 decisions are posted")
             with deliver_process(settings.model_copy(update={"instance": "2"})):
                 await send_decisions(settings, events[36:54])
-                await eventually(lambda: arrived(54), "the decisions after the second process started")
-                kill(one)
+                await eventually(lambda: arrived(54), "18 decisions are posted with two processes")
+                kill(first)
                 await send_decisions(settings, events[54:])
-                await eventually(lambda: arrived(72), "the decisions after the first process was killed")
+                await eventually(lambda: arrived(72), "18 decisions are posted after the first process was killed")
 
                 async def all_reported() -> bool:
                     return len({report.decision for report in await reports(settings)}) == 72
@@ -132,9 +133,9 @@ async def test_the_http_receiver_of_the_documents_killed_at_every_step(
                 _end(again)
         assert document.done(database) == [
             (event.data.decision, event.subject, "approve") for event in events]
-        found = {report.decision: (report.state, report.reason) for report in await reports(settings)}
-        assert found.pop(decision(9).data.decision) == ("refused", "this run has ended")
-        assert set(found.values()) == {("delivered", None)}
+        results = {report.decision: (report.state, report.reason) for report in await reports(settings)}
+        assert results.pop(decision(9).data.decision) == ("refused", "this run has ended")
+        assert set(results.values()) == {("delivered", None)}
 
 
 @EMBEDDED_ONLY

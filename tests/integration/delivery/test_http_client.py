@@ -1,4 +1,4 @@
-"""One attempt against receivers that misbehave: every part of it is bounded."""
+"""A single delivery attempt to a receiver that misbehaves is bounded in time and bytes."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def endpoint(url: str, **fields: object) -> Endpoint:
 
 
 async def test_the_request() -> None:
-    async with receiver() as there:
-        to = endpoint(f"{there.url}?a=%2Fb", headers=(("Authorization", "Bearer x"), ("ACCEPT", "text/x")))
+    async with receiver() as server:
+        to = endpoint(f"{server.url}?a=%2Fb", headers=(("Authorization", "Bearer x"), ("ACCEPT", "text/x")))
         result = await HttpClient().post(to, "dec_1", BODY)
         assert (result.kind, result.cause) == ("accepted", "2xx")
-        assert there.posts[0].headers["accept"] == "text/x"
-        assert there.posts[0].raw_names.count("accept") == 1
-        post, = there.posts
+        assert server.posts[0].headers["accept"] == "text/x"
+        assert server.posts[0].raw_names.count("accept") == 1
+        post, = server.posts
         assert post.path in ("/decisions?a=%2Fb", "/decisions?a=/b")
         assert post.body == BODY
-        assert post.headers["host"] == f"127.0.0.1:{there.port}"
+        assert post.headers["host"] == f"127.0.0.1:{server.port}"
         assert post.headers["authorization"] == "Bearer x"
         assert post.headers["webhook-id"] == "dec_1"
         assert abs(time.time() - int(post.headers["webhook-timestamp"])) < 60
@@ -54,25 +54,25 @@ async def test_the_request() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    async with receiver() as other, receiver(lambda _: answer(status, location=other.url)) as there:
-        result = await HttpClient().post(endpoint(there.url), "dec_1", BODY)
+    async with receiver() as other, receiver(lambda _: answer(status, location=other.url)) as server:
+        result = await HttpClient().post(endpoint(server.url), "dec_1", BODY)
         assert (result.kind, result.cause) == ("failed", "redirect")
-        assert len(there.posts) == 1
+        assert len(server.posts) == 1
         assert other.posts == []
 
 
 async def test_a_private_address_is_refused_before_a_connection() -> None:
-    async with receiver() as there:
+    async with receiver() as server:
         for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"):
-            to = endpoint(f"http://{host}:{there.port}/", allow_private=False)
+            to = endpoint(f"http://{host}:{server.port}/", allow_private=False)
             result = await HttpClient().post(to, "dec_1", BODY)
             assert result.kind == "failed"
             assert result.cause in ("address", "dns")
-        assert there.open_now == there.most_open == 0
+        assert server.open_now == server.most_open == 0
 
 
 async def test_the_checked_address_is_the_one_connected_to() -> None:
-    """A name server that answers with another address the second time is asked once (DNS rebinding)."""
+    """The client resolves the name once and connects to the checked address. DNS rebinding needs a second lookup."""
     asked: list[str] = []
     real = socket.getaddrinfo
 
@@ -82,20 +82,20 @@ async def test_the_checked_address_is_the_one_connected_to() -> None:
         asked.append(host)
         return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", port, type=socket.SOCK_STREAM)
 
-    async with receiver() as there:
+    async with receiver() as server:
         with patch("socket.getaddrinfo", answers):
-            to = endpoint(f"http://rebinding.example:{there.port}/x")
+            to = endpoint(f"http://rebinding.example:{server.port}/x")
             assert (await HttpClient().post(to, "dec_1", BODY)).kind == "accepted"
         assert asked == ["rebinding.example"]
-        assert there.posts[0].headers["host"] == f"rebinding.example:{there.port}"
+        assert server.posts[0].headers["host"] == f"rebinding.example:{server.port}"
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with receiver() as there, receiver() as proxy:
+    async with receiver() as server, receiver() as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
-        assert (await HttpClient().post(endpoint(there.url), "dec_1", BODY)).kind == "accepted"
+        assert (await HttpClient().post(endpoint(server.url), "dec_1", BODY)).kind == "accepted"
         assert proxy.posts == []
 
 
@@ -129,10 +129,10 @@ HANGS = {
 
 @pytest.mark.parametrize("write", HANGS.values(), ids=HANGS)
 async def test_an_answer_without_end_fails_in_time(write: Write) -> None:
-    async with receiver(lambda _: write) as there:
+    async with receiver(lambda _: write) as server:
         started = time.monotonic()
         tracemalloc.start()
-        result = await HttpClient().post(endpoint(there.url, timeout=0.5), "dec_1", BODY)
+        result = await HttpClient().post(endpoint(server.url, timeout=0.5), "dec_1", BODY)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert result.kind == "failed"
@@ -144,8 +144,8 @@ async def test_an_answer_without_end_fails_in_time(write: Write) -> None:
 @pytest.mark.parametrize("status", [200, 202, 302, 500])
 async def test_a_status_is_enough_where_the_body_has_no_end(status: int) -> None:
     head = f"HTTP/1.1 {status} X\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-    async with receiver(lambda _: endless(head, b"1\r\nx\r\n", 0.01)) as there:
-        result = await HttpClient().post(endpoint(there.url, timeout=30.0), "dec_1", BODY)
+    async with receiver(lambda _: endless(head, b"1\r\nx\r\n", 0.01)) as server:
+        result = await HttpClient().post(endpoint(server.url, timeout=30.0), "dec_1", BODY)
     assert result.reason in ("", f"HTTP {status}", f"HTTP {status}: attn follows no redirects")
     assert result.kind == ("accepted" if status < 300 else "failed")
 
@@ -154,9 +154,9 @@ async def test_a_status_is_enough_where_the_body_has_no_end(status: int) -> None
 async def test_a_refusal_with_an_endless_body_is_a_refusal(pause: float) -> None:
     head = b"HTTP/1.1 409 X\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
     piece = b"1000\r\n" + b"y" * 4096 + b"\r\n"
-    async with receiver(lambda _: endless(head, piece, pause)) as there:
+    async with receiver(lambda _: endless(head, piece, pause)) as server:
         tracemalloc.start()
-        result = await HttpClient().post(endpoint(there.url), "dec_1", BODY)
+        result = await HttpClient().post(endpoint(server.url), "dec_1", BODY)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert (result.kind, result.cause) == ("refused", "409")
@@ -166,9 +166,11 @@ async def test_a_refusal_with_an_endless_body_is_a_refusal(pause: float) -> None
 
 async def test_a_compressed_refusal_is_not_decompressed() -> None:
     bomb = gzip.compress(b'{"error": "' + b"z" * (64 << 20) + b'"}')
-    async with receiver(lambda _: answer(410, bomb, content_type="application/json", content_encoding="gzip")) as there:
+    async with receiver(
+        lambda _: answer(410, bomb, content_type="application/json", content_encoding="gzip"),
+    ) as server:
         tracemalloc.start()
-        result = await HttpClient().post(endpoint(there.url), "dec_1", BODY)
+        result = await HttpClient().post(endpoint(server.url), "dec_1", BODY)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert (result.kind, result.reason) == ("refused", "HTTP 410")
@@ -182,14 +184,14 @@ async def test_a_compressed_refusal_is_not_decompressed() -> None:
     (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "protocol"),
 ])
 async def test_broken_http_is_a_failure(raw: bytes, cause: str) -> None:
-    async with receiver(lambda _: raw) as there:
-        result = await HttpClient().post(endpoint(there.url), "dec_1", BODY)
+    async with receiver(lambda _: raw) as server:
+        result = await HttpClient().post(endpoint(server.url), "dec_1", BODY)
     assert result.kind == "failed"
     assert result.cause in (cause, "protocol", "connect")
 
 
 async def test_any_bytes_are_an_answer_or_a_failure() -> None:
-    """Answers that were changed at random: one result each, no exception, never accepted without a 2xx status."""
+    """Randomly changed answers give one result each and no exception. Without a 2xx status none is accepted."""
     rng = random.Random(53)
     valid = answer(409, '{"error": "no"}', content_type="application/json", retry_after="5")
     valid_ok = answer(200, "ok").replace(b"content-length: 2", b"transfer-encoding: chunked") + b"2\r\nok\r\n0\r\n\r\n"
@@ -204,9 +206,9 @@ async def test_any_bytes_are_an_answer_or_a_failure() -> None:
         sent.append(bytes(raw))
         return sent[-1]
 
-    async with receiver(choose) as there:
+    async with receiver(choose) as server:
         for _ in range(100):
-            result = await HttpClient().post(endpoint(there.url, timeout=0.4), "dec_1", BODY)
+            result = await HttpClient().post(endpoint(server.url, timeout=0.4), "dec_1", BODY)
             assert result.kind in ("accepted", "refused", "failed")
             assert len(result.reason) <= 500
             if result.kind == "accepted":
@@ -214,8 +216,8 @@ async def test_any_bytes_are_an_answer_or_a_failure() -> None:
 
 
 async def test_a_closed_port_and_an_unknown_name() -> None:
-    async with receiver() as there:
-        port = there.port
+    async with receiver() as server:
+        port = server.port
     result = await HttpClient().post(endpoint(f"http://127.0.0.1:{port}/"), "dec_1", BODY)
     assert (result.kind, result.cause) == ("failed", "connect")
     assert "127.0.0.1" not in result.reason
@@ -225,12 +227,12 @@ async def test_a_closed_port_and_an_unknown_name() -> None:
     assert "internal" not in result.reason
 
 
-async def test_a_receiver_that_repeats_the_request_gives_no_secret_away() -> None:
+async def test_a_receiver_that_repeats_the_request_reveals_no_secret() -> None:
     def repeat(post: Post) -> bytes:
         return answer(422, json.dumps({"error": json.dumps(post.headers) + post.body.decode()}))
 
-    async with receiver(repeat) as there:
-        to = endpoint(there.url, headers=(("Authorization", "Bearer h1dden-value"),))
+    async with receiver(repeat) as server:
+        to = endpoint(server.url, headers=(("Authorization", "Bearer h1dden-value"),))
         result = await HttpClient().post(to, "dec_1", BODY, ("Bearer h1dden-value", "h1dden-value", "t0p-secret-token"))
     assert result.kind == "refused"
     assert "h1dden" not in result.reason
@@ -263,16 +265,16 @@ async def test_tls_checks_the_name_of_the_url_not_the_address(tmp_path: Path) ->
     def answers(host: str, port: int, *args: object, **kwargs: object) -> object:
         return real("127.0.0.1", port, type=socket.SOCK_STREAM)
 
-    async with receiver(tls=context) as there:
+    async with receiver(tls=context) as server:
         with patch("socket.getaddrinfo", answers):
-            result = await HttpClient().post(endpoint(f"https://receiver.example:{there.port}/"), "dec_1", BODY)
-            assert (result.kind, result.cause) == ("failed", "tls")  # nobody trusts this certificate
+            result = await HttpClient().post(endpoint(f"https://receiver.example:{server.port}/"), "dec_1", BODY)
+            assert (result.kind, result.cause) == ("failed", "tls")  # the certificate is self-signed
             trusting = HttpClient()
             trusting._tls.load_verify_locations(path)
-            result = await trusting.post(endpoint(f"https://other.example:{there.port}/"), "dec_1", BODY)
+            result = await trusting.post(endpoint(f"https://other.example:{server.port}/"), "dec_1", BODY)
             assert (result.kind, result.cause) == ("failed", "tls")
-            assert there.posts == []
-            result = await trusting.post(endpoint(f"https://receiver.example:{there.port}/"), "dec_1", BODY)
+            assert server.posts == []
+            result = await trusting.post(endpoint(f"https://receiver.example:{server.port}/"), "dec_1", BODY)
     assert result.kind == "accepted"
     assert names == ["receiver.example", "other.example", "receiver.example"]
-    assert there.posts[0].headers["host"] == f"receiver.example:{there.port}"
+    assert server.posts[0].headers["host"] == f"receiver.example:{server.port}"

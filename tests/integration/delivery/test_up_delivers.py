@@ -1,4 +1,6 @@
-"""`attn up` with endpoints: a decision by HTTP, the process `deliver` killed, and the receiver of the documents."""
+"""`attn up` with endpoints delivers decisions made over HTTP to the receiver of docs/decisions.md, also when processes
+are killed.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,15 @@ def ask(subject: str, to: str = "receiver") -> dict[str, Any]:
 
 
 def decide(up: Up, token: str, subject: str) -> str:
-    """Approves the question of `subject`. Returns the decision's id."""
-    def found() -> Any:
+    """Approves the question of `subject`. Returns the id of the decision."""
+    def question() -> Any:
         items = up.get("/org/me/inbox", token).json()["items"]
         return next((item for item in items if item["source_id"] == subject), None)
 
-    item = wait_for(found, 60, f"the question {subject}")
+    item = wait_for(question, 60, f"the question {subject}")
 
     def decided() -> Any:
-        """A worker that starts answers late: 503, and the same vote again is 200."""
+        """While the worker starts, the edge answers 503. The repeated vote is then answered with 200."""
         answer = httpx.post(
             f"{up.url}/api/v1/inbox/{item['id']}/decision", json={"option": "approve", "digest": item["digest"]},
             headers={"Authorization": f"Bearer {token}"}, timeout=20, trust_env=False)
@@ -53,7 +55,7 @@ def decide(up: Up, token: str, subject: str) -> str:
 
 
 
-def test_decisions_reach_the_receiver_whatever_is_killed(tmp_path: Path) -> None:
+def test_decisions_reach_the_receiver_although_processes_are_killed(tmp_path: Path) -> None:
     database, port = tmp_path / "done.sqlite", free_port()
     path = endpoints_file(tmp_path / "endpoints.toml", receiver=f"http://127.0.0.1:{port}/")
     up = Up(tmp_path, env={"ATTN_ENDPOINTS": str(path), "ATTN_UNDO_SECONDS": "1"})

@@ -1,4 +1,4 @@
-"""Signatures, checked in another language: by the npm package `standardwebhooks` (v1) and by Node's crypto (v1a)."""
+"""Verifies webhook signatures in JavaScript, with the npm package `standardwebhooks` (v1) and Node's crypto (v1a)."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_node_verifies_every_key_and_no_other(package: Path) -> None:
         parse_endpoints('[[endpoint]]\nname = "b"\nurl = "https://b.example/"\nsecrets = '
                         f'["whsk_{base64.b64encode(b"y" * 32).decode()}"]\n')["b"])[0].removeprefix("whpk_")}]
     message = {"body": body, "headers": headers}
-    messages = [message | one for one in good + bad]
-    messages += [message | {"body": body + " "} | one for one in good]
-    messages += [message | {"headers": headers | {"webhook-id": "dec_9"}} | one for one in good]
+    messages = [message | key for key in good + bad]
+    messages += [message | {"body": body + " "} | key for key in good]
+    messages += [message | {"headers": headers | {"webhook-id": "dec_9"}} | key for key in good]
     done = subprocess.run(
         ["node", "-e", CHECK], cwd=package, input=json.dumps(messages), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The commands of docs/connect/http.md, run as they are written, against a broker, a worker and an edge."""
+"""Runs the commands of docs/connect/http.md unchanged against a broker, a worker and an edge."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ async def test_the_first_event_by_curl(tmp_path: Path) -> None:
             async def asked() -> Any:
                 return (await client.get("/api/v1/inbox")).json()["rows"]
 
-            [row] = await eventually(asked, "the item")
+            [row] = await eventually(asked, "the inbox has the item")
             assert [option["id"] for option in row["ask"]["options"]] == ["go", "stop"]
             vote = {"option": "go", "digest": row["digest"]}
             assert (await client.post(f"/api/v1/inbox/{row['id']}/decision", json=vote)).status_code == 201
             out = await bash(applied.replace(ADDRESS, base), tmp_path, KEY=key)
             decisions, end = json.JSONDecoder().raw_decode(out)
-            assert [(one["source_id"], one["option"]) for one in decisions["decisions"]] == [("wp_1", "go")]
+            assert [(entry["source_id"], entry["option"]) for entry in decisions["decisions"]] == [("wp_1", "go")]
             assert "202 Accepted" in out[end:]
 
             async def is_applied() -> bool:
@@ -66,6 +66,6 @@ async def test_the_first_event_by_curl(tmp_path: Path) -> None:
 
             await eventually(is_applied, "the decision is applied")
             answer = await bash(waits.replace(ADDRESS, base), tmp_path, KEY=key)
-            assert "200 OK" in answer, "the tag of the example is no answer's"
+            assert "200 OK" in answer, "the tag in the example must not equal the tag of a response"
             assert "etag: " in answer.lower()
         assert not (await look(settings)).letters

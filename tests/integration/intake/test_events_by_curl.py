@@ -1,4 +1,4 @@
-"""POST /events against a broker, with curl as the client and librdkafka as the reader of the topics."""
+"""POST /events against a broker. curl is the client; librdkafka reads the topics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl
 
 
 class Answer(NamedTuple):
-    """What curl printed. `code`: its exit code."""
+    """The output of curl. `code`: its exit code."""
 
     code: int
     status: int
@@ -76,7 +76,7 @@ async def make_key(base: str, **more: Any) -> dict[str, Any]:
         answer = await curl(base + "/org/me/keys", "--json", body, "--header", f"Authorization: Bearer {owner()}")
         return answer.json() if answer.status == 201 else None
 
-    return dict(await eventually(made, "a key"))
+    return dict(await eventually(made, "the edge creates a key"))
 
 
 def event(subject: str, kind: str = "waitpoint.created", **changes: Any) -> dict[str, Any]:
@@ -86,23 +86,23 @@ def event(subject: str, kind: str = "waitpoint.created", **changes: Any) -> dict
 
 
 def records(settings: Settings, topic: str, enough: Callable[[int], bool] = lambda count: count > 0) -> list[Any]:
-    """Returns the records of a topic as librdkafka reads them, once there are enough, and those that follow at once."""
+    """Reads a topic with librdkafka. Returns the records once `enough(count)` is true and 10 reads brought none."""
     reader = Consumer({
         "bootstrap.servers": settings.kafka, "group.id": f"reader-{os.getpid()}-{topic}",
         "auto.offset.reset": "earliest", "enable.auto.commit": False})
     reader.subscribe([topic])
-    found: list[Any] = []
+    messages: list[Any] = []
     quiet = 0
     try:
-        while quiet < 10 or not enough(len(found)):
+        while quiet < 10 or not enough(len(messages)):
             message = reader.poll(0.5)
             quiet = quiet + 1 if message is None else 0
             if message is not None and message.error() is None:
-                found.append(message)
-            assert quiet < 120, f"{len(found)} records in {topic}"
+                messages.append(message)
+            assert quiet < 120, f"{len(messages)} records in {topic}"
     finally:
         reader.close()
-    return found
+    return messages
 
 
 async def shown(base: str) -> dict[str, Any]:
@@ -131,17 +131,17 @@ async def test_three_modes_by_curl_arrive_as_they_were_sent(tmp_path: Path) -> N
         async def all_shown() -> Any:
             return await shown(base) if len(await shown(base)) >= 6 else None
 
-        rows = await eventually(all_shown, "six items")
+        rows = await eventually(all_shown, "the inbox has six items")
         assert set(rows) == {"structured", "batch-0", "batch-1", "batch-2", "binär", "large"}
-        found = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 24)
-        assert [one.value() for one in found[:4]] == [structured, *batch]
-        assert {one.key() for one in found} == {WS.encode()}
-        assert len({one.partition() for one in found}) == 1, "one workspace, one partition: the order is kept"
+        sent = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 24)
+        assert [record.value() for record in sent[:4]] == [structured, *batch]
+        assert {record.key() for record in sent} == {WS.encode()}
+        assert len({record.partition() for record in sent}) == 1, "events of a workspace are in several partitions"
         [binary] = await asyncio.to_thread(records, settings, "messages")
         assert (binary.value(), dict(binary.headers())["ce_subject"]) == (data, "binär".encode())
         assert dict(binary.headers())["ce_workspaceid"] == WS.encode()
         seen = await look(settings)
-        assert not seen.letters, "what the edge accepts, a worker accepts"
+        assert not seen.letters, "the worker rejected an event that the edge accepted"
         opened = [fact for fact in seen.unique_facts() if isinstance(fact, Fact) and fact.opened]
         assert len(opened) == 6
 
@@ -157,7 +157,7 @@ async def edge_process(settings: Settings, *arguments: str) -> AsyncIterator[tup
     base = f"http://127.0.0.1:{port}"
 
     async def ready() -> bool:
-        assert process.poll() is None, "the edge has ended"
+        assert process.poll() is None, "the edge has exited"
         return (await curl(base + "/readyz")).status == 200
 
     try:
@@ -176,15 +176,15 @@ async def test_an_edge_that_dies_before_it_answers_loses_and_repeats_nothing(tmp
             assert (answer.code, answer.status) == (52, 0), "curl: empty reply from server"
             assert process.wait(30) != 0
         async with edge_process(settings) as (base, _):
-            for _ in range(2):  # the client cannot know, and sends it again
+            for _ in range(2):  # the client got no answer, so it sends the event again
                 assert (await post(base, secret, text, *STRUCTURED)).status == 202
-            found = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 3)
-            assert [one.value() for one in found] == [text] * 3
+            sent = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 3)
+            assert [record.value() for record in sent] == [text] * 3
 
             async def there() -> Any:
                 return await shown(base)
 
-            assert set(await eventually(there, "the item")) == {"w"}
+            assert set(await eventually(there, "the inbox has the item")) == {"w"}
             seen = await look(settings)
             facts = [fact.type for fact in seen.unique_facts() if isinstance(fact, Fact)]
             assert facts.count("waitpoint.created") == 1
@@ -205,7 +205,7 @@ async def test_a_revoked_key_is_refused_by_two_edges(tmp_path: Path) -> None:
         answer = await curl(f"{first}/org/me/keys/{made['key']['id']}", "--request", "DELETE",
                             "--header", f"Authorization: Bearer {owner()}")
         assert answer.status == 200
-        assert await status(first) == 401, "the edge that revoked it shows it at once"
+        assert await status(first) == 401, "the edge that revoked the key must refuse it at once"
         await eventually(lambda: statuses_are(401), "both edges refuse the key")
 
 
@@ -226,5 +226,5 @@ async def test_without_kafka_the_answer_is_503_and_then_it_works_again(own_broke
             return (await post(base, owner(), text, *STRUCTURED)).status == 202
 
         await eventually(accepted, "the edge accepts events again", 180)
-    found = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 2)
-    assert {json.loads(one.value())["subject"] for one in found} == {"before", "during"}
+    sent = await asyncio.to_thread(records, settings, "waitpoints", lambda count: count >= 2)
+    assert {json.loads(record.value())["subject"] for record in sent} == {"before", "during"}

@@ -1,5 +1,5 @@
-"""A reply token is in its source topic and in `decisions`, and nowhere else: not in another topic, a row, a letter, a
-frame, an answer, a metric, a log line or a file, in any encoding."""
+"""A reply token is in its source topic and in `decisions` only. No other topic, row, dead letter, frame, response,
+metric, log line or file contains it in any encoding."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def numbers(text: str) -> bytes:
 
 
 def encodings() -> dict[str, bytes]:
-    """Forms of the token that are enough to use it. In base64 the text before it decides its alignment."""
+    """Returns encodings of the token from which a reader can decode it. Base64 has three: the length of the text before
+    the token decides its alignment."""
     raw = TOKEN.encode()
     forms = {"core": CORE.encode(), "hex": CORE.encode().hex().encode(), "HEX": CORE.encode().hex().upper().encode(),
              "url": quote(TOKEN).encode(), "utf-16": CORE.encode("utf-16-le"), "utf-16-be": CORE.encode("utf-16-be"),
@@ -56,7 +57,7 @@ def encodings() -> dict[str, bytes]:
     for text in (raw, CORE.encode()):
         for shift in range(3):
             for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
-                # Without the digits that depend on what stands before and behind the token.
+                # Without the first and last digits, which depend on the neighbouring text.
                 forms[f"{name} {len(text)} {shift}"] = encode(b"\0" * shift + text)[4 * bool(shift):-4]
     return forms
 
@@ -64,20 +65,20 @@ def encodings() -> dict[str, bytes]:
 FORMS = encodings()
 
 
-def found(place: str, *texts: bytes | str | None) -> list[str]:
-    """Returns where the token is, in words."""
+def occurrences(place: str, *texts: bytes | str | None) -> list[str]:
+    """Returns "place: encoding" for each encoding of the token that these texts contain."""
     raw = b"\n".join(text.encode(errors="surrogateescape") if isinstance(text, str) else text or b"" for text in texts)
     return [f"{place}: {name}" for name, form in FORMS.items() if form in raw]
 
 
-def test_the_forms_are_found() -> None:
+def test_every_encoding_of_the_token_is_recognised() -> None:
     for text in (TOKEN, json.dumps(TOKEN), quote(TOKEN), TOKEN.encode().hex()):
-        assert found("here", text)
+        assert occurrences("here", text)
     for shift in range(4):
-        assert found("here", base64.b64encode(b"x" * shift + TOKEN.encode() + b"y" * shift))
-        assert found("here", base64.urlsafe_b64encode(b"x" * shift + TOKEN.encode()))
-    assert found("here", b"[1," + numbers(TOKEN) + b",2]")
-    assert not found("here", "nothing of the kind", None, b"\0")
+        assert occurrences("here", base64.b64encode(b"x" * shift + TOKEN.encode() + b"y" * shift))
+        assert occurrences("here", base64.urlsafe_b64encode(b"x" * shift + TOKEN.encode()))
+    assert occurrences("here", b"[1," + numbers(TOKEN) + b",2]")
+    assert not occurrences("here", "nothing of the kind", None, b"\0")
 
 
 # --- the records ---
@@ -141,26 +142,26 @@ def rejected() -> list[Record]:
 
 
 async def produce(settings: Settings, records: list[Record]) -> None:
-    """Compressed: files of the broker, which keeps batches as they are, have no clear text of the sources."""
+    """Writes the records compressed. The broker stores batches unchanged, so its files have no clear text of them."""
     async with AIOKafkaProducer(
         bootstrap_servers=settings.kafka, compression_type="gzip", max_request_size=8 << 20) as producer:
         for topic, value, headers in records:
             await producer.send_and_wait(topic, value, key=b"k", headers=headers)
 
 
-# --- the places ---
+# --- where the token must not be ---
 
 async def in_topics(settings: Settings) -> list[str]:
     places = []
     for topic in (LOG, VIEWS, FACTS, DEAD_LETTERS):
         records = [record for part in (await read(settings, topic)).values() for record in part]
         assert records, topic
-        places += [place for record in records for place in found(_name(record), *_texts(record))]
+        places += [place for record in records for place in occurrences(_name(record), *_texts(record))]
     seen = await look(settings)
     facts = [fact for fact in seen.unique_facts() if isinstance(fact, Fact)]
-    places += found("rows of ClickHouse", repr(columns(facts, [0] * len(facts))))
-    places += found("rows", *(text for rows in seen.rows.values() for row in rows.items() for text in row))
-    return places + found("letters", *(repr(letter) for letter in seen.letters))
+    places += occurrences("rows of ClickHouse", repr(columns(facts, [0] * len(facts))))
+    places += occurrences("rows", *(text for rows in seen.rows.values() for row in rows.items() for text in row))
+    return places + occurrences("letters", *(repr(letter) for letter in seen.letters))
 
 
 def _name(record: ConsumerRecord) -> str:
@@ -183,7 +184,7 @@ async def in_answers(base: str, client: httpx.AsyncClient, ids: list[str]) -> li
     for path in paths:
         response = await client.get(base + path)
         answered += response.status_code == 200
-        places += found(path, response.content, str(response.headers))
+        places += occurrences(path, response.content, str(response.headers))
     assert answered >= 8
     return places
 
@@ -208,7 +209,7 @@ def logged(settings: Settings) -> Iterator[io.StringIO]:
 
 @EMBEDDED_ONLY
 @pytest.mark.parametrize("decided", [False, True], ids=["open", "decided"])
-async def test_a_token_is_nowhere_but_in_its_source_topic_and_on_decisions(
+async def test_a_token_is_only_in_its_source_topic_and_in_decisions(
     stack: Stack, tmp_path: Path, decided: bool
 ) -> None:
     good, bad = accepted(), rejected()
@@ -235,27 +236,27 @@ async def test_a_token_is_nowhere_but_in_its_source_topic_and_on_decisions(
                     await _decide(base, client, settings, next(item for item in items if item["source_id"] == "wp_1"))
                 ids = [item["id"] for item in items]
                 places = await in_topics(settings) + await in_answers(base, client, ids)
-                places += found("metrics of the worker", (await client.get(
+                places += occurrences("metrics of the worker", (await client.get(
                     f"http://127.0.0.1:{settings.metrics_port}/metrics")).content)
                 await feed.close()
                 assert len(feed.frames) > 3
-                places += found("feed", *(json.dumps(frame, ensure_ascii=False) for frame in feed.frames))
+                places += occurrences("feed", *(json.dumps(frame, ensure_ascii=False) for frame in feed.frames))
                 sources = [record for topic in SOURCE_TYPES
                            for part in (await read(settings, topic)).values() for record in part]
-                assert found("sources", *(text for record in sources for text in _texts(record)))
+                assert occurrences("sources", *(text for record in sources for text in _texts(record)))
                 decisions = [record for part in (await read(settings, DECISIONS)).values() for record in part]
         text = log.getvalue()
-    assert "dead-letters" in text or "ingesting" in text, "the log was collected"
-    places += found("log", text)
+    assert "dead-letters" in text or "ingesting" in text, "no log was collected"
+    places += occurrences("log", text)
     if decided:
         made = [json.loads(record.value)["data"] for record in decisions]
         assert {data["reply"]["token"] for data in made} == {TOKEN}
     else:
         assert not decisions
-        # The broker has saved its data: files of all topics, groups and its own log.
+        # The stopped broker has saved its data: files of all topics and groups, and its own log.
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert any(numbers(WS) in path.read_bytes() for path in files), "records are in the files"
-        places += [place for path in files for place in found(str(path.relative_to(tmp_path)), path.read_bytes())]
+        assert any(numbers(WS) in path.read_bytes() for path in files), "the files of the broker have no records"
+        places += [place for path in files for place in occurrences(str(path.relative_to(tmp_path)), path.read_bytes())]
     assert places == []
 
 
@@ -264,7 +265,7 @@ async def _items(base: str, client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 async def _write(base: str, client: httpx.AsyncClient, items: list[dict[str, Any]]) -> None:
-    """Writes of users, so that the log has commands and the view has marks and outcomes."""
+    """Sends writes of users: the log then has commands, and the view has marks and outcomes."""
     first, second = items[0]["id"], items[1]["id"]
     assert (await client.post(f"{base}/org/me/inbox/{first}/dismiss")).status_code == 200
     assert (await client.delete(f"{base}/org/me/inbox/{first}/dismiss")).status_code == 200
@@ -276,7 +277,7 @@ async def _decide(base: str, client: httpx.AsyncClient, settings: Settings, item
     answer = await client.post(f"{base}/api/v1/inbox/{item['id']}/decision",
                                json={"option": "approve", "digest": item["digest"]})
     assert answer.status_code == 201, answer.text
-    assert not found("decision", answer.content)
+    assert not occurrences("decision", answer.content)
     started = time.monotonic()
     while not any((await read(settings, DECISIONS)).values()):
         assert time.monotonic() - started < 60
