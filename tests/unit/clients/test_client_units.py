@@ -29,7 +29,7 @@ NOON = datetime(2026, 5, 20, 12, tzinfo=UTC)
 
 def content(inbox: Inbox) -> dict[str, Any]:
     shown = {name: value for name, value in vars(inbox).items() if name != "cursor"}
-    return dict(json.loads(dumps(shown)))  # the inboxes of the vectors have rounded numbers
+    return dict(json.loads(dumps(shown)))  # the vectors have rounded numbers
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
@@ -42,7 +42,7 @@ def test_the_fold_equals_the_server(path: Path, size: int) -> None:
             for frame in parser.feed(raw[at : at + size]):
                 before, copy = inbox, content(inbox)
                 inbox = apply(inbox, frame)
-                assert content(before) == copy, "the argument does not change"
+                assert content(before) == copy, "`apply` does not change its argument"
                 if frame.event != "snapshot":
                     assert apply(inbox, frame) is inbox, "a repeat changes nothing"
         wanted = {name: value for name, value in step["inbox"].items() if name != "cursor"}
@@ -96,7 +96,7 @@ def test_the_estimate_is_never_ahead_of_the_server() -> None:
     clock.observe("Wed, 20 May 2026 12:00:01 GMT")  # 12:00:01.1: a better bound
     assert clock.estimate() == NOON + timedelta(seconds=1)
     ticks[0] += 0.8
-    clock.observe("Wed, 20 May 2026 12:00:01 GMT")  # 12:00:01.9: tells less
+    clock.observe("Wed, 20 May 2026 12:00:01 GMT")  # 12:00:01.9: a worse bound
     assert abs(clock.estimate() - NOON - timedelta(seconds=1.8)) < timedelta(milliseconds=1)
     clock.observe("nonsense")
     clock.observe(None)

@@ -1,4 +1,4 @@
-"""What a sweep of Alertmanager sends: nothing that attn has, and the same ids by every connector."""
+"""Events of a sweep of Alertmanager: none that attn has already, and the same ids by every connector."""
 
 from __future__ import annotations
 
@@ -70,9 +70,11 @@ def test_a_new_alert_is_sent_once_by_each_connector_with_the_same_id() -> None:
     first, second = planner(), planner()
     assert plan(first, truth(alert())) == plan(second, truth(alert())) == [OPENED]
     unknown = first.plan(truth(alert()), (), (), ())
-    assert (unknown.events, list(unknown.unknown)) == ([], [FINGERPRINT])  # sent, but attn does not list it
+    # the connector sent it, but attn does not list it
+    assert (unknown.events, list(unknown.unknown)) == ([], [FINGERPRINT])
     assert plan(first, truth()) == []
-    assert plan(first, truth(alert())) == [OPENED]  # it went and came: its memory has only what Alertmanager lists
+    # the alert ended and fired again: the connector remembers only alerts that Alertmanager lists
+    assert plan(first, truth(alert())) == [OPENED]
 
 
 @pytest.mark.parametrize("state", ["unread", "decided"])
@@ -80,7 +82,8 @@ def test_what_attn_shows_is_not_sent_unless_the_alert_began_again(state: str) ->
     shown = {"decided": [item(state)]} if state == "decided" else {}
     items = [] if shown else [item()]
     assert plan(planner(), truth(alert()), *items, **shown) == []
-    assert plan(planner(), truth(alert(started=STARTED - HOUR)), *items, **shown) == []  # merged from a replica
+    # a replica of Alertmanager knew the alert earlier, and the merged alert has the earlier start
+    assert plan(planner(), truth(alert(started=STARTED - HOUR)), *items, **shown) == []
     assert plan(planner(), truth(alert(started=STARTED + 1000)), *items, **shown) == [
         ("escalation.opened", f"{FINGERPRINT}@2026-11-30T11:00:00.001000Z.firing")]
 
@@ -98,7 +101,7 @@ def test_only_alerts_of_the_named_receivers_open_items_and_all_are_kept_open() -
     other = planner(receivers=frozenset({"mail"}))
     for _ in range(3):
         assert plan(other, truth(alert())) == []
-        assert plan(other, truth(alert()), item()) == []  # a hook of another receiver made it: not closed
+        assert plan(other, truth(alert()), item()) == []  # a hook of another receiver made the item, so it stays open
 
 
 def test_an_alert_that_cannot_be_mapped_does_not_stop_the_others() -> None:
@@ -113,10 +116,11 @@ def test_a_missing_alert_has_ended_after_two_sweeps_of_an_alertmanager_that_runs
         ("escalation.resolved", f"{FINGERPRINT}@2026-11-30T11:00:00Z.resolved.2026-11-30T12:00:00Z")]
     fresh = planner()
     for _ in range(5):
-        assert plan(fresh, truth(up=299_000_000), item()) == []  # restarted: its alerts are not sent again yet
+        # Alertmanager restarted, and Prometheus has not sent the alerts again yet
+        assert plan(fresh, truth(up=299_000_000), item()) == []
     assert plan(fresh, truth(), item()) == []
     assert plan(fresh, truth(alert()), item()) == []
-    assert plan(fresh, truth(), item()) == []  # the count begins anew
+    assert plan(fresh, truth(), item()) == []  # the count of sweeps starts again
 
 
 @pytest.mark.parametrize("foreign", [
@@ -138,10 +142,10 @@ def test_a_silence_closes_an_open_item_with_the_same_id_in_each_sweep() -> None:
     own = [silence("s1", comment=f"x (attn decision {DECISION})")]
     [close] = planner().plan(truth(alert(silencedBy=["s1"])), own, [item()], []).events
     assert close["data"] == {"action": "acknowledged"}
-    assert plan(planner(), seen, silences=muting) == []  # no item: nobody was asked
+    assert plan(planner(), seen, silences=muting) == []  # no item: nobody was asked about this alert
 
 
-def test_the_end_of_an_alert_that_attn_had_silenced_is_said_once_for_each_silence() -> None:
+def test_the_end_of_a_silenced_alert_is_sent_once_per_silence() -> None:
     made = [silence("s1", "expired", f"x (attn decision {DECISION})"), silence("s2", "active")]
     one = planner()
     assert plan(one, truth(), silences=made) == []
@@ -150,7 +154,8 @@ def test_the_end_of_an_alert_that_attn_had_silenced_is_said_once_for_each_silenc
     assert plan(one, truth(), silences=made) == []
     again = planner()
     plan(again, truth(), silences=made)
-    assert plan(again, truth(), silences=made) == said  # restarted: the same event, a repeat for attn
+    # after a restart the connector sends the same event, which attn drops as a repeat
+    assert plan(again, truth(), silences=made) == said
 
 
 def test_a_resolved_item_opens_at_the_end_of_its_silence() -> None:
@@ -165,7 +170,7 @@ def test_a_resolved_item_opens_at_the_end_of_its_silence() -> None:
     assert planner().reopened(alert(), item(), [], NOW) == []
 
 
-def test_one_silence_of_a_decision_stays_whoever_reads_the_list_in_whatever_order() -> None:
+def test_one_silence_per_decision_stays_in_any_order_of_the_list() -> None:
     text = f"x (attn decision {DECISION})"
     made = [silence("b", comment=text, start=NOW), silence("a", comment=text, start=NOW),
             silence("0", "expired", text, start=NOW - HOUR), silence("c", "pending", text, start=NOW + MINUTE),

@@ -1,4 +1,4 @@
-"""A delivery of Alertmanager and its API name one occurrence of an alert by the same event id."""
+"""A delivery of Alertmanager and its API give one occurrence of an alert the same event id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from streams.connectors.mappings.alertmanager import event_of_alert
 
-# Time in a delivery, time in GET /api/v2/alerts: as Alertmanager 0.35 answered for one alert.
+# (time in a delivery, time in GET /api/v2/alerts) of one alert, as Alertmanager 0.35 returned them.
 PAIRS = [
     ("2026-11-30T16:39:48.004549482Z", "2026-11-30T16:39:48.004Z"),
     ("2026-11-30T16:40:00.123999999Z", "2026-11-30T16:40:00.123Z"),

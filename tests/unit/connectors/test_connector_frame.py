@@ -1,4 +1,4 @@
-"""The frame of connectors against a peer and an attn in memory: each decision is reported once, whatever fails."""
+"""The frame of connectors against a peer and an attn in memory: each decision is reported once, after any failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.connectors.peer import Applied, Decision, Event, NotYet, Outcome, P
 from streams.connectors.worklist import Wakeups
 
 SOURCE = "/peer"
-LIMIT = 20.0  # seconds that a test waits for a condition
+LIMIT = 20.0  # seconds that a test waits for a condition at most
 
 
 def decision(name: str, source_id: str = "s1", source: str = SOURCE, **fields: Any) -> dict[str, Any]:
@@ -23,13 +23,14 @@ def decision(name: str, source_id: str = "s1", source: str = SOURCE, **fields: A
 
 
 class FakeAttn:
-    """Lists decisions and takes events, as AttnClient does. `closes`: a report removes its decision from the list."""
+    """Lists decisions and takes events, as AttnClient does. With `closes` a report removes its decision from the
+    list."""
 
     def __init__(self, *decisions: dict[str, Any], closes: bool = True) -> None:
         self.listed = {one["id"]: one for one in decisions}
         self.sent: list[Event] = []
         self.topics: list[str | None] = []
-        self.rejects: set[str] = set()  # types
+        self.rejects: set[str] = set()  # rejected event types
         self.closes = closes
         self.fail_lists = self.refusals = 0
         self.changed = asyncio.Event()
@@ -69,7 +70,7 @@ class FakeAttn:
 
 
 class FakePeer:
-    """Answers `apply` with the outcomes of a script, the last one again and again; an exception is raised."""
+    """Returns or raises the scripted outcomes of `apply`, the last one repeatedly."""
 
     name, source, topic = "fake", SOURCE, "escalations"
 
@@ -174,7 +175,7 @@ async def test_decisions_of_one_lane_never_overlap_and_the_others_do_not_wait() 
     assert 1 < peer.most_at_once <= 8
     for lane in range(20):
         mine = [name for name in peer.applied if int(name[1:]) % 20 == lane]
-        assert mine == sorted(mine)  # oldest first
+        assert mine == sorted(mine)  # in the order of their decisions
 
 
 async def test_decisions_of_other_sources_are_not_touched() -> None:
@@ -209,7 +210,8 @@ async def test_a_list_that_still_has_a_reported_decision_does_not_apply_it_again
             attn.change()
             await until(lambda: not attn.changed.is_set())
         assert peer.applied == ["d1"]
-        attn.listed["d1"] = decision("d1", changed_at="t2")  # nobody confirmed it, and a person answered again
+        # the decision was not confirmed, and a person sent it again
+        attn.listed["d1"] = decision("d1", changed_at="t2")
         attn.change()
         await until(lambda: len(peer.applied) == 2)
         await until(lambda: len(attn.reports()) == 2)
@@ -280,7 +282,7 @@ async def test_a_clean_stop_waits_for_what_is_being_applied_and_reports_it() -> 
 
 
 async def test_a_cancelled_wait_ends_although_a_wake_up_comes_at_the_same_moment() -> None:
-    """`asyncio.wait_for` of Python 3.11 returns in this case, and the cancelled task goes on."""
+    """`asyncio.wait_for` of Python 3.11 returns in this case, and swallows the cancellation."""
     wakeups = Wakeups()
     task = asyncio.create_task(wakeups.wait(3600, 0))
     await asyncio.sleep(0)

@@ -1,5 +1,5 @@
-"""How a decision is brought to a thread: what became of earlier attempts decides, in any order of crashes and races.
-The real server is in test_langgraph.py; here are the states that it reaches rarely."""
+"""Delivery of a decision to a LangGraph thread. The result depends on earlier attempts, in any order of crashes and
+races. test_langgraph.py uses the real server; these tests use states that it reaches rarely."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLS = Interrupt("i1", {
 
 
 class Server:
-    """A LangGraph server in one state. `sent`: the answers that it got; `answers`: what it says to them."""
+    """A LangGraph server in one state. `sent`: the answers that it received; `answers`: its responses to them."""
 
     def __init__(
         self, thread: Thread | None, *runs: Run, checkpoints: Sequence[str] = (), error: tuple[str, str] | None = None,
@@ -75,22 +75,22 @@ def test_a_question_that_waits_is_answered_once_with_its_mark() -> None:
 
 
 @pytest.mark.parametrize(("status", "interrupts", "runs", "checkpoints", "expected"), [
-    # The run of the answer was started by an earlier attempt: nothing is sent again.
+    # An earlier attempt started the run of the answer: the connector sends nothing again.
     ("idle", [], ["success"], [], Effect(False)),
-    ("interrupted", [ASKED], ["success"], [], Effect(True)),  # the same node asks the same again
+    ("interrupted", [ASKED], ["success"], [], Effect(True)),  # the same node asks the same question again
     ("busy", [ASKED], ["running"], [], NotYet),
     ("busy", [ASKED], ["pending"], [], NotYet),
-    ("busy", [], ["running"], ["dec_1"], Effect(False)),  # the run has gone on from the answer, and still runs
-    ("busy", [ASKED], ["error"], [], NotYet),  # another run is in progress: its end decides
+    ("busy", [], ["running"], ["dec_1"], Effect(False)),  # the run continued after the answer, and is in progress
+    ("busy", [ASKED], ["error"], [], NotYet),  # another run is in progress; its end decides the outcome
     ("error", [ASKED], ["error"], [], "the agent refused the answer: ValueError: no"),
     ("error", [ASKED], ["timeout"], [], "the agent refused the answer"),
-    ("error", [], ["error"], ["dec_1"], Effect(False)),  # a later node failed
-    ("error", [], ["error"], [], "no longer waiting"),  # fenced: another answer was first
+    ("error", [], ["error"], ["dec_1"], Effect(False)),  # a later node of the graph failed
+    ("error", [], ["error"], [], "no longer waiting"),  # fenced: another answer came first
     ("error", [Interrupt("i2", "next?")], ["error"], [], "no longer waiting"),
     ("error", [Interrupt("i2", "next?")], ["error", "success"], [], Effect(False)),  # a second connector was fenced
     ("idle", [], ["interrupted"], [], Effect(False)),
     ("interrupted", [ASKED], ["interrupted"], [], "the agent refused the answer"),
-    # No attempt was made yet.
+    # No earlier attempt.
     ("busy", [ASKED], [], [], NotYet),
     ("idle", [], [], [], "no longer waiting"),
     ("interrupted", [Interrupt("i2", "next?")], [], [], "no longer waiting"),
@@ -140,7 +140,7 @@ def test_a_batch_goes_out_together_and_each_member_finds_its_run() -> None:
     assert deciders == "ann"
     assert str(response) == ("{'decisions': [{'type': 'approve'}, {'type': 'edit', 'edited_action': "
                              "{'name': 'b', 'args': {'y': Decimal('1.50')}}}]}")
-    # After a crash the other member is reported already, and no longer in the list.
+    # After a crash the other decision of the batch is already reported, and no longer listed.
     ended = Server(thread("idle"), Run("r", "success", "dec_1 dec_2"))
     assert outcome(ended, second) == Effect(False)
 

@@ -1,5 +1,5 @@
-"""Dialects of LangGraph interrupts: each answer that attn accepts becomes a value that the peer's own types accept,
-and whatever does not fit is refused with a reason. `peer_types.json` has the types of the real packages."""
+"""Dialects of LangGraph interrupts: each answer that attn accepts becomes a value of the peer's own types, and other
+answers are refused with a reason. `peer_types.json` has the types of the real packages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from streams.connectors.langgraph.json_values import digest_of, json_text, read_
 
 
 def check(value: Any, schema: dict[str, Any]) -> None:
-    """Raises ValidationError where the peer's type, as JSON Schema, refuses the value as JSON."""
+    """Raises ValidationError if the peer's type, as JSON Schema, refuses the value."""
     jsonschema.Draft202012Validator(schema).validate(json.loads(json_text(value)))
 
 
@@ -284,7 +284,7 @@ def test_numbers_that_the_peer_would_round_are_named(text: str, found: str | Non
     assert rounded_number(read_values(text.encode())) == found
 
 
-def test_a_block_of_code_survives_backticks_and_says_what_it_cuts() -> None:
+def test_a_block_of_code_keeps_backticks_and_marks_its_cut() -> None:
     body = read_interrupt({"code": "```\nx\n```", "long": "y" * 20_000}).questions[0].body
     assert body.startswith("````json\n")
     assert "characters are shown" in body

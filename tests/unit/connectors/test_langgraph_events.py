@@ -1,4 +1,4 @@
-"""Events of waiting threads: attn accepts each of them, and their ids follow from what the thread asks."""
+"""Events of waiting threads: attn accepts each of them, and their ids follow from the thread's question."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METADATA = st.dictionaries(
 
 
 def accepted(event: dict[str, Any]) -> Any:
-    """Returns the event as attn's worker reads it. Raises Rejected if it refuses the event."""
+    """Returns the event as attn's worker reads it. Raises Rejected if the worker refuses it."""
     return normalise(TOPIC_OF_TYPE[event["type"]], orjson.dumps({**event, "workspaceid": "ws"}))
 
 
@@ -78,7 +78,7 @@ def test_texts_and_values_of_any_size_are_cut_and_accepted() -> None:
         assert accepted(event)
 
 
-def test_an_id_changes_with_the_question_and_with_the_state_and_with_nothing_else() -> None:
+def test_an_id_depends_on_question_and_state_only() -> None:
     def one(value: Any, **more: Any) -> dict[str, Any]:
         return opening_events(PROD, thread(Interrupt("i", value), **more))[0]
 
@@ -93,7 +93,7 @@ def test_an_id_changes_with_the_question_and_with_the_state_and_with_nothing_els
 @pytest.mark.parametrize("kind", ["pending_action", "session_waiting"])
 @pytest.mark.parametrize("outcome", ["approve", "reject", "gone", "deleted"])
 @pytest.mark.parametrize("now", [datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)])
-def test_a_closing_event_closes_after_the_opening_whatever_the_clocks_say(
+def test_a_closing_event_is_later_than_the_opening_with_any_clocks(
     kind: str, outcome: str, now: datetime,
 ) -> None:
     opened_at = "2026-11-30T12:00:00.25Z"

@@ -1,4 +1,4 @@
-"""Golden payloads of webhooks: each becomes exactly the events beside it, and attn accepts them."""
+"""Golden payloads of webhooks: each is mapped to exactly the stored events, and attn accepts these."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_there_are_golden_payloads_of_each_mapping() -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN)
 def test_a_payload_becomes_the_events_beside_it(golden: str) -> None:
-    """`attn hooks try NAME PAYLOAD` prints them."""
+    """`attn hooks try NAME PAYLOAD` prints these events."""
     result = mapped(golden)
     assert result.events == json.loads((DATA / golden).read_text())
     assert result.problems == []
@@ -63,7 +63,7 @@ def test_truncated_alerts_are_reported() -> None:
 
 
 def test_the_fingerprint_is_that_of_alertmanager() -> None:
-    """Of each label set that a real Alertmanager 0.35.0 sent."""
+    """For each label set of deliveries that a real Alertmanager 0.35.0 sent."""
     alerts = [alert for name in ("firing", "truncated", "resolved")
               for alert in json.loads((DATA / "alertmanager" / f"{name}.json").read_text())["alerts"]]
     assert len({alert["fingerprint"] for alert in alerts}) == 3

@@ -1,4 +1,4 @@
-"""Mapping files of generic webhooks: what they can express, what is an error of the file, and what is bounded."""
+"""Mapping files of generic webhooks: their features, errors of a file, and bounds."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_changed_mapping_file_is_read_again(tmp_path: Path) -> None:
     file = HooksFile(path, lambda: now)
     first = file.current()["x"].options
     mapping.write_text(RULE + "data = { title = 'new' }\n")
-    assert file.current()["x"].options is first, "not within 2 s"
+    assert file.current()["x"].options is first, "the file is not read again within 2 s"
     now = 3.0
     assert file.current()["x"].options != first
     mapping.unlink()

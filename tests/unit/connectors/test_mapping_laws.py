@@ -1,4 +1,5 @@
-"""Laws of the mappings: nothing but MappingError whatever the JSON, and no order or repeat of deliveries matters."""
+"""Laws of the mappings: any JSON is mapped or raises MappingError, and the order and repeats of deliveries do not
+matter."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ REPOSITORY = {"full_name": "acme/shop", "default_branch": "main"}
 
 
 def check(result: Mapped) -> None:
-    """What a mapping returns is JSON that the edge reads: it accepts an event, or names the reason."""
+    """The edge accepts each event of a mapping, or names the reason."""
     assert all(isinstance(problem, MappingError) for problem in result.problems)
     assert len(result.indexes) in (0, len(result.events))
     for event in result.events:
@@ -96,7 +97,7 @@ def test_any_json_is_mapped_or_has_a_mapping_error(name: str, payload: Any) -> N
 
 
 def damaged(payload: Any, path: list[int], value: Any) -> Any:
-    """Returns a copy with one value replaced: the one that the numbers lead to."""
+    """Returns a copy in which the value at the path of these numbers is replaced."""
     payload = copy.deepcopy(payload)
     node, owner, place = payload, None, None
     for number in path:
@@ -142,8 +143,8 @@ def test_any_bytes_are_mapped_or_have_a_mapping_error(body: bytes, content_type:
 
 @st.composite
 def lives(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """The deliveries of some alerts of one group, in the order in which Alertmanager sends them: each alert fires and
-    is resolved several times, some deliveries name several alerts."""
+    """Draws the deliveries of some alerts of one group in Alertmanager's order: each alert fires and is resolved
+    several times, and some deliveries have several alerts."""
     deliveries, minute = [], 0
     firing: dict[int, str] = {}
     for _ in range(draw(st.integers(1, 8))):
@@ -168,7 +169,7 @@ def alert_of(number: int, status: str, began: str, ended: str) -> dict[str, Any]
 
 
 def view(deliveries: list[Any], mapper: Any) -> Any:
-    """Returns what every reader sees after the deliveries went through validation and fold, without clocks of attn."""
+    """Returns what every reader sees after validation and fold of the deliveries, without times of attn's clock."""
     folding = Folding()
     for delivery in deliveries:
         folding.pack(*[normalise(TOPIC_OF_TYPE[event["type"]], encode_event(event | {"workspaceid": "ws"}))
@@ -197,7 +198,7 @@ def test_any_order_and_repeats_of_an_alerts_deliveries_give_one_view(kind: str, 
 @law(60)
 @given(data=st.data())
 def test_a_group_is_open_while_one_of_its_alerts_fires_in_any_order(data: st.DataObject) -> None:
-    """Its text is that of the delivery that attn read first about the newest alert, so only the state is compared."""
+    """The item's text comes from the first delivery about its newest alert, so the test compares the state only."""
     deliveries = data.draw(lives())
     repeated = data.draw(st.permutations(deliveries + data.draw(st.lists(st.sampled_from(deliveries), max_size=5))))
 

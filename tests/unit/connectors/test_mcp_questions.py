@@ -46,7 +46,7 @@ def handle_of(asked: AskHuman, source: str = SOURCE) -> str:
     ({"who": {"user": "bob"}}, False), ({"reference": "task 2"}, False),
     ({"form": {"properties": {"a": {"type": "string"}}}}, False),
 ])
-def test_a_handle_follows_from_what_is_asked(more: dict[str, Any], is_same: bool) -> None:
+def test_equal_questions_have_equal_handles(more: dict[str, Any], is_same: bool) -> None:
     assert (handle_of(ask(**more)) == handle_of(ask())) is is_same
     assert handle_of(ask(**more)) != handle_of(ask(**more), "/mcp/alice")
 
@@ -164,7 +164,8 @@ H, OTHER = handle_of(ask()), next_handle(question_subject(SOURCE, events.identit
     (item(H), [decision(H, "taken_back")], "waiting", None),
     (item(H, "resolved"), [decision(H, "refused")], "withdrawn", None),
     (item(H, "resolved", resolved_at="2026-05-20T08:20:00Z"), [], "withdrawn", None),
-    (item(H, "resolved", decision={"id": "dec_1", "state": "applied"}), [], "waiting", None),  # an edge is behind
+    # this edge has not caught up
+    (item(H, "resolved", decision={"id": "dec_1", "state": "applied"}), [], "waiting", None),
     (item(H, "resolved", decision={"id": "dec_1", "state": "taken_back"}), [], "withdrawn", None),
     (item(OTHER), [decision(OTHER, "sending")], "unknown", None),
     (item(OTHER), [decision(OTHER, "made"), decision(H, "applied")], "answered", None),
@@ -186,7 +187,7 @@ def test_the_standing_of_a_question(
     (item(H, "resolved", decision={"id": "d", "state": "refused"}), True),
     (item(H, "resolved", resolved_at="2026-05-20T08:20:00Z"), True),
 ])
-def test_a_question_is_asked_anew_once_it_is_over(found: dict[str, Any] | None, is_over: bool) -> None:
+def test_a_new_question_is_asked_after_the_last_one_ended(found: dict[str, Any] | None, is_over: bool) -> None:
     ended = ended_of(found)
     assert (ended is not None) is is_over
     if ended is not None:

@@ -1,4 +1,4 @@
-"""Golden examples: each event type has one; each is accepted and has the effect of the contract's table."""
+"""Golden examples: one per event type; each is accepted and has the effect of the contract's table."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ASKS = (
     "waitpoint.created.ask-expiry",
 )
 
-# CONTRACT §2: kind, the type that opens it, the types that close it -> resolved_action
+# CONTRACT §2: kind, its opening type, its closing types -> resolved_action
 TABLE: list[tuple[str, str, dict[str, str]]] = [
     ("waitpoint", "waitpoint.created", {"waitpoint.approved": "approved", "waitpoint.rejected": "rejected",
                                         "waitpoint.cancelled": "cancelled", "waitpoint.expired": "expired"}),
-    ("escalation", "escalation.opened", {"escalation.resolved": "approved"}),  # the example's own data.action
+    ("escalation", "escalation.opened", {"escalation.resolved": "approved"}),  # `data.action` of the example
     ("failed_run", "run.failed", {"run.retried": "retried", "run.recovered": "recovered",
                                   "run.cancelled": "cancelled"}),
     ("message", "message.posted", {"message.withdrawn": "withdrawn"}),
@@ -59,7 +59,7 @@ def line(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
-    """Kind -> row after these events, read at the time of the last one or `at`."""
+    """Returns kind -> row after these events, at the time of the last one or `at`."""
     clock = max(at, *(us(value["time"]) for value in values))
     worker = Worker([encode_pack(Pack(at=clock, entries=[event_of(line(value))])) for value in values]).run()
     worker.tick(clock)
@@ -118,7 +118,7 @@ def test_example_events_open_and_close_the_item_of_their_kind(kind: str, opens: 
 def test_an_escalation_is_updated() -> None:
     row = shown(example("escalation.opened"), example("escalation.updated"))["escalation"]
     assert (row.priority, row.target_user_id, row.target_role) == ("urgent", "u_maria", None)
-    assert row.data.due_at is None, "null takes it away; the target of its priority counts then"
+    assert row.data.due_at is None, "null removes the due time; the target of the priority applies again"
     assert row.due_at == us(example("escalation.opened")["time"]) + HOUR // 4
 
 

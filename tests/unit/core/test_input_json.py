@@ -1,4 +1,4 @@
-"""Source records with any JSON of RFC 8259 (CONTRACT §10): half surrogates, long numbers, a byte order mark."""
+"""Source records with any JSON of RFC 8259 (CONTRACT §10): lone surrogates, long numbers, a byte order mark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS = ("9007199254740993", "1e400", "-1E+99999", "0.10", "1.0000000000000000
 
 
 def accepted(value: bytes, topic: str = "waitpoints", headers: Any = ()) -> Event:
-    """The event, which must be the same without the fast path."""
+    """Returns the event. The fast path and the models must agree."""
     event = normalise(topic, value, headers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "validate_fast", lambda *_: None)
@@ -38,7 +38,7 @@ def reason(value: bytes, headers: Any = ()) -> str:
 
 
 def spliced(event: dict[str, Any], **raw: str) -> bytes:
-    """The event as JSON, each string `<name>` in it replaced by raw JSON."""
+    """Returns the event as JSON, in which raw JSON replaces each string `<name>`."""
     value = json.dumps(event)
     for name, text in raw.items():
         value = value.replace(f'"<{name}>"', text)
@@ -92,7 +92,7 @@ def test_a_number_of_any_length_is_carried_as_it_is(number: str) -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_number_where_a_field_has_another_type_is_a_reason(number: str, place: str) -> None:
     event = cloud_event("waitpoint.created", **{"title": "T", place: "<n>"})
-    if place == "steps":  # a plan's: unknown here
+    if place == "steps":  # `steps` is a field of plans, and unknown here
         assert accepted(spliced(event, n=number))
     else:
         assert f"data.{place}: " in reason(spliced(event, n=number))

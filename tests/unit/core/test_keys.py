@@ -1,4 +1,4 @@
-"""Two identities never share a key, whatever characters they contain."""
+"""Two identities never share a key, with any characters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_event_is_named_as_a_command_or_a_tick_is(
 
 @given(PART, PART)
 def test_an_older_attn_named_an_event_by_source_space_and_id(source: str, event: str) -> None:
-    """Where that is unambiguous, the name stays: rows of before and repeats of their events go on meeting."""
+    """Names of older versions stay where they are unambiguous, so repeated events match their old rows."""
     assert legacy_event_name(event_name(source, event)) == f"{source} {event}"
     if " " not in source and source not in ("command", "proof.expiring"):
         assert event_name(source, event) == f"{source} {event}"

@@ -1,4 +1,4 @@
-"""Records that are accepted, and the reasons of those that are rejected (CONTRACT §2)."""
+"""Accepted records, and the reasons of rejected ones (CONTRACT §2)."""
 
 import base64
 from typing import Any
@@ -138,7 +138,7 @@ def test_empty_text_is_no_text_but_no_target_either() -> None:
     ("2016-12-31t23:59:60.5z", "2017-01-01T00:00:00.500000Z"), ("2026-05-20 08:14:22Z", "2026-05-20T08:14:22Z"),
 ])
 def test_a_due_time_before_1970_is_dropped_and_one_from_2200_is_capped(text: str, kept: str | None) -> None:
-    """Before 1970 it is not given (CONTRACT §10), from 2200 on it is the last moment."""
+    """A due time before 1970 counts as absent (CONTRACT §10); one from 2200 on becomes the last valid moment."""
     us = None if kept is None else parse_timestamp(kept)
     event = created(due_at=text, expires_at=text)
     headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "data"]

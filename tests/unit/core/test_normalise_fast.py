@@ -1,4 +1,4 @@
-"""Fast path and models agree: with and without the fast path an event is the same."""
+"""The fast path of validation and the pydantic models give the same event or the same reject."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,8 @@ EXAMPLES = {
 BASE = {
     "specversion": "1.0", "id": "i", "source": "/s", "subject": "x", "time": "2026-05-20T08:14:22Z", "workspaceid": "w",
 }
-# Texts where rules meet: blank in all ways, as long as is allowed and one more, in bytes and in characters.
+# Texts at the limits of several rules: blank texts of all kinds, the maximum length and one more, in bytes and
+# characters.
 TEXTS = (
     "", " ", "\t\n", "\x1c", "\x85", "\xa0", "\u2003", "\u3000", "\u200b", "\ufeff", "a", " a ", "é", "😀", "nul\x00",
     *(each * size for each in ("a", "😀") for size in (128, 129, 256, 257, 512, 513, 1024, 1025, 2048, 2049)),
@@ -57,7 +58,7 @@ def fields(event_type: str) -> list[str]:
 
 @st.composite
 def events(draw: st.DrawFn) -> dict[str, Any]:
-    """An event with a few things changed, most of them to something that is wrong or nearly so."""
+    """Draws an event with a few changed fields, most of them invalid or nearly so."""
     event_type = draw(st.sampled_from(sorted(TOPIC_OF_TYPE)))
     event = {**BASE, "type": event_type, "data": dict(EXAMPLES[event_type].get("data") or {})}
     for name in draw(st.lists(st.sampled_from(fields(event_type)), max_size=3)):

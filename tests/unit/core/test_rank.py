@@ -62,7 +62,7 @@ def test_a_returned_decision_is_first_in_its_band_and_after_the_band_above() -> 
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_texts_of_other_items_are_those_of_view_version_1(blocking: bool) -> None:
-    """A client that was connected before the upgrade has these texts in its copy."""
+    """A client that stayed connected during the upgrade has these texts in its copy."""
     for band in range(4):
         one = row(band, blocking, due_at=0x0102, created_at=0x03)
         assert rank_text(sort_key(one)) == f"{band:02x}{not blocking:02x}01" + f"{0x0102:016x}" + f"{3:016x}"

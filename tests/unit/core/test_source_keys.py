@@ -1,4 +1,4 @@
-"""Keys of sources: their text, and what the fold makes of the commands that create and revoke them."""
+"""Keys of sources: their text, and the fold of the commands that create and revoke them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 def test_a_key_is_what_a_secret_scanner_looks_for(entropy: bytes) -> None:
     key = new_key(entropy)
     assert re.fullmatch(r"attn_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}", key.text)
-    # The checksum, computed in another way: base62 of the CRC-32 of all that precedes it.
+    # Computes the checksum independently: base62 of the CRC-32 of the preceding text.
     number = 0
     for digit in key.text[-6:]:
         number = number * 62 + DIGITS.index(digit)
@@ -119,7 +119,7 @@ def test_a_key_of_another_workspace_is_not_there() -> None:
     worker = Folding()
     outcome(worker, command(CreateKey))
     assert outcome(worker, command(RevokeKey, ws="other"))[0] == 404
-    assert outcome(worker, command(CreateKey, ws="other"))[0] == 409  # the id is taken
+    assert outcome(worker, command(CreateKey, ws="other"))[0] == 409  # the id exists already
     assert keys(worker)["k1"].ws == "ws"
 
 
@@ -145,7 +145,7 @@ def test_an_expired_key_goes_after_the_retention() -> None:
     outcome(worker, command(CreateKey, expires_at=NOON + HOUR))
     worker.pack(clock=60 * 24 * 29)
     assert "k1" in keys(worker)
-    worker.restart()  # the timer is in the row
+    worker.restart()  # the timer is stored in the row
     worker.pack(clock=60 * 24 * 30 + 60)
     assert worker.rules.retention == 30 * DAY
     assert not [key for key in worker.rows if key[:2] in (b"x:", b"n:")]
@@ -154,7 +154,7 @@ def test_an_expired_key_goes_after_the_retention() -> None:
 def test_the_same_request_again_creates_one_key() -> None:
     worker = Folding()
     first = outcome(worker, command(CreateKey, "k1", digest="d1", idempotency_key="once"))
-    # The edge draws another key for the repeat, so key and digest differ.
+    # The edge generates another key for the repeat, so key and digest differ.
     assert outcome(worker, command(CreateKey, "k2", digest="d2", idempotency_key="once")) == first
     assert set(keys(worker)) == {"k1"}
     assert outcome(worker, command(CreateKey, "k3", name="Other", idempotency_key="once"))[0] == 422
@@ -172,5 +172,5 @@ def test_the_newest_hour_of_use_is_kept() -> None:
     worker.pack(KeyUsed("ws", "use of no key", "k9", NOON + 9 * HOUR))
     assert keys(worker)["k1"].last_used == NOON + 7 * HOUR
     revision = keys(worker)["k1"].rev
-    worker.pack(KeyUsed("ws", "use k1 7", "k1", NOON + 7 * HOUR))  # another edge says the same
+    worker.pack(KeyUsed("ws", "use k1 7", "k1", NOON + 7 * HOUR))  # another edge reports the same use
     assert keys(worker)["k1"].rev == revision

@@ -1,8 +1,8 @@
-"""Records of version 1 (tests/data/v1) read today: encoding gives the same bytes, and the same log gives the same rows.
+"""Records of version 1 (tests/data/v1) are read by this version: encoding gives the same bytes, and the same log gives
+the same rows.
 
-If an intended change breaks one of these tests: raise the version of that record, keep these records readable, record
-the new ones beside them, and describe the upgrade in docs/operations.md.
-"""
+If an intended change breaks one of these tests: raise the version of that record, keep these records readable, add
+records of the new version, and describe the upgrade in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_row_reads_and_writes_as_it_was(data: Yesterday) -> None:
     version1_kinds = set(ROW_TYPES.values()) - {
         FenceRow, OutcomeRow, KeysRow, DecisionRow, BatchRow, SourceKeyRow, SourceKeyCountRow,
         SessionRow, UserSessionsRow, LinkRow, RevocationRow, RevocationCountRow}
-    assert kinds == version1_kinds, "there is one of each kind that there was"
+    assert kinds == version1_kinds, "the data has a row of each kind of version 1"
 
 
 def test_every_pack_reads_and_writes_as_it_was(data: Yesterday) -> None:
@@ -89,11 +89,11 @@ def test_dead_letters_read_as_they_were(data: Yesterday) -> None:
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Yesterday, partition: int) -> None:
-    """Law 1, over versions: rows and facts, to the byte."""
+    """Law 1 across versions: rows and facts are equal byte by byte."""
     rows, log = data.rows(partition), [value or b"" for _, value, _ in data.topics[LOG][partition]]
     fold = Fold(rows, partition, data.rules)
     fold.load()
-    assert len(log) > fold.position.next, "its worker died before it had folded all"
+    assert len(log) > fold.position.next, "the recorded view ends before its log"
     worker = Worker(log[:fold.position.next], data.rules, partition).run()
     assert comparable_rows(worker.rows) == comparable_rows(rows)
     told = sorted((decode_fact(value or b"") for _, value, _ in data.topics[FACTS][partition]), key=place)

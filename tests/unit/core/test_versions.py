@@ -1,4 +1,4 @@
-"""Older and equal versions of packs, rows and facts are read, unknown fields ignored, newer ones refused."""
+"""Older and equal versions of packs, rows and facts are read with unknown fields ignored; newer ones are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_pack_of_a_newer_version_is_rejected_in_any_shape() -> None:
 
 
 def test_a_newer_version_is_not_a_bad_record() -> None:
-    """What catches bad records, to put them out of the way, must not catch it."""
+    """A newer version stops the process; the handler that dead-letters bad records must not catch the exception."""
     assert not issubclass(UnsupportedVersion, ValueError | RecursionError | msgspec.MsgspecError)
 
 
@@ -53,10 +53,10 @@ def test_bytes_that_are_no_pack_of_any_version_are_rejected(bad: bytes) -> None:
 
 
 def test_unknown_fields_of_the_same_version_are_ignored() -> None:
-    """What may be added without a new version."""
+    """A field may be added without a new version."""
     assert decode_pack(raw(at=7, entries=[], v=3, more={"x": 1})) == Pack(7)
     row = decode_row(b"i:x", raw(id="x", ws="w", kind="message", source_id="s", more=[1]))
-    assert b"more" not in encode_row(row), "and lost where an older worker writes the row again"
+    assert b"more" not in encode_row(row), "an older worker that writes the row again drops the unknown field"
     position = decode_row(POSITION, raw(next=3, shift=1, v=1, more=True))
     assert position.position == 4  # type: ignore[union-attr]
     fact = raw(t="fact", ws="w", pos=1, index=0, event_id="e", time=1, type="message.posted", subject="s", more=1)
@@ -90,11 +90,11 @@ def test_a_newer_fact_stops_the_history_and_is_no_dead_letter() -> None:
 
 
 def test_written_records_have_the_current_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a row or a view of an older version is gone on with; and the first version reads as it always did."""
+    """A record of an older version that is written again gets the current version; version 1 stays readable."""
     monkeypatch.setattr("streams.core.fold.state.VIEW_VERSION", 5)
     monkeypatch.setattr("streams.core.fold.context.FACT_VERSION", 6)
     worker = folded()
-    worker.start()  # from rows written before
+    worker.start()  # starts with rows of the older version
     worker.log.append(encode_pack(Pack(worker.fold.context.log_clock + 10**9)))
     event = event_of({"topic": "messages", "value": cloud_event("message.posted", title="T")})
     worker.log.append(encode_pack(Pack(event.time, [event])))

@@ -91,7 +91,7 @@ def test_one_private_address_among_public_ones_refuses_the_host() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "0.0.0.0", "::1",
                                   "::ffff:127.0.0.1", "::", "fe80::1", "10.1", "169.254.169.254", "::ffff:a9fe:a9fe"])
 def test_spellings_of_internal_addresses(host: str) -> None:
-    """getaddrinfo reads old spellings too; what it returns is checked, not the text."""
+    """`getaddrinfo` accepts historic spellings too; the guard checks the resolved address, not the text."""
     with pytest.raises((AddressRefused, NameUnresolved)):
         asyncio.run(resolve_checked(host, 80, False))
 

@@ -73,7 +73,7 @@ def test_a_pause_that_the_receiver_asked_for_is_kept() -> None:
     assert circuit.allows(100.0)
     circuit.pause(50.0)
     assert not circuit.allows(99.0)
-    circuit.succeed()  # of an attempt that ran already
+    circuit.succeed()  # this attempt began before the circuit opened
     assert not circuit.allows(99.0)
     assert circuit.allows(100.0)
 

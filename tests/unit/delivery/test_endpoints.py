@@ -1,4 +1,4 @@
-"""The file ATTN_ENDPOINTS: what is accepted, what is refused with a clear error, and what no error may show."""
+"""The file ATTN_ENDPOINTS: accepted fields, refusals with their error, and errors without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer means: statuses, Retry-After in both forms, and reasons that show no secret."""
+"""Meaning of a receiver's response: statuses, Retry-After in both forms, and reasons without secrets."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_any_body_gives_one_bounded_line(body: bytes) -> None:
 
 @given(st.text(min_size=6, max_size=80).filter(str.strip), st.text(max_size=600), st.text(max_size=600), st.booleans())
 def test_a_repeated_secret_is_removed(secret: str, before: str, after: str, as_json: bool) -> None:
-    """A receiver may repeat the request in its answer, also as text within text."""
+    """A receiver may repeat the request in its response, also escaped within other text."""
     inner = json.dumps({"token": secret})
     for text in (f"{before}{secret}{after}", inner, json.dumps({"token": secret}, ensure_ascii=False)):
         body = json.dumps({"error": text}) if as_json else text

@@ -1,4 +1,5 @@
-"""When a failed attempt is repeated: growing pauses with jitter, Retry-After, the end of the question, the limit."""
+"""Repeats of a failed attempt: growing pauses with jitter, Retry-After, the question's expiry, and the overall
+limit."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ HOUR = 3600.0
 
 
 class Log:
-    """In place of the reporter."""
+    """Replaces the reporter: keeps the reports."""
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
@@ -37,7 +38,7 @@ class Log:
 
 
 class Receiver:
-    """In place of the client: answers are chosen by the test."""
+    """Replaces the HTTP client: returns the responses of the test."""
 
     def __init__(self, answer: Callable[[], Result]) -> None:
         self.answer, self.ids = answer, list[str]()
@@ -118,7 +119,7 @@ async def test_one_attempt_is_made_for_a_question_that_has_expired(tmp_path: Pat
     assert reports[0].state == "undeliverable"
 
 
-async def test_none_is_made_beyond_the_limit(tmp_path: Path, now: list[float]) -> None:
+async def test_no_attempt_is_made_beyond_the_limit(tmp_path: Path, now: list[float]) -> None:
     now[0] += 10 * HOUR
     times, reports = await schedule(tmp_path, now, lambda: classify(200), limit=HOUR)
     assert times == []
@@ -141,7 +142,7 @@ async def test_retry_after_beyond_the_end_of_the_question_gives_up(tmp_path: Pat
 @pytest.mark.parametrize(("result", "state"), [
     (classify(204), "delivered"), (Result("refused", "409", "no"), "refused"),
 ])
-async def test_answers_end_it_at_once(tmp_path: Path, now: list[float], result: Result, state: str) -> None:
+async def test_a_final_answer_ends_the_attempts(tmp_path: Path, now: list[float], result: Result, state: str) -> None:
     times, reports = await schedule(tmp_path, now, lambda: result)
     assert times == [0.0]
     assert [(report.state, report.reason) for report in reports] == [(state, result.reason or None)]

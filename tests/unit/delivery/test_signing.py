@@ -43,7 +43,7 @@ def test_the_vector_of_the_specification() -> None:
 def test_each_key_verifies_by_an_independent_library(
     keys: list[bytes], seeds: list[bytes], message: str, body: bytes
 ) -> None:
-    """During a rotation a receiver has only one of the keys."""
+    """During a rotation a receiver may know only one of the two keys."""
     hmacs, asymmetric = [secret_of("whsec_", key) for key in keys], [secret_of("whsk_", seed) for seed in seeds]
     endpoint = endpoint_with(*asymmetric, *hmacs)
     now = int(time.time())
@@ -73,7 +73,7 @@ def test_another_secret_does_not_verify() -> None:
 
 @pytest.mark.parametrize("verb", ["made", "taken_back", "expired"])
 def test_ids_of_messages(verb: str) -> None:
-    """A dot would make the signed text ambiguous; the specification forbids it."""
+    """An id with a dot would make the signed text ambiguous; the specification forbids it."""
     name = webhook_id("dec_0a", verb)
     assert name == ("dec_0a" if verb == "made" else f"dec_0a_{verb}")
     assert "." not in name

@@ -1,4 +1,4 @@
-"""The checks of decisions after chaos: each detects the fault that it is for, and a run without faults has none."""
+"""The checks of decisions after chaos: each detects its fault, and a run without faults has no finding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from schemas.settings import Settings
 from streams.core.normalise import normalise
 
 SETTINGS = Settings(_env_file=None)
-# Asks with options of their own: the digest of default options is attn's.
+# Asks with their own options, because attn computes the digest of default options.
 ASKS = range(10)
 
 
@@ -36,7 +36,8 @@ def record(offset: int, value: bytes) -> Any:
 
 
 def random_play(seed: int, count: int) -> Play:
-    """Steps without those that the chaos run does not send. Most waits are short: else every question expires."""
+    """Returns random steps without those that the chaos run does not send. Most waits are short, otherwise every
+    question expires."""
     rng, found = random.Random(seed), Play()
     names = ("open", "update", "close", "late", "back", "report", "source", "tick", *["decide"] * 16)
     found.step("open", (0, 0, 0, 0))
@@ -68,14 +69,14 @@ def replayed(play: Play, fold: Refold, log: list[bytes] | None = None) -> list[s
     return replay.differences
 
 
-def test_a_log_without_faults_is_the_models(play: Play, fold: Refold) -> None:
+def test_a_log_without_faults_equals_the_model(play: Play, fold: Refold) -> None:
     assert replayed(play, fold) == []
     assert Counter(one.status for one in play.outcomes).keys() >= {200, 201, 202, 403, 404, 409, 410, 412, 422}
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_same_entries_in_packs_of_any_size_are_the_models(seed: int) -> None:
-    """The log's clock moves with the packs: questions expire and decisions go out later. Events may come late."""
+def test_the_same_entries_in_packs_of_any_size_equal_the_model(seed: int) -> None:
+    """The log's clock moves once per pack: questions expire and decisions go out later. Events may arrive late."""
     rng, play = random.Random(seed), random_play(seed, 250)
     log: list[bytes] = []
     left = list(play.entries)
@@ -109,7 +110,7 @@ def test_records_that_are_absent_changed_extra_or_out_of_order_are_differences(f
     values = [encode_decision(event) for event in fold.decisions]
     records = [record(offset, value) for offset, value in enumerate(values)]
     assert records_differ(0, records, fold.decisions)[0] == []
-    repeats = values.index(values[1]) + 1  # the first records again, as after a crash
+    repeats = values.index(values[1]) + 1  # the first records again, as a worker writes them after a crash
     crashed = [*records[:2], *records[:2], *records[2:]]
     assert records_differ(0, crashed, fold.decisions) == ([], records_differ(0, records, fold.decisions)[1] + repeats)
     assert "is not on the topic" in records_differ(0, records[1:], fold.decisions)[0][0]
@@ -182,7 +183,7 @@ def asked(seed: int, count: int = 400) -> list[dict[str, Any]]:
 def test_the_sources_ask_in_every_way_and_attn_accepts_all_of_it() -> None:
     lines = asked(3)
     events = [normalise(line["topic"], json.dumps(line["value"]).encode()) for line in lines]
-    assert len({event.time for event in events}) == len(events), "no two at one time"
+    assert len({event.time for event in events}) == len(events), "two events have the same time"
     kinds = {event.type for event in events}
     assert {"waitpoint.created", "escalation.updated", "action.expired", "run.failed"} <= kinds
     asks = [line["value"]["data"]["ask"] for line in lines if "ask" in line["value"]["data"]]

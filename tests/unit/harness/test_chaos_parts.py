@@ -1,4 +1,4 @@
-"""The chaos harness itself: a seed decides the run, and each check detects the fault that it is for."""
+"""The chaos harness itself: a seed decides the run, and each check detects its fault."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_same_seed_is_the_same_load() -> None:
     assert load(5, lines, 3) == load(5, lines, 3)
 
 
-def test_the_load_repeats_skews_and_spoils_but_loses_nothing() -> None:
+def test_the_load_repeats_shifts_and_corrupts_events_but_omits_none() -> None:
     lines = generated(5, 2000, NOW)
     found = load(5, lines, 3)
     sends = [send for own in found.sends for send in own]
@@ -92,7 +92,7 @@ def test_heartbeat_events_reach_every_partition() -> None:
 # --- silences ---
 
 def _steady(*gaps: tuple[float, float]) -> list[float]:
-    """Every 0.2 s for a minute, but nothing within the gaps."""
+    """Returns a time every 0.2 s for a minute, without those within the gaps."""
     return [n / 5 for n in range(300) if not any(a < n / 5 < b for a, b in gaps)]
 
 
@@ -107,7 +107,8 @@ def test_a_silence_after_several_faults_is_attributed_to_the_heaviest() -> None:
     faults = [("light", 9.9, 9.9), ("heavy", 9.0, 12.0), ("light", 40.0, 40.0)]
     found = by_kind(faults, [_steady((10.0, 15.0))], {"heavy": 2, "light": 1}, usual=0.8)
     assert found["heavy"].most == pytest.approx(5.0)
-    assert found["light"] == Figures(2, 1, pytest.approx(0.2), pytest.approx(0.2)), "one of them is hidden"
+    assert found["light"] == Figures(2, 1, pytest.approx(0.2), pytest.approx(0.2)), (
+        "two light faults, of which the heavy fault hides one")
 
 
 def test_every_kind_has_its_weight() -> None:
@@ -126,7 +127,7 @@ def _position(following: int, shift: int = 0) -> bytes:
 
 @pytest.fixture
 def folded() -> Refold:
-    """Partition 0 of two, with two packs."""
+    """Returns the fold of partition 0 of 2 after two packs."""
     fold = Refold(0, Settings(_env_file=None))
     ws = next(name for name in beating(2) if partition_of(name, 2) == 0)
     for offset in range(2):
@@ -201,7 +202,7 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
     ]
     for offset, (key, value) in enumerate(records):
         watch._take(0, _record(offset, key, value))
-        watch._take(0, _record(offset, key, value))  # read again after a reconnect
+        watch._take(0, _record(offset, key, value))  # the watch reads the record again after a reconnect
     assert watch.rows(0) == {b"i:a": b"1", end: _position(2, shift=1)}
     assert (watch.claims, watch.torn, len(watch.stale), watch.repairs[0]) == (2, 1, 1, [(2, 0)])
 

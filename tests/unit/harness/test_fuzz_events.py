@@ -22,7 +22,7 @@ LINES = events.SEEDS.read_text().splitlines()
 
 @pytest.fixture(autouse=True)
 def restored_digits_limit() -> Iterator[None]:
-    """The fuzzer lifts Python's limit on the digits of an integer; other tests of this process rely on it."""
+    """The fuzzer lifts Python's limit on the digits of an integer; other tests of this process rely on the limit."""
     limit = sys.get_int_max_str_digits()
     yield
     sys.set_int_max_str_digits(limit)
@@ -42,7 +42,7 @@ def test_records_of_past_failures_pass(line: str) -> None:
 @law(10)
 @given(st.integers(0, 1 << 32))
 def test_records_at_random(seed: int) -> None:
-    """`make fuzz` tries more."""
+    """`make fuzz` runs many more records."""
     found = list(events.run(random.Random(seed), 20))
     assert not found, f"{found[0][1]}\n{events.line_of(found[0][0])}"
 
@@ -55,7 +55,7 @@ def test_the_fuzzer_makes_records_of_all_kinds() -> None:
 
 
 def test_the_fuzzer_writes_its_secret_to_replies_only() -> None:
-    """The arguments of an action are shown as they are: a secret there would be a false finding."""
+    """attn shows the arguments of an action unchanged, so a secret there would be a false finding."""
     rng = random.Random(3)
     changed = [copy.deepcopy(ask) for ask in cloudevents.ASKS for _ in range(300)]
     for ask in changed:

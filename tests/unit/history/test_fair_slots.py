@@ -12,7 +12,7 @@ from api.history.fair_slots import FairSlots, NoFreeSlot
 
 
 class Work:
-    """Tasks that hold a slot until they are let go; `began` says who got one, in order."""
+    """Tasks that hold a query slot until the test ends them. `began`: the callers that got a slot, in order."""
 
     def __init__(self, at_once: int = 4, waiting: int = 64, of_user: int = 16) -> None:
         self.slots = FairSlots(at_once, waiting, of_user)
@@ -20,15 +20,15 @@ class Work:
         self.running: list[tuple[str, asyncio.Event]] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def ask(self, who: str, times: int = 1) -> None:
-        self.tasks += [asyncio.create_task(self._hold(who)) for _ in range(times)]
+    async def ask(self, caller: str, times: int = 1) -> None:
+        self.tasks += [asyncio.create_task(self._hold(caller)) for _ in range(times)]
         await self.rest()
 
-    async def _hold(self, who: str) -> None:
-        ws, _, user = who.partition("/")
+    async def _hold(self, caller: str) -> None:
+        ws, _, user = caller.partition("/")
         async with self.slots.acquire(ws, user):
-            self.began.append(who)
-            held = (who, asyncio.Event())
+            self.began.append(caller)
+            held = (caller, asyncio.Event())
             self.running.append(held)
             try:
                 await held[1].wait()
@@ -44,7 +44,7 @@ class Work:
             await asyncio.sleep(0)
 
     def refused(self) -> list[bool]:
-        """Of those that ended in Busy: whether it was for their own."""
+        """Returns, per refused call, whether the limit of its own user was the reason."""
         ended = [task.exception() for task in self.tasks if task.done() and not task.cancelled()]
         return [error.own for error in ended if isinstance(error, NoFreeSlot)]
 
@@ -63,11 +63,12 @@ async def test_one_user_with_ninety_connections_leaves_slots_to_all_others() -> 
     assert work.refused() == [True] * 74
     await work.ask("loud/colleague")
     await work.ask("calm/ann")
-    assert Counter(work.began) == {"loud/viewer": 2, "loud/colleague": 1, "calm/ann": 1}  # at once, in spite of it
+    # both got a slot at once, although loud/viewer waits with 16 calls
+    assert Counter(work.began) == {"loud/viewer": 2, "loud/colleague": 1, "calm/ann": 1}
     await work.ask("calm/bob")
     await work.ask("third/eve")
     await work.end()
-    assert work.began[4:] == ["third/eve"]  # before the fourteen that came first
+    assert work.began[4:] == ["third/eve"]  # third/eve got a slot before the 14 calls of loud/viewer that came first
     while "calm/bob" not in work.began:
         await work.end()
     assert work.began.count("loud/viewer") <= 4
@@ -82,7 +83,8 @@ async def test_a_workspace_of_many_users_takes_no_more_than_its_share() -> None:
     await work.ask("calm/ann")
     assert work.began[-1] == "calm/ann"
     await work.ask("third/eve", 5)
-    assert work.refused() == [False] * (80 - 3 - 64) + [False] * 5  # its own newest made room
+    # five queued calls of workspace loud were dropped for those of third/eve
+    assert work.refused() == [False] * (80 - 3 - 64) + [False] * 5
     while "third/eve" not in work.began:
         await work.end()
     assert work.began.count("third/eve") == 1

@@ -34,17 +34,17 @@ FAULTS = ("", *(
 
 
 class Crash(Exception):
-    """kill -9."""
+    """Stands for SIGKILL of the history process."""
 
 
 class Table:
-    """Tables `activity` and `activity_hourly` as ClickHouse writes them: first the one, then what is made of it."""
+    """Model of `activity` and `activity_hourly`: an insert writes the rows, then ClickHouse updates the hourly sums."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.hourly: Counter[tuple[str, int]] = Counter()
         self.fault = ""
-        self._parts: set[tuple[str, int]] = set()  # what was inserted: token and part
+        self._parts: set[tuple[str, int]] = set()  # inserted parts: (deduplication token, number of the part)
         self._sums: set[str] = set()
 
     def insert(self, data: Sequence[Sequence[Any]], token: str) -> None:
@@ -119,13 +119,13 @@ class Log:
 
     partition: int
     values: list[bytes] = field(default_factory=list)
-    told: list[Fact] = field(default_factory=list)  # what the fold knows that it told, in order
-    forgotten: list[Fact] = field(default_factory=list)  # told, but the fold does not know any more
+    known: list[Fact] = field(default_factory=list)  # facts that the fold wrote and still knows, in order
+    forgotten: list[Fact] = field(default_factory=list)  # facts that the fold wrote before its log lost their entries
     position: int = 0
     count: int = 0
     committed: list[int] = field(default_factory=list)
 
-    def tell(self, kinds: Sequence[str]) -> None:
+    def write_facts(self, kinds: Sequence[str]) -> None:
         for index, kind in enumerate(kinds):
             self.count += 1
             if kind == "outcome":
@@ -138,36 +138,36 @@ class Log:
                 ws=f"w{self.partition}", pos=self.position, index=index, event_id=f"/s e{self.count}",
                 time=self.count * HOUR // 3, type="run.failed", subject="r", derived=kind == "derived",
             )
-            self.told.append(fact)
+            self.known.append(fact)
             self.values.append(encode_fact(fact))
         self.position += 1
 
     def repeat(self, count: int) -> None:
-        """The worker was killed after it wrote facts and before it wrote rows."""
-        self.values += [encode_fact(fact) for fact in self.told[-count:]]
+        """The worker was killed after it wrote facts and before it wrote rows: it writes these facts again."""
+        self.values += [encode_fact(fact) for fact in self.known[-count:]]
 
     def fall_back(self, cut: int, forget: int, commits: int) -> None:
-        """The broker died: topic, log, view and the group's offsets each lost something."""
+        """The broker lost the ends of the topic, of the log and the view, and of the group's offsets."""
         if cut:
             del self.values[-cut:]
         if forget:
-            self.forgotten += self.told[-forget:]
-            del self.told[-forget:]
+            self.forgotten += self.known[-forget:]
+            del self.known[-forget:]
         if commits:
             del self.committed[-commits:]
         self.position += FOLD_JUMP
 
     def send_again(self, count: int) -> None:
-        """Forgotten events come again, so the fold tells of them again."""
+        """Sources send lost events again, so the fold writes their facts again."""
         for _ in range(min(count, len(self.forgotten))):
             fact = msgspec.structs.replace(self.forgotten.pop(), pos=self.position, index=0)
             self.position += 1
-            self.told.append(fact)
+            self.known.append(fact)
             self.values.append(encode_fact(fact))
 
 
 class Process:
-    """The history between two crashes."""
+    """One history process, from its start to its crash."""
 
     def __init__(self, table: Table, logs: Sequence[Log]) -> None:
         self._table, self._logs = table, logs
@@ -191,7 +191,7 @@ class Process:
         return now(resume(Offsets(0, len(log.values), committed), read, present))[0]
 
     def turn(self, size: int, fault: str) -> bool:
-        """One batch. False: there is nothing to read."""
+        """Writes one batch. Returns False if the topic has no further record."""
         batch = PendingBatch()
         for log in self._logs:
             if found := records(log, self._next[log.partition], self._next[log.partition] + size):
@@ -225,7 +225,7 @@ def records(log: Log, low: int, high: int) -> list[Record]:
 
 
 def now(work: Coroutine[Any, Any, R]) -> R:
-    """The result of a coroutine that never waits."""
+    """Returns the result of a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as stop:
@@ -249,17 +249,17 @@ actions = st.one_of(
 
 @law(400)
 @given(st.lists(actions, max_size=40))
-def test_exact_whatever_happens(script: list[tuple[Any, ...]]) -> None:
+def test_every_fact_is_stored_once_after_any_faults(script: list[tuple[Any, ...]]) -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]
     process: Process | None = None
     for action, *how in script:
         if action == "tell":
-            logs[how[0]].tell(how[1])
+            logs[how[0]].write_facts(how[1])
         elif action == "repeat":
             logs[how[0]].repeat(how[1])
         elif action == "fall back":
             logs[how[0]].fall_back(*how[1:])
-            process = None  # whoever starts the broker again starts all again
+            process = None  # a restart of the broker restarts the history as well
         elif action == "again":
             logs[how[0]].send_again(how[1])
         elif action == "restart":
@@ -292,7 +292,7 @@ def check(table: Table, logs: Sequence[Log]) -> None:
 
 def test_a_repeat_within_one_batch_counts_once() -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]
-    logs[0].tell(["fact"] * 3)
+    logs[0].write_facts(["fact"] * 3)
     logs[0].repeat(3)
     assert Process(table, logs).turn(100, "")
     assert sorted(row["event_id"] for row in table.rows) == ["/s e1", "/s e2", "/s e3"]
@@ -300,11 +300,11 @@ def test_a_repeat_within_one_batch_counts_once() -> None:
 
 def test_events_that_come_again_after_the_log_fell_back_count_once() -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]
-    logs[0].tell(["fact"] * 3)
+    logs[0].write_facts(["fact"] * 3)
     process = Process(table, logs)
     process.turn(100, "")
     logs[0].fall_back(cut=2, forget=2, commits=0)
-    logs[0].tell(["fact"])
+    logs[0].write_facts(["fact"])
     Process(table, logs).turn(100, "")
     logs[0].send_again(2)
     Process(table, logs).turn(100, "")
@@ -312,12 +312,12 @@ def test_events_that_come_again_after_the_log_fell_back_count_once() -> None:
 
 
 def test_equal_positions_are_compared_by_event_id() -> None:
-    """The broker was emptied: other facts have the places of old ones."""
+    """The broker was emptied, so new facts have the positions of old ones."""
     table, logs = Table(), [Log(number) for number in PARTITIONS]
-    logs[0].tell(["fact"] * 3)
+    logs[0].write_facts(["fact"] * 3)
     Process(table, logs).turn(100, "")
     emptied = [Log(0, count=2), Log(1)]
-    emptied[0].tell(["fact"] * 3)
+    emptied[0].write_facts(["fact"] * 3)
     process = Process(table, emptied)
     process.turn(100, "")
     assert sorted(row["event_id"] for row in table.rows) == ["/s e1", "/s e2", "/s e3", "/s e4", "/s e5"]
@@ -326,7 +326,7 @@ def test_equal_positions_are_compared_by_event_id() -> None:
 def test_facts_lost_by_clickhouse_are_read_again() -> None:
     table, logs = Table(), [Log(number) for number in PARTITIONS]
     for _ in range(200):
-        logs[0].tell(["fact"])
+        logs[0].write_facts(["fact"])
     process = Process(table, logs)
     while process.turn(30, ""):
         pass

@@ -60,7 +60,7 @@ def test_every_field_of_a_fact_has_its_column() -> None:
         "decision_id": "dec_1", "option": "yes", "does": "approve", "reason": "no quota", "role": "ADMIN",
         "viewed": 2.5, "seconds_to_decide": 9.0, "seconds_to_apply": 3.0,
     }
-    unused = {"derived", "v"}  # derived facts don't get here
+    unused = {"derived", "v"}  # derived facts are not inserted
     assert len(row) == len(msgspec.structs.fields(Fact)) - len(unused) + 1
 
 
@@ -90,7 +90,7 @@ def test_decoding_many_facts_equals_decoding_each() -> None:
         decode_facts([*raws, b"{"])
     with pytest.raises(UnsupportedVersion):
         decode_facts([*raws, encode_fact(fact(1, v=FACT_VERSION + 1))])
-    with pytest.raises(UnsupportedVersion):  # in a shape that this one does not know
+    with pytest.raises(UnsupportedVersion):  # a version that this attn does not support
         decode_facts([*raws, b'{"t": "fact", "v": 99}'])
 
 
@@ -111,7 +111,7 @@ def test_facts_keep_their_records_and_only_unreadable_records_are_dead_letters()
 
 
 class Picky:
-    """A ClickHouse without rows that refuses some."""
+    """A ClickHouse table without rows that refuses the named rows."""
 
     def __init__(self, bad: set[str], error: Exception) -> None:
         self.bad, self.error = bad, error
@@ -147,7 +147,7 @@ def batch_of(records: Sequence[Record]) -> PendingBatch:
 
 
 def written(store: Picky, records: list[Record], tries: int = 1) -> list[tuple[int, str]]:
-    """Offset and reason of the dead letters."""
+    """Returns offset and reason of the dead letters."""
     writer = Writer(store, 30)
     writer.open([0])
     plan = writer.plan(batch_of(records))
@@ -159,8 +159,9 @@ def written(store: Picky, records: list[Record], tries: int = 1) -> list[tuple[i
 
 
 def test_an_insert_is_of_one_month() -> None:
-    """By when attn accepted them, which is what the table is parted by; also of times no calendar has."""
-    ends = [1_769_903_999_999_999, 1_769_904_000_000_000]  # January's last microsecond of 2026, February's first
+    """The table is partitioned by the month in which attn accepted the event. Times beyond the calendar are
+    accepted."""
+    ends = [1_769_903_999_999_999, 1_769_904_000_000_000]  # the last microsecond of January 2026, the first of February
     times = [ends[number % 2] for number in range(10)] + [2**60, -5]
     store = Picky(set(), RowsRefused("none"))
     records = [Record(number, encode_fact(fact(number, at=at))) for number, at in enumerate(times)]
@@ -197,7 +198,7 @@ def test_bisection_isolates_a_refused_row() -> None:
     assert len(store.rows) == 99
 
 
-def test_an_outage_blames_no_row() -> None:
+def test_an_outage_writes_no_dead_letter() -> None:
     store = Picky({f"/s e{number}" for number in range(100)}, ClickHouseUnavailable("read-only", answered=True))
     writer = Writer(store, 30)
     writer.open([0])
@@ -227,4 +228,4 @@ def test_a_directory_locked_by_another_chdb_is_one_error(tmp_path: Path, capfd: 
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ClickHouseUnavailable, match="is in use by another process"):
             connect(settings)
-    assert capfd.readouterr().err == ""  # chdb would write there, at each try
+    assert capfd.readouterr().err == ""  # chdb writes a log line to stderr at each try, unless attn prevents it

@@ -18,7 +18,8 @@ from streams.runtime.worker_thread import WorkerThread
 
 
 class Silent:
-    """A group's consumer with one partition, whose coordinator is away: aiokafka asks for it for ever."""
+    """A group's consumer with one partition whose coordinator does not answer: aiokafka repeats the request without
+    end."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -53,7 +54,7 @@ async def test_a_stop_does_not_wait_for_committed_offsets() -> None:
 
 
 class Producer:
-    """Starts where `started`, sends, and does not end: a broker that is away has what it sent last."""
+    """A producer that starts if `started` is set, sends, and never stops: its last record waits for a silent broker."""
 
     def __init__(self, started: bool = True) -> None:
         self.started, self.ends = started, 0
@@ -90,8 +91,8 @@ async def test_a_stop_does_not_wait_for_the_producer_of_dead_letters(monkeypatch
     assert out.ends == 1
 
 
-async def test_a_producer_of_dead_letters_that_finds_no_broker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is tried again and again: each would keep its connections."""
+async def test_a_dead_letter_producer_without_a_broker_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history creates a producer per attempt, and an unclosed one would keep its connections."""
     out = Producer(started=False)
     monkeypatch.setattr(main.producer, "idempotent_producer", lambda *_: out)
     async with main._dead_letter_sender(Settings(_env_file=None)) as send:

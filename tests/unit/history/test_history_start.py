@@ -22,14 +22,15 @@ def _fact(position: int) -> Fact:
     return Fact(ws="ws_1", pos=position, index=0, event_id=f"e{position}", time=0, type="plan.approved", subject="s")
 
 
-def resumed(offsets: Offsets, there: set[int], silent: Sequence[int] = ()) -> tuple[int, str | None]:
-    """`there`: offsets whose facts ClickHouse has; `silent`: offsets that hold no facts."""
+def resumed(offsets: Offsets, held: set[int], silent: Sequence[int] = ()) -> tuple[int, str | None]:
+    """Returns the offset to resume from. `held`: offsets whose facts ClickHouse has; `silent`: offsets without
+    facts."""
 
     async def read(low: int, high: int) -> list[tuple[int, Fact]]:
         return [(offset, _fact(offset)) for offset in range(low, min(high, offsets.end)) if offset not in silent]
 
     async def present(found: Sequence[Fact]) -> list[bool]:
-        return [one.pos in there for one in found]
+        return [one.pos in held for one in found]
 
     return asyncio.run(resume(offsets, read, present))
 
@@ -43,18 +44,18 @@ def test_resume_starts_at_the_committed_offset_if_clickhouse_has_the_rows_before
     assert resumed(Offsets(900, 900, 900), set()) == (900, None)
 
 
-@pytest.mark.parametrize(("offsets", "there", "start"), [
-    (Offsets(0, 1000, 900), range(880), 880),  # the topic fell back and grew again
+@pytest.mark.parametrize(("offsets", "held", "start"), [
+    (Offsets(0, 1000, 900), range(880), 880),  # the topic was truncated, and is longer again
     (Offsets(0, 1000, 900), range(10), 10),
-    (Offsets(0, 1000, 900), range(0), 0),  # ClickHouse is empty
+    (Offsets(0, 1000, 900), range(0), 0),  # ClickHouse has no rows
     (Offsets(400, 1000, 900), range(10), 400),
-    (Offsets(0, 800, 900), range(800), 800),  # the topic ends before
+    (Offsets(0, 800, 900), range(800), 800),  # the topic ends before the committed offset
     (Offsets(0, 800, 900), range(700), 700),
-    (Offsets(500, 1000, 400), range(400), 500),  # retention was faster
+    (Offsets(500, 1000, 400), range(400), 500),  # retention deleted records that were not read
     (Offsets(0, 10_000_000, 9_000_000), range(0), 0),
 ])
-def test_resume_goes_back_to_the_rows_in_clickhouse_with_a_log_line(offsets: Offsets, there: range, start: int) -> None:
-    found, said = resumed(offsets, set(there))
+def test_resume_goes_back_to_the_rows_in_clickhouse_with_a_log_line(offsets: Offsets, held: range, start: int) -> None:
+    found, said = resumed(offsets, set(held))
     assert found == start
     assert said
 
@@ -63,7 +64,7 @@ def test_resume_goes_back_to_the_rows_in_clickhouse_with_a_log_line(offsets: Off
 
 
 class Database:
-    """Remembers commands, and answers what the runner asks."""
+    """Records the commands of the migration runner, and answers its queries."""
 
     def __init__(self, applied: dict[int, str] | None = None) -> None:
         self.applied = applied
@@ -109,8 +110,8 @@ def test_a_cluster_gets_replicated_tables_everywhere() -> None:
     assert "non_replicated" not in text
 
 
-def test_frozen() -> None:
-    """An applied file is never edited: a change is the next number. (Add its line here.)"""
+def test_applied_migrations_have_not_changed() -> None:
+    """Files of applied migrations never change; a change gets the next number. Add its digest here."""
     assert {file.name: file.checksum[:16] for file in migrate.packaged()} == FROZEN
 
 
@@ -126,7 +127,7 @@ FROZEN = {
 # --- small things ---
 
 
-def test_backoff_doubles_with_jitter_up_to_its_most() -> None:
+def test_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
     backoff = Backoff(0.2, 10)
     waits = [backoff.next() for _ in range(12)]
     for number, wait in enumerate(waits):
@@ -136,7 +137,7 @@ def test_backoff_doubles_with_jitter_up_to_its_most() -> None:
     assert backoff.next() <= 0.2
 
 
-async def test_background_runs_in_order_and_hands_errors_back() -> None:
+async def test_the_worker_thread_runs_calls_in_order_and_raises_their_errors() -> None:
     background = WorkerThread("test")
     seen: list[int] = []
 

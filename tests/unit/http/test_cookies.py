@@ -1,4 +1,4 @@
-"""The Cookie and Authorization headers: parsed in linear time, whatever they hold, and nothing invalid is accepted."""
+"""The Cookie and Authorization headers: parsed in linear time for any bytes, and no invalid value is accepted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def values(*headers: bytes, name: str = "a") -> list[str]:
-    """What the app behind the middleware reads."""
+    """Returns the cookie values that the app behind the middleware reads."""
     seen: list[list[str]] = []
 
     async def app(scope, receive, send):  # type: ignore[no-untyped-def]
@@ -45,8 +45,8 @@ def test_every_value_of_a_cookie_name_is_returned(headers: list[bytes], found: l
     assert values(*headers) == found
 
 
-class Asked:
-    """Asks an edge over ASGI, with headers of any bytes, which httpx would refuse to send."""
+class RawClient:
+    """Sends requests to an edge over ASGI, because httpx refuses some header bytes."""
 
     def __init__(self) -> None:
         self.app = create_app(Fed().edge)
@@ -73,13 +73,13 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Asked]:
-    asked = Asked()
-    yield asked
-    asked.loop.close()
+def ask() -> Iterator[RawClient]:
+    client = RawClient()
+    yield client
+    client.loop.close()
 
 
-# 64 KiB are all that a request's head may have (api.http.protocol.header_limits).
+# A request's head has at most 64 KiB (api.http.protocol.header_limits).
 SIZE = 60_000
 LONG = {
     "escapes in quotes": b'a="' + b'\\"' * (SIZE // 2) + b'"', "octal escapes": b'a="' + b"\\101" * (SIZE // 4) + b'"',
@@ -95,9 +95,9 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize(
     "header", [b"cookie", b"authorization", b"x-csrf-token", b"origin", b"content-type", b"accept", b"if-match"])
-def test_a_long_header_takes_no_more_time_than_its_length(ask: Asked, header: bytes, name: str) -> None:
-    """A header of 60 KB kept the edge busy for 5.6 s, without a token (CVE-2024-7592). The time of this thread is
-    measured, so other processes do not count."""
+def test_a_long_header_takes_no_more_time_than_its_length(ask: RawClient, header: bytes, name: str) -> None:
+    """A header of 60 KB blocked the edge for 5.6 s, without a token (CVE-2024-7592). The test measures the CPU time of
+    this thread, so other processes do not count."""
     value = b"Bearer " * (header == b"authorization") + LONG[name]
     for method, path in (("GET", "/org/me"), ("POST", "/auth/session")):
         begun = time.thread_time()
@@ -106,7 +106,7 @@ def test_a_long_header_takes_no_more_time_than_its_length(ask: Asked, header: by
 
 
 def mutated(draw: st.DrawFn) -> str:
-    """A good token with one change, which is another text."""
+    """Returns a valid token with one change that makes it a different text."""
     at = draw(st.integers(0, len(GOOD)))
     cut = draw(st.integers(0, 3))
     put = draw(st.text("AZaz09-_.=+/! \t\"é\x00", max_size=3))
@@ -124,7 +124,7 @@ schemes = st.sampled_from([b"", b"Bearer ", b"bearer\t", b"Basic ", b"Bearer  "]
 @example([], b"%s, %s" % (GOOD.encode(), GOOD.encode()), b"Bearer ")
 @given_settings(max_examples=300, deadline=None)
 def test_no_header_is_an_error_of_the_server_and_only_a_valid_token_is_accepted(
-    ask: Asked, sent: list[bytes], bearer: bytes | None, scheme: bytes,
+    ask: RawClient, sent: list[bytes], bearer: bytes | None, scheme: bytes,
 ) -> None:
     headers = [(b"cookie", one) for one in sent] + ([] if bearer is None else [(b"authorization", scheme + bearer)])
     status = ask(headers)
@@ -141,9 +141,9 @@ def test_no_header_is_an_error_of_the_server_and_only_a_valid_token_is_accepted(
 @given(st.lists(cookies, max_size=3), st.none() | texts, st.none() | texts)
 @given_settings(max_examples=200, deadline=None)
 def test_a_write_needs_the_value_of_its_session(
-    ask: Asked, sent: list[bytes], csrf: bytes | None, origin: bytes | None,
+    ask: RawClient, sent: list[bytes], csrf: bytes | None, origin: bytes | None,
 ) -> None:
-    """Whatever other cookies come along, a header that equals no cookie `attn_csrf` writes nothing."""
+    """A write is refused if its header equals no cookie `attn_csrf`, with any other cookies."""
     headers = [(b"cookie", b"attn_session=" + GOOD.encode()), (b"content-type", b"application/json")]
     headers += [(b"cookie", one) for one in sent]
     headers += [] if csrf is None else [(b"x-csrf-token", csrf)]

@@ -1,4 +1,4 @@
-"""Dead letters have no reply token, whatever record they are made of; the rest of the record keeps its bytes."""
+"""Dead letters have no reply token, for any record; the rest of the record keeps its bytes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def event(ask: Any = None, **data: Any) -> dict[str, Any]:
 PLAIN = json.dumps(event(payload={"token": "kept", "reply": {"token": "kept"}}))
 LITERAL = json.dumps(SECRET)
 
-# Text with the token once, as `<>`. Each is what some parser in use reads as the member.
+# Texts with the token once, as `<>`. At least one common JSON parser reads each as the member.
 SPELLINGS = {
     "as it is": PLAIN.replace(LITERAL, "<>"),
     "binary mode": json.dumps(event()["data"]).replace(LITERAL, "<>"),
@@ -148,7 +148,7 @@ def test_json_in_a_string_is_searched() -> None:
     PLAIN.replace(LITERAL, f"'{SECRET}")[:-1],
     "\x00\x01garbage" + PLAIN + "\x00", "[1," * 1 + "1," * 210_000 + PLAIN + "]",
 ])
-def test_text_that_cannot_be_read_has_no_member_named_token(broken: str) -> None:
+def test_unreadable_text_has_no_member_named_token(broken: str) -> None:
     found = blank_tokens(broken.encode())
     assert found.tokens
     for form in (SECRET, SECRET[:15], base64.b64encode(SECRET.encode()).decode()):
@@ -161,7 +161,7 @@ def test_text_that_cannot_be_read_has_no_member_named_token(broken: str) -> None
     json.dumps({"outer": json.dumps(event({"reply": {"token": ""}}))}),
     '{"data": {"ask": {"reply": {"token": ""}', "{'token': ''", r'{"x": "{\"token\": \"\"',
 ])
-def test_an_empty_token_is_nothing_to_blank(raw: str) -> None:
+def test_an_empty_token_is_not_blanked(raw: str) -> None:
     assert blank_tokens(raw.encode()) == (raw.encode(), ())
 
 
@@ -197,7 +197,7 @@ def test_what_a_parser_reads_of_the_rest_is_the_same(tree: Any, seed: int, damag
     if pairs is not None:
         assert _pairs(found.value.decode()) == _blanked(pairs, ())
         assert found.tokens or damage
-    assert blank_tokens(found.value).value == found.value, "the second time there is nothing left"
+    assert blank_tokens(found.value).value == found.value, "blanking is idempotent"
 
 
 def _pairs(text: str) -> Any:
@@ -208,7 +208,7 @@ def _pairs(text: str) -> Any:
 
 
 def _blanked(node: Any, path: tuple[str, ...]) -> Any:
-    """The specification, over a parsed tree."""
+    """Reference implementation over a parsed tree."""
     path = path[-4:]
     if path in (("data", "ask", "reply", "token"), ("ask", "reply", "token")):
         return ""
@@ -244,7 +244,7 @@ def record(value: bytes | None, **more: Any) -> ConsumerRecord[bytes, bytes]:
     return SimpleNamespace(value=value, **fields)  # type: ignore[return-value]
 
 
-def test_a_letter_says_that_it_was_blanked() -> None:
+def test_a_blanked_dead_letter_is_marked() -> None:
     letter = to_dead_letter(
         record(PLAIN.encode(), key=PLAIN.encode(), headers=[("copy", PLAIN.encode()), ("x", None)]),
         f"title: {SECRET} is too long", "fields", 5)
@@ -277,7 +277,7 @@ def test_a_blanked_letter_is_exported_for_correction_and_not_sent_again_as_it_is
 
 
 class _Producer:
-    """Stands where the ingestor's producer is: these tests write nothing."""
+    """Replaces the ingestor's producer; these tests write nothing."""
 
 
 def test_an_ingestor_blanks_every_kind_of_reject_and_logs_no_token(
@@ -307,5 +307,5 @@ def test_an_ingestor_blanks_every_kind_of_reject_and_logs_no_token(
     assert not [letter for letter in letters if SECRET in repr(letter) and letter.blanked]
     with_token, without = (entry.getMessage() for entry in caplog.records if "normalise failed" in entry.getMessage())
     assert with_token.endswith("\nRuntimeError")
-    assert without.endswith(f"\nRuntimeError: {SECRET} in a bug"), "a fault of another record keeps its text"
+    assert without.endswith(f"\nRuntimeError: {SECRET} in a bug"), "an exception about another record keeps its text"
     assert orjson.loads(letters[0].value or b"")["data"]["ask"]["reply"] == {"to": "a", "token": ""}

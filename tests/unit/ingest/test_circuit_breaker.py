@@ -96,7 +96,7 @@ def test_a_forced_closed_breaker_ignores_rejects_until_a_good_window() -> None:
 
 
 def test_the_window_counts_exactly_the_records_within_it() -> None:
-    """Against a list of all records."""
+    """Compared with a list of all records."""
     rng, taken, now = random.Random(5), [], 0.0
     breaker = CircuitBreaker(BreakerPolicy(reject_ratio=0.0, window=10.0))
     for _ in range(3000):

@@ -1,4 +1,4 @@
-"""The gap filler delivers each record once and in order, whatever Faust delivers. Also packs and chunks."""
+"""The gap filler returns each record once and in order, for any delivery by Faust. Also packs and chunks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Record:
 
 
 class Log:
-    """A partition whose records are `held`; offsets may be missing (compacted, markers)."""
+    """A partition with records at the offsets `held`; other offsets are missing (compaction, transaction markers)."""
 
     def __init__(self, held: list[int]) -> None:
         self.held = held
@@ -55,7 +55,7 @@ async def followed(gaps: GapFiller, chunk: RecordChunk) -> list[int]:
     st.integers(0, 20),
 )
 async def test_every_record_once_in_order(held: list[int], deliveries: list[tuple[int, int, bool]], start: int) -> None:
-    """Portions repeated, overlapping, out of order, left out; at last the watch has the rest read again."""
+    """Chunks are repeated, overlapping, out of order or left out; at the end the watchdog has the rest read again."""
     log = Log(held)
     gaps = GapFiller(log.read)  # type: ignore[arg-type]
     gaps.start_at(TP0, start)
@@ -75,10 +75,10 @@ async def test_a_missing_tail_is_detected_at_the_second_check() -> None:
     gaps = GapFiller(Log([]).read)  # type: ignore[arg-type]
     gaps.start_at(TP0, 5)
     assert gaps.find_stalled({TP0: 5}, {TP0: 5}) == {}
-    assert gaps.find_stalled({TP0: 5}, {TP0: 9}) == {}  # may be on its way
+    assert gaps.find_stalled({TP0: 5}, {TP0: 9}) == {}  # the records may still be delivered
     assert gaps.find_stalled({TP0: 5}, {TP0: 12}) == {TP0: 12}
     gaps.next_offsets[TP0] = 8
-    assert gaps.find_stalled({TP0: 8}, {TP0: 12}) == {}  # it moves
+    assert gaps.find_stalled({TP0: 8}, {TP0: 12}) == {}  # the position moves
 
 
 async def test_a_log_that_ends_before_the_position() -> None:
@@ -90,7 +90,7 @@ async def test_a_log_that_ends_before_the_position() -> None:
 
 
 async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> None:
-    """Records from the beginning, after later ones: the topic is a new one. A chunk that comes late is a repeat."""
+    """Offset 0 after later offsets means that the topic was created again. A late chunk is a repeat."""
     log = Log(list(range(40)))
 
     async def begin(tp: TP) -> int:
@@ -100,12 +100,12 @@ async def test_a_topic_that_was_created_again_and_a_chunk_that_was_late() -> Non
     gaps.start_at(TP0, 0)
     chunk = lambda start, end: RecordChunk.from_records(TP0, log.between(start, end))  # type: ignore[arg-type]  # noqa: E731
     assert await followed(gaps, chunk(0, 5)) == list(range(5))
-    assert await followed(gaps, RecordChunk(TP0, [], 40, 0)) == list(range(5, 40))  # read again
+    assert await followed(gaps, RecordChunk(TP0, [], 40, 0)) == list(range(5, 40))  # read from the log
     gaps.set_committed({TP0: 40})
-    assert await followed(gaps, chunk(5, 20)) == []  # late
+    assert await followed(gaps, chunk(5, 20)) == []  # a late chunk
     log.held = list(range(50))
-    assert await followed(gaps, chunk(1, 3)) == [0, 1, 2]  # the new topic, its first record was not delivered
-    gaps.set_committed({TP0: 40})  # of the old one
+    assert await followed(gaps, chunk(1, 3)) == [0, 1, 2]  # the new topic, whose first record was not delivered
+    gaps.set_committed({TP0: 40})  # a committed offset of the old topic
     assert await followed(gaps, chunk(3, 50)) == list(range(3, 50))
     assert gaps.find_stalled({TP0: 50}, {TP0: 2}) == {}
     assert gaps.find_stalled({TP0: 50}, {TP0: 2}) == {TP0: 2}

@@ -21,13 +21,13 @@ _TP = TP("waitpoints", 0)
 
 
 def records(offset: int) -> Records:
-    """One that is rejected: it needs no more than to be written."""
+    """Returns one record that is rejected, so that the ingestor writes a dead letter."""
     return [cast("Any", SimpleNamespace(
         topic=_TP.topic, partition=_TP.partition, offset=offset, timestamp=0, key=None, value=b"{", headers=[]))]
 
 
 class Slow:
-    """A producer whose broker answers when it is told to, if it waits."""
+    """A producer whose broker acknowledges only when the test calls `answer`."""
 
     def __init__(self, waits: bool = True) -> None:
         self.waits = waits
@@ -63,7 +63,7 @@ async def ingesting(out: Slow, read: Any = None) -> AsyncIterator[tuple[Ingestor
 
 
 async def test_records_delivered_during_a_revocation_are_not_written() -> None:
-    """The agent may wait for room, and `close` makes it."""
+    """The agent may wait for room in the queue, and `close` frees it."""
     out = Slow()
     async with asyncio.timeout(10), ingesting(out) as (ingestor, task):
         await ingestor.enqueue(_TP, records(0))
@@ -74,7 +74,7 @@ async def test_records_delivered_during_a_revocation_are_not_written() -> None:
             await ingestor.enqueue(_TP, records(offset))
         out.answer()
         await closing
-        for _ in range(20):  # offsets are being committed
+        for _ in range(20):  # the group commits its offsets meanwhile
             await asyncio.sleep(0)
         assert not out.busy
         assert ingestor.committable_offsets == {_TP: 1}
@@ -88,8 +88,8 @@ async def test_records_delivered_during_a_revocation_are_not_written() -> None:
         assert not task.done()
 
 
-async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
-    """After an outage that may be more than the group has patience for."""
+async def test_a_rebalance_does_not_wait_for_all_missing_records() -> None:
+    """After an outage the missing records may take longer to read than the group's rebalance timeout."""
     out, at = Slow(waits=False), 0
 
     async def endless(*_: Any) -> AsyncIterator[Records]:
@@ -107,7 +107,7 @@ async def test_a_rebalance_does_not_wait_for_all_that_was_missing() -> None:
         assert ingestor.committable_offsets[_TP] == len(out.answers) >= 3
 
 
-async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_begin(
+async def test_a_worker_stopped_while_it_fetches_its_start_offsets_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker, asked, answer = build(Settings(_env_file=None)), asyncio.Event(), asyncio.Event()
@@ -135,5 +135,5 @@ async def test_a_worker_that_is_stopped_while_it_asks_where_to_begin_does_not_be
 
 @pytest.mark.parametrize(("timestamp", "expected"), [
     (-1, 7.0), (0, 7.0), (2**63 - 1, 7.0), (-(2**63), 7.0), (1_700_000_000_500, 1_700_000_000.5)])
-def test_a_time_of_a_record_that_cannot_be_is_no_progress(timestamp: int, expected: float) -> None:
+def test_an_impossible_timestamp_of_a_record_is_ignored(timestamp: int, expected: float) -> None:
     assert record_time(SimpleNamespace(timestamp=timestamp), 7.0) == expected  # type: ignore[arg-type]

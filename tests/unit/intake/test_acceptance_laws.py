@@ -1,4 +1,5 @@
-"""Laws of the HTTP binding: values survive the encoding, limits hold for any input, accepted events are in scope."""
+"""Laws of the HTTP binding: values survive the encoding, limits hold for any input, and accepted events match the scope
+of the key."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ JSON = st.recursive(
 @law(200)
 @given(TEXT, st.randoms(use_true_random=False))
 def test_a_value_survives_any_legal_encoding(text: str, rng: random.Random) -> None:
-    """Required characters are encoded, others at will, in either case of the digits."""
+    """Required characters are encoded, others optionally, with hex digits in either case."""
     def encoded(byte: int) -> str:
         return f"%{byte:02X}" if rng.random() < 0.5 else f"%{byte:02x}"
 
@@ -169,7 +170,7 @@ def test_what_is_accepted_is_in_scope_for_a_worker(
     assert accepted.topic in key.topics
     assert covers_source(key.source, checked.source)
     if event.get("workspaceid") is not None:
-        assert accepted == AcceptedEvent(accepted.topic, *sent), "its bytes are as they were sent"
+        assert accepted == AcceptedEvent(accepted.topic, *sent), "the event has the bytes that were sent"
 
 
 @law(300)

@@ -1,7 +1,7 @@
-"""The samples of CloudEvents' conformance project (tests/data/cloudevents), and the examples of its HTTP binding.
+"""Samples of CloudEvents' conformance project (tests/data/cloudevents), and the examples of its HTTP binding.
 
-The samples' types are none of attn's, so the tests stop at the binding: attributes and data as a worker reads them.
-"""
+attn does not support the samples' event types, so the tests stop at the binding: attributes and data as a worker reads
+them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATA = next(path for path in Path(__file__).parents if path.name == "tests") / "
 
 
 class Scenario(NamedTuple):
-    """One scenario with one of its examples: the request's headers and body, the attributes, and the data."""
+    """One scenario with one of its examples: headers and body of the request, attributes, and data."""
 
     headers: dict[str, str]
     body: str
@@ -51,7 +51,7 @@ SCENARIOS = list(scenarios())
 
 
 def read(headers: dict[str, str], body: bytes) -> tuple[dict[str, Any], Any]:
-    """Returns attributes and data of a request's event, as a worker reads them from its record."""
+    """Returns attributes and data of a request's event, as a worker reads them from the source record."""
     mode = mode_of(headers.get("content-type", ""), "ce-specversion" in headers)
     if mode == "structured":
         envelope = json.loads(body)
@@ -83,7 +83,7 @@ def samples() -> list[dict[str, Any]]:
 
 
 def encode(text: str) -> str:
-    """Percent-encodes a header value as the binding says, byte by byte: space, quote, percent, and all but U+0021 to
+    """Percent-encodes a header value by the binding's rule, byte by byte: space, quote, percent, and all but U+0021 to
     U+007E."""
     return "".join(
         char if "!" <= char <= "~" and char not in '"%' else "".join(f"%{byte:02X}" for byte in char.encode())
@@ -108,7 +108,7 @@ def test_all_samples_are_read() -> None:
 @pytest.mark.parametrize("sample", samples(), ids=lambda one: one["ContextAttributes"]["id"] + one.get("Mode", ""))
 @pytest.mark.parametrize("binary", [True, False])
 def test_attn_understands_the_envelope_and_refuses_the_type(sample: dict[str, Any], binary: bool) -> None:
-    """A structured sample, and a binary one with JSON data, are refused because of their type, not of their form."""
+    """A structured sample, and a binary one with JSON data, are refused for their type, not for their form."""
     attributes = dict(sample["ContextAttributes"])
     attributes |= attributes.pop("Extensions", {})
     media = attributes.pop("datacontenttype", "application/json")

@@ -24,22 +24,22 @@ from streams.runtime.task_supervisor import TaskSupervisor
 from streams.worker import main
 
 
-class Deaf:
-    """Ends as aiokafka's clients do: a task is cancelled and awaited, and a cancellation of ours is taken for its."""
+class SwallowsCancellation:
+    """A client that closes as aiokafka's do: it awaits a cancelled task, and swallows a cancellation of its caller."""
 
     def __init__(self) -> None:
-        self.ending, self.go_on = asyncio.Event(), asyncio.Event()
+        self.ending, self.closable = asyncio.Event(), asyncio.Event()
         self.ended = False
 
     async def stop(self) -> None:
         self.ending.set()
         with contextlib.suppress(asyncio.CancelledError):
-            await self.go_on.wait()
+            await self.closable.wait()
         self.ended = True
 
 
 async def test_a_cancellation_during_the_close_of_a_client_is_raised() -> None:
-    client = Deaf()
+    client = SwallowsCancellation()
 
     async def work() -> None:
         await close_client(cast("Any", client))
@@ -54,18 +54,18 @@ async def test_a_cancellation_during_the_close_of_a_client_is_raised() -> None:
 
 
 async def test_a_timeout_around_a_client_close_is_raised() -> None:
-    client = Deaf()
+    client = SwallowsCancellation()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await close_client(cast("Any", client))
-    client.go_on.set()
+    client.closable.set()
     await close_client(cast("Any", client))
 
 
 async def test_a_client_closes_completely_after_a_cancellation() -> None:
-    """`finally: await close_client(...)`: what was cancelled before does not keep a client from ending in peace."""
-    client = Deaf()
-    client.go_on.set()
+    """`finally: await close_client(...)`: an earlier cancellation does not interrupt the close."""
+    client = SwallowsCancellation()
+    client.closable.set()
     seen = []
 
     async def work() -> None:
@@ -90,7 +90,7 @@ class _Held:
 async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellation(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a library swallows: a rebalance must not wait for a fold that has just begun."""
+    """A library may swallow the cancellation: the rebalance does not wait for the fold that is loading."""
     loading = asyncio.Event()
 
     async def claim(*_: Any) -> _Held:
@@ -115,7 +115,7 @@ async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellati
 
 
 class _Writing(partition.PartitionProcessor):
-    """Has loaded, and ends when what it writes is written."""
+    """A processor that has loaded, and ends once its write is acknowledged."""
 
     written: asyncio.Event
 
@@ -134,7 +134,8 @@ def _writing() -> agent.AssignedPartitions:
 
 
 async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
-    """Both close them. Whoever came second once failed, and left Faust's threads behind: the process never ended."""
+    """Stop and rebalance both close the partitions. The second close once failed, and left Faust's threads running: the
+    process never ended."""
     partitions = _writing()
     partitions.start([0])
     await asyncio.sleep(0)
@@ -146,7 +147,8 @@ async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() 
 
 
 async def test_records_of_a_revoked_partition_use_no_queue_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faust delivers on until the rebalance is over. What nobody would ever take kept its room for ever."""
+    """Faust delivers until the rebalance is over. Records that no processor takes once kept their queue bytes for
+    ever."""
     monkeypatch.setattr(agent, "_MAX_QUEUE_BYTES", 10)
     partitions, tp = _writing(), TP("attn.log", 0)
     _Writing.written.set()
@@ -154,7 +156,7 @@ async def test_records_of_a_revoked_partition_use_no_queue_bytes(monkeypatch: py
     partitions.start([0])
     await asyncio.sleep(0)
     await partitions.close()
-    await partitions.enqueue(tp, records)  # offsets are being committed
+    await partitions.enqueue(tp, records)  # the group commits its offsets meanwhile
     partitions.release()
     partitions.start([0])
     async with asyncio.timeout(5):
@@ -162,8 +164,8 @@ async def test_records_of_a_revoked_partition_use_no_queue_bytes(monkeypatch: py
     await partitions.close()
 
 
-async def test_a_rebalance_does_not_wait_for_all_that_was_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an outage that may be more than the group has patience for."""
+async def test_a_rebalance_does_not_wait_for_all_missing_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage the missing records may take longer to read than the group's rebalance timeout."""
     taken: list[int] = []
 
     async def claim(*_: Any) -> _Held:
@@ -205,7 +207,7 @@ class _Hangs(Service):
 
 
 class _Hanging(Service):
-    """As one of Faust's apps: what stops in it is awaited so that no cancellation gets out."""
+    """Stops as a Faust app does: it awaits its dependencies, and swallows the cancellation."""
 
     def on_init_dependencies(self) -> list[Any]:
         return [_Hangs(), _Hangs()]
@@ -235,20 +237,20 @@ async def test_the_process_exits_even_if_faust_ignores_the_stop_timeout(
 
 async def test_closing_a_client_of_a_silent_broker_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.kafka.connection._CLOSE_SECONDS", 0.01)
-    client = Deaf()
+    client = SwallowsCancellation()
     await close_client(cast("Any", client))
     assert client.ended
 
 
 class _NeedsItsParent(ServiceThread):
-    """Ends when the loop of the thread that stops it has run a callback, as a consumer does amid a rebalance."""
+    """Stops only after the parent thread's event loop has run a callback, as a consumer does during a rebalance."""
 
     async def _gather_remaining_tasks(self) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.parent_loop))
 
 
 async def test_a_consumer_thread_that_needs_the_event_loop_can_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ServiceThread, "stop", ServiceThread.stop)  # undone at the end
+    monkeypatch.setattr(ServiceThread, "stop", ServiceThread.stop)  # monkeypatch restores the method at the end
     consumer_thread.install()
     thread = _NeedsItsParent()
     await thread.start()
@@ -268,7 +270,7 @@ async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: p
         left.set()
 
     async def stop() -> None:
-        assert left.wait(10)  # blocks the event loop until the process would have ended
+        assert left.wait(10)  # blocks the event loop until the process exits
 
     monkeypatch.setattr(main.os, "_exit", leave)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)

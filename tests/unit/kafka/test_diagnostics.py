@@ -1,4 +1,4 @@
-"""Diagnosis of a Kafka that attn cannot use: the texts that are reported."""
+"""Error texts for a Kafka cluster that attn cannot use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_too_few_in_sync_replicas_for_min_insync_replicas_are_reported() -> None
 
 
 def test_two_missing_brokers_of_three_are_reported() -> None:
-    """Its list of those in sync is from before the others died: there is no controller that could change it."""
+    """The list of in-sync replicas is outdated: without a controller no broker can change it."""
     assert find_problems(partitions(5), {1}) == [
         "brokers 2, 3 of 3 unreachable",
         "attn.log/0, attn.log/1, attn.log/2 and 2 more with 1 of 3 replicas in sync, 2 needed to write "

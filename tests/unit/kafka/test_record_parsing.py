@@ -25,8 +25,9 @@ def read(
     *batches: Batch | bytes, at: int = 0, aborted: Iterable[tuple[int, int]] = (), committed: bool = True,
     limit: int | None = None,
 ) -> tuple[list[Any], int]:
-    """The records of all answers of a broker that has these batches, up to `limit`; without one, of the first answer or
-    up to the end of the last batch. And the position behind them."""
+    """Fetches from a broker that has these batches, up to `limit`. Without a limit: the first response, or all up to
+    the end of the last batch.
+    Returns the records and the position after them."""
     raws, records = [one if isinstance(one, bytes) else one.encode() for one in batches], []
     last = batches[-1]
     end = limit if limit is not None else last.last + 1 if isinstance(last, Batch) else 0
@@ -43,7 +44,7 @@ def read(
 
 
 def shape(records: list[Any]) -> list[Any]:
-    """Values of records; (first, last) of what is unreadable."""
+    """Returns the values of records, and (first, last) offset of unreadable ones."""
     return [(one.first, one.offset) if isinstance(one, Unreadable) else one.value for one in records]
 
 
@@ -52,7 +53,7 @@ def values(*texts: bytes) -> list[Rec]:
 
 
 @pytest.mark.parametrize("codec", [0, 1, 2, 3, 4])
-@pytest.mark.parametrize("size", [3, 900_000])  # by aiokafka's parser, and by ours
+@pytest.mark.parametrize("size", [3, 900_000])  # the small size is parsed by aiokafka, the large one by attn
 def test_all_codecs_and_everything_a_record_can_have(codec: int, size: int) -> None:
     big = bytes(range(256)) * (size // 256 + 1)
     sent = [
@@ -69,7 +70,7 @@ def test_all_codecs_and_everything_a_record_can_have(codec: int, size: int) -> N
 
 
 def test_snappy_batches_of_other_clients_are_read() -> None:
-    """Raw blocks (librdkafka) are read; snappy's own framing format, which Kafka does not have, is unreadable."""
+    """Raw blocks (librdkafka) are read. Snappy's framing format is unreadable: Kafka does not use it."""
     body = b"".join(one.encode(number) for number, one in enumerate(values(b"a", b"b")))
     records, _ = read(Batch(values(b"a", b"b"), codec=2, packed=bytes(cramjam.snappy.compress_raw(body))))
     assert shape(records) == [b"a", b"b"]
@@ -109,14 +110,15 @@ def test_a_broken_batch_is_unreadable_and_the_batches_around_it_are_read(broken:
     records, after = read(good, broken.at(12), more, at=10, limit=15)
     assert (shape(records), after) == ([b"a", b"b", (12, 13), b"c"], 15)
     assert records[2].reason
-    # Alone, and at the end: the position still moves.
+    # A broken batch alone and at the end: the position still moves.
     records, after = read(broken.at(12), at=12, limit=14)
     assert {type(one) for one in records} == {Unreadable}
     assert after == 14
 
 
 def test_the_next_batch_is_read_after_a_batch_whose_offsets_overlap_it() -> None:
-    """The embedded broker makes that of a negative delta. The next batch counts, also where both are fetched again."""
+    """The embedded broker writes such a batch for a negative offset delta. The next batch is read, also if both are
+    fetched again."""
     log = Batch(values(b"x", b"y"), 0, last_delta=4), Batch(values(b"a"), 1), Batch(values(b"b"), 2)
     assert shape(read(*log)[0]) == [(0, 0), b"a", b"b"]
     assert shape(list(Partition(TP, Buffer(b"".join(one.encode() for one in log)), (), 1, None, None, True, 1))) == [
@@ -143,11 +145,11 @@ def test_a_record_with_a_wrong_length_makes_the_rest_of_its_batch_unreadable() -
 
 @pytest.mark.parametrize("length", [-1, 0, 4, 2**31 - 1])
 def test_a_batch_with_a_wrong_length_is_skipped_offset_by_offset(length: int) -> None:
-    """Where the next batch begins can't be known: the position moves by one, and the broker looks for it."""
+    """The start of the next batch is unknown: the position moves by one, and the next fetch finds it."""
     broken = Batch(values(b"x"), 7, length=length)
     records, after = read(broken, at=7, limit=9)
     assert (shape(records), after) == ([(7, 7), (8, 8)], 9)
-    records, _ = read(Batch(values(b"a"), 6), broken, at=6)  # it is first in the next answer
+    records, _ = read(Batch(values(b"a"), 6), broken, at=6)  # the broken batch is the first of the next response
     assert shape(records) == [b"a", (7, 7)]
 
 
@@ -178,7 +180,7 @@ def test_aborted_transactions_and_markers_are_skipped() -> None:
         Batch(values(b"kept"), 1, attributes=0x10, producer=(8, 0, 0)),
         Batch(values(b"plain"), 2), control(0, 7, 3), control(1, 8, 4),
         Batch(values(b"second"), 5, attributes=0x10, producer=(7, 0, 1)), control(1, 7, 6),
-        control(9, 7, 7), control(0, 7, 8, key=b""),  # no such types
+        control(9, 7, 7), control(0, 7, 8, key=b""),  # control types that do not exist
     ]
     records, after = read(*log, aborted=[(7, 0)])
     assert (shape(records), after) == ([b"kept", b"plain", b"second"], 9)
@@ -213,14 +215,14 @@ def test_a_bomb_in_format_1() -> None:
 
 
 def test_every_cut_and_every_byte_of_a_batch() -> None:
-    """A batch cut off at, or changed in, each of its bytes: the position moves, and what is behind it arrives."""
+    """A batch is cut at each byte, or has one byte changed: the position moves, and later batches are read."""
     raw, behind = Batch([Rec(b"k", b"v", [(b"h", b"x")]), Rec(b"l", b"w")], codec=1).encode(), Batch(values(b"z"), 2)
     for cut in range(1, len(raw)):
         records, after = read(raw[:cut], limit=2)
         assert (shape(records), after) == ([(0, 0), (1, 1)], 2)
     for at in range(len(raw)):
         if 8 <= at < 12:
-            continue  # the length: see above
+            continue  # the length field: see the test of wrong lengths
         changed = bytearray(raw)
         changed[at] ^= 0x81
         records, after = read(bytes(changed), behind, limit=3)
@@ -231,6 +233,7 @@ def test_the_patch_replaces_classes_that_aiokafka_uses() -> None:
     fetcher_patch.install()
     assert fetcher.MemoryRecords is Buffer
     assert issubclass(fetcher.PartitionRecords, Partition)
-    fetch = inspect.unwrap(fetcher.Fetcher._proc_fetch_request)  # idle_fetch may have wrapped it in this process
+    # idle_fetch may have wrapped the method in this process
+    fetch = inspect.unwrap(fetcher.Fetcher._proc_fetch_request)
     assert {"MemoryRecords", "PartitionRecords", "FetchResult"} <= {*fetch.__globals__}
     assert HEADER.size == 61

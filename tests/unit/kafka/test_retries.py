@@ -56,7 +56,7 @@ async def test_a_cancellation_ends_the_retries(while_waiting: bool) -> None:
             raise NotLeaderForPartitionError()
         await asyncio.Event().wait()
 
-    stamina.set_testing(False)  # with waits
+    stamina.set_testing(False)  # real waits
     task = asyncio.create_task(_retry(request))
     async with asyncio.timeout(5):
         await called.wait()

@@ -1,9 +1,8 @@
-"""Law 6 with sessions and keys that come, change and go: nothing invisible reaches anybody, on any channel.
+"""Law 6 while sessions and keys are created, changed and revoked: no reader gets invisible data on any channel.
 
-Each example is a random series of events, sign-ins, changes of roles, ends of sessions, revoked keys and tokens. After
-each step every credential reads its streams, and some of the lists on one of the edges. Each text names its target: a
-leak is visible in the bytes. A credential that was taken away reads nothing, and its streams have ended.
-"""
+Each example is a random series of events, sign-ins, role changes, ends of sessions, revoked keys and tokens. After each
+step every credential reads its streams, and some of the lists on one edge. Each text names its target, so a leak is
+visible in the bytes. A revoked credential reads nothing, and its streams have ended."""
 
 from __future__ import annotations
 
@@ -42,14 +41,14 @@ YEARS = 10 * 365 * 86400
 
 
 class Sink(Kept):
-    """Keeps the bytes until the stream is ended. A frame after the end fails the test."""
+    """Keeps the bytes of a stream. A frame after the end fails the test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ended = False
 
     def write(self, piece: Any) -> None:
-        assert not self.ended, "a frame after the end of the stream"
+        assert not self.ended, "the edge sent a frame after the end of the stream"
         super().write(piece)
 
     def end(self) -> None:
@@ -60,12 +59,12 @@ class Sink(Kept):
 
 @dataclass
 class Holder:
-    """A credential, what it may see now, and its streams. `role` None: it was taken away."""
+    """A credential, its current role, and its streams. `role` is None after it was revoked."""
 
     user: str
     role: str | None
     headers: dict[str, str]
-    source: str | None = None  # of a key
+    source: str | None = None  # source of a key
     session: str | None = None
     sinks: list[tuple[Edge, LiveStream | None, Sink]] = field(default_factory=list)
     pushes: list[tuple[Edge, Subscriber, list[bool]]] = field(default_factory=list)
@@ -75,7 +74,7 @@ class Holder:
         if self.role is None or ws != WS:
             return False
         if self.source is not None:
-            return True  # checked by its source
+            return True  # the source checks this text itself
         return can_see(None if user == "-" else user, None if role == "-" else role, self.user, frozenset({self.role}))
 
 
@@ -111,14 +110,14 @@ class Play:
         user, role = self.random.choice(USERS), self.random.choice(ROLES)
         opened = await signed_in(self.attn, user, role, edge=self.random.randrange(2))
         mine = [one for one in self.holders if one.session and one.user == user and one.role is not None]
-        if len(mine) == 3:  # the oldest ends
+        if len(mine) == 3:  # the oldest session ends
             mine[0].role = None
         await self.join(Holder(user, role, cookie_of(opened), session=opened.id))
 
     async def token(self) -> None:
         user, role = self.random.choice(USERS), self.random.choice(ROLES)
         self.made += 1
-        self.attn.now += 2  # tokens are issued after an earlier revocation
+        self.attn.now += 2  # an earlier revocation does not cover a token that is issued later
         await self.join(Holder(user, role, bearer(
             user, role, ws=WS, seconds=YEARS, jti=f"t{self.made}", iat=self.attn.now - 1)))
 
@@ -157,7 +156,7 @@ class Play:
             role = self.random.choice(ROLES)
             await change_session(self.attn.edges[0], one.session or "", WS, role=role)
             if role != one.role:
-                self.check_ended(one)  # the resume then decides anew
+                self.check_ended(one)  # the next resume checks the role again
                 one.role = role
                 await self.open(one)
 

@@ -32,7 +32,7 @@ class Feed:
         self.frames = FrameEncoder(PageRenderer())
 
     def put(self, *rows: tuple[bytes, Any]) -> list[tuple[str, Any]]:
-        """One batch; its frames."""
+        """Applies one batch. Returns its frames."""
         self.position += 1
         raw = [(key, None if row is None else encode_row(row)) for key, row in rows]
         found = b""
@@ -61,7 +61,7 @@ def test_an_item_that_changes(change: dict[str, Any], reason: str, action: str |
     [(event, data)] = feed.put(item(**change))
     assert (event, data["reason"], data.get("resolved_action")) == ("removed", reason, action)
     assert data["counts"] == {"total": 0, "unread": 0, "by_kind": {}, "by_priority": {}}
-    assert feed.put(item(**change, rev=9)) == [], "and nothing of it after"
+    assert feed.put(item(**change, rev=9)) == [], "no later frame about the item"
 
 
 def test_a_decision_that_comes_back_is_added_at_the_top_of_its_band() -> None:
@@ -76,7 +76,7 @@ def test_a_decision_that_comes_back_is_added_at_the_top_of_its_band() -> None:
     page = [row.source_id for row in listing_of(feed)]
     assert page == ["u", "b", "a"]
     [(event, data)] = feed.put(item(source_id="b"))
-    assert (event, data["item"]["rank_reasons"]) == ("changed", ["normal"]), "a new question, in its usual position"
+    assert (event, data["item"]["rank_reasons"]) == ("changed", ["normal"]), "the new question has its usual position"
     assert [row.source_id for row in listing_of(feed)] == ["u", "a", "b"]
 
 
@@ -95,9 +95,11 @@ def test_dismiss_marks_remove_and_restore() -> None:
     assert feed.put((mark, MarkRow("w1", row.id, "ann", 0)))[0][1]["reason"] == "dismissed"
     assert feed.put((mark, None))[0][0] == "added"
     assert feed.put((mark, MarkRow("w1", row.id, "ann", 0, 77)))[0][1]["reason"] == "snoozed"
-    assert feed.put((mark_key(row.id, "bob"), MarkRow("w1", row.id, "bob", 0))) == [], "another's is another's"
+    assert feed.put((mark_key(row.id, "bob"), MarkRow("w1", row.id, "bob", 0))) == [], (
+        "a mark of another user changes nothing")
     [(event, data)] = feed.put(item(surge=1))
-    assert (event, data["counts"]["total"]) == ("added", 1), "the mark was made before it surged"
+    assert (event, data["counts"]["total"]) == ("added", 1), (
+        "the mark is older than the surge, so the item is listed again")
 
 
 def test_an_item_pushed_out_of_the_window_comes_back() -> None:

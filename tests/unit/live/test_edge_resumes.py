@@ -21,7 +21,7 @@ READERS = [
 
 
 class Sink:
-    """An outlet that takes everything."""
+    """An outlet that accepts all bytes."""
 
     def __init__(self) -> None:
         self.ready, self.on_ready, self.blocks = True, lambda: None, list[bytes]()
@@ -50,32 +50,33 @@ def test_all_resuming_readers_get_the_missed_frames(seed: int, loaded: bool, roo
             if not loaded:
                 edge.replica.workspace("w1")
     made = count_made(other)
-    asked = 0
+    resumes = 0
     for number in range(0, 40, 3):
         for reader, sink in zip(READERS, sinks, strict=True):
             if number >= len(sink.blocks):
                 continue
-            again, [(cursor, _, _)] = Sink(), frames(sink.blocks[number] + b"\n\n")
-            other.feed_hub.open(reader, 3, cursor, again)
-            assert again.blocks == sink.blocks[number + 1:], (reader, number)
-            asked += 1
-    assert len(made) < asked, "some were the same"
+            resumed, [(cursor, _, _)] = Sink(), frames(sink.blocks[number] + b"\n\n")
+            other.feed_hub.open(reader, 3, cursor, resumed)
+            assert resumed.blocks == sink.blocks[number + 1:], (reader, number)
+            resumes += 1
+    assert len(made) < resumes, "some readers shared an encoded answer"
 
 
 def count_made(edge: Edge) -> list[object]:
     made: list[object] = []
-    tell = edge.feed_hub._encode_resume
+    encode = edge.feed_hub._encode_resume
 
-    def counted(*asked: object) -> object:
-        made.append(asked)
-        return tell(*asked)  # type: ignore[arg-type]
+    def counted(*arguments: object) -> object:
+        made.append(arguments)
+        return encode(*arguments)  # type: ignore[arg-type]
 
     edge.feed_hub._encode_resume = counted  # type: ignore[method-assign, assignment]
     return made
 
 
 def test_personal_rows_that_existed_for_a_while_are_not_in_the_frames_of_others() -> None:
-    """Pins that were there for a while, and gone before anybody asks, are still in the frames of that while."""
+    """Pins existed between two positions and were deleted before the resume; the frames between these positions still
+    have them."""
     world, live, other = World(5), Edge(edge_settings()), Edge(edge_settings())
     key, rows = preferences_key("w1", "dan"), [world.batch(12)[0] for _ in range(4)]
     pins = encode_row(PreferencesRow("w1", "dan", ["c1"]))
@@ -88,7 +89,7 @@ def test_personal_rows_that_existed_for_a_while_are_not_in_the_frames_of_others(
             for user, sink in sinks.items():
                 live.feed_hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, None, sink)
     for user in ("eve", "dan"):
-        again, [(cursor, _, _)] = Sink(), frames(sinks[user].blocks[0] + b"\n\n")
-        other.feed_hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, cursor, again)
-        assert again.blocks == sinks[user].blocks[1:]
+        resumed, [(cursor, _, _)] = Sink(), frames(sinks[user].blocks[0] + b"\n\n")
+        other.feed_hub.open(Reader("w1", user, frozenset({"OWNER"})), 3, cursor, resumed)
+        assert resumed.blocks == sinks[user].blocks[1:]
     assert any(b"event: preferences" in block for block in sinks["dan"].blocks)

@@ -20,7 +20,7 @@ class _Begun(LiveStream):
 
 
 async def test_a_reader_that_never_reads_does_not_delay_others() -> None:
-    """An answer of before that is still in the way on its connection: the server waits with what comes next."""
+    """An earlier response fills the connection, so the server waits before it sends the next one."""
     connections = ConnectionRegistry(settings(), lambda: 0)
     begun: dict[str, asyncio.Event] = {}
 

@@ -1,4 +1,4 @@
-"""`Edge.publishing` sends the frames of the batches that its block applied."""
+"""`Edge.publishing` sends the frames of all batches that its block applied."""
 
 from __future__ import annotations
 

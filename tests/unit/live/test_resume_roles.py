@@ -1,7 +1,6 @@
 """Resume with another role (decision 0020): an edge that knows the role of a copy sends it no frames of another role.
-No reader gets what the token does not show. A client disconnects and resumes, with the same role or another, at the
-same edge or another, after a restart or not.
-"""
+No reader gets rows that the token does not allow. A client disconnects and resumes: with the same or another role, at
+the same or another edge, with or without a restart between."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def reader(role: str) -> Reader:
 
 
 class Client:
-    """One copy of an inbox, and the id of the last frame it took; one connection at a time."""
+    """One copy of an inbox, and the id of its last frame. It has one connection at a time."""
 
     def __init__(self, attn: Deciding) -> None:
         self.attn, self.copy, self.outlet = attn, Copy(), Kept()
@@ -37,7 +36,7 @@ class Client:
         self.role, self.limit = "OWNER", 1000
 
     def connect(self, role: str, limit: int, edge: int) -> list[str]:
-        """Goes on from where it was, as this role; the events it was told at once."""
+        """Resumes after the last frame in this role. Returns the names of the first events."""
         self.role, self.limit, self.outlet = role, limit, Kept()
         self.stream = self.attn.edges[edge].feed_hub.open(reader(role), limit, self.last, self.outlet)
         return self.read()
@@ -45,12 +44,13 @@ class Client:
     def read(self) -> list[str]:
         raw, self.outlet.raw = self.outlet.raw, b""
         for shown in (None, *ROLES):
-            assert shown in (None, self.role) or marker(WS, None, shown).encode() not in raw, "invisible is absent"
-        told = frames(raw)
-        for frame in told:
+            assert shown in (None, self.role) or marker(WS, None, shown).encode() not in raw, (
+                "a frame has a row that the role may not see")
+        received = frames(raw)
+        for frame in received:
             self.copy.apply(frame)
             self.last = frame[0]
-        return [event for _, event, _ in told]
+        return [event for _, event, _ in received]
 
     def leave(self) -> None:
         if self.stream is not None:
@@ -62,25 +62,25 @@ class Client:
         assert self.copy.page == Truth(self.attn.rows, reader(self.role)).page(self.limit)
 
 
-def happen(attn: Deciding, number: int, role: str | None, priority: str = "normal") -> None:
+def post_message(attn: Deciding, number: int, role: str | None, priority: str = "normal") -> None:
     target = {"target_role": role} if role else {}
     attn.happen(message(f"m{number}", title=marker(WS, None, role), priority=priority, **target))
 
 
 @law(60)
 @given(st.integers(0, 2**32), st.sampled_from([1, 3, 1000]))
-def test_on_one_edge_whoever_comes_back_as_another_has_the_right_copy(seed: int, limit: int) -> None:
+def test_a_reader_that_resumes_in_another_role_has_the_right_copy(seed: int, limit: int) -> None:
     pick = random.Random(seed)
     attn = Deciding()
     client = Client(attn)
     for number in range(12):
-        happen(attn, number, pick.choice((None, *ROLES)))
+        post_message(attn, number, pick.choice((None, *ROLES)))
         if number % 2 == 0:
             client.leave()
             if pick.random() < 0.6:
-                happen(attn, pick.randrange(12), pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+                post_message(attn, pick.randrange(12), pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
             role = pick.choice((client.role, *ROLES))
-            if pick.random() < 0.3:  # the answer gets lost on its way
+            if pick.random() < 0.3:  # the response is lost
                 attn.edges[0].feed_hub.open(reader(role), limit, client.last, Kept()).on_disconnect()
             client.connect(role, limit, 0)
         client.check()
@@ -89,15 +89,15 @@ def test_on_one_edge_whoever_comes_back_as_another_has_the_right_copy(seed: int,
 
 @law(60)
 @given(st.integers(0, 2**32))
-def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) -> None:
-    """Whatever windows of the same user, and whichever roles of others, were served meanwhile."""
+def test_the_same_role_resumes_exactly_on_any_edge_after_any_restart(seed: int) -> None:
+    """The edge may have served other windows of this user, and other roles, in the meantime."""
     pick = random.Random(seed)
     attn = Deciding(edges=2)
     clients = [Client(attn) for _ in range(3)]
     for number, client in enumerate(clients):
         assert client.connect("OWNER", (1000, 3, 1)[number], number % 2) == ["snapshot"]
     for number in range(12):
-        happen(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+        post_message(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
         for client in clients:
             client.check()
         client = pick.choice(clients)
@@ -106,7 +106,7 @@ def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) 
             for one in clients:
                 one.leave()
             attn.restart()
-        happen(attn, 20 + number, pick.choice((None, "OWNER")))
+        post_message(attn, 20 + number, pick.choice((None, "OWNER")))
         for one in clients:
             if one.stream is None:
                 edge = pick.randrange(2)
@@ -120,12 +120,12 @@ def test_the_same_role_goes_on_exactly_on_any_edge_after_any_restart(seed: int) 
 @law(60)
 @given(st.integers(0, 2**32))
 def test_no_reader_gets_rows_that_the_token_does_not_show(seed: int) -> None:
-    """Wherever they go on, as whom, with whosesoever cursor: `read` looks at every byte."""
+    """With any edge, role and cursor of any user: `read` checks every byte."""
     pick = random.Random(seed)
     attn = Deciding(edges=2)
     client = Client(attn)
     for number in range(12):
-        happen(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
+        post_message(attn, number, pick.choice((None, *ROLES)), pick.choice(("low", "urgent")))
         client.leave()
         if pick.random() < 0.2:
             attn.restart()
@@ -134,7 +134,7 @@ def test_no_reader_gets_rows_that_the_token_does_not_show(seed: int) -> None:
             reader(role := pick.choice(ROLES)), pick.choice((1, 3, 1000)), client.last, client.outlet)
         client.role = role
         raw = client.outlet.raw
-        happen(attn, 30 + number, pick.choice((None, *ROLES)))
+        post_message(attn, 30 + number, pick.choice((None, *ROLES)))
         for shown in ROLES:
             assert shown == role or marker(WS, None, shown).encode() not in raw + client.outlet.raw
         client.last = attn.edges[edge].replica.cursor(WS)
@@ -144,25 +144,25 @@ def test_no_reader_gets_rows_that_the_token_does_not_show(seed: int) -> None:
 def test_a_reader_that_returns_to_a_role_gets_a_snapshot() -> None:
     attn = Deciding()
     client = Client(attn)
-    happen(attn, 0, "OWNER")
+    post_message(attn, 0, "OWNER")
     for role in ("OWNER", "MEMBER", "OWNER", "MEMBER"):
         assert client.connect(role, 1000, 0) == ["snapshot"], role
         client.check()
         client.leave()
-        happen(attn, 1, "OWNER")
-        happen(attn, 2, "MEMBER")
+        post_message(attn, 1, "OWNER")
+        post_message(attn, 2, "MEMBER")
     client.connect("MEMBER", 1000, 0)
-    happen(attn, 3, "MEMBER")
+    post_message(attn, 3, "MEMBER")
     client.check()
     client.leave()
-    happen(attn, 4, "MEMBER")
+    post_message(attn, 4, "MEMBER")
     assert client.connect("MEMBER", 1000, 0) == ["added"]
     client.check()
 
 
 def test_a_new_feed_in_another_role_resumes_exactly() -> None:
     attn = Deciding()
-    happen(attn, 0, None)
+    post_message(attn, 0, None)
     for role in (*ROLES, *ROLES):
         client = Client(attn)
         for _ in range(2):
@@ -173,7 +173,7 @@ def test_a_new_feed_in_another_role_resumes_exactly() -> None:
 
 def test_concurrent_feeds_of_one_user_in_two_roles_resume_exactly() -> None:
     attn = Deciding(edges=2)
-    happen(attn, 0, None)
+    post_message(attn, 0, None)
     clients = [Client(attn), Client(attn)]
     for _ in range(3):
         for edge in (0, 1, 1):
@@ -182,12 +182,12 @@ def test_concurrent_feeds_of_one_user_in_two_roles_resume_exactly() -> None:
                 assert ("snapshot" in client.connect(role, 1000, edge)) is first
             for client in clients:
                 client.check()
-            happen(attn, 1, None)
+            post_message(attn, 1, None)
             for client in clients:
                 client.leave()
 
 
-def test_users_that_are_remembered_are_bounded() -> None:
+def test_the_number_of_remembered_users_is_bounded() -> None:
     known = ResumeRoles()
     for number in range(60_000):
         known.begin(Reader(WS, f"u{number}", frozenset({"OWNER"})), None)

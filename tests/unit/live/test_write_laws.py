@@ -1,8 +1,7 @@
 """Laws 4 and 6 with writes of users: source events and commands of several users and roles, in any order.
 
-After every step each reader's snapshot and frames make up their page, and nothing invisible has reached them on any
-channel.
-"""
+After every step the snapshot and frames of each reader equal the reader's page, and no channel has sent invisible
+data."""
 
 from __future__ import annotations
 
@@ -56,14 +55,14 @@ READERS = [Reader(ws, user, frozenset({role})) for ws, user, role in (
     ("w1", "ann", "OWNER"), ("w1", "bob", "MEMBER"), ("w1", "cyd", "MEMBER"), ("w2", "ann", "OWNER"))]
 LIMITS = (2, 1000)
 OPENS = ("waitpoint.created", "message.posted", "run.failed", "escalation.opened", "plan.proposed")
-# `retry` fits failed runs; with `confirm` false a delivered decision is applied.
+# Effect `retry` applies to failed runs; with `confirm` false a delivered decision counts as applied.
 ASKS = (None, {}, {"quorum": {"approve": 2}}, {"reply": {"to": "x", "confirm": False}}, {"batch": {"key": "b"}},
         {"deciders": {"roles": ["MEMBER"]}}, {"expires_at": "2026-05-20T14:00:00Z"})
 CLOSES = ("waitpoint.approved", "message.withdrawn", "run.recovered", "escalation.resolved", "plan.rejected")
 
 
 class Followed:
-    """One reader's feed, as bytes and as the copy a browser would have."""
+    """One reader's feed: its bytes, and the copy that a browser would have."""
 
     def __init__(self, reader: Reader, limit: int, replica: Replica, frames_of: FrameEncoder) -> None:
         self.reader, self.limit = reader, limit
@@ -71,9 +70,9 @@ class Followed:
         self.copy = Copy()
         self.bytes = b""
         cursor = replica.cursor(reader.workspace_id)
-        self.tell(frames_of.encode_snapshot(replica.workspace(reader.workspace_id), self.window, cursor))
+        self.receive(frames_of.encode_snapshot(replica.workspace(reader.workspace_id), self.window, cursor))
 
-    def tell(self, *sent: bytes) -> None:
+    def receive(self, *sent: bytes) -> None:
         self.bytes += b"".join(sent)
         for frame in frames(b"".join(sent)):
             self.copy.apply(frame)
@@ -97,9 +96,9 @@ class Stage:
         self.feeds = [Followed(reader, limit, self.replica, self.frames) for reader in READERS for limit in LIMITS]
         self.clock = 0
         self.number = 0
-        self.told = 0  # facts
-        self.outcomes: dict[str, Outcome] = {}  # by command
-        self.told_open: Counter[str | None] = Counter()  # item -> how many more facts opened it than closed it
+        self.fact_count = 0  # number of facts
+        self.outcomes: dict[str, Outcome] = {}  # command -> outcome
+        self.net_openings: Counter[str | None] = Counter()  # item -> openings minus closings in its facts
 
     def step(self) -> None:
         self.clock += self.random.randrange(0, 40)
@@ -125,7 +124,7 @@ class Stage:
                      incident_key="k", **{name: value for name, value in (targets | asks).items() if value})
 
     def _command(self) -> Any:
-        """By anybody, on anything there is: also on what they can't see."""
+        """Returns a command of any user for any item, invisible ones included."""
         pick, reader = self.random.choice, self.random.choice(READERS)
         ids = [row.id for row in map(self._item, list(self.rows)) if row is not None] or ["ibx_none"]
         common = {
@@ -143,9 +142,9 @@ class Stage:
         ))()
 
     def _decision_command(self, reader: Reader, common: dict[str, Any], ids: list[str]) -> Any:
-        """A vote, often for the question of now, its undo, or one option for several items."""
+        """Returns a vote (most for the current question), its undo, or one option for several items."""
         pick = self.random.choice
-        common = common | {"idempotency_key": None}  # the stored outcomes of decisions have their whole body
+        common = common | {"idempotency_key": None}  # stored outcomes of decisions keep their whole body
         claims = {"role": next(iter(reader.roles)), "option": pick(("approve", "approve", "reject", "retry"))}
         rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.question is not None]
         if not rows or self.random.random() < 0.2:
@@ -160,7 +159,7 @@ class Stage:
         return Decide(**common, **claims, item=row.id, digest=digest)
 
     def _report(self) -> Any:
-        """What `attn deliver` or a source says of one of the decisions."""
+        """Returns the report of `attn deliver` or of a source about a decision."""
         found = [row for key, raw in self.rows.items() if isinstance(row := decode_row(key, raw), DecisionRow)]
         if not found:
             return self._event()
@@ -186,13 +185,13 @@ class Stage:
             else:
                 if self.pushes.wants_fact(fact):
                     self.barrier.add(0, fact)
-                self.told += 1
-                self.told_open[fact.item] += fact.opened - (fact.seconds_open is not None)
+                self.fact_count += 1
+                self.net_openings[fact.item] += fact.opened - (fact.seconds_open is not None)
         self._push_visible()
         for update in self.replica.apply(0, batch.rows, position):
             for feed in self.feeds:
                 if feed.reader.workspace_id == update.workspace.workspace_id:
-                    feed.tell(*self.frames.encode_batch(update, feed.window))
+                    feed.receive(*self.frames.encode_batch(update, feed.window))
         self._push_visible()
 
     def _push_visible(self) -> None:
@@ -202,23 +201,23 @@ class Stage:
                 self.pushes.push(outcome)
         self.pushes.push_decisions([fact for fact in visible if isinstance(fact, Fact)])
 
-    def twice(self) -> None:
-        """A command sent again under another id finds everything as it wants it: no row, fact, frame or push."""
+    def check_repeated_command(self) -> None:
+        """A command that repeats an earlier one under another id has no effect: no row, fact, frame or push."""
         self.number += 1
         command = self._command()
         while command.idempotency_key is not None:
             command = self._command()
         self._fold(command)
         self._fold()  # a question that was asked again after its `expires_at` expires now
-        rows, told = self._kept(), self.told
+        rows, fact_count = self._kept(), self.fact_count
         sent = [feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]
         self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
-        assert (self._kept(), self.told) == (rows, told), command
+        assert (self._kept(), self.fact_count) == (rows, fact_count), command
         assert sent == ([feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]), command
 
     def check_edge_agrees(self) -> None:
         """An edge refuses an answer on its replica exactly if the fold refuses it, with the same response."""
-        self._fold()  # what is due now changes questions before the next command
+        self._fold()  # due timers change questions before the next command
         for number in range(4):
             reader = READERS[number]
             row_ids = [row.id for row in map(self._item, list(self.rows)) if row is not None]
@@ -237,8 +236,8 @@ class Stage:
             else:
                 assert (outcome.status, json.loads(bytes(outcome.body))) == refusal
 
-    def late(self) -> None:
-        """`unread` by everybody, of whoever has not seen the newest revision, opens nothing that a source closed."""
+    def check_late_unread(self) -> None:
+        """`unread` by every user, with an old revision, opens no item that its source closed."""
         before = {row.id: row for row in map(self._item, list(self.rows)) if row is not None}
         for reader in READERS:
             self.number += 1
@@ -250,7 +249,7 @@ class Stage:
             was = before[row.id]
             if was.state == "resolved" and row.is_open:
                 assert was.closed is not None
-                assert was.closed.digest.startswith("c"), "a command closed it"
+                assert was.closed.digest.startswith("c"), "only an item that a command closed opens again"
 
     def _kept(self) -> dict[bytes, bytes]:
         return {key: raw for key, raw in self.rows.items() if key[:2] not in (b"e:", b"~:")}
@@ -262,16 +261,16 @@ class Stage:
         self._publish()
 
     def check_outcomes(self) -> None:
-        """Each user's outcomes are counted, and small."""
+        """The number of stored outcomes per user is correct, and each has less than 400 bytes."""
         rows = {key: decode_row(key, raw) for key, raw in self.rows.items() if key[:2] in (b"o:", b"k:")}
         kept = Counter((row.ws, row.user) for row in rows.values() if isinstance(row, OutcomeRow))
         assert kept == {(row.ws, row.user): row.count for row in rows.values() if isinstance(row, KeysRow)}
         assert all(len(self.rows[key]) < 400 for key in rows)
 
     def check_facts(self) -> None:
-        """What the history counts as open is what is open (an incident's facts are its members')."""
+        """Items that are open by the facts are the open items of the view (an incident has no facts of its own)."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.kind != "incident"]
-        assert {row.id: self.told_open[row.id] for row in rows} == {row.id: row.is_pending for row in rows}
+        assert {row.id: self.net_openings[row.id] for row in rows} == {row.id: row.is_pending for row in rows}
 
     def check(self) -> None:
         self._check_incidents()
@@ -285,14 +284,14 @@ class Stage:
         self.check_pushes()
 
     def check_pushes(self) -> None:
-        """Before anything else happens: a row may be for others then."""
+        """Called before the next step, because that may change the targets of a row."""
         for one in self.subscribers:
             while not one.waiting.empty():
                 self._check_push(one.reader, json.loads(one.waiting.get_nowait()))
 
     def _check_incidents(self) -> None:
-        """Open exactly while runs of it are, and those, no others, are grouped under it. A run whose question got an
-        answer is not in the list, but it remains a member until its source closes it."""
+        """An incident is open exactly while one of its runs is open, and exactly these runs are grouped under it. A run
+        whose question got an answer is not listed, but it stays a member until its source closes it."""
         rows = [row for row in map(self._item, list(self.rows)) if row is not None]
         for incident in (row for row in rows if row.kind == "incident"):
             grouped = {row.id for row in rows if row.incident == incident.id and row.is_open}
@@ -303,10 +302,10 @@ class Stage:
             assert (set(incident.members), incident.count) == (grouped | answered, len(grouped | answered))
             assert incident.state == "resolved" or incident.resolved_at is None
 
-    def _check_push(self, reader: Reader, told: Any) -> None:
-        assert told["channel"] == f"workspace:{reader.workspace_id}"
-        if "id" in told["payload"]:
-            row = self._item(b"i:" + told["payload"]["id"].encode())
+    def _check_push(self, reader: Reader, push: Any) -> None:
+        assert push["channel"] == f"workspace:{reader.workspace_id}"
+        if "id" in push["payload"]:
+            row = self._item(b"i:" + push["payload"]["id"].encode())
             assert row is None or row.ws == reader.workspace_id
             assert row is None or reader.can_see(row.target_user_id, row.target_role)
 
@@ -320,11 +319,11 @@ def test_law_4_and_6_with_writes(seed: int) -> None:
         stage.check()
         stage.check_facts()
         stage.check_outcomes()
-        stage.twice()
+        stage.check_repeated_command()
         stage.check_pushes()
         stage.check_edge_agrees()
         stage.check_pushes()
-    stage.late()
+    stage.check_late_unread()
     stage.check()
     for feed in stage.feeds:
         reader = feed.reader

@@ -42,7 +42,8 @@ def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     assert all(place > 0 for place in places), f"needs {SECTIONS}"
     assert places == sorted(places)
     for metric, _ in metrics_of("\n".join(re.findall(r"`([^`]*attn_[^`]*)`", text))):
-        assert metric in declared_metrics() | dict.fromkeys(FOREIGN), f"{runbook.name}: nobody declares {metric}"
+        assert metric in declared_metrics() | dict.fromkeys(FOREIGN), (
+            f"{runbook.name}: no module declares metric {metric}")
 
 
 def test_every_runbook_has_its_alert() -> None:
@@ -56,7 +57,7 @@ def test_every_alert_is_tested() -> None:
 
 
 def test_counters_of_rejects_start_at_zero() -> None:
-    """`increase` does not see a counter's first value."""
+    """PromQL's `increase` ignores the first value of a counter, so each counter must export 0 first."""
     for topic, cause in (("plans", "fault"), ("attn.log", "pack"), ("attn.log", "row"), ("attn.facts", "insert")):
         assert REGISTRY.get_sample_value("attn_dead_letters_total", {"topic": topic, "cause": cause}) is not None
 

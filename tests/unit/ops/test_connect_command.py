@@ -1,4 +1,4 @@
-"""`attn connect`: what is wrong with its arguments is said before anything starts, and no secret is among them."""
+"""`attn connect` rejects invalid arguments before it starts, and shows no secret in its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_there_is_no_option_with_the_key(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("text", ["", "attn_x", KEY[:-1], KEY[:-1] + ("0" if KEY[-1] != "0" else "1"), KEY + KEY])
-def test_a_key_that_is_none_is_refused_without_being_shown(
+def test_an_invalid_key_is_refused_without_being_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str,
 ) -> None:
     monkeypatch.setenv("ATTN_KEY", text)

@@ -1,4 +1,5 @@
-"""The demo's sources apply each decision once, refuse some with a reason, and keep what may still be taken back."""
+"""The demo's sources apply each decision once and refuse some with a reason. They hold a decision until its undo time
+has ended."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ KINDS = {
     "session.waiting": "session_waiting", "plan.proposed": "plan_approval", "action.requested": "pending_action",
     "draft.edited": "draft_review", "task.blocked": "blocked_task", "case.state_changed": "blocked_case",
 }
-# What each kind's options do if the ask names none (CONTRACT §7).
+# Effects of the default options of each kind, for asks without options (CONTRACT §7).
 DEFAULTS = {
     "plan_approval": ["approve", "reject"], "session_waiting": ["respond"], "draft_review": ["approve", "reject"],
     "blocked_case": ["approve", "ignore", "reject"], "blocked_task": ["acknowledge"],
@@ -52,7 +53,7 @@ STORY = story(4000)
 
 
 def asking(kind: str, **wanted: Any) -> dict[str, Any]:
-    """The story's first event of this type that asks, with these values of `data`."""
+    """Returns the story's first event of this type that has an ask and these values in `data`."""
     return next(event for event in STORY if event["type"] == kind and "ask" in event["data"]
                 and all(event["data"].get(name) == value for name, value in wanted.items()))
 
@@ -66,7 +67,7 @@ def record(
     event: dict[str, Any], does: str | None, *, verb: DecisionVerb = "made", number: int = 0, at: int = NOW,
     question: str | None = None, **more: Any,
 ) -> dict[str, Any]:
-    """A record of topic `decisions` about the item of `event`, as attn writes it."""
+    """Returns a record of topic `decisions` about the item of `event`, as attn writes it."""
     decision = f"dec_{event['id']}_{number}"
     data = DecisionData(
         decision=decision, item="in_1", kind=KINDS[event["type"]], source=event["source"],
@@ -85,7 +86,7 @@ def desk(tmp_path: Path) -> DecisionDesk:
 
 
 def applied(desk: DecisionDesk, at: int = NOW + UNDO) -> list[dict[str, Any]]:
-    """All events of the decisions that are due, which are then done."""
+    """Returns all events of the due decisions, and marks these decisions as done."""
     sent = []
     for decision, found in desk.due(at):
         sent += found
@@ -99,7 +100,7 @@ def options(event: dict[str, Any]) -> list[str]:
 
 
 def asks_of_each_shape() -> list[Any]:
-    """One event of every distinct list of effects of a kind."""
+    """Returns one event per kind and list of effects."""
     found = {}
     for event in STORY:
         if "ask" in event["data"]:
@@ -113,7 +114,7 @@ def test_all_kinds_that_wait_for_a_person_ask_and_each_ask_is_valid() -> None:
     for event in STORY:
         if "ask" in event["data"]:
             ask = Ask.model_validate_json(json.dumps(event["data"]["ask"]))
-            assert ask.id == event["id"], "an item that opens again asks another question"
+            assert ask.id == event["id"], "an item that opens again has an ask with a new id"
             kinds.add(event["type"])
     assert kinds == set(KINDS)
 
@@ -153,7 +154,7 @@ def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], d
     assert len({one["id"] for one in sent}) == len(sent)
 
 
-def test_a_decision_waits_until_nobody_can_take_it_back(desk: DecisionDesk) -> None:
+def test_a_decision_waits_until_its_undo_time_has_ended(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     desk.accept(event)
     desk.receive(record(event, "approve"))
@@ -192,7 +193,7 @@ def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> No
 
 
 def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Path) -> None:
-    """Also if the demo ends between the acknowledgement of its events and the mark: their ids are the same."""
+    """The demo may end after its events are acknowledged and before it marks the decision: their ids stay the same."""
     event = asking("action.requested")
     desk = DecisionDesk(tmp_path / "desk.json")
     desk.accept(event)
@@ -266,18 +267,19 @@ def test_a_decision_about_an_item_that_its_source_has_closed_changes_nothing(des
     assert applied(desk) == []
 
 
-def test_the_story_does_not_close_an_item_about_which_somebody_decided(desk: DecisionDesk) -> None:
+def test_the_story_does_not_close_an_item_with_a_decision(desk: DecisionDesk) -> None:
     event = asking("plan.proposed")
     closing = {**event, "id": "closing", "type": "plan.rejected", "data": {}}
     desk.accept(event)
     desk.receive(record(event, "approve"))
-    assert not desk.accept(closing), "it may still be taken back"
+    assert not desk.accept(closing), "the decision may still be undone"
     assert applied(desk)[0]["type"] == "plan.approved"
     assert not desk.accept(closing)
-    assert desk.accept({**closing, "id": "another"}), "only the closing of the answered question is left out"
+    assert desk.accept({**closing, "id": "another"}), (
+        "the story leaves out only the closing event of the answered question")
 
 
-def test_an_expiry_is_applied_with_its_safe_option_and_nobody_as_actor(desk: DecisionDesk) -> None:
+def test_an_expiry_is_applied_with_its_safe_option_and_without_an_actor(desk: DecisionDesk) -> None:
     event = next(one for one in STORY if "on_expiry" in one["data"].get("ask", {}))
     desk.accept(event)
     made = record(event, "reject")
@@ -295,7 +297,7 @@ def test_an_expiry_without_an_answer_changes_nothing(desk: DecisionDesk) -> None
     assert applied(desk) == []
 
 
-def test_a_message_tells_what_was_edited(desk: DecisionDesk) -> None:
+def test_a_message_names_the_edited_fields(desk: DecisionDesk) -> None:
     event = next(one for one in STORY if "amount" in one["data"].get("ask", {}).get("action", {}).get("args", {}))
     desk.accept(event)
     args = {**event["data"]["ask"]["action"]["args"], "amount": 10.5}
@@ -327,10 +329,10 @@ def test_people_vote_only_where_they_may() -> None:
     assert may_decide(item(), "jonas", "ADMIN")
     assert may_decide(item(), "li", "MANAGER")
     assert not may_decide(item(), "noor", "MEMBER")
-    assert not may_decide(item(), "sam", "OWNER"), "excluded"
+    assert not may_decide(item(), "sam", "OWNER"), "the ask's deciders exclude sam"
     assert not may_decide(item(state="decided"), "jonas", "ADMIN")
-    assert not may_decide({"id": "in_2", "state": "unread"}, "jonas", "ADMIN"), "it does not ask"
-    assert not may_decide(item(votes=[{"user": "jonas", "vote": "grant"}]), "jonas", "ADMIN"), "voted"
+    assert not may_decide({"id": "in_2", "state": "unread"}, "jonas", "ADMIN"), "the item has no ask"
+    assert not may_decide(item(votes=[{"user": "jonas", "vote": "grant"}]), "jonas", "ADMIN"), "jonas has voted already"
 
 
 def test_the_second_vote_follows_the_first() -> None:

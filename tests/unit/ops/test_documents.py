@@ -17,7 +17,7 @@ from ops.cli.settings_docs import page
 from schemas.settings import RENAMED, Settings
 
 ROOT = Path(__file__).parents[3]
-# Of tests, of compose, of a shell's example, and names that stand for several.
+# Variables of tests, of compose and of a shell example, and prefixes that stand for several settings.
 OTHERS = {"ATTN_TEST_KAFKA", "ATTN_TEST_TIMES", "ATTN_PUBLIC_ADDRESS", "ATTN_PUBLIC_PORT"}
 SETTINGS = {f"ATTN_{name.upper()}" for name in Settings.model_fields}
 ROOMS = ("api", "docs", "ops", "requirements", "schemas", "streams", "tests")
@@ -56,9 +56,9 @@ def test_links_lead_somewhere(document: Path) -> None:
             continue
         name, _, anchor = target.partition("#")
         path = (document.parent / name).resolve() if name else document
-        assert path.exists(), f"{target} is not there"
+        assert path.exists(), f"{target} does not exist"
         if anchor:
-            assert anchor in anchors(path), f"{target}: no such heading; there are {sorted(anchors(path))}"
+            assert anchor in anchors(path), f"{target}: no such heading; the file has {sorted(anchors(path))}"
 
 
 def long_lines(text: str) -> list[str]:
@@ -77,9 +77,9 @@ def test_lines_are_at_most_100_characters_long(document: Path) -> None:
 @each
 def test_files_that_are_named_exist(document: Path) -> None:
     if document.name in ("CHANGELOG.md", "settings.md") or "decisions" in document.parts:
-        return  # they describe the past
+        return  # decisions and the changelog name files that were removed
     for name in re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./*-]+)`", document.read_text()):
-        assert list(ROOT.glob(name.rstrip("/"))), f"{name} is not there"
+        assert list(ROOT.glob(name.rstrip("/"))), f"{name} does not exist"
 
 
 def functions(path: Path) -> set[str]:
@@ -99,7 +99,7 @@ def functions(path: Path) -> set[str]:
 @each
 def test_functions_that_links_name_are_defined_there(document: Path) -> None:
     for name, target in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.(?:py|js))\)", document.read_text()):
-        if not target.endswith(name):  # a link to the file itself is named after it
+        if not target.endswith(name):  # a link whose text is the file's own name points to the file
             path = (document.parent / target).resolve()
             assert name in functions(path), f"{target} defines no {name}"
 
@@ -136,7 +136,7 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 
 def test_the_example_shows_defaults_as_they_are() -> None:
-    """A line that is commented out says what holds without it, where it looks like that."""
+    """A commented line in `.env.example` shows the default if it has the form NAME=value."""
     shown = dict(re.findall(r"^#(ATTN_\w+)=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     for name in ("DATA_DIR", "HOST", "PORT", "LOG_LEVEL", "HISTORY_QUERY_SECONDS", "HISTORY_QUERY_CONCURRENCY"):
         default = Settings.model_fields[name.lower()].default
@@ -204,7 +204,7 @@ def test_unknown_names_and_long_lines_are_reported() -> None:
 
 
 def test_a_clone_has_nothing_that_git_ignores_in_it() -> None:
-    """Links are looked up in the checkout; what they lead to must be in a clone as well."""
+    """Link targets exist in this checkout; they must also be committed, so that a clone has them."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

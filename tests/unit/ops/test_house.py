@@ -1,7 +1,7 @@
 """Structure of the code: size of folders and modules, import levels, no import circles, no old names.
 
-import-linter (pyproject.toml) says which folder may import which. These tests keep the folders readable.
-"""
+import-linter (pyproject.toml) checks which folder may import which. These tests limit the size of folders and
+modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 ROOT = next(path for path in Path(__file__).parents if (path / "pyproject.toml").exists())
 PACKAGES = ("schemas", "streams", "api", "ops")
 
-# A reader keeps about ten names in mind; twelve leave room for a module and its counterpart.
+# A reader remembers about ten names of a folder; twelve allow a module and its counterpart more.
 MAX_ENTRIES = 12
 LARGER_FOLDERS = {
     "api/static/attn": "modules of the dashboard; the addresses in docs/client.md stay",
@@ -33,10 +33,10 @@ LARGER_FOLDERS = {
     "schemas/json/views": "generated: one schema per kind of row",
 }
 
-# Deeper layouts need a subfolder with a name for what its modules do together.
+# A deeper layout needs a subfolder, named after the common task of its modules.
 MAX_LEVELS = 6
 
-# About 300 lines, and some room for a change before the module has to be split.
+# About 300 lines, plus room for a small change before the module must be split.
 MAX_LINES = 340
 LONGER_MODULES = {
     "api/contract/responses.py": "one model per response, each with its description",
@@ -170,14 +170,14 @@ def test_folders_have_few_entries() -> None:
                 entries[str(parent)].add(entry)
     large = {folder for folder, names in entries.items() if len(names) > MAX_ENTRIES}
     assert large <= set(LARGER_FOLDERS), f"more than {MAX_ENTRIES} entries: {sorted(large - set(LARGER_FOLDERS))}"
-    assert set(LARGER_FOLDERS) <= large, f"no exception any more: {sorted(set(LARGER_FOLDERS) - large)}"
+    assert set(LARGER_FOLDERS) <= large, f"no longer an exception: {sorted(set(LARGER_FOLDERS) - large)}"
 
 
 def test_modules_have_few_lines() -> None:
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in python_files()}
     long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
     assert {name: lines for name, lines in long.items() if name not in LONGER_MODULES} == {}
-    assert set(LONGER_MODULES) <= set(long), "an exception is no longer needed"
+    assert set(LONGER_MODULES) <= set(long), "no longer an exception"
 
 
 def definitions(module: ast.Module) -> Iterator[tuple[str, int]]:
@@ -237,7 +237,7 @@ def test_old_names_do_not_return() -> None:
     assert [line for path in python_files() for line in old_names(path, tree(path), renamed())] == []
 
 
-def test_an_old_name_is_noticed_wherever_it_is_defined() -> None:
+def test_an_old_name_is_reported_in_every_kind_of_definition() -> None:
     source = ast.parse(
         "LIMIT = 1\n"
         "class Alarm:\n"
@@ -259,7 +259,7 @@ def test_sections_of_the_old_names_are_folders_or_modules() -> None:
     assert [name for name in renamed() if name != "*" and not (ROOT / name).exists()] == []
 
 
-def test_a_circle_and_its_levels_are_noticed() -> None:
+def test_a_circle_and_its_levels_are_reported() -> None:
     assert levels({"a": {"b", "c"}, "b": {"c"}}) == [("c",), ("b",), ("a",)]
     with pytest.raises(CycleError):
         levels({"a": {"b"}, "b": {"a"}})

@@ -1,5 +1,5 @@
-"""Keys of the settings: every spelling of base64, the derived default, errors without the value, and which process gets
-which key."""
+"""Keys of the settings: spellings of base64, the derived default, errors without the value, and the keys of each
+process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_without_a_list_each_use_derives_a_key_of_its_own() -> None:
     assert receipt_keys(derived) == [hmac.digest(SECRET.encode(), b"attn.receipt-key.1", hashlib.sha256)]
     assert Sealer(seal_keys(derived)).seal("t", ["ws"]).startswith("s1.")
     assert seal_keys(settings()) == receipt_keys(settings()) == []
-    assert seal_keys(settings(seal_keys=" ", jwt_secret=SECRET)) == seal_keys(derived), "an empty setting is not given"
+    assert seal_keys(settings(seal_keys=" ", jwt_secret=SECRET)) == seal_keys(derived), (
+        "an empty setting counts as unset")
 
 
 @pytest.mark.parametrize("bad", [

@@ -1,4 +1,4 @@
-"""nginx finds the workspace of a request: that of a token, or that which a request with a session names."""
+"""nginx derives the workspace of a request from its token, or for a session from query, header or cookie."""
 
 from __future__ import annotations
 

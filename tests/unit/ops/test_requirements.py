@@ -23,14 +23,14 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def pins(name: str) -> list[tuple[Requirement, list[str]]]:
-    """Each pin with its hashes."""
+    """Returns package -> the pinned requirement with its hashes."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     blocks = re.findall(r"^([\w.-]+==[^\n]*?) \\\n((?:    --hash=\S+(?: \\)?\n)+)", text, re.MULTILINE)
     return [(Requirement(pin), re.findall(r"--hash=(\S+)", hashes)) for pin, hashes in blocks]
 
 
 def versions(name: str, python: str) -> dict[str, str]:
-    """Package -> version on Linux with this Python."""
+    """Returns package -> the version that is pinned for Linux and this Python."""
     where = {
         "python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux", "os_name": "posix",
         "platform_system": "Linux", "implementation_name": "cpython", "platform_python_implementation": "CPython",

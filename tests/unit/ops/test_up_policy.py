@@ -16,12 +16,12 @@ from schemas.settings import Settings
 POLICY = RestartPolicy(initial_delay=0.25, max_delay=5.0, healthy_after=10.0, max_failures=5)
 
 
-def test_waits_grow_and_then_it_is_given_up() -> None:
+def test_restart_delays_grow_until_the_supervisor_gives_up() -> None:
     record = RestartTracker(POLICY)
     assert [record.record_exit(lived=0.1, killed=False) for _ in range(5)] == [0.25, 0.5, 1.0, 2.0, None]
 
 
-def test_a_part_the_others_can_do_without_rests_instead() -> None:
+def test_an_optional_process_is_restarted_after_a_long_pause() -> None:
     record = RestartTracker(replace(POLICY, cooldown=60.0))
     assert [record.record_exit(lived=0.1, killed=False) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
     assert record.record_exit(lived=10.0, killed=False) == 0.25
@@ -35,7 +35,7 @@ def test_a_long_life_resets_the_restart_delay() -> None:
     assert record.record_exit(lived=0.1, killed=False) == 0.5
 
 
-def test_being_killed_slows_down_but_never_ends() -> None:
+def test_a_killed_process_is_always_restarted_with_growing_delays() -> None:
     record = RestartTracker(POLICY)
     waits = [record.record_exit(lived=0.1, killed=True) for _ in range(200)]
     assert waits[:6] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0]
@@ -43,7 +43,7 @@ def test_being_killed_slows_down_but_never_ends() -> None:
     assert record.record_exit(lived=0.1, killed=False) == 5.0
 
 
-def test_one_up_a_directory(tmp_path: Path) -> None:
+def test_a_data_directory_has_one_attn_up(tmp_path: Path) -> None:
     with lock_data_dir(tmp_path / "data"), pytest.raises(UserError, match="another `attn up` uses"):
         lock_data_dir(tmp_path / "data").__enter__()
     with lock_data_dir(tmp_path / "data"):
@@ -60,12 +60,12 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     ("127.0.0.1", "http://127.0.0.1:80"), ("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"),
     ("box.lan", "http://box.lan:80"),
 ])
-def test_the_url_is_one_that_can_be_called(host: str, url: str) -> None:
+def test_the_shown_url_can_be_opened(host: str, url: str) -> None:
     stack = Stack(Settings(host=host, port=80), True, {}, lambda *_: None, lambda *_: None)
     assert stack.url == url
 
 
-def test_the_banner_has_no_secret_and_knows_the_directory() -> None:
+def test_the_banner_shows_the_directory_and_no_secret() -> None:
     text = banner(Settings(data_dir=Path("my data"), kafka="127.0.0.1:1", jwt_secret="s" * 40), "http://h:1")
     assert "s" * 40 not in text
     assert text.count("--data-dir 'my data'") == 3

@@ -1,4 +1,4 @@
-"""Decisions that a reader made or may see: pages at every cursor, filters, and what is invisible."""
+"""Decisions that a reader made or may see: pages from every cursor, filters, and invisible decisions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_pages_are_the_list_at_every_cursor(seed: int, limit: int) -> None:
 @law(40)
 @given(SEEDS)
 def test_nothing_invisible_is_in_a_page(seed: int) -> None:
-    """Law 6: each entry names its targets in its texts. An actor sees the decision whatever its targets are."""
+    """Law 6: each entry names its targets in its texts. Deciders see their decision with any targets."""
     world, edge = World(seed), Edge(limits=())
     for batch in world.batches(12, 12):
         edge.apply(*batch)
@@ -105,7 +105,7 @@ def test_an_index_that_batches_kept_equals_one_that_is_built(seed: int) -> None:
     for batch in world.batches(8, 12):
         live.apply(*batch)
         live.replica.workspace("w1").ensure_family(DECISIONS)
-        assert live.replica.missed_since("w1", 0) is not None, "an earlier position has the family too"
+        assert live.replica.missed_since("w1", 0) is not None, "a resume from position 0 is still possible"
     loaded = Replica(1)
     loaded.load(0, world.rows, world.position)
     for reader in readers():
@@ -114,7 +114,7 @@ def test_an_index_that_batches_kept_equals_one_that_is_built(seed: int) -> None:
 
 
 def test_a_page_costs_its_length() -> None:
-    """Law 7: a page of 10 among 20,000 decisions reads 10 rows and one more, wherever it begins."""
+    """Law 7: a page of 10 among 20,000 decisions reads 11 rows, from any cursor."""
     replica = Replica(1)
     rows = [decision_row(f"dec_{number:05}", decided_at=number) for number in range(20_000)]
     replica.apply(0, [(key, encode_row(row)) for key, row in rows], PositionRow(next=1))

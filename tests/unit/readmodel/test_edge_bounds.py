@@ -86,8 +86,8 @@ def test_keys_of_deleted_rows_do_not_accumulate() -> None:
     assert len(space.keys) < 100
 
 
-def put_away(count: int) -> tuple[Fed, Reader]:
-    """An inbox of which ann put everything away: a third of it in cluster c1."""
+def dismissed_inbox(count: int) -> tuple[Fed, Reader]:
+    """Returns an inbox in which ann dismissed all items; a third of them are in cluster c1."""
     fed, rows = Fed(), []
     for number in range(count):
         key, row = item(source_id=f"s{number}", created_at=number, target_user_id="ann", blocking=number % 2 == 0,
@@ -99,7 +99,7 @@ def put_away(count: int) -> tuple[Fed, Reader]:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """All keys that are taken from the sorted sets."""
+    """Records all keys that are read from the sorted sets."""
     taken: list[bytes] = []
     ascending = SortedKeys.ascending
 
@@ -113,7 +113,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def test_a_page_of_dismissed_items_costs_its_length(steps: list[bytes]) -> None:
-    fed, reader = put_away(3000)
+    fed, reader = dismissed_inbox(3000)
     space, after = fed.edge.replica.workspace("w1"), None
     for _ in range(3):
         del steps[:]
@@ -125,7 +125,7 @@ def test_a_page_of_dismissed_items_costs_its_length(steps: list[bytes]) -> None:
 
 @pytest.mark.parametrize("pins", [frozenset(), frozenset({"c1"}), frozenset({"c0", "c2", "none"})])
 def test_pages_of_dismissed_items_are_complete_and_ordered(pins: frozenset[str]) -> None:
-    fed, reader = put_away(60)
+    fed, reader = dismissed_inbox(60)
     space = fed.edge.replica.workspace("w1")
     rows = [row for key, raw in space.rows.items() if isinstance(row := decode_row(key, raw), ItemRow)]
     wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
@@ -137,7 +137,7 @@ def test_pages_of_dismissed_items_are_complete_and_ordered(pins: frozenset[str])
 
 
 class _Counted(list[bytes]):
-    """A plain set's keys, each look at one of them counted."""
+    """The keys of a plain set; counts each read of a key."""
 
     looks = 0
 
@@ -158,7 +158,7 @@ def test_dismissed_keys_before_the_first_listed_key_are_skipped(left: int) -> No
 
 
 def test_the_first_page_does_not_read_all_dismissed_items(steps: list[bytes]) -> None:
-    fed, reader = put_away(3000)
+    fed, reader = dismissed_inbox(3000)
     space = fed.edge.replica.workspace("w1")
     key, row = item(source_id="left", created_at=9999, target_user_id="ann", blocking=True)
     fed.put((key, row))
@@ -178,7 +178,7 @@ def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, so
 
 
 class _Many(set[Any]):
-    """Streams, each walk over all of them counted."""
+    """A set of streams that counts its iterations."""
 
     walks = 0
 
@@ -196,7 +196,7 @@ def test_joining_or_leaving_a_group_of_readers_does_not_scan_it() -> None:
     [channel] = fed.edge.feed_hub._channels["w1"].values()
     many = channel.streams = _Many(channel.streams)
     for number, outlet in enumerate(outlets):
-        outlet.ready = number % 3 == 0  # a third lags from the first frame on, a third from the second
+        outlet.ready = number % 3 == 0  # a third of the streams lags from the first frame on, a third from the second
     fed.put((key, None))
     for outlet in outlets:
         outlet.ready = False
@@ -210,5 +210,5 @@ def test_joining_or_leaving_a_group_of_readers_does_not_scan_it() -> None:
         else:
             feeds[number].on_disconnect()
     assert many.walks < 5
-    assert not channel.ring, "nobody waits"
+    assert not channel.ring, "no stream lags, so the ring is empty"
     assert len({outlet.raw for number, outlet in enumerate(outlets) if number % 2}) == 1

@@ -1,4 +1,4 @@
-"""Indexes are built on first use while the workspace changes, and equal indexes built from the start."""
+"""Indexes that are built on first use, while the workspace changes, equal indexes that existed from the start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def indexes(space: Workspace) -> object:
 
 @law(60)
 @given(SEEDS, st.sampled_from([(), ("ranked_by_cluster",), ("newest", "case")]))
-def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tuple[str, ...]) -> None:
+def test_changes_during_a_build_are_in_the_indexes(seed: int, families: tuple[str, ...]) -> None:
     world = World(seed)
     for _ in range(4):
         world.batch(10)
@@ -59,7 +59,7 @@ def test_what_changes_while_indexes_are_made_is_in_them(seed: int, families: tup
 
 @law(40)
 @given(SEEDS)
-def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> None:
+def test_families_are_added_to_a_workspace_that_changes(seed: int) -> None:
     world, replica, other = World(seed), Replica(1), Replica(1)
     for batch in world.batches(4, 10):
         replica.apply(0, *batch)
@@ -70,10 +70,12 @@ def test_more_families_are_added_to_a_workspace_that_is_followed(seed: int) -> N
         next(maker, None)
     batch = world.batch()
     assert [update.workspace.workspace_id for update in replica.apply(0, *batch)] == [
-        update.workspace.workspace_id for update in other.apply(0, *batch)], "its readers are told as ever"
+        update.workspace.workspace_id for update in other.apply(0, *batch)], (
+            "readers get the updates while the indexes are built")
     for _ in maker:
         pass
-    if replica.find_workspace("w1") is space:  # else it was empty meanwhile, and forgotten
+    # otherwise the workspace was empty for a moment, and the replica removed it
+    if replica.find_workspace("w1") is space:
         assert "newest" in space.families
         assert indexes(space) == indexes(other.workspace("w1"))
 
@@ -110,4 +112,4 @@ async def test_concurrent_readers_wait_for_the_same_index_build() -> None:
     assert len({id(space) for space in spaces}) == 1
     assert spaces[0].counts(reader).total == 3000
     assert {"ranked", "newest"} <= spaces[0].families
-    assert turns > 5, "the loop went on"
+    assert turns > 5, "the event loop ran during the build"

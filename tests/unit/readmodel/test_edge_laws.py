@@ -52,7 +52,7 @@ def test_law_4_snapshot_and_frames_are_the_page(seed: int, before: int) -> None:
 
 
 class _Weighty(World):
-    """Bodies of many sizes, which change in the same place of the list too."""
+    """A world whose items have bodies of many sizes, which also change while the item keeps its rank."""
 
     def _item(self) -> tuple[bytes, ItemRow]:
         key, row = super()._item()
@@ -137,7 +137,7 @@ def test_law_5_a_long_resume_comes_in_pieces(seed: int, most: int) -> None:
 
 @EXAMPLES
 @given(SEEDS)
-def test_a_resume_leaves_the_present_alone(seed: int) -> None:
+def test_a_resume_does_not_change_the_current_state(seed: int) -> None:
     world = World(seed)
     edge = Edge(limits=(1000,))
     for batch in world.batches(6):
@@ -166,8 +166,9 @@ def test_law_6_nothing_invisible_is_in_any_byte(seed: int) -> None:
 
 @EXAMPLES
 @given(SEEDS)
-def test_a_shared_window_gives_everybody_their_own_frames(seed: int) -> None:
-    """Readers without anything personal share a window; the first personal row splits them off, unnoticed."""
+def test_each_reader_of_a_shared_window_gets_the_right_frames(seed: int) -> None:
+    """Readers without personal rows share a window. The first personal row of a reader splits them, and the frames do
+    not change."""
     world, edge = World(seed), Edge(limits=(3,))
     space = edge.replica.workspace("w1")
     roles = frozenset({"MEMBER"})
@@ -248,7 +249,7 @@ def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
     loaded.load(0, world.rows, world.position)
     for batch in world.batches(2):
         edge.apply(*batch)
-        loaded.apply(0, *batch)  # nobody has asked yet
+        loaded.apply(0, *batch)  # without an index: no reader has asked for this workspace
     for name in ("w1", "w2"):
         one, other = edge.replica.workspace(name), loaded.workspace(name)
         for family in families:
@@ -266,13 +267,14 @@ def test_cursors_that_cannot_be_resumed() -> None:
         edge.apply(*batch)
     replica = edge.replica
     reader = readers()[0]
-    assert replica.missed_since("w1", cursor_of(10**6)) is None, "of the future"
-    assert replica.missed_since("w1", replica.cursor("w1") + 1) is None, "between two states, the later one not there"
+    assert replica.missed_since("w1", cursor_of(10**6)) is None, "a position that does not exist yet"
+    assert replica.missed_since("w1", replica.cursor("w1") + 1) is None, (
+        "between two states, of which the later one does not exist")
     unknown = next(at for at in range(1, 60) if at not in replica._partitions[0].starts)
-    assert replica.missed_since("w1", cursor_of(unknown)) is None, "within a batch"
+    assert replica.missed_since("w1", cursor_of(unknown)) is None, "a position within a batch"
     missed = replica.missed_since("w1", cursor_of(0) + 4000)
     frames = edge.frames.encode_missed(missed, reader, 10, 1 << 30) if missed is not None else None
-    assert frames is None, "no batch has so many frames"
+    assert frames is None, "a number of frames that no batch has"
 
 
 def test_the_ring_is_bounded() -> None:

@@ -21,7 +21,7 @@ from schemas.views import cursor_of, encode_row, position_key
 
 
 def topic(world: World, batches: int) -> list[Record]:
-    """The records of these batches, one batch a millisecond."""
+    """Returns the records of these batches, one batch per millisecond."""
     found: list[Record] = []
     for at in range(batches):
         rows, position = world.batch()
@@ -64,16 +64,18 @@ def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int
             cursor = int(frame.split(b"\n", 1)[0].removeprefix(b"id: "))
             missed = replica.missed_since(reader.workspace_id, cursor)
             if missed is None:
-                assert room < 10**9 or cursor < cursor_of(replica.position_of(0)), "all that is held resumes"
+                assert room < 10**9 or cursor < cursor_of(replica.position_of(0)), (
+                    "a cursor of a kept batch can be resumed")
                 continue
             assert live.frames.encode_missed(missed, reader, limit, 1 << 30) == (sent[number + 1:], None)
 
 
-def test_everything_young_enough_is_held() -> None:
+def test_batches_within_the_horizon_are_kept() -> None:
     world = World(4)
     replica = load(topic(world, 20), 10**9, 12)
     assert len(replica._batches) == 8
-    assert len(load(topic(World(4), 20), 10**9, 0, 15)._batches) == 5, "what became too old while loading is not"
+    assert len(load(topic(World(4), 20), 10**9, 0, 15)._batches) == 5, (
+        "batches that became too old during the load are dropped")
 
 
 def test_partitions_are_put_together_by_time() -> None:

@@ -1,7 +1,6 @@
-"""An edge holds the rows of the owners of a partition, live and after a load, from a compacted log or a full one.
+"""An edge holds the rows that the owners of a partition wrote: live and after a load, from a compacted or complete log.
 
-Writers write in turn, out of turn, or stop halfway.
-"""
+The log has writes of owners, late writes of former owners, and batches that end before their last row."""
 
 from __future__ import annotations
 
@@ -27,28 +26,28 @@ FENCE = encode_row(FenceRow("other", 1, 0))
 
 @dataclass
 class Log:
-    """The records of one partition, each step a millisecond, and what is true at each position."""
+    """The records of one partition, one millisecond per step, and the true rows at each position."""
 
     world: World
     records: list[Record] = field(default_factory=list)
     truth: dict[int, dict[bytes, bytes]] = field(default_factory=lambda: {0: {}})
-    meant: list[tuple[Rows, PositionRow]] = field(default_factory=list)
+    intended: list[tuple[Rows, PositionRow]] = field(default_factory=list)
     wrong: set[bytes] = field(default_factory=set)
-    torn: bool = False  # the last rows have no position: their writer is dead
-    spoilt: list[int] = field(default_factory=list)  # when wrong rows were written
-    repaired: list[tuple[int, int]] = field(default_factory=list)  # the same, with when it was repaired
+    torn: bool = False  # the last rows have no position record: their writer died
+    spoilt: list[int] = field(default_factory=list)  # times at which wrong rows were written
+    repaired: list[tuple[int, int]] = field(default_factory=list)  # (time of the wrong rows, time of their repair)
     at: int = 0
 
     def step(self, chance: random.Random) -> None:
         self.at += 1
-        owner, zombie, death = (0, 0, 0) if self.torn else (8, 2 * bool(self.meant), 2)
+        owner, zombie, death = (0, 0, 0) if self.torn else (8, 2 * bool(self.intended), 2)
         getattr(self, chance.choices(("own", "claim", "stray", "die"), (owner, 3, zombie, death))[0])()
 
     def own(self) -> None:
         self._write(*self.world.batch())
 
     def claim(self) -> None:
-        """Another owner: it says so, and repairs what it finds (streams/fold/views_table.py)."""
+        """Another owner fences the partition, and repairs wrong rows (streams/fold/views_table.py)."""
         self.records.append((fence_key(0), FENCE, self.at))
         self.at += self.world.random.randrange(2)
         if self.wrong:
@@ -60,14 +59,14 @@ class Log:
         self.wrong, self.torn = set(), False
 
     def stray(self) -> None:
-        """Somebody writes once more what was written already. A position alone is out of turn too."""
-        rows, position = self.world.random.choice(self.meant)
+        """A former owner writes an earlier batch again. Its position record alone is wrong too."""
+        rows, position = self.world.random.choice(self.intended)
         last = (position_key(0), encode_row(position))
         self._put([*rows, last])
         self._spoil([*rows, last])
 
     def die(self) -> None:
-        """Rows of a batch whose end never comes, or a repair that is cut short."""
+        """A writer dies after the rows of a batch and before its position record, or during a repair."""
         rows, _ = copy.deepcopy(self.world).batch()
         self._put(rows)
         self._spoil(rows)
@@ -76,7 +75,7 @@ class Log:
     def _write(self, rows: Rows, position: PositionRow) -> None:
         self._put(rows)
         self.records.append((position_key(0), encode_row(position), self.at))
-        self.meant.append((rows, position))
+        self.intended.append((rows, position))
         self.truth[position.position] = dict(self.world.rows)
 
     def _put(self, rows: Rows) -> None:
@@ -89,7 +88,7 @@ class Log:
 
 
 def log_of(seed: int, steps: int) -> Log:
-    """Ends with an owner who has just repaired."""
+    """Returns a random log. Its last writer is an owner that has repaired all wrong rows."""
     log = Log(World(seed))
     chance = random.Random(seed)
     for _ in range(steps):
@@ -101,7 +100,7 @@ def log_of(seed: int, steps: int) -> Log:
 
 @law(80)
 @given(SEEDS)
-def test_a_live_edge_tells_what_owners_meant(seed: int) -> None:
+def test_a_live_edge_has_the_rows_of_the_owners(seed: int) -> None:
     log = log_of(seed, 25)
     edge, other = Edge(limits=(3,)), Edge(limits=(3,))
     assembler = BatchAssembler(0)
@@ -111,14 +110,14 @@ def test_a_live_edge_tells_what_owners_meant(seed: int) -> None:
             edge.apply(batch.rows, batch.position)
             assert edge.replica._partitions[0].rows == log.truth[edge.replica.position_of(0)]
     assert edge.replica.position_of(0) == log.world.position.position
-    for rows, position in log.meant:
+    for rows, position in log.intended:
         other.apply(rows, position)
     for name, (_, sent, _) in other.feeds.items():
         assert edge.feeds[name][1] == sent
 
 
 def begin(records: list[Record], room: int, horizon: int) -> tuple[Replica, BatchAssembler, bool]:
-    """An edge that has read these; whether its state is one that may be shown."""
+    """Returns an edge that has loaded these records, and whether its state may be shown to readers."""
     assembler, loading = BatchAssembler(0), InitialState(room, horizon)
     for record in records:
         batch = assembler.add(*record)
@@ -136,13 +135,13 @@ def begin(records: list[Record], room: int, horizon: int) -> tuple[Replica, Batc
 
 @law(200)
 @given(SEEDS, st.integers(0, 25), st.integers(0, 25), st.sampled_from([0, 3_000, 10**9]))
-def test_an_edge_that_loads_has_what_owners_meant(seed: int, compacted: int, read: int, room: int) -> None:
-    """It reads up to any moment, and then follows."""
+def test_a_loaded_edge_has_the_rows_of_the_owners(seed: int, compacted: int, read: int, room: int) -> None:
+    """The edge loads records up to a random moment, and then follows."""
     log = log_of(seed, 25)
     left = compact(log.records, compacted, random.Random(seed))
     first = [record for record in left if record[2] <= max(read, compacted)]
     replica, assembler, sure = begin(first, room, compacted)
-    # What was wrong, and is not repaired by then, may have been taken for right by compaction.
+    # Compaction may have kept a wrong row that was not repaired before.
     whole = max(read, compacted) >= log.at or not any(at < compacted for at in log.spoilt)
     event(f"sure {sure}, whole {whole}")
     assert sure or not whole
@@ -150,7 +149,7 @@ def test_an_edge_that_loads_has_what_owners_meant(seed: int, compacted: int, rea
         assert replica._partitions[0].rows == log.truth[replica.position_of(0)]
     if not sure:
         replica, assembler, sure = begin(left, room, compacted)
-        assert sure, "it reads on until its owner has written"
+        assert sure, "the edge reads on until the owner has written"
         first = left
     for record in left[len(first):]:
         batch = assembler.add(*record)
@@ -162,14 +161,15 @@ def test_an_edge_that_loads_has_what_owners_meant(seed: int, compacted: int, rea
 
 @law(100)
 @given(SEEDS, st.integers(0, 25))
-@example(5862, 9)  # a position out of turn, without rows
+@example(5862, 9)  # a wrong position record without rows
 def test_a_loaded_edge_resumes_feeds_of_before(seed: int, compacted: int) -> None:
     log, live = log_of(seed, 25), Edge(limits=(3,))
-    for rows, position in log.meant:
+    for rows, position in log.intended:
         live.apply(rows, position)
     replica, _, sure = begin(compact(log.records, compacted, random.Random(seed)), 10**9, compacted)
     assert sure
-    # Wrong for so long that compaction took it for right: the state is that of the repair, but not the way there.
+    # Compaction kept wrong rows in place of right ones: the state is that of the repair, the frames before it are
+    # unknown.
     assume(not any(since < compacted <= until for since, until in log.repaired))
     for (reader, limit), (_, sent, _) in live.feeds.items():
         for number, frame in enumerate(sent):

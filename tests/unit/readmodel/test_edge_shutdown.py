@@ -13,7 +13,7 @@ from api.edge.services import Edge
 
 
 class Silent:
-    """A consumer that does not end: its connection waits for a broker that is silent."""
+    """A consumer whose `stop` never returns: its connection waits for a silent broker."""
 
     def __init__(self) -> None:
         self.ending = False

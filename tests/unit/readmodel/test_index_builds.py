@@ -10,7 +10,7 @@ from api.edge.index_builder import IndexBuilder
 from api.readmodel.workspace import Workspace
 
 
-@pytest.mark.timeout(30)  # the fault kept the event loop busy for ever: no timeout of asyncio ends it
+@pytest.mark.timeout(30)  # the fault blocked the event loop, so a timeout of asyncio would not end the test
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_request_that_comes_between_the_end_of_a_build_and_its_callbacks_starts_its_own(steps: int) -> None:
     builder, workspace = IndexBuilder(), Workspace("w1", {})

@@ -25,7 +25,7 @@ def views() -> list[PartitionView]:
         for key, value, _ in yesterday().topics[VIEWS][partition]:
             view.add(key, value)
         found.append(view)
-    return [*found, PartitionView(3)]  # nobody has ever folded that one
+    return [*found, PartitionView(3)]  # partition 3 was never folded
 
 
 async def given(found: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:

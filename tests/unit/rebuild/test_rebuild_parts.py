@@ -1,4 +1,4 @@
-"""Pure parts of a rebuild: rows read batch by batch, the log folded again, the comparison, the batch of repairs."""
+"""Pure parts of a rebuild: read the rows batch by batch, fold the log again, compare, write the repairs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def view_of(records: list[tuple[bytes, bytes | None]]) -> PartitionView:
 
 
 def moved(rows: dict[bytes, bytes], shift: int) -> dict[bytes, bytes]:
-    """The same view after its position had jumped before anything was folded: other revisions, other keys."""
+    """Returns the view with a position that jumped before the first pack: revisions and keys differ."""
     found = {}
     for key, value in rows.items():
         row: Any = decode_row(key, value)
@@ -90,7 +90,7 @@ def put(rows: dict[bytes, bytes], batch: list[tuple[bytes, bytes | None]]) -> No
 
 
 def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
-    """Rows lost, made up, and other than they should be."""
+    """Returns the rows with some removed, some added and some changed."""
     keys = sorted(rows)
     lost, other = rng.sample(keys, 2)
     del rows[lost]
@@ -104,7 +104,7 @@ def corrupt(rows: dict[bytes, bytes], rng: random.Random) -> set[bytes]:
 def test_only_differing_rows_are_reported_and_replaced(seed: int, shift: int) -> None:
     log, rng = log_of(seed), random.Random(seed)
     worker = Worker()
-    for value in log:  # as a worker does, which passes over what is no pack
+    for value in log:  # a worker skips values that are no pack as well
         worker.log.append(value)
         if value == b"not a pack":
             worker.fold.skip(len(worker.log) - 1)
@@ -115,7 +115,7 @@ def test_only_differing_rows_are_reported_and_replaced(seed: int, shift: int) ->
     fold = refold(log, now, FoldConfig())
     compared = Comparison(have, fold.rows, now.shift == fold.position.shift)
     compared.update_all()
-    assert not compared.count_by_type(), "a view that nobody changed is what the log says, wherever its position is"
+    assert not compared.count_by_type(), "an unchanged view equals the fold of the log, at any position"
     assert compared.exact == (shift == 0)
 
     wrong = corrupt(have, rng)
@@ -136,7 +136,7 @@ def test_only_differing_rows_are_reported_and_replaced(seed: int, shift: int) ->
     again = Comparison(have, fold.rows, False)
     again.update_all()
     assert not again.count_by_type()
-    assert kept.items() <= have.items(), "rows that were right keep their bytes, so their revisions too"
+    assert kept.items() <= have.items(), "correct rows keep their bytes and revisions"
 
 
 def test_a_replaced_row_gets_an_unused_revision() -> None:
@@ -156,7 +156,7 @@ def test_a_replaced_row_gets_an_unused_revision() -> None:
 @few
 @given(st.integers(0, 2**32), st.data())
 def test_a_fold_from_a_checkpoint_is_a_fold_from_the_start(seed: int, data: Any) -> None:
-    """Wherever in the log it was made, also within a pack that was folded in parts."""
+    """At any offset of the checkpoint, also within a pack that is folded in parts."""
     log = log_of(seed)[:-2]
     whole = Worker(log).run()
     rows, now = split(whole.rows)
@@ -170,7 +170,7 @@ def test_a_fold_from_a_checkpoint_is_a_fold_from_the_start(seed: int, data: Any)
 
 @few
 @given(st.integers(0, 2**32), st.integers(1, 40))
-def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) -> None:
+def test_a_pack_is_folded_up_to_the_part_of_the_view(seed: int, size: int) -> None:
     found = [event_of(line) for line in events.generate(seed, size + 20)][:size]
     log = [encode_pack(Pack(END, [])), *packs(found, [], lambda _: END)]
     parts = Worker(log)
@@ -188,7 +188,7 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
             fold = refold(log, now, FoldConfig())
             assert {key: value for key, value in fold.rows.items() if key != LAST} == rows
             assert fold.position == now
-            if whole:  # from part to part, as one that catches up
+            if whole:  # part by part, as a worker that catches up
                 on.add(1, log[1])
             else:
                 on.add_part(1, log[1], now.part)
@@ -196,7 +196,7 @@ def test_a_pack_that_is_folded_in_part_is_folded_as_far(seed: int, size: int) ->
     assert on.rows == parts.rows
 
 
-def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
+def test_a_rebuilt_view_uses_the_current_rules() -> None:
     log = log_of(5, 200)[:-2]
     old, new = FoldConfig(), FoldConfig(targets={"urgent": 1, "high": 2, "normal": 3, "low": 1000 * 24 * HOUR})
     have, now = split(Worker(log, old).run().rows)
@@ -213,13 +213,13 @@ def test_rules_that_changed_are_those_the_new_view_is_of() -> None:
     assert not again.count_by_type()
 
 
-def test_batches_out_of_turn_and_without_an_end_are_left_out() -> None:
+def test_batches_of_former_owners_and_without_an_end_are_left_out() -> None:
     def at(position: int) -> tuple[bytes, bytes]:
         return LAST, encode_row(PositionRow(next=position))
 
     view = view_of([
         (b"i:a", b"1"), (b"i:b", b"1"), at(3),
-        (b"i:a", b"2"), at(2),  # had lost the partition
+        (b"i:a", b"2"), at(2),  # a former owner of the partition wrote this batch
         (b"i:b", None), at(3),
         (b"f:0", encode_row(FenceRow("1", 1, 1))), (b"?:x", b"no row"),
         (b"i:c", b"1"), at(4), (b"i:c", b"2"), (b"i:d", b"2"),

@@ -10,7 +10,7 @@ from streams.runtime.lag import ConsumerStalled, LagTracker
 
 A, B = ("attn.log", 0), ("attn.log", 1)
 SETTINGS = Settings(_env_file=None, stall_seconds=10, ready_lag_seconds=30)
-NOON = 1_800_000_000.0  # wall
+NOON = 1_800_000_000.0  # wall clock
 
 
 def test_a_caught_up_worker_stays_ready_without_new_records() -> None:
@@ -19,7 +19,8 @@ def test_a_caught_up_worker_stays_ready_without_new_records() -> None:
         progress.observe(second, NOON + second, {A: 7}, {A: 7})
     assert progress.not_ready_reason(3600.0, NOON + 3600) is None
     progress.observe(3600.0, NOON + 3600, {A: 7}, {A: 8}, {A: NOON - 86400})
-    assert progress.not_ready_reason(3600.0, NOON + 3600) is None, "the record can't be older than the last look"
+    assert progress.not_ready_reason(3600.0, NOON + 3600) is None, (
+        "the waiting record is younger than the last observation")
     assert _age(A) == 1.0
 
 
@@ -59,7 +60,7 @@ def test_time_without_observations_is_no_stall() -> None:
 def test_readiness_while_catching_up_depends_on_the_age_of_waiting_records() -> None:
     progress = LagTracker(SETTINGS, 0.0)
     progress.observe(0.0, NOON, {A: 0}, {A: 1000})
-    assert progress.not_ready_reason(0.0, NOON) is None, "nothing is known of its age yet"
+    assert progress.not_ready_reason(0.0, NOON) is None, "the age of the waiting record is unknown"
     for second in range(1, 10):
         progress.observe(second, NOON + second, {A: 100 * second}, {A: 1000}, {A: NOON - 300 + 30 * second})
     assert progress.not_ready_reason(9.0, NOON + 9) == (

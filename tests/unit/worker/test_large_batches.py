@@ -1,7 +1,6 @@
 """Resolving an incident of 500 large runs changes 65 MB of rows, and all of them are written.
 
-The timeout of a write is that of one record batch: a slow broker may take longer for all of them.
-"""
+The timeout of a write applies to one record batch: a slow broker may take longer for all batches together."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from streams.kafka import producer
 
 
 class _Slow:
-    """Takes a batch at a time, each a moment after the one before, as aiokafka does for one partition."""
+    """A producer that takes one batch at a time, each after a delay, as aiokafka does for one partition."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -45,7 +44,7 @@ async def test_a_write_of_many_batches_may_take_longer_than_the_limit_of_one(mon
     last = await producer.write_rows(out, "attn.views", 0, rows)  # type: ignore[arg-type]
     assert last == 499
     assert sum(out.records) == 500
-    assert asyncio.get_running_loop().time() - begun > 0.8, "all of them together took longer than one may"
+    assert asyncio.get_running_loop().time() - begun > 0.8, "all batches together took longer than the timeout of one"
 
 
 async def test_a_broker_that_does_not_take_one_batch_ends_the_write(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def record(offset: int, value: bytes | None, headers: list[tuple[str, bytes]]) -
 
 
 async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int:
-    """How many records may wait before the next ones have to; not more than ten thousand are tried."""
+    """Returns the number of records that fit into the queue of 1 MiB, at most 10,000."""
     queue_bytes, count = ByteSemaphore(1 << 20), 0
     size = RecordChunk.from_records(PLACE, [record(number, value, headers) for number in range(100)]).size
     while queue_bytes.used + size <= queue_bytes.limit and count < 10_000:
@@ -33,15 +33,15 @@ async def _waiting(value: bytes | None, headers: list[tuple[str, bytes]]) -> int
 
 
 async def test_headers_count_towards_the_memory_limit() -> None:
-    assert await _waiting(None, HEADERS) < 5000, "in a megabyte"
+    assert await _waiting(None, HEADERS) < 5000, "records that fit into 1 MiB"
 
 
 async def test_small_records_count_with_their_size_in_memory() -> None:
-    assert await _waiting(encode_pack(Pack(10**15)), []) < 5000, "in a megabyte"
+    assert await _waiting(encode_pack(Pack(10**15)), []) < 5000, "records that fit into 1 MiB"
 
 
 class _Log:
-    """Takes whatever is sent."""
+    """A log that accepts every entry."""
 
     async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -55,4 +55,4 @@ async def test_the_tick_producer_forgets_revoked_shards() -> None:
     await ticks.produce_due_ticks([shard])
     assert list(ticks._last_tick) == [shard]
     await ticks.produce_due_ticks([])
-    assert not ticks._last_tick, "it holds all its fold knows"
+    assert not ticks._last_tick, "the tick producer keeps no state of a revoked partition"

@@ -1,4 +1,4 @@
-"""An answer is accepted exactly if it fits the ask; `jsonschema` is the second opinion on forms."""
+"""An answer is accepted exactly if it matches the ask; `jsonschema` is the second implementation for forms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = st.integers(0, 8)
 
 
 def ordered(low: str, high: str, bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Two bounds, either of which may be absent; the lower one first."""
+    """Draws two bounds, either of which may be absent; the lower one is first."""
     return st.tuples(st.none() | bounds, st.none() | bounds).map(lambda pair: {
         name: bound for name, bound in zip(
             (low, high), sorted(pair) if None not in pair else pair, strict=True) if bound is not None})
@@ -49,7 +49,7 @@ ANSWERS = st.one_of(
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """The form as a JSON Schema that refuses what attn refuses: unknown fields, repeated choices."""
+    """Returns the form as a JSON Schema that also refuses unknown fields and repeated choices, as attn does."""
     properties = {
         name: field | ({"uniqueItems": True} if field["type"] == "array" else {})
         for name, field in schema["properties"].items()
@@ -111,7 +111,7 @@ JSON = st.recursive(
 @given(JSON, JSON)
 def test_pointers_are_empty_exactly_if_nothing_differs(before: Any, after: Any) -> None:
     assert not edited_pointers(before, before)
-    both = repr(before) == repr(after)  # tells True from 1, which == does not
+    both = repr(before) == repr(after)  # `repr` distinguishes True from 1, `==` does not
     assert both <= (not edited_pointers(before, after))
 
 
@@ -208,4 +208,4 @@ def test_large_asks_are_not_kept_in_memory() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 2 << 20, "one such ask takes 1.5 MB"
+    assert after - before < 2 << 20, "a cached ask would take 1.5 MB"

@@ -1,4 +1,4 @@
-"""`data.ask` at the door: what is accepted and stored, what is rejected and why, and where its token is afterwards."""
+"""Validation of `data.ask`: accepted and stored forms, rejects with their reason, and the sealing of its token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from streams.core.sealing import Sealer
 
 TOKEN = "wh-tok/+=\u00fc\"\\ 'n' 0123456789"
 OPTIONS = [{"id": "yes", "does": "approve"}, {"id": "no", "does": "reject"}]
-# What an event of a type needs besides its title.
+# Required fields of each type besides the title.
 MORE: dict[str, dict[str, Any]] = {
     "draft.edited": {"editor": {"type": "ai", "id": "c"}}, "case.state_changed": {"state": "BLOCKED"}}
 
@@ -56,7 +56,7 @@ def test_every_source_event_may_ask(kind: str) -> None:
     event = accepted(asking({"options": OPTIONS}, kind), TOPIC_OF_TYPE[kind])
     assert orjson.loads(bytes(event.data.ask)) == {"options": OPTIONS}
     assert decode_pack(encode_pack(Pack(1, [event]))) == Pack(1, [event])
-    assert read_ask(event.data.ask, "waitpoint") is not None, "the fold reads what ingest stores"
+    assert read_ask(event.data.ask, "waitpoint") is not None, "the fold reads the stored ask"
 
 
 def test_without_an_ask_nothing_is_stored() -> None:
@@ -99,7 +99,7 @@ def test_the_text_of_the_source_is_kept_without_unknown_fields() -> None:
 
 
 def test_an_ask_with_line_ends_is_stored_on_one_line() -> None:
-    """Frames of the feed contain it, and a frame ends at a line end."""
+    """Feed frames contain the ask, and a line end would end the frame."""
     raw = orjson.dumps(asking({"form": {"properties": {"a": {"type": "boolean"}}}}), option=orjson.OPT_INDENT_2)
     found = bytes(accepted(raw.replace(b"\n", b"\r\n")).data.ask)
     assert b"\n" not in found
@@ -113,7 +113,7 @@ def test_the_token_is_sealed_for_its_question() -> None:
     assert {name: value for name, value in reply.items() if name != "token"} == {"to": "pipelines", "confirm": False}
     question = [event["workspaceid"], event["source"], event["subject"], "q1"]
     assert SEALER.open(reply["token"], question) == TOKEN
-    assert stored(event)["reply"]["token"] == reply["token"], "a replay seals the same text"
+    assert stored(event)["reply"]["token"] == reply["token"], "a replay gives the same sealed text"
     without_id = asking({"reply": {"token": TOKEN}})
     question = [without_id["workspaceid"], without_id["source"], without_id["subject"], without_id["subject"]]
     assert SEALER.open(stored(without_id)["reply"]["token"], question) == TOKEN
@@ -124,7 +124,7 @@ def test_the_token_is_sealed_for_its_question() -> None:
     r'{"reply":{"\u0074oken":%s}}', r'{"\u0072eply":{"token":%s, "to" : "x"}}',
     '{"reply":{"token":%s,"Token":"first","token2":"first"}}',
 ])
-def test_no_token_stays_however_it_is_written(text: str) -> None:
+def test_no_spelling_of_a_token_stays_readable(text: str) -> None:
     raw = orjson.dumps(asking("<ask>")).replace(b'"<ask>"', (text % json.dumps(TOKEN)).encode())
     event = accepted(raw)
     found = bytes(event.data.ask)
@@ -232,7 +232,7 @@ def test_the_documented_examples_are_asks() -> None:
 
 
 def test_names_of_choices_in_the_model_are_not_part_of_a_path() -> None:
-    """pydantic adds the member of a union; a producer has no field of that name."""
+    """pydantic adds the name of the union's member to the path; a producer has no such field."""
     text, _ = reason({"form": {"properties": {"number": {"type": "string", "enum": [7]}}}, "action": {
         "name": "n", "editable": 7}})
     places = [problem.partition(": ")[0] for problem in text.split("; ")]

@@ -1,4 +1,5 @@
-"""Canonical JSON equals an independent implementation of RFC 8785, and keeps the digits that RFC 8785 can't."""
+"""Canonical JSON equals an independent implementation of RFC 8785, and keeps the digits that RFC 8785 cannot
+represent."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def test_canonical_text_is_a_fixed_point(value: object) -> None:
 
 
 @pytest.mark.parametrize(("source", "canonical"), [
-    # RFC 8785, appendix B, and the example of 3.2.4.
+    # RFC 8785, appendix B, and the example of section 3.2.4.
     ("333333333.33333329", "333333333.3333333"),
     ("1E30", "1e+30"),
     ("4.50", "4.5"),

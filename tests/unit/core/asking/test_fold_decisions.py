@@ -1,4 +1,4 @@
-"""The fold decides questions: each state of CONTRACT §7, with rows, facts, outcomes and records."""
+"""The fold of questions and decisions: each state of CONTRACT §7, with rows, facts, outcomes and records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_vote_decides_a_question_once() -> None:
     record = asking.decisions[0]
     assert (record.id, record.data.question.digest) == (f"{decision['id']}.made", item.question.digest)
     assert record.data.reply is not None
-    assert record.data.reply.token == "sealed"  # the worker opens it
+    assert record.data.reply.token == "sealed"  # the worker unseals the token when it writes the record
     assert asking.decision(decision["id"]).decided_at == asking.time
 
 
@@ -72,7 +72,7 @@ def test_a_decision_is_taken_back_by_its_actor_in_time() -> None:
     assert asking.records == [("made", "s1"), ("taken_back", "s1"), ("made", "s1")]
 
 
-def test_what_the_source_refuses_comes_back() -> None:
+def test_a_refused_decision_comes_back() -> None:
     asking = Asking()
     item = asking.ask(PLAIN)
     decision = asking.vote("ada")[1]["decision"]["id"]
@@ -94,7 +94,7 @@ def test_a_report_of_another_source_changes_nothing() -> None:
     asking.event("decision.applied", source="/other", decision=decision)
     asking.event("decision.applied", "s2", decision=decision)
     assert asking.decision(decision).state == "made"
-    asking.event("decision.applied")  # of the current decision of the subject
+    asking.event("decision.applied")  # a report about the subject's current decision
     assert asking.decision(decision).state == "applied"
     assert asking.item().state == "resolved"
     assert asking.item().resolved_action == "approve"
@@ -116,7 +116,7 @@ def test_a_decision_that_nobody_confirms_comes_back_and_can_only_be_sent_again()
     assert asking.decisions[0].id == asking.decisions[1].id
     assert asking.item().state == "decided"
     asking.tick(UNDO + 3 * CONFIRM)
-    assert asking.item().is_listed, "again unconfirmed"
+    assert asking.item().is_listed, "the decision is unconfirmed again"
     asking.event("decision.applied")
     assert asking.item().state == "resolved"
 
@@ -146,7 +146,7 @@ def test_without_confirmation_delivery_is_the_effect() -> None:
     asking.ask({"reply": {"confirm": False}}, "s2")
     decision = asking.vote("ada", item=asking.item("s2"))[1]["decision"]["id"]
     asking.tick(2 * UNDO + 1)
-    assert asking.decision(decision).state == "applied", "the record on the topic is the delivery"
+    assert asking.decision(decision).state == "applied", "the record on the topic counts as delivery"
 
 
 def test_a_quorum_needs_different_people_and_one_reject_ends_it() -> None:
@@ -247,7 +247,7 @@ def test_the_same_answer_to_many_is_fenced_by_revisions() -> None:
         "changed_ids": [items[1].id], "not_found": 1, "option": "approve"}
 
 
-def test_who_may_not_decide_is_refused() -> None:
+def test_a_user_who_may_not_decide_is_refused() -> None:
     asking = Asking()
     asking.ask({"deciders": {"roles": ["OWNER"], "not": ["requester"]}}, by_user_id="ada")
     assert asking.vote("bob", role="ADMIN")[0] == 403

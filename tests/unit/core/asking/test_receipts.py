@@ -1,4 +1,4 @@
-"""The signed form of receipts: any change is detected, off-the-shelf JOSE verifies it, keys rotate and retire."""
+"""The signed form of receipts: any change is detected, a standard JOSE library verifies it, keys rotate and retire."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def decode(text: str) -> bytes:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Paths of all values in a JSON value, itself included."""
+    """Returns the paths of all values in a JSON value, the value itself included."""
     yield path
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in entries:
@@ -64,7 +64,7 @@ def test_what_was_signed_is_read_back_and_equal_input_gives_equal_bytes(seed: by
     receipt = signer.sign(payload)
     assert receipt == ReceiptSigner([seed]).sign(payload)
     assert verify_receipt(receipt, read_key_set(signer.jwks)) == (payload, key_id(public_key(seed)))
-    again = json.dumps(json.loads(receipt), indent=3).encode()  # white space is no part of the document
+    again = json.dumps(json.loads(receipt), indent=3).encode()  # white space is not signed
     assert verify_receipt(again, signer.keys).payload == payload
 
 
@@ -93,7 +93,7 @@ def test_any_changed_value_of_the_payload_or_the_header_is_detected(data: st.Dat
 
 
 def test_any_changed_byte_is_detected() -> None:
-    """Also the bits of base64 that carry no data, which lenient decoders ignore."""
+    """The bits of base64 that carry no data are checked too; lenient decoders ignore them."""
     undetected = []
     for at in range(len(RECEIPT)):
         for byte in {RECEIPT[at] ^ 1, RECEIPT[at] ^ 32, ord("A"), ord("="), ord(" ")} - {RECEIPT[at]}:
@@ -123,7 +123,7 @@ def test_members_that_are_not_signed_and_other_documents_are_refused(change: Any
 
 
 def signed(header: dict[str, Any], seed: bytes = SEED) -> bytes:
-    """A document with a valid signature and any header."""
+    """Returns a document with a valid signature and this header."""
     protected, payload = encode(json.dumps(header).encode()), encode(PAYLOAD)
     signature = encode(Ed25519PrivateKey.from_private_bytes(seed).sign(f"{protected}.{payload}".encode()))
     return json.dumps({"payload": payload, "signatures": [{"protected": protected, "signature": signature}]}).encode()
@@ -135,7 +135,7 @@ def test_only_the_type_and_the_algorithm_of_receipts_are_accepted() -> None:
     for other in ({"alg": "none"}, {"alg": "HS256"}, {"typ": "JWT"}, {"crit": ["x"]}, {"jwk": {}}):
         with pytest.raises(InvalidReceipt, match="is no receipt of attn"):
             verify_receipt(signed(good | other), SIGNER.keys)
-    with pytest.raises(InvalidReceipt, match="does not fit"):  # the old key under the name of the new one
+    with pytest.raises(InvalidReceipt, match="does not fit"):  # the old key under the id of the new one
         verify_receipt(signed(good, OLD), SIGNER.keys)
     for kid in (None, 7, "x", [1]):
         with pytest.raises(UnknownKey):

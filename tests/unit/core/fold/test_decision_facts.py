@@ -1,4 +1,4 @@
-"""Facts of decisions: what the history counts as opened and closed, how long it took, and who did it."""
+"""Facts of decisions, from which the history counts openings, closings, durations and deciders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ step = st.sampled_from(sorted(STEPS)).flatmap(lambda name: st.tuples(
     st.just(name), st.tuples(*(st.integers(0, most) for most in STEPS[name]))))
 
 
-def told(facts: list[Any], verb: str) -> Fact:
+def fact_of(facts: list[Any], verb: str) -> Fact:
     (fact,) = [fact for fact in facts if isinstance(fact, Fact) and fact.type == f"decision.{verb}"]
     return fact
 
@@ -30,7 +30,7 @@ def told(facts: list[Any], verb: str) -> Fact:
 @law(60, suppress_health_check=list(HealthCheck))
 @given(st.lists(step, max_size=40).map(lambda found: [("open", (0, 0, 0, 0)), *found]))
 def test_openings_minus_closings_are_the_items_that_wait_for_their_source(found: list[Any]) -> None:
-    """So the open items of the history are those of the view, also if a decision or its expiry closed them."""
+    """Open items by the facts equal those of the view, also if a decision or its expiry closed them."""
     play = Play()
     for name, numbers in found:
         play.step(name, numbers)
@@ -49,9 +49,9 @@ def test_a_decision_that_took_effect_closes_its_item_once() -> None:
     asking.ask({"options": OPTIONS})
     asking.vote("ann", "yes", at=20)
     facts = asking.event("decision.applied", at=50)
-    applied = told(facts, "applied")
+    applied = fact_of(facts, "applied")
     assert (applied.seconds_open, applied.resolved_action, applied.seconds_to_apply) == (50, "yes", 30)
-    assert told([decode_fact(raw) for raw in asking.worker.facts], "made").seconds_to_decide == 20
+    assert fact_of([decode_fact(raw) for raw in asking.worker.facts], "made").seconds_to_decide == 20
     later = [fact for fact in asking.event("waitpoint.approved", at=60) if isinstance(fact, Fact)]
     assert [(fact.type, fact.seconds_open) for fact in later] == [("waitpoint.approved", None)]
 
@@ -68,7 +68,7 @@ def test_a_source_that_closes_the_item_closes_it_and_applies_the_decision() -> N
 def test_an_expired_question_closes_its_item() -> None:
     asking = Asking()
     asking.ask(EXPIRES)
-    expired = told(asking.tick(at=40), "expired")
+    expired = fact_of(asking.tick(at=40), "expired")
     assert (expired.resolved_action, expired.seconds_open, expired.actor) == ("expired", 40, None)
 
 

@@ -1,8 +1,7 @@
 """Laws of questions and decisions over any interleaving, against the reference model (CONTRACT §7).
 
-Each question has exactly one decision per attempt, the same for every reader and every replay, and whoever lost learns
-who won.
-"""
+Each attempt of a question has exactly one decision, the same for every reader and every replay. Later deciders learn
+who decided."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ from schemas.facts import Fact, Outcome, decode_fact
 from schemas.log import Decide, Pack, encode_pack
 from schemas.views import ItemRow
 
-pytestmark = pytest.mark.timeout(900)  # a failing example takes minutes to shrink
+pytestmark = pytest.mark.timeout(900)  # hypothesis takes minutes to shrink a failing example
 slow = law(100, suppress_health_check=list(HealthCheck))
-# Steps that decide are drawn more often than those that only change the item.
+# Steps that decide are drawn more often than steps that only change the item.
 _NAMES = ("open", "open", "update", "close", "late", *["decide"] * 6, "back", "back", "many", "report", "report",
           "source", "source", "tick")
 step = st.sampled_from(_NAMES).flatmap(lambda name: st.tuples(
@@ -47,14 +46,15 @@ def known(facts: list[bytes]) -> list[Fact | Outcome]:
 
 @slow
 @given(steps)
-def test_every_answer_and_every_state_is_the_models(found: list[tuple[str, tuple[int, ...]]]) -> None:
+def test_every_answer_and_every_state_equals_the_model(found: list[tuple[str, tuple[int, ...]]]) -> None:
     played(found)
 
 
 @slow
 @given(seeds)
-def test_long_histories_are_the_models(seed: int) -> None:
-    """Forty steps of equal weight: hypothesis draws short ones, in which few questions get a second decision."""
+def test_long_histories_equal_the_model(seed: int) -> None:
+    """Forty steps with equal weights. hypothesis draws shorter histories, in which few questions get a second
+    decision."""
     rng = random.Random(seed)
     names = [rng.choice(_NAMES) for _ in range(40)]
     played([("open", (0, 0, 0, 0)), ("open", (0, 1, 1, 0)),
@@ -62,27 +62,27 @@ def test_long_histories_are_the_models(seed: int) -> None:
 
 
 def test_a_question_that_returns_after_its_item_asked_nothing_gets_another_decision_id() -> None:
-    """Found by the laws: the number of decisions was lost with the question."""
+    """A regression that the laws found: the fold deleted the number of decisions with the question."""
     play = played([("open", (0, 0, 0, 0)), ("decide", (0, 0, 0, 0, 0)), ("open", (3, 0, 11, 0)), ("open", (3, 0, 0, 0)),
                    ("decide", (0, 0, 0, 0, 0))])
     assert len(play.model.named) == 2
 
 
 def test_a_question_of_a_batch_that_expires_first_goes_out_with_the_batch() -> None:
-    """Found by the laws: the record was held and never written."""
+    """A regression that the laws found: the fold held the record and never wrote it."""
     play = played([("open", (0, 0, 7, 0)), ("open", (0, 1, 6, 0)), ("tick", (5,)), ("decide", (0, 1, 0, 0, 0))])
     assert sorted(json.loads(raw)["type"] for raw in play.worker.decisions) == ["decision.expired", "decision.made"]
 
 
 def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]]) -> None:
-    """What holds for every log: decisions follow one another, and each outcome names the one of its time.
+    """Invariants of every log: decisions of an item follow one another, and an outcome names the decision that was
+    current.
 
-    The outcome of an entry comes before the facts of the decision that it made.
-    """
+    The outcome of a command comes before the facts of the decision that it made."""
     item_of = {fact.decision: fact.item for fact in facts if isinstance(fact, Fact) and fact.decision}
     made: Counter[str] = Counter()
     current: dict[str, str] = {}  # item -> its newest decision
-    ended: dict[str, str] = {}  # decision -> how
+    ended: dict[str, str] = {}  # decision -> verb of its end
     winners: Counter[str] = Counter()
     for fact in facts:
         if isinstance(fact, Outcome):
@@ -94,7 +94,7 @@ def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]])
                 assert body["decision"]["id"] not in made
             elif fact.status == 409 and "decision" in body:
                 lost_to = body["decision"]["id"]
-                assert current[str(item_of[lost_to])] == lost_to, "whoever lost is told who won"
+                assert current[str(item_of[lost_to])] == lost_to, "a 409 names the current decision"
             continue
         if fact.decision is None or fact.item is None or not fact.type.startswith("decision."):
             continue
@@ -106,10 +106,10 @@ def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]])
             assert fact.decision not in ended, f"{fact.decision} ended as {ended[fact.decision]}, then {verb}"
             ended[fact.decision] = verb
     assert all(count == 1 for count in made.values()), "a decision was made twice"
-    assert all(count == 1 for count in winners.values()), "two people were told that they decided"
+    assert all(count == 1 for count in winners.values()), "two people got status 201 for one decision"
     assert winners.keys() <= made.keys()
     for record in records:
-        assert record["data"]["decision"] in made, "a source is told of a decision that nobody made"
+        assert record["data"]["decision"] in made, "a record of topic decisions names a decision that was never made"
 
 
 @slow
@@ -175,7 +175,7 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_no_decision(
 
 @slow
 @given(steps)
-def test_a_worker_that_starts_anew_before_every_pack_decides_the_same(
+def test_a_worker_that_restarts_before_every_pack_decides_the_same(
     found: list[tuple[str, tuple[int, ...]]],
 ) -> None:
     steady = played(found).worker

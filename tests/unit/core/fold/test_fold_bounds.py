@@ -1,4 +1,4 @@
-"""Law 7 in the fold: the size of rows depends on present items, not on past ones."""
+"""Law 7 in the fold: the size of rows depends on current items, not on past ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_superseded_proofs_are_deleted_long_before_they_would_expire() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("proof.attached", f"p{minute}", minute, case_id="c", expires_at=FAR), clock=minute)
-    assert len(view.all(ItemRow)) < 5, "of 100, all but one of which another followed"
+    assert len(view.all(ItemRow)) < 5, "99 of the 100 proofs are superseded"
 
 
 def test_a_proof_that_no_longer_expires_is_deleted() -> None:
@@ -74,7 +74,7 @@ def test_a_subject_that_returns_after_the_retention_is_not_dismissed() -> None:
     view.pack(event("message.withdrawn", minutes=0.9), clock=0.9)
     for clock in (1.0, 1.5):
         view.pack(clock=clock)
-        assert view.all(MarkRow), "the item is still there, to be looked at among what was put away"
+        assert view.all(MarkRow), "the item exists, and is listed among the dismissed ones"
     view.pack(clock=1.91)
     assert not view.all(ItemRow)
     assert not view.all(MarkRow)

@@ -1,4 +1,4 @@
-"""Clock of the fold, parts of large packs, restarts, and logs that lost records at their end (laws 1, 3, 7)."""
+"""Clock of the fold, parts of large packs, restarts, and truncated logs (laws 1, 3, 7)."""
 
 from itertools import count
 
@@ -80,7 +80,7 @@ def test_a_pack_that_changes_too_much_is_folded_in_parts() -> None:
     ids = [(fact.pos, fact.index) for fact in view.facts]
     assert ids == sorted(set(ids))
     small = [event("waitpoint.created", f"w{n}", 0, title="T") for n in range(3)]
-    grouped = Folding()  # the cut does not depend on what else is in the batch (law 1)
+    grouped = Folding()  # the cut does not depend on other packs of the batch (law 1)
     for pack in ([*small], [*entries]):
         while not grouped.fold.apply(Pack(NOON, pack), grouped.fold.position.next):
             grouped.commit()

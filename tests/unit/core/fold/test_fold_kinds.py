@@ -1,4 +1,4 @@
-"""Each kind of item behaves as CONTRACT §2 describes it."""
+"""Behaviour of each kind of item (CONTRACT §2)."""
 
 from itertools import permutations
 from typing import Any
@@ -142,7 +142,7 @@ def test_incident_is_the_same_in_any_order() -> None:
 
 
 def test_an_incident_undone_by_a_late_event_is_hidden_and_can_start_afresh() -> None:
-    """Hidden, and with nothing left of the end it seemed to have had; a later outage is an incident as any other."""
+    """A late event undoes the incident: it is hidden and forgets its end. A later outage opens it as a new incident."""
     view = Folding()
     view.pack(fail("r1", "c1", 0), fail("r2", "c2", 1), event("run.recovered", "r1", 2))
     view.pack(event("run.retried", "r2", 3, by_user_id="u7"))
@@ -263,7 +263,7 @@ def test_a_proof_attached_again_or_to_another_case_in_any_order() -> None:
         event("proof.attached", "p2", 5, case_id="c1", expires_at=at(60)),
         event("proof.attached", "p2", 9, case_id="c2", expires_at=at(60)),
         event("proof.attached", "p3", 12, case_id="c2", expires_at=at(60)),
-        event("proof.attached", "p2", 15, expires_at=at(60)),  # of no case: nothing supersedes it
+        event("proof.attached", "p2", 15, expires_at=at(60)),  # no case: no proof supersedes it
     ]
     for count, listed, ended in ((3, ["p2"], {"p1": 5}), (4, ["p3"], {"p1": 5, "p2": 12}),
                                  (5, ["p2", "p3"], {"p1": 5})):
@@ -288,7 +288,7 @@ def test_seconds_open_are_never_negative() -> None:
     view = Folding()
     view.pack(event("proof.attached", "p1", 0, case_id="c1", expires_at=at(25 * 60)), clock=90)
     assert [row.created_at for row in view.listed()] == [NOON + HOUR]
-    view.pack(event("proof.expired", "p1", 30), clock=91)  # half an hour before its item opened by itself
+    view.pack(event("proof.expired", "p1", 30), clock=91)  # half an hour before the item would open by its timer
     assert not view.listed()
     assert (view.facts[-1].seconds_open, view.facts[-1].resolved_action) == (0, "expired")
     view.pack(event("message.posted", "m", 95, title="Of a source whose clock is ahead"), clock=92)

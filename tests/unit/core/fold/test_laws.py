@@ -35,8 +35,8 @@ RUNS = ("run.failed", "run.failed", "run.failed", "run.retried", "run.recovered"
 PROOFS = ("proof.attached", "proof.attached", "proof.expired", "session.verifying")
 DRAFTS = ("draft.edited", "draft.edited", "draft.edited", "draft.committed", "draft.discarded")
 
-# A fault found is a few events long, so many small examples find more than few large ones.
-pytestmark = pytest.mark.timeout(900)  # a failing example takes minutes to shrink
+# Faults need few events to show, so many small examples find more of them than a few large ones.
+pytestmark = pytest.mark.timeout(900)  # hypothesis takes minutes to shrink a failing example
 slow = law(100, suppress_health_check=list(HealthCheck))
 lines = st.one_of(
     events.sequences(),
@@ -51,7 +51,7 @@ seeds = st.integers(0, 2**32)
 
 
 def log_of(found: list[events.Line], cuts: list[int], seed: int, repeats: bool = True) -> list[bytes]:
-    """The events shuffled, some of them twice, in packs; the writer's clock is any, and ends at END."""
+    """Returns packs of the events: shuffled, some of them twice. The writer's clock is random, and ends at END."""
     rng = random.Random(seed)
     accepted = [event_of(line) for line in found]
     if repeats and accepted:
@@ -67,7 +67,7 @@ def check(rows: dict[bytes, bytes], model: Model, clock: int) -> None:
 
 @slow
 @given(lines, sizes, seeds)
-def test_any_order_and_repeats_end_in_the_models_view(found: list[events.Line], cuts: list[int], seed: int) -> None:
+def test_any_order_and_repeats_equal_the_models_view(found: list[events.Line], cuts: list[int], seed: int) -> None:
     worker = Worker(log_of(found, cuts, seed)).run()
     worker.tick(END)
     check(worker.rows, Model(found), END)
@@ -79,7 +79,7 @@ def test_any_order_and_repeats_end_in_the_models_view(found: list[events.Line], 
 def test_two_orders_show_the_same(
     found: list[events.Line], cuts: list[int], seed: int, other_cuts: list[int], other: int
 ) -> None:
-    """Every field anybody can see, those the model does not name too."""
+    """Compares every visible field, including those that the model does not have."""
     one, two = Worker(log_of(found, cuts, seed)).run(), Worker(log_of(found, other_cuts, other)).run()
     one.tick(END)
     two.tick(END)
@@ -95,7 +95,7 @@ def _small_parts(part: int, wake: int) -> object:
 def test_grouping_packs_into_batches_changes_nothing(
     found: list[events.Line], cuts: list[int], seed: int, small: bool
 ) -> None:
-    """Law 1: the same log gives the same rows and facts to the byte, however many packs are written at once."""
+    """Law 1: the same log gives the same bytes of rows and facts, for any number of packs per write."""
     log = log_of(found, cuts, seed)
     log += [encode_pack(Pack(at=END + hours * HOUR)) for hours in range(0, 2000, 100)]
     with _small_parts(5_000, 3_000) if small else _small_parts(1 << 20, 1 << 18):
@@ -113,7 +113,7 @@ def test_grouping_packs_into_batches_changes_nothing(
 def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
     found: list[events.Line], cuts: list[int], seed: int, small: bool
 ) -> None:
-    """Law 3: facts written but not the rows, rows but no acknowledgement, nothing at all; then a new process."""
+    """Law 3: the worker crashes after the facts, after the rows, or before both; then a new process starts."""
     log = log_of(found, cuts, seed)
     log += [encode_pack(Pack(at=END + hours * HOUR)) for hours in (0, 12, 40, 400, 800)]
     with _small_parts(5_000, 3_000) if small else _small_parts(1 << 20, 1 << 18):
@@ -138,8 +138,9 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
 
 @slow
 @given(lines, sizes, seeds)
-def test_what_a_worker_remembers_is_what_the_rows_say(found: list[events.Line], cuts: list[int], seed: int) -> None:
-    """A worker that runs on and one that starts anew before every pack go the same way, wake-ups included."""
+def test_a_worker_has_no_state_outside_its_rows(found: list[events.Line], cuts: list[int], seed: int) -> None:
+    """A worker that restarts before every pack has the rows and timers of one that does not: no state outside the
+    rows."""
     steady, forgetful = Worker(log_of(found, cuts, seed)), Worker()
     forgetful.log = steady.log
     while steady.step():
@@ -163,8 +164,9 @@ def test_what_a_worker_remembers_is_what_the_rows_say(found: list[events.Line], 
 
 @slow
 @given(lines, seeds)
-def test_at_every_tick_the_view_is_the_models(found: list[events.Line], seed: int) -> None:
-    """Events arrive at their times, ticks come when the fold asks: overdue and expiring happen by themselves."""
+def test_at_every_tick_the_view_equals_the_model(found: list[events.Line], seed: int) -> None:
+    """Events arrive at their times and ticks at the fold's timers: items become overdue and proofs expire by
+    themselves."""
     accepted = sorted(found, key=lambda line: us(line["value"]["time"]))
     worker, rng = Worker(), random.Random(seed)
     clock = START
@@ -185,7 +187,7 @@ def test_at_every_tick_the_view_is_the_models(found: list[events.Line], seed: in
 
 @slow
 @given(lines, sizes, seeds)
-def test_after_the_retention_what_is_open_stays_and_the_rest_goes(
+def test_after_the_retention_only_open_items_are_left(
     found: list[events.Line], cuts: list[int], seed: int
 ) -> None:
     worker = Worker(log_of(found, cuts, seed)).run()
@@ -211,7 +213,7 @@ def test_after_the_retention_what_is_open_stays_and_the_rest_goes(
     for key, value in worker.rows.items():
         row = decode_row(key, value)
         assert not isinstance(row, SeenRow)
-        assert not isinstance(row, ItemRow) or row.is_open, "nothing that is closed is kept for ever"
+        assert not isinstance(row, ItemRow) or row.is_open, "no closed item is kept for ever"
 
 
 def test_the_same_id_with_other_content_is_a_repeat() -> None:
@@ -240,7 +242,7 @@ def test_a_gap_in_the_log_is_an_error() -> None:
 
 @pytest.mark.parametrize("members", [3, 40, 150])
 def test_all_members_of_a_large_incident_leave_the_list(members: int) -> None:
-    """However many there are, and when ticks carry the same time as what was folded before."""
+    """For any number of members, also if a tick has the time of an earlier pack."""
     found = events.generate(7, members * 3, types=("run.failed",), subjects=members, workspaces=("ws_01",))
     for line in found:
         cluster = line["value"]["data"].get("cluster", "c")

@@ -160,7 +160,7 @@ def test_revocations_are_counted_extended_and_dropped() -> None:
     rows = {(row.jti, row.user, row.before) for row in fold.all(RevocationRow)}
     assert rows == {("t1", None, None), (None, "ann", NOON)}
     assert fold.all(RevocationCountRow)[0].count == 2
-    fold.pack(revoking(jti="t1"), clock=30)  # without an end, it stays
+    fold.pack(revoking(jti="t1"), clock=30)  # a revocation without an end stays
     fold.pack(clock=90)
     assert len(fold.all(RevocationRow)) == 2
     fold.pack(revoking(jti="t3", until=NOON + 3 * HOUR), clock=100)
@@ -179,7 +179,7 @@ def test_revocations_of_a_workspace_are_limited(monkeypatch: Any) -> None:
     st.sampled_from(["open", "end", "all", "use", "role", "wait"]), st.sampled_from(["ann", "bob"]),
     st.integers(0, 3)), max_size=25))
 def test_the_rows_of_a_user_name_exactly_their_sessions(steps: list[tuple[str, str, int]]) -> None:
-    """Also after a restart at each step: the fold has no other state than its rows."""
+    """A restart at each step changes nothing: the fold has no state outside its rows."""
     fold, clock = Folding(), 0.0
     for made, (step, user, number) in enumerate(steps):
         if step == "open":
@@ -207,7 +207,7 @@ def test_the_rows_of_a_user_name_exactly_their_sessions(steps: list[tuple[str, s
 
 
 def test_a_row_of_a_session_has_no_text_of_it() -> None:
-    """The row has the digest that the command names, and nothing else that could be the text."""
+    """The row has the digest of the command, and no field that could hold the session's secret text."""
     fold = Folding()
     fold.pack(opening())
     shown = msgspec.to_builtins(fold.all(SessionRow)[0])

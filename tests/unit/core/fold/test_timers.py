@@ -1,4 +1,4 @@
-"""The timer queue against a model that scans all rows: same order, and few timers beyond the live ones."""
+"""The timer queue against a model that scans all rows: same order, and few timers beyond the valid ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.core.config import FoldConfig
 from streams.core.timer_queue import TimerQueue
 
 KEYS = [f"k{number}".encode() for number in range(40)]
-# (a key, when it is due from now on, None: never), or a time at which everything due is taken out.
+# (key, its new due time or None for no timer), or a time at which all due timers are taken.
 CHANGE = st.tuples(st.sampled_from(KEYS), st.one_of(st.none(), st.integers(0, 50)))
 STEPS = st.lists(st.one_of(CHANGE, st.integers(0, 50)), max_size=200)
 
@@ -67,7 +67,7 @@ def test_stale_timers_do_not_accumulate() -> None:
     assert not due
 
 
-def test_items_that_were_due_in_years_are_forgotten_with_their_rows() -> None:
+def test_timers_of_deleted_rows_are_removed() -> None:
     stage = Folding(FoldConfig(retention=MINUTE, dedupe=MINUTE, activity_window=MINUTE))
     for minute in range(600):
         stage.pack(*(event("message.posted", f"s{minute}-{number}", minute, title="T", due_at="2190-01-01T00:00:00Z")
@@ -75,4 +75,4 @@ def test_items_that_were_due_in_years_are_forgotten_with_their_rows() -> None:
         stage.pack(*(event("message.withdrawn", f"s{minute}-{number}", minute + 0.5) for number in range(5)),
                    clock=minute + 0.5)
     assert len(stage.rows) < 50
-    assert len(stage.fold.state._timers) < 300, "of 3000 that were due in 2190"
+    assert len(stage.fold.state._timers) < 300, "timers of the 3000 deleted rows that were due in 2190"

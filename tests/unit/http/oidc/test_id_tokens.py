@@ -40,7 +40,7 @@ def jwk(key: Any, **more: Any) -> dict[str, Any]:
 
 
 class Keys:
-    """The issuer's key set, as it is at the moment."""
+    """The issuer's current key set."""
 
     def __init__(self, *entries: dict[str, Any]) -> None:
         self.entries, self.now, self.fetches = list(entries), 0.0, 0

@@ -42,7 +42,7 @@ def toml(value: object) -> str:
     ("groups", {"eng": True}, False),
     ("groups", [["eng"]], False),
     ("groups", [], False),
-    ("realm_access.roles", ["eng"], False),  # the claim is `groups` below: a path that leads nowhere
+    ("realm_access.roles", ["eng"], False),  # the test's claim is `groups`, so this path has no value
 ])
 def test_equals_compares_each_value_exactly(claim: str, value: object, holds: bool) -> None:
     assert bool(grants(rule(claim=claim, equals="eng"), groups=value)) is holds
@@ -227,7 +227,7 @@ def test_roles_try_prints_each_grant_with_its_rule(tmp_path: Path) -> None:
         Grant("all", "VIEWER"), Grant("ws", "ADMIN")]
 
 
-def test_roles_try_says_whom_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roles_try_names_the_administrator_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTN_OIDC_CONTACT", "Ask the desk")
     roles = tmp_path / "roles.toml"
     roles.write_text(rule(claim="groups", equals="eng"))

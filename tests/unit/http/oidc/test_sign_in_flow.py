@@ -1,4 +1,4 @@
-"""State of a sign-in: the cookie opens for its own sign-in only, and a target never leads to another host."""
+"""State of a sign-in: its cookie is valid for this sign-in only, and a redirect target never leads to another host."""
 
 from __future__ import annotations
 

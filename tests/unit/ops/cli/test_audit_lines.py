@@ -1,4 +1,4 @@
-"""Lines of the audit export: exact JSON; CSV without formulas. Every fact of access belongs to the trail."""
+"""Lines of the audit export: exact JSON, and CSV without formulas. The trail has every fact of access and decisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = st.text(st.one_of(
 
 
 @given(st.lists(TEXT, min_size=1, max_size=5), st.sampled_from(",;|\t"))
-def test_no_cell_is_a_formula_whatever_the_separator(values: list[str], separator: str) -> None:
+def test_no_cell_is_a_formula_with_any_separator(values: list[str], separator: str) -> None:
     line = csv_line(values)
     assert line.count("\n") == 1
     for cell in next(csv.reader([line], delimiter=separator)):
@@ -42,7 +42,7 @@ def test_json_is_exact_and_one_line_without_control_characters(text: str) -> Non
 
 
 @pytest.mark.parametrize(("value", "cell"), [(None, ""), (True, "true"), (False, "false"), (1.5, "1.5")])
-def test_values_that_are_no_text(value: object, cell: str) -> None:
+def test_values_of_other_types_than_text(value: object, cell: str) -> None:
     assert csv_line([value]) == f'"{cell}"\n'
 
 

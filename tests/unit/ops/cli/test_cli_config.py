@@ -1,6 +1,5 @@
-"""Configuration of `attn`: flags, variables and files; the secret; tokens; schemas. Mistakes give one line and an exit
-code.
-"""
+"""Configuration of `attn`: flags, variables and files; the secret; tokens; schemas. An invalid value gives one line and
+an exit code."""
 
 from __future__ import annotations
 
@@ -128,7 +127,7 @@ def test_urls_that_clickhouse_connect_takes(url: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["x", "9", "3-1", "0-8", "1,"])
-def test_partitions_are_named_as_they_are_meant(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_partitions_are_named_in_the_error(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["edge"], ["rebuild", "--check"]):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ATTN_JWT_SECRET", "s" * 32)
@@ -182,7 +181,7 @@ def test_a_new_data_directory_is_private_and_an_existing_one_is_unchanged(tmp_pa
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
 def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Anybody could sign with it; and `ATTN_JWT_SECRET=` is what `.env.example` leaves to be filled in."""
+    """Anyone could sign with an empty secret. `.env.example` has `ATTN_JWT_SECRET=`, to be filled in."""
     for name in ("JWT_SECRET", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"):
         monkeypatch.setenv(f"ATTN_{name}", blank)
     found = config.load_settings(data_dir=tmp_path / "data")
@@ -199,7 +198,7 @@ def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         config.load_settings()
 
 
-def test_a_terminal_obeys_nothing_that_came_by_a_topic(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reject_reason_sends_no_control_characters_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n[red]x[/red] é"
     row = {"at": "", "topic": "plans", "partition": 0, "offset": 1, "reason": evil, "value": evil, "retried": False}
     show_list([row], 1, as_json=False)
@@ -246,7 +245,7 @@ def test_the_kafka_address_of_a_running_up_is_used_and_that_of_a_dead_one_is_not
     assert config.load_settings(data_dir=tmp_path).kafka == Settings().kafka
 
 
-def test_a_token_that_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_has_the_given_claims(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     secret = "s" * 40
     monkeypatch.setenv("ATTN_JWT_SECRET", secret)
     assert attn_here("token", "--workspace", "ws", "--user", "u", "--role", "owner", "--name", "Ü", "--ttl", "7d") == 0
@@ -256,7 +255,7 @@ def test_a_token_that_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert claims["exp"] - claims["iat"] == 7 * 86400
 
 
-def test_a_short_secret_is_its_owners_choice(
+def test_a_short_secret_is_accepted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATTN_JWT_SECRET", "short")
@@ -355,7 +354,7 @@ def test_exported_schemas_are_schemas_and_describe_events() -> None:
 
 
 def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
-    """Python 3.13 removes the indentation of docstrings, msgspec 0.23 does in part; both order `anyOf` as they like."""
+    """Python 3.13 and msgspec 0.23 remove the indentation of docstrings differently, and order `anyOf` differently."""
     null, item, run = {"type": "null"}, {"$ref": "#/$defs/Item"}, {"$ref": "#/$defs/Run"}
     older = {"$defs": {"Row": {"description": "One row.\n\n    Its text\n    goes on.", "anyOf": [null, run, item]}}}
     newer = {"$defs": {"Row": {"description": "One row.\n\nIts text\ngoes on.\n", "anyOf": [run, item, null]}}}
@@ -369,7 +368,7 @@ def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
 def test_stale_schemas_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("export", "documents"):  # the same in each of the five calls; generated once
+    for name in ("export", "documents"):  # five cases need the same files, so they are generated once
         monkeypatch.setattr(schemas_command, name, cache(getattr(schemas_command, name)))
     out = tmp_path / "json"
     assert attn_here("schemas", "--check", "--out", str(out)) == 1
@@ -398,7 +397,7 @@ def test_a_reused_pid_is_not_the_recorded_process(tmp_path: Path) -> None:
 
 
 def test_a_command_imports_its_own_module_only() -> None:
-    """`attn token` starts without the modules of the other commands: together they cost a second of CPU."""
+    """`attn token` starts without the modules of the other commands: importing all of them costs 1 s of CPU."""
     done = subprocess.run(
         [sys.executable, "-P", "-c",
          "import sys; from ops.cli.main import main\n"

@@ -78,7 +78,7 @@ def test_asks_and_reports_are_checked_as_the_worker_does() -> None:
         report = line(type="decision.refused", data={"error": "gone"}).encode()
         assert event_files.check_event(topic, report, EventLimits()) is None
     raw = line(data={"title": "T", "ask": ask}).encode()
-    assert event_files.check_event("waitpoints", raw, EventLimits()) is None, "the worker's key is not needed"
+    assert event_files.check_event("waitpoints", raw, EventLimits()) is None, "the check does not need the worker's key"
     bad = line(data={"title": "T", "ask": {"options": [{"id": "a"}]}}).encode()
     assert event_files.check_event("waitpoints", bad, EventLimits()) == "data.ask.options.0.does: Field required"
     shifted = json.loads(event_files.retime(raw, 60_000_000))["data"]["ask"]
@@ -127,7 +127,7 @@ def test_emit_reports_invalid_lines_by_number_and_sends_nothing(
 ) -> None:
     file = tmp_path / "e.jsonl"
     file.write_text("\n".join([line(), "", line(time="yesterday"), "{oops", line(type="plan.proposed")]))
-    assert attn_here("emit", "waitpoints", str(file)) == 1  # the network is blocked: sending would fail otherwise
+    assert attn_here("emit", "waitpoints", str(file)) == 1  # the test blocks the network: a send would raise
     err = capsys.readouterr().err
     assert "line 3: time:" in err
     assert "line 4: not JSON" in err
@@ -138,7 +138,7 @@ def test_emit_reports_invalid_lines_by_number_and_sends_nothing(
 
 @pytest.mark.parametrize("name", ["waitpoint.created", "plan.proposed"])
 def test_a_single_event_may_span_many_lines(name: str) -> None:
-    """As the examples do, which somebody will try first."""
+    """Files in examples/ have this format, so new users send them first."""
     text = (ROOT / "schemas" / "examples" / f"{name}.json").read_bytes()
     [(number, event)] = event_files.iter_events(io.BytesIO(b"\n" + text))
     assert number == 2

@@ -1,4 +1,4 @@
-"""Logs: secrets are redacted whatever their origin; text for terminals, JSON for others. Repeated lines are limited."""
+"""Logs: secrets are redacted in every field; text for terminals, JSON otherwise. Repeated lines are limited."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_no_secret_gets_into_a_log(log_format: str) -> None:
     ):
         assert secret not in text, text
     assert text.count(REDACTED) >= 8
-    assert f"{KEY[:22]}{REDACTED}" in text, "the id stays: an operator can revoke the key"
+    assert f"{KEY[:22]}{REDACTED}" in text, "the key's id is not redacted: an operator needs it to revoke the key"
     assert "theme=dark" in text
     assert "other=1" in text
     assert "Traceback" in text

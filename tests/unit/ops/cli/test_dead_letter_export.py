@@ -36,21 +36,21 @@ def test_lines_that_are_no_records(wrong: bytes) -> None:
 
 
 @given(headers=st.lists(st.tuples(st.sampled_from(["attn-settled", "attn-go-on", "attn-reason", "x"]), raw)))
-def test_what_a_producer_puts_into_headers_makes_no_word_of_ours(headers: list[tuple[str, bytes]]) -> None:
+def test_headers_of_a_producer_do_not_change_the_fields_of_attn(headers: list[tuple[str, bytes]]) -> None:
     letter = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v", headers, cause="json")
     found = parse_record(b"k", b"v", letter.record_headers())
     assert isinstance(found, DeadLetter)
     assert (found.topic, found.reason, found.cause) == ("plans", "why", "json")
 
 
-def test_words_are_read_as_written() -> None:
+def test_operator_markers_are_read_as_written() -> None:
     for word in (ResolvedMarker((1, 5, 7)), ResumeTopicMarker("plans")):
         assert parse_record(None, None, word.record_headers()) == word
     assert parse_record(b"k", b"v", [("attn-settled", b"x")]) is None
     assert parse_record(b"k", b"v", []) is None
 
 
-def test_letters_of_an_earlier_attn_have_no_cause() -> None:
+def test_dead_letters_without_a_cause_have_the_cause_other() -> None:
     old = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v")
     headers = [(name, value) for name, value in old.record_headers() if name != "attn-cause"]
     assert DeadLetter.from_record(b"k", b"v", headers).cause == "other"

@@ -1,4 +1,4 @@
-"""`attn rank-report` with decisions: how long items waited until people decided them, by band and position."""
+"""`attn rank-report` with decisions: time that items waited for their decision, by band and position."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def decides(number: int, minutes: float, opening: Any, option: str = "yes", user
                   digest=digest(opening), role="OWNER")
 
 
-def test_waiting_ends_with_the_decision_and_not_with_what_becomes_of_it() -> None:
+def test_waiting_ends_with_the_decision_and_not_with_its_outcome() -> None:
     first, second, third = asks("a", 0), asks("b", 5, priority="low"), asks("c", 6, priority="low")
     entries = [
         first, second, third, decides(1, 10, first), decides(2, 20, second), event("waitpoint.approved", "a", 22),
@@ -101,7 +101,7 @@ def test_a_refused_and_an_unconfirmed_decision_wait_again_from_the_time_they_cam
     assert stays[one, 12].length == 8 * MINUTE
     confirm = NOON + 10 * MINUTE + FoldConfig().undo + FoldConfig().confirm
     (back,) = [stay for (item, start), stay in stays.items() if item == other and start > 0]
-    assert back.start == confirm, "the timer runs at its own time, not at the next event"
+    assert back.start == confirm, "the timer runs at its own time, not at the time of the next event"
 
 
 def test_commands_for_many_and_reports_are_replayed() -> None:
@@ -113,7 +113,7 @@ def test_commands_for_many_and_reports_are_replayed() -> None:
     past = replay([*found, many, TakeBack(**command(2, 10.05), item=ids[0]), later], FoldConfig())
     assert past.decided == {"ws": {(item, NOON + 10 * MINUTE) for item in ids}}
     last = {item: ranked for _, item, ranked in past.changes["ws"]}
-    assert last[ids[0]] is not None, "it was taken back"
+    assert last[ids[0]] is not None, "the decision was undone"
     made = next(fact.decision for fact in _facts([found[0], decides(1, 10, found[0])]) if fact.type == "decision.made")
     past = replay([found[0], decides(1, 10, found[0]),
                    Report("ws", "r", NOON + 20 * MINUTE, str(made), "undeliverable", "gone")], FoldConfig())
@@ -129,7 +129,7 @@ def _facts(entries: list[Any]) -> list[Fact]:
 
 
 def _with_revisions_of(play: Play, entry: Any) -> Any:
-    """Returns the entry with the revisions of this log, which has ticks that the other one has not."""
+    """Returns the entry with the item revisions of this log, which differ because this log has ticks."""
     if not isinstance(entry, DecideMany):
         return entry
     revisions = {row.id: row.rev for row in play.rows(ItemRow)}
@@ -139,13 +139,15 @@ def _with_revisions_of(play: Play, entry: Any) -> Any:
 
 @law(60, suppress_health_check=list(HealthCheck))
 @given(st.lists(step, max_size=30).map(lambda found: [("open", (0, 0, 0, 0)), *found]))
-def test_the_replay_of_questions_ends_in_the_view_and_finds_each_decision(found: list[Any]) -> None:
-    """The entries of a log, one pack each, with ticks as a worker adds them: the same list, the same decisions."""
+def test_a_replay_of_questions_equals_the_fold(found: list[Any]) -> None:
+    """A replay and a fold with a worker's ticks end with the same list and the same decisions. Each entry has its own
+    pack."""
     play, calm = Play(), Play()
     for name, numbers in found:
-        if name == "many":  # a replay has other revisions, so it does not know which answers had an old one
+        # revision 0: a replay has other revisions, so an outdated one would be refused in one of the two only
+        if name == "many":
             play.step(name, (*numbers[:-1], 0))
-        elif name != "late":  # a log in the order of the times
+        elif name != "late":  # the log is in the order of its times
             play.step(name, numbers)
     entries = [entry for _, entry in play.entries if entry is not None]
     past = replay(entries, FoldConfig())
@@ -166,7 +168,7 @@ def test_the_replay_of_questions_ends_in_the_view_and_finds_each_decision(found:
 
 
 def test_the_command_shows_decisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A recording has no answers of people, so this shows a report that has."""
+    """A recording holds source events only, so this test renders a report that has decisions."""
     first = asks("a", 0)
     past = replay([first, decides(1, 10, first), event("message.posted", "m", 50, title="T")], FoldConfig())
     flat = Policy(TODAY.targets, {"waitpoint": {"*": "low"}})

@@ -42,7 +42,7 @@ POLICIES = st.builds(
 
 @st.composite
 def pasts(draw: Any) -> list[ListChange]:
-    """Some items that come, change, go and come again."""
+    """Draws changes of a list: items open, change, leave and open again."""
     found: list[ListChange] = []
     for number in range(draw(st.integers(1, 14))):
         item, kind = f"i{number}", draw(st.sampled_from("ab"))
@@ -55,14 +55,15 @@ def pasts(draw: Any) -> list[ListChange]:
 
 
 def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
-    """The same with nothing but a sort at every moment: (item, start) -> place x time, time within FIRST."""
+    """Reference for `placements`: sorts the list at every moment.
+    Returns (item, start) -> [sum of positions over time, time among the first n for each n of FIRST]."""
     shown: dict[str, RankedItem | None] = {}
     starts: dict[str, int] = {}
     found: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * (1 + len(FIRST)))
     by_time: dict[int, list[ListChange]] = defaultdict(list)
     for change in past:
         by_time[change[0]].append(change)
-    for now in range(end):  # one unit of time after the other
+    for now in range(end):  # time advances by 1 unit
         for _, item, one in by_time[now]:
             shown[item] = one
             if one is None:
@@ -81,7 +82,7 @@ def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, 
 
 @given(pasts(), POLICIES)
 @law(100)
-def test_places_are_those_of_a_list_sorted_anew_at_every_moment(past: list[ListChange], policy: Policy) -> None:
+def test_positions_equal_those_of_a_list_that_is_sorted_at_every_moment(past: list[ListChange], policy: Policy) -> None:
     found = placements(past, policy, END)
     assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in found} == slowly(past, policy, END)
     assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in found)
@@ -89,8 +90,8 @@ def test_places_are_those_of_a_list_sorted_anew_at_every_moment(past: list[ListC
 
 @given(pasts(), POLICIES, POLICIES)
 @law(100)
-def test_what_one_item_wins_others_lose(past: list[ListChange], one: Policy, other: Policy) -> None:
-    """At every moment the places are 1..n under any policy, so their sums over time are the same."""
+def test_the_sum_of_positions_does_not_depend_on_the_policy(past: list[ListChange], one: Policy, other: Policy) -> None:
+    """Positions are 1..n at every moment under any policy, so their sums over time do not depend on the policy."""
     both = [placements(past, policy, END) for policy in (one, other)]
     assert [(stay.item, stay.start, stay.end) for stay in both[0]] == [
         (stay.item, stay.start, stay.end) for stay in both[1]]
@@ -109,8 +110,8 @@ def test_the_same_policy_changes_nothing(past: list[ListChange], policy: Policy)
 
 @given(sequences(40))
 @law(40)
-def test_the_past_ends_in_the_view(lines: list[Any]) -> None:
-    """Folded by time, the list of the past is at its end that of the real fold, in its order."""
+def test_the_last_list_of_a_replay_equals_the_list_of_the_fold(lines: list[Any]) -> None:
+    """The last list of the replay equals the list of the real fold, order included."""
     events = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines]
     past = replay(events, FoldConfig()).changes
     view = Folding()
@@ -141,7 +142,7 @@ def test_a_list_by_hand() -> None:
     assert (b.length, b.position_time, b.first[0], b.seen, b.ended) == (10 * MINUTE, 10 * MINUTE, 10 * MINUTE, 0, True)
     flat = Policy(TODAY.targets, {"message": {"*": "low"}})
     a, b = placements(past, flat, 30 * MINUTE)
-    assert (a.position_time, b.position_time) == (30 * MINUTE, 20 * MINUTE)  # a was there first
+    assert (a.position_time, b.position_time) == (30 * MINUTE, 20 * MINUTE)  # item a opened first
 
 
 def test_policy_files(tmp_path: Path) -> None:
@@ -199,7 +200,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr()
     report = json.loads(said.out)
     assert "invalid events skipped: 1" in said.err
-    assert (report["events"], report["all"]["stays"]) == (4, 2)  # the third message came at the very end
+    # the third message arrived at the end of the report, so it has no stay
+    assert (report["events"], report["all"]["stays"]) == (4, 2)
     assert report["kinds"]["message"]["today"]["place"]["p50"] == 2
     assert report["kinds"]["message"]["policy"]["place"]["p50"] == 1
     assert report["kinds"]["escalation"]["policy"]["share_of_time"]["first_1"] == pytest.approx(1 / 11)
