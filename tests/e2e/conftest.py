@@ -1,4 +1,4 @@
-"""Fixtures of the dashboard's tests: one stack and one browser for each file, one workspace for each test."""
+"""Fixtures of the dashboard's tests: one stack and browser per file, one workspace per test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions answered in the page on the whole stack, in real browsers: by keyboard and thumb, forms, edits, undo."""
+"""Answers in the page on the whole stack, in real browsers: by keyboard and thumb, forms, edits, undo."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_approve_by_keyboard(scene: Scene) -> None:
     page.keyboard.press("j")
     page.wait_for_function("() => document.activeElement.closest('.row')")
     page.keyboard.press("Enter")
-    page.keyboard.press("a")  # it has not been on screen: the key was meant for what was there before
+    page.keyboard.press("a")  # the question has just appeared, so the key was meant for the screen before
     page.wait_for_selector("#detail .answers.ready")
     assert page.locator(".answers .answer >> nth=0").inner_text().split() == ["Approve", "a"]
     assert sent == []
@@ -49,7 +49,7 @@ def test_approve_by_keyboard(scene: Scene) -> None:
     page.wait_for_selector("#heard:has-text('Approved: deploy.')", state="attached")
     shows(other, "rollback")
     page.wait_for_selector(".toast:has-text('Take back')")
-    says(page, "waiting for test to take it")  # after the time in which it could be taken back
+    says(page, "waiting for test to take it")  # after the end of the undo time
     buttons = ".toast button:has-text('Take back'), .outcome button:has-text('Take back')"
     page.wait_for_selector(buttons, state="detached")
     scene.emit("waitpoints", scene.event("decision.applied", "deploy"))
@@ -75,12 +75,12 @@ def test_approve_by_thumb(scene: Scene) -> None:
     open_question(page, "refund", touch=True)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
     assert page.evaluate("() => document.querySelector('#detail').scrollWidth") <= 360
-    assert page.locator(".command").bounding_box()["y"] < 400, "what will be done is on the first screen"
+    assert page.locator(".command").bounding_box()["y"] < 400, "the command is on the first screen"
     for button in page.locator(".answers .answer").all():
         box = button.bounding_box()
         assert box["height"] >= 44
         assert box["width"] >= 44
-        assert 320 <= box["y"] <= 640 - box["height"], "within reach of a thumb, without scrolling"
+        assert 320 <= box["y"] <= 640 - box["height"], "the button is within reach of a thumb, without scrolling"
     page.tap(".answers [data-option=approve]")
     says(page, "Decided by you")
     page.tap("#detail .close")
@@ -88,7 +88,7 @@ def test_approve_by_thumb(scene: Scene) -> None:
     approve = page.locator(".answers [data-option=approve]")
     approve.tap()
     page.wait_for_selector(".answers .armed:has-text('Press again')")
-    assert item_of(scene, "drop database")["state"] in ("unread", "read"), "one touch does not drop a database"
+    assert item_of(scene, "drop database")["state"] in ("unread", "read"), "one tap does not approve a critical action"
     page.wait_for_timeout(500)
     approve.tap()
     says(page, "Decided by you")
@@ -123,10 +123,10 @@ def test_a_form_with_errors_by_field(scene: Scene) -> None:
     page.select_option("#answer-form_2e_team", "t7")
     for check in ("Unit tests", "Scan"):
         page.check(f"label:has-text('{check}') input")
-    page.reload()  # the text survives
+    page.reload()  # the typed text is kept
     page.wait_for_selector("#answer-form_2e_owner")
     assert page.input_value("#answer-form_2e_owner") == "ann@example.org"
-    # The edge checks too: an older page might not know the rule.
+    # The edge validates as well, because an outdated page might not know the rule.
     page.route("**/decision", lambda route: route.continue_(
         post_data=route.request.post_data.replace("ann@example.org", "ann")), times=1)
     page.wait_for_selector("#detail .answers.ready")
@@ -141,7 +141,7 @@ def test_a_form_with_errors_by_field(scene: Scene) -> None:
         "region": "eu", "replicas": 5, "ratio": 0.1, "owner": "ann@example.org", "link": "https://example.org/a",
         "day": "2026-12-24", "sure": False, "team": "t7", "checks": ["unit", "scan"], "note": "soon"}
     raw = scene.up.get("/org/me/decisions", scene.token()).text
-    assert re.search(r'"ratio":\s*0\.10\b', raw), "digits as they were typed"
+    assert re.search(r'"ratio":\s*0\.10\b', raw), "numbers keep the digits that were typed"
 
 
 def test_edit_with_a_diff_of_what_changes(scene: Scene) -> None:
@@ -156,7 +156,7 @@ def test_edit_with_a_diff_of_what_changes(scene: Scene) -> None:
     assert "sk_live" not in page.content()
     page.keyboard.press("e")
     page.wait_for_selector("#answer-args_2e_amount")
-    assert page.locator(".editor .entry").count() == 4, "only what the source lets a person edit"
+    assert page.locator(".editor .entry").count() == 4, "only editable arguments have a field"
     assert page.locator(".answers .answer").inner_text().startswith("Send with no change")
     assert "hunter2" not in page.evaluate(
         "() => [...document.querySelectorAll('textarea, input:not([type=password])')].map((at) => at.value).join()")
@@ -200,7 +200,7 @@ def test_undo_within_five_seconds_keeps_the_text(scene: Scene) -> None:
     assert item_of(scene, "deploy")["state"] in ("unread", "read")
 
 
-def test_what_the_source_refuses_comes_back(scene: Scene) -> None:
+def test_a_decision_that_the_source_refuses_comes_back(scene: Scene) -> None:
     waitpoint(scene, "deploy")
     scene.messages("other", priority="high")
     page = scene.signed_in()
@@ -212,7 +212,7 @@ def test_what_the_source_refuses_comes_back(scene: Scene) -> None:
     page.wait_for_selector(".returned:has-text('Refused by test: the window is closed')")
     page.wait_for_selector(".row:has-text('deploy') .badge:text-is('refused')")
     page.wait_for_selector("#detail .answers.ready")
-    page.keyboard.press("r")  # another answer is possible
+    page.keyboard.press("r")  # the user can give another answer
     page.wait_for_selector(".answers .armed")
     page.wait_for_timeout(500)
     page.keyboard.press("r")
@@ -257,7 +257,7 @@ def test_a_hostile_question_stays_text_and_fits_a_phone(scene: Scene) -> None:
         if page.locator(".editor").count() == 0:
             page.tap(".answers [data-option=edit]")
             page.wait_for_selector(".editor")
-    page.tap(".editor >> text=Edit as JSON")  # its text says that masked values are shown
+    page.tap(".editor >> text=Edit as JSON")  # the text of this button says that masked values become visible
     page.wait_for_selector("#answer-args")
     assert page.input_value("#answer-args").count("onerror") >= 120
     assert page.evaluate("() => window.ran") is None

@@ -1,4 +1,4 @@
-"""Several people, several questions, in real browsers: quorum, races, changed questions, lost responses, bulk, axe."""
+"""Several users and questions in real browsers: quorum, races, changed questions, lost responses, bulk, axe."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def test_a_lost_race_is_shown_in_the_open_form_and_the_text_is_kept(scene: Scene
     item = item_of(scene, "deploy", "bob")
     httpx.delete(f"{scene.up.url}/api/v1/inbox/{item['id']}/decision",
                  headers={"authorization": f"Bearer {scene.token('bob')}"}, trust_env=False, timeout=30)
-    page.wait_for_selector("#detail .answers.ready")  # it is open again, and so is the form
+    page.wait_for_selector("#detail .answers.ready")  # the item and its form are open again
     assert page.input_value("#answer-form_2e_note") == "my words"
 
 
-def test_the_edge_tells_the_loser_who_won(scene: Scene) -> None:
+def test_a_late_answer_shows_the_winner(scene: Scene) -> None:
     waitpoint(scene, "deploy")
     page = scene.signed_in()
     open_question(page, "deploy")
@@ -88,7 +88,7 @@ def test_the_edge_tells_the_loser_who_won(scene: Scene) -> None:
     assert decision_of(scene, "deploy")["option"] == "reject"
 
 
-def test_a_changed_question_is_a_new_one_and_the_text_is_kept(scene: Scene) -> None:
+def test_a_changed_question_needs_a_new_answer_and_the_text_is_kept(scene: Scene) -> None:
     waitpoint(scene, "refund", -3, ask=ask(action=ACTION))
     page = scene.signed_in()
     open_question(page, "refund")
@@ -100,7 +100,7 @@ def test_a_changed_question_is_a_new_one_and_the_text_is_kept(scene: Scene) -> N
     raised = ACTION | {"args": ACTION["args"] | {"amount": "DIGITS:900.00"}}
     waitpoint(scene, "refund", -1, ask=ask(action=raised))
     page.wait_for_selector(".changed:has-text('The question has changed')")
-    page.keyboard.press("a")  # meant for the question before
+    page.keyboard.press("a")  # the key was meant for the earlier question
     assert "900.00" in page.locator(".changed .diff ins").inner_text()
     assert "1.10" in page.locator(".changed .diff del").inner_text()
     page.wait_for_selector("#detail .answers.ready")
@@ -119,7 +119,7 @@ def test_a_changed_question_is_a_new_one_and_the_text_is_kept(scene: Scene) -> N
     page.wait_for_selector(".command:text-is('payments.transfer')")
     page.wait_for_selector("#detail .answers.ready")
     assert page.input_value("#answer-comment") == "looks right"
-    assert item_of(scene, "refund")["state"] in ("unread", "read"), "412: nothing was decided"
+    assert item_of(scene, "refund")["state"] in ("unread", "read"), "status 412: no decision was made"
     page.keyboard.press("a")
     says(page, "Decided by you")
     assert decision_of(scene, "refund")["comment"] == "looks right"
@@ -136,7 +136,7 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
         keys.append(route.request.headers["idempotency-key"])
         bodies.append(route.request.post_data)
         if len(keys) == 4:
-            route.fetch()  # it takes effect, but the response is lost
+            route.fetch()  # the request takes effect, but its response is lost
         if len(keys) <= 4:
             route.abort()
         else:
@@ -147,9 +147,9 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
     page.wait_for_selector(".notice.bad:has-text('has not confirmed your answer')")
     assert len(keys) == 3
     page.keyboard.press("a")
-    says(page, "Decided by you")  # the feed may say so before the response of the last attempt
+    says(page, "Decided by you")  # the feed may report the decision before the response of the last attempt
     wait_for(lambda: page.wait_for_timeout(50) or len(keys) == 5, 30, "the last attempt")
-    assert len(set(keys)) == 1, "one answer, one key"
+    assert len(set(keys)) == 1, "all attempts have one idempotency key"
     assert len(set(bodies)) == 1
     entries = scene.up.get("/org/me/decisions", scene.token()).json()["decisions"]
     assert len(entries) == 1
@@ -219,7 +219,7 @@ def test_axe_reports_no_violations_in_answers(scene: Scene, scheme: str) -> None
     page.wait_for_selector(".diff li")
     assert findings(page) == []
     open_question(page, "שאלה")
-    page.wait_for_selector(".row.opened:not(.unread)")  # no mark is written while axe looks
+    page.wait_for_selector(".row.opened:not(.unread)")  # the write of the read mark has ended before axe runs
     page.keyboard.press("r")
     page.wait_for_selector(".armed")
     assert findings(page) == []

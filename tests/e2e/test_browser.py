@@ -1,6 +1,5 @@
-"""A browser's EventSource with the session cookie, on the whole stack: its copy equals the inbox, and a restarted edge
-sends exactly the missed frames (laws 4 and 5).
-"""
+"""A browser's EventSource with the session cookie on the whole stack: its copy equals the inbox, and a restarted edge
+sends exactly the missed frames (laws 4 and 5)."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
-LIMIT = 5  # small, so that items enter and leave the window
+LIMIT = 5  # small, so items enter and leave the window
 
 FOLLOW = """limit => {
   const bands = ["urgent", "high", "normal", "low"], copy = window.copy = {items: new Map(), frames: [], ids: []};
@@ -100,6 +99,6 @@ def test_an_event_source_follows_and_resumes(up: Up, page: Any) -> None:
     up.emit("messages", cloud_event("message.posted", "late", 40, title="Late", priority="urgent"))
     wait_for(lambda: "Late" in page.evaluate(STATE)["items"], 20, "the feed came back by itself")
     seen = page.evaluate(STATE)
-    assert seen["frames"].count("snapshot") == 1, "it resumed by its cursor, so no second snapshot"
-    assert seen["ids"] == sorted(set(seen["ids"])), "no frame twice"
+    assert seen["frames"].count("snapshot") == 1, "the feed resumed by its cursor, without a second snapshot"
+    assert seen["ids"] == sorted(set(seen["ids"])), "a frame arrived twice or out of order"
     assert seen["items"] == titles(page)

@@ -1,4 +1,4 @@
-"""The dashboard on the whole stack, in a real browser: what a user sees and does."""
+"""The dashboard on the whole stack in a real browser: what users see and do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def requests_of(page: Any) -> list[str]:
-    """Paths that are asked for from now on, without what the page is made of."""
+    """Returns a list that collects the paths of later requests, except for the page's own files."""
     found: list[str] = []
     page.on("request", lambda request: found.append(request.url.split("/", 3)[3].split("?")[0]))
     return found
@@ -40,7 +40,7 @@ def test_sign_in_and_out(scene: Scene) -> None:
     page.keyboard.press("Enter")
     shows(page, "One", "Two")
     assert {path for path in asked if path.startswith("org/")} <= {"org/me/feed", "org/me", "org/me/insights"}
-    assert asked.count("org/me/feed") == 1, "the first list came with one request"
+    assert asked.count("org/me/feed") == 1, "the page requested the feed once"
     page.reload()
     shows(page, "One", "Two")
     page.click(".menu summary")
@@ -95,7 +95,7 @@ def test_a_write_is_shown_to_other_users(scene: Scene) -> None:
     shows(mine, "kept")
     shows(theirs, "kept")
     mine.click(".toast >> text=Undo")
-    shows(theirs, "kept", "shared")  # it opened anew, so it is due later
+    shows(theirs, "kept", "shared")  # the item reopened, so its due time is later
     row(mine, "kept").hover()
     row(mine, "kept").locator("[title^='Dismiss']").click()
     mine.wait_for_selector(".toast:has-text('for you only')")
@@ -201,7 +201,7 @@ def test_a_snoozed_item_returns(scene: Scene) -> None:
     page.keyboard.press("j")
     page.keyboard.press("s")
     page.wait_for_selector("dialog[open]")
-    # What is asked for is 20 minutes; so that it ends in seconds, the edge is asked for less.
+    # The page asks for 20 minutes; the test shortens this to seconds.
     page.route("**/dismiss", lambda route: route.fallback(post_data={"dismissed_until": moment(4 / 60)}))
     page.click("dialog >> text=In 20 minutes")
     page.wait_for_selector(".toast:has-text('Snoozed')")
@@ -227,10 +227,10 @@ def test_two_tabs_share_one_connection(scene: Scene) -> None:
     scene.messages("after", priority="urgent")
     shows(second, "after", "both", "before")
     assert len(feeds) == 2
-    assert feeds[1].headers.get("last-event-id"), "it goes on from its own cursor"
+    assert feeds[1].headers.get("last-event-id"), "the second tab resumes from its own cursor"
 
 
-def test_an_edge_that_restarts_costs_nothing(scene: Scene) -> None:
+def test_a_restarted_edge_loses_no_frame(scene: Scene) -> None:
     scene.messages("old")
     page = scene.signed_in()
     shows(page, "old")
@@ -290,7 +290,7 @@ def test_five_thousand_items_scroll(scene: Scene) -> None:
             break
     page.wait_for_function(
         "() => [...document.querySelectorAll('.title')].some((at) => at.textContent.endsWith('item 4999'))")
-    assert page.locator(".row").count() < 80, "only what is on screen is drawn"
+    assert page.locator(".row").count() < 80, "only visible rows are rendered"
     page.fill("#search", "item 3141")
     shows(page, "item 3141")
     assert time.time() - now < 240
@@ -322,10 +322,11 @@ def test_views_filters_and_search(scene: Scene) -> None:
     shows(page, "beta", "gamma")
 
 
-def test_the_past_in_the_item_and_in_pictures(scene: Scene) -> None:
+def test_history_in_the_item_and_in_charts(scene: Scene) -> None:
     scene.emit("escalations", scene.event("escalation.opened", "e", -30, title="closed one", case_id="k", cluster="c1"))
     page = scene.signed_in()
-    shows(page, "closed one")  # it has been open: what is closed before it opens, closes nothing
+    # The item must open first: the history does not count a close that arrives before the opening.
+    shows(page, "closed one")
     scene.emit("escalations", scene.event("escalation.resolved", "e", -10, case_id="k", by_user_id="bob"))
     scene.emit("messages", scene.event("message.posted", "m", -5, title="open one", case_id="k"))
     shows(page, "open one")
@@ -338,7 +339,7 @@ def test_the_past_in_the_item_and_in_pictures(scene: Scene) -> None:
     row(page, "open one").locator(".main").click()
     page.wait_for_selector(".timeline >> text=escalation resolved")
     assert "by bob" in page.locator(".timeline").inner_text()
-    eve = scene.signed_in("eve", "MEMBER")  # what is not for her is neither shown nor asked for
+    eve = scene.signed_in("eve", "MEMBER")  # the page neither shows nor requests insights for a MEMBER
     asked = requests_of(eve)
     eve.reload()
     eve.wait_for_selector(".avatar:text-is('E')")

@@ -26,7 +26,7 @@ HOSTILE_MD = HOSTILE + """
 
 
 def furnish(scene: Scene) -> None:
-    """One of each that looks different."""
+    """Adds one item of each appearance."""
     scene.emit("waitpoints", scene.event(
         "waitpoint.created", "w", -20, title="Review deploy", priority="urgent", cluster="prod", stack="web",
         case_id="c1", case_title="Checkout",
@@ -48,7 +48,7 @@ def furnish(scene: Scene) -> None:
 
 
 def findings(page: Any) -> list[str]:
-    """What axe finds serious or critical, in a context without motion and while no row is paled by a write."""
+    """Returns what axe reports as serious or critical, without animations and without pending writes."""
     page.wait_for_function("() => !document.querySelector('.row.busy') && !document.getAnimations().length")
     found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [f"{one['id']}: {node['target']} {node.get('failureSummary')}" for one in found
@@ -69,8 +69,8 @@ def test_axe_reports_no_violations(scene: Scene, scheme: str) -> None:
     page.locator(".pick input").first.check()
     page.click(".row:has-text('Review deploy') .main")
     page.wait_for_selector(".fields >> text=api token")
-    page.wait_for_selector(".markdown table")  # not the text before the markdown
-    page.wait_for_selector(".row.opened:not(.unread)")  # no mark is written while axe looks
+    page.wait_for_selector(".markdown table")  # the rendered markdown, not its source text
+    page.wait_for_selector(".row.opened:not(.unread)")  # the write of the read mark has ended before axe runs
     assert findings(page) == []
     for key in ("?", "s"):
         page.keyboard.press(key)
@@ -104,9 +104,10 @@ def test_by_keyboard_alone(scene: Scene) -> None:
     page.wait_for_selector("#detail", state="detached")
     page.keyboard.press("e")
     page.wait_for_selector("#heard:has-text('Resolved “two” for everyone.')", state="attached")
-    page.wait_for_function(f"() => ({focused})() === 'three'")  # the next one, not the top of the page
+    # the focus moves to the next row, not to the top of the page
+    page.wait_for_function(f"() => ({focused})() === 'three'")
     page.keyboard.press("z")
-    shows(page, "one", "three", "two")  # it opened anew, so it is due later
+    shows(page, "one", "three", "two")  # the item reopened, so its due time is later
     page.keyboard.press("x")
     page.wait_for_selector(".bulk:has-text('1 item selected')")
     page.keyboard.press("k")
@@ -176,7 +177,7 @@ def test_secrets_are_masked_until_asked_for(scene: Scene) -> None:
     assert "hunter2" not in page.content()
 
 
-def test_a_persons_own_order_is_kept(scene: Scene) -> None:
+def test_the_users_own_order_is_kept(scene: Scene) -> None:
     for cluster in ("a", "b"):
         scene.emit("messages", scene.event(
             "message.posted", cluster, -ord(cluster), title=f"in {cluster}", cluster=cluster))
@@ -206,7 +207,7 @@ def test_a_persons_own_order_is_kept(scene: Scene) -> None:
     shows(page, "in a", "in b")
 
 
-def test_on_a_phone_nothing_is_cut_off(scene: Scene) -> None:
+def test_a_phone_shows_everything_uncut(scene: Scene) -> None:
     furnish(scene)
     page = scene.signed_in(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page.wait_for_selector(".row:has-text('Review deploy')")
@@ -219,14 +220,14 @@ def test_on_a_phone_nothing_is_cut_off(scene: Scene) -> None:
         box = row.locator(part).bounding_box()
         assert box["x"] + box["width"] <= 390, part
     row.locator(".main").click()
-    page.wait_for_function("() => document.activeElement.id === 'detail'")  # the row it was on is hidden
+    page.wait_for_function("() => document.activeElement.id === 'detail'")  # the row that had the focus is hidden
     assert page.locator("main:visible, [role=main]:visible").count() == 1
     page.click("#detail .close")
     page.wait_for_selector("main:visible")
     page.wait_for_function("() => document.activeElement.closest('.row')?.textContent.includes('Review deploy')")
 
 
-def test_a_payload_is_in_sight_however_deep(scene: Scene) -> None:
+def test_a_deep_payload_is_visible(scene: Scene) -> None:
     scene.messages("deep", payload={"a": {"b": {"c": {"d": {"a_name_that_is_long": "the end of it"}}}}})
     page = scene.signed_in()
     page.click(".row .main")
@@ -270,7 +271,7 @@ def test_filters_stay_where_they_are(scene: Scene) -> None:
     empty.close()
 
 
-def test_the_focus_comes_back_to_the_list_however_an_item_closes(scene: Scene) -> None:
+def test_the_focus_returns_to_the_list_after_an_item_closes(scene: Scene) -> None:
     scene.messages("one", "two", "three")
     page = scene.signed_in(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     shows(page, "one", "two", "three")
@@ -313,7 +314,7 @@ def test_search_and_filters_close_the_item_above_the_list(scene: Scene, width: i
 
     def asked(does: Any, *wanted: str) -> None:
         page.click(".row:has-text('one') .main")
-        page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+        page.wait_for_selector("#detail [aria-label='Mark unread']")  # the item is marked as read
         does()
         page.wait_for_selector("#list", state="visible")
         page.wait_for_function("() => location.hash === ''")

@@ -28,7 +28,7 @@ def at(page: Any, item: str | None) -> None:
 
 
 def listed(scene: Scene, title: str) -> str:
-    """The item's id, once it is there."""
+    """Returns the id of the item once it is listed."""
     def found() -> str:
         items = scene.up.get("/org/me/inbox", scene.token()).json()["items"]
         return next((str(item["id"]) for item in items if item["title"] == title), "")
@@ -104,7 +104,7 @@ def test_a_link_opens_for_users_who_see_it(scene: Scene) -> None:
     page.goto(f"{scene.up.url}/#item={anns}")
     page.wait_for_selector(".toast.bad:has-text('does not exist, or it is not addressed to you')")
     at(page, None)
-    page.goto(f"{scene.up.url}/#item=%E0%A4%A")  # no text at all
+    page.goto(f"{scene.up.url}/#item=%E0%A4%A")  # the fragment is no valid UTF-8
     shows(page, "for all")
     assert page.locator("#detail").count() == 0
 
@@ -143,7 +143,7 @@ def test_the_skip_link_keeps_the_item_open(scene: Scene) -> None:
 
 
 def withdrawn(scene: Scene, title: str, **data: Any) -> str:
-    """The id of a message that is in the list no more."""
+    """Returns the id of a message that its source has withdrawn from the list."""
     scene.messages(title, **data)
     item = listed(scene, title)
     scene.emit("messages", scene.event("message.withdrawn", title, 0.1))
@@ -152,7 +152,7 @@ def withdrawn(scene: Scene, title: str, **data: Any) -> str:
 
 
 class Slow:
-    """Answers about an item that the edge has given, but the page does not get until it is let."""
+    """Holds back the edge's responses about an item until `come` is called."""
 
     def __init__(self, page: Any, item: str) -> None:
         self._page, self._path, self._held = page, f"/org/me/inbox/{item}", []
@@ -161,8 +161,8 @@ class Slow:
     def _hold(self, route: Any) -> None:
         self._held.append((route, route.fetch()))
 
-    def come(self) -> None:
-        """The page has them, and has drawn since."""
+    def release(self) -> None:
+        """Releases the responses, and waits until the page has rendered."""
         for route, answer in self._held:
             route.fulfill(response=answer)
         self._page.unroute(f"**{self._path}")
@@ -182,7 +182,7 @@ def test_a_slow_link_does_not_override_a_click(scene: Scene) -> None:
     click(page, "here")
     opened(page, "here")
     at(page, listed(scene, "here"))
-    slow.come()
+    slow.release()
     opened(page, "here")
     at(page, listed(scene, "here"))
     page.go_back()
@@ -193,7 +193,7 @@ def test_a_slow_link_does_not_override_a_click(scene: Scene) -> None:
     at(page, None)
 
 
-def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
+def test_a_link_of_one_user_is_not_shown_to_the_next_user(scene: Scene) -> None:
     secret = withdrawn(scene, "for ann", target_user_id="ann")
     page = scene.signed_in()
     slow = Slow(page, secret)
@@ -204,7 +204,7 @@ def test_a_link_of_one_is_not_shown_to_the_next(scene: Scene) -> None:
     page.fill("#token", scene.token("bob", "MEMBER"))
     with page.expect_request(f"**/org/me/inbox/{secret}"):
         page.click(".sign-in >> text=Sign in")
-    slow.come()
+    slow.release()
     page.wait_for_selector(".toast.bad:has-text('does not exist, or it is not addressed to you')")
     at(page, None)
     assert page.locator("#detail").count() == 0
@@ -235,7 +235,7 @@ def test_a_dismissed_item_can_be_restored(scene: Scene) -> None:
     opened(page, "resting")
     page.wait_for_selector(".notice:has-text('dismissed')")
     assert page.locator("#detail .actions >> text=Dismiss").count() == 0
-    page.wait_for_selector("#detail [aria-label='Mark unread']")  # it was opened, so it is read
+    page.wait_for_selector("#detail [aria-label='Mark unread']")  # opening the item marked it as read
     page.keyboard.press("u")
     page.wait_for_selector("#detail [aria-label='Mark read']")
     page.click("#detail >> text=Restore")
@@ -275,7 +275,7 @@ def test_an_item_beyond_the_first_page_can_be_used(scene: Scene) -> None:
     items = {item["title"]: item["id"] for item in first["items"] + second["items"]}
     page.goto(f"{scene.up.url}/#item={items['item 510']}")
     opened(page, "item 510")
-    page.wait_for_selector("#detail [aria-label='Mark unread']")  # it counts as read by now
+    page.wait_for_selector("#detail [aria-label='Mark unread']")  # the item is marked as read
     page.keyboard.press("u")
     page.wait_for_selector("#detail [aria-label='Mark read']")
     page.keyboard.press("e")

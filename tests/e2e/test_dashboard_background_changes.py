@@ -1,4 +1,4 @@
-"""The dashboard when items change in the background: writes with an old revision, and desktop notifications."""
+"""The dashboard while items change in the background: writes with an outdated revision, and desktop notifications."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
-# Notes what the page says on the desktop, which a headless browser does not show.
+# Records the desktop notifications of the page, which a headless browser does not show.
 NOTES = """
 window.notes = [];
 window.Notification = class extends Notification {
@@ -32,7 +32,7 @@ TOLD = "(titles) => JSON.stringify(notes.map((note) => note.title)) === JSON.str
 
 
 def meanwhile(page: Any, method: str, path: str, does: Callable[[], None]) -> list[tuple[str | None, int]]:
-    """The first such write of the page is on its way while `does` happens. → (revision it is for, answer) of each."""
+    """Runs `does` while the page's first such write is in flight. Returns (revision of the write, status) for each."""
     seen: list[tuple[str | None, int]] = []
 
     def handle(route: Any) -> None:
@@ -72,7 +72,7 @@ def test_a_write_is_retried_after_a_read_by_others(scene: Scene) -> None:
     page.keyboard.press("e")
     page.wait_for_selector(".toast:has-text('Resolved “shared” for everyone')")
     assert [status for _, status in sent] == [412, 200]
-    assert sent[0][0] != sent[1][0], "sent again for the newer revision"
+    assert sent[0][0] != sent[1][0], "the page repeated the write with the newer revision"
     page.keyboard.press("Escape")
     shows(page, "other")
 
@@ -92,7 +92,7 @@ def test_a_write_on_a_changed_item_is_refused(scene: Scene) -> None:
     page.wait_for_selector(".toast.bad:has-text('It has changed since you saw it')")
     assert [status for _, status in sent] == [412]
     page.wait_for_selector(".row:not(.gone):has-text('dangerous')")
-    page.keyboard.press("d")  # as it is now
+    page.keyboard.press("d")  # the write has the current revision
     page.wait_for_selector(".toast:has-text('Dismissed “dangerous”')")
     assert [status for _, status in sent] == [412, 200]
 
@@ -111,7 +111,7 @@ def test_desktop_notifications_need_consent(scene: Scene) -> None:
     page.click(".menu summary")
     page.click("text=Notify me of urgent items")
     page.wait_for_selector(".menu [aria-pressed=true]:has-text('Notifying of urgent items')")
-    other = scene.signed_in(context=context)  # follows; one tab speaks
+    other = scene.signed_in(context=context)  # this tab follows the leading tab, and does not notify
     scene.messages("looked at", priority="urgent")
     for tab in (page, other):
         shows(tab, "there before", "not asked for", "looked at")
@@ -126,7 +126,7 @@ def test_desktop_notifications_need_consent(scene: Scene) -> None:
     page.wait_for_selector("#detail-title:has-text('wake up')")
     for tab in (page, other):
         tab.evaluate(HIDE, False)
-    page.click("text=Notifying of urgent items")  # the menu stayed open
+    page.click("text=Notifying of urgent items")  # the menu stays open
     page.wait_for_selector(".menu [aria-pressed=false]:has-text('Notify me')")
     page.evaluate(HIDE, True)
     scene.messages("no more", priority="urgent")

@@ -1,4 +1,4 @@
-"""The dashboard with hostile or odd input: expensive texts, exact digits, wrong clocks, misleading addresses."""
+"""The dashboard with hostile or unusual input: expensive texts, exact digits, wrong clocks, misleading addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
-# The longest time for which the page did nothing else.
+# Measures the longest block of the page's main thread.
 BUSY = """
 window.longest = 0;
 let last = performance.now();
@@ -27,7 +27,7 @@ TOO_MUCH = {
     "a wide table": "|a" * 10_000 + "|\n" + "|-" * 10_000 + "|\n", "an address": "a" * 64_000 + "@",
     "emphasis": "_a" * 32_000, "spaces": "a" + " " * 64_000 + "b", "many entries": "- x\n" * 16_000,
 }
-# A computer whose clock is wrong, before any script of the page.
+# Sets a wrong clock before any script of the page runs.
 CLOCK = """
 {
   const Real = Date, shift = %d;
@@ -59,7 +59,7 @@ def test_no_text_stops_the_page(scene: Scene) -> None:
         page.click(f".row:has-text('{title}') .main")
         page.wait_for_selector(f"#detail-title:text-is('{title}')")
         assert page.evaluate("() => document.querySelectorAll('*').length") < 12_000, title
-    page.wait_for_selector(".markdown strong:text-is('bold')")  # the next text is not kept waiting
+    page.wait_for_selector(".markdown strong:text-is('bold')")  # the next text is rendered without delay
     boxes = page.locator(".markdown .task")
     assert [box.get_attribute("aria-label") for box in boxes.all()] == ["done", "not done"]
     looks = [box.evaluate("(at) => getComputedStyle(at).backgroundColor") for box in boxes.all()]
@@ -70,7 +70,7 @@ def test_no_text_stops_the_page(scene: Scene) -> None:
     page.wait_for_function("() => document.querySelectorAll('.steps li.confirm').length === 100")
     page.click(".steps >> text=Show more: 400 other steps")
     page.wait_for_function("() => document.querySelectorAll('.steps li.confirm').length === 300")
-    assert page.evaluate("() => longest") < 2000, "milliseconds in which nobody could do anything"
+    assert page.evaluate("() => longest") < 2000, "milliseconds for which the main thread was blocked"
 
 
 def test_numbers_keep_their_digits(scene: Scene) -> None:
@@ -82,7 +82,7 @@ def test_numbers_keep_their_digits(scene: Scene) -> None:
     scene.emit("actions", event)
     context = scene.context()
     leader, follower = scene.signed_in(context=context), scene.page(context)
-    follower.goto(scene.up.url)  # it gets the item from the other tab
+    follower.goto(scene.up.url)  # this tab gets the item from the other tab
     for page in (leader, follower):
         page.click(".row .main")
         page.wait_for_selector("#payload-title")
@@ -166,7 +166,7 @@ def test_links_lead_to_the_shown_address(scene: Scene) -> None:
     scene.messages("path", action_url="/cases/a%2Fb")
     page = scene.signed_in()
     shows(page, "good", "path")
-    # The server refuses the others, so the page gets them from a server that does not.
+    # The server refuses other links, so a modified response delivers them.
     odd = ["/\\evil.example", "/\t/evil.example", "https://good.example@evil.example/", "https:///evil.example",
            "/x\u202ey", "javascript:window.ran=1"]
     wanted: dict[str, str | None] = {"good": "https://example.org/w?a=1", "path": "/cases/a%2Fb"}

@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_the_overview_shows_managers_how_long_decisions_took(scene: Scene, tmp_path: Path) -> None:
-    """The receipts of the same decisions verify with the keys that the running edge publishes."""
+    """The receipts of these decisions verify with the keys that the running edge publishes."""
     asks = {"options": [{"id": "yes", "does": "approve"}, {"id": "no", "does": "reject"}]}
     scene.emit("waitpoints", *(scene.event("waitpoint.created", name, -30, title=name, ask=asks, case_id="k")
                                for name in ("one", "two")))

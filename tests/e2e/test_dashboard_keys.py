@@ -1,4 +1,4 @@
-"""The dashboard's card of keys, in a real browser: created by keyboard, used, revoked; not for other roles; axe."""
+"""The dashboard's card of keys in a real browser: create a key by keyboard, use and revoke it; other roles; axe."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_key_by_keyboard_alone(scene: Scene) -> None:
     page.focus("#keys >> text=New key")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.activeElement.id === 'key-name'")
-    page.keyboard.press("Enter")  # nothing is filled in: the focus is on the first wrong field
+    page.keyboard.press("Enter")  # no field is filled: the focus moves to the first invalid one
     page.wait_for_selector("#key-topics-error:has-text('at least one topic')")
     assert page.evaluate("() => document.activeElement.id") == "key-name"
     page.keyboard.type("CI <b>of</b> the shop")
@@ -86,7 +86,8 @@ def test_a_key_by_keyboard_alone(scene: Scene) -> None:
     assert [(key["name"], key["topics"]) for key in keys(scene)] == [("CI <b>of</b> the shop", ["waitpoints"])]
     page.focus(".key-entry >> text=Revoke")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.activeElement.textContent === 'Keep'")  # a second press revokes nothing
+    # a second press does not revoke the key
+    page.wait_for_function("() => document.activeElement.textContent === 'Keep'")
     assert status(scene, secret) == 200
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -96,7 +97,7 @@ def test_a_key_by_keyboard_alone(scene: Scene) -> None:
 
 
 def test_a_lost_response_creates_one_key(scene: Scene) -> None:
-    """The edge answers a repeat without the text. The card says so and the key can be revoked."""
+    """The edge answers a repeat without the key's text. The card says this, and the key can be revoked."""
     page = scene.signed_in()
     opened(page)
     page.click("#keys >> text=New key")
@@ -114,7 +115,7 @@ def test_a_lost_response_creates_one_key(scene: Scene) -> None:
     assert len(keys(scene)) == 1
     page.click("#keys >> text=Done")
     page.wait_for_selector(".key-entry:has-text('CI')")
-    page.mouse.click(5, 5)  # beside the card: it stays open
+    page.mouse.click(5, 5)  # a click beside the card does not close it
     assert page.locator("#keys[open]").count() == 1
 
 

@@ -29,9 +29,9 @@ def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, Any]
 
 @pytest.fixture
 def scene(playing: tuple[Up, Any]) -> Iterator[Scene]:
-    found = Scene(*playing, ws="demo")
-    yield found
-    found.close()
+    result = Scene(*playing, ws="demo")
+    yield result
+    result.close()
 
 
 def item(scene: Scene, number: str) -> dict[str, Any]:
@@ -40,14 +40,14 @@ def item(scene: Scene, number: str) -> dict[str, Any]:
 
 
 def questions(scene: Scene, kind: str, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """What asks Maria, the newest first: the team gets to it last."""
+    """Returns questions for Maria, newest first, because the demo's team decides the oldest first."""
     items = scene.up.get(f"/org/me/inbox?kind={kind}&limit=500", scene.token("maria")).json()["items"]
     return sorted((one for one in items if "ask" in one and wanted(one)), key=lambda one: str(one["created_at"]),
                   reverse=True)
 
 
 def decide(scene: Scene, found: dict[str, Any], does: str) -> bool:
-    """Maria decides over HTTP. Returns False if somebody of the team was quicker, or the story closed the item."""
+    """Maria decides over HTTP. Returns False if a member of the team decided before, or the story closed the item."""
     option = next(one["id"] for one in found["ask"]["options"] if one["does"] == does)
     answer = httpx.post(
         f"{scene.up.url}/api/v1/inbox/{found['id']}/decision", timeout=60, trust_env=False,
@@ -57,13 +57,13 @@ def decide(scene: Scene, found: dict[str, Any], does: str) -> bool:
 
 
 def decided(scene: Scene, kind: str, does: str, wanted: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
-    """The first item that Maria gets to decide."""
+    """Waits for an item that Maria decides before the team. Returns the item."""
     return wait_for(lambda: next((one for one in questions(scene, kind, wanted) if decide(scene, one, does)), None), 90,
                     f"an item of kind {kind} that Maria decides")
 
 
 def outcome(scene: Scene, number: str, *states: str) -> dict[str, Any]:
-    """The item once its decision is in one of these states."""
+    """Waits until the item's decision is in one of these states. Returns the item."""
     def found() -> dict[str, Any] | None:
         one = item(scene, number)
         return one if one.get("decision", {}).get("state") in states else None
@@ -71,7 +71,7 @@ def outcome(scene: Scene, number: str, *states: str) -> dict[str, Any]:
     return wait_for(found, 60, f"a decision that is {' or '.join(states)}")
 
 
-def test_what_a_newcomer_approves_takes_effect_at_the_source(scene: Scene) -> None:
+def test_an_approval_takes_effect_at_the_source(scene: Scene) -> None:
     plan = decided(scene, "plan_approval", "approve")
     done = outcome(scene, plan["id"], "applied")
     assert (done["state"], done["resolved_action"], done["resolved_by_user_id"]) == ("resolved", "approved", "maria")
@@ -80,7 +80,7 @@ def test_what_a_newcomer_approves_takes_effect_at_the_source(scene: Scene) -> No
 
 
 def approved(page: Any, found: dict[str, Any]) -> bool:
-    """Maria approves it in the page by its key. Returns False if the team or the story was quicker."""
+    """Maria approves the item in the page with its shortcut key. Returns False if the team or the story was faster."""
     row = f"[data-id='{found['id']}']:not(.gone) .main"
     page.fill("#search", found["title"])
     page.wait_for_selector(f"{row}, .empty, .row:not([data-id='{found['id']}'])")
@@ -104,7 +104,7 @@ def test_a_newcomer_approves_in_the_page(scene: Scene) -> None:
 
 
 def test_a_refusal_comes_back_with_its_reason(scene: Scene) -> None:
-    """Of a deploy of payments to production; the source approves it after two minutes."""
+    """The source refuses a deploy of payments to production, and would approve it after two minutes."""
     def frozen(one: dict[str, Any]) -> bool:
         return bool(one.get("stack") in ("billing", "ledger") and one["cluster"].startswith("prod")
                     and one["ask"].get("action", {}).get("name") == "deploy")

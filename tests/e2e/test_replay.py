@@ -1,9 +1,8 @@
 """Whole replays through `attn up` while its processes are killed: every reader equals the reference model at the end.
 
-Real incidents (tests/data) and made-up events of every kind; in order, shuffled, repeated, mixed with garbage. Worker,
-edge and history are killed at random, at the end all at once. Feeds that followed equal the inbox, a second edge
-resumes them with exactly the missed frames, and the history holds every event once.
-"""
+Real incidents (tests/data) and generated events of every kind; in order, shuffled, repeated, mixed with garbage.
+Worker, edge and history are killed at random, and all at once at the end. Feeds that followed equal the inbox, a second
+edge sends exactly the missed frames, and the history has every event once."""
 
 from __future__ import annotations
 
@@ -41,8 +40,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.clickhouse, pytest.mark.timeout(90
 
 TESTS = Path(__file__).parents[1]
 SAMPLE = TESTS / "data" / "incidents-sample.jsonl.gz"
-WHOLE = "ATTN_TEST_INCIDENTS"  # names the file of all incidents, of which the repository has a sample
-SAVED = 4.0  # seconds in which the embedded broker has saved what it acknowledged
+WHOLE = "ATTN_TEST_INCIDENTS"  # variable with the path of all incidents; the repository has a sample of them
+SAVED = 4.0  # seconds after which the embedded broker has saved acknowledged records
 QUARTER = 900  # seconds
 
 
@@ -67,9 +66,9 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def mixed(seed: int, size: int, workspaces: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Events of every kind whose times end now; nothing becomes due within the next ten minutes."""
+    """Returns events of every kind up to the present; no item becomes due within the next ten minutes."""
     current = int(time.time())
-    edge = current + QUARTER - 60 - (current % 30)  # times and targets are all multiples of a quarter of an hour apart
+    edge = current + QUARTER - 60 - (current % 30)  # times and targets are multiples of 15 minutes apart
     start = datetime.fromtimestamp(edge, UTC) - events.SLOTS * events.SLOT - timedelta(seconds=QUARTER)
     runs = ("run.failed",) * 5 + SOURCE_TYPES["run-failures"]
     others = [name for topic, names in SOURCE_TYPES.items() for name in names if topic != "run-failures"]
@@ -88,7 +87,7 @@ def replay(up: Up, found: list[dict[str, Any]], rate: float | None = None) -> su
 
 
 def kill_at_random(up: Up, rng: random.Random, sending: subprocess.Popen[bytes], kills: int) -> list[str]:
-    """Kills parts while events are being sent, and goes on until so many are dead."""
+    """Kills random processes while events are sent, until `kills` of them were killed."""
     killed = []
     while len(killed) < kills:
         assert up.running, up.output_text()[-2000:]
@@ -108,7 +107,7 @@ def readers_of(model: Model, ws: str, users: int) -> list[Reader]:
 
 
 def compare(asker: Asker, model: Model, seconds: float = 120, users: int = 3) -> None:
-    """Every workspace, every reader, all routes."""
+    """Compares every workspace, reader and route with the model."""
     settled(asker, model.at(now()), list(model.events), seconds)
     for ws, view in model.at(now()).items():
         for reader in readers_of(model, ws, users):
@@ -116,7 +115,7 @@ def compare(asker: Asker, model: Model, seconds: float = 120, users: int = 3) ->
 
 
 def kill_everything(up: Up) -> None:
-    """No process may say goodbye: the supervisor first, so that it starts nothing again."""
+    """Kills all processes, the supervisor first, because it would restart the others."""
     assert up.process is not None
     found = up.parts()
     up.process.send_signal(signal.SIGKILL)
@@ -148,7 +147,7 @@ def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker)
     compare(asker, model)
     for follower in followers:
         follower.equals()
-        assert follower.snapshots == 1, "after a restart of its edge it was told what it missed, no more"
+        assert follower.snapshots == 1, "after the restart of its edge the feed got only the missed frames"
     _second_edge(up, asker, followers)
     for follower in followers:
         follower.stop()
@@ -158,12 +157,12 @@ def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker)
     up.start(120)
     compare(asker, model)
     for follower in followers:
-        _resumes_or_begins_anew(up, asker, follower)
+        _check_resumed_feed(up, asker, follower)
     _history(up, model)
 
 
 def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
-    """Law 5: from anywhere in what was followed, another edge gives exactly the rest, frame by frame."""
+    """Law 5: another edge resumes a feed after any of its frames, and sends exactly the later ones."""
     port = free_port()
     secret = (up.data_dir / "secret").read_text().strip()
     env = clean_env({"ATTN_JWT_SECRET": secret, "ATTN_KAFKA": up.kafka, "ATTN_PORT": str(port),
@@ -184,7 +183,7 @@ def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
                                    until=rest[-1][0] if rest else None)
                 assert got == rest, f"{follower.ws} {follower.reader} after {seen[place][0]}"
             recent = frames_after(asker, url, follower.ws, follower.reader, seen[-1][0], follower.limit)
-            assert recent == [], "nothing was missed, so nothing comes"
+            assert recent == [], "no frame was missed, so the edge sends none"
         with Asker(url, up.data_dir) as other:
             for ws in {follower.ws for follower in followers}:
                 for reader in READERS:
@@ -202,8 +201,8 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _resumes_or_begins_anew(up: Up, asker: Asker, follower: Follower) -> None:
-    """After everything was killed, a feed that resumes ends where the inbox is, whichever way it is told."""
+def _check_resumed_feed(up: Up, asker: Asker, follower: Follower) -> None:
+    """After all processes were killed, a resumed feed equals the inbox, by missed frames or by a new snapshot."""
     again = Follower(asker, up.url, follower.ws, follower.reader, follower.limit)
     again.copy = follower.copy
     again.start()
@@ -212,7 +211,7 @@ def _resumes_or_begins_anew(up: Up, asker: Asker, follower: Follower) -> None:
 
 
 def _history(up: Up, model: Model) -> None:
-    """Law 8: every event is one row, none is two, whatever was killed; so are the sums and each case's history."""
+    """Law 8: every event is exactly one row; hourly sums and the history of each case are correct too."""
     wanted = sorted([ws, f"{event.source} {event.id}"] for ws, found in model.events.items() for event in found)
     wait_for(lambda: _lag(up) == 0, 120, "history at the end of the facts")
     assert up.stop()[0] == 0
@@ -223,7 +222,8 @@ def _history(up: Up, model: Model) -> None:
     for ws, hour, kind, _, count, _ in answer["hours"]:
         hours[ws, hour, kind] += count
     assert hours == Counter((event.ws, event.time // HOUR * 3600, event.type) for event in events)
-    # An event that names no case is told with its item's: of those that do, each case has exactly its own, in order.
+    # An event without a case is in the history of its item's case. Events with a case are in its history only, in
+    # order.
     naming = {(event.ws, f"{event.source} {event.id}") for event in events if event.data.get("case_id")}
     assert [row for row in answer["cases"] if (row[0], row[3]) in naming] == sorted(
         [event.ws, event.data["case_id"], event.time, f"{event.source} {event.id}"]
@@ -231,9 +231,9 @@ def _history(up: Up, model: Model) -> None:
 
 
 def _lag(up: Up) -> float:
-    """Facts that history has yet to write; -1: it does not say."""
-    time.sleep(1.0)  # the edge may know of facts that history has not heard of
-    port = int(up.env["ATTN_METRICS_PORT"]) + 1  # the worker's, then history's
+    """Returns the number of facts that the history has not written yet; -1 if the metric is unavailable."""
+    time.sleep(1.0)  # the edge may be ahead of the lag that the history has measured
+    port = int(up.env["ATTN_METRICS_PORT"]) + 1  # the worker's port comes first, then that of the history
     try:
         said = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2, trust_env=False).text
     except httpx.HTTPError:
@@ -246,7 +246,7 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
     valid = mixed(11, 5000, ("ws_01", "ws_02", "ws_03"))
     model = Model(valid)
     assert all(any(item.kind == "incident" and item.open for item in view.items.values())
-               for view in model.at(now()).values()), "there is something to see of every kind"
+               for view in model.at(now()).values()), "the events form an open incident in every workspace"
     sent = [*valid, *rng.choices(valid, k=1500)]
     rng.shuffle(sent)
     garbage = [{"topic": topic, "value": value} for topic, value in _garbage()]
@@ -266,7 +266,7 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
     kill_everything(up)
     up.start(120)
     compare(asker, model)
-    # The same events in another order change nothing any more.
+    # The same events in another order have no effect.
     rng.shuffle(sent)
     kill_at_random(up, rng, replay(up, sent), 1)
     compare(asker, model)
@@ -274,7 +274,7 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
 
 
 def _dead_letters(up: Up, garbage: list[dict[str, Any]]) -> None:
-    """All of the garbage is there with a reason, and nothing else."""
+    """Checks that the dead letters are exactly the garbage, each with a reason."""
     listed = up.attn("dead-letters", "--json", "--limit", "10000")
     assert listed.returncode == 0, listed.stderr
     found = [json.loads(line) for line in listed.stdout.splitlines()]
@@ -283,7 +283,7 @@ def _dead_letters(up: Up, garbage: list[dict[str, Any]]) -> None:
 
 
 def _garbage() -> list[tuple[str, Any]]:
-    """What of the garbage can be a JSON value in a replay file."""
+    """Returns the part of the garbage that a replay file can hold, which is JSON."""
     found = []
     for topic, raw in events.garbage():
         try:
@@ -299,7 +299,7 @@ def _garbage() -> list[tuple[str, Any]]:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(WHOLE not in os.environ, reason=f"{WHOLE} does not name the file of all incidents")
 def test_all_incidents_shuffled(up: Up, asker: Asker) -> None:
-    """Takes minutes. `make test` replays the sample in order, and made-up events of all kinds shuffled."""
+    """Takes minutes. `make test` replays the sample in order, and generated events of all kinds shuffled."""
     rng = random.Random(3)
     found = lines_of(Path(os.environ[WHOLE]))
     model = Model(found)

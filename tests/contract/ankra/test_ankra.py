@@ -1,4 +1,4 @@
-"""Ankra's rules A1-A12 (seeds/ankra.md), list and feed, on the real fold. One test a rule, named by its number."""
+"""Ankra's rules A1-A12 (seeds/ankra.md), list and feed, on the real fold. One test per rule, named by its number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ async def test_a1_personal_under_org_me_and_across_the_whole_org(attn: Deciding)
     attn.happen(message("other", cluster="c9", stack="s9", conversation_id="c"), message("bobs", target_user_id="bob"),
                 message("else", ws="ws2"))
     async with attn.client("ann") as client, attn.client(headers={}) as nobody:
-        assert sorted(await listed(client)) == ["m", "n", "other"], "every cluster, nobody else's, no other org"
+        assert sorted(await listed(client)) == ["m", "n", "other"], (
+            "items of every cluster, but of no other user or workspace")
         me = (await client.get("/org/me")).json()
         assert (me["user_id"], me["workspace_id"]) == ("ann", WS)
         for method, path in PRIVATE:
@@ -50,7 +51,7 @@ async def test_a2_a_browsers_write_needs_the_header(attn: Deciding) -> None:
             assert answer.status_code == 200, path
 
 
-ACTIONS = [  # what opens it, the kind, its source's answer, what that is called
+ACTIONS = [  # opening event, kind, closing event, its action
     ("session.waiting", "session_waiting", "session.resumed", "resumed"),
     ("plan.proposed", "plan_approval", "plan.approved", "approved"),
     ("plan.proposed", "plan_approval", "plan.rejected", "rejected"),
@@ -96,7 +97,7 @@ async def test_a6_failed_steps_on_several_clusters_are_one_incident() -> None:
     same = {"title": "Reconcile failed", "pipeline": "deploy", "step": "apply"}
     attn.happen(event("run.failed", "r1", minutes=-3, cluster="c1", **same))
     async with attn.client() as client:
-        assert [item["kind"] for item in (await inbox(client))["items"]] == ["failed_run"], "one cluster is none"
+        assert [item["kind"] for item in (await inbox(client))["items"]] == ["failed_run"], "one cluster is no incident"
         attn.happen(event("run.failed", "r2", minutes=-2, cluster="c2", **same),
                     event("run.failed", "other", minutes=-2, cluster="c3", title="T", pipeline="else", step="apply"))
         kinds = {item["kind"]: item for item in (await inbox(client))["items"]}
@@ -109,7 +110,7 @@ async def test_a6_failed_steps_on_several_clusters_are_one_incident() -> None:
         assert [item["kind"] for item in (await inbox(client))["items"]] == ["failed_run"]
 
 
-async def test_a7_the_most_pressing_first() -> None:
+async def test_a7_items_are_ordered_by_urgency() -> None:
     attn = Deciding()
     attn.happen(
         message("low", priority="low"), message("later", due_at=at(300)), message("sooner", due_at=at(100)),
@@ -152,7 +153,7 @@ async def test_a9_the_inbox_is_the_current_snapshot(attn: Deciding) -> None:
         assert later["items"][0]["source_id"] == "new"
         assert later["cursor"] > page["cursor"]
         async with attn.client(edge=1) as other:
-            assert await inbox(other) == later, "the same number is the same state on every edge"
+            assert await inbox(other) == later, "the same cursor means the same state on every edge"
 
 
 async def test_a10_the_feed_sends_a_snapshot_and_then_the_changes(attn: Deciding) -> None:
@@ -180,7 +181,8 @@ async def test_a10_the_feed_sends_a_snapshot_and_then_the_changes(attn: Deciding
         for frame in feed.frames:
             copy.apply(frame)
         now = await inbox(client)
-        assert (copy.page["items"], copy.page["counts"]) == (now["items"], now["counts"]), "no refresh is needed"
+        assert (copy.page["items"], copy.page["counts"]) == (now["items"], now["counts"]), (
+            "the copy equals the inbox without a reload")
         await feed.close()
 
 

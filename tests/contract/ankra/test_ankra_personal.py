@@ -25,7 +25,7 @@ async def test_a13_a_dismissal_applies_to_its_user_only(attn: Deciding) -> None:
         answer = await client.delete(URL)
         assert (answer.status_code, answer.json()) == (200, {"id": M, "dismissed": False})
         assert sorted(await listed(client)) == ["m", "n"]
-        assert (await client.delete(URL)).status_code == 200, "restoring twice is no error"
+        assert (await client.delete(URL)).status_code == 200, "a repeated restore is no error"
 
 
 async def test_a14_a_snooze_ends_on_every_edge(attn: Deciding) -> None:
@@ -87,7 +87,7 @@ async def test_a17_preferences(attn: Deciding) -> None:
         said = await client.patch("/org/me/preferences", json={"widgets": widgets})
         assert said.json() == {"pinned_clusters": ["c2", "c1"], "widgets": widgets}
         assert (await client.get("/org/me/preferences")).json() == said.json()
-        assert await listed(client) == ["n", "m"], "what is on a pinned cluster comes first"
+        assert await listed(client) == ["n", "m"], "items of a pinned cluster come first"
         first = (await client.get("/org/me/inbox")).json()["items"][0]
         assert "pinned" in first["rank_reasons"]
         assert (await other.get("/org/me/preferences")).json() == {"pinned_clusters": [], "widgets": []}
@@ -150,13 +150,13 @@ async def test_a18_pins_stay_on_top_and_widgets_keep_their_order(attn: Deciding)
         assert (await listed(client))[-1] == "p"
         layout = [{"id": "momentum", "visible": False}, {"id": "drafts", "visible": True}]
         await client.patch("/org/me/preferences", json={"pinned_clusters": ["c2"], "widgets": layout})
-        assert await listed(client) == ["u", "n", "p", "m"], "within their band and what blocks"
+        assert await listed(client) == ["u", "n", "p", "m"], "pins reorder within band and blocking"
         await client.patch("/org/me/preferences", json={"widgets": layout[::-1]})
         assert (await client.get("/org/me/preferences")).json() == {
             "pinned_clusters": ["c2"], "widgets": layout[::-1]}
         twice = [*layout, {"id": "momentum", "visible": True}]
         said = await client.patch("/org/me/preferences", json={"widgets": twice})
-        assert said.json()["widgets"] == layout, "a repeat counts once, at its first place"
+        assert said.json()["widgets"] == layout, "a repeated widget counts once, at its first position"
 
 
 async def test_a_single_item_equals_its_entry_in_the_list(attn: Deciding) -> None:

@@ -1,4 +1,4 @@
-"""Read routes of Ankra: the rules of seeds/ankra.md, tests named by rule number."""
+"""Read routes of Ankra (seeds/ankra.md). Tests are named by rule number."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a9_inbox_is_the_current_snapshot() -> None:
         "cluster": "prod-us-east-1", "stack": "web", "case_id": "case/1", "session_id": "s 1",
         "action_url": "/cases/case%2F1/sessions/s%201",
     }
-    assert b"12345678901234567890123" in answer.content, "the payload is carried as it is"
+    assert b"12345678901234567890123" in answer.content, "the payload keeps its digits"
 
 
 async def test_a3_to_a6_items_have_the_fields_of_their_kind() -> None:

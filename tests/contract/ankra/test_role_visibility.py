@@ -1,6 +1,5 @@
 """ATTN_ROLE_VISIBILITY on every channel. With `exact` only the target role sees an item, as the seed requires; with
-`at-least` higher roles see it as well. A hidden item is absent from every answer (law 6).
-"""
+`at-least` higher roles see it as well. An invisible item is absent from every answer (law 6)."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from schemas.sources import ROLES
 from streams.core.domain.keys import item_id
 from streams.core.domain.visibility import roles_of
 
-SEEN = {  # by rule: who sees what is for a MEMBER
+SEEN = {  # setting -> roles that see items of a MEMBER
     "exact": {"MEMBER"}, "at-least": {"OWNER", "ADMIN", "MANAGER", "MEMBER"},
 }
 ITEM = item_id(WS, "message", "m")
@@ -93,4 +92,5 @@ async def test_a_higher_role_does_not_see_items_that_target_another_user() -> No
     attn.happen(message("owner", target_role="OWNER"), message("cyd", target_user_id="cyd"))
     for role in ROLES:
         async with attn.client("ann", role) as client:
-            assert (await client.get("/inbox")).json()["count"] == (role == "OWNER"), "nobody's own items open up"
+            assert (await client.get("/inbox")).json()["count"] == (role == "OWNER"), (
+                "items of one user stay invisible to others")

@@ -1,7 +1,6 @@
-"""Crewship's rules C1-C20 (seeds/crewship.md) on the real fold. One test a rule, named by its number.
+"""Crewship's rules C1-C20 (seeds/crewship.md) on the real fold. One test per rule, named by its number.
 
-C21-C30 are in test_crewship_bulk.py.
-"""
+C21-C30 are in test_crewship_bulk.py."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ async def test_c2_source_events_create_rows_and_the_api_has_no_insert(attn: Deci
         assert (await client.put(f"{URL}/{M}", json={})).status_code == 405
 
 
-MATRIX = [  # target user, target role, seen by ann the OWNER, by bob the MEMBER
+MATRIX = [  # target user, target role, visible to ann (OWNER), visible to bob (MEMBER)
     (None, None, True, True), ("ann", None, True, False), (None, "OWNER", True, False), (None, "MEMBER", False, True),
     ("bob", "OWNER", True, True), ("ann", "MEMBER", True, True), ("cyd", None, False, False),
     ("cyd", "ADMIN", False, False),
@@ -96,13 +95,13 @@ async def test_c5_list_count_and_patch_hide_the_same_items_and_404_equals_that_o
             answer = await client.get(f"{URL}/{item}")
             assert (answer.status_code, answer.content) == (404, absent.content)
         assert len(await rows(client)) == (await client.get(f"{URL}/count")).json()["unread_count"] == 2
-    assert len(attn.log) == written, "nothing reached the log"
+    assert len(attn.log) == written, "nothing was appended to the log"
 
 
 async def test_c6_fields_that_are_always_there(attn: Deciding) -> None:
     async with attn.client() as client:
         for row in await rows(client):
-            assert set(row) == ALWAYS | {"revision"}, "and what the contract adds"
+            assert set(row) == ALWAYS | {"revision"}, "the seed's fields and those that CONTRACT adds"
             assert re.fullmatch(r"ibx_[0-9a-f]{32}", row["id"])
             assert (row["workspace_id"], row["title"], row["state"]) == (WS, "T", "unread")
 
@@ -115,7 +114,7 @@ async def test_c7_fields_without_a_value_are_left_out(attn: Deciding) -> None:
     async with attn.client() as client:
         [row] = await rows(client, limit=1)
         del row["id"], row["revision"]
-        assert row == {  # the example of the seed
+        assert row == {  # the example of seeds/crewship.md
             "workspace_id": WS, "kind": "waitpoint", "source_id": "wp_tok_abc", "target_role": "OWNER",
             "title": "Review production deploy", "body_md": "PR #128 ready for production roll-out…",
             "sender_type": "agent", "sender_id": "ag_01HVY...", "sender_name": "Daniel", "state": "unread",
@@ -139,7 +138,7 @@ async def test_c8_items_have_kind_priority_and_blocking(attn: Deciding) -> None:
         name: name for name in ("low", "normal", "high", "urgent")}
     assert found["m"]["priority"] == "normal"
     assert [found[name]["blocking"] for name in ("w", "m", "b")] == [True, False, True]
-    assert found["plan"]["kind"] == "plan_approval", "kinds are extensible"
+    assert found["plan"]["kind"] == "plan_approval", "kinds of other seeds are listed too"
 
 
 async def test_c9_the_list_is_newest_first_by_state_and_keeps_resolved_items(attn: Deciding) -> None:
@@ -152,7 +151,7 @@ async def test_c9_the_list_is_newest_first_by_state_and_keeps_resolved_items(att
         assert await sources(client, state="resolved") == ["s0"]
         assert await sources(client, state="read") == ["s1"]
         assert (await sources(client, state="unread"))[0] == "s2"
-        active = await sources(client, state="active")  # of the contract: unread and read
+        active = await sources(client, state="active")  # a state that CONTRACT adds: unread and read
         assert active[:2] == ["s2", "s1"]
         assert "s0" not in active
         for wrong in ("open", "", "UNREAD", "unread,read"):
@@ -198,7 +197,7 @@ async def test_c12_count_reads_no_row(attn: Deciding) -> None:
 async def test_c13_state_is_required_and_one_of_three(attn: Deciding, body: dict[str, Any]) -> None:
     async with attn.client() as client:
         assert await patch(client, M, **body) == STATE_ERROR
-    assert len(attn.log) == 1, "nothing was written"
+    assert len(attn.log) == 1, "nothing was appended to the log"
 
 
 async def test_c13_an_invalid_body_is_400_with_its_error(attn: Deciding) -> None:
@@ -207,7 +206,7 @@ async def test_c13_an_invalid_body_is_400_with_its_error(attn: Deciding) -> None
         assert (answer.status_code, answer.json()) == (400, {"error": "the body is not JSON"})
         status, said = await patch(client, M, state="read", urgent=True)
         assert status == 400
-        assert "urgent" in said["error"], "an unknown field is named"
+        assert "urgent" in said["error"], "the error names the unknown field"
 
 
 @pytest.mark.parametrize("action", ["approved", "rejected", "retried", "cancelled", "moved to Tuesday", None])
@@ -217,7 +216,8 @@ async def test_c14_the_action_is_optional_and_kept(attn: Deciding, action: str |
         assert (await patch(client, M, state="resolved", **given))[0] == 200
         row = await get(client, M)
     assert (row["state"], row["resolved_by_user_id"]) == ("resolved", "ann")
-    assert row.get("resolved_action", "left out") == (action or "left out"), "nobody said how (C7)"
+    assert row.get("resolved_action", "left out") == (action or "left out"), (
+        "without an action the field is left out (C7)")
 
 
 async def test_c15_the_answer_is_id_and_state(attn: Deciding) -> None:
@@ -249,7 +249,7 @@ async def test_c16_kinds_whose_source_can_close_them_are_managed_too(attn: Decid
 
 
 async def test_c16_004_by_setting_failed_runs_are_managed() -> None:
-    """`crewship-older.md`: `kind in { waitpoint, escalation, failed_run }`; only messages flip freely."""
+    """`crewship-older.md`: `kind in { waitpoint, escalation, failed_run }`; only messages change state freely."""
     attn = Deciding(source_managed_kinds="waitpoint,escalation,failed_run")
     attn.happen(message("m"), waitpoint("w"), event("escalation.opened", "e", title="T"),
                 event("run.failed", "r", title="T"), event("plan.proposed", "p", title="T"))
@@ -268,7 +268,7 @@ async def test_c16_004_by_setting_failed_runs_are_managed() -> None:
                 assert (await patch(client, ids[kind], state=state))[0] == 200
 
 
-async def test_c17_messages_and_failed_runs_flip_freely(attn: Deciding) -> None:
+async def test_c17_messages_and_failed_runs_change_state_freely(attn: Deciding) -> None:
     attn.happen(event("run.failed", "r", title="T"))
     async with attn.client() as client:
         for item in (M, item_id(WS, "failed_run", "r")):
@@ -324,10 +324,10 @@ async def test_c20_a_second_resolve_overwrites(attn: Deciding) -> None:
         assert row["resolved_at"] > first["resolved_at"]
         await patch(client, M, state="resolved")
         assert "resolved_action" not in await get(client, M)
-        attn.now -= 3600  # another edge's clock, say
+        attn.now -= 3600  # as on another edge whose clock is behind
         for action in "abcdef":
             await patch(client, M, state="resolved", resolved_action=action)
-            assert (await get(client, M))["resolved_action"] == action, "whoever comes last, also by a slow clock"
+            assert (await get(client, M))["resolved_action"] == action, "the last write counts, also with a slow clock"
 
 
 async def test_grouped_runs_leave_lists_but_stay_readable(attn: Deciding) -> None:

@@ -30,7 +30,7 @@ async def test_c21_bulk_accepts_up_to_500_ids_and_rejects_invalid_bodies(attn: D
         many = [f"ibx_{number}" for number in range(501)]
         assert await bulk(client, ids=many, state="read") == (400, {"error": "too many ids (max 500)"})
         said = (await bulk(client, ids=[*many[:500], "", *many[:100]], state="read"))[1]
-        assert said["not_found"] == 500, "repeats and blanks don't count"
+        assert said["not_found"] == 500, "repeated and blank ids do not count"
         for state in ("open", None, 1):
             assert await bulk(client, ids=[M], state=state) == STATE_ERROR
         assert await bulk(client, ids=[M]) == STATE_ERROR
@@ -73,7 +73,7 @@ async def test_c23_bulk_resolve_skips_decisions_and_blocking_items(attn: Decidin
         for name in ("w", "b", "e", "rb"):
             assert (await get(client, ids[name]))["state"] == "unread"
         assert await patch(client, ids["b"], state="resolved") == (200, {"id": ids["b"], "state": "resolved"}), (
-            "by PATCH a blocking message resolves")
+            "PATCH resolves a blocking message")
 
 
 async def test_c24_bulk_unread_skips_source_managed_kinds_only(attn: Deciding) -> None:
@@ -102,7 +102,7 @@ async def test_c26_the_breakdown(attn: Deciding) -> None:
     assert said == {"updated": 1, "skipped": 1, "skipped_ids": [W], "not_found": 1, "state": "resolved"}
 
 
-async def test_c27_22_are_resolved_and_3_stay_open_each_with_a_link_to_its_source() -> None:
+async def test_c27_of_25_items_22_are_resolved_and_3_link_to_their_source() -> None:
     attn = Deciding()
     open_ = [waitpoint(f"w{number}", action_url=f"/pipelines/waitpoints/w{number}") for number in range(3)]
     attn.happen(*(message(f"m{number}") for number in range(22)), *open_)
@@ -118,8 +118,8 @@ async def test_c27_22_are_resolved_and_3_stay_open_each_with_a_link_to_its_sourc
             assert items[item]["action_url"] == f"/pipelines/waitpoints/{row['source_id']}"
 
 
-class Told:
-    """What a subscriber of the workspace's channel is pushed."""
+class Pushes:
+    """Collects the messages that a subscriber of the workspace's channel gets."""
 
     def __init__(self, attn: Deciding, user: str, role: str) -> None:
         self._one = Subscriber(Reader(WS, user, frozenset({role})))
@@ -135,13 +135,14 @@ def updated(**payload: str) -> dict[str, Any]:
 
 async def test_c28_each_successful_patch_is_pushed_to_readers_of_the_item(attn: Deciding) -> None:
     attn.happen(message("o", target_role="OWNER"))
-    owners, ann, bob = item_id(WS, "message", "o"), Told(attn, "ann", "OWNER"), Told(attn, "bob", "MEMBER")
+    owners, ann, bob = item_id(WS, "message", "o"), Pushes(attn, "ann", "OWNER"), Pushes(attn, "bob", "MEMBER")
     async with attn.client("cyd", "OWNER") as client:
         for state in ("read", "resolved", "unread"):
             await patch(client, M, state=state)
             assert ann.all() == bob.all() == [updated(id=M, state=state)]
         await patch(client, owners, state="resolved")
-        assert (ann.all(), bob.all()) == ([updated(id=owners, state="resolved")], []), "only to who may see it"
+        assert (ann.all(), bob.all()) == ([updated(id=owners, state="resolved")], []), (
+            "only readers of the item get the push")
         for item, state in ((W, "resolved"), ("ibx_none", "read"), (M, "open")):
             assert (await patch(client, item, state=state))[0] >= 400
         assert (ann.all(), bob.all()) == ([], [])
@@ -150,7 +151,7 @@ async def test_c28_each_successful_patch_is_pushed_to_readers_of_the_item(attn: 
 async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once(attn: Deciding) -> None:
     attn.happen(message("n"), message("o", target_role="OWNER"))
     ids = [M, item_id(WS, "message", "n"), item_id(WS, "message", "o")]
-    ann, bob = Told(attn, "ann", "OWNER"), Told(attn, "bob", "MEMBER")
+    ann, bob = Pushes(attn, "ann", "OWNER"), Pushes(attn, "bob", "MEMBER")
     async with attn.client("cyd", "OWNER") as client:
         await bulk(client, ids=[*ids, W], state="resolved")
         assert ann.all() == bob.all() == [updated(bulk="true", state="resolved")]
@@ -161,13 +162,13 @@ async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once(attn: Decid
 
 
 async def test_c30_a_read_after_the_push_returns_the_new_list_and_count(attn: Deciding) -> None:
-    told = Told(attn, "bob", "MEMBER")
+    pushes = Pushes(attn, "bob", "MEMBER")
     seen: list[int] = []
     space = attn.edges[0].replica.workspace(WS)
-    told._one.enqueue = lambda _: seen.append(space.unread_count(told._one.reader))  # type: ignore[method-assign]
+    pushes._one.enqueue = lambda _: seen.append(space.unread_count(pushes._one.reader))  # type: ignore[method-assign]
     async with attn.client("cyd") as client, attn.client("bob", "MEMBER") as other:
         await patch(client, M, state="resolved")
-        assert seen == [1], "the edge shows the change when it says so"
+        assert seen == [1], "the edge shows the change when it pushes it"
         body = (await other.get(URL)).json()
         assert (body["unread_count"], {row["source_id"]: row["state"] for row in body["rows"]}) == (
             1, {"m": "resolved", "w": "unread"})

@@ -52,7 +52,7 @@ async def ranked(client: httpx.AsyncClient) -> list[str]:
 
 @pytest.mark.parametrize("action", ["retried", None])
 async def test_resolving_an_incident_resolves_all_its_runs(attn: Deciding, action: str | None) -> None:
-    """As it was said, or with no action where none was (C14)."""
+    """The runs get the incident's action, or none if the write names none (C14)."""
     async with attn.client("ann") as client:
         found = await incident(client)
         assert await put(client, found["id"], "resolved", action) == (200, {"id": found["id"], "state": "resolved"})
@@ -61,7 +61,7 @@ async def test_resolving_an_incident_resolves_all_its_runs(attn: Deciding, actio
         assert await ranked(client) == []
 
 
-async def test_more_runs_than_it_lists_are_resolved_too() -> None:
+async def test_runs_beyond_the_listed_members_are_resolved_too() -> None:
     attn = Deciding()
     attn.happen(*(failed(f"r{number}", f"c{number % 3}") for number in range(240)))
     async with attn.client() as client:
@@ -89,10 +89,11 @@ async def test_unread_reopens_an_incident_and_its_runs(attn: Deciding) -> None:
         [item] = (await client.get("/org/me/inbox")).json()["items"]
         assert (item["kind"], item["count"], sorted(item["members"])) == (
             "incident", 3, sorted(run(name) for name in "abc"))
-        assert await ranked(other) == ["incident"], "it returns to who had put it away"
+        assert await ranked(other) == ["incident"], "the incident is listed again for the user who dismissed it"
         for name in "abc":
             attn.happen(event("run.recovered", name, minutes=9))
-        assert (await one(client, found["id"]))["resolved_action"] == "recovered", "and ends as ever"
+        assert (await one(client, found["id"]))["resolved_action"] == "recovered", (
+            "the reopened incident ends with its runs")
 
 
 async def test_an_incident_closed_by_its_sources_is_reopened_only_with_if_match(attn: Deciding) -> None:
@@ -108,7 +109,7 @@ async def test_an_incident_closed_by_its_sources_is_reopened_only_with_if_match(
         assert await ranked(client) == ["incident"]
 
 
-async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_again(attn: Deciding) -> None:
+async def test_a_run_that_its_source_closed_stays_closed_when_the_incident_reopens(attn: Deciding) -> None:
     attn.happen(event("run.recovered", "c", minutes=-1))
     async with attn.client() as client:
         found = await incident(client)
@@ -118,10 +119,10 @@ async def test_a_run_that_its_source_ended_stays_so_when_the_incident_opens_agai
         assert states == ["unread", "unread", "resolved"]
 
 
-async def test_an_incident_whose_runs_are_gone_cannot_be_reopened(
+async def test_an_incident_whose_runs_were_forgotten_cannot_be_reopened(
     attn: Deciding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a group remembers of runs that are over.
+    # A group remembers only this many closed runs.
     monkeypatch.setattr("streams.core.domain.incidents.MAX_CLOSED_MEMBERS", 1)
     async with attn.client() as client:
         found = await incident(client)
@@ -151,7 +152,7 @@ async def test_a_run_may_be_read_and_resolved_while_it_is_grouped(attn: Deciding
         found = await incident(client)
         for name in "ab":
             assert (await put(client, run(name), "read"))[0] == 200
-        assert (await incident(client))["state"] == "unread", "the incident is read by itself"
+        assert (await incident(client))["state"] == "unread", "reading a run does not read its incident"
         assert (await put(client, run("a"), "resolved"))[0] == 200
         [item] = (await client.get("/org/me/inbox")).json()["items"]
         assert (item["id"], item["count"], item["members"]) == (found["id"], 2, [run("b"), run("c")])

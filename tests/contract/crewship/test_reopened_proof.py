@@ -1,4 +1,4 @@
-"""The item of an expiring proof opens again after a user resolved it. A timer opened it, no event of a source."""
+"""The item of an expiring proof reopens after a user resolved it. A timer opened the item, not an event of a source."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ async def test_unread_reopens_a_resolved_proof(attn: Deciding) -> None:
             assert (await get(client, P))["state"] == "resolved"
             assert await patch(client, P, state="unread") == (200, {"id": P, "state": "unread"})
             row = await get(client, P)
-            assert row["state"] == "unread", "also in the same moment"
+            assert row["state"] == "unread", "also within the same microsecond"
             assert not {"resolved_at", "resolved_by_user_id", "resolved_action"} & set(row)
             assert await listed(client) == [P]
         assert (await patch(client, P, state="read"))[0] == 200
         assert (await get(client, P))["state"] == "read"
         attn.happen(event("message.posted", "m", title="T"))
-        assert (await get(client, P))["state"] == "read", "and stays so"
+        assert (await get(client, P))["state"] == "read", "the item stays open"
 
 
 async def test_a_later_event_of_the_source_closes_a_reopened_proof(attn: Deciding) -> None:
@@ -53,7 +53,7 @@ async def test_a_later_event_of_the_source_closes_a_reopened_proof(attn: Decidin
         await patch(client, P, state="resolved")
         await patch(client, P, state="unread")
         attn.happen(event("proof.expired", "p", -5))
-        assert await listed(client) == [P], "older than the person's word"
+        assert await listed(client) == [P], "the event is older than the user's write"
         attn.happen(event("proof.expired", "p", 5))
         row = await get(client, P)
         assert (row["state"], row["resolved_action"], row["resolved_at"]) == ("resolved", "expired", at(5))
@@ -67,7 +67,7 @@ async def test_a_newer_proof_of_the_case_ends_it(attn: Deciding) -> None:
         row = await get(client, P)
         assert (row["state"], row["resolved_action"]) == ("resolved", "attached")
         attn.now += 600
-        assert (await patch(client, P, state="unread"))[0] == 409, "its source ended it"
+        assert (await patch(client, P, state="unread"))[0] == 409, "the source closed the item"
         answer = await client.patch(f"{URL}/{P}", json={"state": "unread"}, headers={"if-match": str(row["revision"])})
         assert (answer.status_code, (await get(client, P))["state"]) == (200, "unread")
 

@@ -46,7 +46,7 @@ async def test_if_match_is_the_items_revision(attn: Deciding) -> None:
 
 
 async def test_a_race_lost_in_the_fold_has_the_right_status(attn: Deciding) -> None:
-    """The edge has seen nothing yet, the log has."""
+    """The edge's replica is behind the log, so the fold decides."""
     async with attn.client() as client:
         old = (await get(client, M))["revision"]
         hand = attn.edges[0].command_log
@@ -69,15 +69,15 @@ async def test_the_same_key_has_the_same_outcome_for_a_day(attn: Deciding) -> No
         await client.patch(url, json={"state": "unread"})
         again = await client.patch(url, json={"state": "resolved"}, headers=key)
         assert (again.status_code, again.content) == (first.status_code, first.content) == (200, first.content)
-        assert (await get(client, M))["state"] == "unread", "it was not done again"
-        assert len(attn.facts) == facts + 3, "unread is a fact and an outcome; the repeat only an outcome"
+        assert (await get(client, M))["state"] == "unread", "the repeat was not applied"
+        assert len(attn.facts) == facts + 3, "the write has a fact and an outcome, the repeat only an outcome"
         clash = await client.patch(url, json={"state": "read"}, headers=key)
         assert (clash.status_code, clash.json()) == (
             422, {"error": "this Idempotency-Key was used for another request"})
-        assert (await other.patch(url, json={"state": "read"}, headers=key)).status_code == 200, "a key is its user's"
+        assert (await other.patch(url, json={"state": "read"}, headers=key)).status_code == 200, "a key counts per user"
         attn.tick(86_400)
         assert (await client.patch(url, json={"state": "resolved"}, headers=key)).status_code == 200
-        assert (await get(client, M))["state"] == "resolved", "after a day it is a new request"
+        assert (await get(client, M))["state"] == "resolved", "after a day the request is a new one"
 
 
 async def test_a_write_without_an_outcome_in_time_is_503_and_applies_once() -> None:
@@ -91,7 +91,7 @@ async def test_a_write_without_an_outcome_in_time_is_503_and_applies_once() -> N
         attn.held = False
         async with asyncio.timeout(60):
             while (again := await client.patch(url, json={"state": "resolved"}, headers=key)).status_code == 503:
-                pass  # on a busy machine the outcome takes longer than 50 ms
+                pass  # the outcome took longer than the timeout of 50 ms
         assert (again.status_code, again.json()) == (200, {"id": M, "state": "resolved"})
         done = [fact for fact in attn.facts if getattr(fact, "type", "") == "item.resolved"]
         assert len(done) == 1

@@ -1,6 +1,5 @@
-"""Costs of writes are bounded: a write without effect writes no row, and others write limited bytes. A write after
-the source's close is refused.
-"""
+"""Costs of writes are bounded: a write without effect writes no row, and others write limited bytes. A write after the
+source's close is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def attn() -> Deciding:
 
 
 def kept(attn: Deciding) -> dict[bytes, bytes]:
-    """All rows but the digests and the position, which each pack of the log leaves."""
+    """Returns all rows except digests and the position, which every pack of the log changes."""
     return {key: raw for key, raw in attn.rows.items() if key[:2] not in (b"e:", b"~:")}
 
 
@@ -70,7 +69,7 @@ async def test_a_write_again_writes_nothing(attn: Deciding, method: str, path: s
         assert (again.status_code, again.content) == (200, first.content), "the answer is the same, breakdown included"
     assert kept(attn) == before, "no row and no revision changed"
     assert (facts(attn), listener.waiting.qsize()) == (told, pushed)
-    assert attn.edges[0].replica.cursor(WS) > cursor, "it went through the log all the same"
+    assert attn.edges[0].replica.cursor(WS) > cursor, "the repeat was written to the log"
 
 
 async def test_if_match_of_others_survives_a_bulk_that_changes_nothing(attn: Deciding) -> None:
@@ -115,7 +114,7 @@ async def test_a_bulk_of_500_is_kept_in_a_bit_an_id() -> None:
 
 
 async def test_an_outcome_of_an_earlier_version_is_still_returned(attn: Deciding) -> None:
-    """It held the whole answer and did not name its user."""
+    """Outcomes of earlier versions held the whole answer and did not name the user."""
     async with attn.client() as client:
         first = await client.patch(PREFERENCES, json={"pinned_clusters": ["a"]}, headers={"idempotency-key": "k"})
         key, = (key for key in attn.rows if key[:2] == b"o:")
@@ -145,9 +144,10 @@ async def test_outcomes_of_a_user_are_bounded_and_make_room(
         refused = await put(client, "k3", "resolved")
         assert (refused.status_code, refused.json()["limit"]) == (429, 3)
         assert int(refused.headers["retry-after"]) > 0
-        assert (await client.get(url)).json()["state"] == "read", "it was not done"
-        assert (await put(client, "k0")).status_code == 200, "what is kept is given"
-        assert (await client.patch(url, json={"state": "read"})).status_code == 200, "without a key there is no limit"
+        assert (await client.get(url)).json()["state"] == "read", "the write was not applied"
+        assert (await put(client, "k0")).status_code == 200, "a stored outcome is still returned"
+        assert (await client.patch(url, json={"state": "read"})).status_code == 200, (
+            "writes without a key have no such limit")
         assert (await put(other, "k3")).status_code == 200
         attn.tick(86_400)
         assert not any(key[:2] in (b"o:", b"k:") for key in attn.rows)
@@ -169,7 +169,7 @@ async def test_preferences_have_a_size(attn: Deciding, body: Any) -> None:
         assert next(iter(body)) in answer.json()["error"]
         assert {"8192", "200"} & set(answer.json()["error"].replace(",", " ").split())
         most = {"pinned_clusters": [f"{number:03}" + "x" * 37 for number in range(200)]}
-        assert (await client.patch(PREFERENCES, json=most)).status_code == 200, "as large as anybody needs"
+        assert (await client.patch(PREFERENCES, json=most)).status_code == 200, "the largest accepted preferences"
 
 
 async def test_ids_and_bytes_cost_as_writes_do() -> None:
@@ -194,7 +194,7 @@ def test_a_bucket_is_in_debt_by_its_burst_at_most() -> None:
     now = [0.0]
     limiter = RateLimiter(10, 20, lambda: now[0])
     assert limiter.acquire("w", "u", 1000) == 0
-    assert limiter.acquire("w", "u") == 3, "21 tokens"
+    assert limiter.acquire("w", "u") == 3, "the bucket is 21 tokens short"
     now[0] = 2.1
     assert limiter.acquire("w", "u") == 0
     limiter.charge("w", "u", 5)
@@ -204,7 +204,7 @@ def test_a_bucket_is_in_debt_by_its_burst_at_most() -> None:
 
 @pytest.mark.parametrize("state", ["unread", "read"])
 async def test_a_late_write_opens_nothing_that_its_source_closed(attn: Deciding, state: str) -> None:
-    """A page that was asleep sends `unread` after the source withdrew the message."""
+    """A page that was in the background sends `unread` after the source withdrew the message."""
     async with attn.client() as client:
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
         attn.happen(event("message.withdrawn", "m", minutes=0))
@@ -219,7 +219,7 @@ async def test_a_late_write_opens_nothing_that_its_source_closed(attn: Deciding,
             assert (await client.get(f"/api/v1/inbox/{M}")).json() == row
             seen = {"if-match": f'"{row["revision"]}"'}
             again = await client.patch(f"/api/v1/inbox/{M}", json={"state": state}, headers=seen)
-            assert again.status_code == 200, "who has seen that it is closed may open it"
+            assert again.status_code == 200, "a user who has seen the closed item may reopen it"
             assert (await client.get(f"/api/v1/inbox/{M}")).json()["state"] == "unread"
 
 
@@ -232,7 +232,7 @@ async def test_an_item_that_one_user_resolved_can_be_reopened_by_another(attn: D
 
 
 async def test_820_kb_under_each_key_leave_next_to_nothing(attn: Deciding) -> None:
-    """The attack: large preferences, each with its own key. The edge refuses them; the fold keeps no copies either."""
+    """Attack: large preferences, each with its own key. The edge refuses them, and the fold stores no copies."""
     async with attn.client() as client:
         large = {"widgets": [{"id": f"{number:04}" + "é" * 500, "visible": True} for number in range(200)]}
         statuses = {(await client.patch(PREFERENCES, json=large, headers={"idempotency-key": f"k{number}"})).status_code

@@ -1,4 +1,4 @@
-"""The curl lines of the dashboard's card of keys: the edge accepts the event of each topic, and it opens an item."""
+"""The curl examples of the dashboard's card of keys: the edge accepts the event of each topic, and it opens an item."""
 
 from __future__ import annotations
 

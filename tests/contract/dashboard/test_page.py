@@ -1,6 +1,5 @@
-"""Delivery of the dashboard: security headers, size, number of requests. In a browser the list equals the server's list
-after a reconnect.
-"""
+"""Delivery of the dashboard: security headers, size, number of requests. A browser's list equals the server's list
+after a reconnect."""
 
 from __future__ import annotations
 
@@ -17,7 +16,8 @@ from schemas.log import Data
 
 CHROMIUM = shutil.which("chromium")
 STATIC = Path(__file__).parents[3] / "api" / "static"
-# Gzipped bytes of the whole page, and of what loads before the list. Comments count: clients read the modules too.
+# Gzipped bytes of the whole page, and of the part before the list. Comments count, because browsers load the modules
+# with them.
 MOST_BYTES, FIRST_BYTES = 194_000, 97_500
 PATHS = {
     "/": "text/html", "/static/attn/main.js": "text/javascript", "/static/page.css": "text/css",
@@ -74,25 +74,25 @@ async def test_a_browser_keeps_the_files_and_asks_for_the_page_alone() -> None:
         page = await client.get("/")
         assert page.headers["cache-control"] == "no-cache"
         named = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
-        assert len({path.split("/")[2] for path in named}) == 1, "all of one version"
+        assert len({path.split("/")[2] for path in named}) == 1, "the page names files of one version only"
         for path in named:
             kept = await client.get(path)
             assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
             assert (await client.get(path.replace("/static/v", "/static/w"))).status_code == 404
-            # The page of another edge, while they are exchanged: it works, and nobody keeps this for that one's.
-            theirs = f"/static/v-0123456789ab/{path.split('/', 3)[3]}"
-            for other in (theirs, "/static/" + path.split("/", 3)[3]):
+            # During an upgrade an edge may get requests for another version's files: it answers, but forbids caching.
+            other_version = f"/static/v-0123456789ab/{path.split('/', 3)[3]}"
+            for other in (other_version, "/static/" + path.split("/", 3)[3]):
                 answer = await client.get(other)
                 assert (answer.content, answer.headers["cache-control"]) == (kept.content, "no-cache")
 
 
 def imports(path: Path, pattern: str) -> set[Path]:
-    code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)  # types are imported in comments
+    code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)  # comments name types by import
     return {(path.parent / name).resolve() for name in re.findall(pattern, code, re.MULTILINE)}
 
 
 def imported(path: Path, seen: set[Path]) -> set[Path]:
-    """It and all that it can't begin without."""
+    """Returns the module and all modules that it needs to start."""
     if path not in seen:
         seen.add(path)
         for found in imports(path, r'^(?:import|export)[^"]*? from "(\.[^"]+)"'):
@@ -101,7 +101,7 @@ def imported(path: Path, seen: set[Path]) -> set[Path]:
 
 
 def with_later(modules: set[Path]) -> set[Path]:
-    """And what is loaded once the list is there, workers included."""
+    """Returns the modules and those that are loaded after the list, workers included."""
     found, todo = set(modules), list(modules)
     while todo:
         before = set(found)
@@ -111,7 +111,7 @@ def with_later(modules: set[Path]) -> set[Path]:
     return found
 
 
-def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
+def test_the_page_is_small_and_requests_all_modules_at_once() -> None:
     html = (STATIC / "index.html").read_text()
     assert "<script>" not in html
     assert not re.search(r"\sstyle=|\son\w+=", html)
@@ -120,8 +120,8 @@ def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
     named = re.findall(r'(?:src|href)="/static/([^"]+)"', html)
     asked = [STATIC / name for name in named if name.endswith(".js")]
     assert len(asked) == len(modules)
-    assert set(asked) == modules, "a module is asked for late, or in vain"
-    assert set(asked[:len(begins)]) == begins, "what asks for the list comes first"
+    assert set(asked) == modules, "the page preloads exactly the needed modules"
+    assert set(asked[:len(begins)]) == begins, "modules of the first request come first"
     every = with_later(modules)
     later = {path.relative_to(STATIC).as_posix() for path in every - modules}
     assert {path for path in later if "/answer/" not in path and "/keys/" not in path} == {
@@ -129,7 +129,7 @@ def test_the_page_is_light_and_asks_for_all_of_it_at_once() -> None:
         "attn/text/markdown_worker.js", "vendor/marked.js", "vendor/purify.js"}, (
         "answers, keys, shortcuts and markdown are loaded after the list")
     parts = {STATIC / "index.html", *(STATIC / name for name in named)}
-    assert sum(len(gzip.compress(path.read_bytes())) for path in parts) < FIRST_BYTES, "until the list is there"
+    assert sum(len(gzip.compress(path.read_bytes())) for path in parts) < FIRST_BYTES, "bytes before the list"
     assert sum(len(gzip.compress(path.read_bytes())) for path in parts | every) < MOST_BYTES
     unused = {*(STATIC / "attn").rglob("*.js"), *(STATIC / "vendor").glob("*.js")} - every
     assert not unused
@@ -163,6 +163,6 @@ async def test_a_browser_follows_the_feed_over_a_reconnect() -> None:
         fed.put(item(source_id="c", due_at=3, data=Data(title="third")))
         await page.wait_for_selector(".row:has-text('third')")
         assert await page.title() == "(3) attn"
-        # Lines that were cut, and the history, which is not here, are no fault of the page.
+        # Aborted requests and the missing history service are no faults of the page.
         assert not [text for text in problems if "Failed to load resource" not in text]
         await browser.close()

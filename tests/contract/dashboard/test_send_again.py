@@ -1,4 +1,4 @@
-"""A decision that was not delivered comes back in the browser: its form holds the same answer, which is sent again."""
+"""An undelivered decision comes back in the browser: its form holds the same answer, which is sent again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_an_undelivered_answer_is_sent_again_as_it_was() -> None:
         decision = entries[0]["id"]
         decided.happen(Report(WS, "r1", int(time.time() * SECOND), decision, "undeliverable", "410 gone"))
         await page.wait_for_selector(".returned:has-text('could not be delivered to test: 410 gone')")
-        # Another browser of the same person knows nothing of what was typed.
+        # Another browser of the same user does not have the typed values.
         await page.evaluate("() => sessionStorage.clear()")
         await page.reload()
         await page.wait_for_selector("#detail .answers.ready")
@@ -68,7 +68,7 @@ async def test_an_undelivered_answer_is_sent_again_as_it_was() -> None:
         await page.click(".answers .answer")
         await page.wait_for_selector(".outcome:has-text('Decided by you')")
         again = await (await context.request.get(f"{base}/org/me/decisions")).text()
-        assert again.count(decision) == 1, "it is the same decision"
+        assert again.count(decision) == 1, "the answer belongs to the same decision"
         assert re.search(r'"amount":\s*2\.50\b', again)
         await browser.close()
     clock.cancel()

@@ -1,4 +1,4 @@
-"""The sign-in and sign-out form in a browser shows an error for a cookie that the browser drops or cannot delete."""
+"""Sign-in and sign-out in a browser show an error for a cookie that the browser drops or cannot delete."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)"),
 ]
-PATIENCE = 60_000  # milliseconds: for a slow machine
+PATIENCE = 60_000  # milliseconds; generous for a slow machine
 DECADE = 10 * 365 * 86400
-HOST = "inbox.attn.test"  # over plain http, and not loopback to the browser
+HOST = "inbox.attn.test"  # a host name for plain http that is not loopback to the browser
 
 
-def mine(user: str = "ann", **more: Any) -> str:
+def own_token(user: str = "ann", **more: Any) -> str:
     return token(user, "OWNER", ws="ws", seconds=DECADE, **more)
 
 
-class Seen:
-    """One browser on an edge. `here` is its address over loopback, `there` the same by another name."""
+class BrowserOnEdge:
+    """One browser on an edge. `here` is the edge's loopback address, `there` the same edge under a host name."""
 
     def __init__(self, attn: Deciding, address: str, browser: Any) -> None:
         self.attn, self.here, self._browser = attn, address, browser
@@ -56,7 +56,7 @@ class Seen:
 
 
 @asynccontextmanager
-async def browsing(**settings: Any) -> AsyncIterator[Seen]:
+async def browsing(**settings: Any) -> AsyncIterator[BrowserOnEdge]:
     from playwright.async_api import async_playwright
 
     attn = Deciding(**settings)
@@ -64,7 +64,7 @@ async def browsing(**settings: Any) -> AsyncIterator[Seen]:
     async with serving(attn.edges[0]) as address, async_playwright() as play:
         browser = await play.chromium.launch(executable_path=CHROMIUM, args=[
             "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.attn.test 127.0.0.1"])
-        seen = Seen(attn, address, browser)
+        seen = BrowserOnEdge(attn, address, browser)
         yield seen
         await browser.close()
     assert seen.errors == []
@@ -75,10 +75,10 @@ def problem(text: str) -> str:
 
 
 async def test_the_form_reports_a_session_cookie_that_the_browser_would_drop() -> None:
-    largest = next(one for extra in range(3000) if len(one := mine(name="n" * (2600 + extra))) == 3968)
+    largest = next(one for extra in range(3000) if len(one := own_token(name="n" * (2600 + extra))) == 3968)
     async with browsing() as seen:
         page = await seen.page()
-        await seen.sign_in(page, seen.here, mine(name="n" * 5000))
+        await seen.sign_in(page, seen.here, own_token(name="n" * 5000))
         await page.wait_for_selector(problem("a browser keeps at most 3968"))
         await seen.sign_in(page, seen.here, "no token")
         await page.wait_for_selector(problem("The token was rejected"))
@@ -87,34 +87,34 @@ async def test_the_form_reports_a_session_cookie_that_the_browser_would_drop() -
             await route.fulfill(json={"user_id": "ann", "workspace_id": "ws", "role": "OWNER", "expires_at": ""})
 
         await page.route("**/auth/session", without_cookies)
-        await seen.sign_in(page, seen.here, mine())
+        await seen.sign_in(page, seen.here, own_token())
         await page.wait_for_selector(problem("did not keep the session cookie. Allow cookies for 127.0.0.1"))
         await page.unroute("**/auth/session")
         await seen.sign_in(page, seen.here, largest)
         await page.wait_for_selector(".row:has-text('Read me')")
 
         other = await seen.page()
-        await seen.sign_in(other, seen.there, mine())
+        await seen.sign_in(other, seen.there, own_token())
         await other.wait_for_selector(problem(f"plain http from {HOST}"))
         await other.wait_for_selector(problem("ATTN_SESSION_OVER_HTTP"))
 
 
 async def test_sign_in_over_http_works_despite_cookies_of_a_sibling_domain() -> None:
-    """The neighbour's cookies come first. Writes need the value that is not the first one."""
-    evil = mine()[:-9] + "AAAAAAAAA"
+    """The sibling's cookies come first in the header. Writes need the value of the second one."""
+    evil = own_token()[:-9] + "AAAAAAAAA"
     async with browsing(session_over_http=True) as seen:
         page = await seen.page()
         await page.context.add_cookies([
             {"name": name, "value": value, "domain": ".attn.test", "path": "/"}
             for name, value in (("attn_session", evil), ("attn_csrf", csrf_of(evil)))])
-        await seen.sign_in(page, seen.there, mine())
+        await seen.sign_in(page, seen.there, own_token())
         await page.wait_for_selector(".row:has-text('Read me')")
         kept = [one["value"] for one in await page.context.cookies(seen.there) if one["name"] == "attn_csrf"]
         assert len(kept) == 2
         assert kept[0] == csrf_of(evil)
         await page.reload()
         written = len(seen.attn.log)
-        await page.click(".row:has-text('Read me')")  # an open item is marked as read
+        await page.click(".row:has-text('Read me')")  # opening the item marks it as read
         await until(lambda: len(seen.attn.log) == written + 1, 60)
         await seen.sign_out(page)
         await page.wait_for_selector("#token")
@@ -124,10 +124,10 @@ async def test_sign_in_over_http_works_despite_cookies_of_a_sibling_domain() -> 
 async def test_sign_out_reports_a_session_cookie_that_attn_cannot_delete() -> None:
     async with browsing() as seen:
         page = await seen.page()
-        await seen.sign_in(page, seen.here, mine())
+        await seen.sign_in(page, seen.here, own_token())
         await page.wait_for_selector(".row:has-text('Read me')")
         await page.context.add_cookies([
-            {"name": "attn_session", "value": mine(), "domain": "127.0.0.1", "path": "/org"}])
+            {"name": "attn_session", "value": own_token(), "domain": "127.0.0.1", "path": "/org"}])
         await seen.sign_out(page)
         await page.wait_for_selector(".toast.bad:has-text('You are still signed in: the browser keeps another')")
 
@@ -145,20 +145,21 @@ async def test_a_link_signs_in_once_and_leaves_the_address() -> None:
         await other.goto(link)
         await other.wait_for_selector(problem("sign-in link is not valid"))
         assert other.url == f"{seen.here}/"
-        await other.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='eve')}")  # in the tab of the page
+        await other.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='eve')}")  # in the tab that shows the page
         await other.wait_for_selector(".row:has-text('Read me')")
         await page.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='mallory')}")
         await page.reload()
         me = await page.evaluate("fetch('/org/me').then((answer) => answer.json())")
-        assert me["user_id"] == "me", "a link of somebody else does not replace the session"
+        assert me["user_id"] == "me", "a link of another user does not replace the session"
 
 
-async def test_the_page_lets_a_terminal_in_with_its_code() -> None:
+async def test_the_page_approves_a_terminal_by_its_code() -> None:
     async with browsing() as seen, httpx.AsyncClient(base_url=seen.here, trust_env=False) as terminal:
         started = (await terminal.post("/auth/device", json={"device": "attn on <b>host</b>"})).json()
         page = await seen.page()
         await page.goto(started["verification_uri"])
-        await page.wait_for_selector("#token")  # signed out: the fragment stays, the sign-in leads back to it
+        # signed out: the address keeps the fragment, and the sign-in returns to it
+        await page.wait_for_selector("#token")
         assert page.url == started["verification_uri"]
         await page.goto(f"{seen.here}/#signin={new_link(seen.attn)}")
         await page.wait_for_selector(".row:has-text('Read me')")

@@ -1,4 +1,4 @@
-"""An action with risk `critical` is decided after a new and strong sign-in (ATTN_CRITICAL_MAX_AGE, _ACR)."""
+"""An action with risk `critical` needs a recent and strong sign-in (ATTN_CRITICAL_MAX_AGE, ATTN_CRITICAL_ACR)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEM = item_id("ws", "waitpoint", "a")
 
 
 async def answers(attn: Deciding, client: Any, csrf: dict[str, str]) -> list[int]:
-    """Returns the status of the four ways to decide, of which the last is with an idempotency key."""
+    """Returns the status of the four ways to decide; the last one has an idempotency key."""
     digest = (await get_item(client, ITEM))["digest"]
     body = {"option": "ok", "digest": digest}
     url = f"/api/v1/inbox/{ITEM}/decision"

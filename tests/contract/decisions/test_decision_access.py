@@ -1,4 +1,5 @@
-"""Who may call the decision routes at all: a caller, with the CSRF header if a cookie authenticates, within limits."""
+"""Access to the decision routes: an authenticated caller, with the CSRF header if a cookie authenticates, within
+limits."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ async def test_401_without_a_caller(method: str, path: str, body: Any) -> None:
         assert (status, set(answered)) == (401, {"error"})
         expired = {"authorization": f"Bearer {token('ann', ws=WS, seconds=-(10**9))}"}
         assert (await client.request(method, path, json=body, headers=expired)).status_code == 401
-    assert not attn.log[1:], "nothing was appended"
+    assert not attn.log[1:], "nothing was appended to the log"
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
@@ -39,7 +40,7 @@ async def test_403_with_the_cookie_and_without_its_csrf_header(method: str, path
             cookies = f"attn_session={session}" + (f"; attn_csrf={csrf}" if csrf else "")
             headers = {"cookie": cookies, **({"x-csrf-token": sent} if sent else {})}
             assert (await client.request(method, path, json=body, headers=headers)).status_code == 403
-        assert not attn.log[1:], "nothing was appended"
+        assert not attn.log[1:], "nothing was appended to the log"
         headers = {"cookie": f"attn_session={session}; attn_csrf=c", "x-csrf-token": "c"}
         assert (await client.request(method, path, json=body, headers=headers)).status_code != 403
 
@@ -80,6 +81,6 @@ async def test_a_role_that_sees_lower_roles_decides_in_its_own_role() -> None:
     attn = deciding(asking({**APPROVAL, "deciders": {"roles": ["MEMBER"]}}, target_role="MEMBER"),
                     role_visibility="at-least")
     async with attn.client("ann", "OWNER") as ann, attn.client("bob", "MEMBER") as bob:
-        assert (await get_item(ann))["state"] == "unread", "an owner sees what members see"
-        assert (await decide(ann))[0] == 403, "but the question names members"
+        assert (await get_item(ann))["state"] == "unread", "an owner sees items of members"
+        assert (await decide(ann))[0] == 403, "the ask names members as deciders"
         assert (await decide(bob))[0] == 201

@@ -1,4 +1,4 @@
-"""Lists of decisions and of decided items over HTTP, and what the feed shows when a decision is made or comes back."""
+"""Lists of decisions and decided items over HTTP, and the feed when a decision is made or comes back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def report(attn: Deciding, decision: str, state: str, reason: str | None = None)
                        reason=reason))  # type: ignore[arg-type]
 
 
-async def test_my_decisions_newest_first_with_what_became_of_each() -> None:
+async def test_own_decisions_are_listed_newest_first_with_their_state() -> None:
     attn = deciding(asking(APPROVAL, "a", cluster="c1"), asking(APPROVAL, "b"), asking(APPROVAL, "c"))
     async with attn.client("ann", name="Ann") as client:
         made = []
@@ -78,7 +78,7 @@ async def test_pages_of_decisions_follow_by_token() -> None:
             assert (status, set(body)) == (400, {"error"}), params
 
 
-async def test_a_decision_is_seen_by_those_who_see_its_item_or_made_it() -> None:
+async def test_a_decision_is_visible_to_its_deciders_and_to_readers_of_its_item() -> None:
     attn = deciding(asking(APPROVAL, "o", target_role="OWNER"), asking(APPROVAL, "all"))
     async with attn.client("ann", "OWNER") as ann, attn.client("bob", "MEMBER") as bob:
         await decide(ann, item=names("o")[0])
@@ -90,7 +90,7 @@ async def test_a_decision_is_seen_by_those_who_see_its_item_or_made_it() -> None
             return [one["source_id"] for one in (await client.get(URL)).json()["decisions"]]
 
         assert await items_of(ann) == ["all", "o"]
-        assert await items_of(bob) == ["all"], "its item is for another role now, but bob decided"
+        assert await items_of(bob) == ["all"], "the item is for another role now, but bob made a decision about it"
         async with attn.client("cyd", "MEMBER") as cyd, attn.client("ann", "OWNER", ws="other") as stranger:
             assert await items_of(cyd) == []
             assert await items_of(stranger) == []
@@ -118,7 +118,7 @@ async def test_decided_items_are_listed_by_state_and_not_counted() -> None:
 
 @pytest.mark.parametrize("state", ["read", "unread", "resolved"])
 async def test_a_decided_item_is_not_changed_by_hand(state: str) -> None:
-    """Its source closes it (409); `read` sets only when it was read, as on a resolved item."""
+    """Only its source closes it (409). `read` sets `read_at` only, as on a resolved item."""
     attn = deciding(asking(APPROVAL))
     async with attn.client("ann") as client:
         await decide(client)
@@ -165,7 +165,7 @@ async def test_the_feed_removes_a_decided_item_and_adds_one_that_comes_back() ->
     edge, sink, copy = attn.edges[0], Kept(), Copy()
     read = 0
 
-    def told() -> list[tuple[str, Any]]:
+    def new_frames() -> list[tuple[str, Any]]:
         nonlocal read
         new = [frame for frame in frames(sink.raw[read:]) if frame[1] != "heartbeat"]
         read = len(sink.raw)
@@ -174,7 +174,7 @@ async def test_the_feed_removes_a_decided_item_and_adds_one_that_comes_back() ->
         return [(name, data) for _, name, data in new]
 
     edge.feed_hub.open(Reader("ws", "bob", frozenset({"MEMBER"})), 500, None, sink)  # type: ignore[arg-type]
-    assert [name for name, _ in told()] == ["snapshot"]
+    assert [name for name, _ in new_frames()] == ["snapshot"]
     async with attn.client("ann") as ann, attn.client("bob", "MEMBER") as bob:
 
         async def same_as_get() -> None:
@@ -183,20 +183,21 @@ async def test_the_feed_removes_a_decided_item_and_adds_one_that_comes_back() ->
             assert copy.page["counts"] == page["counts"]
 
         _, made = await decide(ann)
-        [(name, data)] = told()
+        [(name, data)] = new_frames()
         assert (name, data["reason"], data["counts"]["total"]) == ("removed", "decided", 2)
         assert "resolved_action" not in data
         await same_as_get()
         attn.tick(6)
-        assert told() == [], "on its way to the source: nobody's list changes"
+        assert new_frames() == [], "sending the decision changes no list"
         report(attn, made["decision"]["id"], "undeliverable", "410 Gone")
-        [(name, data)] = told()
+        [(name, data)] = new_frames()
         assert (name, data["item"]["decision"]["reason"], data["item"]["decision"]["returned"]) == (
             "added", "410 Gone", "undeliverable")
         await same_as_get()
-        assert [item["source_id"] for item in copy.page["items"]] == ["m", "w", "other"], "the top of its band"
+        assert [item["source_id"] for item in copy.page["items"]] == ["m", "w", "other"], (
+            "the item is at the top of its band")
         assert (await decide(ann, digest=data["item"]["digest"]))[0] == 200, "the same answer is sent again"
-        assert [(name, data["reason"]) for name, data in told()] == [("removed", "decided")]
+        assert [(name, data["reason"]) for name, data in new_frames()] == [("removed", "decided")]
         attn.happen(event("waitpoint.approved", "w", 30))
-        told()
+        new_frames()
         await same_as_get()

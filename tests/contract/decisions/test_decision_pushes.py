@@ -1,4 +1,4 @@
-"""The push `inbox.updated` after votes, decisions, their undo, and what became of them (CONTRACT §4, §7)."""
+"""The push `inbox.updated` after votes, decisions, undo, and reports (CONTRACT §4, §7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ A, B = item_id("ws", "waitpoint", "a"), item_id("ws", "waitpoint", "b")
 
 
 class Watching:
-    """Subscribers of one edge: `pushed` returns what each has got since the last call."""
+    """Subscribers of one edge: `pushed` returns the messages of a subscriber since the last call."""
 
     def __init__(self, attn: Deciding, edge: int = 0) -> None:
         self._subscribers = {}
@@ -36,7 +36,7 @@ async def test_each_change_of_a_decision_is_pushed_once_with_the_state_of_the_it
     watching = Watching(attn)
     async with attn.client("ann") as ann, attn.client("bob", "MEMBER") as bob:
         await decide(ann)
-        assert watching.pushed() == [{"id": W, "state": "unread"}], "a vote changes what the item shows"
+        assert watching.pushed() == [{"id": W, "state": "unread"}], "a vote changes the item's votes"
         _, made = await decide(bob)
         assert watching.pushed() == [{"id": W, "state": "decided"}]
         await bob.delete(f"/api/v1/inbox/{W}/decision")
@@ -44,7 +44,7 @@ async def test_each_change_of_a_decision_is_pushed_once_with_the_state_of_the_it
         _, made = await decide(bob)
         watching.pushed()
         attn.tick(6)
-        assert watching.pushed() == [], "nobody has to read anything again while it is sent"
+        assert watching.pushed() == [], "sending the decision changes nothing that a client shows"
         attn.happen(Report("ws", "r1", 1, made["decision"]["id"], "refused", "no"))
         assert watching.pushed() == [{"id": W, "state": "unread"}]
         await decide(ann, "no", comment="c")
@@ -80,7 +80,7 @@ async def test_many_decisions_are_pushed_once_to_those_who_see_one_of_them() -> 
         assert watching.pushed() == watching.pushed("bob") == [{"bulk": "true", "state": "decided"}]
         await client.post(url, json={"ids": [A, B], "option": "ok"})
         assert watching.pushed() == [{"bulk": "true", "state": "decided"}]
-        assert watching.pushed("bob") == [{"id": B, "state": "decided"}], "one of two is visible to a member"
+        assert watching.pushed("bob") == [{"id": B, "state": "decided"}], "a member sees one of the two items"
 
 
 async def test_a_push_follows_the_change_on_each_edge_and_only_to_readers_of_the_item() -> None:
@@ -103,4 +103,4 @@ async def test_a_push_follows_the_change_on_each_edge_and_only_to_readers_of_the
         await decide(client)
     assert [one.pushed() for one in watching] == [[{"id": W, "state": "decided"}]] * 2
     assert [one.pushed("bob") for one in watching] == [[], []]
-    assert seen[0] == seen[3] == "decided", "a list that is read after the push has the change"
+    assert seen[0] == seen[3] == "decided", "the replica has the change when the push is sent"

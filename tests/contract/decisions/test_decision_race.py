@@ -1,7 +1,7 @@
-"""A thousand people answer one question at the same time on two edges: one answer decides, the others are told which.
+"""A thousand people answer one question at the same time on two edges: one answer decides, and the others get the
+winner.
 
-The log is held until all answers are in it, thus neither edge's replica can settle the race: the fold does.
-"""
+The log is held until it has all answers, so no replica can decide the race: the fold does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def two_edges(ask: dict[str, Any]) -> Deciding:
 
 
 async def race(attn: Deciding, hold: bool) -> list[tuple[int, Any]]:
-    """Every person answers on one of the edges, one in three with `no`. Returns the responses."""
+    """Every user answers on one of the edges, one in three with `no`. Returns the responses."""
     clients = [httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(edge), raise_app_exceptions=False), base_url="http://127.0.0.1",
     ) for edge in attn.edges]
@@ -60,7 +60,7 @@ def votes_in(attn: Deciding) -> int:
 
 
 @pytest.mark.parametrize("hold", [True, False], ids=["the fold settles it", "the edges see the winner soon"])
-async def test_one_of_a_thousand_decides_and_all_others_are_told_who(hold: bool) -> None:
+async def test_one_of_a_thousand_decides_and_all_others_get_the_winner(hold: bool) -> None:
     attn = two_edges(APPROVAL)
     answers = await race(attn, hold)
     assert Counter(status for status, _ in answers) == {201: 1, 409: PEOPLE - 1}
@@ -77,7 +77,7 @@ async def test_one_of_a_thousand_decides_and_all_others_are_told_who(hold: bool)
     assert [fact.decision for fact in made] == [decision["id"]]
     if hold:
         first = next(entry for pack in attn.log for entry in decode_pack(pack).entries if isinstance(entry, Decide))
-        assert first.user == f"u{winner}", "the log's order is the fence"
+        assert first.user == f"u{winner}", "the first answer in the log decides"
 
 
 async def test_a_quorum_is_reached_once() -> None:

@@ -1,8 +1,7 @@
 """Each status of CONTRACT §7 from POST and DELETE /api/v1/inbox/{id}/decision, by the edge and by the fold.
 
-A request with an Idempotency-Key is not checked on the replica: its answer is that of the fold. Every case runs both
-ways, and both answers are equal.
-"""
+The edge does not check a request with an Idempotency-Key on its replica, so the fold answers it. Every case runs both
+ways, and both answers are equal."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ async def test_202_counts_the_vote_until_the_quorum(keyed: Any) -> None:
         status, body = await decide(ann, headers=keyed())
         assert (status, [vote["user"] for vote in body["votes"]], body["needed"]) == (202, ["ann"], 2)
         again, same = await decide(ann, headers=keyed())
-        assert (again, same) == (200, body), "the same again by the same person"
+        assert (again, same) == (200, body), "the same answer of the same user"
         assert (await decide(bob, headers=keyed()))[1]["needed"] == 1
         item = await get_item(cyd)
         assert [vote["user"] for vote in item["votes"]] == ["ann", "bob"]
@@ -85,7 +84,7 @@ async def test_a_form_without_values_is_the_same_answer_as_no_form(keyed: Any) -
         for form in ({}, None):
             assert await decide(client, "approve", form=form, headers=keyed()) == (200, first)
         assert await decide(client, "approve", headers=keyed()) == (200, first)
-        assert (await decide(client, "approve", form={"note": ""}, headers=keyed()))[0] == 409, "another answer"
+        assert (await decide(client, "approve", form={"note": ""}, headers=keyed()))[0] == 409, "a different answer"
 
 
 async def test_spelling_and_order_of_an_answer_do_not_matter(keyed: Any) -> None:
@@ -121,7 +120,7 @@ async def test_409_an_item_that_asks_nothing(keyed: Any) -> None:
         assert not {"ask", "digest", "votes", "deciders"} & (await get_item(client, m)).keys()
         status, body = await decide(client, item=m, headers=keyed())
     assert (status, body["kind"], "decision" in body) == (409, "message", False)
-    assert "ATTN_DECISIONS" in body["error"], "the error says what to do"
+    assert "ATTN_DECISIONS" in body["error"], "the error names the setting"
 
 
 @pytest.mark.parametrize("kind", ["waitpoint.cancelled", "waitpoint.expired"])
@@ -147,7 +146,7 @@ async def test_410_a_question_that_expired(keyed: Any) -> None:
     assert "option" not in body["decision"]
 
 
-async def test_412_a_changed_question_comes_with_the_item_of_now(keyed: Any) -> None:
+async def test_412_a_changed_question_comes_with_the_current_item(keyed: Any) -> None:
     attn = deciding()
     async with attn.client() as client:
         old = await get_item(client)
@@ -160,7 +159,7 @@ async def test_412_a_changed_question_comes_with_the_item_of_now(keyed: Any) -> 
 
 
 async def test_412_of_a_question_that_changes_while_the_answer_is_on_its_way() -> None:
-    """The replica shows the old question; the log has the new one before the answer."""
+    """The replica has the old question; the log has the new one before the answer."""
     attn = deciding()
     async with attn.client() as client:
         digest = (await get_item(client))["digest"]
@@ -192,7 +191,7 @@ async def test_403_who_may_see_but_not_decide(
             item = await get_item(client)
             shown = item["deciders"]
             may = user not in shown["excluded"] and (user in shown["users"] or role in shown["roles"])
-            assert not may, "the item says so before"
+            assert not may, "the item shows in advance that the user may not decide"
             status, body = await decide(client, headers=keyed())
             assert (status, set(body)) == (403, {"error"})
             assert (await get_item(client))["state"] == "unread"
@@ -210,7 +209,7 @@ async def test_the_default_deciders_are_a_setting(keyed: Any) -> None:
 
 
 @pytest.mark.parametrize("target", [{"target_user_id": "bob"}, {"target_role": "ADMIN"}])
-async def test_404_is_the_same_for_what_is_not_there_and_for_what_is_invisible(
+async def test_404_is_the_same_for_missing_and_invisible_items(
     keyed: Any, target: dict[str, str],
 ) -> None:
     attn = deciding(asking(APPROVAL, **target), asking({**APPROVAL}, "w2"))
@@ -281,7 +280,7 @@ async def test_the_digits_of_an_answer_reach_the_source(keyed: Any) -> None:
 
         other = '{"id":12345678901234567890124,"amount":0.10000000000000000002,"rate":12.50}'
         status, body = await post(other)
-        assert (status, set(body["fields"])) == (422, {"args.id", "args.amount"}), "the last digit counts"
+        assert (status, set(body["fields"])) == (422, {"args.id", "args.amount"}), "a change of the last digit counts"
         status, _ = await post('{"rate": 1.0e1, "id":12345678901234567890123,"amount":0.10000000000000000001}')
         assert status == 201
         [entry] = (await client.get("/org/me/decisions")).text.split('"decisions":')[1:]
@@ -328,17 +327,17 @@ async def take_back(client: Any, headers: dict[str, str]) -> tuple[int, Any]:
     return await answer(client.delete(f"/api/v1/inbox/{W}/decision", headers=headers))
 
 
-async def test_a_decision_is_taken_back_and_made_again(keyed: Any) -> None:
+async def test_a_decision_is_undone_and_made_again(keyed: Any) -> None:
     attn = deciding()
     async with attn.client("ann") as ann, attn.client("bob", "ADMIN") as bob:
-        assert await take_back(ann, keyed()) == (404, {"error": "not found"}), "nothing is decided yet"
+        assert await take_back(ann, keyed()) == (404, {"error": "not found"}), "no decision exists yet"
         _, made = await decide(ann)
         status, body = await take_back(bob, keyed())
         assert (status, body["decision"]) == (403, made["decision"])
         status, body = await take_back(ann, keyed())
         assert (status, body["decision"]["id"], body["decision"]["state"]) == (
             200, made["decision"]["id"], "taken_back")
-        assert await take_back(ann, keyed()) == (200, body), "once more"
+        assert await take_back(ann, keyed()) == (200, body), "a repeat gives the same answer"
         item = await get_item(bob)
         assert (item["state"], item["decision"]["state"]) == ("unread", "taken_back")
         status, again = await decide(bob, "no", comment="c", headers=keyed())

@@ -57,7 +57,7 @@ async def test_an_item_is_fenced_by_the_revision_that_the_client_saw() -> None:
         assert (await get_item(client, ids("a")[0]))["decision"]["actors"][0]["comment"] == "as discussed"
 
 
-async def test_an_item_that_changes_on_the_way_is_fenced_by_what_the_edge_showed() -> None:
+async def test_an_item_that_changes_meanwhile_is_fenced_by_the_revision_on_the_edge() -> None:
     attn = deciding(asking(APPROVAL, "a"), asking(APPROVAL, "b"))
 
     async def overtaken(pack: PackRecord) -> None:
@@ -71,7 +71,7 @@ async def test_an_item_that_changes_on_the_way_is_fenced_by_what_the_edge_showed
 
 
 async def test_a_repeat_with_its_key_gives_the_first_outcome() -> None:
-    """The first attempt changed the revisions that the edge fills in; the repeat is the same request all the same."""
+    """The first attempt changed the revisions that the edge fills in; the repeat still counts as the same request."""
     attn = deciding(asking(APPROVAL, "a"), asking(APPROVAL, "b"))
     async with attn.client("ann") as client:
         request = {"ids": ids("a", "b"), "option": "ok"}
@@ -82,7 +82,8 @@ async def test_a_repeat_with_its_key_gives_the_first_outcome() -> None:
         other = await answer(client.post(URL, json={**request, "option": "no"}, headers=key))
         assert other[0] == 422
         fenced = {**request, "revisions": {ids("a")[0]: 1}}
-        assert (await answer(client.post(URL, json=fenced, headers=key)))[0] == 422, "this one names a revision"
+        assert (await answer(client.post(URL, json=fenced, headers=key)))[0] == 422, (
+            "this request names a revision, so it is another one")
 
 
 @pytest.mark.parametrize("body", [

@@ -1,4 +1,4 @@
-"""`GET /api/v1/inbox/{id}/decision/receipt` and the published keys: who gets which receipt, and what it states."""
+"""`GET /api/v1/inbox/{id}/decision/receipt` and the published keys: access to receipts, and their content."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_receipt_states_question_answer_and_people_and_verifies_with_the
     assert "public" in keys.headers["cache-control"]
     assert "max-age=" in keys.headers["cache-control"]
     payload = verify_receipt(answer.content, read_key_set(keys.content)).payload
-    assert b'"n":9007199254740993' in payload, "digits are kept"
+    assert b'"n":9007199254740993' in payload, "numbers keep their digits"
     assert b"s1.sealed" not in payload
     stated = json.loads(payload)
     shown = stated["question"].pop("shown")
@@ -82,7 +82,7 @@ async def test_a_receipt_states_question_answer_and_people_and_verifies_with_the
     text = payload.decode()
     start = text.index('"shown":') + len('"shown":')
     _, end = json.JSONDecoder().raw_decode(text, start)
-    assert hashlib.sha256(text[start:end].encode()).hexdigest() == row.digest, "the text is hashed as it is"
+    assert hashlib.sha256(text[start:end].encode()).hexdigest() == row.digest, "the digest is of the unchanged text"
 
 
 @given(st.booleans(), st.sampled_from(["made", "sending", "applied", "refused", "expired"]), st.text(max_size=20))
@@ -130,7 +130,7 @@ async def test_earlier_decisions_are_named_by_their_id() -> None:
 
 
 async def test_a_question_that_changed_is_in_its_receipt_by_title_and_digest_only() -> None:
-    """The decision is still the newest of its item, although the item asks something else by now."""
+    """The decision is still the newest of its item, although the item has a new question."""
     fed, item = Fed(), asking_item()
     row, older = decided(item, decided_at=AT + 9 * SECOND), decided(item, attempt=1, decided_at=AT + 8 * SECOND)
     hidden = decided(item, ("bob",), attempt=2, decided_at=AT + 10 * SECOND, target_role="MANAGER")
@@ -162,7 +162,7 @@ async def test_only_those_who_decided_or_see_the_decision_get_its_receipt(
         for path in (path_of(item), f"{path_of(item)}?decision={row.id}"):
             answer = await client.get(path)
             assert answer.status_code == status
-            if status == 404:  # it cannot be told from an item that does not exist
+            if status == 404:  # the same answer as for an item that does not exist
                 absent = await client.get("/api/v1/inbox/ibx_none/decision/receipt")
                 assert (answer.content, answer.headers["content-type"]) == (
                     absent.content, absent.headers["content-type"])

@@ -19,7 +19,7 @@ KEYS = "/.well-known/attn-decision-keys.json"
 
 
 class Asked:
-    """One item that asks, decided over HTTP; `user` acts as OWNER."""
+    """One item with an ask, decided over HTTP; `user` acts as OWNER."""
 
     def __init__(self, **ask: Any) -> None:
         self.attn = Deciding(edges=2)
@@ -39,7 +39,8 @@ class Asked:
             "option": option, "digest": item["digest"], **more})
 
     async def receipt(self, **params: str) -> dict[str, Any]:
-        """The payload of the receipt, which both edges give with the same bytes and which their keys verify."""
+        """Checks that both edges give the same bytes, and that their keys verify them. Returns the receipt's
+        payload."""
         path = f"/api/v1/inbox/{(await self.item())['id']}/decision/receipt"
         answers = [await self.request("GET", path, edge=edge, params=params) for edge in (0, 1)]
         assert answers[0].status_code == 200, answers[0].text

@@ -16,7 +16,7 @@ from support.fold.fold_driver import event
 
 from streams.core.domain.keys import item_id
 
-PLAIN: dict[str, Any] = {}  # the options of the kind: approve, reject
+PLAIN: dict[str, Any] = {}  # default options of the kind: approve, reject
 
 
 @pytest.mark.parametrize(("verb", "does"), [("approve", "approve"), ("reject", "reject")])
@@ -29,7 +29,7 @@ async def test_the_alias_is_a_decision(verb: str, does: str, keyed: dict[str, st
         assert (status, body["decision"]["does"]) == (201, does)
         assert (await get_item(client))["decision"] == body["decision"]
         again = await answer(client.post(url, headers=keyed))
-        assert again == ((201 if keyed else 200), body), "the stored outcome, or the same again"
+        assert again == ((201 if keyed else 200), body), "the stored outcome, or 200 for the same answer"
 
 
 async def test_the_hint_of_the_409_leads_to_a_route_that_works() -> None:
@@ -40,7 +40,7 @@ async def test_the_hint_of_the_409_leads_to_a_route_that_works() -> None:
         [path] = re.findall(r"/pipelines\S+?/approve", body["error"])
         assert (await answer(client.post(path.replace("{token}", "w"))))[0] == 201
         status, _ = await answer(client.patch(f"/api/v1/inbox/{W}", json={"state": "resolved"}))
-        assert status == 409, "a decided item is still its source's"
+        assert status == 409, "only the source resolves a decided item"
 
 
 async def test_the_body_is_that_of_a_decision() -> None:
@@ -81,7 +81,8 @@ async def test_a_waitpoint_without_an_ask_says_what_to_do() -> None:
         status, body = await answer(client.post("/pipelines/waitpoints/w/approve"))
         assert (status, body["kind"]) == (409, "waitpoint")
         assert "ATTN_DECISIONS" in body["error"]
-        assert (await answer(client.post("/pipelines/waitpoints/m/approve")))[0] == 404, "no waitpoint has this id"
+        assert (await answer(client.post("/pipelines/waitpoints/m/approve")))[0] == 404, (
+            "no waitpoint has this source id")
     attn = deciding(waitpoint("w"), decisions="all")
     async with attn.client() as client:
         assert (await answer(client.post("/pipelines/waitpoints/w/approve")))[0] == 201
@@ -107,7 +108,7 @@ async def test_an_alias_never_guesses_what_is_approved(options: list[dict[str, s
 
 
 async def test_a_repeat_with_its_key_is_the_same_after_the_question_changed() -> None:
-    """The edge fills in the digest; it must not make the repeat another request."""
+    """The edge fills in the digest, which must not change the identity of the request."""
     attn = deciding(asking({**PLAIN, "quorum": {"approve": 2}}))
     async with attn.client("ann") as client:
         key = {"idempotency-key": "k"}
@@ -115,7 +116,7 @@ async def test_a_repeat_with_its_key_is_the_same_after_the_question_changed() ->
         assert first[0] == 202
         attn.happen(asking({**PLAIN, "quorum": {"approve": 2}}, minutes=1, title="other"))
         assert await answer(client.post("/pipelines/waitpoints/w/approve", headers=key)) == first
-        assert (await get_item(client))["votes"] == [], "the vote was for the question before"
+        assert (await get_item(client))["votes"] == [], "the vote was for the earlier question"
         other = await answer(client.post("/pipelines/waitpoints/w/approve", headers=key, json={"comment": "c"}))
         assert other[0] == 422
 
@@ -124,7 +125,7 @@ async def test_a_repeat_with_its_key_is_the_same_after_the_question_changed() ->
 @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30).filter(str.strip))
 async def test_any_source_id_can_be_named(token: str) -> None:
     if token.strip(".") == "" and len(token) <= 2:
-        return  # clients drop the segments . and .., even percent-encoded
+        return  # HTTP clients drop the segments . and .., even percent-encoded
     attn = deciding(asking(PLAIN, token))
     async with attn.client() as client:
         response = await client.post(f"/pipelines/waitpoints/{quote(token, safe='')}/approve")

@@ -1,4 +1,5 @@
-"""Section `decisions` of `GET /org/me/insights`, and decisions in the history of a case, equal loops over the facts."""
+"""Section `decisions` of `GET /org/me/insights`, and decisions in the history of a case, equal plain loops over the
+facts."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Known:
         self.attn = Deciding(clickhouse_read_url=archive.url)
         self.facts = decision_facts(3, 400, WS, BEGIN)
         archive.keep([*self.facts, *decision_facts(4, 100, "other", BEGIN)])
-        self.attn.happen()  # the log's clock is that of `attn.now`
+        self.attn.happen()  # sets the log's clock to `attn.now`
 
     def seen(self, user: str, role: str) -> list[Fact]:
         return [fact for fact in self.facts
@@ -47,7 +48,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
 
 @pytest_asyncio.fixture(autouse=True)
 async def fresh(known: Known) -> AsyncIterator[None]:
-    """Each test has an event loop of its own, and a connection belongs to one."""
+    """Each test has its own event loop, and a connection belongs to one event loop."""
     edge = known.attn.edges[0]
     edge.history = HistoryClient(edge.settings)
     yield
@@ -55,7 +56,7 @@ async def fresh(known: Known) -> AsyncIterator[None]:
 
 
 def counts_of(facts: Sequence[Fact]) -> dict[str, Any]:
-    """By loops: the counts of a group."""
+    """Returns the counts of a group, by plain loops."""
     types = Counter(fact.type.removeprefix("decision.") for fact in facts)
     made = [fact for fact in facts if fact.type == "decision.made" and fact.actor]
     unseen = sum(fact.viewed is None for fact in made)
@@ -70,7 +71,7 @@ def counts_of(facts: Sequence[Fact]) -> dict[str, Any]:
 
 
 def check_times(shown: dict[str, Any], facts: Sequence[Fact], field: str, name: str) -> None:
-    """The estimates of quantiles lie between the neighbours of the exact ones."""
+    """Checks that each estimated quantile is between the neighbours of the exact value."""
     seconds = sorted(value for fact in facts if (value := getattr(fact, field)) is not None)
     assert (f"median_{name}" in shown) == bool(seconds)
     for share, quantile in ((0.5, "median"), (0.9, "p90")):

@@ -22,7 +22,7 @@ ROUTES = ("/org/me/activity?window=7d", "/cases/k/history", "/org/me/insights?wi
 
 
 class Server:
-    """One that takes connections and answers as told, or never."""
+    """A server that accepts connections and sends `answer`, or nothing if `answer` is empty."""
 
     def __init__(self) -> None:
         self.port, self.answer, self.asked = 0, b"", 0
@@ -48,17 +48,17 @@ class Server:
 
 @asynccontextmanager
 async def server() -> AsyncIterator[Server]:
-    found = Server()
-    running = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.port = running.sockets[0].getsockname()[1]
+    result = Server()
+    running = await asyncio.start_server(result.serve, "127.0.0.1", 0)
+    result.port = running.sockets[0].getsockname()[1]
     try:
-        yield found
+        yield result
     finally:
         running.close()
-        await asyncio.wait_for(asyncio.gather(*(task for task in found.tasks if task is not None)), 60)
+        await asyncio.wait_for(asyncio.gather(*(task for task in result.tasks if task is not None)), 60)
 
 
-def away(port: int, **more: object) -> HistoryClient:
+def client_of(port: int, **more: object) -> HistoryClient:
     return HistoryClient(settings(clickhouse_read_url=f"http://reader:secret@127.0.0.1:{port}/attn", **more))
 
 
@@ -87,7 +87,7 @@ async def test_retries_of_a_dead_clickhouse_back_off() -> None:
             assert broken.asked > before
             tried = broken.asked
             await refused(client)
-            assert broken.asked == tried, "it is not asked again at once"
+            assert broken.asked == tried, "the client backs off after an error"
             rests.append(int((error.headers or {})["retry-after"]) - 1)
             now += rests[-1]
     assert rests == [1, 2, 4, 8, 16, 30, 30]
@@ -95,7 +95,7 @@ async def test_retries_of_a_dead_clickhouse_back_off() -> None:
 
 async def test_a_query_without_an_answer_times_out() -> None:
     async with server() as silent:
-        client = away(silent.port, history_query_seconds=0.2)
+        client = client_of(silent.port, history_query_seconds=0.2)
         await refused(client)
         await client.close()
 
@@ -103,7 +103,7 @@ async def test_a_query_without_an_answer_times_out() -> None:
 async def test_queries_beyond_the_queue_limit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_WAITING", 3)
     async with server() as silent:
-        client = away(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
+        client = client_of(silent.port, history_query_seconds=0.5, history_query_concurrency=1)
         waiting = [asyncio.create_task(refused(client)) for _ in range(4)]
         await asyncio.sleep(0)
         assert "too many" in str(await refused(client))
@@ -128,7 +128,7 @@ async def test_the_inbox_and_live_activity_work_while_clickhouse_is_down() -> No
 async def test_ninety_queries_of_one_user_are_rejected_while_others_are_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ClickHouse answers nothing to the loud one meanwhile: whoever else asks still gets an answer."""
+    """ClickHouse answers none of this user's queries meanwhile: queries of other users still get an answer."""
     gate = asyncio.Event()
 
     async def query(_: HistoryClient, __: str, parameters: dict[str, object]) -> list[object]:

@@ -1,4 +1,4 @@
-"""Answers from ClickHouse (activity, history of a case, insights) equal those of plain loops over the facts."""
+"""Activity, history of a case and insights from ClickHouse equal the results of plain loops over the facts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Known(NamedTuple):
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
-    """Three days at random, folded, and their facts in ClickHouse."""
+    """Folds three random days, and inserts their facts into ClickHouse."""
     with archived(tmp_path_factory.mktemp("archive")) as archive:
         attn = Deciding(clickhouse_read_url=archive.url)
         attn.now = events.START.timestamp() + 1
@@ -68,7 +68,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
 
 @pytest_asyncio.fixture(autouse=True)
 async def fresh(known: Known) -> AsyncIterator[None]:
-    """Each test has an event loop of its own, and a connection belongs to one."""
+    """Each test has its own event loop, and a connection belongs to one event loop."""
     edge = known.attn.edges[0]
     edge.history = HistoryClient(edge.settings)
     yield
@@ -138,13 +138,14 @@ async def test_the_history_of_a_case(known: Known, user: str, role: str) -> None
             assert (await client.get("/cases/never/history", params={"next": wrong})).status_code == 400
 
 
-async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
+async def test_z10_an_invisible_case_has_no_history(known: Known) -> None:
     attn = known.attn
     before = len(attn.facts)
     attn.happen(event("task.blocked", "t", ws="hid", title="T", case_id="secret", target_role="OWNER"))
     async with attn.client("ann", "OWNER", ws="hid") as owner, attn.client("bob", "MEMBER", ws="hid") as member:
         fresh = await owner.get("/cases/secret/history")
-        assert (fresh.status_code, fresh.json()) == (200, {"case_id": "secret", "events": []})  # not written yet
+        # ClickHouse does not have the events yet
+        assert (fresh.status_code, fresh.json()) == (200, {"case_id": "secret", "events": []})
         known.archive.keep(attn.facts[before:])
         assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
         unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
@@ -156,7 +157,7 @@ async def test_z10_a_case_i_may_not_see_has_no_past(known: Known) -> None:
 
 
 def flow_of(facts: Sequence[Fact], steps: Any) -> dict[str, Any]:
-    """By loops: how many opened, closed, and were open at the end of each step."""
+    """Returns, by plain loops, how many items opened, closed, and were open at the end of each step."""
     series: dict[str, list[int]] = {"opened": [], "closed": [], "open": []}
     for step in range(steps.count):
         end = steps.since + (step + 1) * steps.step
@@ -169,7 +170,7 @@ def flow_of(facts: Sequence[Fact], steps: Any) -> dict[str, Any]:
 
 
 def is_between(value: float, seconds: Sequence[float], share: float) -> bool:
-    """A quantile's estimate lies between the neighbours of the exact place."""
+    """Checks that the estimate of a quantile is between the neighbours of the exact value."""
     place = share * (len(seconds) - 1)
     near = sorted(seconds)[max(0, int(place) - 1):int(place) + 3]
     return min(near) - 1e-3 <= value <= max(near) + 1e-3
@@ -224,7 +225,7 @@ async def test_insights_require_manager_or_higher(known: Known) -> None:
         async with known.attn.client("eve", role, ws="elsewhere") as client:
             answer = await client.get("/org/me/insights?window=2h")
             assert answer.status_code == status
-            if status == 200:  # nothing of others
+            if status == 200:  # the answer has no data of other users
                 body = answer.json()
                 assert (body["kinds"], body["clusters"], body["people"]) == ([], [], [])
                 assert body["total"] == {"opened": 0, "closed": 0, "open": 0}

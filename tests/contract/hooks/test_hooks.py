@@ -1,4 +1,4 @@
-"""POST /hooks/{name}: each mapping, each status, each way to authenticate, and what arrives on the topics."""
+"""POST /hooks/{name}: each mapping, status and way to authenticate, and the events on the topics."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_a_key_in_the_query_is_not_accepted() -> None:
 
 
 async def test_json_with_the_media_type_of_a_form_is_read() -> None:
-    """`curl -d` names that type."""
+    """`curl -d` sends this media type."""
     attn = await world()
     headers = {"authorization": f"Bearer {attn.secret}", "content-type": "application/x-www-form-urlencoded"}
     assert answer_of(await attn.send("alertmanager", delivery(alert()), headers)) == accepted(1)
@@ -347,7 +347,7 @@ async def test_github_by_signature(tmp_path: Path) -> None:
 
 async def test_a_deployment_waits_for_its_review(tmp_path: Path) -> None:
     attn = World(tmp_path)
-    attn.attn.now = 1_688_463_000.0  # of the payloads: GitHub waits 30 days for a review
+    attn.attn.now = 1_688_463_000.0  # the time of the payloads: GitHub waits 30 days for a review
     subject = "terraform-test-github/sample-app/runs/5453085689/environments/TST"
     requested = payload("github/deployment_review.requested.json")
     assert answer_of(await attn.signed("ci", requested, "deployment_review")) == accepted(1)
@@ -520,4 +520,5 @@ async def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.
     assert (await attn.send("new", delivery(alert()))).status_code == 202
     assert (await attn.send("jira", payload("generic/jira.blocked.json"))).status_code == 404
     path.write_text("[[hook]]\nname = 'new'\n")
-    assert (await attn.send("new", delivery(alert()))).status_code == 202, "an invalid file replaces no valid one"
+    assert (await attn.send("new", delivery(alert()))).status_code == 202, (
+        "an invalid file does not replace a valid one")

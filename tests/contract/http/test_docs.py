@@ -40,7 +40,7 @@ def of_asyncapi() -> Any:
 
 
 def payload_of(message: str) -> jsonschema.Draft202012Validator:
-    """Checks a message's payload, its references within the document."""
+    """Returns a validator of a message's payload, with the document's references resolved."""
     return jsonschema.Draft202012Validator(
         {**DOCUMENT["components"]["messages"][message]["payload"], "components": DOCUMENT["components"]})
 
@@ -48,7 +48,7 @@ def payload_of(message: str) -> jsonschema.Draft202012Validator:
 def test_asyncapi_is_asyncapi() -> None:
     check = jsonschema.Draft7Validator(of_asyncapi())
     assert not [error.message for error in check.iter_errors(DOCUMENT)]
-    assert not check.is_valid({**DOCUMENT, "channels": {"x": {"address": 1}}}), "the schema does check"
+    assert not check.is_valid({**DOCUMENT, "channels": {"x": {"address": 1}}}), "the schema refuses an invalid document"
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(DOCUMENT)):
         at: Any = DOCUMENT
         for part in reference.split("/"):
@@ -84,7 +84,7 @@ def test_source_events_fit_their_messages(kind: str) -> None:
 
 
 def test_every_frame_of_a_feed_is_as_described() -> None:
-    """Whatever random batches make of it."""
+    """For frames of random batches."""
     world, edge = World(3), Edge()
     for rows, position in world.batches(60):
         edge.apply(rows, position)

@@ -1,4 +1,4 @@
-"""The payload of a source record is in every answer, frame and error with its original digits (CONTRACT §10)."""
+"""Every answer, frame and error has the payload of a source record with its original digits (CONTRACT §10)."""
 
 from __future__ import annotations
 

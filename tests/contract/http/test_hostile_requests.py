@@ -29,13 +29,13 @@ async def opened(base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and the rest, until the edge closes."""
+    """Reads until the edge closes. Returns the status and all bytes."""
     whole = await asyncio.wait_for(reader.read(), 60)
     return int(whole.split(b" ", 2)[1]), whole
 
 
 async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int) -> int:
-    """Sends on until the other side has had enough; how many bytes that took."""
+    """Sends until the edge closes the connection, at most `most` bytes. Returns the number of bytes sent."""
     sent = 0
     try:
         while sent < most:
@@ -72,7 +72,7 @@ async def test_a_head_over_64_kib_is_431_and_smaller_ones_are_accepted() -> None
         assert (await answer(reader))[0] == 431
         writer.close()
         reader, writer = await opened(base)
-        for number in range(5):  # what came before on the connection does not count
+        for number in range(5):  # the limit applies per request, not per connection
             last = "connection: close\r\n" if number == 4 else ""
             writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}{last}x-a: {'a' * (20 << 10)}\r\n\r\n".encode())
         status, whole = await answer(reader)
@@ -147,7 +147,7 @@ async def asked_with(encoded_token: str) -> list[httpx.Response]:
 
 @pytest.mark.parametrize(("depth", "at_sign_in"), [(1400, 401), (2500, 413)])
 async def test_a_token_that_is_too_deep_is_no_token(depth: int, at_sign_in: int) -> None:
-    """The deeper one is also too large for a cookie."""
+    """The deeper of the two tokens is too large for a cookie as well."""
     deep = encoded(b'{"alg":"HS256","x":' + b"[" * depth + b"]" * depth + b"}") + ".e30.x"
     assert [said.status_code for said in await asked_with(deep)] == [401, 401, at_sign_in]
 
@@ -162,7 +162,7 @@ async def test_times_of_a_token_are_never_an_internal_error(claims: dict[str, An
     for said in await asked_with(token(**claims)):
         assert said.status_code == status, said.text
         if status == 200 and "exp" in claims and "expires_at" in said.json():
-            assert said.json()["expires_at"] == "2200-01-01T00:00:00Z", "where times end"
+            assert said.json()["expires_at"] == "2200-01-01T00:00:00Z", "later times become the last valid one"
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://x.evil", "//x", "http://x@evil"])

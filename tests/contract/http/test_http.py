@@ -14,8 +14,8 @@ from support.edge.edges import Fed, bearer, serving, token
 from support.fold.fold_driver import event
 
 
-async def told(url: str, *pieces: bytes) -> tuple[int, dict[str, str], Any]:
-    """What the server says to these bytes before it ends the connection: status, fields, body."""
+async def response_to(url: str, *pieces: bytes) -> tuple[int, dict[str, str], Any]:
+    """Sends these bytes. Returns status, headers and body of the edge's response before it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
     for piece in pieces:
         writer.write(piece)
@@ -36,7 +36,7 @@ async def test_head_is_get_without_the_body(path: str) -> None:
         assert head.status_code == got.status_code == 200
         assert head.content == b""
         assert head.headers["content-type"] == got.headers["content-type"]
-        if path != "/metrics":  # it counts the requests
+        if path != "/metrics":  # /metrics differs, because it counts the requests
             assert head.headers["content-length"] == str(len(got.content))
 
 
@@ -73,7 +73,7 @@ async def test_405_names_all_methods_of_the_path(method: str, path: str, allowed
 async def test_a_head_that_is_too_large_is_refused_before_it_is_kept(pieces: list[bytes]) -> None:
     fed = Fed()
     async with serving(fed.edge) as url:
-        status, fields, body = await told(url, *pieces)
+        status, fields, body = await response_to(url, *pieces)
         assert (status, set(body), fields["content-type"]) == (431, {"error"}, "application/json")
         assert fields["connection"] == "close"
         assert "cookies count" in body["error"]
@@ -84,10 +84,10 @@ async def test_a_head_that_is_too_large_is_refused_before_it_is_kept(pieces: lis
     (b"-1", 400), (b"+2", 400), (b"2, 2", 400), (b"\xb2", 400), (b"0x2", 400),
 ])
 async def test_a_length_of_any_digits_is_answered(length: bytes, status: int) -> None:
-    """The first ones are a body that is no JSON of a token."""
+    """The first cases send a body that is no JSON of a token."""
     fed = Fed()
     async with serving(fed.edge) as url:
-        found, fields, body = await told(
+        found, fields, body = await response_to(
             url, b"POST /auth/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
             b"content-type: application/json\r\ncontent-length: " + length + b"\r\n\r\n{}")
         assert (found, set(body) - {"limit"}, fields["content-type"]) == (status, {"error"}, "application/json")
@@ -103,14 +103,14 @@ async def test_a_field_without_end_ends_the_connection() -> None:
         for _ in range(60):
             writer.write(b"a" * 16_000)
         async with asyncio.timeout(60):
-            assert b"HTTP/1.1 431 " in await reader.read(), "and it is told, though it goes on"
+            assert b"HTTP/1.1 431 " in await reader.read(), "the client gets the response although it goes on sending"
         writer.close()
 
 
 async def test_large_bodies_are_no_large_heads() -> None:
     fed = Fed(max_request=1 << 20)
     async with serving(fed.edge) as url, httpx.AsyncClient(base_url=url) as client:
-        for user in ("ann", "bob", "eve"):  # a body of half a megabyte uses a user's rate up
+        for user in ("ann", "bob", "eve"):  # a body of 512 KB uses up the write rate of a user
             client.headers.update(bearer(user))
             answer = await client.patch("/org/me/preferences", json={"pinned_clusters": "c" * 500_000})
             assert answer.status_code == 400
@@ -122,7 +122,7 @@ async def test_large_bodies_are_no_large_heads() -> None:
 async def test_an_invalid_http_request_is_400_in_json(sent: bytes) -> None:
     fed = Fed()
     async with serving(fed.edge) as url:
-        status, fields, body = await told(url, sent)
+        status, fields, body = await response_to(url, sent)
     assert (status, fields["content-type"], body) == (400, "application/json", {"error": "not an HTTP request"})
 
 
@@ -137,7 +137,7 @@ async def test_a_body_that_is_no_json_object_is_400_with_the_expected_type(metho
                            (b'{"state":"read"}', "text/plain"), (b"state=read", "application/x-www-form-urlencoded")):
             answer = await client.request(method, path, content=body, headers={"content-type": kind})
             assert (answer.status_code, answer.json()) == (400, said), body
-        if not path.endswith("dismiss"):  # that one may do without
+        if not path.endswith("dismiss"):  # the body of dismiss is optional
             answer = await client.request(method, path)
             assert (answer.status_code, answer.json()) == (400, said)
 
@@ -154,7 +154,7 @@ async def test_claims_that_no_answer_could_hold_are_401(claims: dict[str, Any]) 
             assert (answer.status_code, set(answer.json())) == (401, {"error"}), path
 
 
-async def test_a_name_that_is_no_text_is_no_name() -> None:
+async def test_a_name_claim_that_is_no_text_is_ignored() -> None:
     async with Fed().client(name="\ud800") as client:
         answer = await client.get("/org/me")
         assert answer.status_code == 200
@@ -169,7 +169,7 @@ async def test_a_token_nested_too_deep_is_401() -> None:
 
 
 async def lines_of(url: str, path: str, params: dict[str, str], frames: int) -> list[str]:
-    """The first lines of a stream, as httpx splits text: at all that Unicode calls the end of a line."""
+    """Returns the first lines of a stream as httpx splits text: at every Unicode line separator."""
     found: list[str] = []
     async with httpx.AsyncClient(headers=bearer(ws=WS), timeout=60) as client, client.stream(
             "GET", url + path, params=params) as answer:
@@ -180,7 +180,7 @@ async def lines_of(url: str, path: str, params: dict[str, str], frames: int) -> 
     return found
 
 
-async def test_data_is_one_line_however_text_is_split() -> None:
+async def test_data_is_one_line_with_any_line_separators_in_a_text() -> None:
     attn = Deciding()
     odd = "".join(map(chr, (0x2028, 0x2029, 0x85, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x0A, 0x0D))).join("abcdefgh")
     async with serving(attn.edges[0]) as url:
@@ -191,6 +191,6 @@ async def test_data_is_one_line_however_text_is_split() -> None:
         added = [line for line in await lines_of(url, "/org/me/feed", {
             "last_event_id": str(json.loads(snapshot[6:])["cursor"])}, 1) if line.startswith("data: ")]
         assert json.loads(added[0][6:])["item"]["title"] == f"two {odd}"
-        told = [line for line in await lines_of(url, "/cases/c/events", {"last_event_id": "0"}, 1)
+        response_to = [line for line in await lines_of(url, "/cases/c/events", {"last_event_id": "0"}, 1)
                 if line.startswith("data: ")]
-        assert json.loads(told[0][6:])["state"] == odd
+        assert json.loads(response_to[0][6:])["state"] == odd

@@ -34,12 +34,12 @@ PAST = ("acme/web#42", "//", "%2F", "%252F", "?a=b", "a b", "..", "../x", "a\tb"
 
 
 def encoded(text: str) -> str:
-    """Every byte but letters and digits: a dot too, as a client would drop a segment of dots."""
+    """Percent-encodes every byte except letters and digits; dots too, because clients drop segments of dots."""
     return "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"%{byte:02X}" for byte in text.encode())
 
 
 class Client:
-    """HTTP over a plain connection: nobody normalises the path."""
+    """HTTP over a plain connection, because HTTP clients normalise the path."""
 
     def __init__(self, base: str, user: str = "ann", role: str = "OWNER") -> None:
         self.port, self.token = int(base.rsplit(":", 1)[1]), token(user, role, ws=WS)
@@ -67,10 +67,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
 
 @asynccontextmanager
 async def blocked(archive: Archived | None = None) -> Any:
-    """An edge on a socket with a blocked case of each id; its past is in the archive."""
+    """Serves an edge with a blocked case per id, whose events are in the archive."""
     attn = Deciding(**({"clickhouse_read_url": archive.url} if archive else {}))
     edge = attn.edges[0]
-    attn.happen(event("message.posted", title="T"))  # whose event id, 0, is where streams resume
+    attn.happen(event("message.posted", title="T"))  # this event has id 0, after which the streams resume
     attn.happen(*(event("case.state_changed", case, state="BLOCKED", title=f"case {number}")
                   for number, case in enumerate(IDS)))
     if archive is not None:

@@ -1,4 +1,4 @@
-"""Key sets of real issuers (ATTN_JWKS_URL): odd HTTP answers, odd documents, and keys made by other tools."""
+"""Key sets of real issuers (ATTN_JWKS_URL): unusual HTTP responses, unusual documents, and keys made by other tools."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def published(*keys: dict[str, Any]) -> dict[str, Any]:
 def signed(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "k", now: float = NOW, **more: Any) -> str:
     claims = {"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": now + 3600, **more}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of keys that are too short
+        warnings.simplefilter("ignore")  # warnings about keys that are too short
         return jwt.encode(claims, key, algorithm, headers=None if kid is None else {"kid": kid})
 
 
@@ -82,7 +82,7 @@ async def accepted(document: object, *tokens: str) -> list[bool]:
 async def test_a_key_is_selected_among_several_keys_with_the_same_kid(
     others: list[Any], order: int,
 ) -> None:
-    """One key is often published under each algorithm, and new kinds of keys appear beside it."""
+    """Issuers often publish one key per algorithm, and add keys of other types beside it."""
     good = {**RSA_JWK, "kid": "k", "alg": "RS256", "use": "sig", "x5c": ["MIIC"], "x5t": "AA", "note": {"a": 1}}
     document = published(*[good, *others][::order])
     tokens = signed(), signed(kid=None), signed(algorithm="PS256"), signed(algorithm="RS512")
@@ -99,7 +99,7 @@ async def test_a_key_without_optional_fields_or_in_another_notation_is_accepted(
 
 
 async def test_an_ec_coordinate_may_lack_its_leading_zeros() -> None:
-    """RFC 7518 wants 32 bytes. Tools that write a plain integer leave a zero byte out of one key in 128."""
+    """RFC 7518 requires 32 bytes. Tools that write a plain integer drop a zero byte in one key of 128."""
     while (key := ec.generate_private_key(ec.SECP256R1())).public_key().public_numbers().x >> 248:
         pass
     x = base64.urlsafe_b64encode(key.public_key().public_numbers().x.to_bytes(31, "big")).decode().rstrip("=")
@@ -166,7 +166,7 @@ def test_a_set_of_very_many_keys_costs_a_bounded_time() -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 async def test_keys_and_signatures_of_openssl(kind: str, tmp_path: Path) -> None:
-    """Neither the key nor the signature is made by the library that checks them."""
+    """OpenSSL makes the keys and signatures, and the library under test only verifies them."""
     def openssl(*args: str, text: bytes = b"") -> bytes:
         return subprocess.run(["openssl", *args], input=text, capture_output=True, check=True, cwd=tmp_path).stdout
 
@@ -210,7 +210,7 @@ async def test_key_sets_and_tokens_of_node() -> None:
 
 
 class Issuer:
-    """An HTTP server on a socket. `answer` gets path and headers and returns the raw response; `asked` keeps them."""
+    """An HTTP server on a socket. `answer` maps path and headers to the raw response; `asked` keeps the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -233,14 +233,14 @@ class Issuer:
             writer.write(await self.answer(first.split()[1], headers))
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the edge gave up
+            pass  # the edge closed the connection
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def issuing() -> AsyncIterator[tuple[Issuer, str]]:
-    """An issuer, and the address of its keys."""
+    """Starts an issuer. Yields it with the URL of its keys."""
     issuer = Issuer()
     server = await asyncio.start_server(issuer.serve, "127.0.0.1", 0)
     try:
@@ -270,7 +270,7 @@ async def test_an_issuer_that_refuses_pythons_clients_answers_attn() -> None:
 
 @cache
 def cases() -> dict[str, tuple[Handler, int]]:
-    """What an issuer answers, and the status of a token then."""
+    """Returns (response of the issuer, status of a request with a token) by name."""
     issuer = Issuer()
     response, body = issuer.response, issuer.body
 
@@ -280,7 +280,7 @@ def cases() -> dict[str, tuple[Handler, int]]:
         return answer
 
     def moved(*steps: str, status: int = 302) -> Handler:
-        """Redirects of `status` to each step; then the keys."""
+        """Redirects with `status` through each step, then returns the keys."""
         left = list(steps)
 
         async def answer(*_: Any) -> bytes:
@@ -339,7 +339,7 @@ async def test_an_answer_of_the_issuer(name: str) -> None:
 async def test_a_key_set_that_arrives_too_slowly_times_out_and_closes_the_connection(
     monkeypatch: pytest.MonkeyPatch, begins: bytes,
 ) -> None:
-    """Each byte comes in time, the whole never does."""
+    """Single bytes arrive within the read timeout, the whole response does not."""
     monkeypatch.setattr(jwks, "_FETCH_TIMEOUT", 0.2)
     ended = asyncio.Event()
 

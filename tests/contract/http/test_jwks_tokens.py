@@ -25,7 +25,8 @@ Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class Issuer:
-    """Signs with keys of its own and says which; counts how often it is asked. `now` is everybody's clock."""
+    """Signs tokens with its keys and publishes them; counts the requests for them. `now` is the clock of issuer and
+    edge."""
 
     def __init__(self, **keys: Key) -> None:
         self.now = 1_000_000.0
@@ -55,92 +56,92 @@ class Issuer:
         claims = {name: value for name, value in claims.items() if value is not None}
         return jwt.encode(claims, key, algorithm, headers={"kid": key_id} if key_id else None)
 
-    async def knows(self, encoded: str) -> bool:
+    async def accepts(self, encoded: str) -> bool:
         try:
             return (await self.auth.caller(f"Bearer {encoded}")).user == "ann"
         except Unauthorized:
             return False
 
     async def renewed(self) -> None:
-        """What was begun in the background is done."""
+        """Waits until the refresh in the background has ended."""
         while self.auth._keys._refresh_task is not None:  # type: ignore[union-attr]
             await asyncio.sleep(0)
 
 
 async def test_both_algorithms_are_accepted_and_keys_are_cached() -> None:
     issuer = Issuer(one=RSA, two=EC)
-    assert await issuer.knows(issuer.token("one"))
-    assert await issuer.knows(issuer.token("two"))
+    assert await issuer.accepts(issuer.token("one"))
+    assert await issuer.accepts(issuer.token("two"))
     assert issuer.asked == 1
-    asks = [issuer.knows(issuer.token("two", name=str(number))) for number in range(50)]
+    asks = [issuer.accepts(issuer.token("two", name=str(number))) for number in range(50)]
     assert all(await asyncio.gather(*asks))
     assert issuer.asked == 1
 
 
 async def test_concurrent_requests_share_one_fetch_of_the_keys() -> None:
     issuer = Issuer(one=EC)
-    assert all(await asyncio.gather(*(issuer.knows(issuer.token("one", name=str(number))) for number in range(20))))
+    assert all(await asyncio.gather(*(issuer.accepts(issuer.token("one", name=str(number))) for number in range(20))))
     assert issuer.asked == 1
 
 
 async def test_an_unknown_kid_fetches_the_key_set_at_most_once_per_interval() -> None:
     issuer = Issuer(one=EC)
-    assert await issuer.knows(issuer.token("one"))
+    assert await issuer.accepts(issuer.token("one"))
     for number in range(100):
-        assert not await issuer.knows(issuer.token(f"made-up-{number}", EC))
-    assert issuer.asked == 1, "the issuer was asked a moment ago"
+        assert not await issuer.accepts(issuer.token(f"made-up-{number}", EC))
+    assert issuer.asked == 1, "the last fetch is less than 10 s ago"
     issuer.now += 11
     issuer.keys["new"] = RSA
     for number in range(100):
-        assert not await issuer.knows(issuer.token(f"made-up-{number}", EC))
-    assert await issuer.knows(issuer.token("new"))
+        assert not await issuer.accepts(issuer.token(f"made-up-{number}", EC))
+    assert await issuer.accepts(issuer.token("new"))
     assert issuer.asked == 2
     issuer.now += 11
-    assert await issuer.knows(issuer.token("one", name="again"))
-    assert issuer.asked == 2, "keys that are known are not asked for"
+    assert await issuer.accepts(issuer.token("one", name="again"))
+    assert issuer.asked == 2, "a known key needs no fetch"
 
 
 async def test_a_withdrawn_key_is_accepted_for_at_most_ten_minutes() -> None:
     issuer = Issuer(old=EC, new=RSA)
     old, new = issuer.token("old"), issuer.token("new")
-    assert await issuer.knows(old)
+    assert await issuer.accepts(old)
     del issuer.keys["old"]
     issuer.now += 599
-    assert await issuer.knows(old)
+    assert await issuer.accepts(old)
     issuer.now += 2
-    await issuer.knows(new)
+    await issuer.accepts(new)
     await issuer.renewed()
-    assert not await issuer.knows(old), "also a token that was checked before"
-    assert await issuer.knows(new)
+    assert not await issuer.accepts(old), "a token that was accepted before is rejected too"
+    assert await issuer.accepts(new)
     assert issuer.asked == 2
 
 
-async def test_a_key_that_became_another_under_its_name() -> None:
+async def test_a_key_that_was_replaced_under_its_id() -> None:
     issuer = Issuer(one=EC)
     before = issuer.token("one")
-    assert await issuer.knows(before)
+    assert await issuer.accepts(before)
     issuer.keys["one"] = RSA
     issuer.now += 601
-    await issuer.knows(before)
+    await issuer.accepts(before)
     await issuer.renewed()
-    assert not await issuer.knows(before)
-    assert await issuer.knows(issuer.token("one"))
+    assert not await issuer.accepts(before)
+    assert await issuer.accepts(issuer.token("one"))
 
 
 @pytest.mark.parametrize("trouble", [OSError("no route"), TimeoutError(), ValueError("not JSON"), TypeError("a list")])
 async def test_cached_keys_are_used_while_the_issuer_is_down(trouble: Exception) -> None:
     issuer = Issuer(one=EC)
-    assert await issuer.knows(issuer.token("one"))
+    assert await issuer.accepts(issuer.token("one"))
     issuer.broken = trouble
     with capture_logs() as said:
         for _ in range(3):
             issuer.now += 601
-            assert await issuer.knows(issuer.token("one", name=str(issuer.now)))
+            assert await issuer.accepts(issuer.token("one", name=str(issuer.now)))
             await issuer.renewed()
     assert [line["event"] for line in said] == ["keys could not be fetched"] * 3
     issuer.broken, issuer.keys = None, {"two": RSA}
     issuer.now += 601
-    assert await issuer.knows(issuer.token("two")), "and it is asked again when it is back"
+    assert await issuer.accepts(issuer.token("two")), "the issuer is asked again after the outage"
 
 
 async def test_without_keys_tokens_are_rejected_and_the_issuer_is_asked_once() -> None:
@@ -148,61 +149,61 @@ async def test_without_keys_tokens_are_rejected_and_the_issuer_is_asked_once() -
     issuer.broken = OSError("no route")
     with capture_logs():
         for _ in range(20):
-            assert not await issuer.knows(issuer.token("one"))
+            assert not await issuer.accepts(issuer.token("one"))
     assert issuer.asked == 1
     issuer.broken = None
     issuer.now += 11
-    assert await issuer.knows(issuer.token("one"))
+    assert await issuer.accepts(issuer.token("one"))
 
 
 async def test_a_token_without_a_key_id_is_of_any_key_that_fits_its_algorithm() -> None:
     issuer = Issuer(one=EC)
-    assert await issuer.knows(issuer.token(None, EC))
+    assert await issuer.accepts(issuer.token(None, EC))
     issuer.keys |= {"two": RSA, "three": OTHER}
     issuer.now += 601
-    await issuer.knows(issuer.token(None, EC))
+    await issuer.accepts(issuer.token(None, EC))
     await issuer.renewed()
     for key in (EC, RSA, OTHER):
-        assert await issuer.knows(issuer.token(None, key))
-    assert not await issuer.knows(issuer.token(None, ec.generate_private_key(ec.SECP256R1())))
+        assert await issuer.accepts(issuer.token(None, key))
+    assert not await issuer.accepts(issuer.token(None, ec.generate_private_key(ec.SECP256R1())))
 
 
 async def test_keys_without_a_key_id_are_tried_and_may_rotate() -> None:
     issuer = Issuer()
     issuer.keys = {None: EC}
-    assert await issuer.knows(issuer.token(None))
-    assert await issuer.knows(issuer.token("named", EC)), "a token may name a key that the set does not"
+    assert await issuer.accepts(issuer.token(None))
+    assert await issuer.accepts(issuer.token("named", EC)), "a key without an id verifies a token with any key id"
     issuer.keys = {None: OTHER}
-    assert not await issuer.knows(issuer.token(None)), "the issuer was asked a moment ago"
+    assert not await issuer.accepts(issuer.token(None)), "the last fetch is less than 10 s ago"
     issuer.now += 11
-    assert await issuer.knows(issuer.token(None))
-    assert not await issuer.knows(issuer.token(None, EC))
+    assert await issuer.accepts(issuer.token(None))
+    assert not await issuer.accepts(issuer.token(None, EC))
     assert issuer.asked == 2
 
 
-async def test_a_key_that_was_replaced_under_its_name_is_fetched_with_its_first_token() -> None:
+async def test_a_key_that_was_replaced_under_its_id_is_fetched_with_its_first_token() -> None:
     issuer = Issuer(one=EC)
     old = issuer.token("one")
-    assert await issuer.knows(old)
+    assert await issuer.accepts(old)
     issuer.keys["one"] = OTHER
     issuer.now += 11
-    assert await issuer.knows(issuer.token("one"))
-    assert not await issuer.knows(old)
+    assert await issuer.accepts(issuer.token("one"))
+    assert not await issuer.accepts(old)
     assert issuer.asked == 2
 
 
 async def test_a_clock_that_was_set_back_does_not_keep_old_keys() -> None:
     issuer = Issuer(one=EC)
-    assert await issuer.knows(issuer.token("one"))
+    assert await issuer.accepts(issuer.token("one"))
     issuer.now -= 500_000
     issuer.keys = {"two": OTHER}
-    assert await issuer.knows(issuer.token("two"))
+    assert await issuer.accepts(issuer.token("two"))
 
 
 def forged(issuer: Issuer) -> dict[str, str]:
-    """Tokens that a public key, or nobody, vouches for."""
-    def part(what: bytes) -> bytes:
-        return base64.urlsafe_b64encode(what).rstrip(b"=")
+    """Returns tokens that are unsigned, or signed with a public key as the secret."""
+    def part(data: bytes) -> bytes:
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
 
     public = issuer.keys["rsa"].public_key()
     claims = part(json.dumps({"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": issuer.now + 60}).encode())
@@ -228,22 +229,22 @@ async def test_no_algorithm_is_mistaken_for_another(secret: str | None) -> None:
     issuer.auth = Authenticator(
         settings(jwks_url="https://issuer.test/keys", jwt_secret=secret), lambda: issuer.now, issuer.fetch)
     for name, one in forged(issuer).items():
-        assert not await issuer.knows(one), name
+        assert not await issuer.accepts(one), name
     for name, key, algorithm in (
         ("rsa", EC, "ES256"), ("ec", RSA, "RS256"), ("rsa", RSA, "RS512"), ("rsa", RSA, "PS256"),
         ("ec", ec.generate_private_key(ec.SECP384R1()), "ES384"),
         ("ec", ec.generate_private_key(ec.SECP256R1()), "ES256"),
         ("rsa", rsa.generate_private_key(65537, 2048), "RS256"),
     ):
-        assert not await issuer.knows(issuer.token(name, key, algorithm)), (name, algorithm)
-    assert await issuer.knows(issuer.token("rsa")), "a good one"
+        assert not await issuer.accepts(issuer.token(name, key, algorithm)), (name, algorithm)
+    assert await issuer.accepts(issuer.token("rsa")), "a valid token is accepted"
 
 
 async def test_a_key_for_encryption_does_not_verify_tokens() -> None:
     issuer = Issuer(one=EC)
     plain = issuer.document
     issuer.document = lambda: {"keys": [{**one, "use": "enc"} for one in plain()["keys"]]}  # type: ignore[method-assign]
-    assert not await issuer.knows(issuer.token("one"))
+    assert not await issuer.accepts(issuer.token("one"))
 
 
 @pytest.mark.parametrize("claims", [
@@ -252,14 +253,14 @@ async def test_a_key_for_encryption_does_not_verify_tokens() -> None:
 ])
 async def test_a_good_signature_under_bad_claims_is_no_token(claims: dict[str, Any]) -> None:
     issuer = Issuer(one=EC)
-    assert not await issuer.knows(issuer.token("one", **claims))
+    assert not await issuer.accepts(issuer.token("one", **claims))
 
 
 async def test_a_token_by_secret_needs_a_secret() -> None:
     issuer = Issuer(one=EC)
     issuer.auth = Authenticator(
         settings(jwt_secret=None, jwks_url="https://issuer.test/keys"), lambda: issuer.now, issuer.fetch)
-    assert not await issuer.knows(token(seconds=10**9))
+    assert not await issuer.accepts(token(seconds=10**9))
 
 
 @pytest.mark.parametrize(("claims", "good"), [
@@ -269,13 +270,13 @@ async def test_a_token_by_secret_needs_a_secret() -> None:
     ({"aud": 7, "iss": "https://id.test"}, False), ({"aud": [], "iss": "https://id.test"}, False),
 ])
 async def test_a_token_for_another_audience_is_rejected(claims: dict[str, Any], good: bool) -> None:
-    """One issuer signs for many: ATTN_JWT_AUDIENCE and ATTN_JWT_ISSUER say which tokens are ours."""
+    """One issuer signs for several services: ATTN_JWT_AUDIENCE and ATTN_JWT_ISSUER select the tokens of attn."""
     issuer = Issuer(one=EC)
-    assert await issuer.knows(issuer.token("one", **claims)), "while they are not set"
+    assert await issuer.accepts(issuer.token("one", **claims)), "without these settings any audience is accepted"
     issuer.auth = Authenticator(settings(
         jwks_url="https://issuer.test/keys", jwt_audience="attn", jwt_issuer="https://id.test",
     ), lambda: issuer.now, issuer.fetch)
-    assert await issuer.knows(issuer.token("one", **claims)) == good
+    assert await issuer.accepts(issuer.token("one", **claims)) == good
 
 
 async def test_an_issuer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,5 +289,5 @@ async def test_an_issuer_that_does_not_answer_is_given_up(monkeypatch: pytest.Mo
 
     issuer.auth = Authenticator(settings(jwks_url="https://issuer.test/keys"), lambda: issuer.now, never)
     with capture_logs() as logs:
-        assert not await issuer.knows(issuer.token("one"))
+        assert not await issuer.accepts(issuer.token("one"))
     assert logs[0]["event"] == "keys could not be fetched"

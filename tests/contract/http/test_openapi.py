@@ -1,6 +1,5 @@
-"""Random requests get answers that the OpenAPI document describes: with the caller's token, with that of another
-workspace, and without one. No answer is a 5xx, and none holds data of another workspace.
-"""
+"""Random requests get answers that the OpenAPI document describes: with a token of the caller, with one of another
+workspace, and without a token. No answer is a 5xx, and none has data of another workspace."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ ASKS: tuple[dict[str, Any], ...] = (
 
 
 class Nothing:
-    """A ClickHouse with nothing in it; tests/contract/history/test_insights.py has a real one."""
+    """An empty ClickHouse; tests/contract/history/test_insights.py uses a real one."""
 
     async def query(self, sql: str, reader: Any, **parameters: Any) -> list[Any]:
         return []
@@ -55,7 +54,7 @@ class Nothing:
 
 
 KEY = KEYS.new(bytes(range(ENTROPY_BYTES)))
-OPENED: list[Deciding] = []  # the fold and edge of the requests
+OPENED: list[Deciding] = []  # fold and edge that serve the requests
 
 
 def api() -> Any:
@@ -76,7 +75,7 @@ def api() -> Any:
     attn.edges[0].history = Nothing()  # type: ignore[assignment]
     TopicWriter(attn)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
-    # Streams have no end, metrics are no JSON, and without a broker nothing is ready.
+    # Streams do not end, metrics are no JSON, and /readyz is 503 without a broker.
     return schema.exclude(path=["/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz"])
 
 
@@ -104,7 +103,7 @@ def test_with_another_workspaces_token(case: schemathesis.Case) -> None:
 
 
 def session() -> dict[str, str]:
-    """Opens a session and returns its headers. A request may have ended an earlier one."""
+    """Opens a session and returns its headers. The request under test may end it."""
     made = SESSIONS.new(secrets.token_bytes(ENTROPY_BYTES))
     OPENED[0].happen(OpenSession(
         ws="ws", id=secrets.token_hex(16), time=int(OPENED[0].now * SECOND), user="ann", roles=("OWNER",),
@@ -123,7 +122,7 @@ def test_with_a_session(case: schemathesis.Case) -> None:
 @schema.parametrize()
 @FEW
 def test_with_a_key_beside_a_session(case: schemathesis.Case) -> None:
-    """Only the header counts: the session lends the key no rights."""
+    """Only the Authorization header counts: a session cookie does not extend the rights of a key."""
     alone = case.call(headers={"authorization": f"Bearer {KEY.text}", "cookie": ""})
     answer = case.call(headers=session() | {"authorization": f"Bearer {KEY.text}"})
     case.validate_response(answer, checks=(not_a_server_error,))
@@ -140,6 +139,6 @@ def test_without_a_token(case: schemathesis.Case) -> None:
         "/healthz", "/auth/session", "/auth/logout", "/auth/methods", "/auth/device",
         "/.well-known/attn-decision-keys.json",
     ) or case.method == "OPTIONS"
-    # What is no request of the route at all is told to anybody; a sign-in link that does not exist is 410.
+    # An invalid request gets its error without authentication; an unknown sign-in link is 410.
     assert answer.status_code in (400, 401, 403, 405, 410) or open_to_all
     assert SECRET not in answer.text

@@ -26,7 +26,7 @@ def mine(**more: object) -> str:
     return token("ann", "OWNER", ws="ws", seconds=10 * 365 * 86400, **more)
 
 
-async def test_a_token_becomes_cookies_and_goes_again() -> None:
+async def test_a_token_becomes_cookies_that_are_deleted_at_sign_out() -> None:
     async with attn().client(headers={}) as client:
         answer = await client.post("/auth/session", json={"token": mine(name="Ann")})
         assert answer.status_code == 200
@@ -40,7 +40,7 @@ async def test_a_token_becomes_cookies_and_goes_again() -> None:
         assert (await client.get("/org/me")).status_code == 401
 
 
-async def test_cookies_are_not_for_scripts_nor_for_plain_http_beyond_this_machine() -> None:
+async def test_cookies_are_http_only_and_secure_except_on_loopback() -> None:
     for url, secure in (("http://127.0.0.1:8080", False), ("http://localhost", False), ("http://attn.example", True)):
         async with attn().client(headers={}) as client:
             answer = await client.post(f"{url}/auth/session", json={"token": mine()})
@@ -85,7 +85,7 @@ async def test_an_invalid_token_creates_no_session() -> None:
 
 
 def of_size(size: int) -> str:
-    """A token of so many bytes."""
+    """Returns a token of this many bytes."""
     for name in range(size):
         one = mine(name="n" * (size * 3 // 4 - 400) + "n" * name)
         if len(one) >= size:
@@ -119,7 +119,7 @@ async def test_the_largest_token_makes_cookies_that_browsers_keep() -> None:
     ("http://192.168.1.5", "192.168.1.5", False, 400, None),
     ("http://attn.lan:8080", "attn.lan:8080", True, 200, False), ("https://attn.lan", "attn.lan", False, 200, True),
     ("https://attn.lan", "attn.lan", True, 200, True),
-    ("http://attn.lan", "127.0.0.1:8080", False, 400, None),  # the proxy does not pass the host on
+    ("http://attn.lan", "127.0.0.1:8080", False, 400, None),  # the proxy does not forward the Host header
     ("https://attn.lan", "127.0.0.1:8080", False, 200, True),
     ("http://localhost:8080", "localhost:8080", False, 200, False),
     ("http://[::1]:8080", "[::1]:8080", False, 200, False), ("http://a.localhost", "a.localhost", False, 200, False),
@@ -132,7 +132,7 @@ async def test_the_largest_token_makes_cookies_that_browsers_keep() -> None:
 async def test_a_page_of_plain_http_signs_in_where_the_browser_would_keep_the_cookie(
     origin: str | None, host: str, allowed: bool, status: int, secure: bool | None,
 ) -> None:
-    """The page's Origin says how it came. TLS may end at a proxy, so the request does not."""
+    """The Origin header has the page's scheme. The request's own scheme may differ, because TLS may end at a proxy."""
     async with attn(session_over_http=allowed).client(headers={}) as client:
         headers = {"host": host} | ({"origin": origin} if origin else {})
         answer = await client.post("/auth/session", json={"token": mine()}, headers=headers)
@@ -148,7 +148,7 @@ async def test_a_page_of_plain_http_signs_in_where_the_browser_would_keep_the_co
 
 
 async def test_a_neighbours_cookies_of_our_names_change_nothing() -> None:
-    """A host of the parent domain can set cookies of any name for all of its neighbours."""
+    """A host under the same parent domain can set cookies of any name for its siblings."""
     me = mine()
     forged = mine()[:-6] + "AAAAAA"
     good, evil = f"attn_session={me}; attn_csrf={csrf_of(me)}", f"attn_session={forged}; attn_csrf={csrf_of(forged)}"
@@ -171,7 +171,7 @@ async def test_a_neighbours_cookies_of_our_names_change_nothing() -> None:
 
 
 async def test_a_write_passes_if_cookie_and_csrf_header_have_the_same_value() -> None:
-    """The value need not be the one that attn made: a session of an earlier version has a random one."""
+    """attn need not have made the value: sessions of an earlier version have a random one."""
     async with attn().client(headers={}) as client:
         headers = {"cookie": f"attn_session={mine()}; attn_csrf=random", "x-csrf-token": "random"}
         assert (await client.patch(URL, json=READ, headers=headers)).status_code == 200
@@ -179,7 +179,7 @@ async def test_a_write_passes_if_cookie_and_csrf_header_have_the_same_value() ->
 
 
 async def test_session_cookies_of_two_different_users_are_401() -> None:
-    """A neighbour's own session would show, and take, what is not the person's."""
+    """With a sibling domain's session cookie, a page would show the items of the wrong user."""
     other = token("eve", "OWNER", ws="ws", seconds=10 * 365 * 86400)
     again = mine(name="Ann")
     async with attn().client(headers={}) as client:

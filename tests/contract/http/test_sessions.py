@@ -1,4 +1,4 @@
-"""Sessions of attn's own over HTTP: workspaces, lists, ends, lifetimes, CSRF (CONTRACT §9)."""
+"""attn's own sessions over HTTP: workspaces, lists, ends, lifetimes, CSRF (CONTRACT §9)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ async def test_the_request_chooses_among_the_workspaces_of_the_session() -> None
     assert await me(**{"x-attn-workspace": "one"}) == (200, "one")
     assert await me(cookie=f"attn_workspace={encoded}") == (200, "zwei & drei/ü")
     assert await me(cookie="attn_workspace=one", **{"x-attn-workspace": encoded}) == (200, "zwei & drei/ü")
-    assert await me(cookie="attn_workspace=gone") == await me(), "a remembered workspace that is gone is no error"
+    assert await me(cookie="attn_workspace=gone") == await me(), (
+        "a remembered workspace that the session no longer has is ignored")
     absent = await me("/org/me?workspace=absent")
     attn.happen(message("m", ws="not-hers"))
     assert await me("/org/me?workspace=not-hers") == absent == (404, "not found")
@@ -127,11 +128,11 @@ async def test_a_session_ends_in_all_its_workspaces_by_its_user_and_in_one_by_an
         assert sorted((await client.delete("/org/users/ann/sessions")).json()["ended"]) == sorted([a.id, c.id])
     assert await status(attn, cookie_of(a, **{"x-attn-workspace": "two"})) == 404
     assert await status(attn, cookie_of(a, **{"x-attn-workspace": "one"})) == 200
-    async with attn.client("ann", "MEMBER", ws="one") as client:  # a token of one workspace
+    async with attn.client("ann", "MEMBER", ws="one") as client:  # a token is for one workspace
         attn_rows = attn.edges[0].replica.access.sessions
         d = await signed_in(attn, "ann", "", *both)
         assert (await client.delete(f"/org/me/sessions/{d.id}")).status_code == 200
-        assert [row.ws for row in attn_rows.of(d.id)] == ["two"], "says nothing of others"
+        assert [row.ws for row in attn_rows.of(d.id)] == ["two"], "the answer has only the caller's workspace"
 
 
 @pytest.mark.parametrize("role", ["MANAGER", "MEMBER", "VIEWER"])
@@ -176,7 +177,7 @@ async def test_a_session_slides_and_ends_after_its_lifetime() -> None:
         await settle()
     assert await status(attn, cookie_of(idle)) == 401
     attn.tick(2 * 3600)
-    assert await status(attn, cookie_of(used)) == 401, "a day after the sign-in"
+    assert await status(attn, cookie_of(used)) == 401, "the absolute lifetime ended a day after the sign-in"
     attn.tick(1)
     assert len(attn.edges[0].replica.access.sessions) == 0
 
@@ -186,14 +187,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_use_is_noted_once_an_hour() -> None:
+async def test_use_is_recorded_once_per_hour() -> None:
     attn = Deciding(edges=2)
     opened = await signed_in(attn)
     records = len(attn.log)
     for edge in (0, 1, 0):
         await status(attn, cookie_of(opened), edge)
         await settle()
-    assert len(attn.log) == records, "the hour of the sign-in"
+    assert len(attn.log) == records, "use within the hour of the sign-in is not recorded again"
     attn.now += 3600
     for edge in (0, 1, 0):
         await status(attn, cookie_of(opened), edge)
@@ -219,7 +220,7 @@ async def test_a_wrong_text_is_refused_like_an_unknown_session() -> None:
         assert await status(attn, {"authorization": f"Bearer {text}"}) == 401, text
 
 
-async def test_an_edge_that_cannot_know_answers_503() -> None:
+async def test_an_edge_that_has_not_caught_up_answers_503() -> None:
     attn = Deciding()
     opened = await signed_in(attn)
     attn.edges[0].ready = False

@@ -1,4 +1,4 @@
-"""Sign-in links: each opens one session, on whichever edge, and only by a POST of the page (CONTRACT §9)."""
+"""Sign-in links: each opens one session, on any edge, and only by a POST of the page (CONTRACT §9)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_another_site_cannot_sign_a_browser_in_and_plain_http_is_refused()
     assert (await redeem(attn, text, origin="http://attn.example")).status_code == 400
     async with attn.client(headers={}) as client:
         form = await client.post("/auth/link", data={"link": text})
-        assert form.status_code == 400, "a form of another site can send no JSON"
+        assert form.status_code == 400, "a form of another site cannot send JSON"
     answer = await redeem(attn, text, origin="https://attn.example")
     assert "Secure" in answer.headers["set-cookie"]
 

@@ -1,4 +1,4 @@
-"""Keys of sources over HTTP: created, listed, revoked; and what a key may not do."""
+"""Keys of sources over HTTP: create, list, revoke, and the routes that refuse a key."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_key_expires_by_the_clock_without_a_record() -> None:
     assert await status(attn, secret) == 401
 
 
-async def test_use_is_noted_once_an_hour_and_by_one_record() -> None:
+async def test_use_is_recorded_once_per_hour_by_one_record() -> None:
     attn = Deciding(edges=2)
     body = await create(attn)
     for edge in (0, 1, 0, 1, 0):
@@ -109,7 +109,7 @@ async def _settle() -> None:
 async def test_a_wrong_secret_is_refused_like_an_unknown_key() -> None:
     attn = Deciding()
     secret = (await create(attn))["secret"]
-    other = (await create(Deciding()))["secret"]  # well formed, but of another installation
+    other = (await create(Deciding()))["secret"]  # a valid key of another installation
     assert await status(attn, other) == 401
     assert await status(attn, secret[:-1] + ("a" if secret[-1] != "a" else "b")) == 401
     for text in ("attn_", "attn_x", secret + "0", secret[:-1], secret.replace("attn_", "ATTN_"), " " + secret + "x"):
@@ -197,7 +197,7 @@ async def test_a_cookie_needs_the_csrf_header_and_writes_are_limited() -> None:
         assert answers == [201, 201, 429, 429]
 
 
-# Routes that need no caller, or take their token from the body.
+# Routes that need no caller, or that take their token from the body.
 OPEN = {
     ("get", "/healthz"), ("get", "/readyz"), ("get", "/metrics"), ("post", "/auth/session"), ("post", "/auth/link"),
     ("delete", "/auth/session"), ("get", "/auth/methods"), ("post", "/auth/logout"),
@@ -232,7 +232,7 @@ async def test_every_other_route_is_closed_to_a_key() -> None:
 ASK = {"options": [{"id": "yes", "does": "approve"}, {"id": "no", "does": "reject"}]}
 
 
-async def test_a_key_reads_what_its_source_asked_and_nothing_else() -> None:
+async def test_a_key_reads_the_questions_of_its_source_only() -> None:
     attn = Deciding()
     attn.happen(
         waitpoint("asked", ask=ASK, target_user_id="bob"), waitpoint("plain"), message("m", ask=ASK))

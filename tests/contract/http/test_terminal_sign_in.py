@@ -1,4 +1,5 @@
-"""A terminal signs in: it asks, a person answers in a browser, it gets a session of its own (CONTRACT §9, RFC 8628)."""
+"""Sign-in of a terminal: it requests a code, a user answers in a browser, and it gets its own session (CONTRACT §9, RFC
+8628)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ START, TOKEN, SHOW, ANSWER = "/auth/device", "/auth/device/token", "/auth/device
 
 async def post(attn: Deciding, path: str, body: Any, edge: int = 0, **headers: str) -> httpx.Response:
     apps = _apps.setdefault(attn, {})
-    app = apps[edge] = apps.get(edge) or create_app(attn.edges[edge])  # it counts polls and wrong codes
+    # one app per edge, because it counts polls and wrong codes
+    app = apps[edge] = apps.get(edge) or create_app(attn.edges[edge])
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=headers,
     ) as client:
@@ -74,7 +76,7 @@ async def test_a_terminal_gets_a_session_of_its_own_from_two_edges() -> None:
     shown = await post(attn, SHOW, {"request": sealed(started)}, 1, **cookie_of(opened))
     assert shown.status_code == 200
     assert shown.json()["device"] == "attn on [2J host"
-    assert len(attn.log) == records  # a request that nobody answered is stored nowhere
+    assert len(attn.log) == records  # a request without an answer is not stored
     assert (await answer_it(attn, started, opened, 1, code=started["user_code"].lower().replace("-", " "))).json() == {
         "allowed": True}
     status, text = await poll(attn, started)
@@ -92,7 +94,7 @@ async def test_a_terminal_gets_a_session_of_its_own_from_two_edges() -> None:
         assert secret.encode() not in stored
 
 
-async def test_a_code_counts_once_on_whichever_edge() -> None:
+async def test_a_code_counts_once_on_any_edge() -> None:
     attn = Deciding(edges=2)
     opened, started = await signed_in(attn), await start(attn)
     assert (await answer_it(attn, started, opened)).status_code == 200
@@ -104,7 +106,7 @@ async def test_a_code_counts_once_on_whichever_edge() -> None:
     statuses = sorted([status for status, _ in await asyncio.gather(*polls)])
     assert statuses == [200, 400]
     assert await poll(attn, started) == await poll(attn, started, 1) == (400, "invalid_grant")
-    assert (await answer_it(attn, started, opened)).status_code == 409  # nobody lets the same terminal in again
+    assert (await answer_it(attn, started, opened)).status_code == 409  # the same terminal cannot be approved twice
     assert await poll(attn, started) == (400, "invalid_grant")
 
 
@@ -148,7 +150,7 @@ async def test_polls_are_limited() -> None:
     assert await poll(attn, started) == (400, "authorization_pending")
 
 
-async def test_texts_that_no_edge_sealed() -> None:
+async def test_texts_that_no_edge_issued() -> None:
     attn, other = Deciding(), Deciding(jwt_secret="another secret of more than 32 bytes, for tests")
     opened = await signed_in(attn)
     one, two, foreign = await start(attn), await start(attn), await start(other)
@@ -167,7 +169,8 @@ async def test_who_may_answer() -> None:
     opened, started = await signed_in(attn), await start(attn)
     body = {"request": sealed(started), "allow": True, "user_code": started["user_code"]}
     assert (await post(attn, ANSWER, body)).status_code == 401
-    assert (await post(attn, ANSWER, body, **cookie_of(opened, writes=False))).status_code == 403  # another site
+    # a request of another site has no CSRF header
+    assert (await post(attn, ANSWER, body, **cookie_of(opened, writes=False))).status_code == 403
     token = bearer("ann", "OWNER", ws=WS, seconds=10**9)
     assert (await post(attn, ANSWER, body, **token)).status_code == 403
     text = await terminal(attn, opened)
@@ -194,7 +197,7 @@ async def status_of(attn: Deciding, text: str) -> int:
 
 
 @pytest.mark.parametrize("end", ["signed out", "expired"])
-async def test_the_session_of_a_terminal_ends_with_the_one_that_let_it_in(end: str) -> None:
+async def test_the_session_of_a_terminal_ends_with_the_one_that_approved_it(end: str) -> None:
     attn = Deciding()
     opened, other = await signed_in(attn), await signed_in(attn)
     text, stays = await terminal(attn, opened), await terminal(attn, other)
@@ -218,7 +221,8 @@ async def test_the_session_of_a_terminal_follows_the_role() -> None:
     await change_session(attn.edges[0], opened.id, WS, role="VIEWER")
     async with attn.client(headers={"authorization": f"Bearer {text}"}) as client:
         assert (await client.get("/org/me")).json()["role"] == "VIEWER"
-    assert await poll(attn, waiting) == (400, "invalid_grant")  # it was let in with a role that is gone
+    # the terminal was approved with a role that the user no longer has
+    assert await poll(attn, waiting) == (400, "invalid_grant")
 
 
 async def test_the_session_of_a_terminal_is_no_new_sign_in() -> None:
@@ -231,7 +235,7 @@ async def test_the_session_of_a_terminal_is_no_new_sign_in() -> None:
     assert (child.auth_time, child.acr, child.expires_at) == (parent.auth_time, None, parent.expires_at)
 
 
-async def test_the_oldest_session_ends_but_not_the_one_that_lets_in() -> None:
+async def test_the_oldest_session_ends_but_not_the_one_that_approves() -> None:
     attn = Deciding(max_sessions=2)
     opened, second = await signed_in(attn), await signed_in(attn)
     text = await terminal(attn, opened)

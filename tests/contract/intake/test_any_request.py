@@ -1,4 +1,4 @@
-"""Any bytes with any headers: POST /events never answers with a 5xx, and its answer is always JSON with an error."""
+"""Any bytes with any headers: POST /events never answers with a 5xx, and every error is JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS = st.lists(st.tuples(NAMES, VALUES | st.binary(max_size=20)), max_size=8
 
 
 async def ask(app: Any, headers: list[tuple[bytes, bytes]], body: bytes, query: bytes) -> tuple[int, bytes]:
-    """Sends a request by ASGI: HTTP clients refuse to send some of these headers."""
+    """Sends a request over ASGI, because HTTP clients refuse some of these headers."""
     sent: list[Any] = []
     bodies = [{"type": "http.request", "body": body[:7], "more_body": True}, {"type": "http.request", "body": body[7:]}]
 

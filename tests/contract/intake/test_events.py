@@ -1,4 +1,4 @@
-"""POST /events: each mode, each status, and what arrives on the source topics."""
+"""POST /events: each mode, each status, and the records on the source topics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASK = {"options": [{"id": "yes", "does": "approve"}, {"id": "no", "does": "rejec
 
 
 class World:
-    """An attn with a key: `send` posts to /events with it."""
+    """An attn with a key: `send` posts to /events with the key."""
 
     def __init__(self, **settings: Any) -> None:
         self.attn = Deciding(edges=2, **{"write_rate": 1e6, "write_burst": 10**6, **settings})
@@ -162,7 +162,7 @@ async def test_the_workspace_may_be_left_out(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "later"), [("w", "w"), ("workspaceid", "other")])
 async def test_the_scope_is_checked_on_what_a_worker_reads(name: str, later: str) -> None:
-    """Of two members of one name the worker takes the last one."""
+    """Of two members with one name the worker reads the last one."""
     attn = await world()
     text = orjson.dumps(waitpoint())[:-1] + b',"%s":"%s"}' % (name.encode(), later.encode())
     assert (await attn.send(text)).status_code == (403 if name == "workspaceid" else 202)
@@ -193,7 +193,7 @@ async def test_a_repeat_is_accepted_and_changes_nothing() -> None:
     (b"{}", "type: a CloudEvent needs one"), (b'{"type":"deploy"}', "type: 'deploy' is not one attn knows"),
     (b'{"type":"waitpoint.created"}', "Field required"), (b"[" * 100_000, "nested deeper"), (b'{"type":[]}', "type: "),
 ])
-async def test_what_cannot_be_accepted_names_the_reason(content: bytes, error: str) -> None:
+async def test_a_refused_event_has_a_reason(content: bytes, error: str) -> None:
     attn = await world()
     answer = await attn.send(content)
     assert answer.status_code == 400
@@ -327,14 +327,14 @@ async def test_an_event_above_the_limit_is_too_large() -> None:
     assert (await attn.send(event)).status_code == 202
     event["data"]["payload"]["x"] = "y" * (room + 1)
     assert refusal(await attn.send(event)) == (413, "the event is 2049 bytes; at most 2048 are accepted")
-    # The workspace that the edge adds counts, because a worker counts it.
+    # The workspace that the edge adds counts too, because it counts for the worker.
     del event["workspaceid"]
     event["data"]["payload"]["x"] = "y" * (room + len(',"workspaceid":"ws"') + 1)
     assert (await attn.send(event)).status_code == 413
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer x", "Basic eDp5", "Bearer attn_x"])
-async def test_nobody_sends_without_a_key(authorization: str | None) -> None:
+async def test_a_request_without_a_key_is_refused(authorization: str | None) -> None:
     attn = await world()
     headers = {"content-type": STRUCTURED} | ({} if authorization is None else {"authorization": authorization})
     async with attn.attn.client(headers=headers) as client:
@@ -378,7 +378,7 @@ async def test_the_rate_is_limited_per_key() -> None:
     attn = await world(event_rate=0.01, event_burst=3)
     first = attn.secret
     batch = await attn.send([waitpoint(f"w{number}") for number in range(3)], BATCH)
-    assert batch.json()["accepted"] == 3  # leaves the bucket empty
+    assert batch.json()["accepted"] == 3  # the rate bucket is empty now
     refused = await attn.send(waitpoint("more"))
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 90
@@ -394,7 +394,7 @@ async def test_requests_in_progress_are_limited_per_key(monkeypatch: pytest.Monk
     limiter.at_once, limiter._waiting = 2, 1
     attn.topics.held = True
     waiting = [asyncio.create_task(attn.send(waitpoint(f"w{number}"))) for number in range(3)]
-    # Two requests hold the slots and the third is queued; before that a fourth could be queued in its stead.
+    # Two requests hold the slots and one is queued. Before that a fourth one could be queued in its place.
     while len(attn.topics.records) < 2 or sum(reads.count for reads in limiter._users.values()) < 3:
         await asyncio.sleep(0)
     answer = await attn.send(waitpoint("one more"))
@@ -410,7 +410,7 @@ async def test_no_acknowledgement_in_time_is_503_and_the_repeat_changes_nothing(
     answer = await attn.send(waitpoint())
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
-    assert attn.attn.edges[0].event_sender._held > 0, "the producer still holds the event"
+    assert attn.attn.edges[0].event_sender._held > 0, "the producer holds the event"
     attn.topics.acknowledge()
     await asyncio.sleep(0)
     assert attn.attn.edges[0].event_sender._held == 0
@@ -441,7 +441,7 @@ async def test_a_full_buffer_is_refused_at_once() -> None:
     attn.topics.held = True
     large = [waitpoint(f"w{number}", payload={"x": "y" * 60_000}) for number in range(16)]
     tasks = []
-    for number in range(4):  # four keys fill their quarters
+    for number in range(4):  # four keys fill their quarters of the buffer
         if number:
             await attn.key()
         tasks.append(asyncio.create_task(attn.send(large[:16], BATCH)))
@@ -450,7 +450,7 @@ async def test_a_full_buffer_is_refused_at_once() -> None:
     own = attn.secret
     attn.secret = first
     refused = await attn.send([waitpoint("x", payload={"x": "y" * 60_000})] * 2, BATCH)
-    assert refused.status_code == 429, "its own quarter is full"
+    assert refused.status_code == 429, "the key's quarter of the buffer is full"
     await attn.key()
     refused = await attn.send(large, BATCH)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1"), "the buffer is full"

@@ -1,4 +1,4 @@
-"""What the key of a source reads: its questions and decisions, by source and source id, and long polls of both."""
+"""Reads with the key of a source: its questions and decisions, by source and source id, and long polls of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECISIONS, ITEMS = "/org/me/decisions", "/api/v1/inbox"
 
 
 class World:
-    """An attn with two edges. `keys`: the secrets by the source that they are restricted to."""
+    """An attn with two edges. `keys`: source -> secret of the key that is restricted to it."""
 
     def __init__(self) -> None:
         self.attn = Deciding(edges=2, write_rate=1e6, write_burst=10**6, event_rate=1e6, event_burst=10**6)
@@ -54,10 +54,10 @@ class World:
 
 
 async def world(*sources: str) -> World:
-    one = World()
+    attn = World()
     for source in ("", *sources):
-        await one.key(source)
-    return one
+        await attn.key(source)
+    return attn
 
 
 def subjects(answer: httpx.Response) -> list[str]:
@@ -67,10 +67,10 @@ def subjects(answer: httpx.Response) -> list[str]:
 
 
 async def test_a_key_lists_the_questions_of_its_source() -> None:
-    one = await world("/a", "/b")
+    attn = await world("/a", "/b")
     for second, (subject, source) in enumerate([("w1", "/a"), ("w2", "/a/x"), ("w3", "/b"), ("w4", "/ab")]):
-        await one.ask(subject, source, second)
-    async with one.client("/a") as a, one.client("/b") as b, one.client() as every:
+        await attn.ask(subject, source, second)
+    async with attn.client("/a") as a, attn.client("/b") as b, attn.client() as every:
         assert subjects(await a.get(ITEMS)) == ["w2", "w1"]
         assert subjects(await b.get(ITEMS)) == ["w3"]
         assert subjects(await every.get(ITEMS)) == ["w4", "w3", "w2", "w1"]
@@ -81,33 +81,33 @@ async def test_a_key_lists_the_questions_of_its_source() -> None:
         assert subjects(await every.get(ITEMS, params={"limit": "1"})) == ["w4"]
         body = (await a.get(ITEMS)).json()
         assert (body["count"], body["unread_count"]) == (2, 2)
-    await one.decide("w1")
-    async with one.client("/a") as a:
+    await attn.decide("w1")
+    async with attn.client("/a") as a:
         assert subjects(await a.get(ITEMS, params={"state": "active"})) == ["w2"]
         assert subjects(await a.get(ITEMS, params={"state": "decided"})) == ["w1"]
 
 
 async def test_items_that_ask_nothing_are_not_listed_for_a_key() -> None:
-    one = await world()
+    attn = await world()
     event = cloud_event("waitpoint.created", "w", title="T") | {"source": "/a"}
-    async with one.client() as client:
+    async with attn.client() as client:
         sent = await client.post("/events", content=orjson.dumps(event),
                                  headers={"content-type": "application/cloudevents+json"})
         assert sent.status_code == 202
         assert subjects(await client.get(ITEMS)) == []
-        await one.ask("w")  # the same item asks now
-        one.attn.happen()
-    async with one.client(edge=1) as client:
+        await attn.ask("w")  # the same item gets a question
+        attn.attn.happen()
+    async with attn.client(edge=1) as client:
         assert subjects(await client.get(ITEMS)) in (["w"], [])
 
 
 async def test_decisions_are_listed_by_source_and_source_id() -> None:
-    one = await world("/a")
+    attn = await world("/a")
     for subject, source in (("w1", "/a"), ("w2", "/b"), ("w", "/a"), ("w10", "/a")):
-        await one.ask(subject, source)
-        await one.decide(subject)
-        one.attn.now += 1
-    async with one.client() as client, one.client("/a") as a, one.attn.client("ann", "OWNER") as ann:
+        await attn.ask(subject, source)
+        await attn.decide(subject)
+        attn.attn.now += 1
+    async with attn.client() as client, attn.client("/a") as a, attn.attn.client("ann", "OWNER") as ann:
         for reader in (client, ann):
             assert subjects(await reader.get(DECISIONS)) == ["w10", "w", "w2", "w1"]
             assert subjects(await reader.get(DECISIONS, params={"source": "/a"})) == ["w10", "w", "w1"]
@@ -118,25 +118,25 @@ async def test_decisions_are_listed_by_source_and_source_id() -> None:
 
 
 async def test_a_user_lists_the_decisions_of_a_source_id_that_the_user_may_see() -> None:
-    one = await world()
+    attn = await world()
     event = cloud_event("waitpoint.created", "w", title="T", target_role="OWNER", ask=ASK) | {"source": "/a"}
-    async with one.client() as client:
+    async with attn.client() as client:
         await client.post("/events", content=orjson.dumps(event),
                           headers={"content-type": "application/cloudevents+json"})
-    await one.decide("w")
-    async with one.attn.client("ann", "OWNER") as ann, one.attn.client("max", "MEMBER") as other:
+    await attn.decide("w")
+    async with attn.attn.client("ann", "OWNER") as ann, attn.attn.client("max", "MEMBER") as other:
         assert subjects(await ann.get(DECISIONS, params={"source_id": "w"})) == ["w"]
         assert subjects(await other.get(DECISIONS, params={"source_id": "w"})) == []
 
 
 async def test_pages_by_source_follow_each_other() -> None:
-    one = await world()
+    attn = await world()
     for number in range(7):
-        await one.ask(f"w{number}", "/a" if number % 2 else "/b")
-        await one.decide(f"w{number}")
-        one.attn.now += 1
+        await attn.ask(f"w{number}", "/a" if number % 2 else "/b")
+        await attn.decide(f"w{number}")
+        attn.attn.now += 1
     listed, token = [], ""
-    async with one.client() as client:
+    async with attn.client() as client:
         for _ in range(4):
             query = {"source": "/b", "limit": "2"} | ({"next": token} if token else {})
             answer = await client.get(DECISIONS, params=query)
@@ -148,9 +148,9 @@ async def test_pages_by_source_follow_each_other() -> None:
 
 
 async def test_a_matching_tag_is_304_and_another_is_200() -> None:
-    one = await world()
-    await one.ask("w")
-    async with one.client() as client, one.client(edge=1) as other:
+    attn = await world()
+    await attn.ask("w")
+    async with attn.client() as client, attn.client(edge=1) as other:
         for path in (DECISIONS, ITEMS):
             first = await client.get(path)
             tag = first.headers["etag"]
@@ -159,98 +159,98 @@ async def test_a_matching_tag_is_304_and_another_is_200() -> None:
                 assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
             assert (await client.get(path, headers={"if-none-match": '"x"'})).status_code == 200
         before = (await client.get(DECISIONS)).headers["etag"]
-        await one.decide("w")
+        await attn.decide("w")
         assert (await client.get(DECISIONS, headers={"if-none-match": before})).status_code == 200
 
 
 @pytest.mark.parametrize("path", [DECISIONS, ITEMS])
 async def test_a_request_waits_until_its_answer_differs(path: str) -> None:
-    one = await world()
-    await one.ask("w")
-    async with one.client() as client:
+    attn = await world()
+    await attn.ask("w")
+    async with attn.client() as client:
         tag = (await client.get(path)).headers["etag"]
         request = asyncio.create_task(client.get(path, headers={"if-none-match": tag, "prefer": "wait=25"}))
-        await _until_waiting(one, 1)
-        await one.ask("other", "/b")  # changes the items, not the decisions
+        await _until_waiting(attn, 1)
+        await attn.ask("other", "/b")  # changes the items, but not the decisions
         await asyncio.sleep(0.05)
         assert request.done() == (path == ITEMS)
-        await one.decide("w")
+        await attn.decide("w")
         answer = await request
         assert answer.status_code == 200
         assert answer.headers["etag"] != tag
-        assert not _waiting(one)
+        assert not _waiting(attn)
 
 
 async def test_a_change_before_the_wait_began_is_not_missed() -> None:
-    one = await world()
-    await one.ask("w")
-    async with one.client() as client:
+    attn = await world()
+    await attn.ask("w")
+    async with attn.client() as client:
         tag = (await client.get(DECISIONS)).headers["etag"]
-        await one.decide("w")
+        await attn.decide("w")
         answer = await client.get(DECISIONS, headers={"if-none-match": tag, "prefer": "respond-async, wait=25"})
         assert answer.status_code == 200
 
 
 async def test_the_wait_ends_with_304() -> None:
-    one = await world()
-    async with one.client() as client:
+    attn = await world()
+    async with attn.client() as client:
         tag = (await client.get(DECISIONS)).headers["etag"]
         answer = await client.get(DECISIONS, headers={"if-none-match": tag, "prefer": 'Wait = "1"'})
         assert answer.status_code == 304
         for other in ("wait=", "wait=-1", "waits=9", "wait=1.5x"):
             same = await client.get(DECISIONS, headers={"if-none-match": tag, "prefer": other})
             assert same.status_code == 304, other
-    assert not _waiting(one)
+    assert not _waiting(attn)
 
 
 async def test_a_waiting_request_holds_no_slot_of_the_read_limiter() -> None:
-    one = await world()
-    async with one.client() as client:
+    attn = await world()
+    async with attn.client() as client:
         tag = (await client.get(DECISIONS)).headers["etag"]
         headers = {"if-none-match": tag, "prefer": "wait=25"}
         requests = [asyncio.create_task(client.get(DECISIONS, headers=headers)) for _ in range(64)]
-        await _until_waiting(one, 64)
+        await _until_waiting(attn, 64)
         refused = await client.get(DECISIONS, headers=headers)
         assert (refused.status_code, refused.json()["limit"]) == (429, 64)
         assert int(refused.headers["retry-after"]) > 0
         assert (await client.get(DECISIONS)).status_code == 200
-        await one.ask("w")
-        await one.decide("w")
+        await attn.ask("w")
+        await attn.decide("w")
         assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
-    assert not _waiting(one)
-    assert len(one.attn.edges[0].read_limiter) == 0
+    assert not _waiting(attn)
+    assert len(attn.attn.edges[0].read_limiter) == 0
 
 
 async def test_a_revoked_key_ends_its_waiting_requests_at_the_next_change() -> None:
-    one = World()
-    identity = await one.key()
-    async with one.client() as client, one.attn.client("ann", "OWNER") as ann:
-        await one.ask("w")
+    attn = World()
+    identity = await attn.key()
+    async with attn.client() as client, attn.attn.client("ann", "OWNER") as ann:
+        await attn.ask("w")
         tag = (await client.get(DECISIONS)).headers["etag"]
         request = asyncio.create_task(
             client.get(DECISIONS, headers={"if-none-match": tag, "prefer": "wait=25"}))
-        await _until_waiting(one, 1)
+        await _until_waiting(attn, 1)
         assert (await ann.delete(f"/org/me/keys/{identity}")).status_code == 200
         assert (await request).status_code == 401
 
 
 async def test_a_stopping_edge_answers_waiting_requests() -> None:
-    one = await world()
-    async with one.client() as client:
+    attn = await world()
+    async with attn.client() as client:
         tag = (await client.get(DECISIONS)).headers["etag"]
         headers = {"if-none-match": tag, "prefer": "wait=25"}
         request = asyncio.create_task(client.get(DECISIONS, headers=headers))
-        await _until_waiting(one, 1)
-        one.attn.edges[0].long_polls.close()
+        await _until_waiting(attn, 1)
+        attn.attn.edges[0].long_polls.close()
         assert (await request).status_code == 304
         assert (await client.get(DECISIONS, headers=headers)).status_code == 304
 
 
-def _waiting(one: World) -> int:
-    return sum(one.attn.edges[0].long_polls._callers.values())
+def _waiting(attn: World) -> int:
+    return sum(attn.attn.edges[0].long_polls._callers.values())
 
 
-async def _until_waiting(one: World, count: int) -> None:
+async def _until_waiting(attn: World, count: int) -> None:
     async with asyncio.timeout(20):
-        while _waiting(one) < count:
+        while _waiting(attn) < count:
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Event streams of Zero: which events are sent, to which readers, when, and the events that a resume gets."""
+"""Event streams of Zero: which events are sent to which readers, when, and the events after a resume."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def fact(kind: str, pos: int, index: int = 0, **more: Any) -> Fact:
 
 
 class Listener:
-    """Reads a plain event stream: (id, data), and what is named apart."""
+    """Reads an event stream: `received` has (id, data) of plain events, `named` the names of others."""
 
     def __init__(self, base: str, path: str, **headers: str) -> None:
-        self.told: list[tuple[int, Any]] = []
+        self.received: list[tuple[int, Any]] = []
         self.named: list[str] = []
         self.last = -1
         self.task = asyncio.create_task(self._read(base + path, headers))
@@ -48,7 +48,7 @@ class Listener:
                     event = value
                     self.named.append(value)
                 elif name == "data" and not event:
-                    self.told.append((self.last, json.loads(value)))
+                    self.received.append((self.last, json.loads(value)))
                 elif not line:
                     event = ""
 
@@ -67,13 +67,13 @@ async def test_z8_z9_case_events_are_sent_once_the_view_shows_them() -> None:
         fed.edge.case_events.add(0, fact("proof.attached", 1, 0, session_id="s1", proof_id="p1"))
         fed.edge.case_events.release()
         await asyncio.sleep(0.05)
-        assert listener.told == [], "the view does not show it yet"
+        assert listener.received == [], "the view has not reached the events' position"
         fed.put(item())
-        await until(lambda: len(listener.told) == 2)
+        await until(lambda: len(listener.received) == 2)
         fed.put(item(source_id="b"))
-        await until(lambda: len(listener.told) == 3)
+        await until(lambda: len(listener.received) == 3)
         at = {"at": "1970-01-01T00:00:00Z"}
-        assert listener.told == [
+        assert listener.received == [
             (0, {"type": "case_state_changed", "case_id": "c1", "state": "IMPLEMENTING", **at}),
             (1, {"type": "session_started", "case_id": "c1", "session_id": "s1", **at}),
             (1 << CURSOR_BITS, {"type": "proof_attached", "case_id": "c1", "session_id": "s1", "proof_id": "p1", **at}),
@@ -97,7 +97,7 @@ def test_each_type_has_its_name(kind: str, name: str) -> None:
     assert ("task_id" in body) is kind.startswith("task.")
 
 
-def test_events_without_news_are_not_sent() -> None:
+def test_events_that_change_nothing_are_not_sent() -> None:
     assert case_event_of(fact("case.state_changed", 0, stale=True)) is None
     assert case_event_of(fact("session.started", 0, stale=True)) is not None
     assert case_event_of(fact("proof.expiring", 0, derived=True)) is not None
@@ -121,10 +121,10 @@ async def test_z10_and_law_6_a_case_stream_has_only_visible_events_of_its_case()
         )):
             fed.edge.case_events.add(0, fact("session.waiting", 1, index, session_id=f"s{index}", **more))
         fed.put(item())
-        await until(lambda: len(both.told) >= 4)
-        assert [data["session_id"] for _, data in both.told] == ["s0", "s1", "s5", "s6"]
-        assert [data["session_id"] for _, data in one.told] == ["s0", "s5"]
-        assert [data["session_id"] for _, data in told.told] == ["s1"]
+        await until(lambda: len(both.received) >= 4)
+        assert [data["session_id"] for _, data in both.received] == ["s0", "s1", "s5", "s6"]
+        assert [data["session_id"] for _, data in one.received] == ["s0", "s5"]
+        assert [data["session_id"] for _, data in told.received] == ["s1"]
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{base}/cases/known/events", headers=bearer("bob", "MEMBER"))
             assert answer.status_code == 404
@@ -140,21 +140,21 @@ async def test_a_resume_sends_exactly_the_missed_events_or_reports_a_gap() -> No
     async with serving(fed.edge) as base:
         async def resumed(last: int, number: int) -> Listener:
             listener = Listener(base, "/events/stream", **{"last-event-id": str(last)})
-            await until(lambda: len(listener.told) + len(listener.named) >= number)
+            await until(lambda: len(listener.received) + len(listener.named) >= number)
             await listener.close()
             return listener
 
         for seen in range(6):
             listener = await resumed(seen << CURSOR_BITS, 5 - seen)
-            assert [data["session_id"] for _, data in listener.told] == [f"s{pos}" for pos in range(seen + 1, 6)]
+            assert [data["session_id"] for _, data in listener.received] == [f"s{pos}" for pos in range(seen + 1, 6)]
             assert listener.named == []
         future = await resumed(99 << CURSOR_BITS, 1)
-        assert (future.told, future.named) == ([], ["reset"])
-        assert future.last == (6 << CURSOR_BITS) - 1, "and where to go on from"
+        assert (future.received, future.named) == ([], ["reset"])
+        assert future.last == (6 << CURSOR_BITS) - 1, "the stream names the position to resume from"
         fed.edge.case_events.set_known_after(0, 3 << CURSOR_BITS)
         old = await resumed(0, 3)
         assert old.named == ["reset"]
-        assert [data["session_id"] for _, data in old.told] == ["s4", "s5"]
+        assert [data["session_id"] for _, data in old.received] == ["s4", "s5"]
 
 
 class Outlet:

@@ -1,4 +1,4 @@
-"""A session, key, role or token that was taken away ends open feeds, sockets and long polls on every edge (§9)."""
+"""A revoked session, key, role or token ends open feeds, sockets and long polls on every edge (CONTRACT §9)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from websockets.exceptions import ConnectionClosed
 from api.http.auth.sessions import change_session, system_fields
 from schemas.log import ChangeSession
 
-SECONDS = 60.0  # far more than the ten seconds of the contract: the machine may be busy
+SECONDS = 60.0  # far above the 10 s of the contract, for a busy machine
 YEARS = 10 * 365 * 86400
 Ended = Callable[[], Awaitable[str]]
 
 
 @asynccontextmanager
 async def feed(base: str, headers: dict[str, str], path: str = "/org/me/feed") -> AsyncIterator[Ended]:
-    """Opens a stream. Yields a function that returns all of its text once the stream has ended."""
+    """Opens a stream. Yields a function that returns its whole text once the stream has ended."""
     async with httpx.AsyncClient(timeout=None, trust_env=False) as client, \
             client.stream("GET", base + path, headers=headers) as response:
         assert response.status_code == 200, await response.aread()
@@ -109,7 +109,7 @@ async def test_the_streams_of_a_session_end_on_every_edge(take_away: Callable[..
         await take_away(attn, opened)
         for ended in mine:
             await ended()
-        assert [len(edge.access_watch) for edge in attn.edges] == [1, 1], "those of the other user stay"
+        assert [len(edge.access_watch) for edge in attn.edges] == [1, 1], "the streams of the other user stay open"
         attn.happen(message("later"))
 
 
@@ -143,7 +143,8 @@ async def test_the_streams_of_a_token_end_when_it_is_revoked() -> None:
             assert (await client.post("/org/tokens/revoke", json={"sub": "ann"})).status_code == 200
             for ended in streams["other"]:
                 await ended()
-            assert [len(edge.access_watch) for edge in attn.edges] == [1, 1], "the token that was issued later"
+            assert [len(edge.access_watch) for edge in attn.edges] == [1, 1], (
+                "the stream of the token that was issued later stays open")
     assert len(kept) == 2
     for headers, wanted in ((own, 401), (other, 401), (later, 200), (bearer("ann", ws=WS, seconds=YEARS), 401)):
         async with attn.client(headers=headers, edge=1) as client:
@@ -220,7 +221,7 @@ async def test_a_stream_that_opens_while_its_session_ends_does_not_stay() -> Non
     assert len(edge.access_watch) == len(edge.connections) == 0
 
 
-async def test_limits_of_streams_are_those_of_the_user_whatever_they_sign_in_with() -> None:
+async def test_limits_of_streams_count_per_user_with_any_credentials() -> None:
     attn = Deciding(max_streams=2)
     attn.happen(message("m"))
     first, second = await signed_in(attn), await signed_in(attn)

@@ -1,7 +1,6 @@
 """Live streams over a real socket: feed, resume, limits, slow readers, ends of streams.
 
-Most tests run twice: with writes straight to the transport and over plain ASGI.
-"""
+Most tests run twice: with direct writes to the transport, and over plain ASGI."""
 
 from __future__ import annotations
 
@@ -91,7 +90,7 @@ async def test_the_first_personal_row_changes_nothing_that_others_see(direct: bo
         assert (ann.frames[-1][2]["counts"]["total"], bob.frames[-1][2]["counts"]["total"]) == (2, 3)
         await ann.close()
         await bob.close()
-    assert not fed.edge.feed_hub._channels, "what nobody reads is not kept up"
+    assert not fed.edge.feed_hub._channels, "a channel without streams is removed"
 
 
 async def test_a12_one_more_connection_than_allowed_is_429_until_another_closes(direct: bool) -> None:
@@ -128,7 +127,7 @@ async def test_heartbeats_carry_the_cursor(direct: bool) -> None:
         number, event, data = client.frames[-1]
         assert (event, data["cursor"]) == ("heartbeat", number)
         assert data["at"].endswith("Z")
-        assert {event for _, event, _ in client.frames[1:]} == {"heartbeat"}, "it was not for this reader"
+        assert {event for _, event, _ in client.frames[1:]} == {"heartbeat"}, "the change was invisible to this reader"
         await client.close()
 
 
@@ -145,7 +144,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_edge(direct: bool) -> N
 
 
 async def raw_stream(base: str, path: str = "/org/me/feed") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection whose reading is up to the test, with a small receive buffer."""
+    """Opens a stream that the test reads byte by byte, with a small receive buffer."""
     host, port = base.removeprefix("http://").split(":")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -173,10 +172,10 @@ async def test_a_slow_reader_is_disconnected_and_others_are_not(direct: bool) ->
             await client.get(number + 2)
             if len(fed.edge.connections) == 1:
                 break
-        assert len(fed.edge.connections) == 1, "it was cut off"
+        assert len(fed.edge.connections) == 1, "the slow reader was disconnected"
         assert most < 200_000
         channels = fed.edge.feed_hub._channels["w1"].values()
-        assert not any(channel.ring for channel in channels), "and nothing kept for it"
+        assert not any(channel.ring for channel in channels), "no frames are kept for the slow reader"
         writer.close()
         await client.close()
 
@@ -277,10 +276,10 @@ async def test_a_stream_names_its_interval_of_heartbeats(direct: bool) -> None:
         for path in ("/org/me/feed", "/events/stream"):
             async with client.stream("GET", base + path, headers=bearer()) as answer:
                 assert float(answer.headers["attn-heartbeat"]) == 75.5
-                assert "date" in answer.headers, "a reader's clock is set by it before the first heartbeat"
+                assert "date" in answer.headers, "readers estimate the server's clock before the first heartbeat"
 
 
-async def test_a_stream_is_ended_properly_and_its_connection_with_it() -> None:
+async def test_the_end_of_a_stream_closes_its_connection() -> None:
     fed = Fed()
     async with serving(fed.edge) as base:
         reader, writer = await raw_stream(base)
@@ -306,9 +305,9 @@ async def test_an_edge_that_stops_ends_its_streams_one_after_the_other(direct: b
             await asyncio.sleep(0)
         for client in clients:
             await client.ended()
-        assert len(set(gone)) > 3, "not all at once"
+        assert len(set(gone)) > 3, "streams end one after the other"
         late = [line async for line in lines(base, "/org/me/feed")]
-        assert [line.partition(":")[0] for line in late] == ["retry"], "it is told when to come again, no more"
+        assert [line.partition(":")[0] for line in late] == ["retry"], "the stream has only the delay of the reconnect"
         async with httpx.AsyncClient(base_url=base) as client:
             answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()["error"]) == (503, "the edge stops")
@@ -321,7 +320,7 @@ async def test_slots_are_released_however_a_stream_ends(direct: bool, monkeypatc
         raise RuntimeError("of the test")
 
     async with serving(fed.edge, direct) as base:
-        with monkeypatch.context() as patched, capture_logs():  # a traceback with colours takes seconds
+        with monkeypatch.context() as patched, capture_logs():  # formatting a coloured traceback takes seconds
             patched.setattr(fed.edge.feed_hub, "open", broken)
             client = Client(base)
             with pytest.raises(httpx.TransportError):

@@ -34,14 +34,14 @@ PING, CONTINUATION = b"\x89\xfd\0\0\0\0" + b"x" * 125, b"\x00\x80\0\0\0\0"
 
 
 def text(message: str) -> bytes:
-    """A masked text frame; the mask is zero."""
+    """Returns a masked text frame with a mask of zero."""
     raw = message.encode()
     length = bytes([0x80 | len(raw)]) if len(raw) < 126 else b"\xfe" + struct.pack("!H", len(raw))
     return b"\x81" + length + bytes(4) + raw
 
 
 async def opened(base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of which the kernel holds little, so that what is not read stays with the edge."""
+    """Opens a connection with a small receive buffer, so that unread bytes stay with the edge."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
     sock.setblocking(False)
@@ -57,7 +57,7 @@ async def upgraded(base: str, head: str = "") -> tuple[asyncio.StreamReader, asy
 
 
 async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int = 64 << 20) -> int:
-    """Sends until the edge closes the connection, reading nothing; how many bytes that took."""
+    """Sends without reading until the edge closes the connection. Returns the number of bytes sent."""
     writer.transport.set_write_buffer_limits(0)
     sent = 0
     with suppress(ConnectionError):
@@ -315,7 +315,7 @@ def test_too_many_unauthenticated_connections_close_the_oldest_of_the_address() 
     ones = [_Transport() for _ in range(9)]
     for one in ones[:4]:
         strangers.add(one, ("10.0.0.1", 1))  # type: ignore[arg-type]
-    assert not any(one.aborted for one in ones), "what they sent may not have been read yet"
+    assert not any(one.aborted for one in ones), "the edge may not have read their request yet"
     now[0] = 6
     strangers.add(ones[0], ("10.0.0.1", 1))  # type: ignore[arg-type]
     strangers.add(ones[4], ("10.0.0.2", 1))  # type: ignore[arg-type]
@@ -324,4 +324,5 @@ def test_too_many_unauthenticated_connections_close_the_oldest_of_the_address() 
     for one in ones[5:]:
         strangers.add(one, ("10.0.0.3", 1))  # type: ignore[arg-type]
     assert len(strangers) == 6
-    assert [one.aborted for one in ones] == [False, True, False, True, *[False] * 5], "the oldest of all"
+    assert [one.aborted for one in ones] == [False, True, False, True, *[False] * 5], (
+        "the oldest connection of all addresses is closed")

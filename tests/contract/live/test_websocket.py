@@ -22,7 +22,7 @@ CHANNEL = "workspace:ws"
 YEARS = 10 * 365 * 86400
 
 
-def mine(user: str = "ann", role: str = "OWNER", ws: str = "ws", **more: Any) -> str:
+def own_token(user: str = "ann", role: str = "OWNER", ws: str = "ws", **more: Any) -> str:
     return token(user, role, ws=ws, **{"seconds": YEARS, **more})
 
 
@@ -34,38 +34,38 @@ async def attn(**more: Any) -> AsyncIterator[tuple[Deciding, str]]:
         yield found, url.replace("http", "ws") + "/api/v1/ws"
 
 
-async def say(socket: ClientConnection, **what: Any) -> Any:
-    await socket.send(json.dumps(what))
-    return await hear(socket)
+async def request(socket: ClientConnection, **message_fields: Any) -> Any:
+    await socket.send(json.dumps(message_fields))
+    return await receive(socket)
 
 
-async def hear(socket: ClientConnection) -> Any:
+async def receive(socket: ClientConnection) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), 10))
 
 
 @asynccontextmanager
 async def subscribed(url: str, *args: Any, **more: Any) -> AsyncIterator[ClientConnection]:
     async with connect(url) as socket:
-        assert (await say(socket, type="auth", token=mine(*args, **more)))["type"] == "authenticated"
-        assert await say(socket, type="subscribe", channel=CHANNEL) == {"type": "subscribed", "channel": CHANNEL}
+        assert (await request(socket, type="auth", token=own_token(*args, **more)))["type"] == "authenticated"
+        assert await request(socket, type="subscribe", channel=CHANNEL) == {"type": "subscribed", "channel": CHANNEL}
         yield socket
 
 
 async def quiet(socket: ClientConnection) -> None:
-    """Nothing was pushed: the answer to a ping comes first."""
-    assert await say(socket, type="ping") == {"type": "pong"}
+    """Checks that nothing was pushed: the next message is the answer to a ping."""
+    assert await request(socket, type="ping") == {"type": "pong"}
 
 
 async def test_c28_each_patch_is_pushed_to_readers_of_the_item() -> None:
     async with (
         attn() as (log, url), subscribed(url) as owner, subscribed(url, "bob", "MEMBER") as member,
-        log.client("cyd", "OWNER", edge=1) as client,  # the write comes to another edge
+        log.client("cyd", "OWNER", edge=1) as client,  # the write is sent to the other edge
     ):
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
-        told = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"id": M, "state": "read"}}
-        assert await hear(owner) == await hear(member) == told
+        pushed = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"id": M, "state": "read"}}
+        assert await receive(owner) == await receive(member) == pushed
         await client.patch(f"/api/v1/inbox/{OWNERS}", json={"state": "resolved"})
-        assert (await hear(owner))["payload"] == {"id": OWNERS, "state": "resolved"}
+        assert (await receive(owner))["payload"] == {"id": OWNERS, "state": "resolved"}
         await quiet(member)
         assert (await client.patch(f"/api/v1/inbox/{W}", json={"state": "resolved"})).status_code == 409
         await client.post(f"/org/me/inbox/{M}/dismiss")
@@ -81,39 +81,39 @@ async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once() -> None:
             await client.post("/api/v1/inbox/bulk", json={"ids": ids, "state": state})
 
         await bulk(M, OWNERS, W)
-        told = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"bulk": "true", "state": "resolved"}}
-        assert await hear(owner) == await hear(member) == told
+        pushed = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"bulk": "true", "state": "resolved"}}
+        assert await receive(owner) == await receive(member) == pushed
         await bulk(W, "ibx_none")
         await quiet(owner)
         await bulk(OWNERS, state="read")
-        assert (await hear(owner))["payload"] == {"bulk": "true", "state": "read"}
+        assert (await receive(owner))["payload"] == {"bulk": "true", "state": "read"}
         await quiet(member)
 
 
 async def test_c30_a_read_after_a_push_returns_the_change() -> None:
     async with attn() as (log, url), subscribed(url) as owner, log.client("cyd") as client:
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "resolved"})
-        await hear(owner)
+        await receive(owner)
         assert (await client.get("/api/v1/inbox/count")).json() == {"unread_count": 2}
 
 
 async def test_authentication_comes_first_and_is_checked() -> None:
     async with attn() as (_, url):
         for first in ({"type": "subscribe", "channel": CHANNEL}, {"type": "ping"}, {"type": "auth", "token": "x"},
-                      {"type": "auth", "token": mine(seconds=-(10**9))}):
+                      {"type": "auth", "token": own_token(seconds=-(10**9))}):
             async with connect(url) as socket:
-                assert (await say(socket, **first))["type"] == "error"
+                assert (await request(socket, **first))["type"] == "error"
                 assert await ended(socket) == 4401
 
 
 async def test_the_cookie_authenticates_only_from_the_own_origin() -> None:
     async with attn(websocket_origins={"https://app.example"}) as (_, url):
         host = url.split("/")[2]
-        cookie = {"cookie": f"attn_session={mine()}"}
+        cookie = {"cookie": f"attn_session={own_token()}"}
         for origin in (f"http://{host}", "https://app.example"):
             async with connect(url, additional_headers=cookie, origin=origin) as socket:
-                assert (await hear(socket))["type"] == "authenticated"
-                assert (await say(socket, type="subscribe", channel=CHANNEL))["type"] == "subscribed"
+                assert (await receive(socket))["type"] == "authenticated"
+                assert (await request(socket, type="subscribe", channel=CHANNEL))["type"] == "subscribed"
         for origin in ("https://evil.example", "null", f"http://{host}.evil.example"):
             with pytest.raises(InvalidStatus) as refused:
                 await connect(url, additional_headers=cookie, origin=origin)
@@ -122,9 +122,9 @@ async def test_the_cookie_authenticates_only_from_the_own_origin() -> None:
 
 async def test_a_channel_of_another_workspace_is_rejected() -> None:
     async with attn() as (log, url), connect(url) as socket:
-        await say(socket, type="auth", token=mine("eve", ws="other"))
+        await request(socket, type="auth", token=own_token("eve", ws="other"))
         for channel in (CHANNEL, "workspace:none", "", "ws"):
-            assert await say(socket, type="subscribe", channel=channel) == {
+            assert await request(socket, type="subscribe", channel=channel) == {
                 "type": "error", "error": "no such channel", "channel": channel}
         async with log.client("cyd") as client:
             await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
@@ -135,10 +135,10 @@ async def test_an_invalid_message_is_answered_with_an_error_and_an_oversized_one
     async with attn(socket_message=1024) as (_, url), subscribed(url) as socket:
         for raw in ("{", "[]", '{"type":"shout"}', '{"type":"ping","x":1}', '{"type":"subscribe"}', "\x00"):
             await socket.send(raw)
-            assert (await hear(socket))["type"] == "error"
+            assert (await receive(socket))["type"] == "error"
         await quiet(socket)
         await socket.send("x" * 2000)
-        assert (await hear(socket))["type"] == "error"
+        assert (await receive(socket))["type"] == "error"
         assert await ended(socket) == 1009
 
 
@@ -154,27 +154,27 @@ async def test_sockets_count_as_live_connections() -> None:
     async with attn(max_streams=2) as (_, url):
         async with subscribed(url), subscribed(url):
             async with connect(url) as third:
-                await say(third, type="auth", token=mine())
-                assert (await hear(third))["limit"] == 2
+                await request(third, type="auth", token=own_token())
+                assert (await receive(third))["limit"] == 2
             async with connect(url) as other:
-                assert (await say(other, type="auth", token=mine("bob")))["type"] == "authenticated"
+                assert (await request(other, type="auth", token=own_token("bob")))["type"] == "authenticated"
         async with subscribed(url):
             pass
 
 
 async def ended(socket: ClientConnection) -> int:
-    """What comes until it is closed does not matter: the code it is closed with."""
+    """Reads messages until the socket is closed. Returns the close code."""
     with pytest.raises(ConnectionClosed) as closed:
-        [await hear(socket) for _ in range(100)]
+        [await receive(socket) for _ in range(100)]
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code
 
 
 async def test_a_socket_is_closed_when_its_token_expires() -> None:
     async with attn() as (log, url):
-        log.now = time.time()  # as tokens are made by the real clock
+        log.now = time.time()  # the tokens of this test have real times
         async with connect(url) as socket:
-            await say(socket, type="auth", token=token("ann", "OWNER", ws="ws", seconds=2))
+            await request(socket, type="auth", token=token("ann", "OWNER", ws="ws", seconds=2))
             assert await ended(socket) == 4401
 
 

@@ -1,7 +1,6 @@
-"""Every channel that shows the past of a case uses one access predicate: history, event streams, activity (law 6).
+"""Every channel with past events of a case uses one access predicate: history, event streams, activity (law 6).
 
-An event about an item is visible to the readers of the item, also if it arrives before the item's opening.
-"""
+An event about an item is visible to the readers of the item, also if it arrives before the item's opening."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ pytest.importorskip("chdb", reason="chdb is not installed")
 PEOPLE = [("ann", "OWNER"), ("bob", "MEMBER"), ("cyd", "VIEWER")]
 TARGETS = [(None, None), (None, "OWNER"), ("bob", None), ("cyd", "OWNER")]
 CASES = ("k1", "k2", "k3")
-# What opens an item, and what closes it.
+# (type that opens an item, type that closes it).
 FAMILIES = [
     ("waitpoint.created", "waitpoint.approved"), ("escalation.opened", "escalation.resolved"),
     ("session.waiting", "session.completed"), ("task.blocked", "task.unblocked"), ("plan.proposed", "plan.approved"),
@@ -62,7 +61,7 @@ async def past(attn: Deciding, who: tuple[str, str], case: str, ws: str) -> tupl
     return answer.status_code, answer.content
 
 
-async def test_a_persons_own_draft_is_in_nobody_elses_history(
+async def test_a_users_own_draft_is_in_no_other_users_history(
     attn: Deciding, archive: Archived, request: pytest.FixtureRequest
 ) -> None:
     ws = space_of(request)
@@ -71,25 +70,25 @@ async def test_a_persons_own_draft_is_in_nobody_elses_history(
     archive.keep(attn.facts)
     status, body = await past(attn, ("ann", "MEMBER"), "k", ws)
     assert (status, [one["type"] for one in json.loads(body)["events"]]) == (200, ["draft_edited", "draft_discarded"])
-    assert b"ibx_" not in body, "no item was ever opened"
+    assert b"ibx_" not in body, "the owner's own edits opened no item"
     absent = await past(attn, ("bob", "OWNER"), "never", ws)
     assert await past(attn, ("bob", "OWNER"), "k", ws) == absent
     assert absent[0] == 404
 
 
 @pytest.mark.parametrize("view", ["kept", "gone"])
-async def test_a_close_before_its_opening_is_for_those_the_item_is_for(
+async def test_a_close_before_its_opening_is_visible_to_the_items_readers(
     attn: Deciding, archive: Archived, request: pytest.FixtureRequest, view: str
 ) -> None:
-    """Also when the view has forgotten the item and only ClickHouse knows it."""
+    """With `view` gone the view has deleted the item, and only ClickHouse knows its targets."""
     ws = space_of(request)
     attn.happen(event("waitpoint.approved", "w", 5, ws=ws, case_id="k", by_user_id="ann"))
     archive.keep(attn.facts)
     before = await past(attn, ("bob", "MEMBER"), "k", ws)
-    assert (before[0], b"ibx_" in before[1]) == (200, False), "nothing says yet that it is for somebody else"
-    told = len(attn.facts)
+    assert (before[0], b"ibx_" in before[1]) == (200, False), "the item's target is still unknown"
+    fact_count = len(attn.facts)
     attn.happen(waitpoint("w", ws=ws, case_id="k", target_role="OWNER"))
-    archive.keep(attn.facts[told:])
+    archive.keep(attn.facts[fact_count:])
     if view == "gone":
         attn.tick(31 * 86_400)
     status, body = await past(attn, ("ann", "OWNER"), "k", ws)
@@ -98,7 +97,7 @@ async def test_a_close_before_its_opening_is_for_those_the_item_is_for(
     assert await past(attn, ("bob", "MEMBER"), "k", ws) == await past(attn, ("bob", "MEMBER"), "never", ws)
 
 
-async def test_pages_go_on_past_what_is_hidden(
+async def test_pages_skip_invisible_events(
     attn: Deciding, archive: Archived, request: pytest.FixtureRequest
 ) -> None:
     ws = space_of(request)
@@ -113,7 +112,7 @@ async def test_pages_go_on_past_what_is_hidden(
 
 
 async def test_a_resume_hides_events_that_arrived_before_the_opening_of_their_item(attn: Deciding) -> None:
-    """Another edge, or this one later, may know better than when the event came."""
+    """The targets of the item are known only after its opening, possibly on another edge."""
     edge = attn.edges[0]
     attn.happen(event("session.completed", "s", 5, case_id="k"))
     bob, ann = Reader(WS, "bob", frozenset({"MEMBER"})), Reader(WS, "ann", frozenset({"OWNER"}))
@@ -129,7 +128,7 @@ async def test_a_resume_hides_events_that_arrived_before_the_opening_of_their_it
     assert (hidden.status_code, hidden.content) == (absent.status_code, absent.content) == (404, absent.content)
 
 
-async def test_activity_names_no_item_that_nothing_opened(
+async def test_activity_names_no_item_that_was_never_opened(
     attn: Deciding, archive: Archived, request: pytest.FixtureRequest
 ) -> None:
     ws = space_of(request)
@@ -142,12 +141,13 @@ async def test_activity_names_no_item_that_nothing_opened(
 
 
 class Story:
-    """Random events of one workspace. Each text says who it is for; each event has a time of its own."""
+    """Random events of one workspace. Each text names its targets; each event has a distinct time."""
 
     def __init__(self, seed: int, attn: Deciding, ws: str) -> None:
         self.random, self.attn, self.ws = random.Random(seed), attn, ws
         self.number = 0
-        self.seen: dict[tuple[str, str], set[str]] = {who: set() for who in PEOPLE}  # ids shown to them at some time
+        # ids of items that the reader has seen
+        self.seen: dict[tuple[str, str], set[str]] = {who: set() for who in PEOPLE}
         self.early: dict[str, str] = {}  # time of an event that arrived before its item opened -> the item
 
     def step(self) -> None:
@@ -229,7 +229,7 @@ async def test_every_channel_shows_exactly_the_events_that_the_predicate_allows(
 
 
 def check_early(story: Story, reader: Reader, events: list[Any]) -> None:
-    """What arrived before its item opened is for those the item is for at the end."""
+    """An event that arrived before its item opened is visible to the readers of the item at the end."""
     space = story.attn.edges[0].replica.workspace(story.ws)
     for one in events:
         item = story.early.get(f"{parse_timestamp(one['at'])}")

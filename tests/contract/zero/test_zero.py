@@ -1,4 +1,4 @@
-"""Zero's rules Z1-Z10 (seeds/zero.md) on the real fold. One test a rule, named by its number."""
+"""Zero's rules Z1-Z10 (seeds/zero.md) on the real fold. One test per rule, named by its number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def ask(attn: Deciding, path: str = "/inbox") -> Any:
 
 @asynccontextmanager
 async def listening(attn: Deciding, path: str, edge: int = 0, **headers: str) -> AsyncIterator[list[str]]:
-    """The lines of an event stream, as they come."""
+    """Opens an event stream. Yields the list of its lines, which grows while they arrive."""
     lines: list[str] = []
     asked = attn.edges[edge]
 
@@ -47,7 +47,7 @@ async def listening(attn: Deciding, path: str, edge: int = 0, **headers: str) ->
         await asyncio.gather(task, return_exceptions=True)
 
 
-def told(lines: list[str]) -> list[Any]:
+def events_of(lines: list[str]) -> list[Any]:
     found = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     return [{name: value for name, value in one.items() if name != "at"} for one in found]
 
@@ -82,7 +82,7 @@ async def test_z3_fields_and_those_that_may_be_absent() -> None:
         event("task.blocked", "t", title="Waits", case_id="case_def", case_title="Refactor payment module"))
     first, second = (await ask(attn))["items"]
     assert first.pop("id").startswith("ibx_")
-    assert first == {  # the example of the seed
+    assert first == {  # the example of seeds/zero.md
         "kind": "ask_user", "urgency": "high", "case_id": "case_xyz", "case_title": "Fix auth token expiry",
         "title": "Session paused — operator input required",
         "description": "Agent reached a decision point and cannot continue without clarification.",
@@ -105,7 +105,7 @@ async def test_z4_the_kinds() -> None:
         event("proof.attached", "p2", minutes=1, case_id="c3", session_id="s2", expires_at=at(9000)),
         event("proof.attached", "p3", minutes=1, case_id="c4", session_id="s4", expires_at=at(9000)),
         event("case.state_changed", "c5", minutes=1, state="IMPLEMENTING"))
-    assert await ask(attn) == {"items": [], "count": 0}, "each is over when its reason is"
+    assert await ask(attn) == {"items": [], "count": 0}, "each item closes when its reason ends"
 
 
 @pytest.mark.parametrize(("priority", "urgency"), [
@@ -116,7 +116,7 @@ async def test_z5_urgencies(priority: str, urgency: str) -> None:
     [item] = (await ask(attn))["items"]
     assert item["urgency"] == urgency
     [row] = (await ask(attn, "/api/v1/inbox"))["rows"]
-    assert row["blocking"] is True, "a session that waits goes on when it is answered"
+    assert row["blocking"] is True, "a waiting session blocks until it is answered"
 
 
 async def test_z6_links() -> None:
@@ -140,7 +140,7 @@ async def test_z7_count_is_of_unread_and_fetches_no_items() -> None:
         assert (await client.get("/inbox/count")).json() == {"count": 2}
 
 
-def happen(attn: Deciding) -> None:
+def publish_events(attn: Deciding) -> None:
     attn.happen(
         event("case.state_changed", "case_xyz", title="T", state="IMPLEMENTING"),
         event("session.started", "session_abc", case_id="case_xyz"),
@@ -160,33 +160,34 @@ EXAMPLE = [
 async def test_z8_the_stream_of_the_workspace() -> None:
     attn = Deciding(edges=2)
     async with listening(attn, "/events/stream") as lines:
-        happen(attn)
-        await until(lambda: len(told(lines)) >= 4, 60)
-        assert told(lines) == [*EXAMPLE, {"type": "session_waiting", "case_id": "other", "session_id": "s2"}]
+        publish_events(attn)
+        await until(lambda: len(events_of(lines)) >= 4, 60)
+        assert events_of(lines) == [*EXAMPLE, {"type": "session_waiting", "case_id": "other", "session_id": "s2"}]
     last = next(line.removeprefix("id: ") for line in lines if line.startswith("id: "))
     async with listening(attn, "/events/stream", 1, **{"last-event-id": last}) as rest:
-        await until(lambda: len(told(rest)) >= 3, 60)
-        assert told(rest) == told(lines)[1:], "resumed after the first one, at another edge"
+        await until(lambda: len(events_of(rest)) >= 3, 60)
+        assert events_of(rest) == events_of(lines)[1:], "resumed after the first event, at another edge"
 
 
 async def test_z9_plain_data_frames_by_type() -> None:
     attn = Deciding()
     async with listening(attn, "/events/stream") as lines:
-        happen(attn)
-        await until(lambda: len(told(lines)) >= 3, 60)
-        assert told(lines)[:3] == EXAMPLE
-        assert {line.partition(":")[0] for line in lines if line} == {"retry", "id", "data"}, "no event names"
+        publish_events(attn)
+        await until(lambda: len(events_of(lines)) >= 3, 60)
+        assert events_of(lines)[:3] == EXAMPLE
+        assert {line.partition(":")[0] for line in lines if line} == {"retry", "id", "data"}, (
+            "frames have no event names")
 
 
 async def test_z10_the_stream_of_one_case() -> None:
     attn = Deciding()
-    happen(attn)
+    publish_events(attn)
     async with listening(attn, "/cases/case_xyz/events") as lines:
         attn.happen(event("session.completed", "session_abc", minutes=1, case_id="case_xyz"),
                     event("session.resumed", "s2", minutes=1, case_id="other"),
                     event("task.blocked", "t", minutes=1, title="T", case_id="case_xyz"))
-        await until(lambda: len(told(lines)) >= 2, 60)
-        assert [one["type"] for one in told(lines)] == ["session_completed", "task_blocked"]
+        await until(lambda: len(events_of(lines)) >= 2, 60)
+        assert [one["type"] for one in events_of(lines)] == ["session_completed", "task_blocked"]
     async with attn.client() as client:
         absent = [await client.get(f"/cases/{case}/events") for case in ("hidden", "never")]
     assert {answer.status_code for answer in absent} == {404}
