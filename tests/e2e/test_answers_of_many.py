@@ -188,9 +188,9 @@ def test_equal_questions_are_answered_together_after_each_was_listed(scene: Scen
 def findings(page: Any) -> list[str]:
     """Returns what axe reports as serious or critical."""
     page.wait_for_function("() => !document.querySelector('.row.busy') && !document.getAnimations().length")
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']}: {node['target']} {node.get('failureSummary')}" for one in found
-            if one["impact"] in ("serious", "critical") for node in one["nodes"]]
+    violations = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [f"{violation['id']}: {node['target']} {node.get('failureSummary')}" for violation in violations
+            if violation["impact"] in ("serious", "critical") for node in violation["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

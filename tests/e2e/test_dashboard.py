@@ -19,9 +19,9 @@ pytestmark = [
 
 def requests_of(page: Any) -> list[str]:
     """Returns a list that collects the paths of later requests, except for the page's own files."""
-    found: list[str] = []
-    page.on("request", lambda request: found.append(request.url.split("/", 3)[3].split("?")[0]))
-    return found
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url.split("/", 3)[3].split("?")[0]))
+    return paths
 
 
 def row(page: Any, title: str) -> Any:
@@ -35,12 +35,12 @@ def test_sign_in_and_out(scene: Scene) -> None:
     page.fill("#token", "not a token")
     page.keyboard.press("Enter")
     page.wait_for_selector("#token-problem:has-text('rejected')")
-    asked = requests_of(page)
+    requested = requests_of(page)
     page.fill("#token", scene.token())
     page.keyboard.press("Enter")
     shows(page, "One", "Two")
-    assert {path for path in asked if path.startswith("org/")} <= {"org/me/feed", "org/me", "org/me/insights"}
-    assert asked.count("org/me/feed") == 1, "the page requested the feed once"
+    assert {path for path in requested if path.startswith("org/")} <= {"org/me/feed", "org/me", "org/me/insights"}
+    assert requested.count("org/me/feed") == 1, "the page requested the feed once"
     page.reload()
     shows(page, "One", "Two")
     page.click(".menu summary")
@@ -85,29 +85,29 @@ def test_the_list_is_stable_under_the_pointer(scene: Scene) -> None:
 
 def test_a_write_is_shown_to_other_users(scene: Scene) -> None:
     scene.messages("shared", "kept")
-    mine, theirs = scene.signed_in("ann"), scene.signed_in("bob", "MEMBER")
-    shows(theirs, "shared", "kept")
-    row(mine, "shared").locator(".main").click()
-    mine.wait_for_selector("#detail-title:has-text('shared')")
-    theirs.wait_for_selector(".row:not(.unread):has-text('shared')")
-    mine.click("#detail >> text=Resolve")
-    mine.wait_for_selector(".toast:has-text('Resolved “shared” for everyone')")
-    shows(mine, "kept")
-    shows(theirs, "kept")
-    mine.click(".toast >> text=Undo")
-    shows(theirs, "kept", "shared")  # the item reopened, so its due time is later
-    row(mine, "kept").hover()
-    row(mine, "kept").locator("[title^='Dismiss']").click()
-    mine.wait_for_selector(".toast:has-text('for you only')")
-    mine.mouse.move(5, 5)
-    shows(mine, "shared")
-    assert titles(theirs) == ["kept", "shared"]
-    mine.click(".side >> text=Dismissed")
-    shows(mine, "kept")
-    row(mine, "kept").hover()
-    row(mine, "kept").locator("[title='Restore']").click()
-    mine.click(".side >> text=Open")
-    shows(mine, "kept", "shared")
+    own_page, other_page = scene.signed_in("ann"), scene.signed_in("bob", "MEMBER")
+    shows(other_page, "shared", "kept")
+    row(own_page, "shared").locator(".main").click()
+    own_page.wait_for_selector("#detail-title:has-text('shared')")
+    other_page.wait_for_selector(".row:not(.unread):has-text('shared')")
+    own_page.click("#detail >> text=Resolve")
+    own_page.wait_for_selector(".toast:has-text('Resolved “shared” for everyone')")
+    shows(own_page, "kept")
+    shows(other_page, "kept")
+    own_page.click(".toast >> text=Undo")
+    shows(other_page, "kept", "shared")  # the item reopened, so its due time is later
+    row(own_page, "kept").hover()
+    row(own_page, "kept").locator("[title^='Dismiss']").click()
+    own_page.wait_for_selector(".toast:has-text('for you only')")
+    own_page.mouse.move(5, 5)
+    shows(own_page, "shared")
+    assert titles(other_page) == ["kept", "shared"]
+    own_page.click(".side >> text=Dismissed")
+    shows(own_page, "kept")
+    row(own_page, "kept").hover()
+    row(own_page, "kept").locator("[title='Restore']").click()
+    own_page.click(".side >> text=Open")
+    shows(own_page, "kept", "shared")
 
 
 def test_a_source_managed_item_links_to_its_source(scene: Scene) -> None:
@@ -340,9 +340,9 @@ def test_history_in_the_item_and_in_charts(scene: Scene) -> None:
     page.wait_for_selector(".timeline >> text=escalation resolved")
     assert "by bob" in page.locator(".timeline").inner_text()
     eve = scene.signed_in("eve", "MEMBER")  # the page neither shows nor requests insights for a MEMBER
-    asked = requests_of(eve)
+    requested = requests_of(eve)
     eve.reload()
     eve.wait_for_selector(".avatar:text-is('E')")
     eve.wait_for_selector("#widget-kinds .label")
     assert eve.locator("#widget-flow, #widget-times, #widget-people").count() == 0
-    assert "org/me/insights" not in asked
+    assert "org/me/insights" not in requested

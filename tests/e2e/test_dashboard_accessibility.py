@@ -50,9 +50,9 @@ def furnish(scene: Scene) -> None:
 def findings(page: Any) -> list[str]:
     """Returns what axe reports as serious or critical, without animations and without pending writes."""
     page.wait_for_function("() => !document.querySelector('.row.busy') && !document.getAnimations().length")
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']}: {node['target']} {node.get('failureSummary')}" for one in found
-            if one["impact"] in ("serious", "critical") for node in one["nodes"]]
+    violations = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [f"{violation['id']}: {node['target']} {node.get('failureSummary')}" for violation in violations
+            if violation["impact"] in ("serious", "critical") for node in violation["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -116,8 +116,8 @@ def test_a_late_unread_reopens_nothing(scene: Scene) -> None:
     shows(page, "note", "other")
 
     def state() -> dict[str, Any]:
-        found: list[dict[str, Any]] = scene.up.get("/api/v1/inbox?state=all", scene.token()).json()["rows"]
-        return next(row for row in found if row["title"] == "note")
+        rows: list[dict[str, Any]] = scene.up.get("/api/v1/inbox?state=all", scene.token()).json()["rows"]
+        return next(row for row in rows if row["title"] == "note")
 
     sent: list[tuple[str | None, int]] = []
 
@@ -203,8 +203,8 @@ def test_a_title_keeps_its_direction_and_turns_nothing_else(scene: Scene) -> Non
     page.wait_for_selector(".row.opened:not(.unread)")
     assert page.locator("#detail-title").evaluate(sides) == "rtl"
     page.click("#detail >> text=Resolve")
-    said = page.locator(".toast p").inner_text()
-    assert said == "Resolved “\u2068שלום עולם\u2069” for everyone."
+    text = page.locator(".toast p").inner_text()
+    assert text == "Resolved “\u2068שלום עולם\u2069” for everyone."
 
 
 def test_notification_errors_do_not_stop_the_page(scene: Scene) -> None:

@@ -28,14 +28,14 @@ def opened(page: Any) -> None:
 def findings(page: Any) -> list[str]:
     """Returns what axe reports within the card, contrast included, after the animations."""
     page.wait_for_function("() => !document.getAnimations().length")
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{one['id']}: {node['target']} {node.get('failureSummary')}" for one in found
-            if one["impact"] in ("serious", "critical") for node in one["nodes"]]
+    violations = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [f"{violation['id']}: {node['target']} {node.get('failureSummary')}" for violation in violations
+            if violation["impact"] in ("serious", "critical") for node in violation["nodes"]]
 
 
 def keys(scene: Scene) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = scene.up.get("/org/me/keys", scene.token()).json()["keys"]
-    return found
+    rows: list[dict[str, Any]] = scene.up.get("/org/me/keys", scene.token()).json()["keys"]
+    return rows
 
 
 def status(scene: Scene, secret: str) -> int:

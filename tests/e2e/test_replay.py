@@ -47,8 +47,8 @@ QUARTER = 900  # seconds
 
 @pytest.fixture
 def asker(up: Up) -> Iterator[Asker]:
-    with Asker(up.url, up.data_dir) as one:
-        yield one
+    with Asker(up.url, up.data_dir) as client:
+        yield client
 
 
 @pytest.fixture(params=[brokers.EMBEDDED])
@@ -72,14 +72,14 @@ def mixed(seed: int, size: int, workspaces: tuple[str, ...]) -> list[dict[str, A
     start = datetime.fromtimestamp(edge, UTC) - events.SLOTS * events.SLOT - timedelta(seconds=QUARTER)
     runs = ("run.failed",) * 5 + SOURCE_TYPES["run-failures"]
     others = [name for topic, names in SOURCE_TYPES.items() for name in names if topic != "run-failures"]
-    found = events.generate(seed, size, types=others, subjects=12, workspaces=workspaces, start=start)
-    return found + events.generate(seed, size // 8, types=runs, subjects=40, workspaces=workspaces, start=start)
+    drawn = events.generate(seed, size, types=others, subjects=12, workspaces=workspaces, start=start)
+    return drawn + events.generate(seed, size // 8, types=runs, subjects=40, workspaces=workspaces, start=start)
 
 
-def replay(up: Up, found: list[dict[str, Any]], rate: float | None = None) -> subprocess.Popen[bytes]:
+def replay(up: Up, sent: list[dict[str, Any]], rate: float | None = None) -> subprocess.Popen[bytes]:
     path = up.home / f"replay-{time.monotonic_ns()}.jsonl.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        file.writelines(json.dumps(line) + "\n" for line in found)
+        file.writelines(json.dumps(line) + "\n" for line in sent)
     flags = ["--rate", str(rate)] if rate else []
     return subprocess.Popen(
         [*COMMAND, "replay", str(path), *flags, "--data-dir", str(up.data_dir)], cwd=up.home, env=clean_env(),
@@ -96,8 +96,8 @@ def kill_at_random(up: Up, rng: random.Random, sending: subprocess.Popen[bytes],
         if up.part(part) is not None:
             up.kill(part)
             killed.append(part)
-    _, said = sending.communicate(timeout=600)
-    assert sending.returncode == 0, said.decode()[-2000:]
+    _, errors = sending.communicate(timeout=600)
+    assert sending.returncode == 0, errors.decode()[-2000:]
     up.wait_ready(120)
     return killed
 
@@ -117,9 +117,9 @@ def compare(asker: Asker, model: Model, seconds: float = 120, users: int = 3) ->
 def kill_everything(up: Up) -> None:
     """Kills all processes, the supervisor first, because it would restart the others."""
     assert up.process is not None
-    found = up.parts()
+    processes = up.parts()
     up.process.send_signal(signal.SIGKILL)
-    for part in found.values():
+    for part in processes.values():
         try:
             os.kill(part.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -129,8 +129,8 @@ def kill_everything(up: Up) -> None:
 
 def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker) -> None:
     rng = random.Random(20_261_122)
-    found = lines_of(SAMPLE)
-    model = Model(found)
+    lines = lines_of(SAMPLE)
+    model = Model(lines)
     big, small = "ws_org_line_c", "ws_org_line_g2"
     followers = [
         Follower(asker, up.url, big, Reader("olga", "OWNER")),
@@ -141,8 +141,8 @@ def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker)
     ]
     for follower in followers:
         follower.start()
-    wait_for(lambda: all(one.connects for one in followers), 20, "all feeds")
-    killed = kill_at_random(up, rng, replay(up, found, rate=500), 7)
+    wait_for(lambda: all(each.connects for each in followers), 20, "all feeds")
+    killed = kill_at_random(up, rng, replay(up, lines, rate=500), 7)
     assert {"worker", "edge"} <= set(killed)
     compare(asker, model)
     for follower in followers:
@@ -179,9 +179,9 @@ def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
             last = max(index for index, frame in enumerate(seen) if frame[1] == "snapshot")
             for place in {last, last + (len(seen) - 1 - last) // 2, max(last, len(seen) - 4), len(seen) - 1}:
                 rest = seen[place + 1:]
-                got = frames_after(asker, url, follower.ws, follower.reader, seen[place][0], follower.limit,
+                received = frames_after(asker, url, follower.ws, follower.reader, seen[place][0], follower.limit,
                                    until=rest[-1][0] if rest else None)
-                assert got == rest, f"{follower.ws} {follower.reader} after {seen[place][0]}"
+                assert received == rest, f"{follower.ws} {follower.reader} after {seen[place][0]}"
             recent = frames_after(asker, url, follower.ws, follower.reader, seen[-1][0], follower.limit)
             assert recent == [], "no frame was missed, so the edge sends none"
         with Asker(url, up.data_dir) as other:
@@ -212,12 +212,12 @@ def _check_resumed_feed(up: Up, asker: Asker, follower: Follower) -> None:
 
 def _history(up: Up, model: Model) -> None:
     """Law 8: every event is exactly one row; hourly sums and the history of each case are correct too."""
-    wanted = sorted([ws, f"{event.source} {event.id}"] for ws, found in model.events.items() for event in found)
+    wanted = sorted([ws, f"{event.source} {event.id}"] for ws, group in model.events.items() for event in group)
     wait_for(lambda: _lag(up) == 0, 120, "history at the end of the facts")
     assert up.stop()[0] == 0
     answer = ask(Settings(data_dir=up.data_dir))
     assert answer["events"] == wanted
-    events = [event for found in model.events.values() for event in found]
+    events = [event for group in model.events.values() for event in group]
     hours: Counter[tuple[str, int, str]] = Counter()
     for ws, hour, kind, _, count, _ in answer["hours"]:
         hours[ws, hour, kind] += count
@@ -235,10 +235,10 @@ def _lag(up: Up) -> float:
     time.sleep(1.0)  # the edge may be ahead of the lag that the history has measured
     port = int(up.env["ATTN_METRICS_PORT"]) + 1  # the worker's port comes first, then that of the history
     try:
-        said = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2, trust_env=False).text
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2, trust_env=False).text
     except httpx.HTTPError:
         return -1
-    return next((float(line.split()[1]) for line in said.splitlines() if line.startswith("attn_history_lag_rows ")), -1)
+    return next((float(line.split()[1]) for line in text.splitlines() if line.startswith("attn_history_lag_rows ")), -1)
 
 
 def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> None:
@@ -277,22 +277,22 @@ def _dead_letters(up: Up, garbage: list[dict[str, Any]]) -> None:
     """Checks that the dead letters are exactly the garbage, each with a reason."""
     listed = up.attn("dead-letters", "--json", "--limit", "10000")
     assert listed.returncode == 0, listed.stderr
-    found = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert all(letter["reason"] for letter in found)
-    assert {letter["value"] for letter in found} == {json.dumps(line["value"]) for line in garbage}
+    letters = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert all(letter["reason"] for letter in letters)
+    assert {letter["value"] for letter in letters} == {json.dumps(line["value"]) for line in garbage}
 
 
 def _garbage() -> list[tuple[str, Any]]:
     """Returns the part of the garbage that a replay file can hold, which is JSON."""
-    found = []
+    values = []
     for topic, raw in events.garbage():
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError):
             continue
         if len(raw) < 500_000:
-            found.append((topic, value))
-    return found
+            values.append((topic, value))
+    return values
 
 
 @pytest.mark.slow
@@ -301,13 +301,13 @@ def _garbage() -> list[tuple[str, Any]]:
 def test_all_incidents_shuffled(up: Up, asker: Asker) -> None:
     """Takes minutes. `make test` replays the sample in order, and generated events of all kinds shuffled."""
     rng = random.Random(3)
-    found = lines_of(Path(os.environ[WHOLE]))
-    model = Model(found)
-    rng.shuffle(found)
+    lines = lines_of(Path(os.environ[WHOLE]))
+    model = Model(lines)
+    rng.shuffle(lines)
     followers = [Follower(asker, up.url, "ws_org_line_c", READERS[0]), Follower(asker, up.url, "ws_other", READERS[1])]
     for follower in followers:
         follower.start()
-    kill_at_random(up, rng, replay(up, found), 8)
+    kill_at_random(up, rng, replay(up, lines), 8)
     compare(asker, model, seconds=900, users=2)
     for follower in followers:
         follower.equals(60)

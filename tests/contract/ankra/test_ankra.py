@@ -67,12 +67,12 @@ async def test_a3_each_kind_opens_and_ends_with_its_action(opens: str, kind: str
     attn = Deciding()
     editor = {"editor": {"type": "ai", "id": "ag"}} if kind == "draft_review" else {}
     attn.happen(event(opens, "x", title="T", **editor))
-    found = await item_of(attn, kind)
-    assert (found["kind"], found["state"], found["source_id"]) == (kind, "unread", "x")
+    item = await item_of(attn, kind)
+    assert (item["kind"], item["state"], item["source_id"]) == (kind, "unread", "x")
     attn.happen(event(answer, "x", minutes=1, by_user_id="ann"))
     async with attn.client() as client:
         assert await listed(client) == []
-        row = (await client.get(f"/api/v1/inbox/{found['id']}")).json()
+        row = (await client.get(f"/api/v1/inbox/{item['id']}")).json()
     assert (row["state"], row["resolved_action"], row["resolved_by_user_id"]) == ("resolved", action, "ann")
 
 
@@ -88,8 +88,8 @@ async def test_a4_a_plan_counts_automatic_and_confirmed_steps() -> None:
 async def test_a5_a_pending_action_has_risk_and_reversibility(risk: str, reversible: bool) -> None:
     attn = Deciding()
     attn.happen(event("action.requested", "a", title="T", risk=risk, reversible=reversible))
-    found = await item_of(attn, "pending_action")
-    assert (found["risk"], found["reversible"], found["blocking"]) == (risk, reversible, True)
+    item = await item_of(attn, "pending_action")
+    assert (item["risk"], item["reversible"], item["blocking"]) == (risk, reversible, True)
 
 
 async def test_a6_failed_steps_on_several_clusters_are_one_incident() -> None:
@@ -135,11 +135,11 @@ async def test_a8_items_carry_cluster_conversation_risk_and_times() -> None:
     attn = Deciding()
     attn.happen(event("action.requested", "a", minutes=-5, title="T", cluster="prod", conversation_id="conv",
                       risk="high", stack="web", case_id="case_1", session_id="s_1", expires_at=at(90)))
-    found = await item_of(attn, "pending_action")
+    item = await item_of(attn, "pending_action")
     wanted = {"cluster": "prod", "conversation_id": "conv", "risk": "high", "stack": "web", "created_at": at(-5),
               "updated_at": at(-5), "due_at": at(90), "expires_at": at(90), "case_id": "case_1", "session_id": "s_1",
               "action_url": "/cases/case_1/sessions/s_1"}
-    assert {name: found.get(name) for name in wanted} == wanted
+    assert {name: item.get(name) for name in wanted} == wanted
 
 
 async def test_a9_the_inbox_is_the_current_snapshot(attn: Deciding) -> None:
@@ -168,9 +168,9 @@ async def test_a10_the_feed_sends_a_snapshot_and_then_the_changes(attn: Deciding
         attn.happen(message("new"))
         attn.happen(message("new", minutes=1, title="again"))
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "resolved", "resolved_action": "approved"})
-        told = (await feed.get(4))[1:]
-        assert [name for _, name, _ in told] == ["added", "changed", "removed"]
-        removed = told[2][2]
+        changes = (await feed.get(4))[1:]
+        assert [name for _, name, _ in changes] == ["added", "changed", "removed"]
+        removed = changes[2][2]
         assert (removed["id"], removed["reason"], removed["resolved_action"]) == (M, "resolved", "approved")
         for slot in edge.connections._slots:
             for stream in list(slot):
@@ -195,12 +195,12 @@ async def test_a11_recent_activity() -> None:
         event("action.confirmed", "a", minutes=-10), event("action.declined", "b", minutes=-9),
         event("action.expired", "c", minutes=-8))
     async with attn.client() as client:
-        found = (await client.get("/org/me/activity")).json()
-        assert (found["window"], found["sessions_completed"], found["plans_approved"], found["actions_resolved"]) == (
+        body = (await client.get("/org/me/activity")).json()
+        assert (body["window"], body["sessions_completed"], body["plans_approved"], body["actions_resolved"]) == (
             "24h", 1, 1, 2)
-        assert [one["type"] for one in found["recent"]] == [
+        assert [entry["type"] for entry in body["recent"]] == [
             "action.declined", "action.confirmed", "plan.approved", "session.completed"]
-        assert (await inbox(client))["activity"] == found
+        assert (await inbox(client))["activity"] == body
 
 
 async def test_a12_a_connection_over_the_limit_is_rejected_until_another_closes() -> None:

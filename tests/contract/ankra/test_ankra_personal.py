@@ -81,17 +81,17 @@ async def test_dismiss_takes_a_revision(attn: Deciding) -> None:
 
 async def test_a17_preferences(attn: Deciding) -> None:
     async with attn.client("ann") as client, attn.client("bob") as other:
-        said = await client.patch("/org/me/preferences", json={"pinned_clusters": ["c2", "c1", "c2"]})
-        assert (said.status_code, said.json()) == (200, {"pinned_clusters": ["c2", "c1"], "widgets": []})
+        response = await client.patch("/org/me/preferences", json={"pinned_clusters": ["c2", "c1", "c2"]})
+        assert (response.status_code, response.json()) == (200, {"pinned_clusters": ["c2", "c1"], "widgets": []})
         widgets = [{"id": "drafts", "visible": True}, {"id": "momentum", "visible": False}]
-        said = await client.patch("/org/me/preferences", json={"widgets": widgets})
-        assert said.json() == {"pinned_clusters": ["c2", "c1"], "widgets": widgets}
-        assert (await client.get("/org/me/preferences")).json() == said.json()
+        response = await client.patch("/org/me/preferences", json={"widgets": widgets})
+        assert response.json() == {"pinned_clusters": ["c2", "c1"], "widgets": widgets}
+        assert (await client.get("/org/me/preferences")).json() == response.json()
         assert await listed(client) == ["n", "m"], "items of a pinned cluster come first"
         first = (await client.get("/org/me/inbox")).json()["items"][0]
         assert "pinned" in first["rank_reasons"]
         assert (await other.get("/org/me/preferences")).json() == {"pinned_clusters": [], "widgets": []}
-        assert (await client.patch("/org/me/preferences", json={})).json() == said.json()
+        assert (await client.patch("/org/me/preferences", json={})).json() == response.json()
 
 
 @pytest.mark.parametrize("body", [
@@ -155,23 +155,23 @@ async def test_a18_pins_stay_on_top_and_widgets_keep_their_order(attn: Deciding)
         assert (await client.get("/org/me/preferences")).json() == {
             "pinned_clusters": ["c2"], "widgets": layout[::-1]}
         twice = [*layout, {"id": "momentum", "visible": True}]
-        said = await client.patch("/org/me/preferences", json={"widgets": twice})
-        assert said.json()["widgets"] == layout, "a repeated widget counts once, at its first position"
+        response = await client.patch("/org/me/preferences", json={"widgets": twice})
+        assert response.json()["widgets"] == layout, "a repeated widget counts once, at its first position"
 
 
 async def test_a_single_item_equals_its_entry_in_the_list(attn: Deciding) -> None:
     async with attn.client("ann") as client, attn.client("bob", ws="other") as stranger:
-        one = f"/org/me/inbox/{M}"
+        url = f"/org/me/inbox/{M}"
         listed_as = {item["id"]: item for item in (await client.get("/org/me/inbox")).json()["items"]}
-        assert (await client.get(one)).json() == listed_as[M]
+        assert (await client.get(url)).json() == listed_as[M]
         await client.post(URL, json={"dismissed_until": at(30)})
         [away] = (await client.get("/org/me/inbox?dismissed=true")).json()["items"]
-        assert (await client.get(one)).json() == away
+        assert (await client.get(url)).json() == away
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "resolved"})
-        over = (await client.get(one)).json()
+        over = (await client.get(url)).json()
         assert (over["state"], over["resolved_by_user_id"]) == ("resolved", "ann")
-        for who, item in ((stranger, M), (client, "ibx_none")):
-            answer = await who.get(f"/org/me/inbox/{item}")
+        for caller, item in ((stranger, M), (client, "ibx_none")):
+            answer = await caller.get(f"/org/me/inbox/{item}")
             assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
 
 

@@ -27,10 +27,10 @@ async def test_a9_inbox_is_the_current_snapshot() -> None:
     assert body["activity"] == {
         "window": "24h", "sessions_completed": 0, "plans_approved": 0, "actions_resolved": 0, "recent": []}
     assert "next" not in body
-    [found] = body["items"]
-    assert found.pop("id").startswith("ibx_")
-    assert found.pop("rank")
-    assert found == {
+    [item] = body["items"]
+    assert item.pop("id").startswith("ibx_")
+    assert item.pop("rank")
+    assert item == {
         "workspace_id": "w1", "kind": "waitpoint", "source_id": "wp_tok_abc", "title": "Review production deploy",
         "body_md": "PR #128 ready", "state": "unread", "priority": "high", "blocking": True, "target_role": "OWNER",
         "created_at": "2025-05-20T08:14:22Z", "updated_at": "2025-05-20T08:14:22Z", "revision": 7,
@@ -56,7 +56,7 @@ async def test_a3_to_a6_items_have_the_fields_of_their_kind() -> None:
         item(source_id="ses_8", kind="verifying_no_proof", data=Data(case_id="c", task_id="t", proof_id="p")),
     )
     async with fed.client() as client:
-        items = {one["kind"]: one for one in (await client.get("/org/me/inbox")).json()["items"]}
+        items = {row["kind"]: row for row in (await client.get("/org/me/inbox")).json()["items"]}
     assert items["plan_approval"]["plan"] == {"auto": 2, "confirm": 1, "steps": [
         {"title": "a", "mode": "auto"}, {"title": "b", "mode": "confirm"}, {"title": "c", "mode": "auto"}]}
     assert items["plan_approval"]["expires_at"] == "2025-05-20T08:14:22Z"
@@ -82,9 +82,9 @@ async def test_the_default_link_encodes_the_ids(case: str, session: str | None, 
     fed = Fed()
     fed.put(item(data=Data(case_id=case, session_id=session)))
     async with fed.client() as client:
-        [one] = (await client.get("/org/me/inbox")).json()["items"]
+        [row] = (await client.get("/org/me/inbox")).json()["items"]
         [same] = (await client.get("/inbox")).json()["items"]
-    assert one.get("action_url") == same.get("action_url") == link
+    assert row.get("action_url") == same.get("action_url") == link
 
 
 @pytest.mark.parametrize("url", ["/\\host", "/\thost", "//host", "https://u@host", "/a\u202e", "javascript:alert(1)"])
@@ -95,7 +95,7 @@ async def test_an_unusable_link_of_an_older_row_is_not_shown(url: str) -> None:
     async with fed.client() as client:
         for path in ("/org/me/inbox", "/inbox"):
             items = (await client.get(path)).json()["items"]
-            assert {one.get("action_url") for one in items} == {None, "/cases/c"}
+            assert {row.get("action_url") for row in items} == {None, "/cases/c"}
 
 
 async def test_a7_pages_are_ranked_and_end() -> None:
@@ -105,15 +105,15 @@ async def test_a7_pages_are_ranked_and_end() -> None:
         fed.put(*rows)
     wanted = Truth(world.rows, Reader("w1", "ann", frozenset({"OWNER"}))).page(1000)
     async with fed.client() as client:
-        got, after = [], {}
+        listed, after = [], {}
         while True:
             body = (await client.get("/org/me/inbox", params={"limit": 3, **after})).json()
-            got += body["items"]
+            listed += body["items"]
             assert body["counts"] == wanted["counts"]
             if "next" not in body:
                 break
             after = {"next": body["next"]}
-        assert got == wanted["items"]
+        assert listed == wanted["items"]
         assert len((await client.get("/org/me/inbox?limit=9999")).json()["items"]) == len(wanted["items"])
 
 
@@ -125,14 +125,14 @@ async def test_dismissed_lists_my_dismissed_items() -> None:
     fed.put(*rows, *marks, (mark_key(rows[3][1].id, "bob"), MarkRow("w1", rows[3][1].id, "bob", 0)))
     async with fed.client() as client:
         body = (await client.get("/org/me/inbox?dismissed=true&limit=2")).json()
-        assert [one["source_id"] for one in body["items"]] == ["s0", "s1"]
-        assert [one.get("dismissed_until") for one in body["items"]] == [None, "2025-05-20T08:14:22Z"]
+        assert [listed["source_id"] for listed in body["items"]] == ["s0", "s1"]
+        assert [listed.get("dismissed_until") for listed in body["items"]] == [None, "2025-05-20T08:14:22Z"]
         rest = (await client.get("/org/me/inbox", params={"dismissed": "true", "next": body["next"]})).json()
-        assert [one["source_id"] for one in rest["items"]] == ["s2"]
+        assert [listed["source_id"] for listed in rest["items"]] == ["s2"]
         assert "next" not in rest
-        mine = (await client.get("/org/me/inbox")).json()
-        assert [one["source_id"] for one in mine["items"]] == ["s3"]
-        assert mine["counts"]["total"] == 1
+        inbox = (await client.get("/org/me/inbox")).json()
+        assert [listed["source_id"] for listed in inbox["items"]] == ["s3"]
+        assert inbox["counts"]["total"] == 1
 
 
 async def test_a11_activity_counts_visible_events_within_the_window() -> None:
@@ -152,7 +152,7 @@ async def test_a11_activity_counts_visible_events_within_the_window() -> None:
         whole = (await client.get("/org/me/activity")).json()
         assert [whole[name] for name in ("window", "sessions_completed", "plans_approved", "actions_resolved")] == [
             "24h", 1, 1, 1]
-        assert [one["title"] for one in whole["recent"]] == ["a:1", "a:2", "a:3"]
+        assert [entry["title"] for entry in whole["recent"]] == ["a:1", "a:2", "a:3"]
         assert whole["recent"][1]["by_user_id"] == "bob"
         short = (await client.get("/org/me/activity?window=2h")).json()
         assert (short["window"], short["sessions_completed"], short["plans_approved"]) == ("2h", 1, 0)
@@ -196,8 +196,8 @@ async def test_a18_pinned_clusters_come_first_within_band_and_blocking() -> None
     )
     async with fed.client() as client:
         items = (await client.get("/org/me/inbox")).json()["items"]
-        assert [one["source_id"] for one in items] == ["d", "b", "a", "c"]
+        assert [row["source_id"] for row in items] == ["d", "b", "a", "c"]
         assert items[1]["rank_reasons"] == ["normal", "pinned"]
-        mine = (await client.get("/org/me/inbox?cluster=c1&kind=waitpoint")).json()["items"]
-        assert [one["source_id"] for one in mine] == ["b", "c"]
+        filtered = (await client.get("/org/me/inbox?cluster=c1&kind=waitpoint")).json()["items"]
+        assert [row["source_id"] for row in filtered] == ["b", "c"]
         assert (await client.get("/org/me/inbox?kind=nothing")).json()["items"] == []

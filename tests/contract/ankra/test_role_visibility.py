@@ -57,8 +57,8 @@ async def test_lists_counts_and_writes(rule: str, role: str) -> None:
         assert (await client.patch(f"/api/v1/inbox/{ITEM}", json={"state": "read"})).status_code == status
         assert (await client.post(f"/org/me/inbox/{ITEM}/dismiss")).status_code == status
         assert (await client.delete(f"/org/me/inbox/{ITEM}/dismiss")).status_code == status
-        said = (await client.post("/api/v1/inbox/bulk", json={"ids": [ITEM], "state": "resolved"})).json()
-        assert (said["updated"], said["not_found"]) == (int(sees), int(not sees))
+        breakdown = (await client.post("/api/v1/inbox/bulk", json={"ids": [ITEM], "state": "resolved"})).json()
+        assert (breakdown["updated"], breakdown["not_found"]) == (int(sees), int(not sees))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -66,10 +66,10 @@ async def test_lists_counts_and_writes(rule: str, role: str) -> None:
 async def test_feed_push_and_case_streams(rule: str, role: str) -> None:
     attn, sees = stage(rule), role in SEEN[rule]
     edge, reader = attn.edges[0], Reader(WS, "ann", roles_of(role, rule))  # type: ignore[arg-type]
-    feed, cases, one = Kept(), Kept(), Subscriber(reader)
+    feed, cases, subscriber = Kept(), Kept(), Subscriber(reader)
     edge.feed_hub.open(reader, 100, None, feed)
     edge.case_events.open(reader, None, None, cases)
-    edge.notifications.subscribe(one)
+    edge.notifications.subscribe(subscriber)
     attn.happen(
         message("m", minutes=1, target_role="MEMBER", title="again"), message("n", target_role="MEMBER"),
         event("session.started", "s", case_id=CASE, target_role="MEMBER"))
@@ -79,9 +79,9 @@ async def test_feed_push_and_case_streams(rule: str, role: str) -> None:
     assert edge.case_events.has_case(reader, CASE) is sees
     async with attn.client("bob", "MEMBER") as client:
         assert (await client.patch(f"/api/v1/inbox/{ITEM}", json={"state": "resolved"})).status_code == 200
-    assert one.waiting.qsize() == sees
+    assert subscriber.waiting.qsize() == sees
     if sees:
-        assert json.loads(one.waiting.get_nowait())["payload"] == {"id": ITEM, "state": "resolved"}
+        assert json.loads(subscriber.waiting.get_nowait())["payload"] == {"id": ITEM, "state": "resolved"}
     async with attn.client("ann", role) as client:
         if not sees:
             assert (await client.get(f"/cases/{CASE}/events")).status_code == 404

@@ -66,8 +66,8 @@ async def test_c3_visible_without_target_or_to_me_or_to_my_role() -> None:
         targets = {"target_user_id": user, "target_role": role}
         attn.happen(message(f"t{number}", **{name: value for name, value in targets.items() if value}))
     attn.happen(message("elsewhere", ws="ws2"))
-    for column, who in ((2, ("ann", "OWNER")), (3, ("bob", "MEMBER"))):
-        async with attn.client(*who) as client:
+    for column, reader in ((2, ("ann", "OWNER")), (3, ("bob", "MEMBER"))):
+        async with attn.client(*reader) as client:
             wanted = {f"t{number}" for number, line in enumerate(MATRIX) if line[column]}
             assert set(await sources(client)) == wanted
             assert (await client.get(f"{URL}/count")).json() == {"unread_count": len(wanted)}
@@ -133,12 +133,12 @@ async def test_c8_items_have_kind_priority_and_blocking(attn: Deciding) -> None:
     attn.happen(*(message(f"p-{name}", priority=name) for name in ("low", "normal", "high", "urgent")),
                 message("b", blocking=True), event("plan.proposed", "plan", title="T"))
     async with attn.client() as client:
-        found = {row["source_id"]: row for row in await rows(client)}
-    assert {name: found[f"p-{name}"]["priority"] for name in ("low", "normal", "high", "urgent")} == {
+        row_of = {row["source_id"]: row for row in await rows(client)}
+    assert {name: row_of[f"p-{name}"]["priority"] for name in ("low", "normal", "high", "urgent")} == {
         name: name for name in ("low", "normal", "high", "urgent")}
-    assert found["m"]["priority"] == "normal"
-    assert [found[name]["blocking"] for name in ("w", "m", "b")] == [True, False, True]
-    assert found["plan"]["kind"] == "plan_approval", "kinds of other seeds are listed too"
+    assert row_of["m"]["priority"] == "normal"
+    assert [row_of[name]["blocking"] for name in ("w", "m", "b")] == [True, False, True]
+    assert row_of["plan"]["kind"] == "plan_approval", "kinds of other seeds are listed too"
 
 
 async def test_c9_the_list_is_newest_first_by_state_and_keeps_resolved_items(attn: Deciding) -> None:
@@ -204,9 +204,9 @@ async def test_c13_an_invalid_body_is_400_with_its_error(attn: Deciding) -> None
     async with attn.client() as client:
         answer = await client.patch(f"{URL}/{M}", content=b"{", headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()) == (400, {"error": "the body is not JSON"})
-        status, said = await patch(client, M, state="read", urgent=True)
+        status, body = await patch(client, M, state="read", urgent=True)
         assert status == 400
-        assert "urgent" in said["error"], "the error names the unknown field"
+        assert "urgent" in body["error"], "the error names the unknown field"
 
 
 @pytest.mark.parametrize("action", ["approved", "rejected", "retried", "cancelled", "moved to Tuesday", None])
@@ -241,8 +241,8 @@ async def test_c16_source_managed_items_accept_only_the_state_read(attn: Decidin
 async def test_c16_kinds_whose_source_can_close_them_are_managed_too(attn: Deciding) -> None:
     opened = {"plan_approval": "plan.proposed", "pending_action": "action.requested",
               "session_waiting": "session.waiting"}
-    for kind, what in opened.items():
-        attn.happen(event(what, kind, title="T"))
+    for kind, opening in opened.items():
+        attn.happen(event(opening, kind, title="T"))
         async with attn.client() as client:
             assert await patch(client, item_id(WS, kind, kind), state="resolved") == (
                 409, {"error": MANAGED, "kind": kind})
@@ -260,9 +260,9 @@ async def test_c16_004_by_setting_failed_runs_are_managed() -> None:
             for state in ("unread", "resolved"):
                 assert await patch(client, ids[kind], state=state) == (409, {"error": MANAGED, "kind": kind})
             assert await patch(client, ids[kind], state="read") == (200, {"id": ids[kind], "state": "read"})
-        _, said = await bulk(client, ids=list(ids.values()), state="unread")
+        _, body = await bulk(client, ids=list(ids.values()), state="unread")
         left = [ids[kind] for kind in ("waitpoint", "escalation", "failed_run")]
-        assert (said["updated"], said["skipped_ids"]) == (2, left)
+        assert (body["updated"], body["skipped_ids"]) == (2, left)
         for kind in ("message", "plan_approval"):
             for state in ("resolved", "unread", "read"):
                 assert (await patch(client, ids[kind], state=state))[0] == 200

@@ -29,8 +29,8 @@ async def test_c21_bulk_accepts_up_to_500_ids_and_rejects_invalid_bodies(attn: D
             assert await bulk(client, ids=ids, state="read") == required
         many = [f"ibx_{number}" for number in range(501)]
         assert await bulk(client, ids=many, state="read") == (400, {"error": "too many ids (max 500)"})
-        said = (await bulk(client, ids=[*many[:500], "", *many[:100]], state="read"))[1]
-        assert said["not_found"] == 500, "repeated and blank ids do not count"
+        body = (await bulk(client, ids=[*many[:500], "", *many[:100]], state="read"))[1]
+        assert body["not_found"] == 500, "repeated and blank ids do not count"
         for state in ("open", None, 1):
             assert await bulk(client, ids=[M], state=state) == STATE_ERROR
         assert await bulk(client, ids=[M]) == STATE_ERROR
@@ -89,17 +89,17 @@ async def test_c25_bulk_read_is_for_all_and_no_batch_fails_as_a_whole(attn: Deci
         assert await bulk(client, ids=list(ids.values()), state="read") == (
             200, {"updated": 6, "skipped": 0, "skipped_ids": [], "not_found": 0, "state": "read"})
         assert {row["state"] for row in await rows(client)} == {"read"}
-        status, said = await bulk(client, ids=[ids["w"], ids["m"], ids["r"], "ibx_none"], state="resolved",
+        status, body = await bulk(client, ids=[ids["w"], ids["m"], ids["r"], "ibx_none"], state="resolved",
                                   resolved_action="approved")
-        assert (status, said["updated"]) == (200, 2)
+        assert (status, body["updated"]) == (200, 2)
         assert {(await get(client, ids[name]))["resolved_action"] for name in ("m", "r")} == {"approved"}
 
 
 async def test_c26_the_breakdown(attn: Deciding) -> None:
     async with attn.client() as client:
-        status, said = await bulk(client, ids=[W, "ibx_none", M], state="resolved")
+        status, body = await bulk(client, ids=[W, "ibx_none", M], state="resolved")
     assert status == 200
-    assert said == {"updated": 1, "skipped": 1, "skipped_ids": [W], "not_found": 1, "state": "resolved"}
+    assert body == {"updated": 1, "skipped": 1, "skipped_ids": [W], "not_found": 1, "state": "resolved"}
 
 
 async def test_c27_of_25_items_22_are_resolved_and_3_link_to_their_source() -> None:
@@ -108,11 +108,11 @@ async def test_c27_of_25_items_22_are_resolved_and_3_link_to_their_source() -> N
     attn.happen(*(message(f"m{number}") for number in range(22)), *open_)
     async with attn.client() as client:
         ids = [row["id"] for row in await rows(client)]
-        _, said = await bulk(client, ids=ids, state="resolved")
-        assert (said["updated"], said["skipped"], len(said["skipped_ids"])) == (22, 3, 3)
-        items = {one["id"]: one for one in (await client.get("/org/me/inbox")).json()["items"]}
-        assert set(items) == set(said["skipped_ids"])
-        for item in said["skipped_ids"]:
+        _, body = await bulk(client, ids=ids, state="resolved")
+        assert (body["updated"], body["skipped"], len(body["skipped_ids"])) == (22, 3, 3)
+        items = {listed["id"]: listed for listed in (await client.get("/org/me/inbox")).json()["items"]}
+        assert set(items) == set(body["skipped_ids"])
+        for item in body["skipped_ids"]:
             row = await get(client, item)
             assert row["kind"] == "waitpoint"
             assert items[item]["action_url"] == f"/pipelines/waitpoints/{row['source_id']}"

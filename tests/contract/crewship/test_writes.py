@@ -17,9 +17,9 @@ M = item_id("ws", "message", "m")
 
 @pytest.fixture
 def attn() -> Deciding:
-    found = Deciding()
-    found.happen(message("m", minutes=-60))
-    return found
+    deciding = Deciding()
+    deciding.happen(message("m", minutes=-60))
+    return deciding
 
 
 async def patch(client: httpx.AsyncClient, item: str, **body: Any) -> tuple[int, Any]:
@@ -101,8 +101,8 @@ async def test_writes_of_one_user_are_limited() -> None:
     attn = Deciding(write_rate=0.5, write_burst=3)
     attn.happen(message("m"))
     async with attn.client() as client, attn.client("bob") as other:
-        found = [(await patch(client, M, state="read"))[0] for _ in range(4)]
-        assert found == [200, 200, 200, 429]
+        statuses = [(await patch(client, M, state="read"))[0] for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
         refused = await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
         assert (refused.headers["retry-after"], refused.json()["limit"]) == ("2", 3)
         assert (await patch(other, M, state="read"))[0] == 200

@@ -62,13 +62,13 @@ async def test_a_write_again_writes_nothing(attn: Deciding, method: str, path: s
     async with attn.client() as client:
         first = await client.request(method, path, json=body)
         assert first.status_code == 200, first.text
-        before, told, pushed = kept(attn), facts(attn), listener.waiting.qsize()
+        before, fact_count, pushed = kept(attn), facts(attn), listener.waiting.qsize()
         cursor = attn.edges[0].replica.cursor(WS)
         attn.now += 60
         again = await client.request(method, path, json=body)
         assert (again.status_code, again.content) == (200, first.content), "the answer is the same, breakdown included"
     assert kept(attn) == before, "no row and no revision changed"
-    assert (facts(attn), listener.waiting.qsize()) == (told, pushed)
+    assert (facts(attn), listener.waiting.qsize()) == (fact_count, pushed)
     assert attn.edges[0].replica.cursor(WS) > cursor, "the repeat was written to the log"
 
 
@@ -102,11 +102,11 @@ async def test_a_bulk_of_500_is_kept_in_a_bit_an_id() -> None:
     attn.happen(*(waitpoint(f"w{number}", minutes=-60) for number in range(0, 500, 2)),
                 *(message(f"w{number}", minutes=-60) for number in range(1, 500, 2)))
     ids = [item_id(WS, ("waitpoint", "message")[number % 2], f"w{number}") for number in range(499)]
-    asked = {"json": {"ids": [*ids, "ibx_none"], "state": "resolved"}, "headers": {"idempotency-key": "k"}}
+    request = {"json": {"ids": [*ids, "ibx_none"], "state": "resolved"}, "headers": {"idempotency-key": "k"}}
     async with attn.client() as client:
-        first = await client.post(BULK, **asked)
+        first = await client.post(BULK, **request)
         attn.now += 60
-        again = await client.post(BULK, **asked)
+        again = await client.post(BULK, **request)
     assert first.json() | {"skipped_ids": []} == {
         "updated": 249, "skipped": 250, "skipped_ids": [], "not_found": 1, "state": "resolved"}
     assert again.content == first.content
@@ -168,8 +168,8 @@ async def test_preferences_have_a_size(attn: Deciding, body: Any) -> None:
         assert answer.status_code == 400
         assert next(iter(body)) in answer.json()["error"]
         assert {"8192", "200"} & set(answer.json()["error"].replace(",", " ").split())
-        most = {"pinned_clusters": [f"{number:03}" + "x" * 37 for number in range(200)]}
-        assert (await client.patch(PREFERENCES, json=most)).status_code == 200, "the largest accepted preferences"
+        largest = {"pinned_clusters": [f"{number:03}" + "x" * 37 for number in range(200)]}
+        assert (await client.patch(PREFERENCES, json=largest)).status_code == 200, "the largest accepted preferences"
 
 
 async def test_ids_and_bytes_cost_as_writes_do() -> None:
@@ -214,8 +214,8 @@ async def test_a_late_write_opens_nothing_that_its_source_closed(attn: Deciding,
         assert (row["state"], row["resolved_action"]) == ("resolved", "withdrawn")
         if state == "unread":
             assert (late.status_code, late.json()["kind"], late.json()["revision"]) == (409, "message", row["revision"])
-            said = (await client.post(BULK, json={"ids": [M], "state": state})).json()
-            assert (said["updated"], said["skipped_ids"]) == (0, [M])
+            body = (await client.post(BULK, json={"ids": [M], "state": state})).json()
+            assert (body["updated"], body["skipped_ids"]) == (0, [M])
             assert (await client.get(f"/api/v1/inbox/{M}")).json() == row
             seen = {"if-match": f'"{row["revision"]}"'}
             again = await client.patch(f"/api/v1/inbox/{M}", json={"state": state}, headers=seen)

@@ -48,10 +48,10 @@ async def test_a_link_to_a_page_of_the_source_is_an_explaining_404_for_browsers(
     async with fed.client() as client:
         client.headers = {}  # type: ignore[assignment]
         for path in ("/cases/c", "/cases/c/sessions/s"):
-            told = await client.get(path, headers={"accept": "text/html,application/xhtml+xml"})
-            assert (told.status_code, told.headers["content-type"]) == (404, "text/html; charset=utf-8")
-            assert "decided elsewhere" in told.text
-            assert "default-src 'none'" in told.headers["content-security-policy"]
+            response = await client.get(path, headers={"accept": "text/html,application/xhtml+xml"})
+            assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert "decided elsewhere" in response.text
+            assert "default-src 'none'" in response.headers["content-security-policy"]
             program = await client.get(path, headers={"accept": "application/json"})
             assert (program.status_code, program.json()) == (404, {"error": "not found"})
 
@@ -95,20 +95,20 @@ def imported(path: Path, seen: set[Path]) -> set[Path]:
     """Returns the module and all modules that it needs to start."""
     if path not in seen:
         seen.add(path)
-        for found in imports(path, r'^(?:import|export)[^"]*? from "(\.[^"]+)"'):
-            imported(found, seen)
+        for module in imports(path, r'^(?:import|export)[^"]*? from "(\.[^"]+)"'):
+            imported(module, seen)
     return seen
 
 
 def with_later(modules: set[Path]) -> set[Path]:
     """Returns the modules and those that are loaded after the list, workers included."""
-    found, todo = set(modules), list(modules)
+    modules_found, todo = set(modules), list(modules)
     while todo:
-        before = set(found)
+        before = set(modules_found)
         for later in imports(todo.pop(), r'(?:import|new URL)\("(\.[^"]+\.js)"'):
-            imported(later, found)
-        todo += found - before
-    return found
+            imported(later, modules_found)
+        todo += modules_found - before
+    return modules_found
 
 
 def test_the_page_is_small_and_requests_all_modules_at_once() -> None:
@@ -118,10 +118,10 @@ def test_the_page_is_small_and_requests_all_modules_at_once() -> None:
     begins = imported(STATIC / "attn" / "boot.js", set())
     modules = imported(STATIC / "attn" / "main.js", set(begins))
     named = re.findall(r'(?:src|href)="/static/([^"]+)"', html)
-    asked = [STATIC / name for name in named if name.endswith(".js")]
-    assert len(asked) == len(modules)
-    assert set(asked) == modules, "the page preloads exactly the needed modules"
-    assert set(asked[:len(begins)]) == begins, "modules of the first request come first"
+    requested = [STATIC / name for name in named if name.endswith(".js")]
+    assert len(requested) == len(modules)
+    assert set(requested) == modules, "the page preloads exactly the needed modules"
+    assert set(requested[:len(begins)]) == begins, "modules of the first request come first"
     every = with_later(modules)
     later = {path.relative_to(STATIC).as_posix() for path in every - modules}
     assert {path for path in later if "/answer/" not in path and "/keys/" not in path} == {

@@ -27,11 +27,11 @@ def test_the_vectors_equal_those_of_the_current_server() -> None:
 
 
 def test_the_vectors_have_every_frame_and_reason() -> None:
-    told = "".join(step["stream"] for text in vectors().values() for step in json.loads(text)["steps"])
+    streams = "".join(step["stream"] for text in vectors().values() for step in json.loads(text)["steps"])
     for event in ("snapshot", "added", "changed", "removed", "activity", "drafts", "preferences"):
-        assert f"event: {event}\n" in told
+        assert f"event: {event}\n" in streams
     for reason in ("resolved", "decided", "dismissed", "snoozed", "retargeted", "grouped", "beyond"):
-        assert f'"reason":"{reason}"' in told
+        assert f'"reason":"{reason}"' in streams
 
 
 @pytest.mark.skipif(NODE is None, reason="no node here")

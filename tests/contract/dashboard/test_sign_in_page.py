@@ -75,7 +75,7 @@ def problem(text: str) -> str:
 
 
 async def test_the_form_reports_a_session_cookie_that_the_browser_would_drop() -> None:
-    largest = next(one for extra in range(3000) if len(one := own_token(name="n" * (2600 + extra))) == 3968)
+    largest = next(encoded for extra in range(3000) if len(encoded := own_token(name="n" * (2600 + extra))) == 3968)
     async with browsing() as seen:
         page = await seen.page()
         await seen.sign_in(page, seen.here, own_token(name="n" * 5000))
@@ -109,7 +109,7 @@ async def test_sign_in_over_http_works_despite_cookies_of_a_sibling_domain() -> 
             for name, value in (("attn_session", evil), ("attn_csrf", csrf_of(evil)))])
         await seen.sign_in(page, seen.there, own_token())
         await page.wait_for_selector(".row:has-text('Read me')")
-        kept = [one["value"] for one in await page.context.cookies(seen.there) if one["name"] == "attn_csrf"]
+        kept = [cookie["value"] for cookie in await page.context.cookies(seen.there) if cookie["name"] == "attn_csrf"]
         assert len(kept) == 2
         assert kept[0] == csrf_of(evil)
         await page.reload()

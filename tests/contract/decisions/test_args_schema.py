@@ -30,9 +30,9 @@ ARGS = {"to": "ann@example.com", "amount": 10}
 
 @pytest.fixture
 async def checker() -> AsyncIterator[ArgsChecker]:
-    one = ArgsChecker()
-    yield one
-    await one.stop()
+    args_checker = ArgsChecker()
+    yield args_checker
+    await args_checker.stop()
 
 
 def errors(args: Any, schema: Any = SCHEMA) -> dict[str, str]:

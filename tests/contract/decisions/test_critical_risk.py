@@ -29,8 +29,8 @@ async def answers(attn: Deciding, client: Any, csrf: dict[str, str]) -> list[int
 
 
 async def in_session(attn: Deciding, age: float, acr: str | None) -> list[int]:
-    who = Identity("ann", auth_time=attn.now - age, acr=acr)
-    opened = await open_session(attn.edges[0], who, [Grant("ws", "ADMIN")], device="", via="oidc")
+    identity = Identity("ann", auth_time=attn.now - age, acr=acr)
+    opened = await open_session(attn.edges[0], identity, [Grant("ws", "ADMIN")], device="", via="oidc")
     csrf = csrf_of(opened.text)
     cookie = {"cookie": f"attn_session={opened.text}; attn_csrf={csrf}"}
     async with attn.client(headers=cookie) as client:

@@ -42,7 +42,7 @@ async def test_own_decisions_are_listed_newest_first_with_their_state() -> None:
         attn.happen(event("waitpoint.approved", "c", 20))
         page = (await client.get(URL)).json()
         Decisions.model_validate_json(json.dumps(page))
-        assert [(one["id"], one["state"]) for one in page["decisions"]] == [
+        assert [(row["id"], row["state"]) for row in page["decisions"]] == [
             (made[2], "applied"), (made[1], "refused"), (made[0], "sending")]
         assert (page["decisions"][1]["reason"], page["decisions"][1]["returned"]) == ("no such deploy", "refused")
         last = page["decisions"][2]
@@ -54,7 +54,7 @@ async def test_own_decisions_are_listed_newest_first_with_their_state() -> None:
         assert last["at"] == item["decision"]["at"]
         for state, expected in (("applied", [made[2]]), ("sending", [made[0]]), ("taken_back", [])):
             filtered = (await client.get(URL, params={"state": state})).json()
-            assert [one["id"] for one in filtered["decisions"]] == expected
+            assert [row["id"] for row in filtered["decisions"]] == expected
 
 
 async def test_pages_of_decisions_follow_by_token() -> None:
@@ -65,14 +65,14 @@ async def test_pages_of_decisions_follow_by_token() -> None:
             await decide(client, item=names(f"n{number}")[0])
         whole = (await client.get(URL)).json()["decisions"]
         assert len(whole) == 7
-        found, token = [], None
+        listed, token = [], None
         while True:
             page = (await client.get(URL, params={"limit": 3, **({"next": token} if token else {})})).json()
-            found += page["decisions"]
+            listed += page["decisions"]
             if "next" not in page:
                 break
             token = page["next"]
-        assert found == whole
+        assert listed == whole
         for params in ({"next": "!"}, {"next": ""}, {"next": "AAAA"}, {"limit": 0}, {"state": "done"}, {"state": ""}):
             status, body = await answer(client.get(URL, params=params))
             assert (status, set(body)) == (400, {"error"}), params
@@ -87,7 +87,7 @@ async def test_a_decision_is_visible_to_its_deciders_and_to_readers_of_its_item(
         attn.happen(asking(APPROVAL, "all", minutes=1, target_role="OWNER", title="T"))
 
         async def items_of(client: Any) -> list[str]:
-            return [one["source_id"] for one in (await client.get(URL)).json()["decisions"]]
+            return [row["source_id"] for row in (await client.get(URL)).json()["decisions"]]
 
         assert await items_of(ann) == ["all", "o"]
         assert await items_of(bob) == ["all"], "the item is for another role now, but bob made a decision about it"

@@ -88,8 +88,8 @@ async def test_a_push_follows_the_change_on_each_edge_and_only_to_readers_of_the
     attn.happen(asking(APPROVAL, target_role="OWNER"))
     watching = [Watching(attn, edge) for edge in (0, 1)]
     seen: list[str] = []
-    for one in watching:
-        subscriber = one._subscribers["ann"]
+    for watching_edge in watching:
+        subscriber = watching_edge._subscribers["ann"]
         enqueue = subscriber.enqueue
 
         def note(message: bytes, enqueue: Any = enqueue) -> None:
@@ -101,6 +101,6 @@ async def test_a_push_follows_the_change_on_each_edge_and_only_to_readers_of_the
         subscriber.enqueue = note  # type: ignore[method-assign]
     async with attn.client("ann") as client:
         await decide(client)
-    assert [one.pushed() for one in watching] == [[{"id": W, "state": "decided"}]] * 2
-    assert [one.pushed("bob") for one in watching] == [[], []]
+    assert [watching_edge.pushed() for watching_edge in watching] == [[{"id": W, "state": "decided"}]] * 2
+    assert [watching_edge.pushed("bob") for watching_edge in watching] == [[], []]
     assert seen[0] == seen[3] == "decided", "the replica has the change when the push is sent"

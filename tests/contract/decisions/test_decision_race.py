@@ -49,10 +49,10 @@ async def race(attn: Deciding, hold: bool) -> list[tuple[int, Any]]:
     if hold:
         await until(lambda: votes_in(attn) == PEOPLE, 300, lambda: f"{votes_in(attn)} answers are in the log")
         attn.held = False
-    found = await asyncio.gather(*answers)
+    responses = await asyncio.gather(*answers)
     for client in clients:
         await client.aclose()
-    return found
+    return responses
 
 
 def votes_in(attn: Deciding) -> int:

@@ -42,14 +42,14 @@ async def test_the_breakdown_names_each_item() -> None:
             "decided": 2, "voted": 1, "skipped": 7, "skipped_ids": [*ids("won", "o", "f", "e", "d", "c"), m],
             "changed": 1, "changed_ids": ids("changed"), "not_found": 2, "option": "ok",
         }
-        states = [(await get_item(ann, one))["state"] for one in ids("a", "b", "q", "f", "changed")]
+        states = [(await get_item(ann, item))["state"] for item in ids("a", "b", "q", "f", "changed")]
     assert states == ["decided", "decided", "unread", "unread", "unread"]
 
 
 async def test_an_item_is_fenced_by_the_revision_that_the_client_saw() -> None:
     attn = deciding(asking(APPROVAL, "a"), asking(APPROVAL, "b"))
     async with attn.client("ann") as client:
-        seen = {one: (await get_item(client, one))["revision"] for one in ids("a", "b")}
+        seen = {item: (await get_item(client, item))["revision"] for item in ids("a", "b")}
         attn.happen(asking(APPROVAL, "b", minutes=1, title="drop production"))
         status, body = await answer(client.post(URL, json={
             "ids": ids("a", "b"), "option": "ok", "revisions": seen, "comment": "as discussed"}))

@@ -100,14 +100,14 @@ def test_the_payload_is_canonical_and_follows_from_the_rows(has_item: bool, stat
 async def test_every_edge_gives_the_same_bytes_and_another_state_gives_others() -> None:
     item = asking_item()
     row = decided(item)
-    found = []
+    receipts = []
     for state in ("made", "made", "sending"):
         fed = Fed()
         put(fed, item, msgspec.structs.replace(row, state=state))
         async with fed.client() as client:
-            found += [(await client.get(path_of(item))).content for _ in range(2)]
-    assert len(set(found[:4])) == 1
-    assert len(set(found)) == 2
+            receipts += [(await client.get(path_of(item))).content for _ in range(2)]
+    assert len(set(receipts[:4])) == 1
+    assert len(set(receipts)) == 2
 
 
 async def test_earlier_decisions_are_named_by_their_id() -> None:

@@ -18,7 +18,7 @@ ACTION = {"name": "deploy", "args": {"n": 1, "where": "staging"}, "editable": Tr
 KEYS = "/.well-known/attn-decision-keys.json"
 
 
-class Asked:
+class AskedItem:
     """One item with an ask, decided over HTTP; `user` acts as OWNER."""
 
     def __init__(self, **ask: Any) -> None:
@@ -52,78 +52,78 @@ class Asked:
 
 
 async def test_a_receipt_says_the_same_as_the_item_and_follows_the_state() -> None:
-    asked = Asked()
-    path = f"/api/v1/inbox/{(await asked.item())['id']}/decision/receipt"
-    assert (await asked.request("GET", path)).status_code == 404
-    decision = (await asked.decide(comment="go")).json()["decision"]
-    stated = await asked.receipt()
-    item = await asked.item()
+    question = AskedItem()
+    path = f"/api/v1/inbox/{(await question.item())['id']}/decision/receipt"
+    assert (await question.request("GET", path)).status_code == 404
+    decision = (await question.decide(comment="go")).json()["decision"]
+    stated = await question.receipt()
+    item = await question.item()
     assert stated["workspace"] == WS
     assert stated["item"] == item["id"]
     assert stated["question"]["digest"] == item["digest"]
     assert stated["question"]["shown"] == {
         "workspace": WS, "source": item["source"], "subject": "wp", "title": "T", "body": None, "ask": item["ask"]}
-    told = {"id": decision["id"], "option": "yes", "does": "approve", "state": "made",
+    expected = {"id": decision["id"], "option": "yes", "does": "approve", "state": "made",
             "undo_until": decision["undo_until"], "comment": "go"}
-    assert {name: stated["decision"][name] for name in told} == told
+    assert {name: stated["decision"][name] for name in expected} == expected
     assert [(actor["user"], actor["role"], actor["vote"]) for actor in stated["actors"]] == [("ann", "OWNER", "yes")]
     seen = [stated]
     for state in ("sending", "unconfirmed", "applied"):
-        asked.attn.tick({"sending": 6, "unconfirmed": 901, "applied": 30}[state])
+        question.attn.tick({"sending": 6, "unconfirmed": 901, "applied": 30}[state])
         if state == "applied":
-            asked.attn.happen(event("decision.applied", "wp", 16))
-        seen.append(await asked.receipt())
-    assert [(one["decision"]["state"], one["decision"].get("returned")) for one in seen] == [
+            question.attn.happen(event("decision.applied", "wp", 16))
+        seen.append(await question.receipt())
+    assert [(payload["decision"]["state"], payload["decision"].get("returned")) for payload in seen] == [
         ("made", None), ("sending", None), ("sending", "unconfirmed"), ("applied", None)]
-    assert [one["issued_at"] for one in seen] == sorted({one["issued_at"] for one in seen})
-    assert {json.dumps([one["fence"], one["question"]]) for one in seen} == {
+    assert [payload["issued_at"] for payload in seen] == sorted({payload["issued_at"] for payload in seen})
+    assert {json.dumps([payload["fence"], payload["question"]]) for payload in seen} == {
         json.dumps([stated["fence"], stated["question"]])}
 
 
 async def test_each_vote_of_a_quorum_is_in_the_receipt() -> None:
-    asked = Asked(quorum={"approve": 2})
-    assert (await asked.decide("ann", comment="first")).status_code == 202
-    assert (await asked.decide("bob", "hold")).status_code == 202
-    assert (await asked.decide("cy", comment="second")).status_code == 201
-    stated = await asked.receipt()
+    question = AskedItem(quorum={"approve": 2})
+    assert (await question.decide("ann", comment="first")).status_code == 202
+    assert (await question.decide("bob", "hold")).status_code == 202
+    assert (await question.decide("cy", comment="second")).status_code == 201
+    stated = await question.receipt()
     assert [(actor["user"], actor["vote"], actor.get("comment")) for actor in stated["actors"]] == [
         ("ann", "yes", "first"), ("cy", "yes", "second")]
 
 
 async def test_edited_arguments_are_in_the_receipt_with_their_digits() -> None:
-    asked = Asked()
-    item = await asked.item()
+    question = AskedItem()
+    item = await question.item()
     body = f'{{"option":"other","digest":"{item["digest"]}","args":{{"n":12345678901234567891,"where":"prod"}}}}'
-    answer = await asked.request(
+    answer = await question.request(
         "POST", f"/api/v1/inbox/{item['id']}/decision", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 201, answer.text
-    stated = await asked.receipt()
+    stated = await question.receipt()
     assert sorted(stated["decision"]["edited"]) == ["/n", "/where"]
     assert stated["decision"]["args"] == {"n": 12345678901234567891, "where": "prod"}
     assert stated["question"]["shown"]["ask"]["action"]["args"] == ACTION["args"]
 
 
 async def test_an_expired_question_has_a_receipt_without_an_answer() -> None:
-    asked = Asked(expires_at="2026-05-20T12:10:00Z")
-    asked.attn.tick(900)
-    stated = await asked.receipt()
+    question = AskedItem(expires_at="2026-05-20T12:10:00Z")
+    question.attn.tick(900)
+    stated = await question.receipt()
     assert (stated["decision"]["state"], stated["actors"]) == ("expired", [])
     assert "option" not in stated["decision"]
 
 
 async def test_earlier_decisions_of_a_question_that_changed_keep_their_receipts() -> None:
-    asked = Asked()
-    first = (await asked.decide()).json()["decision"]["id"]
-    asked.attn.tick(6)
-    asked.attn.happen(event("decision.refused", "wp", 5, reason="quota"))
-    refused = await asked.receipt()
+    question = AskedItem()
+    first = (await question.decide()).json()["decision"]["id"]
+    question.attn.tick(6)
+    question.attn.happen(event("decision.refused", "wp", 5, reason="quota"))
+    refused = await question.receipt()
     assert (refused["decision"]["state"], refused["decision"]["reason"]) == ("refused", "quota")
-    asked.attn.happen(waitpoint("wp", title="Deploy less?", ask={"options": OPTIONS, "action": ACTION}, minutes=6))
-    assert "decision" not in await asked.item()
-    earlier = await asked.receipt()
+    question.attn.happen(waitpoint("wp", title="Deploy less?", ask={"options": OPTIONS, "action": ACTION}, minutes=6))
+    assert "decision" not in await question.item()
+    earlier = await question.receipt()
     assert earlier["decision"]["id"] == first
     assert "shown" not in earlier["question"]
-    second = (await asked.decide("bob", "no")).json()["decision"]["id"]
+    second = (await question.decide("bob", "no")).json()["decision"]["id"]
     assert second != first
-    assert (await asked.receipt())["decision"]["id"] == second
-    assert (await asked.receipt(decision=first))["decision"]["id"] == first
+    assert (await question.receipt())["decision"]["id"] == second
+    assert (await question.receipt(decision=first))["decision"]["id"] == first

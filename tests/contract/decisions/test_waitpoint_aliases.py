@@ -101,7 +101,7 @@ async def test_an_alias_never_guesses_what_is_approved(options: list[dict[str, s
         if expected == 409:
             assert status == 409
             assert f"/api/v1/inbox/{W}/decision" in body["error"]
-            assert all(one["id"] in body["error"] for one in options if one["does"] == "approve")
+            assert all(option["id"] in body["error"] for option in options if option["does"] == "approve")
             assert (await get_item(client))["state"] == "unread"
         else:
             assert (status, body["decision"]["option"]) == (201, expected)

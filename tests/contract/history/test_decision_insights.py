@@ -94,33 +94,34 @@ async def test_decisions_are_counted_by_kind_and_person_as_the_reader_sees_them(
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
     steps = steps_of(length, known.attn.edges[0].replica.clock(WS))
     within = [fact for fact in known.seen(user, role) if steps.since <= fact.time < steps.until and not fact.stale]
-    told = [fact for fact in within if fact.type.startswith("decision.")]
+    decided = [fact for fact in within if fact.type.startswith("decision.")]
     shown = body["decisions"]
-    wanted = counts_of(told)
+    wanted = counts_of(decided)
     assert wanted["made"] > 0
     assert {name: shown[name] for name in wanted} == wanted
-    check_times(shown, told, "seconds_to_decide", "seconds_to_decide")
-    check_times(shown, told, "seconds_to_apply", "seconds_to_apply")
-    assert {one["kind"] for one in shown["kinds"]} == {fact.kind for fact in told}
-    for one in shown["kinds"]:
-        mine = [fact for fact in told if fact.kind == one["kind"]]
-        assert {name: one[name] for name in counts_of(mine)} == counts_of(mine)
-        check_times(one, mine, "seconds_to_decide", "seconds_to_decide")
-        check_times(one, mine, "seconds_to_apply", "seconds_to_apply")
+    check_times(shown, decided, "seconds_to_decide", "seconds_to_decide")
+    check_times(shown, decided, "seconds_to_apply", "seconds_to_apply")
+    assert {group["kind"] for group in shown["kinds"]} == {fact.kind for fact in decided}
+    for group in shown["kinds"]:
+        of_group = [fact for fact in decided if fact.kind == group["kind"]]
+        assert {name: group[name] for name in counts_of(of_group)} == counts_of(of_group)
+        check_times(group, of_group, "seconds_to_decide", "seconds_to_decide")
+        check_times(group, of_group, "seconds_to_apply", "seconds_to_apply")
     votes = [fact for fact in within if fact.type == "vote.cast"]
-    assert {one["user_id"] for one in shown["people"]} == {fact.actor for fact in (*votes, *told) if fact.actor and (
+    assert {group["user_id"] for group in shown["people"]} == {
+        fact.actor for fact in (*votes, *decided) if fact.actor and (
         fact.type in ("vote.cast", "decision.made"))}
-    for one in shown["people"]:
-        mine = [fact for fact in told if fact.actor == one["user_id"] and fact.type == "decision.made"]
-        wanted = counts_of(mine)
-        assert {name: one.get(name) for name in ("made", "unseen", "quick", "rubber_stamps")} == {
+    for group in shown["people"]:
+        of_group = [fact for fact in decided if fact.actor == group["user_id"] and fact.type == "decision.made"]
+        wanted = counts_of(of_group)
+        assert {name: group.get(name) for name in ("made", "unseen", "quick", "rubber_stamps")} == {
             name: wanted.get(name) for name in ("made", "unseen", "quick", "rubber_stamps")}
-        assert one["votes"] == sum(fact.actor == one["user_id"] for fact in votes)
-        assert one["by_kind"] == Counter(fact.kind for fact in mine)
+        assert group["votes"] == sum(fact.actor == group["user_id"] for fact in votes)
+        assert group["by_kind"] == Counter(fact.kind for fact in of_group)
     reasons = Counter(
-        (fact.type.removeprefix("decision."), fact.reason or "") for fact in told
+        (fact.type.removeprefix("decision."), fact.reason or "") for fact in decided
         if fact.type in ("decision.refused", "decision.undeliverable"))
-    assert {(one["state"], one["reason"]): one["count"] for one in shown["reasons"]} == reasons
+    assert {(group["state"], group["reason"]): group["count"] for group in shown["reasons"]} == reasons
     assert len(shown["reasons"]) <= MAX_REASONS
 
 
@@ -162,9 +163,9 @@ async def test_the_history_of_a_case_shows_votes_and_decisions(known: Known, use
     body = answer.json()
     responses.CaseHistory.model_validate(body)
     fields = ("decision", "option", "does", "reason", "role", "actor", "title")
-    shown = Counter((one["type"], *(one.get(name) for name in fields)) for one in body["events"])
+    shown = Counter((entry["type"], *(entry.get(name) for name in fields)) for entry in body["events"])
     assert shown == Counter((fact.type.replace(".", "_"), *(getattr(fact, name) for name in fields)) for fact in seen)
-    types = {one["type"] for one in body["events"]}
+    types = {entry["type"] for entry in body["events"]}
     assert {"vote_cast", "decision_made", "decision_refused", "decision_applied"} <= types
-    applied = next(one for one in body["events"] if one["type"] == "decision_applied")
+    applied = next(entry for entry in body["events"] if entry["type"] == "decision_applied")
     assert applied["seconds_to_apply"] > 0

@@ -63,12 +63,12 @@ def client_of(port: int, **more: object) -> HistoryClient:
 
 
 async def refused(client: HistoryClient) -> ApiError:
-    with pytest.raises(ApiError) as found:
+    with pytest.raises(ApiError) as error:
         await client.query("SELECT 1", READER)
-    assert found.value.status == 503
-    assert int((found.value.headers or {})["retry-after"]) >= 1
-    assert "secret" not in str(found.value)
-    return found.value
+    assert error.value.status == 503
+    assert int((error.value.headers or {})["retry-after"]) >= 1
+    assert "secret" not in str(error.value)
+    return error.value
 
 
 async def test_a_missing_clickhouse_url_is_an_error_that_names_the_setting() -> None:

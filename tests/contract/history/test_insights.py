@@ -57,7 +57,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
         lines = sorted(events.generate(7, 900, subjects=5), key=lambda line: parse_timestamp(line["value"]["time"]))
         for start in range(0, len(lines), 9):
             pack = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines[start:start + 9]]
-            attn.now = max(attn.now, *(one.time / 1e6 for one in pack))
+            attn.now = max(attn.now, *(entry.time / 1e6 for entry in pack))
             attn.happen(*pack)
         late = (attn.now - NOON / 1e6) / 60 - 3
         attn.happen(*(event("session.completed", f"s{n}", late, ws=WS, by_user_id="ann") for n in range(30)))
@@ -83,13 +83,13 @@ def test_the_predicate_is_the_same_in_sql(known: Known) -> None:
     names, roles = ("", "ann", "bob", "OWNER"), ("", "OWNER", "MEMBER", "ann")
     targets = list(itertools.product(names, roles))
     roles_held = ((), ("OWNER",), ("MEMBER", "VIEWER"), ("OWNER", "MEMBER"))
-    for user, mine in itertools.product(("", "ann", "bob"), roles_held):
-        found = known.archive.store._client.query(
+    for user, held in itertools.product(("", "ann", "bob"), roles_held):
+        result = known.archive.store._client.query(
             f"SELECT target_user_id, target_role FROM (SELECT one.1 AS target_user_id, one.2 AS target_role FROM ("
             f"SELECT arrayJoin({{targets:Array(Tuple(String, String))}}) AS one)) WHERE {CAN_SEE_SQL}",
-            parameters={"targets": targets, "user": user, "roles": list(mine)}).result_rows
-        assert sorted(found) == sorted(
-            (name, role) for name, role in targets if can_see(name or None, role or None, user, frozenset(mine)))
+            parameters={"targets": targets, "user": user, "roles": list(held)}).result_rows
+        assert sorted(result) == sorted(
+            (name, role) for name, role in targets if can_see(name or None, role or None, user, frozenset(held)))
 
 
 @pytest.mark.parametrize(("user", "role"), [*ASKING, ("dee", "MEMBER")])
@@ -105,8 +105,8 @@ async def test_a11_activity_from_clickhouse_equals_live_activity(known: Known, u
     async with known.attn.client(user, role, ws=WS) as client:
         month = (await client.get("/org/me/activity?window=30d")).json()
     responses.Activity.model_validate(month)
-    mine = [fact for fact in known.facts if fact.ws == WS and fact.type == "session.completed"]
-    assert live["sessions_completed"] <= month["sessions_completed"] <= len(mine)
+    completed = [fact for fact in known.facts if fact.ws == WS and fact.type == "session.completed"]
+    assert live["sessions_completed"] <= month["sessions_completed"] <= len(completed)
     assert month["window"] == "30d"
 
 
@@ -116,13 +116,13 @@ async def test_the_history_of_a_case(known: Known, user: str, role: str) -> None
     cases = {fact.case_id for fact in known.facts if fact.case_id} | {"never"}
     async with known.attn.client(user, role, ws=WS) as client:
         for case in sorted(cases):
-            mine = [fact for fact in known.seen(reader) if fact.case_id == case]
-            mine.sort(key=lambda fact: (fact.time, fact.event_id), reverse=True)
+            visible = [fact for fact in known.seen(reader) if fact.case_id == case]
+            visible.sort(key=lambda fact: (fact.time, fact.event_id), reverse=True)
             pages, after = [], {}
             while True:
                 answer = await client.get(f"/cases/{case}/history", params={"limit": 7, **after})
                 if answer.status_code == 404:
-                    assert not mine
+                    assert not visible
                     break
                 assert answer.status_code == 200, answer.text
                 body = answer.json()
@@ -131,9 +131,9 @@ async def test_the_history_of_a_case(known: Known, user: str, role: str) -> None
                 if "next" not in body:
                     break
                 after = {"next": body["next"]}
-            assert [(one["type"], parse_timestamp(one["at"]), one.get("title"), one.get("actor")) for one in pages] == [
-                (fact.type.replace(".", "_"), fact.time, fact.title, fact.actor or None) for fact in mine]
-            assert all(one["case_id"] == case for one in pages)
+            assert [(row["type"], parse_timestamp(row["at"]), row.get("title"), row.get("actor")) for row in pages] == [
+                (fact.type.replace(".", "_"), fact.time, fact.title, fact.actor or None) for fact in visible]
+            assert all(row["case_id"] == case for row in pages)
         for wrong in ("x", "e30", "WzEsMl0", ""):
             assert (await client.get("/cases/never/history", params={"next": wrong})).status_code == 400
 
@@ -147,7 +147,7 @@ async def test_z10_an_invisible_case_has_no_history(known: Known) -> None:
         # ClickHouse does not have the events yet
         assert (fresh.status_code, fresh.json()) == (200, {"case_id": "secret", "events": []})
         known.archive.keep(attn.facts[before:])
-        assert [one["type"] for one in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
+        assert [row["type"] for row in (await owner.get("/cases/secret/history")).json()["events"]] == ["task_blocked"]
         unseen, absent = await member.get("/cases/secret/history"), await member.get("/cases/never/history")
         token = encode_position(EventPosition(1, "e"))
         paged = await member.get("/cases/secret/history", params={"next": token})
@@ -161,9 +161,9 @@ def flow_of(facts: Sequence[Fact], steps: Any) -> dict[str, Any]:
     series: dict[str, list[int]] = {"opened": [], "closed": [], "open": []}
     for step in range(steps.count):
         end = steps.since + (step + 1) * steps.step
-        there = [fact for fact in facts if end - steps.step <= fact.time < end]
-        series["opened"].append(sum(fact.opened for fact in there))
-        series["closed"].append(sum(fact.seconds_open is not None for fact in there))
+        within = [fact for fact in facts if end - steps.step <= fact.time < end]
+        series["opened"].append(sum(fact.opened for fact in within))
+        series["closed"].append(sum(fact.seconds_open is not None for fact in within))
         lasting = [fact for fact in facts if fact.time < end and fact.kind not in ("proof_expiring", "incident")]
         series["open"].append(max(0, sum(fact.opened - (fact.seconds_open is not None) for fact in lasting)))
     return {name: sum(series[name]) for name in ("opened", "closed")} | {"open": series["open"][-1], "series": series}
@@ -215,9 +215,9 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
     assert body["total"]["closed"] == sum(fact.seconds_open is not None for fact in within)
     done = [fact for fact in within if fact.seconds_open is not None and fact.actor]
     counts = Counter(fact.actor for fact in done)
-    assert {one["user_id"]: one["closed"] for one in body["people"]} == counts
-    for one in body["people"]:
-        assert one["by_kind"] == Counter(fact.kind for fact in done if fact.actor == one["user_id"])
+    assert {person["user_id"]: person["closed"] for person in body["people"]} == counts
+    for person in body["people"]:
+        assert person["by_kind"] == Counter(fact.kind for fact in done if fact.actor == person["user_id"])
 
 
 async def test_insights_require_manager_or_higher(known: Known) -> None:
@@ -234,9 +234,9 @@ async def test_insights_require_manager_or_higher(known: Known) -> None:
 
 async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
     client = known.attn.edges[0].history
-    with pytest.raises(ApiError) as found:
+    with pytest.raises(ApiError) as error:
         await client.query("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))
-    assert found.value.status == 503
+    assert error.value.status == 503
     assert list(await client.query("SELECT {ws:String}", reader_of("ann", "OWNER"))) == [(WS,)]
 
 
@@ -252,9 +252,9 @@ async def test_an_item_resolved_by_a_user_is_in_case_history_and_insights(known:
     async with attn.client("ann", "OWNER", ws="solo") as client:
         past = (await client.get("/cases/k/history")).json()["events"]
         people = (await client.get("/org/me/insights?window=90d")).json()["people"]
-    assert [(one["type"], one.get("resolved_action")) for one in past] == [
+    assert [(entry["type"], entry.get("resolved_action")) for entry in past] == [
         ("item_resolved", "done"), ("message_posted", None)]
-    assert [(one["user_id"], one["closed"], one["by_kind"]) for one in people] == [("ann", 1, {"message": 1})]
+    assert [(entry["user_id"], entry["closed"], entry["by_kind"]) for entry in people] == [("ann", 1, {"message": 1})]
 
 
 @pytest.mark.parametrize("seed", [1, 5])

@@ -117,9 +117,9 @@ def signature(body: bytes, secret: str = SECRET) -> str:
 
 
 async def world(folder: Path | None = None, key: dict[str, Any] | None = None, **settings: Any) -> World:
-    one = World(folder, **settings)
-    await one.key(**(key or {}))
-    return one
+    new_world = World(folder, **settings)
+    await new_world.key(**(key or {}))
+    return new_world
 
 
 def accepted(count: int, **more: Any) -> tuple[int, dict[str, Any]]:
@@ -260,7 +260,7 @@ async def test_an_alert_that_cannot_be_mapped_does_not_stop_the_others() -> None
     body = delivery(alert("f1"), alert("f2") | {"startsAt": "yesterday"}, 7, alert("f3"))
     status, answer = answer_of(await attn.send("alertmanager", body))
     assert (status, answer["accepted"]) == (202, 2)
-    assert [(one["index"], one["status"], one["error"].partition(":")[0]) for one in answer["rejected"]] == [
+    assert [(row["index"], row["status"], row["error"].partition(":")[0]) for row in answer["rejected"]] == [
         (1, 400, "alerts.1.startsAt"), (2, 400, "alerts.2")]
     assert set(await attn.items()) == {"f1", "f3"}
     [letter] = attn.topics.letters

@@ -68,9 +68,9 @@ async def test_wrong_algorithms_and_signatures_are_401() -> None:
         good[:-2], good.rsplit(".", 1)[0] + ".", "a.b.c", "", " ", "x" * 10_000,
     ]
     async with fed.client() as client:
-        for one in wrong:
-            client.headers["authorization"] = f"Bearer {one}"
-            assert (await client.get("/inbox")).status_code == 401, one[:40]
+        for encoded in wrong:
+            client.headers["authorization"] = f"Bearer {encoded}"
+            assert (await client.get("/inbox")).status_code == 401, encoded[:40]
         with pytest.raises(Unauthorized):
             await Authenticator(fed.edge.settings).caller(f"Bearer {good}é")
         client.headers["authorization"] = f"bearer {good}"

@@ -58,19 +58,19 @@ def test_asyncapi_is_asyncapi() -> None:
 
 
 def test_every_topic_type_row_and_stream_is_in_it() -> None:
-    channels, said = DOCUMENT["channels"], DOCUMENT["components"]["messages"]
+    channels, described = DOCUMENT["channels"], DOCUMENT["components"]["messages"]
     assert {topic.name for topic in TOPICS} <= set(channels)
     for topic, kinds in SOURCE_TYPES.items():
         assert set(channels[topic]["messages"]) == {
             form for kind in (*kinds, *DECISION_REPORTS) for form in (kind, f"{kind}.binary")}
     assert len(channels["attn.views"]["messages"]) == len(views.ROW_TYPES)
     assert channels["attn.views"]["bindings"]["kafka"]["topicConfiguration"] == {"cleanup.policy": ["compact"]}
-    addresses = {one["address"] for one in channels.values()}
+    addresses = {channel["address"] for channel in channels.values()}
     assert {"/org/me/feed", "/events/stream", "/cases/{case}/events", "/api/v1/ws"} <= addresses
     assert {f"feed.{event}" for event in messages.FRAMES} == set(channels["feed"]["messages"])
     assert {f"case.{name}" for name, _ in messages.CASE_EVENTS.values()} <= set(channels["case-events"]["messages"])
     assert {"socket.auth", "socket.inbox.updated"} <= set(channels["socket"]["messages"])
-    assert said["waitpoint.created.binary"]["headers"]["required"] == [
+    assert described["waitpoint.created.binary"]["headers"]["required"] == [
         "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_workspaceid"]
 
 
@@ -89,13 +89,13 @@ def test_every_frame_of_a_feed_is_as_described() -> None:
     for rows, position in world.batches(60):
         edge.apply(rows, position)
     checks = {event: payload_of(f"feed.{event}") for event in messages.FRAMES}
-    found = set()
+    names = set()
     for _, sent, _ in edge.feeds.values():
         for _, event, data in frames(b"".join(sent)):
             errors = [error.message for error in checks[event].iter_errors(data)]
             assert not errors, (event, errors)
-            found.add(event)
-    assert found == set(messages.FRAMES) - {"heartbeat"}
+            names.add(event)
+    assert names == set(messages.FRAMES) - {"heartbeat"}
     assert checks["heartbeat"].is_valid({"at": "2026-05-20T08:14:22Z", "cursor": 7})
     assert not checks["removed"].is_valid({"id": "x", "reason": "gone"})
 
@@ -106,8 +106,8 @@ def test_client_messages_of_the_socket_match_asyncapi() -> None:
         check, message = payload_of(f"socket.{kind}"), {"type": kind, **body}
         assert check.is_valid(message)
         assert not check.is_valid({**message, "more": 1})
-        one = next(one for one in messages.CLIENT_MESSAGES if one.__struct_config__.tag == kind)
-        assert msgspec.json.decode(json.dumps(message), type=one)
+        model = next(model for model in messages.CLIENT_MESSAGES if model.__struct_config__.tag == kind)
+        assert msgspec.json.decode(json.dumps(message), type=model)
 
 
 async def test_both_documents_are_public_and_equal_the_files_of_the_repository() -> None:
@@ -139,9 +139,9 @@ async def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 def test_the_vendored_files_are_those_of_their_version() -> None:
     home = STATIC / "vendor" / "swagger-ui"
-    said = dict(reversed(line.split()) for line in (home / "README.md").read_text().splitlines() if "    " in line[:4])
-    assert set(said) == {"swagger-ui-bundle.js", "swagger-ui.css"}
-    for name, digest in said.items():
+    named = dict(reversed(line.split()) for line in (home / "README.md").read_text().splitlines() if "    " in line[:4])
+    assert set(named) == {"swagger-ui-bundle.js", "swagger-ui.css"}
+    for name, digest in named.items():
         assert hashlib.sha256((home / name).read_bytes()).hexdigest() == digest
     assert (home / "LICENSE").exists()
 
@@ -154,14 +154,14 @@ async def test_the_page_draws_the_routes_under_its_own_policy() -> None:
     async with serving(Fed().edge) as base, async_playwright() as play:
         browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = await browser.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        console: list[str] = []
+        page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
         await page.goto(base + "/docs")
         await page.wait_for_selector('[data-path="/org/me/feed"]', timeout=60_000)
         await page.locator('[data-path="/api/v1/inbox/bulk"]').click()
         await page.wait_for_selector("text=skipped_ids", timeout=60_000)
         await browser.close()
-    assert not said
-    assert all(url.startswith((base, "data:")) for url in asked), asked
+    assert not console
+    assert all(url.startswith((base, "data:")) for url in requests), requests

@@ -25,10 +25,10 @@ def with_payload(kind: str, subject: str, minutes: float = 0) -> bytes:
 
 @pytest.fixture
 def attn() -> Deciding:
-    found = Deciding()
-    found.happen(normalise("messages", with_payload("message.posted", "m")))
-    found.happen(normalise("escalations", with_payload("escalation.opened", "e")))
-    return found
+    deciding = Deciding()
+    deciding.happen(normalise("messages", with_payload("message.posted", "m")))
+    deciding.happen(normalise("escalations", with_payload("escalation.opened", "e")))
+    return deciding
 
 
 async def test_every_route_shows_it(attn: Deciding) -> None:
@@ -37,13 +37,13 @@ async def test_every_route_shows_it(attn: Deciding) -> None:
         assert page.content.count(CARRIED) == 2
         assert page.content.count('"T \ufffd"'.encode()) == 2
         items = orjson.loads(page.content.replace(CARRIED, b"{}"))["items"]
-        item = next(one for one in items if one["kind"] == "message")
-        one = f"/api/v1/inbox/{item['id']}"
+        item = next(url for url in items if url["kind"] == "message")
+        url = f"/api/v1/inbox/{item['id']}"
         answers = [
-            await client.get("/api/v1/inbox"), await client.get(one), await client.get(f"/org/me/inbox/{item['id']}"),
-            await client.patch(one, json={"state": "read"}, headers={"if-match": '"1"'}),  # 412, with the item
-            await client.patch(one, json={"state": "read"}), await client.patch(one, json={"state": "resolved"}),
-            await client.get("/api/v1/inbox?state=resolved"), await client.get(one),
+            await client.get("/api/v1/inbox"), await client.get(url), await client.get(f"/org/me/inbox/{item['id']}"),
+            await client.patch(url, json={"state": "read"}, headers={"if-match": '"1"'}),  # 412, with the item
+            await client.patch(url, json={"state": "read"}), await client.patch(url, json={"state": "resolved"}),
+            await client.get("/api/v1/inbox?state=resolved"), await client.get(url),
         ]
         assert answers[3].status_code == 412
         shown = [answer.content.count(CARRIED) for answer in answers]
@@ -58,12 +58,12 @@ async def test_every_frame_carries_it(attn: Deciding) -> None:
         async def read(cursor: str, count: int) -> bytes:
             async with httpx.AsyncClient(timeout=60) as client, client.stream(
                     "GET", base + f"/org/me/feed{cursor}", headers=bearer("ann", ws=WS)) as answer:
-                found = b""
+                received = b""
                 async for piece in answer.aiter_bytes():
-                    found += piece
-                    if found.count(CARRIED) == count:
-                        return found
-                raise AssertionError(found)
+                    received += piece
+                    if received.count(CARRIED) == count:
+                        return received
+                raise AssertionError(received)
 
         async with asyncio.timeout(60):
             first = await read("", 2)

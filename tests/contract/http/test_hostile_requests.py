@@ -34,11 +34,11 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(whole.split(b" ", 2)[1]), whole
 
 
-async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int) -> int:
+async def flooded(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int) -> int:
     """Sends until the edge closes the connection, at most `most` bytes. Returns the number of bytes sent."""
     sent = 0
     try:
-        while sent < most:
+        while sent < max_bytes:
             writer.write(piece)
             await writer.drain()
             sent += len(piece)
@@ -85,8 +85,8 @@ async def test_a_body_larger_than_a_head_may_be_is_a_body() -> None:
     async with serving(attn.edges[0]) as base:
         reader, writer = await opened(base)
         body = json.dumps({"ids": [M], "state": "read"}).encode() + b" " * (200 << 10)
-        who = token("ann", "OWNER", WS, seconds=10**9)
-        writer.write(f"POST /api/v1/inbox/bulk HTTP/1.1\r\n{HOST}authorization: Bearer {who}\r\nconnection: close\r\n"
+        ann = token("ann", "OWNER", WS, seconds=10**9)
+        writer.write(f"POST /api/v1/inbox/bulk HTTP/1.1\r\n{HOST}authorization: Bearer {ann}\r\nconnection: close\r\n"
                      f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode())
         for at in range(0, len(body), 10_000):
             writer.write(body[at:at + 10_000])
@@ -104,8 +104,8 @@ async def test_an_unfinished_request_is_disconnected(monkeypatch: pytest.MonkeyP
         for begun, statuses in (("", [408]), ("GET / HT", [408]), (f"{whole}GET /h", [200, 408]), (body, [408])):
             reader, writer = await opened(base)
             writer.write(begun.encode())
-            said = (await answer(reader))[1]
-            assert [int(part[:3]) for part in said.split(b"HTTP/1.1 ")[1:]] == statuses, begun
+            response = (await answer(reader))[1]
+            assert [int(part[:3]) for part in response.split(b"HTTP/1.1 ")[1:]] == statuses, begun
             writer.close()
 
 
@@ -133,9 +133,9 @@ async def test_a_body_that_stops_is_408_in_plain_asgi_too(monkeypatch: pytest.Mo
 ])
 async def test_bodies_that_are_no_text_or_too_deep_are_400(body: bytes) -> None:
     async with filled().client() as client:
-        said = await client.post("/api/v1/inbox/bulk", content=body, headers={"content-type": "application/json"})
-        assert said.status_code == 400
-        assert said.json()["error"]
+        response = await client.post("/api/v1/inbox/bulk", content=body, headers={"content-type": "application/json"})
+        assert response.status_code == 400
+        assert response.json()["error"]
 
 
 async def asked_with(encoded_token: str) -> list[httpx.Response]:
@@ -149,7 +149,7 @@ async def asked_with(encoded_token: str) -> list[httpx.Response]:
 async def test_a_token_that_is_too_deep_is_no_token(depth: int, at_sign_in: int) -> None:
     """The deeper of the two tokens is too large for a cookie as well."""
     deep = encoded(b'{"alg":"HS256","x":' + b"[" * depth + b"]" * depth + b"}") + ".e30.x"
-    assert [said.status_code for said in await asked_with(deep)] == [401, 401, at_sign_in]
+    assert [response.status_code for response in await asked_with(deep)] == [401, 401, at_sign_in]
 
 
 @pytest.mark.parametrize(("claims", "status"), [
@@ -159,10 +159,10 @@ async def test_a_token_that_is_too_deep_is_no_token(depth: int, at_sign_in: int)
     pytest.param({"exp": -(10**400)}, 401, id="before all"),
 ])
 async def test_times_of_a_token_are_never_an_internal_error(claims: dict[str, Any], status: int) -> None:
-    for said in await asked_with(token(**claims)):
-        assert said.status_code == status, said.text
-        if status == 200 and "exp" in claims and "expires_at" in said.json():
-            assert said.json()["expires_at"] == "2200-01-01T00:00:00Z", "later times become the last valid one"
+    for response in await asked_with(token(**claims)):
+        assert response.status_code == status, response.text
+        if status == 200 and "exp" in claims and "expires_at" in response.json():
+            assert response.json()["expires_at"] == "2200-01-01T00:00:00Z", "later times become the last valid one"
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://x.evil", "//x", "http://x@evil"])
@@ -179,6 +179,6 @@ async def test_a_foreign_origin_cannot_open_a_socket(origin: str) -> None:
 async def test_a_page_of_another_site_begins_no_session() -> None:
     async with Fed().client() as client:
         for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
-            said = await client.post("/auth/session", json={"token": token()}, headers={"sec-fetch-site": site})
-            assert said.status_code == status
-            assert bool(said.headers.get("set-cookie")) == (status == 200)
+            response = await client.post("/auth/session", json={"token": token()}, headers={"sec-fetch-site": site})
+            assert response.status_code == status
+            assert bool(response.headers.get("set-cookie")) == (status == 200)

@@ -32,12 +32,12 @@ async def response_to(url: str, *pieces: bytes) -> tuple[int, dict[str, str], An
 async def test_head_is_get_without_the_body(path: str) -> None:
     fed = Fed()
     async with serving(fed.edge) as url, httpx.AsyncClient(base_url=url, headers=bearer()) as client:
-        got, head = await client.get(path), await client.head(path)
-        assert head.status_code == got.status_code == 200
+        full, head = await client.get(path), await client.head(path)
+        assert head.status_code == full.status_code == 200
         assert head.content == b""
-        assert head.headers["content-type"] == got.headers["content-type"]
+        assert head.headers["content-type"] == full.headers["content-type"]
         if path != "/metrics":  # /metrics differs, because it counts the requests
-            assert head.headers["content-length"] == str(len(got.content))
+            assert head.headers["content-length"] == str(len(full.content))
 
 
 @pytest.mark.parametrize("direct", [True, False])
@@ -87,10 +87,10 @@ async def test_a_length_of_any_digits_is_answered(length: bytes, status: int) ->
     """The first cases send a body that is no JSON of a token."""
     fed = Fed()
     async with serving(fed.edge) as url:
-        found, fields, body = await response_to(
+        answered, fields, body = await response_to(
             url, b"POST /auth/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
             b"content-type: application/json\r\ncontent-length: " + length + b"\r\n\r\n{}")
-        assert (found, set(body) - {"limit"}, fields["content-type"]) == (status, {"error"}, "application/json")
+        assert (answered, set(body) - {"limit"}, fields["content-type"]) == (status, {"error"}, "application/json")
 
 
 async def test_a_field_without_end_ends_the_connection() -> None:
@@ -130,16 +130,16 @@ async def test_an_invalid_http_request_is_400_in_json(sent: bytes) -> None:
     ("PATCH", "/api/v1/inbox/x"), ("POST", "/api/v1/inbox/bulk"), ("PATCH", "/org/me/preferences"),
     ("POST", "/org/me/inbox/x/dismiss")])
 async def test_a_body_that_is_no_json_object_is_400_with_the_expected_type(method: str, path: str) -> None:
-    said = {"error": "the body must be a JSON object, sent as content-type: application/json"}
+    expected = {"error": "the body must be a JSON object, sent as content-type: application/json"}
     fed = Fed()
     async with fed.client() as client:
         for body, kind in ((b"[]", "application/json"), (b'"x"', "application/json"), (b"1", "application/json"),
                            (b'{"state":"read"}', "text/plain"), (b"state=read", "application/x-www-form-urlencoded")):
             answer = await client.request(method, path, content=body, headers={"content-type": kind})
-            assert (answer.status_code, answer.json()) == (400, said), body
+            assert (answer.status_code, answer.json()) == (400, expected), body
         if not path.endswith("dismiss"):  # the body of dismiss is optional
             answer = await client.request(method, path)
-            assert (answer.status_code, answer.json()) == (400, said)
+            assert (answer.status_code, answer.json()) == (400, expected)
 
 
 @pytest.mark.parametrize("claims", [
@@ -170,14 +170,14 @@ async def test_a_token_nested_too_deep_is_401() -> None:
 
 async def lines_of(url: str, path: str, params: dict[str, str], frames: int) -> list[str]:
     """Returns the first lines of a stream as httpx splits text: at every Unicode line separator."""
-    found: list[str] = []
+    received: list[str] = []
     async with httpx.AsyncClient(headers=bearer(ws=WS), timeout=60) as client, client.stream(
             "GET", url + path, params=params) as answer:
         async for line in answer.aiter_lines():
-            found.append(line)
-            if sum(one.startswith("data: ") for one in found) == frames:
+            received.append(line)
+            if sum(each.startswith("data: ") for each in received) == frames:
                 break
-    return found
+    return received
 
 
 async def test_data_is_one_line_with_any_line_separators_in_a_text() -> None:

@@ -61,8 +61,8 @@ class Client:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
     pytest.importorskip("chdb", reason="chdb is not installed")
-    with archived(tmp_path_factory.mktemp("archive")) as found:
-        yield found
+    with archived(tmp_path_factory.mktemp("archive")) as archive_of_test:
+        yield archive_of_test
 
 
 @asynccontextmanager
@@ -89,9 +89,9 @@ async def test_the_history_of_a_case_with_any_id(archive: Archived) -> None:
             number = IDS.index(case)
             status, body = await client.ask(f"/cases/{encoded(case) if number % 2 else quote(case, safe='')}/history")
             assert status == 200, (case, body)
-            found = orjson.loads(body)
-            assert found["case_id"] == case
-            assert [one["title"] for one in found["events"]] == [f"case {number}"], case
+            page = orjson.loads(body)
+            assert page["case_id"] == case
+            assert [entry["title"] for entry in page["events"]] == [f"case {number}"], case
 
 
 async def test_the_stream_of_a_case_with_any_id() -> None:
@@ -160,11 +160,11 @@ async def test_the_default_link_of_a_case_leads_to_its_page() -> None:
                   for number, case in enumerate(cases)))
     async with attn.client() as client:
         items = (await client.get("/inbox")).json()["items"]
-        assert {one["title"]: one["action_url"] for one in items} == {
+        assert {item["title"]: item["action_url"] for item in items} == {
             str(number): "/cases/{0}/sessions/{0}".format(quote(case, safe="")) for number, case in enumerate(cases)}
-        for one in items:
-            answer = await client.get(one["action_url"], headers={"accept": "text/html"})
-            assert answer.headers["content-type"].startswith("text/html"), one
+        for item in items:
+            answer = await client.get(item["action_url"], headers={"accept": "text/html"})
+            assert answer.headers["content-type"].startswith("text/html"), item
 
 
 @pytest.mark.clickhouse
@@ -190,8 +190,8 @@ async def test_pages_of_a_case_hold_events_whose_source_and_id_read_alike(archiv
         while more is not None:
             status, body = await Client(base).ask(f"/cases/{quote(case)}/history?limit=1" + (more and f"&next={more}"))
             assert status == 200, body
-            found = orjson.loads(body)
-            titles += [one["title"] for one in found["events"]]
-            more = found.get("next")
+            page = orjson.loads(body)
+            titles += [entry["title"] for entry in page["events"]]
+            more = page.get("next")
     await edge.history.close()
     assert sorted(titles) == sorted(f"{source}|{name}" for source, name in pairs)

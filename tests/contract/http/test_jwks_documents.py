@@ -56,15 +56,15 @@ async def accepted(document: object, *tokens: str) -> list[bool]:
         return document
 
     auth = Authenticator(settings(jwks_url="https://issuer.test/keys"), lambda: NOW, fetch)
-    found = []
-    for one in tokens:
+    results = []
+    for encoded in tokens:
         try:
-            await auth.caller(f"Bearer {one}")
+            await auth.caller(f"Bearer {encoded}")
         except Unauthorized:
-            found.append(False)
+            results.append(False)
         else:
-            found.append(True)
-    return found
+            results.append(True)
+    return results
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -129,10 +129,10 @@ async def test_a_weak_or_invalid_key_is_rejected_with_a_reason_and_the_others_ar
 ) -> None:
     good = {**EC_JWK, "kid": "good"}
     with capture_logs() as logs:
-        found = await accepted(
+        results = await accepted(
             published({**entry, "kid": "weak"}, good), signed(WEAK_RSA, kid="weak"), signed(RSA, kid="weak"),
             signed(EC, "ES256", kid="good"), signed(WEAK_RSA, kid=None))
-    assert found == [False, False, True, False]
+    assert results == [False, False, True, False]
     assert [(line["event"], line["kid"]) for line in logs] == [("a key of the issuer is refused", "weak")]
     assert logs[0]["reason"].startswith(reason)
 
@@ -170,8 +170,8 @@ async def test_keys_and_signatures_of_openssl(kind: str, tmp_path: Path) -> None
     def openssl(*args: str, text: bytes = b"") -> bytes:
         return subprocess.run(["openssl", *args], input=text, capture_output=True, check=True, cwd=tmp_path).stdout
 
-    def part(what: bytes) -> str:
-        return base64.urlsafe_b64encode(what).rstrip(b"=").decode()
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
     option = "rsa_keygen_bits:2048" if kind == "rsa" else "ec_paramgen_curve:P-256"
     openssl("genpkey", "-algorithm", kind.upper(), "-pkeyopt", option, "-out", "key.pem")
@@ -183,7 +183,7 @@ async def test_keys_and_signatures_of_openssl(kind: str, tmp_path: Path) -> None
     if kind == "ec":
         signature = b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(signature))
     document = published({**algorithm.to_jwk(public, as_dict=True), "kid": "o"})
-    tokens = [f"{head}.{claims}.{part(one)}" for one in (signature, signature[::-1])]
+    tokens = [f"{head}.{claims}.{part(each)}" for each in (signature, signature[::-1])]
     assert await accepted(document, *tokens) == [True, False]
 
 
@@ -206,7 +206,7 @@ console.log(JSON.stringify(made));
 async def test_key_sets_and_tokens_of_node() -> None:
     run = subprocess.run(["node", "-e", NODE_KEYS % (NOW + 60)], capture_output=True, check=True)
     made = json.loads(run.stdout)
-    assert await accepted(published(*[one["jwk"] for one in made]), *[one["token"] for one in made]) == [True, True]
+    assert await accepted(published(*[pair["jwk"] for pair in made]), *[pair["token"] for pair in made]) == [True, True]
 
 
 class Issuer:

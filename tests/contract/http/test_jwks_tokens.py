@@ -36,11 +36,11 @@ class Issuer:
         self.auth = Authenticator(settings(jwks_url="https://issuer.test/keys"), lambda: self.now, self.fetch)
 
     def document(self) -> dict[str, Any]:
-        found = []
+        published = []
         for name, key in self.keys.items():
             algorithm: Any = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
-            found.append({**algorithm.to_jwk(key.public_key(), as_dict=True), **({"kid": name} if name else {})})
-        return {"keys": found}
+            published.append({**algorithm.to_jwk(key.public_key(), as_dict=True), **({"kid": name} if name else {})})
+        return {"keys": published}
 
     async def fetch(self) -> dict[str, Any]:
         self.asked += 1
@@ -133,12 +133,12 @@ async def test_cached_keys_are_used_while_the_issuer_is_down(trouble: Exception)
     issuer = Issuer(one=EC)
     assert await issuer.accepts(issuer.token("one"))
     issuer.broken = trouble
-    with capture_logs() as said:
+    with capture_logs() as logs:
         for _ in range(3):
             issuer.now += 601
             assert await issuer.accepts(issuer.token("one", name=str(issuer.now)))
             await issuer.renewed()
-    assert [line["event"] for line in said] == ["keys could not be fetched"] * 3
+    assert [line["event"] for line in logs] == ["keys could not be fetched"] * 3
     issuer.broken, issuer.keys = None, {"two": RSA}
     issuer.now += 601
     assert await issuer.accepts(issuer.token("two")), "the issuer is asked again after the outage"
@@ -207,7 +207,7 @@ def forged(issuer: Issuer) -> dict[str, str]:
 
     public = issuer.keys["rsa"].public_key()
     claims = part(json.dumps({"sub": "ann", "role": "OWNER", "workspace_id": "w1", "exp": issuer.now + 60}).encode())
-    found = {}
+    tokens = {}
     for name, secret in (
         ("pem", public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)),
         ("der", public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
@@ -216,11 +216,11 @@ def forged(issuer: Issuer) -> dict[str, str]:
         for algorithm in ("HS256", "RS256", "none"):
             head = part(json.dumps({"alg": algorithm, "kid": "rsa", "typ": "JWT"}).encode())
             signature = hmac.digest(secret, head + b"." + claims, "sha256")
-            found[f"{name} {algorithm}"] = b".".join((head, claims, part(signature))).decode()
+            tokens[f"{name} {algorithm}"] = b".".join((head, claims, part(signature))).decode()
     for algorithm in ("none", "None", "", "HS256"):
         head = part(json.dumps({"alg": algorithm, "kid": "rsa"}).encode())
-        found[f"unsigned {algorithm}"] = f"{head.decode()}.{claims.decode()}."
-    return found
+        tokens[f"unsigned {algorithm}"] = f"{head.decode()}.{claims.decode()}."
+    return tokens
 
 
 @pytest.mark.parametrize("secret", [None, "a secret of some length, which nobody who forges knows"])
@@ -228,8 +228,8 @@ async def test_no_algorithm_is_mistaken_for_another(secret: str | None) -> None:
     issuer = Issuer(rsa=RSA, ec=EC)
     issuer.auth = Authenticator(
         settings(jwks_url="https://issuer.test/keys", jwt_secret=secret), lambda: issuer.now, issuer.fetch)
-    for name, one in forged(issuer).items():
-        assert not await issuer.accepts(one), name
+    for name, encoded in forged(issuer).items():
+        assert not await issuer.accepts(encoded), name
     for name, key, algorithm in (
         ("rsa", EC, "ES256"), ("ec", RSA, "RS256"), ("rsa", RSA, "RS512"), ("rsa", RSA, "PS256"),
         ("ec", ec.generate_private_key(ec.SECP384R1()), "ES384"),
@@ -243,7 +243,7 @@ async def test_no_algorithm_is_mistaken_for_another(secret: str | None) -> None:
 async def test_a_key_for_encryption_does_not_verify_tokens() -> None:
     issuer = Issuer(one=EC)
     plain = issuer.document
-    issuer.document = lambda: {"keys": [{**one, "use": "enc"} for one in plain()["keys"]]}  # type: ignore[method-assign]
+    issuer.document = lambda: {"keys": [{**key, "use": "enc"} for key in plain()["keys"]]}  # type: ignore[method-assign]
     assert not await issuer.accepts(issuer.token("one"))
 
 

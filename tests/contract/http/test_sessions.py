@@ -98,7 +98,7 @@ async def test_own_sessions_are_listed_and_ended() -> None:
     first, second, other = await signed_in(attn), await signed_in(attn, edge=1), await signed_in(attn, "bob")
     async with attn.client(headers=cookie_of(first)) as client:
         listed = (await client.get("/org/me/sessions")).json()["sessions"]
-        assert {(one["id"], one["current"]) for one in listed} == {(first.id, True), (second.id, False)}
+        assert {(session["id"], session["current"]) for session in listed} == {(first.id, True), (second.id, False)}
         assert set(listed[0]) == {"id", "user_id", "role", "via", "device", "address", "created_at", "last_used",
                                   "expires_at", "current"}
         assert (await client.delete(f"/org/me/sessions/{other.id}")).status_code == 404
@@ -208,7 +208,7 @@ async def test_a_user_has_a_number_of_sessions() -> None:
     attn = Deciding(max_sessions=2)
     first, *others = [await signed_in(attn) for _ in range(3)]
     assert await status(attn, cookie_of(first)) == 401
-    assert [await status(attn, cookie_of(one)) for one in others] == [200, 200]
+    assert [await status(attn, cookie_of(session)) for session in others] == [200, 200]
 
 
 async def test_a_wrong_text_is_refused_like_an_unknown_session() -> None:
@@ -230,15 +230,15 @@ async def test_an_edge_that_has_not_caught_up_answers_503() -> None:
 
 async def test_sessions_that_an_issuer_names_end_by_sid_or_by_subject() -> None:
     attn = Deciding()
-    told = {"issuer": "https://id.example", "subject": "s-1"}
-    a = await signed_in(attn, "ann", "", (WS, "OWNER"), ("two", "VIEWER"), issuer_sid="sid-a", **told)
-    b = await signed_in(attn, issuer_sid="sid-b", **told)
+    identity = {"issuer": "https://id.example", "subject": "s-1"}
+    a = await signed_in(attn, "ann", "", (WS, "OWNER"), ("two", "VIEWER"), issuer_sid="sid-a", **identity)
+    b = await signed_in(attn, issuer_sid="sid-b", **identity)
     c = await signed_in(attn, issuer="https://other.example", subject="s-1", issuer_sid="sid-a")
     edge = attn.edges[0]
     assert await end_sessions(edge, issuer="https://id.example", issuer_sid="sid-a", reason="logout") == [a.id]
-    assert [await status(attn, cookie_of(one)) for one in (a, b, c)] == [401, 200, 200]
+    assert [await status(attn, cookie_of(session)) for session in (a, b, c)] == [401, 200, 200]
     assert await end_sessions(edge, issuer="https://id.example", subject="s-1", reason="logout") == [b.id]
-    assert [await status(attn, cookie_of(one)) for one in (b, c)] == [401, 200]
+    assert [await status(attn, cookie_of(session)) for session in (b, c)] == [401, 200]
 
 
 async def test_a_changed_role_counts_from_the_next_request_on() -> None:

@@ -29,8 +29,8 @@ async def test_a_link_signs_in_once() -> None:
     assert all("SameSite=lax" in cookie for cookie in cookies)
     async with attn.client(edge=1, headers={"cookie": f"attn_session={session}"}) as client:
         assert (await client.get("/org/me")).json()["name"] == "Me"
-        one = (await client.get("/org/me/sessions")).json()["sessions"][0]
-        assert (one["via"], one["device"]) == ("link", "Firefox on Linux")
+        listed = (await client.get("/org/me/sessions")).json()["sessions"][0]
+        assert (listed["via"], listed["device"]) == ("link", "Firefox on Linux")
     assert [(await redeem(attn, text, edge)).status_code for edge in (0, 1)] == [410, 410]
     secret = text[-49:]
     assert secret.encode() not in b"".join(attn.log) + b"".join(attn.rows.values()) + repr(attn.facts).encode()

@@ -85,7 +85,7 @@ async def test_a_terminal_gets_a_session_of_its_own_from_two_edges() -> None:
         me = (await client.get("/org/me")).json()
         assert (me["user_id"], me["name"], me["role"], me["workspace_id"]) == ("ann", "Ann", "MANAGER", WS)
         sessions = (await client.get("/org/me/sessions")).json()["sessions"]
-        own = next(one for one in sessions if one["current"])
+        own = next(session for session in sessions if session["current"])
         assert (own["via"], own["device"]) == ("device", "attn on [2J host")
         assert (await client.delete(f"/org/me/sessions/{own['id']}")).status_code == 200
         assert (await client.get("/org/me")).status_code == 401
@@ -153,12 +153,13 @@ async def test_polls_are_limited() -> None:
 async def test_texts_that_no_edge_issued() -> None:
     attn, other = Deciding(), Deciding(jwt_secret="another secret of more than 32 bytes, for tests")
     opened = await signed_in(attn)
-    one, two, foreign = await start(attn), await start(attn), await start(other)
-    secret, _, _ = one["device_code"].partition(".")
-    for code in (secret, f"{secret}.{sealed(two)}", foreign["device_code"], sealed(one), "\u00e4.s1.x.\u00e4", "."):
+    first, second, foreign = await start(attn), await start(attn), await start(other)
+    secret, _, _ = first["device_code"].partition(".")
+    for code in (secret, f"{secret}.{sealed(second)}", foreign["device_code"], sealed(first),
+                 "\u00e4.s1.x.\u00e4", "."):
         answer = await post(attn, TOKEN, {"device_code": code})
         assert (answer.status_code, answer.json()) == (400, {"error": "invalid_grant"})
-    for text in (sealed(foreign), sealed(one)[:-2], "\u00e4", "s1.", one["device_code"]):
+    for text in (sealed(foreign), sealed(first)[:-2], "\u00e4", "s1.", first["device_code"]):
         assert (await post(attn, SHOW, {"request": text}, **cookie_of(opened))).status_code == 410
     used = await post(attn, "/auth/link", {"link": secret})
     assert used.status_code == 410

@@ -55,9 +55,9 @@ class World:
 
 
 async def world(key: dict[str, Any] | None = None, **settings: Any) -> World:
-    one = World(**settings)
-    await one.key(**(key or {}))
-    return one
+    new_world = World(**settings)
+    await new_world.key(**(key or {}))
+    return new_world
 
 
 def waitpoint(subject: str = "w", **more: Any) -> dict[str, Any]:
@@ -127,9 +127,9 @@ async def test_the_rejected_events_of_a_batch_are_named_and_the_others_accepted(
     assert answer.status_code == 202
     body = answer.json()
     assert body["accepted"] == 2
-    assert [(one["index"], one["status"]) for one in body["rejected"]] == [
+    assert [(reject["index"], reject["status"]) for reject in body["rejected"]] == [
         (1, 403), (2, 400), (3, 400), (4, 403), (5, 403), (6, 400), (7, 413), (9, 400)]
-    errors = {one["index"]: one["error"] for one in body["rejected"]}
+    errors = {reject["index"]: reject["error"] for reject in body["rejected"]}
     assert errors[1].startswith("workspaceid: ")
     assert errors[2] == "type: a CloudEvent needs one"
     assert errors[3] == "not a CloudEvent: a JSON object is expected, not int"

@@ -111,7 +111,7 @@ async def test_z10_and_law_6_a_case_stream_has_only_visible_events_of_its_case()
     fed.edge.case_events.add(0, fact("session.started", 0, 0, case_id="known", session_id="s", target_role="OWNER"))
     fed.edge.publish()
     async with serving(fed.edge) as base:
-        both, one, told = (Listener(base, path) for path in (
+        both, single, other = (Listener(base, path) for path in (
             "/events/stream", "/cases/c1/events", "/cases/known/events"))
         await until(lambda: len(fed.edge.connections) == 3)
         for index, more in enumerate((
@@ -123,12 +123,12 @@ async def test_z10_and_law_6_a_case_stream_has_only_visible_events_of_its_case()
         fed.put(item())
         await until(lambda: len(both.received) >= 4)
         assert [data["session_id"] for _, data in both.received] == ["s0", "s1", "s5", "s6"]
-        assert [data["session_id"] for _, data in one.received] == ["s0", "s5"]
-        assert [data["session_id"] for _, data in told.received] == ["s1"]
+        assert [data["session_id"] for _, data in single.received] == ["s0", "s5"]
+        assert [data["session_id"] for _, data in other.received] == ["s1"]
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{base}/cases/known/events", headers=bearer("bob", "MEMBER"))
             assert answer.status_code == 404
-        for listener in (both, one, told):
+        for listener in (both, single, other):
             await listener.close()
 
 

@@ -98,16 +98,16 @@ async def test_the_streams_of_a_session_end_on_every_edge(take_away: Callable[..
     opened, other = await signed_in(attn), await signed_in(attn, "bob")
     async with AsyncExitStack() as stack:
         bases = [await stack.enter_async_context(serving(edge)) for edge in attn.edges]
-        mine, others = [], []
+        ending, others = [], []
         for base in bases:
             headers = cookie_of(opened)
-            mine += [await stack.enter_async_context(one) for one in (
+            ending += [await stack.enter_async_context(stream) for stream in (
                 feed(base, headers), feed(base, headers, "/events/stream"), feed(base, headers, "/cases/c/events"),
                 socket(base, headers))]
             others.append(await stack.enter_async_context(feed(base, cookie_of(other))))
         assert [len(edge.access_watch) for edge in attn.edges] == [5, 5]
         await take_away(attn, opened)
-        for ended in mine:
+        for ended in ending:
             await ended()
         assert [len(edge.access_watch) for edge in attn.edges] == [1, 1], "the streams of the other user stay open"
         attn.happen(message("later"))

@@ -31,21 +31,21 @@ def direct(request: pytest.FixtureRequest) -> bool:
 
 
 async def test_a10_snapshot_then_diffs_then_a_resume_on_another_edge(direct: bool) -> None:
-    world, one, other = World(5), Fed(), Fed()
+    world, fed_one, other = World(5), Fed(), Fed()
     reader = Reader("w1", "ann", frozenset({"OWNER"}))
-    async with serving(one.edge, direct) as first, serving(other.edge, direct) as second:
+    async with serving(fed_one.edge, direct) as first, serving(other.edge, direct) as second:
         client = Client(first, params={"limit": 5})
         await client.get(1)
         assert client.frames[0][1] == "snapshot"
         copy = Copy()
         for _ in range(30):
             rows, position = world.batch()
-            for fed in (one, other):
+            for fed in (fed_one, other):
                 fed.position.next = position.next - 1
                 fed.put(*rows)
         third = Client(first, params={"limit": 5})
         await third.get(1)
-        assert third.frames[0][0] == one.edge.replica.cursor("w1")
+        assert third.frames[0][0] == fed_one.edge.replica.cursor("w1")
         await asyncio.sleep(0.1)
         for frame in client.frames:
             copy.apply(frame)
@@ -111,8 +111,8 @@ async def test_a12_one_more_connection_than_allowed_is_429_until_another_closes(
             await until(lambda: len(fed.edge.connections) == 8)
             again = Client(base)
             await again.get(1)
-        for one in (*clients, other, again):
-            await one.close()
+        for open_client in (*clients, other, again):
+            await open_client.close()
         await until(lambda: len(fed.edge.connections) == 0)
         assert not fed.edge.connections._users
 
@@ -165,15 +165,15 @@ async def test_a_slow_reader_is_disconnected_and_others_are_not(direct: bool) ->
         client = Client(base)
         await client.get(1)
         await until(lambda: len(fed.edge.connections) == 2)
-        most = 0
+        largest = 0
         for number in range(120):
             fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
-            most = max(most, *(channel._ring_bytes for channel in fed.edge.feed_hub._channels["w1"].values()))
+            largest = max(largest, *(channel._ring_bytes for channel in fed.edge.feed_hub._channels["w1"].values()))
             await client.get(number + 2)
             if len(fed.edge.connections) == 1:
                 break
         assert len(fed.edge.connections) == 1, "the slow reader was disconnected"
-        assert most < 200_000
+        assert largest < 200_000
         channels = fed.edge.feed_hub._channels["w1"].values()
         assert not any(channel.ring for channel in channels), "no frames are kept for the slow reader"
         writer.close()
@@ -189,15 +189,15 @@ async def test_a_reader_that_is_slow_for_a_while_gets_every_frame(direct: bool) 
             await asyncio.sleep(0)
         [channel] = fed.edge.feed_hub._channels["w1"].values()
         await until(lambda: bool(channel.ring))
-        got = b""
-        while got.count(b"event: added") < 100:
+        received = b""
+        while received.count(b"event: added") < 100:
             piece = await asyncio.wait_for(reader.read(1 << 16), 30)
             assert piece
-            got += piece
+            received += piece
         assert not channel.ring
         fed.put(item(source_id="last"))
-        while b'"last"' not in got:
-            got += await asyncio.wait_for(reader.read(1 << 16), 30)
+        while b'"last"' not in received:
+            received += await asyncio.wait_for(reader.read(1 << 16), 30)
         writer.close()
 
 
@@ -216,23 +216,23 @@ async def test_a_long_resume_is_sent_in_pieces(direct: bool) -> None:
 
 async def test_a_slow_reader_continues_at_its_position_when_its_view_becomes_personal() -> None:
     fed = Fed(stream_buffer=3_000_000)
-    _, mine = item(source_id="s1")
+    _, dismissed = item(source_id="s1")
     async with serving(fed.edge) as base:
         reader, writer = await raw_stream(base)
         for number in range(60):
             fed.put(item(source_id=f"s{number}", data=Data(body_md="x" * 20_000)))
         [channel] = fed.edge.feed_hub._channels["w1"].values()
         await until(lambda: bool(channel.ring))
-        fed.put((mark_key(mine.id, "ann"), MarkRow("w1", mine.id, "ann", 0)))
+        fed.put((mark_key(dismissed.id, "ann"), MarkRow("w1", dismissed.id, "ann", 0)))
         fed.put(item(source_id="last"))
-        got = b""
-        while b'"last"' not in got:
+        received = b""
+        while b'"last"' not in received:
             piece = await asyncio.wait_for(reader.read(1 << 16), 30)
             assert piece
-            got += piece
-        assert got.count(b"event: added") == 61
-        assert got.count(b'"reason":"dismissed"') == 1
-        assert got.count(b"event: snapshot") == 1
+            received += piece
+        assert received.count(b"event: added") == 61
+        assert received.count(b'"reason":"dismissed"') == 1
+        assert received.count(b"event: snapshot") == 1
         writer.close()
 
 
@@ -257,16 +257,16 @@ async def test_the_bytes_are_an_event_stream(direct: bool) -> None:
     fed = Fed()
     fed.put(item())
     async with serving(fed.edge, direct) as base:
-        found = []
+        received = []
         async for line in lines(base, "/org/me/feed"):
-            found.append(line)
+            received.append(line)
             if not line:
                 break
-        seconds = int(found.pop(0).removeprefix("retry: ")) / 1000
+        seconds = int(received.pop(0).removeprefix("retry: ")) / 1000
         assert 0.1 * fed.edge.settings.reconnect_seconds <= seconds <= fed.edge.settings.reconnect_seconds
-        assert found[0] == f"id: {fed.edge.replica.cursor('w1')}"
-        assert found[1] == "event: snapshot"
-        assert set(json.loads(found[2].removeprefix("data: "))) == {
+        assert received[0] == f"id: {fed.edge.replica.cursor('w1')}"
+        assert received[1] == "event: snapshot"
+        assert set(json.loads(received[2].removeprefix("data: "))) == {
             "items", "counts", "activity", "cursor", "drafts", "preferences"}
 
 
@@ -298,14 +298,14 @@ async def test_an_edge_that_stops_ends_its_streams_one_after_the_other(direct: b
     async with serving(fed.edge, direct) as base:
         clients = [Client(base, who=(f"user{number}", "OWNER")) for number in range(12)]
         await until(lambda: all(client.frames for client in clients), 60)
-        gone: list[int] = []
+        ended_counts: list[int] = []
         drain = asyncio.create_task(fed.edge.connections.drain(60))
         while not drain.done():
-            gone.append(sum(client.task.done() for client in clients))
+            ended_counts.append(sum(client.task.done() for client in clients))
             await asyncio.sleep(0)
         for client in clients:
             await client.ended()
-        assert len(set(gone)) > 3, "streams end one after the other"
+        assert len(set(ended_counts)) > 3, "streams end one after the other"
         late = [line async for line in lines(base, "/org/me/feed")]
         assert [line.partition(":")[0] for line in late] == ["retry"], "the stream has only the delay of the reconnect"
         async with httpx.AsyncClient(base_url=base) as client:
@@ -341,8 +341,8 @@ async def test_a_pipelined_request_gets_no_response_inside_a_stream(direct: bool
         await until(lambda: len(fed.edge.connections) == 1)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         fed.put(item())
-        got = b""
-        while b"event: added" not in got:
-            got += await asyncio.wait_for(reader.read(1 << 16), 30)
-        assert b"HTTP/1.1" not in got
+        received = b""
+        while b"event: added" not in received:
+            received += await asyncio.wait_for(reader.read(1 << 16), 30)
+        assert b"HTTP/1.1" not in received
         writer.close()

@@ -56,12 +56,12 @@ async def upgraded(base: str, head: str = "") -> tuple[asyncio.StreamReader, asy
     return reader, writer
 
 
-async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int = 64 << 20) -> int:
+async def flooded(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int = 64 << 20) -> int:
     """Sends without reading until the edge closes the connection. Returns the number of bytes sent."""
     writer.transport.set_write_buffer_limits(0)
     sent = 0
     with suppress(ConnectionError):
-        while sent < most:
+        while sent < max_bytes:
             writer.write(piece)
             async with asyncio.timeout(60):
                 await writer.drain()
@@ -72,8 +72,8 @@ async def flooded(writer: asyncio.StreamWriter, piece: bytes, most: int = 64 << 
 
 
 def resident() -> int:
-    with open("/proc/self/statm") as found:
-        return int(found.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("cookie", ["", "cookie: attn_session={}\r\n"], ids=["nobody", "signed in"])
@@ -177,10 +177,10 @@ async def test_a_transfer_coding_that_is_not_known_is_501(coding: str, method: s
         reader, writer = await opened(base)
         writer.write(f"{method} /auth/session HTTP/1.1\r\n{HOST}content-type: application/json\r\n"
                      f"transfer-encoding: {coding}\r\n\r\n0\r\n\r\n".encode())
-        said = await asyncio.wait_for(reader.read(), 20)
-        assert said.split(b" ")[1] in (b"400", b"501"), said
-        assert b"connection: close" in said
-        assert b"nosniff" in said
+        response = await asyncio.wait_for(reader.read(), 20)
+        assert response.split(b" ")[1] in (b"400", b"501"), response
+        assert b"connection: close" in response
+        assert b"nosniff" in response
         writer.close()
 
 
@@ -213,17 +213,17 @@ async def test_pages_of_large_items_end_at_the_byte_limit_and_have_a_next_page()
     fed = Fed()
     fed.put(*[large(number) for number in range(120)])
     async with fed.client() as client:
-        found, query = [], ""
+        listed, query = [], ""
         while query is not None:
-            said = await client.get(f"/org/me/inbox?limit=500{query}")
-            assert len(said.content) < PAGE_BYTES + 100_000
-            found += [one["source_id"] for one in said.json()["items"]]
-            query = f"&next={said.json()['next']}" if "next" in said.json() else None
-        assert len(found) == len(set(found)) == 120
+            response = await client.get(f"/org/me/inbox?limit=500{query}")
+            assert len(response.content) < PAGE_BYTES + 100_000
+            listed += [row["source_id"] for row in response.json()["items"]]
+            query = f"&next={response.json()['next']}" if "next" in response.json() else None
+        assert len(listed) == len(set(listed)) == 120
         for path, name in (("/inbox?limit=500", "items"), ("/api/v1/inbox?limit=500", "rows")):
-            said = await client.get(path)
-            assert 30 <= len(said.json()[name]) < 120
-            assert len(said.content) < PAGE_BYTES + 100_000
+            response = await client.get(path)
+            assert 30 <= len(response.json()[name]) < 120
+            assert len(response.content) < PAGE_BYTES + 100_000
 
 
 async def test_a_feed_of_large_items_begins_with_the_page_of_its_limit() -> None:
@@ -265,7 +265,7 @@ async def test_reads_of_one_user_wait_for_each_other_and_then_are_429() -> None:
         assert (await other.get("/org/me/inbox")).status_code == 200
         for release in held:
             release()
-        assert [(await one).status_code for one in waiting] == [200] * 3
+        assert [(await response).status_code for response in waiting] == [200] * 3
     assert not len(fed.edge.read_limiter)
 
 
@@ -311,18 +311,18 @@ class _Transport:
 
 def test_too_many_unauthenticated_connections_close_the_oldest_of_the_address() -> None:
     now = [0.0]
-    strangers = UnauthenticatedConnections(6, 3, 5.0, lambda: now[0])
-    ones = [_Transport() for _ in range(9)]
-    for one in ones[:4]:
-        strangers.add(one, ("10.0.0.1", 1))  # type: ignore[arg-type]
-    assert not any(one.aborted for one in ones), "the edge may not have read their request yet"
+    connections = UnauthenticatedConnections(6, 3, 5.0, lambda: now[0])
+    transports = [_Transport() for _ in range(9)]
+    for transport in transports[:4]:
+        connections.add(transport, ("10.0.0.1", 1))  # type: ignore[arg-type]
+    assert not any(transport.aborted for transport in transports), "the edge may not have read their request yet"
     now[0] = 6
-    strangers.add(ones[0], ("10.0.0.1", 1))  # type: ignore[arg-type]
-    strangers.add(ones[4], ("10.0.0.2", 1))  # type: ignore[arg-type]
-    assert [one.aborted for one in ones[:5]] == [False, True, False, False, False]
-    strangers.remove(ones[2])  # type: ignore[arg-type]
-    for one in ones[5:]:
-        strangers.add(one, ("10.0.0.3", 1))  # type: ignore[arg-type]
-    assert len(strangers) == 6
-    assert [one.aborted for one in ones] == [False, True, False, True, *[False] * 5], (
+    connections.add(transports[0], ("10.0.0.1", 1))  # type: ignore[arg-type]
+    connections.add(transports[4], ("10.0.0.2", 1))  # type: ignore[arg-type]
+    assert [transport.aborted for transport in transports[:5]] == [False, True, False, False, False]
+    connections.remove(transports[2])  # type: ignore[arg-type]
+    for transport in transports[5:]:
+        connections.add(transport, ("10.0.0.3", 1))  # type: ignore[arg-type]
+    assert len(connections) == 6
+    assert [transport.aborted for transport in transports] == [False, True, False, True, *[False] * 5], (
         "the oldest connection of all addresses is closed")

@@ -28,10 +28,10 @@ def own_token(user: str = "ann", role: str = "OWNER", ws: str = "ws", **more: An
 
 @asynccontextmanager
 async def attn(**more: Any) -> AsyncIterator[tuple[Deciding, str]]:
-    found = Deciding(edges=2, **more)
-    found.happen(message("m"), waitpoint("w"), message("o", target_role="OWNER"))
-    async with serving(found.edges[0]) as url:
-        yield found, url.replace("http", "ws") + "/api/v1/ws"
+    deciding = Deciding(edges=2, **more)
+    deciding.happen(message("m"), waitpoint("w"), message("o", target_role="OWNER"))
+    async with serving(deciding.edges[0]) as url:
+        yield deciding, url.replace("http", "ws") + "/api/v1/ws"
 
 
 async def request(socket: ClientConnection, **message_fields: Any) -> Any:
@@ -181,8 +181,8 @@ async def test_a_socket_is_closed_when_its_token_expires() -> None:
 async def test_a_client_that_never_reads_costs_little_and_is_disconnected() -> None:
     async with attn() as (log, url), subscribed(url) as socket, log.client("cyd") as client:
         edge = log.edges[0]
-        [one] = edge.notifications._subscribers["ws"]
-        one.waiting.put_nowait = _full  # type: ignore[method-assign]
+        [subscriber] = edge.notifications._subscribers["ws"]
+        subscriber.waiting.put_nowait = _full  # type: ignore[method-assign]
         await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
         assert await ended(socket) == 1013
         assert not edge.notifications._subscribers

@@ -40,23 +40,23 @@ FAMILIES = [
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
-    with archived(tmp_path_factory.mktemp("archive")) as found:
-        yield found
+    with archived(tmp_path_factory.mktemp("archive")) as archive_of_test:
+        yield archive_of_test
 
 
 @pytest_asyncio.fixture
 async def attn(archive: Archived, request: pytest.FixtureRequest) -> AsyncIterator[Deciding]:
-    found = Deciding(clickhouse_read_url=archive.url)
-    yield found
-    await found.edges[0].history.close()
+    deciding = Deciding(clickhouse_read_url=archive.url)
+    yield deciding
+    await deciding.edges[0].history.close()
 
 
 def space_of(request: Any) -> str:
     return re.sub(r"\W", "_", request.node.name)
 
 
-async def past(attn: Deciding, who: tuple[str, str], case: str, ws: str) -> tuple[int, bytes]:
-    async with attn.client(*who, ws=ws) as client:
+async def past(attn: Deciding, reader: tuple[str, str], case: str, ws: str) -> tuple[int, bytes]:
+    async with attn.client(*reader, ws=ws) as client:
         answer = await client.get(f"/cases/{case}/history")
     return answer.status_code, answer.content
 
@@ -69,7 +69,7 @@ async def test_a_users_own_draft_is_in_no_other_users_history(
                 event("draft.discarded", "e", -1, ws=ws, case_id="k", by_user_id="ann"))
     archive.keep(attn.facts)
     status, body = await past(attn, ("ann", "MEMBER"), "k", ws)
-    assert (status, [one["type"] for one in json.loads(body)["events"]]) == (200, ["draft_edited", "draft_discarded"])
+    assert (status, [row["type"] for row in json.loads(body)["events"]]) == (200, ["draft_edited", "draft_discarded"])
     assert b"ibx_" not in body, "the owner's own edits opened no item"
     absent = await past(attn, ("bob", "OWNER"), "never", ws)
     assert await past(attn, ("bob", "OWNER"), "k", ws) == absent
@@ -92,7 +92,7 @@ async def test_a_close_before_its_opening_is_visible_to_the_items_readers(
     if view == "gone":
         attn.tick(31 * 86_400)
     status, body = await past(attn, ("ann", "OWNER"), "k", ws)
-    assert (status, [one["type"] for one in json.loads(body)["events"]]) == (
+    assert (status, [entry["type"] for entry in json.loads(body)["events"]]) == (
         200, ["waitpoint_approved", "waitpoint_created"])
     assert await past(attn, ("bob", "MEMBER"), "k", ws) == await past(attn, ("bob", "MEMBER"), "never", ws)
 
@@ -108,7 +108,7 @@ async def test_pages_skip_invisible_events(
     archive.keep(attn.facts)
     async with attn.client("bob", "MEMBER", ws=ws) as client:
         page = (await client.get("/cases/k/history?limit=2")).json()
-    assert ([one["type"] for one in page["events"]], "next" in page) == (["message_posted"], False)
+    assert ([entry["type"] for entry in page["events"]], "next" in page) == (["message_posted"], False)
 
 
 async def test_a_resume_hides_events_that_arrived_before_the_opening_of_their_item(attn: Deciding) -> None:
@@ -136,8 +136,8 @@ async def test_activity_names_no_item_that_was_never_opened(
     archive.keep(attn.facts)
     async with attn.client("bob", "MEMBER", ws=ws) as client:
         for window in ("24h", "7d"):
-            found = (await client.get(f"/org/me/activity?window={window}")).json()
-            assert (found["plans_approved"], [one.get("item") for one in found["recent"]]) == (1, [None])
+            activity = (await client.get(f"/org/me/activity?window={window}")).json()
+            assert (activity["plans_approved"], [entry.get("item") for entry in activity["recent"]]) == (1, [None])
 
 
 class Story:
@@ -147,7 +147,7 @@ class Story:
         self.random, self.attn, self.ws = random.Random(seed), attn, ws
         self.number = 0
         # ids of items that the reader has seen
-        self.seen: dict[tuple[str, str], set[str]] = {who: set() for who in PEOPLE}
+        self.seen: dict[tuple[str, str], set[str]] = {person: set() for person in PEOPLE}
         self.early: dict[str, str] = {}  # time of an event that arrived before its item opened -> the item
 
     def step(self) -> None:
@@ -155,10 +155,10 @@ class Story:
         entry = self._command() if self.random.random() < 0.2 else self._event()
         self.attn.happen(entry)
         space = self.attn.edges[0].replica.workspace(self.ws)
-        for who, seen in self.seen.items():
-            reader = Reader(self.ws, who[0], frozenset({who[1]}))
+        for person, seen in self.seen.items():
+            reader = Reader(self.ws, person[0], frozenset({person[1]}))
             ids = [key[2:].decode() for key in self.attn.rows if key[:2] == b"i:"]
-            seen.update(one for one in ids if space.visible_item(reader, one) is not None)
+            seen.update(item for item in ids if space.visible_item(reader, item) is not None)
 
     def _event(self) -> Any:
         pick = self.random.choice
@@ -176,14 +176,14 @@ class Story:
             expiry = {"expires_at": "2026-05-20T13:00:00Z"} if opens == "proof.attached" else {}
             return event(opens, subject, minutes, self.ws, title=text, case_id=case, session_id=subject, **named,
                          **expiry)
-        found = event(closes, subject, minutes, self.ws, case_id=case, by_user_id="ann",
+        closing = event(closes, subject, minutes, self.ws, case_id=case, by_user_id="ann",
                       **({"title": text, **named} if closes in ("escalation.updated", "session.verifying") else {}))
         kind = {"session": "session_waiting", "task": "blocked_task", "plan": "plan_approval"}.get(
             closes.split(".")[0], closes.split(".")[0])
         item = item_id(self.ws, kind, subject)
         if closes != "session.verifying" and self.attn.edges[0].replica.workspace(self.ws).targets_of(item) is None:
-            self.early[f"{found.time}"] = item
-        return found
+            self.early[f"{closing.time}"] = item
+        return closing
 
     def _command(self) -> Any:
         pick = self.random.choice
@@ -205,12 +205,12 @@ async def test_every_channel_shows_exactly_the_events_that_the_predicate_allows(
         story.step()
     archive.keep(attn.facts)
     edge = attn.edges[0]
-    for who in PEOPLE:
-        reader = Reader(ws, who[0], frozenset({who[1]}))
+    for person in PEOPLE:
+        reader = Reader(ws, person[0], frozenset({person[1]}))
         sink = Kept()
         edge.case_events.open(reader, None, -1, sink)
         texts = {"stream": sink.raw.decode()}
-        async with attn.client(*who, ws=ws) as client:
+        async with attn.client(*person, ws=ws) as client:
             for case in (*CASES, "never"):
                 answer = await client.get(f"/cases/{case}/history?limit=500")
                 texts[case] = answer.text
@@ -222,16 +222,16 @@ async def test_every_channel_shows_exactly_the_events_that_the_predicate_allows(
                 texts[path] = (await client.get(path)).text
         for name, text in texts.items():
             for found_ws, user, role in re.findall(r"<(\w+)/([\w-]+)/([\w-]+)>", text):
-                targets = [None if one == "-" else one for one in (user, role)]
+                targets = [None if target == "-" else target for target in (user, role)]
                 assert found_ws == ws
-                assert reader.can_see(*targets), (name, who, targets)
-            assert set(re.findall(r"ibx_\w+", text)) <= story.seen[who], (name, who)
+                assert reader.can_see(*targets), (name, person, targets)
+            assert set(re.findall(r"ibx_\w+", text)) <= story.seen[person], (name, person)
 
 
 def check_early(story: Story, reader: Reader, events: list[Any]) -> None:
     """An event that arrived before its item opened is visible to the readers of the item at the end."""
     space = story.attn.edges[0].replica.workspace(story.ws)
-    for one in events:
-        item = story.early.get(f"{parse_timestamp(one['at'])}")
+    for entry in events:
+        item = story.early.get(f"{parse_timestamp(entry['at'])}")
         targets = space.targets_of(item) if item is not None else None
-        assert targets is None or reader.can_see(*targets), one
+        assert targets is None or reader.can_see(*targets), entry

@@ -28,7 +28,7 @@ async def ask(attn: Deciding, path: str = "/inbox") -> Any:
 async def listening(attn: Deciding, path: str, edge: int = 0, **headers: str) -> AsyncIterator[list[str]]:
     """Opens an event stream. Yields the list of its lines, which grows while they arrive."""
     lines: list[str] = []
-    asked = attn.edges[edge]
+    serving_edge = attn.edges[edge]
 
     async def read(base: str) -> None:
         headers_of = {**bearer(ws=WS), "accept": "text/event-stream", **headers}
@@ -39,17 +39,17 @@ async def listening(attn: Deciding, path: str, edge: int = 0, **headers: str) ->
             async for line in answer.aiter_lines():
                 lines.append(line)  # noqa: PERF401 - they are looked at as they come
 
-    async with serving(asked) as base:
+    async with serving(serving_edge) as base:
         task = asyncio.create_task(read(base))
-        await until(lambda: len(asked.connections) or task.done(), 60)
+        await until(lambda: len(serving_edge.connections) or task.done(), 60)
         yield lines
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 def events_of(lines: list[str]) -> list[Any]:
-    found = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    return [{name: value for name, value in one.items() if name != "at"} for one in found]
+    received = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    return [{name: value for name, value in event_data.items() if name != "at"} for event_data in received]
 
 
 async def test_z1_the_inbox_lists_only_items_that_need_a_decision() -> None:
@@ -66,11 +66,11 @@ async def test_z2_items_and_their_count() -> None:
     attn = Deciding()
     assert await ask(attn) == {"items": [], "count": 0}
     attn.happen(*(message(f"m{number}") for number in range(3)))
-    found = await ask(attn)
-    assert set(found) == {"items", "count"}
-    assert found["count"] == len(found["items"]) == 3
-    found = await ask(attn, "/inbox?limit=1")
-    assert (len(found["items"]), found["count"]) == (1, 3)
+    body = await ask(attn)
+    assert set(body) == {"items", "count"}
+    assert body["count"] == len(body["items"]) == 3
+    body = await ask(attn, "/inbox?limit=1")
+    assert (len(body["items"]), body["count"]) == (1, 3)
 
 
 async def test_z3_fields_and_those_that_may_be_absent() -> None:
@@ -187,7 +187,7 @@ async def test_z10_the_stream_of_one_case() -> None:
                     event("session.resumed", "s2", minutes=1, case_id="other"),
                     event("task.blocked", "t", minutes=1, title="T", case_id="case_xyz"))
         await until(lambda: len(events_of(lines)) >= 2, 60)
-        assert [one["type"] for one in events_of(lines)] == ["session_completed", "task_blocked"]
+        assert [received["type"] for received in events_of(lines)] == ["session_completed", "task_blocked"]
     async with attn.client() as client:
         absent = [await client.get(f"/cases/{case}/events") for case in ("hidden", "never")]
     assert {answer.status_code for answer in absent} == {404}

@@ -78,7 +78,7 @@ def test_json_keeps_each_digit(value: Any) -> None:
 def test_numbers_that_a_float_cannot_hold() -> None:
     value = loads('[0.1, 0.12345678901234567890, 1e400, 9007199254740993, 1.0]')
     assert value == [0.1, Decimal("0.12345678901234567890"), Decimal("1e400"), 9007199254740993, 1.0]
-    assert [type(one) for one in value] == [float, Decimal, Decimal, int, float]
+    assert [type(number) for number in value] == [float, Decimal, Decimal, int, float]
     for wrong in (float("nan"), Decimal("inf")):
         with pytest.raises((TypeError, ValueError)):
             dumps(wrong)
@@ -132,7 +132,7 @@ def test_equal_content_has_one_handle_and_other_content_another() -> None:
         {"form": {"type": "object"}}, {"action": None}, {"subject": "s"}, {"kind": "plan_approval"},
         {"priority": "high"}, {"to_user": "u"}, {"to_role": "ADMIN"}, {"deciders": {"users": ["u"]}}, {"quorum": 2},
         {"expires": timedelta(1)}, {"on_expiry": "x"}, {"batch": "b"}, {"confirm": False}, {"data": {}}]
-    assert {name for change in changes for name in change} == {one.name for one in dataclasses.fields(Question)}
+    assert {name for change in changes for name in change} == {field.name for field in dataclasses.fields(Question)}
     handles = [handle_of(dataclasses.replace(question, **change), "/s", None) for change in changes]
     handles += [handle_of(question, "/t", None), handle_of(question, "/s", "run"), handle_of(question, "/s", None)]
     assert len(set(handles)) == len(handles)

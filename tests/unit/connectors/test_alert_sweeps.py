@@ -56,7 +56,7 @@ def silence(name: str = "s1", state: str = "active", comment: str = "maintenance
 
 
 def plan(planner: Planner, seen: Truth, *items: dict[str, Any], silences: Any = (), decided: Any = ()) -> list[Any]:
-    return [(one["type"], one["id"]) for one in planner.plan(seen, silences, items, decided).events]
+    return [(event["type"], event["id"]) for event in planner.plan(seen, silences, items, decided).events]
 
 
 def planner(**more: Any) -> Planner:
@@ -91,9 +91,9 @@ def test_what_attn_shows_is_not_sent_unless_the_alert_began_again(state: str) ->
 @pytest.mark.parametrize("status", [{"inhibitedBy": ["f"]}, {"mutedBy": ["nights"]}], ids=["inhibited", "interval"])
 def test_inhibited_and_muted_alerts_change_nothing(status: dict[str, Any]) -> None:
     for items in ([], [item()]):
-        one = planner()
+        connector = planner()
         for _ in range(3):
-            assert plan(one, truth(alert(state="suppressed", **status)), *items) == []
+            assert plan(connector, truth(alert(state="suppressed", **status)), *items) == []
 
 
 def test_only_alerts_of_the_named_receivers_open_items_and_all_are_kept_open() -> None:
@@ -110,9 +110,9 @@ def test_an_alert_that_cannot_be_mapped_does_not_stop_the_others() -> None:
 
 
 def test_a_missing_alert_has_ended_after_two_sweeps_of_an_alertmanager_that_runs_for_long() -> None:
-    one = planner()
-    assert plan(one, truth(), item()) == []
-    assert plan(one, truth(at=NOW + MINUTE), item()) == [
+    connector = planner()
+    assert plan(connector, truth(), item()) == []
+    assert plan(connector, truth(at=NOW + MINUTE), item()) == [
         ("escalation.resolved", f"{FINGERPRINT}@2026-11-30T11:00:00Z.resolved.2026-11-30T12:00:00Z")]
     fresh = planner()
     for _ in range(5):
@@ -127,9 +127,9 @@ def test_a_missing_alert_has_ended_after_two_sweeps_of_an_alertmanager_that_runs
     {"source": "/other"}, {"source_id": "eu-" + FINGERPRINT}, {"payload": {"groupKey": "{}"}}, {"payload": None},
 ], ids=["source", "prefix", "group", "nothing"])
 def test_items_of_others_are_never_closed(foreign: dict[str, Any]) -> None:
-    one = planner()
+    connector = planner()
     for _ in range(3):
-        assert plan(one, truth(), item(**foreign)) == []
+        assert plan(connector, truth(), item(**foreign)) == []
 
 
 def test_a_silence_closes_an_open_item_with_the_same_id_in_each_sweep() -> None:
@@ -147,15 +147,15 @@ def test_a_silence_closes_an_open_item_with_the_same_id_in_each_sweep() -> None:
 
 def test_the_end_of_a_silenced_alert_is_sent_once_per_silence() -> None:
     made = [silence("s1", "expired", f"x (attn decision {DECISION})"), silence("s2", "active")]
-    one = planner()
-    assert plan(one, truth(), silences=made) == []
-    said = [("escalation.resolved", f"{FINGERPRINT}.ended.s1")]
-    assert plan(one, truth(), silences=made) == said
-    assert plan(one, truth(), silences=made) == []
+    connector = planner()
+    assert plan(connector, truth(), silences=made) == []
+    expected = [("escalation.resolved", f"{FINGERPRINT}.ended.s1")]
+    assert plan(connector, truth(), silences=made) == expected
+    assert plan(connector, truth(), silences=made) == []
     again = planner()
     plan(again, truth(), silences=made)
     # after a restart the connector sends the same event, which attn drops as a repeat
-    assert plan(again, truth(), silences=made) == said
+    assert plan(again, truth(), silences=made) == expected
 
 
 def test_a_resolved_item_opens_at_the_end_of_its_silence() -> None:
@@ -166,7 +166,7 @@ def test_a_resolved_item_opens_at_the_end_of_its_silence() -> None:
     assert (close["type"], close["time"]) == ("escalation.resolved", format_timestamp(NOW - 20 * MINUTE))
     assert (opening["type"], opening["time"]) == ("escalation.opened", format_timestamp(NOW - 20 * MINUTE + 1))
     lost, since = planner().reopened(alert(), resolved, [], NOW), NOW - 50 * MINUTE
-    assert [one["time"] for one in lost] == [format_timestamp(since), format_timestamp(since + 1)]
+    assert [event["time"] for event in lost] == [format_timestamp(since), format_timestamp(since + 1)]
     assert planner().reopened(alert(), item(), [], NOW) == []
 
 
@@ -176,8 +176,8 @@ def test_one_silence_per_decision_stays_in_any_order_of_the_list() -> None:
             silence("0", "expired", text, start=NOW - HOUR), silence("c", "pending", text, start=NOW + MINUTE),
             silence("d", comment="other")]
     for order in itertools.permutations(made):
-        assert [one["id"] for one in of_decision(order, DECISION)] == ["a", "b", "c", "0"]
-        assert {one["id"] for one in surplus(order)} == {"b", "c"}
+        assert [kept["id"] for kept in of_decision(order, DECISION)] == ["a", "b", "c", "0"]
+        assert {kept["id"] for kept in surplus(order)} == {"b", "c"}
 
 
 def test_a_silence_names_each_label_its_decider_and_its_decision_only() -> None:

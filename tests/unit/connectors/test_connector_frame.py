@@ -27,7 +27,7 @@ class FakeAttn:
     list."""
 
     def __init__(self, *decisions: dict[str, Any], closes: bool = True) -> None:
-        self.listed = {one["id"]: one for one in decisions}
+        self.listed = {listed["id"]: listed for listed in decisions}
         self.sent: list[Event] = []
         self.topics: list[str | None] = []
         self.rejects: set[str] = set()  # rejected event types
@@ -36,13 +36,13 @@ class FakeAttn:
         self.changed = asyncio.Event()
 
     async def send(self, events: Sequence[Event], topic: str | None = None) -> None:
-        rejected = [one for one in events if one["type"] in self.rejects]
-        for one in events:
-            if one not in rejected:
-                self.sent.append(one)
+        rejected = [event for event in events if event["type"] in self.rejects]
+        for event in events:
+            if event not in rejected:
+                self.sent.append(event)
                 self.topics.append(topic)
-            if self.closes and one["type"].startswith("decision.") and one not in rejected:
-                self.listed.pop(one["data"]["decision"], None)
+            if self.closes and event["type"].startswith("decision.") and event not in rejected:
+                self.listed.pop(event["data"]["decision"], None)
                 self.change()
         if rejected:
             raise EventRejected([(rejected[0], "not a type of attn")])
@@ -66,7 +66,7 @@ class FakeAttn:
             await self.changed.wait()
 
     def reports(self) -> list[tuple[str, str]]:
-        return [(one["type"], one["data"]["decision"]) for one in self.sent if one["type"].startswith("decision.")]
+        return [(sent["type"], sent["data"]["decision"]) for sent in self.sent if sent["type"].startswith("decision.")]
 
 
 class FakePeer:
@@ -85,10 +85,10 @@ class FakePeer:
 
     async def sweep(self) -> Sequence[Event]:
         self.swept += 1
-        found = self.sweeps.pop(0) if len(self.sweeps) > 1 else self.sweeps[0]
-        if isinstance(found, Exception):
-            raise found
-        return list(found)
+        result = self.sweeps.pop(0) if len(self.sweeps) > 1 else self.sweeps[0]
+        if isinstance(result, Exception):
+            raise result
+        return list(result)
 
     async def apply(self, decision: Decision) -> Outcome:
         lane = self.lane(decision)
@@ -133,7 +133,7 @@ async def test_each_decision_is_reported_with_an_id_that_follows_from_it() -> No
     async with running(peer, attn):
         await until(lambda: len(attn.reports()) == 2)
     assert sorted(attn.reports()) == [("decision.applied", "d1"), ("decision.applied", "d2")]
-    report = next(one for one in attn.sent if one["data"]["decision"] == "d1")
+    report = next(event for event in attn.sent if event["data"]["decision"] == "d1")
     assert (report["id"], report["source"], report["subject"]) == ("d1.applied", SOURCE, "s1")
     assert attn.topics == ["escalations"] * 2
 
@@ -174,8 +174,8 @@ async def test_decisions_of_one_lane_never_overlap_and_the_others_do_not_wait() 
     assert not peer.overlaps
     assert 1 < peer.most_at_once <= 8
     for lane in range(20):
-        mine = [name for name in peer.applied if int(name[1:]) % 20 == lane]
-        assert mine == sorted(mine)  # in the order of their decisions
+        applied = [name for name in peer.applied if int(name[1:]) % 20 == lane]
+        assert applied == sorted(applied)  # in the order of their decisions
 
 
 async def test_decisions_of_other_sources_are_not_touched() -> None:
@@ -215,7 +215,7 @@ async def test_a_list_that_still_has_a_reported_decision_does_not_apply_it_again
         attn.change()
         await until(lambda: len(peer.applied) == 2)
         await until(lambda: len(attn.reports()) == 2)
-    assert {one["id"] for one in attn.sent} == {"d1.applied"}
+    assert {event["id"] for event in attn.sent} == {"d1.applied"}
 
 
 async def test_events_of_an_outcome_come_before_the_report_and_a_rejected_event_does_not_lose_it() -> None:
@@ -223,7 +223,7 @@ async def test_events_of_an_outcome_come_before_the_report_and_a_rejected_event_
     attn, peer = FakeAttn(decision("d1")), FakePeer(Applied(events=[closing]))
     async with running(peer, attn):
         await until(attn.reports)
-    assert [one["type"] for one in attn.sent] == ["run.recovered", "decision.applied"]
+    assert [event["type"] for event in attn.sent] == ["run.recovered", "decision.applied"]
     attn = FakeAttn(decision("d1"))
     attn.rejects.add("run.recovered")
     async with running(FakePeer(Applied(events=[closing])), attn):

@@ -54,18 +54,18 @@ def thread(status: str = "interrupted", *interrupts: Interrupt) -> Thread:
 
 
 def decision(name: str = "dec_1", interrupt: Interrupt = ASKED, index: int = 0, count: int = 1, **more: Any) -> Any:
-    asked = QuestionId(interrupt.id, digest_of_interrupt(interrupt), index, count)
+    question_id = QuestionId(interrupt.id, digest_of_interrupt(interrupt), index, count)
     return {"id": name, "source_id": Location("prod", "t1", interrupt.id, index, count == 1).subject,
-            "question": {"id": str(asked)}, "option": "answer", "form": {"answer": "yes"},
+            "question": {"id": str(question_id)}, "option": "answer", "form": {"answer": "yes"},
             "actors": [{"user": "ann"}], **more}
 
 
-def outcome(server: Server, one: Any = None, *others: Any) -> Any:
-    one = one or decision()
-    location, asked = Location.of(one["source_id"]), QuestionId.of(one["question"]["id"])
+def outcome(server: Server, first: Any = None, *others: Any) -> Any:
+    first = first or decision()
+    location, question_id = Location.of(first["source_id"]), QuestionId.of(first["question"]["id"])
     assert location is not None
-    assert asked is not None
-    return asyncio.run(bring(server, location, asked, one, [one, *others]))  # type: ignore[arg-type]
+    assert question_id is not None
+    return asyncio.run(bring(server, location, question_id, first, [first, *others]))  # type: ignore[arg-type]
 
 
 def test_a_question_that_waits_is_answered_once_with_its_mark() -> None:
@@ -101,15 +101,15 @@ def test_nothing_is_sent_twice_or_to_another_question(
 ) -> None:
     made = [Run(f"r{number}", state, "dec_1") for number, state in enumerate(runs)]
     server = Server(thread(status, *interrupts), *made, checkpoints=checkpoints)
-    found = outcome(server)
+    result = outcome(server)
     assert server.sent == []
     if isinstance(expected, str):
-        assert isinstance(found, Refused)
-        assert expected in found.reason
+        assert isinstance(result, Refused)
+        assert expected in result.reason
     elif isinstance(expected, type):
-        assert isinstance(found, expected)
+        assert isinstance(result, expected)
     else:
-        assert found == expected
+        assert result == expected
 
 
 def test_a_deleted_thread_refuses() -> None:
@@ -119,9 +119,9 @@ def test_a_deleted_thread_refuses() -> None:
 @pytest.mark.parametrize(("error", "expected"), [
     ("no_such_interrupt", NotYet), ("no_such_run", NotYet), ("invalid_argument", Refused), ("unsupported", Refused)])
 def test_an_error_with_status_200_is_no_success(error: str, expected: type) -> None:
-    found = outcome(Server(thread("interrupted", ASKED), error=(error, "text")))
-    assert isinstance(found, expected)
-    assert error in found.reason
+    result = outcome(Server(thread("interrupted", ASKED), error=(error, "text")))
+    assert isinstance(result, expected)
+    assert error in result.reason
 
 
 def test_a_batch_goes_out_together_and_each_member_finds_its_run() -> None:
@@ -157,12 +157,12 @@ def test_a_member_of_a_batch_that_does_not_fit_is_refused_and_the_others_wait() 
 def test_numbers_of_an_answer_keep_their_digits_and_rounded_ones_are_refused() -> None:
     answer = answer_of({"option": "x", "form": {"a": ExactNumber("1.10"), "b": [ExactNumber("1e400"), 2]}})
     assert str(answer.form) == "{'a': Decimal('1.10'), 'b': [Decimal('1E+400'), 2]}"
-    one = decision("dec_1", CALLS, 0, 1, option="approve")
-    assert isinstance(outcome(Server(thread("interrupted", CALLS)), one), NotYet)
+    approval = decision("dec_1", CALLS, 0, 1, option="approve")
+    assert isinstance(outcome(Server(thread("interrupted", CALLS)), approval), NotYet)
     server = Server(thread("interrupted", ASKED))
-    found = outcome(server, decision(option="json", form={"json": "12345678901234567890123"}))
-    assert isinstance(found, Refused)
-    assert "would round the number" in found.reason
+    result = outcome(server, decision(option="json", form={"json": "12345678901234567890123"}))
+    assert isinstance(result, Refused)
+    assert "would round the number" in result.reason
     assert server.sent == []
 
 
@@ -177,6 +177,6 @@ def test_arguments_that_attn_cannot_show_are_not_approved() -> None:
     assert "are larger than attn shows" in event["data"]["body_md"]
     [event] = opening_events(deployment, thread("interrupted", only))
     assert [option["id"] for option in event["data"]["ask"]["options"]] == ["elsewhere"]
-    found = outcome(Server(thread("interrupted", only)), decision("dec_1", only, option="elsewhere", form=None))
-    assert isinstance(found, Refused)
-    assert "still waiting" in found.reason
+    result = outcome(Server(thread("interrupted", only)), decision("dec_1", only, option="elsewhere", form=None))
+    assert isinstance(result, Refused)
+    assert "still waiting" in result.reason

@@ -274,14 +274,14 @@ def test_json_text_keeps_types_and_digits(value: Any) -> None:
     assert digest_of(value) == digest_of(read_values(text.encode()))
 
 
-@pytest.mark.parametrize(("text", "found"), [
+@pytest.mark.parametrize(("text", "expected"), [
     ("18446744073709551615", None), ("18446744073709551616", "18446744073709551616"),
     ("-9223372036854775809", "-9223372036854775809"), ("0.1", None), ("1.10", None), ("1e22", None),
     ('{"a": [1, {"b": 0.30000000000000000001}]}', "0.30000000000000000001"), ("1e400", "1E+400"), ("true", None),
     ('"12345678901234567890123"', None),
 ])
-def test_numbers_that_the_peer_would_round_are_named(text: str, found: str | None) -> None:
-    assert rounded_number(read_values(text.encode())) == found
+def test_numbers_that_the_peer_would_round_are_named(text: str, expected: str | None) -> None:
+    assert rounded_number(read_values(text.encode())) == expected
 
 
 def test_a_block_of_code_keeps_backticks_and_marks_its_cut() -> None:

@@ -56,12 +56,12 @@ def test_attn_accepts_every_event_of_every_thread(values: Any, metadata: Any) ->
     assert len({event["id"] for event in events}) == len(events) >= len(values)
     for event in events:
         read = accepted(event)
-        location, asked = Location.of(read.subject), QuestionId.of(event["data"]["ask"]["id"])
+        location, question = Location.of(read.subject), QuestionId.of(event["data"]["ask"]["id"])
         assert location is not None
-        assert asked is not None
+        assert question is not None
         assert location.subject == event["subject"]
-        assert (location.deployment, location.thread, location.interrupt) == ("prod", "01a2-thread", asked.interrupt)
-        assert ("batch" in event["data"]["ask"]) == (asked.count > 1)
+        assert (location.deployment, location.thread, location.interrupt) == ("prod", "01a2-thread", question.interrupt)
+        assert ("batch" in event["data"]["ask"]) == (question.count > 1)
 
 
 def test_texts_and_values_of_any_size_are_cut_and_accepted() -> None:

@@ -31,7 +31,7 @@ time = "2026-05-20T08:14:22Z"
 """
 
 
-def one(text: str, payload: Any, **more: Any) -> dict[str, Any]:
+def mapped(text: str, payload: Any, **more: Any) -> dict[str, Any]:
     result = events_of(payload, parse_mapping(text), **more)
     assert result.problems == []
     [event] = result.events
@@ -52,7 +52,8 @@ def value(expression: str, payload: Any) -> Any:
 ])
 def test_a_template(template: str, expected: Any) -> None:
     payload = {"id": "s", "n": 7, "list": [1, None], "yes": True, "text": "{{ payload.n }}"}
-    event = one(f"{RULE}data = {{ x = '''{template}''', always = 1 }}", payload, headers={"x": "h"}, received=1_000_000)
+    event = mapped(f"{RULE}data = {{ x = '''{template}''', always = 1 }}", payload, headers={"x": "h"},
+                   received=1_000_000)
     assert event["data"].get("x") == expected
     assert ("x" in event["data"]) == (expected is not None)
 
@@ -65,7 +66,7 @@ def test_a_template(template: str, expected: Any) -> None:
 ])
 def test_a_time_may_be_a_number(sent: Any, expected: str) -> None:
     text = RULE.replace('"2026-05-20T08:14:22Z"', '"{{ payload.at }}"')
-    assert one(text, {"id": "s", "at": sent})["time"] == expected
+    assert mapped(text, {"id": "s", "at": sent})["time"] == expected
 
 
 @pytest.mark.parametrize("sent", [-1, 1e20, float("inf"), float("nan"), True, None, "", "yesterday", [], 10**400,
@@ -100,8 +101,8 @@ title = "{{ item.id }}"
 
 
 def test_the_id_does_not_change_with_the_delivery() -> None:
-    first = one(RULE, {"id": "s", "n": 1}, received=1)
-    assert first == one(RULE, {"id": "s", "n": 2}, received=2)
+    first = mapped(RULE, {"id": "s", "n": 1}, received=1)
+    assert first == mapped(RULE, {"id": "s", "n": 2}, received=2)
     assert first["id"] == "s/message.posted/2026-05-20T08:14:22Z"
 
 
@@ -175,9 +176,9 @@ def test_expressions_have_the_results_of_jmespath(expression: str, tree: Any) ->
         with pytest.raises(ExpressionError):
             value(expression, tree)
     else:
-        found = value(expression, tree)
-        assert found == expected
-        assert type(found) is type(expected)
+        result = value(expression, tree)
+        assert result == expected
+        assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize(("key", "expected"), [

@@ -36,8 +36,8 @@ def ask(**arguments: Any) -> AskHuman:
     return read_arguments(AskHuman, {"question": "Deploy?", **arguments})
 
 
-def handle_of(asked: AskHuman, source: str = SOURCE) -> str:
-    return first_handle(question_subject(source, events.identity(asked)))
+def handle_of(question: AskHuman, source: str = SOURCE) -> str:
+    return first_handle(question_subject(source, events.identity(question)))
 
 
 @pytest.mark.parametrize(("more", "is_same"), [
@@ -52,9 +52,9 @@ def test_equal_questions_have_equal_handles(more: dict[str, Any], is_same: bool)
 
 
 def test_the_order_of_the_fields_of_a_form_does_not_change_the_handle() -> None:
-    one = {"type": "object", "properties": {"a": {"type": "string", "title": "A"}}}
+    first = {"type": "object", "properties": {"a": {"type": "string", "title": "A"}}}
     other = json.loads('{"properties": {"a": {"title": "A", "type": "string"}}, "type": "object"}')
-    assert handle_of(ask(form=one)) == handle_of(ask(form=other))
+    assert handle_of(ask(form=first)) == handle_of(ask(form=other))
 
 
 def test_handles_name_their_subject_and_the_question_before() -> None:
@@ -85,24 +85,24 @@ def test_every_accepted_question_is_an_event_that_the_worker_accepts(
 ) -> None:
     arguments = {"question": question, "context": context, "options": options}
     try:
-        asked = read_arguments(AskHuman, arguments)
-        event = events.questioned(asked, SOURCE, handle_of(asked), "test", NOW)
+        accepted = read_arguments(AskHuman, arguments)
+        event = events.questioned(accepted, SOURCE, handle_of(accepted), "test", NOW)
     except InvalidArguments:
         return
     read = normalise("waitpoints", json.dumps({**event, "workspaceid": "ws"}).encode())
-    assert (read.subject, read.data.title) == (subject_of(handle_of(asked)), question)
+    assert (read.subject, read.data.title) == (subject_of(handle_of(accepted)), question)
 
 
 def test_a_question_asked_anew_is_newer_than_the_end_of_the_one_before() -> None:
-    asked = ask()
-    event = events.questioned(asked, SOURCE, handle_of(asked), "c", NOW, after=NOW + HOUR)
+    question = ask()
+    event = events.questioned(question, SOURCE, handle_of(question), "c", NOW, after=NOW + HOUR)
     assert parse_timestamp(event["time"]) == NOW + HOUR + 1
     assert parse_timestamp(event["data"]["ask"]["expires_at"]) == NOW + HOUR + 1 + DAY
 
 
 def test_events_have_ids_that_follow_from_what_happened() -> None:
-    asked, handle = ask(), handle_of(ask())
-    first, again = [events.questioned(asked, SOURCE, handle, "c", now) for now in (NOW, NOW + HOUR)]
+    question, handle = ask(), handle_of(ask())
+    first, again = [events.questioned(question, SOURCE, handle, "c", now) for now in (NOW, NOW + HOUR)]
     assert first["id"] == again["id"] == f"{handle}.asked"
     assert events.applied(SOURCE, handle, "dec_1", NOW)["id"] == "dec_1.applied"
     assert events.refused(SOURCE, handle, "dec_1", "r", NOW)["id"] == "dec_1.refused"
@@ -152,7 +152,7 @@ def item(handle: str, state: str = "unread", **more: Any) -> dict[str, Any]:
 H, OTHER = handle_of(ask()), next_handle(question_subject(SOURCE, events.identity(ask())), "earlier")
 
 
-@pytest.mark.parametrize(("found", "decisions", "status", "pending"), [
+@pytest.mark.parametrize(("listed", "decisions", "status", "pending"), [
     (None, [], "unknown", None),
     (item(H), [], "waiting", None),
     (item(H), [decision(H, "made")], "waiting", "dec_1"),
@@ -171,14 +171,14 @@ H, OTHER = handle_of(ask()), next_handle(question_subject(SOURCE, events.identit
     (item(OTHER), [decision(OTHER, "made"), decision(H, "applied")], "answered", None),
 ])
 def test_the_standing_of_a_question(
-    found: dict[str, Any] | None, decisions: list[dict[str, Any]], status: str, pending: str | None
+    listed: dict[str, Any] | None, decisions: list[dict[str, Any]], status: str, pending: str | None
 ) -> None:
-    standing = standing_of(H, found, decisions)
+    standing = standing_of(H, listed, decisions)
     assert (standing.status, standing.decision, standing.handle) == (status, pending, H)
     assert ("option" in standing.result) is (status == "answered")
 
 
-@pytest.mark.parametrize(("found", "is_over"), [
+@pytest.mark.parametrize(("listed", "is_over"), [
     (None, False), (item(H), False), (item(H, decision={"id": "d", "state": "made"}), False),
     (item(H, decision={"id": "d", "state": "sending"}), False),
     (item(H, decision={"id": "d", "state": "refused"}), False),
@@ -187,8 +187,8 @@ def test_the_standing_of_a_question(
     (item(H, "resolved", decision={"id": "d", "state": "refused"}), True),
     (item(H, "resolved", resolved_at="2026-05-20T08:20:00Z"), True),
 ])
-def test_a_new_question_is_asked_after_the_last_one_ended(found: dict[str, Any] | None, is_over: bool) -> None:
-    ended = ended_of(found)
+def test_a_new_question_is_asked_after_the_last_one_ended(listed: dict[str, Any] | None, is_over: bool) -> None:
+    ended = ended_of(listed)
     assert (ended is not None) is is_over
     if ended is not None:
         assert ended.at == parse_timestamp("2026-05-20T08:20:00Z")

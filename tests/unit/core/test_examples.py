@@ -87,7 +87,7 @@ def test_an_example_with_an_ask_opens_an_item_that_asks(name: str) -> None:
     state = read_ask(row.data.ask, row.kind)
     assert state is not None
     given = {**value["data"]["ask"]}
-    reply = {name: one for name, one in given.pop("reply", {}).items() if name != "token"}
+    reply = {name: part for name, part in given.pop("reply", {}).items() if name != "token"}
     seen = json.loads(state.shown)
     assert {name: seen[name] for name in given} == given
     assert seen.get("reply", {}) == reply

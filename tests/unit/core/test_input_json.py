@@ -55,9 +55,9 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(half: str) -> N
     text = json.loads(f'"{half}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     event = cloud_event("waitpoint.created", title="<t>", case_id="<t>", payload={"<t>": ["<t>"]}, unknown="<t>")
     event |= {"subject": "<t>", "id": "<t>", "extension": "<t>"}
-    found = accepted(spliced(event, t=f'"{half}"'))
-    assert (found.data.title, found.data.case_id, found.subject, found.id) == (text,) * 4
-    assert msgspec.json.decode(found.data.payload) == {text: [text]}
+    result = accepted(spliced(event, t=f'"{half}"'))
+    assert (result.data.title, result.data.case_id, result.subject, result.id) == (text,) * 4
+    assert msgspec.json.decode(result.data.payload) == {text: [text]}
     data = spliced(event["data"], t=f'"{half}"')
     binary = accepted(data, headers=in_binary_mode(event | {"id": "1", "subject": "s", "extension": "e"}))
     assert (binary.data.title, msgspec.json.decode(binary.data.payload)) == (text, {text: [text]})
@@ -68,21 +68,21 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(half: str) -> N
 
 def test_whole_pairs_and_escaped_backslashes_are_kept() -> None:
     event = cloud_event("waitpoint.created", title="<t>", payload={"a": "<t>", "b": "<half>"})
-    found = accepted(spliced(event, t=r'"\ud83d\ude00 \\ud83d \\\ud83d\ude00 \u0041"', half=r'"\ud83d"'))
-    assert found.data.title == "😀 \\ud83d \\😀 A"
-    assert bytes(found.data.payload) == rb'{"a": "\ud83d\ude00 \\ud83d \\\ud83d\ude00 \u0041", "b": "\ufffd"}'
+    result = accepted(spliced(event, t=r'"\ud83d\ude00 \\ud83d \\\ud83d\ude00 \u0041"', half=r'"\ud83d"'))
+    assert result.data.title == "😀 \\ud83d \\😀 A"
+    assert bytes(result.data.payload) == rb'{"a": "\ud83d\ude00 \\ud83d \\\ud83d\ude00 \u0041", "b": "\ufffd"}'
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_number_of_any_length_is_carried_as_it_is(number: str) -> None:
     payload = f'{{"n": {number}, "deep": [{{"n": [{number}, 1]}}]}}'
     event = cloud_event("waitpoint.created", title="T", payload="<payload>", unknown="<n>")
-    found = accepted(spliced(event | {"extension": "<n>"}, payload=payload, n=number))
-    assert bytes(found.data.payload) == payload.encode()
+    result = accepted(spliced(event | {"extension": "<n>"}, payload=payload, n=number))
+    assert bytes(result.data.payload) == payload.encode()
     binary = accepted(spliced(event["data"], payload=payload, n=number), headers=in_binary_mode(event))
     assert bytes(binary.data.payload) == payload.encode()
     folding = Folding()
-    folding.pack(found)
+    folding.pack(result)
     shown = serializers.ankra_item(folding.item("waitpoint"))
     assert payload.encode() in shown
     assert payload.encode() in serializers.crewship_item(folding.item("waitpoint"))
@@ -116,8 +116,8 @@ def test_other_encodings_are_named_in_the_reason(encoding: str) -> None:
     event = cloud_event("waitpoint.created", title="T")
     assert reason(json.dumps(event).encode(encoding)) == (
         f"not JSON: the text is in {encoding[:6].upper()}; JSON must be in UTF-8")
-    said = reason(json.dumps(event["data"]).encode(encoding), in_binary_mode(event))
-    assert encoding[:6].upper() in said
+    message = reason(json.dumps(event["data"]).encode(encoding), in_binary_mode(event))
+    assert encoding[:6].upper() in message
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"\xed\xa0\xbd", b"\xc0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80"])
@@ -125,14 +125,14 @@ def test_bytes_that_are_not_utf8_are_named_in_the_reason(raw: bytes) -> None:
     event = cloud_event("waitpoint.created", title="<t>")
     value = spliced(event, t='"before <raw> after"')
     place = value.index(b"<raw>")
-    said = reason(value.replace(b"<raw>", raw))
-    assert said == f"not JSON: byte 0x{raw[0]:02x} at offset {place} is not UTF-8"
+    message = reason(value.replace(b"<raw>", raw))
+    assert message == f"not JSON: byte 0x{raw[0]:02x} at offset {place} is not UTF-8"
     assert "is not UTF-8" in reason(orjson.dumps(event["data"]).replace(b"<t>", raw), in_binary_mode(event))
 
 
 def test_nul_and_other_escapes_are_text() -> None:
-    found = accepted(spliced(cloud_event("waitpoint.created", title="<t>", case_id="<t>"), t=r'"a\u0000\u001f\u202eb"'))
-    assert found.data.title == found.data.case_id == "a\0\x1f\u202eb"
+    read = accepted(spliced(cloud_event("waitpoint.created", title="<t>", case_id="<t>"), t=r'"a\u0000\u001f\u202eb"'))
+    assert read.data.title == read.data.case_id == "a\0\x1f\u202eb"
 
 
 def test_a_syntax_error_after_a_huge_number_is_reported_at_its_position() -> None:
@@ -145,8 +145,8 @@ def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     rest = orjson.dumps({name: value for name, value in event.items() if name != "data"})[1:-1]
     for data in (b'5, "data": {"title": "U", "payload": {"n": 1e400}}', b'{"title": 1, "title": "U", "payload": 2, '
                  b'"payload": {"n": 1e400}}', b'[], "d\\u0061ta": {"title": "U", "p\\u0061yload": {"n": 1e400}}'):
-        found = accepted(b"{%b, \"data\": %b}" % (rest, data))
-        assert (found.data.title, bytes(found.data.payload)) == ("U", b'{"n": 1e400}')
+        result = accepted(b"{%b, \"data\": %b}" % (rest, data))
+        assert (result.data.title, bytes(result.data.payload)) == ("U", b'{"n": 1e400}')
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
@@ -165,5 +165,5 @@ def test_the_topic_of_each_type_takes_them_all() -> None:
     for event_type, topic in TOPIC_OF_TYPE.items():
         more = {"editor": {"type": "ai", "id": "c"}, "state": "BLOCKED"}
         event = cloud_event(event_type, title="<half>", payload="<payload>", **more)
-        found = accepted(BOM + spliced(event, half=r'"\ud83d"', payload='{"n": 1e400}'), topic)
-        assert (found.data.title, bytes(found.data.payload)) == ("�", b'{"n": 1e400}')
+        result = accepted(BOM + spliced(event, half=r'"\ud83d"', payload='{"n": 1e400}'), topic)
+        assert (result.data.title, bytes(result.data.payload)) == ("�", b'{"n": 1e400}')

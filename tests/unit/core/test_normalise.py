@@ -106,8 +106,8 @@ def test_binary_mode_without_a_value_is_an_event_without_data() -> None:
 def test_data_in_base64_is_data() -> None:
     event = created(payload={"n": 1})
     raw = orjson.dumps(event.pop("data")).replace(b'{"n":1}', b'{ "n": 123456789012345678901234567890 }')
-    found = normalise("waitpoints", orjson.dumps({**event, "data_base64": base64.b64encode(raw).decode()}))
-    assert (found.data.title, bytes(found.data.payload)) == ("T", b'{ "n": 123456789012345678901234567890 }')
+    result = normalise("waitpoints", orjson.dumps({**event, "data_base64": base64.b64encode(raw).decode()}))
+    assert (result.data.title, bytes(result.data.payload)) == ("T", b'{ "n": 123456789012345678901234567890 }')
     assert reason({**event, "data_base64": "not base64"}).startswith("data_base64: ")
     assert reason({**event, "data_base64": 7}).startswith("data_base64: ")
     for data in (b"{", b"[" * 200 + b"]" * 200):
@@ -139,16 +139,16 @@ def test_empty_text_is_no_text_but_no_target_either() -> None:
 ])
 def test_a_due_time_before_1970_is_dropped_and_one_from_2200_is_capped(text: str, kept: str | None) -> None:
     """A due time before 1970 counts as absent (CONTRACT §10); one from 2200 on becomes the last valid moment."""
-    us = None if kept is None else parse_timestamp(kept)
+    expected = None if kept is None else parse_timestamp(kept)
     event = created(due_at=text, expires_at=text)
     headers = [(f"ce_{name}", str(value).encode()) for name, value in event.items() if name != "data"]
     proof = cloud_event("proof.attached", due_at=text, expires_at=text)
-    for found in (
+    for result in (
         normalise("waitpoints", orjson.dumps(event)), normalise("waitpoints", orjson.dumps(event["data"]), headers),
         normalise("cases", orjson.dumps(proof)),
     ):
-        assert (found.data.due_at, found.data.expires_at) == (us, us)
-    if us is None or us == LATEST - 1:
+        assert (result.data.due_at, result.data.expires_at) == (expected, expected)
+    if expected is None or expected == LATEST - 1:
         assert "time: Value error, must lie between 1970 and 2200" in reason({**created(), "time": text})
 
 
@@ -224,8 +224,8 @@ def test_any_json_in_any_place_is_an_event_or_a_reason(value: Any, place: str) -
 
 
 @given(st.integers(0, 7_258_118_399_999_999))
-def test_times_survive(us: int) -> None:
-    assert parse_timestamp(format_timestamp(us)) == us
+def test_times_survive(microseconds: int) -> None:
+    assert parse_timestamp(format_timestamp(microseconds)) == microseconds
 
 
 @pytest.mark.parametrize(("text", "same"), [

@@ -82,10 +82,10 @@ def outcome(value: bytes, event_type: str) -> Event | str:
 
 def same(event: dict[str, Any]) -> bool:
     value = orjson.dumps(event)
-    found = outcome(value, event["type"])
+    fast = outcome(value, event["type"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "validate_fast", lambda *_: None)
-        return outcome(value, event["type"]) == found
+        return outcome(value, event["type"]) == fast
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_several_fields_at_once(event: dict[str, Any]) -> None:
 ])
 def test_of_repeated_keys_the_last_counts(value: bytes) -> None:
     whole = value % orjson.dumps({**BASE, "type": "message.posted"})[1:-1]
-    found = outcome(whole, "message.posted")
+    result = outcome(whole, "message.posted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "validate_fast", lambda *_: None)
-        assert outcome(whole, "message.posted") == found
+        assert outcome(whole, "message.posted") == result
 
 
 def test_the_examples_are_validated_by_the_fast_path() -> None:

@@ -45,27 +45,27 @@ def test_keys_bytes_and_texts_have_one_order(pairs: list[tuple[ItemRow, bool]]) 
         rank_key(*pair) for pair in by_key]
     assert [rank_key(*pair) for pair in sorted(
         pairs, key=lambda pair: (rank_text(sort_key(*pair)), pair[0].id))] == [rank_key(*pair) for pair in by_key]
-    for one, pinned in pairs:
-        assert sort_key(one, True) == pinned_sort_key(sort_key(one, pinned))
-        assert sort_key(one)[ID_OFFSET:].decode() == one.id
+    for item, pinned in pairs:
+        assert sort_key(item, True) == pinned_sort_key(sort_key(item, pinned))
+        assert sort_key(item)[ID_OFFSET:].decode() == item.id
 
 
 def test_a_returned_decision_is_first_in_its_band_and_after_the_band_above() -> None:
     ranked = sorted(
         (row(band, blocking, returned, due_at=9 if returned else 1)
          for band, blocking, returned in product(range(4), (True, False), (None, "refused"))),
-        key=lambda one: rank_text(sort_key(one)))
-    assert [(one.band, one.question is not None, one.blocking) for one in ranked if one.blocking] == [
+        key=lambda item: rank_text(sort_key(item)))
+    assert [(item.band, item.question is not None, item.blocking) for item in ranked if item.blocking] == [
         (band, returned, True) for band in range(4) for returned in (True, False)]
-    assert [one.band for one in ranked] == sorted(one.band for one in ranked)
+    assert [item.band for item in ranked] == sorted(item.band for item in ranked)
 
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_texts_of_other_items_are_those_of_view_version_1(blocking: bool) -> None:
     """A client that stayed connected during the upgrade has these texts in its copy."""
     for band in range(4):
-        one = row(band, blocking, due_at=0x0102, created_at=0x03)
-        assert rank_text(sort_key(one)) == f"{band:02x}{not blocking:02x}01" + f"{0x0102:016x}" + f"{3:016x}"
+        item = row(band, blocking, due_at=0x0102, created_at=0x03)
+        assert rank_text(sort_key(item)) == f"{band:02x}{not blocking:02x}01" + f"{0x0102:016x}" + f"{3:016x}"
 
 
 @pytest.mark.parametrize("returned", RETURNED[1:])

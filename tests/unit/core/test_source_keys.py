@@ -80,8 +80,8 @@ def command(kind: type[Any], key: str = "k1", ws: str = "ws", role: str = "OWNER
 def outcome(worker: Folding, entry: Any, clock: float = 0) -> tuple[int, Any]:
     before = len(worker.facts)
     worker.pack(entry, clock=clock)
-    [found] = [fact for fact in worker.facts[before:] if isinstance(fact, Outcome)]
-    return found.status, msgspec.json.decode(found.body)
+    [fact_of_command] = [fact for fact in worker.facts[before:] if isinstance(fact, Outcome)]
+    return fact_of_command.status, msgspec.json.decode(fact_of_command.body)
 
 
 def keys(worker: Folding) -> dict[str, SourceKeyRow]:

@@ -96,10 +96,10 @@ def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Yesterday
     assert len(log) > fold.position.next, "the recorded view ends before its log"
     worker = Worker(log[:fold.position.next], data.rules, partition).run()
     assert comparable_rows(worker.rows) == comparable_rows(rows)
-    told = sorted((decode_fact(value or b"") for _, value, _ in data.topics[FACTS][partition]), key=place)
+    stored_facts = sorted((decode_fact(value or b"") for _, value, _ in data.topics[FACTS][partition]), key=place)
     today = sorted(map(decode_fact, worker.facts), key=place)
-    assert [place(fact) for fact in today] == sorted({place(fact) for fact in told})
-    by_place = {place(fact): fact for fact in told}
+    assert [place(fact) for fact in today] == sorted({place(fact) for fact in stored_facts})
+    by_place = {place(fact): fact for fact in stored_facts}
     changed = [(by_place[place(fact)], fact) for fact in today if comparable_fact(by_place[place(fact)], fact) != fact]
     assert not changed
 

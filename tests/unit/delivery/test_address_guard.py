@@ -72,11 +72,11 @@ def test_metadata_services_and_scoped_addresses(text: str) -> None:
 
 
 def resolve(answers: list[str], allow_private: bool = False, host: str = "name.example") -> list[str]:
-    found = [(socket.AF_INET6 if ":" in answer else socket.AF_INET, socket.SOCK_STREAM, 6, "", (answer, 443))
+    addresses = [(socket.AF_INET6 if ":" in answer else socket.AF_INET, socket.SOCK_STREAM, 6, "", (answer, 443))
              for answer in answers]
-    with patch("socket.getaddrinfo", return_value=found) as asked:
+    with patch("socket.getaddrinfo", return_value=addresses) as lookup:
         resolved = asyncio.run(resolve_checked(host, 443, allow_private))
-    assert asked.call_count == 1
+    assert lookup.call_count == 1
     return [address.host for address in resolved]
 
 

@@ -143,12 +143,12 @@ def test_entries_are_counted_against_the_limit() -> None:
 
 
 def test_hasten_keeps_times_that_the_receiver_set() -> None:
-    soon, asked = entry(0, subject="a"), entry(1, subject="b")
-    deliveries = backlog(soon, asked)
-    for each in (soon, asked):
+    soon, pinned = entry(0, subject="a"), entry(1, subject="b")
+    deliveries = backlog(soon, pinned)
+    for each in (soon, pinned):
         assert deliveries.pop_due("a", 0.0) is each
     deliveries.retry(soon, 3600.0)
-    deliveries.retry(asked, 3600.0, pinned=True)
+    deliveries.retry(pinned, 3600.0, pinned=True)
     deliveries.hasten("a", 10.0)
     assert deliveries.pop_due("a", 10.0) is soon
     assert deliveries.pop_due("a", 10.0) is None

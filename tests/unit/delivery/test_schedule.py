@@ -66,7 +66,7 @@ async def schedule(
     path.write_text('[[endpoint]]\nname = "a"\nurl = "https://a.example/"\nsecrets = ["whsec_' + "A" * 32 + '"]\n')
     log, receiver, backlog = Log(), Receiver(answer), Backlog(10, max_bytes)
     settings = Settings(_env_file=None, delivery_limit=timedelta(seconds=limit))  # type: ignore[call-arg]
-    one = Dispatcher(settings, backlog, EndpointsFile(path), receiver, log, _no_record)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(settings, backlog, EndpointsFile(path), receiver, log, _no_record)  # type: ignore[arg-type]
     backlog.assign(0, 0)
     backlog.mark_caught_up(0)
     entry = Entry(0, 7, "ws", "s", "dec_1", "made", "a", "a", 1000.0, 2, b"{}", **fields)
@@ -79,7 +79,7 @@ async def schedule(
         now[0] = max(now[0], due)
         assert backlog.pop_due("a", now[0]) is entry
         before = len(receiver.ids)
-        await one._attempt(entry, Circuit())
+        await dispatcher._attempt(entry, Circuit())
         times += [now[0] - 1000.0] * (len(receiver.ids) - before)
     assert set(receiver.ids) <= {"dec_1"}
     return times, log.reports

@@ -38,16 +38,16 @@ def record(offset: int, value: bytes) -> Any:
 def random_play(seed: int, count: int) -> Play:
     """Returns random steps without those that the chaos run does not send. Most waits are short, otherwise every
     question expires."""
-    rng, found = random.Random(seed), Play()
+    rng, play_of_seed = random.Random(seed), Play()
     names = ("open", "update", "close", "late", "back", "report", "source", "tick", *["decide"] * 16)
-    found.step("open", (0, 0, 0, 0))
+    play_of_seed.step("open", (0, 0, 0, 0))
     for _ in range(count):
         name = rng.choice(names)
-        numbers = [rng.choice((0, 0, 0, 0, 1, 1, 2, 3, 5)), *(rng.randint(0, most) for most in STEPS[name][1:])]
+        numbers = [rng.choice((0, 0, 0, 0, 1, 1, 2, 3, 5)), *(rng.randint(0, limit) for limit in STEPS[name][1:])]
         if name in ("open", "update"):
             numbers[2] = rng.choice(ASKS)
-        found.step(name, numbers)
-    return found
+        play_of_seed.step(name, numbers)
+    return play_of_seed
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def replayed(play: Play, fold: Refold, log: list[bytes] | None = None) -> list[s
 
 def test_a_log_without_faults_equals_the_model(play: Play, fold: Refold) -> None:
     assert replayed(play, fold) == []
-    assert Counter(one.status for one in play.outcomes).keys() >= {200, 201, 202, 403, 404, 409, 410, 412, 422}
+    assert Counter(outcome.status for outcome in play.outcomes).keys() >= {200, 201, 202, 403, 404, 409, 410, 412, 422}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -93,7 +93,7 @@ def test_the_same_entries_in_packs_of_any_size_equal_the_model(seed: int) -> Non
 def test_another_outcome_than_the_models_is_a_difference(
     play: Play, fold: Refold, status: int, as_if: int,
 ) -> None:
-    place = next(n for n, one in enumerate(fold.facts) if isinstance(one, Outcome) and one.status == status)
+    place = next(n for n, fact in enumerate(fold.facts) if isinstance(fact, Outcome) and fact.status == status)
     fold.facts[place] = replace(cast("Outcome", fold.facts[place]), status=as_if)
     assert len(replayed(play, fold)) == 1
 
@@ -131,7 +131,7 @@ def test_effects_twice_lost_or_after_a_take_back_are_differences(tmp_path: Path)
 
     def found(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None) -> Any:
         ledger.write_text(lines)
-        return effects_differ(ledger, hook or Counter(), {one.id: one for one in rows}, {"d2": 5})
+        return effects_differ(ledger, hook or Counter(), {decision.id: decision for decision in rows}, {"d2": 5})
 
     good = [row("d1", "applied"), row("d2", "taken_back")]
     assert found("d1 applied 1\n", good) == ([], 0)
@@ -147,7 +147,7 @@ def test_effects_twice_lost_or_after_a_take_back_are_differences(tmp_path: Path)
 
 def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Refold) -> None:
     rows = decisions_of(fold)
-    made = next(one for one in rows.values() if one.actors and one.state == "applied")
+    made = next(answered for answered in rows.values() if answered.actors and answered.state == "applied")
     user = made.actors[-1].user
 
     class Edge:
@@ -160,20 +160,20 @@ def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Re
     def found(answers: list[Answered], edge: Edge) -> list[str]:
         return answers_differ(answers, rows, [cast("Any", edge)], {user: Reader(user, "OWNER")})
 
-    one = Answered(WS, user, "POST", made.item, 201, made.id)
-    knows = Edge({"id": made.id, "state": "applied"})
-    assert found([one], knows) == []
-    assert "were told" in found([one, one], knows)[0]
-    assert "finds" in found([one], Edge())[0]
-    assert "finds" in found([one], Edge({"id": made.id, "state": "refused"}))[0]
-    assert "the fold has" in found([Answered(WS, user, "POST", made.item, 201, "dec_x")], knows)[0]
-    assert "was taken back" in found([Answered(WS, user, "DELETE", made.item, 200, made.id)], knows)[0]
-    assert "does not have" in found([Answered(WS, user, "POST", made.item, 409, "dec_x")], knows)[0]
+    answered = Answered(WS, user, "POST", made.item, 201, made.id)
+    edge_of_maker = Edge({"id": made.id, "state": "applied"})
+    assert found([answered], edge_of_maker) == []
+    assert "were told" in found([answered, answered], edge_of_maker)[0]
+    assert "finds" in found([answered], Edge())[0]
+    assert "finds" in found([answered], Edge({"id": made.id, "state": "refused"}))[0]
+    assert "the fold has" in found([Answered(WS, user, "POST", made.item, 201, "dec_x")], edge_of_maker)[0]
+    assert "was taken back" in found([Answered(WS, user, "DELETE", made.item, 200, made.id)], edge_of_maker)[0]
+    assert "does not have" in found([Answered(WS, user, "POST", made.item, 409, "dec_x")], edge_of_maker)[0]
 
 
 # --- the load ---
 
-def asked(seed: int, count: int = 400) -> list[dict[str, Any]]:
+def asking_events(seed: int, count: int = 400) -> list[dict[str, Any]]:
     questions, rng = Questions("council-0", seed, SETTINGS, http=True), random.Random(seed)
     while len(questions.lines) < count:
         questions._next(rng)
@@ -181,7 +181,7 @@ def asked(seed: int, count: int = 400) -> list[dict[str, Any]]:
 
 
 def test_the_sources_ask_in_every_way_and_attn_accepts_all_of_it() -> None:
-    lines = asked(3)
+    lines = asking_events(3)
     events = [normalise(line["topic"], json.dumps(line["value"]).encode()) for line in lines]
     assert len({event.time for event in events}) == len(events), "two events have the same time"
     kinds = {event.type for event in events}
@@ -198,10 +198,10 @@ def test_the_receiver_refuses_some_and_answers_the_rest_by_events_that_attn_acce
             for does in ("approve", "reject", "ignore"):
                 event = {"workspaceid": "council-0", "subject": "s", "data": {
                     "decision": f"dec_{number:032x}", "kind": kind, "source": "/council/x", "does": does}}
-                sent_to, said = answer(event)
+                sent_to, reply = answer(event)
                 assert sent_to == topic
-                assert (said["type"] == "decision.refused") is refuses(event["data"]["decision"])
-                types.add(normalise(topic, json.dumps(said).encode()).type)
+                assert (reply["type"] == "decision.refused") is refuses(event["data"]["decision"])
+                types.add(normalise(topic, json.dumps(reply).encode()).type)
     assert {"decision.refused", "decision.applied", "waitpoint.approved", "action.declined", "run.cancelled"} <= types
 
 

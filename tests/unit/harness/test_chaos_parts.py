@@ -38,21 +38,21 @@ def test_the_same_seed_is_the_same_schedule() -> None:
 
 
 def test_a_schedule_has_every_kind_in_order_and_at_its_pace() -> None:
-    found = schedule(3, 3600, 2.0, 3)
-    assert 1650 <= len(found) <= 1950
-    assert [one.at for one in found] == sorted(one.at for one in found)
-    assert {one.kind for one in found} == set(KINDS)
-    assert all(KINDS[one.kind].length[0] <= one.length <= KINDS[one.kind].length[1] for one in found)
+    faults = schedule(3, 3600, 2.0, 3)
+    assert 1650 <= len(faults) <= 1950
+    assert [fault.at for fault in faults] == sorted(fault.at for fault in faults)
+    assert {fault.kind for fault in faults} == set(KINDS)
+    assert all(KINDS[fault.kind].length[0] <= fault.length <= KINDS[fault.kind].length[1] for fault in faults)
 
 
 def test_brokers_are_left_time_to_be_in_sync_again() -> None:
-    found = [one for one in schedule(3, 3600, 1.0, 3) if KINDS[one.kind].lane == "broker"]
-    for one, after in pairwise(found):
-        assert after.at - one.at >= one.length + KINDS[one.kind].apart - 0.02
+    faults = [fault for fault in schedule(3, 3600, 1.0, 3) if KINDS[fault.kind].lane == "broker"]
+    for fault, after in pairwise(faults):
+        assert after.at - fault.at >= fault.length + KINDS[fault.kind].apart - 0.02
 
 
 def test_one_broker_has_no_leader_to_choose() -> None:
-    kinds = {one.kind for one in schedule(3, 3600, 1.0, 1)}
+    kinds = {fault.kind for fault in schedule(3, 3600, 1.0, 1)}
     assert kinds == {name for name, kind in KINDS.items() if 1 in kind.brokers}
 
 
@@ -64,18 +64,18 @@ def test_the_same_seed_is_the_same_load() -> None:
 
 def test_the_load_repeats_shifts_and_corrupts_events_but_omits_none() -> None:
     lines = generated(5, 2000, NOW)
-    found = load(5, lines, 3)
-    sends = [send for own in found.sends for send in own]
+    records = load(5, lines, 3)
+    sends = [send for own in records.sends for send in own]
     values = Counter(send.value for send in sends)
-    valid = Counter({value: count for value, count in values.items() if value not in found.garbage})
-    assert len(valid) == len(lines) == len(Model(found.lines))
+    valid = Counter({value: count for value, count in values.items() if value not in records.garbage})
+    assert len(valid) == len(lines) == len(Model(records.lines))
     assert max(valid.values()) == 2
     assert 20 < sum(count - 1 for count in valid.values()) < 200
-    assert sum(values[value] for value in found.garbage) >= 8
-    assert len(set(found.skews)) == 3
-    assert all(abs(skew) >= 60_000_000 for skew in found.skews)
+    assert sum(values[value] for value in records.garbage) >= 8
+    assert len(set(records.skews)) == 3
+    assert all(abs(skew) >= 60_000_000 for skew in records.skews)
     for send in sends:
-        if send.value in found.garbage:
+        if send.value in records.garbage:
             with pytest.raises(Rejected):
                 normalise(send.topic, send.value)
         else:
@@ -98,16 +98,16 @@ def _steady(*gaps: tuple[float, float]) -> list[float]:
 
 def test_a_silence_is_attributed_to_the_last_fault_before_it() -> None:
     readers = [_steady((10.0, 14.0)), _steady((10.0, 12.0))]
-    found = by_kind([("a", 10.0, 10.0), ("b", 30.0, 31.0)], readers, {}, usual=0.8)
-    assert found["a"] == Figures(1, 1, pytest.approx(4.0), pytest.approx(4.0))
-    assert found["b"] == Figures(1, 1, pytest.approx(0.2), pytest.approx(0.2))
+    figures = by_kind([("a", 10.0, 10.0), ("b", 30.0, 31.0)], readers, {}, usual=0.8)
+    assert figures["a"] == Figures(1, 1, pytest.approx(4.0), pytest.approx(4.0))
+    assert figures["b"] == Figures(1, 1, pytest.approx(0.2), pytest.approx(0.2))
 
 
 def test_a_silence_after_several_faults_is_attributed_to_the_heaviest() -> None:
     faults = [("light", 9.9, 9.9), ("heavy", 9.0, 12.0), ("light", 40.0, 40.0)]
-    found = by_kind(faults, [_steady((10.0, 15.0))], {"heavy": 2, "light": 1}, usual=0.8)
-    assert found["heavy"].most == pytest.approx(5.0)
-    assert found["light"] == Figures(2, 1, pytest.approx(0.2), pytest.approx(0.2)), (
+    figures = by_kind(faults, [_steady((10.0, 15.0))], {"heavy": 2, "light": 1}, usual=0.8)
+    assert figures["heavy"].most == pytest.approx(5.0)
+    assert figures["light"] == Figures(2, 1, pytest.approx(0.2), pytest.approx(0.2)), (
         "two light faults, of which the heavy fault hides one")
 
 
@@ -210,8 +210,8 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
 def test_a_report_lists_faults_silences_numbers_and_differences() -> None:
     report = Report(4, "python -m chaos --seed 4", "abc", 2.0, 3, 2, 2, faults=9,
                     silent={"edge killed": Figures(9, 8, 1.0, 3.0)}, numbers={"events": 12_345}, differences=["row a"])
-    said = report.markdown()
-    assert "Seed 4: 9 faults, 1 differences" in said
-    assert "| edge killed | 9 | 8 | 1.0 s | 3.0 s |" in said
-    assert "12,345" in said
-    assert "row a" in said
+    text = report.markdown()
+    assert "Seed 4: 9 faults, 1 differences" in text
+    assert "| edge killed | 9 | 8 | 1.0 s | 3.0 s |" in text
+    assert "12,345" in text
+    assert "row a" in text

@@ -43,15 +43,15 @@ def test_records_of_past_failures_pass(line: str) -> None:
 @given(st.integers(0, 1 << 32))
 def test_records_at_random(seed: int) -> None:
     """`make fuzz` runs many more records."""
-    found = list(events.run(random.Random(seed), 20))
-    assert not found, f"{found[0][1]}\n{events.line_of(found[0][0])}"
+    failures = list(events.run(random.Random(seed), 20))
+    assert not failures, f"{failures[0][1]}\n{events.line_of(failures[0][0])}"
 
 
 def test_the_fuzzer_makes_records_of_all_kinds() -> None:
     rng = random.Random(1)
     records = [make(rng) for _ in range(300)]
-    found = {(record.valid, bool(record.headers), _accepted(record)) for record in records}
-    assert {(True, False, True), (True, True, True), (False, False, True), (False, False, False)} <= found
+    kinds = {(record.valid, bool(record.headers), _accepted(record)) for record in records}
+    assert {(True, False, True), (True, True, True), (False, False, True), (False, False, False)} <= kinds
 
 
 def test_the_fuzzer_writes_its_secret_to_replies_only() -> None:

@@ -15,5 +15,5 @@ def test_seeds_of_past_failures_pass(seed: int) -> None:
 
 def test_other_cases() -> None:
     totals = [case(seed) for seed in range(1, 40)]
-    assert sum(found["unreadable"] for found in totals) > 20
-    assert sum(found["records"] for found in totals) > 200
+    assert sum(counts["unreadable"] for counts in totals) > 20
+    assert sum(counts["records"] for counts in totals) > 200

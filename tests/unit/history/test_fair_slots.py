@@ -98,10 +98,10 @@ async def test_every_slot_is_released_after_random_calls_and_cancellations(seed:
     chance = random.Random(seed)
     work = Work(at_once=chance.randrange(1, 6), waiting=8, of_user=4)
     for _ in range(150):
-        what = chance.random()
-        if what < 0.6:
+        roll = chance.random()
+        if roll < 0.6:
             await work.ask(f"w{chance.randrange(4)}/u{chance.randrange(3)}")
-        elif what < 0.8 and work.running:
+        elif roll < 0.8 and work.running:
             await work.end(chance.randrange(len(work.running)))
         elif work.tasks:
             work.tasks[chance.randrange(len(work.tasks))].cancel()

@@ -64,9 +64,9 @@ class Table:
             self._parts.add(part)
             self.rows += rows
 
-    def _fail(self, where: str) -> None:
+    def _fail(self, step: str) -> None:
         how, _, when = self.fault.partition(" ")
-        if when == where:
+        if when == step:
             if how != "stall":
                 self.fault = ""
             raise Crash if how == "crash" else ClickHouseUnavailable(self.fault)
@@ -184,8 +184,8 @@ class Process:
             return [(record.offset, fact) for fact, record in facts_of(records(log, low, high), [])]
 
         async def present(facts: Sequence[Fact]) -> list[bool]:
-            there = self._table.stored_at(log.partition, facts)
-            return [(fact.pos, fact.index, fact.event_id) in there for fact in facts]
+            stored = self._table.stored_at(log.partition, facts)
+            return [(fact.pos, fact.index, fact.event_id) in stored for fact in facts]
 
         committed = log.committed[-1] if log.committed else None
         return now(resume(Offsets(0, len(log.values), committed), read, present))[0]
@@ -194,8 +194,8 @@ class Process:
         """Writes one batch. Returns False if the topic has no further record."""
         batch = PendingBatch()
         for log in self._logs:
-            if found := records(log, self._next[log.partition], self._next[log.partition] + size):
-                batch.add(log.partition, found)
+            if fetched := records(log, self._next[log.partition], self._next[log.partition] + size):
+                batch.add(log.partition, fetched)
         if not batch.count:
             return False
         plan = self._writer.plan(batch)

@@ -102,8 +102,8 @@ def test_facts_keep_their_records_and_only_unreadable_records_are_dead_letters()
     for bad in (True, False):
         letters: list[Any] = []
         some = records if bad else [record for record in records if record.offset not in {4, 5}]
-        found = list(facts_of(some, letters))
-        assert [(told.pos, record.offset) for told, record in found] == [(n, n) for n in (0, 1, 3, 6, 7, 8)]
+        pairs = list(facts_of(some, letters))
+        assert [(fact_read.pos, record.offset) for fact_read, record in pairs] == [(n, n) for n in (0, 1, 3, 6, 7, 8)]
         assert [letter.offset for letter in letters] == ([4, 5] if bad else [])
 
 

@@ -29,8 +29,8 @@ def resumed(offsets: Offsets, held: set[int], silent: Sequence[int] = ()) -> tup
     async def read(low: int, high: int) -> list[tuple[int, Fact]]:
         return [(offset, _fact(offset)) for offset in range(low, min(high, offsets.end)) if offset not in silent]
 
-    async def present(found: Sequence[Fact]) -> list[bool]:
-        return [one.pos in held for one in found]
+    async def present(facts: Sequence[Fact]) -> list[bool]:
+        return [fact.pos in held for fact in facts]
 
     return asyncio.run(resume(offsets, read, present))
 
@@ -55,9 +55,9 @@ def test_resume_starts_at_the_committed_offset_if_clickhouse_has_the_rows_before
     (Offsets(0, 10_000_000, 9_000_000), range(0), 0),
 ])
 def test_resume_goes_back_to_the_rows_in_clickhouse_with_a_log_line(offsets: Offsets, held: range, start: int) -> None:
-    found, said = resumed(offsets, set(held))
-    assert found == start
-    assert said
+    offset, log_lines = resumed(offsets, set(held))
+    assert offset == start
+    assert log_lines
 
 
 # --- migrations ---
@@ -131,8 +131,8 @@ def test_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
     backoff = Backoff(0.2, 10)
     waits = [backoff.next() for _ in range(12)]
     for number, wait in enumerate(waits):
-        most = min(10, 0.2 * 2**number)
-        assert most / 2 <= wait <= most
+        maximum = min(10, 0.2 * 2**number)
+        assert maximum / 2 <= wait <= maximum
     backoff.reset()
     assert backoff.next() <= 0.2
 

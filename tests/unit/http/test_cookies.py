@@ -30,19 +30,19 @@ def values(*headers: bytes, name: str = "a") -> list[str]:
         assert HTTPConnection(scope).cookies == {}
         seen.append(cookie_values(HTTPConnection(scope), name))
 
-    scope = {"type": "http", "headers": [(b"cookie", one) for one in headers]}
+    scope = {"type": "http", "headers": [(b"cookie", header) for header in headers]}
     asyncio.run(SeparateCookiesMiddleware(app)(scope, None, None))  # type: ignore[arg-type]
     return seen[0]
 
 
-@pytest.mark.parametrize(("headers", "found"), [
+@pytest.mark.parametrize(("headers", "expected"), [
     ([b"a=1"], ["1"]), ([b"a=1; a=2"], ["1", "2"]), ([b"a=2", b"b=3; a=1"], ["2", "1"]), ([b"a=1; a=1"], ["1"]),
     ([b'a="1"; a=""; a="'], ["1", '"']), ([b"a=; a; =a; ; ;;", b""], []), ([b" a = 1 ;b=2"], ["1"]),
     ([b"a=1=2; A=3"], ["1=2"]), ([b"aa=1; ba=2; a =3"], ["3"]), ([b"a=\xff\x00"], ["\xff\x00"]), ([], []),
     ([b";".join(b"a=%d" % number for number in range(99))], [str(number) for number in range(MAX_COOKIE_VALUES)]),
 ])
-def test_every_value_of_a_cookie_name_is_returned(headers: list[bytes], found: list[str]) -> None:
-    assert values(*headers) == found
+def test_every_value_of_a_cookie_name_is_returned(headers: list[bytes], expected: list[str]) -> None:
+    assert values(*headers) == expected
 
 
 class RawClient:
@@ -126,7 +126,7 @@ schemes = st.sampled_from([b"", b"Bearer ", b"bearer\t", b"Basic ", b"Bearer  "]
 def test_no_header_is_an_error_of_the_server_and_only_a_valid_token_is_accepted(
     ask: RawClient, sent: list[bytes], bearer: bytes | None, scheme: bytes,
 ) -> None:
-    headers = [(b"cookie", one) for one in sent] + ([] if bearer is None else [(b"authorization", scheme + bearer)])
+    headers = [(b"cookie", raw) for raw in sent] + ([] if bearer is None else [(b"authorization", scheme + bearer)])
     status = ask(headers)
     assert status in (200, 401)
     if bearer is not None:
@@ -134,7 +134,7 @@ def test_no_header_is_an_error_of_the_server_and_only_a_valid_token_is_accepted(
     else:
         good = any(
             name.strip(b" \t") == b"attn_session" and value.strip(b" \t") in (GOOD.encode(), b'"%s"' % GOOD.encode())
-            for one in sent for name, _, value in (part.partition(b"=") for part in one.split(b";")))
+            for raw in sent for name, _, value in (part.partition(b"=") for part in raw.split(b";")))
     assert (status == 200) == good
 
 
@@ -145,12 +145,12 @@ def test_a_write_needs_the_value_of_its_session(
 ) -> None:
     """A write is refused if its header equals no cookie `attn_csrf`, with any other cookies."""
     headers = [(b"cookie", b"attn_session=" + GOOD.encode()), (b"content-type", b"application/json")]
-    headers += [(b"cookie", one) for one in sent]
+    headers += [(b"cookie", cookie) for cookie in sent]
     headers += [] if csrf is None else [(b"x-csrf-token", csrf)]
     headers += [] if origin is None else [(b"origin", origin), (b"host", origin)]
     status = ask(headers, "PATCH", "/api/v1/inbox/none", b'{"state":"read"}')
     assert status in (401, 403, 404)
-    kept = [value for one in sent for name, _, value in (part.partition(b"=") for part in one.split(b";"))
+    kept = [value for cookie in sent for name, _, value in (part.partition(b"=") for part in cookie.split(b";"))
             if name.strip(b" \t") == b"attn_csrf"]
     if status == 404:
         assert csrf

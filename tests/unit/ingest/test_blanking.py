@@ -76,9 +76,9 @@ VALUES = {
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16", "utf-32-be"])
 def test_the_member_is_blanked_and_nothing_else(spelling: str, value: str, encoding: str) -> None:
-    found = blank_tokens(spelling.replace("<>", value).encode(encoding))
-    assert found.value.decode(encoding) == spelling.replace("<>", '""')
-    assert len(set(found.tokens)) >= 1
+    blanked = blank_tokens(spelling.replace("<>", value).encode(encoding))
+    assert blanked.value.decode(encoding) == spelling.replace("<>", '""')
+    assert len(set(blanked.tokens)) >= 1
 
 
 def test_bytes_that_are_not_utf8_are_kept() -> None:
@@ -95,9 +95,9 @@ def test_each_of_repeated_names_counts(name: str) -> None:
         inner = f'{{"{outer}": {inner}}}'
     for raw in (PLAIN.replace(f'"{name}": ', f'"{name}": {inner}, "{name}": ', 1),
                 PLAIN.replace(f'"{name}": ', f'"{name}": {inner}, "{name.upper()}": ', 1)):
-        found = blank_tokens(raw.encode())
-        assert found.value.decode() == raw.replace(LITERAL, '""').replace(json.dumps(OTHER), '""')
-        assert set(found.tokens) == {SECRET, OTHER}
+        blanked = blank_tokens(raw.encode())
+        assert blanked.value.decode() == raw.replace(LITERAL, '""').replace(json.dumps(OTHER), '""')
+        assert set(blanked.tokens) == {SECRET, OTHER}
 
 
 @pytest.mark.parametrize("raw", [
@@ -108,9 +108,9 @@ def test_each_of_repeated_names_counts(name: str) -> None:
 ], ids=range(12))
 def test_other_members_are_kept(raw: str) -> None:
     value = raw.encode()
-    found = blank_tokens(value)
-    assert found.value is value
-    assert found.tokens == ()
+    blanked = blank_tokens(value)
+    assert blanked.value is value
+    assert blanked.tokens == ()
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, lambda raw: base64.b64encode(raw)[:-1]])
@@ -118,12 +118,12 @@ def test_other_members_are_kept(raw: str) -> None:
 def test_data_in_base64_is_searched(encode: Any, inner: str) -> None:
     data = (inner + json.dumps(event(title="\u00ff\u00fe?>")["data"])).encode()
     raw = json.dumps({"specversion": "1.0", "data_base64": encode(data).decode(), "id": "i"})
-    found = blank_tokens(raw.encode())
-    assert found.tokens == (SECRET,)
-    packed = json.loads(found.value)["data_base64"]
+    blanked = blank_tokens(raw.encode())
+    assert blanked.tokens == (SECRET,)
+    packed = json.loads(blanked.value)["data_base64"]
     assert base64.b64decode(packed.translate({45: "+", 95: "/"}) + "==") == data.replace(LITERAL.encode(), b'""')
     kept = raw.encode().replace(encode(data), packed.encode())
-    assert kept == found.value
+    assert kept == blanked.value
 
 
 def test_json_in_a_string_is_searched() -> None:
@@ -132,12 +132,12 @@ def test_json_in_a_string_is_searched() -> None:
                 json.dumps(event({"reply": json.dumps({"token": SECRET})})),
                 json.dumps(event(json.dumps({"reply": {"token": SECRET}}))).replace("{", r"\u007b").replace(
                     r"\u007b", "{", 2)):
-        found = blank_tokens(raw.encode())
-        assert found.tokens == (SECRET,)
-        assert SECRET not in found.value.decode()
+        blanked = blank_tokens(raw.encode())
+        assert blanked.tokens == (SECRET,)
+        assert SECRET not in blanked.value.decode()
         quoted = next(form for form in (json.dumps(LITERAL)[1:-1], json.dumps(json.dumps(LITERAL)[1:-1])[1:-1])
                       if form in raw)
-        assert found.value.decode() == raw.replace(quoted, quoted.replace(SECRET, ""))
+        assert blanked.value.decode() == raw.replace(quoted, quoted.replace(SECRET, ""))
 
 
 @pytest.mark.parametrize("broken", [
@@ -149,11 +149,11 @@ def test_json_in_a_string_is_searched() -> None:
     "\x00\x01garbage" + PLAIN + "\x00", "[1," * 1 + "1," * 210_000 + PLAIN + "]",
 ])
 def test_unreadable_text_has_no_member_named_token(broken: str) -> None:
-    found = blank_tokens(broken.encode())
-    assert found.tokens
+    blanked = blank_tokens(broken.encode())
+    assert blanked.tokens
     for form in (SECRET, SECRET[:15], base64.b64encode(SECRET.encode()).decode()):
-        assert form not in found.value.decode()
-    assert blank_tokens(found.value).value == found.value
+        assert form not in blanked.value.decode()
+    assert blank_tokens(blanked.value).value == blanked.value
 
 
 @pytest.mark.parametrize("raw", [
@@ -191,13 +191,13 @@ def test_what_a_parser_reads_of_the_rest_is_the_same(tree: Any, seed: int, damag
     for piece in damage:
         at = rng.randrange(len(raw))
         raw = raw[:at] + piece + raw[at:]
-    found = blank_tokens(raw.encode())
-    assert SECRET not in found.value.decode() or SECRET not in raw or damage
+    blanked = blank_tokens(raw.encode())
+    assert SECRET not in blanked.value.decode() or SECRET not in raw or damage
     pairs = _pairs(raw)
     if pairs is not None:
-        assert _pairs(found.value.decode()) == _blanked(pairs, ())
-        assert found.tokens or damage
-    assert blank_tokens(found.value).value == found.value, "blanking is idempotent"
+        assert _pairs(blanked.value.decode()) == _blanked(pairs, ())
+        assert blanked.tokens or damage
+    assert blank_tokens(blanked.value).value == blanked.value, "blanking is idempotent"
 
 
 def _pairs(text: str) -> Any:
@@ -213,8 +213,8 @@ def _blanked(node: Any, path: tuple[str, ...]) -> Any:
     if path in (("data", "ask", "reply", "token"), ("ask", "reply", "token")):
         return ""
     if isinstance(node, tuple):
-        return node[0], [(name, _blanked(one, (*path, name.partition("\0")[0].casefold()))) for name, one in node[1]]
-    return [_blanked(one, path) for one in node] if isinstance(node, list) else node
+        return node[0], [(name, _blanked(part, (*path, name.partition("\0")[0].casefold()))) for name, part in node[1]]
+    return [_blanked(part, path) for part in node] if isinstance(node, list) else node
 
 
 @law(200)
@@ -229,8 +229,8 @@ def test_every_json_text_is_readable(tree: Any, seed: int) -> None:
     ["{", "}", "[", "]", '"', "'", ":", ",", "\\", "token", "data", "ask", "reply", "base64", "u0074", "/*", "//"]),
     max_size=30).map(lambda parts: "".join(parts).encode()))
 def test_any_bytes_are_taken(value: bytes) -> None:
-    found = blank_tokens(value)
-    assert found.tokens or found.value == value
+    blanked = blank_tokens(value)
+    assert blanked.tokens or blanked.value == value
     try:
         list(values_of(value.decode("utf-8", "surrogateescape")))
     except NotReadable:
@@ -287,8 +287,8 @@ def test_an_ingestor_blanks_every_kind_of_reject_and_logs_no_token(
     no_key = record(PLAIN.encode())
     large = record(json.dumps(event(body_md="x" * (2 << 20))).encode())
     wrong = record(PLAIN.replace('"title": "t"', '"title": 1').encode())
-    for one in (no_key, large, wrong):
-        assert ingestor._process_record(one) is False
+    for rejected in (no_key, large, wrong):
+        assert ingestor._process_record(rejected) is False
 
     def fails(*_: Any) -> None:
         raise RuntimeError(f"{SECRET} in a bug")

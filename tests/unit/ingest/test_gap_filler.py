@@ -40,9 +40,9 @@ class Log:
         return [Record(offset) for offset in self.held if start <= offset < end]
 
     async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[list[Record]]:
-        found = self.between(start, end)
-        for at in range(0, len(found), 3):
-            yield found[at:at + 3]
+        records = self.between(start, end)
+        for at in range(0, len(records), 3):
+            yield records[at:at + 3]
 
 
 async def followed(gaps: GapFiller, chunk: RecordChunk) -> list[int]:
@@ -59,16 +59,16 @@ async def test_every_record_once_in_order(held: list[int], deliveries: list[tupl
     log = Log(held)
     gaps = GapFiller(log.read)  # type: ignore[arg-type]
     gaps.start_at(TP0, start)
-    got: list[int] = []
+    received: list[int] = []
     for at, length, again in deliveries:
         records = log.between(at, at + length)
         if again or not records:
             chunk = RecordChunk(TP0, [], min(at + length, held[-1] + 1), 0)
         else:
             chunk = RecordChunk.from_records(TP0, records)  # type: ignore[arg-type]
-        got += await followed(gaps, chunk)
-    got += await followed(gaps, RecordChunk(TP0, [], held[-1] + 1, 0))
-    assert got == [offset for offset in held if offset >= start]
+        received += await followed(gaps, chunk)
+    received += await followed(gaps, RecordChunk(TP0, [], held[-1] + 1, 0))
+    assert received == [offset for offset in held if offset >= start]
 
 
 async def test_a_missing_tail_is_detected_at_the_second_check() -> None:
@@ -129,8 +129,8 @@ def test_packs_hold_all_events_in_order_by_partition_within_limits() -> None:
     packs = packer.drain(77)
     assert packer.drain(78) == []
     for partition in range(4):
-        mine = [decode_pack(pack.value) for pack in packs if pack.partition == partition]
-        assert [event for pack in mine for event in pack.entries] == [
+        packs_of_partition = [decode_pack(pack.value) for pack in packs if pack.partition == partition]
+        assert [event for pack in packs_of_partition for event in pack.entries] == [
             event for event in made if partition_of(event.ws, 4) == partition
         ]
     assert all(decode_pack(value).at == 77 and len(decode_pack(value).entries) == count for _, count, value, _ in packs)

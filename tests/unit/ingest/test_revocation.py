@@ -110,10 +110,10 @@ async def test_a_rebalance_does_not_wait_for_all_missing_records() -> None:
 async def test_a_worker_stopped_while_it_fetches_its_start_offsets_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worker, asked, answer = build(Settings(_env_file=None)), asyncio.Event(), asyncio.Event()
+    worker, requested, answer = build(Settings(_env_file=None)), asyncio.Event(), asyncio.Event()
 
     async def starts(places: Iterable[TP]) -> dict[TP, int]:
-        asked.set()
+        requested.set()
         await answer.wait()
         return dict.fromkeys(places, 0)
 
@@ -125,7 +125,7 @@ async def test_a_worker_stopped_while_it_fetches_its_start_offsets_does_not_star
         monkeypatch.setattr(pipeline.app, "stop", nothing)
     async with asyncio.timeout(10):
         assigned = asyncio.create_task(worker._sources_assigned(worker.ingest.app, {_TP}))
-        await asked.wait()
+        await requested.wait()
         await worker.stop()
         answer.set()
         await assigned

@@ -74,7 +74,7 @@ def test_any_content_type_has_a_mode_or_is_unsupported(content_type: str, has_at
 @law(200)
 @given(st.lists(JSON, max_size=6), st.integers(0, 3))
 def test_a_batch_is_split_into_the_bytes_of_its_events(events: list[Any], indent: int) -> None:
-    texts = [json.dumps(one, indent=indent or None).encode() for one in events]
+    texts = [json.dumps(value, indent=indent or None).encode() for value in events]
     assert split_batch(b" [ " + b" , ".join(texts) + b" ] ", 6) == texts
 
 

@@ -64,7 +64,7 @@ def read(headers: dict[str, str], body: bytes) -> tuple[dict[str, Any], Any]:
 
 def test_all_scenarios_are_read() -> None:
     assert len(SCENARIOS) == 4
-    assert {mode_of(one.headers["content-type"], "ce-id" in one.headers) for one in SCENARIOS} == {
+    assert {mode_of(scenario.headers["content-type"], "ce-id" in scenario.headers) for scenario in SCENARIOS} == {
         "binary", "structured"}
 
 
@@ -76,10 +76,10 @@ def test_scenario(scenario: Scenario) -> None:
 
 
 def samples() -> list[dict[str, Any]]:
-    found = []
+    documents = []
     for name in ("v1_minimum.yaml", "v1.yaml"):
-        found += [one for one in yaml.load_all((DATA / name).read_text(), yaml.BaseLoader) if one]
-    return found
+        documents += [document for document in yaml.load_all((DATA / name).read_text(), yaml.BaseLoader) if document]
+    return documents
 
 
 def encode(text: str) -> str:
@@ -90,7 +90,7 @@ def encode(text: str) -> str:
         for char in text)
 
 
-@pytest.mark.parametrize("sample", samples(), ids=lambda one: one["ContextAttributes"]["id"] + one.get("Mode", ""))
+@pytest.mark.parametrize("sample", samples(), ids=lambda doc: doc["ContextAttributes"]["id"] + doc.get("Mode", ""))
 def test_sample(sample: dict[str, Any]) -> None:
     attributes = dict(sample["ContextAttributes"])
     extensions = attributes.pop("Extensions", {})
@@ -105,7 +105,7 @@ def test_all_samples_are_read() -> None:
     assert len(samples()) == 8
 
 
-@pytest.mark.parametrize("sample", samples(), ids=lambda one: one["ContextAttributes"]["id"] + one.get("Mode", ""))
+@pytest.mark.parametrize("sample", samples(), ids=lambda doc: doc["ContextAttributes"]["id"] + doc.get("Mode", ""))
 @pytest.mark.parametrize("binary", [True, False])
 def test_attn_understands_the_envelope_and_refuses_the_type(sample: dict[str, Any], binary: bool) -> None:
     """A structured sample, and a binary one with JSON data, are refused for their type, not for their form."""

@@ -28,15 +28,15 @@ def read(
     """Fetches from a broker that has these batches, up to `limit`. Without a limit: the first response, or all up to
     the end of the last batch.
     Returns the records and the position after them."""
-    raws, records = [one if isinstance(one, bytes) else one.encode() for one in batches], []
+    raws, records = [batch if isinstance(batch, bytes) else batch.encode() for batch in batches], []
     last = batches[-1]
     end = limit if limit is not None else last.last + 1 if isinstance(last, Batch) else 0
     while True:
-        found = Partition(TP, Buffer(b"".join(raws)), list(aborted), at, None, None, True, int(committed))
-        found.limit = limit
-        records += list(found)
-        assert found.next_fetch_offset > at
-        at = found.next_fetch_offset
+        partition = Partition(TP, Buffer(b"".join(raws)), list(aborted), at, None, None, True, int(committed))
+        partition.limit = limit
+        records += list(partition)
+        assert partition.next_fetch_offset > at
+        at = partition.next_fetch_offset
         if at >= end:
             return records, at
         while len(raws) > 1 and struct.unpack_from(">q", raws[1])[0] <= at:
@@ -45,7 +45,7 @@ def read(
 
 def shape(records: list[Any]) -> list[Any]:
     """Returns the values of records, and (first, last) offset of unreadable ones."""
-    return [(one.first, one.offset) if isinstance(one, Unreadable) else one.value for one in records]
+    return [(record.first, record.offset) if isinstance(record, Unreadable) else record.value for record in records]
 
 
 def values(*texts: bytes) -> list[Rec]:
@@ -62,7 +62,7 @@ def test_all_codecs_and_everything_a_record_can_have(codec: int, size: int) -> N
     ]
     records, after = read(Batch(sent, 40, codec), at=41)
     assert after == 44
-    assert [(one.offset, one.key, one.value) for one in records] == [
+    assert [(record.offset, record.key, record.value) for record in records] == [
         (41, None, None), (42, b"", b""), (43, b"k", big)]
     first = read(Batch(sent, 40, codec), at=40)[0][0]
     assert list(first.headers) == [("a", b"\xfe"), ("a", None), ("ключ", b"")]
@@ -71,7 +71,7 @@ def test_all_codecs_and_everything_a_record_can_have(codec: int, size: int) -> N
 
 def test_snappy_batches_of_other_clients_are_read() -> None:
     """Raw blocks (librdkafka) are read. Snappy's framing format is unreadable: Kafka does not use it."""
-    body = b"".join(one.encode(number) for number, one in enumerate(values(b"a", b"b")))
+    body = b"".join(record.encode(number) for number, record in enumerate(values(b"a", b"b")))
     records, _ = read(Batch(values(b"a", b"b"), codec=2, packed=bytes(cramjam.snappy.compress_raw(body))))
     assert shape(records) == [b"a", b"b"]
     assert shape(read(Batch(values(b"a"), codec=2, packed=bytes(cramjam.snappy.compress(b"x"))))[0]) == [(0, 0)]
@@ -112,7 +112,7 @@ def test_a_broken_batch_is_unreadable_and_the_batches_around_it_are_read(broken:
     assert records[2].reason
     # A broken batch alone and at the end: the position still moves.
     records, after = read(broken.at(12), at=12, limit=14)
-    assert {type(one) for one in records} == {Unreadable}
+    assert {type(record) for record in records} == {Unreadable}
     assert after == 14
 
 
@@ -121,7 +121,7 @@ def test_the_next_batch_is_read_after_a_batch_whose_offsets_overlap_it() -> None
     fetched again."""
     log = Batch(values(b"x", b"y"), 0, last_delta=4), Batch(values(b"a"), 1), Batch(values(b"b"), 2)
     assert shape(read(*log)[0]) == [(0, 0), b"a", b"b"]
-    assert shape(list(Partition(TP, Buffer(b"".join(one.encode() for one in log)), (), 1, None, None, True, 1))) == [
+    assert shape(list(Partition(TP, Buffer(b"".join(each.encode() for each in log)), (), 1, None, None, True, 1))) == [
         b"a", b"b"]
 
 
@@ -131,9 +131,9 @@ def test_a_broken_record_is_unreadable_and_the_records_around_it_are_read() -> N
         Rec(raw=b"\0\0" + varint(3) + varint(-1) + varint(1 << 30)), Rec(delta=99), Rec(delta=-4),
         Rec(value=b"x", headers=[(b"n", b"v")], header_count=0),
     ]
-    for one in broken:
-        records, after = read(Batch([Rec(value=b"a"), one, Rec(value=b"c")]))
-        assert (shape(records), after) == ([b"a", (1, 1), b"c"], 3), one
+    for fault in broken:
+        records, after = read(Batch([Rec(value=b"a"), fault, Rec(value=b"c")]))
+        assert (shape(records), after) == ([b"a", (1, 1), b"c"], 3), fault
 
 
 def test_a_record_with_a_wrong_length_makes_the_rest_of_its_batch_unreadable() -> None:
@@ -192,12 +192,12 @@ def test_aborted_transactions_and_markers_are_skipped() -> None:
 def test_formats_0_and_1(magic: int, codec: int) -> None:
     raw = legacy([b"a", None, b"c"], magic, codec, base=5)
     records, after = read(raw, at=5)
-    assert ([one.value for one in records], after) == ([b"a", None, b"c"], 8)
+    assert ([record.value for record in records], after) == ([b"a", None, b"c"], 8)
     broken = bytearray(raw)
     broken[-1] ^= 1
     records, after = read(bytes(broken), Batch(values(b"d"), 8), at=5)
     read_all_the_same = [b"d"] if codec else [b"a", None, b"d"]
-    assert [one.value for one in records if not isinstance(one, Unreadable)] == read_all_the_same
+    assert [record.value for record in records if not isinstance(record, Unreadable)] == read_all_the_same
     assert after == 9
 
 
@@ -210,7 +210,7 @@ def test_a_bomb_in_format_1() -> None:
     import zlib
     struct.pack_into(">I", message, 12, zlib.crc32(bytes(message[16:])))
     records, after = read(bytes(message), at=5)
-    assert ([type(one) for one in records], after) == ([Unreadable], 6)
+    assert ([type(record) for record in records], after) == ([Unreadable], 6)
     assert "decompresses to more than" in records[0].reason
 
 

@@ -109,9 +109,10 @@ class Play:
     async def sign_in(self) -> None:
         user, role = self.random.choice(USERS), self.random.choice(ROLES)
         opened = await signed_in(self.attn, user, role, edge=self.random.randrange(2))
-        mine = [one for one in self.holders if one.session and one.user == user and one.role is not None]
-        if len(mine) == 3:  # the oldest session ends
-            mine[0].role = None
+        sessions = [holder for holder in self.holders
+                    if holder.session and holder.user == user and holder.role is not None]
+        if len(sessions) == 3:  # the oldest session ends
+            sessions[0].role = None
         await self.join(Holder(user, role, cookie_of(opened), session=opened.id))
 
     async def token(self) -> None:
@@ -122,14 +123,15 @@ class Play:
             user, role, ws=WS, seconds=YEARS, jti=f"t{self.made}", iat=self.attn.now - 1)))
 
     async def revoke_token(self) -> None:
-        tokens = [one for one in self.holders if one.session is None and one.source is None and one.role is not None]
+        tokens = [holder for holder in self.holders
+                  if holder.session is None and holder.source is None and holder.role is not None]
         if tokens:
             victim = self.random.choice(tokens)
             async with self.client(0, bearer("root", "OWNER", ws=WS, seconds=YEARS)) as client:
                 answer = await client.post("/org/tokens/revoke", json={"sub": victim.user})
                 assert answer.status_code == 200, answer.text
-            for one in tokens:
-                one.role = None if one.user == victim.user else one.role
+            for holder in tokens:
+                holder.role = None if holder.user == victim.user else holder.role
 
     async def key(self) -> None:
         source = self.random.choice(("/a", "/b"))
@@ -139,7 +141,7 @@ class Play:
         self.holders.append(Holder(made["key"]["id"], "KEY", {"authorization": f"Bearer {made['secret']}"}, source))
 
     async def revoke_key(self) -> None:
-        keys = [one for one in self.holders if one.source is not None and one.role is not None]
+        keys = [holder for holder in self.holders if holder.source is not None and holder.role is not None]
         if keys:
             victim = self.random.choice(keys)
             async with self.client(1, bearer("root", "ADMIN", ws=WS, seconds=YEARS)) as client:
@@ -147,32 +149,32 @@ class Play:
             victim.role = None
 
     def session(self) -> Holder | None:
-        alive = [one for one in self.holders if one.session is not None and one.role is not None]
+        alive = [holder for holder in self.holders if holder.session is not None and holder.role is not None]
         return self.random.choice(alive) if alive else None
 
     async def change(self) -> None:
-        one = self.session()
-        if one is not None:
+        holder = self.session()
+        if holder is not None:
             role = self.random.choice(ROLES)
-            await change_session(self.attn.edges[0], one.session or "", WS, role=role)
-            if role != one.role:
-                self.check_ended(one)  # the next resume checks the role again
-                one.role = role
-                await self.open(one)
+            await change_session(self.attn.edges[0], holder.session or "", WS, role=role)
+            if role != holder.role:
+                self.check_ended(holder)  # the next resume checks the role again
+                holder.role = role
+                await self.open(holder)
 
     async def end(self) -> None:
-        one = self.session()
-        if one is not None:
-            await end_sessions(self.attn.edges[0], session=one.session, reason="test")
-            one.role = None
+        holder = self.session()
+        if holder is not None:
+            await end_sessions(self.attn.edges[0], session=holder.session, reason="test")
+            holder.role = None
 
     async def end_all(self) -> None:
         user = self.random.choice(USERS)
         async with self.client(1, bearer("root", "ADMIN", ws=WS, seconds=YEARS)) as client:
             assert (await client.delete(f"/org/users/{user}/sessions")).status_code == 200
-        for one in self.holders:
-            if one.session is not None and one.user == user:
-                one.role = None
+        for holder in self.holders:
+            if holder.session is not None and holder.user == user:
+                holder.role = None
 
     async def wait(self) -> None:
         self.attn.tick(60)

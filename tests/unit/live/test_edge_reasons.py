@@ -35,10 +35,10 @@ class Feed:
         """Applies one batch. Returns its frames."""
         self.position += 1
         raw = [(key, None if row is None else encode_row(row)) for key, row in rows]
-        found = b""
+        sent = b""
         for update in self.replica.apply(0, raw, PositionRow(next=self.position)):
-            found += b"".join(self.frames.encode_batch(update, self.window))
-        return [(event, data) for _, event, data in frames(found)]
+            sent += b"".join(self.frames.encode_batch(update, self.window))
+        return [(event, data) for _, event, data in frames(sent)]
 
 
 @pytest.mark.parametrize(("change", "reason", "action"), [
@@ -125,10 +125,10 @@ def test_changes_beyond_the_window_are_sent_as_counts() -> None:
 def test_pins_reorder_the_window() -> None:
     feed = Feed(limit=2)
     feed.put(*(item(source_id=name, due_at=at, data=Data(cluster=name)) for at, name in enumerate("abc")))
-    told = feed.put((preferences_key("w1", "ann"), PreferencesRow("w1", "ann", ["c"])))
-    assert [(event, data.get("item", data).get("source_id"), data.get("reason")) for event, data in told[:2]] == [
+    received = feed.put((preferences_key("w1", "ann"), PreferencesRow("w1", "ann", ["c"])))
+    assert [(event, data.get("item", data).get("source_id"), data.get("reason")) for event, data in received[:2]] == [
         ("removed", None, "beyond"), ("added", "c", None)]
-    assert told[2] == ("preferences", {"pinned_clusters": ["c"], "widgets": []})
+    assert received[2] == ("preferences", {"pinned_clusters": ["c"], "widgets": []})
     again = feed.put((preferences_key("w1", "ann"), PreferencesRow("w1", "ann", ["a", "c"])))
     assert [(event, data.get("item", {}).get("rank_reasons")) for event, data in again] == [
         ("changed", ["normal", "pinned"]), ("preferences", None)]
@@ -137,8 +137,8 @@ def test_pins_reorder_the_window() -> None:
 def test_frames_of_a_batch_come_in_their_order() -> None:
     feed = Feed()
     feed.put(*(item(source_id=name, due_at=at) for at, name in enumerate("abcd")))
-    told = feed.put(
+    received = feed.put(
         item(source_id="d", due_at=0), item(source_id="x", due_at=1), item(source_id="a", state="resolved"),
         (preferences_key("w1", "ann"), PreferencesRow("w1", "ann", [])), item(source_id="b", state="resolved"))
-    assert [event for event, _ in told] == ["removed", "removed", "changed", "added", "preferences"]
-    assert [data["id"] for _, data in told[:2]] == sorted(data["id"] for _, data in told[:2])
+    assert [event for event, _ in received] == ["removed", "removed", "changed", "added", "preferences"]
+    assert [data["id"] for _, data in received[:2]] == sorted(data["id"] for _, data in received[:2])

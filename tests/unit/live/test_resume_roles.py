@@ -103,15 +103,15 @@ def test_the_same_role_resumes_exactly_on_any_edge_after_any_restart(seed: int) 
         client = pick.choice(clients)
         client.leave()
         if pick.random() < 0.3:
-            for one in clients:
-                one.leave()
+            for each in clients:
+                each.leave()
             attn.restart()
         post_message(attn, 20 + number, pick.choice((None, "OWNER")))
-        for one in clients:
-            if one.stream is None:
+        for each in clients:
+            if each.stream is None:
                 edge = pick.randrange(2)
-                held = one.last is not None and attn.edges[edge].replica.missed_since(WS, one.last) is not None
-                assert ("snapshot" in one.connect("OWNER", one.limit, edge)) is not held
+                held = each.last is not None and attn.edges[edge].replica.missed_since(WS, each.last) is not None
+                assert ("snapshot" in each.connect("OWNER", each.limit, edge)) is not held
     for client in clients:
         client.check()
         client.leave()

@@ -90,8 +90,8 @@ class Stage:
         self.replica, self.answers = Replica(1), PageRenderer()
         self.pushes, self.barrier = NotificationHub(self.replica), VisibilityBarrier(self.replica.position_of)
         self.subscribers = [Subscriber(reader) for reader in READERS]
-        for one in self.subscribers:
-            self.pushes.subscribe(one)
+        for subscriber in self.subscribers:
+            self.pushes.subscribe(subscriber)
         self.frames = FrameEncoder(self.answers)
         self.feeds = [Followed(reader, limit, self.replica, self.frames) for reader in READERS for limit in LIMITS]
         self.clock = 0
@@ -148,7 +148,7 @@ class Stage:
         claims = {"role": next(iter(reader.roles)), "option": pick(("approve", "approve", "reject", "retry"))}
         rows = [row for row in map(self._item, list(self.rows)) if row is not None and row.question is not None]
         if not rows or self.random.random() < 0.2:
-            some = tuple(BatchAnswer(one, pick((0, 1, self.fold.position.position - 1))) for one in ids[:3])
+            some = tuple(BatchAnswer(item, pick((0, 1, self.fold.position.position - 1))) for item in ids[:3])
             return pick((
                 lambda: TakeBack(**common, item=pick(ids)), lambda: DecideMany(**common, **claims, answers=some)))()
         row = pick(rows)
@@ -160,10 +160,10 @@ class Stage:
 
     def _report(self) -> Any:
         """Returns the report of `attn deliver` or of a source about a decision."""
-        found = [row for key, raw in self.rows.items() if isinstance(row := decode_row(key, raw), DecisionRow)]
-        if not found:
+        decisions = [row for key, raw in self.rows.items() if isinstance(row := decode_row(key, raw), DecisionRow)]
+        if not decisions:
             return self._event()
-        row = self.random.choice(found)
+        row = self.random.choice(decisions)
         state = self.random.choice(("delivered", "applied", "refused", "undeliverable", "again"))
         return Report(row.ws, f"r{self.number}", NOON + self.clock * MINUTE, row.id, state, "reason")
 
@@ -210,10 +210,11 @@ class Stage:
         self._fold(command)
         self._fold()  # a question that was asked again after its `expires_at` expires now
         rows, fact_count = self._kept(), self.fact_count
-        sent = [feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]
+        sent = [feed.bytes for feed in self.feeds], [each.waiting.qsize() for each in self.subscribers]
         self._fold(msgspec.structs.replace(command, id=f"{command.id} again"))
         assert (self._kept(), self.fact_count) == (rows, fact_count), command
-        assert sent == ([feed.bytes for feed in self.feeds], [one.waiting.qsize() for one in self.subscribers]), command
+        assert sent == (
+            [feed.bytes for feed in self.feeds], [each.waiting.qsize() for each in self.subscribers]), command
 
     def check_edge_agrees(self) -> None:
         """An edge refuses an answer on its replica exactly if the fold refuses it, with the same response."""
@@ -285,9 +286,9 @@ class Stage:
 
     def check_pushes(self) -> None:
         """Called before the next step, because that may change the targets of a row."""
-        for one in self.subscribers:
-            while not one.waiting.empty():
-                self._check_push(one.reader, json.loads(one.waiting.get_nowait()))
+        for subscriber in self.subscribers:
+            while not subscriber.waiting.empty():
+                self._check_push(subscriber.reader, json.loads(subscriber.waiting.get_nowait()))
 
     def _check_incidents(self) -> None:
         """An incident is open exactly while one of its runs is open, and exactly these runs are grouped under it. A run

@@ -26,8 +26,8 @@ SECTIONS = ("## What it means", "## What users see", "## What to check", "## Wha
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_uses_existing_metrics_and_labels(name: str) -> None:
     labels, grouped = check_expression(ALERTS[name]["expr"])
-    told = set(re.findall(r"\$labels\.(\w+)", ALERTS[name]["annotations"]["summary"]))
-    assert told <= (grouped or labels | ADDED)
+    named_labels = set(re.findall(r"\$labels\.(\w+)", ALERTS[name]["annotations"]["summary"]))
+    assert named_labels <= (grouped or labels | ADDED)
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -52,7 +52,7 @@ def test_every_runbook_has_its_alert() -> None:
 
 def test_every_alert_is_tested() -> None:
     tests = yaml.safe_load((OPS / "deploy" / "prometheus" / "alerts_test.yml").read_text())["tests"]
-    fired = {one["alertname"] for test in tests for one in test["alert_rule_test"] if one["exp_alerts"]}
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
     assert fired == set(ALERTS)
 
 

@@ -56,7 +56,7 @@ def test_a_restarted_demo_continues_at_its_position() -> None:
 
 
 def test_the_demo_starts_with_open_items() -> None:
-    yesterday = takewhile(lambda one: one[0].at < DAY, events(StoryPosition(7, NOW), NOW))
+    yesterday = takewhile(lambda entry: entry[0].at < DAY, events(StoryPosition(7, NOW), NOW))
     lines = [{"topic": TOPIC_OF_TYPE[str(event["type"])], "key": None, "value": event} for _, _, event in yesterday]
     view = Model(lines).at(NOW, "demo")["demo"]
     items = view.ranked(Reader("maria", "OWNER"), ids={item.key: str(item.key) for item in view.items.values()})

@@ -88,24 +88,24 @@ def desk(tmp_path: Path) -> DecisionDesk:
 def applied(desk: DecisionDesk, at: int = NOW + UNDO) -> list[dict[str, Any]]:
     """Returns all events of the due decisions, and marks these decisions as done."""
     sent = []
-    for decision, found in desk.due(at):
-        sent += found
-        desk.mark_done(decision, found)
+    for decision, new_events in desk.due(at):
+        sent += new_events
+        desk.mark_done(decision, new_events)
     return sent
 
 
 def options(event: dict[str, Any]) -> list[str]:
     given = event["data"]["ask"].get("options")
-    return [one["does"] for one in given] if given else DEFAULTS[KINDS[event["type"]]]
+    return [option["does"] for option in given] if given else DEFAULTS[KINDS[event["type"]]]
 
 
 def asks_of_each_shape() -> list[Any]:
     """Returns one event per kind and list of effects."""
-    found = {}
+    event_of = {}
     for event in STORY:
         if "ask" in event["data"]:
-            found.setdefault((event["type"], tuple(options(event))), event)
-    return [pytest.param(event, does, id=f"{event['type']}-{does}") for event in found.values()
+            event_of.setdefault((event["type"], tuple(options(event))), event)
+    return [pytest.param(event, does, id=f"{event['type']}-{does}") for event in event_of.values()
             for does in dict.fromkeys(options(event))]
 
 
@@ -148,10 +148,10 @@ def test_each_answer_becomes_an_event_that_attn_accepts(event: dict[str, Any], d
     else:
         assert first["data"]["by_user_id"] == "maria"
         assert TOPIC_OF_TYPE[first["type"]] == TOPIC_OF_TYPE[event["type"]]
-    for one in sent:
-        if one["type"] not in DECISION_REPORTS:
-            normalise(TOPIC_OF_TYPE[one["type"]], json.dumps(one).encode())
-    assert len({one["id"] for one in sent}) == len(sent)
+    for sent_event in sent:
+        if sent_event["type"] not in DECISION_REPORTS:
+            normalise(TOPIC_OF_TYPE[sent_event["type"]], json.dumps(sent_event).encode())
+    assert len({sent_event["id"] for sent_event in sent}) == len(sent)
 
 
 def test_a_decision_waits_until_its_undo_time_has_ended(desk: DecisionDesk) -> None:
@@ -160,7 +160,7 @@ def test_a_decision_waits_until_its_undo_time_has_ended(desk: DecisionDesk) -> N
     desk.receive(record(event, "approve"))
     assert desk.next_due() == NOW + UNDO
     assert desk.due(NOW + UNDO - 1) == []
-    assert next(one["type"] for one in applied(desk)) == "plan.approved"
+    assert next(sent["type"] for sent in applied(desk)) == "plan.approved"
     assert desk.next_due() is None
 
 
@@ -179,7 +179,7 @@ async def test_a_decision_is_done_once_kafka_has_acknowledged_its_events(desk: D
         await apply_due(desk, fail)
     await apply_due(desk, send)
     await apply_due(desk, send)
-    assert [one["type"] for one in sent] == ["plan.approved", "message.posted"]
+    assert [message["type"] for message in sent] == ["plan.approved", "message.posted"]
 
 
 def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> None:
@@ -189,7 +189,7 @@ def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> No
     desk.receive(record(event, "approve", verb="taken_back"))
     assert desk.due(NOW + 10 * UNDO) == []
     desk.receive(record(event, "reject", number=1))
-    assert [one["type"] for one in applied(desk)] == ["plan.rejected"]
+    assert [sent["type"] for sent in applied(desk)] == ["plan.rejected"]
 
 
 def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Path) -> None:
@@ -204,7 +204,8 @@ def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Pat
     crashed = DecisionDesk(tmp_path / "desk.json")
     crashed.accept(event)
     again = crashed.due(NOW + 60 * SECOND)
-    assert [[one["id"] for one in found] for _, found in again] == [[one["id"] for one in found] for _, found in once]
+    assert [[sent["id"] for sent in new_events] for _, new_events in again] == [
+        [sent["id"] for sent in new_events] for _, new_events in once]
     assert len(applied(crashed)) == len(once[0][1])
     crashed.receive(record(event, "approve"))
     restarted = DecisionDesk(tmp_path / "desk.json")
@@ -234,7 +235,7 @@ def test_a_freeze_refuses_again_if_the_demo_ends_before_it_has_marked_the_refusa
         desk.accept(event)
         desk.receive(record(event, "approve"))
         desk.save()
-        assert [one["type"] for _, found in desk.due(at) for one in found] == ["decision.refused"]
+        assert [sent["type"] for _, new_events in desk.due(at) for sent in new_events] == ["decision.refused"]
 
 
 @pytest.mark.parametrize("stack", ["search", "web"])
@@ -244,7 +245,7 @@ def test_other_deploys_and_rejections_are_not_frozen(stack: str, desk: DecisionD
     desk.accept(frozen)
     desk.receive(record(event, "approve"))
     desk.receive(record(frozen, "reject"))
-    assert {one["type"] for one in applied(desk)} == {"waitpoint.approved", "waitpoint.rejected", "message.posted"}
+    assert {sent["type"] for sent in applied(desk)} == {"waitpoint.approved", "waitpoint.rejected", "message.posted"}
 
 
 def test_an_answer_to_an_earlier_question_does_not_answer_the_next(desk: DecisionDesk) -> None:
@@ -280,13 +281,13 @@ def test_the_story_does_not_close_an_item_with_a_decision(desk: DecisionDesk) ->
 
 
 def test_an_expiry_is_applied_with_its_safe_option_and_without_an_actor(desk: DecisionDesk) -> None:
-    event = next(one for one in STORY if "on_expiry" in one["data"].get("ask", {}))
+    event = next(candidate for candidate in STORY if "on_expiry" in candidate["data"].get("ask", {}))
     desk.accept(event)
     made = record(event, "reject")
     made["data"].pop("actors")
     desk.receive(made)
     sent = applied(desk)
-    assert [one["type"] for one in sent] == ["action.declined"]
+    assert [candidate["type"] for candidate in sent] == ["action.declined"]
     assert "by_user_id" not in sent[0]["data"]
 
 
@@ -298,7 +299,8 @@ def test_an_expiry_without_an_answer_changes_nothing(desk: DecisionDesk) -> None
 
 
 def test_a_message_names_the_edited_fields(desk: DecisionDesk) -> None:
-    event = next(one for one in STORY if "amount" in one["data"].get("ask", {}).get("action", {}).get("args", {}))
+    event = next(chosen for chosen in STORY
+                 if "amount" in chosen["data"].get("ask", {}).get("action", {}).get("args", {}))
     desk.accept(event)
     args = {**event["data"]["ask"]["action"]["args"], "amount": 10.5}
     desk.receive(record(event, "edit", args=msgspec.Raw(json.dumps(args).encode()), edited=("/amount",)))
@@ -339,8 +341,8 @@ def test_the_second_vote_follows_the_first() -> None:
     voted = item(votes=[{"user": "maria", "vote": "deny"}])
     assert {choose_answer(voted, random.Random(seed))["option"] for seed in range(20)} == {"deny"}  # type: ignore[index]
     answers = [choose_answer(item(), random.Random(seed)) for seed in range(50)]
-    assert {one["option"] for one in answers if one} == {"grant", "deny"}
-    assert all(one and one["digest"] == "d" * 64 for one in answers)
+    assert {vote["option"] for vote in answers if vote} == {"grant", "deny"}
+    assert all(vote and vote["digest"] == "d" * 64 for vote in answers)
 
 
 def test_people_leave_forms_to_the_visitor() -> None:

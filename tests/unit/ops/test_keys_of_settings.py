@@ -67,12 +67,13 @@ def test_an_invalid_key_is_named_by_its_setting_and_number_alone(bad: str, tmp_p
 
 def test_public_keys_are_listed_apart_and_seal_keys_have_none(tmp_path: object) -> None:
     seed, public = encode_key(b"s" * 32), encode_key(b"p" * 32)
-    ours = settings(receipt_keys=f"{seed} , pub:{public}=,pub: {b64encode(b'q' * 32).decode()}")
-    assert receipt_keys(ours) == [b"s" * 32]
-    assert retired_receipt_keys(ours) == [b"p" * 32, b"q" * 32]
-    passed = settings(receipt_keys=receipt_key_list(ours))
-    assert (receipt_keys(passed), retired_receipt_keys(passed)) == (receipt_keys(ours), retired_receipt_keys(ours))
-    assert stack._environment(ours)["ATTN_RECEIPT_KEYS"] == receipt_key_list(ours)
+    configured = settings(receipt_keys=f"{seed} , pub:{public}=,pub: {b64encode(b'q' * 32).decode()}")
+    assert receipt_keys(configured) == [b"s" * 32]
+    assert retired_receipt_keys(configured) == [b"p" * 32, b"q" * 32]
+    passed = settings(receipt_keys=receipt_key_list(configured))
+    assert (receipt_keys(passed), retired_receipt_keys(passed)) == (
+        receipt_keys(configured), retired_receipt_keys(configured))
+    assert stack._environment(configured)["ATTN_RECEIPT_KEYS"] == receipt_key_list(configured)
     assert receipt_key_list(settings()) == ""
     assert retired_receipt_keys(settings(jwt_secret=SECRET)) == []
     with pytest.raises(ValueError, match=r"^ATTN_SEAL_KEYS: key 2 is not 32 bytes"):
@@ -92,19 +93,19 @@ def test_each_role_gets_the_keys_that_it_uses() -> None:
 
 
 def test_attn_up_passes_derived_keys_to_the_worker_which_has_no_secret() -> None:
-    ours = settings(jwt_secret=SECRET)
-    env = cleaned("worker", {**stack._environment(ours), "ATTN_JWT_SECRET": SECRET})
+    source = settings(jwt_secret=SECRET)
+    env = cleaned("worker", {**stack._environment(source), "ATTN_JWT_SECRET": SECRET})
     worker = settings(seal_keys=env["ATTN_SEAL_KEYS"], receipt_keys=env["ATTN_RECEIPT_KEYS"])
     assert "ATTN_JWT_SECRET" not in env
-    assert (seal_keys(worker), receipt_keys(worker)) == (seal_keys(ours), receipt_keys(ours))
+    assert (seal_keys(worker), receipt_keys(worker)) == (seal_keys(source), receipt_keys(source))
     assert "ATTN_SEAL_KEYS" not in stack._environment(settings())
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("listed", [True, False])
 def test_no_key_gets_into_a_log(log_format: str, listed: bool) -> None:
-    one, two = bytes(range(224, 256)), b"\xfb" * 32
-    texts = {"seal_keys": f"{b64encode(one).decode()}, {encode_key(two)}", "receipt_keys": encode_key(b"\xfa" * 32)}
+    first, other = bytes(range(224, 256)), b"\xfb" * 32
+    texts = {"seal_keys": f"{b64encode(first).decode()}, {encode_key(other)}", "receipt_keys": encode_key(b"\xfa" * 32)}
     given = settings(**texts) if listed else settings(jwt_secret=SECRET)
     root, out = logging.getLogger(), io.StringIO()
     before, level = root.handlers[:], root.level

@@ -31,21 +31,21 @@ def pins(name: str) -> list[tuple[Requirement, list[str]]]:
 
 def versions(name: str, python: str) -> dict[str, str]:
     """Returns package -> the version that is pinned for Linux and this Python."""
-    where = {
+    environment = {
         "python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux", "os_name": "posix",
         "platform_system": "Linux", "implementation_name": "cpython", "platform_python_implementation": "CPython",
     }
-    found = [pin for pin, _ in pins(name) if pin.marker is None or pin.marker.evaluate(where)]
-    names = [canonicalize_name(pin.name) for pin in found]
+    applicable = [pin for pin, _ in pins(name) if pin.marker is None or pin.marker.evaluate(environment)]
+    names = [canonicalize_name(pin.name) for pin in applicable]
     assert len(names) == len(set(names)), "a package is pinned twice"
-    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, found, strict=True)}
+    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, applicable, strict=True)}
 
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_pin_has_hashes_and_no_address(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert len(pins(name)) == len(re.findall(r"^[^#\s]", text, re.MULTILINE)), "a line is not a pin with hashes"
-    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for _, hashes in pins(name) for one in hashes)
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for _, hashes in pins(name) for digest in hashes)
     assert "://" not in text
     assert "--index" not in text
 
@@ -53,11 +53,11 @@ def test_every_pin_has_hashes_and_no_address(name: str) -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_declared_requirement_is_pinned_within_its_range(name: str, python: str) -> None:
-    found = versions(name, python)
-    for one in map(Requirement, DECLARED[name]):
-        pinned = found.get(canonicalize_name(one.name))
-        assert pinned is not None, f"{one} is not in requirements/{name}.txt: run `make lock`"
-        assert one.specifier.contains(pinned), f"{one} excludes the pinned {pinned}: run `make lock`"
+    pinned_versions = versions(name, python)
+    for requirement in map(Requirement, DECLARED[name]):
+        pinned = pinned_versions.get(canonicalize_name(requirement.name))
+        assert pinned is not None, f"{requirement} is not in requirements/{name}.txt: run `make lock`"
+        assert requirement.specifier.contains(pinned), f"{requirement} excludes the pinned {pinned}: run `make lock`"
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -71,22 +71,22 @@ def test_nothing_invisible_is_in_a_page(seed: int) -> None:
         for reader in readers():
             for page in pages_of(edge.replica, reader, "", 50):
                 for entry in page["decisions"]:
-                    found = re.findall(r"<(\w+)/([\w-]+)/([\w-]+)>", json.dumps(entry))
-                    assert found
-                    mine = reader.user in [actor["user"] for actor in entry["actors"]]
-                    for ws, user, role in found:
+                    markers = re.findall(r"<(\w+)/([\w-]+)/([\w-]+)>", json.dumps(entry))
+                    assert markers
+                    is_decider = reader.user in [actor["user"] for actor in entry["actors"]]
+                    for ws, user, role in markers:
                         targets = [None if name == "-" else name for name in (user, role)]
                         assert ws == reader.workspace_id
-                        assert mine or can_see(*targets, reader.user, reader.roles)
+                        assert is_decider or can_see(*targets, reader.user, reader.roles)
 
 
 @law(30)
 @given(SEEDS, st.integers(1, 1500))
-def test_a_page_ends_at_bytes_and_has_one_decision_at_least(seed: int, most: int) -> None:
+def test_a_page_ends_at_bytes_and_has_one_decision_at_least(seed: int, max_bytes: int) -> None:
     world, edge = World(seed), Edge(limits=())
     for batch in world.batches(6, 20):
         edge.apply(*batch)
-    with mock.patch.object(listing, "PAGE_BYTES", most):
+    with mock.patch.object(listing, "PAGE_BYTES", max_bytes):
         for reader in readers():
             pages = pages_of(edge.replica, reader, "", 5)
             assert ids(pages) == [row.id for row in Truth(world.rows, reader).decisions()]
@@ -94,7 +94,7 @@ def test_a_page_ends_at_bytes_and_has_one_decision_at_least(seed: int, most: int
                 assert page["decisions"]
             for page in pages:
                 rows = [world.rows[b"c:" + entry["id"].encode()] for entry in page["decisions"]]
-                assert len(rows) <= 1 or sum(map(len, rows)) <= most
+                assert len(rows) <= 1 or sum(map(len, rows)) <= max_bytes
 
 
 @law(30)
@@ -176,11 +176,11 @@ def test_descending_from_below_a_key(
             overlay.add(("n",), key)
         for key in removed:
             overlay.discard(("n",), key)
-        found = overlay.get(("n",))
+        overlaid = overlay.get(("n",))
         wanted = sorted((keys | added) - removed, reverse=True)
         if not wanted:
-            assert found is None or not list(found.descending(before))
+            assert overlaid is None or not list(overlaid.descending(before))
         else:
-            assert found is not None
-            assert list(found.descending(before)) == [key for key in wanted if key < before]
-            assert list(found.descending()) == wanted
+            assert overlaid is not None
+            assert list(overlaid.descending(before)) == [key for key in wanted if key < before]
+            assert list(overlaid.descending()) == wanted

@@ -33,20 +33,20 @@ def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees
     rows = [item(source_id=f"s{number}", target_user_id="ann") for number in range(500)]
     fed.put(*rows)
     listeners = [Subscriber(Reader("w1", user, frozenset({"MEMBER"}))) for user in ("ann", *map(str, range(200)))]
-    for one in listeners:
-        fed.edge.notifications.subscribe(one)
-    asked, sees = [], Reader.can_see
+    for listener in listeners:
+        fed.edge.notifications.subscribe(listener)
+    checks, sees = [], Reader.can_see
 
     def counted(reader: Reader, *target: Any) -> bool:
-        asked.append(target)
+        checks.append(target)
         return sees(reader, *target)
 
     monkeypatch.setattr(Reader, "can_see", counted)
     fed.edge.notifications.push(Outcome(
         ws="w1", pos=0, index=0, command="c", edge="1", user="ann", status=200, body=Raw(b"{}"),
         items=[row.id for _, row in rows], state="read", bulk=True))
-    assert [one.reader.user for one in listeners if not one.waiting.empty()] == ["ann"]
-    assert len(asked) < 2 * len(listeners)
+    assert [listener.reader.user for listener in listeners if not listener.waiting.empty()] == ["ann"]
+    assert len(checks) < 2 * len(listeners)
 
 
 def test_workspaces_without_rows_are_removed() -> None:
@@ -129,11 +129,11 @@ def test_pages_of_dismissed_items_are_complete_and_ordered(pins: frozenset[str])
     space = fed.edge.replica.workspace("w1")
     rows = [row for key, raw in space.rows.items() if isinstance(row := decode_row(key, raw), ItemRow)]
     wanted = sorted(sort_key(row, row.data.cluster in pins) for row in rows)
-    found, after = [], None
+    listed, after = [], None
     while page := list(islice(listing.dismissed(space, reader, pins, after), 7)):
-        found += page
+        listed += page
         after = page[-1]
-    assert found == wanted
+    assert listed == wanted
 
 
 class _Counted(list[bytes]):
@@ -149,11 +149,11 @@ class _Counted(list[bytes]):
 @pytest.mark.parametrize("left", [0, 1000, 1999])
 def test_dismissed_keys_before_the_first_listed_key_are_skipped(left: int) -> None:
     names = [b"%04d" % number for number in range(2000)]
-    mine, away = SortedKeys(), SortedKeys()
-    mine._keys = _Counted(names)
-    away._keys = _Counted(name for name in names if name != names[left])
+    targeted, dismissed = SortedKeys(), SortedKeys()
+    targeted._keys = _Counted(names)
+    dismissed._keys = _Counted(name for name in names if name != names[left])
     _Counted.looks = 0
-    assert list(mine.difference_after(away, b"")) == [names[left]]
+    assert list(targeted.difference_after(dismissed, b"")) == [names[left]]
     assert _Counted.looks < 120
 
 
@@ -170,11 +170,11 @@ def test_the_first_page_does_not_read_all_dismissed_items(steps: list[bytes]) ->
 @given(st.lists(st.tuples(st.integers(0, 99), st.booleans())), st.integers(0, 99), st.booleans())
 def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
     chosen = {b"%02d" % number: left for number, left in drawn}
-    mine, away = SortedKeys(chosen), SortedKeys(name for name, left in chosen.items() if not left)
+    targeted, dismissed = SortedKeys(chosen), SortedKeys(name for name, left in chosen.items() if not left)
     if sorted_lists:
-        mine._keys, away._keys = SortedList(mine._keys), SortedList(away._keys)
+        targeted._keys, dismissed._keys = SortedList(targeted._keys), SortedList(dismissed._keys)
     wanted = sorted(name for name, left in chosen.items() if left and name > b"%02d" % after)
-    assert list(mine.difference_after(away, b"%02d" % after)) == wanted
+    assert list(targeted.difference_after(dismissed, b"%02d" % after)) == wanted
 
 
 class _Many(set[Any]):

@@ -63,15 +63,15 @@ class _Weighty(World):
 
 @EXAMPLES
 @given(SEEDS, st.integers(1, 6000))
-def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
+def test_law_4_holds_where_pages_end_at_bytes(seed: int, max_bytes: int) -> None:
     world = _Weighty(seed)
-    with mock.patch.object(listing, "PAGE_BYTES", most):
+    with mock.patch.object(listing, "PAGE_BYTES", max_bytes):
         edge, resuming = Edge(world, limits=(1, 4, 1000)), Edge(limits=(4,))
         for batch in world.batches(12):
             edge.apply(*batch)
             resuming.apply(*batch)
             for (reader, limit), (_, _, copy) in edge.feeds.items():
-                truth = Truth(world.rows, reader).page(limit, most)
+                truth = Truth(world.rows, reader).page(limit, max_bytes)
                 assert copy.page == truth
                 assert page_of(edge, reader, limit) == {name: truth[name] for name in ("items", "counts", "activity")}
         for (reader, limit), (_, sent, _) in resuming.feeds.items():
@@ -82,22 +82,22 @@ def test_law_4_holds_where_pages_end_at_bytes(seed: int, most: int) -> None:
 
 @EXAMPLES
 @given(SEEDS, st.integers(1, 6000), st.booleans())
-def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, most: int, dismissed: bool) -> None:
+def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, max_bytes: int, dismissed: bool) -> None:
     world = _Weighty(seed, items=30)
     for _ in range(6):
         world.batch(30)
     edge, answers = Edge(world, limits=()), PageRenderer()
-    with mock.patch.object(listing, "PAGE_BYTES", most):
+    with mock.patch.object(listing, "PAGE_BYTES", max_bytes):
         for reader in readers():
-            found, after = [], b""
+            listed, after = [], b""
             while after is not None:
                 page = answers.dismissed_page if dismissed else answers.inbox_page
                 workspace = edge.replica.workspace(reader.workspace_id)
                 body = json.loads(page(workspace, reader, 0, PageRequest(9, after or None)))
                 assert len(body["items"]) <= 9
-                found += [item["id"] for item in body["items"]]
+                listed += [item["id"] for item in body["items"]]
                 after = sort_key_of_token(body["next"]) if "next" in body else None
-            assert found == [row.id for row in Truth(world.rows, reader).ranked(dismissed)]
+            assert listed == [row.id for row in Truth(world.rows, reader).ranked(dismissed)]
 
 
 @EXAMPLES
@@ -120,19 +120,19 @@ def test_law_5_any_frame_resumes_on_any_edge_with_the_next_one(seed: int) -> Non
 
 @EXAMPLES
 @given(SEEDS, st.integers(1, 2000))
-def test_law_5_a_long_resume_comes_in_pieces(seed: int, most: int) -> None:
+def test_law_5_a_long_resume_comes_in_pieces(seed: int, max_bytes: int) -> None:
     world = World(seed)
     edge = Edge(limits=(4,))
     for batch in world.batches(8):
         edge.apply(*batch)
     for (reader, limit), (_, sent, _) in edge.feeds.items():
-        got, cursor = [], cursor_of(0)
+        received, cursor = [], cursor_of(0)
         while cursor is not None:
             missed = edge.replica.missed_since(reader.workspace_id, cursor)
             assert missed is not None
-            piece, cursor = edge.frames.encode_missed(missed, reader, limit, most)  # type: ignore[misc]
-            got += piece
-        assert got == sent[1:]
+            piece, cursor = edge.frames.encode_missed(missed, reader, limit, max_bytes)  # type: ignore[misc]
+            received += piece
+        assert received == sent[1:]
 
 
 @EXAMPLES
@@ -183,8 +183,8 @@ def test_each_reader_of_a_shared_window_gets_the_right_frames(seed: int) -> None
                 split[user] = shared.fork_for(user)
             together = edge.frames.encode_batch(update, shared)
             for user in USERS:
-                mine = edge.frames.encode_batch(update, split[user]) if user in split else together
-                assert mine == edge.frames.encode_batch(update, own[user])
+                own_frames = edge.frames.encode_batch(update, split[user]) if user in split else together
+                assert own_frames == edge.frames.encode_batch(update, own[user])
 
 
 @EXAMPLES
@@ -217,21 +217,21 @@ def test_pages_put_together_are_the_list(seed: int) -> None:
         for kind, cluster in (("", ""), ("waitpoint", ""), ("incident", "c2"), ("", "c1"), ("message", "c3")):
             wanted = [row.id for row in truth.ranked() if kind in ("", row.kind) and (
                 not cluster or row.data.cluster == cluster or cluster in row.clusters)]
-            got, after = [], None
+            listed, after = [], None
             while True:
                 body = json.loads(answers.inbox_page(space, reader, 0, PageRequest(2, after, kind, cluster)))
-                got += [item["id"] for item in body["items"]]
+                listed += [item["id"] for item in body["items"]]
                 if "next" not in body:
                     break
                 assert len(body["items"]) == 2
                 after = sort_key_of_token(body["next"])
-            assert got == wanted
+            assert listed == wanted
         away = json.loads(answers.dismissed_page(space, reader, 0, PageRequest(1000)))
         assert [item["id"] for item in away["items"]] == [row.id for row in truth.ranked(away=True)]
         for states in (("unread",), ("decided",), ("resolved",), ("unread", "read"),
                        ("unread", "read", "decided", "resolved")):
-            found = [key.decode() for key in listing.newest(space, reader, states)]
-            assert found == [row.id for row in truth.newest(*states)]
+            expected = [key.decode() for key in listing.newest(space, reader, states)]
+            assert expected == [row.id for row in truth.newest(*states)]
         assert space.unread_count(reader) == sum(row.is_listed and row.state == "unread" for row in truth.visible)
 
 
@@ -251,14 +251,14 @@ def test_a_load_is_the_same_as_the_batches(seed: int) -> None:
         edge.apply(*batch)
         loaded.apply(0, *batch)  # without an index: no reader has asked for this workspace
     for name in ("w1", "w2"):
-        one, other = edge.replica.workspace(name), loaded.workspace(name)
+        live, reloaded = edge.replica.workspace(name), loaded.workspace(name)
         for family in families:
-            one.ensure_family(family)
-            other.ensure_family(family)
-        assert {key: list(found.ascending()) for key, found in one.sets._sets.items()} == {
-            key: list(found.ascending()) for key, found in other.sets._sets.items()}
-        assert {key: tally.to_counts() for key, tally in one.tallies.items()} == {
-            key: tally.to_counts() for key, tally in other.tallies.items()}
+            live.ensure_family(family)
+            reloaded.ensure_family(family)
+        assert {key: list(keys.ascending()) for key, keys in live.sets._sets.items()} == {
+            key: list(keys.ascending()) for key, keys in reloaded.sets._sets.items()}
+        assert {key: tally.to_counts() for key, tally in live.tallies.items()} == {
+            key: tally.to_counts() for key, tally in reloaded.tallies.items()}
 
 
 def test_cursors_that_cannot_be_resumed() -> None:

@@ -22,12 +22,12 @@ from schemas.views import cursor_of, encode_row, position_key
 
 def topic(world: World, batches: int) -> list[Record]:
     """Returns the records of these batches, one batch per millisecond."""
-    found: list[Record] = []
+    records: list[Record] = []
     for at in range(batches):
         rows, position = world.batch()
-        found += [(key, raw, at) for key, raw in rows]
-        found.append((position_key(0), encode_row(position), at))
-    return found
+        records += [(key, raw, at) for key, raw in rows]
+        records.append((position_key(0), encode_row(position), at))
+    return records
 
 
 def load(records: list[Record], room: int, horizon: int, later: int | None = None) -> Replica:

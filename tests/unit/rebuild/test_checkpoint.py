@@ -19,39 +19,39 @@ from streams.rebuild.partition_view import PartitionView
 
 
 def views() -> list[PartitionView]:
-    found = []
+    all_views = []
     for partition in range(3):
         view = PartitionView(partition)
         for key, value, _ in yesterday().topics[VIEWS][partition]:
             view.add(key, value)
-        found.append(view)
-    return [*found, PartitionView(3)]  # partition 3 was never folded
+        all_views.append(view)
+    return [*all_views, PartitionView(3)]  # partition 3 was never folded
 
 
-async def given(found: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:
-    for partition, view in enumerate(found):
+async def given(stored_views: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:
+    for partition, view in enumerate(stored_views):
         yield partition, view
 
 
-async def written(path: Path, found: list[PartitionView], rules: FoldConfig = FoldConfig()) -> int:  # noqa: B008 - frozen
-    return await CheckpointWriter(path, len(found), rules).write(given(found))
+async def written(path: Path, stored_views: list[PartitionView], rules: FoldConfig = FoldConfig()) -> int:  # noqa: B008 - frozen
+    return await CheckpointWriter(path, len(stored_views), rules).write(given(stored_views))
 
 
 async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
-    path, found = tmp_path / "views.gz", views()
-    assert await written(path, found) == sum(len(view.rows) for view in found)
-    assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
+    path, stored_views = tmp_path / "views.gz", views()
+    assert await written(path, stored_views) == sum(len(view.rows) for view in stored_views)
+    assert [file.name for file in tmp_path.iterdir()] == ["views.gz"]
     read = Checkpoint(path)
     head = read.head
     assert (head.v, head.view, head.partitions, head.rules) == (1, VIEW_VERSION, 4, config_fields(FoldConfig()))
     bases = dict(read.bases({0, 1, 2, 3}))
     assert set(bases) == {0, 1, 2}
     for partition, base in bases.items():
-        view = found[partition]
+        view = stored_views[partition]
         assert base.position == view.position
         assert base.rows == view.rows | {position_key(partition): encode_row(view.position)}
     assert set(dict(Checkpoint(path).bases({1}))) == {1}
-    assert path.stat().st_size < sum(len(value) for view in found for value in view.rows.values()) / 3
+    assert path.stat().st_size < sum(len(value) for view in stored_views for value in view.rows.values()) / 3
 
 
 async def test_a_changed_or_truncated_checkpoint_is_rejected(tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ async def test_a_changed_or_truncated_checkpoint_is_rejected(tmp_path: Path) -> 
         Checkpoint(tmp_path / "none.gz")
 
 
-@pytest.mark.parametrize(("field", "what"), [("v", "a checkpoint has version 9"), ("view", "a view has version 9")])
-async def test_a_checkpoint_of_a_newer_version_is_rejected(tmp_path: Path, field: str, what: str) -> None:
+@pytest.mark.parametrize(("field", "message"), [("v", "a checkpoint has version 9"), ("view", "a view has version 9")])
+async def test_a_checkpoint_of_a_newer_version_is_rejected(tmp_path: Path, field: str, message: str) -> None:
     path = tmp_path / "views.gz"
     await written(path, views())
     first, *rest = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     path.write_bytes(gzip.compress(json.dumps(json.loads(first) | {field: 9}).encode() + b"\n" + b"".join(rest)))
-    with pytest.raises(UserError, match=f"{what}.* upgrade this process"):
+    with pytest.raises(UserError, match=f"{message}.* upgrade this process"):
         Checkpoint(path)
 
 
@@ -88,11 +88,11 @@ async def test_a_view_with_an_invalid_row_writes_no_checkpoint(tmp_path: Path) -
     path = tmp_path / "views.gz"
     path.write_bytes(b"the one of before")
     for wrong in (b"{}", b'{"out of turn":true}', b"\n", b"no JSON"):
-        found = views()
-        found[1].rows[b"i:x"] = wrong
+        stored_views = views()
+        stored_views[1].rows[b"i:x"] = wrong
         with pytest.raises(UserError, match="partition 1: the value of key b'i:x' is not a row"):
-            await written(path, found)
+            await written(path, stored_views)
     assert path.read_bytes() == b"the one of before"
-    assert [one.name for one in tmp_path.iterdir()] == ["views.gz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["views.gz"]
     with pytest.raises(UserError, match="cannot write"):
         await written(tmp_path / "none" / "views.gz", views())

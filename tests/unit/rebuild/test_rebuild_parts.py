@@ -41,9 +41,9 @@ END = 1_800_000_000_000_000
 
 def log_of(seed: int, size: int = 60) -> list[bytes]:
     rng = random.Random(seed)
-    found = [event_of(line) for line in events.generate(seed, size)]
-    rng.shuffle(found)
-    log = packs(found, [rng.randint(0, 6) for _ in range(size // 4)], lambda number: END + number * HOUR)
+    accepted = [event_of(line) for line in events.generate(seed, size)]
+    rng.shuffle(accepted)
+    log = packs(accepted, [rng.randint(0, 6) for _ in range(size // 4)], lambda number: END + number * HOUR)
     return [*log, b"not a pack", encode_pack(Pack(END + 400 * HOUR))]
 
 
@@ -56,7 +56,7 @@ def view_of(records: list[tuple[bytes, bytes | None]]) -> PartitionView:
 
 def moved(rows: dict[bytes, bytes], shift: int) -> dict[bytes, bytes]:
     """Returns the view with a position that jumped before the first pack: revisions and keys differ."""
-    found = {}
+    moved_rows = {}
     for key, value in rows.items():
         row: Any = decode_row(key, value)
         if key[:2] == b"e:":
@@ -65,8 +65,8 @@ def moved(rows: dict[bytes, bytes], shift: int) -> dict[bytes, bytes]:
             row.shift += shift
         elif hasattr(row, "rev"):
             row.rev += shift
-        found[key] = encode_row(row)
-    return found
+        moved_rows[key] = encode_row(row)
+    return moved_rows
 
 
 def split(rows: dict[bytes, bytes]) -> tuple[dict[bytes, bytes], PositionRow]:
@@ -120,8 +120,8 @@ def test_only_differing_rows_are_reported_and_replaced(seed: int, shift: int) ->
 
     wrong = corrupt(have, rng)
     compared.update(wrong)
-    found = compared.differing | set(compared.unmatched_seen_rows()[0])
-    assert found <= wrong
+    differing = compared.differing | set(compared.unmatched_seen_rows()[0])
+    assert differing <= wrong
     assert {key for key in wrong if key[:2] != b"e:"} == compared.differing - {key for key in wrong if key[:2] == b"e:"}
     assert sum(sum(kind.values()) for kind in compared.count_by_type().values()) >= 3
     kept = {key: value for key, value in have.items() if key not in wrong}
@@ -171,8 +171,8 @@ def test_a_fold_from_a_checkpoint_is_a_fold_from_the_start(seed: int, data: Any)
 @few
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_a_pack_is_folded_up_to_the_part_of_the_view(seed: int, size: int) -> None:
-    found = [event_of(line) for line in events.generate(seed, size + 20)][:size]
-    log = [encode_pack(Pack(END, [])), *packs(found, [], lambda _: END)]
+    accepted = [event_of(line) for line in events.generate(seed, size + 20)][:size]
+    log = [encode_pack(Pack(END, [])), *packs(accepted, [], lambda _: END)]
     parts = Worker(log)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("streams.core.fold.fold.MAX_PART_BYTES", 4_000)

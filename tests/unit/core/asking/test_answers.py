@@ -121,7 +121,7 @@ def test_pointers_name_the_smallest_members_that_differ() -> None:
     assert edited_pointers(before, after) == ["/a/b~1c", "/a/d~0", "/e", "/f"]
 
 
-@pytest.mark.parametrize(("ask", "where"), [
+@pytest.mark.parametrize(("ask", "path"), [
     ({"options": []}, ("options",)),
     ({"options": [{"id": "a", "does": "approve"}] * 2}, ()),
     ({"options": [{"id": "a b", "does": "approve"}]}, ("options", 0, "id")),
@@ -136,10 +136,10 @@ def test_pointers_name_the_smallest_members_that_differ() -> None:
     ({"quorum": {"approve": 11}}, ("quorum", "approve")),
     ({"reply": {"token": "x" * 4097}}, ("reply", "token")),
 ])
-def test_an_invalid_ask_is_refused_with_its_place(ask: dict[str, Any], where: tuple[Any, ...]) -> None:
+def test_an_invalid_ask_is_refused_with_its_place(ask: dict[str, Any], path: tuple[Any, ...]) -> None:
     with pytest.raises(ValidationError) as refused:
         Ask.model_validate(ask)
-    assert where in [error["loc"] for error in refused.value.errors()]
+    assert path in [error["loc"] for error in refused.value.errors()]
 
 
 # --- numbers keep their digits ---

@@ -88,22 +88,22 @@ def test_the_text_of_the_source_is_kept_without_unknown_fields() -> None:
     text = (rb'{"later":{"reply":{"token":"x"}},"id" : "q","action":{"name":"pay","more":[1.50],"args": {"n": 1.0, '
             b'"big": 123456789012345678901234567890, "far": 1e400,\n"e": -0.10, "s": "\\u00e9"}},"unknown":1}')
     raw = orjson.dumps(asking("<ask>", payload={"p": 1})).replace(b'"<ask>"', text)
-    found = bytes(accepted(raw).data.ask)
-    assert found == (rb'{"id":"q","action":{"name":"pay","more":[1.50],"args": {"n": 1.0, "big": '
+    stored_ask = bytes(accepted(raw).data.ask)
+    assert stored_ask == (rb'{"id":"q","action":{"name":"pay","more":[1.50],"args": {"n": 1.0, "big": '
                      rb'123456789012345678901234567890, "far": 1e400, "e": -0.10, "s": "\u00e9"}}}')
     packed = base64.b64encode(b'\xef\xbb\xbf{"title":"T","ask":' + text + b"}").decode()
     outside = {name: value for name, value in asking({}).items() if name != "data"}
-    assert bytes(accepted({**outside, "data_base64": packed}).data.ask) == found
+    assert bytes(accepted({**outside, "data_base64": packed}).data.ask) == stored_ask
     headers = [(f"ce_{name}", value.encode()) for name, value in outside.items()]
-    assert bytes(normalise("waitpoints", b'{"title":"T","ask":' + text + b"}", headers).data.ask) == found
+    assert bytes(normalise("waitpoints", b'{"title":"T","ask":' + text + b"}", headers).data.ask) == stored_ask
 
 
 def test_an_ask_with_line_ends_is_stored_on_one_line() -> None:
     """Feed frames contain the ask, and a line end would end the frame."""
     raw = orjson.dumps(asking({"form": {"properties": {"a": {"type": "boolean"}}}}), option=orjson.OPT_INDENT_2)
-    found = bytes(accepted(raw.replace(b"\n", b"\r\n")).data.ask)
-    assert b"\n" not in found
-    assert b"\r" not in found
+    stored_ask = bytes(accepted(raw.replace(b"\n", b"\r\n")).data.ask)
+    assert b"\n" not in stored_ask
+    assert b"\r" not in stored_ask
     assert stored(raw) == {"form": {"properties": {"a": {"type": "boolean"}}}}
 
 
@@ -127,11 +127,11 @@ def test_the_token_is_sealed_for_its_question() -> None:
 def test_no_spelling_of_a_token_stays_readable(text: str) -> None:
     raw = orjson.dumps(asking("<ask>")).replace(b'"<ask>"', (text % json.dumps(TOKEN)).encode())
     event = accepted(raw)
-    found = bytes(event.data.ask)
-    assert b"first" not in found
+    stored_ask = bytes(event.data.ask)
+    assert b"first" not in stored_ask
     assert "wh-tok" not in encode_pack(Pack(1, [event])).decode()
     question = [event.ws, event.source, event.subject, event.subject]
-    assert SEALER.open(orjson.loads(found)["reply"]["token"], question) == TOKEN
+    assert SEALER.open(orjson.loads(stored_ask)["reply"]["token"], question) == TOKEN
 
 
 # --- what is rejected ---
@@ -313,20 +313,20 @@ def test_any_json_is_an_ask_or_a_reason_and_shows_no_token(ask: Any, kind: str) 
     except orjson.JSONEncodeError:  # an integer beyond 64 bits
         raw = json.dumps(asking(ask, kind)).encode()
     topic = TOPIC_OF_TYPE.get(kind, "waitpoints")
-    found = _outcome(topic, raw)
+    result = _outcome(topic, raw)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "validate_fast", lambda *_: None)
-        assert _outcome(topic, raw) == found
-    if isinstance(found, str):
-        assert found
-        assert TOKEN not in found
+        assert _outcome(topic, raw) == result
+    if isinstance(result, str):
+        assert result
+        assert TOKEN not in result
         return
-    pack = encode_pack(Pack(1, [found]))
-    assert decode_pack(pack) == Pack(1, [found])
-    if found.data.ask is NO_PAYLOAD:
+    pack = encode_pack(Pack(1, [result]))
+    assert decode_pack(pack) == Pack(1, [result])
+    if result.data.ask is NO_PAYLOAD:
         return
-    kept = orjson.loads(bytes(found.data.ask))
-    assert read_ask(found.data.ask, "waitpoint") is not None
+    kept = orjson.loads(bytes(result.data.ask))
+    assert read_ask(result.data.ask, "waitpoint") is not None
     assert (kept.get("reply") or {}).get("token") != TOKEN
     if "reply" in ask and isinstance(ask["reply"], dict) and ask["reply"].get("token") == TOKEN:
         rest = {name: value for name, value in ask.items() if name != "reply" and value is not None}

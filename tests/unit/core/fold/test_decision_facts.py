@@ -28,11 +28,11 @@ def fact_of(facts: list[Any], verb: str) -> Fact:
 
 
 @law(60, suppress_health_check=list(HealthCheck))
-@given(st.lists(step, max_size=40).map(lambda found: [("open", (0, 0, 0, 0)), *found]))
-def test_openings_minus_closings_are_the_items_that_wait_for_their_source(found: list[Any]) -> None:
+@given(st.lists(step, max_size=40).map(lambda script: [("open", (0, 0, 0, 0)), *script]))
+def test_openings_minus_closings_are_the_items_that_wait_for_their_source(script: list[Any]) -> None:
     """Open items by the facts equal those of the view, also if a decision or its expiry closed them."""
     play = Play()
-    for name, numbers in found:
+    for name, numbers in script:
         play.step(name, numbers)
     open_now: Counter[str] = Counter()
     for fact in map(decode_fact, play.worker.facts):

@@ -33,9 +33,9 @@ steps = st.lists(step, max_size=40).map(lambda found: [("open", (0, 0, 0, 0)), (
 seeds = st.integers(0, 2**32)
 
 
-def played(found: list[tuple[str, tuple[int, ...]]]) -> Play:
+def played(script: list[tuple[str, tuple[int, ...]]]) -> Play:
     play = Play()
-    for name, numbers in found:
+    for name, numbers in script:
         play.step(name, numbers)
     return play
 
@@ -46,8 +46,8 @@ def known(facts: list[bytes]) -> list[Fact | Outcome]:
 
 @slow
 @given(steps)
-def test_every_answer_and_every_state_equals_the_model(found: list[tuple[str, tuple[int, ...]]]) -> None:
-    played(found)
+def test_every_answer_and_every_state_equals_the_model(script: list[tuple[str, tuple[int, ...]]]) -> None:
+    played(script)
 
 
 @slow
@@ -58,7 +58,7 @@ def test_long_histories_equal_the_model(seed: int) -> None:
     rng = random.Random(seed)
     names = [rng.choice(_NAMES) for _ in range(40)]
     played([("open", (0, 0, 0, 0)), ("open", (0, 1, 1, 0)),
-            *((name, tuple(rng.randint(0, most) for most in STEPS[name])) for name in names)])
+            *((name, tuple(rng.randint(0, limit) for limit in STEPS[name])) for name in names)])
 
 
 def test_a_question_that_returns_after_its_item_asked_nothing_gets_another_decision_id() -> None:
@@ -89,7 +89,7 @@ def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]])
             body = json.loads(bytes(fact.body))
             if fact.status == 201:
                 winners[body["decision"]["id"]] += 1
-                assert fact.user in [one["user"] for one in body["decision"]["actors"]]
+                assert fact.user in [actor["user"] for actor in body["decision"]["actors"]]
             if fact.status == 201:
                 assert body["decision"]["id"] not in made
             elif fact.status == 409 and "decision" in body:
@@ -115,12 +115,12 @@ def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]])
 @slow
 @given(steps, seeds)
 def test_any_order_and_packs_of_any_size_decide_each_question_once(
-    found: list[tuple[str, tuple[int, ...]]], seed: int,
+    script: list[tuple[str, tuple[int, ...]]], seed: int,
 ) -> None:
     """Commands of several edges arrive in any order relative to each other, to events and to reports."""
     rng = random.Random(seed)
     lanes: dict[str, list[Any]] = {}
-    for at, entry in played(found).entries:
+    for at, entry in played(script).entries:
         lanes.setdefault(getattr(entry, "edge", type(entry).__name__), []).append((at, entry))
     log, pack, clock = [], [], 0
     while lanes:
@@ -144,10 +144,10 @@ def _small_parts(part: int, wake: int) -> object:
 @slow
 @given(steps, st.integers(1, 12), seeds, st.booleans())
 def test_a_crash_between_any_two_writes_loses_and_doubles_no_decision(
-    found: list[tuple[str, tuple[int, ...]]], size: int, seed: int, small: bool,
+    script: list[tuple[str, tuple[int, ...]]], size: int, seed: int, small: bool,
 ) -> None:
     """Facts, then decisions, then rows: a new process writes the same records with the same ids again."""
-    entries = played(found).entries
+    entries = played(script).entries
     log = [encode_pack(Pack(entries[at:at + size][-1][0], [entry for _, entry in entries[at:at + size] if entry]))
            for at in range(0, len(entries), size)]
     log += [encode_pack(Pack(entries[-1][0] + seconds * 1_000_000)) for seconds in (5, 60, 1000, 90_000)]
@@ -176,9 +176,9 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_no_decision(
 @slow
 @given(steps)
 def test_a_worker_that_restarts_before_every_pack_decides_the_same(
-    found: list[tuple[str, tuple[int, ...]]],
+    script: list[tuple[str, tuple[int, ...]]],
 ) -> None:
-    steady = played(found).worker
+    steady = played(script).worker
     forgetful = Worker()
     forgetful.log = steady.log
     while forgetful.step():
@@ -206,7 +206,7 @@ def test_of_a_thousand_deciders_one_wins_and_all_others_learn_who(seed: int) -> 
         play._append(*votes[:size])
         del votes[:size]
     outcomes = [fact for fact in known(play.worker.facts) if isinstance(fact, Outcome)]
-    assert Counter(one.status for one in outcomes) == {201: 1, 409: 999}
+    assert Counter(outcome.status for outcome in outcomes) == {201: 1, 409: 999}
     winner = deciders[0][0]
-    for one in outcomes:
-        assert [actor["user"] for actor in json.loads(bytes(one.body))["decision"]["actors"]] == [winner]
+    for outcome in outcomes:
+        assert [actor["user"] for actor in json.loads(bytes(outcome.body))["decision"]["actors"]] == [winner]

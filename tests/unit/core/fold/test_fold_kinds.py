@@ -131,8 +131,8 @@ def test_incident_is_the_same_in_any_order() -> None:
     seen = set()
     for order in permutations(events):
         view = Folding()
-        for one in order:
-            view.pack(one, clock=10)
+        for run_event in order:
+            view.pack(run_event, clock=10)
         seen.add(tuple(
             (row.kind, row.source_id, row.state, row.created_at, row.count, tuple(row.members), row.resolved_at,
              row.resolved_action, bool(row.incident), row.data.title, row.due_at) for row in view.items()
@@ -184,7 +184,7 @@ def test_draft_review_and_recent_draft() -> None:
     assert [row.kind for row in view.listed("ann")] == ["draft_review"]
     assert not view.listed("bob")
     [draft] = view.drafts()
-    assert (draft.has_ai_edits, draft.title, draft.cluster, [one.id for one in draft.editors]) == (
+    assert (draft.has_ai_edits, draft.title, draft.cluster, [editor.id for editor in draft.editors]) == (
         True, "Web 2", "c1", ["claude", "ann"])
     view.pack(event("draft.edited", "d1", 2, editor=ann, owner_user_id="bob"))
     row = view.item("draft_review", "d1")
@@ -332,9 +332,9 @@ def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pyte
 def test_a_row_is_the_same_bytes_whether_it_was_read_back_or_not() -> None:
     events = [fail("r1", "c1", 0, priority="normal"), fail("r2", "c2", 1), event("run.recovered", "r1", 2)]
     calm, restarted = Folding(), Folding()
-    for one in events:
-        calm.fold.apply(Pack(NOON, [one]), calm.fold.position.next)
-        restarted.pack(one)
+    for each in events:
+        calm.fold.apply(Pack(NOON, [each]), calm.fold.position.next)
+        restarted.pack(each)
         restarted.restart()
     calm.commit()
     assert calm.rows[b"i:" + calm.item("incident", "p/s").id.encode()] == (

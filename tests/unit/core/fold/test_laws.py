@@ -50,10 +50,10 @@ sizes = st.lists(st.integers(0, 8), max_size=12)
 seeds = st.integers(0, 2**32)
 
 
-def log_of(found: list[events.Line], cuts: list[int], seed: int, repeats: bool = True) -> list[bytes]:
+def log_of(drawn: list[events.Line], cuts: list[int], seed: int, repeats: bool = True) -> list[bytes]:
     """Returns packs of the events: shuffled, some of them twice. The writer's clock is random, and ends at END."""
     rng = random.Random(seed)
-    accepted = [event_of(line) for line in found]
+    accepted = [event_of(line) for line in drawn]
     if repeats and accepted:
         accepted += rng.choices(accepted, k=rng.randint(0, len(accepted)))
     rng.shuffle(accepted)
@@ -67,23 +67,23 @@ def check(rows: dict[bytes, bytes], model: Model, clock: int) -> None:
 
 @slow
 @given(lines, sizes, seeds)
-def test_any_order_and_repeats_equal_the_models_view(found: list[events.Line], cuts: list[int], seed: int) -> None:
-    worker = Worker(log_of(found, cuts, seed)).run()
+def test_any_order_and_repeats_equal_the_models_view(drawn: list[events.Line], cuts: list[int], seed: int) -> None:
+    worker = Worker(log_of(drawn, cuts, seed)).run()
     worker.tick(END)
-    check(worker.rows, Model(found), END)
-    assert len([fact for fact in worker.known_facts() if b'"derived":true' not in fact]) == len(found)
+    check(worker.rows, Model(drawn), END)
+    assert len([fact for fact in worker.known_facts() if b'"derived":true' not in fact]) == len(drawn)
 
 
 @slow
 @given(lines, sizes, seeds, sizes, seeds)
 def test_two_orders_show_the_same(
-    found: list[events.Line], cuts: list[int], seed: int, other_cuts: list[int], other: int
+    drawn: list[events.Line], cuts: list[int], seed: int, other_cuts: list[int], other: int
 ) -> None:
     """Compares every visible field, including those that the model does not have."""
-    one, two = Worker(log_of(found, cuts, seed)).run(), Worker(log_of(found, other_cuts, other)).run()
-    one.tick(END)
-    two.tick(END)
-    same(visible(one.rows), visible(two.rows))
+    first, second = Worker(log_of(drawn, cuts, seed)).run(), Worker(log_of(drawn, other_cuts, other)).run()
+    first.tick(END)
+    second.tick(END)
+    same(visible(first.rows), visible(second.rows))
 
 
 def _small_parts(part: int, wake: int) -> object:
@@ -93,10 +93,10 @@ def _small_parts(part: int, wake: int) -> object:
 @slow
 @given(lines, sizes, seeds, st.booleans())
 def test_grouping_packs_into_batches_changes_nothing(
-    found: list[events.Line], cuts: list[int], seed: int, small: bool
+    drawn: list[events.Line], cuts: list[int], seed: int, small: bool
 ) -> None:
     """Law 1: the same log gives the same bytes of rows and facts, for any number of packs per write."""
-    log = log_of(found, cuts, seed)
+    log = log_of(drawn, cuts, seed)
     log += [encode_pack(Pack(at=END + hours * HOUR)) for hours in range(0, 2000, 100)]
     with _small_parts(5_000, 3_000) if small else _small_parts(1 << 20, 1 << 18):
         single, grouped, rng = Worker(log).run(), Worker(log), random.Random(seed)
@@ -111,10 +111,10 @@ def test_grouping_packs_into_batches_changes_nothing(
 @slow
 @given(lines, sizes, seeds, st.booleans())
 def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
-    found: list[events.Line], cuts: list[int], seed: int, small: bool
+    drawn: list[events.Line], cuts: list[int], seed: int, small: bool
 ) -> None:
     """Law 3: the worker crashes after the facts, after the rows, or before both; then a new process starts."""
-    log = log_of(found, cuts, seed)
+    log = log_of(drawn, cuts, seed)
     log += [encode_pack(Pack(at=END + hours * HOUR)) for hours in (0, 12, 40, 400, 800)]
     with _small_parts(5_000, 3_000) if small else _small_parts(1 << 20, 1 << 18):
         calm, rng = Worker(log).run(), random.Random(seed)
@@ -138,10 +138,10 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_nothing(
 
 @slow
 @given(lines, sizes, seeds)
-def test_a_worker_has_no_state_outside_its_rows(found: list[events.Line], cuts: list[int], seed: int) -> None:
+def test_a_worker_has_no_state_outside_its_rows(drawn: list[events.Line], cuts: list[int], seed: int) -> None:
     """A worker that restarts before every pack has the rows and timers of one that does not: no state outside the
     rows."""
-    steady, forgetful = Worker(log_of(found, cuts, seed)), Worker()
+    steady, forgetful = Worker(log_of(drawn, cuts, seed)), Worker()
     forgetful.log = steady.log
     while steady.step():
         steady.write()
@@ -164,10 +164,10 @@ def test_a_worker_has_no_state_outside_its_rows(found: list[events.Line], cuts: 
 
 @slow
 @given(lines, seeds)
-def test_at_every_tick_the_view_equals_the_model(found: list[events.Line], seed: int) -> None:
+def test_at_every_tick_the_view_equals_the_model(drawn: list[events.Line], seed: int) -> None:
     """Events arrive at their times and ticks at the fold's timers: items become overdue and proofs expire by
     themselves."""
-    accepted = sorted(found, key=lambda line: us(line["value"]["time"]))
+    accepted = sorted(drawn, key=lambda line: us(line["value"]["time"]))
     worker, rng = Worker(), random.Random(seed)
     clock = START
     for index, line in enumerate(accepted):
@@ -188,27 +188,27 @@ def test_at_every_tick_the_view_equals_the_model(found: list[events.Line], seed:
 @slow
 @given(lines, sizes, seeds)
 def test_after_the_retention_only_open_items_are_left(
-    found: list[events.Line], cuts: list[int], seed: int
+    drawn: list[events.Line], cuts: list[int], seed: int
 ) -> None:
-    worker = Worker(log_of(found, cuts, seed)).run()
+    worker = Worker(log_of(drawn, cuts, seed)).run()
     worker.tick(END)
     before = {ws: Shown(worker.rows, ws) for ws in events.WORKSPACES}
     opened = {row.id for shown in before.values() for row in shown.items if row.is_open}
     readable = {row.id for shown in before.values() for row in shown.items if row.state == "resolved"}
     late = max(END, worker.fold.position.clock)
     worker.tick(late + 29 * DAY + 23 * HOUR - (END - START))
-    there = {row.id for ws in events.WORKSPACES for row in Shown(worker.rows, ws).items}
-    assert readable | opened <= there, "resolved items are readable for 30 days"
+    kept = {row.id for ws in events.WORKSPACES for row in Shown(worker.rows, ws).items}
+    assert readable | opened <= kept, "resolved items are readable for 30 days"
     clock = late + 31 * DAY
     worker.tick(clock)
-    for ws, view in Model(found).at(clock).items():
+    for ws, view in Model(drawn).at(clock).items():
         left = Shown(worker.rows, ws)
         expected = {key for key, item in view.items.items() if item.open}
         assert {key_of(row) for row in left.items if row.is_open} == expected
         assert {row.id for row in left.items if row.is_open} >= opened & {left.ids[key] for key in expected}
         for reader in READERS:
-            mine = [key_of(row) for row in left.ranked(reader)]
-            assert mine == [item.key for item in view.ranked(reader, ids=left.ids)]
+            listed = [key_of(row) for row in left.ranked(reader)]
+            assert listed == [item.key for item in view.ranked(reader, ids=left.ids)]
     worker.tick(clock + 62 * DAY)
     for key, value in worker.rows.items():
         row = decode_row(key, value)
@@ -228,7 +228,7 @@ def test_an_id_is_of_its_source_and_workspace() -> None:
     line = events.generate(1, 1, types=("waitpoint.created",))[0]
     elsewhere = {**line, "value": {**line["value"], "workspaceid": "ws_09"}}
     source = {**line, "value": {**line["value"], "source": "/other", "subject": "wp_other"}}
-    worker = Worker(packs([event_of(one) for one in (line, elsewhere, source)], [1], lambda _: END)).run()
+    worker = Worker(packs([event_of(each) for each in (line, elsewhere, source)], [1], lambda _: END)).run()
     assert len(Shown(worker.rows, line["value"]["workspaceid"]).items) == 2
     assert len(Shown(worker.rows, "ws_09").items) == 1
 
@@ -243,18 +243,18 @@ def test_a_gap_in_the_log_is_an_error() -> None:
 @pytest.mark.parametrize("members", [3, 40, 150])
 def test_all_members_of_a_large_incident_leave_the_list(members: int) -> None:
     """For any number of members, also if a tick has the time of an earlier pack."""
-    found = events.generate(7, members * 3, types=("run.failed",), subjects=members, workspaces=("ws_01",))
-    for line in found:
+    drawn = events.generate(7, members * 3, types=("run.failed",), subjects=members, workspaces=("ws_01",))
+    for line in drawn:
         cluster = line["value"]["data"].get("cluster", "c")
         line["value"]["data"] = {"title": "T", "incident_key": "inc", "cluster": cluster}
-    worker = Worker(packs([event_of(line) for line in found], [5] * members, lambda _: END)).run()
+    worker = Worker(packs([event_of(line) for line in drawn], [5] * members, lambda _: END)).run()
     worker.tick(END)
-    check(worker.rows, Model(found), END)
+    check(worker.rows, Model(drawn), END)
     closes = [{**line, "value": {**line["value"], "type": "run.recovered", "id": f"{line['value']['id']}-x", "data": {},
-                                 "time": events.END.isoformat()}} for line in found]
+                                 "time": events.END.isoformat()}} for line in drawn]
     worker.log += packs([event_of(line) for line in closes], [3] * members, lambda _: END)
     worker.run().tick(END)
     incident, = (row for row in Shown(worker.rows, "ws_01").items if row.kind == "incident")
-    expected = Model([*found, *closes]).at(END)["ws_01"].items["incident", "inc", "", ""]
+    expected = Model([*drawn, *closes]).at(END)["ws_01"].items["incident", "inc", "", ""]
     assert (incident.state, incident.created_at, incident.resolved_at) == ("resolved", expected.created_at, END)
     assert not Shown(worker.rows, "ws_01").ranked(READERS[0])

@@ -28,12 +28,12 @@ def test_due_timers_are_returned_in_order(steps: list[tuple[bytes, int | None] |
         for step in steps:
             if isinstance(step, int):
                 wanted = sorted((time, key) for key, time in due.items() if time <= step)
-                found = []
+                popped = []
                 while (first := queue.peek()) is not None and first[0] <= step:
                     assert queue.pop() == first
                     del due[first[1]]
-                    found.append(first)
-                assert found == wanted
+                    popped.append(first)
+                assert popped == wanted
             else:
                 key, time = step
                 if due.get(key) != time:
@@ -52,7 +52,7 @@ def test_stale_timers_do_not_accumulate() -> None:
     due = {f"stays{number}".encode(): 10**9 + number for number in range(1000)}
     queue = TimerQueue(due.get)
     queue.load([(time, key) for key, time in due.items()])
-    most = 0
+    longest = 0
     for number in range(50_000):
         key = b"%d" % number
         due[key] = 10**6
@@ -60,10 +60,10 @@ def test_stale_timers_do_not_accumulate() -> None:
         del due[key]
         queue.invalidate()
         queue.compact(4)
-        most = max(most, len(queue))
-    assert most < 3 * 1000
-    while (found := queue.pop()) is not None:
-        assert due.pop(found[1]) == found[0]
+        longest = max(longest, len(queue))
+    assert longest < 3 * 1000
+    while (timer := queue.pop()) is not None:
+        assert due.pop(timer[1]) == timer[0]
     assert not due
 
 

@@ -30,7 +30,7 @@ def rule(**keys: Any) -> str:
 
 def toml(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {toml(member)}" for name, member in value.items()) + "}"
     return json.dumps(value)
 
 
@@ -223,7 +223,7 @@ def test_roles_try_prints_each_grant_with_its_rule(tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [
         "user u1 (Ann?[2J)", "all  VIEWER  by rule 2, which holds for every account", "ws  ADMIN  by rule 1, 'eng'"]
     shown = json.loads(CliRunner().invoke(app, ["try", str(claims), "--roles", str(roles), "--json"]).stdout)
-    assert [Grant(one["workspace"], one["role"]) for one in shown["grants"]] == [
+    assert [Grant(grant["workspace"], grant["role"]) for grant in shown["grants"]] == [
         Grant("all", "VIEWER"), Grant("ws", "ADMIN")]
 
 

@@ -47,8 +47,8 @@ def test_flags_over_variables_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / ".env").write_text("ATTN_PORT=1001\nATTN_HOST=h1\nATTN_INSTANCE=i1\nOTHER=x\n")
     monkeypatch.setenv("ATTN_PORT", "1002")
     monkeypatch.setenv("ATTN_HOST", "h2")
-    found = config.load_settings(port=1003, host=None)
-    assert (found.port, found.host, found.instance) == (1003, "h2", "i1")
+    settings = config.load_settings(port=1003, host=None)
+    assert (settings.port, settings.host, settings.instance) == (1003, "h2", "i1")
 
 
 def test_an_old_name_of_a_setting_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_flag_is_named_where_there_is_one(
 @pytest.mark.parametrize("hosts", ["127.0.0.1:x", "k1:9092,k2:", "k1:65536", "[::1]:x", ":²"])
 def test_kafka_is_hosts_and_ports(hosts: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert attn_here("topics", "--kafka", hosts) == 2
-    said = f"attn: ATTN_KAFKA (--kafka): {hosts.split(',')[-1]!r} is not HOST:PORT\n"
-    assert capsys.readouterr().err == said
+    message = f"attn: ATTN_KAFKA (--kafka): {hosts.split(',')[-1]!r} is not HOST:PORT\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("hosts", ["k1", "k1:9092, k2:9093", "[::1]:9092", "::1", "[::1]"])
@@ -150,9 +150,9 @@ def test_flags_of_a_rebuild_need_the_flag_rebuild(capsys: pytest.CaptureFixture[
 def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert attn_here("emit", "--help") == 0
-    said = capsys.readouterr().out
-    assert "nothing is sent, and the exit code is 1. With --skip-bad" in said
-    assert "[[FILE]]" not in said
+    output = capsys.readouterr().out
+    assert "nothing is sent, and the exit code is 1. With --skip-bad" in output
+    assert "[[FILE]]" not in output
 
 
 def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
 def test_a_new_data_directory_is_private_and_an_existing_one_is_unchanged(tmp_path: Path) -> None:
     old_mask = os.umask(0)
     try:
-        there = tmp_path / "there"
-        there.mkdir(mode=0o755)
-        for directory, mode in ((tmp_path / "a" / "data", 0o700), (there, 0o755)):
+        existing = tmp_path / "there"
+        existing.mkdir(mode=0o755)
+        for directory, mode in ((tmp_path / "a" / "data", 0o700), (existing, 0o755)):
             with lock_data_dir(directory):
                 assert stat.S_IMODE(directory.stat().st_mode) == mode
         private_files.make_private_dir(tmp_path / "b" / "broker")
@@ -184,8 +184,8 @@ def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tm
     """Anyone could sign with an empty secret. `.env.example` has `ATTN_JWT_SECRET=`, to be filled in."""
     for name in ("JWT_SECRET", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"):
         monkeypatch.setenv(f"ATTN_{name}", blank)
-    found = config.load_settings(data_dir=tmp_path / "data")
-    assert (found.jwt_secret, found.jwks_url, found.jwt_audience, found.jwt_issuer) == (None, None, None, None)
+    loaded = config.load_settings(data_dir=tmp_path / "data")
+    assert (loaded.jwt_secret, loaded.jwks_url, loaded.jwt_audience, loaded.jwt_issuer) == (None, None, None, None)
     assert Settings(jwt_secret=SecretStr(blank)).jwt_secret is None
     with pytest.raises(UserError, match="no token verification is configured"):
         edge(data_dir=tmp_path / "data")
@@ -204,9 +204,9 @@ def test_a_reject_reason_sends_no_control_characters_to_a_terminal(capsys: pytes
     show_list([row], 1, as_json=False)
     show_summary([Summary("plans", "json", 1, 1, 0, 0, evil)], as_json=False)
     show_list([row], 1, as_json=True)
-    said = capsys.readouterr().out
-    assert not set(said) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
-    assert json.loads(said.splitlines()[-1]) == row
+    output = capsys.readouterr().out
+    assert not set(output) & {chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
+    assert json.loads(output.splitlines()[-1]) == row
 
 
 def test_times_are_not_truncated_on_a_narrow_terminal(
@@ -217,9 +217,9 @@ def test_times_are_not_truncated_on_a_narrow_terminal(
            "reason": "data.title: " + "x" * 200, "value": "v" * 200, "retried": True}
     show_list([row], 1, as_json=False)
     show_summary([Summary("run-failures", "envelope", 1, 1, 10**15, 2 * 10**15, "r" * 200)], as_json=False)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for time in ("2026-05-20 08:14:22", "2001-09-09 01:46:40", "2033-05-18 03:33:20"):
-        assert all(f" {part} " in said for part in time.split())
+        assert all(f" {part} " in output for part in time.split())
 
 
 def test_a_configured_secret_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +274,9 @@ def test_token_reports_invalid_arguments(
 ) -> None:
     monkeypatch.setenv("ATTN_JWT_SECRET", "s" * 40)
     assert attn_here("token", *arguments) == 2
-    found = capsys.readouterr()
-    assert message in found.err
-    assert not found.out
+    output = capsys.readouterr()
+    assert message in output.err
+    assert not output.out
 
 
 def test_no_secret_to_sign_with(capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,16 +339,16 @@ def test_a_flag_of_dead_letters_does_the_same_as_the_sub_command(
 
 
 def test_exported_schemas_are_schemas_and_describe_events() -> None:
-    found = export()
-    assert {"log.json", "facts.json", "views/item.json", "views/position.json"} <= found.keys()
-    for schema in found.values():
+    schemas = export()
+    assert {"log.json", "facts.json", "views/item.json", "views/position.json"} <= schemas.keys()
+    for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
         orjson.dumps(schema)
     event = {
         "specversion": "1.0", "id": "e1", "source": "/s", "type": "waitpoint.created", "subject": "wp1",
         "time": "2026-05-20T08:14:22Z", "workspaceid": "ws_01", "data": {"title": "Go?", "anything": 1},
     }
-    check = jsonschema.Draft202012Validator(found["sources/waitpoint.created.json"])
+    check = jsonschema.Draft202012Validator(schemas["sources/waitpoint.created.json"])
     assert check.is_valid(event)
     assert not check.is_valid({**event, "data": {}})
 
@@ -361,8 +361,8 @@ def test_schemas_do_not_depend_on_the_version_of_msgspec_or_python() -> None:
     assert normalise(older) == normalise(newer)
     assert normalise(older)["$defs"]["Row"] == {
         "description": "One row. Its text goes on.", "anyOf": [item, run, null]}
-    for name, found in export().items():
-        assert name.startswith("sources/") or found == normalise(found), name
+    for name, schema in export().items():
+        assert name.startswith("sources/") or schema == normalise(schema), name
 
 
 def test_stale_schemas_are_reported(

@@ -96,8 +96,8 @@ def test_the_key_is_the_workspace() -> None:
 
 
 def test_replay_lines() -> None:
-    found = event_files.parse_line(b'{"topic":"plans","value":{"a":1e400}}')
-    assert (found.topic, found.key, bytes(found.value)) == ("plans", None, b'{"a":1e400}')
+    parsed = event_files.parse_line(b'{"topic":"plans","value":{"a":1e400}}')
+    assert (parsed.topic, parsed.key, bytes(parsed.value)) == ("plans", None, b'{"a":1e400}')
     for wrong in (b"{", b'{"topic":"plans"}', b'{"value":{}}', b'{"topic":"attn.log","value":{}}', b"[]",
                   b'{"topic":"plans","value":{},"key":5}'):
         with pytest.raises(ValueError):
@@ -191,19 +191,19 @@ def test_an_accepted_event_has_a_key_and_can_be_retimed(event: str) -> None:
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     event = {**GOOD, "data": {"title": "T", "payload": {}}}
     for text in (json.dumps(event) + "\n" + line(id="e2"), json.dumps(event, indent=2), HALF):
-        found = list(event_files.iter_events(io.BytesIO(("\ufeff" + text).encode())))
-        assert [event_files.check_event("waitpoints", one, EventLimits()) for _, one in found] == [None] * len(found)
-        assert len(found) == (2 if "e2" in text else 1)
+        events = list(event_files.iter_events(io.BytesIO(("\ufeff" + text).encode())))
+        assert [event_files.check_event("waitpoints", raw, EventLimits()) for _, raw in events] == [None] * len(events)
+        assert len(events) == (2 if "e2" in text else 1)
     pretty = json.dumps({**GOOD, "data": {"title": "<half>", "payload": {"n": "<n>"}}}, indent=2)
     text = pretty.replace('"<half>"', r'"\udc00"').replace('"<n>"', "1e400")
-    [(_, one)] = event_files.iter_events(io.BytesIO(text.encode()))
-    assert event_files.check_event("waitpoints", one, EventLimits()) is None
-    assert b"1e400" in one
+    [(_, raw)] = event_files.iter_events(io.BytesIO(text.encode()))
+    assert event_files.check_event("waitpoints", raw, EventLimits()) is None
+    assert b"1e400" in raw
 
 
 def test_a_line_of_a_recording_may_hold_half_a_surrogate_pair() -> None:
     recorded = '{{"topic": "waitpoints", "key": "<half>", "value": {}}}'.format(HALF.replace('"n": 0', '"n": 1e400'))
-    found = event_files.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
-    assert found.bytes_of_key == "\ufffd".encode()
-    assert event_files.check_event("waitpoints", found.bytes_of_value, EventLimits()) is None
-    assert b"1e400" in found.bytes_of_value
+    parsed = event_files.parse_line(("\ufeff" + recorded.replace('"<half>"', r'"\ud83d"')).encode())
+    assert parsed.bytes_of_key == "\ufffd".encode()
+    assert event_files.check_event("waitpoints", parsed.bytes_of_value, EventLimits()) is None
+    assert b"1e400" in parsed.bytes_of_value

@@ -21,9 +21,9 @@ def test_an_exported_line_is_the_record(key: bytes | None, value: bytes, headers
     letter = DeadLetter("plans", 1, 2, "why\nnot", 5, key, value, headers)
     line = msgspec.json.encode(export_line(DeadLetterRecord((0, 17), None, letter)))
     assert b"\n" not in line
-    found = event_files.parse_line(line)
-    assert (found.topic, found.bytes_of_key, found.bytes_of_value) == ("plans", key, value)
-    assert (found.all_headers, found.resolves) == (headers, (0, 17))
+    parsed = event_files.parse_line(line)
+    assert (parsed.topic, parsed.bytes_of_key, parsed.bytes_of_value) == ("plans", key, value)
+    assert (parsed.all_headers, parsed.resolves) == (headers, (0, 17))
 
 
 @pytest.mark.parametrize("wrong", [
@@ -38,9 +38,9 @@ def test_lines_that_are_no_records(wrong: bytes) -> None:
 @given(headers=st.lists(st.tuples(st.sampled_from(["attn-settled", "attn-go-on", "attn-reason", "x"]), raw)))
 def test_headers_of_a_producer_do_not_change_the_fields_of_attn(headers: list[tuple[str, bytes]]) -> None:
     letter = DeadLetter("plans", 1, 2, "why", 5, b"k", b"v", headers, cause="json")
-    found = parse_record(b"k", b"v", letter.record_headers())
-    assert isinstance(found, DeadLetter)
-    assert (found.topic, found.reason, found.cause) == ("plans", "why", "json")
+    parsed = parse_record(b"k", b"v", letter.record_headers())
+    assert isinstance(parsed, DeadLetter)
+    assert (parsed.topic, parsed.reason, parsed.cause) == ("plans", "why", "json")
 
 
 def test_operator_markers_are_read_as_written() -> None:

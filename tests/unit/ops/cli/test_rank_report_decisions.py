@@ -97,25 +97,25 @@ def test_a_refused_and_an_unconfirmed_decision_wait_again_from_the_time_they_cam
     past = replay(entries, FoldConfig())
     stays = {(stay.item, (stay.start - NOON) // MINUTE): stay for stay in placements(past.changes["ws"], TODAY,
                                                                                   NOON + 60 * MINUTE)}
-    one, other = item_id("ws", "waitpoint", "r"), item_id("ws", "waitpoint", "s")
-    assert stays[one, 12].length == 8 * MINUTE
+    refused_id, silent_id = item_id("ws", "waitpoint", "r"), item_id("ws", "waitpoint", "s")
+    assert stays[refused_id, 12].length == 8 * MINUTE
     confirm = NOON + 10 * MINUTE + FoldConfig().undo + FoldConfig().confirm
-    (back,) = [stay for (item, start), stay in stays.items() if item == other and start > 0]
+    (back,) = [stay for (item, start), stay in stays.items() if item == silent_id and start > 0]
     assert back.start == confirm, "the timer runs at its own time, not at the time of the next event"
 
 
 def test_commands_for_many_and_reports_are_replayed() -> None:
-    found = [asks(name, 0) for name in "ab"]
+    asked = [asks(name, 0) for name in "ab"]
     ids = [item_id("ws", "waitpoint", name) for name in "ab"]
     many = DecideMany(**command(1, 10), answers=tuple(BatchAnswer(item, 12345) for item in ids), option="yes",
                       role="OWNER")
     later = event("message.posted", "m", 60, title="T")
-    past = replay([*found, many, TakeBack(**command(2, 10.05), item=ids[0]), later], FoldConfig())
+    past = replay([*asked, many, TakeBack(**command(2, 10.05), item=ids[0]), later], FoldConfig())
     assert past.decided == {"ws": {(item, NOON + 10 * MINUTE) for item in ids}}
     last = {item: ranked for _, item, ranked in past.changes["ws"]}
     assert last[ids[0]] is not None, "the decision was undone"
-    made = next(fact.decision for fact in _facts([found[0], decides(1, 10, found[0])]) if fact.type == "decision.made")
-    past = replay([found[0], decides(1, 10, found[0]),
+    made = next(fact.decision for fact in _facts([asked[0], decides(1, 10, asked[0])]) if fact.type == "decision.made")
+    past = replay([asked[0], decides(1, 10, asked[0]),
                    Report("ws", "r", NOON + 20 * MINUTE, str(made), "undeliverable", "gone")], FoldConfig())
     assert past.changes["ws"][-1][0] == NOON + 20 * MINUTE
     assert past.changes["ws"][-1][2] is not None
@@ -138,12 +138,12 @@ def _with_revisions_of(play: Play, entry: Any) -> Any:
 
 
 @law(60, suppress_health_check=list(HealthCheck))
-@given(st.lists(step, max_size=30).map(lambda found: [("open", (0, 0, 0, 0)), *found]))
-def test_a_replay_of_questions_equals_the_fold(found: list[Any]) -> None:
+@given(st.lists(step, max_size=30).map(lambda script: [("open", (0, 0, 0, 0)), *script]))
+def test_a_replay_of_questions_equals_the_fold(script: list[Any]) -> None:
     """A replay and a fold with a worker's ticks end with the same list and the same decisions. Each entry has its own
     pack."""
     play, calm = Play(), Play()
-    for name, numbers in found:
+    for name, numbers in script:
         # revision 0: a replay has other revisions, so an outdated one would be refused in one of the two only
         if name == "many":
             play.step(name, (*numbers[:-1], 0))
@@ -157,11 +157,11 @@ def test_a_replay_of_questions_equals_the_fold(found: list[Any]) -> None:
             calm._append()
         calm.clock = entry.time
         calm._append(_with_revisions_of(calm, entry))
-    last = {item: one for _, item, one in past.changes.get(WS, [])}
-    now = sorted((one for one in last.values() if one is not None),
-                 key=lambda one: policy_rank_key(one, TODAY, due_of(one, TODAY) <= calm.clock))
+    last = {item: ranked for _, item, ranked in past.changes.get(WS, [])}
+    now = sorted((ranked for ranked in last.values() if ranked is not None),
+                 key=lambda ranked: policy_rank_key(ranked, TODAY, due_of(ranked, TODAY) <= calm.clock))
     listed = sorted((row for row in calm.rows(ItemRow) if row.is_listed), key=rank_key)
-    assert [one.item for one in now] == [row.id for row in listed]
+    assert [ranked.item for ranked in now] == [row.id for row in listed]
     made = {(fact.item, fact.time) for fact in map(decode_fact, calm.worker.facts)
             if isinstance(fact, Fact) and fact.type == "decision.made" and fact.actor}
     assert past.decided.get(WS, set()) == made
@@ -186,6 +186,6 @@ def test_the_command_shows_decisions(tmp_path: Path, capsys: pytest.CaptureFixtu
         "time": f"2026-05-20T08:0{number}:00Z", "workspaceid": "ws", "data": data,
     }}) for number, (kind, data) in enumerate(events))))
     assert attn_here("rank-report", "--policy", str(policy), "--json", str(recording)) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["all"]["stays"], said["all"]["decided"], said["decisions"]["today"]) == (
+    output = json.loads(capsys.readouterr().out)
+    assert (output["all"]["stays"], output["all"]["decided"], output["decisions"]["today"]) == (
         1, 0, {"bands": {}, "positions": {}})

@@ -43,15 +43,15 @@ POLICIES = st.builds(
 @st.composite
 def pasts(draw: Any) -> list[ListChange]:
     """Draws changes of a list: items open, change, leave and open again."""
-    found: list[ListChange] = []
+    changes: list[ListChange] = []
     for number in range(draw(st.integers(1, 14))):
         item, kind = f"i{number}", draw(st.sampled_from("ab"))
         for time in sorted(draw(st.sets(st.integers(0, END), min_size=1, max_size=6))):
-            gone = draw(st.integers(0, 3)) == 0
+            leaves = draw(st.integers(0, 3)) == 0
             due = draw(st.one_of(st.none(), st.integers(0, END + 20)))
-            found.append((time, item, None if gone else RankedItem(
+            changes.append((time, item, None if leaves else RankedItem(
                 item, kind, draw(st.sampled_from(BANDS)), draw(st.booleans()), draw(st.integers(0, time)), due)))
-    return found
+    return changes
 
 
 def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
@@ -59,40 +59,40 @@ def slowly(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, 
     Returns (item, start) -> [sum of positions over time, time among the first n for each n of FIRST]."""
     shown: dict[str, RankedItem | None] = {}
     starts: dict[str, int] = {}
-    found: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * (1 + len(FIRST)))
+    sums_of: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * (1 + len(FIRST)))
     by_time: dict[int, list[ListChange]] = defaultdict(list)
     for change in past:
         by_time[change[0]].append(change)
     for now in range(end):  # time advances by 1 unit
-        for _, item, one in by_time[now]:
-            shown[item] = one
-            if one is None:
+        for _, item, ranked in by_time[now]:
+            shown[item] = ranked
+            if ranked is None:
                 starts.pop(item, None)
             else:
                 starts.setdefault(item, now)
-        listed = [one for one in shown.values() if one is not None]
-        listed.sort(key=lambda one: policy_rank_key(one, policy, due_of(one, policy) <= now))
-        for place, one in enumerate(listed, start=1):
-            sums = found[one.item, starts[one.item]]
+        listed = [ranked for ranked in shown.values() if ranked is not None]
+        listed.sort(key=lambda ranked: policy_rank_key(ranked, policy, due_of(ranked, policy) <= now))
+        for place, ranked in enumerate(listed, start=1):
+            sums = sums_of[ranked.item, starts[ranked.item]]
             sums[0] += place
             for which, first in enumerate(FIRST, start=1):
                 sums[which] += place <= first
-    return dict(found)
+    return dict(sums_of)
 
 
 @given(pasts(), POLICIES)
 @law(100)
 def test_positions_equal_those_of_a_list_that_is_sorted_at_every_moment(past: list[ListChange], policy: Policy) -> None:
-    found = placements(past, policy, END)
-    assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in found} == slowly(past, policy, END)
-    assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in found)
+    stays = placements(past, policy, END)
+    assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in stays} == slowly(past, policy, END)
+    assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in stays)
 
 
 @given(pasts(), POLICIES, POLICIES)
 @law(100)
-def test_the_sum_of_positions_does_not_depend_on_the_policy(past: list[ListChange], one: Policy, other: Policy) -> None:
+def test_sums_of_positions_do_not_depend_on_the_policy(past: list[ListChange], first: Policy, other: Policy) -> None:
     """Positions are 1..n at every moment under any policy, so their sums over time do not depend on the policy."""
-    both = [placements(past, policy, END) for policy in (one, other)]
+    both = [placements(past, policy, END) for policy in (first, other)]
     assert [(stay.item, stay.start, stay.end) for stay in both[0]] == [
         (stay.item, stay.start, stay.end) for stay in both[1]]
     for measure in (lambda stay: stay.position_time, *(lambda stay, n=n: stay.first[n] for n in range(len(FIRST)))):
@@ -115,15 +115,15 @@ def test_the_last_list_of_a_replay_equals_the_list_of_the_fold(lines: list[Any])
     events = [normalise(line["topic"], orjson.dumps(line["value"])) for line in lines]
     past = replay(events, FoldConfig()).changes
     view = Folding()
-    for event in sorted(events, key=lambda one: one.time):
+    for event in sorted(events, key=lambda ranked: ranked.time):
         view.pack(event, clock=(event.time - NOON) / MINUTE)
     now = view.fold.position.clock
-    for ws, mine in past.items():
-        last = {item: one for _, item, one in sorted(mine, key=lambda change: change[0])}
-        mine_now = [one for one in last.values() if one is not None]
-        mine_now.sort(key=lambda one: policy_rank_key(one, TODAY, due_of(one, TODAY) <= now))
+    for ws, changes in past.items():
+        last = {item: ranked for _, item, ranked in sorted(changes, key=lambda change: change[0])}
+        replayed = [ranked for ranked in last.values() if ranked is not None]
+        replayed.sort(key=lambda ranked: policy_rank_key(ranked, TODAY, due_of(ranked, TODAY) <= now))
         rows = [row for row in map(_row, view.rows.items()) if row is not None and row.ws == ws and row.is_listed]
-        assert [one.item for one in mine_now] == [row.id for row in sorted(rows, key=rank_key)]
+        assert [ranked.item for ranked in replayed] == [row.id for row in sorted(rows, key=rank_key)]
 
 
 def _row(pair: tuple[bytes, bytes]) -> ItemRow | None:
@@ -132,11 +132,11 @@ def _row(pair: tuple[bytes, bytes]) -> ItemRow | None:
 
 
 def test_a_list_by_hand() -> None:
-    def one(item: str, priority: str) -> RankedItem:
+    def ranked(item: str, priority: str) -> RankedItem:
         return RankedItem(item, "message", priority, False, 0, None)
 
     past: list[ListChange] = [
-        (0, "a", one("a", "normal")), (10 * MINUTE, "b", one("b", "high")), (20 * MINUTE, "b", None)]
+        (0, "a", ranked("a", "normal")), (10 * MINUTE, "b", ranked("b", "high")), (20 * MINUTE, "b", None)]
     a, b = placements(past, TODAY, 30 * MINUTE)
     assert (a.length, a.position_time, a.first[0], a.seen, a.ended) == (30 * MINUTE, 40 * MINUTE, 20 * MINUTE, 0, False)
     assert (b.length, b.position_time, b.first[0], b.seen, b.ended) == (10 * MINUTE, 10 * MINUTE, 10 * MINUTE, 0, True)
@@ -197,9 +197,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         return attn_here("rank-report", "--policy", str(policy), *more, str(recording))
 
     assert ask("--json") == 0
-    said = capsys.readouterr()
-    report = json.loads(said.out)
-    assert "invalid events skipped: 1" in said.err
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert "invalid events skipped: 1" in output.err
     # the third message arrived at the end of the report, so it has no stay
     assert (report["events"], report["all"]["stays"]) == (4, 2)
     assert report["kinds"]["message"]["today"]["place"]["p50"] == 2
