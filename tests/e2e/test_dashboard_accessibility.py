@@ -253,7 +253,7 @@ def test_the_menu_closes(scene: Scene) -> None:
     assert not page.evaluate(opened)
 
 
-def test_filters_stay_where_they_are(scene: Scene) -> None:
+def test_filters_keep_their_order(scene: Scene) -> None:
     scene.emit("escalations", scene.event("escalation.opened", "e", -5, title="one"))
     scene.messages("a")
     page = scene.signed_in()

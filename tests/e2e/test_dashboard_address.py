@@ -250,7 +250,7 @@ def test_a_dismissed_item_can_be_restored(scene: Scene) -> None:
     at(page, None)
 
 
-def test_a_run_leads_to_the_incident_that_stands_for_it(scene: Scene) -> None:
+def test_a_link_to_a_grouped_run_opens_its_incident(scene: Scene) -> None:
     for cluster in ("a", "b"):
         scene.emit("run-failures", scene.event(
             "run.failed", cluster, -5, title=f"run on {cluster}", pipeline="p", step="s", error="403",

@@ -82,11 +82,11 @@ def test_a_write_on_a_changed_item_is_refused(scene: Scene) -> None:
     page = scene.signed_in()
     shows(page, "harmless", "other")
 
-    def it_becomes_another() -> None:
+    def change_item() -> None:
         scene.emit("messages", scene.event("message.posted", "harmless", title="dangerous"))
         wait_for(lambda: item_of(scene, "dangerous"), 60, "the change")
 
-    sent = meanwhile(page, "POST", "**/dismiss", it_becomes_another)
+    sent = meanwhile(page, "POST", "**/dismiss", change_item)
     page.keyboard.press("j")
     page.keyboard.press("d")
     page.wait_for_selector(".toast.bad:has-text('It has changed since you saw it')")

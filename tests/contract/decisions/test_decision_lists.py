@@ -117,7 +117,7 @@ async def test_decided_items_are_listed_by_state_and_not_counted() -> None:
 
 
 @pytest.mark.parametrize("state", ["read", "unread", "resolved"])
-async def test_a_decided_item_is_not_changed_by_hand(state: str) -> None:
+async def test_a_decided_item_is_not_changed_by_users(state: str) -> None:
     """Only its source closes it (409). `read` sets `read_at` only, as on a resolved item."""
     attn = deciding(asking(APPROVAL))
     async with attn.client("ann") as client:
@@ -132,7 +132,7 @@ async def test_a_decided_item_is_not_changed_by_hand(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["unread", "resolved"])
-async def test_no_kind_of_decided_item_is_closed_or_reopened_by_hand(state: str) -> None:
+async def test_users_close_and_reopen_no_decided_item_of_any_kind(state: str) -> None:
     attn = deciding(asking(APPROVAL, "m", kind="message.posted"))
     m = item_id("ws", "message", "m")
     async with attn.client("ann") as client:

@@ -53,7 +53,7 @@ async def test_each_change_of_a_decision_is_pushed_once_with_the_state_of_the_it
         assert watching.pushed() == [{"id": W, "state": "resolved"}]
 
 
-async def test_what_changes_nothing_is_not_pushed() -> None:
+async def test_a_write_without_effect_is_not_pushed() -> None:
     attn = deciding()
     watching = Watching(attn)
     async with attn.client("ann") as ann, attn.client("bob") as bob:

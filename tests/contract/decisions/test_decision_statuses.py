@@ -158,7 +158,7 @@ async def test_412_a_changed_question_comes_with_the_current_item(keyed: Any) ->
         assert (await decide(client, digest=body["item"]["digest"], headers=keyed()))[0] == 201
 
 
-async def test_412_of_a_question_that_changes_while_the_answer_is_on_its_way() -> None:
+async def test_412_of_a_question_that_changes_before_the_answer_arrives() -> None:
     """The replica has the old question; the log has the new one before the answer."""
     attn = deciding()
     async with attn.client() as client:
@@ -182,7 +182,7 @@ async def test_412_of_a_question_that_changes_while_the_answer_is_on_its_way() -
     ({"not": ["requester"]}, [("req", "OWNER")]),
     ({"roles": ["OWNER"], "not": ["requester"], "requester": "ann"}, [("ann", "OWNER")]),
 ])
-async def test_403_who_may_see_but_not_decide(
+async def test_403_of_a_reader_who_may_not_decide(
     keyed: Any, deciders: dict[str, Any] | None, refused: list[tuple[str, str]],
 ) -> None:
     attn = deciding(asking({**APPROVAL, **({"deciders": deciders} if deciders else {})}, by_user_id="req"))

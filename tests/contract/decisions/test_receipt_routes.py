@@ -152,7 +152,7 @@ async def test_a_question_that_changed_is_in_its_receipt_by_title_and_digest_onl
     ("dee", "ADMIN", "w1", 200), ("ann", "MEMBER", "w1", 200), ("bob", "MEMBER", "w1", 404),
     ("bob", "OWNER", "w1", 404), ("ann", "ADMIN", "w2", 404),
 ])
-async def test_only_those_who_decided_or_see_the_decision_get_its_receipt(
+async def test_only_deciders_and_readers_of_a_decision_get_its_receipt(
     user: str, role: str, ws: str, status: int,
 ) -> None:
     fed, item = Fed(), asking_item(target_role="ADMIN")

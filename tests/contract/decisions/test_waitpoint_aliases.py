@@ -32,7 +32,7 @@ async def test_the_alias_is_a_decision(verb: str, does: str, keyed: dict[str, st
         assert again == ((201 if keyed else 200), body), "the stored outcome, or 200 for the same answer"
 
 
-async def test_the_hint_of_the_409_leads_to_a_route_that_works() -> None:
+async def test_the_hint_of_the_409_names_a_working_route() -> None:
     attn = deciding(asking(PLAIN))
     async with attn.client("ann") as client:
         status, body = await answer(client.patch(f"/api/v1/inbox/{W}", json={"state": "resolved"}))

@@ -232,7 +232,7 @@ async def test_insights_require_manager_or_higher(known: Known) -> None:
             assert (await client.get("/org/me/insights?window=91d")).status_code == 400
 
 
-async def test_a_query_that_is_refused_is_no_outage(known: Known) -> None:
+async def test_a_refused_query_counts_as_no_outage(known: Known) -> None:
     client = known.attn.edges[0].history
     with pytest.raises(ApiError) as error:
         await client.query("SELECT nothing FROM nowhere", reader_of("ann", "OWNER"))

@@ -277,7 +277,7 @@ async def test_an_alert_that_cannot_be_mapped_does_not_stop_the_others() -> None
     (b'{"version":"5","alerts":[]}', "version", "fields"), (b'{"version":"4"}', "alerts: must be an array", "fields"),
     (orjson.dumps(delivery(*[alert()] * 1001)), "alerts: 1001 alerts", "fields"),
 ], ids=["empty", "cut", "nested", "no-utf8", "array", "version", "no-alerts", "many"])
-async def test_what_is_no_delivery_is_400_and_a_dead_letter(content: bytes, error: str, cause: str) -> None:
+async def test_an_invalid_delivery_is_400_and_a_dead_letter(content: bytes, error: str, cause: str) -> None:
     attn = await world()
     status, body = answer_of(await attn.send("alertmanager", content))
     assert status == 400
@@ -483,7 +483,7 @@ async def test_a_body_above_the_limit_of_other_writes_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("alertmanager", 503), ("grafana", 429), ("jira", 429)])
-async def test_above_the_rate_the_status_is_one_that_the_sender_retries(
+async def test_above_the_rate_limit_the_status_is_one_that_the_sender_retries(
     name: str, status: int, tmp_path: Path,
 ) -> None:
     attn = await world(tmp_path, event_rate=0.001, event_burst=2)

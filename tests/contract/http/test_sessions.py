@@ -21,7 +21,7 @@ async def status(attn: Deciding, headers: dict[str, str], edge: int = 0, path: s
         return (await client.get(path)).status_code
 
 
-async def test_a_session_is_a_short_cookie_that_every_edge_knows() -> None:
+async def test_a_session_is_a_short_cookie_that_every_edge_accepts() -> None:
     attn = Deciding(edges=2)
     attn.happen(message("all"), message("hers", target_user_id="ann"), message("his", target_user_id="bob"))
     opened = await signed_in(attn, name="Ann")
@@ -157,7 +157,7 @@ async def test_signing_out_ends_the_session_and_deletes_the_cookies() -> None:
     assert await status(attn, cookie_of(opened)) == 401
 
 
-async def test_signing_out_without_a_log_says_that_the_session_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sign_out_without_a_log_reports_that_the_session_is_still_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     attn = Deciding(write_seconds=0.05)
     opened = await signed_in(attn)
     attn.edges[0].command_log.append = None

@@ -152,7 +152,7 @@ async def test_other_roles_neither_see_nor_make_keys(role: str) -> None:
     assert await status(attn, made["secret"]) == 200
 
 
-async def test_keys_of_another_workspace_are_not_there() -> None:
+async def test_keys_of_another_workspace_are_invisible() -> None:
     attn = Deciding()
     made = await create(attn)
     async with attn.client("ann", "OWNER", ws="other") as client:

@@ -43,7 +43,7 @@ def sealed(started: dict[str, Any]) -> str:
     return str(text)
 
 
-async def answer_it(
+async def respond(
     attn: Deciding, started: dict[str, Any], opened: OpenedSession, edge: int = 0, allow: bool = True,
     code: str | None = None,
 ) -> httpx.Response:
@@ -60,7 +60,7 @@ async def poll(attn: Deciding, started: dict[str, Any], edge: int = 0) -> tuple[
 
 async def terminal(attn: Deciding, opened: OpenedSession) -> str:
     started = await start(attn)
-    assert (await answer_it(attn, started, opened)).status_code == 200
+    assert (await respond(attn, started, opened)).status_code == 200
     status, text = await poll(attn, started)
     assert status == 200
     return text
@@ -77,7 +77,7 @@ async def test_a_terminal_gets_a_session_of_its_own_from_two_edges() -> None:
     assert shown.status_code == 200
     assert shown.json()["device"] == "attn on [2J host"
     assert len(attn.log) == records  # a request without an answer is not stored
-    assert (await answer_it(attn, started, opened, 1, code=started["user_code"].lower().replace("-", " "))).json() == {
+    assert (await respond(attn, started, opened, 1, code=started["user_code"].lower().replace("-", " "))).json() == {
         "allowed": True}
     status, text = await poll(attn, started)
     assert status == 200
@@ -97,8 +97,8 @@ async def test_a_terminal_gets_a_session_of_its_own_from_two_edges() -> None:
 async def test_a_code_counts_once_on_any_edge() -> None:
     attn = Deciding(edges=2)
     opened, started = await signed_in(attn), await start(attn)
-    assert (await answer_it(attn, started, opened)).status_code == 200
-    assert (await answer_it(attn, started, opened, 1)).status_code == 409
+    assert (await respond(attn, started, opened)).status_code == 200
+    assert (await respond(attn, started, opened, 1)).status_code == 409
     attn.held = True  # both requests pass the edges' own check before the fold decides
     polls = [asyncio.create_task(poll(attn, started, edge)) for edge in (0, 1)]
     await asyncio.sleep(0.1)
@@ -106,25 +106,25 @@ async def test_a_code_counts_once_on_any_edge() -> None:
     statuses = sorted([status for status, _ in await asyncio.gather(*polls)])
     assert statuses == [200, 400]
     assert await poll(attn, started) == await poll(attn, started, 1) == (400, "invalid_grant")
-    assert (await answer_it(attn, started, opened)).status_code == 409  # the same terminal cannot be approved twice
+    assert (await respond(attn, started, opened)).status_code == 409  # the same terminal cannot be approved twice
     assert await poll(attn, started) == (400, "invalid_grant")
 
 
 async def test_denied() -> None:
     attn = Deciding(edges=2)
     opened, started = await signed_in(attn), await start(attn)
-    assert (await answer_it(attn, started, opened, allow=False, code="")).json() == {"allowed": False}
+    assert (await respond(attn, started, opened, allow=False, code="")).json() == {"allowed": False}
     assert await poll(attn, started, 1) == (400, "access_denied")
-    assert (await answer_it(attn, started, opened, 1)).status_code == 409
+    assert (await respond(attn, started, opened, 1)).status_code == 409
     assert await poll(attn, started) == (400, "access_denied")
 
 
 async def test_expired() -> None:
     attn = Deciding()
     opened, late, allowed = await signed_in(attn), await start(attn), await start(attn)
-    assert (await answer_it(attn, allowed, opened)).status_code == 200
+    assert (await respond(attn, allowed, opened)).status_code == 200
     attn.now += 600
-    assert (await answer_it(attn, late, opened)).status_code == 410
+    assert (await respond(attn, late, opened)).status_code == 410
     assert await poll(attn, late) == await poll(attn, allowed) == (400, "expired_token")
     attn.tick(601)
     assert not attn.edges[0].replica.access.links
@@ -134,10 +134,10 @@ async def test_wrong_codes_use_the_request_up() -> None:
     attn = Deciding()
     opened, started = await signed_in(attn), await start(attn)
     for code in ("", "BCDF-GHJK", "\u00df" * 100, started["user_code"][:-1], started["user_code"] + "B"):
-        answer = await answer_it(attn, started, opened, code=code)
+        answer = await respond(attn, started, opened, code=code)
         assert answer.status_code == 400
         assert "user_code" in answer.json()["error"]
-    assert (await answer_it(attn, started, opened)).status_code == 410
+    assert (await respond(attn, started, opened)).status_code == 410
     assert await poll(attn, started) == (400, "authorization_pending")
 
 
@@ -165,7 +165,7 @@ async def test_texts_that_no_edge_issued() -> None:
     assert used.status_code == 410
 
 
-async def test_who_may_answer() -> None:
+async def test_users_who_may_answer() -> None:
     attn = Deciding()
     opened, started = await signed_in(attn), await start(attn)
     body = {"request": sealed(started), "allow": True, "user_code": started["user_code"]}
@@ -186,10 +186,10 @@ async def test_answers_of_a_user_are_bounded() -> None:
     attn = Deciding(write_burst=1000)
     opened = await signed_in(attn)
     for number in range(21):
-        answer = await answer_it(attn, await start(attn), opened, allow=False)
+        answer = await respond(attn, await start(attn), opened, allow=False)
         assert answer.status_code == (200 if number < 20 else 429)
     attn.tick(1300)
-    assert (await answer_it(attn, await start(attn), opened)).status_code == 200
+    assert (await respond(attn, await start(attn), opened)).status_code == 200
 
 
 async def status_of(attn: Deciding, text: str) -> int:
@@ -203,7 +203,7 @@ async def test_the_session_of_a_terminal_ends_with_the_one_that_approved_it(end:
     opened, other = await signed_in(attn), await signed_in(attn)
     text, stays = await terminal(attn, opened), await terminal(attn, other)
     waiting = await start(attn)
-    assert (await answer_it(attn, waiting, opened)).status_code == 200
+    assert (await respond(attn, waiting, opened)).status_code == 200
     if end == "signed out":
         await end_sessions(attn.edges[0], session=opened.id, reason=end)
     else:
@@ -218,7 +218,7 @@ async def test_the_session_of_a_terminal_follows_the_role() -> None:
     attn = Deciding()
     opened = await signed_in(attn, "ann", "ADMIN")
     text, waiting = await terminal(attn, opened), await start(attn)
-    assert (await answer_it(attn, waiting, opened)).status_code == 200
+    assert (await respond(attn, waiting, opened)).status_code == 200
     await change_session(attn.edges[0], opened.id, WS, role="VIEWER")
     async with attn.client(headers={"authorization": f"Bearer {text}"}) as client:
         assert (await client.get("/org/me")).json()["role"] == "VIEWER"

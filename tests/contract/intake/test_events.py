@@ -108,7 +108,7 @@ async def test_the_events_of_a_batch_keep_their_bytes_and_their_order() -> None:
 @pytest.mark.parametrize("text", [
     b'\xef\xbb\xbf[%s]', b'[%s, {"lone": "\\ud800"}]', b'[%s, {"n": 1e999}]',
 ])
-async def test_a_batch_may_have_what_ingest_reads(text: bytes) -> None:
+async def test_a_batch_accepts_all_json_that_ingest_accepts(text: bytes) -> None:
     attn = await world()
     answer = await attn.send(text % orjson.dumps(waitpoint()), BATCH)
     assert answer.status_code == 202, answer.text
@@ -161,7 +161,7 @@ async def test_the_workspace_may_be_left_out(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "later"), [("w", "w"), ("workspaceid", "other")])
-async def test_the_scope_is_checked_on_what_a_worker_reads(name: str, later: str) -> None:
+async def test_the_scope_is_checked_on_the_event_that_a_worker_reads(name: str, later: str) -> None:
     """Of two members with one name the worker reads the last one."""
     attn = await world()
     text = orjson.dumps(waitpoint())[:-1] + b',"%s":"%s"}' % (name.encode(), later.encode())

@@ -113,7 +113,7 @@ async def test_the_streams_of_a_session_end_on_every_edge(take_away: Callable[..
         attn.happen(message("later"))
 
 
-async def test_no_frame_of_the_batch_that_takes_a_role_away_is_sent() -> None:
+async def test_no_frame_of_the_batch_that_revokes_a_role_is_sent() -> None:
     attn = Deciding()
     opened = await signed_in(attn, "ann", "OWNER")
     async with serving(attn.edges[0]) as base, feed(base, cookie_of(opened)) as ended:

@@ -313,7 +313,7 @@ async def test_an_edge_that_stops_ends_its_streams_one_after_the_other(direct: b
         assert (answer.status_code, answer.json()["error"]) == (503, "the edge stops")
 
 
-async def test_slots_are_released_however_a_stream_ends(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_are_released_after_any_end_of_a_stream(direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fed = Fed()
 
     def broken(*_: Any) -> Any:

@@ -78,7 +78,7 @@ def test_a_new_alert_is_sent_once_by_each_connector_with_the_same_id() -> None:
 
 
 @pytest.mark.parametrize("state", ["unread", "decided"])
-def test_what_attn_shows_is_not_sent_unless_the_alert_began_again(state: str) -> None:
+def test_a_listed_alert_is_not_sent_unless_it_fired_again(state: str) -> None:
     shown = {"decided": [item(state)]} if state == "decided" else {}
     items = [] if shown else [item()]
     assert plan(planner(), truth(alert()), *items, **shown) == []

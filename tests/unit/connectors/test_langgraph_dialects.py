@@ -155,7 +155,7 @@ def test_any_answers_give_a_value_of_the_peers_type_or_a_reason(value: Any, some
     ("why?", [Answer("json", {"json": "NaN"})], "the answer is not JSON"),
     ("why?", [], "0 answers for 1 questions"),
 ], ids=range(11))
-def test_what_does_not_fit_is_refused_with_a_reason(value: Any, given_answers: Any, problem: str) -> None:
+def test_an_answer_that_does_not_fit_is_refused_with_a_reason(value: Any, given_answers: Any, problem: str) -> None:
     with pytest.raises(Misfit, match=problem):
         resume_value(read_interrupt(value), given_answers)
 

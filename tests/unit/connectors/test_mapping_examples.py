@@ -42,7 +42,7 @@ def test_there_are_golden_payloads_of_each_mapping() -> None:
 
 
 @pytest.mark.parametrize("golden", GOLDEN)
-def test_a_payload_becomes_the_events_beside_it(golden: str) -> None:
+def test_a_payload_becomes_its_stored_events(golden: str) -> None:
     """`attn hooks try NAME PAYLOAD` prints these events."""
     result = mapped(golden)
     assert result.events == json.loads((DATA / golden).read_text())

@@ -93,14 +93,14 @@ def test_every_accepted_question_is_an_event_that_the_worker_accepts(
     assert (read.subject, read.data.title) == (subject_of(handle_of(accepted)), question)
 
 
-def test_a_question_asked_anew_is_newer_than_the_end_of_the_one_before() -> None:
+def test_a_repeated_question_is_newer_than_the_end_of_the_last_one() -> None:
     question = ask()
     event = events.questioned(question, SOURCE, handle_of(question), "c", NOW, after=NOW + HOUR)
     assert parse_timestamp(event["time"]) == NOW + HOUR + 1
     assert parse_timestamp(event["data"]["ask"]["expires_at"]) == NOW + HOUR + 1 + DAY
 
 
-def test_events_have_ids_that_follow_from_what_happened() -> None:
+def test_event_ids_are_deterministic() -> None:
     question, handle = ask(), handle_of(ask())
     first, again = [events.questioned(question, SOURCE, handle, "c", now) for now in (NOW, NOW + HOUR)]
     assert first["id"] == again["id"] == f"{handle}.asked"
@@ -125,7 +125,7 @@ def test_other_expiries_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("model", [AskHuman, GetAnswer, NotifyHuman, Withdraw, ListWaiting])
-def test_the_schemas_of_arguments_are_plain_and_say_what_the_models_accept(model: Any) -> None:
+def test_the_schemas_of_arguments_are_plain_and_match_the_models(model: Any) -> None:
     schema = input_schema(model)
     jsonschema.Draft202012Validator.check_schema(schema)
     text = json.dumps(schema)

@@ -115,7 +115,7 @@ def test_data_in_base64_is_data() -> None:
     assert "data.title" in reason({**event, "data_base64": base64.b64encode(b"{}").decode()})
 
 
-def test_empty_text_is_no_text_but_no_target_either() -> None:
+def test_empty_text_counts_as_absent_except_in_targets() -> None:
     names = ("cluster", "case_id", "session_id", "action_url", "due_at", "expires_at", "by_user_id", "priority")
     given = normalise("waitpoints", orjson.dumps(created(**dict.fromkeys(names, ""))))
     assert [getattr(given.data, name) for name in names] == [None] * len(names)
@@ -190,7 +190,7 @@ def test_a_link_that_can_not_be_followed_is_left_out_and_its_event_is_kept(url: 
     assert event.data.title == "T"
 
 
-def test_the_payload_is_carried_as_it_is() -> None:
+def test_the_payload_is_carried_unchanged() -> None:
     payload = b'{ "n": 123456789012345678901234567890 }'
     event = normalise("waitpoints", orjson.dumps(created(payload={"n": 1})).replace(b'{"n":1}', payload))
     assert bytes(event.data.payload) == payload

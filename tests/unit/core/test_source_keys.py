@@ -115,7 +115,7 @@ def test_other_roles_manage_no_keys(role: str) -> None:
     assert set(keys(worker)) == {"k1"}
 
 
-def test_a_key_of_another_workspace_is_not_there() -> None:
+def test_a_key_of_another_workspace_is_404() -> None:
     worker = Folding()
     outcome(worker, command(CreateKey))
     assert outcome(worker, command(RevokeKey, ws="other"))[0] == 404

@@ -44,7 +44,7 @@ def data() -> Yesterday:
     return yesterday()
 
 
-def test_every_row_reads_and_writes_as_it_was(data: Yesterday) -> None:
+def test_every_row_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for key, value, _ in data.topics[VIEWS][partition]:
@@ -59,7 +59,7 @@ def test_every_row_reads_and_writes_as_it_was(data: Yesterday) -> None:
     assert kinds == version1_kinds, "the data has a row of each kind of version 1"
 
 
-def test_every_pack_reads_and_writes_as_it_was(data: Yesterday) -> None:
+def test_every_pack_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for _, value, _ in data.topics[LOG][partition]:
@@ -70,7 +70,7 @@ def test_every_pack_reads_and_writes_as_it_was(data: Yesterday) -> None:
     assert kinds == {"Event", "SetState", "Dismiss", "Restore", "SetPreferences"}
 
 
-def test_every_fact_reads_and_writes_as_it_was(data: Yesterday) -> None:
+def test_every_fact_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for _, value, _ in data.topics[FACTS][partition]:
@@ -81,7 +81,7 @@ def test_every_fact_reads_and_writes_as_it_was(data: Yesterday) -> None:
     assert kinds == {Fact, Outcome}
 
 
-def test_dead_letters_read_as_they_were(data: Yesterday) -> None:
+def test_dead_letters_of_version_1_are_read(data: Yesterday) -> None:
     letters = [DeadLetter.from_record(*record) for record in data.topics[DEAD_LETTERS][0]]
     assert sorted((letter.topic, letter.value) for letter in letters) == [
         ("messages", b"not an event"), ("plans", "ä".encode())]

@@ -70,7 +70,7 @@ def test_a_worker_does_not_fold_a_newer_view() -> None:
         Fold(worker.rows, 0, FoldConfig()).load()
 
 
-def test_an_edge_does_not_take_a_newer_batch() -> None:
+def test_an_edge_refuses_a_newer_batch() -> None:
     assembler, rows = BatchAssembler(0), folded().rows
     for key, value in rows.items():
         if key != POSITION:

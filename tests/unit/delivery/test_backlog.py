@@ -58,7 +58,7 @@ def test_offsets_before_the_first_unfinished_record_are_committed() -> None:
     assert state.commit_offset == 12
 
 
-def test_a_decision_that_was_taken_back_untried_is_never_posted() -> None:
+def test_a_decision_undone_before_its_first_attempt_is_never_posted() -> None:
     made = entry(0, decision="d", due=5.0)
     deliveries = backlog(made)
     assert not deliveries.take_back("ws", "s", "d")
@@ -67,7 +67,7 @@ def test_a_decision_that_was_taken_back_untried_is_never_posted() -> None:
     assert deliveries.partitions[0].commit_offset == 1
 
 
-def test_a_tried_or_unknown_decision_that_is_taken_back_is_posted_as_such() -> None:
+def test_the_undo_of_a_tried_or_unknown_decision_is_posted() -> None:
     made = entry(0, decision="d")
     deliveries = backlog(made)
     assert deliveries.pop_due("a", 0.0) is made

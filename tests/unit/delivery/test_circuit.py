@@ -79,7 +79,7 @@ def test_a_pause_that_the_receiver_asked_for_is_kept() -> None:
 
 
 @given(st.lists(st.sampled_from(["succeed", "fail", "abandon"]), max_size=60))
-def test_it_always_allows_an_attempt_again(results: list[str]) -> None:
+def test_the_circuit_always_allows_an_attempt_again(results: list[str]) -> None:
     circuit, now = Circuit(), 0.0
     for result in results:
         now = max(now, circuit.next_attempt_at)

@@ -121,7 +121,7 @@ def test_records_that_are_absent_changed_extra_or_out_of_order_are_differences(f
     assert "another order" in records_differ(0, [records[1], records[0], *records[2:]], fold.decisions)[0][0]
 
 
-def test_effects_twice_lost_or_after_a_take_back_are_differences(tmp_path: Path) -> None:
+def test_repeated_lost_or_undone_effects_are_differences(tmp_path: Path) -> None:
     def row(name: str, state: Any) -> DecisionRow:
         return DecisionRow(
             id=name, ws=WS, item="i", kind="waitpoint", source="/s", subject="s", ask_id="s", digest="d", state=state,
@@ -180,7 +180,7 @@ def asking_events(seed: int, count: int = 400) -> list[dict[str, Any]]:
     return questions.lines
 
 
-def test_the_sources_ask_in_every_way_and_attn_accepts_all_of_it() -> None:
+def test_the_sources_use_every_form_of_ask_and_attn_accepts_all() -> None:
     lines = asking_events(3)
     events = [normalise(line["topic"], json.dumps(line["value"]).encode()) for line in lines]
     assert len({event.time for event in events}) == len(events), "two events have the same time"
@@ -205,5 +205,5 @@ def test_the_receiver_refuses_some_and_answers_the_rest_by_events_that_attn_acce
     assert {"decision.refused", "decision.applied", "waitpoint.approved", "action.declined", "run.cancelled"} <= types
 
 
-def test_those_who_decide_have_every_role_that_may() -> None:
+def test_chaos_deciders_have_all_roles_that_may_decide() -> None:
     assert {role for _, role in PEOPLE} == {"OWNER", "ADMIN", "MANAGER", "MEMBER"}

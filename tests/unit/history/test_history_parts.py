@@ -158,7 +158,7 @@ def written(store: Picky, records: list[Record], tries: int = 1) -> list[tuple[i
     return [(letter.offset, letter.reason) for letter in plan.letters]
 
 
-def test_an_insert_is_of_one_month() -> None:
+def test_an_insert_has_rows_of_one_month() -> None:
     """The table is partitioned by the month in which attn accepted the event. Times beyond the calendar are
     accepted."""
     ends = [1_769_903_999_999_999, 1_769_904_000_000_000]  # the last microsecond of January 2026, the first of February
@@ -213,14 +213,14 @@ def test_an_outage_writes_no_dead_letter() -> None:
     assert not plan.letters
 
 
-def test_a_batch_knows_its_offsets_and_their_times() -> None:
+def test_a_batch_has_its_offsets_and_their_times() -> None:
     batch = PendingBatch()
     batch.add(0, [Record(5, b"", timestamp=9000), Record(6, b"", timestamp=9500)])
     batch.add(1, [Record(2, b"", partition=1, timestamp=8000)])
     assert (batch.count, batch.next, batch.times) == (3, {0: 7, 1: 3}, {0: 9.5, 1: 8.0})
 
 
-def test_a_directory_locked_by_another_chdb_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_locked_by_another_chdb_raises_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = Settings(data_dir=tmp_path, _env_file=None)
     (status := directory(settings) / "status").parent.mkdir()
     status.write_text("PID: 1\nStarted at: 2026-11-26 06:26:40\nRevision: 54515\n")

@@ -165,7 +165,7 @@ def test_an_empty_token_is_not_blanked(raw: str) -> None:
     assert blank_tokens(raw.encode()) == (raw.encode(), ())
 
 
-def test_a_blanked_record_is_rejected_again_and_never_taken_for_one_without_token() -> None:
+def test_a_blanked_record_is_rejected_again_and_never_accepted_without_its_token() -> None:
     for raw in (PLAIN, json.dumps({**event(), "data_base64": base64.b64encode(json.dumps(
             event()["data"]).encode()).decode(), "data": None})):
         assert normalise("waitpoints", raw.encode(), sealer=CHECK_SEALER)
@@ -184,7 +184,7 @@ trees = st.recursive(
 @law(300)
 @given(trees, st.integers(0, 1 << 32), st.lists(st.sampled_from(["", ",", "}", "]", '"', "'", "//", "\\"]), max_size=3))
 @example({"ask": {"reply": {"token": 1}}}, 1, [])
-def test_what_a_parser_reads_of_the_rest_is_the_same(tree: Any, seed: int, damage: list[str]) -> None:
+def test_blanking_changes_no_other_member(tree: Any, seed: int, damage: list[str]) -> None:
     rng = random.Random(seed)
     raw = written(rng, {"data": {"ask": {"reply": {"token": Token(LITERAL), "x": tree}, "y": tree}, "z": tree}},
                   rng.randint(0, 1))
@@ -261,7 +261,7 @@ def test_a_blanked_dead_letter_is_marked() -> None:
     assert to_dead_letter(record(None), "r", "empty", 5).value is None
 
 
-def test_a_blanked_letter_is_exported_for_correction_and_not_sent_again_as_it_is() -> None:
+def test_a_blanked_dead_letter_is_exported_and_not_retried() -> None:
     letter = to_dead_letter(record(PLAIN.encode()), "r", "fields", 5)
     assert not can_retry(letter)
     assert "its reply token was blanked" in str(why_not(letter))

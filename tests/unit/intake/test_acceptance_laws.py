@@ -152,7 +152,7 @@ EVENTS = st.builds(
 
 @law(500)
 @given(KEYS, EVENTS, st.booleans(), st.none() | st.sampled_from(sorted(SOURCE_TYPES)))
-def test_what_is_accepted_is_in_scope_for_a_worker(
+def test_an_accepted_event_is_in_scope_for_a_worker(
     key: SourceKeyRow, event: dict[str, Any], binary: bool, topic: str | None,
 ) -> None:
     if binary:

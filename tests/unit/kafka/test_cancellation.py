@@ -133,7 +133,7 @@ def _writing() -> agent.AssignedPartitions:
         lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
 
 
-async def test_a_worker_may_be_stopped_while_a_rebalance_takes_its_partitions() -> None:
+async def test_a_worker_may_be_stopped_while_a_rebalance_revokes_its_partitions() -> None:
     """Stop and rebalance both close the partitions. The second close once failed, and left Faust's threads running: the
     process never ended."""
     partitions = _writing()

@@ -53,7 +53,7 @@ def test_a_key_file_that_is_missing_is_named(capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("url", [
     "127.0.0.1:9093", "ftp://h", "http://", "http://user:hunter2@h:9093", "http://h/?a=b", "http://h/#x", ""])
-def test_an_address_that_cannot_be_one_or_has_a_password_is_refused(
+def test_an_invalid_address_or_one_with_a_password_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str,
 ) -> None:
     monkeypatch.setenv("ATTN_KEY", KEY)

@@ -192,7 +192,7 @@ def test_a_decision_that_was_taken_back_is_not_applied(desk: DecisionDesk) -> No
     assert [sent["type"] for sent in applied(desk)] == ["plan.rejected"]
 
 
-def test_a_decision_is_applied_once_however_often_its_record_comes(tmp_path: Path) -> None:
+def test_a_decision_is_applied_once_for_any_number_of_its_records(tmp_path: Path) -> None:
     """The demo may end after its events are acknowledged and before it marks the decision: their ids stay the same."""
     event = asking("action.requested")
     desk = DecisionDesk(tmp_path / "desk.json")
@@ -327,7 +327,7 @@ def item(**fields: Any) -> dict[str, Any]:
         "deciders": {"users": ["li"], "roles": ["OWNER", "ADMIN"], "excluded": ["sam"]}, **fields}
 
 
-def test_people_vote_only_where_they_may() -> None:
+def test_people_vote_only_if_they_may_decide() -> None:
     assert may_decide(item(), "jonas", "ADMIN")
     assert may_decide(item(), "li", "MANAGER")
     assert not may_decide(item(), "noor", "MEMBER")

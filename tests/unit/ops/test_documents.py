@@ -49,7 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @each
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
         if re.match(r"[a-z]+:", target):
             assert target.startswith("https://"), target
@@ -127,7 +127,7 @@ def test_settings_in_other_files_are_settings(name: str) -> None:
     assert named_settings((ROOT / name).read_text()) <= SETTINGS
 
 
-def test_every_setting_is_documented_as_it_is() -> None:
+def test_the_document_of_settings_is_current() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     assert text == page(), "run `make schemas`"
     settings, _, renamed = text.partition("## Renamed settings")
@@ -135,7 +135,7 @@ def test_every_setting_is_documented_as_it_is() -> None:
     assert named_settings(renamed) == {f"ATTN_{name.upper()}" for pair in RENAMED.items() for name in pair}
 
 
-def test_the_example_shows_defaults_as_they_are() -> None:
+def test_the_example_shows_the_defaults() -> None:
     """A commented line in `.env.example` shows the default if it has the form NAME=value."""
     shown = dict(re.findall(r"^#(ATTN_\w+)=(\S+)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     for name in ("DATA_DIR", "HOST", "PORT", "LOG_LEVEL", "HISTORY_QUERY_SECONDS", "HISTORY_QUERY_CONCURRENCY"):
@@ -203,7 +203,7 @@ def test_unknown_names_and_long_lines_are_reported() -> None:
     assert "attn-dead-letters" in anchors(ROOT / "docs" / "command-line.md")
 
 
-def test_a_clone_has_nothing_that_git_ignores_in_it() -> None:
+def test_links_lead_to_committed_files() -> None:
     """Link targets exist in this checkout; they must also be committed, so that a clone has them."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")

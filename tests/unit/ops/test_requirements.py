@@ -66,7 +66,7 @@ def test_the_image_has_the_versions_that_the_tests_have(name: str, python: str) 
     assert versions(name, python).items() <= versions("dev", python).items()
 
 
-def test_the_pythons_are_those_that_the_project_names() -> None:
+def test_the_python_versions_are_those_of_the_project() -> None:
     wanted = Requirement(f"attn{PROJECT['project']['requires-python']}").specifier
     assert [f"3.{minor}" for minor in range(30) if wanted.contains(f"3.{minor}")] == list(PYTHONS)
     fits = re.search(r"not \((.*?)\) <= sys.version_info < \((.*?)\)", (ROOT / "Makefile").read_text())

@@ -99,7 +99,7 @@ def test_a_page_ends_at_bytes_and_has_one_decision_at_least(seed: int, max_bytes
 
 @law(30)
 @given(SEEDS)
-def test_an_index_that_batches_kept_equals_one_that_is_built(seed: int) -> None:
+def test_an_index_updated_by_batches_equals_a_new_one(seed: int) -> None:
     world, live = World(seed), Edge(limits=())
     live.replica.workspace("w1").ensure_family(DECISIONS)
     for batch in world.batches(8, 12):
@@ -137,7 +137,7 @@ def test_a_page_costs_its_length() -> None:
         assert Counting.reads == 11 * (page + 1)
 
 
-def test_a_decision_that_is_retargeted_stays_with_those_who_made_it() -> None:
+def test_a_retargeted_decision_stays_visible_to_its_deciders() -> None:
     replica = Replica(1)
     bob, ann = (Reader("w1", name, frozenset({"MEMBER"})) for name in ("bob", "ann"))
 

@@ -26,7 +26,7 @@ from streams.core.domain.keys import mark_key
 from streams.core.domain.rank import sort_key
 
 
-def test_a_push_does_not_ask_for_each_item_of_a_batch_whether_each_listener_sees_it(
+def test_a_push_of_a_batch_does_not_check_each_item_for_each_listener(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fed = Fed()
@@ -58,7 +58,7 @@ def test_workspaces_without_rows_are_removed() -> None:
     assert len(fed.edge.replica._workspaces) < 5
 
 
-def test_a_workspace_that_was_empty_meanwhile_is_as_before() -> None:
+def test_a_workspace_that_was_empty_for_a_while_is_unchanged() -> None:
     fed, outlet = Fed(), Kept()
     reader = Reader("w1", "ann", frozenset({"MEMBER"}))
     key, row = item()
@@ -168,7 +168,7 @@ def test_the_first_page_does_not_read_all_dismissed_items(steps: list[bytes]) ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.booleans())), st.integers(0, 99), st.booleans())
-def test_keys_without_some_of_them(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
+def test_difference_after_skips_the_other_set(drawn: list[tuple[int, bool]], after: int, sorted_lists: bool) -> None:
     chosen = {b"%02d" % number: left for number, left in drawn}
     targeted, dismissed = SortedKeys(chosen), SortedKeys(name for name, left in chosen.items() if not left)
     if sorted_lists:

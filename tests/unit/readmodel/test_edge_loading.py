@@ -48,7 +48,7 @@ def load(records: list[Record], room: int, horizon: int, later: int | None = Non
 
 @law(60)
 @given(st.integers(0, 2**32), st.integers(0, 20), st.integers(0, 4), st.sampled_from([0, 3_000, 10**9]))
-def test_the_state_is_right_and_feeds_of_before_resume(seed: int, compacted: int, later: int, room: int) -> None:
+def test_the_state_is_correct_and_earlier_feeds_resume(seed: int, compacted: int, later: int, room: int) -> None:
     world = World(seed)
     live = Edge(limits=(3,))
     source = World(seed)
@@ -102,6 +102,6 @@ def test_a_batch_without_its_end_record_is_not_applied() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"null", b"\xff", b"[" * 200_000, b'{"type":"fact"}', None])
-def test_a_record_that_is_no_fact_does_not_end_an_edge(value: bytes | None) -> None:
+def test_an_unreadable_fact_is_skipped(value: bytes | None) -> None:
     record = cast("Any", SimpleNamespace(topic="attn.facts", partition=0, offset=7, value=value))
     assert parse_fact(record) is None

@@ -162,7 +162,7 @@ def test_a_loaded_edge_has_the_rows_of_the_owners(seed: int, compacted: int, rea
 @law(100)
 @given(SEEDS, st.integers(0, 25))
 @example(5862, 9)  # a wrong position record without rows
-def test_a_loaded_edge_resumes_feeds_of_before(seed: int, compacted: int) -> None:
+def test_a_loaded_edge_resumes_earlier_feeds(seed: int, compacted: int) -> None:
     log, live = log_of(seed, 25), Edge(limits=(3,))
     for rows, position in log.intended:
         live.apply(rows, position)

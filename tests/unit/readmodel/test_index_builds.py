@@ -12,7 +12,7 @@ from api.readmodel.workspace import Workspace
 
 @pytest.mark.timeout(30)  # the fault blocked the event loop, so a timeout of asyncio would not end the test
 @pytest.mark.parametrize("steps", range(5))
-async def test_a_request_that_comes_between_the_end_of_a_build_and_its_callbacks_starts_its_own(steps: int) -> None:
+async def test_a_request_between_the_end_of_a_build_and_its_callbacks_starts_another(steps: int) -> None:
     builder, workspace = IndexBuilder(), Workspace("w1", {})
 
     async def later() -> None:

@@ -47,7 +47,7 @@ async def test_a_write_of_many_batches_may_take_longer_than_the_limit_of_one(mon
     assert asyncio.get_running_loop().time() - begun > 0.8, "all batches together took longer than the timeout of one"
 
 
-async def test_a_broker_that_does_not_take_one_batch_ends_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_timeout_of_one_batch_ends_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "WRITE_SECONDS", 0.05)
     with pytest.raises(TimeoutError, match="not acknowledged"):
         await producer.write_rows(_Slow(5.0), "attn.views", 0, [(b"k", b"x")])  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def test_one_vote_of_a_race_makes_the_decision_and_later_ones_learn_of_it(users:
     assert [actor.user for actor in question.decision.actors] == users[:quorum]
 
 
-def test_the_same_vote_again_is_no_second_vote() -> None:
+def test_a_repeated_vote_counts_once() -> None:
     first = cast_vote(Question(digest="d"), vote("ada"), item_id="ibx_1", quorum=2, undo_us=0, may_decide=True)
     again = cast_vote(first.question, vote("ada", at=9), item_id="ibx_1", quorum=2, undo_us=0, may_decide=True)
     assert (first.status, again.status, again.needed) == (202, 200, 1)
@@ -148,7 +148,7 @@ def test_one_reject_ends_a_quorum() -> None:
     (Deciders.model_validate({"not": ["requester"], "requester": "bob"}), "bob", "OWNER", False),
     (Deciders.model_validate({"not": ["requester"], "users": ["req"]}), "req", "OWNER", False),
 ])
-def test_who_may_decide(deciders: Deciders | None, user: str, role: str, may: bool) -> None:
+def test_users_who_may_decide(deciders: Deciders | None, user: str, role: str, may: bool) -> None:
     assert is_decider(deciders, user, role, "req", ROLES) == may
 
 

@@ -101,7 +101,7 @@ def test_a_report_of_another_source_changes_nothing() -> None:
     assert asking.item().resolved_by == "ada"
 
 
-def test_a_decision_that_nobody_confirms_comes_back_and_can_only_be_sent_again() -> None:
+def test_an_unconfirmed_decision_comes_back_and_can_only_be_sent_again() -> None:
     asking = Asking()
     asking.ask(PLAIN)
     decision = asking.vote("ada")[1]["decision"]["id"]

@@ -59,7 +59,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @given(seeds, st.binary(max_size=200))
-def test_what_was_signed_is_read_back_and_equal_input_gives_equal_bytes(seed: bytes, payload: bytes) -> None:
+def test_a_signed_payload_is_read_back_and_equal_input_gives_equal_bytes(seed: bytes, payload: bytes) -> None:
     signer = ReceiptSigner([seed])
     receipt = signer.sign(payload)
     assert receipt == ReceiptSigner([seed]).sign(payload)

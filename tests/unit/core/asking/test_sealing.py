@@ -50,7 +50,7 @@ def test_a_changed_byte_is_refused(at: int, change: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s1", "s1.", "s1..", "s2.00000000.AAAA", "s1.00000000.", "plain token"])
-def test_what_was_never_sealed_is_refused(text: str) -> None:
+def test_text_that_was_never_sealed_is_refused(text: str) -> None:
     with pytest.raises(SealError):
         Sealer([OLD]).open(text, ["q"])
 

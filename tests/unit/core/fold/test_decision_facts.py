@@ -56,7 +56,7 @@ def test_a_decision_that_took_effect_closes_its_item_once() -> None:
     assert [(fact.type, fact.seconds_open) for fact in later] == [("waitpoint.approved", None)]
 
 
-def test_a_source_that_closes_the_item_closes_it_and_applies_the_decision() -> None:
+def test_a_close_by_the_source_closes_the_item_and_applies_the_decision() -> None:
     asking = Asking()
     asking.ask({"options": OPTIONS})
     asking.vote("ann", "yes", at=20)
@@ -72,7 +72,7 @@ def test_an_expired_question_closes_its_item() -> None:
     assert (expired.resolved_action, expired.seconds_open, expired.actor) == ("expired", 40, None)
 
 
-def test_a_decision_that_is_sent_once_more_has_a_fact_of_it() -> None:
+def test_a_decision_that_is_sent_again_has_another_fact() -> None:
     asking = Asking()
     asking.ask({"options": OPTIONS})
     _, body = asking.vote("ann", "yes", at=20)

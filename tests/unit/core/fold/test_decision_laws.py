@@ -191,7 +191,7 @@ def test_a_worker_that_restarts_before_every_pack_decides_the_same(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_of_a_thousand_deciders_one_wins_and_all_others_learn_who(seed: int) -> None:
+def test_of_a_thousand_deciders_one_wins_and_all_others_get_the_winner(seed: int) -> None:
     rng = random.Random(seed)
     play = Play()
     play.step("open", (0, 0, 0, 0))

@@ -45,7 +45,7 @@ def test_an_incident_undone_by_late_events_is_deleted() -> None:
     assert not view.all(ItemRow)
 
 
-def test_a_mark_is_deleted_with_its_item_however_long_the_dismissal_lasts() -> None:
+def test_a_mark_is_deleted_with_its_item_despite_a_long_dismissal() -> None:
     view = Folding(RULES)
     for minute in range(100):
         view.pack(event("message.posted", f"m{minute}", minute, title="T"), clock=minute)

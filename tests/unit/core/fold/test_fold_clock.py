@@ -27,7 +27,7 @@ def test_due_by_priority_and_overdue_by_tick() -> None:
     assert view.fold.next_timer() == NOON + 8 * HOUR
 
 
-def test_a_message_that_asks_nothing_is_never_due_and_comes_last_in_its_band() -> None:
+def test_a_message_without_a_question_is_never_due_and_last_in_its_band() -> None:
     view = Folding()
     view.pack(event("message.posted", "early", 0, title="T"), event("task.blocked", "task", 1, title="T"),
               event("message.posted", "due", 2, title="T", due_at=at(900)))

@@ -329,7 +329,7 @@ def test_a_group_that_is_full_leaves_further_runs_on_their_own(monkeypatch: pyte
     assert [(row.kind, row.count) for row in view.listed()] == [("incident", 2)]
 
 
-def test_a_row_is_the_same_bytes_whether_it_was_read_back_or_not() -> None:
+def test_a_row_has_the_same_bytes_after_it_was_read_back() -> None:
     events = [fail("r1", "c1", 0, priority="normal"), fail("r2", "c2", 1), event("run.recovered", "r1", 2)]
     calm, restarted = Folding(), Folding()
     for each in events:

@@ -62,7 +62,7 @@ def test_the_same_session_has_a_row_in_each_of_its_workspaces() -> None:
     assert [row.ws for row in fold.all(SessionRow)] == ["two"]
 
 
-def test_others_sessions_are_not_there_for_a_member() -> None:
+def test_sessions_of_others_are_invisible_to_a_member() -> None:
     fold = Folding()
     fold.pack(opening(), opening("s2", "bob"))
     fold.pack(EndSessions(**fields("bob"), session="s1"), EndSessions(**fields("bob"), of_user="ann"),
@@ -89,7 +89,7 @@ def test_the_oldest_session_ends_above_the_limit() -> None:
     assert ("session.ended", "s0", "limit") in facts(fold)
 
 
-def test_a_session_ends_when_it_is_not_used_and_lives_while_it_is() -> None:
+def test_an_unused_session_ends_and_a_used_one_stays() -> None:
     fold = Folding()
     fold.pack(opening(), opening("s2"))
     for day in range(1, 4):
@@ -101,7 +101,7 @@ def test_a_session_ends_when_it_is_not_used_and_lives_while_it_is() -> None:
     assert [(row.id, row.used_at) for row in fold.all(SessionRow)] == [("s2", NOON + 3 * DAY)]
 
 
-def test_a_session_ends_at_its_absolute_end_however_often_it_is_used() -> None:
+def test_a_session_ends_after_its_absolute_lifetime_despite_use() -> None:
     fold = Folding()
     fold.pack(opening(expires_at=NOON + 2 * HOUR))
     fold.pack(SessionUsed("ws", "use", "s1", NOON + HOUR), clock=60)
@@ -206,7 +206,7 @@ def test_the_rows_of_a_user_name_exactly_their_sessions(steps: list[tuple[str, s
         assert sorted([*ended, *sessions]) == sorted(opened)
 
 
-def test_a_row_of_a_session_has_no_text_of_it() -> None:
+def test_a_row_of_a_session_does_not_have_its_secret() -> None:
     """The row has the digest of the command, and no field that could hold the session's secret text."""
     fold = Folding()
     fold.pack(opening())

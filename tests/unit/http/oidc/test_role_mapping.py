@@ -75,7 +75,7 @@ def test_a_rule_without_a_claim_holds_for_every_account() -> None:
     assert grants(rule(role="VIEWER")) == [("ws", "VIEWER")]
 
 
-def test_when_is_one_more_condition() -> None:
+def test_when_adds_a_condition() -> None:
     text = rule(claim="groups", equals="eng", when="department == 'it' && mfa")
     assert grants(text, groups=["eng"], department="it", mfa=True)
     assert not grants(text, groups=["eng"], department="it")

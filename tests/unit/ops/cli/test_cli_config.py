@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err.startswith("attn: ATTN_PORT (--port): Input should be a valid integer")
 
 
-def test_a_flag_is_named_where_there_is_one(
+def test_an_error_names_the_flag_of_a_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATTN_LOG_PARTITIONS", "0")
@@ -192,7 +192,7 @@ def test_an_empty_secret_is_none(blank: str, monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://id.test/keys", "id.test/keys", "HTTPS//x"])
-def test_keys_come_over_http(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_sets_url_is_http_or_https(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTN_JWKS_URL", url)
     with pytest.raises(UserError, match="ATTN_JWKS_URL"):
         config.load_settings()

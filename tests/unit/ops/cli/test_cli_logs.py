@@ -109,7 +109,7 @@ def test_a_part_of_a_longer_secret_does_not_uncover_it() -> None:
     assert Redactor(["abcd", "abcdefgh"]).redact_text("abcdefgh") == REDACTED
 
 
-def test_chatty_libraries_are_quiet_and_ours_are_not() -> None:
+def test_info_lines_of_libraries_are_dropped_and_those_of_attn_are_kept() -> None:
     out = io.StringIO()
     logging_setup.configure("worker", settings(log_format="text"), out)
     logging.getLogger("aiokafka.consumer").info("rebalanced")
@@ -136,7 +136,7 @@ def test_repeated_log_lines_of_libraries_are_limited() -> None:
     assert said("aiokafka", "no node %s", 3) == "no node 3"
 
 
-def test_a_storm_of_lines_takes_no_memory_and_debug_shows_all_of_it() -> None:
+def test_many_repeated_lines_take_no_memory_and_debug_shows_all() -> None:
     calm = RepeatFilter()
     for number in range(5000):
         calm.filter(logging.LogRecord("faust", logging.ERROR, "", 0, f"line {number}", (), None))

@@ -131,7 +131,7 @@ def _row(pair: tuple[bytes, bytes]) -> ItemRow | None:
     return row if isinstance(row, ItemRow) else None
 
 
-def test_a_list_by_hand() -> None:
+def test_positions_equal_those_computed_by_hand() -> None:
     def ranked(item: str, priority: str) -> RankedItem:
         return RankedItem(item, "message", priority, False, 0, None)
 
