@@ -32,7 +32,7 @@ def lines(secret: str, now: str) -> dict[str, str]:
     return result
 
 
-@pytest.mark.skipif(NODE is None, reason="no node here")
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
 async def test_each_line_opens_an_item() -> None:
     attn = Deciding()
     TopicWriter(attn)

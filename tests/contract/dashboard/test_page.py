@@ -136,7 +136,7 @@ def test_the_page_is_small_and_requests_all_modules_at_once() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
 async def test_a_browser_follows_the_feed_over_a_reconnect() -> None:
     from playwright.async_api import async_playwright
 

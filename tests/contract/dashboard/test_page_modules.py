@@ -34,7 +34,7 @@ def test_the_vectors_have_every_frame_and_reason() -> None:
         assert f'"reason":"{reason}"' in streams
 
 
-@pytest.mark.skipif(NODE is None, reason="no node here")
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
 @pytest.mark.parametrize("file", sorted(path.name for path in JS.glob("*.test.mjs")))
 def test_node(file: str) -> None:
     assert NODE is not None
@@ -42,7 +42,7 @@ def test_node(file: str) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-@pytest.mark.skipif(TSC is None, reason="no tsc here (npm ci in tests/js)")
+@pytest.mark.skipif(TSC is None, reason="tsc is not installed (npm ci in tests/js)")
 def test_types() -> None:
     assert TSC is not None
     done = subprocess.run([TSC, "-p", str(JS)], capture_output=True, text=True, timeout=240)

@@ -18,7 +18,7 @@ from api.http.auth.cookies import csrf_of
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
 PATIENCE = 60_000  # milliseconds; generous for a slow machine
 DECADE = 10 * 365 * 86400

@@ -59,7 +59,7 @@ def votes_in(attn: Deciding) -> int:
     return sum(isinstance(entry, Decide) for pack in attn.log for entry in decode_pack(pack).entries)
 
 
-@pytest.mark.parametrize("hold", [True, False], ids=["the fold settles it", "the edges see the winner soon"])
+@pytest.mark.parametrize("hold", [True, False], ids=["decided by the fold", "seen by the edges"])
 async def test_one_of_a_thousand_decides_and_all_others_get_the_winner(hold: bool) -> None:
     attn = two_edges(APPROVAL)
     answers = await race(attn, hold)

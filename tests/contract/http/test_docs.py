@@ -147,7 +147,7 @@ def test_the_vendored_files_are_those_of_their_version() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
 async def test_the_page_draws_the_routes_under_its_own_policy() -> None:
     from playwright.async_api import async_playwright
 

@@ -163,7 +163,7 @@ def test_a_set_of_very_many_keys_costs_a_bounded_time() -> None:
     assert len(read_keys(published(*[EC_JWK] * 5000))[0]) == 256
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 async def test_keys_and_signatures_of_openssl(kind: str, tmp_path: Path) -> None:
     """OpenSSL makes the keys and signatures, and the library under test only verifies them."""
@@ -202,7 +202,7 @@ console.log(JSON.stringify(made));
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 async def test_key_sets_and_tokens_of_node() -> None:
     run = subprocess.run(["node", "-e", NODE_KEYS % (NOW + 60)], capture_output=True, check=True)
     made = json.loads(run.stdout)

@@ -76,7 +76,7 @@ def resident() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("cookie", ["", "cookie: attn_session={}\r\n"], ids=["nobody", "signed in"])
+@pytest.mark.parametrize("cookie", ["", "cookie: attn_session={}\r\n"], ids=["anonymous", "signed in"])
 @pytest.mark.parametrize("burst", [100, 10**9], ids=["by number", "by bytes"])
 async def test_pings_that_are_never_read_are_not_answered_without_end(
     monkeypatch: pytest.MonkeyPatch, cookie: str, burst: int,

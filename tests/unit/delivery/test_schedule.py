@@ -34,7 +34,7 @@ class Log:
         self.reports.append(report)
 
     async def append_tick(self, partition: int) -> None:
-        raise AssertionError("nothing is held here")
+        raise AssertionError("a tick was appended")
 
 
 class Receiver:

@@ -230,7 +230,7 @@ def now(work: Coroutine[Any, Any, R]) -> R:
         work.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine waits")
 
 
 small = st.integers(0, 6)

@@ -30,7 +30,7 @@ class Sink:
         self.blocks += [block for block in piece.raw.split(b"\n\n") if block]
 
     def end(self) -> None:
-        raise AssertionError("nobody is cut off")
+        raise AssertionError("a stream was cut off")
 
     abort = end
 

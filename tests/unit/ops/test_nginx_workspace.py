@@ -14,7 +14,7 @@ from support.edge.edges import token
 NODE = shutil.which("node")
 SCRIPT = Path(__file__).parents[3] / "ops" / "deploy" / "nginx" / "workspace.js"
 SESSION = "attns_0123456789abcdef_" + "x" * 49
-pytestmark = pytest.mark.skipif(NODE is None, reason="no node here")
+pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
 def workspace_of(headers: dict[str, str], **arguments: str) -> list[Any]:
