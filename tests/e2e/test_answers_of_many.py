@@ -78,11 +78,11 @@ def test_a_late_answer_shows_the_winner(scene: Scene) -> None:
     page = scene.signed_in()
     open_question(page, "deploy")
 
-    def lose(route: Any) -> None:
+    def lose_response(route: Any) -> None:
         assert decide(scene, "deploy", "reject", "bob").status_code == 201
         route.continue_()
 
-    page.route("**/decision", lose, times=1)
+    page.route("**/decision", lose_response, times=1)
     page.keyboard.press("a")
     page.wait_for_selector(".outcome:has-text('rejected by Bob at')")
     assert decision_of(scene, "deploy")["option"] == "reject"
@@ -132,7 +132,7 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
     keys: list[str] = []
     bodies: list[str] = []
 
-    def lose(route: Any) -> None:
+    def lose_response(route: Any) -> None:
         keys.append(route.request.headers["idempotency-key"])
         bodies.append(route.request.post_data)
         if len(keys) == 4:
@@ -142,7 +142,7 @@ def test_a_lost_response_is_sent_again_with_the_same_key(scene: Scene) -> None:
         else:
             route.continue_()
 
-    page.route("**/decision", lose)
+    page.route("**/decision", lose_response)
     page.keyboard.press("a")
     page.wait_for_selector(".notice.bad:has-text('has not confirmed your answer')")
     assert len(keys) == 3

@@ -31,7 +31,7 @@ HIDE = """(hidden) => {
 TOLD = "(titles) => JSON.stringify(notes.map((note) => note.title)) === JSON.stringify(titles)"
 
 
-def meanwhile(page: Any, method: str, path: str, does: Callable[[], None]) -> list[tuple[str | None, int]]:
+def during_write(page: Any, method: str, path: str, does: Callable[[], None]) -> list[tuple[str | None, int]]:
     """Runs `does` while the page's first such write is in flight. Returns (revision of the write, status) for each."""
     seen: list[tuple[str | None, int]] = []
 
@@ -67,7 +67,7 @@ def test_a_write_is_retried_after_a_read_by_others(scene: Scene) -> None:
             headers={"authorization": f"Bearer {scene.token('bob')}"}, timeout=60, trust_env=False)
         assert answer.status_code == 200, answer.text
 
-    sent = meanwhile(page, "PATCH", "**/api/v1/inbox/*", bob_reads_it)
+    sent = during_write(page, "PATCH", "**/api/v1/inbox/*", bob_reads_it)
     page.keyboard.press("j")
     page.keyboard.press("e")
     page.wait_for_selector(".toast:has-text('Resolved “shared” for everyone')")
@@ -86,7 +86,7 @@ def test_a_write_on_a_changed_item_is_refused(scene: Scene) -> None:
         scene.emit("messages", scene.event("message.posted", "harmless", title="dangerous"))
         wait_for(lambda: item_of(scene, "dangerous"), 60, "the change")
 
-    sent = meanwhile(page, "POST", "**/dismiss", change_item)
+    sent = during_write(page, "POST", "**/dismiss", change_item)
     page.keyboard.press("j")
     page.keyboard.press("d")
     page.wait_for_selector(".toast.bad:has-text('It has changed since you saw it')")

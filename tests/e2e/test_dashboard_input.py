@@ -178,11 +178,11 @@ def test_links_lead_to_the_shown_address(scene: Scene) -> None:
         page.wait_for_selector(f"#detail-title:text-is('{title}')")
         assert page.locator("#detail .actions a").get_attribute("href") == wanted[title]
 
-    def lies(route: Any) -> None:
+    def modified_response(route: Any) -> None:
         place = int(route.request.url.rsplit("odd", 1)[1])
         route.fulfill(json=item | {"id": f"odd{place}", "title": f"odd {place}", "action_url": odd[place]})
 
-    page.route("**/org/me/inbox/odd*", lies)
+    page.route("**/org/me/inbox/odd*", modified_response)
     for place, address in enumerate(odd):
         page.evaluate(f"() => {{ location.hash = '#item=odd{place}'; }}")
         page.wait_for_selector(f"#detail-title:text-is('odd {place}')")

@@ -104,11 +104,11 @@ def test_a_lost_response_creates_one_key(scene: Scene) -> None:
     page.fill("#key-name", "CI")
     page.check("[value=messages]")
 
-    def lose(route: Any) -> None:
+    def lose_response(route: Any) -> None:
         route.fetch()
         route.abort()
 
-    page.route("**/org/me/keys", lose, times=1)
+    page.route("**/org/me/keys", lose_response, times=1)
     page.click("#keys >> text=Create the key")
     page.wait_for_selector("#keys >> text=attn keeps no copy")
     assert page.locator("#key-text").count() == 0

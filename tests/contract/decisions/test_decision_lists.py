@@ -177,7 +177,7 @@ async def test_the_feed_removes_a_decided_item_and_adds_one_that_comes_back() ->
     assert [name for name, _ in new_frames()] == ["snapshot"]
     async with attn.client("ann") as ann, attn.client("bob", "MEMBER") as bob:
 
-        async def same_as_get() -> None:
+        async def check_copy() -> None:
             page = (await bob.get("/org/me/inbox")).json()
             assert copy.page["items"] == page["items"]
             assert copy.page["counts"] == page["counts"]
@@ -186,18 +186,18 @@ async def test_the_feed_removes_a_decided_item_and_adds_one_that_comes_back() ->
         [(name, data)] = new_frames()
         assert (name, data["reason"], data["counts"]["total"]) == ("removed", "decided", 2)
         assert "resolved_action" not in data
-        await same_as_get()
+        await check_copy()
         attn.tick(6)
         assert new_frames() == [], "sending the decision changes no list"
         report(attn, made["decision"]["id"], "undeliverable", "410 Gone")
         [(name, data)] = new_frames()
         assert (name, data["item"]["decision"]["reason"], data["item"]["decision"]["returned"]) == (
             "added", "410 Gone", "undeliverable")
-        await same_as_get()
+        await check_copy()
         assert [item["source_id"] for item in copy.page["items"]] == ["m", "w", "other"], (
             "the item is at the top of its band")
         assert (await decide(ann, digest=data["item"]["digest"]))[0] == 200, "the same answer is sent again"
         assert [(name, data["reason"]) for name, data in new_frames()] == [("removed", "decided")]
         attn.happen(event("waitpoint.approved", "w", 30))
         new_frames()
-        await same_as_get()
+        await check_copy()

@@ -34,7 +34,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(whole.split(b" ", 2)[1]), whole
 
 
-async def flooded(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int) -> int:
+async def flood(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int) -> int:
     """Sends until the edge closes the connection, at most `most` bytes. Returns the number of bytes sent."""
     sent = 0
     try:
@@ -53,7 +53,7 @@ async def test_a_head_without_an_end_is_cut_off(endless: bytes) -> None:
     async with serving(Fed().edge) as base:
         _, writer = await opened(base)
         writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}x-b: ".encode())
-        assert await flooded(writer, endless, 100 << 20) < 100 << 20
+        assert await flood(writer, endless, 100 << 20) < 100 << 20
         writer.close()
 
 
@@ -61,7 +61,7 @@ async def test_trailers_without_an_end_are_cut_off() -> None:
     async with serving(Fed().edge) as base:
         _, writer = await opened(base)
         writer.write(f"PATCH /org/me/preferences HTTP/1.1\r\n{HOST}transfer-encoding: chunked\r\n\r\n0\r\n".encode())
-        assert await flooded(writer, b"x-a: " + b"a" * 8000 + b"\r\n", 100 << 20) < 100 << 20
+        assert await flood(writer, b"x-a: " + b"a" * 8000 + b"\r\n", 100 << 20) < 100 << 20
         writer.close()
 
 
@@ -138,7 +138,7 @@ async def test_bodies_that_are_no_text_or_too_deep_are_400(body: bytes) -> None:
         assert response.json()["error"]
 
 
-async def asked_with(encoded_token: str) -> list[httpx.Response]:
+async def request_with(encoded_token: str) -> list[httpx.Response]:
     async with Fed().client() as client:
         client.headers["authorization"] = f"Bearer {encoded_token}"
         return [await client.get("/org/me"), await client.get("/inbox"),
@@ -149,7 +149,7 @@ async def asked_with(encoded_token: str) -> list[httpx.Response]:
 async def test_a_token_that_is_too_deep_is_no_token(depth: int, at_sign_in: int) -> None:
     """The deeper of the two tokens is too large for a cookie as well."""
     deep = encoded(b'{"alg":"HS256","x":' + b"[" * depth + b"]" * depth + b"}") + ".e30.x"
-    assert [response.status_code for response in await asked_with(deep)] == [401, 401, at_sign_in]
+    assert [response.status_code for response in await request_with(deep)] == [401, 401, at_sign_in]
 
 
 @pytest.mark.parametrize(("claims", "status"), [
@@ -159,7 +159,7 @@ async def test_a_token_that_is_too_deep_is_no_token(depth: int, at_sign_in: int)
     pytest.param({"exp": -(10**400)}, 401, id="before all"),
 ])
 async def test_times_of_a_token_are_never_an_internal_error(claims: dict[str, Any], status: int) -> None:
-    for response in await asked_with(token(**claims)):
+    for response in await request_with(token(**claims)):
         assert response.status_code == status, response.text
         if status == 200 and "exp" in claims and "expires_at" in response.json():
             assert response.json()["expires_at"] == "2200-01-01T00:00:00Z", "later times become the last valid one"

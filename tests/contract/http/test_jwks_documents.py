@@ -239,7 +239,7 @@ class Issuer:
 
 
 @asynccontextmanager
-async def issuing() -> AsyncIterator[tuple[Issuer, str]]:
+async def running_issuer() -> AsyncIterator[tuple[Issuer, str]]:
     """Starts an issuer. Yields it with the URL of its keys."""
     issuer = Issuer()
     server = await asyncio.start_server(issuer.serve, "127.0.0.1", 0)
@@ -251,7 +251,7 @@ async def issuing() -> AsyncIterator[tuple[Issuer, str]]:
 
 
 async def test_an_issuer_that_refuses_pythons_clients_answers_attn() -> None:
-    async with issuing() as (issuer, url):
+    async with running_issuer() as (issuer, url):
         async def guarded(path: str, headers: dict[str, str]) -> bytes:
             agent = headers.get("user-agent", "").lower()
             if not agent or "accept" not in headers or any(name in agent for name in ("python", "urllib", "aiohttp")):
@@ -326,7 +326,7 @@ def cases() -> dict[str, tuple[Handler, int]]:
 @pytest.mark.parametrize("name", cases())
 async def test_an_answer_of_the_issuer(name: str) -> None:
     answer, status = cases()[name]
-    async with issuing() as (issuer, url):
+    async with running_issuer() as (issuer, url):
         issuer.answer = answer
         auth = Authenticator(settings(jwks_url=url), lambda: NOW)
         with capture_logs() as logs, nullcontext() if status == 200 else pytest.raises(Unauthorized):

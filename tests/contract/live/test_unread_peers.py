@@ -56,7 +56,7 @@ async def upgraded(base: str, head: str = "") -> tuple[asyncio.StreamReader, asy
     return reader, writer
 
 
-async def flooded(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int = 64 << 20) -> int:
+async def flood(writer: asyncio.StreamWriter, piece: bytes, max_bytes: int = 64 << 20) -> int:
     """Sends without reading until the edge closes the connection. Returns the number of bytes sent."""
     writer.transport.set_write_buffer_limits(0)
     sent = 0
@@ -87,7 +87,7 @@ async def test_pings_that_are_never_read_are_not_answered_without_end(
     async with serving(Fed().edge) as base:
         _, writer = await upgraded(base, cookie.format(token()))
         before = resident()
-        assert await flooded(writer, PING * 512) < 32 << 20
+        assert await flood(writer, PING * 512) < 32 << 20
         assert resident() - before < 16 << 20
 
 
@@ -96,7 +96,7 @@ async def test_fragments_without_an_end_are_cut_off(monkeypatch: pytest.MonkeyPa
     async with serving(Fed().edge) as base:
         _, writer = await upgraded(base)
         writer.write(b"\x01\x80\0\0\0\0")
-        assert await flooded(writer, CONTINUATION * 4096) < 8 << 20
+        assert await flood(writer, CONTINUATION * 4096) < 8 << 20
 
 
 async def test_messages_whose_answers_are_never_read_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ async def test_messages_whose_answers_are_never_read_are_cut_off(monkeypatch: py
     async with serving(Fed(socket_rate=1e9).edge) as base:
         _, writer = await upgraded(base, f"cookie: attn_session={token()}\r\n")
         loud = text(json.dumps({"type": "subscribe", "channel": "x" * 15_000}))
-        assert await flooded(writer, loud) < 32 << 20
+        assert await flood(writer, loud) < 32 << 20
 
 
 async def test_the_edge_answers_others_while_pings_flood_in() -> None:
@@ -115,7 +115,7 @@ async def test_the_edge_answers_others_while_pings_flood_in() -> None:
     async def flooding(base: str) -> None:
         while not stop.is_set():
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await flooded((await upgraded(base))[1], PING * 512, 4 << 20)
+                await flood((await upgraded(base))[1], PING * 512, 4 << 20)
 
     async with serving(Fed().edge) as base:
         floods = [asyncio.create_task(flooding(base)) for _ in range(6)]
@@ -146,13 +146,13 @@ async def test_answers_that_are_never_read_end_the_connection(monkeypatch: pytes
     monkeypatch.setattr(header_limits, "STALLED_SECONDS", 0.5)
     async with serving(Fed().edge) as base:
         _, writer = await opened(base)
-        assert await flooded(writer, f"GET /openapi.json HTTP/1.1\r\n{HOST}\r\n".encode() * 8) < 32 << 20
+        assert await flood(writer, f"GET /openapi.json HTTP/1.1\r\n{HOST}\r\n".encode() * 8) < 32 << 20
 
 
 async def test_many_pipelined_requests_are_not_kept() -> None:
     async with serving(Fed().edge) as base:
         _, writer = await opened(base)
-        assert await flooded(writer, f"GET /healthz HTTP/1.1\r\n{HOST}\r\n".encode() * 1000) < 8 << 20
+        assert await flood(writer, f"GET /healthz HTTP/1.1\r\n{HOST}\r\n".encode() * 1000) < 8 << 20
 
 
 async def test_a_closed_stream_with_a_pipelined_request_releases_its_slot(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,7 +51,7 @@ async def subscribed(url: str, *args: Any, **more: Any) -> AsyncIterator[ClientC
         yield socket
 
 
-async def quiet(socket: ClientConnection) -> None:
+async def check_no_push(socket: ClientConnection) -> None:
     """Checks that nothing was pushed: the next message is the answer to a ping."""
     assert await request(socket, type="ping") == {"type": "pong"}
 
@@ -66,10 +66,10 @@ async def test_c28_each_patch_is_pushed_to_readers_of_the_item() -> None:
         assert await receive(owner) == await receive(member) == pushed
         await client.patch(f"/api/v1/inbox/{OWNERS}", json={"state": "resolved"})
         assert (await receive(owner))["payload"] == {"id": OWNERS, "state": "resolved"}
-        await quiet(member)
+        await check_no_push(member)
         assert (await client.patch(f"/api/v1/inbox/{W}", json={"state": "resolved"})).status_code == 409
         await client.post(f"/org/me/inbox/{M}/dismiss")
-        await quiet(owner)
+        await check_no_push(owner)
 
 
 async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once() -> None:
@@ -84,10 +84,10 @@ async def test_c29_a_bulk_that_changes_a_visible_item_is_pushed_once() -> None:
         pushed = {"type": "inbox.updated", "channel": CHANNEL, "payload": {"bulk": "true", "state": "resolved"}}
         assert await receive(owner) == await receive(member) == pushed
         await bulk(W, "ibx_none")
-        await quiet(owner)
+        await check_no_push(owner)
         await bulk(OWNERS, state="read")
         assert (await receive(owner))["payload"] == {"bulk": "true", "state": "read"}
-        await quiet(member)
+        await check_no_push(member)
 
 
 async def test_c30_a_read_after_a_push_returns_the_change() -> None:
@@ -128,7 +128,7 @@ async def test_a_channel_of_another_workspace_is_rejected() -> None:
                 "type": "error", "error": "no such channel", "channel": channel}
         async with log.client("cyd") as client:
             await client.patch(f"/api/v1/inbox/{M}", json={"state": "read"})
-        await quiet(socket)
+        await check_no_push(socket)
 
 
 async def test_an_invalid_message_is_answered_with_an_error_and_an_oversized_one_closes_the_socket() -> None:
@@ -136,7 +136,7 @@ async def test_an_invalid_message_is_answered_with_an_error_and_an_oversized_one
         for raw in ("{", "[]", '{"type":"shout"}', '{"type":"ping","x":1}', '{"type":"subscribe"}', "\x00"):
             await socket.send(raw)
             assert (await receive(socket))["type"] == "error"
-        await quiet(socket)
+        await check_no_push(socket)
         await socket.send("x" * 2000)
         assert (await receive(socket))["type"] == "error"
         assert await ended(socket) == 1009

@@ -55,7 +55,7 @@ def space_of(request: Any) -> str:
     return re.sub(r"\W", "_", request.node.name)
 
 
-async def past(attn: Deciding, reader: tuple[str, str], case: str, ws: str) -> tuple[int, bytes]:
+async def history_of(attn: Deciding, reader: tuple[str, str], case: str, ws: str) -> tuple[int, bytes]:
     async with attn.client(*reader, ws=ws) as client:
         answer = await client.get(f"/cases/{case}/history")
     return answer.status_code, answer.content
@@ -68,11 +68,11 @@ async def test_a_users_own_draft_is_in_no_other_users_history(
     attn.happen(event("draft.edited", "d", ws=ws, title="my secret", case_id="k", editor={"type": "user", "id": "ann"}),
                 event("draft.discarded", "e", -1, ws=ws, case_id="k", by_user_id="ann"))
     archive.keep(attn.facts)
-    status, body = await past(attn, ("ann", "MEMBER"), "k", ws)
+    status, body = await history_of(attn, ("ann", "MEMBER"), "k", ws)
     assert (status, [row["type"] for row in json.loads(body)["events"]]) == (200, ["draft_edited", "draft_discarded"])
     assert b"ibx_" not in body, "the owner's own edits opened no item"
-    absent = await past(attn, ("bob", "OWNER"), "never", ws)
-    assert await past(attn, ("bob", "OWNER"), "k", ws) == absent
+    absent = await history_of(attn, ("bob", "OWNER"), "never", ws)
+    assert await history_of(attn, ("bob", "OWNER"), "k", ws) == absent
     assert absent[0] == 404
 
 
@@ -84,17 +84,17 @@ async def test_a_close_before_its_opening_is_visible_to_the_items_readers(
     ws = space_of(request)
     attn.happen(event("waitpoint.approved", "w", 5, ws=ws, case_id="k", by_user_id="ann"))
     archive.keep(attn.facts)
-    before = await past(attn, ("bob", "MEMBER"), "k", ws)
+    before = await history_of(attn, ("bob", "MEMBER"), "k", ws)
     assert (before[0], b"ibx_" in before[1]) == (200, False), "the item's target is still unknown"
     fact_count = len(attn.facts)
     attn.happen(waitpoint("w", ws=ws, case_id="k", target_role="OWNER"))
     archive.keep(attn.facts[fact_count:])
     if view == "gone":
         attn.tick(31 * 86_400)
-    status, body = await past(attn, ("ann", "OWNER"), "k", ws)
+    status, body = await history_of(attn, ("ann", "OWNER"), "k", ws)
     assert (status, [entry["type"] for entry in json.loads(body)["events"]]) == (
         200, ["waitpoint_approved", "waitpoint_created"])
-    assert await past(attn, ("bob", "MEMBER"), "k", ws) == await past(attn, ("bob", "MEMBER"), "never", ws)
+    assert await history_of(attn, ("bob", "MEMBER"), "k", ws) == await get_history(attn, ("bob", "MEMBER"), "never", ws)
 
 
 async def test_pages_skip_invisible_events(

@@ -68,11 +68,11 @@ def test_ranks_are_compared_by_code_unit() -> None:
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
 def test_json_keeps_each_digit(value: Any) -> None:
-    def exactly(text: str | bytes) -> Any:
+    def parse_exactly(text: str | bytes) -> Any:
         return json.loads(text, parse_float=Decimal)
 
     text = dumps(value)
-    assert exactly(dumps(loads(text))) == exactly(text) == exactly(canonical(value))
+    assert parse_exactly(dumps(loads(text))) == parse_exactly(text) == parse_exactly(canonical(value))
 
 
 def test_numbers_that_a_float_cannot_hold() -> None:

@@ -142,7 +142,7 @@ def test_any_bytes_are_mapped_or_have_a_mapping_error(body: bytes, content_type:
 
 
 @st.composite
-def lives(draw: st.DrawFn) -> list[dict[str, Any]]:
+def alert_deliveries(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Draws the deliveries of some alerts of one group in Alertmanager's order: each alert fires and is resolved
     several times, and some deliveries have several alerts."""
     deliveries, minute = [], 0
@@ -183,7 +183,7 @@ def view(deliveries: list[Any], mapper: Any) -> Any:
 @law(60)
 @given(data=st.data())
 def test_any_order_and_repeats_of_an_alerts_deliveries_give_one_view(kind: str, data: st.DataObject) -> None:
-    deliveries = data.draw(lives())
+    deliveries = data.draw(alert_deliveries())
     repeated = data.draw(st.permutations(deliveries + data.draw(st.lists(st.sampled_from(deliveries), max_size=5))))
 
     def mapper(delivery: Any) -> Mapped:
@@ -199,7 +199,7 @@ def test_any_order_and_repeats_of_an_alerts_deliveries_give_one_view(kind: str, 
 @given(data=st.data())
 def test_a_group_is_open_while_one_of_its_alerts_fires_in_any_order(data: st.DataObject) -> None:
     """The item's text comes from the first delivery about its newest alert, so the test compares the state only."""
-    deliveries = data.draw(lives())
+    deliveries = data.draw(alert_deliveries())
     repeated = data.draw(st.permutations(deliveries + data.draw(st.lists(st.sampled_from(deliveries), max_size=5))))
 
     def mapper(delivery: Any) -> Mapped:

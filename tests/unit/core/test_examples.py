@@ -58,7 +58,7 @@ def line(value: dict[str, Any]) -> dict[str, Any]:
     return {"topic": TOPIC_OF_TYPE.get(value["type"], "waitpoints"), "value": value}
 
 
-def shown(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
+def rows_by_kind(*values: dict[str, Any], at: int = 0) -> dict[str, ItemRow]:
     """Returns kind -> row after these events, at the time of the last one or `at`."""
     clock = max(at, *(us(value["time"]) for value in values))
     worker = Worker([encode_pack(Pack(at=clock, entries=[event_of(line(value))])) for value in values]).run()
@@ -82,7 +82,7 @@ def test_an_example_is_accepted(name: str) -> None:
 @pytest.mark.parametrize("name", ASKS)
 def test_an_example_with_an_ask_opens_an_item_that_asks(name: str) -> None:
     value = example(name)
-    [row] = shown(value).values()
+    [row] = rows_by_kind(value).values()
     assert row.question is not None
     state = read_ask(row.data.ask, row.kind)
     assert state is not None
@@ -105,45 +105,45 @@ def test_binary_mode_means_the_same(raw: bool) -> None:
 @pytest.mark.parametrize(("kind", "opens", "closes", "action"), CLOSES)
 def test_example_events_open_and_close_the_item_of_their_kind(kind: str, opens: str, closes: str, action: str) -> None:
     first, last = example(opens), example(closes)
-    row = shown(first)[kind]
+    row = rows_by_kind(first)[kind]
     assert row.state == "unread"
     assert row.data.title == first["data"]["title"]
     assert row.blocking == first["data"].get("blocking", kind in BLOCKING)
     assert row.priority == first["data"].get("priority", "normal")
-    row = shown(first, last)[kind]
+    row = rows_by_kind(first, last)[kind]
     assert (row.state, row.resolved_action, row.resolved_at) == ("resolved", action, us(last["time"]))
     assert row.resolved_by == last.get("data", {}).get("by_user_id")
 
 
 def test_an_escalation_is_updated() -> None:
-    row = shown(example("escalation.opened"), example("escalation.updated"))["escalation"]
+    row = rows_by_kind(example("escalation.opened"), example("escalation.updated"))["escalation"]
     assert (row.priority, row.target_user_id, row.target_role) == ("urgent", "u_maria", None)
     assert row.data.due_at is None, "null removes the due time; the target of the priority applies again"
     assert row.due_at == us(example("escalation.opened")["time"]) + HOUR // 4
 
 
 def test_a_session_that_starts_opens_no_item() -> None:
-    assert not shown(example("session.started"))
+    assert not rows_by_kind(example("session.started"))
 
 
 def test_a_case_is_blocked_until_its_state_changes() -> None:
     blocked = example("case.state_changed")
     left = {**blocked, "id": "case-def-5", "time": "2026-05-20T16:00:00Z", "data": {"state": "IMPLEMENTING"}}
-    assert shown(blocked)["blocked_case"].is_open
-    assert shown(blocked, left)["blocked_case"].resolved_action == "state_left"
+    assert rows_by_kind(blocked)["blocked_case"].is_open
+    assert rows_by_kind(blocked, left)["blocked_case"].resolved_action == "state_left"
 
 
 def test_a_proof_begins_to_expire_by_itself() -> None:
     proof, expired = example("proof.attached"), example("proof.expired")
     due = us(proof["data"]["expires_at"])
-    assert "proof_expiring" not in shown(proof, at=due - 24 * HOUR - 1)
-    assert shown(proof, at=due - 24 * HOUR)["proof_expiring"].is_open
-    assert shown(proof, expired)["proof_expiring"].resolved_action == "expired"
+    assert "proof_expiring" not in rows_by_kind(proof, at=due - 24 * HOUR - 1)
+    assert rows_by_kind(proof, at=due - 24 * HOUR)["proof_expiring"].is_open
+    assert rows_by_kind(proof, expired)["proof_expiring"].resolved_action == "expired"
     newer = {**proof, "id": "prf-4-1", "subject": "proof_4", "time": "2026-05-27T00:00:00Z"}
     newer["data"] = {**proof["data"], "expires_at": "2026-06-30T00:00:00Z"}
-    assert shown(proof, newer)["proof_expiring"].resolved_action == "attached"
+    assert rows_by_kind(proof, newer)["proof_expiring"].resolved_action == "attached"
 
 
 def test_a_draft_waits_for_its_owner() -> None:
-    row = shown(example("draft.edited"))["draft_review"]
+    row = rows_by_kind(example("draft.edited"))["draft_review"]
     assert (row.target_user_id, row.target_role) == ("u_jonas", None)

@@ -155,7 +155,7 @@ def test_a_repeated_fact_is_accepted_and_a_differing_one_is_reported(folded: Ref
 
 
 def test_a_lost_repeated_or_unexplained_write_is_a_difference() -> None:
-    class Nowhere:
+    class ListingEdge:
         def __init__(self, *rows: dict[str, Any]) -> None:
             self.rows = rows
 
@@ -166,7 +166,7 @@ def test_a_lost_repeated_or_unexplained_write_is_a_difference() -> None:
     desks = Desks(1, 1, [], cast("Any", None))
     (person,) = desks.people
     shown = [{"source_id": name, "state": "unread", "away": False} for name in person.items]
-    assert desks.differences([cast("Any", Nowhere(*shown))], []) == []
+    assert desks.differences([cast("Any", ListingEdge(*shown))], []) == []
     name = next(iter(person.items))
     person.acts[name, "item.read"] = 1
     assert len(acts_differ([person], [])) == 1
@@ -175,10 +175,10 @@ def test_a_lost_repeated_or_unexplained_write_is_a_difference() -> None:
     assert len(acts_differ([person], [fact, fact])) == 1
     assert len(acts_differ([], [fact])) == 1
     person.items[name].state = "read"
-    assert len(desks.differences([cast("Any", Nowhere(*shown))], [fact])) == 1
+    assert len(desks.differences([cast("Any", ListingEdge(*shown))], [fact])) == 1
     person.items[name].state, person.items[name].away = "unread", True
-    assert len(desks.differences([cast("Any", Nowhere(*shown))], [fact])) == 1
-    assert len(desks.differences([cast("Any", Nowhere())], [fact])) == len(person.items) + 1
+    assert len(desks.differences([cast("Any", ListingEdge(*shown))], [fact])) == 1
+    assert len(desks.differences([cast("Any", ListingEdge())], [fact])) == len(person.items) + 1
 
 
 def test_history_that_misses_or_repeats_is_different(folded: Refold) -> None:

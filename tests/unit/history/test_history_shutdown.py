@@ -17,7 +17,7 @@ from streams.history.consumer import Consumer
 from streams.runtime.worker_thread import WorkerThread
 
 
-class Silent:
+class SilentConsumer:
     """A group's consumer with one partition whose coordinator does not answer: aiokafka repeats the request without
     end."""
 
@@ -39,7 +39,7 @@ class Silent:
 
 
 async def test_a_stop_does_not_wait_for_committed_offsets() -> None:
-    kafka, stop, background, nothing = Silent(), asyncio.Event(), WorkerThread("test"), cast("Any", None)
+    kafka, stop, background, nothing = SilentConsumer(), asyncio.Event(), WorkerThread("test"), cast("Any", None)
     try:
         consumer = Consumer(Settings(_env_file=None), cast("Any", kafka), nothing, background, nothing)
         running = asyncio.create_task(consumer.run(stop))

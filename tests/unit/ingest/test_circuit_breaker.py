@@ -9,14 +9,14 @@ from streams.ingest.circuit_breaker import BreakerPolicy, CircuitBreaker, Circui
 POLICY = BreakerPolicy(reject_ratio=0.5, min_records=100, window=60.0, initial_delay=30.0, max_delay=100.0)
 
 
-def fed(breaker: CircuitBreaker, now: float, good: int, bad: int) -> bool:
+def record_results(breaker: CircuitBreaker, now: float, good: int, bad: int) -> bool:
     return any([breaker.record(now, False) for _ in range(good)] + [breaker.record(now, True) for _ in range(bad)])
 
 
 def test_few_rejects_do_not_open_the_breaker() -> None:
     breaker = CircuitBreaker(POLICY)
-    assert not fed(breaker, 0.0, good=0, bad=99)
-    assert not fed(CircuitBreaker(POLICY), 0.0, good=1000, bad=900)
+    assert not record_results(breaker, 0.0, good=0, bad=99)
+    assert not record_results(CircuitBreaker(POLICY), 0.0, good=1000, bad=900)
 
 
 def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
@@ -27,29 +27,29 @@ def test_a_bad_deployment_stops_at_the_hundredth_record() -> None:
 
 def test_records_older_than_the_window_do_not_count() -> None:
     breaker = CircuitBreaker(POLICY)
-    assert not fed(breaker, 0.0, good=0, bad=99)
-    assert not fed(breaker, 61.0, good=0, bad=99)
-    assert fed(breaker, 62.0, good=0, bad=1)
+    assert not record_results(breaker, 0.0, good=0, bad=99)
+    assert not record_results(breaker, 61.0, good=0, bad=99)
+    assert record_results(breaker, 62.0, good=0, bad=1)
 
 
 def test_a_good_past_does_not_hide_a_bad_minute() -> None:
     breaker = CircuitBreaker(POLICY)
-    assert not fed(breaker, 0.0, good=100_000, bad=0)
-    assert fed(breaker, 61.0, good=0, bad=100)
+    assert not record_results(breaker, 0.0, good=100_000, bad=0)
+    assert record_results(breaker, 61.0, good=0, bad=100)
 
 
 def test_a_reject_ratio_of_zero_disables_the_breaker() -> None:
-    assert not fed(CircuitBreaker(BreakerPolicy(reject_ratio=0.0)), 0.0, good=0, bad=10_000)
+    assert not record_results(CircuitBreaker(BreakerPolicy(reject_ratio=0.0)), 0.0, good=0, bad=10_000)
 
 
-def stopped() -> CircuitBreaker:
+def open_breaker() -> CircuitBreaker:
     breaker = CircuitBreaker(POLICY)
-    assert fed(breaker, 0.0, good=0, bad=100)
+    assert record_results(breaker, 0.0, good=0, bad=100)
     return breaker
 
 
 def test_the_wait_before_a_probe_doubles_after_each_failed_probe() -> None:
-    breaker, now, waits = stopped(), 0.0, []
+    breaker, now, waits = open_breaker(), 0.0, []
     for _ in range(4):
         waits.append(breaker.seconds_until_probe(now))
         assert not breaker.is_probe_due(now + breaker.seconds_until_probe(now) - 0.1)
@@ -61,38 +61,38 @@ def test_the_wait_before_a_probe_doubles_after_each_failed_probe() -> None:
 
 
 def test_a_good_probe_closes_the_breaker_and_resets_its_window() -> None:
-    breaker = stopped()
+    breaker = open_breaker()
     breaker.start_probe()
-    assert not fed(breaker, 30.0, good=60, bad=40)
+    assert not record_results(breaker, 30.0, good=60, bad=40)
     assert breaker.state is CircuitState.CLOSED
-    assert not fed(breaker, 31.0, good=0, bad=99)
-    assert fed(breaker, 31.0, good=0, bad=1)
+    assert not record_results(breaker, 31.0, good=0, bad=99)
+    assert record_results(breaker, 31.0, good=0, bad=1)
     assert breaker.seconds_until_probe(31.0) == 30.0
 
 
 def test_a_probe_with_few_records_is_decided_by_these() -> None:
     for good, bad, goes_on in ((1, 0, True), (2, 1, True), (1, 2, False), (0, 1, False)):
-        breaker = stopped()
+        breaker = open_breaker()
         breaker.start_probe()
-        assert not fed(breaker, 30.0, good, bad)
+        assert not record_results(breaker, 30.0, good, bad)
         assert breaker.evaluate_probe(30.0) is goes_on
 
 
 def test_a_probe_without_records_is_due_again_at_once() -> None:
-    breaker = stopped()
+    breaker = open_breaker()
     breaker.start_probe()
     assert not breaker.evaluate_probe(30.0)
     assert breaker.is_probe_due(30.0)
 
 
 def test_a_forced_closed_breaker_ignores_rejects_until_a_good_window() -> None:
-    breaker = stopped()
+    breaker = open_breaker()
     breaker.force_close()
-    assert not fed(breaker, 1.0, good=0, bad=10_000)
+    assert not record_results(breaker, 1.0, good=0, bad=10_000)
     assert breaker.state is CircuitState.FORCED_CLOSED
-    assert not fed(breaker, 62.0, good=100, bad=0)
+    assert not record_results(breaker, 62.0, good=100, bad=0)
     assert breaker.state is CircuitState.CLOSED
-    assert fed(breaker, 63.0, good=0, bad=101)
+    assert record_results(breaker, 63.0, good=0, bad=101)
 
 
 def test_the_window_counts_exactly_the_records_within_it() -> None:

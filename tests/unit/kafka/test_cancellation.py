@@ -83,7 +83,7 @@ async def test_a_client_closes_completely_after_a_cancellation() -> None:
     assert task.cancelled()
 
 
-class _Held:
+class _FencedProducer:
     async def close(self) -> None: ...
 
 
@@ -93,8 +93,8 @@ async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellati
     """A library may swallow the cancellation: the rebalance does not wait for the fold that is loading."""
     loading = asyncio.Event()
 
-    async def claim(*_: Any) -> _Held:
-        return _Held()
+    async def claim(*_: Any) -> _FencedProducer:
+        return _FencedProducer()
 
     class Loads(partition.PartitionProcessor):
         async def _start(self, held: Any) -> None:
@@ -168,8 +168,8 @@ async def test_a_rebalance_does_not_wait_for_all_missing_records(monkeypatch: py
     """After an outage the missing records may take longer to read than the group's rebalance timeout."""
     taken: list[int] = []
 
-    async def claim(*_: Any) -> _Held:
-        return _Held()
+    async def claim(*_: Any) -> _FencedProducer:
+        return _FencedProducer()
 
     async def endless(*_: Any) -> AsyncIterator[Any]:
         for offset in itertools.count():
@@ -201,37 +201,37 @@ async def test_a_rebalance_does_not_wait_for_all_missing_records(monkeypatch: py
     assert gaps.next_offsets == {TP("attn.log", 0): taken[-1] + 1}
 
 
-class _Hangs(Service):
+class _NeverStops(Service):
     async def on_stop(self) -> None:
         await asyncio.Event().wait()
 
 
-class _Hanging(Service):
+class _AppThatNeverStops(Service):
     """Stops as a Faust app does: it awaits its dependencies, and swallows the cancellation."""
 
     def on_init_dependencies(self) -> list[Any]:
-        return [_Hangs(), _Hangs()]
+        return [_NeverStops(), _NeverStops()]
 
 
-class _Left(Exception):
+class _ProcessExit(Exception):
     pass
 
 
 async def test_the_process_exits_even_if_faust_ignores_the_stop_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def leave(code: int) -> None:
-        raise _Left(code)
+    def exit_process(code: int) -> None:
+        raise _ProcessExit(code)
 
-    app = _Hanging()
+    app = _AppThatNeverStops()
     await app.start()
-    monkeypatch.setattr(main.os, "_exit", leave)
+    monkeypatch.setattr(main.os, "_exit", exit_process)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
     part = cast("Any", SimpleNamespace(stop=app.stop, supervisor=TaskSupervisor(), stopped_cleanly=True))
     ending = asyncio.create_task(main._stop(part, None, 0.01))
     await asyncio.wait({ending}, timeout=5)
     assert ending.done()
-    with pytest.raises(_Left, match="0"):
+    with pytest.raises(_ProcessExit, match="0"):
         await ending
 
 
@@ -265,14 +265,14 @@ async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: p
     left = threading.Event()
     codes: list[int] = []
 
-    def leave(code: int) -> None:
+    def exit_process(code: int) -> None:
         codes.append(code)
         left.set()
 
     async def stop() -> None:
         assert left.wait(10)  # blocks the event loop until the process exits
 
-    monkeypatch.setattr(main.os, "_exit", leave)
+    monkeypatch.setattr(main.os, "_exit", exit_process)
     monkeypatch.setattr(main.logging, "shutdown", lambda: None)
     monkeypatch.setattr(main, "_BLOCKED_SECONDS", 0.05)
     part = cast("Any", SimpleNamespace(stop=stop, supervisor=TaskSupervisor(), stopped_cleanly=False))

@@ -136,13 +136,13 @@ def test_pages_of_dismissed_items_are_complete_and_ordered(pins: frozenset[str])
     assert listed == wanted
 
 
-class _Counted(list[bytes]):
+class _CountingKeys(list[bytes]):
     """The keys of a plain set; counts each read of a key."""
 
     looks = 0
 
     def __getitem__(self, at: Any) -> Any:
-        _Counted.looks += 1
+        _CountingKeys.looks += 1
         return super().__getitem__(at)
 
 
@@ -150,11 +150,11 @@ class _Counted(list[bytes]):
 def test_dismissed_keys_before_the_first_listed_key_are_skipped(left: int) -> None:
     names = [b"%04d" % number for number in range(2000)]
     targeted, dismissed = SortedKeys(), SortedKeys()
-    targeted._keys = _Counted(names)
-    dismissed._keys = _Counted(name for name in names if name != names[left])
-    _Counted.looks = 0
+    targeted._keys = _CountingKeys(names)
+    dismissed._keys = _CountingKeys(name for name in names if name != names[left])
+    _CountingKeys.looks = 0
     assert list(targeted.difference_after(dismissed, b"")) == [names[left]]
-    assert _Counted.looks < 120
+    assert _CountingKeys.looks < 120
 
 
 def test_the_first_page_does_not_read_all_dismissed_items(steps: list[bytes]) -> None:
@@ -177,7 +177,7 @@ def test_difference_after_skips_the_other_set(drawn: list[tuple[int, bool]], aft
     assert list(targeted.difference_after(dismissed, b"%02d" % after)) == wanted
 
 
-class _Many(set[Any]):
+class _CountingSet(set[Any]):
     """A set of streams that counts its iterations."""
 
     walks = 0
@@ -194,7 +194,7 @@ def test_joining_or_leaving_a_group_of_readers_does_not_scan_it() -> None:
     feeds = [fed.edge.feed_hub.open(Reader("w1", f"u{number}", frozenset({"MEMBER"})), 5, None, outlet)
              for number, outlet in enumerate(outlets)]
     [channel] = fed.edge.feed_hub._channels["w1"].values()
-    many = channel.streams = _Many(channel.streams)
+    many = channel.streams = _CountingSet(channel.streams)
     for number, outlet in enumerate(outlets):
         outlet.ready = number % 3 == 0  # a third of the streams lags from the first frame on, a third from the second
     fed.put((key, None))

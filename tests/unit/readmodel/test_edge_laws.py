@@ -51,7 +51,7 @@ def test_law_4_snapshot_and_frames_are_the_page(seed: int, before: int) -> None:
             assert copy.cursor <= edge.replica.cursor(reader.workspace_id)
 
 
-class _Weighty(World):
+class _WorldOfLargeBodies(World):
     """A world whose items have bodies of many sizes, which also change while the item keeps its rank."""
 
     def _item(self) -> tuple[bytes, ItemRow]:
@@ -64,7 +64,7 @@ class _Weighty(World):
 @EXAMPLES
 @given(SEEDS, st.integers(1, 6000))
 def test_law_4_holds_where_pages_end_at_bytes(seed: int, max_bytes: int) -> None:
-    world = _Weighty(seed)
+    world = _WorldOfLargeBodies(seed)
     with mock.patch.object(listing, "PAGE_BYTES", max_bytes):
         edge, resuming = Edge(world, limits=(1, 4, 1000)), Edge(limits=(4,))
         for batch in world.batches(12):
@@ -83,7 +83,7 @@ def test_law_4_holds_where_pages_end_at_bytes(seed: int, max_bytes: int) -> None
 @EXAMPLES
 @given(SEEDS, st.integers(1, 6000), st.booleans())
 def test_pages_that_end_at_bytes_put_together_are_the_list(seed: int, max_bytes: int, dismissed: bool) -> None:
-    world = _Weighty(seed, items=30)
+    world = _WorldOfLargeBodies(seed, items=30)
     for _ in range(6):
         world.batch(30)
     edge, answers = Edge(world, limits=()), PageRenderer()

@@ -12,7 +12,7 @@ from api.edge import follower
 from api.edge.services import Edge
 
 
-class Silent:
+class SilentConsumer:
     """A consumer whose `stop` never returns: its connection waits for a silent broker."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Silent:
 
 async def test_a_stop_does_not_wait_for_a_silent_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "_CLOSE_SECONDS", 0.01, raising=False)
-    following, consumers = asyncio.Event(), [Silent(), Silent()]
+    following, consumers = asyncio.Event(), [SilentConsumer(), SilentConsumer()]
     left = iter(consumers)
 
     class Follower(follower.TopicFollower):

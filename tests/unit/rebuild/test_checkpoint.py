@@ -28,18 +28,18 @@ def views() -> list[PartitionView]:
     return [*all_views, PartitionView(3)]  # partition 3 was never folded
 
 
-async def given(stored_views: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:
+async def iterate(stored_views: list[PartitionView]) -> AsyncIterator[tuple[int, PartitionView]]:
     for partition, view in enumerate(stored_views):
         yield partition, view
 
 
-async def written(path: Path, stored_views: list[PartitionView], rules: FoldConfig = FoldConfig()) -> int:  # noqa: B008 - frozen
-    return await CheckpointWriter(path, len(stored_views), rules).write(given(stored_views))
+async def write(path: Path, stored_views: list[PartitionView], rules: FoldConfig = FoldConfig()) -> int:  # noqa: B008 - frozen
+    return await CheckpointWriter(path, len(stored_views), rules).write(iterate(stored_views))
 
 
 async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
     path, stored_views = tmp_path / "views.gz", views()
-    assert await written(path, stored_views) == sum(len(view.rows) for view in stored_views)
+    assert await write(path, stored_views) == sum(len(view.rows) for view in stored_views)
     assert [file.name for file in tmp_path.iterdir()] == ["views.gz"]
     read = Checkpoint(path)
     head = read.head
@@ -56,7 +56,7 @@ async def test_rows_read_equal_rows_written(tmp_path: Path) -> None:
 
 async def test_a_changed_or_truncated_checkpoint_is_rejected(tmp_path: Path) -> None:
     path, other = tmp_path / "views.gz", tmp_path / "other.gz"
-    await written(path, views())
+    await write(path, views())
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     whole = path.read_bytes()
     bad = [
@@ -77,7 +77,7 @@ async def test_a_changed_or_truncated_checkpoint_is_rejected(tmp_path: Path) -> 
 @pytest.mark.parametrize(("field", "message"), [("v", "a checkpoint has version 9"), ("view", "a view has version 9")])
 async def test_a_checkpoint_of_a_newer_version_is_rejected(tmp_path: Path, field: str, message: str) -> None:
     path = tmp_path / "views.gz"
-    await written(path, views())
+    await write(path, views())
     first, *rest = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     path.write_bytes(gzip.compress(json.dumps(json.loads(first) | {field: 9}).encode() + b"\n" + b"".join(rest)))
     with pytest.raises(UserError, match=f"{message}.* upgrade this process"):
@@ -91,8 +91,8 @@ async def test_a_view_with_an_invalid_row_writes_no_checkpoint(tmp_path: Path) -
         stored_views = views()
         stored_views[1].rows[b"i:x"] = wrong
         with pytest.raises(UserError, match="partition 1: the value of key b'i:x' is not a row"):
-            await written(path, stored_views)
+            await write(path, stored_views)
     assert path.read_bytes() == b"the one of before"
     assert [file.name for file in tmp_path.iterdir()] == ["views.gz"]
     with pytest.raises(UserError, match="cannot write"):
-        await written(tmp_path / "none" / "views.gz", views())
+        await write(tmp_path / "none" / "views.gz", views())

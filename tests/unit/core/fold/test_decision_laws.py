@@ -40,7 +40,7 @@ def played(script: list[tuple[str, tuple[int, ...]]]) -> Play:
     return play
 
 
-def known(facts: list[bytes]) -> list[Fact | Outcome]:
+def decoded(facts: list[bytes]) -> list[Fact | Outcome]:
     return [decode_fact(raw) for raw in facts]
 
 
@@ -134,7 +134,7 @@ def test_any_order_and_packs_of_any_size_decide_each_question_once(
             log.append(encode_pack(Pack(clock, pack)))
             pack = []
     calm = Worker(log).run()
-    check_invariants(known(calm.facts), [json.loads(raw) for raw in calm.decisions])
+    check_invariants(decoded(calm.facts), [json.loads(raw) for raw in calm.decisions])
 
 
 def _small_parts(part: int, wake: int) -> object:
@@ -170,7 +170,7 @@ def test_a_crash_between_any_two_writes_loses_and_doubles_no_decision(
     assert worker.rows == calm.rows
     assert worker.known_facts() == calm.known_facts() == calm.facts
     assert list(dict.fromkeys(worker.decisions)) == list(dict.fromkeys(calm.decisions))
-    check_invariants(known(worker.known_facts()), [json.loads(raw) for raw in worker.decisions])
+    check_invariants(decoded(worker.known_facts()), [json.loads(raw) for raw in worker.decisions])
 
 
 @slow
@@ -205,7 +205,7 @@ def test_of_a_thousand_deciders_one_wins_and_all_others_get_the_winner(seed: int
         size = rng.randint(1, 200)
         play._append(*votes[:size])
         del votes[:size]
-    outcomes = [fact for fact in known(play.worker.facts) if isinstance(fact, Outcome)]
+    outcomes = [fact for fact in decoded(play.worker.facts) if isinstance(fact, Outcome)]
     assert Counter(outcome.status for outcome in outcomes) == {201: 1, 409: 999}
     winner = deciders[0][0]
     for outcome in outcomes:

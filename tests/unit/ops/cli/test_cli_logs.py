@@ -122,18 +122,18 @@ def test_repeated_log_lines_of_libraries_are_limited() -> None:
     now = 0.0
     calm = RepeatFilter(quiet=10.0, clock=lambda: now)
 
-    def said(name: str, line: str, *given: object) -> str | None:
+    def logged_text(name: str, line: str, *given: object) -> str | None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, line, given, None)
         return record.getMessage() if calm.filter(record) else None
 
-    assert said("aiokafka", "no node %s", 1) == "no node 1"
-    assert [said("aiokafka", "no node %s", 2) for _ in range(7)] == [None] * 7
-    assert said("aiokafka", "another line") == "another line"
-    assert [said("attn.worker", "no node %s", 1) for _ in range(2)] == ["no node 1"] * 2
+    assert logged_text("aiokafka", "no node %s", 1) == "no node 1"
+    assert [logged_text("aiokafka", "no node %s", 2) for _ in range(7)] == [None] * 7
+    assert logged_text("aiokafka", "another line") == "another line"
+    assert [logged_text("attn.worker", "no node %s", 1) for _ in range(2)] == ["no node 1"] * 2
     now = 10.0
-    assert said("aiokafka", "no node %s", 3) == "no node 3 (and 7 more like it since)"
+    assert logged_text("aiokafka", "no node %s", 3) == "no node 3 (and 7 more like it since)"
     now = 20.0
-    assert said("aiokafka", "no node %s", 3) == "no node 3"
+    assert logged_text("aiokafka", "no node %s", 3) == "no node 3"
 
 
 def test_many_repeated_lines_take_no_memory_and_debug_shows_all() -> None:
