@@ -94,7 +94,7 @@ async def test_a_close_before_its_opening_is_visible_to_the_items_readers(
     status, body = await history_of(attn, ("ann", "OWNER"), "k", ws)
     assert (status, [entry["type"] for entry in json.loads(body)["events"]]) == (
         200, ["waitpoint_approved", "waitpoint_created"])
-    assert await history_of(attn, ("bob", "MEMBER"), "k", ws) == await get_history(attn, ("bob", "MEMBER"), "never", ws)
+    assert await history_of(attn, ("bob", "MEMBER"), "k", ws) == await history_of(attn, ("bob", "MEMBER"), "never", ws)
 
 
 async def test_pages_skip_invisible_events(

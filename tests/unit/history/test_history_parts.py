@@ -110,7 +110,7 @@ def test_facts_keep_their_records_and_only_unreadable_records_are_dead_letters()
 # --- the writer ---
 
 
-class RefusingClickHouse:
+class Refusing:
     """A ClickHouse table without rows that refuses the named rows."""
 
     def __init__(self, bad: set[str], error: Exception) -> None:
@@ -146,7 +146,7 @@ def batch_of(records: Sequence[Record]) -> PendingBatch:
     return batch
 
 
-def write_all(store: RefusingClickHouse, records: list[Record], tries: int = 1) -> list[tuple[int, str]]:
+def write(store: Refusing, records: list[Record], tries: int = 1) -> list[tuple[int, str]]:
     """Returns offset and reason of the dead letters."""
     writer = Writer(store, 30)
     writer.open([0])
@@ -163,9 +163,9 @@ def test_an_insert_has_rows_of_one_month() -> None:
     accepted."""
     ends = [1_769_903_999_999_999, 1_769_904_000_000_000]  # the last microsecond of January 2026, the first of February
     times = [ends[number % 2] for number in range(10)] + [2**60, -5]
-    store = RefusingClickHouse(set(), RowsRefused("none"))
+    store = Refusing(set(), RowsRefused("none"))
     records = [Record(number, encode_fact(fact(number, at=at))) for number, at in enumerate(times)]
-    assert write_all(store, records) == []
+    assert write(store, records) == []
     assert store.inserts == 4
     assert store.rows[:10] == [f"/s e{number}" for number in (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)]
     assert len(store.rows) == 12
@@ -177,8 +177,8 @@ def test_only_facts_are_inserted_and_unreadable_records_are_dead_letters() -> No
         *facts(2), Record(2, b"{"), Record(3, None), Record(4, encode_fact(outcome)),
         Record(5, encode_fact(fact(9, derived=True))), Record(6, encode_fact(fact(10))), Record(7, b'{"t":"\xff"}'),
     ]
-    store = RefusingClickHouse(set(), RowsRefused("no"))
-    letters = write_all(store, records)
+    store = Refusing(set(), RowsRefused("no"))
+    letters = write(store, records)
     assert store.rows == ["/s e0", "/s e1", "/s e10"]
     assert [offset for offset, _ in letters] == [2, 3, 7]
     assert all(reason.startswith("not a fact: ") for _, reason in letters)
@@ -186,20 +186,20 @@ def test_only_facts_are_inserted_and_unreadable_records_are_dead_letters() -> No
 
 @pytest.mark.parametrize("bad", [{3}, {0}, {99}, {0, 1, 50, 99}, set(range(100))])
 def test_a_refused_row_goes_to_dead_letters_and_the_rest_goes_in(bad: set[int]) -> None:
-    store = RefusingClickHouse({f"/s e{number}" for number in bad}, RowsRefused("too long"))
-    assert sorted(write_all(store, facts(100))) == [(number, "too long") for number in sorted(bad)]
+    store = Refusing({f"/s e{number}" for number in bad}, RowsRefused("too long"))
+    assert sorted(write(store, facts(100))) == [(number, "too long") for number in sorted(bad)]
     assert sorted(store.rows) == sorted(f"/s e{number}" for number in range(100) if number not in bad)
 
 
 def test_bisection_isolates_a_refused_row() -> None:
-    store = RefusingClickHouse({"/s e7"}, ClickHouseUnavailable("code 999", answered=True))
-    letters = write_all(store, facts(100), tries=4)
+    store = Refusing({"/s e7"}, ClickHouseUnavailable("code 999", answered=True))
+    letters = write(store, facts(100), tries=4)
     assert letters == [(7, "code 999")]
     assert len(store.rows) == 99
 
 
 def test_an_outage_writes_no_dead_letter() -> None:
-    store = RefusingClickHouse({f"/s e{number}" for number in range(100)}, ClickHouseUnavailable("read-only", answered=True))
+    store = Refusing({f"/s e{number}" for number in range(100)}, ClickHouseUnavailable("read-only", answered=True))
     writer = Writer(store, 30)
     writer.open([0])
     plan = writer.plan(batch_of(facts(100)))
