@@ -54,7 +54,7 @@ def pasts(draw: Any) -> list[ListChange]:
     return changes
 
 
-def reference(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
+def expected(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[str, int], list[int]]:
     """Reference for `placements`: sorts the list at every moment.
     Returns (item, start) -> [sum of positions over time, time among the first n for each n of FIRST]."""
     shown: dict[str, RankedItem | None] = {}
@@ -84,7 +84,7 @@ def reference(past: list[ListChange], policy: Policy, end: int) -> dict[tuple[st
 @law(100)
 def test_positions_equal_those_of_a_list_that_is_sorted_at_every_moment(past: list[ListChange], policy: Policy) -> None:
     stays = placements(past, policy, END)
-    assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in stays} == reference(past, policy, END)
+    assert {(stay.item, stay.start): [stay.position_time, *stay.first] for stay in stays} == expected(past, policy, END)
     assert all(stay.length > 0 and (stay.seen is None) == (stay.first[-1] == 0) for stay in stays)
 
 
