@@ -1,5 +1,4 @@
-"""`python -m bench pipeline|recovery|feed|edge|events|writes|latency|decisions|history|insights|sessions|idle`: what
-attn costs beside named baselines, in the same run.
+"""`python -m bench NAME`: what attn costs beside named baselines, in the same run. Without a name it lists the benches.
 
 Machines are noisy: read the ratios and the CPU per event; wall rates say little.
 """
@@ -13,7 +12,7 @@ BENCHES = {
     "pipeline": "bench.pipeline.bench", "recovery": "bench.recovery.bench", "feed": "bench.feed.bench",
     "edge": "bench.edge.bench", "events": "bench.events", "writes": "bench.writes", "decisions": "bench.decisions",
     "latency": "bench.latency.bench", "history": "bench.history", "insights": "bench.insights",
-    "sessions": "bench.sessions", "idle": "bench.idle.bench",
+    "sessions": "bench.sessions", "idle": "bench.idle.bench", "traces": "bench.traces.bench",
 }
 
 
