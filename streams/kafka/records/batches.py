@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Generator, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -95,8 +96,9 @@ class Buffer:
 class Partition:
     """Iterates over the records of one fetched partition.
 
-    `limit`: the high watermark; the buffer has no offset at or after it. `next_fetch_offset`: the offset that the
-    consumer fetches next, given the records iterated so far.
+    `limit`: the high watermark. Kafka reads it before the records, so a complete batch may end after it. Otherwise the
+    buffer has no offset at or after it. `next_fetch_offset`: the offset that the consumer fetches next, given the
+    records iterated so far.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class Partition:
             yield self._unreadable(raw, end, "the CRC does not match")
         elif self._skips(batch, header):
             self.next_fetch_offset = end + 1
-        elif end != last:
+        elif end != last and not self._is_complete(raw, header, last):
             yield self._unreadable(raw, end, f"the batch says it ends at offset {last}")
         else:
             began = self.next_fetch_offset
@@ -187,6 +189,14 @@ class Partition:
             if complete or self._next_start_unknown or self.next_fetch_offset == began:
                 self.next_fetch_offset = max(self.next_fetch_offset, last + 1)
             # Otherwise compaction removed the last records, or the header is wrong: the next fetch shows which.
+
+    def _is_complete(self, raw: memoryview, header: _Header, last: int) -> bool:
+        """Whether the batch has a readable record for each offset from the current position to the end it claims."""
+        if header.number != header.last_delta + 1 or header.base > self.next_fetch_offset:
+            return False
+        records = list(copy(self)._parse_records(raw, DefaultRecordBatch(bytes(raw)), header, last))
+        expected = last + 1 - self.next_fetch_offset  # offsets of records increase
+        return len(records) == expected and not any(isinstance(record, Unreadable) for record in records)
 
     def _skips(self, batch: DefaultRecordBatch, header: _Header) -> bool:
         """Whether the batch is a control batch or belongs to an aborted transaction."""

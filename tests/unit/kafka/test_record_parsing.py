@@ -116,6 +116,17 @@ def test_a_broken_batch_is_unreadable_and_the_batches_around_it_are_read(broken:
     assert after == 14
 
 
+@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize("at", [12, 13])
+def test_a_complete_batch_that_ends_after_the_high_watermark_is_read(codec: int, at: int) -> None:
+    """Kafka reads the high watermark before the records. A record that is written in between is in the response."""
+    for limit in (12, 13, 14):
+        found = Partition(TP, Buffer(Batch(values(b"x", b"y", b"z"), 12, codec).encode()), (), at, None, None, True, 1)
+        found.limit = limit
+        assert shape(list(found)) == [b"x", b"y", b"z"][at - 12:]
+        assert found.next_fetch_offset == 15
+
+
 def test_the_next_batch_is_read_after_a_batch_whose_offsets_overlap_it() -> None:
     """The embedded broker writes such a batch for a negative offset delta. The next batch is read, also if both are
     fetched again."""
