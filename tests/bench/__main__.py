@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: what attn costs beside named baselines, in the same run. Without a name it lists the benches.
+"""`python -m bench NAME`: what attn costs beside named baselines, in the same run.
 
 Machines are noisy: read the ratios and the CPU per event; wall rates say little.
 """
@@ -13,6 +13,7 @@ BENCHES = {
     "edge": "bench.edge.bench", "events": "bench.events", "writes": "bench.writes", "decisions": "bench.decisions",
     "latency": "bench.latency.bench", "history": "bench.history", "insights": "bench.insights",
     "sessions": "bench.sessions", "idle": "bench.idle.bench", "traces": "bench.traces.bench",
+    "large": "bench.large.bench",
 }
 
 
