@@ -6,7 +6,7 @@ Of the contents of rows it knows only the timer, field `wake`.
 from __future__ import annotations
 
 from binascii import a2b_base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from struct import Struct
 
 import msgspec
@@ -63,7 +63,16 @@ class RowCache:
 
     def load(self) -> None:
         """Reads position, timers and known event digests from the durable rows, in one pass over all of them."""
-        timers: list[tuple[int, bytes]] = []
+        self._timers.load(self._read_timers())
+        raw_position = self.rows.get(position_key(self.partition))
+        if raw_position is not None:
+            position = decode_row(b"~:", raw_position)
+            assert isinstance(position, PositionRow)
+            position.v = VIEW_VERSION  # the version of the rows that this fold writes
+            self.position = position
+
+    def _read_timers(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the timers of the durable rows, and notes the known event digests."""
         for key, value in self.rows.items():
             kind = key[:2]
             if kind == b"~:":
@@ -76,14 +85,7 @@ class RowCache:
             else:
                 wake = _decode_timer(value).wake
             if wake is not None:
-                timers.append((wake, key))
-        self._timers.load(timers)
-        raw_position = self.rows.get(position_key(self.partition))
-        if raw_position is not None:
-            position = decode_row(b"~:", raw_position)
-            assert isinstance(position, PositionRow)
-            position.v = VIEW_VERSION  # the version of the rows that this fold writes
-            self.position = position
+                yield wake, key
 
     def get(self, key: bytes) -> Row | None:
         """Returns the decoded row, None if there is none. A caller that changes the row must `put` it."""

@@ -13,9 +13,12 @@ from streams.core.config import FoldConfig
 from streams.core.timer_queue import TimerQueue
 
 KEYS = [f"k{number}".encode() for number in range(40)]
+# In five buckets, at their edges too.
+TIMES = st.tuples(st.integers(0, 4), st.integers(0, 9)).map(
+    lambda pair: (pair[0] << timer_queue._BUCKET_BITS) + pair[1])
 # (key, its new due time or None for no timer), or a time at which all due timers are taken.
-CHANGE = st.tuples(st.sampled_from(KEYS), st.one_of(st.none(), st.integers(0, 50)))
-STEPS = st.lists(st.one_of(CHANGE, st.integers(0, 50)), max_size=200)
+CHANGE = st.tuples(st.sampled_from(KEYS), st.one_of(st.none(), TIMES))
+STEPS = st.lists(st.one_of(CHANGE, TIMES), max_size=200)
 
 
 @law(200)
@@ -65,6 +68,24 @@ def test_stale_timers_do_not_accumulate() -> None:
     while (timer := queue.pop()) is not None:
         assert due.pop(timer[1]) == timer[0]
     assert not due
+
+
+def test_a_timer_that_moves_within_its_bucket_does_not_accumulate() -> None:
+    """Each change of a resolved item sets its retention anew: 30 days later, so mostly in the same bucket."""
+    due = {b"other%d" % number: 10**9 + number for number in range(100)}
+    queue = TimerQueue(due.get)
+    queue.load([(time, key) for key, time in due.items()])
+    most = 0
+    for number in range(20_000):
+        if number:
+            queue.invalidate()
+        due[b"key"] = 2 * 10**9 + number
+        queue.push(due[b"key"], b"key")
+        queue.compact(4)
+        most = max(most, len(queue))
+    assert most < 1000
+    assert len({queue.pop() for _ in range(100)}) == 100
+    assert queue.peek() == (2 * 10**9 + 19_999, b"key")
 
 
 def test_timers_of_deleted_rows_are_removed() -> None:
