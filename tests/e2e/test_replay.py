@@ -2,7 +2,8 @@
 
 Real incidents (tests/data) and generated events of every kind; in order, shuffled, repeated, mixed with garbage.
 Worker, edge and history are killed at random, and all at once at the end. Feeds that followed equal the inbox, a second
-edge sends exactly the missed frames, and the history has every event once."""
+edge sends exactly the missed frames, and the history has every event once.
+"""
 
 from __future__ import annotations
 

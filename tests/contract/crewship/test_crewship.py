@@ -1,6 +1,7 @@
 """Crewship's rules C1-C20 (seeds/crewship.md) on the real fold. One test per rule, named by its number.
 
-C21-C30 are in test_crewship_bulk.py."""
+C21-C30 are in test_crewship_bulk.py.
+"""
 
 from __future__ import annotations
 

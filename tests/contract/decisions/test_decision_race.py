@@ -1,7 +1,8 @@
 """A thousand people answer one question at the same time on two edges: one answer decides, and the others get the
 winner.
 
-The log is held until it has all answers, so no replica can decide the race: the fold does."""
+The log is held until it has all answers, so no replica can decide the race: the fold does.
+"""
 
 from __future__ import annotations
 

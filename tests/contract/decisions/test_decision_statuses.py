@@ -1,7 +1,8 @@
 """Each status of CONTRACT §7 from POST and DELETE /api/v1/inbox/{id}/decision, by the edge and by the fold.
 
 The edge does not check a request with an Idempotency-Key on its replica, so the fold answers it. Every case runs both
-ways, and both answers are equal."""
+ways, and both answers are equal.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Live streams over a real socket: feed, resume, limits, slow readers, ends of streams.
 
-Most tests run twice: with direct writes to the transport, and over plain ASGI."""
+Most tests run twice: with direct writes to the transport, and over plain ASGI.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Every channel with past events of a case uses one access predicate: history, event streams, activity (law 6).
 
-An event about an item is visible to the readers of the item, also if it arrives before the item's opening."""
+An event about an item is visible to the readers of the item, also if it arrives before the item's opening.
+"""
 
 from __future__ import annotations
 

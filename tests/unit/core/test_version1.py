@@ -2,7 +2,8 @@
 the same rows.
 
 If an intended change breaks one of these tests: raise the version of that record, keep these records readable, add
-records of the new version, and describe the upgrade in docs/operations.md."""
+records of the new version, and describe the upgrade in docs/operations.md.
+"""
 
 from __future__ import annotations
 

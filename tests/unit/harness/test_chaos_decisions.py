@@ -129,20 +129,21 @@ def test_repeated_lost_or_undone_effects_are_differences(tmp_path: Path) -> None
 
     ledger = tmp_path / "ledger"
 
-    def found(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None) -> Any:
+    def differences(lines: str, rows: list[DecisionRow], hook: Counter[str] | None = None) -> Any:
         ledger.write_text(lines)
         return effects_differ(ledger, hook or Counter(), {decision.id: decision for decision in rows}, {"d2": 5})
 
     good = [row("d1", "applied"), row("d2", "taken_back")]
-    assert found("d1 applied 1\n", good) == ([], 0)
-    assert "applied 2 times" in found("d1 applied 1\nd1 applied 2\n", good)[0][0]
-    assert "applied 2 times" in found("d1 applied 1\n", good, Counter(d1=1))[0][0]
-    assert "never saw it" in found("", good)[0][0]
-    assert "had been taken back" in found("d1 applied 1\nd2 applied 6\n", good)[0][0]
-    assert "had been taken back" in found("d1 applied 1\n", good, Counter(d2=1))[0][0]
-    assert found("d1 applied 1\nd2 applied 5\n", good) == ([], 1), "the receiver had not read the record at offset 5"
-    assert "nobody decided it" in found("d1 applied 1\nd9 applied 1\n", good)[0][0]
-    assert "when all is done" in found("d1 applied 1\n", [*good, row("d3", "sending")])[0][0]
+    assert differences("d1 applied 1\n", good) == ([], 0)
+    assert "applied 2 times" in differences("d1 applied 1\nd1 applied 2\n", good)[0][0]
+    assert "applied 2 times" in differences("d1 applied 1\n", good, Counter(d1=1))[0][0]
+    assert "never saw it" in differences("", good)[0][0]
+    assert "had been taken back" in differences("d1 applied 1\nd2 applied 6\n", good)[0][0]
+    assert "had been taken back" in differences("d1 applied 1\n", good, Counter(d2=1))[0][0]
+    assert differences("d1 applied 1\nd2 applied 5\n", good) == ([], 1), (
+        "the receiver had not read the record at offset 5")
+    assert "nobody decided it" in differences("d1 applied 1\nd9 applied 1\n", good)[0][0]
+    assert "when all is done" in differences("d1 applied 1\n", [*good, row("d3", "sending")])[0][0]
 
 
 def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Refold) -> None:
@@ -157,18 +158,18 @@ def test_answers_that_the_fold_or_an_edge_does_not_know_are_differences(fold: Re
         def get(self, *_: object, **__: object) -> Any:
             return {"decisions": self.decisions}
 
-    def found(answers: list[Answered], edge: Edge) -> list[str]:
+    def differences(answers: list[Answered], edge: Edge) -> list[str]:
         return answers_differ(answers, rows, [cast("Any", edge)], {user: Reader(user, "OWNER")})
 
     answered = Answered(WS, user, "POST", made.item, 201, made.id)
     edge_of_maker = Edge({"id": made.id, "state": "applied"})
-    assert found([answered], edge_of_maker) == []
-    assert "were told" in found([answered, answered], edge_of_maker)[0]
-    assert "finds" in found([answered], Edge())[0]
-    assert "finds" in found([answered], Edge({"id": made.id, "state": "refused"}))[0]
-    assert "the fold has" in found([Answered(WS, user, "POST", made.item, 201, "dec_x")], edge_of_maker)[0]
-    assert "was taken back" in found([Answered(WS, user, "DELETE", made.item, 200, made.id)], edge_of_maker)[0]
-    assert "does not have" in found([Answered(WS, user, "POST", made.item, 409, "dec_x")], edge_of_maker)[0]
+    assert differences([answered], edge_of_maker) == []
+    assert "were told" in differences([answered, answered], edge_of_maker)[0]
+    assert "finds" in differences([answered], Edge())[0]
+    assert "finds" in differences([answered], Edge({"id": made.id, "state": "refused"}))[0]
+    assert "the fold has" in differences([Answered(WS, user, "POST", made.item, 201, "dec_x")], edge_of_maker)[0]
+    assert "was taken back" in differences([Answered(WS, user, "DELETE", made.item, 200, made.id)], edge_of_maker)[0]
+    assert "does not have" in differences([Answered(WS, user, "POST", made.item, 409, "dec_x")], edge_of_maker)[0]
 
 
 # --- the load ---

@@ -30,7 +30,7 @@ from streams.core.normalise import Rejected, normalise
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 
 
-# --- what follows from the seed ---
+# --- schedule and load of a seed ---
 
 def test_the_same_seed_is_the_same_schedule() -> None:
     assert schedule(7, 600, 2.0, 3) == schedule(7, 600, 2.0, 3)

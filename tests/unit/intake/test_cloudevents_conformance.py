@@ -1,7 +1,8 @@
 """Samples of CloudEvents' conformance project (tests/data/cloudevents), and the examples of its HTTP binding.
 
 attn does not support the samples' event types, so the tests stop at the binding: attributes and data as a worker reads
-them."""
+them.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Each example is a random series of events, sign-ins, role changes, ends of sessions, revoked keys and tokens. After each
 step every credential reads its streams, and some of the lists on one edge. Each text names its target, so a leak is
-visible in the bytes. A revoked credential reads nothing, and its streams have ended."""
+visible in the bytes. A revoked credential reads nothing, and its streams have ended.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Laws 4 and 6 with writes of users: source events and commands of several users and roles, in any order.
 
 After every step the snapshot and frames of each reader equal the reader's page, and no channel has sent invisible
-data."""
+data.
+"""
 
 from __future__ import annotations
 

@@ -318,7 +318,7 @@ def test_the_number_of_open_items_is_bounded(desk: DecisionDesk, monkeypatch: py
     assert len(desk._opened) == 10
 
 
-# --- what the team answers ---
+# --- answers of the team ---
 
 def item(**fields: Any) -> dict[str, Any]:
     return {

@@ -1,7 +1,8 @@
 """Structure of the code: size of folders and modules, import levels, no import circles, no old names.
 
 import-linter (pyproject.toml) checks which folder may import which. These tests limit the size of folders and
-modules."""
+modules.
+"""
 
 from __future__ import annotations
 

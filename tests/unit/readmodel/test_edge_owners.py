@@ -1,6 +1,7 @@
 """An edge holds the rows that the owners of a partition wrote: live and after a load, from a compacted or complete log.
 
-The log has writes of owners, late writes of former owners, and batches that end before their last row."""
+The log has writes of owners, late writes of former owners, and batches that end before their last row.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Resolving an incident of 500 large runs changes 65 MB of rows, and all of them are written.
 
-The timeout of a write applies to one record batch: a slow broker may take longer for all batches together."""
+The timeout of a write applies to one record batch: a slow broker may take longer for all batches together.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_an_update_sets_an_ask_leaves_it_or_clears_it() -> None:
     assert update(title="T").cleared == ()
 
 
-# --- what is stored ---
+# --- stored asks ---
 
 def test_the_text_of_the_source_is_kept_without_unknown_fields() -> None:
     text = (rb'{"later":{"reply":{"token":"x"}},"id" : "q","action":{"name":"pay","more":[1.50],"args": {"n": 1.0, '
@@ -134,7 +134,7 @@ def test_no_spelling_of_a_token_stays_readable(text: str) -> None:
     assert SEALER.open(orjson.loads(stored_ask)["reply"]["token"], question) == TOKEN
 
 
-# --- what is rejected ---
+# --- rejected asks ---
 
 def test_without_a_key_a_token_is_rejected_and_nothing_else_is() -> None:
     text, cause = reason({"reply": {"token": TOKEN}}, sealer=None)

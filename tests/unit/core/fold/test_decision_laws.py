@@ -1,7 +1,8 @@
 """Laws of questions and decisions over any interleaving, against the reference model (CONTRACT §7).
 
 Each attempt of a question has exactly one decision, the same for every reader and every replay. Later deciders learn
-who decided."""
+who decided.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def check_invariants(facts: list[Fact | Outcome], records: list[dict[str, Any]])
     """Invariants of every log: decisions of an item follow one another, and an outcome names the decision that was
     current.
 
-    The outcome of a command comes before the facts of the decision that it made."""
+    The outcome of a command comes before the facts of the decision that it made.
+    """
     item_of = {fact.decision: fact.item for fact in facts if isinstance(fact, Fact) and fact.decision}
     made: Counter[str] = Counter()
     current: dict[str, str] = {}  # item -> its newest decision
