@@ -109,6 +109,16 @@ class Settings(BaseSettings):
     ready_lag_seconds: float = Field(
         30.0, gt=0, description="age of the oldest unprocessed record, in seconds, above which a process is not ready")
 
+    # Workers. A takeover reads only the newest rows of a partition that a worker keeps as standby.
+    standby_megabytes: int = Field(
+        512, ge=0,
+        description="memory of a worker, in MiB, for the rows of partitions that other workers own; 0: off. A row "
+                    "takes its bytes and 180 more. Without another worker nothing is kept")
+    session_seconds: float = Field(
+        6.0, ge=1, le=300,
+        description="after so long without a heartbeat of a worker, other workers take its partitions over; at least "
+                    "the brokers' group.min.session.timeout.ms (default 6 s)")
+
     # Topics. Eight partitions use two cores fully; a production cluster has 64 (a partition is the unit of scale).
     log_partitions: int = Field(
         8, ge=1, le=1024, description="partitions of attn.log, attn.views and attn.facts; fixed once created")

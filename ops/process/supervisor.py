@@ -35,10 +35,13 @@ _MAX_LINE_BYTES = 1 << 20  # a longer line of a process is split
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When to restart a process; times in seconds. `initial_delay`, `max_delay`: wait before a restart; it doubles with
-    each exit. `healthy_after`: a process that ran for so long counts as healthy, and its failures are forgotten.
+    """When to restart a process; times in seconds.
+
+    `initial_delay`, `max_delay`: wait before a restart; it doubles with each exit. `healthy_after`: a process that ran
+    for so long counts as healthy, and its failures are forgotten; if it was killed, it is started again at once.
     `max_failures`: failures in a row after which it is given up, about 10 s of trying with the default delays.
-    `cooldown`: wait before the next start of a given-up process; None: it is not started again."""
+    `cooldown`: wait before the next start of a given-up process; None: it is not started again.
+    """
 
     initial_delay: float = 0.25
     max_delay: float = 5.0
@@ -68,6 +71,8 @@ class RestartTracker:
         """
         if lived >= self._policy.healthy_after:
             self._exits = self._failures = 0
+            if killed:
+                return 0.0
         self._exits += 1
         self._failures += not killed
         if self._failures >= self._policy.max_failures:

@@ -12,6 +12,7 @@ from faust.types import TP
 from schemas.settings import Settings
 from streams.consumer.chunks import ChunkScheduler
 from streams.consumer.consumer_thread import Consumer, RebalanceThread
+from streams.consumer.table_manager import LoadedTableManager
 from streams.kafka.connection import client_arguments
 
 __all__ = ["ReadCommittedConsumer", "create_app"]
@@ -19,6 +20,9 @@ __all__ = ["ReadCommittedConsumer", "create_app"]
 _NEVER = 10.0**9
 # The worker reads partitions that are added to a source topic after at most this time. Kafka's default is 5 minutes.
 _METADATA_SECONDS = 10
+# A member notices a rebalance with its next heartbeat; until then the partitions of a member that left have no owner.
+# Four requests per second cost 0.1 % of a core.
+_HEARTBEAT_SECONDS = 0.25
 
 
 class _NoReadOffsets(dict[TP, int | None]):
@@ -57,14 +61,16 @@ def create_app(name: str, settings: Settings) -> faust.App:
         broker_credentials=_credentials(settings), datadir=data, store="memory://",
         web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, table_standby_replicas=0,
         topic_partitions=settings.log_partitions, topic_replication_factor=settings.replication,
-        ConsumerScheduler=ChunkScheduler, broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
+        ConsumerScheduler=ChunkScheduler, TableManager=LoadedTableManager,
+        broker_max_poll_records=500, consumer_max_fetch_size=1 << 20,
         stream_buffer_maxsize=8,  # chunks; more are queued by ingest and fold, bounded in bytes
         stream_recovery_delay=0.0, recovery_consistency_check=False,
         # Static membership: a process that restarts after a kill gets its partitions back without a rebalance.
         consumer_group_instance_id=f"attn-{settings.instance}", consumer_auto_offset_reset="earliest",
-        broker_session_timeout=10.0, broker_heartbeat_interval=1.0,
+        broker_session_timeout=settings.session_seconds, broker_heartbeat_interval=_HEARTBEAT_SECONDS,
         broker_rebalance_timeout=40.0,  # longer than a write (30 s, streams.kafka.producer), which is finished first
-        broker_request_timeout=15.0, consumer_metadata_max_age_ms=_METADATA_SECONDS * 1000,
+        broker_request_timeout=max(15.0, settings.session_seconds),
+        consumer_metadata_max_age_ms=_METADATA_SECONDS * 1000,
         # Disables Faust's warnings about partitions without new records; `watch_progress` compares offsets instead.
         stream_processing_timeout=_NEVER, broker_commit_livelock_soft_timeout=_NEVER,
     )

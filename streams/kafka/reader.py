@@ -32,6 +32,7 @@ async def partition_bounds(
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await client.start()
+            await _request_metadata(client, {topic for topic, _ in partitions})
             begins, ends = await asyncio.gather(client.beginning_offsets(partitions), client.end_offsets(partitions))
     finally:
         await close_client(client)
@@ -57,6 +58,7 @@ async def read_offsets(
     try:
         async with asyncio.timeout(_READ_SECONDS):
             await reader.start()
+            await _request_metadata(reader, {partition.topic})
             position = max(start, (await reader.beginning_offsets([partition]))[partition])
         reader.assign([partition])
         reader.seek(partition, position)
@@ -71,3 +73,9 @@ async def read_offsets(
                 yield inside
     finally:
         await close_client(reader)
+
+
+async def _request_metadata(client: AIOKafkaConsumer, topics: set[str]) -> None:
+    """Requests the leaders of all partitions at once. aiokafka otherwise notices one unknown topic after the other, and
+    waits 0.1 s after each of them."""
+    await client._client.set_topics(topics)

@@ -8,7 +8,7 @@ from streams.runtime.metric_aliases import MetricAlias
 
 __all__ = [
     "BATCH_ROWS", "CIRCUIT_OPEN", "CLOCK", "EVENTS", "FACTS", "INGEST_SECONDS", "LINKS_DROPPED", "PACKS", "PACK_EVENTS",
-    "REREAD_RECORDS", "TICKS", "WRITE_SECONDS",
+    "REREAD_RECORDS", "STANDBY_PARTITIONS", "TICKS", "WRITE_SECONDS",
 ]
 
 EVENTS = Counter("attn_ingest_events_total", "Source events accepted into the log", ["topic"])
@@ -36,3 +36,5 @@ WRITE_SECONDS = Histogram(
 )
 TICKS = Counter("attn_ticks_total", "Ticks appended to the log")
 CLOCK = Gauge("attn_fold_clock_seconds", "Log clock of a partition, seconds since the epoch", ["partition"])
+STANDBY_PARTITIONS = Gauge(
+    "attn_fold_standby_partitions", "Partitions of other workers whose rows this worker has, up to the last record")

@@ -30,6 +30,7 @@ from streams.fold import agent as fold_agent
 from streams.fold.agent import AssignedPartitions
 from streams.fold.decision_records import DecisionEncoder
 from streams.fold.partition import PartitionProcessor
+from streams.fold.standby import StandbyReader
 from streams.fold.ticks import TickProducer
 from streams.fold.views_table import ViewsTable
 from streams.ingest import agent as ingest_agent
@@ -63,6 +64,7 @@ class Worker:
         self.ingest, self.ingestor = self._build_ingest(to_log)
         self.fold, self.partitions, self.views = self._build_fold()
         self._pipelines = (self.ingest, self.fold)
+        self.standby = StandbyReader(settings, self.views, lambda: self.ready)
         self._ticks = TickProducer(to_ticks)
         self._stopping = False
         self.stopped_cleanly = False  # set by `stop` once no write is under way
@@ -86,7 +88,7 @@ class Worker:
         app = create_app("attn-fold", self._settings)
         app.transport.Consumer = Consumer
         gap_filler, offsets = GapFiller(self._read), GroupOffsets(app, self._settings)
-        views = ViewsTable(app, self._settings.log_partitions, offsets, self._read)
+        views = ViewsTable(app, self._settings.log_partitions, self._read)
         app.tables.add(views)
 
         encoder = DecisionEncoder(self._settings)
@@ -140,6 +142,7 @@ class Worker:
             spawn(self.ingestor.listen_for_resume_markers(), "operators"),
             spawn(self.ingest.watch_progress(), "sources"),
             spawn(self.fold.watch_progress(), "log"),
+            spawn(self.standby.run(), "standby"),
         ]
 
     async def stop(self) -> None:
@@ -187,7 +190,7 @@ class Worker:
         if self._stopping:
             return
         mine = {tp.partition for tp in assigned if tp.topic == LOG}
-        self.views.retain(mine)
+        self.standby.set_owned(mine)
         self.partitions.start(mine)
         self.fold.assigned = True
         log.info("folding partitions %s of the log", ", ".join(map(str, sorted(mine))) or "none")

@@ -43,6 +43,13 @@ def test_a_killed_process_is_always_restarted_with_growing_delays() -> None:
     assert record.record_exit(lived=0.1, killed=False) == 5.0
 
 
+def test_a_healthy_process_that_was_killed_is_started_again_at_once() -> None:
+    record = RestartTracker(POLICY)
+    assert record.record_exit(lived=10.0, killed=True) == 0.0
+    assert [record.record_exit(lived=0.1, killed=True) for _ in range(3)] == [0.25, 0.5, 1.0]
+    assert record.record_exit(lived=10.0, killed=True) == 0.0
+
+
 def test_a_data_directory_has_one_attn_up(tmp_path: Path) -> None:
     with lock_data_dir(tmp_path / "data"), pytest.raises(UserError, match="another `attn up` uses"):
         lock_data_dir(tmp_path / "data").__enter__()

@@ -1,0 +1,238 @@
+"""Bench: how long readers see nothing new after one fault, and where that time goes.
+
+Kafka, workers and edges run as processes under the supervisor of `attn up`, as in `tests/chaos`, without history and
+delivery. Each partition gets 5 events a second; readers on both edges follow them. One fault at a time, each after the
+last one is over. For each fault the timeline is printed: process gone, restarted, partitions assigned, fenced, first
+batch of each partition, first frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from support.model import Reader
+
+from bench.failover.marks import Mark, marks_of, silence, table
+from chaos.environment.edge_client import Asker
+from chaos.environment.stack import Stack
+from chaos.workload.feed_readers import Follower
+from chaos.workload.load import beating
+from chaos.workload.producers import Beats
+from ops.kafka import missing
+from schemas.topics import VIEWS
+from schemas.views import position_key
+
+__all__ = ["main"]
+
+PARTITIONS = 6
+_BEATS = 5.0  # events a second in each partition
+_CALM = 1.0  # the longest time without news before the next fault
+_GIVE_UP = 90.0
+_AFTER = 4.0  # seconds of calm that count to a fault: a handover back happens within them
+
+
+class LoggedStack(Stack):
+    """A stack that also keeps each line of its parts with the time at which it came (monotonic seconds)."""
+
+    def __init__(self, home: Path, brokers: int, workers: int, edges: int) -> None:
+        super().__init__(home, brokers, workers, edges, PARTITIONS)
+        self._first = [name for name in self._first if name.startswith(("worker", "edge"))]
+        self.lines: list[tuple[float, str, str]] = []
+
+    async def ready(self, seconds: float) -> None:
+        await super().ready(min(seconds, _GIVE_UP))
+
+    def _echo(self, name: str, line: str) -> None:
+        self.lines.append((time.monotonic(), name, line))
+        super()._echo(name, line)
+
+
+class Positions:
+    """When each batch of rows came, by partition (monotonic seconds)."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self.seen: list[list[float]] = [[] for _ in range(PARTITIONS)]
+
+    async def run(self) -> None:
+        places = [TopicPartition(VIEWS, number) for number in range(PARTITIONS)]
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="latest",
+            fetch_max_wait_ms=100, metadata_max_age_ms=1000,
+        ) as consumer:
+            consumer.assign(places)
+            async for record in consumer:
+                if record.key == position_key(record.partition):
+                    self.seen[record.partition].append(time.monotonic())
+
+
+class Bench:
+    """One stack, its load and its readers."""
+
+    def __init__(self, stack: LoggedStack) -> None:
+        self.stack = stack
+        self.positions = Positions(stack.kafka.bootstrap)
+        self.beats = Beats(stack.settings, beating(PARTITIONS), _BEATS)
+        self.readers: list[Follower] = []
+        self.faults: dict[str, Callable[[int], Awaitable[str]]] = {
+            "worker": self._kill_worker, "gone": self._remove_worker, "restart": self._restart_worker,
+            "edge": self._kill_edge, "leader": self._kill_leader,
+        }
+        self._restarted: list[Mark] = []
+
+    def read(self) -> None:
+        asker = Asker(self.stack.urls[0], self.stack.data_dir)
+        workspaces = beating(PARTITIONS)
+        self.readers = [
+            Follower(asker, self.stack.urls, ws, Reader("pulse", "VIEWER"), 500, first=number)
+            for number, ws in enumerate([*workspaces, *workspaces[::-1]])]
+
+    async def calm(self) -> None:
+        """Returns when every reader has had news without a pause of a second for 4 s."""
+        since = began = time.monotonic()
+        while time.monotonic() - since < _AFTER:
+            now = time.monotonic()
+            if any(not one.seen or now - one.seen[-1] > _CALM for one in self.readers):
+                since = now
+            if now - began > _GIVE_UP:
+                silent = [one.name for one in self.readers if not one.seen or now - one.seen[-1] > _CALM]
+                raise SystemExit(f"no news for {_GIVE_UP:.0f} s: {silent}; logs in {self.stack.home}")
+            for one in self.readers:
+                if one.wrong:
+                    raise SystemExit(one.wrong)
+            await asyncio.sleep(0.05)
+
+    async def fault(self, kind: str, number: int) -> float:
+        """Injects one fault, prints its timeline, and returns the silence of the reader worst off, in seconds."""
+        await self.calm()
+        begun = time.monotonic()
+        pids = {name: part.pid for name, part in self.stack.parts.items()}
+        restarts = asyncio.create_task(self._restarts(pids, begun))
+        target = await self.faults[kind](number)
+        await asyncio.sleep(0.5)
+        await self.calm()
+        ended = time.monotonic()
+        restarts.cancel()
+        marks = [*marks_of(self.stack.lines, begun, ended), *self._restarted, *self._news(begun, ended)]
+        worst = max(silence(one.seen, begun, ended) for one in self.readers)
+        print(f"{kind} {number} ({target}): silence {worst:.2f} s", flush=True)
+        print(table(sorted(marks, key=lambda mark: mark.at)), flush=True)
+        return worst
+
+    def _news(self, begun: float, ended: float) -> list[Mark]:
+        """When batches and frames came again after a pause of more than four beats."""
+        batches = {f"views/{number}": seen for number, seen in enumerate(self.positions.seen)}
+        marks = [mark for name, seen in batches.items() if (mark := _first(name, "batch", seen, begun, ended))]
+        readers = [mark for one in self.readers if (mark := _first("readers", "frame", one.seen, begun, ended))]
+        return [*marks, *sorted(readers, key=lambda mark: mark.at)[-1:]]
+
+    async def _restarts(self, pids: dict[str, int | None], begun: float) -> None:
+        self._restarted = []
+        while True:
+            for name, pid in pids.items():
+                current = self.stack.parts[name].pid
+                if current != pid:
+                    what = "process gone" if current is None else f"process started, pid {current}"
+                    self._restarted.append(Mark(time.monotonic() - begun, name, what))
+                    pids[name] = current
+            await asyncio.sleep(0.01)
+
+    async def _kill_worker(self, number: int) -> str:
+        names = self.stack.running("worker")
+        self.stack.signal(name := names[number % len(names)], signal.SIGKILL)
+        return name
+
+    async def _remove_worker(self, number: int) -> str:
+        """A worker that does not come back until the bench ends: the group's session has to expire."""
+        names = self.stack.running("worker")
+        name = names[number % len(names)]
+        keeping = self.stack._keeping.pop(name)
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        self.stack.signal(name, signal.SIGKILL)
+        self._later = asyncio.get_running_loop().call_later(25.0, self.stack.add, name)
+        return f"{name}, for 25 s"
+
+    async def _restart_worker(self, number: int) -> str:
+        names = self.stack.running("worker")
+        self.stack.signal(name := names[number % len(names)], signal.SIGTERM)
+        return name
+
+    async def _kill_edge(self, number: int) -> str:
+        names = self.stack.running("edge")
+        self.stack.signal(name := names[number % len(names)], signal.SIGKILL)
+        return name
+
+    async def _kill_leader(self, number: int) -> str:
+        kafka = self.stack.kafka
+        node = await kafka.leader_of(VIEWS, number % PARTITIONS)
+        assert node is not None
+        controller = self.stack.controller() is node
+        node.kill()
+        await asyncio.sleep(12.0)
+        await node.spawn()
+        await kafka.wait_ready(120.0)
+        while not await self.stack.in_sync():
+            await asyncio.sleep(0.3)
+        return f"broker {node.number}{', the controller' if controller else ''}, started again after 12 s"
+
+
+def _first(who: str, what: str, seen: list[float], begun: float, ended: float) -> Mark | None:
+    """The end of the longest pause, if it is one."""
+    gap, at = max(((later - earlier, later) for earlier, later in pairwise(seen) if begun <= later <= ended),
+                  default=(0.0, begun))
+    return Mark(at - begun, who, f"first {what} after {gap:.2f} s") if gap > 4 / _BEATS else None
+
+
+async def _run(asked: argparse.Namespace, home: Path) -> None:
+    found: dict[str, list[float]] = {}
+    async with LoggedStack(home, asked.brokers, asked.workers, asked.edges) as stack:
+        bench = Bench(stack)
+        bench.read()
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(one.run()) for one in bench.readers]
+        tasks += [asyncio.create_task(bench.positions.run()), asyncio.create_task(bench.beats.run(stop))]
+        try:
+            for kind in asked.faults.split(","):
+                for number in range(asked.count):
+                    found.setdefault(kind, []).append(await bench.fault(kind, number))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    for kind, values in found.items():
+        print(f"| {kind} | {len(values)} | {statistics.median(values):.2f} | {max(values):.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench failover", description="silence of readers after one fault at a time")
+    parser.add_argument("--faults", default="worker", help="worker, gone, restart, edge, leader; comma-separated")
+    parser.add_argument("--count", type=int, default=4, help="faults of each kind")
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--edges", type=int, default=2)
+    parser.add_argument("--home", type=Path, help="keep state and logs there")
+    asked = parser.parse_args(sys.argv[1:])
+    if why := missing():
+        raise SystemExit(f"this bench needs Apache Kafka: {why}")
+    logging.basicConfig(level=logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    home = asked.home or Path(tempfile.mkdtemp(prefix="attn-failover-"))
+    home.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_run(asked, home))
+    print(f"logs: {home}, load {os.getloadavg()[0]:.1f}")
