@@ -251,7 +251,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(15.0, gt=0, description="longest time between two frames of a feed")
     # Browsers reconnect by themselves. Random delays keep them from reconnecting all at the same time.
     reconnect_seconds: float = Field(
-        5.0, gt=0, le=300, description="upper bound of the random reconnect delay sent to clients (SSE `retry`)")
+        5.0, gt=0, le=300,
+        description="upper bound of the random reconnect delay sent to clients (SSE `retry`); an edge with few streams "
+                    "sends less: 1 ms per stream, at least 0.5 s")
     drain_seconds: float = Field(
         2.0, ge=0, le=60, description="period over which the edge closes its streams when it stops")
     partitions: str = Field("", description="partitions that this edge serves, for example 0-31; default: all")

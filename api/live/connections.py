@@ -7,6 +7,7 @@ A `LiveStream` writes bytes to its `Sink` and never waits. A sink that is not `r
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,9 @@ MAX_STREAM_SECONDS = 30 * 86400.0  # maximum of seconds for an asyncio timer, ev
 RETRY_AFTER = 5
 # Connections that may wait for their first frames. Further ones get a retry delay, which costs less than waiting.
 _MAX_OPENING = 5000
+# Streams that another edge opens per second when the readers of a failed edge come to it.
+_RECONNECTS_PER_SECOND = 1000.0
+_LEAST_RECONNECT_SECONDS = 0.5
 # Streams that end per second when the edge stops. Their clients reconnect at once; this spreads the load.
 _DRAINED_PER_SECOND = 500
 
@@ -157,9 +161,13 @@ class ConnectionRegistry:
     def retry_field(self) -> EncodedChunk:
         """Returns the `retry` field of an event stream: the delay after which the client reconnects.
 
-        The delay is random, 10 to 100 % of ATTN_RECONNECT_SECONDS, so clients do not reconnect all at once.
+        The delay is random, 10 to 100 % of an upper bound, so clients do not reconnect all at once. The bound is 1 ms
+        per stream of this edge, at least 0.5 s and at most ATTN_RECONNECT_SECONDS: few clients need not wait. An
+        overloaded edge always sends the longest bound.
         """
-        seconds = self._reconnect * random.uniform(0.1, 1)  # noqa: S311 - no secret
+        streams = math.inf if self.is_overloaded else len(self._entries)
+        bound = min(self._reconnect, max(_LEAST_RECONNECT_SECONDS, streams / _RECONNECTS_PER_SECOND))
+        seconds = bound * random.uniform(0.1, 1)  # noqa: S311 - no secret
         return EncodedChunk(b"retry: %d\n" % (1000 * seconds))
 
     @asynccontextmanager
