@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from chaos.faults.schedule import KINDS
 from chaos.report import Report
 from chaos.run import Plan, run
 from ops.errors import UserError
@@ -32,6 +33,9 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, choices=(1, 2, 3), default=2)
     parser.add_argument("--edges", type=int, choices=(1, 2, 3), default=2)
     parser.add_argument("--every", type=float, default=2.0, help="seconds between faults, on average")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=list(KINDS), metavar="KIND",
+        help="only this kind of fault; may be repeated")
     parser.add_argument("--rate", type=float, default=25.0, help="generated events a second")
     parser.add_argument("--load", type=Path, metavar="FILE", help="JSON lines of real events (also .gz), sent evenly")
     parser.add_argument("--at-most", type=float, metavar="MINUTES", help="then the faults end, however many are left")
@@ -50,7 +54,7 @@ def main(given: list[str] | None = None) -> int:
     home.mkdir(parents=True, exist_ok=True)
     plan = Plan(
         asked.seed, asked.minutes, asked.brokers, asked.workers, asked.edges, asked.every, asked.rate, asked.load,
-        asked.at_most)
+        asked.at_most, tuple(asked.only))
     report = Report(
         plan.seed, "python -m chaos " + " ".join(given or sys.argv[1:]), _commit(), plan.minutes, plan.brokers,
         plan.workers, plan.edges)

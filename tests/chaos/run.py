@@ -71,6 +71,7 @@ class Plan:
     rate: float = 25.0
     file: Path | None = None
     at_most: float | None = None  # minutes after which there are no more faults, however many are left
+    only: tuple[str, ...] = ()  # the kinds of faults; empty: all
 
 
 def told(line: str) -> None:
@@ -162,7 +163,7 @@ class Run:
         """All faults of the schedule, later where nothing would recover otherwise."""
         await asyncio.sleep(_WARM)
         plan = self.plan
-        due = schedule(plan.seed, plan.minutes * 60, plan.every, plan.brokers)
+        due = schedule(plan.seed, plan.minutes * 60, plan.every, plan.brokers, plan.only)
         begun, held, shown = time.monotonic(), 0.0, 0.0
         end = begun + plan.at_most * 60 if plan.at_most is not None else math.inf
         for number, fault in enumerate(due, start=1):

@@ -38,6 +38,9 @@ _BROKER = {
     # Flush often, so that a slow disk is felt at all.
     "log.flush.interval.messages": "20",
     "log.cleaner.backoff.ms": "3000",
+    # As docs/operations.md recommends: the leaders of a dead broker are replaced after 5 s instead of 9 s.
+    "broker.session.timeout.ms": "5000",
+    "broker.heartbeat.interval.ms": "1000",
 }
 
 

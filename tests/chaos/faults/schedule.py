@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 __all__ = ["HEAVIEST", "KINDS", "Fault", "Kind", "schedule"]
@@ -22,7 +22,7 @@ class Kind:
     apart: float = 0.0
 
 
-# A session of a worker ends after 10 s without heartbeats; a broker is taken for dead after 9 s.
+# A session of a worker ends after 6 s without heartbeats; a broker is taken for dead after 5 s.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind("worker killed", "worker", 16),
     Kind("worker paused", "worker", 12, (0.3, 3.0)),
@@ -69,18 +69,26 @@ class Fault:
     length: float
 
 
-def schedule(seed: int, seconds: float, every: float, brokers: int) -> list[Fault]:
-    """Faults of a run of so many seconds, `every` seconds apart on average (half to one and a half of that)."""
+def schedule(seed: int, seconds: float, every: float, brokers: int, only: Collection[str] = ()) -> list[Fault]:
+    """Faults of a run of so many seconds, `every` seconds apart on average (half to one and a half of that).
+
+    `only`: the kinds to use; empty: all kinds that fit the number of brokers.
+    """
     rng = random.Random(seed)
-    return list(_faults(rng, seconds, every, brokers))
+    return list(_faults(rng, seconds, every, brokers, only))
 
 
-def _faults(rng: random.Random, seconds: float, every: float, brokers: int) -> Iterator[Fault]:
-    fitting = [kind for kind in KINDS.values() if brokers in kind.brokers]
+def _faults(
+    rng: random.Random, seconds: float, every: float, brokers: int, only: Collection[str]
+) -> Iterator[Fault]:
+    fitting = [kind for kind in KINDS.values() if brokers in kind.brokers and (not only or kind.name in only)]
     free: dict[str, float] = {}  # lane -> from when it takes another fault
     at = every
     while at < seconds:
         kinds = [kind for kind in fitting if free.get(kind.lane, 0.0) <= at]
+        if not kinds:
+            at = min(free[kind.lane] for kind in fitting)
+            continue
         kind = rng.choices(kinds, [one.weight for one in kinds])[0]
         length = round(rng.uniform(*kind.length), 2)
         if kind.apart:

@@ -37,6 +37,15 @@ def test_the_same_seed_is_the_same_schedule() -> None:
     assert schedule(7, 600, 2.0, 3) != schedule(8, 600, 2.0, 3)
 
 
+def test_a_schedule_of_chosen_kinds_has_no_other_and_leaves_brokers_time() -> None:
+    kinds = ("worker killed", "leader of a view killed")
+    found = schedule(31, 600, 5.0, 3, kinds)
+    assert {one.kind for one in found} == set(kinds)
+    only = schedule(31, 600, 5.0, 3, kinds[1:])
+    assert len(only) > 10
+    assert all(later.at - one.at >= KINDS[kinds[1]].apart for one, later in pairwise(only))
+
+
 def test_a_schedule_has_every_kind_in_order_and_at_its_pace() -> None:
     faults = schedule(3, 3600, 2.0, 3)
     assert 1650 <= len(faults) <= 1950
