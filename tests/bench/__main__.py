@@ -1,6 +1,6 @@
-"""`python -m bench NAME`: what attn costs beside named baselines, in the same run.
+"""`python -m bench NAME`: what attn costs, compared with named baselines in the same run.
 
-Machines are noisy: read the ratios and the CPU per event; wall rates say little.
+Machines are noisy. Compare ratios and CPU per event; rates by wall time vary much.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Bench: what a decision costs an edge, and how long it takes until its source can read it, beside a dismiss.
+"""Bench: latency and CPU of a decision, compared with a dismiss.
 
-`attn worker` and `attn edge` run as an operator starts them. In the same run, in turns: a dismiss from the request to
-the answer, a decision from the request to the answer, and the same decision from the request to its record on the topic
-`decisions`. Then many people write at once: first dismisses, then decisions. Compare the ratios.
+`attn worker` and `attn edge` run as an operator starts them. First one client measures in turns: the time from the
+request of a dismiss to its response, from the request of a decision to its response, and from the same request to the
+record on the topic `decisions`. Then many users write concurrently: first dismisses, then decisions. Compare ratios.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from streams.runtime.clock import now_us
 __all__ = ["main"]
 
 _SECONDS = 300.0
-_TURN = 25  # measurements of one kind before it is the other's turn
+_TURN = 25  # measurements of one kind in each turn
 _WS = "ws_0"
 
 
 class Asked(NamedTuple):
-    """An item that asks."""
+    """An item with a question. `answer`: the body of the request that decides it."""
 
     id: str
     digest: str
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 
 class Records:
-    """When the record of each decision arrived, by `time.perf_counter`."""
+    """Arrival times of the records of decisions. `at`: decision id -> `time.perf_counter`."""
 
     def __init__(self) -> None:
         self.at: dict[str, float] = {}
@@ -70,9 +70,9 @@ class Records:
 @asynccontextmanager
 async def _records(broker: str) -> AsyncIterator[Records]:
     async with AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, fetch_max_wait_ms=100) as consumer:
-        places = [TopicPartition(DECISIONS, number) for number in range(PARTITIONS)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
+        partitions = [TopicPartition(DECISIONS, number) for number in range(PARTITIONS)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
         records = Records()
         task = asyncio.create_task(records.follow(consumer))
         try:
@@ -92,26 +92,26 @@ def _events(count: int) -> list[tuple[bytes | int, bytes]]:
 
 
 async def _items(port: int, expected: int) -> list[Asked]:
-    """What asks, as soon as all of it is there."""
+    """Waits until the inbox has `expected` items. Returns all of them."""
     line = await Line.open(port, "ann")
     try:
         async with asyncio.timeout(_SECONDS):
             while json.loads(await line.ask("GET", "/org/me/inbox"))["counts"]["total"] < expected:
                 await asyncio.sleep(0.1)
-        found: list[Asked] = []
+        items: list[Asked] = []
         after = ""
         while True:
             page = json.loads(await line.ask("GET", f"/org/me/inbox?limit=500{after}"))
-            found += [Asked(item["id"], item["digest"]) for item in page["items"]]
+            items += [Asked(item["id"], item["digest"]) for item in page["items"]]
             if "next" not in page:
-                return found
+                return items
             after = f"&next={page['next']}"
     finally:
         line.close()
 
 
 class Times(NamedTuple):
-    """Seconds of each dismiss, of each decision, and of each decision until its record was read."""
+    """Seconds of each dismiss, of each decision, and from the request of each decision to its record."""
 
     dismisses: list[float]
     decisions: list[float]
@@ -133,11 +133,11 @@ async def _alone(port: int, records: Records, items: Sequence[Asked], count: int
                     times.records.append(await records.wait(answer["decision"]["id"]) - begun)
     finally:
         line.close()
-    return Times(*(each[_TURN:] for each in times))  # the first turn warms up
+    return Times(*(each[_TURN:] for each in times))  # without the first turn, the warm-up
 
 
 async def _together(port: int, items: Sequence[Asked], people: int, decide: bool) -> float:
-    """Seconds in which `people` dismiss or decide all of these items, each on a connection of their own."""
+    """Returns the seconds in which `people` users dismiss or decide all items. Each user has a connection."""
     lines = [await Line.open(port, f"user_{number}") for number in range(people)]
 
     async def work(line: Line, mine: Sequence[Asked]) -> None:
@@ -156,7 +156,7 @@ async def _together(port: int, items: Sequence[Asked], people: int, decide: bool
 
 
 def latency(times: Times) -> str:
-    """A Markdown table, milliseconds; ratios are to the dismiss of the same quantile."""
+    """Returns a Markdown table in milliseconds. Ratios compare with the same quantile of dismisses."""
     shares = (0.5, 0.9, 0.99)
     base = [quantile(times.dismisses, share) for share in shares]
     lines = [f"| ms, {len(times.decisions)} of each, in turns | p50 | p90 | p99 |", f"|{' --- |' * 4}"]
@@ -183,7 +183,7 @@ async def _run(given: argparse.Namespace) -> None:
         items = await _items(port, total)
         records = await stack.enter_async_context(_records(broker))
         sys.stdout.write(latency(await _alone(port, records, items, given.decisions)) + "\n\n")
-        lines = ["| people at once | what | per second | × dismiss | edge, CPU µs | worker, CPU µs |",
+        lines = ["| concurrent users | request | per second | × dismiss | edge, CPU µs | worker, CPU µs |",
                  f"|{' --- |' * 6}"]
         left = items[given.decisions:-100]
         for people in given.people:
@@ -203,9 +203,9 @@ async def _run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench decisions", description=__doc__)
-    parser.add_argument("--decisions", type=int, default=1000, help="decisions one after the other")
-    parser.add_argument("--together", type=int, default=1280, help="decisions of each number of people at once")
-    parser.add_argument("--people", type=int, nargs="+", default=[16, 128], help="how many write at once")
+    parser.add_argument("--decisions", type=int, default=1000, help="decisions of the single client")
+    parser.add_argument("--together", type=int, default=1280, help="decisions of each number of concurrent users")
+    parser.add_argument("--people", type=int, nargs="+", default=[16, 128], help="numbers of concurrent users")
     grounds.add_options(parser)
     asyncio.run(_run(parser.parse_args()))
 

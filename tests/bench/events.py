@@ -1,9 +1,9 @@
-"""Bench: what `POST /events` costs beside a Kafka producer that sends the same events to the same broker.
+"""Bench: CPU and rate of `POST /events`, compared with a Kafka producer that sends the same events to the same broker.
 
-`attn edge` runs as an operator starts it. Each candidate sends all events of one workspace from a process of its own,
-in turns with the others: an aiokafka producer that waits for each event on some lines at once, the same producer with
-all events in flight, and an HTTP client that posts one event, or a batch, per request on some connections. The CPU of
-an HTTP candidate is that of its client and of the edge. No worker runs while they send.
+`attn edge` runs as an operator starts it. Each candidate sends all events of one workspace from its own process, in
+turns with the others. Candidates: an aiokafka producer with some events in flight, the same producer with all events in
+flight, and an HTTP client that posts one event or one batch per request on some connections. The CPU of an HTTP
+candidate is that of its client and of the edge. No worker runs meanwhile.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bench.writes import SECRET, Line, cpu, role
 __all__ = ["main"]
 
 _WORKSPACE = "ws_0"
-_WARM_UP = 200  # events before the meter starts: connections, metadata, code
+_WARM_UP = 200  # events before the measurement: they open connections and fetch metadata
 
 
 def _events(count: int) -> list[bytes]:
-    """The events of the other benches, all of one workspace."""
+    """Returns the events of the other benches, with one workspace for all."""
     def placed(value: bytes) -> bytes:
         return orjson.dumps(orjson.loads(value) | {"workspaceid": _WORKSPACE})
 
@@ -40,7 +40,7 @@ def _events(count: int) -> list[bytes]:
 
 
 async def _each(lines: int, values: Sequence[bytes], work: Callable[[int, bytes], Awaitable[None]]) -> None:
-    """Calls `work(line, value)` for all values, one after the other on each line."""
+    """Calls `work(line, value)` for all values, with `lines` calls at a time."""
     left = iter(values)
 
     async def line(number: int) -> None:
@@ -51,7 +51,7 @@ async def _each(lines: int, values: Sequence[bytes], work: Callable[[int, bytes]
 
 
 async def _produce(broker: str, count: int, lines: int) -> None:
-    """Sends with an idempotent producer. `lines`: how many wait for their event at once; 0: all are in flight."""
+    """Sends with an idempotent producer. `lines`: events in flight at a time; 0: all."""
     values = _events(_WARM_UP + count)
     linger = 0 if lines else 5
     async with AIOKafkaProducer(
@@ -101,7 +101,7 @@ async def _post(port: int, key: str, count: int, lines: int, size: int) -> None:
 
 
 class Used(NamedTuple):
-    """CPU of the client and of the edge, and time, in seconds."""
+    """CPU seconds of the client and of the edge, and wall seconds."""
 
     client: float
     edge: float
@@ -115,7 +115,7 @@ async def _measured(edge: psutil.Process, *args: object) -> Used:
 
 
 async def _key(port: int) -> str:
-    """Creates a key of the workspace, which needs a worker."""
+    """Creates a key of the workspace and returns its text. Needs a running worker."""
     line = await Line.open(port, "ann")
     try:
         body = orjson.dumps({"name": "bench", "topics": [SOURCE]})
@@ -150,20 +150,21 @@ async def _run(given: argparse.Namespace) -> None:
             edge, port = await stack.enter_async_context(role("edge", "port", settings))
             key = await _key(port)
         candidates = _candidates(given, broker, port, key)
-        runs: dict[str, list[Used]] = {one.name: [] for one in candidates}
+        runs: dict[str, list[Used]] = {candidate.name: [] for candidate in candidates}
         for _ in range(given.runs):
-            for one in candidates:
-                used = await _measured(edge, *one.args)
-                # While a producer sends, the edge serves nobody.
-                runs[one.name].append(used if one.base else used._replace(edge=0.0))
+            for candidate in candidates:
+                used = await _measured(edge, *candidate.args)
+                # A producer does not use the edge.
+                runs[candidate.name].append(used if candidate.base else used._replace(edge=0.0))
         sys.stdout.write(
             f"| | client, CPU µs/event | edge, CPU µs/event | events/s | × CPU | × time |\n|{' --- |' * 6}\n")
-        for one in candidates:
-            sys.stdout.write(_row(one.name, given.events, runs[one.name], runs[one.base or one.name]) + "\n")
+        for candidate in candidates:
+            sys.stdout.write(_row(
+                candidate.name, given.events, runs[candidate.name], runs[candidate.base or candidate.name]) + "\n")
 
 
 class Candidate(NamedTuple):
-    """`base`: name of the producer that it is compared with; empty for a producer."""
+    """One way to send events. `base`: name of the producer that the ratios compare with; "" for a producer."""
 
     name: str
     base: str
@@ -184,9 +185,9 @@ def _candidates(given: argparse.Namespace, broker: str, port: int, key: str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench events", description=__doc__)
     parser.add_argument("--events", type=int, default=10_000, help="events that each candidate sends")
-    parser.add_argument("--connections", type=int, default=8, help="HTTP connections, and events of a producer at once")
+    parser.add_argument("--connections", type=int, default=8, help="HTTP connections, and events in flight")
     parser.add_argument("--batch", type=int, nargs="+", default=[20, 500], help="events per batched request")
-    parser.add_argument("--runs", type=int, default=3, help="turns; the figures are medians")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each candidate; the figures are medians")
     grounds.add_options(parser)
     asyncio.run(_run(parser.parse_args()))
 

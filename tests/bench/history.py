@@ -1,15 +1,15 @@
-"""What the history costs beside a bare insert: `python -m bench history [--rows N] [--batch N]`.
+"""CPU of the history per row, compared with a bare insert: `python -m bench history [--rows N] [--batch N]`.
 
-Four ways of getting the same rows into the same kind of table, in batches of the same size, in turns on one engine:
+Four variants insert the same rows into the same kind of table, in batches of the same size, in turns on one engine:
 
-    plain     clickhouse-connect's column insert of columns that are there already, into the table alone
-    bare      the same, with the hourly sums that ClickHouse makes of every insert
-    writer    from the bytes of the records: decoded, admitted, made columns, inserted as the history does
-    history   the whole process: from Kafka to ClickHouse and committed
+    plain     column insert of clickhouse-connect from columns that exist already, into one table
+    bare      the same insert, with the hourly sums that ClickHouse computes from every insert
+    writer    from the bytes of the records: decode, deduplicate, build columns, and insert as the history does
+    history   the whole process, from Kafka to ClickHouse and to the committed offsets
 
-All send the same settings, and get each batch just before it is their turn. Ratios are of ways in the same turn,
-medians of the turns. The engine (chdb) runs in this process, so its CPU is in all of them. The last lines say where
-the writer's goes, on average.
+All variants use the same settings and get each batch right before their turn. Ratios compare variants of one turn; the
+figures are medians of the turns. The engine (chdb) runs in this process, so every variant contains its CPU. The last
+lines of the output show the mean CPU of the steps of the writer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TYPES = (
 
 
 def facts(count: int, start: int = 0) -> Iterator[Fact]:
-    """Facts as they are in life: 16 workspaces, 6 types, half of them close an item. About 500 bytes each."""
+    """Yields realistic facts of about 500 bytes: 16 workspaces and 6 types; half of them close an item."""
     for number in range(start, start + count):
         kind = _TYPES[number % len(_TYPES)]
         closes = number % 2 == 1
@@ -70,23 +70,24 @@ def facts(count: int, start: int = 0) -> Iterator[Fact]:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds."""
+    """Returns the CPU and wall seconds of `work()`."""
     cpu, wall = cpu_seconds(), time.perf_counter()
     work()
     return cpu_seconds() - cpu, time.perf_counter() - wall
 
 
 def connect(settings: Settings, databases: Sequence[str] = ("attn",), real: Any = client.connect) -> Any:
-    """An engine that does not merge what was inserted: merges come at any time, and cost every way the same."""
-    found = real(settings)
+    """Returns an engine without merges. ClickHouse merges parts at any time, and the cost is the same for each variant.
+    """
+    engine = real(settings)
     for database in databases:
-        migrate.apply(found, database)
-    found.command("SYSTEM STOP MERGES")  # of the tables that are there
-    return found
+        migrate.apply(engine, database)
+    engine.command("SYSTEM STOP MERGES")  # of all existing tables
+    return engine
 
 
 class Bench:
-    """One engine with a table for each way."""
+    """One engine with a table for each variant."""
 
     def __init__(self, directory: Path, rows: int, batch: int) -> None:
         self.rows, self.batch = rows, batch
@@ -96,11 +97,11 @@ class Bench:
         self.writer = Writer(ActivityRepository(self.client, "writer", local=True), days=30)
         self.writer.open([0])
         self.types = self.client.create_insert_context("bare.activity", column_names=COLUMNS).column_types
-        self.steps: dict[str, float] = {}  # of the writer: CPU seconds
+        self.steps: dict[str, float] = {}  # step of the writer -> CPU seconds
         self._round = 0
 
     def turn(self) -> dict[str, tuple[float, float]]:
-        """CPU and wall seconds of one round of each way that needs no broker."""
+        """Runs each variant that needs no broker once. Returns their CPU and wall seconds."""
         starts = range(self._round * self.rows, (self._round + 1) * self.rows, self.batch)
         batches = [list(facts(self.batch, start)) for start in starts]
         self._round += 1
@@ -111,12 +112,12 @@ class Bench:
             ("bare", lambda batch: self._insert("bare.activity", batch)),
             ("writer", self._write),
         ]
-        first = self._round % len(ways)  # none always comes after the same other
-        found = {}
+        first = self._round % len(ways)  # the order changes, so that no variant always follows the same other one
+        used = {}
         for name, way in ways[first:] + ways[:first]:
             measured = [way(batch) for batch in batches]
-            found[name] = sum(cpu for cpu, _ in measured), sum(wall for _, wall in measured)
-        return found
+            used[name] = sum(cpu for cpu, _ in measured), sum(wall for _, wall in measured)
+        return used
 
     def _insert(self, table: str, batch: list[Fact]) -> tuple[float, float]:
         data = columns(batch, [0] * len(batch))
@@ -145,7 +146,7 @@ class Bench:
 
 
 async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
-    """CPU and wall seconds of `attn history` for `rows` rows that wait in the topic, without its start and stop."""
+    """Returns CPU and wall seconds of `attn history` for `rows` rows that are in the topic, without start and stop."""
     broker = EmbeddedBroker(directory)
     await broker.start()
     try:
@@ -163,10 +164,10 @@ async def whole(directory: Path, rows: int, batch: int) -> tuple[float, float]:
         first, cpu, wall = _rows() - before, cpu_seconds(), time.perf_counter()
         await _reach(before + rows + batch)
         share = rows / (rows + batch - first)
-        found = (cpu_seconds() - cpu) * share, (time.perf_counter() - wall) * share
+        used = (cpu_seconds() - cpu) * share, (time.perf_counter() - wall) * share
         stop.set()
         await running
-        return found
+        return used
     finally:
         await broker.stop()
 
@@ -190,13 +191,13 @@ async def _send(producer: AIOKafkaProducer, sent: Iterator[Fact]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench history", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=50_000, help="rows of a round")
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of a turn")
     parser.add_argument("--batch", type=int, default=5000, help="rows of an insert")
     given = parser.parse_args()
     rows = max(1, given.rows // given.batch) * given.batch
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory), rows, given.batch)
-        bench.turn()  # columns' types, caches
+        bench.turn()  # warm-up: column types and caches
         bench.steps.clear()
         turns = [bench.turn() for _ in range(ROUNDS)]
         bench.close()
@@ -208,8 +209,8 @@ def main() -> None:
 def _show(
     turns: Sequence[dict[str, tuple[float, float]]], steps: dict[str, float], rows: int, batch: int
 ) -> None:
-    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} turns, history of one")
-    for name in ("", "CPU µs/row", "rows/s", "CPU: bare is", "rows/s of bare"):
+    table = Table(title=f"{rows} rows in batches of {batch}; medians of {ROUNDS} turns, `history` one turn")
+    for name in ("", "CPU µs/row", "rows/s", "CPU of bare / this", "time of bare / this"):
         table.add_column(name, justify="right")
     median = statistics.median
     for name in turns[0]:

@@ -1,8 +1,8 @@
-"""What the schema of the history is good for: `python -m bench insights [--rows N]`.
+"""Queries with and without the schema of the history: `python -m bench insights [--rows N]`.
 
-The questions that edges ask (insights, activity of 30 days, the past of a case) in the tables as they are, and the same
-questions of the same rows in a table without order, sums or projections. Both must say the same. The engine (chdb)
-runs in this process; 16 workspaces, 90 days, half of the facts close an item. A case has 40 facts.
+The queries of edges (insights, activity of 30 days, history of a case) run on the tables of attn, and on a table with
+the same rows but without sort order, sums or projections. Both must give the same result. The engine (chdb) runs in
+this process. The data: 16 workspaces, 90 days; half of the facts close an item; a case has 40 facts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SELECT
     pair % 8, number
 FROM numbers({first:UInt64}, {count:UInt64})
 """
-# The same question without hours that are summed up already.
+# Replacements that make a query use the table without hourly sums.
 _RAW = {
     "sum(hourly.opened)": "countIf(opened)", "sum(hourly.closed)": "count(seconds_open)",
     "sum(hourly.open_change)": "toInt64(countIf(opened)) - toInt64(count(seconds_open))",
@@ -70,7 +70,7 @@ Question = Callable[[Any], Awaitable[Any]]
 
 
 class Tables:
-    """Stands in for the edge's HistoryClient. `raw`: queries the table without the schema."""
+    """Replaces the HistoryClient of an edge. `raw`: queries the table without the schema."""
 
     def __init__(self, engine: Any, raw: bool) -> None:
         self._engine, self._raw = engine, raw
@@ -81,16 +81,16 @@ class Tables:
         if self._raw:
             for ours, theirs in _RAW.items():
                 sql = sql.replace(ours, theirs)
-        # Nobody asks the same twice: what ClickHouse remembers of a filter would answer the second run.
-        found = self._engine.query(sql, given, settings={"optimize_read_in_order": 0, "use_query_condition_cache": 0})
-        return found.result_rows  # type: ignore[no-any-return]
+        # Without the condition cache of ClickHouse, which would make repeated runs of the bench faster.
+        result = self._engine.query(sql, given, settings={"optimize_read_in_order": 0, "use_query_condition_cache": 0})
+        return result.result_rows  # type: ignore[no-any-return]
 
     async def query_all(self, reader: Reader, *questions: tuple[str, dict[str, Any]]) -> list[Sequence[Any]]:
         return [await self.query(sql, reader, **given) for sql, given in questions]
 
 
 def questions(rows: int) -> dict[str, Question]:
-    """What is asked, by name; `span` ends with the rows."""
+    """Returns the queries by name. Their periods end at the time of the last row."""
     def insight(days: int) -> Question:
         steps = steps_of(days * DAY, NOW)
 
@@ -98,7 +98,7 @@ def questions(rows: int) -> dict[str, Question]:
             return render_insights(await fetch_insights(client, READER, steps), steps)
         return asked
 
-    case = f"case_{rows // 1280}_3"  # of the middle
+    case = f"case_{rows // 1280}_3"  # in the middle of the period
     return {
         "insights of 24 h": insight(1), "insights of 7 d": insight(7), "insights of 90 d": insight(90),
         "activity of 30 d": lambda client: fetch_activity(client, READER, 30 * DAY, NOW),
@@ -115,13 +115,13 @@ def fill(engine: Any, rows: int) -> None:
             "start": NOW - SPAN, "apart": apart, "first": first, "count": min(CHUNK, rows - first)})
     engine.command("CREATE DATABASE raw")
     engine.command("CREATE TABLE raw.activity ENGINE = MergeTree ORDER BY tuple() AS "
-                   "SELECT *, hour FROM attn.activity ORDER BY position")  # as they came
+                   "SELECT *, hour FROM attn.activity ORDER BY position")  # in the order of insertion
     for table in ("attn.activity", "attn.items_hourly", "raw.activity"):
         engine.command(f"OPTIMIZE TABLE {table} FINAL")
 
 
 def measure(question: Question, archive: Tables) -> tuple[float, float, Any]:
-    """Median CPU and wall seconds, and the answer."""
+    """Returns the median CPU and wall seconds, and the answer."""
     answer = asyncio.run(question(archive))  # type: ignore[arg-type]
     runs = []
     for _ in range(RUNS):
@@ -132,7 +132,7 @@ def measure(question: Question, archive: Tables) -> tuple[float, float, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Quantiles are estimates, and depend on how they were summed up."""
+    """Returns whether two answers are equal. Quantiles may differ by 5 %: they are estimates."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -157,7 +157,7 @@ def main() -> None:
             cpu, wall, answer = measure(question, Tables(engine, raw=False))
             raw_cpu, raw_wall, raw = measure(question, Tables(engine, raw=True))
             if not answer or not same(answer, raw):
-                raise SystemExit(f"{name}: the two tables say different things")
+                raise SystemExit(f"{name}: the answers from the two tables differ")
             table.add_row(name, *(f"{seconds * 1e3:,.0f}" for seconds in (cpu, wall, raw_cpu, raw_wall)),
                           f"{raw_cpu / cpu:.1f}")
         engine.close()

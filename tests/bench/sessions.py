@@ -1,7 +1,7 @@
-"""`python -m bench sessions`: a request with a session beside one with a token, and the memory of many sessions.
+"""`python -m bench sessions`: CPU of a request with a session, compared with one with a token; memory of many sessions.
 
-One edge in this process holds the sessions as a fold would leave them. The same request goes through the whole ASGI
-application, alternately with a session, a token whose verification is cached, and one that the edge has not seen.
+One edge in this process has the sessions as the fold writes them. The same request passes the whole ASGI application,
+alternately with a session, with a token whose verification is cached, and with a new token.
 """
 
 from __future__ import annotations

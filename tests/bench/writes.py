@@ -1,11 +1,10 @@
-"""Bench: what a person's write costs an edge, and how long it takes, beside a bare record's way through the broker.
+"""Bench: latency and CPU of a user's write, compared with one record through the broker.
 
-`attn worker` and `attn edge` run as an operator starts them, over an inbox that is filled before. Two questions, each
-with its baseline in the same run:
+`attn worker` and `attn edge` run as an operator starts them, with a filled inbox. The bench measures
 
-- how long a dismiss takes, one after the other, from the request to the answer (by then it is durable, decided, and
-  shown by the edge), beside a bare aiokafka produce -> consume of one record; they take turns, as the machine is noisy;
-- how many writes a second one edge carries when many people write at once, and what CPU a write costs edge and worker.
+- the latency of a dismiss, one at a time, from the request to the response. The write is then durable, folded, and
+  shown by the edge. Baseline, in turns: a bare aiokafka produce -> consume of one record;
+- the writes per second of one edge with many concurrent users, and the CPU of edge and worker per write.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ __all__ = ["PARTITIONS", "SECRET", "Line", "cpu", "main", "quantile", "role"]
 SECRET = "a secret for the bench, long enough for an HMAC"
 PARTITIONS = 4
 _SECONDS = 120.0
-_TURN = 50  # measurements of one kind before it is the other's turn
+_TURN = 50  # measurements of one kind in each turn
 _BARE = "bench.bare"
 
 
 class Line:
-    """One kept-alive connection, a request at a time: an HTTP client of its own would cost more than the edge."""
+    """A keep-alive connection with one request at a time. HTTP client libraries use more CPU than the edge."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> None:
         self._reader, self._writer = reader, writer
@@ -52,7 +51,7 @@ class Line:
         return cls(*await asyncio.open_connection("127.0.0.1", port), user)
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """The answer's body. SystemExit: it is neither a 200 nor a 201."""
+        """Sends a request and returns the body of the response. Raises SystemExit unless the status is 200 or 201."""
         self._writer.write((
             f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body)
@@ -69,7 +68,7 @@ class Line:
 
 
 class Bare:
-    """One record at a time to a topic of its own, and back."""
+    """The baseline: sends one record at a time to its own topic, and reads it."""
 
     def __init__(self, out: AIOKafkaProducer, back: AIOKafkaConsumer) -> None:
         self._out, self._back = out, back
@@ -86,14 +85,14 @@ async def _bare(ground: Ground, broker: str) -> AsyncIterator[Bare]:
         AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True, linger_ms=0) as out,
         AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, fetch_max_wait_ms=100) as back,
     ):
-        back.assign([place := TopicPartition(_BARE, 0)])
-        back.seek(place, 0)
+        back.assign([partition := TopicPartition(_BARE, 0)])
+        back.seek(partition, 0)
         yield Bare(out, back)
 
 
 @asynccontextmanager
 async def role(name: str, port_setting: str, settings: dict[str, object]) -> AsyncIterator[tuple[psutil.Process, int]]:
-    """A role that is ready, and its port."""
+    """Runs a role during the block. Yields its process and port once it is ready."""
     port = free_port()
     child = await asyncio.create_subprocess_exec(
         *role_command(name), env=environment(**settings, **{port_setting: port}, log_level="ERROR"))
@@ -111,25 +110,25 @@ async def role(name: str, port_setting: str, settings: dict[str, object]) -> Asy
 
 
 async def _items(port: int, expected: int) -> list[str]:
-    """Ids of what is open in the workspace, as soon as all of it is there."""
+    """Waits until the workspace has `expected` open items. Returns their ids."""
     line = await Line.open(port, "ann")
     try:
         async with asyncio.timeout(_SECONDS):
             while json.loads(await line.ask("GET", "/org/me/inbox"))["counts"]["total"] < expected:
                 await asyncio.sleep(0.1)
-        found, after = [], ""
+        ids, after = [], ""
         while True:
             page = json.loads(await line.ask("GET", f"/org/me/inbox?limit=500{after}"))
-            found += [item["id"] for item in page["items"]]
+            ids += [item["id"] for item in page["items"]]
             if "next" not in page:
-                return found
+                return ids
             after = f"&next={page['next']}"
     finally:
         line.close()
 
 
 async def _alone(port: int, bare: Bare, items: Sequence[str], count: int) -> tuple[list[float], list[float]]:
-    """Seconds of each dismiss and of each bare round, in turns."""
+    """Measures dismisses and baseline rounds in turns. Returns the seconds of each."""
     line = await Line.open(port, "ann")
     writes: list[float] = []
     rounds: list[float] = []
@@ -145,11 +144,12 @@ async def _alone(port: int, bare: Bare, items: Sequence[str], count: int) -> tup
                     rounds.append(time.perf_counter() - begun)
     finally:
         line.close()
-    return writes[_TURN:], rounds[_TURN:]  # the first turn warms up
+    return writes[_TURN:], rounds[_TURN:]  # without the first turn, the warm-up
 
 
 async def _together(port: int, items: Sequence[str], people: int, count: int) -> float:
-    """Seconds in which `people` put away and bring back `count` items in all, each on a connection of their own."""
+    """Returns the seconds in which `people` users dismiss and restore `count` items in total. Each user has a
+    connection."""
     lines = [await Line.open(port, f"user_{number}") for number in range(people)]
 
     async def work(line: Line, number: int) -> None:
@@ -175,7 +175,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def latency(writes: Sequence[float], rounds: Sequence[float]) -> str:
-    """A Markdown table, milliseconds; ratios are to the bare round of the same quantile."""
+    """Returns a Markdown table in milliseconds. Ratios compare with the same quantile of the baseline."""
     lines = [f"| ms, {len(writes)} of each, in turns | p50 | p90 | p99 |", f"|{' --- |' * 4}"]
     shares = (0.5, 0.9, 0.99)
     base = [quantile(rounds, share) for share in shares]
@@ -195,12 +195,12 @@ async def _run(given: argparse.Namespace) -> None:
             "source_partitions": 1, "jwt_secret": SECRET, "write_rate": 1e6, "write_burst": 1_000_000}
         worker, _ = await stack.enter_async_context(role("worker", "metrics_port", settings))
         edge, port = await stack.enter_async_context(role("edge", "port", settings))
-        # Each subject is opened once; every sixteenth is in the workspace that is written to.
+        # Each subject is opened once. Every sixteenth item is in the workspace ws_0, which the bench writes to.
         await produce(broker, SOURCE, source_events(given.items * 16, subjects=given.items * 16))
         items = await _items(port, given.items)
         bare = await stack.enter_async_context(_bare(ground, broker))
         sys.stdout.write(latency(*await _alone(port, bare, items, given.writes)) + "\n\n")
-        lines = ["| people at once | writes/s | edge, CPU µs/write | worker, CPU µs/write |", f"|{' --- |' * 4}"]
+        lines = ["| concurrent users | writes/s | edge, CPU µs/write | worker, CPU µs/write |", f"|{' --- |' * 4}"]
         for people in given.people:
             count = max(people * 2, given.writes * 4) // people * people
             before = cpu(edge), cpu(worker)
@@ -213,9 +213,9 @@ async def _run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench writes", description=__doc__)
-    parser.add_argument("--writes", type=int, default=2000, help="dismisses one after the other")
-    parser.add_argument("--items", type=int, default=1000, help="open items of the workspace that is written to")
-    parser.add_argument("--people", type=int, nargs="+", default=[1, 16, 128], help="how many write at once")
+    parser.add_argument("--writes", type=int, default=2000, help="dismisses of the single client")
+    parser.add_argument("--items", type=int, default=1000, help="open items of the workspace")
+    parser.add_argument("--people", type=int, nargs="+", default=[1, 16, 128], help="numbers of concurrent users")
     grounds.add_options(parser)
     asyncio.run(_run(parser.parse_args()))
 

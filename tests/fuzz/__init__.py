@@ -1,1 +1,1 @@
-"""Fuzzers of what producers send: `python -m fuzz events --minutes 5`."""
+"""Fuzzers of the records that producers send: `python -m fuzz events --minutes 5`."""

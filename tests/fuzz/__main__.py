@@ -1,4 +1,4 @@
-"""`python -m fuzz NAME --minutes M [--seed N]`: events (source records) or records (batches as Kafka sends them)."""
+"""`python -m fuzz NAME --minutes M [--seed N]`. NAME: `events` (source records) or `records` (Kafka record batches)."""
 
 from __future__ import annotations
 

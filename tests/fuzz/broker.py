@@ -1,7 +1,8 @@
-"""The small form of `fuzz.records`: the same batches, by Produce requests, to an embedded broker with a worker.
+"""Variant of `fuzz.records` with a broker: sends the same batches by Produce requests to an embedded broker with a
+worker.
 
-What the broker accepts must be an event, a dead letter or skipped; each batch is followed by a good event, which must
-arrive; and the worker, a process of its own, must not end.
+A batch that the broker accepts must become events or dead letters, or be skipped. A valid event follows each batch and
+must arrive. The worker process must not exit.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from streams.kafka import topics
 
 __all__ = ["run"]
 
-_AT_ONCE = 25
-_MOST = 1000
+_AT_ONCE = 25  # batches between two checks
+_MOST = 1000  # limit of the record count that a batch states
 _TRANSACTIONAL = 0x10
 
 
@@ -42,11 +43,11 @@ async def run(minutes: float, seed: int) -> int:
                         batch = Batch(_records(rng), 0, rng.randint(0, 4))
                         if rng.random() < 0.8:
                             batch = odd_batch(rng, batch)
-                            # noida-db 0.2.3 ends where a batch says that it has billions of records.
+                            # noida-db 0.2.3 exits if a batch states a count of billions of records.
                             batch = replace(batch, count=batch.count and min(batch.count, _MOST))
-                            # It gives offsets by this field, and two records one offset where it is odd.
+                            # It assigns offsets by this field: with a wrong value two records get the same offset.
                             batch = replace(batch, last_delta=None)
-                            # It also takes the mark of a transaction for one, which nobody would ever end.
+                            # It opens a transaction for a batch with this attribute, and nothing ends it.
                             batch = replace(batch, attributes=batch.attributes & ~_TRANSACTIONAL)
                         sent += 1
                         accepted += _put(settings.kafka, batch.encode()) == 0
@@ -66,7 +67,7 @@ async def run(minutes: float, seed: int) -> int:
 def _put(kafka: str, batch: bytes) -> int:
     try:
         return raw_produce.produce(kafka, "plans", batch)[0]
-    except ConnectionError:  # how a broker refuses what it can't even parse
+    except ConnectionError:  # the broker closes the connection if it cannot parse a batch
         return -1
 
 

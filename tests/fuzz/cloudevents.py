@@ -1,6 +1,6 @@
-"""Source records: the examples, changed at random, in structure and in bytes.
+"""Generates source records: the examples with random changes of structure and bytes.
 
-A tree of Python values stands for JSON text: a `Token` is written as it is, half a surrogate pair as its escape.
+Python values represent JSON. A `Token` is written unchanged, and an unpaired surrogate as an escape.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ASKS = [
     orjson.loads(path.read_bytes())["data"]["ask"]
     for path in sorted((Path(schemas.__file__).parent / "examples").glob("*.ask-*.json"))
 ]
-SECRET = "Zq81mKv0PpXw"  # in each reply token
+SECRET = "Zq81mKv0PpXw"  # part of each reply token
 _HALF = re.compile("[\ud800-\udfff]")
 Headers = list[tuple[str, bytes | None]]
 
 
 class Record(NamedTuple):
-    """`valid`: whether every change was one that CONTRACT §10 allows, so that it must be accepted."""
+    """A source record. `valid`: CONTRACT §10 allows all changes, so attn must accept the record."""
 
     topic: str
     value: bytes | None
@@ -45,7 +45,7 @@ class Record(NamedTuple):
 
 
 class Token(str):
-    """JSON as it is written."""
+    """JSON text that is written unchanged."""
 
 
 NUMBERS = (
@@ -82,7 +82,7 @@ WORDS = ("low", "urgent", "OWNER", "VIEWER", "user", "ai", "auto", "critical", "
 
 
 def text(rng: random.Random, longest: int = 5) -> str:
-    """A text that is not blank and has at most 512 characters with `longest` parts."""
+    """Returns a text of at most `longest` random parts. It is not blank and has at most 512 characters."""
     parts = [rng.choice(TEXTS) for _ in range(rng.randint(0, longest))]
     return ("x" + "".join(parts))[:500] if rng.random() < 0.9 else "x" * 512
 
@@ -109,7 +109,7 @@ def deep(levels: int, inner: str) -> Token:
     return Token('[{"a":' * (levels // 2) + "[" * (levels % 2) + inner + "]" * (levels % 2) + "}]" * (levels // 2))
 
 
-# --- changes that leave an event valid; they get its `data` and the whole ---
+# --- changes that keep an event valid; arguments: its `data` and the event ---
 
 def _payload(rng: random.Random, data: dict[str, Any], event: dict[str, Any]) -> None:
     data["payload"] = members(rng)
@@ -142,7 +142,7 @@ def _link(rng: random.Random, data: dict[str, Any], event: dict[str, Any]) -> No
 
 
 def _shape(rng: random.Random, data: dict[str, Any], event: dict[str, Any]) -> None:
-    """Types that are about the same few subjects, so that they open, update and close the same items."""
+    """Sets one of a few subjects and cases: events of several types then open, update and close the same items."""
     event["subject"], event["id"] = rng.choice(("s1", "s2", "/")), f"e{rng.randrange(1 << 40)}"
     data["case_id"] = rng.choice(("c1", "a/b#c"))
 
@@ -169,7 +169,7 @@ VALID: tuple[Callable[[random.Random, dict[str, Any], dict[str, Any]], None], ..
 # --- writing ---
 
 def written(rng: random.Random, node: Any, style: int) -> str:
-    """JSON text. `style` 0 is compact and plain; 1 puts white space and escapes in at random."""
+    """Returns JSON text. `style` 0: compact, without needless escapes; 1: with random white space and escapes."""
     if isinstance(node, Token):
         return str(node)
     if isinstance(node, str):
@@ -185,7 +185,7 @@ def written(rng: random.Random, node: Any, style: int) -> str:
 
 
 def _string(rng: random.Random, value: str, style: int) -> str:
-    if style and len(value) < 20:  # any character may be an escape
+    if style and len(value) < 20:  # JSON allows an escape for every character
         return '"' + "".join(_escaped(sign) if rng.random() < 0.2 or not sign.isprintable() or sign in '"\\' else sign
                              for sign in value) + '"'
     return _HALF.sub(lambda half: _escaped(half[0]), json.dumps(value, ensure_ascii=bool(style) and rng.random() < 0.5))
@@ -197,7 +197,7 @@ def _escaped(sign: str) -> str:
 
 
 def _doubled(rng: random.Random, raw: str) -> str:
-    """The same object, with a member before that is said again."""
+    """Returns the JSON object with a member twice: first with a random value."""
     name = rng.choice(("title", "payload", "data", "time", "type", "id", "workspaceid", "specversion"))
     return "{" + f'"{name}":{written(rng, tree(rng, 2), 0)},' + raw[1:] if f'"{name}"' in raw else raw
 
@@ -237,17 +237,17 @@ def _in_header(value: Any) -> bool:
     return isinstance(value, str) and not isinstance(value, Token) and _HALF.search(value) is None
 
 
-# --- changes that may break it ---
+# --- changes that may make a record invalid ---
 
 def _spoil(rng: random.Random, event: dict[str, Any], data: dict[str, Any]) -> None:
     model: Any = MODELS[event["type"]].model_fields["data"].annotation
     for _ in range(rng.randint(0, 3)):
-        place = rng.choice((event, data))
-        names = [*event] if place is event else [*model.model_fields, "editor", "steps", "state"]
+        target = rng.choice((event, data))
+        names = [*event] if target is event else [*model.model_fields, "editor", "steps", "state"]
         if rng.random() < 0.2:
-            place.pop(rng.choice(names), None)
+            target.pop(rng.choice(names), None)
         else:
-            place[rng.choice(names)] = rng.choice((
+            target[rng.choice(names)] = rng.choice((
                 tree(rng), rng.choice(TEXTS), rng.choice(WORDS), Token(rng.choice(NUMBERS)),
                 deep(rng.choice((101, 3000, 100_000)), "1"),
                 [{"title": text(rng), "mode": "auto"}] * rng.choice((1, 501)), {"type": "ai", "id": text(rng)},
@@ -257,7 +257,7 @@ def _spoil(rng: random.Random, event: dict[str, Any], data: dict[str, Any]) -> N
 
 
 def _spoil_ask(rng: random.Random, ask: dict[str, Any]) -> None:
-    """Changes one member at any depth: its value, or its name."""
+    """Changes the value or the name of one member at a random depth."""
     inner, first = ask, "reply"
     while isinstance(inner, dict) and inner:
         name = rng.choice(sorted(inner))
@@ -265,7 +265,7 @@ def _spoil_ask(rng: random.Random, ask: dict[str, Any]) -> None:
             inner[name] = [*inner[name], inner[name][0]]
         if not isinstance(inner[name], dict) or rng.random() < 0.3:
             value = inner.pop(name)
-            # Elsewhere, as in the arguments of an action, a token is no secret.
+            # Only the token in `reply` is secret; a member `token` elsewhere is not, as in arguments of an action.
             token = {"token": SECRET if first == "reply" else "public"}
             inner[rng.choice((name, name, name.upper(), "token"))] = rng.choice((
                 value, tree(rng, 2), rng.choice(TEXTS), Token(rng.choice(NUMBERS)), token, [value]))

@@ -1,9 +1,9 @@
-"""Fuzzer of source records (CloudEvents): what is read, folded, served and fed of records made at random.
+"""Fuzzer of source records (CloudEvents): sends random records through ingest, fold, pages and feeds.
 
-Of every record: `normalise` gives an event or raises `Rejected`; with and without its fast path the same;
-a valid one is accepted; what is accepted crosses every codec, folds, is served and fed; and its JSON is the record's,
-digit for digit. A reply token is in nothing that attn writes. What is found is printed as a line for
-tests/fuzz/seeds/events.jsonl, which a test runs again.
+Checks for every record: `normalise` returns an event or raises `Rejected`, with the same result with and without its
+fast path. It accepts every valid record. An accepted event passes every codec, the fold, pages and feeds, and keeps its
+JSON with all digits. Nothing that attn writes contains a reply token. A failure is printed as a line for
+tests/fuzz/seeds/events.jsonl; a test runs these seeds.
 """
 
 from __future__ import annotations
@@ -55,37 +55,37 @@ __all__ = ["SEEDS", "check", "main", "of_line", "run"]
 
 SEEDS = Path(__file__).parent / "seeds" / "events.jsonl"
 READER = Reader("w1", "ann", frozenset({"OWNER"}))
-_BATCH = 40  # events folded into one view
+_BATCH = 40  # events of one view, before a new one starts
 
 
 # --- one record ---
 
 def check(record: Record) -> Event | None:
-    """The event, if it is accepted. AssertionError or any other error: something does not hold."""
-    found = _outcome(record)
+    """Checks one record. Returns the event, or None if it is rejected. Raises any exception if a check fails."""
+    outcome = _outcome(record)
     with _without_the_fast_path():
-        assert _outcome(record) == found, "the fast path and the model differ"
-    if isinstance(found, Event):
-        _says_the_same(record, found)
-        pack = encode_pack(Pack(1, [found]))
-        assert decode_pack(pack) == Pack(1, [found])
-        assert SECRET not in exact_text(pack), "an accepted event shows its token"
+        assert _outcome(record) == outcome, "the fast path and the model differ"
+    if isinstance(outcome, Event):
+        _check_content(record, outcome)
+        pack = encode_pack(Pack(1, [outcome]))
+        assert decode_pack(pack) == Pack(1, [outcome])
+        assert SECRET not in exact_text(pack), "the pack of an accepted event contains the token"
     else:
-        assert not record.valid or found[1] == "size", f"a valid record is rejected: {found}"
-    _shows_no_token(record, found)
-    _on_dead_letters(record, found)
-    _by_the_command_line(record, found)
-    return found if isinstance(found, Event) else None
+        assert not record.valid or outcome[1] == "size", f"a valid record is rejected: {outcome}"
+    _check_tokens(record, outcome)
+    _check_dead_letter(record, outcome)
+    _check_commands(record, outcome)
+    return outcome if isinstance(outcome, Event) else None
 
 
 def _outcome(record: Record) -> Event | tuple[str, str]:
     try:
         return normalise(record.topic, record.value, record.headers, sealer=SEALER)
     except Rejected as rejected:
-        found = str(rejected), rejected.cause
-    assert found[1] in CAUSES
-    assert 0 < len(found[0]) < 1000
-    return found
+        outcome = str(rejected), rejected.cause
+    assert outcome[1] in CAUSES
+    assert 0 < len(outcome[0]) < 1000
+    return outcome
 
 
 @contextmanager
@@ -98,18 +98,18 @@ def _without_the_fast_path() -> Iterator[None]:
         module.validate_fast = validate_fast
 
 
-def _says_the_same(record: Record, event: Event) -> None:
-    """Against Python's own parser, with numbers as they are written."""
-    told = exact(record.value or b"null")
+def _check_content(record: Record, event: Event) -> None:
+    """Compares the event with the record, parsed by Python's JSON parser with the digits of numbers."""
+    parsed = exact(record.value or b"null")
     names = {name.lower(): (raw or b"").decode("utf-8", "replace") for name, raw in record.headers}
     if "ce_specversion" in names and not names.get("content-type", "").lower().startswith("application/cloudevents"):
         attributes = {name.removeprefix("ce_"): text for name, text in names.items() if name.startswith("ce_")}
-        told = attributes | {"data": told}
-    elif told.get("data") is None and "data_base64" in told:
-        told["data"] = exact(base64.b64decode(told["data_base64"]))
+        parsed = attributes | {"data": parsed}
+    elif parsed.get("data") is None and "data_base64" in parsed:
+        parsed["data"] = exact(base64.b64decode(parsed["data_base64"]))
     assert (event.id, event.subject, event.ws, event.source) == (
-        told["id"], told["subject"], told["workspaceid"], told["source"])
-    data = told.get("data") or {}
+        parsed["id"], parsed["subject"], parsed["workspaceid"], parsed["source"])
+    data = parsed.get("data") or {}
     if event.type in DECISION_REPORTS:
         assert event.data.decision == (data.get("decision") or None)
         assert event.data.reason == (data.get("reason") or data.get("error") or None)
@@ -125,7 +125,7 @@ def _says_the_same(record: Record, event: Event) -> None:
 
 
 def _shown(ask: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of an ask, without the token."""
+    """Returns the members of an ask that attn keeps, without the token."""
     kept = {name: value for name, value in ask.items() if name in Ask.model_fields and value is not None}
     if "reply" in kept:
         kept["reply"] = {name: value for name, value in kept["reply"].items()
@@ -134,48 +134,49 @@ def _shown(ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def exact_text(raw: bytes) -> str:
-    """The JSON text without escapes that could hide a word."""
+    """Returns JSON text without escapes, so that a text search finds every word."""
     return json.dumps(json.loads(raw, parse_int=str), ensure_ascii=False)
 
 
-def _shows_no_token(record: Record, found: Event | tuple[str, str]) -> None:
-    """The dead letter of the record, which another attn might reject, has no token that anybody could read."""
-    reason = found[0] if isinstance(found, tuple) else "r"
-    assert SECRET not in reason, "the reason shows the token"
+def _check_tokens(record: Record, outcome: Event | tuple[str, str]) -> None:
+    """Fails if the dead letter of the record contains the token. An accepted record gets one too: another version of
+    attn may reject it."""
+    reason = outcome[0] if isinstance(outcome, tuple) else "r"
+    assert SECRET not in reason, "the reason contains the token"
     raw = SimpleNamespace(topic=record.topic, partition=0, offset=1, key=None, value=record.value,
                           headers=[(name, value or b"") for name, value in record.headers])
     letter = to_dead_letter(raw, reason, "other", 1)  # type: ignore[arg-type]
     left = [token for token in tokens_of(letter.value or b"") if token != ""]
-    assert not left, f"the dead letter has {left}"
+    assert not left, f"the dead letter contains tokens: {left}"
     assert bool(letter.blanked) == (letter.value != record.value)
     if not letter.blanked:
         assert letter.value is record.value
 
 
 def tokens_of(value: bytes, inside: tuple[str, ...] = ()) -> list[Any]:
-    """The values of all members that Python's parser reads as the token, repeated names included."""
+    """Returns the values of all members that Python's parser reads as the token, repeated names included."""
     try:
         parsed = json.loads(value, object_pairs_hook=lambda pairs: ("object", pairs), parse_int=str)
     except (ValueError, RecursionError):
         return []
-    found: list[Any] = []
+    tokens: list[Any] = []
     nodes = [(inside, parsed)]
     while nodes:
         path, node = nodes.pop()
         if path in (("data", "ask", "reply", "token"), ("ask", "reply", "token")):
-            found.append(node)
+            tokens.append(node)
         elif isinstance(node, tuple):
-            nodes += [((*path, name.casefold())[-4:], one) for name, one in node[1]]
+            nodes += [((*path, name.casefold())[-4:], child) for name, child in node[1]]
         elif isinstance(node, list):
-            nodes += [(path, one) for one in node]
+            nodes += [(path, child) for child in node]
         elif isinstance(node, str) and path[-1:] == ("data_base64",):
             with suppress(ValueError):
-                found += tokens_of(base64.b64decode(node), ("data",))
-    return found
+                tokens += tokens_of(base64.b64decode(node), ("data",))
+    return tokens
 
 
 def exact(raw: bytes) -> Any:
-    """JSON in Python's words; a number is ("number", its text), half a surrogate pair U+FFFD."""
+    """Parses JSON. A number becomes ("number", its text), an unpaired surrogate U+FFFD."""
     number = lambda digits: ("number", digits)  # noqa: E731
     return _whole(json.loads(raw.decode("utf-8-sig"), parse_int=number, parse_float=number))
 
@@ -184,16 +185,17 @@ def _whole(node: Any) -> Any:
     if isinstance(node, str):
         return node.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(node, dict):
-        return {_whole(name): _whole(one) for name, one in node.items()}
-    return [_whole(one) for one in node] if isinstance(node, list) else node
+        return {_whole(name): _whole(child) for name, child in node.items()}
+    return [_whole(child) for child in node] if isinstance(node, list) else node
 
 
-def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
-    reason, cause = found if isinstance(found, tuple) else ("sent by hand", "other")
+def _check_dead_letter(record: Record, outcome: Event | tuple[str, str]) -> None:
+    """Fails unless the dead letter of the record keeps its value over writing, reading and exporting."""
+    reason, cause = outcome if isinstance(outcome, tuple) else ("sent by hand", "other")
     letter = DeadLetter(
         topic=record.topic, partition=0, offset=1, reason=reason, at=1, key=b"k", value=record.value, cause=cause,
         headers=[(name, raw or b"") for name, raw in record.headers if not name.startswith("attn-")]).fit(64 << 20)
-    written = [(name.encode(), raw) for name, raw in letter.record_headers()]  # as a producer does
+    written = [(name.encode(), raw) for name, raw in letter.record_headers()]  # as a producer encodes them
     kept = DeadLetter.from_record(letter.key, letter.value, [(name.decode(), raw) for name, raw in written])
     assert kept.cut == letter.cut
     assert (kept.reason, kept.value, kept.headers) == (reason, record.value, letter.headers)
@@ -202,16 +204,17 @@ def _on_dead_letters(record: Record, found: Event | tuple[str, str]) -> None:
         assert (again.bytes_of_value, again.all_headers) == (record.value, kept.headers)
 
 
-def _by_the_command_line(record: Record, found: Event | tuple[str, str]) -> None:
+def _check_commands(record: Record, outcome: Event | tuple[str, str]) -> None:
+    """Fails unless `attn emit` and `attn replay` read the same workspace and time as ingest."""
     value = record.value or b""
     workspace, at, shifted = workspace_of(value), time_of(value), retime(value, 0)
-    if isinstance(found, Event) and not record.headers:
-        assert (workspace, at) == (found.ws.encode(), found.time)
+    if isinstance(outcome, Event) and not record.headers:
+        assert (workspace, at) == (outcome.ws.encode(), outcome.time)
         again = _outcome(record._replace(value=shifted))
         if isinstance(again, tuple):
             assert again[1] == "size", again
-        else:  # the text of times is written anew
-            assert _with_parsed_expiry(again) == _with_parsed_expiry(found), "shifted by nothing it is another"
+        else:  # the shift formats times again, so the expiry is compared as a number
+            assert _with_parsed_expiry(again) == _with_parsed_expiry(outcome), "a shift by 0 s changed the event"
 
 
 def _with_parsed_expiry(event: Event) -> tuple[Event, Any]:
@@ -223,17 +226,17 @@ def _with_parsed_expiry(event: Event) -> tuple[Event, Any]:
     return replace(event, data=replace(event.data, ask=NO_PAYLOAD)), ask
 
 
-# --- what is accepted ---
+# --- accepted events ---
 
 class View(Folding):
-    """A view and one reader's feed, snapshot first; every batch is served and fed."""
+    """A view, and the feed of one reader that begins with a snapshot. Each batch is applied to both."""
 
     def __init__(self) -> None:
         self.replica, self.answers, self.copy = Replica(1), PageRenderer(), Copy()
         self.frames = FrameEncoder(self.answers)
         self.window = Window(READER, 1000, self.replica.workspace(READER.workspace_id))
         super().__init__()
-        self._tell([self.frames.encode_snapshot(self.replica.workspace(READER.workspace_id), self.window, 0)])
+        self._receive([self.frames.encode_snapshot(self.replica.workspace(READER.workspace_id), self.window, 0)])
 
     def commit(self) -> None:
         batch = self.fold.pending_batch()
@@ -247,24 +250,24 @@ class View(Folding):
         assert isinstance(position, PositionRow)
         for update in self.replica.apply(0, batch.rows, position):
             if update.workspace.workspace_id == READER.workspace_id:
-                self._tell(self.frames.encode_batch(update, self.window))
+                self._receive(self.frames.encode_batch(update, self.window))
 
-    def _tell(self, new: list[bytes]) -> None:
+    def _receive(self, new: list[bytes]) -> None:
         for raw in new:
             _one_line(raw)
-            assert SECRET not in raw.decode(), "a frame shows a token"
+            assert SECRET not in raw.decode(), "a frame contains a token"
         for frame in frames(b"".join(new)):
             self.copy.apply(frame)
 
     def served(self) -> None:
-        """What is asked for is what was fed, and what the rows say."""
+        """Fails unless the inbox page equals the copy built from the feed, and payloads equal those of the rows."""
         space = self.replica.workspace(READER.workspace_id)
         page = self.answers.inbox_page(space, READER, 0, PageRequest(1000))
-        assert {one["id"]: one for one in json.loads(page)["items"]} == self.copy.items
+        assert {item["id"]: item for item in json.loads(page)["items"]} == self.copy.items
         rows = {row.id: row for row in self.all(ItemRow)}
-        for one in exact(page)["items"]:
-            payload = rows[one["id"]].data.payload
-            assert one.get("payload") == (None if payload is NO_PAYLOAD else exact(bytes(payload)))
+        for item in exact(page)["items"]:
+            payload = rows[item["id"]].data.payload
+            assert item.get("payload") == (None if payload is NO_PAYLOAD else exact(bytes(payload)))
         for row in rows.values():
             if row.state != "hidden":
                 assert exact(crewship_item(row))["source_id"] == row.source_id
@@ -272,15 +275,15 @@ class View(Folding):
 
 
 def _one_line(raw: bytes) -> None:
-    """A frame: its fields, one line each, for whatever a client takes for the end of a line."""
+    """Fails unless each field of the frame is on one line, by all line ends that a client may recognise."""
     lines = raw.decode().removesuffix("\n\n").splitlines()
     assert [line.partition(":")[0] for line in lines] in (["id", "event", "data"], ["id", "data"]), lines
     json.loads(lines[-1].partition(": ")[2])
 
 
 def run(rng: random.Random, records: int) -> Iterator[tuple[Record, str]]:
-    """Tries so many records; yields those of which something does not hold, with the traceback."""
-    sys.set_int_max_str_digits(0)  # Python's own limit, of the client that keeps the copy
+    """Checks `records` random records. Yields those that fail, with the traceback."""
+    sys.set_int_max_str_digits(0)  # the copy parses numbers with more digits than Python allows by default
     view, folded = View(), 0
     for _ in range(records):
         record = make(rng)
@@ -299,7 +302,7 @@ def run(rng: random.Random, records: int) -> Iterator[tuple[Record, str]]:
             view, folded = View(), 0
 
 
-# --- as a command ---
+# --- the command ---
 
 def line_of(record: Record) -> str:
     headers = [(name, None if raw is None else base64.b64encode(raw).decode()) for name, raw in record.headers]
@@ -308,31 +311,31 @@ def line_of(record: Record) -> str:
 
 
 def of_line(line: str) -> Record:
-    found = json.loads(line)
-    headers = [(name, None if raw is None else base64.b64decode(raw)) for name, raw in found["headers"]]
-    value = None if found["value"] is None else base64.b64decode(found["value"])
-    return Record(found["topic"], value, headers, found["valid"])
+    seed = json.loads(line)
+    headers = [(name, None if raw is None else base64.b64decode(raw)) for name, raw in seed["headers"]]
+    value = None if seed["value"] is None else base64.b64decode(seed["value"])
+    return Record(seed["topic"], value, headers, seed["valid"])
 
 
 def main() -> int:
-    """1: something does not hold."""
+    """Returns 1 if a check failed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="all follow from it")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="of all records")
     given = parser.parse_args()
     minutes, seed = given.minutes, given.seed
     print(f"--seed {seed}", flush=True)
-    begun, rounds, found = time.monotonic(), 0, Counter[str]()
+    begun, rounds, faults = time.monotonic(), 0, Counter[str]()
     while time.monotonic() - begun < minutes * 60:
         for record, trace in run(random.Random(f"{seed} {rounds}"), 500):
             where = trace.strip().splitlines()[-1][:200]
-            found[where] += 1
-            if found[where] <= 3:
+            faults[where] += 1
+            if faults[where] <= 3:
                 print(f"{trace}{record!r:.2000}\n{line_of(record)}\n", flush=True)
         rounds += 1
         if rounds % 20 == 0:
-            print(f"{rounds * 500} records, {sum(found.values())} faults of {len(found)} kinds", flush=True)
-    print(f"{rounds * 500} records in {time.monotonic() - begun:.0f} s, {sum(found.values())} faults", file=sys.stderr)
-    for where, times in found.most_common():
+            print(f"{rounds * 500} records, {sum(faults.values())} faults of {len(faults)} kinds", flush=True)
+    print(f"{rounds * 500} records in {time.monotonic() - begun:.0f} s, {sum(faults.values())} faults", file=sys.stderr)
+    for where, times in faults.most_common():
         print(f"{times}: {where}", file=sys.stderr)
-    return int(bool(found))
+    return int(bool(faults))

@@ -1,18 +1,18 @@
-"""Fuzzes what a fetch brings with record batches that know the format; `make fuzz ARGS=records` runs it for MINUTES.
+"""Fuzzer of fetched record batches, which knows their format. `make fuzz ARGS=records` runs it for MINUTES.
 
-Each case is a partition's log: batches of all codecs, transactions, control records, formats 0 and 1, of which some are
-broken (fields, varints, CRC, lengths, bytes, decompression bombs). The log is fetched as a consumer fetches it, parsed
-by `streams.kafka.records.batches`, and given to ingest. What must hold:
+Each case is the log of a partition. It has batches of all codecs, transactions, control records, and messages of
+formats 0 and 1. Some are broken in fields, varints, CRC, lengths or bytes, or are decompression bombs. The case fetches
+the log as a consumer does, parses it with `streams.kafka.records.batches`, and passes the records to ingest. Checks:
 
-- no exception leaves the parser or ingest, and memory is bounded;
-- the position moves with each fetch, up to the end of the log;
-- the records of batches that are not broken arrive once, as they were sent, and no others of those batches;
-- each offset of a broken batch is a record, or in something `Unreadable`, unless it became a control batch, an aborted
-  one, or one with holes;
-- each dead letter fits its topic, and is read again as the dead letter that it was.
+- Parser and ingest raise no exception, and memory is bounded.
+- Each fetch advances the position, at most to the end of the log.
+- The records of valid batches arrive once and unchanged. No other records of these batches arrive.
+- Each offset of a broken batch is in a record or in an `Unreadable`. Exceptions: the damage made it a control batch, an
+  aborted batch, or one with missing offsets.
+- Each dead letter fits its topic, and reading it returns the same dead letter.
 
-A case is its seed. Seeds that found something are in tests/data/fuzz-records.json;
-`tests/unit/harness/test_fuzz_records.py` runs them again.
+A seed determines a case. Seeds of past failures are in tests/data/fuzz-records.json;
+`tests/unit/harness/test_fuzz_records.py` runs them.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ __all__ = ["SEEDS", "case", "main", "odd_batch"]
 
 SEEDS = Path(__file__).parents[1] / "data" / "fuzz-records.json"
 TP = TopicPartition("plans", 0)
-FETCH_BYTES = 4096  # a consumer's limit: answers are cut, but the first batch is whole
-LETTER_BYTES = 4096 + 20_000  # small, so that many dead letters must be cut
-MEMORY = 1 << 30  # bytes above what the process had when it began
+FETCH_BYTES = 4096  # limit of a response; the broker cuts it off there, but never within the first batch
+LETTER_BYTES = 4096 + 20_000  # small: many dead letters must be truncated
+MEMORY = 1 << 30  # limit of the growth of the process, in bytes
 ODD_NUMBERS = (-(2**63), -(2**31), -300, -2, -1, 0, 1, 2, 63, 64, 127, 128, 2**15, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
 
 VALUE = b'{"specversion":"1.0","id":"%d","source":"/f","type":"plan.proposed","subject":"p%d","time":' \
@@ -56,8 +56,11 @@ VALUE = b'{"specversion":"1.0","id":"%d","source":"/f","type":"plan.proposed","s
 
 @dataclass
 class Entry:
-    """A batch of the log, offsets `first` to `last`. `good`: what must arrive of it; None: it is broken. `hidden`: it
-    may say of itself that nothing of it is to be read."""
+    """A batch of the log with the offsets `first` to `last`.
+
+    `good`: offset -> key and value of the records that must arrive; None for a broken batch. `hidden`: a broken batch
+    may have become one whose records a consumer skips.
+    """
 
     raw: bytes
     first: int
@@ -76,23 +79,23 @@ class Log:
         return self.entries[-1].last + 1 if self.entries else 0
 
     def fetch(self, at: int) -> bytes:
-        """What a broker answers: from the batch that has the offset, cut at the consumer's limit behind the first."""
+        """Returns the response of a broker: the batches from the one with offset `at` on, cut off at FETCH_BYTES."""
         raws = [entry.raw for entry in self.entries if entry.last >= at]
         return b"".join(raws)[:max(FETCH_BYTES, len(raws[0]) if raws else 0)]
 
 
 def case(seed: int) -> dict[str, int]:
-    """Runs one case and counts what came of it. Each fiftieth has decompression bombs. Raises AssertionError."""
+    """Runs one case and returns counts. Every 50th case has decompression bombs. Raises AssertionError."""
     rng = random.Random(seed)
     log = _log(rng, slow=seed % 50 == 0)
     records = _fetched(log)
     _check(log, records)
     letters = _ingested(records)
     return {"batches": len(log.entries), "records": len(records), "letters": len(letters),
-            "unreadable": sum(isinstance(one, Unreadable) for one in records)}
+            "unreadable": sum(isinstance(record, Unreadable) for record in records)}
 
 
-# --- what is sent ---
+# --- the log ---
 
 
 def _log(rng: random.Random, slow: bool) -> Log:
@@ -106,20 +109,20 @@ def _log(rng: random.Random, slow: bool) -> Log:
             raw = legacy(values, rng.randint(0, 1), rng.choice([0, 1, 2]), log.end)
             entry = Entry(raw, log.end, log.end + len(values) - 1, {
                 log.end + number: (b"k", value) for number, value in enumerate(values)})
-            log.entries.append(_bent(rng, entry) if rng.random() < 0.4 else entry)
+            log.entries.append(_corrupted(rng, entry) if rng.random() < 0.4 else entry)
         else:
             batch = Batch(_records(rng), log.end, rng.choice([0, 0, 1, 2, 3, 4]))
             entry = _sound(batch)
             if kind == "odd":
                 entry = replace(entry, raw=odd_batch(rng, batch, slow).encode(), good=None, hidden=True)
             elif kind == "bytes":
-                entry = _bent(rng, entry)
+                entry = _corrupted(rng, entry)
             log.entries.append(entry)
     return log
 
 
 def _sound(batch: Batch) -> Entry:
-    good = {batch.base + number: (one.key, one.value) for number, one in enumerate(batch.records)}
+    good = {batch.base + number: (record.key, record.value) for number, record in enumerate(batch.records)}
     return Entry(batch.encode(), batch.base, batch.last, good)
 
 
@@ -128,7 +131,7 @@ def _transaction(rng: random.Random, log: Log) -> None:
     for _ in range(rng.randint(1, 3)):
         entry = _sound(Batch(_records(rng), log.end, rng.randint(0, 4), attributes=0x10, producer=(producer, 0, 0)))
         log.entries.append(replace(entry, good={}) if abort else entry)
-        if rng.random() < 0.3:  # of another producer, in between
+        if rng.random() < 0.3:  # a batch of another producer within the transaction
             log.entries.append(_sound(Batch(_records(rng), log.end)))
     if abort:
         log.aborted.append((producer, first, log.end))
@@ -138,7 +141,7 @@ def _transaction(rng: random.Random, log: Log) -> None:
 
 
 def _records(rng: random.Random) -> list[Rec]:
-    found = []
+    records = []
     for number in range(rng.randint(1, 5)):
         headers = [
             (rng.choice([b"ce_id", b"content-type", b"attn-topic", "ключ".encode(), rng.randbytes(rng.randint(0, 6))]),
@@ -146,8 +149,8 @@ def _records(rng: random.Random) -> list[Rec]:
             for _ in range(rng.choice([0, 0, 1, 3]))
         ]
         key = rng.choice([None, b"", b"k", rng.randbytes(rng.choice([3, 30, 9000]))])
-        found.append(Rec(key, _value(rng, number), headers, rng.choice([0, 1, -5, *ODD_NUMBERS])))
-    return found
+        records.append(Rec(key, _value(rng, number), headers, rng.choice([0, 1, -5, *ODD_NUMBERS])))
+    return records
 
 
 def _value(rng: random.Random, number: int) -> bytes | None:
@@ -157,7 +160,7 @@ def _value(rng: random.Random, number: int) -> bytes | None:
 
 
 def odd_batch(rng: random.Random, batch: Batch, slow: bool = False) -> Batch:
-    """The same with something of it broken, its CRC mostly right."""
+    """Returns the batch with one random defect. Its CRC is correct in most cases."""
     ways: list[Callable[[], Batch]] = [
         lambda: replace(batch, crc=rng.getrandbits(32)),
         lambda: replace(batch, codec=rng.choice([5, 7])),
@@ -168,10 +171,10 @@ def odd_batch(rng: random.Random, batch: Batch, slow: bool = False) -> Batch:
         lambda: replace(batch, timestamps=(_number(rng, 63), _number(rng, 63))),
         lambda: replace(batch, attributes=rng.getrandbits(15) & ~7),
         lambda: replace(batch, producer=(_number(rng, 63), rng.randint(-9, 9), _number(rng, 31))),
-        lambda: replace(batch, body=_mutated(rng, b"".join(one.encode(n) for n, one in enumerate(batch.records)))),
+        lambda: replace(batch, body=_mutated(rng, b"".join(each.encode(n) for n, each in enumerate(batch.records)))),
         lambda: replace(batch, packed=_mutated(rng, CODECS[batch.codec](b"x" * rng.randint(0, 300)))),
-        lambda: replace(batch, records=[_odd_record(rng, one) for one in batch.records]),
-        lambda: replace(batch, records=[_odd_record(rng, one) for one in batch.records]),
+        lambda: replace(batch, records=[_odd_record(rng, each) for each in batch.records]),
+        lambda: replace(batch, records=[_odd_record(rng, each) for each in batch.records]),
         lambda: replace(batch, codec=rng.choice([1, 3, 4]), body=varint(rng.choice(ODD_NUMBERS)) * rng.randint(1, 40)),
     ]
     if slow:
@@ -186,79 +189,79 @@ def _number(rng: random.Random, bits: int) -> int:
     return number if -(2**bits) <= number < 2**bits else rng.randint(-5, 20)
 
 
-def _odd_record(rng: random.Random, one: Rec) -> Rec:
+def _odd_record(rng: random.Random, record: Rec) -> Rec:
     if rng.random() < 0.4:
-        return one
+        return record
     ways: list[Callable[[], Rec]] = [
-        lambda: replace(one, delta=rng.choice(ODD_NUMBERS)),
-        lambda: replace(one, timestamp=rng.choice(ODD_NUMBERS)),
-        lambda: replace(one, header_count=rng.choice(ODD_NUMBERS)),
-        lambda: replace(one, length=rng.choice(ODD_NUMBERS)),
-        lambda: replace(one, raw=_mutated(rng, one.encode(0)[1:])),
-        lambda: replace(one, raw=b"\0" + b"".join(
+        lambda: replace(record, delta=rng.choice(ODD_NUMBERS)),
+        lambda: replace(record, timestamp=rng.choice(ODD_NUMBERS)),
+        lambda: replace(record, header_count=rng.choice(ODD_NUMBERS)),
+        lambda: replace(record, length=rng.choice(ODD_NUMBERS)),
+        lambda: replace(record, raw=_mutated(rng, record.encode(0)[1:])),
+        lambda: replace(record, raw=b"\0" + b"".join(
             varint(rng.choice(ODD_NUMBERS)) + rng.randbytes(rng.randint(0, 5)) for _ in range(rng.randint(0, 8)))),
-        lambda: replace(one, headers=[(rng.randbytes(rng.randint(0, 9)), None)] * rng.randint(1, 50)),
+        lambda: replace(record, headers=[(rng.randbytes(rng.randint(0, 9)), None)] * rng.randint(1, 50)),
     ]
     return rng.choice(ways)()
 
 
 def _mutated(rng: random.Random, raw: bytes) -> bytes:
-    found = bytearray(raw)
+    changed = bytearray(raw)
     for _ in range(rng.randint(1, 4)):
-        at = rng.randint(0, len(found))
+        at = rng.randint(0, len(changed))
         way = rng.randrange(4)
-        if way == 0 and found:
-            found[at % len(found)] = rng.choice([0, 0x7F, 0x80, 0xFF, rng.getrandbits(8)])
+        if way == 0 and changed:
+            changed[at % len(changed)] = rng.choice([0, 0x7F, 0x80, 0xFF, rng.getrandbits(8)])
         elif way == 1:
-            found[at:at] = rng.randbytes(rng.randint(1, 8))
+            changed[at:at] = rng.randbytes(rng.randint(1, 8))
         elif way == 2:
-            del found[at:at + rng.randint(1, 20)]
+            del changed[at:at + rng.randint(1, 20)]
         else:
-            found[at:at] = b"\xff" * rng.randint(1, 12)
-    return bytes(found)
+            changed[at:at] = b"\xff" * rng.randint(1, 12)
+    return bytes(changed)
 
 
-def _bent(rng: random.Random, entry: Entry) -> Entry:
-    """Some of its bytes are others, as on a disk; not the offset and length of a batch or message, by which the broker
-    finds the next one."""
-    found = bytearray(entry.raw)
+def _corrupted(rng: random.Random, entry: Entry) -> Entry:
+    """Changes random bytes, as a corrupt disk does. Keeps the offset and length of each batch or message: the broker
+    finds the next one by them."""
+    changed = bytearray(entry.raw)
     frames: set[int] = set()
     start = 0
-    while start < len(found):
+    while start < len(changed):
         frames.update(range(start, start + 12))
-        start += 12 + int.from_bytes(found[start + 8:start + 12], "big")
+        start += 12 + int.from_bytes(changed[start + 8:start + 12], "big")
     for _ in range(rng.randint(1, 5)):
-        at, flipped = rng.randrange(12, len(found)), rng.randint(1, 255)
+        at, flipped = rng.randrange(12, len(changed)), rng.randint(1, 255)
         if at not in frames:
-            found[at] ^= flipped
-    return replace(entry, raw=bytes(found), good=None, hidden=found[16] in (0, 1))
+            changed[at] ^= flipped
+    return replace(entry, raw=bytes(changed), good=None, hidden=changed[16] in (0, 1))
 
 
-# --- what comes of it ---
+# --- the checks ---
 
 
 def _fetched(log: Log) -> list[Any]:
-    at, found = 0, []
+    at, records = 0, []
     while at < log.end:
         aborted = [(producer, first) for producer, first, marker in log.aborted if marker >= at]
         fetched = Partition(TP, Buffer(log.fetch(at)), aborted, at, None, None, True, 1)
         fetched.limit = log.end
-        found += list(fetched)
+        records += list(fetched)
         assert at < fetched.next_fetch_offset <= log.end, f"from {at} to {fetched.next_fetch_offset} of {log.end}"
         at = fetched.next_fetch_offset
-    return found
+    return records
 
 
 def _check(log: Log, records: list[ConsumerRecord]) -> None:
     seen: dict[int, Any] = {}
     covered: set[int] = set()
-    for one in records:
-        if isinstance(one, Unreadable):
-            covered.update(range(one.first, one.offset + 1))
+    for record in records:
+        if isinstance(record, Unreadable):
+            covered.update(range(record.first, record.offset + 1))
         else:
-            assert one.offset not in seen, f"offset {one.offset} came twice"
-            seen[one.offset] = (one.key, one.value)
-            covered.add(one.offset)
+            assert record.offset not in seen, f"offset {record.offset} arrived twice"
+            seen[record.offset] = (record.key, record.value)
+            covered.add(record.offset)
     for entry in log.entries:
         offsets = range(entry.first, entry.last + 1)
         if entry.good is not None:
@@ -269,13 +272,13 @@ def _check(log: Log, records: list[ConsumerRecord]) -> None:
 
 
 class _NoProducer:
-    """Ingest is asked for packs and dead letters only."""
+    """A producer without methods: the checks read packs and dead letters from ingest, which never writes."""
 
 
 def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
     ingestor = Ingestor(Settings(_env_file=None), _NoProducer(), GapFiller(None))  # type: ignore[arg-type]
-    for one in records:
-        ingestor._process_record(one)
+    for record in records:
+        ingestor._process_record(record)
     packs = sum(pack.entries for pack in ingestor._packer.drain(0))
     assert packs + len(ingestor._rejects) == len(records)
     for letter in ingestor._rejects:
@@ -297,9 +300,9 @@ def _ingested(records: list[ConsumerRecord]) -> list[DeadLetter]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=None, help="the first case; all follow from it")
-    parser.add_argument("--only", type=int, default=None, help="one case, by its seed")
-    parser.add_argument("--broker", action="store_true", help="by Produce requests, to a worker on an embedded broker")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the first case; each later case adds 1")
+    parser.add_argument("--only", type=int, default=None, help="run only the case of this seed")
+    parser.add_argument("--broker", action="store_true", help="send batches to an embedded broker with a worker")
     given = parser.parse_args()
     logging.disable()
     if given.only is not None:
@@ -333,7 +336,7 @@ def _run(minutes: float, seed: int) -> int:
 
 
 def _memory() -> int:
-    """The most that this process has had."""
+    """Returns the maximum resident memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 

@@ -18,7 +18,7 @@ const keysOf = (options) => Object.fromEntries(optionKeys(options));
 
 // Keys
 
-test("keys: the effect decides, in any order of the options", () => {
+test("keys: an option gets its key by its effect, in any order of the options", () => {
   const options = ["approve", "edit", "reject", "respond", "ignore", "retry"].map((does) => option(does));
   const wanted = { approve: "a", edit: "e", reject: "r", respond: "w", ignore: "i", retry: "t" };
   assert.deepEqual(keysOf(options), wanted);
@@ -42,7 +42,7 @@ test("keys: twenty options of any kind get different keys, none of them a shortc
   }
 });
 
-test("keys: every single key of the shortcut list is taken, but those of answers and `e`", () => {
+test("keys: options get no key of the shortcut list, except those of answers and `e`", () => {
   const source = readFileSync(new URL("../../api/static/attn/shell/keyboard.js", import.meta.url), "utf8");
   const table = /const KEYS = \{([^]*?)\n\};/.exec(source)[1];
   const used = [...table.matchAll(/(?:^|[\s,{])(?:"(.)"|([A-Za-z1-9])): (?:\(|[a-z])/g)].map((found) => found[1] ?? found[2]);
@@ -62,7 +62,7 @@ test("titles and effects as texts", () => {
   assert.equal(optionDone("gone", "reject", []), "rejected");
 });
 
-test("second press: what is marked dangerous, and what can't be undone", () => {
+test("second press: needed for dangerous options and for decisions without undo", () => {
   assert.ok(needsSecondPress(option("reject", { style: "danger" }), undefined));
   assert.ok(needsSecondPress(option("approve"), { name: "x", reversible: false }));
   assert.ok(needsSecondPress(option("edit"), { name: "x", risk: "critical" }));
@@ -72,7 +72,7 @@ test("second press: what is marked dangerous, and what can't be undone", () => {
 
 // Numbers
 
-test("numbers: JSON's grammar, digits kept", () => {
+test("numbers: parsed by the grammar of JSON, with all digits", () => {
   for (const text of ["9007199254740993", "1.10", "1e400", "-0", "0.1", "12", "-5", "1E+2", "123456789012345678901234567890.5"]) assert.equal(stringify(readNumber(text)), text);
   for (const text of ["", "01", ".5", "1.", "+1", "0x10", "1,5", "NaN", "Infinity", "1 2", "--1", "abc"]) assert.equal(readNumber(text), undefined, text);
   assert.equal(readNumber(" 7 "), 7);
@@ -88,7 +88,7 @@ test("numbers: compared exactly", () => {
   assert.equal(compareNumbers(n("0.30000000000000001"), n("0.3")), 1);
 });
 
-test("numbers: whole ones", () => {
+test("numbers: integers are recognised", () => {
   for (const text of ["1", "2.0", "1e3", "1.5e1", "-7", "9007199254740993"]) assert.ok(isInteger(readNumber(text)), text);
   for (const text of ["1.5", "1e-1", "0.1"]) assert.ok(!isInteger(readNumber(text)), text);
 });
@@ -120,7 +120,7 @@ test("form: kinds, labels, choices, in the order of the source", () => {
   assert.deepEqual(fieldsOf(undefined), []);
 });
 
-test("form: JSON of each type; what is empty and optional is left out", () => {
+test("form: JSON of each type; empty optional fields are omitted", () => {
   const { form, errors } = readForm(fieldsOf(FORM), { ...GOOD, ratio: "1.10", mail: "a@b.org", link: "https://x.org/a", day: "2024-02-29", tier: "b", many: ["p"] });
   assert.deepEqual(errors, {});
   assert.equal(stringify({ ...form }), '{"name":"ab","mail":"a@b.org","link":"https://x.org/a","day":"2024-02-29","size":9,"ratio":1.10,"sure":false,"region":"eu","tier":"b","checks":["x"],"many":["p"]}');
@@ -150,14 +150,14 @@ test("form: defaults are filled in, with their digits; a field may be emptied", 
   assert.equal(stringify({ ...readForm(fieldsOf(form), { n: "", s: "", b: "", m: [] }).form }), '{"big":9007199254740993}');
 });
 
-test("form: a moment is sent with an offset; an untouched default keeps its digits", () => {
+test("form: a date and time is sent with an offset; an unchanged default keeps its digits", () => {
   const text = "2026-05-20T08:14:22.123456Z", [one] = fieldsOf({ properties: { t: { type: "string", format: "date-time", default: text } } });
   assert.equal(readField(one, one.initial).value, text);
   assert.match(readField(one, "2026-05-20T10:00").value, /^2026-05-\d\dT\d\d:00:00\.000Z$/);
   assert.equal(localMoment("no time"), "no time");
 });
 
-test("form: names such as __proto__ and toString are names like others", () => {
+test("form: names such as __proto__ and toString are ordinary names", () => {
   const form = parse('{"properties":{"__proto__":{"type":"string"},"toString":{"type":"string"}},"required":["toString"]}');
   assert.deepEqual(fieldsOf(form).map((one) => one.name), ["__proto__", "toString"]);
   assert.deepEqual(Object.keys(readForm(fieldsOf(form), {}).errors), ["form.toString"]);
@@ -170,7 +170,7 @@ test("form: names such as __proto__ and toString are names like others", () => {
 const ACTION = { name: "pay", ...parse('{"args":{"amount":1.10,"id":9007199254740993,"to":"ann","dry":true,"tags":["a"],"nothing":null,"deep":{"x":1.0,"y":{"z":2}}},"editable":["amount","to","dry","deep","extra"]}') };
 const ARGS = '{"amount":1.10,"id":9007199254740993,"to":"ann","dry":true,"tags":["a"],"nothing":null,"deep":{"x":1.0,"y":{"z":2}}}';
 
-test("arguments: untouched ones are sent as they came, digit by digit", () => {
+test("arguments: unchanged arguments are sent with the same digits", () => {
   const { args, errors } = readArgs(ACTION, argFields(ACTION), {});
   assert.deepEqual(errors, {});
   assert.equal(stringify(args), ARGS);
@@ -186,7 +186,7 @@ test("arguments: types are kept, only editable names change", () => {
   assert.deepEqual(changes(ACTION.args, args).map((one) => pathText(one.path)), ["amount", "to", "dry", "deep.y.z", "extra"]);
 });
 
-test("arguments: what can't be read has an error at its field", () => {
+test("arguments: an unreadable value has an error at its field", () => {
   assert.deepEqual(Object.keys(readArgs(ACTION, argFields(ACTION), { amount: "much", deep: "{x}", to: "" }).errors), ["args.amount", "args.deep"]);
   assert.deepEqual(Object.keys(readArgsText("[1]").errors), ["args"]);
   assert.deepEqual(Object.keys(readArgsText("{").errors), ["args"]);
@@ -194,7 +194,7 @@ test("arguments: what can't be read has an error at its field", () => {
   assert.equal(stringify(readArgsText(ARGS).args), ARGS);
 });
 
-test("arguments: between fields and JSON no text is lost", () => {
+test("arguments: no text is lost when the editor switches between fields and JSON", () => {
   const fields = argFields({ ...ACTION, editable: true });
   assert.deepEqual(entriesOf(fields, readArgsText(ARGS).args), {});
   assert.deepEqual(entriesOf(fields, readArgsText(ARGS.replace("1.10", "3.00")).args), { amount: "3.00" });
@@ -202,11 +202,11 @@ test("arguments: between fields and JSON no text is lost", () => {
   assert.equal(entriesOf(fields, readArgsText('{"new":1}').args), null, "other names");
 });
 
-test("arguments: nothing editable unless the source says so", () => {
+test("arguments: only those that the source marks are editable", () => {
   assert.ok(!isEditable({ name: "x" }, "a") && !isEditable({ name: "x", editable: false }, "a") && isEditable({ name: "x", editable: true }, "a"));
 });
 
-test("changes: the smallest members, lists as one, and digits", () => {
+test("changes: the innermost members are listed, a list as a whole, numbers by digits", () => {
   const of = (before, after) => changes(parse(before), parse(after)).map((one) => `${pathText(one.path)}:${one.before === undefined ? "" : stringify(one.before)}>${one.after === undefined ? "" : stringify(one.after)}`);
   assert.deepEqual(of('{"a":{"b":1,"c":[1,2]},"d":1}', '{"a":{"b":2,"c":[1,3]},"e":null}'), ["a.b:1>2", "a.c:[1,2]>[1,3]", "d:1>", "e:>null"]);
   assert.deepEqual(of('{"n":9007199254740993}', '{"n":9007199254740992}'), ["n:9007199254740993>9007199254740992"]);
@@ -217,7 +217,7 @@ test("changes: the smallest members, lists as one, and digits", () => {
 
 // Guard
 
-test("guard: a key counts when its question has been on screen for half a second", () => {
+test("guard: a key press is accepted once its question has been on screen for 0.5 s", () => {
   let time = 0;
   const guard = inputGuard(() => time);
   guard.show("a 1");
@@ -250,7 +250,7 @@ test("guard: a press that began on one question never answers another", () => {
   assert.ok(!guard.acceptsClick("b 1"));
   guard.press("a 1");
   guard.show("c 1");
-  time += 10_000; // held for ten seconds
+  time += 10_000; // the key is held down for 10 s
   assert.ok(!guard.acceptsClick("c 1"));
   guard.press("c 1");
   assert.ok(guard.acceptsClick("c 1"));
@@ -261,7 +261,7 @@ test("guard: a press that began on one question never answers another", () => {
   assert.ok(!guard.acceptsClick("d 1"));
 });
 
-test("guard: the seconds on screen, without those in the background", () => {
+test("guard: counts the seconds on screen, without those in the background", () => {
   let time = 0;
   const guard = inputGuard(() => time);
   guard.show("a 1");
@@ -301,7 +301,7 @@ test("drafts: per item, digest and user; restored when the question is asked aga
   assert.equal(mine.load("i", "d2"), null, "an empty draft is none");
 });
 
-test("drafts: bounded, gone after signing out, and a full or broken storage loses nothing else", () => {
+test("drafts: bounded, deleted at sign-out; a full or broken storage loses nothing else", () => {
   const storage = memory(), drafts = draftStore(storage, "ws/ann");
   storage.setItem("other", "kept");
   for (let at = 0; at < 200; at++) drafts.save(`i${at}`, "d", { ...NO_DRAFT, comment: "x" });
@@ -324,7 +324,7 @@ const item = (more = {}) => ({
 });
 const decision = (more = {}) => ({ id: "dec_1", option: "approve", does: "approve", state: "made", at: "2026-05-20T12:00:00Z", undo_until: "2026-05-20T12:00:05Z", actors: [{ user: "ann", vote: "approve", at: "" }], ...more });
 
-test("who may answer, and why not", () => {
+test("users who may not answer get the reason", () => {
   assert.equal(whyNot(item(), ME), "");
   assert.match(whyNot(item(), { ...ME, role: "MEMBER" }), /decided by every owner or admin/);
   assert.match(whyNot(item(), { ...ME, role: "VIEWER" }), /viewer/);
@@ -335,7 +335,7 @@ test("who may answer, and why not", () => {
   assert.equal(decidersText(item({ deciders: { users: [], roles: ["ADMIN", "MANAGER", "MEMBER", "OWNER"], excluded: [] } }), ME), "everyone who sees it except viewers");
 });
 
-test("open questions, plain answers, and the only answer that may be sent again", () => {
+test("open questions, answers without input, and the only answer that may be sent again", () => {
   assert.ok(isOpen(item()) && isOpen(item({ state: "read" })) && !isOpen(item({ state: "decided" })) && !isOpen(item({ state: "resolved" })));
   assert.ok(!asks(item({ ask: undefined })));
   const formed = item({ ask: { form: FORM, options: [option("approve"), option("reject"), option("ignore", { form: FORM })] } });
@@ -379,7 +379,7 @@ test("every answer of the edge is explained", () => {
   assert.match(said(503), /counts once/);
 });
 
-test("errors of a 422 stand at their fields; others are listed", () => {
+test("errors of a 422 are shown at their fields; others are listed", () => {
   assert.deepEqual(fieldErrors({ "form.a": "required", "args.x": "is not editable" }, new Set(["form.a"])), { byField: { "form.a": "Required." }, others: ["args.x: is not editable"] });
   assert.deepEqual(fieldErrors(undefined, new Set()), { byField: {}, others: [] });
 });
@@ -388,7 +388,7 @@ test("names of sources", () => {
   for (const [source, name] of [["/pipelines/deploy", "pipelines/deploy"], ["https://a.b/c/", "a.b/c"], ["payments-api", "payments-api"], ["/", "its source"], [undefined, "its source"]]) assert.equal(sourceName({ source }), name);
 });
 
-test("a refused answer links to a new sign-in that leads back, and only to that", () => {
+test("a refused answer links only to a sign-in of attn that returns to the page", () => {
   const of = (status, data) => signInAgain({ status, data, wait: null }, { id: "ibx 1" });
   assert.equal(of(403, { sign_in: "/auth/login?strong" }), "/auth/login?strong&return_to=%2F%23item%3Dibx%25201");
   for (const data of [null, {}, { sign_in: 7 }, { sign_in: "https://evil.example/auth/login?" }, { sign_in: "javascript:x" }, { sign_in: "//evil" }]) assert.equal(of(403, data), "");

@@ -35,14 +35,14 @@ for (const name of names) {
     }
   });
 
-  test(`frames applied again change nothing: ${name}`, async () => {
+  test(`repeated frames change nothing: ${name}`, async () => {
     const all = await read(vector(name).steps.map((step) => step.stream).join(""));
     let inbox = EMPTY;
     for (const frame of all) inbox = apply(inbox, frame);
     for (const frame of all.slice(1)) assert.equal(apply(inbox, frame), inbox);
   });
 
-  test(`the copy given is left as it is: ${name}`, async () => {
+  test(`apply does not modify the copy passed to it: ${name}`, async () => {
     let inbox = EMPTY;
     for (const frame of await read(vector(name).steps.map((step) => step.stream).join(""))) {
       const was = JSON.stringify(inbox);

@@ -1,4 +1,4 @@
-// Searches for markdown that the parser needs long for: `node fuzz-markdown.mjs SECONDS [SEED]`. Texts consist of repeated
+// Searches for markdown that takes the parser long: `node fuzz-markdown.mjs SECONDS [SEED]`. Texts consist of repeated
 // markers, nesting and mixtures. A text that takes more than LONG milliseconds is printed as a seed for
 // tests/data/markdown-seeds.json.
 import { toHtml } from "../../api/static/attn/text/markdown_worker.js";

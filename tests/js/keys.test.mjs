@@ -27,13 +27,13 @@ test("expiry: days, the end of a local day, or never", () => {
   for (const date of ["", "2026-05-18", "soon"]) assert.deepEqual(Object.keys(problemsOf(filled({ expiry: "date", date }), NOW)), ["date"]);
 });
 
-test("the body leaves out what is not given, and trims", () => {
+test("the body omits empty fields and trims texts", () => {
   assert.deepEqual(requestBody(filled({ name: " CI ", expiry: "never" }), NOW), { name: "CI", topics: ["waitpoints"] });
   assert.deepEqual(requestBody(filled({ source: " /ci ", expiry: "90" }), NOW), {
     name: "CI", topics: ["waitpoints"], source: "/ci", expires_at: new Date(NOW + 90 * DAY).toISOString() });
 });
 
-test("the curl line is one that a shell passes on unchanged, whatever the source is", () => {
+test("a shell passes the curl line unchanged for any source", () => {
   const source = `/it's "$HOME" \`id\` \\ 日本`;
   for (const topic of Object.keys(TOPICS)) {
     const line = curlLine("https://attn.example.com", "attn_x_y", { id: "k1", topics: [topic], source }, NOW);
@@ -44,7 +44,7 @@ test("the curl line is one that a shell passes on unchanged, whatever the source
   }
 });
 
-test("a key says when it expires and when it was used", () => {
+test("a key shows when it expires and when it was used", () => {
   const key = { id: "k", name: "CI", topics: [], created_at: "2026-05-01T00:00:00Z", created_by: "ann" };
   assert.deepEqual([aboutKey(key, NOW).expires, aboutKey(key, NOW).used], ["never expires", "not used yet"]);
   assert.equal(aboutKey({ ...key, last_used: "2026-05-20T11:00:00Z" }, NOW).used, "used within the last two hours");
@@ -53,19 +53,19 @@ test("a key says when it expires and when it was used", () => {
   assert.equal(hasExpired({ ...key, expires_at: "2026-05-20T12:00:01Z" }, NOW), false);
 });
 
-test("a failed request is explained in words of keys", () => {
+test("a failed request is explained by texts about keys", () => {
   const of = (status, data = null) => explainKeys({ status, data, wait: null });
   assert.equal(of(409, { error: "the workspace has 200 keys" }), "attn says: the workspace has 200 keys.");
   assert.equal(of(418), "attn answered with HTTP status 418.");
   for (const status of [0, 503]) assert.match(of(status), /the same request counts once/);
 });
 
-test("the address of a terminal has its request", () => {
+test("the address of a terminal contains its request", () => {
   assert.equal(requestIn("#device=s1.ab.c-_"), "s1.ab.c-_");
   for (const hash of ["", "#item=x", "#device=", `#device=${"x".repeat(2000)}`]) assert.equal(requestIn(hash), "");
 });
 
-test("a code counts by its letters", () => {
+test("a code is compared by its letters only", () => {
   assert.equal(lettersOf(" bcdf - ghjk1"), "BCDFGHJK");
   assert.equal(codeProblem("bcdf ghjk"), "");
   for (const typed of ["", "BCDF", "BCDF-GHJKL", "1234-5678"]) assert.match(codeProblem(typed), /8 letters/);

@@ -173,7 +173,7 @@ test("a wake event ends the wait", { timeout: 20_000 }, async () => {
 
 test("listeners are called in a tab that is hidden before its next animation frame", { timeout: 20_000 }, async () => {
   globalThis.document = Object.assign(new EventTarget(), { hidden: false });
-  globalThis.requestAnimationFrame = () => 0; // it does not come
+  globalThis.requestAnimationFrame = () => 0; // never calls back, as in a hidden tab
   const page = store({ unread: 0 });
   const heard = new Promise((hear) => page.listen((state) => hear(state.unread)));
   page.set({ unread: 1 });

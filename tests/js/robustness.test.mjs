@@ -11,7 +11,7 @@ import { linkTo } from "../../api/static/attn/text/links.js";
 import { frames } from "../../api/static/attn/sse.js";
 import { due, isolate } from "../../api/static/attn/text/labels.js";
 
-// Number literals of all forms, generated from a seed, so a failure is reproducible.
+// Number literals of all forms, generated from a seed: a failure is reproducible.
 function* numbers(seed, count) {
   const random = () => ((seed = (seed * 1103515245 + 12345) % 2147483648) / 2147483648);
   const digits = (most) => Array.from({ length: 1 + Math.floor(random() * most) }, () => Math.floor(random() * 10)).join("");
@@ -120,7 +120,7 @@ test("only safe URLs become links", () => {
     "https://?x", "https://#x", "javascript:alert(1)", "data:text/html,x", "ftp://example.org/", "mailto:a@example.org", "", "cases", "https://exa\u202Emple.org/", "/x\u0000y", "/a\u00a0b",
     "https://example.org\\@evil.example/", "https://[::1", "\u200B/x", "/x\u2028", "https://exam\u00ADple.org/", "https://%00.example/", null, undefined, 7, {},
   ]) assert.equal(linkTo(address, origin), null, String(address));
-  // Whatever is a link resolves as it was judged, paths within the origin.
+  // A link must resolve to the URL that was checked; a path stays within the origin.
   for (const one of ["/", "\\", "\t", "@", ":", "?", "#", ".", "..", "host", "%5c", "%2f", "\u202E", "\n"].flatMap((a, _, all) => all.flatMap((b) => all.map((c) => `/${a}${b}${c}`)))) {
     const to = linkTo(one, origin);
     if (to !== null) assert.equal(new URL(to, `${origin}/`).origin, origin, JSON.stringify(one));

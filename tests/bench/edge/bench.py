@@ -1,8 +1,8 @@
-"""`python -m bench edge`: what a row costs an edge, in memory and at start, beside a plain dict of the same bytes.
+"""`python -m bench edge`: memory and CPU of an edge per row, compared with a plain dict of the same bytes.
 
-A million rows as a fold leaves them, of workspaces of all sizes, in a file. Each variant reads it in a process of its
-own, so its memory and CPU are its own; the dict is the floor. With `--broker` the rows go through an embedded broker
-(or that of ATTN_KAFKA) to an edge that starts cold, and it is watched until it is ready.
+A file has a million random rows as a fold writes them, in workspaces of different sizes. Each variant reads the file in
+its own process, which has the memory and CPU of this variant only. The dict is the lower bound. With `--broker`, an
+edge also loads the rows from a broker, and the bench measures the time until the edge is ready.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from streams.core.domain.keys import (
 __all__ = ["PARTITIONS", "main", "records"]
 
 PARTITIONS = 8
-_BATCH = 200  # rows with one position row
+_BATCH = 200  # rows of a batch, which ends with a position row
 _BEGIN = parse_timestamp("2026-05-20T08:00:00Z")
 _KINDS = ("waitpoint", "escalation", "failed_run", "message", "session_waiting", "plan_approval", "pending_action")
 _ROLES = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
@@ -69,7 +69,7 @@ _Record = tuple[int, bytes, bytes]
 
 
 class Rows:
-    """Rows made up at random, the same each time. Workspaces are few large and many small ones."""
+    """Random rows from a fixed seed. A few workspaces are large, most are small."""
 
     def __init__(self, count: int) -> None:
         self._random = random.Random(7)
@@ -124,7 +124,7 @@ class Rows:
 
 
 def records(count: int) -> Iterator[_Record]:
-    """Partition, key and value, in batches that end with their positions."""
+    """Yields partition, key and value of each record. Every batch ends with its position row."""
     waiting = [0] * PARTITIONS
     for number, (ws, key, row) in enumerate(Rows(count)):
         partition = partition_of(ws, PARTITIONS)
@@ -155,7 +155,7 @@ def _as_dict(path: Path) -> dict[bytes, bytes]:
 
 
 def _loaded(path: Path) -> Replica:
-    """As an edge loads them, old enough to be no batches to resume from."""
+    """Loads the rows as an edge does. They are old: the edge keeps no batches for feeds that resume."""
     loading, assemblers = InitialState(1 << 20, 2), [BatchAssembler(number) for number in range(PARTITIONS)]
     for partition, key, value in _read(path):
         batch = assemblers[partition].add(key, value, 1)
@@ -170,7 +170,7 @@ def _loaded(path: Path) -> Replica:
 
 
 def _asked(path: Path, families: tuple[str, ...], share: float = 1.0) -> Replica:
-    """Every workspace has been asked for, or each with a chance of `share`."""
+    """Loads the rows and builds the indexes of a random share of the workspaces, as first requests do."""
     replica, chance = _loaded(path), random.Random(1)
     for name in list(replica._workspaces):
         if chance.random() < share:
@@ -182,17 +182,17 @@ def _asked(path: Path, families: tuple[str, ...], share: float = 1.0) -> Replica
 
 VARIANTS: dict[str, Callable[[Path], Any]] = {
     "plain dict of all rows": _as_dict,
-    "edge, nobody looks": _loaded,
-    "edge, every tenth workspace is looked at": lambda path: _asked(path, (), 0.1),
-    "edge, all workspaces are looked at": lambda path: _asked(path, ()),
-    "edge, all, by every filter, list and case": lambda path: _asked(path, tuple(FAMILIES)),
+    "edge, no workspace requested": _loaded,
+    "edge, every tenth workspace requested": lambda path: _asked(path, (), 0.1),
+    "edge, all workspaces requested": lambda path: _asked(path, ()),
+    "edge, all, with every filter, list and case": lambda path: _asked(path, tuple(FAMILIES)),
 }
 
 
 def _measure(variant: str, path: Path) -> None:
-    """In a process of its own: prints what the variant cost."""
+    """Loads one variant in this process, and prints its CPU seconds, memory in bytes, and rows as JSON."""
     gc.freeze()
-    gc.disable()  # as much as the edge's own loading suffers from it, and no more, is measured with the broker
+    gc.disable()  # `--broker` measures garbage collection as it runs in a real edge
     before, begun = psutil.Process().memory_info().rss, time.process_time()
     held = VARIANTS[variant](path)
     cpu = time.process_time() - begun
@@ -210,8 +210,8 @@ def _run(variant: str, path: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench edge", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--broker", action="store_true", help="also start an edge cold on a broker")
-    parser.add_argument("--kafka", default="", help="that broker; else an embedded one")
+    parser.add_argument("--broker", action="store_true", help="also measure an edge that loads the rows from a broker")
+    parser.add_argument("--kafka", default="", help="address of the broker; default: an embedded one")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -223,14 +223,14 @@ def main() -> None:
         path = Path(scratch) / "rows"
         _write(path, given.rows)
         table = Table(title=f"{given.rows:,} rows, {path.stat().st_size / given.rows:.0f} bytes each")
-        for name in ("held", "rows", "bytes a row", "of the dict", "CPU µs a row"):
-            table.add_column(name, justify="left" if name == "held" else "right")
+        for name in ("variant", "rows", "bytes/row", "× dict", "CPU µs/row"):
+            table.add_column(name, justify="left" if name == "variant" else "right")
         floor = 0.0
         for variant in VARIANTS:
-            found = _run(variant, path)
-            floor = floor or found["rss"]
-            table.add_row(variant, f"{found['rows']:,}", f"{found['rss'] / given.rows:.0f}",
-                          f"{found['rss'] / floor:.2f}", f"{found['cpu'] / given.rows * 1e6:.1f}")
+            used = _run(variant, path)
+            floor = floor or used["rss"]
+            table.add_row(variant, f"{used['rows']:,}", f"{used['rss'] / given.rows:.0f}",
+                          f"{used['rss'] / floor:.2f}", f"{used['cpu'] / given.rows * 1e6:.1f}")
         console.print(table)
         if given.broker:
             console.print(asyncio.run(edge_start.measure(_read(path), PARTITIONS, given.kafka, Path(scratch))))

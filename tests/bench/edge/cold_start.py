@@ -1,4 +1,5 @@
-"""An edge that starts cold on a broker: until it is ready, and how it answers meanwhile. Part of `bench edge`."""
+"""Starts an edge without state on a broker. Measures the time until it is ready, and its response times meanwhile. Part
+of `bench edge`."""
 
 from __future__ import annotations
 
@@ -25,19 +26,20 @@ from streams.kafka import topics
 __all__ = ["measure"]
 
 _IN_FLIGHT = 20_000
-_LOOK = 0.05  # seconds between two questions
+_LOOK = 0.05  # seconds between two requests
 _PATIENCE = 900.0
 
 
 async def measure(
     records: Iterable[tuple[int, bytes, bytes]], partitions: int, kafka: str, scratch: Path
 ) -> Table:
-    """Needs a broker without attn's topics, or the embedded one."""
+    """Writes the records to a broker and starts an edge. `kafka`: address of a broker without topics of attn; "":
+    an embedded one. Returns a table."""
     async with _broker(kafka, scratch) as address:
         settings = Settings(_env_file=None, kafka=address, log_partitions=partitions)  # type: ignore[call-arg]
         await topics.ensure_topics(settings)
         count = await send(address, VIEWS, records, _IN_FLIGHT, linger_ms=20, max_batch_size=1 << 20)
-        table = Table(title=f"an edge starts cold: {count:,} records on {kafka or 'the embedded broker'}")
+        table = Table(title=f"start of an edge: {count:,} records on {kafka or 'the embedded broker'}")
         for name in ("seconds until ready", "CPU s", "RSS MB", "/healthz meanwhile: p50 ms", "max ms"):
             table.add_column(name, justify="right")
         table.add_row(*await _start(settings))
@@ -62,7 +64,7 @@ async def _start(settings: Settings) -> list[str]:
     given = {
         "ATTN_KAFKA": settings.kafka, "ATTN_LOG_PARTITIONS": str(settings.log_partitions), "ATTN_PORT": str(port),
         "ATTN_JWT_SECRET": "a secret for the bench, long enough for an HMAC",
-        "ATTN_RESUME_HOURS": "0.0001",  # all of it is old: nothing to resume from, as after a quiet night
+        "ATTN_RESUME_HOURS": "0.0001",  # the edge keeps no batches for feeds that resume
     }
     begun = time.monotonic()
     edge = await asyncio.create_subprocess_exec(
@@ -87,6 +89,6 @@ async def _ready(client: httpx.AsyncClient, waits: list[float]) -> bool:
     try:
         (await client.get("/healthz")).raise_for_status()
     except httpx.TransportError:
-        return False  # it does not listen yet
+        return False  # the edge does not listen yet
     waits.append(time.perf_counter() - begun)
     return (await client.get("/readyz")).status_code == 200

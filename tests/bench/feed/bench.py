@@ -1,7 +1,7 @@
-"""`python -m bench feed`: what a delivered frame and an idle stream cost, and that pages cost their length.
+"""`python -m bench feed`: CPU of a delivered frame, memory of an idle stream, and CPU of a page in a large inbox.
 
-The servers run one after the other in processes of their own, so their CPU and memory are theirs alone; the readers are
-here. Read the ratios: the machine is noisy.
+Each server runs in its own process, which has the CPU and memory of this server only. The readers run in the process of
+the bench. Compare ratios: machines are noisy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from schemas.views import ItemRow, PositionRow, encode_row
 __all__ = ["main"]
 
 _STAMP = re.compile(rb"at=(\d+);")
-_FRAME_BYTES = 100  # of body; a frame is about 600 then
+_FRAME_BYTES = 100  # bytes of the body of an item; its frame then has about 600
 
 
 class _Reader(asyncio.Protocol):
-    """Counts frames and notes how old each was when it came."""
+    """Counts frames, and records the age of each at its arrival in milliseconds."""
 
     def __init__(self, request: bytes, bench: _Readers) -> None:
         self._request, self._bench = request, bench
@@ -53,12 +53,12 @@ class _Reader(asyncio.Protocol):
             self._begun = True
             self._bench.open += 1
         now, end, data = time.monotonic_ns(), 0, self._rest + data
-        for found in _STAMP.finditer(data):
-            end = found.end()
+        for stamp in _STAMP.finditer(data):
+            end = stamp.end()
             self._bench.frames += 1
             if self._bench.timing:
-                self._bench.ages.append((now - int(found[1])) / 1e6)
-        self._rest = data[max(end, len(data) - 40):]  # a stamp may be cut in two
+                self._bench.ages.append((now - int(stamp[1])) / 1e6)
+        self._rest = data[max(end, len(data) - 40):]  # a timestamp may be split between two chunks
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _token(workspace: int, user: int) -> str:
 
 
 class Server:
-    """One variant in a process of its own, and its readers here."""
+    """One variant of the server in its own process, and its readers in this process."""
 
     def __init__(self, variant: str, process: asyncio.subprocess.Process) -> None:
         self.variant, self._process = variant, process
@@ -113,7 +113,7 @@ class Server:
 
     async def connect(self, connections: int, workspaces: int) -> None:
         port = (await self.answer())["port"]
-        warm = _Readers()  # a first reader of each workspace pays for what is made once
+        warm = _Readers()  # the first reader of each workspace creates what later readers share
         await warm.connect(port, workspaces, workspaces)
         before = (await self.ask(do="weigh"))["rss"]
         await self.readers.connect(port, connections, workspaces)
@@ -122,7 +122,7 @@ class Server:
             transport.abort()  # type: ignore[attr-defined]
 
     async def publish(self, rounds: int, each: int, pause: float = 0.0) -> float:
-        """CPU µs of the server for one delivered frame."""
+        """Publishes frames and waits until all readers have them. Returns the server's CPU µs per delivered frame."""
         begun = (await self.ask(do="look"))["cpu"]
         wanted = rounds * each * len(self.readers.transports)
         frames = self.readers.frames + wanted
@@ -138,7 +138,7 @@ class Server:
 
 
 async def measure(connections: int, workspaces: int, slices: int, rounds: int) -> list[Server]:
-    """All variants at once and by turns, a slice each, so that a noisy moment is everybody's."""
+    """Starts all variants and measures them in turns, in short slices: other load then affects all alike."""
     servers = []
     try:
         for variant in VARIANTS:
@@ -161,7 +161,7 @@ async def measure(connections: int, workspaces: int, slices: int, rounds: int) -
 
 
 class Inbox:
-    """A replica with so many open items in one workspace, and one reader's window on it."""
+    """A replica with `size` open items in one workspace, and the window of one reader."""
 
     def __init__(self, size: int) -> None:
         self.rows = [_row(number, size) for number in range(size)]
@@ -178,7 +178,7 @@ class Inbox:
         self.space.counts(self.reader)
 
     def change(self) -> None:
-        """One of the first items is resolved, or opens again: it leaves or enters the window, and every index."""
+        """Resolves one of the first items, or opens it again. It leaves or enters the window and all indexes."""
         self.position += 1
         self.turn += 1
         key, raw = self.rows[self.turn // 2 % 50]
@@ -195,40 +195,40 @@ def _row(number: int, size: int) -> tuple[bytes, bytes]:
 
 
 def pages(sizes: tuple[int, ...], times: int = 50, turns: int = 9) -> dict[int, list[float]]:
-    """Open items -> CPU µs of the first page of 100, of the counts, and of one change with its frames."""
+    """Returns open items -> CPU µs of the first page of 100, of the counts, and of one change with its frames."""
     inboxes = [Inbox(size) for size in sizes]
-    found: dict[int, list[float]] = {size: [] for size in sizes}
-    for what in (Inbox.page, Inbox.counts, Inbox.change):
+    medians: dict[int, list[float]] = {size: [] for size in sizes}
+    for work in (Inbox.page, Inbox.counts, Inbox.change):
         costs: dict[int, list[float]] = {size: [] for size in sizes}
-        for _ in range(turns):  # by turns, so that a noisy moment is everybody's
+        for _ in range(turns):  # in turns: other load then affects all sizes alike
             for size, inbox in zip(sizes, inboxes, strict=True):
                 begun = time.process_time()
                 for _ in range(times):
-                    what(inbox)
+                    work(inbox)
                 costs[size].append((time.process_time() - begun) / times * 1e6)
         for size in sizes:
-            found[size].append(statistics.median(costs[size]))
-    return found
+            medians[size].append(statistics.median(costs[size]))
+    return medians
 
 
 def _beside(costs: list[float], floor: list[float]) -> tuple[str, str]:
-    """The middle of the slices, and the middle of what each was beside the floor's slice of that moment."""
-    beside = [one / other for one, other in zip(costs, floor, strict=True)]
-    return f"{statistics.median(costs):.1f}", f"{statistics.median(beside):.2f}"
+    """Returns the median of the slices, and the median ratio to the slice of the floor in the same turn."""
+    ratios = [cost / base for cost, base in zip(costs, floor, strict=True)]
+    return f"{statistics.median(costs):.1f}", f"{statistics.median(ratios):.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench feed", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--workspaces", type=int, default=20)
-    parser.add_argument("--slices", type=int, default=9, help="turns each server gets")
-    parser.add_argument("--rounds", type=int, default=32, help="times each workspace changes in a slice")
+    parser.add_argument("--slices", type=int, default=9, help="turns of each server")
+    parser.add_argument("--rounds", type=int, default=32, help="changes of each workspace in a slice")
     parser.add_argument("--items", type=int, default=100_000, help="open items of the large inbox")
     given = parser.parse_args()
     console = Console(width=110)
     servers = uvloop.run(measure(given.connections, given.workspaces, given.slices, given.rounds))
     table = Table(title=f"{given.connections} connections in {given.workspaces} workspaces")
-    names = ("server", "KB a stream", "CPU µs a frame", "of the floor", "8 at once", "of the floor", "p50 ms", "p99 ms")
+    names = ("server", "KB/stream", "CPU µs/frame", "× floor", "8 frames at a time", "× floor", "p50 ms", "p99 ms")
     for name in names:
         table.add_column(name, justify="left" if name == "server" else "right")
     floor = next(server for server in servers if server.variant == "floor")

@@ -1,9 +1,9 @@
-"""What the feed bench measures, one process each: `python -m bench.feed.servers VARIANT WORKSPACES FRAME_BYTES`.
+"""Servers of the feed bench, each a process: `python -m bench.feed.servers VARIANT WORKSPACES FRAME_BYTES`.
 
-`attn`: the edge as it runs, frames written to the transport. `asgi`: the same by plain ASGI. `sse-starlette`: a queue
-for each connection, as its documentation has it. `floor`: asyncio.Protocol and `transport.write`, no HTTP.
-Prints its port; then takes one JSON command a line: {"do": "publish", "rounds", "each", "pause"}, {"do": "weigh"} or
-{"do": "look"}.
+`attn`: the edge, which writes frames to the transport. `asgi`: the same edge on plain ASGI. `sse-starlette`: a queue
+for each connection, as its documentation recommends. `floor`: asyncio.Protocol and `transport.write`, without HTTP.
+A server prints its port. Then it reads one JSON command per line: {"do": "publish", "rounds", "each", "pause"},
+{"do": "weigh"} (collects garbage first) or {"do": "look"}. It answers with its CPU seconds and memory in bytes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["SECRET", "VARIANTS"]
 
 SECRET = "of the bench alone, and long enough for HMAC"
 
-Publish = Callable[[int, int], None]  # (workspace, how many frames at once)
+Publish = Callable[[int, int], None]  # (workspace, frames at a time)
 
 
 def _stamp() -> str:
-    """When a frame was published, found in it by the reader: nanoseconds of the machine's monotonic clock."""
+    """Returns the time of publication for the text of a frame, in nanoseconds of the monotonic clock."""
     return f"at={time.monotonic_ns()};"
 
 
@@ -74,7 +74,7 @@ async def asgi(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
 
 
 def _text(frame_bytes: int, number: int) -> str:
-    """As much as one of attn's frames."""
+    """Returns a text as long as a frame of attn."""
     return json.dumps({"item": {"title": _stamp(), "body_md": "x" * (frame_bytes + 380), "number": number}})
 
 
@@ -133,8 +133,8 @@ async def floor(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
             self.transport.write(b"event: snapshot\ndata: {}\n\n")  # type: ignore[attr-defined]
 
         def connection_lost(self, error: Exception | None) -> None:
-            for found in readers.values():
-                found.discard(self.transport)  # type: ignore[arg-type]
+            for transports in readers.values():
+                transports.discard(self.transport)  # type: ignore[arg-type]
 
     server = await asyncio.get_running_loop().create_server(Floor, "127.0.0.1", 0)
 
@@ -162,7 +162,7 @@ async def serve(variant: str, workspaces: int, frame_bytes: int) -> None:
     port, publish = await VARIANTS[variant](workspaces, frame_bytes)
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    _say({"port": port})
+    _print({"port": port})
     while line := await commands.readline():
         command = json.loads(line)
         if command["do"] == "publish":
@@ -172,11 +172,11 @@ async def serve(variant: str, workspaces: int, frame_bytes: int) -> None:
                 await asyncio.sleep(command["pause"])
         if command["do"] == "weigh":
             gc.collect()
-        _say({"cpu": _cpu(), "rss": psutil.Process().memory_info().rss})
+        _print({"cpu": _cpu(), "rss": psutil.Process().memory_info().rss})
 
 
-def _say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _print(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""The broker a bench runs on: embedded ones, an Apache Kafka of its own (one node or three), or one that is there."""
+"""The broker of a bench: embedded, an own Apache Kafka of one or three nodes, or a running Kafka."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SECONDS = 60.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kafka", nargs="?", const="1", default=EMBEDDED, metavar="1|3|HOST:PORT[,...]",
-                        help="on Apache Kafka: one of its own with so many nodes, or one that runs and has no topics "
-                             "of attn (default: the embedded broker)")
-    parser.add_argument("--replication", type=int, default=1, help="with --kafka HOST:PORT: copies of each topic")
+                        help="use Apache Kafka: an own cluster of 1 or 3 nodes, or a running one without topics of "
+                             "attn (default: the embedded broker)")
+    parser.add_argument("--replication", type=int, default=1, help="with --kafka HOST:PORT: replicas of each topic")
 
 
 class Ground:
-    """`await fresh()` gives the address of a broker that holds nothing of what was measured before."""
+    """A broker for several measurements. `fresh()` deletes what earlier ones left, and returns the address."""
 
     def __init__(self, bootstrap: str = "", replication: int = 1) -> None:
         self.bootstrap = bootstrap
@@ -43,7 +43,7 @@ class Ground:
 
 
 class _Embedded(Ground):
-    """A new broker each time, as it keeps everything in memory."""
+    """Starts a new embedded broker for each measurement: it keeps all records in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,25 +64,26 @@ class _Embedded(Ground):
 
 @asynccontextmanager
 async def ground(kafka: str, replication: int = 1) -> AsyncIterator[Ground]:
-    """What `--kafka` names. SystemExit: a Kafka that somebody uses, as its topics would be deleted."""
+    """Yields the broker that `--kafka` names. Raises SystemExit if a running Kafka has topics of attn: a bench would
+    delete them."""
     async with AsyncExitStack() as stack:
         if kafka == EMBEDDED:
-            found: Ground = _Embedded()
-            stack.push_async_callback(found.stop)
+            chosen: Ground = _Embedded()
+            stack.push_async_callback(chosen.stop)
         elif kafka.isdigit():
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-bench-"))
             cluster = await stack.enter_async_context(Cluster(directory, brokers=int(kafka)))
-            found = Ground(cluster.bootstrap, cluster.copies)
+            chosen = Ground(cluster.bootstrap, cluster.copies)
         else:
-            found = Ground(kafka, replication)
+            chosen = Ground(kafka, replication)
             async with admin(kafka) as client:
                 if used := _ours(await client.list_topics()):
                     raise SystemExit(f"{kafka} has topics of attn, which a bench would delete: {', '.join(used)}")
         try:
-            yield found
+            yield chosen
         finally:
             if kafka not in (EMBEDDED, "1", "3"):
-                await found.fresh()
+                await chosen.fresh()
 
 
 @asynccontextmanager
@@ -96,7 +97,7 @@ async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def make(ground: Ground, bootstrap: str, names: Iterable[str], partitions: int, **configs: str) -> None:
-    """Topics as safe as attn's own."""
+    """Creates topics with the same `min.insync.replicas` as those of attn."""
     safe = {"min.insync.replicas": str(max(1, ground.replication - 1)), **configs}
     async with admin(bootstrap) as client:
         await client.create_topics([
@@ -110,7 +111,7 @@ def _ours(names: Iterable[str]) -> list[str]:
 
 
 async def _forget(client: AIOKafkaAdminClient) -> None:
-    """Deletes topics, and with them what groups committed there; returns when they are gone."""
+    """Deletes the topics of attn and of benches, with the offsets committed for them. Returns when they are gone."""
     async with asyncio.timeout(_SECONDS):
         while names := _ours(await client.list_topics()):
             await client.delete_topics(names)

@@ -1,4 +1,7 @@
-"""Candidates are processes of their own, so that their CPU is theirs. What runs one, and what runs in one."""
+"""Runs the candidates of a bench as child processes, and measures CPU and time inside of a child.
+
+A candidate has its own process: its CPU then contains nothing of the others.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ SECONDS = 180.0
 
 
 class Figures(NamedTuple):
-    """Seconds of CPU and of time, and megabytes: what was read, or memory, as the candidate says."""
+    """CPU seconds, wall seconds, and megabytes: bytes read or memory, depending on the candidate."""
 
     cpu: float
     wall: float
@@ -26,35 +29,35 @@ class Figures(NamedTuple):
 
 
 def cpu_seconds() -> float:
-    """CPU of this process so far, its threads included."""
+    """Returns the CPU seconds that this process has used, threads included."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 class Meter:
-    """Starts when it is made; `tell` prints what was used since, which is what `measure` reads."""
+    """Measures from its creation on. `tell` prints CPU and time since then; `measure` in the parent reads them."""
 
     def __init__(self) -> None:
         self._cpu, self._wall = cpu_seconds(), time.perf_counter()
 
     def tell(self, megabytes: float = 0.0) -> None:
-        # Past Faust, which takes over stdout.
+        # Not print(): Faust replaces sys.stdout.
         os.write(1, f"\n{cpu_seconds() - self._cpu} {time.perf_counter() - self._wall} {megabytes}\n".encode())
 
 
 def run(candidate: Coroutine[Any, Any, None]) -> None:
-    """Runs it in the loop that attn's roles run in."""
+    """Runs the candidate in an event loop of uvloop, as the roles of attn do."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(candidate)
 
 
 def ready() -> None:
-    """The child waits for its input."""
+    """Tells the parent that the child is ready for its input."""
     os.write(1, b"ready\n")
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment in which a child has these settings, and none of ours besides."""
+    """Returns the environment of a child with these settings and no other `ATTN_*` variables."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("ATTN_")}
     return own | {f"ATTN_{name.upper()}": str(value) for name, value in settings.items()}
 
@@ -63,8 +66,11 @@ async def measure(
     module: str, *args: object, feed: Callable[[], Awaitable[int]] | None = None,
     env: dict[str, str] | None = None, seconds: float = SECONDS,
 ) -> Figures:
-    """Starts `python -m module args`, feeds it once it is ready, returns what it tells. How much it was fed is a line
-    on its stdin. SystemExit: it tells nothing."""
+    """Runs `python -m module args` and returns the figures that it prints.
+
+    Once the child is ready, calls `feed` and writes its result, the number of records sent, to the child's stdin.
+    Raises SystemExit if the child prints no figures.
+    """
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *map(str, args), env=env, stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
@@ -84,5 +90,5 @@ async def measure(
     try:
         return Figures(*map(float, out.split(b"\n")[-2].split()))
     except (ValueError, TypeError, IndexError):
-        said = err.decode(errors="replace")[-2000:]
-        raise SystemExit(f"{module} {' '.join(map(str, args))} gave no figures: {said}") from None
+        output = err.decode(errors="replace")[-2000:]
+        raise SystemExit(f"{module} {' '.join(map(str, args))} printed no figures: {output}") from None

@@ -1,4 +1,4 @@
-"""Whole workers as children of a bench: `fold` until their input is done, `load` until their rows are there."""
+"""Whole workers as children of a bench. `fold` runs until all input is folded, `load` until all rows are loaded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from streams.worker.app import Worker
 
 __all__: list[str] = []
 
-_LOOK = 0.01  # seconds between two looks: a bench may poll
+_LOOK = 0.01  # seconds between two polls of the worker's state
 
 
 async def _started() -> Worker:
-    """With settings of the environment, which `measure` hands on."""
+    """Builds a worker with the settings of the environment, which `measure` sets."""
     from streams.kafka import topics
     from streams.worker.app import build
 
@@ -27,7 +27,8 @@ async def _started() -> Worker:
 
 
 async def fold(what: str) -> None:
-    """Works until as many records of the "sources", or of the "log", are done as a line on stdin says."""
+    """Runs a worker until it has folded the records of the input. `what`: "sources" or "log". A line on stdin has the
+    number of records."""
     worker = await _started()
     await worker.start()
     while not worker.ready:
@@ -56,7 +57,8 @@ async def fold(what: str) -> None:
 
 
 async def load() -> None:
-    """Measures from when it has its partitions until it folds them: what each row costs, without group and broker."""
+    """Measures from the assignment of the partitions until the worker folds: the load of the rows, without the time to
+    join the group."""
     worker = await _started()
     starting = asyncio.create_task(worker.start())
     while not worker.partitions.processors:
@@ -72,7 +74,7 @@ async def load() -> None:
 
 async def _main(role: str, *what: str) -> None:
     await (fold(*what) if role == "fold" else load())
-    os._exit(0)  # how it stops is not what is measured
+    os._exit(0)  # without a clean shutdown, which is not measured
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Events to measure with: escalations in 16 workspaces, about 450 bytes each; the same each time."""
+"""Events of the benches: escalations in 16 workspaces, about 450 bytes each, the same in each run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _TYPES = ("escalation.opened", *["escalation.updated"] * 6, "escalation.resolved
 def source_events(
     count: int, subjects: int = 500, begin: int = _BEGIN, step_us: int = SECOND // 100
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of CloudEvents: each subject is opened, updated six times and resolved, over and over. The first
-    is of the time `begin`, the others follow it by `step_us`."""
+    """Yields (key, value) of CloudEvents. Each subject is opened, updated six times and resolved, repeatedly. The first
+    event has the time `begin`; each later one is `step_us` after the one before."""
     for n in range(count):
         subject, step = n % subjects, n // subjects
         event_type = _TYPES[step % len(_TYPES)]
@@ -47,7 +47,7 @@ def source_events(
 
 
 def packs(count: int, size: int, partitions: int, at: int, **shape: int) -> Iterator[tuple[int, bytes]]:
-    """(log partition, record value): the same events, `size` to a pack."""
+    """Yields (log partition, record value): packs of `size` of the same events."""
     open_packs: dict[int, list[Event]] = {}
     for _, value in source_events(count, **shape):
         event = normalise(SOURCE, value)
@@ -62,7 +62,7 @@ def packs(count: int, size: int, partitions: int, at: int, **shape: int) -> Iter
 
 
 async def produce(bootstrap: str, topic: str, records: Iterable[tuple[bytes | int, bytes]]) -> int:
-    """Sends (key or partition, value); returns how many."""
+    """Sends (key, value) to a source topic, or (partition, value) to the log. Returns the number of records."""
     placed = ((place, None, value) if topic == LOG else (None, place, value) for place, value in records)
     return await send(bootstrap, topic, placed, linger_ms=5, max_request_size=8 << 20)
 
@@ -70,7 +70,8 @@ async def produce(bootstrap: str, topic: str, records: Iterable[tuple[bytes | in
 async def send(
     bootstrap: str, topic: str, records: Iterable[tuple[Any, Any, bytes]], at_once: int = 5000, **how: int,
 ) -> int:
-    """Sends (partition or None, key or None, value) with a producer as told; returns how many."""
+    """Sends (partition or None, key or None, value) with a producer of the options `how`, and `at_once` records in
+    flight. Returns the number of records."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", **how)
     await producer.start()
     sent, count = [], 0

@@ -1,8 +1,8 @@
-"""What the pipeline is measured against: one process each, so that its CPU is its own.
+"""Baselines of the pipeline bench, each in its own process.
 
-`bare`: aiokafka getmany → send, the least Python can do for an event. `naive`: a stock Faust agent that writes a table
-row and sends one record for every event, which is how one would begin. `quix`: the same on Quix Streams, with its
-RocksDB state and changelog topic.
+`bare`: aiokafka getmany → send, the lower bound for Python. `naive`: a stock Faust agent that writes a table row and
+sends one record for every event, the obvious first design. `quix`: the same on Quix Streams, with its RocksDB state and
+changelog topic.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ EVENTS = "bench.events"
 
 
 def _row(before: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any]:
-    """The job: the subject's last state, brought up to date."""
+    """Returns the new row of a subject: the last state, updated by the event."""
     return {**(before or {}), **event["data"], "time": event["time"], "id": event["id"]}
 
 
 async def bare(bootstrap: str, target: str, events: int, acks: str) -> None:
-    """Consumes `events` records and sends each on. `acks` "all": idempotent; "1": neither that nor all replicas."""
+    """Consumes `events` records and sends each to `target`. `acks` "all": idempotent; "1": not idempotent."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
     safe = {"acks": "all", "enable_idempotence": True} if acks == "all" else {"acks": 1}
@@ -72,7 +72,7 @@ def naive(bootstrap: str, target: str, events: int, partitions: int, replication
             seen += 1
             if seen == events:
                 meter.tell()
-                os._exit(0)  # its shutdown is not what is measured
+                os._exit(0)  # without a clean shutdown, which is not measured
 
     app.agent(source_topic, name="naive")(fold)
     app.finalize()
@@ -80,8 +80,8 @@ def naive(bootstrap: str, target: str, events: int, partitions: int, replication
 
 
 def quix(bootstrap: str, target: str, events: int, replication: int, datadir: str, guarantee: str) -> None:
-    """Runs Quix Streams until it has done `events`, its last checkpoint included. `guarantee` is the library's own:
-    at-least-once, or exactly-once, which is what attn promises."""
+    """Runs Quix Streams until it has processed `events` and committed its last checkpoint. `guarantee`: at-least-once,
+    or exactly-once as in attn."""
     from quixstreams import Application, State
     from quixstreams.models import TopicConfig
 
@@ -90,7 +90,7 @@ def quix(bootstrap: str, target: str, events: int, replication: int, datadir: st
     def fold(event: dict[str, Any], state: State) -> dict[str, Any]:
         nonlocal meter
         meter = meter or Meter()
-        row = _row(state.get(event["subject"]), event)  # below the record's key, which is the workspace
+        row = _row(state.get(event["subject"]), event)  # state of the record's key, the workspace
         state.set(event["subject"], row)
         return row
 

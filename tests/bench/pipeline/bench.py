@@ -1,7 +1,7 @@
-"""Bench: CPU per event of ingest and fold, beside bare loops, a naive Faust table agent and Quix Streams.
+"""Bench: CPU per event of ingest and fold, compared with bare loops, a naive Faust table agent and Quix Streams.
 
-Each candidate is a process of its own that is up and idle before its events are produced; its CPU from then until the
-last event is done is what counts. `ingest + fold` minus `fold` at the packs that ingest makes is ingest.
+Each candidate has its own process, which is idle before its events are produced. The bench measures its CPU from then
+until the last event is processed. The cost of ingest is `ingest + fold` minus `fold` with packs of the same size.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["main"]
 PARTITIONS = 4
 BARE, NAIVE = "bare aiokafka getmany→send", "naive Faust table agent"
 
-Result = tuple[str, Figures, int]  # the candidate, what it used, for how many events
+Result = tuple[str, Figures, int]  # candidate, its figures, number of events
 
 
 async def baselines(ground: Ground, events: int) -> AsyncIterator[Result]:
-    """On one broker; each has a topic of its own to write to."""
+    """Yields the results of the baselines. They share one broker; each writes to its own topic."""
     broker = await ground.fresh()
     await grounds.make(ground, broker, [EVENTS, *(f"bench.{name}" for name in ("bare", "unsafe", "naive"))], PARTITIONS)
     await produce(broker, EVENTS, source_events(events))
-    module, few = "bench.pipeline.baselines", events // 4  # a slow one's cost an event does not depend on how many
+    module, few = "bench.pipeline.baselines", events // 4  # fewer for slow candidates: the cost per event is the same
     yield f"{BARE}, acks=1", await measure(module, "bare", broker, "bench.unsafe", events, "1"), events
     yield BARE, await measure(module, "bare", broker, "bench.bare", events, "all"), events
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,7 +49,7 @@ async def baselines(ground: Ground, events: int) -> AsyncIterator[Result]:
 
 
 async def attn(ground: Ground, events: int) -> AsyncIterator[Result]:
-    """Workers, each on a broker where nothing was."""
+    """Yields the results of workers of attn, each on an empty broker."""
     for size in (1, 20, 500):
         broker, count = await ground.fresh(), events // 4 if size == 1 else events
         records = list(packs(count, size, PARTITIONS, time.time_ns() // 1000))
@@ -67,26 +67,26 @@ def _settings(ground: Ground, broker: str) -> dict[str, str]:
         kafka=broker, replication=ground.replication, log_partitions=PARTITIONS, source_partitions=PARTITIONS)
 
 
-def table(found: list[Result]) -> str:
-    """The results as a Markdown table, with ratios to the baselines."""
-    costs = {name: figures.cpu / count * 1e6 for name, figures, count in found}
+def table(results: list[Result]) -> str:
+    """Returns the results as a Markdown table, with ratios to the baselines."""
+    costs = {name: figures.cpu / count * 1e6 for name, figures, count in results}
     lines = ["| | CPU µs/event | events/s | × bare | better than naive |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| {name} | {costs[name]:.1f} | {count / figures.wall:,.0f} | {costs[name] / costs[BARE]:.2f} "
-        f"| {costs[NAIVE] / costs[name]:.1f}× |" for name, figures, count in found
+        f"| {costs[NAIVE] / costs[name]:.1f}× |" for name, figures, count in results
     ]
     return "\n".join(lines)
 
 
 async def _run(events: int, kafka: str, replication: int) -> None:
     async with grounds.ground(kafka, replication) as ground:
-        found = [result async for result in baselines(ground, events)]
-        found += [result async for result in attn(ground, events)]
-    sys.stdout.write(table(found) + "\n")
+        results = [result async for result in baselines(ground, events)]
+        results += [result async for result in attn(ground, events)]
+    sys.stdout.write(table(results) + "\n")
 
 
 def main() -> None:
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # of new topics, whose leaders come a moment later
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # hides warnings about new topics without a leader
     parser = argparse.ArgumentParser(prog="python -m bench pipeline", description=__doc__)
     parser.add_argument("--events", type=int, default=60_000)
     grounds.add_options(parser)

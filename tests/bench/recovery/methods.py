@@ -1,4 +1,4 @@
-"""Ways to have a topic's rows in memory, each to be run as a process of its own; see `recovery`."""
+"""Candidates of the recovery bench that read the rows of a topic, each in its own process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ STOCK = "bench.table"
 
 
 async def raw(bootstrap: str, topic: str, partitions: int) -> None:
-    """Reads the topic to its ends and counts bytes: what any reader pays at least."""
-    places = [TopicPartition(topic, number) for number in range(partitions)]
+    """Reads the topic to its ends and counts bytes: the lower bound of every reader."""
+    assigned = [TopicPartition(topic, number) for number in range(partitions)]
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
     ) as consumer:
-        ends = await consumer.end_offsets(places)
-        consumer.assign(places)
-        meter, size, left = Meter(), 0, {place for place in places if ends[place]}
+        ends = await consumer.end_offsets(assigned)
+        consumer.assign(assigned)
+        meter, size, left = Meter(), 0, {partition for partition in assigned if ends[partition]}
         while left:
-            for place, records in (await consumer.getmany(timeout_ms=500)).items():
+            for partition, records in (await consumer.getmany(timeout_ms=500)).items():
                 for record in records:
                     size += len(record.key or b"") + len(record.value or b"")
-                if records[-1].offset + 1 >= ends[place]:
-                    left.discard(place)
+                if records[-1].offset + 1 >= ends[partition]:
+                    left.discard(partition)
         meter.tell(size / 1e6)
 
 
 def table(bootstrap: str, topic: str, partitions: int, datadir: str) -> None:
-    """Runs a stock Faust worker with one table, memory store, until it has recovered it; then ends the process."""
+    """Runs a stock Faust worker with one table in memory until the table is recovered. Then ends the process."""
     import faust
 
     app = faust.App(
