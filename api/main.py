@@ -20,7 +20,7 @@ from api.http.auth.oidc.sign_in import SignIn
 from api.http.protocol.server import listen, make_server
 from api.intake.sender import open_event_producer
 from schemas.settings import Settings
-from streams.kafka import idle_fetch, topics
+from streams.kafka import doorbell, idle_fetch, topics
 from streams.runtime.lag import READY
 from streams.tracing import hooks
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger("attn.edge")
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. Raises if the topics cannot be followed any more or the address is in use."""
     hooks.start(settings, "edge")
-    idle_fetch.install_throttle()
+    idle_fetch.install_throttle(doorbell.directory(settings))
     if settings.jwt_secret is not None and len(settings.jwt_secret) < _MIN_SECRET:
         _log.warning("ATTN_JWT_SECRET is short: an attacker could guess it and sign tokens; use more characters",
                      min_characters=_MIN_SECRET)

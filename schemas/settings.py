@@ -57,6 +57,9 @@ class Settings(BaseSettings):
 
     # Addresses, credentials and directories.
     kafka: str = Field("127.0.0.1:19092", description="bootstrap servers, HOST:PORT[,HOST:PORT]")
+    # `attn up` sets zstd for the embedded broker, which holds all records in memory and in one file.
+    kafka_compression: Literal["none", "gzip", "lz4", "zstd"] = Field(
+        "none", description="compression of the records that attn writes; default with the embedded broker: zstd")
     # Kafka's own names. The embedded broker does not authenticate clients.
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Kafka `security.protocol`: encryption and authentication")

@@ -29,7 +29,7 @@ from ops.process.supervisor import (
     role_command,
 )
 from schemas.settings import Settings
-from streams.kafka import topics
+from streams.kafka import doorbell, topics
 from streams.runtime import keys, private_files
 
 __all__ = ["Stack", "lock_data_dir", "readiness"]
@@ -172,16 +172,19 @@ class Stack:
         ]
         for process in self._processes:
             await process.end_leftover()
-        ports: dict[str, object] = {"port": take_port(self.settings.host, self.settings.port)}
+        doorbell.make_directory(doorbell.directory(self.settings), wanted=self._embedded)
+        chosen: dict[str, object] = {"port": take_port(self.settings.host, self.settings.port)}
         if self._embedded:
             self._broker = EmbeddedBroker(data_dir, self.settings.kafka_port)
+            if "kafka_compression" not in self.settings.model_fields_set:
+                chosen["kafka_compression"] = "zstd"
         if config.make_secret(self.settings):
             log.info("created the secret that signs tokens", file=str(config.secret_path(self.settings)))
         if not self.settings.clickhouse:
             private_files.create_secret(self.settings.clickhouse_password_file)
             private_files.create_secret(self.settings.clickhouse_edge_password_file)  # edges read it
-            ports["clickhouse_port"] = self.settings.clickhouse_port or free_port()
-        self.settings = self.settings.model_copy(update=ports)
+            chosen["clickhouse_port"] = self.settings.clickhouse_port or free_port()
+        self.settings = self.settings.model_copy(update=chosen)
 
     def _endpoint(self, role: str) -> HealthEndpoint:
         """Returns where the role will serve its health routes: at a port that is free now, unless one is configured."""
@@ -265,6 +268,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {
         **{name: text for name, text in listed.items() if text},
         "ATTN_KAFKA": settings.kafka,
+        "ATTN_KAFKA_COMPRESSION": settings.kafka_compression,
         "ATTN_CLICKHOUSE": settings.clickhouse,
         "ATTN_CLICKHOUSE_PORT": str(settings.clickhouse_port),
         "ATTN_DATA_DIR": str(settings.data_dir.resolve()),

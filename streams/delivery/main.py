@@ -23,7 +23,7 @@ from streams.delivery.endpoints import EndpointsFile
 from streams.delivery.http.client import HttpClient
 from streams.delivery.reporter import Reporter
 from streams.delivery.signing import public_keys
-from streams.kafka import idle_fetch, topics
+from streams.kafka import doorbell, idle_fetch, topics
 from streams.kafka.connection import client_arguments
 from streams.runtime import health
 from streams.runtime.lag import LagTracker
@@ -51,7 +51,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Delivers until `stop` is set. Raises EndpointsError if the file of endpoints is invalid at start, and TopicError
     if no broker answers or the topics do not match the settings."""
     hooks.start(settings, "deliver")
-    idle_fetch.install_throttle()
+    idle_fetch.install_throttle(doorbell.directory(settings))
     endpoints = EndpointsFile(settings.endpoints)
     for endpoint in endpoints.current().values():
         log.info("endpoint %s: host %s, %d HMAC secrets, ed25519 keys %s", endpoint.name, endpoint.host,

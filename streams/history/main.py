@@ -21,7 +21,7 @@ from streams.history.consumer import Consumer
 from streams.history.embedded import query_server
 from streams.history.insert_pipeline import SendDeadLetters
 from streams.history.rebuild.group_lock import GROUP
-from streams.kafka import dead_letters, idle_fetch, producer, topics
+from streams.kafka import dead_letters, doorbell, idle_fetch, producer, topics
 from streams.kafka.connection import client_arguments, close_client
 from streams.runtime import health
 from streams.runtime.backoff import Backoff
@@ -39,7 +39,7 @@ _CLOSE_TIMEOUT = 1.0  # of each client; a clean stop takes less than 5 in all
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Runs the history until `stop` is set. Raises TopicError if no broker answers at start or the topics do not match
     the settings. Raises MigrationError if the tables are of another version of attn."""
-    idle_fetch.install_throttle()
+    idle_fetch.install_throttle(doorbell.directory(settings))
     startup = _Startup()
     async with health.serve(settings.metrics_port, startup.not_ready_reason, settings.host):
         if not await topics.ensure_topics_or_stop(settings, stop):

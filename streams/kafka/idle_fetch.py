@@ -2,26 +2,36 @@
 
 Kafka answers an empty fetch after `fetch_max_wait_ms`. The embedded broker (noida-db 0.2.3) answers immediately, so an
 idle aiokafka consumer sends 3,500 requests per second, which costs a third of a core here and as much in the broker.
-After an empty response that came early, the consumer waits 10 % of the time since the last record, at most 20 ms: a
-record that closely follows another is not delayed. No effect on a broker that honours `fetch_max_wait_ms`.
+After an empty response that came early, the consumer waits 10 % of the time since the last record: a record that
+closely follows another is not delayed. The longest wait is 20 ms. In `attn up`, where writes of attn wake the consumer
+(`doorbell`), it is 250 ms, and 50 ms on source topics, whose producers ring no bell. No effect on a broker that
+honours `fetch_max_wait_ms`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiokafka.consumer.fetcher import Fetcher
 from prometheus_client import Counter
 
-__all__ = ["install_throttle"]
+from streams.kafka.doorbell import SOURCES, Bell, BellDirectory, bell_of
+
+__all__ = ["install_throttle", "rest"]
+
+log = logging.getLogger(__name__)
 
 _IDLE_RATIO = 0.1  # wait as a share of the time since the last record
-_MAX_WAIT = 0.02  # seconds
+# Seconds: the longest wait. A foreign producer's record waits half of it on average, so it is short on source topics.
+_MAX_WAIT, _MAX_WAIT_SOURCES, _MAX_WAIT_WOKEN = 0.02, 0.05, 0.25
 _EARLY_RATIO = 0.5  # a response is early before this share of fetch_max_wait_ms
 
 _FETCHES = Counter("attn_kafka_fetches_total", "Fetch requests to Kafka", ["outcome"])
@@ -30,14 +40,58 @@ _WITH_RECORDS, _EMPTY = _FETCHES.labels("records"), _FETCHES.labels("empty")
 _installed = False
 
 
-def install_throttle() -> None:
-    """Replaces aiokafka's fetch for all consumers of this process; idempotent."""
+def rest(silence: float, bells: Collection[str], woken: bool) -> float:
+    """Returns the seconds until the next fetch of topics with these bells, `silence` seconds after their last record.
+    `woken`: writes of attn end the wait."""
+    longest = _MAX_WAIT if not woken else _MAX_WAIT_SOURCES if SOURCES in bells else _MAX_WAIT_WOKEN
+    return min(longest, silence * _IDLE_RATIO)
+
+
+class _Idle:
+    """What one consumer does between two empty fetches."""
+
+    def __init__(self, began: float, bells: Path | None) -> None:
+        self.last_record_at = began
+        self._bells = bells
+        self._bell: Bell | None = None
+
+    async def wait(self, now: float, request: Any) -> None:
+        names = {bell_of(topic) for topic, _ in request.topics}
+        bell = self._listen(names)
+        seconds = rest(now - self.last_record_at, names, woken=bell is not None)
+        await (asyncio.sleep(seconds) if bell is None else bell.wait(seconds))
+
+    def _listen(self, names: set[str]) -> Bell | None:
+        """Returns the bell, which listens to these names; None if there are no bells."""
+        if self._bells is None:
+            return None
+        try:
+            if self._bell is None and (listening := BellDirectory.open(self._bells)) is not None:
+                self._bell = Bell(listening)
+            if self._bell is not None:
+                self._bell.listen(names)
+                return self._bell
+        except OSError as error:
+            log.warning("a consumer cannot be woken by writes of other processes: %r", error)
+        self.close()
+        self._bells = None
+        return None
+
+    def close(self) -> None:
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+
+def install_throttle(bells: Path | None = None) -> None:
+    """Replaces aiokafka's fetch for all consumers of this process; idempotent. `bells`: directory of the bells, which
+    need not exist (`doorbell.directory`)."""
     global _installed
     if _installed:
         return
     _installed = True
-    fetch = Fetcher._proc_fetch_request  # aiokafka has no setting and no hook for this
-    last_record_at: WeakKeyDictionary[Fetcher, float] = WeakKeyDictionary()
+    fetch, close = Fetcher._proc_fetch_request, Fetcher.close  # aiokafka has no setting and no hook for this
+    idle: WeakKeyDictionary[Fetcher, _Idle] = WeakKeyDictionary()
 
     @wraps(fetch)
     async def throttled_fetch(self: Fetcher, assignment: Any, node_id: int, request: Any) -> bool:
@@ -48,11 +102,21 @@ def install_throttle() -> None:
             return False  # raised while it waits for an unreachable broker; `Fetcher.close` would fail with it
         now = time.monotonic()
         (_WITH_RECORDS if has_records else _EMPTY).inc()
+        if (state := idle.get(self)) is None:
+            state = idle[self] = _Idle(began, bells)
         if has_records:
-            last_record_at[self] = now
+            state.last_record_at = now
         elif now - began < request._max_wait_ms / 1000 * _EARLY_RATIO:
             with suppress(asyncio.CancelledError):  # `Fetcher.close` cancels this task and awaits it
-                await asyncio.sleep(min(_MAX_WAIT, (now - last_record_at.setdefault(self, began)) * _IDLE_RATIO))
+                await state.wait(now, request)
         return has_records
 
-    Fetcher._proc_fetch_request = throttled_fetch
+    @wraps(close)
+    async def close_bell(self: Fetcher) -> None:
+        try:
+            await close(self)
+        finally:
+            if (state := idle.pop(self, None)) is not None:
+                state.close()
+
+    Fetcher._proc_fetch_request, Fetcher.close = throttled_fetch, close_bell

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.settings import Settings
 from schemas.topics import BATCH_BYTES, MAX_DEAD_LETTER_BYTES
+from streams.kafka import doorbell
 from streams.kafka.connection import client_arguments, deadline
 
 __all__ = ["Headers", "idempotent_producer", "wait_acknowledged", "write_deadline", "write_records", "write_rows"]
@@ -27,10 +28,11 @@ WRITE_SECONDS = 30.0
 
 def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
     """Creates an idempotent producer with acks=all. The caller starts and stops it. `name` is part of the client id."""
-    return AIOKafkaProducer(
-        **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
+    return doorbell.make_producer(
+        settings, **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
         enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
         max_request_size=MAX_DEAD_LETTER_BYTES, request_timeout_ms=REQUEST_SECONDS * 1000,
+        compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
     )
 
 

@@ -9,7 +9,7 @@ import threading
 
 from schemas.settings import Settings
 from streams.consumer import consumer_thread
-from streams.kafka import idle_fetch, topics
+from streams.kafka import doorbell, idle_fetch, topics
 from streams.kafka.diagnostics import diagnose, order_by_reachability
 from streams.runtime.health import serve
 from streams.tracing import hooks
@@ -32,8 +32,12 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     the cause of a failure, otherwise WorkerFailed or TopicError. No data is lost then: a restart resumes at the last
     durable position.
     """
+<<<<<<< HEAD
     hooks.start(settings, "worker")
     idle_fetch.install_throttle()
+=======
+    idle_fetch.install_throttle(doorbell.directory(settings))
+>>>>>>> 0eb54bc (Embedded broker: writes wake idle consumers, records are compressed)
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     worker: Worker | None = None

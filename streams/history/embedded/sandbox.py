@@ -3,8 +3,8 @@ readers in this process. If a query passes `query_guard` by mistake, the kernel 
 to memory and environment of other processes.
 
 Readable: programs, libraries, /etc, certificates of the settings, the password files. Writable: the directory of
-ClickHouse, the directory for its exports, and one for temporary files. Connections are not restricted: a broker may
-have any address.
+ClickHouse, the directory for its exports, and one for temporary files. Sockets may be created in the directory of
+bells (`streams.kafka.doorbell`). Connections are not restricted: a broker may have any address.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from schemas.settings import Settings
 from streams.history.clickhouse.client import directory
 from streams.history.embedded.query_server import results
+from streams.kafka import doorbell
 from streams.runtime import private_files
 
 __all__ = ["confine"]
@@ -34,6 +35,7 @@ _NO_NEW_PRIVILEGES = 38
 # linux/landlock.h. ABI 1: execute, write, read, list, and nine rights to create and remove. ABI 2: rename into another
 # directory. ABI 3: truncate. ABI 1 would refuse every rename between directories.
 _EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_UNLINK, _MAKE_SOCKET = 1 << 5, 1 << 9
 _LEAST_ABI = 3
 # Capabilities with which root reads other processes in /proc, past Landlock: SYS_PTRACE, SYS_ADMIN, PERFMON.
 _CAPABILITIES, _SEE_OTHERS = 0x20080522, (1 << 19) | (1 << 21) | (1 << 38)
@@ -68,6 +70,7 @@ def confine(settings: Settings) -> str | None:
     for file in (settings.clickhouse_password_file, settings.clickhouse_edge_password_file):
         private_files.create_secret(file)
     rules = [*((path, _READ | _LIST | _EXECUTE) for path in _readable(settings)), *((path, _ALL) for path in ours),
+             (doorbell.directory(settings), _LIST | _UNLINK | _MAKE_SOCKET),
              *((Path(path), _READ | _WRITE) for path in _DEVICES)]
     ruleset = libc.syscall(_CREATE, struct.pack("Q", _ALL), ctypes.c_size_t(8), 0)
     if ruleset < 0:
