@@ -4,7 +4,7 @@ Kafka answers an empty fetch after `fetch_max_wait_ms`. The embedded broker (noi
 idle aiokafka consumer sends 3,500 requests per second, which costs a third of a core here and as much in the broker.
 After an empty response that came early, the consumer waits 10 % of the time since the last record: a record that
 closely follows another is not delayed. The longest wait is 20 ms. In `attn up`, where writes of attn wake the consumer
-(`doorbell`), it is 250 ms, and 50 ms on source topics, whose producers ring no bell. No effect on a broker that
+(`doorbell`), it is 250 ms, and 30 ms on source topics, whose producers ring no bell. No effect on a broker that
 honours `fetch_max_wait_ms`.
 """
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _IDLE_RATIO = 0.1  # wait as a share of the time since the last record
 # Seconds: the longest wait. A foreign producer's record waits half of it on average, so it is short on source topics.
-_MAX_WAIT, _MAX_WAIT_SOURCES, _MAX_WAIT_WOKEN = 0.02, 0.05, 0.25
+_MAX_WAIT, _MAX_WAIT_SOURCES, _MAX_WAIT_WOKEN = 0.02, 0.03, 0.25
 _EARLY_RATIO = 0.5  # a response is early before this share of fetch_max_wait_ms
 
 _FETCHES = Counter("attn_kafka_fetches_total", "Fetch requests to Kafka", ["outcome"])

@@ -32,12 +32,8 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     the cause of a failure, otherwise WorkerFailed or TopicError. No data is lost then: a restart resumes at the last
     durable position.
     """
-<<<<<<< HEAD
     hooks.start(settings, "worker")
-    idle_fetch.install_throttle()
-=======
     idle_fetch.install_throttle(doorbell.directory(settings))
->>>>>>> 0eb54bc (Embedded broker: writes wake idle consumers, records are compressed)
     consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     worker: Worker | None = None
