@@ -86,7 +86,7 @@ class _Buckets:
         heappop(self._heaps[self._order[0]])
         self._size -= 1
 
-    def take(self) -> Iterator[_Entry | None]:
+    def pop_any(self) -> Iterator[_Entry | None]:
         """Removes one entry a step, in any order. Yields it if it is valid, else None."""
         while self._keys:
             number, keys = next(reversed(self._keys.items()))
@@ -171,7 +171,7 @@ class TimerQueue:
             if self._stale_count <= _MIN_STALE or self._stale_count * 2 <= len(self._entries):
                 return
             self._entries, self._compacting = _Buckets(self._time_of), self._entries
-            self._taken, self._stale_count = self._compacting.take(), 0
+            self._taken, self._stale_count = self._compacting.pop_any(), 0
         for _ in range(max_entries):
             try:
                 entry = next(self._taken)
