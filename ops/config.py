@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from ops.errors import UserError
 from ops.process import identity
 from schemas.settings import Settings
 from streams.runtime import keys, private_files
+from streams.tracing.errors import EXTRA_MISSING
 
 __all__ = ["check_endpoints", "load_settings", "make_secret", "reading_url", "secret_path", "write_runtime_file"]
 
@@ -69,6 +71,12 @@ def check_endpoints(settings: Settings) -> None:
             load_endpoints(settings.endpoints)
         except EndpointsError as error:
             raise UserError(f"ATTN_ENDPOINTS: {error}", code=2) from None
+
+
+def check_traces(settings: Settings) -> None:
+    """Raises UserError if ATTN_TRACES is set without the extra `traces`."""
+    if settings.traces and find_spec("opentelemetry.exporter") is None:
+        raise UserError(EXTRA_MISSING, code=2)
 
 
 def check_hooks(settings: Settings) -> None:

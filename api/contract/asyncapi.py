@@ -22,6 +22,7 @@ from schemas import facts, log, sources, views
 from schemas.asking.decision_event import DecisionEvent
 from schemas.dead_letters import CAUSES, DeadLetter, ResolvedMarker, ResumeTopicMarker
 from schemas.topics import DEAD_LETTERS, DECISION_REPORTS, DECISIONS, FACTS, LOG, SOURCE_TYPES, TOPICS, VIEWS, Topic
+from streams.tracing.context import TRACES
 
 __all__ = ["asyncapi"]
 
@@ -41,6 +42,12 @@ _SECURITY = {
     "session": {"type": "httpApiKey", "in": "cookie", "name": SESSION_COOKIE,
                 "description": "the same token as a cookie"},
 }
+# Headers of traced records (docs/traces.md). Values never have a context.
+_CONTEXT: _Json = {
+    "traceparent": {"type": "string", "maxLength": 128, "description": "W3C Trace Context; a malformed one is ignored"},
+    "tracestate": {"type": "string", "maxLength": 512}}
+_TRACES: _Json = {TRACES: {
+    "type": "string", "description": "JSON array of the sampled contexts, at most 64; absent while traces are off"}}
 _CURSOR = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 
 
@@ -110,32 +117,36 @@ class _DocumentBuilder:
             data = model.model_fields["data"].annotation
             yield self._message(
                 kind, f"CloudEvent {kind}, structured", _ref("schemas", f"source.{model.__name__}"),
-                content="application/cloudevents+json", bindings=_key_binding({"type": ["string", "null"]}))
+                content="application/cloudevents+json", headers={"type": "object", "properties": _CONTEXT},
+                bindings=_key_binding({"type": ["string", "null"]}))
             yield self._message(
                 f"{kind}.binary", f"CloudEvent {kind}, binary", _ref("schemas", f"source.{data.__name__}"),  # type: ignore[union-attr]
                 headers=_binary_headers(kind, model), bindings=_key_binding({"type": ["string", "null"]}))
 
     def _log(self) -> Iterable[str]:
-        yield self._message("pack", "events, commands and ticks", self._struct("log.", log.Pack))
+        yield self._message("pack", "events, commands and ticks", self._struct("log.", log.Pack),
+                            headers={"type": "object", "properties": _TRACES})
 
     def _views(self) -> Iterable[str]:
         for prefix, row in views.ROW_TYPES.items():
             about = (row.__doc__ or row.__name__).partition("\n")[0]
             yield self._message(f"row.{row.__name__.removesuffix('Row').lower()}", about,
                                 self._struct("view.", row),
+                                headers={"type": "object", "properties": _TRACES} if row is views.PositionRow else None,
                                 bindings=_key_binding({"type": "string", "pattern": f"^{prefix.decode()}"}))
 
     def _facts(self) -> Iterable[str]:
         workspace = _key_binding({"type": "string", "description": "the workspace"})
+        context = {"type": "object", "properties": _CONTEXT}
         yield self._message("fact", "an accepted change", self._struct("fact.", facts.Fact),
-                            bindings=workspace)
+                            headers=context, bindings=workspace)
         yield self._message("outcome", "the result of a command", self._struct("fact.", facts.Outcome),
-                            bindings=workspace)
+                            headers=context, bindings=workspace)
 
     def _decisions(self) -> Iterable[str]:
         yield self._message(
             "decision", "CloudEvent about a decision, structured", self._struct("decision.", DecisionEvent),
-            content="application/cloudevents+json",
+            content="application/cloudevents+json", headers={"type": "object", "properties": _CONTEXT},
             bindings=_key_binding({"type": "string", "description": "the workspace"}))
 
     def _dead_letters(self) -> Iterable[str]:
@@ -286,4 +297,6 @@ def _binary_headers(kind: str, model: type[sources.CloudEvent]) -> _Json:
     whole = model.model_json_schema()["properties"]
     fields = {f"ce_{name}": {**whole[name], "type": "string"} for name in whole if name != "data"}
     assert get_args(model.model_fields["type"].annotation) == (kind,)
-    return {"type": "object", "properties": {**fields, "content-type": {"type": "string"}}, "required": list(fields)}
+    contexts = {**_CONTEXT, **{f"ce_{name}": schema for name, schema in _CONTEXT.items()}}
+    return {"type": "object", "properties": {**fields, "content-type": {"type": "string"}, **contexts},
+            "required": list(fields)}

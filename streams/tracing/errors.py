@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["TracesUnavailable"]
+__all__ = ["EXTRA_MISSING", "TracesUnavailable"]
+
+EXTRA_MISSING = "ATTN_TRACES needs OpenTelemetry: pip install 'attn[traces]'"
 
 
 class TracesUnavailable(ValueError):

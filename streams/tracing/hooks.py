@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from schemas.settings import Settings
 from streams.tracing.context import TraceLink, link_of_attributes, trace_headers
-from streams.tracing.errors import TracesUnavailable
+from streams.tracing.errors import EXTRA_MISSING, TracesUnavailable
 
 if TYPE_CHECKING:
     from streams.tracing.tracer import Tracer
@@ -31,7 +31,7 @@ def start(settings: Settings, process: str) -> None:
     try:
         from streams.tracing.tracer import Tracer
     except ImportError:
-        raise TracesUnavailable("ATTN_TRACES needs OpenTelemetry: pip install 'attn[traces]'") from None
+        raise TracesUnavailable(EXTRA_MISSING) from None
     active = Tracer.from_environment(process, settings.instance)
 
 

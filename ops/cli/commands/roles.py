@@ -21,6 +21,7 @@ from ops.errors import UserError
 from schemas.settings import Settings
 from schemas.versions import UnsupportedVersion
 from streams.kafka.topics import BrokerUnavailable
+from streams.tracing.errors import TracesUnavailable
 
 __all__ = ["Run", "deliver", "demo", "edge", "run_role", "worker"]
 
@@ -101,6 +102,8 @@ def run_role(role: str, module: str | Run, settings: Settings) -> None:
             runner.run(_until_signal(run, settings))
     except UserError:
         raise
+    except TracesUnavailable as error:
+        raise UserError(str(error), code=2) from None
     except Exception as error:
         code = 1
         from streams.history.clickhouse.migrate import MigrationError

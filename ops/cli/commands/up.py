@@ -63,6 +63,7 @@ def up(
     settings = config.load_settings(
         data_dir=data_dir, host=host, port=port, kafka_port=kafka_port, kafka=kafka, clickhouse=clickhouse)
     config.check_endpoints(settings)
+    config.check_traces(settings)
     logging_setup.configure("up", settings, prefix=f"{'attn':<8}")
     text = logging_setup.is_text(settings)
     env = {"ATTN_LOG_FORMAT": "text" if text else "json"}

@@ -58,12 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench traces", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--before", type=Path, help="a checkout without traces")
+    parser.add_argument("--off", action="store_true", help="only the variants without traces, for a narrower interval")
     given = parser.parse_args()
     with ExitStack() as stack:
         spans = stack.enter_context(collector())
         on = {"ATTN_TRACES": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": spans.endpoint}
-        variants = [Variant("off", _ROOT, 1, {}), Variant("off again", _ROOT, 1, {}),
-                    Variant("1 %", _ROOT, 0.01, on), Variant("100 %", _ROOT, 1, on)]
+        variants = [Variant("off", _ROOT, 1, {}), Variant("off again", _ROOT, 1, {})]
+        if not given.off:
+            variants += [Variant("1 %", _ROOT, 0.01, on), Variant("100 %", _ROOT, 1, on)]
         if given.before is not None:
             variants.insert(0, Variant("before", given.before.resolve(), 1, {}))
         for variant in variants:

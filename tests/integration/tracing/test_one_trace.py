@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ from support.tracing.collector import Collector, ReceivedSpan, collector
 from support.tracing.feed_thread import FeedThread
 
 from ops.embedded.broker import binary
+from ops.process.ports import free_port
 from schemas.scalars import SECOND, format_timestamp
 from schemas.topics import DECISIONS, FACTS, LOG, VIEWS
 from streams.tracing.context import TRACES
@@ -247,6 +250,36 @@ def test_exemplars_name_the_trace(stand: Stand) -> None:
                    if line.startswith("attn_edge_delay_seconds_bucket"))
 
     wait_for(exemplar, 60, "the exemplar")
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+def test_prometheus_stores_the_exemplars(stand: Stand, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "scrape_configs:\n- job_name: attn\n  scrape_interval: 1s\n  static_configs:\n"
+        f"  - targets: ['127.0.0.1:{stand.up.port}']\n")
+    process = subprocess.Popen(
+        ["prometheus", "--config.file=prometheus.yml", f"--storage.tsdb.path={tmp_path}/data", "--log.level=error",
+         f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"], cwd=tmp_path)
+    try:
+        trace_id, _, headers = context()
+        stand.send(ask("wp_prometheus"), headers)
+        stand.chain(trace_id, "ingest waitpoints", "fold attn.log", "publish feed")
+
+        def stored() -> bool:
+            now = int(time.time())
+            try:
+                answer = httpx.get(
+                    f"http://127.0.0.1:{port}/api/v1/query_exemplars", trust_env=False, params={
+                        "query": "attn_edge_delay_seconds_bucket", "start": now - 300, "end": now + 1})
+            except httpx.HTTPError:
+                return False
+            return f'"{trace_id}"' in answer.text
+
+        wait_for(stored, 60, "the exemplar in Prometheus")
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_collector_that_refuses_or_hangs_has_no_effect_on_the_stream(stand: Stand) -> None:
