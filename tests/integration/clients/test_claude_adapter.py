@@ -1,4 +1,5 @@
-"""attn_client.adapters.claude_agent with the real Claude Agent SDK and its command line; the model is on loopback."""
+"""attn_client.adapters.claude_agent with the real Claude Agent SDK and its command line. A server on loopback replaces
+the model."""
 
 from __future__ import annotations
 

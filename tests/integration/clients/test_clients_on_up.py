@@ -1,4 +1,4 @@
-"""Clients against `attn up`: an edge killed with SIGKILL while a question waits and while a feed is followed."""
+"""Clients against `attn up`: the edge gets SIGKILL while a question waits, and while a client follows the feed."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ async def test_an_edge_is_killed_while_a_question_waits(up: Up, attn: AsyncAttn,
     for round in range(2):
         before = up.kill("edge")
         late = asyncio.create_task(attn.ask("Asked while it is down?", subject=f"kill-2-{round}"))
-        told = asyncio.create_task(attn.notify("Sent while it is down", subject=f"kill-3-{round}"))
+        notice = asyncio.create_task(attn.notify("Sent while it is down", subject=f"kill-3-{round}"))
         await asyncio.to_thread(up.wait_restarted, "edge", before)
-        await told
+        await notice
         await people.answer(f"kill-2-{round}", "approve")
         assert (await late).approved
     assert not asked.done()
@@ -69,7 +69,7 @@ async def test_the_feed_resumes_after_the_edge_was_killed(up: Up, attn: AsyncAtt
                 changed.notify_all()
 
     async def is_same() -> bool:
-        """Whether the copy equals the server's answer at the same cursor."""
+        """Returns whether the copy equals the response of the edge at the same cursor."""
         page = await people.get(f"/org/me/inbox?limit={limit}")
         return bool(page and feed.inbox.cursor and page["items"] == list(feed.inbox.items)
                     and page["counts"] == feed.inbox.counts)
@@ -87,7 +87,7 @@ async def test_the_feed_resumes_after_the_edge_was_killed(up: Up, attn: AsyncAtt
         for n in range(5):
             await people.question(f"feed-2-{n}")
         await until(is_same, "the copy equals the inbox again")
-        assert events.count("snapshot") == 1, "resumed, not read anew"
+        assert events.count("snapshot") == 1, "the client did not resume its feed"
         assert "removed" in events
         following.cancel()
     async with Feed(people.url, people.token("ann"), limit=limit, inbox=feed.inbox) as resumed:

@@ -1,4 +1,4 @@
-"""attn_client.adapters with the real LangGraph, LangChain and OpenAI Agents SDK, fake models, without a network."""
+"""attn_client.adapters with the real LangGraph, LangChain and OpenAI Agents SDK. The models are fakes; no network."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ def graph(interpreter: Path, people: People, key: str, case: str) -> Script:
 
 async def by_title(people: People, count: int, **filters: Any) -> dict[str, dict[str, Any]]:
     """Waits for `count` open questions, and returns them by subject."""
-    async def found() -> Any:
+    async def questions() -> Any:
         rows = [row for row in await people.items() if all(row["source_id"].startswith(f"{value}/")
                                                            for value in filters.values())]
         return {row["source_id"]: row for row in rows} if len(rows) >= count else None
 
-    return dict(await until(found, f"{count} questions"))
+    return dict(await until(questions, f"{count} questions"))
 
 
 @pytest.mark.parametrize("mode", ["batched", "per_call"])
 async def test_langchains_middleware(interpreter: Path, people: People, key: str, mode: str) -> None:
-    """Approve, edit with types, reject with a reason, answer instead of the tool; batched they are one batch."""
+    """Approves a call, edits its arguments, rejects it with a reason, and answers in place of the tool. Several calls
+    of one step are one batch."""
     running = graph(interpreter, people, key, mode)
     asked = await by_title(people, 4, thread=mode)
     for subject, row in asked.items():
@@ -67,7 +68,7 @@ async def test_langchains_middleware(interpreter: Path, people: People, key: str
             await people.answer(subject, "reject", comment="not to c")
     ended = await running.end()
     assert ended["calls"] == [["a@example.com", "1"], ["x@example.com", "2!"]]
-    texts = " ".join(str(one) for one in ended["result"])
+    texts = " ".join(str(part) for part in ended["result"])
     assert "not to c" in texts
     assert "Ann" in texts
     assert ended["result"][-1][1] == "done"
@@ -117,7 +118,8 @@ async def test_agent_inbox_keeps_the_types_of_edited_arguments(interpreter: Path
 async def test_a_snapshot_of_openai_agents_is_used_once(
     interpreter: Path, people: People, key: str, tmp_path: Path,
 ) -> None:
-    """Killed while it waits, continued, answered, ended; a replayed snapshot is refused and no tool runs again."""
+    """A run is killed while it waits, continues from its snapshot, gets an answer and ends. A second use of the
+    snapshot is refused, and no tool runs again."""
     def step(name: str) -> Script:
         return Script(interpreter, "openai_agent.py", people.url, key, str(tmp_path), name)
 
@@ -131,6 +133,6 @@ async def test_a_snapshot_of_openai_agents_is_used_once(
     await people.answer("refund-17/call_18", "reject", comment="too late")
     assert await running.end() == "refunded 17 | too late"
     assert (tmp_path / "effects").read_text() == "17\n"
-    assert await step("run").end() == "refunded 17 | too late", "the run has ended"
+    assert await step("run").end() == "refunded 17 | too late", "the run has not ended"
     assert "was taken before" in await step("replay").end()
     assert (tmp_path / "effects").read_text() == "17\n"

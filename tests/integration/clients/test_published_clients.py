@@ -1,4 +1,5 @@
-"""What is published: the README's snippets run, the wheel installs alone, the package for TypeScript has types."""
+"""The published clients: the snippets of their READMEs run, the wheel installs without attn, and the npm package has
+types."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from support.processes.installation import UV, install
 
 ROOT = Path(__file__).parents[3]
 PYTHON, TYPESCRIPT = ROOT / "clients" / "python", ROOT / "clients" / "typescript"
-# Subject of the question of a snippet -> the option with which a person answers, and what the snippet prints then.
+# Subject of a snippet's question -> the option that the test chooses, and the text that the snippet then prints.
 ANSWERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "mail-17": ("approve", {}, "approved by ann"),
     "mail-17-template": ("long", {}, "template: long"),
@@ -56,11 +57,11 @@ def environment(people: People) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the Python of an environment that has only the wheel of the client: Python 3.10 if there is one."""
+    """Returns the Python of an environment with only the wheel of the client. Uses Python 3.10 if it is installed."""
     home = tmp_path_factory.mktemp("client")
     install(UV, "build", "--quiet", "--no-config", "--out-dir", home / "dist", PYTHON)
     [wheel] = (home / "dist").glob("*.whl")
-    oldest = next((one for one in OLDEST if one.exists()), sys.executable)
+    oldest = next((path for path in OLDEST if path.exists()), sys.executable)
     install(UV, "venv", "--quiet", "--no-project", "--python", oldest, home / "env")
     install(UV, "pip", "install", "--quiet", "--python", home / "env" / "bin" / "python", wheel)
     return home / "env" / "bin" / "python"
@@ -97,9 +98,9 @@ def test_the_wheel_has_types_and_imports_nothing_of_attn(alone: Path) -> None:
 
 @pytest.mark.parametrize("document", ["clients/python/README.md", "docs/connect/python.md"])
 async def test_snippets_of_python(people: People, alone: Path, environment: dict[str, str], document: str) -> None:
-    found = snippets(ROOT / document, "python")
-    assert found
-    for text in found:
+    texts = snippets(ROOT / document, "python")
+    assert texts
+    for text in texts:
         out = await run_answered(people, [alone, "-c", text], text, environment)
         if "Feed" in text:
             assert out.startswith("snapshot [")
@@ -122,9 +123,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_snippets_of_typescript(
     people: People, installed: Path, environment: dict[str, str], document: str,
 ) -> None:
-    found = snippets(ROOT / document, "js")
-    assert found
-    for number, text in enumerate(found):
+    texts = snippets(ROOT / document, "js")
+    assert texts
+    for number, text in enumerate(texts):
         path = installed / f"{Path(document).stem}-{number}.mjs"
         path.write_text(text)
         out = await run_answered(people, ["node", path], text, environment)
@@ -168,7 +169,7 @@ attn.close();
 async def test_typescript_against_attn(
     people: People, installed: Path, environment: dict[str, str], tmp_path: Path, days: int,
 ) -> None:
-    """With a clock that is wrong by more than a year, and killed once while its questions wait."""
+    """The client's clock is wrong by more than a year. It is killed once while its questions wait."""
     script = ASKS.replace("ts-", f"ts{days}-")
     path = installed / f"asks{days}.mjs"
     path.write_text(script)
@@ -186,7 +187,7 @@ async def test_typescript_against_attn(
         "options": ["approve", "answer", "edit"], "form": {"n": 3}, "args": {"a": 2}, "same": True,
         "errors": ["Unauthorized", "EventRejected"], "listed": ["applied"], "named": True, "withdrawn": [True, False]}
     [now] = await people.items("all", source_id=f"ts{days}-1")
-    assert now["created_at"] == first["created_at"], "asked once"
+    assert now["created_at"] == first["created_at"], "the client opened the question twice"
 
     async def returned() -> Any:
         return await people.items(source_id=f"ts{days}-3")
@@ -196,7 +197,7 @@ async def test_typescript_against_attn(
 
 
 def test_types_of_typescript(tmp_path: Path) -> None:
-    """The sources have no type errors, and a program in TypeScript sees the types of the package."""
+    """The sources have no type errors. A TypeScript program is checked against the types of the package."""
     tsc = npm_environment("typescript", ["typescript@7.0.2"]) / "node_modules" / ".bin" / "tsc"
     package = tmp_path / "node_modules" / "attn-client"
     shutil.copytree(TYPESCRIPT, package, ignore=shutil.ignore_patterns("node_modules", "types"))

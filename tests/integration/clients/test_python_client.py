@@ -1,4 +1,5 @@
-"""clients/python against a running attn: asks, answers, restarts of edges, wrong clocks, killed processes, the feed."""
+"""clients/python against a running attn: questions, answers, restarts of edges, wrong clocks, killed processes and the
+feed."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ async def attn(key: str, people: People) -> AsyncIterator[AsyncAttn]:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polls and sweeps of a second."""
+    """Shortens the intervals of polls and sweeps to 1 s."""
     monkeypatch.setattr(waiting, "WAIT", 1)
     monkeypatch.setattr(waiting, "SWEEP", 1.0)
 
@@ -81,7 +82,7 @@ async def test_an_answer_comes_back_and_is_confirmed(attn: AsyncAttn, people: Pe
     assert (answer.actors[0].role, answer.raw["cluster"]) == ("OWNER", "prod")
     await people.becomes("deploy-1", "applied")
     assert [one["id"] async for one in attn.decisions(subject="deploy-1")] == [answer.decision]
-    assert (await attn.ask(question)).decision == answer.decision, "the same question has the same answer"
+    assert (await attn.ask(question)).decision == answer.decision, "the repeated question got another answer"
 
 
 async def test_forms_edits_and_digits(attn: AsyncAttn, people: People) -> None:
@@ -92,7 +93,7 @@ async def test_forms_edits_and_digits(attn: AsyncAttn, people: People) -> None:
     [item] = await attn.items(subject="pay-1")
     assert item["ask"]["action"]["args"] == args
     await people.answer("pay-1", "approve")
-    assert (await asked).args is None, "nothing was edited"
+    assert (await asked).args is None, "an answer without edits has arguments"
     form = {"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string"}, "count": {"type": "integer", "default": 3}}}
     asked = asyncio.create_task(attn.ask("Which?", form=form, subject="which-1"))
@@ -140,7 +141,7 @@ ASKS = textwrap.dedent("""
 
 
 def asking_process(people: People, key: str, subject: str, shift: float = 0) -> subprocess.Popen[str]:
-    """Starts a process that asks. `shift`: seconds by which its clock is wrong."""
+    """Starts a process that asks a question. `shift`: error of its clock in seconds."""
     return subprocess.Popen(
         [sys.executable, "-c", ASKS, people.url, key, subject, str(shift)],
         env={**os.environ, "PYTHONPATH": str(CLIENT)}, stdout=subprocess.PIPE, text=True)
@@ -154,10 +155,10 @@ async def test_a_killed_process_continues_its_question(key: str, people: People)
     second = asking_process(people, key, "restart-1")
     await people.answer("restart-1", "approve")
     out, _ = await asyncio.to_thread(second.communicate, timeout=60)
-    third = asking_process(people, key, "restart-1")  # the answer was confirmed: the same subject gets it again
+    third = asking_process(people, key, "restart-1")  # the subject is confirmed: the client returns the same answer
     assert (await asyncio.to_thread(third.communicate, timeout=60))[0] == out
     [now] = await people.items("all", source_id="restart-1")
-    assert now["created_at"] == item["created_at"], "asked once"
+    assert now["created_at"] == item["created_at"], "the client opened the question twice"
     assert json.loads(out)[1] == "approve"
 
 
@@ -168,7 +169,7 @@ async def test_the_clock_of_the_client_does_not_matter(key: str, people: People,
     item = await people.question(f"clock{days}")
     at = datetime.fromisoformat(item["created_at"].replace("Z", "+00:00"))
     assert before - timedelta(seconds=5) < at < datetime.now(UTC) + timedelta(seconds=1)
-    async with AsyncAttn(people.url, key, source=SOURCE) as other:  # with a right clock
+    async with AsyncAttn(people.url, key, source=SOURCE) as other:  # a client with a correct clock
         assert await other.withdraw(f"clock{days}")
     asking.kill()
     asking.communicate()
@@ -177,7 +178,7 @@ async def test_the_clock_of_the_client_does_not_matter(key: str, people: People,
         return not await people.items(source_id=f"clock{days}")
 
     await until(gone, "withdrawn")
-    asking = asking_process(people, key, f"clock{days}", -days * 86400.0)  # after a close, asked again: it opens again
+    asking = asking_process(people, key, f"clock{days}", -days * 86400.0)  # asked after a close: the item opens again
     await people.answer(f"clock{days}", "approve")
     assert json.loads((await asyncio.to_thread(asking.communicate, timeout=60))[0])[1] == "approve"
     await people.becomes(f"clock{days}", "applied")
@@ -189,15 +190,15 @@ async def test_without_a_subject_a_confirmed_content_is_asked_anew(key: str, peo
         async with AsyncAttn(people.url, key, source=SOURCE, run="nightly-3") as attn:
             asked = asyncio.create_task(attn.ask("Run the job?", confirm=option == "reject"))
 
-            async def found() -> Any:
+            async def item_of_question() -> Any:
                 return [row for row in await people.items() if row["title"] == "Run the job?"]
 
-            [item] = await until(found, "the question")
+            [item] = await until(item_of_question, "the question")
             await people.answer(item["source_id"], option)
             answer = await asked
             assert answer.option == option
             decisions.append(answer.decision)
-            if option == "approve":  # not confirmed: as after a crash, the same answer comes again
+            if option == "approve":  # without a confirmation, as after a crash, the client returns the same answer
                 again = await attn.ask("Run the job?")
                 assert again.decision == answer.decision
                 await people.becomes(item["source_id"], "applied")
@@ -214,7 +215,7 @@ async def test_a_question_is_withdrawn_or_replaced_by_another_client(key: str, p
             await asked
         assert not await other.withdraw("gone-1")
         assert not await other.withdraw("never-asked")
-        asked = asyncio.create_task(attn.ask("A?", subject="gone-1"))  # asked again: it opens again
+        asked = asyncio.create_task(attn.ask("A?", subject="gone-1"))  # asked again: the item opens again
         await people.question("gone-1")
         new = asyncio.create_task(other.ask("B?", subject="gone-1"))
         with pytest.raises(Replaced):
@@ -290,7 +291,7 @@ async def test_a_batch_goes_out_together(attn: AsyncAttn, people: People) -> Non
     asked = asyncio.create_task(attn.ask_many(some, batch="step 3 of the run"))
     for name in "ba":
         await people.answer(f"delete-{name}", "approve")
-    assert await people.state("delete-a") == "made", "it waits for the others"
+    assert await people.state("delete-a") == "made", "the decision did not wait for the rest of its batch"
     await people.answer("delete-c", "reject")
     assert [answer.option for answer in await asked] == ["approve", "approve", "reject"]
 
@@ -337,7 +338,7 @@ def test_the_synchronous_client_from_several_threads(key: str, people: People) -
         assert sorted(answers) == ["thread-0", "thread-1", "thread-2"]
         assert all(answer.approved for answer in answers.values())
         with pytest.raises(ZeroDivisionError), attn.asking("From a thread?", subject="thread-0"):
-            raise ZeroDivisionError  # confirmed already: nothing to refuse
+            raise ZeroDivisionError  # after the confirmation: the client does not refuse it
         named = attn.notify("From a thread")
         assert attn.withdraw(named, kind="message")
         assert attn.submit(Question("Later?", subject="later-1")) is None
@@ -346,6 +347,6 @@ def test_the_synchronous_client_from_several_threads(key: str, people: People) -
         async def decided() -> bool:
             return bool(await asyncio.to_thread(attn.submit, Question("Later?", subject="later-1")))
 
-        asyncio.run(until(decided, "the answer of a question that nobody waits for"))
+        asyncio.run(until(decided, "the answer of a question without a waiting caller"))
         assert [row["source_id"] for row in attn.items(subject="later-1", state="all")] == ["later-1"]
         assert attn.decisions(subject="thread-1")[0]["id"] == answers["thread-1"].decision

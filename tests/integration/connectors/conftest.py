@@ -1,4 +1,5 @@
-"""One `attn up` for each file of tests of `attn mcp`: an idle one costs a sixth of a core until the end of the run."""
+"""Each test file of `attn mcp` starts its own `attn up`. A shared one would use a sixth of a core until the end of the
+run, although idle."""
 
 from __future__ import annotations
 

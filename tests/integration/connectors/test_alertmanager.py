@@ -24,13 +24,13 @@ HOUR = 3600.0
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    alertmanager_program()  # skips, or builds, before anything else starts
-    one = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
+    alertmanager_program()  # first: it skips the tests, or takes minutes to build
+    attn = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
     try:
-        one.start()
-        yield one
+        attn.start()
+        yield attn
     finally:
-        one.close()
+        attn.close()
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_an_acknowledgement_becomes_one_silence_of_exactly_this_alert(world: Ale
     states = {alert["labels"]["instance"]: alert["status"]["state"] for alert in world.alertmanager.alerts()}
     assert states == {world.labels["instance"]: "suppressed", "other": "active"}
     assert entry["state"] == "applied"
-    assert world.desk.wait_item(fingerprint_of(other))  # still asks
+    assert world.desk.wait_item(fingerprint_of(other))  # its item is still open
     assert world.desk.wait_item(world.subject, "resolved")["resolved_action"] == "acknowledge"
 
 
-def test_what_ended_while_it_was_silenced_is_closed(world: AlertWorld) -> None:
+def test_an_alert_that_ends_while_it_is_silenced_is_closed(world: AlertWorld) -> None:
     world.alertmanager.fire(world.labels)
     connector = world.connector()
     connector.start()
@@ -74,7 +74,7 @@ def test_what_ended_while_it_was_silenced_is_closed(world: AlertWorld) -> None:
     world.alertmanager.end(world.labels)
     wait_for(lambda: world.desk.wait_item(world.subject, "resolved")["resolved_action"] == "resolved", 60, "closed")
     assert world.desk.items() == []
-    # It fires again while the silence is in force: nobody is asked. Without the silence: it asks anew.
+    # The alert fires again. While the silence is in force no item opens; once it has ended, an item opens.
     world.alertmanager.fire(world.labels)
     wait_for(lambda: world.alertmanager.alerts()[0]["status"]["state"] == "suppressed", 60, "suppressed")
     swept(connector, 3)
@@ -96,14 +96,14 @@ def test_an_alert_asks_again_when_its_silence_is_ended_before_its_time(world: Al
     world.alertmanager.expire(silence["id"])
     again = world.desk.wait_item(world.subject)
     assert again["digest"] != first["digest"]
-    assert again["created_at"] > first["created_at"]  # open since the silence ended
+    assert again["created_at"] > first["created_at"]  # opened when the silence ended
     second = world.acknowledge(again)
     assert second != decision
     world.desk.wait_decision(second, "applied")
-    assert [decision_of(one) for one in world.alertmanager.silences()] == [second]
+    assert [decision_of(silence) for silence in world.alertmanager.silences()] == [second]
 
 
-def test_a_silence_of_somebody_at_alertmanager_closes_the_item_until_it_ends(world: AlertWorld) -> None:
+def test_a_silence_of_a_user_at_alertmanager_closes_the_item_until_it_ends(world: AlertWorld) -> None:
     world.alertmanager.fire(world.labels)
     connector = world.connector()
     connector.start()
@@ -133,14 +133,14 @@ def test_truncated_alerts_get_items_and_hook_and_sweep_make_the_same_events(up: 
         alerts = [world.labels | {"instance": f"i{number}"} for number in range(4)]
         world.alertmanager.fire(*alerts)
         wait_for(world.desk.items, 60, "the delivery made an item")
-        [pushed] = world.desk.items()  # max_alerts: the other three are truncated
+        [pushed] = world.desk.items()  # max_alerts is 1: the webhook omits the other three
         connector = world.connector()
         connector.start()
         wait_for(lambda: len(world.desk.items()) == 4, 60, "the truncated alerts have items")
         swept(connector, 2)
-        [same] = [one for one in world.desk.items() if one["id"] == pushed["id"]]
-        assert same["revision"] == pushed["revision"]  # the sweep's event is a repeat of the hook's
-        world.alertmanager.end(*alerts)  # a delivery with one of the four, and sweeps for the others
+        [same] = [item for item in world.desk.items() if item["id"] == pushed["id"]]
+        assert same["revision"] == pushed["revision"]  # the event of the sweep repeats that of the webhook
+        world.alertmanager.end(*alerts)  # the webhook has one of the four; sweeps close the others
         wait_for(lambda: not world.desk.items(), 60, "all are closed")
 
 
@@ -174,7 +174,7 @@ def test_a_cluster_has_one_silence_and_one_member_may_be_down(up: Up, tmp_path: 
         world.connector("--url", second.url).start()
         decision = world.acknowledge(world.desk.wait_item(world.subject))
         world.desk.wait_decision(decision, "applied")
-        wait_for(lambda: [decision_of(one) for one in second.silences()] == [decision], 60, "gossip")
+        wait_for(lambda: [decision_of(silence) for silence in second.silences()] == [decision], 60, "gossip")
         world.alertmanager.stop()
         item = world.desk.wait_item(fingerprint_of(other))
         world.desk.wait_decision(world.acknowledge(item), "applied")

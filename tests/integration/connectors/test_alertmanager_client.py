@@ -1,4 +1,4 @@
-"""The client of Alertmanager against servers that answer wrongly, late, or not at all."""
+"""The client of Alertmanager against servers that answer wrongly, late, or never."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def client_of(*urls: str, **more: Any) -> AsyncIterator[AlertmanagerClient
     (500, "boom"), (401, "no"), (302, "", {"location": "http://127.0.0.1:1/"}), (200, "<html>"), (200, '{"a": 1}'),
     (200, "null"),
 ], ids=["500", "401", "redirect", "html", "object", "null"])
-async def test_an_answer_that_is_no_list_of_alerts_is_no_truth(answer: tuple[Any, ...]) -> None:
+async def test_an_answer_that_is_no_list_of_alerts_is_an_error(answer: tuple[Any, ...]) -> None:
     async with serving() as [member], client_of(member.url) as client:
         member.answers["GET alerts"] = answer
         with pytest.raises(PeerUnavailable):
@@ -109,14 +109,14 @@ async def test_a_silence_that_is_not_accepted_has_the_reason(status: int, text: 
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 429, 500, 503])
-async def test_other_errors_of_a_silence_may_pass(status: int) -> None:
+async def test_other_errors_of_a_silence_are_retried(status: int) -> None:
     async with serving() as [member], client_of(member.url) as client:
         member.answers["POST silences"] = (status, "")
         with pytest.raises(PeerUnavailable, match=str(status)):
             await client.create_silence({})
 
 
-async def test_nobody_answers() -> None:
+async def test_no_member_answers() -> None:
     async with client_of(f"http://127.0.0.1:{free_port()}") as client:
         for call in (client.truth, client.silences, client.silences_everywhere):
             with pytest.raises(PeerUnavailable):

@@ -1,4 +1,4 @@
-"""`attn connect alertmanager` with faults: killed at each step, Alertmanager or attn away, two connectors at once."""
+"""`attn connect alertmanager` with faults: killed at each step, Alertmanager or attn down, two connectors at once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SILENCES = "/api/v2/silences"
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    alertmanager_program()  # skips, or builds, before anything else starts
-    one = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
+    alertmanager_program()  # first: it skips the tests, or takes minutes to build
+    attn = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
     try:
-        one.start()
-        yield one
+        attn.start()
+        yield attn
     finally:
-        one.close()
+        attn.close()
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def world(up: Up, tmp_path: Path) -> Iterator[AlertWorld]:
 
 
 class Killer:
-    """Kills a connector once, at one step of a decision. `posted`: whether the connector has sent a silence."""
+    """Kills a connector once, at one step of a decision. `posted`: the connector has sent a silence."""
 
     def __init__(self, step: str) -> None:
         self.step, self.posted, self.fired = step, False, threading.Event()
@@ -92,7 +92,7 @@ def test_two_connectors_at_once_leave_one_silence_in_force(world: AlertWorld) ->
     def meet(moment: Moment, method: str, path: str) -> None:
         if (moment, method, path) == ("before", "POST", SILENCES):
             try:
-                both.wait(5)  # both have searched and found none
+                both.wait(5)  # until both connectors have found no silence
             except threading.BrokenBarrierError:
                 both.reset()
 
@@ -107,7 +107,7 @@ def test_two_connectors_at_once_leave_one_silence_in_force(world: AlertWorld) ->
             world.desk.wait_decision(decisions[-1], "applied")
         for connector in connectors:
             swept(connector, 2)
-        assert peer.seen.count(("POST", SILENCES)) > len(alerts)  # the race took place
+        assert peer.seen.count(("POST", SILENCES)) > len(alerts)  # both connectors have created a silence
         assert sorted(map(str, map(decision_of, world.alertmanager.silences()))) == sorted(decisions)
         assert world.desk.items() == []
         assert all(alert["status"]["state"] == "suppressed" for alert in world.alertmanager.alerts())
@@ -125,7 +125,7 @@ def test_a_decision_waits_while_alertmanager_is_down(world: AlertWorld) -> None:
         wait_for(lambda: metric(connector, tried) >= 2, 60, "attempts")
         wait_for(lambda: metric(connector, 'attn_connector_peer_up{connector="alertmanager"}') == 0, 60, "down")
         assert world.desk.decision(decision)["state"] == "sending"
-        wait_for(lambda: metric(connector, 'attn_connector_waiting{connector="alertmanager"}') == 1, 60, "one waits")
+        wait_for(lambda: metric(connector, 'attn_connector_waiting{connector="alertmanager"}') == 1, 60, "waiting")
         peer.down = False
         world.desk.wait_decision(decision, "applied")
         assert len(world.silences_of(decision)) == 1
@@ -161,13 +161,13 @@ def test_alertmanager_restarts_with_its_state_kept_or_lost(world: AlertWorld, ke
     if not kept:
         shutil.rmtree(world.alertmanager.home / "state")
     world.alertmanager.start()
-    swept(connector, 3)  # it lists no alerts yet: nothing ends
+    swept(connector, 3)  # a restarted Alertmanager lists no alerts yet; no item may close
     assert [one["source_id"] for one in world.desk.items()] == [fingerprint_of(other)]
     world.alertmanager.fire(world.labels, other, started=begun)
     if kept:
         swept(connector, 3)
         assert [one["source_id"] for one in world.desk.items()] == [fingerprint_of(other)]
-    else:  # nobody is notified of the alert any more as silenced: it asks again
+    else:  # without the silence the alert notifies again, so its item opens again
         again = world.desk.wait_item(world.subject)
         world.desk.wait_decision(world.acknowledge(again), "applied")
     assert len(world.alertmanager.silences()) == 1

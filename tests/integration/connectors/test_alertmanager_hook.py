@@ -1,4 +1,4 @@
-"""A real Alertmanager sends to POST /hooks/alertmanager of an edge with the real fold: lives of alerts, and faults."""
+"""A real Alertmanager posts to /hooks/alertmanager of an edge with the real fold: life cycles of alerts, and faults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Scene:
 
     async def firing(self) -> set[str]:
         alerts = await asyncio.to_thread(self.peer.alerts)
-        return {f"{one['labels']['cluster']}/{one['labels']['instance']}" for one in alerts}
+        return {f"{alert['labels']['cluster']}/{alert['labels']['instance']}" for alert in alerts}
 
     async def until(self, holds: Callable[[], Any]) -> None:
         async with asyncio.timeout(120):
@@ -57,7 +57,7 @@ class Scene:
                 await asyncio.sleep(0.05)
 
     async def equal(self, names: set[str]) -> None:
-        """Waits until the open items are these alerts, and compares them with what Alertmanager says."""
+        """Waits until the open items are these alerts. Then compares them with the alerts that Alertmanager lists."""
         async def holds() -> bool:
             return await self.open_items() == names
 
@@ -99,15 +99,15 @@ async def test_items_follow_the_alerts(tmp_path: Path) -> None:
             return len(at.topics.records) >= sent + 6
 
         facts = len(at.attn.facts)
-        await at.until(repeated)  # repeat_interval: the same notification again
+        await at.until(repeated)  # Alertmanager repeats the notification after repeat_interval
         assert len(at.attn.facts) == facts, "a repeated notification changes nothing"
         await asyncio.to_thread(at.peer.end, labels("eu"), labels("us"), labels("ap"))
         await at.equal(set())
         assert at.topics.letters == []
 
 
-async def test_what_was_refused_arrives_when_attn_accepts_again(tmp_path: Path) -> None:
-    """Kafka does not acknowledge (503), then too many events (503): Alertmanager repeats both."""
+async def test_a_refused_notification_is_repeated_and_arrives(tmp_path: Path) -> None:
+    """The edge answers 503 because Kafka does not acknowledge, then because of the event rate. Alertmanager retries."""
     async with scene(tmp_path, group_by="instance", event_seconds=0.2, event_rate=10.0, event_burst=4) as at:
         at.topics.failing = True
         await asyncio.to_thread(at.peer.fire, labels("eu"), labels("us"))

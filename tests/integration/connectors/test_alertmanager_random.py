@@ -1,4 +1,4 @@
-"""Random histories of alerts, silences, answers and kills: attn ends with the truth of the real Alertmanager."""
+"""After random sequences of alerts, silences, answers and kills, attn and the real Alertmanager have the same state."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from streams.connectors.alertmanager.silences import decision_of
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS, ACTIONS = 6, 8
-BEGUN = 1780272000.0  # a start that an alert has again after it ended, as when Prometheus was away
+BEGUN = 1780272000.0  # start of an alert that ends and fires again with the same start, as after a Prometheus outage
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     alertmanager_program()
-    one = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
+    attn = Up(tmp_path_factory.mktemp("attn"), env={"ATTN_UNDO_SECONDS": "0", "ATTN_EVENT_RATE": "1000"})
     try:
-        one.start()
-        yield one
+        attn.start()
+        yield attn
     finally:
-        one.close()
+        attn.close()
 
 
 class History:
@@ -61,7 +61,7 @@ class History:
             item = self.random.choice(items)
             body = {"option": "acknowledge", "digest": item["digest"], "form": {"length": "1h"}}
             answer = self.world.desk.try_request("POST", f"/api/v1/inbox/{item['id']}/decision", json=body)
-            if answer.status_code == 201:  # else the connector has closed or changed the item in the meantime
+            if answer.status_code == 201:  # else the connector has closed or changed the item before the answer
                 self.decided.append(answer.json()["decision"]["id"])
 
     def silence(self) -> None:
@@ -92,15 +92,15 @@ class History:
 
     def check(self) -> None:
         wait_for(self.is_quiet, 90, f"quiet after {self.done}; {self.connector.text()[-2000:]}")
-        made = [decision_of(one) for one in self.world.alertmanager.silences("active", "pending", "expired")]
+        made = [decision_of(each) for each in self.world.alertmanager.silences("active", "pending", "expired")]
         for entry in self.entries():
-            # 0 with `applied`: the alert was closed, or silenced by somebody, before attn made its silence.
+            # An applied decision has no silence if the alert ended, or a user silenced it, before attn created one.
             assert made.count(entry["id"]) <= (entry["state"] == "applied"), (entry, self.done)
         assert {entry["id"] for entry in self.entries()} == set(self.decided)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_attn_ends_with_the_truth_of_alertmanager(up: Up, tmp_path: Path, seed: int) -> None:
+def test_attn_ends_with_the_state_of_alertmanager(up: Up, tmp_path: Path, seed: int) -> None:
     with ExitStack() as stack:
         history = History(AlertWorld(up, tmp_path, stack), seed)
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""AttnClient against real edges behind a server that fails: dropped connections, 429, 503, smaller limits."""
+"""AttnClient against real edges behind a proxy that drops connections and answers with 429, 503 or smaller limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Fault = Callable[[web.Request], web.StreamResponse | None]
 
 
 class World:
-    """An attn with a key behind a server. `faults`: what happens to the next requests; an empty list: nothing."""
+    """A running attn with a key, behind a proxy. `faults`: faults of the next requests, in order."""
 
     def __init__(self) -> None:
         self.attn = Deciding(write_rate=1e6, write_burst=10**6, event_rate=1e6, event_burst=10**6)
@@ -55,17 +55,17 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(attn_client, "_FIRST_RETRY", 0.001)
-    one = World()
-    async with one.attn.client("ann", "OWNER") as client:
-        one.key = (await client.post(
+    made = World()
+    async with made.attn.client("ann", "OWNER") as client:
+        made.key = (await client.post(
             "/org/me/keys", json={"name": "n", "topics": list(SOURCE_TYPES), "source": "/a"})).json()["secret"]
     application = web.Application(client_max_size=1 << 26)
-    application.router.add_route("*", "/{path:.*}", one.forward)
+    application.router.add_route("*", "/{path:.*}", made.forward)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    one.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    yield one
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    yield made
     await runner.cleanup()
 
 
@@ -131,7 +131,7 @@ async def test_large_sends_are_split(world: World) -> None:
         world.requests.clear()
         world.faults = [answering(413)]
         assert await attn.send([question("y1"), question("y2")]) == 2
-        assert len(world.requests) == 3, "the whole, then each half"
+        assert len(world.requests) == 3, "the client must send all events, then each half"
         world.faults = [answering(413)]
         with pytest.raises(EventRejected):
             await attn.send([question("z")])
@@ -178,7 +178,7 @@ async def test_all_pages_are_read(world: World, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("status", "fault"), [(401, None), (302, answering(302, location="http://127.0.0.1:9/")),
                                                (200, answering(200))])
-async def test_what_no_repeat_would_mend_is_refused(world: World, status: int, fault: Fault | None) -> None:
+async def test_a_permanent_error_is_raised_without_a_retry(world: World, status: int, fault: Fault | None) -> None:
     key = world.key if fault is not None else world.key[:-1] + ("0" if world.key[-1] != "0" else "1")
     world.faults = [fault] if fault is not None else []
     async with AttnClient(world.url, key) as attn:
@@ -197,7 +197,7 @@ def test_batches_keep_the_order() -> None:
     assert list(attn_client._batches([])) == []
 
 
-async def test_an_answer_without_an_end_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_response_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attn_client, "_MAX_BODY", 1000)
     world.faults = [lambda request: web.Response(body=b"x" * 5000)] * 2
     async with AttnClient(world.url, world.key, attempts=2) as attn:

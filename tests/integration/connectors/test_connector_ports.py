@@ -1,4 +1,4 @@
-"""The port at which other systems wake a connector."""
+"""The HTTP port of a connector: a POST from another system starts its next sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions at GitHub's stub: each takes effect once, wherever the connector is killed, and each refusal is named."""
+"""Decisions at the stub of GitHub take effect once, although the connector is killed. Refusals have a reason."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[Callable[[GithubStub], Any], Callable[[GithubStub], dict[
 
 
 async def applied(stub: GithubStub, decision: dict[str, Any], **how: Any) -> Outcome:
-    """Returns the outcome of one attempt by a new process. NotYet stands for an error that may pass."""
+    """Returns the outcome of one attempt by a new process. A retryable error is returned as NotYet."""
     how.setdefault("app_key", PRIVATE if stub.app is not None else "")
     async with connected(stub, **how) as peer:
         try:
@@ -70,17 +70,17 @@ async def test_a_decision_takes_effect_and_is_read_back(kind: str) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_kill_at_each_request_changes_nothing(kind: str, when: str) -> None:
-    """The connection ends at the n-th request, before or after it took effect, and a new process starts over."""
+    """The connection closes at the n-th request, before or after it took effect. Then a new process starts."""
     begin, decision, took_effect = KINDS[kind]
     step = 0
     while True:
         stub = GithubStub()
         async with stub.serving():
             run = begin(stub)
-            stub.faults = [*[None] * step, Fault(when), Fault(), Fault()]  # aiohttp repeats a GET by itself
+            stub.faults = [*[None] * step, Fault(when), Fault(), Fault()]  # aiohttp repeats a GET twice
             first = await applied(stub, decision(stub))
             if len(stub.faults) == 3:
-                break  # the attempt has fewer requests
+                break  # the attempt has fewer than n requests
             stub.faults.clear()
             assert isinstance(first, NotYet), (step, first)
             assert isinstance(await applied(stub, decision(stub)), Applied), step
@@ -103,7 +103,7 @@ async def test_a_server_error_and_a_lagging_answer_are_tried_again(kind: str) ->
         assert took_effect(run)
 
 
-async def test_somebody_at_github_was_first() -> None:
+async def test_a_user_at_github_decided_before_the_connector() -> None:
     stub = GithubStub()
     async with stub.serving():
         run = waiting(stub)
@@ -119,7 +119,7 @@ async def test_somebody_at_github_was_first() -> None:
         assert "the run has ended: cancelled" in cancelled.reason
 
 
-async def test_somebody_at_github_is_first_between_reading_and_writing() -> None:
+async def test_a_user_at_github_decides_between_read_and_write_of_the_connector() -> None:
     stub = GithubStub()
     async with stub.serving():
         run = waiting(stub)
@@ -137,7 +137,7 @@ async def test_somebody_at_github_is_first_between_reading_and_writing() -> None
 
 
 async def test_a_decision_never_reaches_a_later_attempt() -> None:
-    """The run was started again after the decision: its deployment is another one."""
+    """The run was started again after the decision, so its deployment has another id."""
     for subject, rule in ((PROD, False), (RULE, True)):
         stub = GithubStub()
         async with stub.serving():
@@ -150,8 +150,8 @@ async def test_a_decision_never_reaches_a_later_attempt() -> None:
             assert (run.approvals, run.rules) == ([], [])
 
 
-async def test_a_review_that_was_sent_is_found_after_the_run_started_again() -> None:
-    """The connector was killed after its review. By now a later attempt waits, which the decision was not about."""
+async def test_a_sent_review_is_recognised_after_the_run_started_again() -> None:
+    """The connector was killed after its review. Now a later attempt of the run waits; the decision is not for it."""
     stub = GithubStub()
     async with stub.serving():
         run = waiting(stub)
@@ -231,7 +231,7 @@ async def test_a_refusal_of_github_is_reported_with_its_reason(kind: str, status
 async def test_rate_limits_are_kept(
     status: int, headers: dict[str, str], body: dict[str, str], low: int, high: int,
 ) -> None:
-    """The decision waits as long as GitHub says, and until then nothing is sent."""
+    """The connector sends no request until the time that GitHub gives."""
     stub = GithubStub()
     async with stub.serving():
         run = waiting(stub)
@@ -276,16 +276,16 @@ async def test_an_app_renews_its_token() -> None:
                     assert isinstance(await peer.apply(decided(RULE, "approve", now[0], round_)), Applied)
                     assert len(run.rules) == 1
                     now[0] += 2000
-                stub.tokens.clear()  # GitHub has revoked them: the app makes a new one once
+                stub.tokens.clear()  # as if GitHub had revoked them: the app creates one new token
                 stub.waiting_run(7, "prod", rule=True)
                 assert isinstance(await peer.apply(decided(RULE, "approve", now[0], 9)), Applied)
         finally:
             auth.time = real
-        made = [one for one in stub.requests if one.startswith("POST /app/")]
+        made = [request for request in stub.requests if request.startswith("POST /app/")]
         assert len(made) == 3  # 0 s, 4000 s, and after the revocation
 
 
-async def test_what_is_not_of_this_connector_is_refused_without_a_request() -> None:
+async def test_a_decision_of_another_connector_is_refused_without_a_request() -> None:
     stub = GithubStub()
     async with stub.serving():
         waiting(stub)

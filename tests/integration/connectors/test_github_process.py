@@ -1,7 +1,7 @@
 """`attn connect github` as a process, between a real `attn up` and the stub of GitHub, under faults.
 
-Webhooks are lost, repeated and reordered, connections end before and after a write took effect, GitHub answers with
-errors and rate limits, and the connector is killed again and again. Afterwards GitHub and attn agree on everything.
+Webhooks are lost, repeated and reordered. Connections close before and after a write took effect. GitHub answers with
+errors and rate limits. The connector is killed repeatedly. Afterwards GitHub and attn have the same state.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def attn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttnWorkspace]:
 
 @pytest.fixture
 def stub() -> Iterator[GithubStub]:
-    """A stub that is served on a thread of its own."""
+    """A stub of GitHub that runs in its own thread."""
     github, ready, stop = GithubStub(), threading.Event(), threading.Event()
 
     async def serve() -> None:
@@ -77,7 +77,7 @@ def stub() -> Iterator[GithubStub]:
 
 
 class Process:
-    """The connector as an operator starts it. `kill` ends it at once and starts it again."""
+    """The process of the connector, started as by an operator. `kill` sends SIGKILL and starts it again."""
 
     def __init__(self, attn: AttnWorkspace, stub: GithubStub, home: Path) -> None:
         (home / "app.pem").write_text(PRIVATE)
@@ -104,7 +104,7 @@ class Process:
         return self._running.wait(60)
 
     def logs(self) -> bool:
-        """Returns whether the running process has logged: it handles signals by then."""
+        """Returns whether the process has logged anything. It handles signals before its first log line."""
         return self.output.stat().st_size > self._logged
 
     def kill(self) -> None:
@@ -113,7 +113,7 @@ class Process:
 
 
 def deliveries(stub: GithubStub) -> list[tuple[str, dict[str, Any]]]:
-    """The webhooks that GitHub sends about all runs: event and payload."""
+    """Returns event and payload of the webhooks that GitHub sends about all runs."""
     about = {"full_name": REPO, "default_branch": "main"}
     result: list[tuple[str, dict[str, Any]]] = []
     for run in list(stub.runs.values()):
@@ -147,7 +147,7 @@ def deliver(attn: AttnWorkspace, event: str, payload: dict[str, Any]) -> None:
 
 
 def unreliable(chance: random.Random) -> Any:
-    """Faults of single requests: connections that end, errors, rate limits."""
+    """Returns random faults of single requests: closed connections, errors and rate limits."""
     def fault(request: str) -> Fault | None:
         kind = chance.random()
         if kind < 0.08:
@@ -175,8 +175,8 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
     expected = {f"{REPO}/runs/{run.id}/{'rules' if waits['apps'] else 'environments'}/{name}"
                 for run in stub.runs.values() for name, waits in run.waits.items()}
     expected |= {f"{REPO}/runs/{run.id}" for run in stub.runs.values() if not run.waits}
-    # A third of the webhooks is lost, the others come twice, in any order.
-    sent = [one for one in deliveries(stub) if chance.random() > 0.33]
+    # A third of the webhooks is lost. The others arrive twice, in random order.
+    sent = [webhook for webhook in deliveries(stub) if chance.random() > 0.33]
     sent += sent
     chance.shuffle(sent)
     for event, payload in sent:
@@ -199,13 +199,13 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
 
         def settled() -> bool:
             nonlocal kills
-            found = {one["source_id"]: one["state"] for one in decisions(attn)}
+            states = {entry["source_id"]: entry["state"] for entry in decisions(attn)}
             if kills < KILLS:
                 time.sleep(chance.uniform(0.2, 2.5))
                 process.kill()
                 kills += 1
                 return False
-            return set(found.values()) <= {"applied", "refused"} and len(found) == len(expected)
+            return set(states.values()) <= {"applied", "refused"} and len(states) == len(expected)
 
         wait_for(settled, 240, f"all decisions are settled; {process.output.read_text()[-2000:]}")
         assert differences(attn, stub, answers) == []
@@ -226,13 +226,13 @@ def test_nothing_is_lost_and_nothing_happens_twice(attn: AttnWorkspace, stub: Gi
 
 
 def decisions(attn: AttnWorkspace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = attn.call("GET", "/org/me/decisions", params={"limit": "200"}).json()["decisions"]
-    return found
+    entries: list[dict[str, Any]] = attn.call("GET", "/org/me/decisions", params={"limit": "200"}).json()["decisions"]
+    return entries
 
 
 def differences(attn: AttnWorkspace, stub: GithubStub, answers: dict[str, str]) -> list[str]:
-    """What GitHub did and what attn says about it, where they differ. A rejected environment ends its run, so a
-    decision about another environment of that run is refused if it comes later."""
+    """Returns the differences between the reviews at GitHub and the decisions of attn. A rejected environment ends its
+    run, so GitHub refuses a later decision about another environment of this run."""
     result = []
     for one in decisions(attn):
         subject, option, state = one["source_id"], one["option"], one["state"]

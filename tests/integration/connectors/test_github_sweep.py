@@ -1,4 +1,4 @@
-"""Sweeps of GitHub's stub: what attn lacks is found once, with the ids of the webhook, and nothing else is sent."""
+"""Sweeps of GitHub's stub send each event that attn lacks, once and with the id of its webhook, and no other event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def item(subject: str, state: str = "unread", opened: float = 0.0, **more: Any) 
 
 
 async def swept(stub: GithubStub, *items: dict[str, Any], **how: Any) -> list[tuple[str, str]]:
-    """Returns type and subject of the events of one sweep by a new process. Each event is one that attn accepts."""
+    """Returns type and subject of the events of one sweep by a new process. Checks that attn accepts each event."""
     async with connected(stub, KnownItems(*items), **how) as peer:
         events = list(await peer.sweep())
     for event in events:
@@ -34,7 +34,7 @@ async def swept(stub: GithubStub, *items: dict[str, Any], **how: Any) -> list[tu
     return sorted((event["type"], event["subject"].removeprefix(f"{REPO}/runs/")) for event in events)
 
 
-async def test_what_waits_and_what_failed_is_found_once() -> None:
+async def test_waiting_and_failed_runs_are_sent_once() -> None:
     stub = GithubStub()
     async with stub.serving():
         stub.run(1)
@@ -43,7 +43,7 @@ async def test_what_waits_and_what_failed_is_found_once() -> None:
         stub.run(4, status="in_progress", conclusion=None, attempt=3)
         stub.run(5, conclusion="cancelled")
         stub.waiting_run(7, "prod", "eu")
-        stub.waiting_run(8, "prod", rule=True)  # waits for an app that is not ours
+        stub.waiting_run(8, "prod", rule=True)  # waits for the app of somebody else
         async with connected(stub) as peer:
             events = await peer.sweep()
             assert sorted((event["type"], event["subject"].removeprefix(f"{REPO}/runs/")) for event in events) == [
@@ -54,7 +54,7 @@ async def test_what_waits_and_what_failed_is_found_once() -> None:
 
 
 def hook_of(stub: GithubStub, number: int, name: str) -> dict[str, Any]:
-    """The webhook `deployment_review` of a run that waits, as GitHub's example has it (ASKING-FACTS §2.3)."""
+    """Returns the webhook `deployment_review` of a waiting run, as in GitHub's documentation."""
     run = stub.runs[number]
     return {
         "action": "requested", "environment": name, "since": stamp(run.updated), "workflow_run": stub._run(run),
@@ -78,7 +78,7 @@ async def test_a_sweep_and_the_webhook_make_the_same_events() -> None:
         assert {event["id"]: event for event in hooks} == events
 
 
-async def test_the_rule_of_the_own_app_is_found() -> None:
+async def test_the_rule_of_the_own_app_is_recognised() -> None:
     stub = GithubStub()
     async with stub.serving():
         stub.app = (APP_ID, "attn-app", PUBLIC)
@@ -96,7 +96,7 @@ async def test_the_rule_of_the_own_app_is_found() -> None:
 
 
 async def test_the_webhook_comes_first() -> None:
-    """A deployment that waits since a moment ago is left to the webhook."""
+    """A sweep ignores a deployment that has just started to wait: its webhook is still on the way."""
     stub = GithubStub()
     async with stub.serving():
         stub.waiting_run(7, "prod", updated=stub.now() - 50)
@@ -111,7 +111,7 @@ async def test_an_item_that_attn_knows_is_not_opened_again() -> None:
         for state in ("unread", "read", "decided"):
             assert await swept(stub, item(PROD, state)) == []
         assert await swept(stub, item(PROD, "resolved", resolved_at=stamp(run.updated + 1))) == []
-        run.attempt, run.started, run.updated = 2, run.updated + 60, run.updated + 65  # it waits anew
+        run.attempt, run.started, run.updated = 2, run.updated + 60, run.updated + 65  # its second attempt waits
         assert await swept(stub, item(PROD, "resolved", resolved_at=stamp(run.updated - 30))) == [
             ("run.retried", "7"), ("waitpoint.created", "7/environments/prod")]
 
@@ -125,7 +125,7 @@ async def test_an_item_that_attn_knows_is_not_opened_again() -> None:
 async def test_an_item_that_nobody_waits_for_is_closed(
     reviews: list[tuple[str, str]], change: dict[str, Any], expected: str,
 ) -> None:
-    """The webhook that says so was lost."""
+    """The webhook about the end of the deployment was lost."""
     stub = GithubStub()
     async with stub.serving():
         run = stub.waiting_run(7, "prod")
@@ -158,11 +158,11 @@ async def test_all_pages_are_read() -> None:
         for number in range(1, 251):
             stub.run(number)
         assert len(await swept(stub)) == 250
-        assert sum(request.endswith("/actions/runs") for request in stub.requests) == 4  # three, and one of waiting
+        assert sum(request.endswith("/actions/runs") for request in stub.requests) == 4  # failed runs: 3
 
 
 async def test_unchanged_answers_do_not_count_for_the_limit() -> None:
-    """The second sweep gets 304 for everything."""
+    """GitHub answers all requests of the second sweep with 304."""
     stub = GithubStub()
     async with stub.serving():
         stub.waiting_run(7, "prod")
@@ -199,7 +199,7 @@ async def test_a_repository_that_cannot_be_read_does_not_delay_the_others() -> N
 
 
 async def test_a_run_that_cannot_be_read_is_skipped() -> None:
-    """An older server leaves fields out, or refuses one run."""
+    """An older server omits fields, or refuses the request for one run."""
     stub = GithubStub()
     async with stub.serving():
         stub.waiting_run(7, "prod")
@@ -233,7 +233,7 @@ async def test_the_path_of_a_base_url_is_kept() -> None:
 
 
 async def test_a_redirect_is_not_followed_and_no_other_host_is_called() -> None:
-    """Neither a redirect nor a URL in an answer leads the token to another server."""
+    """The client never sends the token to another server, neither after a redirect nor for a URL in a response."""
     foreign, calls = GithubStub(), []
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -275,11 +275,11 @@ def test_the_base_url_is_https_or_of_this_machine(url: str, fits: bool) -> None:
     "a/b/runs/1/environments/", "a/b/runs/1/x/y", "a/b/runs/x", "a/b/runs/1/", "../b/runs/1", "a/../runs/1", "a/b",
     "a/b/c/runs/1", "a b/c/runs/1", "",
 ])
-def test_other_subjects_have_no_place(subject: str) -> None:
+def test_other_subjects_are_not_parsed(subject: str) -> None:
     assert target_of(subject) is None
 
 
-def test_a_place_gives_its_subject_back() -> None:
+def test_a_subject_is_parsed_and_formatted_again() -> None:
     for subject in ("a/b/runs/1", "a/b/runs/1/environments/x/y", "a.b/c-d/runs/12/rules/ü ?"):
         target = target_of(subject)
         assert target is not None

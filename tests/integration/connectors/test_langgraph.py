@@ -1,5 +1,5 @@
-"""`attn connect langgraph` between a real LangGraph server and a real attn: every dialect asked, answered and read
-back. What agent-inbox gets wrong (ASKING-FACTS §0.1-0.4) is a test each."""
+"""`attn connect langgraph` between a real LangGraph server and a real attn: questions of every dialect are asked,
+answered and read back. For each defect of LangChain's agent-inbox a test shows that the connector does not have it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_recorded_types_are_those_of_the_peer() -> None:
 
 
 def answer(attn: AttnWorkspace, thread: str, option: str, user: str = "ann", **values: Any) -> dict[str, Any]:
-    """Answers the open item of a thread. Returns the item."""
+    """Answers the open item of a thread, and returns this item."""
     item = attn.item(f"prod/{thread}/", state="unread")
     made = attn.decide(item, option, user, **values)
     assert made.status_code == 201, made.text
@@ -104,8 +104,8 @@ def test_each_dialect_is_asked_answered_and_read_back(
 
 
 def test_an_agent_with_batched_calls(server: LangGraph, attn: AttnWorkspace, connector: RunningConnector) -> None:
-    """ASKING-FACTS §0.3: agent-inbox shows the first call only, reads `arguments`, and answers in a shape that makes
-    the thread fail for ever."""
+    """agent-inbox shows only the first of several calls, reads them from `arguments`, and sends an answer in a form
+    with which the thread fails permanently."""
     thread = server.call_tools("batched", MAIL, DROP)
     mail, drop = (attn.item(f"prod/{thread}/{server.interrupts(thread)[0]['id']}/{index}") for index in range(2))
     assert (mail["title"], mail["kind"]) == ('send_mail(to="a@b.c", subject="hi", delay_seconds=3)', "pending_action")
@@ -113,11 +113,11 @@ def test_an_agent_with_batched_calls(server: LangGraph, attn: AttnWorkspace, con
     assert mail["body_md"].startswith("Tool execution requires approval\n\nThread `")
     assert [option["id"] for option in drop["ask"]["options"]] == ["approve", "reject"]
     assert attn.decide(mail, "edit", args={"to": "x@y.z", "subject": "hi", "delay_seconds": 4}).status_code == 201
-    assert server.marked(thread) == []  # nothing goes out before the other call is decided
+    assert server.marked(thread) == []  # the connector answers once both calls are decided
     assert attn.decide(drop, "reject", comment="not on Friday").status_code == 201
     for item in (mail, drop):
         attn.decided(item, "applied")
-    assert server.rest(thread)["status"] == "idle"  # an answer is applied before its run has ended
+    assert server.rest(thread)["status"] == "idle"  # the run ends after the decision is applied
     [run] = server.marked(thread)
     assert len(run["metadata"]["attn_decision"].split()) == 2
     assert server.effects_of("send_mail", "x@y.z") == [["hi", 4]]
@@ -127,7 +127,7 @@ def test_an_agent_with_batched_calls(server: LangGraph, attn: AttnWorkspace, con
 
 
 def test_an_agent_that_asks_for_each_call(server: LangGraph, attn: AttnWorkspace, connector: RunningConnector) -> None:
-    """Several questions of one thread are all shown, and answered one after another (agent-inbox shows the first)."""
+    """All questions of one thread are shown, and answered one after another. agent-inbox shows only the first."""
     thread = server.call_tools("per_call", MAIL, DROP, {"name": "ask_user", "args": {"question": "Which?"}})
     asked = {one["value"]["name"]: one["id"] for one in server.interrupts(thread)}
     mail, drop, ask = (attn.item(f"prod/{thread}/{asked[name]}") for name in ("send_mail", "drop_table", "ask_user"))
@@ -140,7 +140,7 @@ def test_an_agent_that_asks_for_each_call(server: LangGraph, attn: AttnWorkspace
         attn.decided(item, "applied")
     assert server.rest(thread)["status"] == "idle"
     assert server.effects_of("send_mail", thread) == [["hi", 3]]
-    assert server.effects_of("ask_user") == []  # the person answered in place of the tool
+    assert server.effects_of("ask_user") == []  # the answer replaces the result of the tool
     assert [run["status"] for run in server.marked(thread)] == ["success"] * 3
 
 
@@ -171,7 +171,7 @@ def test_an_item_says_who_asks_what_and_where(
     assert ranked["cluster"] == "prod"
 
 
-# ASKING-FACTS §0.1: an answer without a fence reaches the wrong question.
+# An answer without a fence reaches the wrong question.
 
 
 def test_two_questions_of_one_node_get_their_own_answers(
@@ -190,7 +190,8 @@ def test_two_questions_of_one_node_get_their_own_answers(
 
 @pytest.mark.parametrize("graph", ["two_questions", "two_nodes"])
 def test_an_answer_that_is_sent_five_times_at_once_answers_one_question(server: LangGraph, graph: str) -> None:
-    """`input.respond` alone checks the id before it queues a run: five at once answer "DROP prod database?", too."""
+    """`input.respond` checks the id of the interrupt before it queues a run. Without a fence, five concurrent answers
+    would also answer the next question, "DROP prod database?"."""
     thread = server.ask(graph, {"key": f"five times {graph}"})
     [first] = server.interrupts(thread)
 
@@ -208,7 +209,7 @@ def test_an_answer_that_is_sent_five_times_at_once_answers_one_question(server: 
     assert server.effects_of("two", f"five times {graph}") == []
 
 
-# ASKING-FACTS §0.2: a malformed answer can make a thread fail for ever.
+# An answer of a wrong form can make a thread fail permanently.
 
 
 @pytest.mark.parametrize(("graph", "input", "option", "wrong", "reason", "right"), [
@@ -254,7 +255,8 @@ def test_arguments_that_miss_the_tools_schema_are_refused_while_the_person_answe
 def test_what_the_agent_refuses_comes_back_with_its_reason(
     server: LangGraph, attn: AttnWorkspace, connector: RunningConnector,
 ) -> None:
-    """The form fits, the graph's own validator says no: the thread is in state `error`, and still asks."""
+    """The answer fits the form, but the validator of the graph refuses it. The thread is in state `error` and still has
+    its question."""
     thread = server.ask("typed", {"key": "comes back"})
     item = answer(attn, thread, "answer", form={"name": "forbidden", "nodes": 3})
     refused = attn.decided(item, "refused")
@@ -269,10 +271,10 @@ def test_what_the_agent_refuses_comes_back_with_its_reason(
     assert server.effects_of("typed", "comes back") == [[{"name": "allowed", "nodes": 3, "public": False}]]
 
 
-def test_a_thread_that_failed_and_still_asks_is_found(
+def test_a_failed_thread_with_a_question_is_listed(
     server: LangGraph, attn: AttnWorkspace, connector: RunningConnector,
 ) -> None:
-    """Somebody else's wrong answer puts the thread in state `error`, where a search for `interrupted` misses it."""
+    """A wrong answer of another client puts the thread into state `error`. A search for `interrupted` misses it."""
     thread = server.ask("typed", {"key": "failed"}, {"attn_priority": "high"})
     [pending] = server.interrupts(thread)
     server.respond(thread, pending["id"], {"name": "x"})
@@ -285,10 +287,10 @@ def test_a_thread_that_failed_and_still_asks_is_found(
     attn.item(f"prod/{thread}/", state="resolved", resolved_action="resumed")
 
 
-def test_a_thread_that_cannot_go_on_says_why(
+def test_a_thread_that_cannot_continue_has_a_reason(
     server: LangGraph, attn: AttnWorkspace, connector: RunningConnector,
 ) -> None:
-    """A graph that fails on an answer has kept it, and fails again on each later one."""
+    """A graph that fails on an answer keeps this answer, and fails again on each later one."""
     thread = server.ask("fragile", {"key": "fragile"})
     for number, text in enumerate(("wrong", "right"), 1):
         item = answer(attn, thread, "answer", form={"answer": text})
@@ -296,10 +298,10 @@ def test_a_thread_that_cannot_go_on_says_why(
         assert "cannot continue with 'wrong'" in attn.decided(item, "refused")["reason"]
 
 
-# ASKING-FACTS §0.4: nobody tells two racing deciders who won.
+# agent-inbox does not tell concurrent deciders whose answer was used.
 
 
-def test_of_two_deciders_one_wins_and_the_other_learns_it(
+def test_one_of_two_deciders_wins_and_the_other_gets_a_conflict(
     server: LangGraph, attn: AttnWorkspace, connector: RunningConnector,
 ) -> None:
     for number in range(2):
@@ -313,10 +315,10 @@ def test_of_two_deciders_one_wins_and_the_other_learns_it(
             answers[user] = attn.decide(item, "answer", user, form={"answer": user})
 
         threads = [threading.Thread(target=decide, args=(user,)) for user in ("ann", "bob")]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
+        for decider in threads:
+            decider.start()
+        for decider in threads:
+            decider.join()
         assert sorted(made.status_code for made in answers.values()) == [201, 409]
         winner = next(user for user, made in answers.items() if made.status_code == 201)
         loser = next(made for made in answers.values() if made.status_code == 409)
@@ -424,8 +426,8 @@ class Process:
 def test_a_connector_that_is_killed_at_any_step_has_one_effect(
     server: LangGraph, attn: AttnWorkspace, tmp_path: Path,
 ) -> None:
-    """kill -9 before the answer reaches the server, before the server's reply reaches the connector, while it reads the
-    effect back, and before attn gets the report. The next process finishes what it finds."""
+    """The connector gets SIGKILL before its answer reaches the server, before the response reaches the connector, while
+    it reads the effect, and before attn gets the report. The next process completes the decision."""
     steps: list[tuple[Moment, str]] = [
         ("before", "commands"), ("after", "commands"), ("after", "runs"), ("before", "events")]
     items, threads = [], []
@@ -464,12 +466,12 @@ def test_a_connector_that_is_killed_at_any_step_has_one_effect(
 
 
 def test_a_webhook_only_wakes(server: LangGraph, attn: AttnWorkspace, tmp_path: Path) -> None:
-    """LangGraph's webhook at an interrupt says `success` and contains no interrupt."""
+    """LangGraph's webhook about an interrupted run has status `success` and contains no interrupt."""
     port = free_port()
     server.ask("any_value", {"value": "before?"})
     process = Process(server.url, attn.url, attn.key, "hooked", tmp_path, "--sweep", "3600", "--listen", str(port))
     try:
-        attn.item("hooked/")  # the sweep at the start
+        attn.item("hooked/")  # sent by the first sweep
         thread = server.ask("any_value", {"value": "hook?"}, webhook=f"http://127.0.0.1:{port}/langgraph")
         attn.item(f"hooked/{thread}/", state="unread")
     finally:

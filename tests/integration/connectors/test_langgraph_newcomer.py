@@ -1,4 +1,4 @@
-"""The path of docs/connect/langgraph.md, run from its text: an agent waits, is answered over HTTP, and goes on."""
+"""Runs the commands of docs/connect/langgraph.md: an agent waits, gets an answer over HTTP, and continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "connect" / "langgraph.md"
 
 
 def blocks() -> list[str]:
-    """Returns the shell blocks of the page: prepare, server, connector, thread."""
+    """Returns the four shell blocks of the page: prepare, server, connector, thread."""
     section = PAGE.read_text().split("## Five minutes", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
@@ -48,7 +48,7 @@ def running(script: str, home: Path, env: dict[str, str], log: Path) -> Iterator
             process.wait(20)
 
 
-def test_a_newcomers_agent_waits_is_answered_and_goes_on(tmp_path: Path) -> None:
+def test_the_agent_of_the_page_waits_is_answered_and_continues(tmp_path: Path) -> None:
     peer = peer_python().parent
     up = Up(tmp_path)
     port = free_port()
@@ -62,7 +62,7 @@ def test_a_newcomers_agent_waits_is_answered_and_goes_on(tmp_path: Path) -> None
         scripts = [text.replace("127.0.0.1:2024", f"127.0.0.1:{port}").replace("--port 2024", f"--port {port}")
                    .replace("127.0.0.1:8080", f"127.0.0.1:{up.port}") for text in blocks()]
         prepare, server, connector, thread = scripts
-        prepare = prepare.split("\n", 1)[1]  # the cached environment has what the first line installs
+        prepare = prepare.split("\n", 1)[1]  # without the installation, which the environment has
         subprocess.run(["bash", "-ec", prepare], cwd=tmp_path, env=env, check=True, timeout=60)
         with (running(server, tmp_path, env, tmp_path / "server.log"),
               running(connector, tmp_path, env, tmp_path / "connector.log"),

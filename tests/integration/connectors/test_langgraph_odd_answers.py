@@ -1,5 +1,5 @@
-"""The LangGraph client against answers that the real server of the tests does not give: older servers, proxies, other
-JSON libraries. A server in this process gives them."""
+"""The LangGraph client against responses of older servers, proxies and other JSON libraries. The real server of the
+other tests never sends these, so a server in this process does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.connectors.peer import PeerUnavailable
 
 
 class Odd:
-    """Threads as JSON texts, and the answer to everything else."""
+    """A server with threads as JSON texts, and one response for all other requests."""
 
     def __init__(self) -> None:
         self.threads: list[str] = []
@@ -30,8 +30,8 @@ class Odd:
         if self.page is not None:
             return web.Response(status=self.status, text=self.page, headers={"Location": "/elsewhere"})
         body = await request.json()
-        found = self.threads if body.get("status") == "interrupted" else []
-        page = found[body.get("offset", 0):][:body["limit"]]
+        threads = self.threads if body.get("status") == "interrupted" else []
+        page = threads[body.get("offset", 0):][:body["limit"]]
         return web.Response(text=f"[{','.join(page)}]", content_type="application/json")
 
     async def other(self, request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ async def test_threads_without_usable_interrupts_do_not_wait(
     (200, "null", "unsupported"), (200, "[]", "unknown_error"),
     (400, '{"error": "invalid_argument"}', "invalid_argument"),
 ])
-async def test_whatever_is_no_success_is_an_error(
+async def test_every_status_but_success_is_an_error(
     odd: Odd, client: LangGraphServer, status: int, text: str, error: str,
 ) -> None:
     odd.status, odd.text = status, text
@@ -106,14 +106,14 @@ async def test_a_page_of_a_proxy_does_not_mean_that_threads_were_deleted(
             await client.respond("t", "i", "yes", "dec_1", "ann")
 
 
-async def test_a_thread_that_a_search_misses_is_asked_for_by_its_id(odd: Odd, client: LangGraphServer) -> None:
+async def test_a_thread_that_a_search_misses_is_read_by_its_id(odd: Odd, client: LangGraphServer) -> None:
     odd.text = thread("t1")
     assert list(await client.threads(["t1"])) == ["t1"]
     odd.status = 404
     assert await client.threads(["t1"]) == {}
 
 
-async def test_the_mark_is_found_among_hundreds_of_runs(odd: Odd, client: LangGraphServer) -> None:
+async def test_a_run_of_attn_is_recognised_among_hundreds_of_runs(odd: Odd, client: LangGraphServer) -> None:
     odd.text = json.dumps([{"run_id": "r", "status": "success", "metadata": {"attn_decision": "dec_1 dec_2"}}, None,
                            {"run_id": "s", "status": "success", "metadata": {"attn_decision": "dec_12"}}])
     assert [run.id for run in await client.runs_marked("t", "dec_2")] == ["r"]

@@ -1,4 +1,4 @@
-"""What the tools of `attn mcp` do: the SDK's client over streamable HTTP, the server, and a running attn."""
+"""The tools of `attn mcp`, called by the client of the MCP SDK over streamable HTTP, with a running attn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-async def test_a_form_of_the_whole_subset_keeps_its_types_and_refused_values_reach_nobody(
+async def test_a_form_with_all_supported_types_keeps_them_and_refused_values_are_not_delivered(
     people: People, http_server: McpHttpServer
 ) -> None:
     title = "Which cluster?"
@@ -45,7 +45,7 @@ async def test_a_form_of_the_whole_subset_keeps_its_types_and_refused_values_rea
             refused = await people.decide(web, title, "answer", form={**VALUES, name: wrong})
             assert refused.status_code == 422, name
             assert f"form.{name}" in refused.json()["fields"]
-        await asyncio.sleep(1)  # longer than the undo window: an answer that was accepted would have arrived
+        await asyncio.sleep(1)  # longer than the undo window: an accepted answer would have reached the source
         assert not call.done()
         assert (await people.decide(web, title, "answer", form=VALUES)).status_code == 201
         result = body(await call)
@@ -95,7 +95,7 @@ async def test_the_wait_ends_with_a_handle_that_works_in_another_session_and_onc
         result = body(await call)
         assert (result["option"], result["handle"]) == ("no", first["handle"])
         await people.decision(web, first["handle"], "applied")
-        # Its answer was handed out, so the same call asks anew; the old handle keeps its own answer.
+        # The caller has the answer, so the same call opens a new question. The old handle still returns the old answer.
         second = body(await other.call_tool("ask_human", asked))
         assert second["status"] == "waiting"
         assert second["handle"] != first["handle"]
@@ -104,14 +104,14 @@ async def test_the_wait_ends_with_a_handle_that_works_in_another_session_and_onc
         assert body(await other.call_tool("get_answer", {"handle": first["handle"]}))["option"] == "no"
 
 
-async def test_an_answer_that_nobody_fetched_comes_back_and_can_still_be_fetched(
+async def test_an_unfetched_answer_returns_to_the_list_and_can_still_be_fetched(
     people: People, http_server: McpHttpServer
 ) -> None:
     async with http_client(http_server) as client, people.web() as web:
         asked = body(await client.call_tool("ask_human", {
             "question": "Fetched late?", "options": ["yes"], "wait_seconds": 0}))
         assert (await people.decide(web, "Fetched late?", "yes")).status_code == 201
-        item = await people.item(web, "Fetched late?")  # again in the list
+        item = await people.item(web, "Fetched late?")  # listed again
 
         async def returned() -> Any:
             return (await web.get(f"/api/v1/inbox/{item['id']}")).json()["decision"].get("returned")
@@ -146,7 +146,7 @@ async def test_a_question_is_withdrawn_before_and_after_a_person_answered(
             assert result["status"] == "withdrawn"
             await people.item(web, title, "resolved")
             assert body(await client.call_tool("get_answer", {"handle": asked["handle"]}))["status"] == "withdrawn"
-        # The person sees that the answer was not used.
+        # The item shows the user that the answer was not used.
         decision = await people.decision(web, asked["handle"], "refused")
         assert decision["reason"] == "the caller withdrew the question before it had the answer"
         anew = body(await client.call_tool("ask_human", {"question": "Withdrawn?", "wait_seconds": 0}))
@@ -194,7 +194,7 @@ async def test_attn_restarts_while_a_call_waits(people: People, http_server: Mcp
         for part in ("edge", "worker"):
             people.up.wait_restarted(part, people.up.kill(part))
         decided = await people.decide(web, "Restart?", "answer", form={"text": "still here"})
-        assert decided.status_code in (200, 201)  # 200: it was sent again after a 503
+        assert decided.status_code in (200, 201)  # 200: a repeated request after a 503
         assert body(await call)["form"] == {"text": "still here"}
 
 

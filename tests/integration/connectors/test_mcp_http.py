@@ -1,4 +1,4 @@
-"""`attn mcp --http`: keys as bearers, Host and Origin, sessions, disconnects, kills."""
+"""`attn mcp --http`: keys as bearer tokens, checks of Host and Origin, sessions, disconnects and kills."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def post(server: McpHttpServer, message: dict[str, Any], **headers: str) -
 
 
 async def open_session(server: McpHttpServer, key: str) -> dict[str, str]:
-    """Opens a session of the protocol before 2026-07-28. Returns the headers of its requests."""
+    """Opens a session by the protocol versions before 2026-07-28. Returns the headers of its requests."""
     opened = await post(server, INITIALIZE, authorization=f"Bearer {key}")
     assert opened.status_code == 200, opened.text
     headers = {"authorization": f"Bearer {key}", "mcp_session_id": opened.headers["mcp-session-id"],
@@ -94,7 +94,7 @@ async def test_a_caller_reaches_the_workspace_and_the_source_of_its_key_only(
     async with http_client(http_server, narrow, "/mcp/alice") as alice, people.web() as web:
         asked = body(await alice.call_tool("ask_human", {"question": "Alice's?", "wait_seconds": 0}))
         assert (await people.item(web, "Alice's?"))["source"] == "/mcp/alice"
-    async with http_client(http_server) as client:  # its source is /mcp
+    async with http_client(http_server) as client:  # the source of this key is /mcp
         assert body(await client.call_tool("get_answer", {"handle": asked["handle"]}))["status"] == "unknown"
     refused = await post(http_server, INITIALIZE, authorization=f"Bearer {narrow}", attn_source="/pipelines")
     assert refused.status_code == 403
@@ -126,7 +126,7 @@ async def test_a_cancelled_notification_withdraws_and_a_disconnect_does_not(
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
             assert (await people.decide(web, title, "answer", form={"text": version})).status_code == 201
-            # Nobody has the answer: it is not reported as applied, and the same call gets it.
+            # No caller has got the answer, so it is not reported as applied, and the same call returns it.
             await asyncio.sleep(2)
             async with http_client(http_server) as client:
                 result = body(await client.call_tool("ask_human", {"question": title}))
@@ -150,7 +150,7 @@ async def test_a_cancellation_reaches_only_calls_of_its_own_session(people: Peop
 async def test_a_killed_server_loses_no_question_of_http_clients(people: People) -> None:
     with mcp_http(people) as server:
         async with people.web() as web:
-            with contextlib.suppress(BaseExceptionGroup):  # of the SDK, as its request failed
+            with contextlib.suppress(BaseExceptionGroup):  # the SDK raises it for a failed request
                 async with http_client(server) as client:
                     call = asyncio.create_task(client.call_tool("ask_human", {"question": "HTTP killed?"}))
                     await people.item(web, "HTTP killed?")

@@ -1,4 +1,4 @@
-"""LangChain's MCP adapters call `ask_human` by the snippet of docs/connect/mcp.md. Their SDK is the one before 2.0."""
+"""LangChain's MCP adapters call `ask_human` with the snippet of docs/connect/mcp.md. They use an MCP SDK before 2.0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attn mcp` over stdin and stdout: the SDK's client, `attn mcp` as its child process, and a running attn."""
+"""`attn mcp` over stdin and stdout: the client of the MCP SDK starts it as a child process, with a running attn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_the_answer_of_a_person_comes_back_with_who_decided(people: People
         assert (item["kind"], item["priority"], item["body_md"], item["blocking"], item["sender_type"]) == (
             "waitpoint", "high", "**PR #128**", True, "agent")
         assert [one["id"] for one in item["ask"]["options"]] == ["go", "stop", "option-3"]
-        refused = await people.decide(web, title, "stop")  # its comment is required
+        refused = await people.decide(web, title, "stop")  # the option needs a comment
         assert refused.status_code == 422
         assert (await people.decide(web, title, "go", comment="after lunch")).status_code == 201
         result = body(await call)
@@ -63,7 +63,7 @@ async def test_a_killed_server_loses_no_question(people: People) -> None:
             await people.decision(web, result["handle"], "applied")
 
 
-async def test_an_answer_that_nobody_fetched_until_the_expiry_is_refused_by_the_next_server(people: People) -> None:
+async def test_an_answer_unfetched_until_the_expiry_is_refused_by_the_next_server(people: People) -> None:
     async with people.web() as web:
         async with stdio_client(people) as client:
             asked = body(await client.call_tool("ask_human", {
@@ -75,7 +75,7 @@ async def test_an_answer_that_nobody_fetched_until_the_expiry_is_refused_by_the_
             assert decision["reason"] == "no caller fetched the answer before the question expired"
             await people.item(web, "Never fetched?", "resolved")
             result = body(await client.call_tool("get_answer", {"handle": asked["handle"]}))
-            assert result["status"] in ("expired", "withdrawn")  # a refused question is open again, and has expired
+            assert result["status"] in ("expired", "withdrawn")  # a refused question opens again, and then expires
 
 
 async def test_a_cancelled_call_withdraws_its_question_and_a_timeout_does_not(people: People) -> None:

@@ -1,4 +1,4 @@
-"""A client on the TypeScript SDK (npm) calls `ask_human`: its timeout, its abort, and its progress notifications."""
+"""A client with the TypeScript SDK (npm) calls `ask_human`: timeout, abort and progress notifications."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_timeout_of_the_client_keeps_the_question_and_its_abort_withdraw
         assert "Request timed out" in gone["error"]
         assert gone["progress"] >= 1
         again = asyncio.create_task(ask(sdk, http_server, "TypeScript?", 60_000))
-        await asyncio.sleep(1)  # a withdrawal would have been read
+        await asyncio.sleep(1)  # a withdrawal would arrive within this time
         assert (await people.decide(web, "TypeScript?", "answer", form={"text": "ok"})).status_code == 201
         result = await again
         assert (result["status"], result["form"]) == ("answered", {"text": "ok"})

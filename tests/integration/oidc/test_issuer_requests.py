@@ -1,4 +1,4 @@
-"""Requests to an issuer that misbehaves end in bounded time and bytes, with a cause and without a secret."""
+"""Requests to an issuer that misbehaves are bounded in time and bytes. Their errors have a cause and no secret."""
 
 from __future__ import annotations
 

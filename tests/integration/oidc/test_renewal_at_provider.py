@@ -1,4 +1,4 @@
-"""Sessions are renewed with the provider's refresh tokens: by one of several edges, and end with the account."""
+"""Edges renew sessions with the provider's refresh tokens. One edge renews a session; a disabled account loses it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ async def site(provider: Provider, port: int, tmp_path: Path) -> AsyncIterator[S
 
 
 async def sweep(site: Site) -> list[int]:
-    """Lets all edges look for due sessions at once. Returns how many each of them claimed."""
+    """Runs the renewal of all edges concurrently. Returns the number of sessions that each edge claimed."""
     return list(await asyncio.gather(*(
         Renewal(edge, app.state.sign_in).sweep()
         for edge, app in zip(site.deciding.edges, site.apps, strict=True))))
 
 
 async def workspaces(site: Site, browser: Any) -> list[tuple[str, str]]:
-    return [(one["id"], one["role"]) for one in (await site.me(browser)).json()["workspaces"]]
+    return [(entry["id"], entry["role"]) for entry in (await site.me(browser)).json()["workspaces"]]
 
 
 async def test_one_of_three_edges_renews_each_time(site: Site) -> None:
@@ -99,14 +99,14 @@ async def test_an_account_without_a_workspace_loses_its_session(site: Site) -> N
 
 @pytest.mark.parametrize("groups", [
     ["attn/pay/viewer", "attn/web/member"],  # a lower role
-    ["attn/web/member"],  # the workspace that led is gone
-    ["attn/zoo/owner"],  # all others
-    ["attn/aaa/member", "attn/pay/admin", "attn/web/owner"],  # one that leads from now on
+    ["attn/web/member"],  # without the first workspace
+    ["attn/zoo/owner"],  # other workspaces only
+    ["attn/aaa/member", "attn/pay/admin", "attn/web/owner"],  # a new first workspace
 ])
 async def test_roles_follow_the_groups_and_the_session_stays_renewable(site: Site, groups: list[str]) -> None:
     browser = site.browser()
     await site.sign_in(browser, "ann")
-    expected = sorted((f"ws_{one.split('/')[1]}", one.split("/")[2].upper()) for one in groups)
+    expected = sorted((f"ws_{group.split('/')[1]}", group.split("/")[2].upper()) for group in groups)
     site.provider.set_accounts({"ann": {**ANN, "groups": groups}})
     for _ in range(3):
         site.deciding.tick(RENEW + 1)
@@ -121,7 +121,7 @@ async def test_an_issuer_that_is_down_ends_no_session(site: Site) -> None:
     for _ in range(3):
         site.deciding.tick(RENEW + CLAIM_SECONDS)
         assert sum(await sweep(site)) == 1
-        assert await sweep(site) == [0, 0, 0]  # no edge tries again before the claim is over
+        assert await sweep(site) == [0, 0, 0]  # no edge retries before the claim has expired
         assert (await site.me(browser)).status_code == 200
 
 
@@ -140,7 +140,7 @@ async def test_an_id_token_that_cannot_be_checked_ends_no_session(site: Site, mo
     assert (await site.me(browser)).status_code == 401
 
 
-async def test_an_edge_that_stopped_leaves_the_session_to_another_one(
+async def test_another_edge_renews_the_session_of_a_stopped_edge(
     site: Site, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     browser = site.browser()

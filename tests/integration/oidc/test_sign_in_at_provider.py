@@ -55,7 +55,7 @@ async def refused(site: Site, browser: Any, url: str, status: int, sentence: str
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert not any(name.startswith(("attn_session", "attn_csrf")) for name in answer.cookies)
     assert (await site.me(browser)).status_code == 401
-    (entry,) = [one for one in logs if one["event"] == "sign-in failed"]
+    (entry,) = [line for line in logs if line["event"] == "sign-in failed"]
     shown = str(logs) + answer.text
     for secret in (SECRET, *parse_qs(urlsplit(url).query).get("code", [])):
         assert secret not in shown
@@ -67,7 +67,7 @@ async def test_sign_in_opens_a_small_session_at_the_link(site: Site) -> None:
     assert (await browser.get(f"{site.base}/auth/methods")).json() == {"issuer": {"name": "127.0.0.1"}}
     answer = await site.sign_in(browser, "ann", "/#item=itm_1%20x")
     assert (answer.status_code, answer.headers["location"]) == (303, "/#item=itm_1%20x")
-    cookies = {one.split("=", 1)[0]: one for one in answer.headers.get_list("set-cookie")}
+    cookies = {cookie.split("=", 1)[0]: cookie for cookie in answer.headers.get_list("set-cookie")}
     assert len(cookies["attn_session"]) < 300
     assert "HttpOnly" in cookies["attn_session"]
     assert "SameSite=lax" in cookies["attn_session"]
@@ -83,7 +83,7 @@ async def test_two_workspaces_and_a_switch(site: Site) -> None:
     for ws, role in (("ws_web", "MEMBER"), ("ws_pay", "ADMIN")):
         chosen = (await site.me(browser, **{"x-attn-workspace": ws})).json()
         assert (chosen["workspace_id"], chosen["role"]) == (ws, role)
-        browser.cookies.set("attn_workspace", ws, "127.0.0.1")  # the page remembers the last one
+        browser.cookies.set("attn_workspace", ws, "127.0.0.1")  # the page stores the last workspace in this cookie
         assert (await site.me(browser)).json()["workspace_id"] == ws
     assert (await site.me(browser, **{"x-attn-workspace": "ws_other"})).status_code == 404
 
@@ -120,7 +120,7 @@ async def test_a_cookie_that_the_browser_had_ends(site: Site) -> None:
     assert (await site.me(other)).status_code == 401
 
 
-async def test_an_account_without_a_workspace_reads_whom_to_ask(site: Site) -> None:
+async def test_an_account_without_a_workspace_sees_whom_to_ask(site: Site) -> None:
     browser = site.browser()
     url = await site.callback_url(browser, "eve", "/#item=1")
     cause = await refused(site, browser, url, 403, "Ask in &lt;#access&gt;.")
@@ -128,10 +128,10 @@ async def test_an_account_without_a_workspace_reads_whom_to_ask(site: Site) -> N
     assert not [key for key in site.deciding.rows if key.startswith(b"s:")]
 
 
-async def test_a_code_counts_once(site: Site) -> None:
+async def test_a_code_can_be_used_once(site: Site) -> None:
     browser = site.browser()
     url = await site.callback_url(browser, "ann")
-    stolen = {one.name: one.value for one in browser.cookies.jar if one.name.startswith("attn_flow")}
+    stolen = {cookie.name: cookie.value for cookie in browser.cookies.jar if cookie.name.startswith("attn_flow")}
     assert (await browser.get(url)).status_code == 303
     thief = site.browser()
     await refused(site, thief, url, 400, "used already")  # without the flow's cookie
@@ -148,7 +148,7 @@ async def test_a_wrong_state_is_refused(site: Site) -> None:
 
 
 async def test_the_answer_of_another_browser_is_refused(site: Site) -> None:
-    """An attacker who lures a person to the attacker's own callback would sign the person in as the attacker."""
+    """Otherwise an attacker could lure a user to the attacker's own callback, and sign the user in as the attacker."""
     url = await site.callback_url(site.browser(), "eve")
     await refused(site, site.browser(), url, 400, "began in another browser")
 
@@ -232,7 +232,7 @@ async def test_an_expired_code_and_an_issuer_that_is_down(tmp_path: Path) -> Non
             provider.stop()
             await refused(site, browser, url, 503, "does not answer")
             assert (await site.me(signed_in)).status_code == 200
-        async with serve(provider, port, tmp_path) as site:  # an edge that never saw the issuer
+        async with serve(provider, port, tmp_path) as site:  # a new edge without the issuer's document
             await refused(site, site.browser(), f"{site.base}/auth/login?return_to=%2F%23item%3D1", 503,
                           "does not answer")
 
@@ -288,12 +288,12 @@ async def test_a_logout_at_the_issuer_ends_the_session_here(site: Site) -> None:
             break
         await asyncio.sleep(0.05)
     assert (await site.me(browser)).status_code == 401
-    assert (await site.me(other)).status_code == 200  # a session of its own at the issuer
+    assert (await site.me(other)).status_code == 200  # this browser has another session at the issuer
 
 
 @pytest.mark.parametrize("body", [
     "", "logout_token=", "logout_token=a.b.c", "logout_token=a&logout_token=b", "x=" + "y" * 300_000, "\xff"])
-async def test_a_logout_token_that_is_none_is_refused(site: Site, body: str) -> None:
+async def test_an_invalid_logout_token_is_refused(site: Site, body: str) -> None:
     answer = await site.browser().post(
         f"{site.base}/auth/backchannel-logout", content=body.encode("latin-1"),
         headers={"content-type": "application/x-www-form-urlencoded"})

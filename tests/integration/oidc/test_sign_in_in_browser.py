@@ -1,4 +1,5 @@
-"""The page signs in with the provider in a real browser: button, deep link, switcher, sessions, sign-out; axe."""
+"""A user signs in at the provider in a real browser: button, deep link, workspace switcher, sessions and sign-out. axe
+checks the accessibility of the pages."""
 
 from __future__ import annotations
 
@@ -25,9 +26,9 @@ ANN = {"name": "Ann Lee", "groups": ["attn/pay/admin", "attn/web/member"]}
 
 async def findings(page: Any) -> list[str]:
     await page.wait_for_function("() => !document.getAnimations().length")
-    found = (await axe.Axe().run(page, options={"resultTypes": ["violations"]})).response["violations"]
-    return [f"{one['id']}: {node['target']}" for one in found
-            if one["impact"] in ("serious", "critical") for node in one["nodes"]]
+    violations = (await axe.Axe().run(page, options={"resultTypes": ["violations"]})).response["violations"]
+    return [f"{rule['id']}: {node['target']}" for rule in violations
+            if rule["impact"] in ("serious", "critical") for node in rule["nodes"]]
 
 
 def message(site: Site, ws: str, subject: str) -> str:
@@ -47,7 +48,7 @@ async def test_sign_in_with_a_link_switch_and_sign_out(tmp_path: Path) -> None:
             context.set_default_timeout(60_000)
             await context.add_init_script(WATCH)
             page = await context.new_page()
-            item = message(site, "ws_pay", "in pay")  # the first of the workspaces
+            item = message(site, "ws_pay", "in pay")  # in the first workspace
             message(site, "ws_web", "in web")
             await page.goto(f"{site.base}/#item={item}")
             await page.wait_for_selector("text=Sign in with Example login")
@@ -65,7 +66,7 @@ async def test_sign_in_with_a_link_switch_and_sign_out(tmp_path: Path) -> None:
             await page.click(".menu button:has-text('ws_web')")
             await page.wait_for_selector("text=Title of in web")
             assert await page.locator("text=Title of in pay").count() == 0
-            await page.reload()  # the browser remembers the workspace
+            await page.reload()  # a cookie has the workspace
             await page.wait_for_selector("text=Title of in web")
             await page.click(".menu summary")
             await page.click(".menu >> text=My sessions")

@@ -1,4 +1,4 @@
-"""The way from a refused critical decision over `/auth/login?strong` at a real provider to the decision, over HTTP."""
+"""A critical decision is refused, the user signs in again over `/auth/login?strong` at a real provider, and decides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def decide(site: Site, browser: httpx.AsyncClient) -> httpx.Response:
         f"/api/v1/inbox/{ITEM}/decision", json=body, headers={"x-csrf-token": browser.cookies["attn_csrf"]})
 
 
-async def test_an_old_sign_in_is_made_new_and_then_decides(tmp_path: Path) -> None:
+async def test_a_user_signs_in_again_and_then_decides(tmp_path: Path) -> None:
     port = free_port()
     with oidc_provider(ACCOUNTS, f"http://127.0.0.1:{port}") as provider:
         async with serve(provider, port, tmp_path, critical_max_age=MAX_AGE) as site:
@@ -55,8 +55,8 @@ async def test_an_old_sign_in_is_made_new_and_then_decides(tmp_path: Path) -> No
             assert (await decide(site, browser)).status_code == 201
 
 
-async def test_a_weak_sign_in_stays_weak_and_says_so(tmp_path: Path) -> None:
-    """The provider knows the class `mfa`, but this account signs in by a password only."""
+async def test_a_weak_sign_in_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """The provider supports the authentication class `mfa`, but this account signs in with a password only."""
     port = free_port()
     with oidc_provider(ACCOUNTS, f"http://127.0.0.1:{port}") as provider:
         async with serve(provider, port, tmp_path, critical_acr="mfa") as site:
