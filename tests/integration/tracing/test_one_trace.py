@@ -184,15 +184,33 @@ def test_a_malformed_context_is_ignored(stand: Stand, traceparent: str) -> None:
     assert stand.metric("attn_edge_streams_cut_total") == 0
 
 
-def test_from_a_click_to_the_sources_confirmation(stand: Stand) -> None:
-    stand.send(ask("wp_click"))
-    item = wait_for(lambda: stand.feed.items("wp_click"), 60, "the question")[-1]
+def decide(stand: Stand, subject: str) -> tuple[str, str, dict[str, Any]]:
+    """Approves a question with a context. Returns the trace, its first span, and the item."""
+    stand.send(ask(subject))
+    item = wait_for(lambda: stand.feed.items(subject), 60, "the question")[-1]
     trace_id, parent, headers = context()
     answer = httpx.post(
         f"{stand.up.url}/api/v1/inbox/{item['id']}/decision", timeout=20, trust_env=False,
         json={"option": "approve", "digest": item["digest"]},
         headers={"authorization": f"Bearer {stand.token}", **headers})
     assert answer.status_code == 201, answer.text
+    return trace_id, parent, item
+
+
+def applied(subject: str, decision: str) -> dict[str, Any]:
+    return {
+        "specversion": "1.0", "id": f"applied-{subject}", "source": "/payments", "type": "decision.applied",
+        "subject": subject, "time": format_timestamp(int(time.time() * SECOND)), "workspaceid": WS,
+        "data": {"decision": decision}}
+
+
+def wait_applied(stand: Stand, item: dict[str, Any]) -> None:
+    path = f"/api/v1/inbox/{item['id']}"
+    wait_for(lambda: stand.up.get(path, stand.token).json()["decision"]["state"] == "applied", 60, "applied")
+
+
+def test_from_a_click_to_the_sources_confirmation(stand: Stand) -> None:
+    trace_id, parent, item = decide(stand, "wp_click")
     server, fold, _ = stand.chain(
         trace_id, "POST /api/v1/inbox/{item}/decision", "fold attn.log", "publish feed")
     assert (server.parent, server.service) == (parent, "attn-edge")
@@ -201,18 +219,24 @@ def test_from_a_click_to_the_sources_confirmation(stand: Stand) -> None:
     post = stand.chain(trace_id, "fold attn.log", "POST")[1]
     assert (post.parent, post.service, post.attributes["attn.endpoint"]) == (fold.id, "attn-deliver", "receiver")
     # The receiver has the context of the attempt, and the report of the delivery continues it.
-    received, event = stand.source.posts[-1]
+    received, event = next(one for one in stand.source.posts if one[1]["subject"] == "wp_click")
     assert received["traceparent"].startswith(f"00-{trace_id}-{post.id}-")
     stand.chain(trace_id, "POST", "fold attn.log", "publish feed")
-    applied = {
-        "specversion": "1.0", "id": "applied-1", "source": "/payments", "type": "decision.applied",
-        "subject": "wp_click", "time": format_timestamp(int(time.time() * SECOND)), "workspaceid": WS,
-        "data": {"decision": event["data"]["decision"]}}
-    stand.send(applied, {"traceparent": received["traceparent"]})
+    stand.send(applied("wp_click", event["data"]["decision"]), {"traceparent": received["traceparent"]})
     confirmed = stand.chain(trace_id, "POST", "ingest waitpoints", "fold attn.log", "publish feed")[-1]
     assert confirmed.service == "attn-edge"
-    wait_for(lambda: stand.up.get(f"/api/v1/inbox/{item['id']}", stand.token).json()["decision"]["state"] == "applied",
-             60, "applied")
+    wait_applied(stand, item)
+
+
+def test_a_confirmation_without_a_context_continues_the_click(stand: Stand) -> None:
+    """Connectors and most sources send no context."""
+    trace_id, _, item = decide(stand, "wp_plain")
+    stand.chain(trace_id, "fold attn.log", "POST")
+    decision = next(event["data"]["decision"] for _, event in stand.source.posts if event["subject"] == "wp_plain")
+    stand.send(applied("wp_plain", decision))
+    decided, reported, _ = stand.chain(trace_id, "fold attn.log", "fold attn.log", "publish feed")
+    assert (decided.attributes["attn.entry"], reported.attributes["attn.entry"]) == ("decide", "event")
+    wait_applied(stand, item)
 
 
 async def test_headers_of_the_records(stand: Stand) -> None:
