@@ -18,7 +18,7 @@ READY := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 STATIC := $(addprefix static-,style types imports packages schemas)
-BENCHES := $(addprefix bench-,pipeline recovery feed edge events writes latency decisions sessions history insights idle traces large failover)
+BENCHES := $(addprefix bench-,pipeline recovery feed edge events writes latency decisions sessions history insights idle traces large failover capacity)
 
 # Without compiled modules, each process spends 2 s of CPU on compiling its libraries again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -13,7 +13,7 @@ BENCHES = {
     "edge": "bench.edge.bench", "events": "bench.events", "writes": "bench.writes", "decisions": "bench.decisions",
     "latency": "bench.latency.bench", "history": "bench.history", "insights": "bench.insights",
     "sessions": "bench.sessions", "idle": "bench.idle.bench", "traces": "bench.traces.bench",
-    "large": "bench.large.bench", "failover": "bench.failover.bench",
+    "large": "bench.large.bench", "failover": "bench.failover.bench", "capacity": "bench.capacity",
 }
 
 

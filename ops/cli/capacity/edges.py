@@ -16,7 +16,7 @@ _RESUME_BYTES = 64 << 20  # ATTN_RESUME_BYTES
 
 
 def edge_changes_cores(load: Load, share: float, costs: UnitCosts) -> float:
-    """Returns the cores that an edge needs for the changes of this share of the load, without readers."""
+    """Returns the cores that an edge needs for the changes of this share of the load, without readers and cycles."""
     return costs.edge_idle_cores + load.events * share * costs.edge_change_us / 1e6
 
 
@@ -63,8 +63,14 @@ def size_edges(load: Load, costs: UnitCosts) -> tuple[int, Component]:
     streams = load.streams * share / count
     return ranges, Component(
         "edges", ranges * count, limited_by, {name: ranges * need for name, need in ways[ranges].items()},
-        cores=edge_changes_cores(load, share, costs) + _readers_cores(load, ranges, costs) / count,
+        cores=_cores_in_use(load, share, _readers_cores(load, ranges, costs) / count, costs),
         memory_gb=(_rows_memory(load, ranges, costs) + streams * costs.edge_stream_bytes) / GB)
+
+
+def _cores_in_use(load: Load, share: float, readers: float, costs: UnitCosts) -> float:
+    """Returns the cores in use of an edge at the peak, cycles included: at most one. Cycles grow with the load."""
+    cycles = min((load.events + load.writes) * share, 1000 / costs.worker_cycle_ms)
+    return min(1.0, edge_changes_cores(load, share, costs) + readers + cycles * costs.edge_cycle_us / 1e6)
 
 
 def size_proxies(load: Load, costs: UnitCosts) -> Component:

@@ -14,7 +14,7 @@ from ops.cli.capacity.load import PARTITIONS_EACH, Load, load_of
 from ops.cli.capacity.skew import zipf
 from ops.cli.capacity.storage import replicas, size_brokers, size_clickhouse, size_history
 from ops.cli.capacity.unit_costs import UnitCosts
-from ops.cli.capacity.workers import MAX_PARTITIONS, partition_cores, size_workers, worker_memory
+from ops.cli.capacity.workers import MAX_PARTITIONS, fold_cores, size_workers, worker_memory
 from ops.errors import UserError
 
 __all__ = ["Limit", "Plan", "make_plan"]
@@ -89,7 +89,7 @@ def _plan(
 ) -> Plan:
     partitions = min(MAX_PARTITIONS, PARTITIONS_EACH * max(workers.count, ranges))
     source_partitions = max(demand.source_partitions, workers.count)
-    brokers = size_brokers(load, partitions, source_partitions, edges.count // ranges, costs)
+    brokers = size_brokers(load, workers.count, partitions, source_partitions, edges.count // ranges, costs)
     components = (
         brokers, workers, edges, size_proxies(load, costs), size_history(load, costs), size_clickhouse(load, costs))
     limits = _limits(load, partitions, source_partitions, costs)
@@ -101,9 +101,9 @@ def _limits(load: Load, partitions: int, source_partitions: int, costs: UnitCost
     memory, base = demand.worker_memory_gb * GB, worker_memory(load, 0.0, costs)
     clickhouse = load.events * costs.facts_per_event * costs.clickhouse_row_us / 1e6
     limits = [
-        Limit("one core for the hottest partition", _factor(1.0, partition_cores(load, hottest, costs)),
+        Limit("one core for the hottest partition", _factor(1.0, fold_cores(load, hottest, costs)),
               "more partitions (a new log)"),
-        Limit("one core for the largest workspace", _factor(1.0, partition_cores(load, largest, costs)),
+        Limit("one core for the largest workspace", _factor(1.0, fold_cores(load, largest, costs)),
               "divide the workspace"),
         Limit("memory of one worker for the hottest partition",
               _factor(memory - base, worker_memory(load, hottest, costs) - base),

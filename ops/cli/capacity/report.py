@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.cli.capacity.plan import Plan
+from ops.cli.capacity.simulation.queues import Result, Setup
 
-__all__ = ["show_plan"]
+__all__ = ["show_plan", "show_simulation"]
 
 _WIDTH = 100  # of a file or a pipe, which have no width
 
@@ -43,6 +44,31 @@ def show_plan(plan: Plan) -> None:
         table.add_column(title, justify="right" if title == "reached at" else "left")
     for limit in plan.limits:
         table.add_row(limit.name, f"{_rate(limit.factor)} × the load", limit.remedy)
+    out.print(table)
+
+
+def show_simulation(setup: Setup, result: Result, breaks: float) -> None:
+    """Prints cores in use, delays, and the hottest partition of a simulation.
+
+    `breaks`: growth of the events until a process is fully used.
+    """
+    out, events = console(), sum(result.events)
+    share = result.events[result.hottest] / events if events else 0.0
+    out.print(
+        f"Simulated {setup.seconds:.3g} s with {events:,} events, in one second of ten {setup.burst:g} times the rate: "
+        f"event to frame p50 {result.delay(0.5) * 1e3:,.0f} ms, p99 {result.delay(0.99) * 1e3:,.0f} ms.",
+        highlight=False)
+    out.print(
+        f"Partition {result.hottest} is the hottest: {share:.1%} of the events, {1 / setup.partitions:.1%} on average. "
+        f"A process is fully used at {_rate(breaks)} × the events, with the same streams.", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("cores in use", "number", "average", "busiest", "which"):
+        table.add_column(title, justify="left" if title == "cores in use" else "right")
+    for name, cores in (
+        ("partitions, without cycles", result.partitions), ("workers", result.workers), ("edges", result.edges),
+    ):
+        busiest = max(range(len(cores)), key=cores.__getitem__)
+        table.add_row(name, f"{len(cores):,}", f"{sum(cores) / len(cores):.3f}", f"{cores[busiest]:.3f}", str(busiest))
     out.print(table)
 
 

@@ -44,7 +44,7 @@ def replicas(load: Load, partitions: int, source_partitions: int) -> int:
 
 
 def size_brokers(
-    load: Load, partitions: int, source_partitions: int, edges_per_range: int, costs: UnitCosts,
+    load: Load, workers: int, partitions: int, source_partitions: int, edges_per_range: int, costs: UnitCosts,
 ) -> Component:
     """Returns the brokers. Each edge reads the views and facts of its range."""
     demand, copies = load.demand, load.demand.replication
@@ -53,7 +53,8 @@ def size_brokers(
     read = load.events * (
         (source + log + row + facts) * (copies - 1) + source + log + edges_per_range * (row + facts) + facts) / MB
     disk = sum(broker_disk(load, costs).values()) * copies
-    cores = load.events * costs.broker_event_us * copies / 1e6
+    cycles = min(load.events, workers * 1000 / costs.worker_cycle_ms)
+    cores = copies * (load.events * costs.broker_event_us + cycles * costs.broker_cycle_us) / 1e6
     needs = {
         "replication": copies,
         "CPU": max(1, math.ceil(cores / (demand.broker_cores * demand.utilisation))),

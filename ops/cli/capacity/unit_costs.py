@@ -31,14 +31,16 @@ class UnitCosts:
 
     worker_idle_cores: float
     worker_event_us: float  # validate, log, fold, write
-    worker_batch_us: float  # a batch of a partition, whatever it contains
-    worker_batch_ms: float  # shortest time between two batches of a partition
+    worker_cycle_us: float  # a cycle of ingest and fold, however many events it takes
+    worker_cycle_ms: float  # shortest time from one cycle to the next
     worker_write_us: float
     worker_base_mb: float
     worker_row_bytes: float
     worker_digest_bytes: float  # for each event of the last ATTN_DEDUPE_DAYS
     worker_load_us: float  # for each row of a partition that is taken over
+    pipeline_ms: float  # source event to frame without load: round trips to the broker
     edge_idle_cores: float
+    edge_cycle_us: float  # a cycle of the follower, however many rows it takes
     edge_change_us: float  # for each changed row, whoever reads it
     edge_frame_us: float  # for each stream that gets it
     edge_open_us: float  # for a stream or a page
@@ -48,7 +50,8 @@ class UnitCosts:
     edge_row_bytes: float
     edge_session_bytes: float
     edge_load_us: float
-    broker_event_us: float  # all brokers together, replication 1
+    broker_cycle_us: float  # fetches and writes of a cycle of a worker; all brokers together, replication 1
+    broker_event_us: float  # the same, for an event
     source_overhead_bytes: float
     log_overhead_bytes: float
     fact_bytes: float

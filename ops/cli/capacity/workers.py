@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from ops.cli.capacity.component import Component, TooLarge, fewest, limiting
 from ops.cli.capacity.demand import GB, MB
-from ops.cli.capacity.load import PARTITIONS_EACH, Load
+from ops.cli.capacity.load import Load
 from ops.cli.capacity.unit_costs import UnitCosts
 
-__all__ = ["MAX_PARTITIONS", "batch_rate", "partition_cores", "size_workers", "worker_cores", "worker_memory"]
+__all__ = ["MAX_PARTITIONS", "fold_cores", "size_workers", "worker_cores", "worker_memory"]
 
 MAX_PARTITIONS = 1024  # of the setting ATTN_LOG_PARTITIONS
 # Powers of two and their halves between: partitions divide evenly, also after the number was doubled.
 _COUNTS = sorted({2 ** power for power in range(1, 9)} | {3 * 2 ** power for power in range(7)})
 
 
-def batch_rate(events: float, costs: UnitCosts) -> float:
-    """Returns the batches per second of one partition: one per event, until batches follow one another directly."""
-    return min(events, 1000 / costs.worker_batch_ms)
+def fold_cores(load: Load, share: float, costs: UnitCosts) -> float:
+    """Returns the cores that the events and writes of this share of the load need at the peak, without the cycles.
 
-
-def partition_cores(load: Load, share: float, costs: UnitCosts) -> float:
-    """Returns the cores that a partition with this share of the load needs at the peak."""
-    events, writes = load.events * share, load.writes * share
-    return (events * costs.worker_event_us + writes * costs.worker_write_us
-            + batch_rate(events, costs) * costs.worker_batch_us) / 1e6
+    A worker that has more to do makes fewer and larger cycles. So it keeps up while this is below one core; a cycle
+    then takes `worker_cycle_us` / (1 - cores).
+    """
+    return share * (load.events * costs.worker_event_us + load.writes * costs.worker_write_us) / 1e6
 
 
 def worker_cores(load: Load, workers: int, costs: UnitCosts) -> float:
-    """Returns the cores that the busiest worker needs at the peak. It can use one."""
+    """Returns the cores in use of the busiest worker at the peak, cycles included: at most one."""
     share = load.busiest(workers)
-    each = partition_cores(load, share / PARTITIONS_EACH, costs)  # of partitions with an equal part of it
-    return costs.worker_idle_cores + PARTITIONS_EACH * each
+    cores = costs.worker_idle_cores + fold_cores(load, share, costs)
+    cycles = min((load.events + load.writes) * share, 1000 / costs.worker_cycle_ms)
+    return min(1.0, cores + cycles * costs.worker_cycle_us / 1e6)
 
 
 def worker_memory(load: Load, share: float, costs: UnitCosts) -> float:
@@ -46,7 +44,7 @@ def size_workers(load: Load, costs: UnitCosts) -> Component:
     memory = demand.worker_memory_gb * GB * demand.utilisation
     needs = {
         "failover": _COUNTS[0],
-        "CPU": fewest(_COUNTS, lambda count: worker_cores(load, count, costs) <= demand.utilisation),
+        "CPU": fewest(_COUNTS, lambda count: fold_cores(load, load.busiest(count), costs) <= demand.utilisation),
         "memory": fewest(_COUNTS, lambda count: worker_memory(load, load.busiest(count), costs) <= memory),
         "takeover": fewest(_COUNTS, lambda count: (
             load.busiest(count) * load.rows * costs.worker_load_us / 1e6 <= demand.takeover_s)),

@@ -9,7 +9,9 @@ import typer
 
 from ops.cli.capacity.demand import Demand
 from ops.cli.capacity.plan import make_plan
-from ops.cli.capacity.report import show_plan
+from ops.cli.capacity.report import show_plan, show_simulation
+from ops.cli.capacity.simulation.queues import breaking_point, plan_setup
+from ops.cli.capacity.simulation.queues import simulate as simulate_setup
 from ops.cli.capacity.unit_costs import load_costs
 
 __all__ = ["capacity"]
@@ -59,6 +61,20 @@ Utilisation = Annotated[float, typer.Option(
 Takeover = Annotated[float, typer.Option(
     "--takeover-s", help="Longest time to load the partitions of a worker that died, or to open the streams of an edge "
                          "that died.", rich_help_panel=_MACHINES)]
+_SIMULATION = "Simulation"
+Simulate = Annotated[bool, typer.Option(
+    "--simulate", help="Also simulate the plan: cores in use, delays, the hottest partition, and when it breaks.",
+    rich_help_panel=_SIMULATION)]
+Seed = Annotated[int, typer.Option("--seed", help="Seed: the same gives the same result.", rich_help_panel=_SIMULATION)]
+Seconds = Annotated[float, typer.Option(
+    "--seconds", min=1, max=600, help="Simulated time; less if it has more than 300,000 events.",
+    rich_help_panel=_SIMULATION)]
+Burst = Annotated[float, typer.Option(
+    "--burst", help="Rate in one second of ten, as a multiple of the rate at the peak.", rich_help_panel=_SIMULATION)]
+Partitions = Annotated[int, typer.Option(
+    "--partitions", help="Partitions instead of the plan's; 0: the plan's.", rich_help_panel=_SIMULATION)]
+Workers = Annotated[int, typer.Option("--workers", help="The same for workers.", rich_help_panel=_SIMULATION)]
+Edges = Annotated[int, typer.Option("--edges", help="The same for edges.", rich_help_panel=_SIMULATION)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with all figures.")]
 
 
@@ -70,7 +86,8 @@ def capacity(
     facts_hours: FactsHours = 168, history_days: HistoryDays = 365, replication: Replication = 3,
     source_partitions: SourcePartitions = 4, worker_memory_gb: WorkerMemory = 8, edge_memory_gb: EdgeMemory = 8,
     broker_disk_gb: BrokerDisk = 2000, broker_cores: BrokerCores = 4, utilisation: Utilisation = 0.6,
-    takeover_s: Takeover = 30, as_json: AsJson = False,
+    takeover_s: Takeover = 30, simulate: Simulate = False, seed: Seed = 1, seconds: Seconds = 20, burst: Burst = 3.0,
+    partitions: Partitions = 0, workers: Workers = 0, edges: Edges = 0, as_json: AsJson = False,
 ) -> None:
     """Calculate what an installation needs for a load, and which resource decides it.
 
@@ -82,8 +99,15 @@ def capacity(
         events_per_s * opens if writes_per_s == -1 else writes_per_s, opens, peak, skew, audience, event_bytes,
         row_bytes, retention_days, dedupe_days, log_hours, source_hours, facts_hours, history_days, replication,
         source_partitions, worker_memory_gb, edge_memory_gb, broker_disk_gb, broker_cores, utilisation, takeover_s)
-    plan = make_plan(demand, load_costs())
+    costs = load_costs()
+    plan = make_plan(demand, costs)
+    setup = plan_setup(plan, partitions, workers, edges, burst, seconds, seed) if simulate else None
+    result = simulate_setup(setup, costs) if setup is not None else None
+    breaks = breaking_point(setup, costs) if setup is not None else 0.0
     if as_json:
-        typer.echo(json.dumps(plan.as_dict()))
-    else:
-        show_plan(plan)
+        simulation = None if setup is None or result is None else result.as_dict(breaks)
+        typer.echo(json.dumps({**plan.as_dict(), "simulation": simulation}))
+        return
+    show_plan(plan)
+    if setup is not None and result is not None:
+        show_simulation(setup, result, breaks)
