@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from api.readmodel.pages import PageRenderer, PageRequest
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
 from api.readmodel.window import Window
+from bench.feed import centrifugo
 from bench.feed.servers import SECRET, VARIANTS
 from schemas.log import Data
 from schemas.views import ItemRow, PositionRow, encode_row
@@ -49,7 +51,7 @@ class _Reader(asyncio.Protocol):
         transport.write(self._request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        if not self._begun and b"event: snapshot" in data:
+        if not self._begun and (b"event: snapshot" in data or b'{"connect":' in data):
             self._begun = True
             self._bench.open += 1
         now, end, data = time.monotonic_ns(), 0, self._rest + data
@@ -69,12 +71,12 @@ class _Readers:
     ages: list[float] = field(default_factory=list)
     transports: list[asyncio.BaseTransport] = field(default_factory=list)
 
-    async def connect(self, port: int, connections: int, workspaces: int) -> None:
+    async def connect(self, variant: str, port: int, connections: int, workspaces: int) -> None:
         for number in range(connections):
             workspace = number % workspaces
-            request = (
+            request = (centrifugo.request(workspace, number, SECRET) if variant == "centrifugo" else (
                 f"GET /org/me/feed HTTP/1.1\r\nhost: bench\r\nx-workspace: {workspace}\r\n"
-                f"authorization: Bearer {_token(workspace, number)}\r\n\r\n").encode()
+                f"authorization: Bearer {_token(workspace, number)}\r\n\r\n")).encode()
             transport, _ = await asyncio.get_running_loop().create_connection(
                 lambda request=request: _Reader(request, self), "127.0.0.1", port)  # type: ignore[misc]
             self.transports.append(transport)
@@ -114,9 +116,9 @@ class Server:
     async def connect(self, connections: int, workspaces: int) -> None:
         port = (await self.answer())["port"]
         warm = _Readers()  # the first reader of each workspace creates what later readers share
-        await warm.connect(port, workspaces, workspaces)
+        await warm.connect(self.variant, port, workspaces, workspaces)
         before = (await self.ask(do="weigh"))["rss"]
-        await self.readers.connect(port, connections, workspaces)
+        await self.readers.connect(self.variant, port, connections, workspaces)
         self.kb = ((await self.ask(do="weigh"))["rss"] - before) / connections / 1024
         for transport in warm.transports:
             transport.abort()  # type: ignore[attr-defined]
@@ -137,11 +139,11 @@ class Server:
         await self._process.wait()
 
 
-async def measure(connections: int, workspaces: int, slices: int, rounds: int) -> list[Server]:
+async def measure(connections: int, workspaces: int, slices: int, rounds: int, variants: Sequence[str]) -> list[Server]:
     """Starts all variants and measures them in turns, in short slices: other load then affects all alike."""
     servers = []
     try:
-        for variant in VARIANTS:
+        for variant in variants:
             command = [sys.executable, "-m", "bench.feed.servers", variant, str(workspaces), str(_FRAME_BYTES)]
             servers.append(Server(variant, await asyncio.create_subprocess_exec(
                 *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
@@ -226,7 +228,11 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000, help="open items of the large inbox")
     given = parser.parse_args()
     console = Console(width=110)
-    servers = uvloop.run(measure(given.connections, given.workspaces, given.slices, given.rounds))
+    variants = list(VARIANTS)
+    if reason := centrifugo.unavailable():
+        variants.remove("centrifugo")
+        console.print(f"without Centrifugo: {reason}")
+    servers = uvloop.run(measure(given.connections, given.workspaces, given.slices, given.rounds, variants))
     table = Table(title=f"{given.connections} connections in {given.workspaces} workspaces")
     names = ("server", "KB/stream", "CPU µs/frame", "× floor", "8 frames at a time", "× floor", "p50 ms", "p99 ms")
     for name in names:

@@ -1,7 +1,8 @@
 """Servers of the feed bench, each a process: `python -m bench.feed.servers VARIANT WORKSPACES FRAME_BYTES`.
 
 `attn`: the edge, which writes frames to the transport. `asgi`: the same edge on plain ASGI. `sse-starlette`: a queue
-for each connection, as its documentation recommends. `floor`: asyncio.Protocol and `transport.write`, without HTTP.
+for each connection, as its documentation recommends. `centrifugo`: the real server, a child of the process, measured
+without it. `floor`: asyncio.Protocol and `transport.write`, without HTTP.
 A server prints its port. Then it reads one JSON command per line: {"do": "publish", "rounds", "each", "pause"},
 {"do": "weigh"} (collects garbage first) or {"do": "look"}. It answers with its CPU seconds and memory in bytes.
 """
@@ -148,12 +149,27 @@ async def floor(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
     return server.sockets[0].getsockname()[1], publish
 
 
+async def centrifugo(workspaces: int, frame_bytes: int) -> tuple[int, Publish]:
+    from bench.feed.centrifugo import start
+
+    port, publish, process = await start(SECRET, lambda number: _text(frame_bytes, number))
+    _measured.append(process)
+    return port, publish
+
+
+# The process that is measured, if it is not this one.
+_measured: list[psutil.Process] = []
+
 VARIANTS: dict[str, Callable[[int, int], Awaitable[tuple[int, Publish]]]] = {
-    "attn": attn, "asgi": asgi, "sse-starlette": sse_starlette, "floor": floor,
+    "attn": attn, "asgi": asgi, "sse-starlette": sse_starlette, "centrifugo": centrifugo,
+    "floor": floor,
 }
 
 
 def _cpu() -> float:
+    if _measured:
+        used = _measured[0].cpu_times()
+        return float(used.user + used.system)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -172,7 +188,7 @@ async def serve(variant: str, workspaces: int, frame_bytes: int) -> None:
                 await asyncio.sleep(command["pause"])
         if command["do"] == "weigh":
             gc.collect()
-        _print({"cpu": _cpu(), "rss": psutil.Process().memory_info().rss})
+        _print({"cpu": _cpu(), "rss": (_measured or [psutil.Process()])[0].memory_info().rss})
 
 
 def _print(answer: dict[str, Any]) -> None:
