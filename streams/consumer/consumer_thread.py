@@ -16,12 +16,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aiokafka.client import ConnectionGroup
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 from mode.threads import ServiceThread
 
 __all__ = ["Consumer", "RebalanceThread", "install"]
+
+_CANCEL_SECONDS = 0.005  # by then aiokafka has cancelled its fetches
 
 
 class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -32,8 +35,19 @@ class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self._abandon_fetches()
         with _own_cancellation():
             await super().on_partitions_revoked(revoked)
+
+    async def _abandon_fetches(self) -> None:
+        """Closes the connections for fetches. aiokafka cancels the fetches of revoked partitions, but a broker answers
+        the requests of a connection in their order: requests for offsets, and the first fetch of the next assignment,
+        would wait until an empty fetch ends, up to 1.5 s. The next request opens a new connection."""
+        await asyncio.sleep(_CANCEL_SECONDS)
+        if self._consumer is not None:
+            for (_, group), connection in list(self._consumer._client._conns.items()):
+                if group == ConnectionGroup.DEFAULT:
+                    connection.close()
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]

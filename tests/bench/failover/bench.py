@@ -42,6 +42,7 @@ PARTITIONS = 6
 _BEATS = 5.0  # events a second in each partition
 _CALM = 1.0  # the longest time without news before the next fault
 _GIVE_UP = 90.0
+_GONE = 15.0  # seconds until a worker that does not come back is started again, for the next fault
 _AFTER = 4.0  # seconds of calm that count to a fault: a handover back happens within them
 
 
@@ -118,6 +119,7 @@ class Bench:
 
     async def fault(self, kind: str, number: int) -> float:
         """Injects one fault, prints its timeline, and returns the silence of the reader worst off, in seconds."""
+        await self.stack.ready(_GIVE_UP)
         await self.calm()
         begun = time.monotonic()
         pids = {name: part.pid for name, part in self.stack.parts.items()}
@@ -127,6 +129,7 @@ class Bench:
         await self.calm()
         ended = time.monotonic()
         restarts.cancel()
+        await asyncio.sleep(begun + _GONE + 1.0 - time.monotonic() if kind == "gone" else 0.0)
         marks = [*marks_of(self.stack.lines, begun, ended), *self._restarted, *self._news(begun, ended)]
         worst = max(silence(one.seen, begun, ended) for one in self.readers)
         print(f"{kind} {number} ({target}): silence {worst:.2f} s", flush=True)
@@ -165,8 +168,8 @@ class Bench:
         with suppress(asyncio.CancelledError):
             await keeping
         self.stack.signal(name, signal.SIGKILL)
-        self._later = asyncio.get_running_loop().call_later(25.0, self.stack.add, name)
-        return f"{name}, for 25 s"
+        asyncio.get_running_loop().call_later(_GONE, self.stack.add, name)
+        return f"{name}, for {_GONE:.0f} s"
 
     async def _restart_worker(self, number: int) -> str:
         names = self.stack.running("worker")
