@@ -1,0 +1,80 @@
+"""Delays of Faust and aiokafka that attn removes, because readers see nothing new meanwhile (decision 0071)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.client import ConnectionGroup
+from faust.transport.drivers import aiokafka as driver
+
+from schemas.settings import Settings
+from streams.consumer.consumer_thread import RebalanceThread
+from streams.consumer.faust_app import create_app
+from streams.consumer.table_manager import LoadedTableManager
+
+
+class Connection:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_rebalance_closes_the_connections_for_fetches_before_partitions_are_revoked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetching, coordinating = Connection(), Connection()
+    connections = {(1, ConnectionGroup.DEFAULT): fetching, (1, ConnectionGroup.COORDINATION): coordinating}
+    revoked: list[bool] = []
+
+    async def on_partitions_revoked(self: Any, partitions: set[Any]) -> None:
+        revoked.append(fetching.closed)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", on_partitions_revoked)
+    thread = RebalanceThread.__new__(RebalanceThread)
+    thread._consumer = SimpleNamespace(_client=SimpleNamespace(_conns=connections))
+    await thread.on_partitions_revoked(set())
+    assert revoked == [True]
+    assert not coordinating.closed, "the member keeps its connection for heartbeats"
+    thread._consumer = None  # a stop during a rebalance
+    await thread.on_partitions_revoked(set())
+    assert len(revoked) == 2
+
+
+async def test_a_table_manager_starts_without_a_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = create_app("test", Settings()).tables
+    assert isinstance(manager, LoadedTableManager)
+    calls: list[str] = []
+
+    async def update_channels() -> None:
+        calls.append("channels")
+
+    async def start() -> None:
+        calls.append("recovery")
+
+    async def sleep(*_: object) -> None:
+        raise AssertionError("a sleep delays the subscription")
+
+    monkeypatch.setattr(manager, "_update_channels", update_channels)
+    monkeypatch.setattr(manager.recovery, "start", start)
+    monkeypatch.setattr(manager, "sleep", sleep)
+    await manager.on_start()
+    assert calls == ["channels", "recovery"]
+
+
+def test_a_worker_that_died_is_replaced_after_its_session() -> None:
+    conf = create_app("test", Settings()).conf
+    assert conf.broker_session_timeout == 6.0, "the shortest session that brokers accept by default"
+    assert conf.broker_heartbeat_interval <= 0.5
+    longer = create_app("test", Settings(session_seconds=45)).conf
+    assert longer.broker_session_timeout == 45.0
+    assert longer.broker_request_timeout >= 45.0, "Faust refuses a shorter one"
+
+
+def test_loaded_tables_leave_nothing_to_recover() -> None:
+    manager = create_app("test", Settings()).tables
+    manager.data["views"] = object()
+    assert not manager, "Faust's recovery then only resumes the streams"
+
