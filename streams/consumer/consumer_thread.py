@@ -25,19 +25,34 @@ from mode.threads import ServiceThread
 __all__ = ["Consumer", "RebalanceThread", "install"]
 
 _CANCEL_SECONDS = 0.005  # by then aiokafka has cancelled its fetches
+_WAIT_MS = 1500  # Faust's fetch_max_wait_ms, which cannot be configured
+_SHORT_WAIT_MS = 50  # during a rebalance and _SHORT_WAITS_SECONDS after it
+_SHORT_WAITS_SECONDS = 3.0
 
 
 class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread. Its rebalance callbacks raise CancelledError only when their task is cancelled."""
 
+    _restore: asyncio.TimerHandle | None = None
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         with _own_cancellation():
             await super().on_partitions_assigned(assigned, generation_id)
+        self._restore = asyncio.get_running_loop().call_later(_SHORT_WAITS_SECONDS, self._set_fetch_wait, _WAIT_MS)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self._restore is not None:
+            self._restore.cancel()
+        self._set_fetch_wait(_SHORT_WAIT_MS)
         await self._abandon_fetches()
         with _own_cancellation():
             await super().on_partitions_revoked(revoked)
+
+    def _set_fetch_wait(self, milliseconds: int) -> None:
+        """Sets how long an empty fetch waits at the broker. aiokafka sends the first fetch when the offset of one
+        partition is known, and the other partitions of the same broker wait until that fetch ends."""
+        if self._consumer is not None and self._consumer._fetcher is not None:
+            self._consumer._fetcher._fetch_max_wait_ms = milliseconds
 
     async def _abandon_fetches(self) -> None:
         """Closes the connections for fetches. aiokafka cancels the fetches of revoked partitions, but a broker answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiokafka.client import ConnectionGroup
 from faust.transport.drivers import aiokafka as driver
 
 from schemas.settings import Settings
+from streams.consumer import consumer_thread
 from streams.consumer.consumer_thread import RebalanceThread
 from streams.consumer.faust_app import create_app
 from streams.consumer.table_manager import LoadedTableManager
@@ -34,13 +36,30 @@ async def test_a_rebalance_closes_the_connections_for_fetches_before_partitions_
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", on_partitions_revoked)
     thread = RebalanceThread.__new__(RebalanceThread)
-    thread._consumer = SimpleNamespace(_client=SimpleNamespace(_conns=connections))
+    fetcher = SimpleNamespace(_fetch_max_wait_ms=1500)
+    thread._consumer = SimpleNamespace(_client=SimpleNamespace(_conns=connections), _fetcher=fetcher)
     await thread.on_partitions_revoked(set())
     assert revoked == [True]
+    assert fetcher._fetch_max_wait_ms == 50
     assert not coordinating.closed, "the member keeps its connection for heartbeats"
     thread._consumer = None  # a stop during a rebalance
     await thread.on_partitions_revoked(set())
     assert len(revoked) == 2
+
+
+async def test_empty_fetches_are_short_until_a_rebalance_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def on_partitions_assigned(self: Any, partitions: set[Any], generation_id: int) -> None: ...
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_assigned", on_partitions_assigned)
+    monkeypatch.setattr(consumer_thread, "_SHORT_WAITS_SECONDS", 0.01)
+    fetcher = SimpleNamespace(_fetch_max_wait_ms=50)
+    thread = RebalanceThread.__new__(RebalanceThread)
+    thread._consumer = SimpleNamespace(_fetcher=fetcher)
+    await thread.on_partitions_assigned(set(), 1)
+    assert fetcher._fetch_max_wait_ms == 50
+    async with asyncio.timeout(30):
+        while fetcher._fetch_max_wait_ms != 1500:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_table_manager_starts_without_a_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
