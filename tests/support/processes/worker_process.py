@@ -27,6 +27,7 @@ from streams.core.fold.fold import Fold
 from streams.fold import partition
 from streams.ingest import agent as ingest
 from streams.kafka.fencing import FencedProducer
+from streams.kafka.producer import Headers
 from streams.worker.main import run
 
 
@@ -53,13 +54,13 @@ def arm(crash: str) -> None:
         return armed
 
     if point == "facts":
-        FencedProducer.write = crashing(True, FencedProducer.write, lambda _, topic, rows: topic == FACTS)
+        FencedProducer.write_records = crashing(True, FencedProducer.write_records, lambda _, topic, records: topic == FACTS)
     elif point == "rows":
-        FencedProducer.write = crashing(False, FencedProducer.write, lambda _, topic, rows: topic == FACTS)
+        FencedProducer.write_records = crashing(False, FencedProducer.write_records, lambda _, topic, records: topic == FACTS)
     elif point == "table":
-        FencedProducer.write = crashing(False, FencedProducer.write, _is_batch)
+        FencedProducer.write_records = crashing(False, FencedProducer.write_records, _is_batch)
     elif point == "freeze":
-        FencedProducer.write = crashing(True, FencedProducer.write, _is_batch, signal.SIGSTOP)
+        FencedProducer.write_records = crashing(True, FencedProducer.write_records, _is_batch, signal.SIGSTOP)
     elif point == "claim":
         partition.fence_partition = crashing(False, partition.fence_partition)
     elif point == "log":
@@ -74,8 +75,8 @@ def arm(crash: str) -> None:
         raise SystemExit(f"unknown point: {point}")
 
 
-def _is_batch(_: FencedProducer, topic: str, rows: list[tuple[bytes, bytes | None]]) -> bool:
-    return topic == VIEWS and rows[-1][0].startswith(b"~:")
+def _is_batch(_: FencedProducer, topic: str, records: list[tuple[bytes, bytes | None, Headers]]) -> bool:
+    return topic == VIEWS and records[-1][0].startswith(b"~:")
 
 
 async def main() -> None:
