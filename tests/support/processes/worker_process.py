@@ -53,14 +53,15 @@ def arm(crash: str) -> None:
             return result
         return armed
 
+    write = FencedProducer.write_records
     if point == "facts":
-        FencedProducer.write_records = crashing(True, FencedProducer.write_records, lambda _, topic, records: topic == FACTS)
+        FencedProducer.write_records = crashing(True, write, lambda _, topic, records: topic == FACTS)
     elif point == "rows":
-        FencedProducer.write_records = crashing(False, FencedProducer.write_records, lambda _, topic, records: topic == FACTS)
+        FencedProducer.write_records = crashing(False, write, lambda _, topic, records: topic == FACTS)
     elif point == "table":
-        FencedProducer.write_records = crashing(False, FencedProducer.write_records, _is_batch)
+        FencedProducer.write_records = crashing(False, write, _is_batch)
     elif point == "freeze":
-        FencedProducer.write_records = crashing(True, FencedProducer.write_records, _is_batch, signal.SIGSTOP)
+        FencedProducer.write_records = crashing(True, write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
         partition.fence_partition = crashing(False, partition.fence_partition)
     elif point == "log":
