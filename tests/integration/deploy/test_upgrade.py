@@ -25,7 +25,7 @@ from support.kafka.pipeline import Stack, caught_up, check, eventually, look, se
 from support.model import Model
 from support.model import Reader as ModelReader
 from support.processes.cli import COMMAND, clean_env
-from support.processes.version1_data import put_back, yesterday
+from support.processes.version1_data import version1_state, write_version1_data
 
 from api.readmodel.readers import Reader
 from schemas.settings import Settings
@@ -78,10 +78,10 @@ async def resumed(base: str, feed: dict[str, Any], seen: int) -> tuple[list[Any]
 async def test_the_current_code_continues_from_data_of_version_1(stack: Stack) -> None:
     """Cursors of version 1 resume on a new edge. A new worker folds the events that version 1 left and later ones. The
     view equals the reference model and one fold of the whole log."""
-    data = yesterday()
+    data = version1_state()
     async with stack(**data.settings) as settings:
         await topics.ensure_topics(settings)
-        await put_back(settings)
+        await write_version1_data(settings)
         before = rows_of(await look(settings))
         async with edge(settings) as base:
             following = []
@@ -125,7 +125,7 @@ async def quiet(settings: Settings, sources: int) -> pipeline.Seen | None:
 
 
 def compare_with_model(seen: pipeline.Seen) -> None:
-    data = yesterday()
+    data = version1_state()
     model = Model([*data.sent, *data.later])
     for ws, partition in MODELLED.items():
         rows = dict(seen.rows[partition])
@@ -143,7 +143,7 @@ def _rank_messages_anew(rows: dict[bytes, bytes], clock: int) -> None:
             row = decode_row(key, raw)
             assert isinstance(row, ItemRow)
             if row.kind == "message":
-                items.derive_rank(row, clock, yesterday().rules)
+                items.derive_rank(row, clock, version1_state().rules)
                 rows[key] = encode_row(row)
 
 
@@ -160,10 +160,10 @@ async def put(settings: Settings, topic: str, key: bytes | None, value: bytes) -
 
 
 async def test_a_worker_stops_at_a_newer_pack_and_leaves_it_where_it_is(stack: Stack) -> None:
-    data = yesterday()
+    data = version1_state()
     async with stack(**data.settings) as settings:
         await topics.ensure_topics(settings)
-        await put_back(settings)
+        await write_version1_data(settings)
         await put(settings, *NEWER_PACK)
         for _ in range(2):  # the worker stops at the same record after a restart
             with pytest.raises(WorkerFailed, match=r"a pack of attn\.log has version 9.* upgrade this process"):
@@ -210,10 +210,10 @@ async def test_a_role_refuses_records_of_a_newer_version(
 
 
 async def test_an_edge_stops_serving_when_a_newer_batch_comes(stack: Stack) -> None:
-    data = yesterday()
+    data = version1_state()
     async with stack(**data.settings) as settings:
         await topics.ensure_topics(settings)
-        await put_back(settings)
+        await write_version1_data(settings)
 
         async def served() -> None:
             async with edge(settings) as base, httpx.AsyncClient() as client:

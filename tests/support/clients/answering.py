@@ -1,4 +1,4 @@
-"""Asks of source events for tests of the page, and what a test does with the open question."""
+"""Source events with asks for tests of the page, and helpers to open the question and to read its outcome."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ FORM: dict[str, Any] = {
 
 
 def ask(**more: Any) -> dict[str, Any]:
-    """Returns an ask with the options approve, reject (dangerous) and what `more` adds or replaces."""
+    """Returns an ask with the options approve and reject (dangerous). `more` adds or replaces members."""
     return {"options": [
         {"id": "approve", "does": "approve", "title": "Approve", "style": "primary"},
         {"id": "reject", "does": "reject", "title": "Reject", "style": "danger"}], **more}
 
 
 def event_text(event: dict[str, Any]) -> str:
-    """Returns an event as JSON, with numbers in place of the texts `DIGITS:number`."""
+    """Returns an event as JSON. Replaces the texts `DIGITS:number` by numbers with these digits."""
     import json
     import re
 
@@ -58,14 +58,14 @@ def waitpoint(scene: Scene, subject: str, minutes: float = -1, **data: Any) -> N
 
 
 def open_question(page: Any, title: str, touch: bool = False) -> None:
-    """Opens an item of the list and waits until its question takes an answer."""
+    """Opens an item of the list and waits until its question accepts an answer."""
     row = page.locator(f".row:has(.title:text('{title}')) .main").first
     row.tap() if touch else row.click()
     page.wait_for_selector(f".detail:has(#detail-title:text-is('{title}')) .answers.ready")
 
 
 def says(page: Any, text: str) -> None:
-    """Waits until the open item says what became of its question."""
+    """Waits until the open item shows this text as the outcome of its question."""
     page.wait_for_selector(f".outcome:has-text('{text}'), .notice:has-text('{text}')")
 
 

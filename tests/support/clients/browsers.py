@@ -1,4 +1,4 @@
-"""A browser on the dashboard. Records what the page must never do, such as violations of the CSP."""
+"""A browser on the dashboard. Records errors, dialogs and violations of the CSP; any of them fails the test."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from support.processes.up import Up
 CHROMIUM = shutil.which("chromium")
 # Known in advance: tests sign tokens without waiting for the secret file of `attn up`.
 SECRET = "the dashboard's tests sign tokens by themselves with this secret, so that none is waited for"
-PATIENCE = 60_000  # milliseconds: for a slow machine, not for a slow page
+PATIENCE = 60_000  # milliseconds; long enough for a slow machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
-# Runs before every script of the page: collects what the Content-Security-Policy refused.
+# Runs before every script of the page. Collects violations of the Content-Security-Policy.
 WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation",
@@ -54,7 +54,8 @@ class Scene:
                 "subject": subject, "time": moment(minutes), "workspaceid": self.ws, "data": data}
 
     def emit(self, topic: str, *events: dict[str, Any] | str) -> None:
-        """Sends events to the broker. Strings are sent as they are. Uses a thread: Playwright runs this one's loop."""
+        """Sends events to the broker; strings are sent unchanged. Uses a new thread: Playwright runs an event loop in
+        the calling one."""
         values = [event if isinstance(event, str) else json.dumps(event) for event in events]
 
         async def send() -> None:
@@ -70,7 +71,7 @@ class Scene:
             pool.submit(asyncio.run, send()).result(120)
 
     def messages(self, *titles: str, **data: Any) -> None:
-        """Messages whose subjects are their titles."""
+        """Sends messages with these titles, which are also their subjects."""
         self.emit("messages", *(
             self.event("message.posted", title, -len(titles) + number, title=title, **data)
             for number, title in enumerate(titles)))
@@ -90,7 +91,7 @@ class Scene:
         return page
 
     def _record_console_error(self, message: Any) -> None:
-        # The browser logs failed requests to an edge that is down or has no history. The page is not at fault.
+        # The browser logs failed requests to an edge that is down or has no history. This is no error of the page.
         if message.type == "error" and "Failed to load resource" not in message.text:
             self.problems.append(message.text)
 

@@ -1,9 +1,10 @@
-"""A source that takes decisions from the topic `decisions`, written from CONTRACT §7 alone: no code of attn.
+"""A source that reads decisions from the topic `decisions`. Written from CONTRACT §7, without code of attn.
 
     decision_source.py KAFKA GROUP LEDGER TOPIC CLOSING_TYPE [--steps]
 
-It applies each decision once: the ledger, one decision a line, is both the effect and the memory. With `--steps` it
-prints each step and waits for a line on stdin, so that a test can kill it between any two steps.
+It applies each decision once. The file LEDGER has one line per applied decision: the line is the effect of the
+decision, and the source reads it to detect repeats. With `--steps` the source prints each step and waits for a line on
+stdin. A test can then kill it between any two steps.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-GRACE = timedelta(seconds=1)  # `decision.taken_back` may reach the topic a moment after `undo_until`
+GRACE = timedelta(seconds=1)  # `decision.taken_back` may reach the topic shortly after `undo_until`
 
 
 def step(name: str, decision: str = "") -> None:
@@ -30,7 +31,7 @@ def due(event: dict) -> bool:
 
 async def main(kafka: str, group: str, ledger: Path, topic: str, closing: str) -> None:
     ledger.touch()
-    whole = ledger.read_text().rpartition("\n")[0]  # a kill may leave half a line: that one is not applied
+    whole = ledger.read_text().rpartition("\n")[0]  # a kill may leave half a line; its decision is not applied
     os.truncate(ledger, len(whole) + (1 if whole else 0))
     applied = {line.split()[0] for line in whole.splitlines()}
     waiting: dict[str, dict] = {}
@@ -63,7 +64,7 @@ async def main(kafka: str, group: str, ledger: Path, topic: str, closing: str) -
                 await producer.send_and_wait(topic, json.dumps(confirmed).encode())
                 del waiting[decision]
                 step("confirmed", decision)
-            if not waiting:  # offsets only pass decisions that are applied and confirmed
+            if not waiting:  # commits no offset beyond a decision that is not applied and confirmed
                 await consumer.commit()
                 step("committed")
 

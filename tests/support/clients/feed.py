@@ -1,4 +1,4 @@
-"""Feed client as docs/behaviour.md describes one: builds its copy of the inbox from frames alone."""
+"""Feed client by the description in docs/behaviour.md: it builds its copy of the inbox from frames only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _us(text: str) -> int:
 
 
 def rank(item: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the sort key of CONTRACT §3, from the fields of the item alone."""
+    """Returns the sort key of CONTRACT §3, computed from the fields of the item only."""
     came_back = not RETURNED.isdisjoint(item["rank_reasons"])
     stage = 0 if came_back else 1 if item["blocking"] else 2
     return (
@@ -46,7 +46,7 @@ class Copy:
 
     def apply(self, frame: tuple[int, str, Any]) -> None:
         cursor, event, data = frame
-        assert cursor > self.cursor or event in ("heartbeat", "snapshot"), "ids grow"
+        assert cursor > self.cursor or event in ("heartbeat", "snapshot"), "the ids of frames must increase"
         self.cursor = cursor
         if event == "snapshot":
             self.items = {item["id"]: item for item in data["items"]}

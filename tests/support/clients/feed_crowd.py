@@ -1,4 +1,4 @@
-"""Many feed readers over plain sockets. Each reconnects by itself, as a browser does."""
+"""Many feed readers over plain sockets. Each reconnects after the `retry` time, as a browser does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.clients.feed import Copy
 from support.edge.edges import bearer
 
 _RETRY = re.compile(rb"(?m)^retry: (\d+)$")
-_REFUSED = 0.5  # seconds until a reader that was refused connects again
+_REFUSED = 0.5  # seconds between two connection attempts before the first `retry`
 
 
 class Follower(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""Feed client that reconnects with Last-Event-ID until it is stopped, and keeps its copy (law 4)."""
+"""Feed client that keeps a copy of the inbox (law 4) and reconnects with Last-Event-ID until it is stopped."""
 
 from __future__ import annotations
 

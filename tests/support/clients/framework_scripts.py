@@ -1,4 +1,4 @@
-"""Scripts of tests/data/clients, run in an environment that has the real frameworks of agents and not attn."""
+"""Runs the scripts of tests/data/clients in an environment with the real agent frameworks and without attn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS = ("aiohttp==3.14.5", "langgraph==1.2.24", "langchain==1.5.2", "openai-
 
 
 class Script:
-    """A script in the environment of the frameworks."""
+    """A running script in the environment of the frameworks."""
 
     def __init__(self, interpreter: Path, name: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -27,7 +27,7 @@ class Script:
                 ROOT / "clients" / "python" / "src"), "LANGSMITH_TRACING": "false", "OPENAI_API_KEY": "none"})
 
     async def end(self) -> Any:
-        """Waits for the end. Returns the JSON that it printed."""
+        """Waits for the end of the script. Returns the JSON that it printed."""
         out, errors = await asyncio.to_thread(self.process.communicate, timeout=120)
         assert self.process.returncode == 0, errors[-4000:]
         return json.loads(out.strip().splitlines()[-1])

@@ -1,6 +1,6 @@
-"""attn in a thread: an edge with the real fold and intake behind a real socket, without a broker and a worker.
+"""attn in a thread, without broker and worker: an edge on a real socket, with the real fold and ingest.
 
-Clients and child processes talk to it over HTTP. Its clock is that of the machine, and ticks come every 50 ms.
+Clients and child processes send HTTP requests to it. It uses the machine's clock, and folds a tick every 50 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TICK = 0.05  # seconds
 
 
 class _RealTime(Deciding):
-    """`Deciding` whose clock advances by itself."""
+    """`Deciding` with the clock of the machine."""
 
     @property
     def now(self) -> float:
@@ -31,12 +31,12 @@ class _RealTime(Deciding):
 
     @now.setter
     def now(self, value: float) -> None:
-        """Ignores the time that `Deciding` begins with."""
+        """Ignores the initial time of `Deciding`."""
 
 
 @contextmanager
 def light_attn(**settings: Any) -> Iterator[People]:
-    """Runs attn until the block ends. Yields its people, who know the address and create keys."""
+    """Runs attn during the block. Yields `People` with its address."""
     loop = asyncio.new_event_loop()
     address: list[str] = []
     ready, stop = threading.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""People who answer questions over HTTP, and keys of sources, for tests of clients against a running attn."""
+"""Users who answer questions of a running attn over HTTP, for tests of clients. They also create keys of sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def until(holds: Callable[[], Awaitable[Any]], what: str, seconds: float =
 
 
 class People:
-    """Users of one workspace. Requests that a restarting edge does not answer are sent again."""
+    """Users of one workspace. They repeat requests while an edge restarts."""
 
     def __init__(self, url: str, token_of: Callable[[str], str]) -> None:
         self.url, self.token = url, cache(token_of)
@@ -51,16 +51,16 @@ class People:
 
     async def items(self, state: str = "active", **filters: Any) -> list[dict[str, Any]]:
         only = f"&source_id={quote(filters['source_id'])}" if "source_id" in filters else ""
-        found = await self.get(f"/api/v1/inbox?state={state}&limit=500{only}")
-        return [row for row in (found or {"rows": []})["rows"]
+        page = await self.get(f"/api/v1/inbox?state={state}&limit=500{only}")
+        return [row for row in (page or {"rows": []})["rows"]
                 if all(row.get(name) == value for name, value in filters.items())]
 
     async def question(self, subject: str, **filters: Any) -> dict[str, Any]:
         """Waits for an open question of this subject."""
-        async def found() -> Any:
+        async def first() -> Any:
             return next(iter(await self.items(source_id=subject, **filters)), None)
 
-        return dict(await until(found, f"the question {subject}"))
+        return dict(await until(first, f"the question {subject}"))
 
     async def answer(self, subject: str, option: str, user: str = "ann", **body: Any) -> dict[str, Any]:
         """Answers the open question of a subject. Returns the decision, or the votes."""
@@ -82,8 +82,8 @@ class People:
 
     async def state(self, subject: str) -> str | None:
         """Returns the state of the newest decision of a subject."""
-        found = await self.get(f"/org/me/decisions?source_id={quote(subject)}")
-        return found["decisions"][0]["state"] if found and found["decisions"] else None
+        page = await self.get(f"/org/me/decisions?source_id={quote(subject)}")
+        return page["decisions"][0]["state"] if page and page["decisions"] else None
 
     async def becomes(self, subject: str, state: str) -> None:
         async def is_so() -> bool:

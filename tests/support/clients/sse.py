@@ -1,4 +1,4 @@
-"""Reader of a live feed over HTTP. Returns frames as (id, event, data)."""
+"""Reads a live feed over HTTP, as frames (id, event, data)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.edge.edges import bearer, until
 
 
 class Client:
-    """Reads a feed from construction until `close`. `who` is (user, role[, workspace])."""
+    """Reads a feed until `close`. `who`: (user, role[, workspace])."""
 
     def __init__(self, base: str, path: str = "/org/me/feed", **more: Any) -> None:
         self.frames: list[tuple[int, str, Any]] = []

@@ -1,4 +1,4 @@
-"""Events that ask, and the requests that answer them, for edges with the real fold."""
+"""Events with an ask, and requests that answer it, for edges with the real fold."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ APPROVAL: dict[str, Any] = {"options": [
 def asking(
     ask: dict[str, Any] | str | None = None, source_id: str = "w", kind: str = "waitpoint.created", **data: Any,
 ) -> Event:
-    """Returns an event that opens an item which asks. `ask` as text keeps its digits."""
-    found = event(kind, source_id, **{"title": "T", **data})
-    found.data.ask = msgspec.Raw((ask if isinstance(ask, str) else json.dumps(ask or {})).encode())
-    return found
+    """Returns an event that opens an item with an ask. An `ask` passed as text keeps its digits."""
+    opened = event(kind, source_id, **{"title": "T", **data})
+    opened.data.ask = msgspec.Raw((ask if isinstance(ask, str) else json.dumps(ask or {})).encode())
+    return opened
 
 
 async def get_item(client: httpx.AsyncClient, item: str = W) -> Any:
@@ -36,7 +36,7 @@ async def get_item(client: httpx.AsyncClient, item: str = W) -> Any:
 
 
 def digest_of(item: dict[str, Any]) -> str:
-    """Returns the digest as anybody computes it from the JSON of an item, by another implementation of RFC 8785."""
+    """Computes the digest from the JSON of an item, with another implementation of RFC 8785 than attn's."""
     return hashlib.sha256(rfc8785.dumps({
         "workspace": item["workspace_id"], "source": item["source"], "subject": item["source_id"],
         "title": item["title"], "body": item.get("body_md"), "ask": item["ask"],
@@ -46,7 +46,7 @@ def digest_of(item: dict[str, Any]) -> str:
 async def decide(
     client: httpx.AsyncClient, option: str = "ok", item: str = W, headers: dict[str, str] | None = None, **body: Any,
 ) -> tuple[int, Any]:
-    """Answers the question that the item has now, unless `digest` is given."""
+    """Answers a question. Default of `digest`: that of the item's current question."""
     digest = body.pop("digest", None) or (await get_item(client, item)).get("digest", "none")
     return await answer(client.post(
         f"/api/v1/inbox/{item}/decision", json={"option": option, "digest": digest, **body}, headers=headers))
@@ -59,7 +59,7 @@ async def answer(request: Any) -> tuple[int, Any]:
 
 
 def deciding(*events: Event, **settings: Any) -> Deciding:
-    """Returns an edge with the fold, after these events."""
+    """Returns an edge with the fold, to which these events have been applied."""
     attn = Deciding(**{"write_rate": 1e6, "write_burst": 10**6, **settings})
     attn.happen(*(events or (asking(APPROVAL),)))
     return attn

@@ -1,4 +1,4 @@
-"""Rows of an item that asks and of its decision, as the fold writes them."""
+"""Rows of an item with an ask and of its decision, as the fold writes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASK = ('{"action":{"name":"deploy","args":{"n":12345678901234567890,"\\uffff":1,
 
 
 def asking_item(subject: str = "wp1", ws: str = "w1", ask: str = ASK, **more: Any) -> ItemRow:
-    """Returns an open waitpoint that asks and is not decided."""
+    """Returns an open waitpoint with an undecided question."""
     data = Data(title=more.pop("title", "Deploy?"), body_md="PR #128", ask=msgspec.Raw(ask.encode()))
     row = ItemRow(
         id=item_id(ws, "waitpoint", subject), ws=ws, kind="waitpoint", source_id=subject, source="/pipelines/deploy",

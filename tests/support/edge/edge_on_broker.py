@@ -1,4 +1,4 @@
-"""Runs an edge on a broker in this process, as `attn edge` does."""
+"""Runs an edge in this process on a real broker, as `attn edge` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edges with a log but no broker: the real fold applies each appended command at once."""
+"""Edges with a log in memory instead of a broker. The real fold applies each appended command at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WS = "ws"
 
 
 class Deciding:
-    """The fold of one partition and any number of edges. `now` is their clock in seconds: it changes only when set."""
+    """The fold of one partition and any number of edges. `now`: their clock in seconds, which only tests change."""
 
     def __init__(self, edges: int = 1, **more: Any) -> None:
         self.now = 1_779_278_400.0  # fold_driver.NOON, in seconds
@@ -35,7 +35,7 @@ class Deciding:
         self.fold.reconcile(0)
         self.log: list[bytes] = []
         self.facts: list[Any] = []
-        self.held = False  # True: appended packs wait, as with a slow worker
+        self.held = False  # True: appended packs are not folded yet, as with a slow worker
         self.edges = [self._edge() for _ in range(edges)]
 
     def _edge(self) -> Edge:
@@ -45,7 +45,7 @@ class Deciding:
         return edge
 
     def restart(self) -> None:
-        """Replaces the edges by new ones that have loaded the view and have no other state."""
+        """Replaces the edges by new ones, which load the view and have no other state."""
         self.edges = [self._edge() for _ in self.edges]
         position = decode_row(position_key(0), self.rows[position_key(0)])
         assert isinstance(position, PositionRow)
@@ -70,7 +70,8 @@ class Deciding:
         self.happen()
 
     def work(self) -> None:
-        """Folds the new records of the log and applies the result to each edge: facts first, as a worker does."""
+        """Folds the new records of the log. Applies the facts, then the rows, to each edge: a worker writes in this
+        order."""
         while self.fold.position.next < len(self.log):
             offset, whole = self.fold.position.next, False
             while not whole:

@@ -1,4 +1,4 @@
-"""Edges in memory. Tests apply batches by hand and send requests over ASGI or a real socket."""
+"""Edges in memory. A test applies batches of rows itself, and sends requests over ASGI or a real socket."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fed:
 
 @asynccontextmanager
 async def serving(edge: Edge, direct: bool = True) -> AsyncIterator[str]:
-    """Serves the edge on a real socket. Yields its address. `direct` False: plain ASGI, as under another server."""
+    """Serves the edge on a real socket. Yields its address. `direct` False: plain ASGI, as on another ASGI server."""
     sock = listen("127.0.0.1", 0)
     app = create_app(edge)
 

@@ -1,4 +1,4 @@
-"""Expected answers for a reader, computed from the rows with loops only: no index, no window."""
+"""Expected responses for a reader, computed from the rows by loops, without indexes and windows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DONE = {
 
 
 class Truth:
-    """What one reader must see of these rows."""
+    """The content that one reader must see, given these rows."""
 
     def __init__(self, rows: Mapping[bytes, bytes], reader: Reader) -> None:
         decoded = {key: decode_row(key, raw) for key, raw in rows.items() if key[:2] in PREFIXES}
@@ -51,7 +51,7 @@ class Truth:
         return sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
 
     def decisions(self, state: str = "") -> list[DecisionRow]:
-        """Returns what the reader decided or may see, the latest first."""
+        """Returns the decisions that the reader made or may see, the latest first."""
         rows = [
             row for row in self.rows.values() if isinstance(row, DecisionRow) and state in ("", row.state)
             and (self._sees(row) or self.reader.user in [actor.user for actor in row.actors])
@@ -59,7 +59,7 @@ class Truth:
         return sorted(rows, key=lambda row: (row.decided_at, row.id), reverse=True)
 
     def page(self, limit: int, most: int = 1 << 40) -> dict[str, Any]:
-        """Returns the page in the form of `Copy.page`. It ends before the item that exceeds `most` bytes of rows."""
+        """Returns the page in the form of `Copy.page`. `most`: limit of the total size of its rows in bytes."""
         ranked = self.ranked()
         sums = accumulate(self._sizes[row.id] for row in ranked)
         limit = min(limit, max(1, sum(size <= most for size in sums)))

@@ -1,6 +1,6 @@
-"""Golden vectors of law 4 for clients in any language: the frames of a feed, and the answer of GET after each step.
+"""Golden vectors of law 4 for clients in any language: the frames of a feed, and the response of GET after each step.
 
-`python -m support.edge.feed_vectors` in `tests/` writes them to `data/feed-vectors`; a test compares the files.
+`python -m support.edge.feed_vectors` in `tests/` writes them to `data/feed-vectors`. A test compares the files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Story:
 
 
 def _folded(story: Iterable[tuple[float, list[Any] | Callable[[Rows], list[Any]]]]) -> Iterator[Batch]:
-    """Yields the batches of the real fold. Entries that depend on the view are a function of its rows."""
+    """Yields the batches of the real fold. Entries that depend on the view are given as a function of its rows."""
     rows: Rows = {}
     fold = Fold(rows, 0, FoldConfig())
     fold.load()
@@ -84,7 +84,7 @@ def _folded(story: Iterable[tuple[float, list[Any] | Callable[[Rows], list[Any]]
 
 
 def _a_morning() -> Iterator[Batch]:
-    """Yields batches that give most kinds of frames: arrivals, an incident, a snooze, pins, a draft."""
+    """Yields batches that cause most kinds of frames: arrivals, an incident, a snooze, pins, a draft."""
     happens, by = (tale := _Story()).happens, tale.by
     deploy, note = item_id("ws", "waitpoint", "wp_1"), item_id("ws", "message", "m_1")
     story = [
@@ -116,7 +116,7 @@ def _a_morning() -> Iterator[Batch]:
 
 
 def _a_question() -> Iterator[Batch]:
-    """Yields batches about questions: votes, a decision, taken back, refused, asked anew, decided, expired."""
+    """Yields batches of questions: votes, decisions that are taken back or refused, a repeated question, an expiry."""
     happens, by = (tale := _Story()).happens, tale.by
     gate, short = item_id("ws", "waitpoint", "wp_1"), item_id("ws", "waitpoint", "wp_2")
     options = [{"id": "approve", "does": "approve"}, {"id": "reject", "does": "reject"}]
@@ -130,8 +130,9 @@ def _a_question() -> Iterator[Batch]:
 
     def answers(minute: float, option: str, *who: Reader) -> tuple[float, Callable[[Rows], list[Any]]]:
         return minute, lambda rows: [
-            by(one, Decide, minute, item=gate, option=option, digest=question(rows).digest, role=next(iter(one.roles)))
-            for one in who]
+            by(user, Decide, minute, item=gate, option=option, digest=question(rows).digest,
+               role=next(iter(user.roles)))
+            for user in who]
 
     def refuses(rows: Rows) -> list[Any]:
         decision = question(rows).decision
@@ -148,7 +149,7 @@ def _a_question() -> Iterator[Batch]:
         answers(2, "approve", BOB),  # the second vote decides
         (2.05, [by(BOB, TakeBack, 2.05, item=gate)]),
         answers(3, "approve", ANN, BOB),
-        (4, []),  # it goes out
+        (4, []),  # the undo window ends
         (4, refuses),
         (5, [happens("waitpoint.created", "wp_1", 5, title="Deploy 4.3?", priority="high",
                      ask={"options": options, "action": action | {"args": {"version": "4.3"}}})]),
@@ -162,14 +163,14 @@ def _a_question() -> Iterator[Batch]:
 
 
 def _followed(batches: Iterator[Batch], reader: Reader, limit: int) -> dict[str, Any]:
-    """Returns, for each batch, the frames of one reader's feed and the inbox after it."""
+    """Returns, for each batch, the frames of one reader's feed and the inbox after the batch."""
     replica, answers = Replica(1), PageRenderer()
     frames = FrameEncoder(answers)
     window = Window(reader, limit, replica.workspace(reader.workspace_id))
     steps: list[dict[str, Any]] = []
 
     def step(sent: list[bytes]) -> None:
-        space = replica.workspace(reader.workspace_id)  # an empty workspace is not kept
+        space = replica.workspace(reader.workspace_id)  # read again: the replica drops empty workspaces
         inbox = json.loads(answers.inbox_page(space, reader, replica.cursor(reader.workspace_id), PageRequest(limit)))
         inbox |= {"drafts": answers.drafts(space, reader.user), "preferences": answers.preferences(space, reader.user)}
         inbox.pop("next", None)

@@ -1,4 +1,4 @@
-"""A replica and the live feeds of some readers, without a socket and without an event loop."""
+"""A replica and the live feeds of some readers, without socket and event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def readers() -> list[Reader]:
 
 
 class Edge:
-    """A replica and the live feeds of some readers. It keeps every byte sent."""
+    """A replica and the live feeds of some readers. Stores all frames that it sends."""
 
     def __init__(self, start: World | None = None, limits: tuple[int, ...] = LIMITS) -> None:
         self.replica = Replica(1)

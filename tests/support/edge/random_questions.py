@@ -1,4 +1,4 @@
-"""Random questions and decisions of items, made without the fold. Every text of a person contains a marker."""
+"""Random questions and decisions of items, not made by the fold. Every text of a user contains a marker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def question(digest: str = "d0", **fields: object) -> Question:
 
 
 def random_question(pick: random.Random, row: ItemRow, text: str, users: tuple[str, ...]) -> Question:
-    """Returns a question that fits the state of its row: a decision if `decided`, sometimes one that came back."""
+    """Returns a question that fits the state of its row: with a decision if `decided`, sometimes with a returned one.
+    """
     votes = tuple(vote(pick, user, text) for user in users if pick.random() < 0.3)
     digest = f"{pick.randrange(3)}" * 64
     if row.state == "decided":
@@ -74,11 +75,11 @@ def decision_row(decision: str = "dec_1", **fields: object) -> tuple[bytes, Deci
 
 def random_decision(pick: random.Random, ws: str, user: str | None, role: str | None, text: str,
                     users: tuple[str, ...]) -> tuple[bytes, DecisionRow]:
-    """Returns one of a dozen decisions: its actors, targets, state and time change from one batch to the next."""
+    """Returns one of twelve decisions. Actors, targets, state and time of each change from batch to batch."""
     number = pick.randrange(12)
     state = pick.choice(_STATES)
     actors = () if state == "expired" else tuple(
-        vote(pick, one, text) for one in users if pick.random() < 0.4)
+        vote(pick, name, text) for name in users if pick.random() < 0.4)
     return decision_row(
         f"dec_{number}{ws}", ws=ws, item=f"ibx_{number}", title=f"title {text}", actors=actors, state=state,
         decided_at=pick.randrange(1, 6), target_user_id=user, target_role=role, rev=pick.randrange(9),

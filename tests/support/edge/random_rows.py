@@ -1,4 +1,4 @@
-"""Random rows and batches of the view, made without the fold: any input that an edge can receive."""
+"""Random rows and batches of the view, not made by the fold: any input that an edge can receive."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ DONE = ("session.completed", "plan.approved", "action.confirmed", "action.declin
 
 
 def marker(ws: str, user: str | None, role: str | None) -> str:
-    """Returns a text that names the target. Every text of a row contains it: a leak is visible in the bytes."""
+    """Returns a text with the target. Every text of a row contains it, so tests find leaks by a search in the bytes."""
     return f"<{ws}/{user or '-'}/{role or '-'}>"
 
 
 def item(ws: str = "w1", source_id: str = "s1", **fields: Any) -> tuple[bytes, ItemRow]:
-    """Returns an open item with the given fields; `marker` names its targets in the title."""
+    """Returns an open item with the given fields. Its title contains the `marker` of its targets."""
     kind = fields.pop("kind", "waitpoint")
     data = fields.pop("data", None) or Data()
     row = ItemRow(id=item_id(ws, kind, source_id), ws=ws, kind=kind, source_id=source_id, data=data,
@@ -61,7 +61,7 @@ class World:
         self.surges: dict[bytes, int] = {}
 
     def batch(self, most: int = 6) -> tuple[list[tuple[bytes, bytes | None]], PositionRow]:
-        """Returns up to `most` changed rows and the position row of the batch. `rows` has the changes already."""
+        """Applies a random batch to `rows`. Returns up to `most` changed rows, and the position row."""
         self.position = PositionRow(self.position.next + self.random.randint(1, 3), clock=1, shift=self.position.shift)
         changed: dict[bytes, bytes | None] = {}
         for _ in range(self.random.randint(0, most)):
@@ -123,7 +123,7 @@ class World:
         return row
 
     def _little(self, key: bytes, row: ItemRow) -> ItemRow:
-        """Returns, in half of the cases, the existing row with one field changed: indexes often miss such changes."""
+        """Returns, in half of the cases, the existing row with one changed field: such changes reveal index errors."""
         known = self.rows.get(key)
         if known is None or self.random.random() < 0.5:
             return row
@@ -183,7 +183,7 @@ class World:
 
 
 def waitpoint() -> tuple[bytes, ItemRow]:
-    """Returns the example of CONTRACT §2 as a row, with the values that are hard to encode."""
+    """Returns the example of CONTRACT §2 as a row, with values that are hard to encode."""
     return item(
         source_id="wp_tok_abc", priority="high", blocking=True, target_role="OWNER", created_at=AT, updated_at=AT,
         due_at=AT + HOUR, rev=7,

@@ -1,4 +1,4 @@
-"""Sessions for tests: opened on an edge with a fold, and sent as cookies."""
+"""Opens sessions on an edge with a fold, and returns the headers that a browser sends with them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["cookie_of", "new_link", "signed_in"]
 async def signed_in(
     attn: Deciding, user: str = "ann", role: str = "MEMBER", *grants: tuple[str, str], edge: int = 0, **more: Any
 ) -> OpenedSession:
-    """Opens a session of the user in `ws`, or in these workspaces with these roles. `more`: fields of the identity."""
-    granted = [Grant(*one) for one in grants or ((WS, role),)]
+    """Opens a session of the user. `grants`: (workspace, role); default: the role in `ws`. `more`: identity fields."""
+    granted = [Grant(*grant) for grant in grants or ((WS, role),)]
     return await open_session(
         attn.edges[edge], Identity(user, **more), granted, device="Firefox on Linux", address="192.0.2.1", via="oidc")
 
@@ -33,7 +33,7 @@ def cookie_of(opened: OpenedSession, writes: bool = True, **headers: str) -> dic
 
 
 def new_link(attn: Deciding, seconds: float = 600, **more: Any) -> str:
-    """Creates a link for `me`, as `attn link` does, and returns its text."""
+    """Creates a sign-in link of the user `me`, as `attn link` does. Returns its text."""
     made = LINKS.new(secrets.token_bytes(ENTROPY_BYTES))
     attn.happen(CreateLink(**{
         "ws": WS, "id": secrets.token_hex(16), "time": int(attn.now * SECOND), "user": "attn link",

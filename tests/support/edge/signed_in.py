@@ -1,4 +1,4 @@
-"""attn with an OpenID provider: edges over real HTTP on one log, and a browser that keeps cookies of both sites."""
+"""attn with an OpenID provider: edges with one log, over real HTTP; browsers that keep the cookies of both sites."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Site:
         self._browsers: list[httpx.AsyncClient] = []
 
     def browser(self) -> httpx.AsyncClient:
-        """Returns a new browser. It follows no redirect by itself."""
+        """Returns a new HTTP client that acts as a browser. It does not follow redirects."""
         made = httpx.AsyncClient(trust_env=False, timeout=30, headers={"user-agent": "Firefox/128.0 Linux"})
         self._browsers.append(made)
         return made
@@ -58,8 +58,8 @@ class Site:
         return await browser.get(f"{self.base}/org/me", headers=headers)
 
     async def close(self) -> None:
-        for one in self._browsers:
-            await one.aclose()
+        for browser in self._browsers:
+            await browser.aclose()
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Source topics in memory: what an edge sends over HTTP is validated and folded at once, as workers do."""
+"""Source topics in memory: events that edges receive over HTTP are validated and folded at once, as workers do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Written(NamedTuple):
 
 
 class TopicWriter:
-    """Producer of the edges of `attn`. `held`: writes wait for `acknowledge`, as with a Kafka that does not answer."""
+    """The producer of the edges of `attn`. `held`: writes wait for `acknowledge`, as with a slow Kafka."""
 
     def __init__(self, attn: Deciding) -> None:
         self.records: list[Written] = []
@@ -48,7 +48,7 @@ class TopicWriter:
             self.letters.append(DeadLetter.from_record(None, value, headers))
             written.set_result(None)
             return written
-        # The fold sees the event only if a worker accepts it: Rejected fails the request, and so the test.
+        # A worker must accept every event that the edge accepts: Rejected fails the request, and thereby the test.
         self._attn.happen(normalise(topic, value, headers, sealer=self._sealer))
         if self.held:
             self._waiting.append(written)
@@ -57,7 +57,7 @@ class TopicWriter:
         return written
 
     def acknowledge(self) -> None:
-        """Ends the wait of all writes."""
+        """Acknowledges all waiting writes."""
         self.held = False
         for written in self._waiting:
             written.set_result(None)

@@ -1,4 +1,4 @@
-"""Writes batches of made-up rows to the view and facts to their topic, in place of the fold."""
+"""Writes batches of random rows to the view, and facts to their topic, in place of a worker."""
 
 from __future__ import annotations
 

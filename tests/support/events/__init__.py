@@ -44,7 +44,7 @@ class Drawn:
 
 
 def sequences(max_size: int = 40, **options: Any) -> st.SearchStrategy[list[Line]]:
-    """Returns a strategy of lists of lines in any order of time, without repeats (callers add them)."""
+    """Returns a strategy for lists of lines in any order of time, without repeats; callers add these."""
     one = st.composite(lambda draw: event(Drawn(draw), **options))()
-    # By default hypothesis draws about five elements; collisions need more.
+    # By default hypothesis draws about five elements. Collisions of events need more.
     return st.one_of(st.lists(one, max_size=8), st.lists(one, min_size=max_size // 3, max_size=max_size)).map(untied)

@@ -1,8 +1,8 @@
-"""Valid source events of every type, at random: from a seed (`generate`) or from any other `Pick` (`event`, `untied`).
+"""Random valid source events of every type: from a seed (`generate`) or from another `Pick` (`event`, `untied`).
 
-Few workspaces, subjects, users and times, so that events collide: several opens and closes of one subject, equal times
-of an open and a close, the same draft edited by many. Ties that the contract does not decide are removed: of two
-events of one role for one item at one time the digests decide.
+There are few workspaces, subjects, users and times. Events therefore collide: several opens and closes of one subject,
+an open and a close at the same time, a draft edited by several users. Ties that the contract does not decide are
+removed: two events with the same role for one item at one time.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _data(pick: Pick, kind: str, number: int, at: datetime, start: datetime) -> 
 
 
 def _roles(value: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the roles of the event: of two events with one role at one time the contract does not say which holds."""
+    """Returns the roles of the event. The contract does not order two events with one role at one time."""
     kind = value["type"]
     if kind == "draft.edited":
         return ("edit", "close") if value["data"]["editor"]["type"] == "user" else ("edit",)
@@ -189,7 +189,7 @@ def _roles(value: dict[str, Any]) -> tuple[str, ...]:
 
 
 def untied(lines: Sequence[Line]) -> list[Line]:
-    """Drops each event that ties with an earlier one: same subject, role and time. Sets the ids of the others."""
+    """Drops each event with the subject, role and time of an earlier one. Sets the ids of the others."""
     taken: set[tuple[Any, ...]] = set()
     kept: list[Line] = []
     for line in lines:
@@ -212,7 +212,7 @@ def generate(seed: int, size: int, **options: Any) -> list[Line]:
 
 
 def garbage() -> list[tuple[str, bytes]]:
-    """Returns [(topic, record value)] of invalid records. attn must reject each and continue."""
+    """Returns invalid records as (topic, value). attn must reject each of them and continue."""
     good = {
         "specversion": "1.0", "id": "e", "source": "/s", "type": "waitpoint.created", "subject": "wp",
         "workspaceid": "ws_01", "time": "2026-05-20T08:14:22Z", "data": {"title": "T"},
@@ -243,6 +243,6 @@ def garbage() -> list[tuple[str, bytes]]:
         broken("drafts", type="draft.edited", data={"title": "T", "editor": {"type": "cat", "id": "a"}}),
         broken("cases", type="case.state_changed"),
         broken("plans", type="plan.proposed", data={"title": "T", "steps": [{}]}),
-        *(nested(depth) for depth in (980, 1010, 1020, 1100)),  # parsers give up at different depths
+        *(nested(depth) for depth in (980, 1010, 1020, 1100)),  # parsers have different depth limits
         ("waitpoints", json.dumps(good | {"data": {"title": "T", "x": "y" * (1 << 20)}}).encode()),
     ]

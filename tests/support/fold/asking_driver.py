@@ -1,4 +1,4 @@
-"""Drives the fold with asks, votes and reports: one command per pack, as the only edge and the only worker."""
+"""Drives the fold with asks, votes and reports, as a single edge and a single worker: one command per pack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WS = "ws_1"
 
 
 class Asking:
-    """One workspace. Times are seconds after START; each call folds one pack at the time of the last one or later."""
+    """One workspace. Times are seconds after START. Each call folds one pack, at the time of the last pack or later."""
 
     def __init__(self, config: FoldConfig | None = None) -> None:
         self.worker = Worker(rules=config)

@@ -1,7 +1,7 @@
-"""Plays questions and decisions to a fold, step by step, and compares each answer with the reference model.
+"""Applies random questions and decisions to a fold, step by step, and compares each response with the reference model.
 
-A step is a tuple of its name and small numbers, as hypothesis draws them. `Play.log` is what was written, so that other
-tests can fold it again.
+A step is a name and small numbers, as hypothesis draws them. `Play.entries` has all entries of the log: other tests
+fold them again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Play:
         self.outcomes: list[Outcome] = []
         self._number = 0
         self._facts = 0
-        self._seen: dict[str, list[tuple[str, str | None]]] = {}  # subject -> all (digest, identity) it ever showed
+        self._seen: dict[str, list[tuple[str, str | None]]] = {}  # subject -> (digest, identity) of each content so far
 
     def step(self, name: str, numbers: Sequence[int]) -> None:
         """Plays one step, and compares outcome, item, decisions and records with the model."""
@@ -94,7 +94,7 @@ class Play:
         self._event("escalation.resolved", subject, action="done")
 
     def _late(self, subject: int, closes: int) -> None:
-        """An event that was sent 40 s ago arrives now."""
+        """Applies an event that is 40 s late."""
         kind, data = ("escalation.resolved", {}) if closes else ("escalation.opened", {"title": "T", **self._ask(0)})
         self._event(kind, subject, before=40 * SECOND, **data)
 
@@ -110,17 +110,17 @@ class Play:
         digest, identity = ("0" * 64, "never") if stale == 3 or not shown else shown[0] if stale == 2 else shown[-1]
         self._append(Decide(
             **self._command(who), item=row.id, option=ANSWERS[option], digest=digest, role=who.role))
-        said = self.model.decide(
+        expected = self.model.decide(
             self.clock, who, ("escalation", row.source_id), identity, ANSWERS[option])
         outcome = self._outcome()
-        assert outcome.status in said.statuses, (outcome.status, sorted(said.statuses), bytes(outcome.body))
+        assert outcome.status in expected.statuses, (outcome.status, sorted(expected.statuses), bytes(outcome.body))
         body = json.loads(bytes(outcome.body))
-        if said.decision is not None and outcome.status in (200, 201, 409):
-            made = said.decision
+        if expected.decision is not None and outcome.status in (200, 201, 409):
+            made = expected.decision
             assert body["decision"]["option"] == made.option
-            assert [one["user"] for one in body["decision"].get("actors", ())] == made.actors
+            assert [actor["user"] for actor in body["decision"].get("actors", ())] == made.actors
         if outcome.status == 202:
-            assert body["needed"] == said.needed
+            assert body["needed"] == expected.needed
 
     def _many(self, person: int, option: int, stale: int) -> None:
         who, rows = PEOPLE[person], [row for number in range(3) if (row := self._row(number)) is not None]
@@ -138,8 +138,8 @@ class Play:
                 continue
             assert rev == row.rev
             key = ("escalation", row.source_id)
-            said = self.model.decide(self.clock, who, key, self.model.identity(key), ANSWERS[option])
-            if not said.statuses & {200, 201, 202, 404}:
+            expected = self.model.decide(self.clock, who, key, self.model.identity(key), ANSWERS[option])
+            if not expected.statuses & {200, 201, 202, 404}:
                 skipped.append(row.id)
         assert body["skipped_ids"] == skipped
 
@@ -147,8 +147,8 @@ class Play:
         row, who = self._row(subject), PEOPLE[person]
         if row is not None:
             self._append(TakeBack(**self._command(who), item=row.id))
-            said = self.model.take_back(self.clock, who, ("escalation", row.source_id))
-            assert self._outcome().status in said.statuses, sorted(said.statuses)
+            expected = self.model.take_back(self.clock, who, ("escalation", row.source_id))
+            assert self._outcome().status in expected.statuses, sorted(expected.statuses)
 
     def _report(self, which: int, state: int) -> None:
         if self.model.named:
@@ -160,7 +160,7 @@ class Play:
             self.model.report(self.clock, self.model.named[name], REPORTS[state])
 
     def _source(self, subject: int, what: int) -> None:
-        """The source reports: applied or refused, the first decision of its item or the current one."""
+        """The source reports the first decision of its item, or the current one, as applied or refused."""
         kind = "decision.applied" if what % 2 else "decision.refused"
         own = [name for name, made in self.model.named.items() if made.key[1] == f"q{subject}"]
         data = {"decision": own[0]} if what > 1 and own else {}
@@ -182,11 +182,11 @@ class Play:
         ask = ASKS[number]
         if ask is None:
             return {}
-        found = {name: value for name, value in ask.items() if name != "expires"}
+        fields = {name: value for name, value in ask.items() if name != "expires"}
         if "expires" in ask:
-            found["expires_at"] = format_timestamp(START + (self.clock - START) // (60 * SECOND) * 60 * SECOND
+            fields["expires_at"] = format_timestamp(START + (self.clock - START) // (60 * SECOND) * 60 * SECOND
                                                    + (60 + ask["expires"]) * SECOND)
-        return {"ask": found}
+        return {"ask": fields}
 
     def _command(self, who: Reader) -> dict[str, Any]:
         self._number += 1
@@ -199,10 +199,10 @@ class Play:
         self.worker.run()
 
     def _outcome(self) -> Outcome:
-        found = decode_fact(next(raw for raw in reversed(self.worker.facts) if b'"t":"outcome"' in raw))
-        assert isinstance(found, Outcome)
-        self.outcomes.append(found)
-        return found
+        outcome = decode_fact(next(raw for raw in reversed(self.worker.facts) if b'"t":"outcome"' in raw))
+        assert isinstance(outcome, Outcome)
+        self.outcomes.append(outcome)
+        return outcome
 
     def rows(self, kind: type[Any]) -> list[Any]:
         decoded = (decode_row(key, value) for key, value in self.worker.rows.items() if key[:2] in (b"i:", b"c:"))
@@ -226,7 +226,7 @@ class Play:
         for name, made in self.model.named.items():
             row = stored[name]
             assert (row.state, row.returned) == (made.state, made.back), f"{step}: {made}"
-            verbs = [one["type"].removeprefix("decision.") for one in published if one["data"]["decision"] == name]
+            verbs = [each["type"].removeprefix("decision.") for each in published if each["data"]["decision"] == name]
             assert verbs == made.published, f"{step}: {made}"
         for row in self.rows(ItemRow):
             if row.state == "hidden":
@@ -239,18 +239,18 @@ class Play:
             if identity is not None and digest is not None:
                 seen = self._seen.setdefault(row.source_id, [])
                 for before in seen:
-                    assert (before[0] == digest) == (before[1] == identity), f"{step}: the digest is of what is shown"
+                    assert (before[0] == digest) == (before[1] == identity), f"{step}: one digest for each content"
                 if not seen or seen[-1] != (digest, identity):
                     seen.append((digest, identity))
 
     def _name_new_decisions(self) -> None:
-        """Gives new decisions of the model their ids, by their facts: one `decision.made` or `.expired` for each."""
+        """Sets the ids of new decisions of the model, from their facts `decision.made` or `decision.expired`."""
         facts = [decode_fact(raw) for raw in self.worker.facts[self._facts:]]
         self._facts = len(self.worker.facts)
         for fact in facts:
             if isinstance(fact, Fact) and fact.type in ("decision.made", "decision.expired"):
-                assert fact.decision not in self.model.named, "a decision was made twice"
-                made = next(one for one in self.model.made if one.key == (fact.kind, fact.subject)
-                            and one not in self.model.named.values())
+                assert fact.decision not in self.model.named, "a decision has two facts"
+                made = next(each for each in self.model.made if each.key == (fact.kind, fact.subject)
+                            and each not in self.model.named.values())
                 assert (fact.option, fact.does) == (made.option, made.does)
                 self.model.named[str(fact.decision)] = made

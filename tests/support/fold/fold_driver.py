@@ -1,4 +1,4 @@
-"""Drives a fold over a dict as the worker does. The unit tests of the core use it."""
+"""Drives a fold over a dict as the worker does, for the unit tests of the core."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def event(kind: str, subject: str = "s1", minutes: float = 0, ws: str = "ws", **
 
 
 class Folding:
-    """A fold and its durable rows. Every pack is encoded and decoded, as in the log; `clock`: minutes after noon."""
+    """A fold and its durable rows. Encodes and decodes every pack, as the log does. `clock`: minutes after noon."""
 
     def __init__(self, rules: FoldConfig = FoldConfig()) -> None:  # noqa: B008 - frozen
         self.rules = rules

@@ -19,12 +19,12 @@ from streams.core.fold.fold import Fold
 from streams.core.normalise import normalise
 from streams.core.sealing import KEY_BYTES, Sealer
 
-# Seals the reply tokens of events that tests fold; opens them again in tests of `decisions`.
+# Seals the reply tokens of folded events. Tests of `decisions` open them with it.
 SEALER = Sealer([bytes(range(KEY_BYTES))])
 
 
 class Crash(Exception):
-    """Stands for kill -9 at this point."""
+    """Simulates SIGKILL at this point."""
 
 
 def event_of(line: dict[str, Any]) -> Event:
@@ -32,7 +32,7 @@ def event_of(line: dict[str, Any]) -> Event:
 
 
 def packs(events: Sequence[Event], sizes: Iterable[int], clock: Callable[[int], int]) -> list[bytes]:
-    """Returns encoded packs of these sizes; the last has the rest. `clock(index)` is the time of the pack's writer."""
+    """Returns encoded packs of these sizes; the last one has the rest. `clock(index)`: time of the writer of a pack."""
     log, rest = [], list(events)
     for size in sizes:
         log.append(encode_pack(Pack(at=clock(len(log)), entries=list(rest[:size]))))
@@ -73,7 +73,7 @@ class Worker:
     def write(self, crash_after: int | None = None) -> None:
         """Writes the facts, then the decisions, then one batch of rows.
 
-        Raises Crash after `crash_after` facts and decisions, or after the rows: -1.
+        Raises Crash after `crash_after` facts and decisions; -1: after the rows.
         """
         batch = self.fold.pending_batch()
         facts = [encode_fact(fact) for fact in batch.facts]

@@ -1,11 +1,11 @@
 """The reference model: the inbox for a set of source events and a clock, written from the contract.
 
-It imports nothing of attn and is not incremental: every answer is computed from all events, and their order of arrival
-has no effect. Simplicity counts more than speed. Times are microseconds since the epoch, as `us` reads them.
+It imports no code of attn. It is not incremental: it computes every answer from all events, so their order of arrival
+has no effect. Simplicity is more important than speed. Times are microseconds since the epoch, as `us` reads them.
 
     model = Model(lines)                      # lines: dicts {"topic", "key", "value"} or their JSON
     view = model.at(clock)["ws_01"]           # View of one workspace
-    view.ranked(Reader("u1", "OWNER"))        # open items in order; .counts, .activity, .drafts, .crewship alike
+    view.ranked(Reader("u1", "OWNER"))        # open items in order; also .counts, .activity, .drafts, .crewship
 """
 
 from support.model.model import Model

@@ -1,14 +1,14 @@
-"""Questions and decisions of one workspace, written from CONTRACT §7 and without any code of attn.
+"""Questions and decisions of one workspace, written from CONTRACT §7 without any code of attn.
 
-Unlike the rest of the model this part depends on an order: that of the log. `Asking` takes its inputs one by one, each
-with the log's clock, and says which answers the contract allows and what becomes of each question.
+Unlike the rest of the model, this part depends on the order of the log. `Asking` gets its inputs one by one, each with
+the log's clock. It returns the responses that the contract allows, and keeps the state of each question.
 
     asking = Asking(undo=5_000_000, confirm=900_000_000)
-    asking.event(line, clock)                              # a source event, as the topics carry it
-    said = asking.decide(clock, Reader("ann", "OWNER"), key, seen, "approve")
-    said.statuses, said.decision                           # what the answer may be, and the decision it names
+    asking.event(line, clock)                              # a source event, as in the topics
+    expected = asking.decide(clock, Reader("ann", "OWNER"), key, seen, "approve")
+    expected.statuses, expected.decision                   # allowed statuses of the response, and its decision
 
-`key` is (kind, source id). `seen` is what the user saw: `asking.identity(key)` at that time.
+`key` is (kind, source id). `seen` identifies the content that the user saw: `asking.identity(key)` at that time.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 
 from support.model.effects import bearings
 from support.model.model import Model
-from support.model.questions import UNDER_WAY, Asked, Key, Made, Said, does_of, identity_of
+from support.model.questions import UNDER_WAY, Asked, Expected, Key, Made, does_of, identity_of
 from support.model.types import Event, Item, Reader, event_of, us
 
 __all__ = ["Asking"]
 
 
-def _said(*statuses: int, decision: Made | None = None, needed: int | None = None) -> Said:
-    return Said(frozenset(statuses), decision, needed)
+def _expected(*statuses: int, decision: Made | None = None, needed: int | None = None) -> Expected:
+    return Expected(frozenset(statuses), decision, needed)
 
 
 class Asking:
-    """All questions of one workspace. `deciders`: the roles that decide where an ask names nobody."""
+    """All questions of one workspace. `deciders`: the roles that decide if an ask names no deciders."""
 
     def __init__(
         self, undo: int = 5_000_000, confirm: int = 900_000_000,
@@ -40,14 +40,15 @@ class Asking:
         self.items: dict[Key, Item] = {}
         self.questions: dict[Key, Asked] = {}
         self.made: list[Made] = []
-        self.named: dict[str, Made] = {}  # attn's id of a decision -> the decision; the caller fills it
+        self.named: dict[str, Made] = {}  # id of a decision in attn -> the decision; set by the caller
         self._bases: dict[Key, Event] = {}
         self._known: set[tuple[str, str]] = set()
 
-    # --- inputs, in the log's order ---
+    # --- inputs, in the order of the log ---
 
     def event(self, line: dict[str, Any], clock: int) -> None:
-        """A source event, a report `decision.applied` or `decision.refused` among them. A repeat changes nothing."""
+        """Applies a source event, which may be a report of the type `decision.applied` or `decision.refused`. A repeat
+        changes nothing."""
         self.tick(clock)
         value = line["value"]
         if (value["source"], value["id"]) in self._known:
@@ -59,19 +60,19 @@ class Asking:
         for kind, source_id, _ in bearings(event_of(line)):
             key = (kind, source_id)
             self.lines.setdefault(key, []).append(line)
-            self._look(key, clock)
+            self._update_question(key, clock)
         self._release(clock)
 
     def decide(
         self, clock: int, who: Reader, key: Key, seen: str | None, option: str, answer: str = "", fits: bool = True,
-    ) -> Said:
-        """A vote. `answer`: form and arguments as one text; `fits`: whether they fit what is asked."""
+    ) -> Expected:
+        """Applies a vote. `answer`: form and arguments as one text; `fits`: they are valid for the ask."""
         self.tick(clock)
         item, asked = self.items.get(key), self.questions.get(key)
         if item is None or not who.sees(item.target):
-            return _said(404)
+            return _expected(404)
         if asked is None:
-            return _said(409)
+            return _expected(409)
         does, reasons, decision = does_of(asked.ask, key[0], option), set(), asked.decision
         if not self.may_decide(who, key):
             reasons.add(403)
@@ -85,33 +86,33 @@ class Asking:
             if again and not reasons and decision is not None:
                 decision.state, decision.back, decision.sent_at = "sending", None, clock
                 decision.published.append("made")
-            return _said(*(reasons | {status} if not again else reasons or {status}), decision=decision)
+            return _expected(*(reasons | {status} if not again else reasons or {status}), decision=decision)
         if reasons:
-            return _said(*reasons)
-        said = self._vote(asked, key, who.user, mine, option, str(does), clock)
+            return _expected(*reasons)
+        expected = self._vote(asked, key, who.user, mine, option, str(does), clock)
         self._release(clock)
-        return said
+        return expected
 
-    def take_back(self, clock: int, who: Reader, key: Key) -> Said:
+    def take_back(self, clock: int, who: Reader, key: Key) -> Expected:
         self.tick(clock)
         item, asked = self.items.get(key), self.questions.get(key)
         decision = asked.decision if asked is not None else None
         if item is None or not who.sees(item.target) or asked is None or decision is None:
-            return _said(404)
+            return _expected(404)
         mine = who.user in decision.actors
         if decision.state == "taken_back":
-            return _said(*([200] if mine else [403, 409]), decision=decision)
+            return _expected(*([200] if mine else [403, 409]), decision=decision)
         if not mine:
-            return _said(403, 409, decision=decision)
+            return _expected(403, 409, decision=decision)
         if decision.state != "made" or clock >= decision.undo_until or asked.ended:
-            return _said(409, decision=decision)
+            return _expected(409, decision=decision)
         asked.votes = {user: decision.answer for user in decision.actors if user != who.user} | asked.votes
         self._enter(decision, "taken_back")
         self._release(clock)
-        return _said(200, decision=decision)
+        return _expected(200, decision=decision)
 
     def report(self, clock: int, decision: Made, state: str) -> None:
-        """What `attn deliver` reports of a decision: delivered, applied, refused or undeliverable."""
+        """Applies a report of `attn deliver`. `state`: delivered, applied, refused or undeliverable."""
         self.tick(clock)
         if state == "delivered":
             if "delivered" not in decision.published:
@@ -123,7 +124,7 @@ class Asking:
         self._release(clock)
 
     def tick(self, clock: int) -> None:
-        """What becomes due by itself: the end of the time to undo, the confirmation, the expiry of a question."""
+        """Applies all timers until `clock`: end of the undo window, missing confirmation, expiry of a question."""
         for key, asked in self.questions.items():
             self._expire(key, asked, clock)
         for decision in self.made:
@@ -137,15 +138,15 @@ class Asking:
                 decision.facts.append("unconfirmed")
         self._release(clock)
 
-    # --- what is shown ---
+    # --- the state that users see ---
 
     def identity(self, key: Key) -> str | None:
-        """Everything that a person is shown of the question, as one text; None if the item asks nothing."""
+        """Returns all that a user sees of the question, as one text; None if the item has no question."""
         asked = self.questions.get(key)
         return None if asked is None else asked.identity
 
     def state(self, key: Key) -> str:
-        """`open`, `decided` or `resolved`."""
+        """Returns the state of the item: open, decided or resolved."""
         asked = self.questions.get(key)
         if not self.items[key].open:
             return "resolved"
@@ -156,7 +157,7 @@ class Asking:
             decision.state, "open")
 
     def may_decide(self, who: Reader, key: Key) -> bool:
-        """Whether a user who sees the item may decide it."""
+        """Returns whether a user who sees the item may decide it."""
         deciders = self.questions[key].ask.get("deciders") or {}
         requester = deciders.get("requester") or self._bases[key].data.get("by_user_id")
         if "requester" in deciders.get("not", ()) and who.user == requester:
@@ -164,10 +165,11 @@ class Asking:
         users, roles = deciders.get("users") or (), deciders.get("roles") or ()
         return who.user in users or who.role in (roles if users or roles else self.roles)
 
-    # --- the rest ---
+    # --- internals ---
 
-    def _look(self, key: Key, clock: int) -> None:
-        """Compares what the item shows after an event with what its question asks."""
+    def _update_question(self, key: Key, clock: int) -> None:
+        """Computes the item after an event. Replaces its question if the content differs, or if the item opened again.
+        """
         lines = self.lines[key]
         item = Model(lines).at(clock)[lines[0]["value"]["workspaceid"]].items.get(key)
         if item is None:
@@ -201,7 +203,7 @@ class Asking:
                    "sending" if option else "expired", clock)
 
     def _decided_before(self, asked: Asked, who: Reader, mine: str) -> tuple[int, bool]:
-        """The status of a vote on a decided question, and whether it sends the same decision again."""
+        """Returns the status of a vote on a decided question, and whether the vote sends the same decision again."""
         decision = asked.decision
         if decision is None or decision.state in ("expired", "refused", "taken_back"):
             return 410, False
@@ -209,19 +211,19 @@ class Asking:
             return 200, True
         return (200 if who.user in decision.actors and decision.answer == mine else 409), False
 
-    def _vote(self, asked: Asked, key: Key, user: str, mine: str, option: str, does: str, clock: int) -> Said:
+    def _vote(self, asked: Asked, key: Key, user: str, mine: str, option: str, does: str, clock: int) -> Expected:
         quorum = int((asked.ask.get("quorum") or {}).get("approve", 1))
         if asked.votes.get(user) == mine:
-            return _said(200, needed=quorum - sum(vote == mine for vote in asked.votes.values()))
+            return _expected(200, needed=quorum - sum(vote == mine for vote in asked.votes.values()))
         asked.votes.pop(user, None)
         agreeing = [other for other, vote in asked.votes.items() if vote == mine] + [user]
         if does != "reject" and len(agreeing) < quorum:
             asked.votes[user] = mine
-            return _said(202, needed=quorum - len(agreeing))
+            return _expected(202, needed=quorum - len(agreeing))
         actors = [user] if does == "reject" else agreeing
         asked.votes = {other: vote for other, vote in asked.votes.items() if other not in actors}
         made = self._make(asked, key, actors, mine, option, does, clock, "made", clock + self.undo)
-        return _said(201, decision=made)
+        return _expected(201, decision=made)
 
     def _make(
         self, asked: Asked, key: Key, actors: list[str], answer: str, option: str | None, does: str | None, clock: int,
@@ -232,7 +234,7 @@ class Asking:
             asked.votes = {}
         source = self._bases[key].source
         made = Made(
-            key, sum(one.key == key for one in self.made), option, does, clock, undo_until, state, actors, answer,
+            key, sum(made.key == key for made in self.made), option, does, clock, undo_until, state, actors, answer,
             source, reply.get("confirm", True), reply.get("to"), (source, batch) if batch else None,
             sent_at=clock, facts=["expired" if state == "expired" else "made"])
         asked.decision = made
@@ -249,7 +251,7 @@ class Asking:
         self._finish(decision.key)
 
     def _finish(self, key: Key) -> None:
-        """Remembers which opening event asked a question whose decision is final."""
+        """Stores the id of the opening event of a question whose decision is final."""
         asked = self.questions.get(key)
         if (asked is not None and not asked.ended and asked.final_base is None and asked.decision is not None
                 and asked.decision.state in ("applied", "expired")):
@@ -261,7 +263,7 @@ class Asking:
             self._enter(decision, state)
 
     def _source_reports(self, value: Mapping[str, Any], clock: int) -> None:
-        """A source says what became of a decision of its own. Without an id it means the current one."""
+        """Applies a report of a source about one of its decisions. Without an id it is about the current one."""
         named = (value.get("data") or {}).get("decision")
         current = [asked.decision for asked in self.questions.values() if asked.decision is not None]
         for decision in ([self.named[named]] if named in self.named else [] if named else current):
@@ -270,7 +272,7 @@ class Asking:
         self._release(clock)
 
     def _release(self, clock: int) -> None:
-        """Ends questions whose time is over, then publishes decisions of whose batch no open question is undecided."""
+        """Expires questions. Then publishes each decision whose batch has no undecided open question."""
         for key, asked in self.questions.items():
             self._expire(key, asked, clock)
         undecided = {

@@ -6,7 +6,7 @@ from support.model.types import Event
 
 __all__ = ["ACTIVITY", "TABLE", "bearings", "periods"]
 
-# type -> (kind, "open" | "update" | resolved_action); `bearings` has the types whose data decides.
+# type -> (kind, "open" | "update" | resolved_action). `bearings` handles the types whose effect depends on their data.
 TABLE = {
     "waitpoint.created": ("waitpoint", "open"),
     "waitpoint.approved": ("waitpoint", "approved"),

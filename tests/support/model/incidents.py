@@ -11,7 +11,8 @@ __all__ = ["incidents_of"]
 
 
 def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
-    """Groups of failed runs that were ever open on two clusters at once; marks the open members as grouped."""
+    """Returns the groups of failed runs that were open on two clusters at the same time. Marks open members as grouped.
+    """
     groups: dict[tuple[bool, str, str | None, str | None], list[Item]] = defaultdict(list)
     for item in items:
         shown = item.shown
@@ -21,7 +22,7 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
             groups[keyed, "/".join(filter(None, parts)), *item.target].append(item)
     for (_, name, *_), runs in groups.items():
         times = sorted({time for run in runs for period in run.periods for time in period if time is not None})
-        on: tuple[int, int | None] | None = None  # its newest open period: from, until
+        on: tuple[int, int | None] | None = None  # the newest open period: from, until
         for time in times:
             open_runs = [run for run in runs if any(a <= time and (b is None or time < b) for a, b in run.periods)]
             if on is not None and on[1] is None:
@@ -48,6 +49,6 @@ def incidents_of(items: Iterable[Item]) -> Iterable[Item]:
             run.grouped = True
         if ended is not None:
             ends = [run for run in runs if any(period[1] == ended for period in run.periods)]
-            if len(ends) == 1:  # else the contract does not say which of them is named
+            if len(ends) == 1:  # with several, the contract does not say whose action it is
                 incident.resolved_action, incident.resolved_by = ends[0].resolved_action, ends[0].resolved_by
         yield incident

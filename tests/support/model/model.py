@@ -81,7 +81,7 @@ class Model:
                 if event.names & {"target_user_id", "target_role"}:
                     shown.pop("target_user_id", None)
                     shown.pop("target_role", None)
-                for name in event.nulls - {"title"}:  # an open item always has a title
+                for name in event.nulls - {"title"}:  # null does not remove the title
                     shown.pop(name, None)
                 shown |= {name: value for name, value in event.data.items() if name not in NOT_SHOWN}
         opened, started = periods([e.time for e in opens], [e.time for e, _ in closes])

@@ -1,4 +1,4 @@
-"""What is asked and what was decided, for `support.model.decisions`. Imports nothing of attn."""
+"""Types of questions and decisions for `support.model.decisions`. Imports no code of attn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from support.model.types import Item
 
-__all__ = ["DEFAULTS", "UNDER_WAY", "Asked", "Key", "Made", "Said", "does_of", "identity_of"]
+__all__ = ["DEFAULTS", "UNDER_WAY", "Asked", "Expected", "Key", "Made", "does_of", "identity_of"]
 
 Key = tuple[str, str]
-UNDER_WAY = ("made", "sending", "undeliverable")  # a closing of the source means that it took effect
+UNDER_WAY = ("made", "sending", "undeliverable")  # a close by the source then means: applied
 
 # kind -> (id, does) of the default options.
 DEFAULTS: dict[str, list[tuple[str, str]]] = {
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, list[tuple[str, str]]] = {
 
 @dataclass
 class Made:
-    """A decision. `number`: how many of the item came before; `back`: why the item is listed again although decided."""
+    """A decision. `number`: count of earlier decisions of the item. `back`: why the decided item is listed again."""
 
     key: Key
     number: int
@@ -57,13 +57,13 @@ class Made:
 
 @dataclass
 class Asked:
-    """A question while its item asks it. `votes`: user -> answer, of those whose answer decided nothing."""
+    """The current question of an item. `votes`: user -> answer, of votes that have not led to a decision."""
 
     identity: str
     ask: Mapping[str, Any]
     votes: dict[str, str] = field(default_factory=dict)
     decision: Made | None = None
-    ended: bool = False  # its source closed the item
+    ended: bool = False  # the source has closed the item
     final_base: str | None = None  # the opening event when its decision became final
 
     @property
@@ -72,8 +72,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the answer to a write may be. Several statuses: the contract does not say which reason is named first."""
+class Expected:
+    """The allowed responses to a write. There are several statuses where the contract does not order the reasons."""
 
     statuses: frozenset[int]
     decision: Made | None = None
@@ -81,7 +81,7 @@ class Said:
 
 
 def identity_of(source: str, item: Item, ask: Mapping[str, Any]) -> str:
-    """The text that the digest is of, but for what attn adds: default options."""
+    """Returns the content that the digest covers, as text, without the default options that attn adds."""
     reply = {name: value for name, value in (ask.get("reply") or {}).items() if name in ("to", "confirm")}
     known = ("id", "options", "form", "action", "deciders", "quorum", "expires_at", "on_expiry", "batch")
     shown: dict[str, Any] = {name: ask[name] for name in known if ask.get(name) is not None}
@@ -92,5 +92,5 @@ def identity_of(source: str, item: Item, ask: Mapping[str, Any]) -> str:
 
 
 def does_of(ask: Mapping[str, Any], kind: str, option: str | None) -> str | None:
-    options = [(one["id"], one["does"]) for one in ask["options"]] if ask.get("options") else DEFAULTS[kind]
+    options = [(entry["id"], entry["does"]) for entry in ask["options"]] if ask.get("options") else DEFAULTS[kind]
     return next((does for name, does in options if name == option), None)

@@ -1,4 +1,4 @@
-"""Records that version 1 of attn wrote to Kafka (tests/data/v1): reads them, and writes them to a broker."""
+"""Reads the records that version 1 of attn wrote to Kafka (tests/data/v1), and writes them to a broker."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, valu
 
 
 @dataclass
-class Yesterday:
-    """The state of version 1. `topics`: records by topic and partition in order of their offsets, from 0."""
+class Version1State:
+    """The state of an installation of version 1. `topics`: records by topic and partition, in order of offsets from 0.
+    """
 
     settings: dict[str, Any]
     committed: dict[str, dict[str, dict[str, int]]]  # group -> topic -> partition -> offset
-    sent: list[dict[str, Any]]  # source events that its topics hold
+    sent: list[dict[str, Any]]  # source events in its topics
     later: list[dict[str, Any]]  # source events to send after the upgrade
     feeds: list[dict[str, Any]]
     topics: dict[str, dict[int, list[Record]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
@@ -52,10 +53,10 @@ class Yesterday:
 
 
 @lru_cache(1)
-def yesterday() -> Yesterday:
+def version1_state() -> Version1State:
     state = json.loads((HOME / "state.json").read_text())
     lines = _lines("sources.jsonl.gz")
-    data = Yesterday(
+    data = Version1State(
         state["settings"], state["committed"], [line for line in lines if line["sent"]],
         [line for line in lines if not line["sent"]], _lines("feeds.json.gz")[0],
     )
@@ -73,9 +74,9 @@ def raw(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
 
 
-async def put_back(settings: Settings) -> None:
+async def write_version1_data(settings: Settings) -> None:
     """Writes the records to existing, empty topics, each at its offset, and commits the offsets of all groups."""
-    data = yesterday()
+    data = version1_state()
     out = idempotent_producer(settings, "test")
     await out.start()
     try:
@@ -110,7 +111,7 @@ def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         row = decode_row(key, value)
         if isinstance(row, ActivityRow):
             comparable[key] = encode_row(msgspec.structs.replace(row, session_id=None, by=None, rev=0, item=""))
-        elif isinstance(row, ItemRow) and row.kind == "message":  # was due by its priority
+        elif isinstance(row, ItemRow) and row.kind == "message":  # version 1 gave messages a due time
             comparable[key] = encode_row(msgspec.structs.replace(row, due_at=0, overdue=False, band=0, wake=None))
         elif isinstance(row, PositionRow):
             comparable[key] = encode_row(msgspec.structs.replace(row, v=1))
@@ -118,9 +119,9 @@ def comparable_rows(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def comparable_fact(fact: Fact | Outcome, today: Fact | Outcome) -> Fact | Outcome:
-    """Returns a fact of version 1 with the fields that later releases of version 1 changed, as today's fact has them.
+    """Returns a fact of version 1 in which the fields that later releases changed have the values of the current fact.
 
-    Those are optional fields (decision 0017), and the readers of a fact whose item was not visible yet, or that is
+    These are optional fields (decision 0017), and the targets of facts whose item was not visible yet, or that are
     older than the content of the item (decision 0041).
     """
     if not isinstance(fact, Fact) or not isinstance(today, Fact):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 from support.fold.pipeline_driver import Worker
-from support.processes.version1_data import Yesterday, comparable_fact, comparable_rows, yesterday
+from support.processes.version1_data import Version1State, comparable_fact, comparable_rows, version1_state
 
 from schemas.asking.question import BatchRow, DecisionRow
 from schemas.dead_letters import DeadLetter
@@ -41,11 +41,11 @@ def place(fact: Fact | Outcome) -> tuple[int, int]:
 
 
 @pytest.fixture
-def data() -> Yesterday:
-    return yesterday()
+def data() -> Version1State:
+    return version1_state()
 
 
-def test_every_row_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
+def test_every_row_of_version_1_is_encoded_unchanged(data: Version1State) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for key, value, _ in data.topics[VIEWS][partition]:
@@ -60,7 +60,7 @@ def test_every_row_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     assert kinds == version1_kinds, "the data has a row of each kind of version 1"
 
 
-def test_every_pack_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
+def test_every_pack_of_version_1_is_encoded_unchanged(data: Version1State) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for _, value, _ in data.topics[LOG][partition]:
@@ -71,7 +71,7 @@ def test_every_pack_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     assert kinds == {"Event", "SetState", "Dismiss", "Restore", "SetPreferences"}
 
 
-def test_every_fact_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
+def test_every_fact_of_version_1_is_encoded_unchanged(data: Version1State) -> None:
     kinds = set()
     for partition in PARTITIONS:
         for _, value, _ in data.topics[FACTS][partition]:
@@ -82,14 +82,14 @@ def test_every_fact_of_version_1_is_encoded_unchanged(data: Yesterday) -> None:
     assert kinds == {Fact, Outcome}
 
 
-def test_dead_letters_of_version_1_are_read(data: Yesterday) -> None:
+def test_dead_letters_of_version_1_are_read(data: Version1State) -> None:
     letters = [DeadLetter.from_record(*record) for record in data.topics[DEAD_LETTERS][0]]
     assert sorted((letter.topic, letter.value) for letter in letters) == [
         ("messages", b"not an event"), ("plans", "ä".encode())]
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Yesterday, partition: int) -> None:
+def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Version1State, partition: int) -> None:
     """Law 1 across versions: rows and facts are equal byte by byte."""
     rows, log = data.rows(partition), [value or b"" for _, value, _ in data.topics[LOG][partition]]
     fold = Fold(rows, partition, data.rules)
@@ -106,7 +106,7 @@ def test_the_fold_of_the_version_1_log_equals_the_version_1_view(data: Yesterday
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_a_fold_continued_from_version_1_rows_equals_a_fold_from_the_start(data: Yesterday, partition: int) -> None:
+def test_a_fold_continued_from_version_1_rows_equals_a_fold_from_the_start(data: Version1State, partition: int) -> None:
     log = [value or b"" for _, value, _ in data.topics[LOG][partition]]
     again = [entry for value in log for entry in decode_pack(value).entries if isinstance(entry, Event)][:3]
     log.append(encode_pack(Pack(1_800_000_000_000_000, list(again))))

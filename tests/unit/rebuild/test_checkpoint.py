@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.processes.version1_data import yesterday
+from support.processes.version1_data import version1_state
 
 from ops.cli.data.checkpoints import Checkpoint, CheckpointWriter, config_fields
 from ops.errors import UserError
@@ -22,7 +22,7 @@ def views() -> list[PartitionView]:
     all_views = []
     for partition in range(3):
         view = PartitionView(partition)
-        for key, value, _ in yesterday().topics[VIEWS][partition]:
+        for key, value, _ in version1_state().topics[VIEWS][partition]:
             view.add(key, value)
         all_views.append(view)
     return [*all_views, PartitionView(3)]  # partition 3 was never folded

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import events
 from support.examples import law
 from support.fold.pipeline_driver import Worker, event_of, packs
-from support.processes.version1_data import comparable_rows, yesterday
+from support.processes.version1_data import comparable_rows, version1_state
 
 from schemas.log import Pack, decode_pack, encode_pack
 from schemas.scalars import HOUR
@@ -235,7 +235,7 @@ def test_batches_of_former_owners_and_without_an_end_are_left_out() -> None:
 
 
 def test_the_version_1_view_equals_the_fold_of_its_log() -> None:
-    data = yesterday()
+    data = version1_state()
     for partition in range(3):
         view = PartitionView(partition)
         for key, value, _ in data.topics[VIEWS][partition]:
