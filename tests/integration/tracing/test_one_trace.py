@@ -59,12 +59,17 @@ class Source:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
 
 class Stand:
     """A running `attn up` and what is around it."""
 
-    def __init__(self, up: Up, spans: Collector, source: Source) -> None:
-        self.up, self.spans, self.source = up, spans, source
+    def __init__(self, up: Up, spans: Collector | None, source: Source) -> None:
+        self.up, self.source = up, source
+        self.spans: Any = spans
         self.token = up.token(WS)
         self.feed = FeedThread(up.url, self.token)
         self.producer = Producer({"bootstrap.servers": up.kafka})
@@ -104,16 +109,18 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_BSP_MAX_QUEUE_SIZE": "32", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "32",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "2", "OTEL_TRACES_SAMPLER": "parentbased_always_off"})
+        stand = None
         try:
             up.start()
             stand = Stand(up, spans, source)
             yield stand
-            stand.feed.close()
             assert "t0ken-of-the-source" not in up.output_text()
             assert up.stop()[0] == 0
         finally:
             up.close()
-            source.server.shutdown()
+            if stand is not None:
+                stand.feed.close()
+            source.close()
 
 
 def ask(subject: str, **more: Any) -> dict[str, Any]:
@@ -339,11 +346,11 @@ def test_a_killed_worker_costs_spans_only(stand: Stand) -> None:
 
 
 def test_off_no_header_is_written(tmp_path: Path) -> None:
-    up = Up(tmp_path, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
+    up, source = Up(tmp_path, env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}), Source()
+    stand = None
     try:
         up.start()
-        source = Source()
-        stand = Stand(up, Collector(), source)
+        stand = Stand(up, None, source)
         stand.send(ask("wp_off"), context()[2])
         item = wait_for(lambda: stand.feed.items("wp_off"), 60, "the frame")[-1]
         answer = httpx.post(
@@ -351,10 +358,12 @@ def test_off_no_header_is_written(tmp_path: Path) -> None:
             json={"option": "approve", "digest": item["digest"]},
             headers={"authorization": f"Bearer {stand.token}", **context()[2]})
         assert answer.status_code == 201, answer.text
-        stand.feed.close()
         _headers_are_absent(up)
     finally:
         up.close()
+        source.close()
+        if stand is not None:
+            stand.feed.close()
 
 
 def _headers_are_absent(up: Up) -> None:

@@ -19,10 +19,13 @@ class FeedThread:
         self.frames: list[tuple[str, Any]] = []
         self._stop = threading.Event()
         self._url, self._headers = f"{url}/org/me/feed", {"authorization": f"Bearer {token}"}
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
+        """Ends the thread. The edge must have ended the feed: a read without an end cannot be cancelled."""
         self._stop.set()
+        self._thread.join(60)
 
     def items(self, source_id: str) -> list[dict[str, Any]]:
         """Returns each state of an item that a frame had."""
