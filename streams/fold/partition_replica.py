@@ -68,22 +68,25 @@ class PartitionReplica:
 
     def read(self, records: Records) -> None:
         """Applies records. Ignores those before `next_offset`."""
-        start, position_row, fence_row = self.next_offset, self._position_key, self._fence_key
+        if records and records[0].offset < self.next_offset:
+            records = [record for record in records if record.offset >= self.next_offset]
+        position_row, fence_row, batch = self._position_key, self._fence_key, self._batch
         for record in records:
             key = record.key
-            if record.offset < start:
-                continue
             if key is None or key[:2] not in ROW_TYPES:
                 log.warning(
                     "%s/%d: the record at offset %d is not a row; ignored", VIEWS, self._partition, record.offset)
             elif key == fence_row:
                 self._discard_batch()
+                batch = self._batch
             else:
-                self._batch.append((key, record.value))
+                batch.append((key, record.value))
                 if key == position_row:
                     self._end_batch(record.offset)
-            self.records_read += 1
-            self.next_offset = record.offset + 1
+                    batch = self._batch
+        if records:
+            self.next_offset = records[-1].offset + 1
+            self.records_read += len(records)
 
     def read_fence(self, offset: int) -> None:
         """Notes that everything before the fence at `offset` was read. No earlier owner writes after it."""
